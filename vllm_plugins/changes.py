@@ -1,0 +1,53 @@
+"""What differs between two locks, in the words of a person who reviews it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .lock import Lock, Package
+
+__all__ = ["Change", "compare"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """A package that comes (``old`` is ``None``), goes (``new`` is ``None``) or changes; ``plugins`` need it."""
+
+    name: str
+    old: str | None
+    new: str | None
+    plugins: tuple[str, ...]
+
+
+def compare(old: Lock | None, new: Lock) -> tuple[Change, ...]:
+    """The changes from one lock to another, sorted by name."""
+    before = {package.name: package for package in old.packages} if old else {}
+    after = {package.name: package for package in new.packages}
+    changes = []
+    for name in sorted(before.keys() | after.keys()):
+        was, now = before.get(name), after.get(name)
+        if was is not None and now is not None and was == now:
+            continue
+        told = _tell(old, was) if old and was else None
+        tells = _tell(new, now) if now else None
+        if told == tells:
+            tells = f"{tells} (other files)"
+        whose = new if now is not None else old
+        changes.append(
+            Change(name=name, old=told, new=tells, plugins=whose.plugins_needing(name) if whose is not None else ())
+        )
+    return tuple(changes)
+
+
+def _tell(lock: Lock, package: Package) -> str:
+    """A version, with what else tells two builds apart: the commit, the content's hash, or that it is editable."""
+    plugin = next((plugin for plugin in lock.plugins if plugin.package == package.name), None)
+    if package.directory is not None:
+        return f"{package.version} editable"
+    if plugin is not None and plugin.commit is not None:
+        return f"{package.version} @{plugin.commit[:7]}"
+    if plugin is not None and plugin.tree_sha256 is not None:
+        return f"{package.version} #{plugin.tree_sha256[:7]}"
+    return package.version

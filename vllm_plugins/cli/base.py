@@ -1,0 +1,50 @@
+"""``vllm-plugins base``: write the snapshot of this vLLM environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vllm_plugins import base as base_module
+from vllm_plugins.errors import UsageError
+from vllm_plugins.overlay import write_atomically
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from vllm_plugins.settings import Settings
+
+    from ._output import Output
+
+
+def register(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("base", parents=[common], help="write a snapshot of the vLLM environment")
+    parser.add_argument("-o", "--output", metavar="F", help="write it to a file instead of stdout")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
+    """The snapshot is JSON either way; ``--output`` writes it atomically."""
+    snapshot = base_module.read()
+    if arguments.output is None:
+        print(snapshot.to_json(), end="")
+        return 0
+    path = Path(os.path.abspath(arguments.output))
+    try:
+        write_atomically(path, snapshot.to_json().encode())
+    except OSError as error:
+        raise UsageError(
+            "the snapshot can't be written",
+            where=str(path),
+            found=error.strerror or str(error),
+            next_step="name a file in a directory that this user can write",
+        ) from error
+    vllm = f"vLLM {snapshot.vllm}" if snapshot.vllm else "no vLLM"
+    output.result(
+        {"path": str(path), "vllm": snapshot.vllm, "distributions": len(snapshot.distributions)},
+        f"{path}: Python {snapshot.python}, {vllm}, {len(snapshot.distributions)} distributions",
+    )
+    return 0

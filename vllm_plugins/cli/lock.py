@@ -1,0 +1,156 @@
+"""``vllm-plugins lock``: resolve plugins.yaml into plugins.lock."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packaging.utils import canonicalize_name
+
+from vllm_plugins import base, changes, lock, locking
+from vllm_plugins.errors import LockInvalid, LockMissing, LockStale, UsageError
+from vllm_plugins.resolve import Upgrade
+
+from ._inputs import need_manifest
+from ._output import table
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+    from typing import Any
+
+    from vllm_plugins.base import Base
+    from vllm_plugins.changes import Change
+    from vllm_plugins.lock import Lock
+    from vllm_plugins.manifest import Manifest
+    from vllm_plugins.settings import Settings
+
+    from ._output import Output
+
+
+def register(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("lock", parents=[common], help="resolve plugins.yaml into plugins.lock")
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions and commits that fit")
+    parser.add_argument("--upgrade-package", action="append", default=[], metavar="N", help="the same, for one")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 3 when the lock would change")
+    parser.add_argument("--base", metavar="F", help="resolve against a snapshot that vllm-plugins base wrote")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
+    """Prints a table of what changed."""
+    here = base.read_snapshot(Path(arguments.base)) if arguments.base else base.read()
+    upgrade = Upgrade(
+        everything=arguments.upgrade, names=frozenset(map(canonicalize_name, arguments.upgrade_package))
+    )
+    return relock(settings, here, output, upgrade=upgrade, check=arguments.check)
+
+
+def relock(
+    settings: Settings, here: Base, output: Output, *, upgrade: Upgrade | None = None, check: bool = False
+) -> int:
+    """Lock, or check; prints what changed."""
+    upgrade = upgrade or Upgrade()
+    manifest = need_manifest(settings)
+    old, by_hand = _old(settings, upgrade)
+    _known_names(upgrade, manifest, old)
+    moving = upgrade.everything or upgrade.names
+    if old is not None and not by_hand and not moving and locking.in_step(old, manifest, here, settings):
+        output.result(_data(settings, old, ()), f"{settings.lock.name} is in step: nothing to do")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as scratch:
+        made = locking.make(
+            manifest,
+            base=here,
+            old=old,
+            upgrade=upgrade,
+            settings=settings,
+            environ=os.environ,
+            scratch=Path(scratch),
+            report=output.progress,
+            detail=output.detail,
+        )
+        changed = changes.compare(old, made.lock)
+        if check:
+            return _check(old, made.lock, changed, settings, output, by_hand=by_hand)
+        locking.write(made, settings)
+    text = _table(changed) if changed else "no package changed"
+    output.result(_data(settings, made.lock, changed), f"{text}\n{settings.lock}: {_summary(made.lock)}")
+    return 0
+
+
+def _old(settings: Settings, upgrade: Upgrade) -> tuple[Lock | None, bool]:
+    """The old lock, whose pins are kept, and whether somebody changed it by hand: then they are only wishes."""
+    try:
+        old = lock.read(settings.lock, edited=True)
+    except LockMissing:
+        return None, False
+    except LockInvalid as error:
+        if upgrade.everything:
+            return None, True
+        error.next_step = "take the lock from version control; or resolve all anew: vllm-plugins lock --upgrade"
+        raise
+    return old, not lock.is_intact(settings.lock)
+
+
+def _known_names(upgrade: Upgrade, manifest: Manifest, old: Lock | None) -> None:
+    known = {canonicalize_name(plugin.name) for plugin in manifest.plugins}
+    known |= {canonicalize_name(plugin.source.package) for plugin in manifest.plugins if plugin.source.package}
+    known |= {package.name for package in old.packages} if old else set()
+    for name in sorted(upgrade.names - known):
+        raise UsageError(
+            f"--upgrade-package {name}: neither a plugin nor a locked package is called so",
+            where=str(manifest.path),
+            next_step="name a plugin of plugins.yaml, or a package of plugins.lock",
+        )
+
+
+def _check(
+    old: Lock | None, new: Lock, changed: tuple[Change, ...], settings: Settings, output: Output, *, by_hand: bool
+) -> int:
+    if old == new and not by_hand:
+        output.result(_data(settings, new, ()), f"{settings.lock.name} is in step")
+        return 0
+    reasons = [" ".join(part for part in row if part) for row in _rows(changed)]
+    if old is not None and old.manifest_sha256 != new.manifest_sha256:
+        reasons.append("plugins.yaml asks for something else than when it was locked")
+    if by_hand:
+        reasons.append("the lock was changed by hand")
+    raise LockStale(
+        "there is no lock" if old is None else "the lock would change",
+        where=str(settings.lock),
+        details=reasons or ["what is used of the base, or where plugins come from, would be written down anew"],
+        next_step="vllm-plugins lock",
+    )
+
+
+def _rows(changed: Iterable[Change]) -> list[tuple[str, str, str, str, str]]:
+    return [
+        (change.name, change.old or "-", "→", change.new or "-", ", ".join(change.plugins) or "-")
+        for change in changed
+    ]
+
+
+def _table(changed: Iterable[Change]) -> str:
+    return table(("package", "old", "", "new", "asked for by"), _rows(changed))
+
+
+def _summary(locked: Lock) -> str:
+    target = locked.targets[0]
+    vllm = f"vLLM {target.vllm}" if target.vllm else "no vLLM"
+    return f"{len(locked.plugins)} plugin(s), {len(locked.packages)} package(s), for {vllm}, Python {target.python}"
+
+
+def _data(settings: Settings, locked: Lock, changed: Iterable[Change]) -> dict[str, Any]:
+    return {
+        "lock": str(settings.lock),
+        "plugins": {plugin.name: plugin.version for plugin in locked.plugins},
+        "packages": {package.name: package.version for package in locked.packages},
+        "changes": [
+            {"package": change.name, "old": change.old, "new": change.new, "plugins": list(change.plugins)}
+            for change in changed
+        ],
+    }

@@ -1,0 +1,67 @@
+"""``vllm-plugins sync``: make the store equal to the lock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vllm_plugins import base, sync
+
+from ._inputs import read_manifest
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from vllm_plugins.settings import Settings
+
+    from ._output import Output
+
+
+def register(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("sync", parents=[common], help="install what the lock says")
+    parser.add_argument("--frozen", action="store_true", help="install nothing; fail where something is missing")
+    parser.add_argument("--offline", action="store_true", help="no index: only wheels in plugins.wheels/")
+    parser.add_argument("--installer", choices=("auto", "pip", "uv"), help="default: uv where it is, else pip")
+    parser.add_argument("--reinstall", action="store_true", help="install again what is there already")
+    parser.add_argument("--startup", action="store_true", help="as the hook does it when vLLM starts")
+    parser.add_argument(
+        "--base-path", action="append", metavar="D", help="sys.path of the vLLM process (for the hook)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
+    """Prints what is active afterwards."""
+    settings = replace(
+        settings,
+        frozen=settings.frozen or arguments.frozen,
+        offline=settings.offline or arguments.offline,
+        installer=arguments.installer or settings.installer,
+    )
+    here = base.read(arguments.base_path)
+    if arguments.startup and settings.auto_lock:
+        from .lock import relock
+
+        relock(settings, here, output)
+    manifest, data = read_manifest(settings)
+    done = sync.run(
+        settings,
+        base=here,
+        manifest=manifest,
+        manifest_bytes=data,
+        report=output.progress,
+        reinstall=arguments.reinstall,
+    )
+    verb = "installed" if done.installed else "in step"
+    plugins = ", ".join(done.marker.plugins) or "no plugins"
+    output.result(
+        {
+            "overlay": done.marker.key,
+            "installed": done.installed,
+            "plugins": {plugin.name: plugin.version for plugin in done.lock.plugins},
+        },
+        f"{verb}: {plugins} (overlay {done.marker.key[:12]})",
+    )
+    return 0

@@ -1,0 +1,44 @@
+"""``vllm-plugins verify``: hash the published files again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm_plugins import lock, overlay, stage
+from vllm_plugins.errors import HashMismatch, InstallError
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from vllm_plugins.settings import Settings
+
+    from ._output import Output
+
+
+def register(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("verify", parents=[common], help="hash the installed files again")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
+    """Names each file that is changed, missing or extra; exit code 4 when there is one."""
+    lock.read(settings.lock)
+    key = overlay.key_of(settings.lock.read_bytes())
+    directory = overlay.directory(settings.store, key)
+    if overlay.read_marker(settings.store, key) is None:
+        raise InstallError("the lock is not installed", where=str(directory), next_step="vllm-plugins sync")
+    count, problems = stage.differences(directory / overlay.SITE)
+    if problems and not output.json:
+        raise HashMismatch(
+            f"{len(problems)} file(s) of the overlay are not as they were installed",
+            where=str(directory / overlay.SITE),
+            details=problems,
+            next_step="find out who changed them, then: vllm-plugins sync --reinstall",
+        )
+    output.result(
+        {"overlay": key, "files": count, "problems": problems},
+        f"{count} files are as they were installed (overlay {key[:12]})",
+    )
+    return HashMismatch.exit_code if problems else 0

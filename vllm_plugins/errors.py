@@ -1,0 +1,172 @@
+"""What can go wrong: one root, leaves by exit code.
+
+A message says what happened, where, what was expected and found, which plugin asked for it, and one next
+step. The parts stay apart as fields, so that ``--json`` and tests can read them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "BaseMismatch",
+    "BuildError",
+    "CommandFailed",
+    "HashMismatch",
+    "InstallError",
+    "LoadError",
+    "LockInvalid",
+    "LockMissing",
+    "LockStale",
+    "ManifestError",
+    "NoResolution",
+    "PluginsError",
+    "SourceError",
+    "StoreError",
+    "UsageError",
+]
+
+
+class PluginsError(Exception):
+    """The root of every error this package raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        expected: str | None = None,
+        found: str | None = None,
+        required_by: str | None = None,
+        details: Sequence[str] = (),
+        next_step: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.expected = expected
+        self.found = found
+        self.required_by = required_by
+        self.details = tuple(details)
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        for label, value in (
+            ("where", self.where),
+            ("expected", self.expected),
+            ("found", self.found),
+            ("required by", self.required_by),
+        ):
+            if value is not None:
+                lines.append(f"  {label}: {value}")
+        lines.extend(f"  {detail}" for detail in self.details)
+        if self.next_step is not None:
+            lines.append(f"  next: {self.next_step}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, object]:
+        """The error as JSON-ready data; fields that say nothing are left out."""
+        fields: dict[str, object] = {
+            "error": type(self).__name__,
+            "exit_code": self.exit_code,
+            "what": self.what,
+            "where": self.where,
+            "expected": self.expected,
+            "found": self.found,
+            "required_by": self.required_by,
+            "details": list(self.details) or None,
+            "next_step": self.next_step,
+        }
+        return {key: value for key, value in fields.items() if value is not None}
+
+
+class UsageError(PluginsError):
+    """The command line or an environment variable holds something that has no meaning."""
+
+    exit_code = 2
+
+
+class ManifestError(PluginsError):
+    """``plugins.yaml`` can't be used. ``details`` has one line a problem, each with line and path."""
+
+    exit_code = 2
+
+
+class SourceError(PluginsError):
+    """A git repository or a local directory can't give what the manifest asks of it."""
+
+
+class BuildError(PluginsError):
+    """A wheel can't be built from its source."""
+
+
+class LockMissing(PluginsError):
+    """There is a manifest and no lock."""
+
+    exit_code = 3
+
+
+class LockStale(PluginsError):
+    """The lock does not say what the manifest asks for."""
+
+    exit_code = 3
+
+
+class LockInvalid(PluginsError):
+    """``plugins.lock`` can't be read as a lock of a format that this version knows."""
+
+    exit_code = 3
+
+
+class HashMismatch(PluginsError):
+    """Bytes are not the bytes that the lock names."""
+
+    exit_code = 4
+
+
+class BaseMismatch(PluginsError):
+    """The vLLM environment is not one that the lock was made for."""
+
+    exit_code = 5
+
+
+class NoResolution(PluginsError):
+    """No set of versions satisfies every plugin and the base."""
+
+    exit_code = 6
+
+
+class LoadError(PluginsError):
+    """A locked plugin can't be imported, or its entry point names nothing."""
+
+    exit_code = 7
+
+
+class InstallError(PluginsError):
+    """The installer failed, or what it made is not what the lock says."""
+
+
+class StoreError(PluginsError):
+    """The store can't be read or written."""
+
+
+class CommandFailed(PluginsError):
+    """A program that we started ended with an error.
+
+    ``returncode`` is its exit status (negative: the signal), ``stdout`` and ``stderr`` what it printed,
+    redacted.
+    """
+
+    def __init__(
+        self, what: str, *, returncode: int, stdout: str = "", stderr: str = "", details: Sequence[str] = ()
+    ) -> None:
+        super().__init__(what, details=details)
+        self.returncode = returncode
+        self.stdout = stdout
+        self.stderr = stderr

@@ -1,0 +1,66 @@
+"""Whether a lock applies to a base."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .base import satisfies
+from .errors import BaseMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from .base import Base
+    from .lock import BaseUse, Lock
+
+__all__ = ["check"]
+
+
+def check(lock: Lock, base: Base, path: Path) -> None:
+    """Make sure that the lock applies to this base. ``path`` is the lock's, for messages.
+
+    It does where Python and platform are a target's, what the lock uses of the base is there in a version that
+    satisfies everybody who uses it, and nothing of the lock is in the base, which comes first on the path.
+
+    Raises:
+        BaseMismatch: it does not; all the reasons are in ``details``.
+    """
+    here = f"Python {base.python_minor} on {base.platform}"
+    kinds = [f"Python {target.python} on {target.platform}" for target in lock.targets]
+    # Wheels for other machines are in the lock too; what markers depend on is the Python and the system.
+    fitting = [
+        target
+        for target in lock.targets
+        if target.python == base.python_minor and target.platform.split("-")[0] == base.platform.split("-")[0]
+    ]
+    if not fitting:
+        raise BaseMismatch(
+            "the lock was made for another kind of environment",
+            where=str(path),
+            expected=" or ".join(kinds) or "no target at all",
+            found=here,
+            next_step="run vllm-plugins lock in this environment",
+        )
+    reasons = [reason for use in fitting[0].base for reason in _unsatisfied(use, base)]
+    reasons += [
+        f"{package.name} {package.version} is locked, and the base has {there.version}, which is imported before it"
+        for package in lock.packages
+        if (there := base.get(package.name)) is not None
+    ]
+    if reasons:
+        raise BaseMismatch(
+            "the lock does not fit this vLLM environment",
+            where=str(path),
+            details=reasons,
+            next_step="run vllm-plugins lock in this environment; what the base has already is left to the base",
+        )
+
+
+def _unsatisfied(use: BaseUse, base: Base) -> Iterable[str]:
+    there = base.get(use.name)
+    for who, specifier in use.required_by:
+        if there is None:
+            yield f"{who} wants {use.name}{specifier}; the base has none, and had {use.version} when locked"
+        elif not satisfies(there.version, specifier):
+            yield f"{who} wants {use.name}{specifier}; the base has {there.version}"

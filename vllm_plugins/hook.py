@@ -1,0 +1,314 @@
+"""What vLLM calls, in ``vllm.platform_plugins`` and ``vllm.general_plugins``.
+
+vLLM lists a group's entry points, loads them all, and only then calls the functions (``vllm.plugins``,
+``load_plugins_by_group``). So the call that puts the overlay on the path comes too late for that listing, and
+runs itself what the listing missed, in that group only. Later groups, and child processes that inherit the path,
+find the overlay's plugins without help.
+
+In step, a call costs one read of the lock, the manifest and the marker, and a listing of the base. Otherwise one
+child process, ``python -m vllm_plugins sync --startup``, makes the store equal to the lock.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import errors, overlay
+from .errors import LoadError, LockMissing, PluginsError
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from .overlay import EntryPoint, Marker
+
+__all__ = ["GENERAL", "PLATFORM", "activate", "general", "platform"]
+
+PLATFORM = "vllm.platform_plugins"
+GENERAL = "vllm.general_plugins"
+
+# A child of vLLM's own logger, so that lines carry vLLM's format and process prefix.
+_logger = logging.getLogger("vllm.plugins.manager")
+
+
+@dataclass(slots=True)
+class _Process:
+    """What has happened in this process. ``ran`` is the group whose plugins we ran; ``busy`` stops re-entry."""
+
+    busy: bool = False
+    asked: bool = False
+    answer: str | None = None
+    failure: Exception | None = None
+    ran: str | None = None
+
+
+_process = _Process()
+
+
+def platform() -> str | None:
+    """The hook in ``vllm.platform_plugins``: the class name that a locked platform plugin answers, or ``None``.
+
+    vLLM asks a winner twice; the answer is kept. It swallows exceptions here, so a failure is kept as well, for
+    :func:`general` to raise.
+
+    Raises:
+        PluginsError: with ``VLLM_PLUGIN_ON_ERROR=fail``, whatever keeps the lock from being active.
+    """
+    if _process.busy:
+        return None
+    if not _process.asked:
+        try:
+            _process.answer = _start(PLATFORM)
+        except Exception as error:  # noqa: BLE001 - vLLM would drop it; it is raised below, and by general()
+            _process.failure = error
+            _logger.error("%s", error)  # noqa: TRY400 - the message is for people, the traceback comes from vLLM
+        finally:
+            _process.asked = True
+    if _process.failure is not None:
+        raise _process.failure
+    return _process.answer
+
+
+def general() -> None:
+    """The hook in ``vllm.general_plugins``.
+
+    Raises:
+        PluginsError: with ``VLLM_PLUGIN_ON_ERROR=fail``, whatever keeps the lock from being active; vLLM stops.
+    """
+    if _process.busy:
+        return
+    if _process.failure is not None:
+        raise _process.failure
+    _start(GENERAL)
+
+
+def activate() -> None:
+    """Make the lock's overlay active in this process, without running any plugin.
+
+    Raises:
+        PluginsError: as :func:`general`.
+    """
+    settings = Settings.from_environment()
+    if overlay.active_key() is None and not settings.disabled:
+        marker = _ensure(settings)
+        if marker is not None:
+            overlay.activate(settings.store, marker.key)
+
+
+def _start(group: str) -> str | None:
+    """Activate where that is still to be done, run what the listing missed, else check that vLLM loaded it."""
+    settings = Settings.from_environment()
+    if settings.disabled:
+        return None
+    _process.busy = True
+    try:
+        inherited = overlay.active_key()
+        if inherited is None:
+            return _first(settings, group)
+        if _process.ran != group:
+            _check(settings, group, inherited)
+        return None
+    finally:
+        _process.busy = False
+
+
+def _first(settings: Settings, group: str) -> str | None:
+    """The overlay goes on the path in this call. What fails from here on is the error policy's business."""
+    key: str | None = None
+    try:
+        marker = _ensure(settings)
+        if marker is None:
+            return None
+        key = marker.key
+        return _activate_and_run(settings, marker, group)
+    except PluginsError as error:
+        overlay.deactivate(forget_modules=True)
+        if settings.on_error == "fail":
+            raise
+        if settings.on_error == "previous":
+            previous = _previous(settings.store, unlike=key)
+            if previous is None:
+                error.details = (*error.details, "no earlier overlay in the store fits this environment")
+                raise
+            _logger.error("%s\n  going on with the previous overlay, %s", error, previous.key)  # noqa: TRY400
+            return _activate_and_run(settings, previous, group)
+        _logger.error("%s\n  going on without plugins", error)  # noqa: TRY400
+        # Child processes of this one must not try again, and come to another result.
+        os.environ["VLLM_PLUGIN_DISABLE"] = "1"
+        return None
+
+
+def _activate_and_run(settings: Settings, marker: Marker, group: str) -> str | None:
+    overlay.activate(settings.store, marker.key)
+    overlay.mirror(settings.store, marker.key)
+    _logger.info("Overlay %s is active: %s", marker.key[:12], ", ".join(marker.plugins) or "no plugins")
+    _process.ran = group
+    functions = [(point, _load(point)) for point in _allowed(marker.group(group), settings)]
+    answers: dict[str, str] = {}
+    for point, function in functions:
+        answer = _call(point, function)
+        if group == PLATFORM and answer is not None:
+            answers[point.name] = str(answer)
+    if len(answers) > 1:
+        # The rule, and its words, are vLLM's (vllm.platforms.resolve_current_platform_cls_qualname).
+        raise LoadError(
+            f"Only one platform plugin can be activated, but got: {sorted(answers)}",
+            next_step="set VLLM_PLUGINS to vllm_plugins and one of them, or disable the others in plugins.yaml",
+        )
+    return next(iter(answers.values()), None)
+
+
+def _check(settings: Settings, group: str, key: str) -> None:
+    """The overlay was there when vLLM listed this group: vLLM logs a plugin that can't be loaded, and goes on."""
+    marker = overlay.read_marker(settings.store, key)
+    if marker is None:
+        return
+    if marker.import_lines:
+        overlay.activate(settings.store, key)
+    for point in _allowed(marker.group(group), settings):
+        try:
+            _load(point)
+        except LoadError as error:
+            if settings.on_error == "fail":
+                raise
+            _logger.error("%s\n  going on without it", error)  # noqa: TRY400
+
+
+def _allowed(points: Iterable[EntryPoint], settings: Settings) -> Iterable[EntryPoint]:
+    return (point for point in points if settings.allowed is None or point.name in settings.allowed)
+
+
+def _load(point: EntryPoint) -> Callable[[], Any]:
+    """What ``importlib.metadata.EntryPoint.load`` does, with an error that names plugin, entry point and cause."""
+    module_name, _, attributes = point.value.partition("[")[0].partition(":")
+    try:
+        target: Any = importlib.import_module(module_name.strip())
+        for name in filter(None, attributes.strip().split(".")):
+            target = getattr(target, name)
+    except Exception as error:
+        raise _load_error(point, "can't be loaded", error) from error
+    if not callable(target):
+        raise _load_error(point, "can't be called", TypeError(f"{point.value} is a {type(target).__name__}"))
+    return target  # type: ignore[no-any-return]
+
+
+def _call(point: EntryPoint, function: Callable[[], Any]) -> object:
+    try:
+        return function()
+    except Exception as error:
+        raise _load_error(point, "raised an error", error) from error
+
+
+def _load_error(point: EntryPoint, what: str, error: Exception) -> LoadError:
+    return LoadError(
+        f"plugin {point.plugin!r} {what}: {type(error).__name__}: {error}",
+        where=f"entry point {point.name} = {point.value} in {point.group}, of {point.distribution}",
+        next_step=f"mend {point.plugin!r}, or set `enabled: false` for it in plugins.yaml and lock again",
+    )
+
+
+def _ensure(settings: Settings) -> Marker | None:
+    """The marker of an overlay that is in step with lock, manifest and base; installed first where it is not.
+
+    ``None`` when there is neither manifest nor lock.
+    """
+    manifest, lock = _read(settings.manifest), _read(settings.lock)
+    if lock is None and manifest is None:
+        if settings.manifest_named:
+            _logger.info("No plugins: neither %s nor %s is there", settings.manifest, settings.lock)
+        return None
+    if lock is None and not settings.auto_lock:
+        raise LockMissing(
+            "there is a manifest and no lock: nothing is installed unlocked",
+            where=str(settings.lock),
+            next_step=f"vllm-plugins lock --config {settings.manifest}",
+        )
+    paths = overlay.base_paths()
+    base = overlay.fingerprint(paths)
+    wanted = None if manifest is None else overlay.sha256(manifest)
+    if lock is not None:
+        marker = overlay.read_marker(settings.store, overlay.key_of(lock))
+        if marker is not None and marker.in_step(wanted, base):
+            return marker
+    key = _sync_in_child(settings, paths)
+    marker = overlay.read_marker(settings.store, key)
+    if marker is None:
+        raise errors.StoreError(
+            "the overlay went away while it was made active",
+            where=str(overlay.directory(settings.store, key)),
+            next_step="start again; keep other programs out of the store",
+        )
+    return marker
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise errors.StoreError(
+            f"{path.name} can't be read",
+            where=str(path),
+            found=error.strerror or str(error),
+            next_step="make it a file that this user can read",
+        ) from error
+
+
+def _sync_in_child(settings: Settings, paths: Iterable[str]) -> str:
+    """Run ``sync --startup`` and return the overlay's key, or raise the error that it ended with."""
+    from . import _run
+
+    argv = [sys.executable, "-P", "-m", "vllm_plugins", "sync", "--startup", "--json"]
+    argv += ["--config", str(settings.manifest), "--lock", str(settings.lock)]
+    argv += ["--registry-dir", str(settings.store)]
+    for path in paths:
+        argv += ["--base-path", path]
+    # Builds and installs import what they like; none of it may come back here.
+    env = {**os.environ, "VLLM_PLUGIN_DISABLE": "1"}
+    _logger.info("Plugins are not in step with %s: installing", settings.lock)
+    done = _run.run(argv, env=env, on_line=_logger.info, check=False)
+    try:
+        report: Any = json.loads(done.stdout)
+        if done.returncode == 0:
+            return str(report["overlay"])
+        error = _from_report(report)
+    except (ValueError, KeyError, TypeError) as unreadable:
+        raise errors.CommandFailed(
+            f"the child process that installs plugins ended with {done.returncode} and no report",
+            returncode=done.returncode,
+            stdout=done.stdout,
+            stderr=done.stderr,
+            details=done.stderr.splitlines()[-20:],
+        ) from unreadable
+    raise error
+
+
+def _from_report(report: dict[str, Any]) -> PluginsError:
+    """The error that ``--json`` wrote, as an error of the same class."""
+    named = getattr(errors, report["error"], PluginsError)
+    kind: type[PluginsError] = PluginsError if named is errors.CommandFailed else named
+    fields = {name: report.get(name) for name in ("where", "expected", "found", "required_by", "next_step")}
+    return kind(report["what"], details=report.get("details") or (), **fields)
+
+
+def _previous(store: Path, *, unlike: str | None) -> Marker | None:
+    """The overlay that was active last, else the newest, among those that are known to fit this base."""
+    base, machine = overlay.fingerprint(), overlay.interpreter()
+    try:
+        found = sorted((store / "overlays").iterdir(), key=lambda entry: entry.stat().st_mtime, reverse=True)
+    except OSError:
+        return None
+    last = overlay.registry(store).get("overlay")
+    for key in sorted((entry.name for entry in found), key=lambda name: name != last):
+        marker = overlay.read_marker(store, key) if key != unlike else None
+        if marker is not None and marker.interpreter == machine and base in marker.bases:
+            return marker
+    return None

@@ -1,0 +1,251 @@
+"""The index: which files a distribution has, and what is in them, from wherever pip would look."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
+
+import requests
+from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
+from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
+from urllib3.util.retry import Retry
+
+from . import simple
+from ._run import redact
+from .errors import HashMismatch, SourceError
+from .simple import File
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from packaging.utils import NormalizedName
+
+    from .pipconfig import PipConfig
+
+__all__ = ["File", "Index"]
+
+MAX_PAGE = 256 << 20  # bytes; the largest page of a project is some 10 MiB
+WHOLE = 256 << 10  # bytes; a file up to this size is fetched as a whole rather than in ranges
+
+# A server that compresses an archive once more would change what is hashed.
+_AS_IT_IS = {"Accept-Encoding": "identity"}
+
+
+class Index:
+    """All indexes and pages of links of pip's configuration. Use it as a context manager; threads may share it."""
+
+    def __init__(self, config: PipConfig) -> None:
+        self._config = config
+        self._session = requests.Session()
+        retry = Retry(
+            total=config.retries,
+            backoff_factor=0.25,
+            status_forcelist=(429, 500, 502, 503, 504),
+            raise_on_status=False,
+            respect_retry_after_header=True,
+        )
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=16))
+        if config.cert:
+            self._session.verify = config.cert
+        if config.client_cert:
+            self._session.cert = config.client_cert
+        if config.proxy:
+            self._session.proxies = {"http": config.proxy, "https": config.proxy}
+        self._logins = dict(filter(None, map(_login, (*config.indexes, *config.find_links))))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+    def files(self, name: NormalizedName) -> tuple[File, ...]:
+        """The files of a distribution, from every index and page of links, in pip's order.
+
+        Raises:
+            SourceError: an index can't be read. One that has no such distribution is none of them.
+        """
+        found: list[File] = []
+        for index in self._config.indexes:
+            page = f"{index.rstrip('/')}/{name}/"
+            found += self._page(page, index=simple.public(index))
+        for links in self._config.find_links:
+            found += self._links(links)
+        return tuple(file for file in simple.fitting(found) if _is_of(file.filename, name))
+
+    def complete(self, file: File) -> File:
+        """The same file with its sha256 and size, downloaded only where the index does not tell them.
+
+        Raises:
+            SourceError: it can't be read.
+        """
+        if file.sha256 is not None and file.size is not None:
+            return file
+        if file.sha256 is not None and not file.url.startswith("file:"):
+            with self._request("HEAD", file.url, headers=_AS_IT_IS) as response:
+                length = response.headers.get("Content-Length", "")
+            if length.isdigit():
+                return replace(file, size=int(length))
+        with tempfile.TemporaryDirectory() as scratch:
+            path = self.download(file, Path(scratch))
+            with open(path, "rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            return replace(file, sha256=digest, size=path.stat().st_size)
+
+    def members(self, file: File, names: Sequence[str]) -> dict[str, bytes]:
+        """Read files of a wheel's ``.dist-info`` by their names, without downloading a large wheel.
+
+        Raises:
+            SourceError: the wheel can't be read.
+        """
+        try:
+            if not file.url.startswith("file:") and (file.size or WHOLE + 1) > WHOLE:
+                try:
+                    with RemoteZip(file.url, session=self._session, **self._options(file.url)) as archive:
+                        return _members(archive, names)
+                except (RangeNotSupported, RemoteIOError):
+                    pass  # then as a whole
+            with (
+                tempfile.TemporaryDirectory() as scratch,
+                zipfile.ZipFile(self.download(file, Path(scratch))) as zipped,
+            ):
+                return _members(zipped, names)
+        except (zipfile.BadZipFile, requests.RequestException, NotImplementedError) as error:
+            raise self._error(file.url, error) from error
+
+    def download(self, file: File, into: Path) -> Path:
+        """Fetch a file into a directory.
+
+        Raises:
+            HashMismatch: it is not the file that the index told of; nothing is left behind.
+            SourceError: it can't be read.
+        """
+        target = into / file.filename
+        digest = hashlib.sha256()
+        partial = target.with_name(f".{file.filename}.part")
+        try:
+            with open(partial, "wb") as out:
+                for chunk in self._chunks(file.url):
+                    digest.update(chunk)
+                    out.write(chunk)
+            if file.sha256 is not None and digest.hexdigest() != file.sha256:
+                raise HashMismatch(
+                    f"{file.filename} is not the file that the index tells of",
+                    where=file.url,
+                    expected=f"sha256 {file.sha256}",
+                    found=f"sha256 {digest.hexdigest()}",
+                    next_step="try again; if it stays so, tell whoever runs the index",
+                )
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return target
+
+    def _page(self, url: str, *, index: str) -> list[File]:
+        if url.startswith("file:"):
+            path = _path(url) / "index.html"
+            return simple.from_html(_read(path), base=path.as_uri(), index=index) if path.is_file() else []
+        try:
+            with self._request("GET", url, headers={"Accept": simple.ACCEPT}) as response:
+                if response.status_code == 404:
+                    return []
+                response.raise_for_status()
+                body = b"".join(response.iter_content(1 << 16))
+                kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
+                if kind == simple.JSON:
+                    return simple.from_json(body, base=response.url, index=index)
+                return simple.from_html(body.decode("utf-8", "replace"), base=response.url, index=index)
+        except (requests.RequestException, ValueError, RecursionError) as error:
+            raise self._error(url, error) from error
+
+    def _links(self, links: str) -> list[File]:
+        """``--find-links``: a directory, an HTML file, or the address of either."""
+        if links.startswith(("https://", "http://")):
+            return [replace(file, index=None) for file in self._page(links, index="")]
+        path = _path(links) if links.startswith("file:") else Path(links).expanduser().absolute()
+        if path.is_dir():
+            return [File(filename=entry.name, url=entry.as_uri()) for entry in sorted(path.iterdir())]
+        return simple.from_html(_read(path), base=path.as_uri(), index=None) if path.is_file() else []
+
+    def _chunks(self, url: str) -> Iterable[bytes]:
+        try:
+            if url.startswith("file:"):
+                with open(_path(url), "rb") as file:
+                    while chunk := file.read(1 << 18):
+                        yield chunk
+                return
+            with self._request("GET", url, headers=_AS_IT_IS) as response:
+                response.raise_for_status()
+                yield from response.iter_content(1 << 18)
+        except (requests.RequestException, OSError) as error:
+            raise self._error(url, error) from error
+
+    def _request(self, method: str, url: str, **options: Any) -> requests.Response:
+        return self._session.request(method, simple.public(url), stream=True, **self._options(url), **options)
+
+    def _options(self, url: str) -> dict[str, Any]:
+        """What a request to this host is given. A login goes to the host that pip's configuration has it for."""
+        host = urlsplit(url).netloc.rpartition("@")[2]
+        options: dict[str, Any] = {"timeout": self._config.timeout}
+        if host in self._logins:
+            options["auth"] = self._logins[host]
+        if {host, host.rpartition(":")[0]} & set(self._config.trusted_hosts):
+            options["verify"] = False
+        elif self._config.cert:
+            options["verify"] = self._config.cert  # an environment variable would go before the session's
+        return options
+
+    def _error(self, url: str, error: Exception) -> SourceError:
+        return SourceError(
+            "the index can't be read",
+            where=redact(simple.public(url), self._config.secrets),
+            found=redact(f"{type(error).__name__}: {error}", self._config.secrets),
+            next_step="mend the network or the index configuration (pip config list)",
+        )
+
+
+def _members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, bytes]:
+    found = {}
+    for path in archive.namelist():
+        directory, _, name = path.rpartition("/")
+        if name in names and directory.endswith(".dist-info") and "/" not in directory:
+            found[name] = archive.read(path)
+    return found
+
+
+def _login(url: str) -> tuple[str, HTTPBasicAuth] | None:
+    parts = urlsplit(url)
+    if parts.username is None:
+        return None
+    login = HTTPBasicAuth(unquote(parts.username), unquote(parts.password or ""))
+    return parts.netloc.rpartition("@")[2], login
+
+
+def _is_of(filename: str, name: str) -> bool:
+    """Whether a file can be of that distribution: pages of links hold those of many."""
+    return filename.lower().replace("_", "-").replace(".", "-").startswith(f"{name}-")
+
+
+def _path(url: str) -> Path:
+    return Path(url2pathname(urlsplit(url).path))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise SourceError(
+            "the index can't be read",
+            where=str(path),
+            found=error.strerror or str(error),
+            next_step="mend the index configuration (pip config list)",
+        ) from error

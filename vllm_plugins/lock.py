@@ -1,0 +1,365 @@
+"""``plugins.lock``: what it says, as frozen values; reading it, writing it.
+
+A PEP 751 document whose packages are all wheels with a sha256, with our own table ``tool.vllm-plugins`` beside.
+What is checked here is not checked again.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from packaging.pylock import Pylock, PylockUnsupportedVersionError, PylockValidationError
+from packaging.utils import NormalizedName, canonicalize_name
+
+from . import fields
+from .errors import HashMismatch, LockInvalid, LockMissing, LockStale, StoreError
+from .fields import FieldError
+from .overlay import sha256
+from .settings import WHEELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["BaseUse", "Lock", "Package", "Plugin", "Target", "Wheel", "parse", "read"]
+
+FORMAT = 1
+TOOL = "vllm-plugins"
+_RELOCK = "run vllm-plugins lock, and review the change; to go back, take the lock from version control"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wheel:
+    """One wheel file: fetched from ``url``, or (``url`` is ``None``) lying in ``plugins.wheels/``. Size in bytes."""
+
+    filename: str
+    sha256: str
+    size: int
+    url: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Package:
+    """One distribution to install.
+
+    Either ``wheels``, or ``directory``: the path of an editable source as the manifest writes it, the one thing
+    without a hash. ``dependencies`` are the locked packages that it needs. ``built_with`` is the environment in
+    which its wheel was built, ``sdist_url`` and ``sdist_sha256`` where that came from.
+    """
+
+    name: NormalizedName
+    version: str
+    wheels: tuple[Wheel, ...] = ()
+    directory: str | None = None
+    index: str | None = None
+    requires_python: str | None = None
+    dependencies: tuple[NormalizedName, ...] = ()
+    built_with: tuple[str, ...] = ()
+    sdist_url: str | None = None
+    sdist_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BaseUse:
+    """A base distribution that locked packages need: ``required_by`` holds ``(who, specifier)``."""
+
+    name: NormalizedName
+    version: str
+    required_by: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """The kind of environment that the lock was resolved for. ``python`` is ``3.11``, ``vllm`` its version."""
+
+    python: str
+    platform: str
+    vllm: str | None
+    base: tuple[BaseUse, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plugin:
+    """One plugin of the manifest, pinned. ``entry_points`` are ``(group, name, value)`` in vLLM's groups.
+
+    ``requested`` is what the manifest asks for: a requirement, a git ref or a path. ``project_sha256`` is of the
+    files in which an editable source declares its metadata.
+    """
+
+    name: str
+    source: str
+    package: NormalizedName
+    version: str
+    requested: str
+    url: str | None = None
+    subdirectory: str | None = None
+    commit: str | None = None
+    tree_sha256: str | None = None
+    editable: bool = False
+    project_sha256: str | None = None
+    entry_points: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lock:
+    """A whole lock. ``manifest_sha256`` is the meaning of the manifest that it answers (``Manifest.sha256``)."""
+
+    manifest_sha256: str
+    packages: tuple[Package, ...]
+    plugins: tuple[Plugin, ...]
+    targets: tuple[Target, ...]
+
+    def package(self, name: str) -> Package | None:
+        """The locked package of that name."""
+        return next((package for package in self.packages if package.name == name), None)
+
+    def plugin(self, name: str) -> Plugin | None:
+        """The locked plugin of that name in the manifest."""
+        return next((plugin for plugin in self.plugins if plugin.name == name), None)
+
+    def plugins_needing(self, package: str) -> tuple[str, ...]:
+        """The names of the plugins that are this package, or need it through others."""
+        return tuple(plugin.name for plugin in self.plugins if package in self._reach(plugin.package))
+
+    def _reach(self, root: NormalizedName) -> set[NormalizedName]:
+        seen: set[NormalizedName] = set()
+        waiting = [root]
+        while waiting:
+            name = waiting.pop()
+            if name not in seen:
+                seen.add(name)
+                package = self.package(name)
+                waiting.extend(package.dependencies if package else ())
+        return seen
+
+
+def read(path: Path, *, edited: bool = False) -> Lock:
+    """Read a lock file.
+
+    ``edited`` accepts one that was changed by hand, whose pins are then no more than wishes.
+
+    Raises:
+        LockMissing: there is none.
+        LockInvalid: it is not a lock of a format that this version knows.
+        HashMismatch: it was changed by hand.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise LockMissing("there is no lock", where=str(path), next_step="vllm-plugins lock") from error
+    except OSError as error:
+        raise StoreError(
+            "the lock can't be read",
+            where=str(path),
+            found=error.strerror or str(error),
+            next_step="make it a file that this user can read",
+        ) from error
+    return parse(data, path, edited=edited)
+
+
+def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
+    """Read a lock from its bytes; ``path`` is for messages. Raises as :func:`read`."""
+    where = str(path)
+    try:
+        document = tomllib.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise LockInvalid("the lock is not TOML", where=where, found=str(error), next_step=_RELOCK) from error
+    try:
+        tool = _tool(document)
+        pylock = Pylock.from_dict(document)
+        packages = tuple(_package(package, f"packages[{i}]") for i, package in enumerate(pylock.packages))
+        lock = _lock(tool, packages)
+    except PylockUnsupportedVersionError as error:
+        raise _newer(where, f"lock-version {document.get('lock-version')!r}", "lock-version 1.0") from error
+    except _NewerFormatError as error:
+        raise _newer(where, f"format {error.args[0]!r}", f"format {FORMAT}") from error
+    except (PylockValidationError, FieldError) as error:
+        raise LockInvalid(
+            "the lock does not say what a lock must", where=where, found=str(error), next_step=_RELOCK
+        ) from error
+    if not edited and tool.get("content-sha256") != content_sha256(document):
+        raise HashMismatch(
+            "the lock was changed by hand: nothing is installed from it",
+            where=where,
+            expected=f"content-sha256 {tool.get('content-sha256')}",
+            found=f"content-sha256 {content_sha256(document)}",
+            next_step=_RELOCK,
+        )
+    return lock
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a readable lock says what ``vllm-plugins lock`` wrote, in whatever layout."""
+    document = tomllib.loads(path.read_text(encoding="utf-8"))
+    return bool(_tool(document).get("content-sha256") == content_sha256(document))
+
+
+def stale(path: Path, manifest: Path) -> LockStale:
+    """The error that the manifest asks for something else than the lock answers."""
+    return LockStale(
+        "the lock does not answer the manifest",
+        where=str(path),
+        expected=f"a lock of {manifest}",
+        found="the manifest has changed since it was locked",
+        next_step=f"vllm-plugins lock --config {manifest}",
+    )
+
+
+def content_sha256(document: Mapping[str, Any]) -> str:
+    """The hash of what a lock document says, without its layout and without this hash."""
+    tool = {key: value for key, value in document["tool"][TOOL].items() if key != "content-sha256"}
+    meaning = {**document, "tool": {**document["tool"], TOOL: tool}}
+    return sha256(json.dumps(meaning, sort_keys=True, separators=(",", ":"), default=str).encode())
+
+
+class _NewerFormatError(Exception):
+    pass
+
+
+def _newer(where: str, found: str, expected: str) -> LockInvalid:
+    return LockInvalid(
+        "the lock was written by a newer version",
+        where=where,
+        expected=expected,
+        found=found,
+        next_step="pip install --upgrade vllm-plugin-manager, in the environment that runs vLLM",
+    )
+
+
+def _tool(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    tool: object = document.get("tool")
+    table: object = tool.get(TOOL) if isinstance(tool, dict) else None
+    if not isinstance(table, dict):
+        raise FieldError(f"no table [tool.{TOOL}]: this is not a lock of vllm-plugins")
+    number = table.get("format")
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise FieldError(f"tool.{TOOL}.format: expected an integer, found {number!r}")
+    if number > FORMAT:
+        raise _NewerFormatError(number)
+    return table
+
+
+def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
+    here = f"tool.{TOOL}"
+    names = [package.name for package in packages]
+    for name in names:
+        if names.count(name) > 1:
+            raise FieldError(f"packages: {name} stands there more than once")
+    plugins = tuple(
+        _plugin(item, f"{here}.plugins[{i}]") for i, item in enumerate(fields.items(tool, here, "plugins"))
+    )
+    for i, plugin in enumerate(plugins):
+        if plugin.package not in names:
+            raise FieldError(f"{here}.plugins[{i}].package: {plugin.package} is not among the packages")
+    return Lock(
+        manifest_sha256=fields.sha256(fields.get(tool, here, "manifest-sha256", str), f"{here}.manifest-sha256"),
+        packages=packages,
+        plugins=plugins,
+        targets=tuple(
+            _target(item, f"{here}.targets[{i}]") for i, item in enumerate(fields.items(tool, here, "targets"))
+        ),
+    )
+
+
+def _package(package: Any, here: str) -> Package:
+    """A package as ``packaging.pylock`` read it, under the stricter rules of this lock."""
+    if package.version is None:
+        raise FieldError(f"{here}.version: missing; only exact versions are installed")
+    if package.vcs or package.archive or package.sdist:
+        raise FieldError(f"{here}: only wheels and editable directories are installed")
+    if package.directory is not None and package.directory.editable is not True:
+        raise FieldError(f"{here}.directory: only an editable directory can be without a hash")
+    tool = (package.tool or {}).get(TOOL, {})
+    if not isinstance(tool, dict):
+        raise FieldError(f"{here}.tool.{TOOL}: expected a table")
+    return Package(
+        name=package.name,
+        version=str(package.version),
+        wheels=tuple(_wheel(wheel, f"{here}.wheels[{i}]") for i, wheel in enumerate(package.wheels or ())),
+        directory=package.directory.path if package.directory is not None else None,
+        index=package.index,
+        requires_python=None if package.requires_python is None else str(package.requires_python),
+        dependencies=tuple(
+            canonicalize_name(fields.get(item, f"{here}.dependencies[{i}]", "name", str))
+            for i, item in enumerate(package.dependencies or ())
+        ),
+        built_with=fields.strings(tool, f"{here}.tool.{TOOL}", "built-with"),
+        sdist_url=fields.get(tool, f"{here}.tool.{TOOL}", "sdist-url", str, default=None),
+        sdist_sha256=fields.get(tool, f"{here}.tool.{TOOL}", "sdist-sha256", str, default=None),
+    )
+
+
+def _wheel(wheel: Any, here: str) -> Wheel:
+    digest = wheel.hashes.get("sha256")
+    if not isinstance(digest, str):
+        raise FieldError(f"{here}.hashes: no sha256; nothing else counts")
+    if wheel.size is None or wheel.size < 0:
+        raise FieldError(f"{here}.size: expected a number of bytes, found {wheel.size!r}")
+    if wheel.path is not None and PurePosixPath(wheel.path) != PurePosixPath(WHEELS, wheel.filename):
+        raise FieldError(f"{here}.path: expected {WHEELS}/{wheel.filename}, found {wheel.path!r}")
+    if wheel.path is None and not wheel.url.startswith(("https://", "http://", "file://")):
+        raise FieldError(f"{here}.url: expected an https URL, found {wheel.url!r}")
+    return Wheel(
+        filename=wheel.filename,
+        sha256=fields.sha256(digest, f"{here}.hashes.sha256"),
+        size=wheel.size,
+        url=wheel.url if wheel.path is None else None,
+    )
+
+
+def _plugin(item: Any, here: str) -> Plugin:
+    points = []
+    for i, point in enumerate(fields.items(item, here, "entry-points")):
+        there = f"{here}.entry-points[{i}]"
+        points.append(tuple(fields.get(point, there, key, str) for key in ("group", "name", "value")))
+    return Plugin(
+        name=fields.get(item, here, "name", str),
+        source=fields.get(item, here, "source", str),
+        package=canonicalize_name(fields.get(item, here, "package", str)),
+        version=fields.get(item, here, "version", str),
+        requested=fields.get(item, here, "requested", str),
+        url=fields.get(item, here, "url", str, default=None),
+        subdirectory=fields.get(item, here, "subdirectory", str, default=None),
+        commit=fields.get(item, here, "commit-id", str, default=None),
+        tree_sha256=fields.get(item, here, "tree-sha256", str, default=None),
+        editable=fields.get(item, here, "editable", bool, default=False),
+        project_sha256=fields.get(item, here, "project-sha256", str, default=None),
+        entry_points=tuple((group, name, value) for group, name, value in points),
+    )
+
+
+def _target(item: Any, here: str) -> Target:
+    uses = []
+    for i, use in enumerate(fields.items(item, here, "base")):
+        there = f"{here}.base[{i}]"
+        askers = fields.items(use, there, "required-by")
+        uses.append(
+            BaseUse(
+                name=canonicalize_name(fields.get(use, there, "name", str)),
+                version=fields.get(use, there, "version", str),
+                required_by=tuple(
+                    (
+                        fields.get(asker, f"{there}.required-by[{j}]", "name", str),
+                        fields.get(asker, f"{there}.required-by[{j}]", "specifier", str),
+                    )
+                    for j, asker in enumerate(askers)
+                ),
+            )
+        )
+    return Target(
+        python=fields.get(item, here, "python", str),
+        platform=fields.get(item, here, "platform", str),
+        vllm=fields.get(item, here, "vllm", str, default=None),
+        base=tuple(uses),
+    )
+
+
+def wheel_paths(lock: Lock, wheels: Path) -> Iterable[tuple[Package, Wheel, Path]]:
+    """Every wheel of the lock that lies beside it rather than on an index, with its place."""
+    for package in lock.packages:
+        for wheel in package.wheels:
+            if wheel.url is None:
+                yield package, wheel, wheels / wheel.filename

@@ -1,0 +1,83 @@
+"""What a distribution says of itself: core metadata and entry points, read leniently.
+
+Old wheels break today's rules in fields that nobody here needs, so only those that are needed are read.
+"""
+
+from __future__ import annotations
+
+import configparser
+import zipfile
+from dataclasses import dataclass
+from email.parser import BytesHeaderParser
+from typing import TYPE_CHECKING
+
+from packaging.utils import NormalizedName, canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from .errors import InstallError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Metadata", "inspect", "parse"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metadata:
+    """Name, version and requirements; ``entry_points`` are ``(group, name, value)``, vLLM's groups only, sorted."""
+
+    name: NormalizedName
+    version: Version
+    extras: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    entry_points: tuple[tuple[str, str, str], ...] = ()
+
+
+def parse(core: bytes, entry_points: bytes | None, *, where: str) -> Metadata:
+    """Read a METADATA file and an ``entry_points.txt``; ``where`` is for messages.
+
+    Raises:
+        InstallError: name or version is missing or malformed, or the entry points can't be read.
+    """
+    headers = BytesHeaderParser().parsebytes(core)
+    try:
+        return Metadata(
+            name=canonicalize_name(str(headers["Name"]), validate=True),
+            version=Version(str(headers["Version"])),
+            extras=tuple(map(str, headers.get_all("Provides-Extra", []))),
+            requires=tuple(map(str, headers.get_all("Requires-Dist", []))),
+            entry_points=_entry_points((entry_points or b"").decode("utf-8")),
+        )
+    except (ValueError, InvalidVersion, configparser.Error) as error:
+        raise InstallError(
+            "the metadata of a distribution can't be used",
+            where=where,
+            found=str(error),
+            next_step="report it to its author, and leave the plugin that needs it out",
+        ) from error
+
+
+def inspect(wheel: Path) -> Metadata:
+    """Read the metadata of a wheel file. Raises as :func:`parse`."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = archive.namelist()
+            core = next(name for name in names if name.endswith(".dist-info/METADATA") and name.count("/") == 1)
+            points = core.replace("METADATA", "entry_points.txt")
+            return parse(archive.read(core), archive.read(points) if points in names else None, where=str(wheel))
+    except (zipfile.BadZipFile, StopIteration, OSError, NotImplementedError) as error:
+        raise InstallError(
+            "the wheel can't be read",
+            where=str(wheel),
+            found=f"{type(error).__name__}: {error}",
+            next_step="report it to its author, and leave the plugin that needs it out",
+        ) from error
+
+
+def _entry_points(text: str) -> tuple[tuple[str, str, str], ...]:
+    # As importlib.metadata reads them: names keep their case, only "=" separates.
+    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read_string(text)
+    groups = (group for group in parser.sections() if group.startswith("vllm."))
+    return tuple(sorted((group, name, value) for group in groups for name, value in parser[group].items()))

@@ -1,0 +1,304 @@
+"""The store: overlays by key, the marker that makes one valid, and putting one on the path.
+
+A key is the hash of the lock's bytes and of the interpreter's ABI and platform, so that the same lock is always
+the same overlay. A directory counts only with its marker, which is written before the one rename that publishes
+it. Everything here is standard library: it runs in every vLLM process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import site as _site
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+__all__ = [
+    "EntryPoint",
+    "Marker",
+    "activate",
+    "active_key",
+    "base_paths",
+    "deactivate",
+    "directory",
+    "fingerprint",
+    "interpreter",
+    "key_of",
+    "mirror",
+    "read_marker",
+    "sha256",
+]
+
+FORMAT = 1
+MARKER = "overlay.json"
+REGISTRY = "registry.json"
+SITE = "site"
+_INSTALLED = (".dist-info", ".egg-info", ".egg-link")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EntryPoint:
+    """One entry point of the overlay; ``plugin`` is the manifest's name for what it came with."""
+
+    group: str
+    name: str
+    value: str
+    distribution: str
+    plugin: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Marker:
+    """What a complete overlay says of itself (``overlay.json``).
+
+    ``manifests`` and ``bases`` are the sha256 of manifest bytes and the base fingerprints that were found to be
+    in step with the lock: the hook compares, and never has to parse or resolve. ``import_lines`` says that a
+    ``.pth`` file of the overlay runs code, which a spawned process does not inherit.
+    """
+
+    key: str
+    interpreter: str
+    lock_sha256: str
+    manifests: tuple[str, ...]
+    bases: tuple[str, ...]
+    entry_points: tuple[EntryPoint, ...]
+    plugins: tuple[str, ...]
+    import_lines: bool = False
+
+    def group(self, group: str) -> tuple[EntryPoint, ...]:
+        """The entry points of one group, in the order in which they are loaded."""
+        return tuple(point for point in self.entry_points if point.group == group)
+
+    def in_step(self, manifest_sha256: str | None, base: str) -> bool:
+        """Whether this overlay is known to fit that manifest (``None``: there is none) and that base."""
+        return base in self.bases and (manifest_sha256 is None or manifest_sha256 in self.manifests)
+
+    def to_json(self) -> str:
+        """The marker as it is written."""
+        data = {
+            "format": FORMAT,
+            "key": self.key,
+            "interpreter": self.interpreter,
+            "lock-sha256": self.lock_sha256,
+            "manifests": self.manifests,
+            "bases": self.bases,
+            "plugins": self.plugins,
+            "import-lines": self.import_lines,
+            "entry-points": [
+                [point.group, point.name, point.value, point.distribution, point.plugin]
+                for point in self.entry_points
+            ],
+        }
+        return json.dumps(data, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Marker | None:
+        """Read a marker; ``None`` when the text is not one of this format (the overlay then does not count)."""
+        try:
+            data: Any = json.loads(text)
+            if data["format"] != FORMAT:
+                return None
+            return cls(
+                key=str(data["key"]),
+                interpreter=str(data["interpreter"]),
+                lock_sha256=str(data["lock-sha256"]),
+                manifests=tuple(map(str, data["manifests"])),
+                bases=tuple(map(str, data["bases"])),
+                plugins=tuple(map(str, data["plugins"])),
+                import_lines=data["import-lines"] is True,
+                entry_points=tuple(
+                    EntryPoint(
+                        group=str(group),
+                        name=str(name),
+                        value=str(value),
+                        distribution=str(dist),
+                        plugin=str(plugin),
+                    )
+                    for group, name, value, dist, plugin in data["entry-points"]
+                ),
+            )
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+
+def sha256(data: bytes) -> str:
+    """The hexadecimal sha256 of some bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def interpreter() -> str:
+    """What decides whether an overlay's wheels fit: implementation, version, ABI, platform and C library."""
+    # sysconfig knows the same, and costs milliseconds to import.
+    libc = getattr(sys.implementation, "_multiarch", sys.platform)
+    return f"{sys.implementation.cache_tag}{sys.abiflags}-{libc}-{os.uname().machine}"
+
+
+def key_of(lock: bytes) -> str:
+    """The key of the overlay that these bytes of a lock make on this interpreter: 32 hexadecimal digits."""
+    return sha256(lock + b"\0" + interpreter().encode())[:32]
+
+
+def directory(store: Path, key: str) -> Path:
+    """Where the overlay with this key lies, or will."""
+    return store / "overlays" / key
+
+
+def read_marker(store: Path, key: str) -> Marker | None:
+    """The marker of a complete overlay; ``None`` where there is none."""
+    try:
+        text = (directory(store, key) / MARKER).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return None
+    except OSError as error:
+        raise StoreError(
+            "the store can't be read",
+            where=str(directory(store, key)),
+            found=error.strerror or str(error),
+            next_step="give this user read access to the store, or set VLLM_PLUGIN_REGISTRY_DIR to another",
+        ) from error
+    marker = Marker.from_json(text)
+    return marker if marker is not None and marker.key == key else None
+
+
+def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The directories of ``sys.path`` that hold the vLLM environment's distributions.
+
+    Not among them: overlays, the working directory and the directory of the running script. What lies there
+    depends on how a process was started, not on the environment.
+    """
+    script = os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and sys.argv[0] else ""
+    left_out = {"", os.getcwd(), script}
+    entries = sys.path if path is None else path
+    return tuple(entry for entry in dict.fromkeys(entries) if entry not in left_out and _overlay_key(entry) is None)
+
+
+def fingerprint(paths: Sequence[str] | None = None) -> str:
+    """A hash of which distributions, in which versions, the base has: one directory listing a path entry.
+
+    Names and versions are read off the names of the metadata directories (PEP 376), without opening them.
+    """
+    names: set[str] = set()
+    for entry in base_paths() if paths is None else paths:
+        # Not a directory, not there, or not ours to read: then nothing is imported from it either.
+        with contextlib.suppress(OSError):
+            names.update(name for name in os.listdir(entry) if name.endswith(_INSTALLED))
+    version = ".".join(map(str, sys.version_info[:3]))
+    return sha256("\n".join([interpreter(), version, *sorted(names)]).encode(errors="surrogateescape"))[:32]
+
+
+@dataclass(slots=True)
+class _Active:
+    """What activation changed in this process, so that it can be undone."""
+
+    key: str
+    path: list[str] = field(default_factory=list)
+    finders: list[Any] = field(default_factory=list)
+
+
+_active: _Active | None = None
+
+
+def active_key() -> str | None:
+    """The key of the overlay on this process's path, put there by us or inherited from the parent process."""
+    if _active is not None:
+        return _active.key
+    for entry in sys.path:
+        key = _overlay_key(entry)
+        if key is not None:
+            return key
+    return None
+
+
+def activate(store: Path, key: str) -> None:
+    """Put an overlay behind everything else on ``sys.path``; its ``.pth`` files are obeyed.
+
+    Only the process's own import system changes: no file is written. Twice is once.
+    """
+    global _active  # noqa: PLW0603 - the path is the process's, and so is the undo
+    if _active is not None and _active.key == key:
+        return
+    before, finders = set(sys.path), list(sys.meta_path)
+    _site.addsitedir(str(directory(store, key) / SITE))
+    _active = _Active(
+        key=key,
+        path=[entry for entry in sys.path if entry not in before],
+        finders=[finder for finder in sys.meta_path if finder not in finders],
+    )
+
+
+def deactivate(*, forget_modules: bool = False) -> None:
+    """Take the active overlay off the path again; with ``forget_modules`` also what was imported from it."""
+    global _active  # noqa: PLW0603
+    if _active is None:
+        return
+    gone = set(_active.path)
+    sys.path[:] = [entry for entry in sys.path if entry not in gone]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if finder not in _active.finders]
+    for entry in gone:
+        sys.path_importer_cache.pop(entry, None)
+    if forget_modules:
+        roots = tuple(entry + os.sep for entry in gone)
+        for name, module in list(sys.modules.items()):
+            if (getattr(module, "__file__", None) or "").startswith(roots):
+                del sys.modules[name]
+    _active = None
+
+
+def mirror(store: Path, key: str) -> None:
+    """Make the store's ``registry.json`` the one of this overlay, where it is another's.
+
+    The registry says what is active; switching to a lock that is already installed changes only that.
+    """
+    target = store / REGISTRY
+    with contextlib.suppress(OSError):  # a read-only store: then the registry can't follow, and need not
+        wanted = (directory(store, key) / REGISTRY).read_bytes()
+        if target.exists() and target.read_bytes() == wanted:
+            return
+        write_atomically(target, wanted)
+
+
+def write_atomically(target: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file beside its place and rename it there, so that a reader sees the old bytes or the new ones.
+
+    Raises:
+        OSError: it could not be written; nothing is left behind, and the old file is as it was.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def registry(store: Path) -> Mapping[str, Any]:
+    """The store's ``registry.json``; empty when it is missing or is no JSON object."""
+    try:
+        data: Any = json.loads((store / REGISTRY).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _overlay_key(entry: str) -> str | None:
+    """The key in a path entry ``…/overlays/<key>/site``; ``None`` for any other entry."""
+    head, tail = os.path.split(entry)
+    if tail != SITE:
+        return None
+    head, key = os.path.split(head)
+    return key if os.path.basename(head) == "overlays" and len(key) == 32 else None

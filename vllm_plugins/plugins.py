@@ -1,0 +1,242 @@
+"""The manifest's plugins, made ready for the resolver: commits found, sources fetched, wheels built.
+
+What the old lock has built already, and lies in ``plugins.wheels/``, is not built again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
+
+from . import lock, metadata, selection, sources, stubs
+from .errors import BuildError
+from .manifest import GitSource, LocalSource, PypiSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from .lock import Lock
+    from .manifest import Manifest, Plugin
+    from .resolve import Upgrade
+    from .settings import Settings
+    from .wheels import Builder
+
+__all__ = ["Ready", "Workshop", "project_sha256"]
+
+_USERINFO = re.compile(r"(?<=://)[^/@]*@")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """A plugin that the resolver can be asked for.
+
+    ``wheel`` is the built wheel (or, for an editable source, the stub of its metadata); ``None`` for one from an
+    index. ``locked`` has what is known of it already; version and entry points are filled in after resolving.
+    """
+
+    locked: lock.Plugin
+    requirement: str
+    wheel: Path | None = None
+    directory: str | None = None
+    built_with: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workshop:
+    """Where plugins are made ready. ``scratch`` is a directory that goes away afterwards."""
+
+    manifest: Manifest
+    settings: Settings
+    old: Lock | None
+    upgrade: Upgrade
+    builder: Builder
+    scratch: Path
+    environ: Mapping[str, str]
+    report: Callable[[str], None]
+    detail: Callable[[str], None]
+
+    def ready(self, plugin: Plugin) -> Ready:
+        """Make one plugin ready.
+
+        Raises:
+            SourceError: its repository or directory can't give what the manifest asks for.
+            BuildError: its wheel can't be built, or is of another distribution than ``package`` says.
+        """
+        match plugin.source:
+            case PypiSource():
+                return self._pypi(plugin, plugin.source)
+            case GitSource():
+                return self._git(plugin, plugin.source)
+            case LocalSource():
+                return self._local(plugin, plugin.source)
+
+    def _pypi(self, plugin: Plugin, source: PypiSource) -> Ready:
+        extras = f"[{','.join(source.extras)}]" if source.extras else ""
+        requirement = f"{source.package}{extras}{source.version or ''}"
+        return Ready(locked=_locked(plugin, package=source.package, requested=requirement), requirement=requirement)
+
+    def _git(self, plugin: Plugin, source: GitSource) -> Ready:
+        was = self._kept(plugin, url=public_url(source.url), subdirectory=source.subdirectory)
+        same_ref = was is not None and was.requested == (source.ref or "HEAD")
+        if was is not None and was.commit is not None and same_ref:
+            commit = sources.CommitSha(was.commit)
+            reused = self._reused(plugin, was)
+            if reused is not None:
+                return reused
+        else:
+            self.report(f"Finding {source.ref or 'the default branch'} of {plugin.name!r}")
+            commit = sources.resolve_ref(source, environ=self.environ, plugin=plugin.name)
+        self.report(f"Fetching {plugin.name!r} at {commit[:12]}")
+        checkout = sources.checkout(
+            source, commit, self.scratch / f"git-{plugin.name}", environ=self.environ, plugin=plugin.name
+        )
+        return self._built(
+            plugin,
+            checkout,
+            requested=source.ref or "HEAD",
+            url=public_url(source.url),
+            subdirectory=source.subdirectory,
+            commit=commit,
+        )
+
+    def _local(self, plugin: Plugin, source: LocalSource) -> Ready:
+        directory = self.manifest.local_directory(source)
+        if source.editable:
+            return self._editable(plugin, source, directory)
+        tree = sources.hash_local(directory, plugin=plugin.name)
+        was = self.old.plugin(plugin.name) if self.old else None
+        if was is not None and was.source == "local" and was.tree_sha256 == tree:
+            reused = self._reused(plugin, was)
+            if reused is not None:
+                return reused
+        checkout = sources.export_local(directory, self.scratch / f"local-{plugin.name}", plugin=plugin.name)
+        return self._built(plugin, checkout, requested=source.path)
+
+    def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> Ready:
+        self.report(f"Reading the metadata of {plugin.name!r}")
+        wheel = self.builder.metadata(directory, plugin=plugin.name)
+        name = _agreed(plugin, wheel.name)
+        stub = stubs.write(
+            self.scratch, name=name, version=str(wheel.version), extras=wheel.extras, requires=wheel.requires
+        )
+        locked = _locked(
+            plugin,
+            package=name,
+            requested=source.path,
+            version=str(wheel.version),
+            editable=True,
+            project_sha256=project_sha256(directory),
+            entry_points=wheel.entry_points,
+        )
+        return Ready(
+            locked=locked,
+            requirement=_direct(plugin, name, stub),
+            wheel=stub,
+            directory=source.path,
+            requires=wheel.requires,
+        )
+
+    def _built(self, plugin: Plugin, checkout: sources.Checkout, *, requested: str, **fields: Any) -> Ready:
+        self.report(f"Building {plugin.name!r}")
+        built = self.builder.wheel(
+            checkout.project, self.scratch / f"wheel-{plugin.name}", plugin=plugin.name, on_line=self.detail
+        )
+        return self._from_wheel(
+            plugin,
+            built.path,
+            built_with=built.built_with,
+            requested=requested,
+            tree_sha256=checkout.tree_sha256,
+            **fields,
+        )
+
+    def _from_wheel(self, plugin: Plugin, path: Path, *, built_with: tuple[str, ...], **fields: Any) -> Ready:
+        content = metadata.inspect(path)
+        name = _agreed(plugin, content.name)
+        return Ready(
+            locked=_locked(
+                plugin, package=name, version=str(content.version), entry_points=content.entry_points, **fields
+            ),
+            requirement=_direct(plugin, name, path),
+            wheel=path,
+            built_with=built_with,
+            requires=content.requires,
+        )
+
+    def _kept(self, plugin: Plugin, **same: object) -> lock.Plugin | None:
+        """The old lock's entry, if it is of the same source and is not to be upgraded."""
+        was = self.old.plugin(plugin.name) if self.old else None
+        names = {canonicalize_name(plugin.name), *([was.package] if was else [])}
+        if was is None or self.upgrade.everything or names & self.upgrade.names:
+            return None
+        return was if all(getattr(was, key) == value for key, value in same.items()) else None
+
+    def _reused(self, plugin: Plugin, was: lock.Plugin) -> Ready | None:
+        """The wheel that the old lock names, if it is there and is what the lock says."""
+        package = self.old.package(was.package) if self.old else None
+        if package is None or len(package.wheels) != 1 or package.wheels[0].url is not None:
+            return None
+        (wheel,) = package.wheels
+        path = selection.local(self.settings.wheels / wheel.filename, wheel.sha256)
+        if path is None:
+            return None
+        return self._from_wheel(
+            plugin,
+            path,
+            built_with=package.built_with,
+            requested=was.requested,
+            url=was.url,
+            subdirectory=was.subdirectory,
+            commit=was.commit,
+            tree_sha256=was.tree_sha256,
+        )
+
+
+def public_url(url: str) -> str:
+    """A git URL as the lock may hold it: without the user part, where a token would stand."""
+    return url if url.startswith("ssh:") else _USERINFO.sub("", url)
+
+
+def project_sha256(directory: Path) -> str:
+    """A hash of the files in which an editable project declares its metadata."""
+    digest = hashlib.sha256()
+    for name in ("pyproject.toml", "setup.cfg", "setup.py"):
+        path = directory / name
+        digest.update(f"{name}\0".encode() + (path.read_bytes() if path.is_file() else b"") + b"\0")
+    return digest.hexdigest()
+
+
+def _locked(plugin: Plugin, *, package: str, requested: str, version: str = "", **fields: Any) -> lock.Plugin:
+    return lock.Plugin(
+        name=plugin.name,
+        source=plugin.kind,
+        package=canonicalize_name(package),
+        version=version,
+        requested=requested,
+        **fields,
+    )
+
+
+def _direct(plugin: Plugin, name: NormalizedName, path: Path) -> str:
+    extras = f"[{','.join(plugin.source.extras)}]" if plugin.source.extras else ""
+    parse_wheel_filename(path.name)
+    return f"{name}{extras} @ {path.as_uri()}"
+
+
+def _agreed(plugin: Plugin, built: NormalizedName) -> NormalizedName:
+    named = plugin.source.package
+    if named is not None and canonicalize_name(named) != built:
+        raise BuildError(
+            "the project is of another name than the manifest says",
+            expected=f"package {named}",
+            found=f"package {built}",
+            required_by=f"plugin {plugin.name!r}",
+            next_step="correct `package` in plugins.yaml, or leave it out",
+        )
+    return built

@@ -1,0 +1,44 @@
+"""What makes a directory a Python project, and what its build will read."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["EXPECTED", "FILES", "is_project", "reads_history"]
+
+FILES = ("pyproject.toml", "setup.py")
+EXPECTED = "a directory with a pyproject.toml or a setup.py"
+
+# Parts of the names of build requirements that read a version, or a list of files, from the history.
+_READ_HISTORY = ("scm", "vcs", "git", "version", "pbr", "dunamai")
+_NAME = re.compile(r"[a-z0-9._-]+")
+
+
+def is_project(directory: Path) -> bool:
+    """Whether a build could start in this directory."""
+    return any((directory / name).is_file() for name in FILES)
+
+
+def reads_history(project: Path) -> bool:
+    """Whether a build of the project may read its version from git: whether no version is written down."""
+    try:
+        data: dict[str, Any] = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True  # only a setup.py; or the build will say what is wrong
+    requires = _value(data, "build-system", "requires")
+    words = " ".join(map(str, requires)).lower() if isinstance(requires, list) else ""
+    if any(part in name for part in _READ_HISTORY for name in _NAME.findall(words)):
+        return True
+    versions = (_value(data, "project", "version"), _value(data, "tool", "poetry", "version"))
+    return not any(isinstance(version, str) for version in versions)
+
+
+def _value(table: Any, *keys: str) -> Any:
+    for key in keys:
+        table = table.get(key) if isinstance(table, dict) else None
+    return table

@@ -1,0 +1,116 @@
+"""One version of a distribution, as an index has it: its wheels, and what the one for this machine says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from packaging.tags import create_compatible_tags_selector, sys_tags
+from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
+from packaging.version import Version
+
+from . import metadata
+from .errors import NoResolution
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from .index import File, Index
+    from .metadata import Metadata
+    from .resolve import Pin
+
+__all__ = ["Release", "read"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Release:
+    """``wheels`` are all that the index has; ``metadata`` is ``None`` where none fits this machine.
+
+    Then there is an ``sdist``, to build one from.
+    """
+
+    pin: Pin
+    wheels: tuple[File, ...]
+    sdist: File | None
+    metadata: Metadata | None
+
+
+def read(pin: Pin, index: Index) -> Release:
+    """Ask the index for the files of a pin, with their hashes, and for the metadata of the one to be used here.
+
+    Raises:
+        NoResolution: there is neither a wheel for this machine nor an sdist.
+        SourceError: the index can't be read.
+    """
+    wanted = Version(pin.version)
+    files = index.files(pin.name)
+    wheels = tuple(index.complete(file) for file in _unique(files) if _wheel_version(file) == wanted)
+    fitting = next(
+        create_compatible_tags_selector(sys_tags())(
+            (file, parse_wheel_filename(file.filename)[3]) for file in wheels
+        ),
+        None,
+    )
+    if fitting is not None:
+        return Release(pin=pin, wheels=wheels, sdist=None, metadata=_metadata(fitting, index))
+    sdist = next((file for file in files if _sdist_version(file) == wanted), None)
+    if sdist is None:
+        raise NoResolution(
+            f"{pin.name} {pin.version} has no wheel for this machine and no sdist to build one from",
+            found=", ".join(file.filename for file in wheels) or "no file of that version",
+            next_step="ask for another version in plugins.yaml",
+        )
+    return Release(pin=pin, wheels=wheels, sdist=index.complete(sdist), metadata=None)
+
+
+def download(release: Release, index: Index, into: Path) -> Path:
+    """Fetch the sdist of a release and unpack it; returns the project's directory.
+
+    Raises:
+        HashMismatch: it is not the file that the index told of.
+    """
+    import tarfile
+    import zipfile
+
+    assert release.sdist is not None
+    into.mkdir(parents=True, exist_ok=True)
+    archive = index.download(release.sdist, into)
+    unpacked = into / "source"
+    if archive.name.endswith(".zip"):
+        with zipfile.ZipFile(archive) as opened:
+            opened.extractall(unpacked)  # noqa: S202 - zipfile takes ".." and drives out of names
+    else:
+        with tarfile.open(archive) as opened:
+            opened.extractall(unpacked, filter="data")
+    directories = [entry for entry in unpacked.iterdir() if entry.is_dir()]
+    return directories[0] if len(directories) == 1 else unpacked
+
+
+def _metadata(file: File, index: Index) -> Metadata:
+    members = index.members(file, ("METADATA", "entry_points.txt"))
+    return metadata.parse(members.get("METADATA", b""), members.get("entry_points.txt"), where=file.filename)
+
+
+def _unique(files: Iterable[File]) -> Iterable[File]:
+    """Each file once; where several places offer the same name, the first that is not this machine's own disk."""
+    chosen: dict[str, File] = {}
+    for file in files:
+        known = chosen.get(file.filename)
+        if known is None or (known.url.startswith("file:") and not file.url.startswith("file:")):
+            chosen[file.filename] = file
+    return (chosen[name] for name in sorted(chosen))
+
+
+def _wheel_version(file: File) -> Version | None:
+    try:
+        return parse_wheel_filename(file.filename)[1]
+    except InvalidWheelFilename:
+        return None
+
+
+def _sdist_version(file: File) -> Version | None:
+    try:
+        return parse_sdist_filename(file.filename)[1]
+    except InvalidSdistFilename:
+        return None

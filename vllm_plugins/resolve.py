@@ -1,0 +1,235 @@
+"""Requirements and a base, resolved to exact versions by pip-compile.
+
+Every distribution of the base is a constraint that names a metadata-only stub (:mod:`vllm_plugins.stubs`), so the
+resolver can use the base and can't move it. pip-compile pins; which files a pin has is asked of the index.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
+
+from . import _run, stubs
+from .errors import BaseMismatch, CommandFailed, NoResolution, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+    from pathlib import Path
+
+    from .base import Base
+    from .pipconfig import PipConfig
+
+__all__ = ["Pin", "Upgrade", "Wanted", "compile_pins"]
+
+VLLM = canonicalize_name("vllm")
+
+# How resolvelib shows one cause: SpecifierRequirement('torch<2'), parent=LinkCandidate('https://… (from …)')
+_CAUSE = re.compile(r"requirement=\w+\((?P<requirement>'[^']*'|\"[^\"]*\")\), parent=(?P<parent>None|\w+\([^)]*)")
+_FILE_OF_PARENT = re.compile(r"[^/'\" ]+\.(?:whl|tar\.gz|zip)")
+_NO_MATCH = re.compile(r"(?:satisfies the requirement|No matching distribution found for) (?P<requirement>[^(\n]+)")
+_VERSIONS = re.compile(r"\(from versions: (?P<versions>[^)]*)\)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """One line for the resolver: what a plugin of the manifest asks for.
+
+    ``requirement`` is a PEP 508 line; for git and local plugins it names a wheel or stub by a ``file:`` URL.
+    """
+
+    plugin: str
+    name: NormalizedName
+    requirement: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Upgrade:
+    """Which of the old lock's pins may move: all of them, or the named ones."""
+
+    everything: bool = False
+    names: frozenset[NormalizedName] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pin:
+    """One distribution at one version; ``url`` is the ``file:`` URL of a local wheel or stub, if it is one."""
+
+    name: NormalizedName
+    version: str
+    extras: frozenset[NormalizedName]
+    url: str | None
+
+
+def compile_pins(
+    wanted: Iterable[Wanted],
+    *,
+    base: Base,
+    seeds: Mapping[NormalizedName, str],
+    upgrade: Upgrade,
+    config: PipConfig,
+    scratch: Path,
+) -> tuple[Pin, ...]:
+    """Pin everything that the wanted requirements need, sorted by name; what the base has is among it, as stubs.
+
+    ``seeds`` are the old lock's pins: kept where they still fit and ``upgrade`` does not free them. ``scratch`` is
+    an empty directory.
+
+    Raises:
+        NoResolution: no set of versions satisfies all; says who wants what, and what the base has.
+        SourceError: an index can't be reached.
+    """
+    lines = tuple(wanted)
+    (scratch / "requirements.in").write_text("".join(f"{line.requirement}\n" for line in lines), encoding="utf-8")
+    _write_constraints(scratch, base, without={line.name for line in lines})
+    output = scratch / "requirements.txt"
+    free = upgrade.names if not upgrade.everything else frozenset(seeds)
+    kept = (f"{name}=={version}\n" for name, version in sorted(seeds.items()) if name not in free)
+    output.write_text("".join(kept), encoding="utf-8")
+    argv = [sys.executable, "-m", "piptools", "compile", "--quiet", "--no-config", "--no-header", "--no-annotate"]
+    argv += ["--resolver", "backtracking", "--no-strip-extras", "--allow-unsafe", "--no-emit-options"]
+    argv += ["--cache-dir", str(scratch / "cache"), "--constraint", "constraints.txt"]
+    argv += ["--output-file", output.name, "requirements.in"]
+    try:
+        _run.run(argv, cwd=scratch, env=_environment(), secrets=config.secrets)
+    except CommandFailed as error:
+        raise _explain(error, lines, base) from error
+    pins = tuple(_pins(output.read_text(encoding="utf-8")))
+    if base.vllm is None and any(pin.name == VLLM for pin in pins):
+        raise _missing_vllm(base)
+    return pins
+
+
+def _environment() -> dict[str, str]:
+    # Colours and a user's own arguments would change what is read back.
+    dropped = ("PIP_REQUIRE_HASHES", "PIP_NO_DEPS", "PIP_TARGET", "PIP_REQUIREMENT", "FORCE_COLOR")
+    kept = {key: value for key, value in os.environ.items() if key not in dropped}
+    return {**kept, "NO_COLOR": "1", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+
+
+def _write_constraints(scratch: Path, base: Base, *, without: Collection[NormalizedName]) -> None:
+    directory = scratch / "base"
+    directory.mkdir()
+    lines = []
+    for distribution in base.distributions:
+        if distribution.name in without:
+            continue
+        stub = stubs.write(
+            directory,
+            name=distribution.name,
+            version=distribution.version,
+            extras=distribution.extras,
+            requires=distribution.requires,
+        )
+        lines.append(f"{distribution.name} @ {stub.as_uri()}\n")
+    if base.vllm is None:
+        # A plugin that needs vllm meets this one, and no resolver walks through gigabytes of vLLM releases.
+        stub = stubs.write(directory, name=VLLM, version="0")
+        lines.append(f"{VLLM} @ {stub.as_uri()}\n")
+    (scratch / "constraints.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def _pins(text: str) -> Iterable[Pin]:
+    for line in text.splitlines():
+        if not line.strip() or line.lstrip().startswith(("#", "--")):
+            continue
+        requirement = Requirement(line.strip())
+        name = canonicalize_name(requirement.name)
+        extras = frozenset(map(canonicalize_name, requirement.extras))
+        if requirement.url is not None:
+            version = str(parse_wheel_filename(unquote(urlsplit(requirement.url).path).rpartition("/")[2])[1])
+            yield Pin(name=name, version=version, extras=extras, url=requirement.url)
+        else:
+            (specifier,) = requirement.specifier
+            yield Pin(name=name, version=specifier.version, extras=extras, url=None)
+
+
+def _missing_vllm(base: Base) -> BaseMismatch:
+    return BaseMismatch(
+        "a plugin needs vllm, and this environment has none",
+        expected="an environment in which vLLM is installed",
+        found=f"Python {base.python} with {len(base.distributions)} distributions",
+        next_step="in the vLLM image: vllm-plugins base -o base.json; here: vllm-plugins lock --base base.json",
+    )
+
+
+def _explain(
+    error: CommandFailed, wanted: tuple[Wanted, ...], base: Base
+) -> NoResolution | SourceError | BaseMismatch:
+    """Turn what pip-compile says of a failure into who wants what, and what the base has."""
+    words = error.stderr
+    if base.vllm is None and any(_name(match["requirement"][1:-1]) == VLLM for match in _CAUSE.finditer(words)):
+        return _missing_vllm(base)
+    causes = [_cause(match, wanted, base) for match in _CAUSE.finditer(words)]
+    missing = _NO_MATCH.search(words)
+    versions = _VERSIONS.search(words)
+    if versions is not None and missing is not None and len(causes) <= 1:
+        requirement = missing["requirement"].strip()
+        offered = versions["versions"].strip()
+        return NoResolution(
+            f"no release satisfies {requirement}",
+            expected=requirement,
+            found="no release at all: no index has that name" if offered == "none" else f"releases {offered}",
+            required_by=_plugin_of(requirement, wanted),
+            next_step="correct the name or the version in plugins.yaml, or the index configuration (pip config list)",
+        )
+    if causes:
+        return NoResolution(
+            "no set of versions satisfies every plugin and the base",
+            details=list(dict.fromkeys(causes)),
+            next_step="change one of these requirements in plugins.yaml, or lock against another vLLM environment",
+        )
+    if "ConnectionError" in words or "Max retries exceeded" in words or "ReadTimeout" in words:
+        return SourceError(
+            "an index can't be reached",
+            details=error.details[-4:],
+            next_step="mend the network or the index configuration (pip config list)",
+        )
+    return NoResolution(
+        "pip-compile failed", details=error.details, next_step="look at its words above, mend the cause, lock again"
+    )
+
+
+def _cause(match: re.Match[str], wanted: tuple[Wanted, ...], base: Base) -> str:
+    text = match["requirement"][1:-1]
+    who = "plugins.yaml"
+    if match["parent"] != "None":
+        files = _FILE_OF_PARENT.findall(unquote(match["parent"]))
+        who = _distribution(files[0]) if files else "a dependency"
+        plugin = _plugin_of(who.split(" ")[0], wanted)
+        who = f"{who} (plugin {plugin!r})" if plugin else who
+    else:
+        plugin = _plugin_of(text, wanted)
+        who = f"plugin {plugin!r}" if plugin else who
+    name = _name(text)
+    there = base.get(name) if name else None
+    has = f"; the base has {there.name} {there.version}" if there is not None else ""
+    return f"{who} wants {text}{has}"
+
+
+def _distribution(filename: str) -> str:
+    try:
+        name, version, _, _ = parse_wheel_filename(filename)
+    except InvalidWheelFilename:
+        stem = re.sub(r"\.(tar\.gz|zip)$", "", filename)
+        before, _, after = stem.rpartition("-")
+        return f"{canonicalize_name(before)} {after}"
+    return f"{name} {version}"
+
+
+def _name(requirement: str) -> NormalizedName | None:
+    try:
+        return canonicalize_name(Requirement(requirement).name)
+    except InvalidRequirement:
+        return None
+
+
+def _plugin_of(requirement: str, wanted: tuple[Wanted, ...]) -> str | None:
+    name = _name(requirement)
+    return next((line.plugin for line in wanted if line.name == name), None)

@@ -1,0 +1,137 @@
+"""The environment variables and the paths they choose, read once, as a frozen value."""
+
+from __future__ import annotations
+
+import os
+import os.path
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ErrorPolicy", "InstallerName", "Settings"]
+
+ErrorPolicy = Literal["fail", "previous", "continue"]
+InstallerName = Literal["auto", "pip", "uv"]
+
+MANIFEST = "plugins.yaml"
+LOCK = "plugins.lock"
+WHEELS = "plugins.wheels"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Where things are and what is allowed.
+
+    ``manifest``, ``lock`` and ``store`` are absolute; they need not exist. ``manifest_named`` says that
+    ``VLLM_PLUGIN_CONFIG`` (or ``--config``) named the manifest, rather than the default place.
+    ``allowed`` is ``VLLM_PLUGINS`` as vLLM reads it (``vllm.envs``): ``None`` allows every entry point.
+    """
+
+    manifest: Path
+    lock: Path
+    store: Path
+    cache_home: Path
+    manifest_named: bool = False
+    on_error: ErrorPolicy = "fail"
+    frozen: bool = False
+    offline: bool = False
+    auto_lock: bool = False
+    installer: InstallerName = "auto"
+    disabled: bool = False
+    allowed: tuple[str, ...] | None = None
+
+    @property
+    def cache(self) -> Path | None:
+        """Where downloads are kept between installations; ``None`` where this user has no such place."""
+        parent = self.cache_home / "vllm-plugins"
+        try:
+            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            return None
+        return parent if os.access(parent, os.W_OK) else None
+
+    @property
+    def wheels(self) -> Path:
+        """Where the wheels that were built while locking lie: beside the lock."""
+        return self.lock.parent / WHEELS
+
+    @classmethod
+    def from_environment(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        config: str | None = None,
+        lock: str | None = None,
+        registry_dir: str | None = None,
+    ) -> Settings:
+        """Read the ``VLLM_PLUGIN_*`` variables; the keyword arguments (command-line options) go before them.
+
+        Raises:
+            UsageError: a variable holds a value that it can't have.
+        """
+        env = os.environ if environ is None else environ
+        named = config or env.get("VLLM_PLUGIN_CONFIG") or None
+        home = _home(env)
+        manifest = _absolute(named, home) if named else home / ".config" / "vllm" / MANIFEST
+        lock_name = lock or env.get("VLLM_PLUGIN_LOCK") or None
+        store_name = registry_dir or env.get("VLLM_PLUGIN_REGISTRY_DIR") or None
+        allowed = env.get("VLLM_PLUGINS")
+        on_error: ErrorPolicy = _choice(env, "VLLM_PLUGIN_ON_ERROR", "fail", get_args(ErrorPolicy))
+        installer: InstallerName = _choice(env, "VLLM_PLUGIN_INSTALLER", "auto", get_args(InstallerName))
+        return cls(
+            manifest=manifest,
+            lock=_absolute(lock_name, home) if lock_name else manifest.parent / LOCK,
+            store=_absolute(store_name, home) if store_name else home / ".local" / "share" / "vllm-plugins",
+            cache_home=_absolute(env.get("XDG_CACHE_HOME") or "~/.cache", home),
+            manifest_named=named is not None,
+            on_error=on_error,
+            frozen=_flag(env, "VLLM_PLUGIN_FROZEN"),
+            offline=_flag(env, "VLLM_PLUGIN_OFFLINE"),
+            auto_lock=_flag(env, "VLLM_PLUGIN_AUTO_LOCK"),
+            installer=installer,
+            disabled=_flag(env, "VLLM_PLUGIN_DISABLE"),
+            # vllm.envs splits at commas and strips nothing: "" allows only the plugin named "".
+            allowed=None if allowed is None else tuple(allowed.split(",")),
+        )
+
+
+def _home(env: Mapping[str, str]) -> Path:
+    # Without HOME and without a passwd entry (an arbitrary uid in a container) "~" stays as it is; "/" then
+    # makes paths that do not exist, which is what "no manifest, no lock" means.
+    home = env.get("HOME") or os.path.expanduser("~")
+    return Path(home) if os.path.isabs(home) else Path("/")
+
+
+def _absolute(name: str, home: Path) -> Path:
+    if name == "~" or name.startswith("~/"):
+        return Path(os.path.abspath(home / name[2:]))
+    return Path(os.path.abspath(name))
+
+
+def _choice(env: Mapping[str, str], name: str, default: Any, choices: tuple[str, ...]) -> Any:
+    value = env.get(name) or default
+    if value not in choices:
+        raise UsageError(
+            f"{name} has a value without meaning",
+            expected=", ".join(choices),
+            found=repr(value),
+            next_step=f"set {name} to one of them, or unset it",
+        )
+    return value
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    value = env.get(name) or "0"
+    if value not in ("0", "1"):
+        raise UsageError(
+            f"{name} has a value without meaning",
+            expected="0 or 1",
+            found=repr(value),
+            next_step=f"set {name} to 0 or 1, or unset it",
+        )
+    return value == "1"

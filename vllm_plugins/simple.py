@@ -1,0 +1,132 @@
+"""Pages of the simple repository API, JSON (PEP 691, 700) and HTML (PEP 503), as files.
+
+A few lines of our own, because the known client library brings an HTML parser and two more distributions with it,
+and what is installed into a vLLM image should be little.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["ACCEPT", "File", "from_html", "from_json", "public"]
+
+JSON = "application/vnd.pypi.simple.v1+json"
+ACCEPT = f"{JSON}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class File:
+    """A file that an index or a page of links offers.
+
+    ``url`` and ``index`` (``None`` for a page of links) carry no credentials; ``size`` is in bytes.
+    """
+
+    filename: str
+    url: str
+    sha256: str | None = None
+    size: int | None = None
+    requires_python: str | None = None
+    yanked: bool = False
+    index: str | None = None
+
+
+def from_json(data: bytes, *, base: str, index: str | None) -> list[File]:
+    """The files of a JSON page at the address ``base``.
+
+    Raises:
+        ValueError: it is no such page.
+    """
+    page: Any = json.loads(data)
+    if not isinstance(page, dict) or not isinstance(page.get("files"), list):
+        raise ValueError("no list of files in it")  # noqa: TRY004 - one error for every bad page
+    return [file for item in page["files"] if (file := _from_item(item, base, index)) is not None]
+
+
+def from_html(text: str, *, base: str, index: str | None) -> list[File]:
+    """The files of an HTML page at the address ``base``."""
+    parser = _Anchors()
+    parser.feed(text)
+    base = urljoin(base, parser.base or "")
+    return [file for anchor in parser.anchors if (file := _from_anchor(anchor, base, index)) is not None]
+
+
+def public(url: str) -> str:
+    """A URL without its user part."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+class _Anchors(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchors: list[dict[str, str | None]] = []
+        self.base: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a":
+            self.anchors.append(dict(attrs))
+        elif tag == "base" and self.base is None:
+            self.base = dict(attrs).get("href")
+
+
+def _from_item(item: Any, base: str, index: str | None) -> File | None:
+    if not isinstance(item, dict):
+        return None
+    name, url, hashes = item.get("filename"), item.get("url"), item.get("hashes")
+    size, requires = item.get("size"), item.get("requires-python")
+    address = _address(base, url)
+    if not isinstance(name, str) or "/" in name or address is None:
+        return None
+    return File(
+        filename=name,
+        url=address,
+        sha256=_digest(hashes.get("sha256") if isinstance(hashes, dict) else None),
+        size=size if type(size) is int and size >= 0 else None,
+        requires_python=requires if isinstance(requires, str) else None,
+        yanked=bool(item.get("yanked")),
+        index=index,
+    )
+
+
+def _from_anchor(anchor: dict[str, str | None], base: str, index: str | None) -> File | None:
+    address = _address(base, anchor.get("href"))
+    if address is None:
+        return None
+    address, fragment = urldefrag(address)
+    algorithm, _, digest = fragment.partition("=")
+    return File(
+        filename=unquote(urlsplit(address).path).rpartition("/")[2],
+        url=address,
+        sha256=_digest(digest.partition("&")[0]) if algorithm == "sha256" else None,
+        requires_python=anchor.get("data-requires-python"),
+        yanked="data-yanked" in anchor,
+        index=index,
+    )
+
+
+def _address(base: str, url: object) -> str | None:
+    if not isinstance(url, str):
+        return None
+    try:
+        address = public(urljoin(base, url.strip()))
+    except ValueError:
+        return None
+    return address if urlsplit(address).scheme in ("https", "http", "file") else None
+
+
+def _digest(value: object) -> str | None:
+    if isinstance(value, str) and len(value) == 64 and not set(value.lower()) - set("0123456789abcdef"):
+        return value.lower()
+    return None
+
+
+def fitting(files: Iterable[File], endings: tuple[str, ...] = (".whl", ".tar.gz", ".zip")) -> list[File]:
+    """The files that can be a wheel or an sdist at all."""
+    return [file for file in files if file.filename.endswith(endings)]

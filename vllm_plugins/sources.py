@@ -1,0 +1,364 @@
+"""Sources that are no releases: a git ref becomes a commit and a checkout, a local directory a hash and a copy."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, NewType
+
+from . import git, projects, remotes, trees
+from .errors import SourceError
+from .git import Repository
+from .trees import Sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sized
+
+    from .manifest import GitSource
+    from .remotes import Remote
+
+__all__ = ["Checkout", "CommitSha", "Sha256", "checkout", "export_local", "hash_local", "resolve_ref"]
+
+CommitSha = NewType("CommitSha", str)
+
+_FULL = re.compile(r"[0-9a-fA-F]{40}")
+_SHORT = re.compile(r"[0-9a-fA-F]{4,39}")
+_SURE = 7  # git's own shortest abbreviation: from here on, a match among branches and tags is no chance
+_BRANCHES_AND_TAGS = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkout:
+    """A source, laid out for a build.
+
+    ``root`` is the whole tree and ``project`` the directory in it that is built. ``tree_sha256`` is of every file
+    of the repository for git, and of the project for a local directory, whose ``commit`` is ``None``.
+    """
+
+    root: Path
+    project: Path
+    commit: CommitSha | None
+    tree_sha256: Sha256
+
+
+def resolve_ref(source: GitSource, *, environ: Mapping[str, str], plugin: str) -> CommitSha:
+    """The commit that a branch, a tag, a full or short commit, or (``None``) the default branch means now.
+
+    A name that is both a tag and a branch is the tag, as in git; ``refs/heads/NAME`` means the branch. A full
+    commit is taken at its word: :func:`checkout` finds out whether it exists.
+
+    Raises:
+        SourceError: the repository can't be read, or has no such ref, or more than one that it may mean.
+    """
+    remote = remotes.read(source.url, environ=environ, plugin=plugin)
+    env = git.network_environment(remote, environ)
+    refs = _advertised(remote, env, plugin)
+    ref = source.ref
+    if ref is None or ref == "HEAD":
+        if "HEAD" not in refs:
+            raise _missing("the git repository has no default branch", remote, refs, plugin)
+        return refs["HEAD"]
+    if _FULL.fullmatch(ref):
+        return _peeled(refs).get(ref.lower(), CommitSha(ref.lower()))
+    for name in (ref, f"refs/{ref}", f"refs/tags/{ref}", f"refs/heads/{ref}"):
+        if name in refs:
+            return refs.get(f"{name}^{{}}", refs[name])
+    if _SHORT.fullmatch(ref):
+        return _lengthen(ref.lower(), refs, remote, env, plugin)
+    raise _missing(f"git ref {ref!r} is not in the repository", remote, refs, plugin, ref=ref)
+
+
+def _advertised(remote: Remote, env: Mapping[str, str], plugin: str) -> dict[str, CommitSha]:
+    """Every ref of the remote, in one request. An annotated tag stands here twice, ``NAME^{}`` being its commit."""
+    # Away from any repository: its configuration is not ours.
+    done = git.run(["ls-remote", "--quiet", "--", remote.url], env=env, cwd=Path("/"))
+    if done.returncode != 0:
+        raise Repository(root=Path("/"), remote=remote, env=env, plugin=plugin).error(
+            "the git repository can't be read", done
+        )
+    lines = (line.split("\t", 1) for line in done.stdout.splitlines() if "\t" in line)
+    refs = {name: CommitSha(sha) for sha, name in lines}
+    if not refs:
+        raise SourceError(
+            "the git repository is empty",
+            where=remote.shown,
+            required_by=f"plugin {plugin!r}",
+            next_step=f"push a commit to it, or change `url` of plugin {plugin!r} in plugins.yaml",
+        )
+    if not _FULL.fullmatch(next(iter(refs.values()))):
+        raise SourceError(
+            "the git repository names its commits by SHA-256, which plugins.lock does not know",
+            where=remote.shown,
+            expected="commits of 40 hexadecimal digits",
+            required_by=f"plugin {plugin!r}",
+            next_step="use a repository with SHA-1 names (git init --object-format=sha1)",
+        )
+    return refs
+
+
+def _peeled(refs: Mapping[str, CommitSha]) -> dict[str, CommitSha]:
+    """The commit of each advertised object: an annotated tag's own, else the object itself."""
+    return {sha: refs.get(f"{name}^{{}}", sha) for name, sha in refs.items()}
+
+
+def _lengthen(
+    short: str, refs: Mapping[str, CommitSha], remote: Remote, env: Mapping[str, str], plugin: str
+) -> CommitSha:
+    near = {commit for sha, commit in _peeled(refs).items() if sha.startswith(short)}
+    if len(near) != 1 or len(short) < _SURE:
+        # No server is asked for an abbreviation: the commits alone, without trees and files, tell.
+        with TemporaryDirectory(prefix="vllm-plugins-") as directory:
+            repository = Repository(root=Path(directory), remote=remote, env=env, plugin=plugin)
+            repository.create()
+            repository.must("fetch", "--quiet", "--filter=tree:0", "origin", *_BRANCHES_AND_TAGS)
+            commits = repository.must("rev-list", "--all").splitlines()
+        near |= {CommitSha(sha) for sha in commits if sha.startswith(short)}
+    if len(near) == 1:
+        return near.pop()
+    if near:
+        raise SourceError(
+            f"git commit {short!r} is ambiguous",
+            where=remote.shown,
+            expected="the beginning of one commit",
+            found=", ".join(sorted(near)),
+            required_by=f"plugin {plugin!r}",
+            next_step=f"give `ref` of plugin {plugin!r} in plugins.yaml more digits",
+        )
+    raise _missing(f"git ref {short!r} is not in the repository", remote, refs, plugin, ref=short)
+
+
+def _missing(what: str, remote: Remote, refs: Mapping[str, CommitSha], plugin: str, *, ref: str = "") -> SourceError:
+    names = sorted(name for name in refs if not name.endswith("^{}"))
+    branches = [name.removeprefix("refs/heads/") for name in names if name.startswith("refs/heads/")]
+    tags = [name.removeprefix("refs/tags/") for name in names if name.startswith("refs/tags/")]
+    bare = ref.removeprefix("refs/heads/").removeprefix("refs/tags/").removeprefix("origin/")
+    near = difflib.get_close_matches(bare, dict.fromkeys(branches + tags), n=5)
+    found = f"{_count(branches, 'branch', 'branches')} and {_count(tags, 'tag', 'tags')}"
+    if near:
+        found += f", near: {', '.join(near)}"
+    elif branches or tags:
+        found += f", such as {', '.join(branches[:3] + tags[-3:])}"
+    return SourceError(
+        what,
+        where=remote.shown,
+        expected="a branch, a tag or a commit",
+        found=found,
+        required_by=f"plugin {plugin!r}",
+        next_step=f"set `ref` of plugin {plugin!r} in plugins.yaml to one that exists",
+    )
+
+
+def _count(names: Sized, one: str, many: str) -> str:
+    return f"{len(names)} {one if len(names) == 1 else many}"
+
+
+def checkout(
+    source: GitSource, commit: CommitSha, into: Path, *, environ: Mapping[str, str], plugin: str
+) -> Checkout:
+    """Fetch one commit, with its submodules, into a directory that is not there yet or is empty.
+
+    Where the project's version may come from the history, all commits and tags come along, without old files.
+
+    Raises:
+        SourceError: the commit, a submodule or the subdirectory is not to be had, or is no project.
+    """
+    remote = remotes.read(source.url, environ=environ, plugin=plugin)
+    env = git.network_environment(remote, environ)
+    with _new_directory(into):
+        repository = Repository(root=into, remote=remote, env=env, plugin=plugin)
+        repository.create()
+        has_all = _fetch(repository, commit)
+        repository.must("checkout", "--quiet", "--detach", commit, "--")
+        head = repository.must("rev-parse", "--verify", "HEAD").strip()
+        if head != commit:
+            raise SourceError(
+                "git checked out another commit",
+                where=remote.shown,
+                expected=commit,
+                found=head,
+                required_by=f"plugin {plugin!r}",
+                next_step=f"set `ref` of plugin {plugin!r} in plugins.yaml to a commit",
+            )
+        _fetch_submodules(repository)
+        project = _project(into, source.subdirectory, remote, plugin)
+        if not has_all and projects.reads_history(project):
+            _fetch_history(repository, commit)
+        tree = trees.sha256(trees.walk(into))
+    return Checkout(root=into, project=project, commit=commit, tree_sha256=tree)
+
+
+@contextmanager
+def _new_directory(path: Path) -> Iterator[None]:
+    """A directory that is made, and on any failure is gone again."""
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _fetch(repository: Repository, commit: CommitSha) -> bool:
+    """Fetch the commit alone; where the server refuses that, everything (then the answer is true)."""
+    done = repository.ask("fetch", "--quiet", "--no-tags", "--depth=1", "--", "origin", commit)
+    if done.returncode == 0:
+        return False
+    if "not our ref" not in done.stderr:
+        # Protocol 0 gives only what a ref names, and a plain file server no part of a history.
+        whole = repository.ask(
+            "fetch", "--quiet", "--", "origin", "+refs/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"
+        )
+        if whole.returncode != 0:
+            raise repository.error("the git repository can't be read", done)
+        if repository.ask("cat-file", "-e", f"{commit}^{{commit}}").returncode == 0:
+            return True
+    raise SourceError(
+        f"git commit {commit} is not in the repository",
+        where=repository.remote.shown,
+        required_by=f"plugin {repository.plugin!r}",
+        next_step=f"push it, or set `ref` of plugin {repository.plugin!r} in plugins.yaml to one that exists",
+    )
+
+
+def _fetch_history(repository: Repository, commit: CommitSha) -> None:
+    shallow = ["--unshallow"] if (repository.root / ".git" / "shallow").exists() else []
+    # With the directories of old commits: versions are counted by path too, and from the first commit (dunamai).
+    repository.must("fetch", "--quiet", "--tags", "--filter=blob:none", *shallow, "--", "origin", commit)
+    # What was left out stays out: git would fetch it in the middle of a build, there without our credentials.
+    for key in ("remote.origin.promisor", "remote.origin.partialclonefilter"):
+        repository.ask("config", "--unset-all", key)
+
+
+def _fetch_submodules(repository: Repository) -> None:
+    if not (repository.root / ".gitmodules").is_file():
+        return
+    # A repository from elsewhere does not reach into this machine.
+    config = [("protocol.file.allow", "always" if repository.remote.scheme == "file" else "never")]
+    update = ("submodule", "--quiet", "update", "--init", "--recursive", "--checkout")
+    done = repository.ask(*update, "--depth=1", config=config)
+    if done.returncode != 0:
+        repository.ask("submodule", "--quiet", "deinit", "--all", "--force")
+        shutil.rmtree(repository.root / ".git" / "modules", ignore_errors=True)
+        done = repository.ask(*update, "--no-recommend-shallow", config=config)
+    if done.returncode != 0:
+        raise repository.error("a git submodule can't be fetched", done)
+
+
+def _project(root: Path, subdirectory: str | None, remote: Remote, plugin: str) -> Path:
+    project = root / subdirectory if subdirectory else root
+    home, real = os.path.realpath(root), os.path.realpath(project)
+    name = f"subdirectory {subdirectory!r}" if subdirectory else "the git repository"
+    if os.path.commonpath((home, real)) != home:
+        what = f"{name} leads out of the git repository"
+    elif not os.path.isdir(real):
+        what = f"{name} is not a directory of the git repository"
+    elif projects.is_project(project):
+        return project
+    else:
+        what = f"{name} is no Python project"
+    paths = (Path(os.fsdecode(entry.path)) for entry in trees.walk(root))
+    there = sorted({str(path.parent) for path in paths if path.name in projects.FILES})
+    raise SourceError(
+        what,
+        where=remote.shown,
+        expected=projects.EXPECTED,
+        found=f"projects in: {', '.join(there[:5])}" if there else "no project in the whole repository",
+        required_by=f"plugin {plugin!r}",
+        next_step=f"set `subdirectory` of plugin {plugin!r} in plugins.yaml to where its project is",
+    )
+
+
+def hash_local(directory: Path, *, plugin: str, environ: Mapping[str, str] | None = None) -> Sha256:
+    """The hash of what a build of a local directory sees: what :func:`export_local` copies.
+
+    Raises:
+        SourceError: it is not there, can't be read, or is no project.
+    """
+    _check_local(directory, plugin)
+    with _reading(directory, plugin):
+        entries, _ = trees.list_source(directory, environ=os.environ if environ is None else environ)
+        return trees.sha256(entries)
+
+
+def export_local(directory: Path, into: Path, *, plugin: str, environ: Mapping[str, str] | None = None) -> Checkout:
+    """Copy what a build of a local directory sees into a directory that is not there yet or is empty.
+
+    Where the version may come from the history, the copy is a git work tree, as the original is.
+
+    Raises:
+        SourceError: it is not there, can't be read or copied, or is no project.
+    """
+    _check_local(directory, plugin)
+    environ = os.environ if environ is None else environ
+    with _reading(directory, plugin), _new_directory(into):
+        entries, top = trees.list_source(directory, environ=environ)
+        project = into
+        if top is not None and projects.reads_history(directory):
+            project = into / directory.resolve().relative_to(top)
+            repository = _clone(top, into, project, git.environment(environ), plugin)
+            trees.copy(entries, project)
+            # Otherwise a build that asks by diff-index would take each file for changed.
+            repository.ask("update-index", "-q", "--refresh")
+        else:
+            trees.copy(entries, project)
+        tree = trees.sha256(trees.walk(project))
+    return Checkout(root=into, project=project, commit=None, tree_sha256=tree)
+
+
+def _clone(top: Path, into: Path, project: Path, env: Mapping[str, str], plugin: str) -> Repository:
+    """A repository that borrows the objects of another; its index says that only the project is checked out."""
+    remote = remotes.Remote(url=str(top), shown=str(top), scheme="file")
+    repository = Repository(root=into, remote=remote, env=env, plugin=plugin)
+    config = [("protocol.file.allow", "always")]
+    clone = ("clone", "--quiet", "--shared", "--no-checkout", "--template=", "--", str(top), str(into))
+    repository.must(*clone, config=config)
+    if repository.ask("rev-parse", "--quiet", "--verify", "HEAD").returncode != 0:
+        return repository  # no commit yet
+    if project == into:
+        repository.must("read-tree", "HEAD")
+        return repository
+    pattern = re.sub(r"([\\*?\[])", r"\\\1", project.relative_to(into).as_posix())
+    (into / ".git" / "info").mkdir(exist_ok=True)
+    (into / ".git" / "info" / "sparse-checkout").write_text(f"/{pattern}/\n", encoding="utf-8")
+    repository.must("config", "core.sparseCheckout", "true")
+    repository.must("read-tree", "-m", "-u", "HEAD")
+    shutil.rmtree(project, ignore_errors=True)
+    return repository
+
+
+def _check_local(directory: Path, plugin: str) -> None:
+    if not directory.exists():
+        what = "the local directory does not exist"
+    elif not directory.is_dir():
+        what = "the local path is not a directory"
+    elif projects.is_project(directory):
+        return
+    else:
+        what = "the local directory is no Python project"
+    raise SourceError(
+        what,
+        where=str(directory),
+        expected=projects.EXPECTED,
+        required_by=f"plugin {plugin!r}",
+        next_step=f"change `path` of plugin {plugin!r} in plugins.yaml",
+    )
+
+
+@contextmanager
+def _reading(directory: Path, plugin: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(
+            "the local directory can't be read",
+            where=str(error.filename or directory),
+            found=error.strerror or str(error),
+            required_by=f"plugin {plugin!r}",
+            next_step=f"make it readable, or change `path` of plugin {plugin!r} in plugins.yaml",
+        ) from error

@@ -1,0 +1,235 @@
+"""The stage: an overlay before it is published. What the installer left there is checked, cleaned and compiled.
+
+Installers' caches can hold edited files, and two wheels can bring the same file; nothing is published that is not
+what the wheels' own RECORD files and the lock say.
+"""
+
+from __future__ import annotations
+
+import base64
+import compileall
+import contextlib
+import csv
+import hashlib
+import importlib.metadata
+import json
+import os
+import stat
+from dataclasses import dataclass
+from py_compile import PycInvalidationMode
+from typing import TYPE_CHECKING, Any
+
+from packaging.utils import NormalizedName, canonicalize_name
+
+from .errors import HashMismatch, InstallError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+__all__ = ["FILES", "Installed", "check", "differences", "finish"]
+
+FILES = "files.json"
+# What installers write about themselves. It differs between them, and names paths of this machine.
+_LEFTOVERS = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Installed:
+    """One distribution in the stage; ``entry_points`` are ``(group, name, value)``, vLLM's groups only."""
+
+    name: NormalizedName
+    version: str
+    entry_points: tuple[tuple[str, str, str], ...]
+
+
+def check(site: Path, expected: Mapping[NormalizedName, str | None]) -> tuple[Installed, ...]:
+    """Check a fresh installation and return what is in it, sorted by name.
+
+    ``expected`` has the version of every distribution that must be there; ``None`` accepts any (an editable one).
+
+    Raises:
+        InstallError: a distribution is missing, is another, or is there without having been asked for; a file
+            belongs to two of them, or to none.
+        HashMismatch: a file is not the one in its distribution's RECORD.
+    """
+    owners: dict[str, tuple[str, str]] = {}
+    found: dict[NormalizedName, Installed] = {}
+    for info in sorted(site.glob("*.dist-info")):
+        distribution = importlib.metadata.PathDistribution(info)
+        name = canonicalize_name(distribution.metadata["Name"])
+        for path, digest in _checked_files(site, info):
+            other, others_digest = owners.setdefault(path, (name, digest))
+            # The same bytes twice do no harm: nvidia/__init__.py is in a dozen wheels.
+            if other != name and digest != others_digest:
+                raise InstallError(
+                    f"two distributions own the file {path}",
+                    found=f"{other} and {name}",
+                    next_step="leave one of the plugins that need them out of plugins.yaml",
+                )
+        found[name] = Installed(name=name, version=distribution.version, entry_points=_entry_points(distribution))
+    if wrong := sorted(_differing(expected, found)):
+        raise InstallError(
+            "what the installer left is not what the lock says",
+            details=wrong,
+            next_step="try another installer: VLLM_PLUGIN_INSTALLER=pip, or uv",
+        )
+    if stray := sorted(set(_files(site)) - owners.keys()):
+        raise InstallError(
+            "the installer left files that belong to no distribution",
+            details=stray[:10],
+            next_step="try another installer: VLLM_PLUGIN_INSTALLER=pip, or uv",
+        )
+    return tuple(found[name] for name in sorted(found))
+
+
+def finish(site: Path) -> None:
+    """Compile bytecode, make modes sane under any umask, and write down every file beside ``site``.
+
+    Bytecode does not look at its source's time (PEP 552, unchecked): a published overlay is never written to, and
+    an image may be unpacked with other times.
+    """
+    compileall.compile_dir(
+        str(site), quiet=2, workers=0, stripdir=str(site), invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
+    )
+    listed = []
+    for path in _files(site):
+        file = site / path
+        executable = file.stat().st_mode & stat.S_IXUSR
+        file.chmod(0o755 if executable else 0o644)
+        status = file.stat()
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        listed.append([path, digest, status.st_size, status.st_mtime_ns])
+    for directory, _, _ in os.walk(site.parent):
+        os.chmod(directory, 0o755)  # noqa: S103 - to be read by whichever user vLLM runs as
+    (site.parent / FILES).write_text(json.dumps(listed, separators=(",", ":")) + "\n", encoding="utf-8")
+    (site.parent / FILES).chmod(0o644)
+
+
+def differences(site: Path) -> tuple[int, list[str]]:
+    """Hash every file of a published overlay again: how many there are, and how each that is not as written differs.
+
+    Raises:
+        InstallError: the list of files is missing or can't be read.
+    """
+    try:
+        listed: Any = json.loads((site.parent / FILES).read_text(encoding="utf-8"))
+        wanted = {str(path): str(digest) for path, digest, _, _ in listed}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise InstallError(
+            "the overlay's list of files can't be read",
+            where=str(site.parent / FILES),
+            found=f"{type(error).__name__}: {error}",
+            next_step="vllm-plugins sync --reinstall",
+        ) from error
+    there = set(_files(site))
+    problems = [f"missing: {path}" for path in sorted(wanted.keys() - there)]
+    problems += [f"extra: {path}" for path in sorted(there - wanted.keys())]
+    for path in sorted(there & wanted.keys()):
+        try:
+            if hashlib.sha256((site / path).read_bytes()).hexdigest() != wanted[path]:
+                problems.append(f"changed: {path}")
+        except OSError as error:
+            problems.append(f"unreadable: {path}: {error.strerror}")
+    return len(wanted), problems
+
+
+def _differing(expected: Mapping[NormalizedName, str | None], found: Mapping[NormalizedName, Installed]) -> set[str]:
+    wrong = {f"missing: {name}" for name in expected.keys() - found.keys()}
+    wrong |= {f"not in the lock: {name} {found[name].version}" for name in found.keys() - expected.keys()}
+    for name in expected.keys() & found.keys():
+        wanted = expected[name]
+        if wanted is not None and wanted != found[name].version:
+            wrong.add(f"{name}: expected {wanted}, found {found[name].version}")
+    return wrong
+
+
+def _files(site: Path) -> Iterable[str]:
+    for directory, _, names in os.walk(site):
+        for name in names:
+            yield os.path.relpath(os.path.join(directory, name), site)
+
+
+def _checked_files(site: Path, info: Path) -> list[tuple[str, str]]:
+    """The files of one distribution with their hashes, each checked against its RECORD, which is written anew.
+
+    What installers add is taken out: their notes, and scripts, which name this interpreter and are on no PATH.
+    """
+    kept: list[list[str]] = []
+    rows = _record(info)
+    scripts = not any(row[0] == "bin/__init__.py" for row in rows)
+    for row in rows:
+        path = _place(row[0], info)
+        if (path.startswith("bin/") and scripts) or (
+            path.startswith(f"{info.name}/") and path.rpartition("/")[2] in _LEFTOVERS
+        ):
+            (site / path).unlink(missing_ok=True)
+            continue
+        _check_file(site / path, row[1] if len(row) > 1 else "", info, path)
+        kept.append([path, *row[1:]])
+    if scripts and (site / "bin").is_dir():
+        with contextlib.suppress(OSError):  # another distribution's scripts are still in it
+            (site / "bin").rmdir()
+    with open(info / "RECORD", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(sorted(kept))
+    return [(row[0], row[1] if len(row) > 1 else "") for row in kept]
+
+
+def _record(info: Path) -> list[list[str]]:
+    try:
+        text = (info / "RECORD").read_text(encoding="utf-8")
+        return [row for row in csv.reader(text.splitlines()) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InstallError(
+            f"{info.name} has no readable RECORD",
+            where=str(info / "RECORD"),
+            found=str(error),
+            next_step="report it to the plugin's author: a wheel must have one (PEP 427)",
+        ) from error
+
+
+def _place(path: str, info: Path) -> str:
+    """Where a file of RECORD lies under ``site``. pip writes paths as of its own temporary ``lib/python``."""
+    normal = os.path.normpath(path.removeprefix("../../"))
+    if os.path.isabs(normal) or normal.startswith(".."):
+        raise InstallError(
+            f"{info.name} installs a file outside of the overlay",
+            found=path,
+            next_step="report it to the plugin's author, and leave the plugin out",
+        )
+    return normal
+
+
+def _check_file(file: Path, digest: str, info: Path, path: str) -> None:
+    if not file.is_file() or file.is_symlink():
+        raise InstallError(
+            f"{info.name}: a file of the wheel was not installed", where=path, next_step="vllm-plugins sync"
+        )
+    if not digest:  # RECORD itself, and signatures
+        return
+    algorithm, _, wanted = digest.partition("=")
+    if algorithm not in ("sha256", "sha384", "sha512"):
+        raise InstallError(
+            f"{info.name}: RECORD has a hash that does not count",
+            where=path,
+            expected="sha256 or better (PEP 427)",
+            found=algorithm,
+            next_step="report it to the plugin's author, and leave the plugin out",
+        )
+    with open(file, "rb") as stream:
+        found = base64.urlsafe_b64encode(hashlib.file_digest(stream, algorithm).digest()).rstrip(b"=").decode()
+    if found != wanted:
+        raise HashMismatch(
+            f"{info.name}: a file is not the one that the wheel holds",
+            where=path,
+            expected=digest,
+            found=f"{algorithm}={found}",
+            next_step="the installer's cache may hold an edited file: clear it (pip cache purge), then sync",
+        )
+
+
+def _entry_points(distribution: importlib.metadata.Distribution) -> tuple[tuple[str, str, str], ...]:
+    points = distribution.entry_points
+    return tuple(
+        sorted((point.group, point.name, point.value) for point in points if point.group.startswith("vllm."))
+    )

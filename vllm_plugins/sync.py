@@ -1,0 +1,294 @@
+"""Lock → store: a staged installation, checked, and published by one rename.
+
+One process at a time does it (``sync.lock``); the others wait and use what it made. A process that is killed
+leaves a stage, which the next one removes, and never half an overlay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import fit, installers, lock, overlay, pipconfig, registry, selection, stage
+from .errors import InstallError, StoreError
+from .overlay import EntryPoint, Marker
+from .pipconfig import PipConfig
+from .selection import Requirement
+from .settings import LOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from packaging.utils import NormalizedName
+
+    from .base import Base
+    from .installers import Installer
+    from .lock import Lock
+    from .manifest import Manifest
+    from .settings import Settings
+
+__all__ = ["Synced", "run"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Synced:
+    """The overlay that is in step now; ``installed`` says whether it had to be made."""
+
+    marker: Marker
+    lock: Lock
+    installed: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """Everything that one synchronisation knows."""
+
+    settings: Settings
+    lock: Lock
+    lock_bytes: bytes
+    key: str
+    base: Base
+    manifest_sha256: str | None
+    report: Callable[[str], None]
+
+
+def run(
+    settings: Settings,
+    *,
+    base: Base,
+    manifest: Manifest | None,
+    manifest_bytes: bytes | None,
+    report: Callable[[str], None],
+    reinstall: bool = False,
+) -> Synced:
+    """Make the store equal to the lock. ``manifest`` is ``None`` where only the lock is there.
+
+    Raises:
+        LockMissing, LockInvalid, HashMismatch: there is no lock that can be used.
+        LockStale: it does not answer the manifest.
+        BaseMismatch: it does not apply to this base.
+        InstallError, StoreError, HashMismatch: the installation failed; lock, store and registry are as before.
+    """
+    locked = lock.read(settings.lock)
+    data = settings.lock.read_bytes()
+    if manifest is not None and manifest.sha256 != locked.manifest_sha256:
+        raise lock.stale(settings.lock, manifest.path)
+    fit.check(locked, base, settings.lock)
+    job = _Job(
+        settings=settings,
+        lock=locked,
+        lock_bytes=data,
+        key=overlay.key_of(data),
+        base=base,
+        manifest_sha256=None if manifest_bytes is None else overlay.sha256(manifest_bytes),
+        report=report,
+    )
+    marker = overlay.read_marker(settings.store, job.key)
+    if marker is not None and not reinstall and marker.in_step(job.manifest_sha256, base.fingerprint):
+        overlay.mirror(settings.store, job.key)
+        return Synced(marker=marker, lock=locked, installed=False)
+    if settings.frozen:
+        editable = [package.name for package in locked.packages if package.directory is not None]
+        if editable:
+            raise InstallError(
+                "frozen refuses editable plugins: what they are is in no lock",
+                where=str(settings.lock),
+                details=editable,
+                next_step="set `editable: false` in plugins.yaml, and lock again",
+            )
+        if marker is None:
+            raise InstallError(
+                "the overlay of this lock is not installed, and frozen forbids to install it",
+                where=str(overlay.directory(settings.store, job.key)),
+                next_step="run vllm-plugins sync while the image is built, or unset VLLM_PLUGIN_FROZEN",
+            )
+        return Synced(marker=marker, lock=locked, installed=False)
+    with _store_errors(settings.store):
+        return _locked(job, reinstall=reinstall)
+
+
+def _locked(job: _Job, *, reinstall: bool) -> Synced:
+    store = job.settings.store
+    for directory in (store, store / "overlays", store / "staging"):
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with _exclusive(store / "sync.lock", job.report) as alone:
+        marker = overlay.read_marker(store, job.key)
+        installed = marker is None or reinstall
+        if marker is None or reinstall:
+            marker = _install(job, alone=alone)
+        elif not marker.in_step(job.manifest_sha256, job.base.fingerprint):
+            marker = _known(marker, job)
+            overlay.write_atomically(overlay.directory(store, job.key) / overlay.MARKER, marker.to_json().encode())
+        overlay.mirror(store, job.key)
+    return Synced(marker=marker, lock=job.lock, installed=installed)
+
+
+def _known(marker: Marker, job: _Job) -> Marker:
+    """The marker with this manifest and this base among those that are known to be in step."""
+    manifests = {*marker.manifests, *([job.manifest_sha256] if job.manifest_sha256 else [])}
+    return replace(
+        marker, manifests=tuple(sorted(manifests)), bases=tuple(sorted({*marker.bases, job.base.fingerprint}))
+    )
+
+
+def _install(job: _Job, *, alone: bool) -> Marker:
+    store = job.settings.store
+    if alone:  # then whatever is staged belongs to a process that is gone
+        for leftover in (store / "staging").iterdir():
+            shutil.rmtree(leftover, ignore_errors=True)
+    staged = Path(tempfile.mkdtemp(dir=store / "staging", prefix=f"{job.key[:12]}-"))
+    try:
+        new = staged / "overlay"
+        site = new / overlay.SITE
+        site.mkdir(parents=True)
+        requirements = _fill(job, staged, site)
+        job.report("Checking every file")
+        found = stage.check(site, {item.name: item.version for item in requirements})
+        job.report("Compiling bytecode")
+        stage.finish(site)
+        marker = _marker(job, found, site)
+        overlay.write_atomically(new / LOCK, job.lock_bytes)
+        overlay.write_atomically(new / overlay.REGISTRY, registry.render(job.lock, marker))
+        overlay.write_atomically(new / overlay.MARKER, marker.to_json().encode())
+        _publish(new, overlay.directory(store, job.key))
+        return marker
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
+    """Install everything that the lock names for this machine; returns what that is."""
+    selected = selection.select(job.lock_bytes, job.settings)
+    offline = job.settings.offline or (not selected.editable and all(item.path for item in selected.wheels))
+    if not selected.wheels and not selected.editable:
+        return ()
+    # An installation without an index needs none of pip's configuration, which takes two processes to ask for.
+    config = PipConfig.without_index() if offline else pipconfig.read()
+    cache = job.settings.cache or staged / "cache"
+    installer = installers.choose(job.settings.installer, config=config, cache=cache / "uv")
+    requirements = selected.wheels + _editable(job, selected.editable, installer, staged / "editable")
+    file = staged / "requirements.txt"
+    file.write_text("".join(f"{item.line}\n" for item in requirements), encoding="utf-8")
+    job.report(f"Installing {len(requirements)} distribution(s) with {installer.name}")
+    installer.install(file, site, offline=offline)
+    return requirements
+
+
+def _editable(
+    job: _Job, sources: tuple[tuple[NormalizedName, str], ...], installer: Installer, into: Path
+) -> tuple[Requirement, ...]:
+    """Build the editable wheels (PEP 660): they name paths of this machine, so no lock can hold them."""
+    if not sources:
+        return ()
+    from .wheels import Builder
+
+    into.mkdir()
+    home = (job.settings.manifest if job.manifest_sha256 else job.settings.lock).parent
+    built = []
+    with Builder(installer=installer, base_site=overlay.base_paths()) as builder:
+        for name, directory in sources:
+            plugin = next(iter(job.lock.plugins_needing(name)), name)
+            job.report(f"Building {plugin!r} as editable from {directory}")
+            wheel = builder.editable(home / Path(directory).expanduser(), into, plugin=plugin)
+            digest = overlay.sha256(wheel.read_bytes())
+            built.append(Requirement(name=name, version=None, sha256=digest, path=wheel))
+    return tuple(built)
+
+
+def _marker(job: _Job, found: tuple[stage.Installed, ...], site: Path) -> Marker:
+    owners = {plugin.package: plugin for plugin in job.lock.plugins}
+    points = []
+    for installed in found:
+        plugin = owners.get(installed.name)
+        if plugin is not None and not plugin.editable and installed.entry_points != plugin.entry_points:
+            raise InstallError(
+                f"plugin {plugin.name!r} has other entry points than the lock says",
+                expected=str([f"{group}: {name} = {value}" for group, name, value in plugin.entry_points]),
+                found=str([f"{group}: {name} = {value}" for group, name, value in installed.entry_points]),
+                next_step="run vllm-plugins lock, and review the change",
+            )
+        name = plugin.name if plugin is not None else next(iter(job.lock.plugins_needing(installed.name)), "")
+        points += [
+            EntryPoint(group=group, name=point, value=value, distribution=installed.name, plugin=name)
+            for group, point, value in installed.entry_points
+        ]
+    return Marker(
+        key=job.key,
+        interpreter=overlay.interpreter(),
+        lock_sha256=overlay.sha256(job.lock_bytes),
+        manifests=(job.manifest_sha256,) if job.manifest_sha256 else (),
+        bases=(job.base.fingerprint,),
+        entry_points=tuple(points),
+        plugins=tuple(f"{plugin.name} {plugin.version}" for plugin in job.lock.plugins),
+        import_lines=any(_runs_code(path) for path in site.glob("*.pth")),
+    )
+
+
+def _runs_code(path: Path) -> bool:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return any(line.startswith(("import ", "import\t")) for line in lines)  # as site.addpackage has it
+
+
+def _publish(new: Path, target: Path) -> None:
+    """The commit point. An overlay without a marker, or one to be replaced, is moved out of the way first."""
+    if target.exists():
+        os.rename(target, new.with_name("replaced"))
+    try:
+        os.rename(new, target)
+    except OSError as error:
+        # Where file locks do nothing, another process may have published the same overlay just now.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not (target / overlay.MARKER).is_file():
+            raise
+    descriptor = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _exclusive(path: Path, report: Callable[[str], None]) -> Iterator[bool]:
+    """Hold the store's file lock, which ends with its process however that ends. Yields whether locks work here."""
+    with open(path, "a+", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            report(f"Waiting for another process that is installing ({file.read().strip() or 'unknown'})")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            report("File locks do not work in the store; several processes may install at once")
+            yield False
+            return
+        file.seek(0)
+        file.truncate()
+        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+        file.flush()
+        yield True
+
+
+@contextlib.contextmanager
+def _store_errors(store: Path) -> Iterator[None]:
+    """Say what an ``OSError`` while writing to the store means, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "the disk is full" if full else "the store can't be written"
+        next_step = "free some space, or set" if full else "give this user write access to it, or set"
+        raise StoreError(
+            f"{what}; nothing was changed",
+            where=str(error.filename or store),
+            found=error.strerror or str(error),
+            next_step=f"{next_step} VLLM_PLUGIN_REGISTRY_DIR to another place",
+        ) from error
