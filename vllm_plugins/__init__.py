@@ -17,13 +17,13 @@ def activate() -> None:
     Raises:
         vllm_plugins.errors.PluginsError: the lock is missing, stale or does not fit, or the install failed.
     """
-    from . import hook
+    from .hook import activate as start
 
-    hook.activate()
+    start()
 
 
 def deactivate() -> None:
     """Undo :func:`activate`: the overlay leaves the path. Modules imported from it stay imported."""
-    from . import overlay
+    from .overlay import deactivate as stop
 
-    overlay.deactivate()
+    stop()

@@ -16,7 +16,7 @@ from yaml.nodes import MappingNode, SequenceNode
 
 from . import nodes, values
 from .errors import ManifestError
-from .nodes import Fields, Malformed, Problems, describe, line, near
+from .nodes import Fields, Malformed, Problems, describe, did_you_mean, line
 from .values import quoted
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _plugin(node: Node, where: str, problems: Problems) -> Plugin | None:
 def _kind(text: str) -> str | None:
     if text in _OF_KIND:
         return None
-    return f"expected {_KINDS}, found {quoted(text)}{near(text, list(_OF_KIND))}"
+    return f"expected {_KINDS}, found {quoted(text)}{did_you_mean(text, list(_OF_KIND))}"
 
 
 def _foreign(kind: str | None) -> dict[str, str]:

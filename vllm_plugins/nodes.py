@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from yaml.nodes import Node
 
-__all__ = ["MAX_BYTES", "Fields", "Malformed", "Problems", "describe", "kind", "line", "load"]
+__all__ = ["MAX_BYTES", "Fields", "Malformed", "Problems", "describe", "did_you_mean", "kind", "line", "load"]
 
 MAX_BYTES = 1024 * 1024
 _MAX_NODES = 10_000
@@ -177,7 +177,7 @@ class Problems:
         self.found.append((line(node), f"line {line(node)}: {where}: {message}"))
 
 
-def near(word: str, known: list[str]) -> str:
+def did_you_mean(word: str, known: list[str]) -> str:
     """The known word that is nearest, as the end of a message."""
     near = difflib.get_close_matches(word.lower()[:100], known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
@@ -218,7 +218,7 @@ class Fields:
             elif elsewhere and key in elsewhere:
                 message = elsewhere[key]
             else:
-                near = near(key, list(allowed))
+                near = did_you_mean(key, list(allowed))
                 message = f"unknown key{near or '; expected one of ' + ', '.join(allowed)}"
             self.problems.add(node, self.path(key), message)
 

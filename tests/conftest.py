@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .kit import index as indexes
+from .kit import vllm as stand_in
+from .kit.place import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from .kit.index import Index, Server
+
+
+@pytest.fixture(scope="session")
+def index_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One process for all the indexes of a session."""
+    with indexes.serve(tmp_path_factory.mktemp("indexes")) as server:
+        yield server
+
+
+@pytest.fixture
+def index(index_server: Server, request: pytest.FixtureRequest) -> Index:
+    """An index of this test alone, empty at first."""
+    number = len(list(index_server.root.iterdir()))
+    return index_server.index(f"{re.sub(r'[^a-z0-9]+', '-', request.node.name.lower())[:60]}-{number}")
+
+
+@pytest.fixture(scope="session")
+def vllm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the distributions of a vLLM environment (see ``kit.vllm``); don't change it."""
+    return stand_in.environment(tmp_path_factory.mktemp("vllm"))
+
+
+@pytest.fixture
+def place(tmp_path: Path, index: Index, vllm: Path) -> Place:
+    """One user's world, with this test's index and a vLLM environment."""
+    return Place(root=tmp_path, index_url=index.url, paths=(vllm,))
+
+
+@pytest.fixture
+def bare_place(tmp_path: Path, index: Index) -> Place:
+    """The same without vLLM."""
+    return Place(root=tmp_path, index_url=index.url)

@@ -1,0 +1,212 @@
+"""One user's world: a home, a manifest, a lock, a store, an environment, and the command run as a real process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+import textwrap
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import vllm_plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Completed", "Place"]
+
+_SOURCES = Path(vllm_plugins.__file__).parents[1]
+# What a process needs of this machine; coverage measures through the rest.
+_KEPT = ("LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "LD_LIBRARY_PATH")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completed:
+    """What a process left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """Its standard output, as ``--json`` writes it."""
+        return json.loads(self.stdout)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """A world in one directory. ``index_url`` is pip's only index; ``paths`` go before all else on ``sys.path``."""
+
+    root: Path
+    index_url: str
+    paths: tuple[Path, ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        """The user's home, empty at first."""
+        return self._directory("home")
+
+    @property
+    def config(self) -> Path:
+        """The directory of manifest and lock."""
+        return self._directory("config")
+
+    @property
+    def manifest(self) -> Path:
+        """``plugins.yaml``."""
+        return self.config / "plugins.yaml"
+
+    @property
+    def lock(self) -> Path:
+        """``plugins.lock``."""
+        return self.config / "plugins.lock"
+
+    @property
+    def wheels(self) -> Path:
+        """``plugins.wheels/``."""
+        return self.config / "plugins.wheels"
+
+    @property
+    def store(self) -> Path:
+        """The store; not there at first."""
+        return self.root / "store"
+
+    def _directory(self, name: str) -> Path:
+        path = self.root / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write(self, text: str) -> None:
+        """Write the manifest; common indentation is taken off."""
+        self.manifest.write_text(textwrap.dedent(text), encoding="utf-8")
+
+    def pypi(self, *packages: str) -> None:
+        """Write a manifest of plugins from the index, each called as its package; ``name>=1`` gives a version."""
+        entries = []
+        for package in packages:
+            name = package.rstrip("0123456789.,<>=!~*")
+            entry = {"name": name, "source": "pypi", "package": name}
+            if name != package:
+                entry["version"] = package[len(name) :]
+            entries.append(entry)
+        self.manifest.write_text(json.dumps({"plugins": entries}), encoding="utf-8")  # YAML holds JSON
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The whole environment of a process in this place: nothing of this machine's pip, uv or git configuration."""
+        kept = {key: value for key, value in os.environ.items() if key in _KEPT or key.startswith("COVERAGE_")}
+        return {
+            **kept,
+            "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]),
+            "HOME": str(self.home),
+            "XDG_CACHE_HOME": str(self._directory("cache")),
+            "PYTHONPATH": os.pathsep.join(map(str, (*self.paths, _SOURCES))),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_INDEX_URL": self.index_url,
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_RETRIES": "0",
+            "UV_NO_CONFIG": "1",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "VLLM_PLUGIN_CONFIG": str(self.manifest),
+            "VLLM_PLUGIN_REGISTRY_DIR": str(self.store),
+            **self.variables,
+        }
+
+    def run(
+        self, *words: str | Path, env: Mapping[str, str] | None = None, check: bool = True, umask: int = 0o022
+    ) -> Completed:
+        """``python -m vllm_plugins`` with these words, in this place."""
+        return self.python("-m", "vllm_plugins", *words, env=env, check=check, umask=umask)
+
+    def python(
+        self, *words: str | Path, env: Mapping[str, str] | None = None, check: bool = True, umask: int = 0o022
+    ) -> Completed:
+        """A fresh interpreter in this place. With ``check``, anything but exit status 0 fails the test."""
+        argv = [sys.executable, *map(str, words)]
+        done = subprocess.run(
+            argv,
+            cwd=self.root,
+            env={**self.environment, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            umask=umask,
+            check=False,
+        )
+        text = f"{shlex.join(argv)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert not check or done.returncode == 0, text
+        assert "Traceback (most recent call last)" not in done.stderr, text
+        return Completed(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+    @property
+    def lock_text(self) -> str:
+        """The lock as it is written."""
+        return self.lock.read_text(encoding="utf-8")
+
+    @property
+    def locked(self) -> dict[str, Any]:
+        """The lock as a document."""
+        return tomllib.loads(self.lock_text)
+
+    def package(self, name: str) -> dict[str, Any]:
+        """The lock's table of one package."""
+        (found,) = [package for package in self.locked["packages"] if package["name"] == name]
+        table: dict[str, Any] = found
+        return table
+
+    def plugin(self, name: str) -> dict[str, Any]:
+        """The lock's table of one plugin."""
+        (found,) = [plugin for plugin in self.locked["tool"]["vllm-plugins"]["plugins"] if plugin["name"] == name]
+        table: dict[str, Any] = found
+        return table
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Every package of the lock, with its version."""
+        return {package["name"]: package["version"] for package in self.locked["packages"]}
+
+    @property
+    def registry(self) -> dict[str, Any]:
+        """``registry.json``."""
+        registry: dict[str, Any] = json.loads((self.store / "registry.json").read_text(encoding="utf-8"))
+        return registry
+
+    @property
+    def overlays(self) -> list[Path]:
+        """Every overlay of the store."""
+        directory = self.store / "overlays"
+        return sorted(directory.iterdir()) if directory.is_dir() else []
+
+    @property
+    def overlay(self) -> Path:
+        """The overlay that the registry calls active."""
+        return self.store / "overlays" / str(self.registry["overlay"])
+
+    @property
+    def site(self) -> Path:
+        """The importable directory of the active overlay."""
+        return self.overlay / "site"
+
+    def files(self) -> dict[str, str]:
+        """Manifest, lock, built wheels and store: every path with the sha256 of its content.
+
+        For "nothing was changed". What the store's lock file says of the last process does not count.
+        """
+        roots = (self.config, self.store)
+        found = (path for root in roots if root.is_dir() for path in sorted(root.rglob("*")))
+        return {
+            path.relative_to(self.root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in found
+            if path.is_file() and path != self.store / "sync.lock"
+        }

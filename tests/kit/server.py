@@ -1,0 +1,84 @@
+"""Package indexes on loopback, by simple-repository-server: ``python -m tests.kit.server ROOT``.
+
+Each directory below ROOT is an index of its own, at ``/<directory>/simple/``, with a directory a project in it. The
+port is the system's choice, and is printed as the first line. The server's own component for directories tells no
+hashes, which every index of the world does; the one here adds them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fastapi
+import httpx
+import uvicorn
+from simple_repository.components.core import RepositoryContainer
+from simple_repository.components.local import LocalRepository
+from simple_repository.components.metadata_injector import MetadataInjectorRepository
+from simple_repository_server.routers import simple
+
+if TYPE_CHECKING:
+    from simple_repository import model
+
+
+class Hashed(RepositoryContainer):
+    """What another component tells, with the sha256 of each file."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        super().__init__(LocalRepository(root))
+
+    async def get_project_page(
+        self, project_name: str, *, request_context: model.RequestContext | None = None
+    ) -> model.ProjectDetail:
+        page = await super().get_project_page(project_name, request_context=request_context)
+        files = tuple(
+            dataclasses.replace(file, hashes={"sha256": _sha256(self._root / project_name / file.filename)})
+            for file in page.files
+        )
+        return dataclasses.replace(page, files=files)
+
+
+class Indexes:
+    """An ASGI application that hands each request to the index that its first path segment names."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._client = httpx.AsyncClient()
+        self._made: dict[str, fastapi.FastAPI] = {}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        name, _, rest = scope["path"].lstrip("/").partition("/")
+        if name not in self._made and (self._root / name).is_dir():
+            self._made[name] = self._index(self._root / name)
+        application = self._made.get(name, fastapi.FastAPI())
+        await application({**scope, "path": f"/{rest}", "raw_path": f"/{rest}".encode()}, receive, send)
+
+    def _index(self, directory: Path) -> fastapi.FastAPI:
+        application = fastapi.FastAPI(openapi_url=None)
+        repository = MetadataInjectorRepository(Hashed(directory), self._client)
+        application.include_router(simple.build_router(repository, http_client=self._client))
+        return application
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> None:
+    """Serve until ended."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(Indexes(Path(sys.argv[1])), lifespan="off", log_level="warning")
+    print(listener.getsockname()[1], flush=True)
+    asyncio.run(uvicorn.Server(config).serve([listener]))
+
+
+if __name__ == "__main__":
+    main()

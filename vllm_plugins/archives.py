@@ -1,0 +1,86 @@
+"""Wheel files, byte for byte: the same entries always make the same archive.
+
+What a build backend zips depends on the umask, on times, on the order of a directory and on the version of zlib.
+None of that is in a wheel that was normalised.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import os
+import stat
+import zipfile
+from typing import TYPE_CHECKING
+
+from .errors import BuildError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["normalise"]
+
+_DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can hold
+# Signatures are of a RECORD that is written anew here; PEP 427 lets nobody depend on them.
+_DROPPED = ("RECORD", "RECORD.jws", "RECORD.p7s")
+
+
+def normalise(wheel: Path) -> None:
+    """Rewrite a wheel in place: entries sorted, stored without compression, of one date, with modes 0644 or 0755.
+
+    ``RECORD`` is written anew and stands last, so that it is what the archive holds (PEP 427).
+
+    Raises:
+        BuildError: it is no wheel, or would put a file outside of the environment.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            members = {
+                item.filename: (archive.read(item), item.external_attr >> 16)
+                for item in archive.infolist()
+                if not item.is_dir()
+            }
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+        raise _malformed(wheel, str(error)) from error
+    info = next((name.partition("/")[0] for name in members if name.endswith(".dist-info/METADATA")), None)
+    if info is None:
+        raise _malformed(wheel, "there is no .dist-info/METADATA in it")
+    for name, (_, mode) in members.items():
+        if name.startswith("/") or ".." in name.split("/") or "\\" in name or stat.S_ISLNK(mode):
+            raise _malformed(wheel, f"it holds {name!r}, which leads out of it or is a link")
+    for dropped in _DROPPED:
+        members.pop(f"{info}/{dropped}", None)
+    rows = [(name, f"sha256={_digest(data)}", str(len(data))) for name, (data, _) in sorted(members.items())]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([*rows, (f"{info}/RECORD", "", "")])
+    # The metadata stands at the end, where a reader of the last bytes finds it (PEP 427).
+    order = sorted(members, key=lambda name: (name.startswith(f"{info}/"), name))
+    temporary = wheel.with_suffix(".tmp")
+    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name in order:
+            data, mode = members[name]
+            archive.writestr(_entry(name, executable=bool(mode & 0o111)), data)
+        archive.writestr(_entry(f"{info}/RECORD", executable=False), text.getvalue())
+    os.replace(temporary, wheel)
+
+
+def _entry(name: str, *, executable: bool) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, _DATE)
+    entry.create_system = 3  # Unix: the mode counts
+    entry.external_attr = (stat.S_IFREG | (0o755 if executable else 0o644)) << 16
+    return entry
+
+
+def _digest(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+
+
+def _malformed(wheel: Path, found: str) -> BuildError:
+    return BuildError(
+        "what was built is not a wheel that can be installed",
+        where=wheel.name,
+        found=found,
+        next_step="report it to the plugin's author",
+    )

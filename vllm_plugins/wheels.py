@@ -1,0 +1,256 @@
+"""A project directory to a wheel that is the same, byte for byte, every time (PEP 517, PEP 660).
+
+Every build runs in an environment of its own, which has the build requirements and nothing else. Only what must
+agree with the base at run time, torch above all, is the base's own.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import tempfile
+import venv
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from build import BuildBackendException, BuildException, ProjectBuilder
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import NormalizedName, canonicalize_name
+
+from . import _run, archives, metadata
+from .errors import BuildError, CommandFailed, InstallError
+from .overlay import sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from .installers import Installer
+    from .metadata import Metadata
+
+__all__ = ["Builder", "BuiltWheel"]
+
+# Extension modules are compiled against these, and load them at run time: two copies would not agree.
+_FROM_BASE = (canonicalize_name("torch"), canonicalize_name("vllm"), canonicalize_name("triton"))
+# What the build of one project may not see of another's, or of us.
+_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PIP_REQUIRE_HASHES", "PIP_TARGET", "DESTDIR")
+_EPOCH = "315532800"  # 1980-01-01, the first date that a zip file can hold
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuiltWheel:
+    """A wheel in ``path``; ``size`` in bytes. ``built_with`` is what was in its build environment, sorted."""
+
+    path: Path
+    name: NormalizedName
+    version: str
+    sha256: str
+    size: int
+    built_with: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Environment:
+    """An isolated environment with some build requirements."""
+
+    root: Path
+    python: Path
+    contents: tuple[str, ...]
+
+
+@dataclass(kw_only=True)
+class Builder:
+    """Builds wheels while it is open; projects with the same build requirements share an environment.
+
+    ``base_site`` are the directories of the base, from which torch comes where a build asks for it.
+    """
+
+    installer: Installer
+    base_site: Sequence[str] = ()
+    _environments: dict[frozenset[str], _Environment] = field(default_factory=dict)
+    _home: Path | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._home is not None:
+            shutil.rmtree(self._home, ignore_errors=True)
+        self._home = None
+        self._environments.clear()
+
+    def wheel(
+        self, project: Path, into: Path, *, plugin: str, on_line: Callable[[str], None] | None = None
+    ) -> BuiltWheel:
+        """Build the wheel of a project. The build may write into ``project``: give it a copy.
+
+        Raises:
+            BuildError: the project, its build requirements or its backend fail.
+        """
+        with _failures(project, plugin):
+            builder, environment = self._prepare(project, "wheel", on_line)
+            into.mkdir(parents=True, exist_ok=True)
+            path = Path(builder.build("wheel", into))
+            archives.normalise(path)
+            content = metadata.inspect(path)
+        data = path.read_bytes()
+        return BuiltWheel(
+            path=path,
+            name=content.name,
+            version=str(content.version),
+            sha256=sha256(data),
+            size=len(data),
+            built_with=environment.contents,
+        )
+
+    def editable(
+        self, project: Path, into: Path, *, plugin: str, on_line: Callable[[str], None] | None = None
+    ) -> Path:
+        """Build the editable wheel of a project, which names the project's own directory (PEP 660).
+
+        Raises:
+            BuildError: as :meth:`wheel`, or its backend knows no editable wheels.
+        """
+        with _failures(project, plugin):
+            builder, _ = self._prepare(project, "editable", on_line)
+            into.mkdir(parents=True, exist_ok=True)
+            path = Path(builder.build("editable", into, _editable_settings(builder)))
+            archives.normalise(path)
+        return path
+
+    def metadata(self, project: Path, *, plugin: str, on_line: Callable[[str], None] | None = None) -> Metadata:
+        """What an editable project says of itself, without a build where its backend can tell that.
+
+        Raises:
+            BuildError: as :meth:`editable`.
+        """
+        with _failures(project, plugin), tempfile.TemporaryDirectory(prefix="vllm-plugins-") as directory:
+            builder, _ = self._prepare(project, "editable", on_line)
+            prepared = builder.prepare("editable", directory, _editable_settings(builder))
+            if prepared is None:
+                wheel = builder.build("editable", directory, _editable_settings(builder))
+                return metadata.inspect(Path(wheel))
+            points = Path(prepared, "entry_points.txt")
+            return metadata.parse(
+                Path(prepared, "METADATA").read_bytes(),
+                points.read_bytes() if points.exists() else None,
+                where=str(project),
+            )
+
+    def _prepare(
+        self, project: Path, kind: str, on_line: Callable[[str], None] | None
+    ) -> tuple[ProjectBuilder, _Environment]:
+        """A builder of the project in an environment that has all that its backend asks for."""
+        requires = _reader(project).build_system_requires
+        environment = self._environment(requires, on_line)
+        builder = _builder(project, environment, on_line)
+        more = builder.get_requires_for_build("wheel" if kind == "wheel" else "editable", None)
+        if more - requires:
+            environment = self._environment(requires | more, on_line)
+            builder = _builder(project, environment, on_line)
+        return builder, environment
+
+    def _environment(self, requires: Collection[str], on_line: Callable[[str], None] | None) -> _Environment:
+        key = frozenset(requires)
+        if key in self._environments:
+            return self._environments[key]
+        if self._home is None:
+            self._home = Path(tempfile.mkdtemp(prefix="vllm-plugins-build-"))
+        root = self._home / str(len(self._environments))
+        venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
+        python = root / "bin" / "python"
+        (site,) = (root / "lib").glob("python*/site-packages")
+        wanted = sorted(requirement for requirement in key if not self._in_base(requirement))
+        if len(wanted) < len(key):
+            # After the environment's own: only what it lacks comes from the base.
+            (site / "base.pth").write_text("".join(f"{entry}\n" for entry in self.base_site), encoding="utf-8")
+        if wanted:
+            self.installer.provision(python, wanted, on_line=on_line)
+        contents = sorted(
+            f"{canonicalize_name(found.name)}=={found.version}"
+            for found in importlib.metadata.distributions(path=[str(site)])
+        )
+        environment = _Environment(root=root, python=python, contents=tuple(contents))
+        self._environments[key] = environment
+        return environment
+
+    def _in_base(self, requirement: str) -> bool:
+        try:
+            parsed = Requirement(requirement)
+        except InvalidRequirement:
+            return False  # the installer will say what is wrong with it
+        if canonicalize_name(parsed.name) not in _FROM_BASE:
+            return False
+        found = importlib.metadata.distributions(name=parsed.name, path=list(self.base_site))
+        return any(parsed.specifier.contains(item.version, prereleases=True) for item in found)
+
+
+def _reader(project: Path) -> ProjectBuilder:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of misspelled tables: the backend speaks, or the build fails
+        return ProjectBuilder(project)
+
+
+def _builder(project: Path, environment: _Environment, on_line: Callable[[str], None] | None) -> ProjectBuilder:
+    variables = _variables(environment)
+
+    def run(cmd: Sequence[str], cwd: str | None = None, extra_environ: Mapping[str, str] | None = None) -> None:
+        env = {**variables, **(extra_environ or {})}
+        _run.run(cmd, cwd=Path(cwd) if cwd else None, env=env, on_line=on_line)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ProjectBuilder(project, python_executable=str(environment.python), runner=run)
+
+
+def _variables(environment: _Environment) -> dict[str, str]:
+    """The variables of a build: those of this process, and what makes its result the same every time."""
+    kept = {key: value for key, value in os.environ.items() if key not in _DROPPED and not key.startswith("GIT_DIR")}
+    strip = "-Wl,--strip-all"  # debugging information names the build directory
+    return {
+        **kept,
+        "PATH": f"{environment.root / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "VIRTUAL_ENV": str(environment.root),
+        "SOURCE_DATE_EPOCH": _EPOCH,
+        "PYTHONHASHSEED": "0",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "LDFLAGS": f"{os.environ.get('LDFLAGS', '')} {strip}".strip(),
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        # A version that is counted from git is that of the project, not of a repository around our scratch.
+        "GIT_CEILING_DIRECTORIES": os.path.realpath(tempfile.gettempdir()),
+        "VLLM_PLUGIN_DISABLE": "1",
+    }
+
+
+def _editable_settings(builder: ProjectBuilder) -> dict[str, str] | None:
+    # setuptools otherwise hooks the import system with a .pth that runs code, at every start of every process.
+    requires = " ".join(builder.build_system_requires)
+    return {"editable_mode": "compat"} if "setuptools" in requires else None
+
+
+@contextmanager
+def _failures(project: Path, plugin: str) -> Iterator[None]:
+    """Say of every way in which a build fails whose it is, and what its backend's last words were."""
+    try:
+        yield
+    except (BuildException, BuildBackendException, InstallError, BuildError) as error:
+        cause = error.exception if isinstance(error, BuildBackendException) else error
+        details = cause.details if isinstance(cause, (CommandFailed, InstallError)) else (str(error) or repr(cause),)
+        what = str(error.what) if isinstance(error, (InstallError, BuildError)) else "the build failed"
+        raise BuildError(
+            f"{what}",
+            where=str(project),
+            found=error.found if isinstance(error, (InstallError, BuildError)) else None,
+            details=[line for line in details if line.strip() and not line.startswith("command: ")],
+            required_by=f"plugin {plugin!r}",
+            next_step=f"look at the words above: `python -m build` in the project of {plugin!r} must work",
+        ) from error
