@@ -46,3 +46,9 @@ def place(tmp_path: Path, index: Index, vllm: Path) -> Place:
 def bare_place(tmp_path: Path, index: Index) -> Place:
     """The same without vLLM."""
     return Place(root=tmp_path, index_url=index.url)
+
+
+@pytest.fixture
+def network_place(tmp_path: Path, vllm: Path) -> Place:
+    """The same with this machine's own pip configuration: the real package registry."""
+    return Place(root=tmp_path, index_url=None, paths=(vllm,))

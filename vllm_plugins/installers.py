@@ -94,6 +94,7 @@ class Uv:
         argv += ["--target", str(target), "--requirements", str(requirements)]
         argv += ["--no-index"] if offline else []
         _install(argv, self._environment(), self.config)
+        (target / ".lock").unlink(missing_ok=True)  # uv's own, of mode 0666
 
     def provision(
         self, python: Path, requirements: Sequence[str], *, on_line: Callable[[str], None] | None = None

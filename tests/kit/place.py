@@ -43,10 +43,13 @@ class Completed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """A world in one directory. ``index_url`` is pip's only index; ``paths`` go before all else on ``sys.path``."""
+    """A world in one directory. ``paths`` go before all else on ``sys.path``.
+
+    ``index_url`` is pip's only index; with ``None``, pip is configured as this machine has it.
+    """
 
     root: Path
-    index_url: str
+    index_url: str | None
     paths: tuple[Path, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
 
@@ -103,7 +106,10 @@ class Place:
     @property
     def environment(self) -> dict[str, str]:
         """The whole environment of a process in this place: nothing of this machine's pip, uv or git configuration."""
-        kept = {key: value for key, value in os.environ.items() if key in _KEPT or key.startswith("COVERAGE_")}
+        prefixes = ("COVERAGE_",) if self.index_url is not None else ("COVERAGE_", "PIP_", "SSL_", "REQUESTS_")
+        kept = {key: value for key, value in os.environ.items() if key in _KEPT or key.startswith(prefixes)}
+        if self.index_url is not None:
+            kept |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": self.index_url, "PIP_RETRIES": "0"}
         return {
             **kept,
             "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]),
@@ -111,10 +117,7 @@ class Place:
             "XDG_CACHE_HOME": str(self._directory("cache")),
             "PYTHONPATH": os.pathsep.join(map(str, (*self.paths, _SOURCES))),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "PIP_CONFIG_FILE": os.devnull,
-            "PIP_INDEX_URL": self.index_url,
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            "PIP_RETRIES": "0",
             "UV_NO_CONFIG": "1",
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
@@ -146,7 +149,8 @@ class Place:
         )
         text = f"{shlex.join(argv)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert not check or done.returncode == 0, text
-        assert "Traceback (most recent call last)" not in done.stderr, text
+        # Those of programs that we started are indented, as details of an error.
+        assert "\nTraceback (most recent call last)" not in f"\n{done.stderr}", text
         return Completed(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
     @property

@@ -144,7 +144,8 @@ def _settings(backend: Backend, tops: list[str]) -> dict[str, Any]:
             return {"tool": {"hatch": settings}}
         case "setuptools":
             names = [top.removesuffix(".py") for top in tops if top.endswith(".py")]
-            return {"tool": {"setuptools": {"package-dir": {"": "src"}, "packages": packages, "py-modules": names}}}
+            find = {"find": {"where": ["src"]}}
+            return {"tool": {"setuptools": {"package-dir": {"": "src"}, "packages": find, "py-modules": names}}}
         case "poetry-core":
             return {"tool": {"poetry": {"packages": [{"include": top, "from": "src"} for top in tops]}}}
         case "flit-core":
