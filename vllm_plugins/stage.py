@@ -53,20 +53,13 @@ def check(site: Path, expected: Mapping[NormalizedName, str | None]) -> tuple[In
             belongs to two of them, or to none.
         HashMismatch: a file is not the one in its distribution's RECORD.
     """
-    owners: dict[str, tuple[str, str]] = {}
+    records = {info: _cleaned(site, info) for info in sorted(site.glob("*.dist-info"))}
+    owned = _owned(records)
     found: dict[NormalizedName, Installed] = {}
-    for info in sorted(site.glob("*.dist-info")):
+    for info, rows in records.items():
+        _check_files(site, info, rows)
         distribution = importlib.metadata.PathDistribution(info)
         name = canonicalize_name(distribution.metadata["Name"])
-        for path, digest in _checked_files(site, info):
-            other, others_digest = owners.setdefault(path, (name, digest))
-            # The same bytes twice do no harm: nvidia/__init__.py is in a dozen wheels.
-            if other != name and digest != others_digest:
-                raise InstallError(
-                    f"two distributions own the file {path}",
-                    found=f"{other} and {name}",
-                    next_step="leave one of the plugins that need them out of plugins.yaml",
-                )
         found[name] = Installed(name=name, version=distribution.version, entry_points=_entry_points(distribution))
     if wrong := sorted(_differing(expected, found)):
         raise InstallError(
@@ -74,7 +67,7 @@ def check(site: Path, expected: Mapping[NormalizedName, str | None]) -> tuple[In
             details=wrong,
             next_step="try another installer: VLLM_PLUGIN_INSTALLER=pip, or uv",
         )
-    if stray := sorted(set(_files(site)) - owners.keys()):
+    if stray := sorted(set(_files(site)) - owned):
         raise InstallError(
             "the installer left files that belong to no distribution",
             details=stray[:10],
@@ -150,8 +143,8 @@ def _files(site: Path) -> Iterable[str]:
             yield os.path.relpath(os.path.join(directory, name), site)
 
 
-def _checked_files(site: Path, info: Path) -> list[tuple[str, str]]:
-    """The files of one distribution with their hashes, each checked against its RECORD, which is written anew.
+def _cleaned(site: Path, info: Path) -> list[list[str]]:
+    """The rows of a distribution's RECORD, with paths as they lie under ``site``.
 
     What installers add is taken out: their notes, and scripts, which name this interpreter and are on no PATH.
     """
@@ -165,14 +158,39 @@ def _checked_files(site: Path, info: Path) -> list[tuple[str, str]]:
         ):
             (site / path).unlink(missing_ok=True)
             continue
-        _check_file(site / path, row[1] if len(row) > 1 else "", info, path)
-        kept.append([path, *row[1:]])
+        kept.append([path, row[1] if len(row) > 1 else "", *row[2:]])
     if scripts and (site / "bin").is_dir():
         with contextlib.suppress(OSError):  # another distribution's scripts are still in it
             (site / "bin").rmdir()
+    return sorted(kept)
+
+
+def _owned(records: Mapping[Path, list[list[str]]]) -> set[str]:
+    """Every file that a distribution has; two of them can't have one file with two contents."""
+    owners: dict[str, tuple[Path, str]] = {}
+    for info, rows in records.items():
+        for path, digest, *_ in rows:
+            other, others_digest = owners.setdefault(path, (info, digest))
+            # The same bytes twice do no harm: nvidia/__init__.py is in a dozen wheels.
+            if other != info and digest != others_digest:
+                raise InstallError(
+                    f"two distributions own the file {path}",
+                    found=f"{_stem(other)} and {_stem(info)}",
+                    next_step="leave one of the plugins that need them out of plugins.yaml",
+                )
+    return set(owners)
+
+
+def _stem(info: Path) -> str:
+    return info.name.removesuffix(".dist-info").replace("-", " ")
+
+
+def _check_files(site: Path, info: Path, rows: list[list[str]]) -> None:
+    """Check every file of a distribution against its RECORD, which is written anew."""
+    for path, digest, *_ in rows:
+        _check_file(site / path, digest, info, path)
     with open(info / "RECORD", "w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(sorted(kept))
-    return [(row[0], row[1] if len(row) > 1 else "") for row in kept]
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def _record(info: Path) -> list[list[str]]:
