@@ -140,8 +140,8 @@ def _table(changed: Iterable[Change]) -> str:
 
 def _summary(locked: Lock) -> str:
     target = locked.targets[0]
-    vllm = f"vLLM {target.vllm}" if target.vllm else "no vLLM"
-    return f"{len(locked.plugins)} plugin(s), {len(locked.packages)} package(s), for {vllm}, Python {target.python}"
+    vllm = f"with vLLM {target.vllm}" if target.vllm else "without vLLM"
+    return f"{len(locked.plugins)} plugin(s), {len(locked.packages)} package(s), for Python {target.python} {vllm}"
 
 
 def _data(settings: Settings, locked: Lock, changed: Iterable[Change]) -> dict[str, Any]:
