@@ -46,8 +46,8 @@ from importlib.metadata import entry_points
 logging.basicConfig(format="    %(name)s: %(message)s", level=logging.INFO)
 allowed = os.environ.get("VLLM_PLUGINS")
 print("  vLLM calls the plugins of vllm.general_plugins:", flush=True)
-points = [point for point in entry_points(group="vllm.general_plugins") if not allowed or point.name in allowed.split(",")]
-functions = [point.load() for point in points]
+points = entry_points(group="vllm.general_plugins")
+functions = [point.load() for point in points if allowed is None or point.name in allowed.split(",")]
 for function in functions:
     function()
 print("  importable in this process, and seen by vLLM:")

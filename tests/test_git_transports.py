@@ -59,8 +59,7 @@ def test_ssh_with_a_key(place: Place, repository: Repository, tmp_path: Path) ->
     scratch.mkdir()
     with serve_ssh(scratch) as server:
         place.write(
-            "plugins:\n"
-            f"  - {{name: tiny, source: git, url: 'ssh://{server.host}{repository.path}', ref: v1}}\n"
+            f"plugins:\n  - {{name: tiny, source: git, url: 'ssh://{server.host}{repository.path}', ref: v1}}\n"
         )
         place.run("lock", env={"GIT_SSH_COMMAND": server.command})
     assert place.plugin("tiny")["commit-id"] == repository.head

@@ -59,7 +59,7 @@ def test_the_lock_is_a_pylock_that_pip_and_uv_install(place: Place, index: Index
     uv = ["uv", "pip", "install", "--python", sys.executable]
     for words in ([sys.executable, "-m", "pip", "install"], uv):
         target = tmp_path / words[0].rpartition("/")[2]
-        argv = [*words, "-r", "pylock.toml", "--target", target]
+        argv = [*words, "-r", "pylock.toml", "--target", str(target)]
         subprocess.run(argv, cwd=tmp_path, env=place.environment, check=True, capture_output=True)
         assert (target / "helper-1.5.dist-info").is_dir()
 
@@ -171,7 +171,17 @@ def test_the_hashes_are_those_of_pip_compile(place: Place, index: Index, tmp_pat
     place.pypi("tiny<1.1")
     place.run("lock")
     (tmp_path / "in.txt").write_text("tiny<1.1\n")
-    argv = [sys.executable, "-m", "piptools", "compile", "--generate-hashes", "--no-config", "-o", "out.txt", "in.txt"]
+    argv = [
+        sys.executable,
+        "-m",
+        "piptools",
+        "compile",
+        "--generate-hashes",
+        "--no-config",
+        "-o",
+        "out.txt",
+        "in.txt",
+    ]
     subprocess.run(argv, cwd=tmp_path, env=place.environment, check=True, capture_output=True)
     theirs = set(re.findall(r"sha256:([0-9a-f]{64})", (tmp_path / "out.txt").read_text()))
     ours = {wheel["hashes"]["sha256"] for package in place.locked["packages"] for wheel in package["wheels"]}

@@ -41,7 +41,11 @@ def test_a_wheel_is_the_same_at_any_time_in_any_directory_under_any_umask(
     digests = set()
     for directory, umask, when in (("one", 0o022, 1_600_000_000), ("another/and/longer", 0o077, 1_700_000_000)):
         project = tmp_path / directory
-        modules = {"tiny/__init__.py": "WORD = 'tiny'\n", "tiny/deep/__init__.py": "", "tiny/deep/data.py": "ONE = 1\n"}
+        modules = {
+            "tiny/__init__.py": "WORD = 'tiny'\n",
+            "tiny/deep/__init__.py": "",
+            "tiny/deep/data.py": "ONE = 1\n",
+        }
         projects.project(project, name="tiny", backend=backend, modules=modules)
         for path in project.rglob("*"):
             path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
@@ -71,7 +75,18 @@ def test_a_wheel_that_is_normalised_installs_and_says_the_same(tmp_path: Path) -
     assert sorted(before.pop(record).split()) == sorted(after.pop(record).split())
     assert before == after
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", tmp_path / "t", wheel],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-index",
+            "--no-deps",
+            "--target",
+            tmp_path / "t",
+            wheel,
+        ],
         check=True,
     )
     assert (tmp_path / "t/tiny/__init__.py").is_file()

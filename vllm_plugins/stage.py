@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import os
 import stat
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from py_compile import PycInvalidationMode
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["FILES", "Installed", "check", "differences", "finish"]
 
 FILES = "files.json"
+_CHUNK = 64  # source files that one task compiles
 # What installers write about themselves. It differs between them, and names paths of this machine.
 _LEFTOVERS = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 
@@ -82,9 +84,7 @@ def finish(site: Path) -> None:
     Bytecode does not look at its source's time (PEP 552, unchecked): a published overlay is never written to, and
     an image may be unpacked with other times.
     """
-    compileall.compile_dir(
-        str(site), quiet=2, workers=0, stripdir=str(site), invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
-    )
+    _compile(site)
     listed = []
     for path in _files(site):
         file = site / path
@@ -97,6 +97,27 @@ def finish(site: Path) -> None:
         os.chmod(directory, 0o755)  # noqa: S103 - to be read by whichever user vLLM runs as
     (site.parent / FILES).write_text(json.dumps(listed, separators=(",", ":")) + "\n", encoding="utf-8")
     (site.parent / FILES).chmod(0o644)
+
+
+def _compile(site: Path) -> None:
+    sources = sorted(str(path) for path in site.rglob("*.py"))
+    if not sources:
+        return
+    # One task a file, as compileall has it, costs as much as the compiling.
+    chunk = max(1, min(_CHUNK, len(sources) // (os.cpu_count() or 1)))
+    chunks = [sources[start : start + chunk] for start in range(0, len(sources), chunk)]
+    if len(chunks) == 1:
+        _compile_files(chunks[0], str(site))
+        return
+    with ProcessPoolExecutor(max_workers=min(len(chunks), os.cpu_count() or 1)) as pool:
+        for done in [pool.submit(_compile_files, chunk, str(site)) for chunk in chunks]:
+            done.result()
+
+
+def _compile_files(sources: list[str], site: str) -> None:
+    """What can't be compiled stays as it is: wheels hold templates and code for other Pythons."""
+    for source in sources:
+        compileall.compile_file(source, quiet=2, stripdir=site, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
 
 
 def differences(site: Path) -> tuple[int, list[str]]:

@@ -53,9 +53,9 @@ def serve_https(root: Path, scratch: Path, *, user: str, password: str) -> Itera
                 return
             _backend(self, root)
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815 - the name is http.server's
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *args: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -143,7 +143,9 @@ def serve_ssh(scratch: Path) -> Iterator[Ssh]:
         try:
             _wait(port, process)
             (scratch / "known").write_text(f"[127.0.0.1]:{port} {(scratch / 'host.pub').read_text()}")
-            command = f"ssh -F none -i {scratch / 'user'} -o IdentitiesOnly=yes -o UserKnownHostsFile={scratch / 'known'}"
+            command = (
+                f"ssh -F none -i {scratch / 'user'} -o IdentitiesOnly=yes -o UserKnownHostsFile={scratch / 'known'}"
+            )
             yield Ssh(host=f"{getpass.getuser()}@127.0.0.1:{port}", command=command)
         finally:
             process.terminate()

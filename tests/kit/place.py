@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -96,7 +97,7 @@ class Place:
         """Write a manifest of plugins from the index, each called as its package; ``name>=1`` gives a version."""
         entries = []
         for package in packages:
-            name = package.rstrip("0123456789.,<>=!~*")
+            name = re.split(r"[<>=!~]", package, maxsplit=1)[0]
             entry = {"name": name, "source": "pypi", "package": name}
             if name != package:
                 entry["version"] = package[len(name) :]

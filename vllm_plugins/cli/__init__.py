@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -12,7 +13,6 @@ from vllm_plugins import __version__
 from vllm_plugins.errors import PluginsError
 from vllm_plugins.settings import Settings
 
-from . import base, lock, status, sync, verify
 from ._output import Output
 
 if TYPE_CHECKING:
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_COMMANDS = (lock, sync, status, verify, base)
+# The module of a command is imported when the command is called: each needs a few of the others' dependencies.
+_COMMANDS = {
+    "lock": "resolve plugins.yaml into plugins.lock",
+    "sync": "install what the lock says",
+    "status": "what is asked for, locked and installed",
+    "verify": "hash the installed files again",
+    "base": "write a snapshot of the vLLM environment",
+}
 _EXIT_CODES = """\
 exit codes: 0 well, 1 failure, 2 usage or bad manifest, 3 lock missing or stale, 4 hash mismatch,
 5 base mismatch, 6 no resolution, 7 a plugin does not load"""
@@ -28,7 +35,8 @@ exit codes: 0 well, 1 failure, 2 usage or bad manifest, 3 lock missing or stale,
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Results go to stdout, progress and messages to stderr."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = _parser(words).parse_args(words)
     output = Output(json=arguments.json, quiet=arguments.quiet, verbose=arguments.verbose)
     try:
         settings = Settings.from_environment(
@@ -55,7 +63,7 @@ def _fail(error: PluginsError, output: Output) -> int:
     return error.exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", metavar="F", help="plugins.yaml (VLLM_PLUGIN_CONFIG)")
     common.add_argument("--lock", metavar="F", help="plugins.lock (VLLM_PLUGIN_LOCK; default: beside plugins.yaml)")
@@ -72,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"vllm-plugins {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.register(commands, common)
+    for name, purpose in _COMMANDS.items():
+        command = commands.add_parser(name, parents=[common], help=purpose, description=purpose)
+        if name in words:
+            importlib.import_module(f".{name}", __package__).register(command)
     return parser

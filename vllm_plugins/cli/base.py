@@ -12,16 +12,14 @@ from vllm_plugins.overlay import write_atomically
 
 if TYPE_CHECKING:
     import argparse
-    from typing import Any
 
     from vllm_plugins.settings import Settings
 
     from ._output import Output
 
 
-def register(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("base", parents=[common], help="write a snapshot of the vLLM environment")
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options to its parser."""
     parser.add_argument("-o", "--output", metavar="F", help="write it to a file instead of stdout")
     parser.set_defaults(run=run)
 

@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from ._output import Output
 
 
-def register(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("lock", parents=[common], help="resolve plugins.yaml into plugins.lock")
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options to its parser."""
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions and commits that fit")
     parser.add_argument("--upgrade-package", action="append", default=[], metavar="N", help="the same, for one")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 3 when the lock would change")

@@ -12,7 +12,6 @@ from ._output import table
 
 if TYPE_CHECKING:
     import argparse
-    from typing import Any
 
     from vllm_plugins.lock import Lock
     from vllm_plugins.manifest import Manifest
@@ -21,9 +20,8 @@ if TYPE_CHECKING:
     from ._output import Output
 
 
-def register(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("status", parents=[common], help="what is asked for, locked and installed")
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options to its parser."""
     parser.set_defaults(run=run)
 
 

@@ -11,16 +11,14 @@ from ._inputs import read_manifest
 
 if TYPE_CHECKING:
     import argparse
-    from typing import Any
 
     from vllm_plugins.settings import Settings
 
     from ._output import Output
 
 
-def register(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("sync", parents=[common], help="install what the lock says")
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options to its parser."""
     parser.add_argument("--frozen", action="store_true", help="install nothing; fail where something is missing")
     parser.add_argument("--offline", action="store_true", help="no index: only wheels in plugins.wheels/")
     parser.add_argument("--installer", choices=("auto", "pip", "uv"), help="default: uv where it is, else pip")

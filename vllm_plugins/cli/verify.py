@@ -9,16 +9,14 @@ from vllm_plugins.errors import HashMismatch, InstallError
 
 if TYPE_CHECKING:
     import argparse
-    from typing import Any
 
     from vllm_plugins.settings import Settings
 
     from ._output import Output
 
 
-def register(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("verify", parents=[common], help="hash the installed files again")
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options to its parser."""
     parser.set_defaults(run=run)
 
 
