@@ -96,7 +96,7 @@ def sync_cold(place: Place, rounds: int) -> Row:
         "--link-mode",
         "copy",
         "--cache-dir",
-        place.root / "uv-cache",
+        str(place.root / "uv-cache"),
         "--compile-bytecode",
     ]
     uv += ["--default-index", place.index_url or "", "--target", str(bare_target)]

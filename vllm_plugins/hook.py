@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import errors, overlay
@@ -38,15 +37,17 @@ GENERAL = "vllm.general_plugins"
 _logger = logging.getLogger("vllm.plugins.manager")
 
 
-@dataclass(slots=True)
 class _Process:
     """What has happened in this process. ``ran`` is the group whose plugins we ran; ``busy`` stops re-entry."""
 
-    busy: bool = False
-    asked: bool = False
-    answer: str | None = None
-    failure: Exception | None = None
-    ran: str | None = None
+    __slots__ = ("answer", "asked", "busy", "failure", "ran")
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.asked = False
+        self.answer: str | None = None
+        self.failure: Exception | None = None
+        self.ran: str | None = None
 
 
 _process = _Process()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import os.path
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from .errors import UsageError
 
@@ -23,8 +22,7 @@ LOCK = "plugins.lock"
 WHEELS = "plugins.wheels"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """Where things are and what is allowed.
 
     ``manifest``, ``lock`` and ``store`` are absolute; they need not exist. ``manifest_named`` says that

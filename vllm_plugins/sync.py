@@ -12,7 +12,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,8 +133,8 @@ def _locked(job: _Job, *, reinstall: bool) -> Synced:
 def _known(marker: Marker, job: _Job) -> Marker:
     """The marker with this manifest and this base among those that are known to be in step."""
     manifests = {*marker.manifests, *([job.manifest_sha256] if job.manifest_sha256 else [])}
-    return replace(
-        marker, manifests=tuple(sorted(manifests)), bases=tuple(sorted({*marker.bases, job.base.fingerprint}))
+    return marker._replace(
+        manifests=tuple(sorted(manifests)), bases=tuple(sorted({*marker.bases, job.base.fingerprint}))
     )
 
 

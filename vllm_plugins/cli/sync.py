@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vllm_plugins import base, sync
@@ -32,8 +31,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Prints what is active afterwards."""
-    settings = replace(
-        settings,
+    settings = settings._replace(
         frozen=settings.frozen or arguments.frozen,
         offline=settings.offline or arguments.offline,
         installer=arguments.installer or settings.installer,
