@@ -102,15 +102,19 @@ def run(
         raise
     done = Completed(returncode=process.returncode, stdout="".join(out), stderr="".join(err))
     if check and done.returncode != 0:
-        command = redact(shlex.join(words), secrets)
-        raise CommandFailed(
-            f"{os.path.basename(words[0])} ended with {_status(done.returncode)}",
-            returncode=done.returncode,
-            stdout=done.stdout,
-            stderr=done.stderr,
-            details=[f"command: {command}", *(done.stderr or done.stdout).splitlines()[-_TAIL_LINES:]],
-        )
+        raise _failed(words, done, secrets)
     return done
+
+
+def _failed(words: Sequence[str], done: Completed, secrets: Collection[str]) -> CommandFailed:
+    command = redact(shlex.join(words), secrets)
+    return CommandFailed(
+        f"{os.path.basename(words[0])} ended with {_status(done.returncode)}",
+        returncode=done.returncode,
+        stdout=done.stdout,
+        stderr=done.stderr,
+        details=[f"command: {command}", *(done.stderr or done.stdout).splitlines()[-_TAIL_LINES:]],
+    )
 
 
 def _read(stream: IO[str], lines: list[str], on_line: Callable[[str], None] | None, secrets: Collection[str]) -> None:

@@ -1,11 +1,11 @@
-"""Whether a lock applies to a base."""
+"""Whether a lock applies: to a manifest, and to a base."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from .base import satisfies
-from .errors import BaseMismatch
+from .errors import BaseMismatch, LockStale
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -13,8 +13,25 @@ if TYPE_CHECKING:
 
     from .base import Base
     from .lock import BaseUse, Lock
+    from .manifest import Manifest
 
-__all__ = ["check"]
+__all__ = ["answer", "check"]
+
+
+def answer(lock: Lock, manifest: Manifest | None, path: Path) -> None:
+    """Make sure that the lock answers the manifest, if there is one. ``path`` is the lock's, for messages.
+
+    Raises:
+        LockStale: the manifest asks for something else.
+    """
+    if manifest is not None and manifest.sha256 != lock.manifest_sha256:
+        raise LockStale(
+            "the lock does not answer the manifest",
+            where=str(path),
+            expected=f"a lock of {manifest.path}",
+            found="the manifest has changed since it was locked",
+            next_step=f"vllm-plugins lock --config {manifest.path}",
+        )
 
 
 def check(lock: Lock, base: Base, path: Path) -> None:

@@ -16,13 +16,13 @@ from packaging.pylock import Pylock, PylockUnsupportedVersionError, PylockValida
 from packaging.utils import NormalizedName, canonicalize_name
 
 from . import fields
-from .errors import HashMismatch, LockInvalid, LockMissing, LockStale, StoreError
+from .errors import HashMismatch, LockInvalid, LockMissing, StoreError
 from .fields import FieldError
 from .overlay import sha256
 from .settings import WHEELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["BaseUse", "Lock", "Package", "Plugin", "Target", "Wheel", "parse", "read"]
 
@@ -120,6 +120,11 @@ class Lock:
         """The locked plugin of that name in the manifest."""
         return next((plugin for plugin in self.plugins if plugin.name == name), None)
 
+    @property
+    def beside(self) -> tuple[Wheel, ...]:
+        """Every wheel that lies in ``plugins.wheels/`` rather than on an index."""
+        return tuple(wheel for package in self.packages for wheel in package.wheels if wheel.url is None)
+
     def plugins_needing(self, package: str) -> tuple[str, ...]:
         """The names of the plugins that are this package, or need it through others."""
         return tuple(plugin.name for plugin in self.plugins if package in self._reach(plugin.package))
@@ -137,17 +142,19 @@ class Lock:
 
 
 def read(path: Path, *, edited: bool = False) -> Lock:
-    """Read a lock file.
+    """Read a lock file: :func:`read_bytes` and :func:`parse`."""
+    return parse(read_bytes(path), path, edited=edited)
 
-    ``edited`` accepts one that was changed by hand, whose pins are then no more than wishes.
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a lock file, whose hash is the key of its overlay.
 
     Raises:
         LockMissing: there is none.
-        LockInvalid: it is not a lock of a format that this version knows.
-        HashMismatch: it was changed by hand.
+        StoreError: it can't be read.
     """
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise LockMissing("there is no lock", where=str(path), next_step="vllm-plugins lock") from error
     except OSError as error:
@@ -157,11 +164,17 @@ def read(path: Path, *, edited: bool = False) -> Lock:
             found=error.strerror or str(error),
             next_step="make it a file that this user can read",
         ) from error
-    return parse(data, path, edited=edited)
 
 
 def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
-    """Read a lock from its bytes; ``path`` is for messages. Raises as :func:`read`."""
+    """Read a lock from its bytes; ``path`` is for messages.
+
+    ``edited`` accepts one that was changed by hand, whose pins are then no more than wishes.
+
+    Raises:
+        LockInvalid: it is not a lock of a format that this version knows.
+        HashMismatch: it was changed by hand.
+    """
     where = str(path)
     try:
         document = tomllib.loads(data.decode("utf-8"))
@@ -189,23 +202,6 @@ def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
             next_step=_RELOCK,
         )
     return lock
-
-
-def is_intact(path: Path) -> bool:
-    """Whether a readable lock says what ``vllm-plugins lock`` wrote, in whatever layout."""
-    document = tomllib.loads(path.read_text(encoding="utf-8"))
-    return bool(_tool(document).get("content-sha256") == content_sha256(document))
-
-
-def stale(path: Path, manifest: Path) -> LockStale:
-    """The error that the manifest asks for something else than the lock answers."""
-    return LockStale(
-        "the lock does not answer the manifest",
-        where=str(path),
-        expected=f"a lock of {manifest}",
-        found="the manifest has changed since it was locked",
-        next_step=f"vllm-plugins lock --config {manifest}",
-    )
 
 
 def content_sha256(document: Mapping[str, Any]) -> str:
@@ -332,34 +328,21 @@ def _plugin(item: Any, here: str) -> Plugin:
 
 
 def _target(item: Any, here: str) -> Target:
-    uses = []
-    for i, use in enumerate(fields.items(item, here, "base")):
-        there = f"{here}.base[{i}]"
-        askers = fields.items(use, there, "required-by")
-        uses.append(
-            BaseUse(
-                name=canonicalize_name(fields.get(use, there, "name", str)),
-                version=fields.get(use, there, "version", str),
-                required_by=tuple(
-                    (
-                        fields.get(asker, f"{there}.required-by[{j}]", "name", str),
-                        fields.get(asker, f"{there}.required-by[{j}]", "specifier", str),
-                    )
-                    for j, asker in enumerate(askers)
-                ),
-            )
-        )
     return Target(
         python=fields.get(item, here, "python", str),
         platform=fields.get(item, here, "platform", str),
         vllm=fields.get(item, here, "vllm", str, default=None),
-        base=tuple(uses),
+        base=tuple(_base_use(use, f"{here}.base[{i}]") for i, use in enumerate(fields.items(item, here, "base"))),
     )
 
 
-def wheel_paths(lock: Lock, wheels: Path) -> Iterable[tuple[Package, Wheel, Path]]:
-    """Every wheel of the lock that lies beside it rather than on an index, with its place."""
-    for package in lock.packages:
-        for wheel in package.wheels:
-            if wheel.url is None:
-                yield package, wheel, wheels / wheel.filename
+def _base_use(item: Any, here: str) -> BaseUse:
+    askers = []
+    for i, asker in enumerate(fields.items(item, here, "required-by")):
+        there = f"{here}.required-by[{i}]"
+        askers.append((fields.get(asker, there, "name", str), fields.get(asker, there, "specifier", str)))
+    return BaseUse(
+        name=canonicalize_name(fields.get(item, here, "name", str)),
+        version=fields.get(item, here, "version", str),
+        required_by=tuple(askers),
+    )

@@ -16,7 +16,6 @@ from . import (
     fit,
     graph,
     installers,
-    lock,
     lockfile,
     metadata,
     pipconfig,
@@ -66,8 +65,8 @@ def in_step(old: Lock, manifest: Manifest, base: Base, settings: Settings) -> bo
         return False
     try:
         fit.check(old, base, settings.lock)
-        for _, wheel, path in lock.wheel_paths(old, settings.wheels):
-            if selection.local(path, wheel.sha256) is None:
+        for wheel in old.beside:
+            if selection.local(settings.wheels / wheel.filename, wheel.sha256) is None:
                 return False
         for plugin in manifest.enabled:
             if isinstance(plugin.source, LocalSource):

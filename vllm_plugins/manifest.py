@@ -94,11 +94,12 @@ class Manifest:
     """A plugins.yaml without problems.
 
     ``sha256`` is of what the enabled plugins ask for: comments, order, layout, credentials in URLs and disabled
-    plugins do not count.
+    plugins do not count. ``file_sha256`` is of the bytes, which is all that the hook can compare.
     """
 
     path: Path
     plugins: tuple[Plugin, ...]
+    file_sha256: str = ""
     sha256: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -151,7 +152,7 @@ def parse(data: bytes, path: Path) -> Manifest:
     plugins = _document(root, problems)
     if problems.found:
         raise _error(path, [text for _, text in sorted(problems.found, key=lambda found: found[0])])
-    return Manifest(path=path, plugins=tuple(plugins))
+    return Manifest(path=path, plugins=tuple(plugins), file_sha256=hashlib.sha256(data).hexdigest())
 
 
 def _error(path: Path, lines: list[str]) -> ManifestError:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 
-from . import lock, metadata, selection, sources, stubs
+from . import lock, metadata, refs, selection, sources, stubs
 from .errors import BuildError
 from .manifest import GitSource, LocalSource, PypiSource
 
@@ -85,13 +85,13 @@ class Workshop:
         was = self._kept(plugin, url=public_url(source.url), subdirectory=source.subdirectory)
         same_ref = was is not None and was.requested == (source.ref or "HEAD")
         if was is not None and was.commit is not None and same_ref:
-            commit = sources.CommitSha(was.commit)
+            commit = refs.CommitSha(was.commit)
             reused = self._reused(plugin, was)
             if reused is not None:
                 return reused
         else:
             self.report(f"Finding {source.ref or 'the default branch'} of {plugin.name!r}")
-            commit = sources.resolve_ref(source, environ=self.environ, plugin=plugin.name)
+            commit = refs.resolve(source, environ=self.environ, plugin=plugin.name)
         self.report(f"Fetching {plugin.name!r} at {commit[:12]}")
         checkout = sources.checkout(
             source, commit, self.scratch / f"git-{plugin.name}", environ=self.environ, plugin=plugin.name

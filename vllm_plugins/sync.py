@@ -64,7 +64,6 @@ def run(
     *,
     base: Base,
     manifest: Manifest | None,
-    manifest_bytes: bytes | None,
     report: Callable[[str], None],
     reinstall: bool = False,
 ) -> Synced:
@@ -76,10 +75,9 @@ def run(
         BaseMismatch: it does not apply to this base.
         InstallError, StoreError, HashMismatch: the installation failed; lock, store and registry are as before.
     """
-    locked = lock.read(settings.lock)
-    data = settings.lock.read_bytes()
-    if manifest is not None and manifest.sha256 != locked.manifest_sha256:
-        raise lock.stale(settings.lock, manifest.path)
+    data = lock.read_bytes(settings.lock)
+    locked = lock.parse(data, settings.lock)
+    fit.answer(locked, manifest, settings.lock)
     fit.check(locked, base, settings.lock)
     job = _Job(
         settings=settings,
@@ -87,7 +85,7 @@ def run(
         lock_bytes=data,
         key=overlay.key_of(data),
         base=base,
-        manifest_sha256=None if manifest_bytes is None else overlay.sha256(manifest_bytes),
+        manifest_sha256=None if manifest is None else manifest.file_sha256,
         report=report,
     )
     marker = overlay.read_marker(settings.store, job.key)

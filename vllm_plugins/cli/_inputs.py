@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["need_manifest", "read_manifest"]
 
 
-def read_manifest(settings: Settings) -> tuple[Manifest | None, bytes | None]:
-    """The manifest and its bytes; ``(None, None)`` where only the lock is there, which is enough to install.
+def read_manifest(settings: Settings) -> Manifest | None:
+    """The manifest; ``None`` where only the lock is there, which is enough to install.
 
     Raises:
         LockMissing: neither is there.
@@ -28,9 +28,8 @@ def read_manifest(settings: Settings) -> tuple[Manifest | None, bytes | None]:
                 where=f"{settings.manifest}, {settings.lock}",
                 next_step="write plugins.yaml, or name one with --config or VLLM_PLUGIN_CONFIG",
             )
-        return None, None
-    read = manifest.read(settings.manifest)
-    return read, settings.manifest.read_bytes()
+        return None
+    return manifest.read(settings.manifest)
 
 
 def need_manifest(settings: Settings) -> Manifest:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
 from vllm_plugins import base, changes, lock, locking
-from vllm_plugins.errors import LockInvalid, LockMissing, LockStale, UsageError
+from vllm_plugins.errors import HashMismatch, LockInvalid, LockMissing, LockStale, UsageError
 from vllm_plugins.resolve import Upgrade
 
 from ._inputs import need_manifest
@@ -18,12 +19,13 @@ from ._output import table
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from vllm_plugins.base import Base
     from vllm_plugins.changes import Change
     from vllm_plugins.lock import Lock
+    from vllm_plugins.locking import Made
     from vllm_plugins.manifest import Manifest
     from vllm_plugins.settings import Settings
 
@@ -45,23 +47,45 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     upgrade = Upgrade(
         everything=arguments.upgrade, names=frozenset(map(canonicalize_name, arguments.upgrade_package))
     )
-    return relock(settings, here, output, upgrade=upgrade, check=arguments.check)
-
-
-def relock(
-    settings: Settings, here: Base, output: Output, *, upgrade: Upgrade | None = None, check: bool = False
-) -> int:
-    """Lock, or check; prints what changed."""
-    upgrade = upgrade or Upgrade()
     manifest = need_manifest(settings)
     old, by_hand = _old(settings, upgrade)
     _known_names(upgrade, manifest, old)
-    moving = upgrade.everything or upgrade.names
-    if old is not None and not by_hand and not moving and locking.in_step(old, manifest, here, settings):
+    if _in_step(old, manifest, here, settings, upgrade=upgrade, by_hand=by_hand):
+        assert old is not None
         output.result(_data(settings, old, ()), f"{settings.lock.name} is in step: nothing to do")
         return 0
+    with _made(manifest, here, old, settings, output, upgrade=upgrade) as made:
+        changed = changes.compare(old, made.lock)
+        if arguments.check:
+            return _check(old, made.lock, changed, settings, output, by_hand=by_hand)
+        locking.write(made, settings)
+    text = _table(changed) if changed else "no package changed"
+    output.result(_data(settings, made.lock, changed), f"{text}\n{settings.lock}: {_summary(made.lock)}")
+    return 0
+
+
+def relock(settings: Settings, here: Base, output: Output) -> None:
+    """Lock where that would change something, as ``VLLM_PLUGIN_AUTO_LOCK`` asks for; progress is all it prints."""
+    manifest = need_manifest(settings)
+    old, by_hand = _old(settings, Upgrade())
+    if not _in_step(old, manifest, here, settings, upgrade=Upgrade(), by_hand=by_hand):
+        with _made(manifest, here, old, settings, output, upgrade=Upgrade()) as made:
+            locking.write(made, settings)
+
+
+def _in_step(
+    old: Lock | None, manifest: Manifest, here: Base, settings: Settings, *, upgrade: Upgrade, by_hand: bool
+) -> bool:
+    moving = upgrade.everything or upgrade.names
+    return old is not None and not by_hand and not moving and locking.in_step(old, manifest, here, settings)
+
+
+@contextmanager
+def _made(
+    manifest: Manifest, here: Base, old: Lock | None, settings: Settings, output: Output, *, upgrade: Upgrade
+) -> Iterator[Made]:
     with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as scratch:
-        made = locking.make(
+        yield locking.make(
             manifest,
             base=here,
             old=old,
@@ -72,27 +96,21 @@ def relock(
             report=output.progress,
             detail=output.detail,
         )
-        changed = changes.compare(old, made.lock)
-        if check:
-            return _check(old, made.lock, changed, settings, output, by_hand=by_hand)
-        locking.write(made, settings)
-    text = _table(changed) if changed else "no package changed"
-    output.result(_data(settings, made.lock, changed), f"{text}\n{settings.lock}: {_summary(made.lock)}")
-    return 0
 
 
 def _old(settings: Settings, upgrade: Upgrade) -> tuple[Lock | None, bool]:
     """The old lock, whose pins are kept, and whether somebody changed it by hand: then they are only wishes."""
     try:
-        old = lock.read(settings.lock, edited=True)
+        return lock.read(settings.lock), False
     except LockMissing:
         return None, False
+    except HashMismatch:
+        return lock.read(settings.lock, edited=True), True
     except LockInvalid as error:
         if upgrade.everything:
             return None, True
         error.next_step = "take the lock from version control; or resolve all anew: vllm-plugins lock --upgrade"
         raise
-    return old, not lock.is_intact(settings.lock)
 
 
 def _known_names(upgrade: Upgrade, manifest: Manifest, old: Lock | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllm_plugins import base, fit, lock, overlay
-from vllm_plugins.errors import LockMissing, PluginsError
+from vllm_plugins.errors import PluginsError
 
 from ._inputs import read_manifest
 from ._output import table
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.lock import Lock
     from vllm_plugins.manifest import Manifest
+    from vllm_plugins.overlay import Marker
     from vllm_plugins.settings import Settings
 
     from ._output import Output
@@ -27,22 +28,20 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
     """Exit code 0 when the store is what lock and manifest say; otherwise that of the first thing that is not."""
-    manifest, data = read_manifest(settings)
-    locked, problem = _lock(settings, manifest)
-    marker = None
-    if locked is not None:
+    manifest = read_manifest(settings)
+    locked: Lock | None = None
+    marker: Marker | None = None
+    problem: PluginsError | None = None
+    try:
+        data = lock.read_bytes(settings.lock)
+        locked = lock.parse(data, settings.lock)
+        marker = overlay.read_marker(settings.store, overlay.key_of(data))
         here = base.read()
-        key = overlay.key_of(settings.lock.read_bytes())
-        marker = overlay.read_marker(settings.store, key)
-        if problem is None:
-            problem = _fit(locked, here, settings)
-        if problem is None and marker is None:
-            problem = PluginsError("the lock is not installed", next_step="vllm-plugins sync")
-        elif problem is None and marker is not None:
-            known = marker.in_step(overlay.sha256(data) if data else None, here.fingerprint)
-            problem = (
-                None if known else PluginsError("not synchronised since a change", next_step="vllm-plugins sync")
-            )
+        fit.answer(locked, manifest, settings.lock)
+        fit.check(locked, here, settings.lock)
+        _check_store(marker, manifest, here)
+    except PluginsError as error:
+        problem = error
     rows = _rows(manifest, locked, installed=marker is not None)
     summary = "in step" if problem is None else str(problem)
     output.result(
@@ -83,19 +82,8 @@ def _rows(manifest: Manifest | None, locked: Lock | None, *, installed: bool) ->
     return rows
 
 
-def _lock(settings: Settings, manifest: Manifest | None) -> tuple[Lock | None, PluginsError | None]:
-    try:
-        locked = lock.read(settings.lock)
-    except LockMissing as error:
-        return None, error
-    if manifest is not None and manifest.sha256 != locked.manifest_sha256:
-        return locked, lock.stale(settings.lock, manifest.path)
-    return locked, None
-
-
-def _fit(locked: Lock, here: base.Base, settings: Settings) -> PluginsError | None:
-    try:
-        fit.check(locked, here, settings.lock)
-    except PluginsError as error:
-        return error
-    return None
+def _check_store(marker: Marker | None, manifest: Manifest | None, here: base.Base) -> None:
+    if marker is None:
+        raise PluginsError("the lock is not installed", next_step="vllm-plugins sync")
+    if not marker.in_step(manifest.file_sha256 if manifest else None, here.fingerprint):
+        raise PluginsError("not synchronised since a change", next_step="vllm-plugins sync")

@@ -41,12 +41,10 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         from .lock import relock
 
         relock(settings, here, output)
-    manifest, data = read_manifest(settings)
     done = sync.run(
         settings,
         base=here,
-        manifest=manifest,
-        manifest_bytes=data,
+        manifest=read_manifest(settings),
         report=output.progress,
         reinstall=arguments.reinstall,
     )

@@ -22,8 +22,9 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
     """Names each file that is changed, missing or extra; exit code 4 when there is one."""
-    lock.read(settings.lock)
-    key = overlay.key_of(settings.lock.read_bytes())
+    data = lock.read_bytes(settings.lock)
+    lock.parse(data, settings.lock)
+    key = overlay.key_of(data)
     directory = overlay.directory(settings.store, key)
     if overlay.read_marker(settings.store, key) is None:
         raise InstallError("the lock is not installed", where=str(directory), next_step="vllm-plugins sync")

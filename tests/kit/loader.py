@@ -1,0 +1,83 @@
+"""How vLLM loads plugins, without vLLM: ``python -m tests.kit.loader GROUP...`` prints what happened as JSON.
+
+The rules are those of ``vllm.plugins.load_plugins_by_group`` and ``vllm.platforms`` (0.32): a group's entry points are
+listed once, all of them are loaded (an error is logged, and that plugin is skipped), and only then are they called.
+``platform`` swallows errors, and asks the winner twice; ``general`` does not. ``spawn`` runs the rest in a child process that
+multiprocessing spawns, ``plain`` in one that knows nothing of this one's path.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_ENDPOINTS = "vllm.endpoint_plugins"
+
+
+def load(group: str) -> dict[str, Callable[[], Any]]:
+    """List and load a group."""
+    names = os.environ.get("VLLM_PLUGINS")
+    allowed = None if names is None else names.split(",")
+    loaded = {}
+    for point in entry_points(group=group):
+        named = allowed is not None and point.name in allowed
+        if named or (allowed is None and group != _ENDPOINTS):
+            try:
+                loaded[point.name] = point.load()
+            except Exception:
+                logging.getLogger("vllm.plugins").exception("Failed to load plugin %s", point.name)
+    return loaded
+
+
+def platform() -> str:
+    """The platform that is active: a plugin's answer, or ``builtin``."""
+    if os.environ.get("VLLM_TARGET_DEVICE") == "cpu":
+        return "builtin"
+    functions = load("vllm.platform_plugins")
+    won = []
+    for name, function in functions.items():
+        try:
+            if function() is not None:
+                won.append(name)
+        except Exception:  # noqa: BLE001 - as vLLM has it
+            pass
+    if len(won) > 1:
+        raise RuntimeError(f"Only one platform plugin can be activated, but got: {set(won)}")
+    return str(functions[won[0]]()) if won else "builtin"
+
+
+def run(words: list[str]) -> dict[str, Any]:
+    """Do what the words say, in their order, and say what came of it."""
+    result: dict[str, Any] = {}
+    for number, word in enumerate(words):
+        rest = words[number + 1 :]
+        if word == "platform":
+            result["platform"] = platform()
+        elif word == "general":
+            for function in load("vllm.general_plugins").values():
+                function()
+        elif word == "spawn":
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                result["child"] = pool.apply(run, (rest,))
+            break
+        elif word == "plain":
+            done = subprocess.run([sys.executable, "-m", __spec__.name, *rest], stdout=subprocess.PIPE, check=True)
+            result["child"] = json.loads(done.stdout)
+            break
+        else:
+            result[word] = sorted(load(f"vllm.{word}"))
+    return result
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    print(json.dumps(run(sys.argv[1:])))

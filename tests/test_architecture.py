@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vllm_plugins
+
+PACKAGE = Path(vllm_plugins.__file__).parent
+
+# A module may import only what stands above it. Down to `hook`: the standard library and ourselves, nothing else.
+ORDER = [
+    "__init__",
+    "errors",
+    "settings",
+    "_run",
+    "overlay",
+    "hook",
+    "values",
+    "nodes",
+    "manifest",
+    "remotes",
+    "git",
+    "refs",
+    "projects",
+    "trees",
+    "sources",
+    "fields",
+    "lock",
+    "lockfile",
+    "base",
+    "fit",
+    "registry",
+    "metadata",
+    "stubs",
+    "pipconfig",
+    "installers",
+    "archives",
+    "wheels",
+    "resolve",
+    "simple",
+    "index",
+    "releases",
+    "graph",
+    "changes",
+    "selection",
+    "stage",
+    "sync",
+    "plugins",
+    "locking",
+    "cli._output",
+    "cli._inputs",
+    "cli.base",
+    "cli.verify",
+    "cli.status",
+    "cli.lock",
+    "cli.sync",
+    "cli.__init__",
+    "__main__",
+]
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        found[".".join(path.relative_to(PACKAGE).with_suffix("").parts)] = path
+    return found
+
+
+def imports(name: str, path: Path) -> set[str]:
+    """Which of our own modules a module imports, anywhere in it, type checking included."""
+    package = ["vllm_plugins", *name.split(".")[:-1]]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            whole = ".".join([*base, *([node.module] if node.module else [])])
+            names = [whole, *(f"{whole}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for imported in names:
+            if imported == "vllm_plugins":
+                found.add("__init__")
+            found.add(imported.removeprefix("vllm_plugins."))
+    return found & set(modules())
+
+
+def test_every_module_is_in_the_order() -> None:
+    assert set(modules()) == set(ORDER)
+
+
+@pytest.mark.parametrize("name", list(modules()))
+def test_a_module_imports_only_what_stands_above_it(name: str) -> None:
+    if name == "__init__":  # its two functions reach down, when they are called
+        return
+    above = set(ORDER[: ORDER.index(name)])
+    assert imports(name, modules()[name]) - {name} <= above
+
+
+@pytest.mark.parametrize("name", list(modules()))
+def test_modules_and_functions_are_short(name: str) -> None:
+    text = modules()[name].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 350
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that code loads in a fresh interpreter, beyond those that it starts with."""
+    script = f"import sys; before = set(sys.modules); {code}; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_imports_nothing() -> None:
+    assert loaded_by("import vllm_plugins") == {"vllm_plugins"}
+
+
+def test_the_hook_loads_the_standard_library_and_ourselves() -> None:
+    loaded = loaded_by("import vllm_plugins.hook")
+    foreign = {name for name in loaded if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert foreign == {
+        "vllm_plugins",
+        *(f"vllm_plugins.{name}" for name in ("errors", "hook", "overlay", "settings")),
+    }
+    # What a vLLM process has not loaded by then anyway.
+    assert loaded & {"subprocess", "dataclasses", "tempfile", "tomllib", "argparse"} == set()
+
+
+@pytest.mark.parametrize("name", ORDER[1:6])
+def test_what_the_hook_may_reach_is_the_standard_library(name: str) -> None:
+    tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module or ""]
+        assert all(imported.partition(".")[0] in sys.stdlib_module_names for imported in names), names
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if name != "_run"])
+def test_only_one_module_starts_processes(name: str) -> None:
+    tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert "subprocess" not in names

@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .kit import projects, vllm
+from .kit.place import Place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .kit.index import Index
+    from .kit.place import Completed
+
+PROBE = """\
+import os
+
+def _note(event):
+    with open(os.environ["PROBE"], "a") as file:
+        file.write(f"{os.getpid()} {event}\\n")
+
+_note("import")
+
+def general():
+    _note("general")
+
+def platform():
+    _note("platform")
+    return "probe.Platform"
+
+def no_platform():
+    _note("no_platform")
+
+class Other:
+    pass
+"""
+POINTS = {
+    "vllm.general_plugins": {"probe": "probe:general"},
+    "vllm.platform_plugins": {"probe_platform": "probe:platform", "probe_none": "probe:no_platform"},
+    "vllm.logits_processors": {"probe_logits": "probe:Other"},
+    "vllm.stat_logger_plugins": {"probe_stats": "probe:Other"},
+    "vllm.io_processor_plugins": {"probe_io": "probe:Other"},
+    "vllm.endpoint_plugins": {"probe_endpoint": "probe:Other"},
+}
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, vllm: Path) -> Path:
+    """A manifest and its lock, with the wheel beside it."""
+    place = Place(root=tmp_path_factory.mktemp("template"), index_url="http://127.0.0.1:9/", paths=(vllm,))
+    projects.project(place.config / "probe", name="probe", entry_points=POINTS, modules={"probe.py": PROBE})
+    place.write("plugins:\n  - {name: probe, source: local, path: probe}\n")
+    place.run("lock")
+    return place.config
+
+
+@pytest.fixture
+def ready(template: Path, tmp_path: Path, vllm: Path) -> Place:
+    """The lock, not installed yet; no index can be reached."""
+    place = Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,))
+    place.variables["PROBE"] = str(tmp_path / "probe.log")
+    shutil.copytree(template, place.config, dirs_exist_ok=True)
+    return place
+
+
+def start(place: Place, *words: str, **env: str) -> Completed:
+    """A vLLM process that asks for these groups, in this order."""
+    return place.python("-m", "tests.kit.loader", *words, env=env)
+
+
+def events(place: Place) -> list[list[str]]:
+    """What the probe has seen since the last call: a list for each process, in the order of their first events."""
+    path = place.root / "probe.log"
+    seen: dict[str, list[str]] = defaultdict(list)
+    for line in path.read_text().splitlines() if path.exists() else []:
+        number, _, event = line.partition(" ")
+        seen[number].append(event)
+    path.unlink(missing_ok=True)
+    return list(seen.values())
+
+
+def mtimes(place: Place) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in [place.store, *place.store.rglob("*")]}
+
+
+def test_the_first_start_installs_and_runs_every_plugin_once(ready: Place) -> None:
+    done = start(ready, "platform", "general", "stat_logger_plugins", "logits_processors", "io_processor_plugins")
+    assert json.loads(done.stdout) == {
+        "platform": "probe.Platform",
+        "stat_logger_plugins": ["probe_stats"],
+        "logits_processors": ["probe_logits"],
+        "io_processor_plugins": ["probe_io"],
+    }
+    assert events(ready) == [["import", "no_platform", "platform", "general"]]
+    assert "Plugins are not in step" in done.stderr
+    assert ready.registry["plugins"]["probe"]["status"] == "installed"
+
+
+def test_the_second_start_writes_nothing_and_starts_no_process(ready: Place) -> None:
+    start(ready, "platform", "general")
+    before = mtimes(ready)
+    events(ready)
+    code = (
+        "import sys, json\n"
+        "seen = []\n"
+        "def audit(event, arguments):\n"
+        "    if event in ('subprocess.Popen', 'os.fork', 'os.posix_spawn', 'os.system', 'socket.connect'):\n"
+        "        seen.append(event)\n"
+        "    if event == 'open' and arguments[1] not in (None, 'r', 'rb') and 'probe.log' not in str(arguments[0]):\n"
+        "        seen.append(f'{event} {arguments[:2]}')\n"
+        "sys.addaudithook(audit)\n"
+        "from tests.kit import loader\n"
+        "loader.run(['platform', 'general', 'stat_logger_plugins'])\n"
+        "foreign = {name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)\n"
+        "print(json.dumps([seen, sorted(name for name in foreign if not name.startswith('__'))]))\n"
+    )
+    seen, foreign = json.loads(ready.python("-c", code).stdout)
+    assert seen == []
+    assert set(foreign) <= {"probe", "tests", "vllm_plugins", "_distutils_hack", "a1_coverage"}
+    assert events(ready) == [["import", "no_platform", "platform", "general"]]
+    assert mtimes(ready) == before
+
+
+def test_an_explicit_cpu_target_asks_no_platform_plugin(ready: Place) -> None:
+    for _ in range(2):
+        done = start(ready, "platform", "general", "stat_logger_plugins", VLLM_TARGET_DEVICE="cpu")
+        assert json.loads(done.stdout) == {"platform": "builtin", "stat_logger_plugins": ["probe_stats"]}
+        assert events(ready) == [["import", "general"]]
+
+
+def test_a_spawned_child_inherits_the_path_and_runs_each_plugin_once(ready: Place) -> None:
+    for _ in range(2):
+        done = start(ready, "platform", "general", "spawn", "platform", "general", "stat_logger_plugins")
+        assert json.loads(done.stdout) == {
+            "platform": "probe.Platform",
+            "child": {"platform": "probe.Platform", "stat_logger_plugins": ["probe_stats"]},
+        }
+        parent, child = events(ready)
+        assert parent == ["import", "no_platform", "platform", "general"]
+        # vLLM finds it without us there, and asks a winner twice.
+        assert sorted(child) == ["general", "import", "no_platform", "platform", "platform"]
+
+
+def test_a_plain_subprocess_without_the_path_finds_it_itself(ready: Place) -> None:
+    done = start(ready, "platform", "general", "plain", "platform", "general")
+    assert json.loads(done.stdout)["child"] == {"platform": "probe.Platform"}
+    assert events(ready) == [["import", "no_platform", "platform", "general"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("allowed", "platform", "seen"),
+    [
+        ("vllm_plugins", "builtin", []),
+        ("vllm_plugins,probe", "builtin", ["import", "general"]),
+        ("probe,vllm_plugins", "builtin", ["import", "general"]),
+        ("vllm_plugins,probe_platform", "probe.Platform", ["import", "platform"]),
+        ("vllm_plugins, probe", "builtin", []),  # vLLM strips nothing
+        ("", "builtin", []),
+        ("probe", "builtin", []),
+    ],
+)
+def test_the_allowlist_is_honoured_as_vllm_does(ready: Place, allowed: str, platform: str, seen: list[str]) -> None:
+    for number in range(2):
+        done = start(ready, "platform", "general", VLLM_PLUGINS=allowed)
+        assert json.loads(done.stdout) == {"platform": platform}
+        assert events(ready) == ([seen] if seen else [])
+        assert ready.store.exists() is ("vllm_plugins" in allowed.split(",")), number
+
+
+def test_an_endpoint_plugin_loads_only_when_it_is_named(ready: Place) -> None:
+    assert json.loads(start(ready, "general", "endpoint_plugins").stdout) == {"endpoint_plugins": []}
+    done = start(ready, "general", "endpoint_plugins", VLLM_PLUGINS="vllm_plugins,probe_endpoint")
+    assert json.loads(done.stdout) == {"endpoint_plugins": ["probe_endpoint"]}
+
+
+def test_two_platform_plugins_are_vllms_error(place: Place, tmp_path: Path) -> None:
+    place.variables["PROBE"] = str(tmp_path / "probe.log")
+    entries = []
+    for name in ("one", "two"):
+        points = {"vllm.platform_plugins": {name: f"{name}:platform"}}
+        projects.project(place.config / name, name=name, entry_points=points, modules={f"{name}.py": PROBE})
+        entries.append({"name": name, "source": "local", "path": name})
+    place.manifest.write_text(json.dumps({"plugins": entries}))
+    place.run("lock")
+    for _ in range(2):
+        done = place.python("-m", "tests.kit.loader", "platform", "general", check=False, traceback=True)
+        assert done.returncode == 1
+        assert "Only one platform plugin can be activated, but got: ['one', 'two']" in done.stderr
+    chosen = {"VLLM_PLUGINS": "vllm_plugins,two"}
+    assert json.loads(start(place, "platform", "general", **chosen).stdout) == {"platform": "probe.Platform"}
+
+
+def test_without_manifest_and_lock_nothing_happens(bare_place: Place) -> None:
+    done = start(bare_place, "platform", "general")
+    assert json.loads(done.stdout) == {"platform": "builtin"}
+    line = f"INFO vllm.plugins.manager: No plugins: neither {bare_place.manifest} nor {bare_place.lock} is there\n"
+    assert done.stderr in (line, line * 2)
+    assert not bare_place.store.exists()
+    home = {"VLLM_PLUGIN_CONFIG": "", "VLLM_PLUGIN_REGISTRY_DIR": ""}
+    assert start(bare_place, "platform", "general", **home).stderr == ""
+    assert list(bare_place.home.iterdir()) == []
+
+
+def test_a_manifest_without_a_lock_installs_nothing(ready: Place) -> None:
+    ready.lock.unlink()
+    done = fails(ready)
+    assert last_words(done) == [
+        "vllm_plugins.errors.LockMissing: there is a manifest and no lock: nothing is installed unlocked",
+        f"  where: {ready.lock}",
+        f"  next: vllm-plugins lock --config {ready.manifest}",
+    ]
+    assert not ready.store.exists()
+
+
+def test_a_lock_without_a_manifest_is_enough(ready: Place) -> None:
+    ready.manifest.unlink()
+    shutil.rmtree(ready.config / "probe")
+    start(ready, "platform", "general")
+    assert events(ready) == [["import", "no_platform", "platform", "general"]]
+
+
+def test_a_comment_in_the_manifest_is_looked_at_once(ready: Place) -> None:
+    start(ready, "general")
+    ready.manifest.write_text(ready.manifest.read_text() + "# a comment\n")
+    assert "not in step" in start(ready, "general").stderr
+    assert "not in step" not in start(ready, "general").stderr
+
+
+def test_a_manifest_that_asks_for_something_else_makes_the_lock_stale(ready: Place) -> None:
+    start(ready, "general")
+    ready.manifest.write_text("plugins: []\n")
+    assert last_words(fails(ready)) == [
+        "vllm_plugins.errors.LockStale: the lock does not answer the manifest",
+        f"  where: {ready.lock}",
+        f"  expected: a lock of {ready.manifest}",
+        "  found: the manifest has changed since it was locked",
+        f"  next: vllm-plugins lock --config {ready.manifest}",
+    ]
+
+
+def test_another_base_is_looked_at_once(tmp_path: Path, index: Index) -> None:
+    base = vllm.environment(tmp_path / "base")
+    place = Place(root=tmp_path, index_url=index.url, paths=(base,))
+    place.variables["PROBE"] = str(tmp_path / "probe.log")
+    points = {"vllm.general_plugins": {"probe": "probe:general"}}
+    index.wheel("probe", requires=["torch<3"], entry_points=points, modules={"probe.py": PROBE})
+    place.pypi("probe")
+    place.run("lock")
+    start(place, "general")
+    vllm.distribution(base, "something-else", "1.0")
+    assert "not in step" in start(place, "general").stderr
+    assert "not in step" not in start(place, "general").stderr
+    shutil.rmtree(base / "torch-2.13.0+cpu.dist-info")
+    vllm.distribution(base, "torch", "3.0")
+    events(place)
+    assert last_words(fails(place)) == [
+        "vllm_plugins.errors.BaseMismatch: the lock does not fit this vLLM environment",
+        f"  where: {place.lock}",
+        "  probe wants torch<3; the base has 3.0",
+        "  next: run vllm-plugins lock in this environment; what the base has already is left to the base",
+    ]
+    assert events(place) == []
+
+
+def test_a_build_does_not_come_back_into_the_hook(place: Place, tmp_path: Path) -> None:
+    project = projects.project(place.config / "mine", name="mine")
+    backend = project / "backend.py"
+    backend.write_text(
+        "import os\nassert os.environ['VLLM_PLUGIN_DISABLE'] == '1'\n"
+        + backend.read_text().replace("from __future__ import annotations\n", "")
+    )
+    place.write("plugins:\n  - {name: mine, source: local, path: mine}\n")
+    done = start(place, "general", VLLM_PLUGIN_AUTO_LOCK="1")
+    assert "Building 'mine'" in done.stderr
+    assert place.registry["plugins"]["mine"]["version"] == "1.0"
+
+
+def test_auto_lock_locks_what_is_missing_or_stale(ready: Place) -> None:
+    ready.lock.unlink()
+    start(ready, "general", VLLM_PLUGIN_AUTO_LOCK="1")
+    assert events(ready) == [["import", "general"]]
+    (ready.config / "probe/src/probe.py").write_text(PROBE.replace('_note("general")', '_note("newer")'))
+    ready.manifest.write_text(ready.manifest.read_text() + "# touched\n")
+    start(ready, "general", VLLM_PLUGIN_AUTO_LOCK="1")
+    assert events(ready) == [["import", "newer"]]
+
+
+def test_disabled_it_does_nothing(ready: Place) -> None:
+    done = start(ready, "platform", "general", VLLM_PLUGIN_DISABLE="1")
+    assert (json.loads(done.stdout), done.stderr, ready.store.exists()) == ({"platform": "builtin"}, "", False)
+
+
+def test_eight_processes_at_once_install_once(ready: Place) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        done = list(pool.map(lambda _: start(ready, "platform", "general"), range(8)))
+    assert [json.loads(item.stdout) for item in done] == [{"platform": "probe.Platform"}] * 8
+    assert events(ready) == [["import", "no_platform", "platform", "general"]] * 8
+    assert sum("Compiling bytecode" in item.stderr for item in done) == 1
+    assert len(ready.overlays) == 1
+
+
+def test_activate_and_deactivate_serve_scripts(ready: Place) -> None:
+    code = (
+        "import sys, importlib.util, vllm_plugins\n"
+        "before = list(sys.path)\n"
+        "vllm_plugins.activate()\n"
+        "vllm_plugins.activate()\n"
+        "assert sys.path[:len(before)] == before and len(sys.path) == len(before) + 1, sys.path\n"
+        "import probe\n"
+        "vllm_plugins.deactivate()\n"
+        "assert sys.path == before\n"
+        "vllm_plugins.deactivate()\n"
+        "assert 'probe' in sys.modules\n"
+        "del sys.modules['probe']\n"
+        "assert importlib.util.find_spec('probe') is None\n"
+    )
+    for _ in range(2):
+        ready.python("-c", code)
+        assert events(ready) == [["import"]]  # no plugin is called
+
+
+def test_a_plugin_never_shadows_what_the_base_has(tmp_path: Path, index: Index) -> None:
+    base = vllm.environment(tmp_path / "base")
+    vllm.distribution(base, "common", "1.0", modules={"common.py": "WHOSE = 'base'\n"})
+    place = Place(root=tmp_path, index_url=index.url, paths=(base,))
+    index.wheel("plugin", modules={"common.py": "WHOSE = 'plugin'\n", "plugin.py": ""})
+    place.pypi("plugin")
+    place.run("lock")
+    code = "import vllm_plugins; vllm_plugins.activate(); import common, plugin; print(common.WHOSE)"
+    assert place.python("-c", code).stdout == "base\n"
+
+
+def fails(place: Place, **env: str) -> Completed:
+    """A start that must not get as far as serving."""
+    done = place.python("-m", "tests.kit.loader", "platform", "general", env=env, check=False, traceback=True)
+    assert done.returncode == 1
+    return done
+
+
+def last_words(done: Any) -> list[str]:
+    """The error that ended a process: from the last line that is not indented."""
+    lines = done.stderr.splitlines()
+    begin = max(number for number, line in enumerate(lines) if not line.startswith(" "))
+    return list(lines[begin:])
