@@ -81,7 +81,7 @@ def make_corrupt(place: Place) -> str:
 
 
 def make_edited(place: Place) -> str:
-    place.lock.write_text(place.lock_text.replace('version = "1.0"', 'version = "1.1"'))
+    place.lock.write_text(place.lock_text.replace('value = "probe:register"', 'value = "probe:other"'))
     return "the lock was changed by hand: nothing is installed from it"
 
 

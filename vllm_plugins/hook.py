@@ -3,7 +3,8 @@
 vLLM lists a group's entry points, loads them all, and only then calls the functions (``vllm.plugins``,
 ``load_plugins_by_group``). So the call that puts the overlay on the path comes too late for that listing, and
 runs itself what the listing missed, in that group only. Later groups, and child processes that inherit the path,
-find the overlay's plugins without help.
+find the overlay's plugins without help; there the hook looks after what vLLM would not: a plugin that it could not
+load, and one that raises.
 
 In step, a call costs one read of the lock, the manifest and the marker, and a listing of the base. Otherwise one
 child process, ``python -m vllm_plugins sync --startup``, makes the store equal to the lock.
@@ -38,11 +39,16 @@ _logger = logging.getLogger("vllm.plugins.manager")
 
 
 class _Process:
-    """What has happened in this process. ``ran`` is the group whose plugins we ran; ``busy`` stops re-entry."""
+    """What has happened in this process.
 
-    __slots__ = ("answer", "asked", "busy", "failure", "ran")
+    ``ran`` is the group whose plugins we ran, ``busy`` stops re-entry, ``abandoned`` says that the lock's overlay
+    was given up.
+    """
+
+    __slots__ = ("abandoned", "answer", "asked", "busy", "failure", "ran")
 
     def __init__(self) -> None:
+        self.abandoned = False
         self.busy = False
         self.asked = False
         self.answer: str | None = None
@@ -104,7 +110,7 @@ def activate() -> None:
 
 
 def _start(group: str) -> str | None:
-    """Activate where that is still to be done, run what the listing missed, else check that vLLM loaded it."""
+    """Activate where that is still to be done, and run what the listing missed; else look after what vLLM does."""
     settings = Settings.from_environment()
     if settings.disabled:
         return None
@@ -114,36 +120,40 @@ def _start(group: str) -> str | None:
         if inherited is None:
             return _first(settings, group)
         if _process.ran != group:
-            _check(settings, group, inherited)
-        return None
+            _look_after(settings, group, inherited, _loaded_by_vllm(group))
+    except PluginsError as error:
+        return _fall_back(settings, group, error)
     finally:
         _process.busy = False
+    return None
 
 
 def _first(settings: Settings, group: str) -> str | None:
-    """The overlay goes on the path in this call. What fails from here on is the error policy's business."""
-    key: str | None = None
-    try:
-        marker = _ensure(settings)
-        if marker is None:
-            return None
-        key = marker.key
-        return _activate_and_run(settings, marker, group)
-    except PluginsError as error:
-        overlay.deactivate(forget_modules=True)
-        if settings.on_error == "fail":
-            raise
-        if settings.on_error == "previous":
-            previous = _previous(settings.store, unlike=key)
-            if previous is None:
-                error.details = (*error.details, "no earlier overlay in the store fits this environment")
-                raise
-            _logger.error("%s\n  going on with the previous overlay, %s", error, previous.key)  # noqa: TRY400
-            return _activate_and_run(settings, previous, group)
-        _logger.error("%s\n  going on without plugins", error)  # noqa: TRY400
-        # Child processes of this one must not try again, and come to another result.
-        os.environ["VLLM_PLUGIN_DISABLE"] = "1"
+    """The overlay goes on the path in this call."""
+    marker = _ensure(settings)
+    if marker is None:
         return None
+    return _activate_and_run(settings, marker, group)
+
+
+def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | None:
+    """What ``VLLM_PLUGIN_ON_ERROR`` says to be done when the lock's overlay can't be active as a whole."""
+    failed = overlay.active_key()
+    overlay.deactivate(forget_modules=True)
+    _process.abandoned = True
+    if settings.on_error == "fail":
+        raise error
+    if settings.on_error == "previous":
+        previous = _previous(settings.store, unlike=failed)
+        if previous is None:
+            error.details = (*error.details, "no earlier overlay in the store fits this environment")
+            raise error
+        _logger.error("%s\n  going on with the previous overlay, %s", error, previous.key)
+        return _activate_and_run(settings, previous, group)
+    _logger.error("%s\n  going on without plugins", error)
+    # Child processes of this one must not try again, and come to another result.
+    os.environ["VLLM_PLUGIN_DISABLE"] = "1"
+    return None
 
 
 def _activate_and_run(settings: Settings, marker: Marker, group: str) -> str | None:
@@ -166,20 +176,42 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str) -> str | N
     return next(iter(answers.values()), None)
 
 
-def _check(settings: Settings, group: str, key: str) -> None:
-    """The overlay was there when vLLM listed this group: vLLM logs a plugin that can't be loaded, and goes on."""
+def _look_after(settings: Settings, group: str, key: str, loaded: dict[str, Callable[[], Any]]) -> None:
+    """The overlay was there when vLLM listed this group: vLLM logs a plugin that can't be loaded, and goes on.
+
+    It then calls general plugins with no ``try``, after ours, which comes first on the path. So each of ``loaded``
+    is replaced by one that says whose error it was.
+    """
     marker = overlay.read_marker(settings.store, key)
     if marker is None:
         return
     if marker.import_lines:
         overlay.activate(settings.store, key)
     for point in _allowed(marker.group(group), settings):
+        function = _load(point)
+        if loaded.get(point.name) is function:
+            loaded[point.name] = _guarded(settings, group, point, function)
+
+
+def _loaded_by_vllm(group: str) -> dict[str, Callable[[], Any]]:
+    """The functions that ``vllm.plugins.load_general_plugins`` is going through: the frame that has called us."""
+    if group == GENERAL:
+        found: object = sys._getframe(3).f_locals.get("plugins")  # noqa: SLF001 - vLLM hands it to nobody
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _guarded(settings: Settings, group: str, point: EntryPoint, function: Callable[[], Any]) -> Callable[[], object]:
+    def call() -> object:
+        if _process.abandoned:
+            return None
         try:
-            _load(point)
+            return _call(point, function)
         except LoadError as error:
-            if settings.on_error == "fail":
-                raise
-            _logger.error("%s\n  going on without it", error)  # noqa: TRY400
+            return _fall_back(settings, group, error)
+
+    return call
 
 
 def _allowed(points: Iterable[EntryPoint], settings: Settings) -> Iterable[EntryPoint]:

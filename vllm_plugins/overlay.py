@@ -235,11 +235,11 @@ def activate(store: Path, key: str) -> None:
 def deactivate(*, forget_modules: bool = False) -> None:
     """Take the active overlay off the path again; with ``forget_modules`` also what was imported from it."""
     global _active  # noqa: PLW0603
-    if _active is None:
-        return
-    gone = set(_active.path)
+    gone = {entry for entry in sys.path if _overlay_key(entry) is not None}
+    if _active is not None:
+        gone.update(_active.path)
+        sys.meta_path[:] = [finder for finder in sys.meta_path if finder not in _active.finders]
     sys.path[:] = [entry for entry in sys.path if entry not in gone]
-    sys.meta_path[:] = [finder for finder in sys.meta_path if finder not in _active.finders]
     for entry in gone:
         sys.path_importer_cache.pop(entry, None)
     if forget_modules:

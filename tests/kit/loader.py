@@ -38,6 +38,13 @@ def load(group: str) -> dict[str, Callable[[], Any]]:
     return loaded
 
 
+def load_general_plugins() -> None:
+    """Load and call. The function and its variable are called as in ``vllm.plugins``: our hook looks for them."""
+    plugins = load("vllm.general_plugins")
+    for function in plugins.values():
+        function()
+
+
 def platform() -> str:
     """The platform that is active: a plugin's answer, or ``builtin``."""
     if os.environ.get("VLLM_TARGET_DEVICE") == "cpu":
@@ -63,8 +70,7 @@ def run(words: list[str]) -> dict[str, Any]:
         if word == "platform":
             result["platform"] = platform()
         elif word == "general":
-            for function in load("vllm.general_plugins").values():
-                function()
+            load_general_plugins()
         elif word == "spawn":
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 result["child"] = pool.apply(run, (rest,))
