@@ -268,7 +268,8 @@ def _ensure(settings: Settings) -> Marker | None:
     wanted = None if manifest is None else overlay.sha256(manifest)
     if lock is not None:
         marker = overlay.read_marker(settings.store, overlay.key_of(lock))
-        if marker is not None and marker.in_step(wanted, base):
+        refused = settings.frozen and marker is not None and marker.editable
+        if marker is not None and marker.in_step(wanted, base) and not refused:
             return marker
     key = _sync_in_child(settings, paths)
     marker = overlay.read_marker(settings.store, key)

@@ -60,7 +60,8 @@ class Marker(NamedTuple):
 
     ``manifests`` and ``bases`` are the sha256 of manifest bytes and the base fingerprints that were found to be
     in step with the lock: the hook compares, and never has to parse or resolve. ``import_lines`` says that a
-    ``.pth`` file of the overlay runs code, which a spawned process does not inherit.
+    ``.pth`` file of the overlay runs code, which a spawned process does not inherit. ``editable`` are distributions
+    whose code lies elsewhere, and is in no lock.
     """
 
     key: str
@@ -71,6 +72,7 @@ class Marker(NamedTuple):
     entry_points: tuple[EntryPoint, ...]
     plugins: tuple[str, ...]
     import_lines: bool = False
+    editable: tuple[str, ...] = ()
 
     def group(self, group: str) -> tuple[EntryPoint, ...]:
         """The entry points of one group, in the order in which they are loaded."""
@@ -91,6 +93,7 @@ class Marker(NamedTuple):
             "bases": self.bases,
             "plugins": self.plugins,
             "import-lines": self.import_lines,
+            "editable": self.editable,
             "entry-points": [
                 [point.group, point.name, point.value, point.distribution, point.plugin]
                 for point in self.entry_points
@@ -113,6 +116,7 @@ class Marker(NamedTuple):
                 bases=tuple(map(str, data["bases"])),
                 plugins=tuple(map(str, data["plugins"])),
                 import_lines=data["import-lines"] is True,
+                editable=tuple(map(str, data["editable"])),
                 entry_points=tuple(
                     EntryPoint(
                         group=str(group),

@@ -6,6 +6,7 @@ resolver can use the base and can't move it. pip-compile pins; which files a pin
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -92,7 +93,7 @@ def compile_pins(
     free = upgrade.names if not upgrade.everything else frozenset(seeds)
     kept = (f"{name}=={version}\n" for name, version in sorted(seeds.items()) if name not in free)
     output.write_text("".join(kept), encoding="utf-8")
-    argv = [sys.executable, "-m", "piptools", "compile", "--quiet", "--no-config", "--no-header", "--no-annotate"]
+    argv = [sys.executable, "-m", "piptools", "compile", "--quiet", "--no-config", "--no-header"]
     argv += ["--resolver", "backtracking", "--no-strip-extras", "--allow-unsafe", "--no-emit-options"]
     argv += ["--cache-dir", str(scratch / "cache"), "--constraint", "constraints.txt"]
     argv += ["--output-file", output.name, "requirements.in"]
@@ -100,9 +101,10 @@ def compile_pins(
         _run.run(argv, cwd=scratch, env=_environment(), secrets=config.secrets)
     except CommandFailed as error:
         raise _explain(error, lines, base) from error
-    pins = tuple(_pins(output.read_text(encoding="utf-8")))
+    text = output.read_text(encoding="utf-8")
+    pins = tuple(_pins(text))
     if base.vllm is None and any(pin.name == VLLM for pin in pins):
-        raise _missing_vllm(base)
+        raise _missing_vllm(base, [name for name in _askers(text, VLLM) if name in {pin.name for pin in pins}])
     return pins
 
 
@@ -150,11 +152,22 @@ def _pins(text: str) -> Iterable[Pin]:
             yield Pin(name=name, version=specifier.version, extras=extras, url=None)
 
 
-def _missing_vllm(base: Base) -> BaseMismatch:
+def _askers(text: str, name: NormalizedName) -> Iterable[str]:
+    """Who needs a distribution, as pip-compile notes it below the line of its pin: ``# via one``, a line each."""
+    lines = iter(text.splitlines())
+    for line in lines:
+        if line.startswith(f"{name} @ "):
+            break
+    for line in itertools.takewhile(lambda line: line.lstrip().startswith("#"), lines):
+        yield from line.split()[1:]
+
+
+def _missing_vllm(base: Base, askers: Iterable[str] = ()) -> BaseMismatch:
     return BaseMismatch(
         "a plugin needs vllm, and this environment has none",
         expected="an environment in which vLLM is installed",
         found=f"Python {base.python} with {len(base.distributions)} distributions",
+        required_by=", ".join(dict.fromkeys(askers)) or None,
         next_step="in the vLLM image: vllm-plugins base -o base.json; here: vllm-plugins lock --base base.json",
     )
 
@@ -164,8 +177,9 @@ def _explain(
 ) -> NoResolution | SourceError | BaseMismatch:
     """Turn what pip-compile says of a failure into who wants what, and what the base has."""
     words = error.stderr
-    if base.vllm is None and any(_name(match["requirement"][1:-1]) == VLLM for match in _CAUSE.finditer(words)):
-        return _missing_vllm(base)
+    without = [match for match in _CAUSE.finditer(words) if _name(match["requirement"][1:-1]) == VLLM]
+    if base.vllm is None and without:
+        return _missing_vllm(base, (_cause(match, wanted, base).partition(" wants ")[0] for match in without))
     causes = [_cause(match, wanted, base) for match in _CAUSE.finditer(words)]
     missing = _NO_MATCH.search(words)
     versions = _VERSIONS.search(words)

@@ -88,19 +88,13 @@ def run(
         manifest_sha256=None if manifest is None else manifest.file_sha256,
         report=report,
     )
+    if settings.frozen:
+        _refuse_editable(job)
     marker = overlay.read_marker(settings.store, job.key)
     if marker is not None and not reinstall and marker.in_step(job.manifest_sha256, base.fingerprint):
         overlay.mirror(settings.store, job.key)
         return Synced(marker=marker, lock=locked, installed=False)
     if settings.frozen:
-        editable = [package.name for package in locked.packages if package.directory is not None]
-        if editable:
-            raise InstallError(
-                "frozen refuses editable plugins: what they are is in no lock",
-                where=str(settings.lock),
-                details=editable,
-                next_step="set `editable: false` in plugins.yaml, and lock again",
-            )
         if marker is None:
             raise InstallError(
                 "the overlay of this lock is not installed, and frozen forbids to install it",
@@ -110,6 +104,17 @@ def run(
         return Synced(marker=marker, lock=locked, installed=False)
     with _store_errors(settings.store):
         return _locked(job, reinstall=reinstall)
+
+
+def _refuse_editable(job: _Job) -> None:
+    editable = [package.name for package in job.lock.packages if package.directory is not None]
+    if editable:
+        raise InstallError(
+            "frozen refuses editable plugins: what they are is in no lock",
+            where=str(job.settings.lock),
+            details=editable,
+            next_step="set `editable: false` in plugins.yaml, and lock again",
+        )
 
 
 def _locked(job: _Job, *, reinstall: bool) -> Synced:
@@ -225,6 +230,7 @@ def _marker(job: _Job, found: tuple[stage.Installed, ...], site: Path) -> Marker
         bases=(job.base.fingerprint,),
         entry_points=tuple(points),
         plugins=tuple(f"{plugin.name} {plugin.version}" for plugin in job.lock.plugins),
+        editable=tuple(package.name for package in job.lock.packages if package.directory is not None),
         import_lines=any(_runs_code(path) for path in site.glob("*.pth")),
     )
 
