@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import errors, overlay
+from . import errors, logs, overlay
 from .errors import LoadError, LockMissing, PluginsError
+from .logs import logger
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -33,9 +33,6 @@ __all__ = ["GENERAL", "PLATFORM", "activate", "general", "platform"]
 
 PLATFORM = "vllm.platform_plugins"
 GENERAL = "vllm.general_plugins"
-
-# A child of vLLM's own logger, so that lines carry vLLM's format and process prefix.
-_logger = logging.getLogger("vllm.plugins.manager")
 
 
 class _Process:
@@ -75,7 +72,7 @@ def platform() -> str | None:
             _process.answer = _start(PLATFORM)
         except Exception as error:  # noqa: BLE001 - vLLM would drop it; it is raised below, and by general()
             _process.failure = error
-            _logger.error("%s", error)  # noqa: TRY400 - the message is for people, the traceback comes from vLLM
+            logger.error("%s", error)
         finally:
             _process.asked = True
     if _process.failure is not None:
@@ -104,6 +101,7 @@ def activate() -> None:
     """
     settings = Settings.from_environment()
     if overlay.active_key() is None and not settings.disabled:
+        logs.prepare()
         marker = _ensure(settings)
         if marker is not None:
             overlay.activate(settings.store, marker.key)
@@ -114,6 +112,7 @@ def _start(group: str) -> str | None:
     settings = Settings.from_environment()
     if settings.disabled:
         return None
+    logs.prepare()
     _process.busy = True
     try:
         inherited = overlay.active_key()
@@ -148,9 +147,9 @@ def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | Non
         if previous is None:
             error.details = (*error.details, "no earlier overlay in the store fits this environment")
             raise error
-        _logger.error("%s\n  going on with the previous overlay, %s", error, previous.key)
+        logger.error("%s\n  going on with the previous overlay, %s", error, previous.key)
         return _activate_and_run(settings, previous, group)
-    _logger.error("%s\n  going on without plugins", error)
+    logger.error("%s\n  going on without plugins", error)
     # Child processes of this one must not try again, and come to another result.
     os.environ["VLLM_PLUGIN_DISABLE"] = "1"
     return None
@@ -159,7 +158,7 @@ def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | Non
 def _activate_and_run(settings: Settings, marker: Marker, group: str) -> str | None:
     overlay.activate(settings.store, marker.key)
     overlay.mirror(settings.store, marker.key)
-    _logger.info("Overlay %s is active: %s", marker.key[:12], ", ".join(marker.plugins) or "no plugins")
+    logger.info("Overlay %s is active: %s", marker.key[:12], ", ".join(marker.plugins) or "no plugins")
     _process.ran = group
     functions = [(point, _load(point)) for point in _allowed(marker.group(group), settings)]
     answers: dict[str, str] = {}
@@ -255,7 +254,7 @@ def _ensure(settings: Settings) -> Marker | None:
     manifest, lock = _read(settings.manifest), _read(settings.lock)
     if lock is None and manifest is None:
         if settings.manifest_named:
-            _logger.info("No plugins: neither %s nor %s is there", settings.manifest, settings.lock)
+            logger.info("No plugins: neither %s nor %s is there", settings.manifest, settings.lock)
         return None
     if lock is None and not settings.auto_lock:
         raise LockMissing(
@@ -307,8 +306,8 @@ def _sync_in_child(settings: Settings, paths: Iterable[str]) -> str:
         argv += ["--base-path", path]
     # Builds and installs import what they like; none of it may come back here.
     env = {**os.environ, "VLLM_PLUGIN_DISABLE": "1"}
-    _logger.info("Plugins are not in step with %s: installing", settings.lock)
-    done = _run.run(argv, env=env, on_line=_logger.info, check=False)
+    logger.info("Plugins are not in step with %s: installing", settings.lock)
+    done = _run.run(argv, env=env, on_line=logger.info, check=False)
     try:
         report: Any = json.loads(done.stdout)
         if done.returncode == 0:

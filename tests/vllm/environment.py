@@ -49,9 +49,7 @@ def make(directory: Path) -> Path:
         subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
         pip(python, TORCH)
         with tempfile.TemporaryDirectory() as scratch:
-            subprocess.run(
-                [python, "-m", "pip", "download", "-q", "--no-deps", "--dest", scratch, VLLM], check=True
-            )
+            subprocess.run([python, "-m", "pip", "download", "-q", "--no-deps", "--dest", scratch, VLLM], check=True)
             (wheel,) = Path(scratch).glob("*.whl")
             pip(python, *requirements(wheel))
             pip(python, "--no-deps", str(wheel))
