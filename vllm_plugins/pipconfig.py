@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -14,9 +15,9 @@ from . import _run
 from .errors import CommandFailed, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["PipConfig", "read", "uv_environment"]
+__all__ = ["PipConfig", "read", "reading", "uv_environment"]
 
 # What pip's install command reads, the later before the earlier (pip's documentation, "Configuration").
 _SECTIONS = ("global", "install", ":env:")
@@ -61,6 +62,14 @@ class PipConfig:
         return tuple(dict.fromkeys(found))
 
 
+def reading() -> Callable[[], PipConfig]:
+    """Begin to :func:`read`, and return what waits for it: pip takes a tenth of a second to tell."""
+    pool = ThreadPoolExecutor(max_workers=1)
+    future = pool.submit(read)
+    pool.shutdown(wait=False)
+    return future.result
+
+
 def read(python: str = sys.executable) -> PipConfig:
     """Ask pip, with this process's environment.
 
@@ -68,14 +77,13 @@ def read(python: str = sys.executable) -> PipConfig:
         UsageError: pip can't read its configuration, or says something that is not understood.
     """
     try:
-        listed = _run.run([python, "-m", "pip", "config", "list", "--no-color"], env=_environment())
-        values = _values(listed.stdout)
-        index = values.get("index-url")
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            # Which index is pip's default is told by its help alone.
+            default = None if "PIP_INDEX_URL" in os.environ else pool.submit(_default_index, python)
+            listed = _run.run([python, "-m", "pip", "config", "list", "--no-color"], env=_environment())
+            values = _values(listed.stdout)
+            index = values.get("index-url") or (default.result() if default is not None else None)
         no_index = values.get("no-index", "0").lower() in ("1", "true", "yes", "on", "y", "t")
-        if index is None and not no_index:
-            told = _run.run([python, "-m", "pip", "download", "--help"], env=_environment()).stdout
-            match = _DEFAULT_INDEX.search(told)
-            index = match["url"] if match else None
     except CommandFailed as error:
         raise UsageError(
             "pip can't tell its configuration", details=error.details, next_step="look at: pip config debug"
@@ -91,6 +99,12 @@ def read(python: str = sys.executable) -> PipConfig:
         timeout=_number(values, "timeout", values.get("default-timeout", "15")),
         retries=int(_number(values, "retries", "5")),
     )
+
+
+def _default_index(python: str) -> str | None:
+    told = _run.run([python, "-m", "pip", "download", "--help"], env=_environment()).stdout
+    match = _DEFAULT_INDEX.search(told)
+    return match["url"] if match else None
 
 
 def uv_environment(config: PipConfig, environ: Mapping[str, str]) -> dict[str, str]:

@@ -12,6 +12,8 @@ import contextlib
 import csv
 import hashlib
 import importlib.metadata
+import importlib.util
+import itertools
 import json
 import os
 import stat
@@ -84,40 +86,49 @@ def finish(site: Path) -> None:
     Bytecode does not look at its source's time (PEP 552, unchecked): a published overlay is never written to, and
     an image may be unpacked with other times.
     """
-    _compile(site)
-    listed = []
-    for path in _files(site):
-        file = site / path
-        executable = file.stat().st_mode & stat.S_IXUSR
-        file.chmod(0o755 if executable else 0o644)
-        status = file.stat()
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        listed.append([path, digest, status.st_size, status.st_mtime_ns])
+    files = sorted(_files(site))
+    # One task a file would cost as much as the compiling.
+    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+    workers = min(len(chunks), os.cpu_count() or 1)
+    if workers > 1:
+        with ProcessPoolExecutor(max_workers=workers) as pool:
+            done = list(pool.map(_finish, chunks, itertools.repeat(str(site))))
+    else:
+        done = [_finish(chunk, str(site)) for chunk in chunks]
     for directory, _, _ in os.walk(site.parent):
         os.chmod(directory, 0o755)  # noqa: S103 - to be read by whichever user vLLM runs as
+    listed = sorted(itertools.chain.from_iterable(done))
     (site.parent / FILES).write_text(json.dumps(listed, separators=(",", ":")) + "\n", encoding="utf-8")
     (site.parent / FILES).chmod(0o644)
 
 
-def _compile(site: Path) -> None:
-    sources = sorted(str(path) for path in site.rglob("*.py"))
-    if not sources:
-        return
-    # One task a file, as compileall has it, costs as much as the compiling.
-    chunk = max(1, min(_CHUNK, len(sources) // (os.cpu_count() or 1)))
-    chunks = [sources[start : start + chunk] for start in range(0, len(sources), chunk)]
-    if len(chunks) == 1:
-        _compile_files(chunks[0], str(site))
-        return
-    with ProcessPoolExecutor(max_workers=min(len(chunks), os.cpu_count() or 1)) as pool:
-        for done in [pool.submit(_compile_files, chunk, str(site)) for chunk in chunks]:
-            done.result()
+def _finish(files: list[str], site: str) -> list[tuple[str, str, int, int]]:
+    """Compile some files; path, sha256, size and time of them and of what was compiled."""
+    for name in files:
+        if name.endswith(".py"):
+            # What can't be compiled stays as it is: wheels hold templates, and code for other Pythons.
+            path = os.path.join(site, name)
+            compileall.compile_file(
+                path, quiet=2, stripdir=site, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
+            )
+    return [_describe(name, site) for name in (*files, *filter(None, map(_bytecode, files))) if _is_there(name, site)]
 
 
-def _compile_files(sources: list[str], site: str) -> None:
-    """What can't be compiled stays as it is: wheels hold templates and code for other Pythons."""
-    for source in sources:
-        compileall.compile_file(source, quiet=2, stripdir=site, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+def _bytecode(name: str) -> str | None:
+    return importlib.util.cache_from_source(name) if name.endswith(".py") else None
+
+
+def _is_there(name: str, site: str) -> bool:
+    return os.path.lexists(os.path.join(site, name))
+
+
+def _describe(name: str, site: str) -> tuple[str, str, int, int]:
+    path = os.path.join(site, name)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fchmod(file.fileno(), 0o755 if os.fstat(file.fileno()).st_mode & stat.S_IXUSR else 0o644)
+        status = os.fstat(file.fileno())
+    return name, digest, status.st_size, status.st_mtime_ns
 
 
 def differences(site: Path) -> tuple[int, list[str]]:

@@ -56,6 +56,7 @@ class _Job:
     key: str
     base: Base
     manifest_sha256: str | None
+    config: Callable[[], PipConfig]
     report: Callable[[str], None]
 
 
@@ -65,9 +66,12 @@ def run(
     base: Base,
     manifest: Manifest | None,
     report: Callable[[str], None],
+    config: Callable[[], PipConfig] = pipconfig.read,
     reinstall: bool = False,
 ) -> Synced:
     """Make the store equal to the lock. ``manifest`` is ``None`` where only the lock is there.
+
+    ``config`` tells where packages come from; it is asked only where an index is needed.
 
     Raises:
         LockMissing, LockInvalid, HashMismatch: there is no lock that can be used.
@@ -86,6 +90,7 @@ def run(
         key=overlay.key_of(data),
         base=base,
         manifest_sha256=None if manifest is None else manifest.file_sha256,
+        config=config,
         report=report,
     )
     if settings.frozen:
@@ -172,8 +177,7 @@ def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
     offline = job.settings.offline or (not selected.editable and all(item.path for item in selected.wheels))
     if not selected.wheels and not selected.editable:
         return ()
-    # An installation without an index needs none of pip's configuration, which takes two processes to ask for.
-    config = PipConfig.without_index() if offline else pipconfig.read()
+    config = PipConfig.without_index() if offline else job.config()
     cache = job.settings.cache or staged / "cache"
     installer = installers.choose(job.settings.installer, config=config, cache=cache / "uv")
     requirements = selected.wheels + _editable(job, selected.editable, installer, staged / "editable")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_plugins import base, sync
-
-from ._inputs import read_manifest
+from vllm_plugins import overlay, pipconfig
 
 if TYPE_CHECKING:
     import argparse
@@ -36,6 +34,13 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         offline=settings.offline or arguments.offline,
         installer=arguments.installer or settings.installer,
     )
+    offline = settings.offline or settings.frozen
+    # Where there is something to install, pip is asked for its configuration while the rest is imported.
+    config = pipconfig.read if offline or _is_installed(settings) else pipconfig.reading()
+    from vllm_plugins import base, sync
+
+    from ._inputs import read_manifest
+
     here = base.read(arguments.base_path)
     if arguments.startup and settings.auto_lock:
         from .lock import relock
@@ -46,6 +51,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         base=here,
         manifest=read_manifest(settings),
         report=output.progress,
+        config=config,
         reinstall=arguments.reinstall,
     )
     verb = "installed" if done.installed else "in step"
@@ -59,3 +65,10 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         f"{verb}: {plugins} (overlay {done.marker.key[:12]})",
     )
     return 0
+
+
+def _is_installed(settings: Settings) -> bool:
+    try:
+        return overlay.read_marker(settings.store, overlay.key_of(settings.lock.read_bytes())) is not None
+    except OSError:
+        return False
