@@ -19,6 +19,7 @@ ORDER = [
     "_run",
     "overlay",
     "logs",
+    "loading",
     "hook",
     "values",
     "nodes",
@@ -128,13 +129,13 @@ def test_the_hook_loads_the_standard_library_and_ourselves() -> None:
     foreign = {name for name in loaded if name.partition(".")[0] not in sys.stdlib_module_names}
     assert foreign == {
         "vllm_plugins",
-        *(f"vllm_plugins.{name}" for name in ("errors", "hook", "logs", "overlay", "settings")),
+        *(f"vllm_plugins.{name}" for name in ("errors", "hook", "loading", "logs", "overlay", "settings")),
     }
     # What a vLLM process has not loaded by then anyway.
     assert loaded & {"subprocess", "dataclasses", "tempfile", "tomllib", "argparse"} == set()
 
 
-@pytest.mark.parametrize("name", ORDER[1:7])
+@pytest.mark.parametrize("name", ORDER[1:8])
 def test_what_the_hook_may_reach_is_the_standard_library(name: str) -> None:
     tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
     for node in ast.walk(tree):

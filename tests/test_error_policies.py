@@ -29,9 +29,12 @@ BAD = {
     ),
     "is nothing to call": (
         "register = 5\n",
-        "plugin 'probe' can't be called: TypeError: probe:register is a int",
+        "plugin 'probe' can't be called: TypeError: probe:register is of type int",
     ),
 }
+
+
+MISSING = "  found: the module no_such_module is missing: no locked distribution and none of the base's brings it\n"
 
 
 def write_plugin(place: Place, source: str, version: str = "1.0", group: str = "vllm.general_plugins") -> None:
@@ -143,12 +146,13 @@ def test_continue_goes_on_without_plugins_in_every_process(place: Place, fault: 
 def test_a_plugin_that_does_not_load_is_named_with_its_entry_point_and_the_cause(place: Place, name: str) -> None:
     source, words = BAD[name]
     write_plugin(place, source, "2.0")
-    for _ in range(2):  # the first start, then the warm one
+    for _ in range(2):  # the first start, whose load check finds it, and the next
         done = start(place)
         assert done.returncode == 1
         assert done.stderr.rpartition("\nvllm_plugins.errors.")[2] == (
             f"LoadError: {words}\n"
             "  where: entry point probe = probe:register in vllm.general_plugins, of probe\n"
+            f"{MISSING if name == 'import' else ''}"
             "  next: mend 'probe', or set `enabled: false` for it in plugins.yaml and lock again\n"
         )
 

@@ -20,7 +20,9 @@ TOKEN = "s3cr3t/with@odd%signs"
 def repository(tmp_path: Path) -> Repository:
     root = tmp_path / "served"
     repository = Repository.init(root / "tiny")
-    projects.project(repository.path, name="tiny", entry_points={"vllm.general_plugins": {"tiny": "tiny:run"}})
+    projects.project(
+        repository.path, name="tiny", entry_points={"vllm.general_plugins": {"tiny": "tiny:__loader__.get_filename"}}
+    )
     repository.commit()
     repository.git("tag", "--annotate", "--message", "one", "v1")
     return repository

@@ -40,7 +40,10 @@ def locked(place: Place, index: Index) -> Place:
 def test_the_store_is_what_the_lock_says(locked: Place, installer: str) -> None:
     done = locked.run("sync", "--installer", installer)
     assert done.stdout == f"installed: mine 1.0, tiny 1.0 (overlay {locked.overlay.name[:12]})\n"
-    assert done.stderr == f"Installing 3 distribution(s) with {installer}\nChecking every file\nCompiling bytecode\n"
+    assert done.stderr == (
+        f"Installing 3 distribution(s) with {installer}\n"
+        "Checking every file\nCompiling bytecode\nLoading every entry point\n"
+    )
     found = importlib.metadata.distributions(path=[str(locked.site)])
     assert {item.name: item.version for item in found} == {"tiny": "1.0", "helper": "1.5", "mine-plugin": "1.0"}
     assert locked.registry == {
@@ -184,9 +187,9 @@ def test_status_says_what_is_asked_for_locked_and_installed(locked: Place) -> No
     locked.run("sync")
     done = locked.run("status")
     assert done.stdout == (
-        "plugin  source  manifest  locked  installed  entry points\n"
-        "tiny    pypi    yes       1.0     yes        vllm.general_plugins:tiny, vllm.logits_processors:bend\n"
-        "mine    local   yes       1.0     yes        -\n"
+        "plugin  source  manifest  locked  installed  loadable  entry points\n"
+        "tiny    pypi    yes       1.0     yes        yes       vllm.general_plugins:tiny, vllm.logits_processors:bend\n"
+        "mine    local   yes       1.0     yes        yes       -\n"
         "in step\n"
     )
     assert locked.run("status", "--json").json["in_step"] is True

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Completed", "redact", "run"]
+__all__ = ["Completed", "redact", "run", "status"]
 
 # The user part of a URL. For ssh the user name is no secret, a password is.
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://(?P<user>[^\s/@'\"]+)@")
@@ -109,7 +109,7 @@ def run(
 def _failed(words: Sequence[str], done: Completed, secrets: Collection[str]) -> CommandFailed:
     command = redact(shlex.join(words), secrets)
     return CommandFailed(
-        f"{os.path.basename(words[0])} ended with {_status(done.returncode)}",
+        f"{os.path.basename(words[0])} ended with {status(done.returncode)}",
         returncode=done.returncode,
         stdout=done.stdout,
         stderr=done.stderr,
@@ -136,7 +136,8 @@ def _end(process: subprocess.Popen[str]) -> None:
             return
 
 
-def _status(returncode: int) -> str:
+def status(returncode: int) -> str:
+    """An exit status in words; a negative one is a signal."""
     if returncode >= 0:
         return f"exit status {returncode}"
     try:

@@ -12,13 +12,12 @@ child process, ``python -m vllm_plugins sync --startup``, makes the store equal 
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import errors, logs, overlay
+from . import errors, loading, logs, overlay
 from .errors import LoadError, LockMissing, PluginsError
 from .logs import logger
 from .settings import Settings
@@ -143,7 +142,7 @@ def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | Non
     if settings.on_error == "fail":
         raise error
     if settings.on_error == "previous":
-        previous = _previous(settings.store, unlike=failed)
+        previous = _previous(settings, unlike=failed)
         if previous is None:
             error.details = (*error.details, "no earlier overlay in the store fits this environment")
             raise error
@@ -160,10 +159,10 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str) -> str | N
     overlay.mirror(settings.store, marker.key)
     logger.info("Overlay %s is active: %s", marker.key[:12], ", ".join(marker.plugins) or "no plugins")
     _process.ran = group
-    functions = [(point, _load(point)) for point in _allowed(marker.group(group), settings)]
+    functions = [(point, loading.load(point)) for point in _allowed(marker.group(group), settings)]
     answers: dict[str, str] = {}
     for point, function in functions:
-        answer = _call(point, function)
+        answer = loading.call(point, function)
         if group == PLATFORM and answer is not None:
             answers[point.name] = str(answer)
     if len(answers) > 1:
@@ -187,7 +186,7 @@ def _look_after(settings: Settings, group: str, key: str, loaded: dict[str, Call
     if marker.import_lines:
         overlay.activate(settings.store, key)
     for point in _allowed(marker.group(group), settings):
-        function = _load(point)
+        function = loading.load(point)
         if loaded.get(point.name) is function:
             loaded[point.name] = _guarded(settings, group, point, function)
 
@@ -206,7 +205,7 @@ def _guarded(settings: Settings, group: str, point: EntryPoint, function: Callab
         if _process.abandoned:
             return None
         try:
-            return _call(point, function)
+            return loading.call(point, function)
         except LoadError as error:
             return _fall_back(settings, group, error)
 
@@ -214,36 +213,7 @@ def _guarded(settings: Settings, group: str, point: EntryPoint, function: Callab
 
 
 def _allowed(points: Iterable[EntryPoint], settings: Settings) -> Iterable[EntryPoint]:
-    return (point for point in points if settings.allowed is None or point.name in settings.allowed)
-
-
-def _load(point: EntryPoint) -> Callable[[], Any]:
-    """What ``importlib.metadata.EntryPoint.load`` does, with an error that names plugin, entry point and cause."""
-    module_name, _, attributes = point.value.partition("[")[0].partition(":")
-    try:
-        target: Any = importlib.import_module(module_name.strip())
-        for name in filter(None, attributes.strip().split(".")):
-            target = getattr(target, name)
-    except Exception as error:
-        raise _load_error(point, "can't be loaded", error) from error
-    if not callable(target):
-        raise _load_error(point, "can't be called", TypeError(f"{point.value} is a {type(target).__name__}"))
-    return target  # type: ignore[no-any-return]
-
-
-def _call(point: EntryPoint, function: Callable[[], Any]) -> object:
-    try:
-        return function()
-    except Exception as error:
-        raise _load_error(point, "raised an error", error) from error
-
-
-def _load_error(point: EntryPoint, what: str, error: Exception) -> LoadError:
-    return LoadError(
-        f"plugin {point.plugin!r} {what}: {type(error).__name__}: {error}",
-        where=f"entry point {point.name} = {point.value} in {point.group}, of {point.distribution}",
-        next_step=f"mend {point.plugin!r}, or set `enabled: false` for it in plugins.yaml and lock again",
-    )
+    return (point for point in points if settings.lets_through(point.group, point.name))
 
 
 def _ensure(settings: Settings) -> Marker | None:
@@ -267,8 +237,7 @@ def _ensure(settings: Settings) -> Marker | None:
     wanted = None if manifest is None else overlay.sha256(manifest)
     if lock is not None:
         marker = overlay.read_marker(settings.store, overlay.key_of(lock))
-        refused = settings.frozen and marker is not None and marker.editable
-        if marker is not None and marker.in_step(wanted, base) and not refused:
+        if marker is not None and marker.in_step(wanted, base) and not _is_refused(marker, base, settings):
             return marker
     key = _sync_in_child(settings, paths)
     marker = overlay.read_marker(settings.store, key)
@@ -279,6 +248,13 @@ def _ensure(settings: Settings) -> Marker | None:
             next_step="start again; keep other programs out of the store",
         )
     return marker
+
+
+def _is_refused(marker: Marker, base: str, settings: Settings) -> bool:
+    """Whether what is in step must not start all the same: the child then says why, or finds it mended."""
+    return bool(settings.frozen and marker.editable) or any(
+        failure.base == base and settings.lets_through(failure.group, failure.name) for failure in marker.failures
+    )
 
 
 def _read(path: Path) -> bytes | None:
@@ -332,9 +308,9 @@ def _from_report(report: dict[str, Any]) -> PluginsError:
     return kind(report["what"], details=report.get("details") or (), **fields)
 
 
-def _previous(store: Path, *, unlike: str | None) -> Marker | None:
+def _previous(settings: Settings, *, unlike: str | None) -> Marker | None:
     """The overlay that was active last, else the newest, among those that are known to fit this base."""
-    base, machine = overlay.fingerprint(), overlay.interpreter()
+    store, base, machine = settings.store, overlay.fingerprint(), overlay.interpreter()
     try:
         found = sorted((store / "overlays").iterdir(), key=lambda entry: entry.stat().st_mtime, reverse=True)
     except OSError:
@@ -342,6 +318,8 @@ def _previous(store: Path, *, unlike: str | None) -> Marker | None:
     last = overlay.registry(store).get("overlay")
     for key in sorted((entry.name for entry in found), key=lambda name: name != last):
         marker = overlay.read_marker(store, key) if key != unlike else None
-        if marker is not None and marker.interpreter == machine and base in marker.bases:
+        if marker is None or marker.interpreter != machine or base not in marker.bases:
+            continue
+        if not _is_refused(marker, base, settings):
             return marker
     return None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EntryPoint",
+    "Failure",
     "Marker",
     "activate",
     "active_key",
@@ -55,13 +56,24 @@ class EntryPoint(NamedTuple):
     plugin: str
 
 
+class Failure(NamedTuple):
+    """An entry point that did not load with the base of that fingerprint; ``found`` is the cause, if it is known."""
+
+    base: str
+    group: str
+    name: str
+    what: str
+    found: str
+
+
 class Marker(NamedTuple):
     """What a complete overlay says of itself (``overlay.json``).
 
     ``manifests`` and ``bases`` are the sha256 of manifest bytes and the base fingerprints that were found to be
     in step with the lock: the hook compares, and never has to parse or resolve. ``import_lines`` says that a
     ``.pth`` file of the overlay runs code, which a spawned process does not inherit. ``editable`` are distributions
-    whose code lies elsewhere, and is in no lock.
+    whose code lies elsewhere, and is in no lock. ``checked`` are the bases with which every entry point was loaded
+    once, and ``failures`` what did not load then.
     """
 
     key: str
@@ -73,6 +85,8 @@ class Marker(NamedTuple):
     plugins: tuple[str, ...]
     import_lines: bool = False
     editable: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
 
     def group(self, group: str) -> tuple[EntryPoint, ...]:
         """The entry points of one group, in the order in which they are loaded."""
@@ -94,6 +108,8 @@ class Marker(NamedTuple):
             "plugins": self.plugins,
             "import-lines": self.import_lines,
             "editable": self.editable,
+            "checked": self.checked,
+            "failures": self.failures,
             "entry-points": [
                 [point.group, point.name, point.value, point.distribution, point.plugin]
                 for point in self.entry_points
@@ -117,6 +133,8 @@ class Marker(NamedTuple):
                 plugins=tuple(map(str, data["plugins"])),
                 import_lines=data["import-lines"] is True,
                 editable=tuple(map(str, data["editable"])),
+                checked=tuple(map(str, data["checked"])),
+                failures=tuple(Failure(*map(str, failure)) for failure in data["failures"]),
                 entry_points=tuple(
                     EntryPoint(
                         group=str(group),

@@ -58,6 +58,14 @@ class Settings(NamedTuple):
         """Where the wheels that were built while locking lie: beside the lock."""
         return self.lock.parent / WHEELS
 
+    def lets_through(self, group: str, name: str) -> bool:
+        """Whether vLLM would load that entry point: ``VLLM_PLUGINS``, as ``vllm.plugins`` obeys it."""
+        if group == "vllm.logits_processors":
+            return True
+        if self.allowed is None:
+            return group != "vllm.endpoint_plugins"
+        return name in self.allowed
+
     @classmethod
     def from_environment(
         cls,

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import fit, installers, lock, overlay, pipconfig, registry, selection, stage
+from . import fit, installers, loading, lock, overlay, pipconfig, registry, selection, stage
 from .errors import InstallError, StoreError
-from .overlay import EntryPoint, Marker
+from .overlay import EntryPoint, Failure, Marker
 from .pipconfig import PipConfig
 from .selection import Requirement
 from .settings import LOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from packaging.utils import NormalizedName
 
@@ -55,8 +55,10 @@ class _Job:
     lock_bytes: bytes
     key: str
     base: Base
+    base_paths: Sequence[str]
     manifest_sha256: str | None
     config: Callable[[], PipConfig]
+    load_check: bool
     report: Callable[[str], None]
 
 
@@ -64,20 +66,26 @@ def run(
     settings: Settings,
     *,
     base: Base,
+    base_paths: Sequence[str] = (),
     manifest: Manifest | None,
     report: Callable[[str], None],
     config: Callable[[], PipConfig] = pipconfig.read,
+    startup: bool = False,
     reinstall: bool = False,
+    load_check: bool = True,
 ) -> Synced:
     """Make the store equal to the lock. ``manifest`` is ``None`` where only the lock is there.
 
-    ``config`` tells where packages come from; it is asked only where an index is needed.
+    ``base_paths`` are directories of the base beyond those of this interpreter's own path. ``config`` tells where
+    packages come from; it is asked only where an index is needed. With ``load_check``, every entry point is loaded
+    once with this base; at ``startup`` only those count that ``VLLM_PLUGINS`` lets through.
 
     Raises:
         LockMissing, LockInvalid, HashMismatch: there is no lock that can be used.
         LockStale: it does not answer the manifest.
         BaseMismatch: it does not apply to this base.
         InstallError, StoreError, HashMismatch: the installation failed; lock, store and registry are as before.
+        LoadError: what was installed does not load; it is there, and is not in step.
     """
     data = lock.read_bytes(settings.lock)
     locked = lock.parse(data, settings.lock)
@@ -89,16 +97,32 @@ def run(
         lock_bytes=data,
         key=overlay.key_of(data),
         base=base,
+        base_paths=base_paths,
         manifest_sha256=None if manifest is None else manifest.file_sha256,
         config=config,
+        load_check=load_check,
         report=report,
     )
+    done = _synchronise(job, reinstall=reinstall)
+    failing = [
+        failure
+        for failure in _failing(done.marker, job)
+        if not startup or settings.lets_through(failure.group, failure.name)
+    ]
+    if failing:
+        raise loading.failed(done.marker, failing)
+    return done
+
+
+def _synchronise(job: _Job, *, reinstall: bool) -> Synced:
+    settings = job.settings
     if settings.frozen:
         _refuse_editable(job)
     marker = overlay.read_marker(settings.store, job.key)
-    if marker is not None and not reinstall and marker.in_step(job.manifest_sha256, base.fingerprint):
+    known = marker is not None and marker.in_step(job.manifest_sha256, job.base.fingerprint)
+    if marker is not None and known and not reinstall and not _failing(marker, job):
         overlay.mirror(settings.store, job.key)
-        return Synced(marker=marker, lock=locked, installed=False)
+        return Synced(marker=marker, lock=job.lock, installed=False)
     if settings.frozen:
         if marker is None:
             raise InstallError(
@@ -106,9 +130,13 @@ def run(
                 where=str(overlay.directory(settings.store, job.key)),
                 next_step="run vllm-plugins sync while the image is built, or unset VLLM_PLUGIN_FROZEN",
             )
-        return Synced(marker=marker, lock=locked, installed=False)
+        return Synced(marker=marker, lock=job.lock, installed=False)
     with _store_errors(settings.store):
         return _locked(job, reinstall=reinstall)
+
+
+def _failing(marker: Marker, job: _Job) -> list[Failure]:
+    return [failure for failure in marker.failures if failure.base == job.base.fingerprint]
 
 
 def _refuse_editable(job: _Job) -> None:
@@ -131,11 +159,26 @@ def _locked(job: _Job, *, reinstall: bool) -> Synced:
         installed = marker is None or reinstall
         if marker is None or reinstall:
             marker = _install(job, alone=alone)
-        elif not marker.in_step(job.manifest_sha256, job.base.fingerprint):
-            marker = _known(marker, job)
+        checked = _checked(_known(marker, job), job)
+        if checked != marker:
+            marker = checked
             overlay.write_atomically(overlay.directory(store, job.key) / overlay.MARKER, marker.to_json().encode())
         overlay.mirror(store, job.key)
     return Synced(marker=marker, lock=job.lock, installed=installed)
+
+
+def _checked(marker: Marker, job: _Job) -> Marker:
+    """The marker with what the load check found with this base, where it has not been made or had failures.
+
+    Where there is no vLLM, hardly any plugin loads, and that means nothing.
+    """
+    fingerprint = job.base.fingerprint
+    if not job.load_check or job.base.vllm is None or (fingerprint in marker.checked and not _failing(marker, job)):
+        return marker
+    job.report("Loading every entry point")
+    found = loading.check(job.settings.store, marker, base=fingerprint, paths=job.base_paths)
+    others = tuple(failure for failure in marker.failures if failure.base != fingerprint)
+    return marker._replace(checked=tuple(sorted({*marker.checked, fingerprint})), failures=others + found)
 
 
 def _known(marker: Marker, job: _Job) -> Marker:

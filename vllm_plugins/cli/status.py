@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_plugins import base, fit, lock, overlay
+from vllm_plugins import base, fit, loading, lock, overlay
 from vllm_plugins.errors import PluginsError
 
 from ._inputs import read_manifest
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         _check_store(marker, manifest, here)
     except PluginsError as error:
         problem = error
-    rows = _rows(manifest, locked, installed=marker is not None)
+    rows = _rows(manifest, locked, marker)
     summary = "in step" if problem is None else str(problem)
     output.result(
         {
@@ -59,11 +59,21 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     return 0 if problem is None else problem.exit_code
 
 
-_HEAD = ("plugin", "source", "manifest", "locked", "installed", "entry points")
-_KEYS = ("name", "source", "manifest", "locked", "installed", "entry_points")
+_HEAD = ("plugin", "source", "manifest", "locked", "installed", "loadable", "entry points")
+_KEYS = ("name", "source", "manifest", "locked", "installed", "loadable", "entry_points")
 
 
-def _rows(manifest: Manifest | None, locked: Lock | None, *, installed: bool) -> list[tuple[str, ...]]:
+def _loadable(marker: Marker | None, plugin: str) -> str:
+    """Whether every entry point of the plugin loaded with this base; "?" where that was not tried."""
+    here = overlay.fingerprint()
+    if marker is None or here not in marker.checked:
+        return "?"
+    failed = {(failure.group, failure.name) for failure in marker.failures if failure.base == here}
+    own = {(point.group, point.name) for point in marker.entry_points if point.plugin == plugin}
+    return "no" if own & failed else "yes"
+
+
+def _rows(manifest: Manifest | None, locked: Lock | None, marker: Marker | None) -> list[tuple[str, ...]]:
     asked = {plugin.name: plugin for plugin in manifest.plugins} if manifest else {}
     found = {plugin.name: plugin for plugin in locked.plugins} if locked else {}
     rows: list[tuple[str, ...]] = []
@@ -77,8 +87,9 @@ def _rows(manifest: Manifest | None, locked: Lock | None, *, installed: bool) ->
             version += " editable"
         points = ", ".join(f"{group}:{point}" for group, point, _ in pinned.entry_points) if pinned else ""
         kind = plugin.kind if plugin else pinned.source if pinned else ""
-        there = "yes" if pinned is not None and installed else "no"
-        rows.append((name, kind, wanted, version, there, points or "-"))
+        there = "yes" if pinned is not None and marker is not None else "no"
+        loadable = _loadable(marker, name) if pinned is not None else "-"
+        rows.append((name, kind, wanted, version, there, loadable, points or "-"))
     return rows
 
 
@@ -87,3 +98,6 @@ def _check_store(marker: Marker | None, manifest: Manifest | None, here: base.Ba
         raise PluginsError("the lock is not installed", next_step="vllm-plugins sync")
     if not marker.in_step(manifest.file_sha256 if manifest else None, here.fingerprint):
         raise PluginsError("not synchronised since a change", next_step="vllm-plugins sync")
+    failing = [failure for failure in marker.failures if failure.base == here.fingerprint]
+    if failing:
+        raise loading.failed(marker, failing)

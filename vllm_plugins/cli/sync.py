@@ -20,6 +20,12 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="no index: only wheels in plugins.wheels/")
     parser.add_argument("--installer", choices=("auto", "pip", "uv"), help="default: uv where it is, else pip")
     parser.add_argument("--reinstall", action="store_true", help="install again what is there already")
+    parser.add_argument(
+        "--no-load-check",
+        dest="load_check",
+        action="store_false",
+        help="don't load what was installed",
+    )
     parser.add_argument("--startup", action="store_true", help="as the hook does it when vLLM starts")
     parser.add_argument(
         "--base-path", action="append", metavar="D", help="sys.path of the vLLM process (for the hook)"
@@ -49,9 +55,12 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     done = sync.run(
         settings,
         base=here,
+        base_paths=arguments.base_path or (),
         manifest=read_manifest(settings),
         report=output.progress,
         config=config,
+        startup=arguments.startup,
+        load_check=arguments.load_check,
         reinstall=arguments.reinstall,
     )
     verb = "installed" if done.installed else "in step"

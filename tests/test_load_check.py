@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .kit import projects
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .kit.place import Place
+
+NEXT = "  next: mend 'probe', or set `enabled: false` for it in plugins.yaml and lock again\n"
+
+
+def lock_plugin(place: Place, source: str, group: str = "vllm.logits_processors", name: str = "probe") -> None:
+    points = {group: {name: "probe:Thing"}}
+    projects.project(place.config / "probe", name="probe", entry_points=points, modules={"probe.py": source})
+    place.write("plugins:\n  - {name: probe, source: local, path: probe}\n")
+    place.run("lock")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "import numpy_that_is_not_here\n",
+            (
+                "plugin 'probe' can't be loaded: ModuleNotFoundError: No module named 'numpy_that_is_not_here'\n"
+                "  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n"
+                "  found: the module numpy_that_is_not_here is missing: no locked distribution and none of the base's "
+                "brings it\n"
+            ),
+        ),
+        (
+            "raise RuntimeError('needs a GPU')\n",
+            (
+                "plugin 'probe' can't be loaded: RuntimeError: needs a GPU\n"
+                "  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n"
+            ),
+        ),
+        (
+            "import os, sys, signal\nprint('oh', file=sys.stderr)\nos.kill(os.getpid(), signal.SIGSEGV)\n",
+            (
+                "plugin 'probe' can't be loaded: its import ended the process with signal SIGSEGV\n"
+                "  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n"
+                "  found: oh\n"
+            ),
+        ),
+        (
+            "import sys\nsys.exit(3)\n",
+            (
+                "plugin 'probe' can't be loaded: its import ended the process with exit status 3\n"
+                "  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n"
+            ),
+        ),
+    ],
+    ids=["missing module", "raises", "crashes", "exits"],
+)
+def test_a_plugin_that_does_not_load_is_named_with_the_cause(place: Place, source: str, message: str) -> None:
+    lock_plugin(place, source)
+    for _ in range(2):
+        done = place.run("sync", "-q", check=False)
+        assert (done.returncode, done.stderr) == (7, f"vllm-plugins: error: {message}{NEXT}")
+    status = place.run("status", check=False)
+    assert status.returncode == 7
+    assert status.stdout.splitlines()[1].split() == [
+        "probe",
+        "local",
+        "yes",
+        "1.0",
+        "yes",
+        "no",
+        "vllm.logits_processors:probe",
+    ]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_a_library_that_lacks_a_symbol(place: Place) -> None:
+    lock_plugin(place, "import ctypes, glob, os\n\nclass Thing:\n    pass\n\n"
+                "ctypes.CDLL(glob.glob(os.path.dirname(__file__) + '/lacking.so')[0], mode=os.RTLD_NOW)\n")  # fmt: skip
+    source = place.root / "lacking.c"
+    source.write_text("int torch_made_of_gold(void);\nint use(void) { return torch_made_of_gold(); }\n")
+    library = place.config / "probe/src/lacking.so"
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-o", library, source, f"-I{sysconfig.get_path('include')}"], check=True
+    )
+    place.run("lock")
+    done = place.run("sync", "-q", check=False)
+    assert done.returncode == 7
+    assert "undefined symbol: torch_made_of_gold" in done.stderr
+    assert (
+        "  found: the symbol torch_made_of_gold is missing: the library was built for another torch, vLLM or C library\n"
+    ) in done.stderr
+
+
+def test_what_was_mended_is_found_mended(place: Place, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    lock_plugin(place, f"import os\nassert os.path.exists({str(flag)!r})\n\n\nclass Thing:\n    pass\n")
+    assert place.run("sync", check=False).returncode == 7
+    flag.touch()
+    done = place.run("sync")
+    assert "Installing" not in done.stderr
+    assert place.run("status").stdout.splitlines()[-1] == "in step"
+
+
+def test_without_the_check_nothing_is_loaded(place: Place) -> None:
+    lock_plugin(place, "raise RuntimeError\n")
+    place.run("sync", "--no-load-check")
+    assert place.run("status").stdout.splitlines()[1].split()[5] == "?"
+
+
+def test_without_vllm_nothing_is_loaded(bare_place: Place) -> None:
+    lock_plugin(bare_place, "raise RuntimeError\n")
+    done = bare_place.run("sync")
+    assert "Loading" not in done.stderr
+
+
+def test_at_startup_only_what_the_allowlist_lets_through_counts(place: Place) -> None:
+    lock_plugin(place, "raise RuntimeError('broken')\n", group="vllm.stat_logger_plugins", name="broken")
+    start = ("-m", "tests.kit.loader", "general")
+    for _ in range(2):
+        done = place.python(*start, check=False, traceback=True)
+        assert done.returncode == 1
+        assert "LoadError: plugin 'probe' can't be loaded: RuntimeError: broken" in done.stderr
+    for _ in range(2):
+        assert place.python(*start, env={"VLLM_PLUGINS": "vllm_plugins"}).returncode == 0

@@ -1,0 +1,154 @@
+"""Loading entry points, and why one does not load.
+
+As a program, ``python -m vllm_plugins.loading``, it loads every entry point of an overlay in a process of its own,
+which may be ended by what it imports.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import overlay
+from .errors import LoadError
+from .overlay import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from .overlay import EntryPoint, Marker
+
+__all__ = ["call", "check", "failed", "load"]
+
+_SYMBOL = re.compile(r"undefined symbol: (\S+)")
+_LIBRARY = re.compile(r"(\S+): cannot open shared object file")
+
+
+def load(point: EntryPoint) -> Callable[[], Any]:
+    """What ``importlib.metadata.EntryPoint.load`` does, and a check that it can be called, as all of vLLM's are.
+
+    Raises:
+        LoadError: it can't; names plugin, entry point and cause.
+    """
+    module_name, _, attributes = point.value.partition("[")[0].partition(":")
+    try:
+        target: Any = importlib.import_module(module_name.strip())
+        for name in filter(None, attributes.strip().split(".")):
+            target = getattr(target, name)
+    except Exception as error:
+        raise _error(point, "can't be loaded", error) from error
+    if not callable(target):
+        raise _error(point, "can't be called", TypeError(f"{point.value} is of type {type(target).__name__}"))
+    return target  # type: ignore[no-any-return]
+
+
+def call(point: EntryPoint, function: Callable[[], Any]) -> object:
+    """Call what was loaded.
+
+    Raises:
+        LoadError: it raised an error.
+    """
+    try:
+        return function()
+    except Exception as error:
+        raise _error(point, "raised an error", error) from error
+
+
+def check(store: Path, marker: Marker, *, base: str, paths: Iterable[str]) -> tuple[Failure, ...]:
+    """Load every entry point of a published overlay in a child process, against the base in ``paths``.
+
+    ``base`` is the fingerprint of that base, which the failures carry.
+    """
+    import tempfile
+    from pathlib import Path
+
+    from . import _run
+
+    if not marker.entry_points:
+        return ()
+    env = {**os.environ, "VLLM_PLUGIN_DISABLE": "1"}
+    with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as scratch:
+        result = Path(scratch) / "result"
+        argv = [sys.executable, "-P", "-m", "vllm_plugins.loading", str(store), marker.key, str(result), *paths]
+        done = _run.run(argv, env=env, check=False)
+        lines = result.read_text(encoding="utf-8").splitlines() if result.exists() else []
+    said: list[dict[str, str]] = [json.loads(line) for line in lines]
+    failures = [
+        Failure(base=base, group=point.group, name=point.name, what=report["what"], found=report.get("found", ""))
+        for point, report in zip(marker.entry_points, said, strict=False)
+        if report
+    ]
+    if len(said) < len(marker.entry_points):  # what was being loaded then has ended the process
+        point = marker.entry_points[len(said)]
+        last = (done.stderr.splitlines() or [""])[-1]
+        end = _run.status(done.returncode)
+        what = f"plugin {point.plugin!r} can't be loaded: its import ended the process with {end}"
+        failures.append(Failure(base=base, group=point.group, name=point.name, what=what, found=last))
+    return tuple(failures)
+
+
+def failed(marker: Marker, failures: Iterable[Failure]) -> LoadError:
+    """The error that these entry points, at least one, do not load."""
+    points = {(point.group, point.name): point for point in marker.entry_points}
+    errors = [_build(points[failure.group, failure.name], failure.what, failure.found) for failure in failures]
+    if len(errors) == 1:
+        return errors[0]
+    return LoadError(
+        f"{len(errors)} entry points do not load",
+        details=[f"{error.what} ({error.where})" for error in errors],
+        next_step="mend these plugins, or set `enabled: false` for them in plugins.yaml and lock again",
+    )
+
+
+def _error(point: EntryPoint, what: str, error: Exception) -> LoadError:
+    return _build(point, f"plugin {point.plugin!r} {what}: {type(error).__name__}: {error}", _cause(error))
+
+
+def _build(point: EntryPoint, what: str, found: str) -> LoadError:
+    return LoadError(
+        what,
+        where=f"entry point {point.name} = {point.value} in {point.group}, of {point.distribution}",
+        found=found or None,
+        next_step=f"mend {point.plugin!r}, or set `enabled: false` for it in plugins.yaml and lock again",
+    )
+
+
+def _cause(error: Exception) -> str:
+    """What an import error means, where that can be told."""
+    text = str(error)
+    if symbol := _SYMBOL.search(text):
+        return f"the symbol {symbol[1]} is missing: the library was built for another torch, vLLM or C library"
+    if library := _LIBRARY.search(text):
+        return f"the library {library[1]} is missing on this machine"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"the module {error.name} is missing: no locked distribution and none of the base's brings it"
+    return ""
+
+
+def _main(store: str, key: str, result: str, *paths: str) -> None:
+    from pathlib import Path
+
+    sys.path += [path for path in paths if path not in sys.path]
+    marker = overlay.read_marker(Path(store), key)
+    if marker is None:
+        raise SystemExit("the overlay is gone")
+    overlay.activate(Path(store), key)
+    with open(result, "w", encoding="utf-8") as file:
+        for point in marker.entry_points:
+            try:
+                load(point)
+                report = {}
+            except LoadError as error:
+                report = {"what": error.what, "found": error.found or ""}
+            file.write(json.dumps(report) + "\n")
+            file.flush()
+    os._exit(0)  # what was imported may have left threads behind, or want to say something at the end
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
