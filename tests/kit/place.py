@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 import sys
-import sysconfig
 import textwrap
 import tomllib
 from dataclasses import dataclass, field
@@ -46,6 +45,7 @@ class Completed:
 class Place:
     """A world in one directory. ``paths`` go before all else on ``sys.path``.
 
+    ``interpreter`` is what runs the command and vLLM; in one that is not ours, this project is installed.
     ``index_url`` is pip's only index; with ``None``, pip is configured as this machine has it.
     """
 
@@ -53,6 +53,7 @@ class Place:
     index_url: str | None
     paths: tuple[Path, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
+    interpreter: str = sys.executable
 
     @property
     def home(self) -> Path:
@@ -105,6 +106,10 @@ class Place:
         self.manifest.write_text(json.dumps({"plugins": entries}), encoding="utf-8")  # YAML holds JSON
 
     @property
+    def _sources(self) -> tuple[Path, ...]:
+        return (_SOURCES,) if self.interpreter == sys.executable else ()
+
+    @property
     def environment(self) -> dict[str, str]:
         """The whole environment of a process in this place: nothing of this machine's pip, uv or git configuration."""
         prefixes = ("COVERAGE_",) if self.index_url is not None else ("COVERAGE_", "PIP_", "SSL_", "REQUESTS_")
@@ -113,10 +118,10 @@ class Place:
             kept |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": self.index_url, "PIP_RETRIES": "0"}
         return {
             **kept,
-            "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]),
+            "PATH": os.pathsep.join([os.path.dirname(self.interpreter), os.environ["PATH"]]),
             "HOME": str(self.home),
             "XDG_CACHE_HOME": str(self._directory("cache")),
-            "PYTHONPATH": os.pathsep.join(map(str, (*self.paths, _SOURCES))),
+            "PYTHONPATH": os.pathsep.join(map(str, (*self.paths, *self._sources))),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "UV_NO_CONFIG": "1",
@@ -145,7 +150,7 @@ class Place:
 
         ``traceback`` says that it may end with one, as a vLLM process does.
         """
-        argv = [sys.executable, *map(str, words)]
+        argv = [self.interpreter, *map(str, words)]
         done = subprocess.run(
             argv,
             cwd=self.root,
