@@ -95,6 +95,15 @@ def test_pins_are_kept_until_they_are_upgraded(place: Place, index: Index) -> No
     assert place.versions == {"one": "2.0", "two": "2.0", "three": "1.0"}
 
 
+def test_a_plugin_is_upgraded_by_its_own_name_too(place: Place, index: Index) -> None:
+    index.wheel("its-package", "1.0")
+    place.write("plugins:\n  - {name: mine, source: pypi, package: its-package}\n")
+    place.run("lock")
+    index.wheel("its-package", "2.0")
+    place.run("lock", "--upgrade-package", "mine")
+    assert place.versions == {"its-package": "2.0"}
+
+
 def test_check_changes_nothing_and_says_what_would(place: Place, index: Index) -> None:
     index.wheel("tiny", "1.0")
     place.pypi("tiny")

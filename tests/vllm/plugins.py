@@ -188,7 +188,9 @@ def write_three(world: Place, index: Index) -> None:
     )
 
 
-def write_one(world: Place, source: str, group: str = "vllm.general_plugins", *, lock: bool = True, **files: str) -> None:
+def write_one(
+    world: Place, source: str, group: str = "vllm.general_plugins", *, lock: bool = True, **files: str
+) -> None:
     """A manifest of one plugin from a directory, whose entry point ``probe`` is ``probe:register``."""
     projects.project(
         world.config / "probe",

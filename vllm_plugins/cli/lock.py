@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
     from typing import Any
+
+    from packaging.utils import NormalizedName
 
     from vllm_plugins.base import Base
     from vllm_plugins.changes import Change
@@ -49,7 +52,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     )
     manifest = need_manifest(settings)
     old, by_hand = _old(settings, upgrade)
-    _known_names(upgrade, manifest, old)
+    upgrade = _expanded(upgrade, manifest, old)
     if _in_step(old, manifest, here, settings, upgrade=upgrade, by_hand=by_hand):
         assert old is not None
         output.result(_data(settings, old, ()), f"{settings.lock.name} is in step: nothing to do")
@@ -113,16 +116,26 @@ def _old(settings: Settings, upgrade: Upgrade) -> tuple[Lock | None, bool]:
         raise
 
 
-def _known_names(upgrade: Upgrade, manifest: Manifest, old: Lock | None) -> None:
-    known = {canonicalize_name(plugin.name) for plugin in manifest.plugins}
-    known |= {canonicalize_name(plugin.source.package) for plugin in manifest.plugins if plugin.source.package}
-    known |= {package.name for package in old.packages} if old else set()
-    for name in sorted(upgrade.names - known):
+def _expanded(upgrade: Upgrade, manifest: Manifest, old: Lock | None) -> Upgrade:
+    """The upgrade with the packages of the plugins that it names.
+
+    Raises:
+        UsageError: a name is neither a plugin's nor a locked package's.
+    """
+    packages = {package.name for package in old.packages} if old else set()
+    own: dict[str, set[NormalizedName]] = {}
+    for plugin in manifest.plugins:
+        pinned = old.plugin(plugin.name) if old else None
+        found = {canonicalize_name(name) for name in (plugin.name, plugin.source.package) if name}
+        own[canonicalize_name(plugin.name)] = found | ({pinned.package} if pinned else set())
+        packages |= found
+    for name in sorted(upgrade.names - packages):
         raise UsageError(
             f"--upgrade-package {name}: neither a plugin nor a locked package is called so",
             where=str(manifest.path),
             next_step="name a plugin of plugins.yaml, or a package of plugins.lock",
         )
+    return replace(upgrade, names=upgrade.names.union(*(own.get(name, set()) for name in upgrade.names)))
 
 
 def _check(

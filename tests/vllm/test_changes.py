@@ -1,0 +1,81 @@
+"""A plugin comes, changes, is disabled, goes; and the old lock comes back. Each start has exactly what the lock says."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from .plugins import package
+
+if TYPE_CHECKING:
+    from tests.kit.index import Index
+    from tests.kit.place import Place
+
+# What every vLLM process does first, without a model.
+START = """\
+import json
+from importlib.metadata import entry_points
+from vllm.platforms import current_platform
+current_platform.device_type
+from vllm.plugins import load_general_plugins
+load_general_plugins()
+found = entry_points(group="vllm.general_plugins")
+print("FOUND", json.dumps({point.name: point.dist.version for point in found if point.dist.name in ("one-plugin", "two-plugin")}))
+"""
+
+
+def add(index: Index, name: str, version: str) -> None:
+    module = name.replace("-", "_")
+    source = f"from .note import note\ndef register():\n    note('{name} {version}')\n"
+    points = {"vllm.general_plugins": {name: f"{module}:register"}}
+    index.wheel(name, version, requires=["vllm"], entry_points=points, modules=package(module, source))
+
+
+def start(world: Place) -> tuple[dict[str, str], list[str], bool]:
+    """What vLLM finds and calls, and whether something was installed."""
+    done = world.python("-c", START)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    log = world.root / "probe.log"
+    called = [line.partition(" ")[2] for line in log.read_text().splitlines()] if log.exists() else []
+    log.unlink(missing_ok=True)
+    return json.loads(line.removeprefix("FOUND ")), sorted(called), "Installing" in done.stdout + done.stderr
+
+
+def manifest(world: Place, **enabled: bool) -> None:
+    entries = [
+        {"name": name, "source": "pypi", "package": f"{name}-plugin", "enabled": on} for name, on in enabled.items()
+    ]
+    world.manifest.write_text(json.dumps({"plugins": entries}))
+
+
+def test_each_start_has_exactly_what_the_lock_says(world: Place, index: Index) -> None:
+    add(index, "one-plugin", "1.0")
+    add(index, "two-plugin", "1.0")
+    one, two = {"one-plugin": "1.0"}, {"two-plugin": "1.0"}
+    manifest(world, one=True)
+    world.run("lock")
+    first = (world.manifest.read_bytes(), world.lock.read_bytes())
+    assert start(world) == (one, ["one-plugin 1.0"], True)
+    assert start(world) == (one, ["one-plugin 1.0"], False)
+
+    manifest(world, one=True, two=True)
+    world.run("lock")
+    assert start(world) == (one | two, ["one-plugin 1.0", "two-plugin 1.0"], True)
+
+    add(index, "one-plugin", "2.0")
+    assert start(world) == (one | two, ["one-plugin 1.0", "two-plugin 1.0"], False)
+    world.run("lock", "--upgrade-package", "one")
+    assert start(world) == ({"one-plugin": "2.0"} | two, ["one-plugin 2.0", "two-plugin 1.0"], True)
+
+    manifest(world, one=True, two=False)
+    world.run("lock")
+    assert start(world) == ({"one-plugin": "2.0"}, ["one-plugin 2.0"], True)
+
+    manifest(world)
+    world.run("lock")
+    assert start(world)[:2] == ({}, [])
+
+    world.manifest.write_bytes(first[0])
+    world.lock.write_bytes(first[1])
+    assert start(world) == (one, ["one-plugin 1.0"], False)
+    assert world.registry["plugins"]["one"]["version"] == "1.0"

