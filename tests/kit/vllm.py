@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["DISTRIBUTIONS", "distribution", "environment"]
+__all__ = ["DISTRIBUTIONS", "distribution", "environment", "unpack"]
 
 DISTRIBUTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     # Name: version, requirements. That vLLM's torch is an older one than it asks for is how real images are.
@@ -32,6 +32,11 @@ def distribution(
 ) -> None:
     """Install one distribution into a directory, as an installer would: its files and ``.dist-info``."""
     wheel = projects.wheel(into, name, version, requires=requires, extras=extras, modules=modules)
+    unpack(wheel, into)
+
+
+def unpack(wheel: Path, into: Path) -> None:
+    """Lay the files of a wheel into a directory; the wheel is gone then."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(into)
     wheel.unlink()

@@ -25,6 +25,7 @@ _COMMANDS = {
     "lock": "resolve plugins.yaml into plugins.lock",
     "sync": "install what the lock says",
     "status": "what is asked for, locked and installed",
+    "doctor": "why is my plugin not there?",
     "verify": "hash the installed files again",
     "base": "write a snapshot of the vLLM environment",
 }
