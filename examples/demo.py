@@ -2,17 +2,22 @@
 
     python examples/demo.py
 
-Works on a copy of this directory. The git plugin comes from a repository that is made here.
+Works on a copy of this directory. The git plugin comes from a repository that is made here. Where vLLM is
+installed, a real server answers at the end, with what the sample plugin makes of it.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -70,19 +75,70 @@ def main() -> None:
             "VLLM_PLUGIN_REGISTRY_DIR": str(root / "store"),
             "PYTHONUNBUFFERED": "1",
         }
-        environment.pop("VLLM_PLUGINS", None)
         for name in ("VLLM_PLUGIN_LOCK", "VLLM_PLUGIN_DISABLE", "VLLM_PLUGIN_FROZEN"):
             environment.pop(name, None)
-        if importlib.util.find_spec("vllm") is None:
-            # The plugin from the index registers its models with vLLM; where there is none it can be installed,
-            # and not be called. So this is what vLLM's allowlist does: names of entry points, ours among them.
-            environment["VLLM_PLUGINS"] = "vllm_plugins,greeter,sample"
+        # The plugin from the index registers models of a newer vLLM; it can be installed, and is not called. This is
+        # what vLLM's allowlist does: names of entry points, ours among them.
+        environment["VLLM_PLUGINS"] = "vllm_plugins,greeter,sample"
         for words in (["lock"], ["lock"], ["sync"], ["status"], ["verify"]):
             show(f"vllm-plugins {' '.join(words)}")
             run([sys.executable, "-m", "vllm_plugins", *words], environment)
-        allowed = f"VLLM_PLUGINS={environment['VLLM_PLUGINS']} " if "VLLM_PLUGINS" in environment else ""
-        show(f"{allowed}python …   (a fresh process, as vLLM starts one)")
+        show(f"VLLM_PLUGINS={environment['VLLM_PLUGINS']} python …   (a fresh process, as vLLM starts one)")
         run([sys.executable, "-c", START], environment)
+        if importlib.util.find_spec("vllm") is not None:
+            serve(root, environment)
+
+
+def serve(root: Path, environment: dict[str, str]) -> None:
+    """A vLLM server with a tiny model: once as it is, once with the token that the sample plugin is to say."""
+    model = root / "model"
+    run([sys.executable, str(HERE / "tiny_model.py"), str(model)], environment)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    argv = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(model),
+        "--load-format",
+        "dummy",
+    ]
+    argv += ["--enforce-eager", "--max-model-len", "128", "--dtype", "float32", "--gpu-memory-utilization", "0.3"]
+    argv += ["--host", "127.0.0.1", "--port", str(port)]
+    environment |= {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    for variables in ({}, {"SAMPLE_PLUGIN_TOKEN": "65"}):
+        show(" ".join([*(f"{key}={value}" for key, value in variables.items()), "vllm serve …"]))
+        with (
+            open(root / "server.log", "wb") as log,
+            subprocess.Popen(argv, env={**environment, **variables}, stdout=log, stderr=log) as server,
+        ):
+            try:
+                print(f"  a completion of 'hello': {complete(server, port, model)!r}", flush=True)
+            except (AssertionError, OSError) as error:
+                print((root / "server.log").read_text(errors="replace")[-5000:])
+                sys.exit(f"the server failed: {error}")
+            finally:
+                server.terminate()
+
+
+def complete(server: subprocess.Popen[bytes], port: int, model: Path) -> str:
+    """Wait until the server answers, and ask it for eight tokens."""
+    deadline = time.monotonic() + 300
+    while True:
+        assert server.poll() is None, "it has ended"
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+            break
+        except OSError:
+            assert time.monotonic() < deadline, "it does not answer"
+            time.sleep(0.5)
+    body = {"model": str(model), "prompt": "hello", "max_tokens": 8, "temperature": 0}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return str(json.load(answer)["choices"][0]["text"])
 
 
 def make_repository(path: Path) -> Path:

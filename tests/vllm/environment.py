@@ -21,26 +21,6 @@ TORCH = "torch==2.13.0"
 LEFT_OUT = ("torch", "torchaudio", "torchvision", "torchcodec")
 ROOT = Path(__file__).parents[2]
 
-MODEL = """\
-import sys
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, PreTrainedTokenizerFast
-
-directory = sys.argv[1]
-symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
-vocabulary = {symbol: number for number, symbol in enumerate([*symbols, "<s>", "</s>"])}
-tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-tokenizer.decoder = decoders.ByteLevel()
-PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(directory)
-config = LlamaConfig(
-    vocab_size=258, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-    num_key_value_heads=2, head_dim=32, max_position_embeddings=256, bos_token_id=256, eos_token_id=257,
-)
-config.architectures = [sys.argv[2]]
-config.save_pretrained(directory)
-"""
-
 
 def make(directory: Path) -> Path:
     """Make the environment, or bring the project in it up to date; returns its interpreter."""
@@ -61,8 +41,9 @@ def make(directory: Path) -> Path:
 
 def model(python: Path, directory: Path, architecture: str = "LlamaForCausalLM") -> Path:
     """A tiny model without weights, and a tokenizer of the 256 bytes."""
-    directory.mkdir(parents=True)
-    subprocess.run([python, "-c", MODEL, directory, architecture], check=True, capture_output=True)
+    subprocess.run(
+        [python, ROOT / "examples/tiny_model.py", directory, architecture], check=True, capture_output=True
+    )
     return directory
 
 

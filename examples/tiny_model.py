@@ -1,0 +1,37 @@
+"""A Llama without weights, and a tokenizer of the 256 bytes: what a server needs to say something.
+
+python tiny_model.py DIRECTORY [ARCHITECTURE]
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+
+def main(directory: str, architecture: str = "LlamaForCausalLM") -> None:
+    """Write model and tokenizer; serve it with ``--load-format dummy``."""
+    symbols = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<s>", "</s>"]
+    tokenizer = Tokenizer(models.BPE(vocab={symbol: number for number, symbol in enumerate(symbols)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(directory)
+    LlamaConfig(
+        architectures=[architecture],
+        vocab_size=len(symbols),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=256,
+        bos_token_id=256,
+        eos_token_id=257,
+    ).save_pretrained(directory)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
