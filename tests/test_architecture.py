@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -80,18 +81,21 @@ def imports(name: str, path: Path) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found |= {_own(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             whole = ".".join([*base, *([node.module] if node.module else [])])
-            names = [whole, *(f"{whole}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for imported in names:
-            if imported == "vllm_plugins":
-                found.add("__init__")
-            found.add(imported.removeprefix("vllm_plugins."))
-    return found & set(modules())
+            found |= {_own(f"{whole}.{alias.name}") or _own(whole) for alias in node.names}
+    return {name for name in found if name}
+
+
+def _own(imported: str) -> str:
+    """The name in ``ORDER`` of a module of ours, a package's own included; empty for anything else."""
+    if imported.partition(".")[0] != "vllm_plugins":
+        return ""
+    name = imported.removeprefix("vllm_plugins").removeprefix(".")
+    package = f"{name}.__init__".removeprefix(".")
+    return name if name in modules() else package if package in modules() else ""
 
 
 def test_every_module_is_in_the_order() -> None:
@@ -111,8 +115,23 @@ def test_modules_and_functions_are_short(name: str) -> None:
     text = modules()[name].read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 350
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             assert (node.end_lineno or 0) - node.lineno < 60, node.name
+
+
+@pytest.mark.parametrize("name", list(modules()))
+def test_a_module_says_what_is_its_own_or_is_a_command(name: str) -> None:
+    path = modules()[name]
+    if name == "__main__" or (name.startswith("cli.") and not path.name.startswith("_")):
+        return
+    text = path.read_text(encoding="utf-8")
+    (names,) = [
+        ast.literal_eval(node.value)
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]
+    ]
+    module = importlib.import_module(f"vllm_plugins.{name}".removesuffix(".__init__"))
+    assert [exported for exported in names if not hasattr(module, exported)] == []
 
 
 def loaded_by(code: str) -> set[str]:

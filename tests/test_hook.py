@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .kit import projects, vllm
+from vllm_plugins import overlay
+
+from .kit import inline_backend, projects, vllm
 from .kit.place import Place
 
 if TYPE_CHECKING:
@@ -86,7 +88,8 @@ def events(place: Place) -> list[list[str]]:
 
 
 def mtimes(place: Place) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in [place.store, *place.store.rglob("*")]}
+    """When anything in the place was last written: manifest, lock, store, home and cache, but not what the probe notes."""
+    return {path: path.stat().st_mtime_ns for path in place.root.rglob("*") if path.name != "probe.log"}
 
 
 def test_the_first_start_installs_and_runs_every_plugin_once(ready: Place) -> None:
@@ -104,7 +107,7 @@ def test_the_first_start_installs_and_runs_every_plugin_once(ready: Place) -> No
 
 def test_the_second_start_writes_nothing_and_starts_no_process(ready: Place) -> None:
     start(ready, "platform", "general")
-    before = mtimes(ready)
+    before, files = mtimes(ready), ready.files()
     events(ready)
     code = (
         "import sys, json\n"
@@ -124,7 +127,7 @@ def test_the_second_start_writes_nothing_and_starts_no_process(ready: Place) -> 
     assert seen == []
     assert set(foreign) <= {"probe", "tests", "vllm_plugins", "_distutils_hack", "a1_coverage"}
     assert events(ready) == [["import", "no_platform", "platform", "general"]]
-    assert mtimes(ready) == before
+    assert (mtimes(ready), ready.files()) == (before, files)
 
 
 def test_an_explicit_cpu_target_asks_no_platform_plugin(ready: Place) -> None:
@@ -179,6 +182,13 @@ def test_an_endpoint_plugin_loads_only_when_it_is_named(ready: Place) -> None:
     assert json.loads(done.stdout) == {"endpoint_plugins": ["probe_endpoint"]}
 
 
+def test_a_platform_plugin_is_called_once_however_often_vllm_asks(ready: Place) -> None:
+    code = "from vllm_plugins import hook; print(hook.platform(), hook.platform(), hook.platform())"
+    for _ in range(2):
+        assert ready.python("-c", code).stdout == "probe.Platform probe.Platform probe.Platform\n"
+        assert events(ready) == [["import", "no_platform", "platform"]]
+
+
 def test_two_platform_plugins_are_vllms_error(place: Place, tmp_path: Path) -> None:
     place.variables["PROBE"] = str(tmp_path / "probe.log")
     entries = []
@@ -205,6 +215,11 @@ def test_without_manifest_and_lock_nothing_happens(bare_place: Place) -> None:
     home = {"VLLM_PLUGIN_CONFIG": "", "VLLM_PLUGIN_REGISTRY_DIR": ""}
     assert start(bare_place, "platform", "general", **home).stderr == ""
     assert list(bare_place.home.iterdir()) == []
+
+
+def test_a_named_manifest_that_is_missing_is_said_once_a_process(bare_place: Place) -> None:
+    done = start(bare_place, "platform", "general")
+    assert done.stderr.count("No plugins: neither ") == 1
 
 
 def test_a_manifest_without_a_lock_installs_nothing(ready: Place) -> None:
@@ -268,17 +283,59 @@ def test_another_base_is_looked_at_once(tmp_path: Path, index: Index) -> None:
     assert events(place) == []
 
 
-def test_a_build_does_not_come_back_into_the_hook(place: Place, tmp_path: Path) -> None:
-    project = projects.project(place.config / "mine", name="mine")
-    backend = project / "backend.py"
-    backend.write_text(
-        "import os\nassert os.environ['VLLM_PLUGIN_DISABLE'] == '1'\n"
-        + backend.read_text().replace("from __future__ import annotations\n", "")
+def test_a_path_that_a_process_adds_for_itself_is_no_other_base(ready: Place) -> None:
+    vendored = ready.root / "lib/site-packages/setuptools/_vendor"
+    (vendored / "vendored-1.0.dist-info").mkdir(parents=True)
+    start(ready, "general")
+    code = f"import sys; sys.path.append({str(vendored)!r}); from tests.kit import loader; loader.run(['general'])"
+    before = mtimes(ready)
+    assert "not in step" not in ready.python("-c", code).stderr
+    assert mtimes(ready) == before
+
+
+@pytest.mark.parametrize("how", ["at startup", "by hand"])
+def test_a_build_does_not_come_back_into_the_hook(place: Place, index: Index, how: str) -> None:
+    """An sdist whose build starts all that a vLLM process does."""
+    said = place.root / "said"
+    backend = (
+        "import os, subprocess\n"
+        "assert os.environ['VLLM_PLUGIN_DISABLE'] == '1'\n"  # else the rest would never end
+        f"argv = [{place.interpreter!r}, '-m', 'tests.kit.loader', 'platform', 'general']\n"
+        f"env = {{**os.environ, 'PYTHONPATH': {place.environment['PYTHONPATH']!r}}}\n"
+        "done = subprocess.run(argv, env=env, capture_output=True, text=True)\n"
+        f"with open({str(said)!r}, 'a') as file:\n"
+        "    print(done.returncode, done.stdout, done.stderr, sep='', file=file)\n"
     )
-    place.write("plugins:\n  - {name: mine, source: local, path: mine}\n")
-    done = start(place, "general", VLLM_PLUGIN_AUTO_LOCK="1")
-    assert "Building 'mine'" in done.stderr
+    sdist(index.directory / "mine", "mine", backend)
+    place.pypi("mine")
+    done = place.run("lock") if how == "by hand" else start(place, "general", VLLM_PLUGIN_AUTO_LOCK="1")
+    assert "Building mine 1.0, which the index has only as an sdist" in done.stderr
+    start(place, "general")
     assert place.registry["plugins"]["mine"]["version"] == "1.0"
+    assert set(said.read_text().splitlines()) == {'0{"platform": "builtin"}', ""}
+
+
+def sdist(into: Path, name: str, backend: str) -> None:
+    """An sdist of an empty plugin whose build begins with these lines."""
+    project = projects.project(into / "project", name=name)
+    source = (project / "backend.py").read_text().replace("from __future__ import annotations\n", "")
+    (project / "backend.py").write_text(backend + source)
+    inline_backend.write_sdist(into, project)
+    shutil.rmtree(project)
+
+
+def test_a_plugin_that_asks_for_the_platform_while_it_is_loaded(ready: Place) -> None:
+    """What many do, by importing vLLM: the hook is in the middle of its work then."""
+    module = ready.config / "probe/src/probe.py"
+    asks = "if __import__('os').environ.get('VLLM_PLUGIN_DISABLE') != '1':\n    from tests.kit import loader\n"
+    module.write_text(PROBE + asks + "    _note(loader.platform())\n")
+    ready.run("lock")
+    for _ in range(2):
+        assert start(ready, "general").stdout == "{}\n"
+        ((first, *middle, last),) = events(ready)
+        assert (first, last) == ("import", "general")
+        assert middle[-1] == "probe.Platform"
+        assert sorted(middle[:-1]) == ["no_platform", "platform", "platform"]  # vLLM, which finds it itself by then
 
 
 def test_auto_lock_locks_what_is_missing_or_stale(ready: Place) -> None:
@@ -294,6 +351,37 @@ def test_auto_lock_locks_what_is_missing_or_stale(ready: Place) -> None:
 def test_disabled_it_does_nothing(ready: Place) -> None:
     done = start(ready, "platform", "general", VLLM_PLUGIN_DISABLE="1")
     assert (json.loads(done.stdout), done.stderr, ready.store.exists()) == ({"platform": "builtin"}, "", False)
+
+
+def test_frozen_installs_nothing_and_runs_what_is_installed(ready: Place) -> None:
+    key = overlay.key_of(ready.lock.read_bytes())
+    assert last_words(fails(ready, VLLM_PLUGIN_FROZEN="1")) == [
+        "vllm_plugins.errors.InstallError: the overlay of this lock is not installed, and frozen forbids to install it",
+        f"  where: {overlay.directory(ready.store, key)}",
+        "  next: run vllm-plugins sync while the image is built, or unset VLLM_PLUGIN_FROZEN",
+    ]
+    assert not ready.store.exists()
+    ready.run("sync")
+    start(ready, "platform", "general", VLLM_PLUGIN_FROZEN="1")
+    assert events(ready) == [["import", "no_platform", "platform", "general"]]
+
+
+def test_going_back_to_an_older_lock_starts_no_process(ready: Place) -> None:
+    start(ready, "general")
+    old = ready.files()
+    lock, manifest = ready.lock.read_bytes(), ready.manifest.read_bytes()
+    ready.write("plugins: []")
+    ready.run("lock")
+    start(ready, "general")
+    assert ready.registry["plugins"] == {}
+    events(ready)
+    ready.lock.write_bytes(lock)
+    ready.manifest.write_bytes(manifest)
+    assert "not in step" not in start(ready, "general").stderr
+    assert events(ready) == [["import", "general"]]
+    assert {name: digest for name, digest in ready.files().items() if name in old and "wheels" not in name} == {
+        name: digest for name, digest in old.items() if "wheels" not in name
+    }
 
 
 def test_eight_processes_at_once_install_once(ready: Place) -> None:
@@ -325,6 +413,35 @@ def test_activate_and_deactivate_serve_scripts(ready: Place) -> None:
     for _ in range(2):
         ready.python("-c", code)
         assert events(ready) == [["import"]]  # no plugin is called
+
+
+def test_after_activate_vllm_finds_every_plugin_itself(ready: Place) -> None:
+    code = (
+        "import vllm_plugins\n"
+        "vllm_plugins.activate()\n"
+        "from tests.kit import loader\n"
+        "print(loader.run(['platform', 'general', 'stat_logger_plugins']))\n"
+    )
+    for _ in range(2):
+        done = ready.python("-c", code)
+        assert done.stdout == "{'platform': 'probe.Platform', 'stat_logger_plugins': ['probe_stats']}\n"
+        (seen,) = events(ready)
+        assert sorted(seen) == ["general", "import", "no_platform", "platform", "platform"]
+
+
+def test_activate_raises_what_keeps_the_lock_from_being_active(ready: Place) -> None:
+    code = "import vllm_plugins; vllm_plugins.activate()"
+    ready.python("-c", code, env={"VLLM_PLUGIN_DISABLE": "1"})
+    assert not ready.store.exists()
+    ready.lock.unlink()
+    done = ready.python("-c", code, check=False, traceback=True)
+    assert done.returncode == 1
+    assert last_words(done)[0] == (
+        "vllm_plugins.errors.LockMissing: there is a manifest and no lock: nothing is installed unlocked"
+    )
+    ready.manifest.unlink()
+    ready.python("-c", code)
+    assert not ready.store.exists()
 
 
 def test_a_plugin_never_shadows_what_the_base_has(tmp_path: Path, index: Index) -> None:

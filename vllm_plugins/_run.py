@@ -61,7 +61,8 @@ def run(
     """Run a program to its end, without a shell, its standard input empty, under umask 022.
 
     Both pipes are read at the same time. ``on_line`` is given each line of standard error, redacted, as it
-    comes. The program gets a session of its own, so that on an interrupt it is ended with all its children.
+    comes. The program gets a session of its own, so that on an interrupt it is ended with all its children. None of
+    it comes back into the hook, whatever it imports.
 
     Raises:
         CommandFailed: it could not be started, or (with ``check``) did not end with 0.
@@ -71,7 +72,7 @@ def run(
         process = subprocess.Popen(
             words,
             cwd=cwd,
-            env=None if env is None else dict(env),
+            env={**(os.environ if env is None else env), "VLLM_PLUGIN_DISABLE": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

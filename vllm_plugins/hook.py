@@ -37,14 +37,15 @@ GENERAL = "vllm.general_plugins"
 class _Process:
     """What has happened in this process.
 
-    ``ran`` is the group whose plugins we ran, ``busy`` stops re-entry, ``abandoned`` says that the lock's overlay
-    was given up.
+    ``ran`` is the group whose plugins we ran, ``busy`` stops re-entry, ``abandoned`` is the key of an overlay that
+    was given up, ``told`` says that there is nothing to do was said.
     """
 
-    __slots__ = ("abandoned", "answer", "asked", "busy", "failure", "ran")
+    __slots__ = ("abandoned", "answer", "asked", "busy", "failure", "ran", "told")
 
     def __init__(self) -> None:
-        self.abandoned = False
+        self.abandoned: str | None = None
+        self.told = False
         self.busy = False
         self.asked = False
         self.answer: str | None = None
@@ -138,7 +139,7 @@ def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | Non
     """What ``VLLM_PLUGIN_ON_ERROR`` says to be done when the lock's overlay can't be active as a whole."""
     failed = overlay.active_key()
     overlay.deactivate(forget_modules=True)
-    _process.abandoned = True
+    _process.abandoned = failed
     if settings.on_error == "fail":
         raise error
     if settings.on_error == "previous":
@@ -188,7 +189,7 @@ def _look_after(settings: Settings, group: str, key: str, loaded: dict[str, Call
     for point in _allowed(marker.group(group), settings):
         function = loading.load(point)
         if loaded.get(point.name) is function:
-            loaded[point.name] = _guarded(settings, group, point, function)
+            loaded[point.name] = _guarded(settings, key, point, function)
 
 
 def _loaded_by_vllm(group: str) -> dict[str, Callable[[], Any]]:
@@ -200,14 +201,14 @@ def _loaded_by_vllm(group: str) -> dict[str, Callable[[], Any]]:
     return {}
 
 
-def _guarded(settings: Settings, group: str, point: EntryPoint, function: Callable[[], Any]) -> Callable[[], object]:
+def _guarded(settings: Settings, key: str, point: EntryPoint, function: Callable[[], Any]) -> Callable[[], object]:
     def call() -> object:
-        if _process.abandoned:
+        if _process.abandoned == key:
             return None
         try:
             return loading.call(point, function)
         except LoadError as error:
-            return _fall_back(settings, group, error)
+            return _fall_back(settings, point.group, error)
 
     return call
 
@@ -223,7 +224,8 @@ def _ensure(settings: Settings) -> Marker | None:
     """
     manifest, lock = _read(settings.manifest), _read(settings.lock)
     if lock is None and manifest is None:
-        if settings.manifest_named:
+        if settings.manifest_named and not _process.told:
+            _process.told = True
             logger.info("No plugins: neither %s nor %s is there", settings.manifest, settings.lock)
         return None
     if lock is None and not settings.auto_lock:
@@ -280,10 +282,8 @@ def _sync_in_child(settings: Settings, paths: Iterable[str]) -> str:
     argv += ["--registry-dir", str(settings.store)]
     for path in paths:
         argv += ["--base-path", path]
-    # Builds and installs import what they like; none of it may come back here.
-    env = {**os.environ, "VLLM_PLUGIN_DISABLE": "1"}
     logger.info("Plugins are not in step with %s: installing", settings.lock)
-    done = _run.run(argv, env=env, on_line=logger.info, check=False)
+    done = _run.run(argv, on_line=logger.info, check=False)
     try:
         report: Any = json.loads(done.stdout)
         if done.returncode == 0:

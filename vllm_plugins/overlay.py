@@ -44,6 +44,7 @@ MARKER = "overlay.json"
 REGISTRY = "registry.json"
 SITE = "site"
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
+_PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
 
 
 class EntryPoint(NamedTuple):
@@ -192,13 +193,18 @@ def read_marker(store: Path, key: str) -> Marker | None:
 def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
     """The directories of ``sys.path`` that hold the vLLM environment's distributions.
 
-    Not among them: overlays, the working directory and the directory of the running script. What lies there
-    depends on how a process was started, not on the environment.
+    Not among them: overlays, the working directory and the directory of the running script, which depend on how a
+    process was started; and directories inside of a package, which a process adds for itself while it runs
+    (``setuptools/_vendor``, which has distributions).
     """
     script = os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and sys.argv[0] else ""
     left_out = {"", os.getcwd(), script}
     entries = sys.path if path is None else path
-    return tuple(entry for entry in dict.fromkeys(entries) if entry not in left_out and _overlay_key(entry) is None)
+    return tuple(
+        entry
+        for entry in dict.fromkeys(entries)
+        if entry not in left_out and _overlay_key(entry) is None and not any(part in entry for part in _PACKAGES)
+    )
 
 
 def fingerprint(paths: Sequence[str] | None = None) -> str:

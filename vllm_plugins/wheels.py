@@ -227,7 +227,6 @@ def _variables(environment: _Environment) -> dict[str, str]:
         "TZ": "UTC",
         # A version that is counted from git is that of the project, not of a repository around our scratch.
         "GIT_CEILING_DIRECTORIES": os.path.realpath(tempfile.gettempdir()),
-        "VLLM_PLUGIN_DISABLE": "1",
     }
 
 

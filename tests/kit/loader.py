@@ -2,7 +2,8 @@
 
 The rules are those of ``vllm.plugins.load_plugins_by_group`` and ``vllm.platforms`` (0.32): a group's entry points are
 listed once, all of them are loaded (an error is logged, and that plugin is skipped), and only then are they called.
-``platform`` swallows errors, and asks the winner twice; ``general`` does not. ``spawn`` runs the rest in a child process that
+``platform`` swallows errors, and asks the winner twice; ``general`` does not, and only its first call in a process does
+anything. ``spawn`` runs the rest in a child process that
 multiprocessing spawns, ``plain`` in one that knows nothing of this one's path.
 """
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ENDPOINTS = "vllm.endpoint_plugins"
+_done: list[str] = []
 
 
 def load(group: str) -> dict[str, Callable[[], Any]]:
@@ -40,6 +42,9 @@ def load(group: str) -> dict[str, Callable[[], Any]]:
 
 def load_general_plugins() -> None:
     """Load and call. The function and its variable are called as in ``vllm.plugins``: our hook looks for them."""
+    if _done:
+        return
+    _done.append("general")
     plugins = load("vllm.general_plugins")
     for function in plugins.values():
         function()

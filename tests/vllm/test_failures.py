@@ -90,11 +90,9 @@ def test_previous_and_continue(world: Place, model: Path) -> None:
         log = server.log.read_text(errors="replace")
     assert "plugin 'probe' raised an error: ValueError: not today" in log
     assert "going on with the previous overlay" in log
-    assert {name: seen.count("good") for name, seen in events(world).items()} == {
-        "MainProcess": 1,
-        "EngineCore": 1,
-        "VllmWorker-0": 1,
-    }
+    found = events(world)
+    assert {"MainProcess", "EngineCore", "VllmWorker-0"} <= set(found)
+    assert all(seen.count("good") == 1 for seen in found.values()), found
     with serve(world, model, VLLM_PLUGIN_ON_ERROR="continue") as server:
         server.complete()
         log = server.log.read_text(errors="replace")
