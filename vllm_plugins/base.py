@@ -15,16 +15,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from packaging.markers import default_environment
+from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags, sys_tags
 from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from . import overlay
-from .errors import BaseMismatch, UsageError
+from .errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Base", "Distribution", "read", "read_snapshot"]
+__all__ = ["Base", "Distribution", "distribution", "from_json", "of_here", "read", "read_snapshot"]
 
 FORMAT = 1
 VLLM = canonicalize_name("vllm")
@@ -50,12 +52,15 @@ class Distribution:
 class Base:
     """The distributions of the interpreter that runs vLLM, its Python version (``3.11.7``) and its platform.
 
-    ``fingerprint`` is what the hook compares at every start (:func:`vllm_plugins.overlay.fingerprint`).
+    ``fingerprint`` is what the hook compares at every start (:func:`vllm_plugins.overlay.fingerprint`). ``markers``
+    are the values of environment markers (PEP 508), ``platforms`` the platform tags of wheels, the best first.
     """
 
     python: str
     platform: str
     fingerprint: str
+    markers: tuple[tuple[str, str], ...]
+    platforms: tuple[str, ...]
     distributions: tuple[Distribution, ...]
 
     def get(self, name: str) -> Distribution | None:
@@ -74,9 +79,23 @@ class Base:
         found = self.get(VLLM)
         return found.version if found else None
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is of this interpreter's kind, for which pip can resolve."""
+        return (self.python_minor, self.platform) == (".".join(platform.python_version_tuple()[:2]), _platform())
+
+    def tags(self) -> tuple[Tag, ...]:
+        """The tags of the wheels that fit it, the best first (PEP 425)."""
+        if self.is_here:
+            return tuple(sys_tags())
+        major, minor = map(int, self.python.split(".")[:2])
+        version, name = (major, minor), f"cp{major}{minor}"
+        best = cpython_tags(version, abis=[name], platforms=self.platforms)
+        return (*best, *compatible_tags(version, name, self.platforms))
+
     def to_json(self) -> str:
         """The snapshot that ``vllm-plugins base`` writes."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+        return json.dumps({"format": FORMAT, **asdict(self), "markers": dict(self.markers)}, indent=1) + "\n"
 
 
 def read(paths: Sequence[str] | None = None) -> Base:
@@ -84,17 +103,34 @@ def read(paths: Sequence[str] | None = None) -> Base:
     entries = overlay.base_paths() if paths is None else tuple(paths)
     found: dict[NormalizedName, Distribution] = {}
     for entry in entries:
-        for distribution in _distributions(entry):
-            found.setdefault(distribution.name, distribution)  # the first on the path is the one that is imported
+        for item in _distributions(entry):
+            found.setdefault(item.name, item)  # the first on the path is the one that is imported
     if VLLM not in found:
         owner = _owner_of_vllm(entries)
         if owner is not None and owner in found:
             found[VLLM] = Distribution(name=VLLM, version=found[owner].version, provided_by=owner)
+    return of_here(tuple(found[name] for name in sorted(found)), fingerprint=overlay.fingerprint(entries))
+
+
+def of_here(distributions: tuple[Distribution, ...], *, fingerprint: str = "") -> Base:
+    """A base of these distributions, for this interpreter's kind of machine."""
     return Base(
         python=platform.python_version(),
-        platform=sysconfig.get_platform(),
-        fingerprint=overlay.fingerprint(entries),
-        distributions=tuple(found[name] for name in sorted(found)),
+        platform=_platform(),
+        markers=tuple(sorted((key, str(value)) for key, value in default_environment().items())),
+        platforms=tuple(platform_tags()),
+        fingerprint=fingerprint,
+        distributions=distributions,
+    )
+
+
+def distribution(name: NormalizedName, version: str, extras: Iterable[str], requires: Iterable[str]) -> Distribution:
+    """A distribution, of whose requirements those of its extras are kept."""
+    return Distribution(
+        name=name,
+        version=version,
+        extras=tuple(extras),
+        requires=tuple(line for line in requires if re.search(r"\bextra\s*==", line)),
     )
 
 
@@ -103,35 +139,40 @@ def read_snapshot(path: Path) -> Base:
 
     Raises:
         UsageError: the file can't be read, or is no snapshot of this format.
-        BaseMismatch: it is of another Python or platform than this interpreter, which would resolve otherwise.
     """
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-        if data["format"] != FORMAT:
-            raise ValueError(f"format {data['format']!r}, this version reads {FORMAT}")  # noqa: TRY301
-        snapshot = Base(
-            python=str(data["python"]),
-            platform=str(data["platform"]),
-            fingerprint=str(data["fingerprint"]),
-            distributions=tuple(_distribution(item) for item in data["distributions"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             "the base snapshot can't be read",
             where=str(path),
             found=f"{type(error).__name__}: {error}",
             next_step="make it in the vLLM image: vllm-plugins base -o base.json",
         ) from error
-    here = (".".join(platform.python_version_tuple()[:2]), sysconfig.get_platform())
-    if (snapshot.python_minor, snapshot.platform) != here:
-        raise BaseMismatch(
-            "the base snapshot is of another kind of machine, for which this interpreter can't resolve",
-            where=str(path),
-            expected=f"Python {here[0]} on {here[1]}",
-            found=f"Python {snapshot.python_minor} on {snapshot.platform}",
-            next_step=f"run vllm-plugins lock with Python {snapshot.python_minor} on {snapshot.platform}",
-        )
-    return snapshot
+
+
+def from_json(text: str) -> Base:
+    """The base that :meth:`Base.to_json` wrote down.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError, RecursionError: the text is no such snapshot.
+    """
+    data: Any = json.loads(text)
+    if data["format"] != FORMAT:
+        raise ValueError(f"format {data['format']!r}, this version reads {FORMAT}")
+    Version(data["python"])
+    return Base(
+        python=str(data["python"]),
+        platform=str(data["platform"]),
+        fingerprint=str(data["fingerprint"]),
+        markers=tuple(sorted((str(key), str(value)) for key, value in data["markers"].items())),
+        platforms=tuple(map(str, data["platforms"])),
+        distributions=tuple(_distribution(item) for item in data["distributions"]),
+    )
+
+
+def _platform() -> str:
+    return sysconfig.get_platform()
 
 
 def _distribution(item: Any) -> Distribution:
@@ -160,9 +201,9 @@ def _distributions(entry: str) -> Iterable[Distribution]:
                 metadata = os.path.join(metadata, "PKG-INFO")
         else:
             continue
-        distribution = _from_metadata(metadata)
-        if distribution is not None:
-            yield distribution
+        found = _from_metadata(metadata)
+        if found is not None:
+            yield found
 
 
 def _from_metadata(path: str) -> Distribution | None:
@@ -180,12 +221,7 @@ def _from_metadata(path: str) -> Distribution | None:
         name = canonicalize_name(fields["Name"][0], validate=True)
     except (OSError, IndexError, ValueError):  # a broken installation: nothing can depend on it either
         return None
-    return Distribution(
-        name=name,
-        version=fields["Version"][0],
-        extras=tuple(fields["Provides-Extra"]),
-        requires=tuple(line for line in fields["Requires-Dist"] if re.search(r"\bextra\s*==", line)),
-    )
+    return distribution(name, fields["Version"][0], fields["Provides-Extra"], fields["Requires-Dist"])
 
 
 def _owner_of_vllm(entries: Iterable[str]) -> NormalizedName | None:

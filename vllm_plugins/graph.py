@@ -1,4 +1,4 @@
-"""Who needs whom: the requirements of pinned distributions, evaluated for this machine."""
+"""Who needs whom: the requirements of pinned distributions, evaluated for the base's machine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def build(pins: Iterable[Pin], *, requires: Mapping[NormalizedName, tuple[str, .
     uses: dict[NormalizedName, set[tuple[str, str]]] = {}
     for name, lines in requires.items():
         needed = set()
-        for requirement in _applying(lines, pinned[name].extras):
+        for requirement in _applying(lines, pinned[name].extras, dict(base.markers)):
             target = canonicalize_name(requirement.name)
             if target in requires:
                 needed.add(target)
@@ -51,12 +51,14 @@ def build(pins: Iterable[Pin], *, requires: Mapping[NormalizedName, tuple[str, .
     )
 
 
-def _applying(lines: Iterable[str], extras: frozenset[NormalizedName]) -> Iterable[Requirement]:
+def _applying(
+    lines: Iterable[str], extras: frozenset[NormalizedName], markers: Mapping[str, str]
+) -> Iterable[Requirement]:
     for line in lines:
         try:
             requirement = Requirement(line)
         except InvalidRequirement:  # an old wheel's; the resolver has understood or ignored it
             continue
         marker = requirement.marker
-        if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *sorted(extras))):
+        if marker is None or any(marker.evaluate({**markers, "extra": extra}) for extra in ("", *sorted(extras))):
             yield requirement

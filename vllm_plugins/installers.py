@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .pipconfig import PipConfig
     from .settings import InstallerName
 
-__all__ = ["Installer", "Pip", "Uv", "choose"]
+__all__ = ["Installer", "Pip", "Uv", "choose", "find_uv"]
 
 # Variables of pip that would change what is installed or where, rather than where it comes from.
 _NOT_OURS = ("PIP_CONSTRAINT", "PIP_REQUIREMENT", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_EDITABLE")
@@ -115,7 +115,7 @@ def choose(name: InstallerName, *, config: PipConfig, cache: Path) -> Installer:
     Raises:
         UsageError: uv was asked for and is not there.
     """
-    program = None if name == "pip" else _find_uv()
+    program = None if name == "pip" else find_uv()
     if program is not None:
         return Uv(program=program, config=config, cache=cache)
     if name == "uv":
@@ -126,10 +126,10 @@ def choose(name: InstallerName, *, config: PipConfig, cache: Path) -> Installer:
     return Pip(config=config)
 
 
-def _find_uv() -> Path | None:
+def find_uv() -> Path | None:
+    """The uv that was installed beside us, else the one on the PATH."""
     from pathlib import Path
 
-    # The uv that was installed beside us goes before one on the PATH.
     beside = os.path.join(sysconfig.get_path("scripts"), "uv")
     found = beside if os.access(beside, os.X_OK) else shutil.which("uv")
     return Path(found) if found else None

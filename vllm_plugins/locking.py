@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from packaging.utils import parse_wheel_filename
+
 from . import (
     fit,
     graph,
@@ -22,10 +24,11 @@ from . import (
     plugins,
     releases,
     resolve,
+    resolvers,
     selection,
     sources,
 )
-from .errors import BaseMismatch, PluginsError, StoreError
+from .errors import BaseMismatch, BuildError, PluginsError, StoreError
 from .index import Index
 from .lock import Lock, Package, Target, Wheel
 from .manifest import LocalSource
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from .manifest import Manifest
     from .releases import Release
     from .resolve import Pin, Upgrade
+    from .resolvers import ResolverName
     from .settings import Settings
 
 __all__ = ["Made", "in_step", "make", "write"]
@@ -96,6 +100,7 @@ def make(
     scratch: Path,
     report: Callable[[str], None],
     detail: Callable[[str], None],
+    resolver: ResolverName = "auto",
 ) -> Made:
     """Resolve a manifest against a base. ``scratch`` is an empty directory that outlives the result.
 
@@ -121,7 +126,8 @@ def make(
         )
         ready = tuple(workshop.ready(plugin) for plugin in manifest.enabled)
         _refuse_base_plugins(ready, base)
-        report(f"Resolving {len(ready)} plugin(s) against {_tell(base)} with pip-compile")
+        solver = resolvers.choose(resolver, base=base, config=config, cache=cache)
+        report(f"Resolving {len(ready)} plugin(s) against {_tell(base)} with {solver.name}")
         pins = resolve.compile_pins(
             [
                 Wanted(plugin=item.locked.name, name=item.locked.package, requirement=item.requirement)
@@ -130,13 +136,14 @@ def make(
             base=base,
             seeds={package.name: package.version for package in old.packages} if old else {},
             upgrade=upgrade,
-            config=config,
+            resolver=solver,
             scratch=_fresh(scratch / "resolve"),
         )
         chosen = [pin for pin in pins if pin.url is None]
         report(f"Reading the index for the files of {len(chosen)} distribution(s)")
+        tags = base.tags()
         with ThreadPoolExecutor(max_workers=8) as pool:
-            found = list(pool.map(lambda pin: releases.read(pin, index), chosen))
+            found = list(pool.map(lambda pin: releases.read(pin, index, tags=tags), chosen))
         assembly = _Assembly(base=base, builder=builder, index=index, scratch=scratch, report=report)
         packages = [assembly.from_plugin(item) for item in ready if item.wheel is not None]
         packages += [assembly.from_release(release) for release in found]
@@ -192,6 +199,8 @@ class _Assembly:
     def from_plugin(self, ready: Ready) -> _Described:
         """A git or local plugin, whose wheel was built."""
         assert ready.wheel is not None
+        if ready.directory is None:
+            self._refuse_foreign(ready.wheel, f"plugin {ready.locked.name!r}")
         package = Package(
             name=ready.locked.package,
             version=ready.locked.version,
@@ -235,6 +244,7 @@ class _Assembly:
     def _local(
         self, release: Release, path: Path, *, built_with: tuple[str, ...], others: tuple[Wheel, ...] = ()
     ) -> _Described:
+        self._refuse_foreign(path, release.pin.name)
         content = metadata.inspect(path)
         sdist = release.sdist
         package = Package(
@@ -246,6 +256,18 @@ class _Assembly:
             sdist_sha256=sdist.sha256 if sdist else None,
         )
         return _Described(package=package, requires=content.requires, entry_points=content.entry_points, wheel=path)
+
+    def _refuse_foreign(self, path: Path, plugin: str) -> None:
+        """A wheel that was built here may be of this kind of machine alone."""
+        tags = parse_wheel_filename(path.name)[3]
+        if not self.base.is_here and tags.isdisjoint(self.base.tags()):
+            raise BuildError(
+                "a wheel that is built here does not fit the base's kind of machine",
+                expected=f"Python {self.base.python_minor} on {self.base.platform}",
+                found=path.name,
+                required_by=plugin,
+                next_step="run vllm-plugins lock on a machine of that kind",
+            )
 
     def lock(
         self, manifest: Manifest, ready: tuple[Ready, ...], described: list[_Described], pins: tuple[Pin, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packaging.tags import create_compatible_tags_selector, sys_tags
+from packaging.tags import create_compatible_tags_selector
 from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
 
@@ -13,8 +13,10 @@ from . import metadata
 from .errors import NoResolution
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    from packaging.tags import Tag
 
     from .index import File, Index
     from .metadata import Metadata
@@ -36,8 +38,10 @@ class Release:
     metadata: Metadata | None
 
 
-def read(pin: Pin, index: Index) -> Release:
-    """Ask the index for the files of a pin, with their hashes, and for the metadata of the one to be used here.
+def read(pin: Pin, index: Index, *, tags: Sequence[Tag]) -> Release:
+    """Ask the index for the files of a pin, with their hashes, and for the metadata of the one that fits best.
+
+    ``tags`` are those that fit the machine which the lock is for, the best first.
 
     Raises:
         NoResolution: there is neither a wheel for this machine nor an sdist.
@@ -47,9 +51,7 @@ def read(pin: Pin, index: Index) -> Release:
     files = index.files(pin.name)
     wheels = tuple(index.complete(file) for file in _unique(files) if _wheel_version(file) == wanted)
     fitting = next(
-        create_compatible_tags_selector(sys_tags())(
-            (file, parse_wheel_filename(file.filename)[3]) for file in wheels
-        ),
+        create_compatible_tags_selector(tags)((file, parse_wheel_filename(file.filename)[3]) for file in wheels),
         None,
     )
     if fitting is not None:
@@ -57,7 +59,7 @@ def read(pin: Pin, index: Index) -> Release:
     sdist = next((file for file in files if _sdist_version(file) == wanted), None)
     if sdist is None:
         raise NoResolution(
-            f"{pin.name} {pin.version} has no wheel for this machine and no sdist to build one from",
+            f"{pin.name} {pin.version} has no wheel for that machine and no sdist to build one from",
             found=", ".join(file.filename for file in wheels) or "no file of that version",
             next_step="ask for another version in plugins.yaml",
         )

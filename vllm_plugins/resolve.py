@@ -1,15 +1,13 @@
-"""Requirements and a base, resolved to exact versions by pip-compile.
+"""Requirements and a base, resolved to exact versions.
 
 Every distribution of the base is a constraint that names a metadata-only stub (:mod:`vllm_plugins.stubs`), so the
-resolver can use the base and can't move it. pip-compile pins; which files a pin has is asked of the index.
+resolver can use the base and can't move it. It pins; which files a pin has is asked of the index.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import re
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -17,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
 
-from . import _run, stubs
+from . import stubs
 from .errors import BaseMismatch, CommandFailed, NoResolution, SourceError
 
 if TYPE_CHECKING:
@@ -25,9 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .base import Base
-    from .pipconfig import PipConfig
+    from .resolvers import Resolver
 
-__all__ = ["Pin", "Upgrade", "Wanted", "compile_pins"]
+__all__ = ["Pin", "Upgrade", "Wanted", "compile_pins", "read_pins"]
 
 VLLM = canonicalize_name("vllm")
 
@@ -74,7 +72,7 @@ def compile_pins(
     base: Base,
     seeds: Mapping[NormalizedName, str],
     upgrade: Upgrade,
-    config: PipConfig,
+    resolver: Resolver,
     scratch: Path,
 ) -> tuple[Pin, ...]:
     """Pin everything that the wanted requirements need, sorted by name; what the base has is among it, as stubs.
@@ -93,26 +91,15 @@ def compile_pins(
     free = upgrade.names if not upgrade.everything else frozenset(seeds)
     kept = (f"{name}=={version}\n" for name, version in sorted(seeds.items()) if name not in free)
     output.write_text("".join(kept), encoding="utf-8")
-    argv = [sys.executable, "-m", "piptools", "compile", "--quiet", "--no-config", "--no-header"]
-    argv += ["--resolver", "backtracking", "--no-strip-extras", "--allow-unsafe", "--no-emit-options"]
-    argv += ["--cache-dir", str(scratch / "cache"), "--constraint", "constraints.txt"]
-    argv += ["--output-file", output.name, "requirements.in"]
     try:
-        _run.run(argv, cwd=scratch, env=_environment(), secrets=config.secrets)
+        resolver.compile(scratch, base)
     except CommandFailed as error:
-        raise _explain(error, lines, base) from error
+        raise (_explain if resolver.name == "pip-compile" else _retell)(error, lines, base) from error
     text = output.read_text(encoding="utf-8")
-    pins = tuple(_pins(text))
+    pins = tuple(read_pins(text))
     if base.vllm is None and any(pin.name == VLLM for pin in pins):
         raise _missing_vllm(base, [name for name in _askers(text, VLLM) if name in {pin.name for pin in pins}])
     return pins
-
-
-def _environment() -> dict[str, str]:
-    # Colours and a user's own arguments would change what is read back.
-    dropped = ("PIP_REQUIRE_HASHES", "PIP_NO_DEPS", "PIP_TARGET", "PIP_REQUIREMENT", "FORCE_COLOR")
-    kept = {key: value for key, value in os.environ.items() if key not in dropped}
-    return {**kept, "NO_COLOR": "1", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
 def _write_constraints(scratch: Path, base: Base, *, without: Collection[NormalizedName]) -> None:
@@ -137,7 +124,8 @@ def _write_constraints(scratch: Path, base: Base, *, without: Collection[Normali
     (scratch / "constraints.txt").write_text("".join(lines), encoding="utf-8")
 
 
-def _pins(text: str) -> Iterable[Pin]:
+def read_pins(text: str) -> Iterable[Pin]:
+    """The pins of a requirements file that a resolver has written."""
     for line in text.splitlines():
         if not line.strip() or line.lstrip().startswith(("#", "--")):
             continue
@@ -207,6 +195,21 @@ def _explain(
         )
     return NoResolution(
         "pip-compile failed", details=error.details, next_step="look at its words above, mend the cause, lock again"
+    )
+
+
+def _retell(error: CommandFailed, wanted: tuple[Wanted, ...], base: Base) -> NoResolution | BaseMismatch:
+    """What uv says of a failure, which it says well, with what the base has."""
+    words = [line.strip(" │╰─▶×") for line in error.stderr.splitlines()]
+    named = {canonicalize_name(name) for line in words for name in re.findall(r"[A-Za-z0-9][\w.-]*", line)}
+    if base.vllm is None and VLLM in named:
+        return _missing_vllm(base, (line.plugin for line in wanted if line.name in named))
+    has = [f"the base has {item.name} {item.version}" for item in base.distributions if item.name in named]
+    return NoResolution(
+        "no set of versions satisfies every plugin and the base",
+        details=[*filter(None, words), *has],
+        required_by=", ".join(f"plugin {line.plugin!r}" for line in wanted if line.name in named) or None,
+        next_step="change one of these requirements in plugins.yaml, or lock against another vLLM environment",
     )
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins import base, changes, lock, locking
+from vllm_plugins import base, changes, lock, locking, pipconfig, released, resolvers
 from vllm_plugins.errors import HashMismatch, LockInvalid, LockMissing, LockStale, UsageError
+from vllm_plugins.index import Index
 from vllm_plugins.resolve import Upgrade
 
 from ._inputs import need_manifest
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from vllm_plugins.lock import Lock
     from vllm_plugins.locking import Made
     from vllm_plugins.manifest import Manifest
+    from vllm_plugins.resolvers import Resolver, ResolverName
     from vllm_plugins.settings import Settings
 
     from ._output import Output
@@ -40,13 +42,23 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions and commits that fit")
     parser.add_argument("--upgrade-package", action="append", default=[], metavar="N", help="the same, for one")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 3 when the lock would change")
-    parser.add_argument("--base", metavar="F", help="resolve against a snapshot that vllm-plugins base wrote")
+    parser.add_argument(
+        "--base",
+        metavar="F",
+        help="resolve against a snapshot that vllm-plugins base wrote, or a release: vllm==0.32.0",
+    )
+    parser.add_argument(
+        "--resolver",
+        choices=resolvers.NAMES,
+        default="auto",
+        help="default: pip-compile; uv for another kind of base",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Prints a table of what changed."""
-    here = base.read_snapshot(Path(arguments.base)) if arguments.base else base.read()
+    here = _base(arguments.base, settings, output)
     upgrade = Upgrade(
         everything=arguments.upgrade, names=frozenset(map(canonicalize_name, arguments.upgrade_package))
     )
@@ -57,7 +69,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         assert old is not None
         output.result(_data(settings, old, ()), f"{settings.lock.name} is in step: nothing to do")
         return 0
-    with _made(manifest, here, old, settings, output, upgrade=upgrade) as made:
+    with _made(manifest, here, old, settings, output, upgrade=upgrade, resolver=arguments.resolver) as made:
         changed = changes.compare(old, made.lock)
         if arguments.check:
             return _check(old, made.lock, changed, settings, output, by_hand=by_hand)
@@ -65,6 +77,25 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     text = _table(changed) if changed else "no package changed"
     output.result(_data(settings, made.lock, changed), f"{text}\n{settings.lock}: {_summary(made.lock)}")
     return 0
+
+
+def _base(named: str | None, settings: Settings, output: Output) -> Base:
+    """What is locked against: this environment, a snapshot's, or that of a release of vLLM."""
+    if named is None:
+        return base.read()
+    if os.path.exists(named) or not released.is_release(named):
+        return base.read_snapshot(Path(named))
+    config = pipconfig.read()
+    with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as scratch, Index(config) as index:
+        cache = settings.cache
+
+        def resolver(empty: Base) -> Resolver:
+            # pip would download every wheel, gigabytes of them, to read what it requires.
+            return resolvers.choose("uv", base=empty, config=config, cache=(cache or Path(scratch)) / "uv")
+
+        return released.read(
+            named, resolver=resolver, index=index, cache=cache, scratch=Path(scratch), report=output.progress
+        )
 
 
 def relock(settings: Settings, here: Base, output: Output) -> None:
@@ -85,7 +116,14 @@ def _in_step(
 
 @contextmanager
 def _made(
-    manifest: Manifest, here: Base, old: Lock | None, settings: Settings, output: Output, *, upgrade: Upgrade
+    manifest: Manifest,
+    here: Base,
+    old: Lock | None,
+    settings: Settings,
+    output: Output,
+    *,
+    upgrade: Upgrade,
+    resolver: ResolverName = "auto",
 ) -> Iterator[Made]:
     with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as scratch:
         yield locking.make(
@@ -98,6 +136,7 @@ def _made(
             scratch=Path(scratch),
             report=output.progress,
             detail=output.detail,
+            resolver=resolver,
         )
 
 

@@ -1,0 +1,120 @@
+"""The base that a release of vLLM makes: its own environment, resolved from the index and never installed.
+
+For locking where neither vLLM nor a snapshot of its environment is at hand. Only metadata is fetched, and it is
+kept, because a release does not change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from . import base, overlay, releases
+from .base import Base, Distribution
+from .errors import CommandFailed, NoResolution, PluginsError, UsageError
+from .resolve import read_pins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from packaging.tags import Tag
+
+    from .index import Index
+    from .resolve import Pin
+    from .resolvers import Resolver
+
+__all__ = ["is_release", "read"]
+
+
+def is_release(text: str) -> bool:
+    """Whether ``--base`` names a release, ``vllm==0.32.0``, rather than a file."""
+    try:
+        return any(specifier.operator == "==" for specifier in Requirement(text).specifier)
+    except InvalidRequirement:
+        return False
+
+
+def read(
+    release: str,
+    *,
+    resolver: Callable[[Base], Resolver],
+    index: Index,
+    cache: Path | None,
+    scratch: Path,
+    report: Callable[[str], None],
+) -> Base:
+    """The environment of a release for this interpreter's kind of machine, from the cache where it is there.
+
+    ``scratch`` is an empty directory.
+
+    Raises:
+        UsageError: the requirement is of something else than a vLLM.
+        NoResolution: there is no such release, or it can't be resolved for this kind of machine.
+    """
+    requirement = Requirement(release)
+    if not canonicalize_name(requirement.name).startswith("vllm"):
+        raise UsageError(
+            "--base names a release of something else than vLLM",
+            expected="a file that vllm-plugins base wrote, or a release such as vllm==0.32.0",
+            found=release,
+            next_step="vllm-plugins lock --help",
+        )
+    empty = base.of_here(())
+    kept = None
+    if cache is not None:
+        machine = hashlib.sha256(repr((empty.python_minor, empty.markers, empty.platforms)).encode()).hexdigest()[:12]
+        kept = cache / "bases" / f"{canonicalize_name(requirement.name)}{requirement.specifier}-{machine}.json"
+        found = _kept(kept)
+        if found is not None:
+            return found
+    report(f"Resolving the environment of {release} from the index")
+    (scratch / "requirements.in").write_text(f"{release}\n", encoding="utf-8")
+    (scratch / "constraints.txt").touch()
+    try:
+        resolver(empty).compile(scratch, empty)
+    except CommandFailed as error:
+        raise NoResolution(
+            f"the environment of {release} can't be resolved for this kind of machine",
+            details=error.details[1:],
+            next_step="name a release that the index has, or a snapshot: vllm-plugins base -o base.json in the image",
+        ) from error
+    pins = [pin for pin in read_pins((scratch / "requirements.txt").read_text(encoding="utf-8")) if pin.url is None]
+    report(f"Reading the metadata of its {len(pins)} distributions")
+    tags = empty.tags()
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        distributions = list(pool.map(lambda pin: _distribution(pin, index, tags), pins))
+    made = base.of_here(_with_vllm(distributions))
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        overlay.write_atomically(kept, made.to_json().encode())
+    return made
+
+
+def _kept(path: Path) -> Base | None:
+    try:
+        return base.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # not there, or of another version of this program
+
+
+def _distribution(pin: Pin, index: Index, tags: tuple[Tag, ...]) -> Distribution:
+    try:
+        metadata = releases.read(pin, index, tags=tags).metadata
+    except PluginsError:
+        metadata = None  # its extras are then unknown; that it is there, and in which version, is what counts
+    return base.distribution(
+        pin.name, pin.version, metadata.extras if metadata else (), metadata.requires if metadata else ()
+    )
+
+
+def _with_vllm(distributions: list[Distribution]) -> tuple[Distribution, ...]:
+    names = {found.name: found for found in distributions}
+    owner = next((name for name in names if name.startswith("vllm-")), None)
+    if base.VLLM not in names and owner is not None:
+        names[base.VLLM] = Distribution(name=base.VLLM, version=names[owner].version, provided_by=owner)
+    return tuple(names[name] for name in sorted(names))
