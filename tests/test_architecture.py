@@ -56,6 +56,7 @@ ORDER = [
     "sync",
     "doctor",
     "plugins",
+    "assembly",
     "locking",
     "cli._output",
     "cli._inputs",

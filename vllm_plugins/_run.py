@@ -27,7 +27,10 @@ _TAIL_LINES = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completed:
-    """What a process left: both streams as redacted text (undecodable bytes escaped), and its exit status."""
+    """What a process left: its exit status and both streams as text, undecodable bytes escaped.
+
+    ``stderr`` is for people, and redacted; ``stdout`` is data, as it was written.
+    """
 
     returncode: int
     stdout: str
@@ -89,7 +92,7 @@ def run(
     out: list[str] = []
     err: list[str] = []
     readers = (
-        threading.Thread(target=_read, args=(process.stdout, out, None, secrets), daemon=True),
+        threading.Thread(target=_copy, args=(process.stdout, out), daemon=True),
         threading.Thread(target=_read, args=(process.stderr, err, on_line, secrets), daemon=True),
     )
     try:
@@ -109,13 +112,19 @@ def run(
 
 def _failed(words: Sequence[str], done: Completed, secrets: Collection[str]) -> CommandFailed:
     command = redact(shlex.join(words), secrets)
+    stdout = redact(done.stdout, secrets)
     return CommandFailed(
         f"{os.path.basename(words[0])} ended with {status(done.returncode)}",
         returncode=done.returncode,
-        stdout=done.stdout,
+        stdout=stdout,
         stderr=done.stderr,
-        details=[f"command: {command}", *(done.stderr or done.stdout).splitlines()[-_TAIL_LINES:]],
+        details=[f"command: {command}", *(done.stderr or stdout).splitlines()[-_TAIL_LINES:]],
     )
+
+
+def _copy(stream: IO[str], lines: list[str]) -> None:
+    with stream:
+        lines.extend(stream)
 
 
 def _read(stream: IO[str], lines: list[str], on_line: Callable[[str], None] | None, secrets: Collection[str]) -> None:

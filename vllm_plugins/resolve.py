@@ -33,6 +33,16 @@ VLLM = canonicalize_name("vllm")
 _CAUSE = re.compile(r"requirement=\w+\((?P<requirement>'[^']*'|\"[^\"]*\")\), parent=(?P<parent>None|\w+\([^)]*)")
 _FILE_OF_PARENT = re.compile(r"[^/'\" ]+\.(?:whl|tar\.gz|zip)")
 _NO_MATCH = re.compile(r"(?:satisfies the requirement|No matching distribution found for) (?P<requirement>[^(\n]+)")
+# What pip warns of, before it goes on as if an index had nothing.
+_UNREAD = (
+    "confirming the ssl certificate",
+    "Credentials not correct",
+    "Max retries exceeded",
+    "connection error:",
+    "ConnectionError",
+    "ReadTimeout",
+    "Could not fetch URL",
+)
 _VERSIONS = re.compile(r"\(from versions: (?P<versions>[^)]*)\)")
 
 
@@ -168,6 +178,13 @@ def _explain(
     without = [match for match in _CAUSE.finditer(words) if _name(match["requirement"][1:-1]) == VLLM]
     if base.vllm is None and without:
         return _missing_vllm(base, (_cause(match, wanted, base).partition(" wants ")[0] for match in without))
+    unread = [line for line in words.splitlines() if any(part in line for part in _UNREAD)]
+    if unread:
+        return SourceError(
+            "the index can't be read",
+            details=list(dict.fromkeys(unread))[:5],
+            next_step="mend the network, the login, or the index configuration (pip config list)",
+        )
     causes = [_cause(match, wanted, base) for match in _CAUSE.finditer(words)]
     missing = _NO_MATCH.search(words)
     versions = _VERSIONS.search(words)
@@ -186,12 +203,6 @@ def _explain(
             "no set of versions satisfies every plugin and the base",
             details=list(dict.fromkeys(causes)),
             next_step="change one of these requirements in plugins.yaml, or lock against another vLLM environment",
-        )
-    if "ConnectionError" in words or "Max retries exceeded" in words or "ReadTimeout" in words:
-        return SourceError(
-            "an index can't be reached",
-            details=error.details[-4:],
-            next_step="mend the network or the index configuration (pip config list)",
         )
     return NoResolution(
         "pip-compile failed", details=error.details, next_step="look at its words above, mend the cause, lock again"

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.assembly import Made
     from vllm_plugins.base import Base
     from vllm_plugins.changes import Change
     from vllm_plugins.lock import Lock
-    from vllm_plugins.locking import Made
     from vllm_plugins.manifest import Manifest
     from vllm_plugins.resolvers import Resolver, ResolverName
     from vllm_plugins.settings import Settings

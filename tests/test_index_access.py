@@ -1,0 +1,105 @@
+"""Whatever pip is configured with works for pip, for uv and for us: certificates, logins, netrc, proxies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from .kit import gateway, projects
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .kit.index import Index
+    from .kit.place import Place
+
+SECRET = "s3cr3t-of-the-index"
+INSTALLERS = pytest.mark.parametrize("installer", ["pip", "uv"])
+
+
+def address(index: Index) -> tuple[str, str]:
+    """Host and path of an index."""
+    parts = urlsplit(index.url)
+    return f"http://{parts.netloc}", parts.path
+
+
+def lock_and_install(place: Place, index: Index, installer: str) -> str:
+    """An sdist too, so that a build environment is provisioned from there; returns all that was said."""
+    index.wheel("plugin", requires=["helper", "built"])
+    index.wheel("helper")
+    index.wheel("tool")
+    projects.sdist(index.directory / "built", "built")
+    place.pypi("plugin")
+    variables = {"VLLM_PLUGIN_INSTALLER": installer}
+    said = [place.run("lock", "-v", env=variables), place.run("sync", "-v", env=variables)]
+    assert set(place.versions) == {"plugin", "helper", "built"}
+    return "".join(done.stdout + done.stderr for done in said)
+
+
+def everything_written(place: Place) -> bytes:
+    roots = (place.config, place.store)
+    return b"".join(path.read_bytes() for root in roots for path in root.rglob("*") if path.is_file())
+
+
+@INSTALLERS
+@pytest.mark.parametrize("how", ["url", "netrc"])
+def test_an_index_behind_tls_and_a_login(
+    place: Place, index: Index, tmp_path: Path, how: str, installer: str
+) -> None:
+    upstream, path = address(index)
+    with gateway.tls(upstream, tmp_path, user="ada", password=SECRET) as server:
+        user = f"ada:{SECRET}@" if how == "url" else ""
+        there = replace(place, index_url=f"https://{user}{server.host}{path}")
+        there.variables["PIP_CERT"] = str(server.authority)
+        if how == "netrc":
+            netrc = there.home / ".netrc"
+            netrc.write_text(f"machine 127.0.0.1 login ada password {SECRET}\n")
+            netrc.chmod(0o600)
+        said = lock_and_install(there, index, installer)
+        refused = replace(there, index_url=f"https://ada:wrong-secret@{server.host}{path}").run(
+            "lock", "--upgrade", check=False, env={"HOME": "/nonexistent"}
+        )
+    assert SECRET not in said
+    assert SECRET.encode() not in everything_written(place)
+    assert place.package("plugin")["index"] == f"https://{server.host}{path}"
+    assert place.package("plugin")["wheels"][0]["url"].startswith(f"https://{server.host}/")
+    assert refused.returncode == 1
+    assert "wrong-secret" not in refused.stdout + refused.stderr
+    assert "error: the index can't be read\n" in refused.stderr
+    assert "401" in refused.stderr
+
+
+@INSTALLERS
+def test_an_index_that_only_a_proxy_reaches(place: Place, index: Index, installer: str) -> None:
+    upstream, path = address(index)
+    with gateway.proxy(upstream) as server:
+        there = replace(place, index_url=f"http://index.invalid{path}")
+        there.variables.update(PIP_PROXY=f"http://{server.host}", PIP_TRUSTED_HOST="index.invalid")
+        lock_and_install(there, index, installer)
+    assert any("index.invalid" in asked for asked in server.asked)
+    assert place.package("plugin")["index"] == f"http://index.invalid{path}"
+
+
+def test_a_certificate_that_is_not_trusted_is_an_error(place: Place, index: Index, tmp_path: Path) -> None:
+    upstream, path = address(index)
+    index.wheel("plugin")
+    place.pypi("plugin")
+    with gateway.tls(upstream, tmp_path, user="ada", password=SECRET) as server:
+        there = replace(place, index_url=f"https://ada:{SECRET}@{server.host}{path}")
+        done = there.run("lock", "-q", check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "vllm-plugins: error: the index can't be read"
+    assert "certificate" in done.stderr
+    assert SECRET not in done.stderr
+    assert not place.lock.exists()
+
+
+def test_an_index_that_does_not_answer_is_an_error(place: Place) -> None:
+    place.pypi("plugin")
+    done = place.run("lock", "-q", env={"PIP_INDEX_URL": "http://127.0.0.1:9/simple/"}, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "vllm-plugins: error: the index can't be read"
+    assert "127.0.0.1" in done.stderr
