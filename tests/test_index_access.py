@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -103,3 +106,30 @@ def test_an_index_that_does_not_answer_is_an_error(place: Place) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == "vllm-plugins: error: the index can't be read"
     assert "127.0.0.1" in done.stderr
+
+
+@INSTALLERS
+def test_an_index_of_plain_html_files_without_hashes(place: Place, tmp_path: Path, installer: str) -> None:
+    """PEP 503 alone, as a static file server has it."""
+    root = tmp_path / "static"
+    projects.wheel(root / "plugin", "plugin", requires=["helper"])
+    projects.wheel(root / "helper", "helper")
+    for directory in root.iterdir():
+        anchors = "".join(f'<a href="{file.name}">{file.name}</a>' for file in sorted(directory.iterdir()))
+        (directory / "index.html").write_text(f"<!DOCTYPE html><html><body>{anchors}</body></html>")
+    (root / "index.html").write_text('<a href="plugin/">plugin</a><a href="helper/">helper</a>')
+    argv = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(root), "0"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout is not None
+            port = server.stdout.readline().split("port ")[1].split()[0]
+            there = replace(place, index_url=f"http://127.0.0.1:{port}/")
+            place.pypi("plugin")
+            there.run("lock")
+            there.run("sync", "--installer", installer)
+        finally:
+            server.terminate()
+    (wheel,) = place.package("helper")["wheels"]
+    data = (root / "helper" / wheel["name"]).read_bytes()
+    assert wheel["hashes"] == {"sha256": hashlib.sha256(data).hexdigest()}
+    assert wheel["size"] == len(data)
