@@ -50,6 +50,7 @@ def test_every_key_is_read() -> None:
                 url="https://${GIT_TOKEN}@example.org/custom-decoder.git", ref="v2.0.0", subdirectory="plugins/foo"
             ),
             enabled=True,
+            line=8,
         ),
         Plugin(
             name="dev-plugin",
