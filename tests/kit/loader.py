@@ -3,8 +3,8 @@
 The rules are those of ``vllm.plugins.load_plugins_by_group`` and ``vllm.platforms`` (0.32): a group's entry points are
 listed once, all of them are loaded (an error is logged, and that plugin is skipped), and only then are they called.
 ``platform`` swallows errors, and asks the winner twice; ``general`` does not, and only its first call in a process does
-anything. ``spawn`` runs the rest in a child process that
-multiprocessing spawns, ``plain`` in one that knows nothing of this one's path.
+anything. ``spawn`` runs the rest in a child process that multiprocessing spawns, ``plain`` in one that knows nothing of
+this one's path.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ def run(words: list[str]) -> dict[str, Any]:
             break
         else:
             result[word] = sorted(load(f"vllm.{word}"))
+    sys.stdout.flush()  # a pool ends its processes without
     return result
 
 
