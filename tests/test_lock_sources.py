@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
 from .kit import projects
+from .kit.projects import Backend
 from .kit.repositories import Repository
 
 if TYPE_CHECKING:
@@ -169,6 +170,24 @@ def test_an_editable_directory_is_seen_after_an_edit_without_a_reinstall(place: 
     before = place.files()
     assert place.python("-c", code).stdout == "edited\n"
     assert place.files() == before
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("backend", [name for name in get_args(Backend) if name != "inline"])
+def test_every_backend_is_editable(network_place: Place, tmp_path: Path, backend: Backend) -> None:
+    place = network_place
+    directory = projects.project(
+        tmp_path / "mine", name="tiny", backend=backend, entry_points=POINTS, modules=MODULES
+    )
+    place.write("plugins:\n  - {name: tiny, source: local, path: ../mine, editable: true}\n")
+    place.run("lock")
+    assert place.plugin("tiny")["entry-points"] == [
+        {"group": "vllm.general_plugins", "name": "tiny", "value": "tiny:register"}
+    ]
+    place.run("sync")
+    (directory / "src/tiny/__init__.py").write_text("WORD = 'edited'\ndef register(): pass\n")
+    code = "import vllm_plugins; vllm_plugins.activate(); import tiny; print(tiny.WORD)"
+    assert place.python("-c", code).stdout == "edited\n"
 
 
 def test_what_an_index_has_only_as_an_sdist_is_built_while_locking(place: Place, index: Index) -> None:

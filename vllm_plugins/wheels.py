@@ -126,23 +126,15 @@ class Builder:
         return path
 
     def metadata(self, project: Path, *, plugin: str, on_line: Callable[[str], None] | None = None) -> Metadata:
-        """What an editable project says of itself, without a build where its backend can tell that.
+        """What an editable project says of itself: its editable wheel's metadata.
+
+        Not what ``prepare_metadata_for_build_editable`` gives, which with some backends lacks the entry points.
 
         Raises:
             BuildError: as :meth:`editable`.
         """
-        with _failures(project, plugin), tempfile.TemporaryDirectory(prefix="vllm-plugins-") as directory:
-            builder, _ = self._prepare(project, "editable", on_line)
-            prepared = builder.prepare("editable", directory, _editable_settings(builder))
-            if prepared is None:
-                wheel = builder.build("editable", directory, _editable_settings(builder))
-                return metadata.inspect(Path(wheel))
-            points = Path(prepared, "entry_points.txt")
-            return metadata.parse(
-                Path(prepared, "METADATA").read_bytes(),
-                points.read_bytes() if points.exists() else None,
-                where=str(project),
-            )
+        with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as directory:
+            return metadata.inspect(self.editable(project, Path(directory), plugin=plugin, on_line=on_line))
 
     def _prepare(
         self, project: Path, kind: str, on_line: Callable[[str], None] | None
