@@ -6,8 +6,9 @@ import argparse
 import importlib
 import json
 import os
+import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from vllm_plugins import __version__
 from vllm_plugins.errors import PluginsError
@@ -36,6 +37,7 @@ exit codes: 0 well, 1 failure, 2 usage or bad manifest, 3 lock missing or stale,
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Results go to stdout, progress and messages to stderr."""
+    signal.signal(signal.SIGTERM, _terminate)
     words = sys.argv[1:] if argv is None else argv
     arguments = _parser(words).parse_args(words)
     output = Output(json=arguments.json, quiet=arguments.quiet, verbose=arguments.verbose)
@@ -55,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
+
+
+def _terminate(number: int, _: object) -> NoReturn:
+    """End as an interrupt does: what is half-done is taken away, and the programs that were started are ended."""
+    raise SystemExit(128 + number)
 
 
 def _fail(error: PluginsError, output: Output) -> int:
