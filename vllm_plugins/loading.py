@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["call", "check", "failed", "load"]
 
-_SYMBOL = re.compile(r"undefined symbol: (\S+)")
-_LIBRARY = re.compile(r"(\S+): cannot open shared object file")
+# Compiled only where something has failed: this module is imported in every vLLM process.
+_SYMBOL = r"undefined symbol: (\S+)"
+_LIBRARY = r"(\S+): cannot open shared object file"
 
 
 def load(point: EntryPoint) -> Callable[[], Any]:
@@ -120,9 +121,9 @@ def _build(point: EntryPoint, what: str, found: str) -> LoadError:
 def _cause(error: Exception) -> str:
     """What an import error means, where that can be told."""
     text = str(error)
-    if symbol := _SYMBOL.search(text):
+    if symbol := re.search(_SYMBOL, text):
         return f"the symbol {symbol[1]} is missing: the library was built for another torch, vLLM or C library"
-    if library := _LIBRARY.search(text):
+    if library := re.search(_LIBRARY, text):
         return f"the library {library[1]} is missing on this machine"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"the module {error.name} is missing: no locked distribution and none of the base's brings it"
