@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -244,3 +246,26 @@ def test_a_real_plugin_of_the_real_registry(network_place: Place) -> None:
         place.run("sync", "--reinstall", "--installer", installer)
         assert place.registry["plugins"]["exionos-vllm"]["entry_points"] == ["vllm.general_plugins:exionos_x1"]
         assert place.run("verify").returncode == 0
+
+
+def test_an_overlay_that_is_installed_again_is_always_there(locked: Place) -> None:
+    """Another process looks at it all the time, and never finds it gone or half."""
+    locked.run("sync")
+    marker = locked.overlay / "overlay.json"
+    watch = (
+        "import pathlib, sys, time\n"
+        f"marker = pathlib.Path({str(marker)!r})\n"
+        f"stop = pathlib.Path({str(locked.root / 'stop')!r})\n"
+        "missing = 0\n"
+        "while not stop.exists():\n"
+        "    missing += not marker.exists()\n"
+        "sys.exit(1 if missing else 0)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", watch]) as process:
+        before = marker.stat().st_mtime_ns
+        for _ in range(2):
+            locked.run("sync", "--reinstall", "--installer", "uv")
+        (locked.root / "stop").touch()
+        assert process.wait(timeout=60) == 0
+    assert marker.stat().st_mtime_ns != before
+    assert list((locked.store / "staging").iterdir()) == []

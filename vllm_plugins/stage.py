@@ -10,6 +10,8 @@ import base64
 import compileall
 import contextlib
 import csv
+import ctypes
+import errno
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["FILES", "Installed", "check", "differences", "finish"]
+__all__ = ["FILES", "Installed", "check", "differences", "finish", "publish"]
 
 FILES = "files.json"
 _CHUNK = 64  # source files that one task compiles
@@ -129,6 +131,33 @@ def _describe(name: str, site: str) -> tuple[str, str, int, int]:
         os.fchmod(file.fileno(), 0o755 if os.fstat(file.fileno()).st_mode & stat.S_IXUSR else 0o644)
         status = os.fstat(file.fileno())
     return name, digest, status.st_size, status.st_mtime_ns
+
+
+def publish(new: Path, target: Path) -> None:
+    """Put a complete overlay in its place: the commit point, one rename.
+
+    One that is there already (it is to be installed again, or has no marker) changes places with the new one.
+    """
+    try:
+        os.rename(new, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        _exchange(new, target)
+    descriptor = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(one: Path, two: Path) -> None:
+    """Let two directories change places in one step (renameat2(2)); in two steps where the system can't."""
+    function = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if function is None or function(here, os.fsencode(one), here, os.fsencode(two), exchange) != 0:
+        os.rename(two, one.with_name("replaced"))
+        os.rename(one, two)
 
 
 def differences(site: Path) -> tuple[int, list[str]]:

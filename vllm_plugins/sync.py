@@ -208,7 +208,7 @@ def _install(job: _Job, *, alone: bool) -> Marker:
         overlay.write_atomically(new / LOCK, job.lock_bytes)
         overlay.write_atomically(new / overlay.REGISTRY, registry.render(job.lock, marker))
         overlay.write_atomically(new / overlay.MARKER, marker.to_json().encode())
-        _publish(new, overlay.directory(store, job.key))
+        stage.publish(new, overlay.directory(store, job.key))
         return marker
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -285,23 +285,6 @@ def _marker(job: _Job, found: tuple[stage.Installed, ...], site: Path) -> Marker
 def _runs_code(path: Path) -> bool:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return any(line.startswith(("import ", "import\t")) for line in lines)  # as site.addpackage has it
-
-
-def _publish(new: Path, target: Path) -> None:
-    """The commit point. An overlay without a marker, or one to be replaced, is moved out of the way first."""
-    if target.exists():
-        os.rename(target, new.with_name("replaced"))
-    try:
-        os.rename(new, target)
-    except OSError as error:
-        # Where file locks do nothing, another process may have published the same overlay just now.
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not (target / overlay.MARKER).is_file():
-            raise
-    descriptor = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
