@@ -123,7 +123,8 @@ def test_the_second_start_writes_nothing_and_starts_no_process(ready: Place) -> 
         "foreign = {name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)\n"
         "print(json.dumps([seen, sorted(name for name in foreign if not name.startswith('__'))]))\n"
     )
-    seen, foreign = json.loads(ready.python("-c", code).stdout)
+    unmeasured = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
+    seen, foreign = json.loads(ready.python("-c", code, env=unmeasured).stdout)
     assert seen == []
     assert set(foreign) <= {"probe", "tests", "vllm_plugins", "_distutils_hack", "a1_coverage"}
     assert events(ready) == [["import", "no_platform", "platform", "general"]]
