@@ -53,6 +53,7 @@ ORDER = [
     "changes",
     "selection",
     "stage",
+    "store",
     "sync",
     "doctor",
     "plugins",

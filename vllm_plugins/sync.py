@@ -6,10 +6,6 @@ leaves a stage, which the next one removes, and never half an overlay.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -17,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import fit, installers, loading, lock, overlay, pipconfig, registry, selection, stage
-from .errors import InstallError, StoreError
+from . import store as stores
+from .errors import InstallError
 from .overlay import EntryPoint, Failure, Marker
 from .pipconfig import PipConfig
 from .selection import Requirement
 from .settings import LOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from packaging.utils import NormalizedName
 
@@ -131,7 +128,7 @@ def _synchronise(job: _Job, *, reinstall: bool) -> Synced:
                 next_step="run vllm-plugins sync while the image is built, or unset VLLM_PLUGIN_FROZEN",
             )
         return Synced(marker=marker, lock=job.lock, installed=False)
-    with _store_errors(settings.store):
+    with stores.errors(settings.store):
         return _locked(job, reinstall=reinstall)
 
 
@@ -152,9 +149,8 @@ def _refuse_editable(job: _Job) -> None:
 
 def _locked(job: _Job, *, reinstall: bool) -> Synced:
     store = job.settings.store
-    for directory in (store, store / "overlays", store / "staging"):
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with _exclusive(store / "sync.lock", job.report) as alone:
+    stores.prepare(store)
+    with stores.exclusive(store, job.report) as alone:
         marker = overlay.read_marker(store, job.key)
         installed = marker is None or reinstall
         if marker is None or reinstall:
@@ -192,9 +188,9 @@ def _known(marker: Marker, job: _Job) -> Marker:
 def _install(job: _Job, *, alone: bool) -> Marker:
     store = job.settings.store
     if alone:  # then whatever is staged belongs to a process that is gone
-        for leftover in (store / "staging").iterdir():
+        for leftover in (store / stores.STAGING).iterdir():
             shutil.rmtree(leftover, ignore_errors=True)
-    staged = Path(tempfile.mkdtemp(dir=store / "staging", prefix=f"{job.key[:12]}-"))
+    staged = Path(tempfile.mkdtemp(dir=store / stores.STAGING, prefix=f"{job.key[:12]}-"))
     try:
         new = staged / "overlay"
         site = new / overlay.SITE
@@ -285,44 +281,3 @@ def _marker(job: _Job, found: tuple[stage.Installed, ...], site: Path) -> Marker
 def _runs_code(path: Path) -> bool:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return any(line.startswith(("import ", "import\t")) for line in lines)  # as site.addpackage has it
-
-
-@contextlib.contextmanager
-def _exclusive(path: Path, report: Callable[[str], None]) -> Iterator[bool]:
-    """Hold the store's file lock, which ends with its process however that ends. Yields whether locks work here."""
-    with open(path, "a+", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o644)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            report(f"Waiting for another process that is installing ({file.read().strip() or 'unknown'})")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-            report("File locks do not work in the store; several processes may install at once")
-            yield False
-            return
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        file.flush()
-        yield True
-
-
-@contextlib.contextmanager
-def _store_errors(store: Path) -> Iterator[None]:
-    """Say what an ``OSError`` while writing to the store means, and what to do."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "the disk is full" if full else "the store can't be written"
-        next_step = "free some space, or set" if full else "give this user write access to it, or set"
-        raise StoreError(
-            f"{what}; nothing was changed",
-            where=str(error.filename or store),
-            found=error.strerror or str(error),
-            next_step=f"{next_step} VLLM_PLUGIN_REGISTRY_DIR to another place",
-        ) from error
