@@ -94,7 +94,7 @@ def test_pip_and_uv_make_the_same_store(locked: Place, tmp_path: Path) -> None:
             {
                 path.relative_to(overlay).as_posix(): (path.stat().st_mode, path.read_bytes())
                 for path in overlay.rglob("*")
-                if path.is_file() and path.name != "files.json"  # it has times
+                if path.is_file()
             }
         )
     assert stores[0] == stores[1]
@@ -205,33 +205,6 @@ def test_status_says_what_is_asked_for_locked_and_installed(locked: Place) -> No
         "  found: the manifest has changed since it was locked",
         f"  next: vllm-plugins lock --config {locked.manifest}",
     ]
-
-
-def test_verify_names_what_is_changed_missing_or_extra(locked: Place) -> None:
-    locked.run("sync")
-    whole = locked.run("verify")
-    count = len([path for path in locked.site.rglob("*") if path.is_file()])
-    assert whole.stdout == f"{count} files are as they were installed (overlay {locked.overlay.name[:12]})\n"
-    (locked.site / "tiny/__init__.py").write_text("changed\n")
-    (locked.site / "tiny/data.txt").unlink()
-    (locked.site / "tiny/new.py").write_text("")
-    done = locked.run("verify", check=False)
-    assert done.returncode == 4
-    assert done.stderr == (
-        "vllm-plugins: error: 3 file(s) of the overlay are not as they were installed\n"
-        f"  where: {locked.site}\n"
-        "  missing: tiny/data.txt\n"
-        "  extra: tiny/new.py\n"
-        "  changed: tiny/__init__.py\n"
-        "  next: find out who changed them, then: vllm-plugins sync --reinstall\n"
-    )
-    assert locked.run("verify", "--json", check=False).json["problems"] == [
-        "missing: tiny/data.txt",
-        "extra: tiny/new.py",
-        "changed: tiny/__init__.py",
-    ]
-    locked.run("sync", "--reinstall")
-    assert locked.run("verify").returncode == 0
 
 
 @pytest.mark.network

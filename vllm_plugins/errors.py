@@ -23,6 +23,7 @@ __all__ = [
     "LockStale",
     "ManifestError",
     "NoResolution",
+    "NotTrusted",
     "PluginsError",
     "SourceError",
     "StoreError",
@@ -154,6 +155,10 @@ class InstallError(PluginsError):
 
 class StoreError(PluginsError):
     """The store can't be read or written."""
+
+
+class NotTrusted(PluginsError):
+    """Another user could change what would be run."""
 
 
 class CommandFailed(PluginsError):

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from .base import Base
     from .lock import BaseUse, Lock
     from .manifest import Manifest
+    from .marker import Marker
 
-__all__ = ["answer", "check"]
+__all__ = ["answer", "check", "vouched"]
 
 
 def answer(lock: Lock, manifest: Manifest | None, path: Path) -> None:
@@ -32,6 +33,11 @@ def answer(lock: Lock, manifest: Manifest | None, path: Path) -> None:
             found="the manifest has changed since it was locked",
             next_step=f"vllm-plugins lock --config {manifest.path}",
         )
+
+
+def vouched(marker: Marker | None, manifest: Manifest | None) -> bool:
+    """Whether this overlay is known to be in step with these bytes of a manifest: installed so, or rolled back to."""
+    return marker is not None and manifest is not None and manifest.file_sha256 in marker.manifests
 
 
 def check(lock: Lock, base: Base, path: Path) -> None:

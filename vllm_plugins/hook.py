@@ -12,12 +12,11 @@ child process, ``python -m vllm_plugins sync --startup``, makes the store equal 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import errors, loading, logs, overlay
+from . import errors, loading, logs, overlay, trust
 from .errors import LoadError, LockMissing, PluginsError
 from .logs import logger
 from .settings import Settings
@@ -100,11 +99,14 @@ def activate() -> None:
         PluginsError: as :func:`general`.
     """
     settings = Settings.from_environment()
-    if overlay.active_key() is None and not settings.disabled:
-        logs.prepare()
-        marker = _ensure(settings)
-        if marker is not None:
-            overlay.activate(settings.store, marker.key)
+    if settings.disabled:
+        return
+    logs.prepare()
+    inherited = overlay.active_key()
+    if inherited is not None and not overlay.settled(inherited):
+        _settle(settings, inherited)
+    elif inherited is None and (marker := _ensure(settings)) is not None:
+        overlay.activate(settings.store, marker.key)
 
 
 def _start(group: str) -> str | None:
@@ -118,6 +120,8 @@ def _start(group: str) -> str | None:
         inherited = overlay.active_key()
         if inherited is None:
             return _first(settings, group)
+        if not overlay.settled(inherited):
+            _settle(settings, inherited)
         if _process.ran != group:
             _look_after(settings, group, inherited, _loaded_by_vllm(group))
     except PluginsError as error:
@@ -135,6 +139,21 @@ def _first(settings: Settings, group: str) -> str | None:
     return _activate_and_run(settings, marker, group)
 
 
+def _settle(settings: Settings, linked: str) -> None:
+    """The overlay was on the path before we were asked: ``sync --bake`` has linked it into the interpreter."""
+    marker = _ensure(settings)
+    found = None if marker is None else marker.key
+    if found != linked:
+        raise errors.LockStale(
+            "another overlay is linked into the interpreter than the lock's",
+            where=str(settings.lock),
+            expected=f"overlay {found[:12]}" if found else "no overlay, as there is no lock",
+            found=f"overlay {linked[:12]}",
+            next_step="vllm-plugins sync --bake, or vllm-plugins sync --unbake",
+        )
+    overlay.hold(settings.store, linked)
+
+
 def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | None:
     """What ``VLLM_PLUGIN_ON_ERROR`` says to be done when the lock's overlay can't be active as a whole."""
     failed = overlay.active_key()
@@ -143,12 +162,14 @@ def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | Non
     if settings.on_error == "fail":
         raise error
     if settings.on_error == "previous":
-        previous = _previous(settings, unlike=failed)
+        from . import recovery
+
+        previous = recovery.previous(settings, unlike=failed)
         if previous is None:
             error.details = (*error.details, "no earlier overlay in the store fits this environment")
             raise error
         logger.error("%s\n  going on with the previous overlay, %s", error, previous.key)
-        return _activate_and_run(settings, previous, group)
+        return _activate_and_run(settings, _trusted(settings, previous), group)
     logger.error("%s\n  going on without plugins", error)
     # Child processes of this one must not try again, and come to another result.
     os.environ["VLLM_PLUGIN_DISABLE"] = "1"
@@ -234,14 +255,18 @@ def _ensure(settings: Settings) -> Marker | None:
             where=str(settings.lock),
             next_step=f"vllm-plugins lock --config {settings.manifest}",
         )
+    trust.check(settings)
     paths = overlay.base_paths()
     base = overlay.fingerprint(paths)
     wanted = None if manifest is None else overlay.sha256(manifest)
     if lock is not None:
         marker = overlay.read_marker(settings.store, overlay.key_of(lock))
-        if marker is not None and marker.in_step(wanted, base) and not _is_refused(marker, base, settings):
-            return marker
-    key = _sync_in_child(settings, paths)
+        if marker is not None and marker.in_step(wanted, base) and not settings.refuses(marker, base):
+            return _trusted(settings, marker)
+    from . import recovery
+
+    logger.info("Plugins are not in step with %s: installing", settings.lock)
+    key = recovery.synchronise(settings, paths)
     marker = overlay.read_marker(settings.store, key)
     if marker is None:
         raise errors.StoreError(
@@ -249,14 +274,22 @@ def _ensure(settings: Settings) -> Marker | None:
             where=str(overlay.directory(settings.store, key)),
             next_step="start again; keep other programs out of the store",
         )
+    return _trusted(settings, marker)
+
+
+def _trusted(settings: Settings, marker: Marker) -> Marker:
+    """The marker, if nobody else can have changed its overlay; with ``VLLM_PLUGIN_VERIFY=1``, if nobody has."""
+    trust.check_overlay(settings, overlay.directory(settings.store, marker.key))
+    if settings.verify:
+        import time
+
+        from . import integrity
+
+        started = time.perf_counter()
+        found = integrity.check(settings.store, marker)
+        took = (time.perf_counter() - started) * 1000
+        logger.info("Verified %d files, %.1f MB, in %.0f ms", found.files, found.size / 1e6, took)
     return marker
-
-
-def _is_refused(marker: Marker, base: str, settings: Settings) -> bool:
-    """Whether what is in step must not start all the same: the child then says why, or finds it mended."""
-    return bool(settings.frozen and marker.editable) or any(
-        failure.base == base and settings.lets_through(failure.group, failure.name) for failure in marker.failures
-    )
 
 
 def _read(path: Path) -> bytes | None:
@@ -271,55 +304,3 @@ def _read(path: Path) -> bytes | None:
             found=error.strerror or str(error),
             next_step="make it a file that this user can read",
         ) from error
-
-
-def _sync_in_child(settings: Settings, paths: Iterable[str]) -> str:
-    """Run ``sync --startup`` and return the overlay's key, or raise the error that it ended with."""
-    from . import _run
-
-    argv = [sys.executable, "-P", "-m", "vllm_plugins", "sync", "--startup", "--json"]
-    argv += ["--config", str(settings.manifest), "--lock", str(settings.lock)]
-    argv += ["--registry-dir", str(settings.store)]
-    for path in paths:
-        argv += ["--base-path", path]
-    logger.info("Plugins are not in step with %s: installing", settings.lock)
-    done = _run.run(argv, on_line=logger.info, check=False)
-    try:
-        report: Any = json.loads(done.stdout)
-        if done.returncode == 0:
-            return str(report["overlay"])
-        error = _from_report(report)
-    except (ValueError, KeyError, TypeError) as unreadable:
-        raise errors.CommandFailed(
-            f"the child process that installs plugins ended with {done.returncode} and no report",
-            returncode=done.returncode,
-            stdout=done.stdout,
-            stderr=done.stderr,
-            details=done.stderr.splitlines()[-20:],
-        ) from unreadable
-    raise error
-
-
-def _from_report(report: dict[str, Any]) -> PluginsError:
-    """The error that ``--json`` wrote, as an error of the same class."""
-    named = getattr(errors, report["error"], PluginsError)
-    kind: type[PluginsError] = PluginsError if named is errors.CommandFailed else named
-    fields = {name: report.get(name) for name in ("where", "expected", "found", "required_by", "next_step")}
-    return kind(report["what"], details=report.get("details") or (), **fields)
-
-
-def _previous(settings: Settings, *, unlike: str | None) -> Marker | None:
-    """The overlay that was active last, else the newest, among those that are known to fit this base."""
-    store, base, machine = settings.store, overlay.fingerprint(), overlay.interpreter()
-    try:
-        found = sorted((store / "overlays").iterdir(), key=lambda entry: entry.stat().st_mtime, reverse=True)
-    except OSError:
-        return None
-    last = overlay.registry(store).get("overlay")
-    for key in sorted((entry.name for entry in found), key=lambda name: name != last):
-        marker = overlay.read_marker(store, key) if key != unlike else None
-        if marker is None or marker.interpreter != machine or base not in marker.bases:
-            continue
-        if not _is_refused(marker, base, settings):
-            return marker
-    return None

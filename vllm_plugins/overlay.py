@@ -2,21 +2,24 @@
 
 A key is the hash of the lock's bytes and of the interpreter's ABI and platform, so that the same lock is always
 the same overlay. A directory counts only with its marker, which is written before the one rename that publishes
-it. Everything here is standard library: it runs in every vLLM process. (So the values here are named tuples: to
-make the class of a dataclass takes ten times as long.)
+it. Everything here is standard library: it runs in every vLLM process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import site as _site
 import sys
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import StoreError
+from .marker import EntryPoint, Failure, Marker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,123 +35,22 @@ __all__ = [
     "deactivate",
     "directory",
     "fingerprint",
+    "hold",
     "interpreter",
     "key_of",
     "mirror",
     "read_marker",
+    "settled",
     "sha256",
 ]
 
-FORMAT = 1
 MARKER = "overlay.json"
 REGISTRY = "registry.json"
+HISTORY = "history.jsonl"
 SITE = "site"
+SETTLED = "_VLLM_PLUGINS_OVERLAY"  # a variable of ours alone: vLLM warns of those that begin with VLLM_
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
-
-
-class EntryPoint(NamedTuple):
-    """One entry point of the overlay; ``plugin`` is the manifest's name for what it came with."""
-
-    group: str
-    name: str
-    value: str
-    distribution: str
-    plugin: str
-
-
-class Failure(NamedTuple):
-    """An entry point that did not load with the base of that fingerprint; ``found`` is the cause, if it is known."""
-
-    base: str
-    group: str
-    name: str
-    what: str
-    found: str
-
-
-class Marker(NamedTuple):
-    """What a complete overlay says of itself (``overlay.json``).
-
-    ``manifests`` and ``bases`` are the sha256 of manifest bytes and the base fingerprints that were found to be
-    in step with the lock: the hook compares, and never has to parse or resolve. ``import_lines`` says that a
-    ``.pth`` file of the overlay runs code, which a spawned process does not inherit. ``editable`` are distributions
-    whose code lies elsewhere, and is in no lock. ``checked`` are the bases with which every entry point was loaded
-    once, and ``failures`` what did not load then.
-    """
-
-    key: str
-    interpreter: str
-    lock_sha256: str
-    manifests: tuple[str, ...]
-    bases: tuple[str, ...]
-    entry_points: tuple[EntryPoint, ...]
-    plugins: tuple[str, ...]
-    import_lines: bool = False
-    editable: tuple[str, ...] = ()
-    checked: tuple[str, ...] = ()
-    failures: tuple[Failure, ...] = ()
-
-    def group(self, group: str) -> tuple[EntryPoint, ...]:
-        """The entry points of one group, in the order in which they are loaded."""
-        return tuple(point for point in self.entry_points if point.group == group)
-
-    def in_step(self, manifest_sha256: str | None, base: str) -> bool:
-        """Whether this overlay is known to fit that manifest (``None``: there is none) and that base."""
-        return base in self.bases and (manifest_sha256 is None or manifest_sha256 in self.manifests)
-
-    def to_json(self) -> str:
-        """The marker as it is written."""
-        data = {
-            "format": FORMAT,
-            "key": self.key,
-            "interpreter": self.interpreter,
-            "lock-sha256": self.lock_sha256,
-            "manifests": self.manifests,
-            "bases": self.bases,
-            "plugins": self.plugins,
-            "import-lines": self.import_lines,
-            "editable": self.editable,
-            "checked": self.checked,
-            "failures": self.failures,
-            "entry-points": [
-                [point.group, point.name, point.value, point.distribution, point.plugin]
-                for point in self.entry_points
-            ],
-        }
-        return json.dumps(data, indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Marker | None:
-        """Read a marker; ``None`` when the text is not one of this format (the overlay then does not count)."""
-        try:
-            data: Any = json.loads(text)
-            if data["format"] != FORMAT:
-                return None
-            return cls(
-                key=str(data["key"]),
-                interpreter=str(data["interpreter"]),
-                lock_sha256=str(data["lock-sha256"]),
-                manifests=tuple(map(str, data["manifests"])),
-                bases=tuple(map(str, data["bases"])),
-                plugins=tuple(map(str, data["plugins"])),
-                import_lines=data["import-lines"] is True,
-                editable=tuple(map(str, data["editable"])),
-                checked=tuple(map(str, data["checked"])),
-                failures=tuple(Failure(*map(str, failure)) for failure in data["failures"]),
-                entry_points=tuple(
-                    EntryPoint(
-                        group=str(group),
-                        name=str(name),
-                        value=str(value),
-                        distribution=str(dist),
-                        plugin=str(plugin),
-                    )
-                    for group, name, value, dist, plugin in data["entry-points"]
-                ),
-            )
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return None
 
 
 def sha256(data: bytes) -> str:
@@ -230,10 +132,11 @@ class _Active(NamedTuple):
 
 
 _active: _Active | None = None
+_held: dict[str, int] = {}
 
 
 def active_key() -> str | None:
-    """The key of the overlay on this process's path, put there by us or inherited from the parent process."""
+    """The key of the overlay on this process's path: put there by us, by the parent process, or by a link."""
     if _active is not None:
         return _active.key
     for entry in sys.path:
@@ -243,14 +146,58 @@ def active_key() -> str | None:
     return None
 
 
+def settled(key: str) -> bool:
+    """Whether this process, or one that it comes from, has found that overlay to be the one to use."""
+    return os.environ.get(SETTLED) == key
+
+
+def hold(store: Path, key: str) -> None:
+    """Keep an overlay from being pruned while this process lives, and settle on it.
+
+    A shared lock of its directory says so, which ends with the process. Where locks do not work, nothing does.
+
+    Raises:
+        StoreError: it is gone.
+    """
+    if key not in _held:
+        try:
+            _held[key] = _hold(directory(store, key) / SITE)
+        except OSError as error:
+            raise StoreError(
+                "the overlay went away while it was made active",
+                where=str(directory(store, key)),
+                found=error.strerror or str(error),
+                next_step="start again; keep other programs out of the store",
+            ) from error
+    os.environ[SETTLED] = key
+
+
+def _hold(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno == errno.EWOULDBLOCK:  # it is being pruned
+                os.close(descriptor)
+                raise
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return descriptor
+        os.close(descriptor)  # another has taken its place: sync --reinstall
+
+
 def activate(store: Path, key: str) -> None:
     """Put an overlay behind everything else on ``sys.path``; its ``.pth`` files are obeyed.
 
     Only the process's own import system changes: no file is written. Twice is once.
+
+    Raises:
+        StoreError: it is gone.
     """
     global _active  # noqa: PLW0603 - the path is the process's, and so is the undo
     if _active is not None and _active.key == key:
         return
+    hold(store, key)
     before, finders = set(sys.path), list(sys.meta_path)
     _site.addsitedir(str(directory(store, key) / SITE))
     _active = _Active(
@@ -275,13 +222,17 @@ def deactivate(*, forget_modules: bool = False) -> None:
         for name, module in list(sys.modules.items()):
             if (getattr(module, "__file__", None) or "").startswith(roots):
                 del sys.modules[name]
+    while _held:
+        os.close(_held.popitem()[1])
+    os.environ.pop(SETTLED, None)
     _active = None
 
 
 def mirror(store: Path, key: str) -> None:
     """Make the store's ``registry.json`` the one of this overlay, where it is another's.
 
-    The registry says what is active; switching to a lock that is already installed changes only that.
+    The registry says what is active; switching to a lock that is already installed changes only that. Each switch
+    is a line of the store's ``history.jsonl``: the time, in seconds since 1970, and the key.
     """
     target = store / REGISTRY
     with contextlib.suppress(OSError):  # a read-only store: then the registry can't follow, and need not
@@ -289,6 +240,8 @@ def mirror(store: Path, key: str) -> None:
         if target.exists() and target.read_bytes() == wanted:
             return
         write_atomically(target, wanted)
+        with open(store / HISTORY, "a", encoding="utf-8") as history:
+            history.write(json.dumps({"at": int(time.time()), "overlay": key}) + "\n")
 
 
 def write_atomically(target: Path, data: bytes, mode: int = 0o644) -> None:

@@ -12,10 +12,13 @@ from .errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ErrorPolicy", "InstallerName", "Settings"]
+    from .marker import Marker
+
+__all__ = ["ErrorPolicy", "InstallerName", "Settings", "TrustPolicy"]
 
 ErrorPolicy = Literal["fail", "previous", "continue"]
 InstallerName = Literal["auto", "pip", "uv"]
+TrustPolicy = Literal["owner", "any"]
 
 MANIFEST = "plugins.yaml"
 LOCK = "plugins.lock"
@@ -40,6 +43,8 @@ class Settings(NamedTuple):
     offline: bool = False
     auto_lock: bool = False
     installer: InstallerName = "auto"
+    trust: TrustPolicy = "owner"
+    verify: bool = False
     disabled: bool = False
     allowed: tuple[str, ...] | None = None
 
@@ -66,6 +71,12 @@ class Settings(NamedTuple):
             return group != "vllm.endpoint_plugins"
         return name in self.allowed
 
+    def refuses(self, marker: Marker, base: str) -> bool:
+        """Whether what is in step must not start all the same: ``sync`` then says why, or finds it mended."""
+        return bool(self.frozen and marker.editable) or any(
+            failure.base == base and self.lets_through(failure.group, failure.name) for failure in marker.failures
+        )
+
     @classmethod
     def from_environment(
         cls,
@@ -89,6 +100,7 @@ class Settings(NamedTuple):
         allowed = env.get("VLLM_PLUGINS")
         on_error: ErrorPolicy = _choice(env, "VLLM_PLUGIN_ON_ERROR", "fail", get_args(ErrorPolicy))
         installer: InstallerName = _choice(env, "VLLM_PLUGIN_INSTALLER", "auto", get_args(InstallerName))
+        trust: TrustPolicy = _choice(env, "VLLM_PLUGIN_TRUST", "owner", get_args(TrustPolicy))
         return cls(
             manifest=manifest,
             lock=_absolute(lock_name, home) if lock_name else manifest.parent / LOCK,
@@ -100,6 +112,8 @@ class Settings(NamedTuple):
             offline=_flag(env, "VLLM_PLUGIN_OFFLINE"),
             auto_lock=_flag(env, "VLLM_PLUGIN_AUTO_LOCK"),
             installer=installer,
+            trust=trust,
+            verify=_flag(env, "VLLM_PLUGIN_VERIFY"),
             disabled=_flag(env, "VLLM_PLUGIN_DISABLE"),
             # vllm.envs splits at commas and strips nothing: "" allows only the plugin named "".
             allowed=None if allowed is None else tuple(allowed.split(",")),

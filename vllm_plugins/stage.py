@@ -22,19 +22,19 @@ import stat
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from py_compile import PycInvalidationMode
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from packaging.utils import NormalizedName, canonicalize_name
 
+from . import integrity, overlay
 from .errors import HashMismatch, InstallError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["FILES", "Installed", "check", "differences", "finish", "publish"]
+__all__ = ["Installed", "check", "finish", "publish"]
 
-FILES = "files.json"
 _CHUNK = 64  # source files that one task compiles
 # What installers write about themselves. It differs between them, and names paths of this machine.
 _LEFTOVERS = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
@@ -73,7 +73,7 @@ def check(site: Path, expected: Mapping[NormalizedName, str | None]) -> tuple[In
             details=wrong,
             next_step="try another installer: VLLM_PLUGIN_INSTALLER=pip, or uv",
         )
-    if stray := sorted(set(_files(site)) - owned):
+    if stray := sorted(set(integrity.files(site)) - owned):
         raise InstallError(
             "the installer left files that belong to no distribution",
             details=stray[:10],
@@ -82,13 +82,15 @@ def check(site: Path, expected: Mapping[NormalizedName, str | None]) -> tuple[In
     return tuple(found[name] for name in sorted(found))
 
 
-def finish(site: Path) -> None:
+def finish(site: Path) -> str:
     """Compile bytecode, make modes sane under any umask, and write down every file beside ``site``.
+
+    Returns the sha256 of that list.
 
     Bytecode does not look at its source's time (PEP 552, unchecked): a published overlay is never written to, and
     an image may be unpacked with other times.
     """
-    files = sorted(_files(site))
+    files = sorted(integrity.files(site))
     # One task a file would cost as much as the compiling.
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
     workers = min(len(chunks), os.cpu_count() or 1)
@@ -100,12 +102,13 @@ def finish(site: Path) -> None:
     for directory, _, _ in os.walk(site.parent):
         os.chmod(directory, 0o755)  # noqa: S103 - to be read by whichever user vLLM runs as
     listed = sorted(itertools.chain.from_iterable(done))
-    (site.parent / FILES).write_text(json.dumps(listed, separators=(",", ":")) + "\n", encoding="utf-8")
-    (site.parent / FILES).chmod(0o644)
+    data = (json.dumps(listed, separators=(",", ":")) + "\n").encode()
+    overlay.write_atomically(site.parent / integrity.FILES, data)
+    return overlay.sha256(data)
 
 
-def _finish(files: list[str], site: str) -> list[tuple[str, str, int, int]]:
-    """Compile some files; path, sha256, size and time of them and of what was compiled."""
+def _finish(files: list[str], site: str) -> list[tuple[str, str, int]]:
+    """Compile some files; path, sha256 and size of them and of what was compiled."""
     for name in files:
         if name.endswith(".py"):
             # What can't be compiled stays as it is: wheels hold templates, and code for other Pythons.
@@ -124,13 +127,13 @@ def _is_there(name: str, site: str) -> bool:
     return os.path.lexists(os.path.join(site, name))
 
 
-def _describe(name: str, site: str) -> tuple[str, str, int, int]:
+def _describe(name: str, site: str) -> tuple[str, str, int]:
     path = os.path.join(site, name)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fchmod(file.fileno(), 0o755 if os.fstat(file.fileno()).st_mode & stat.S_IXUSR else 0o644)
         status = os.fstat(file.fileno())
-    return name, digest, status.st_size, status.st_mtime_ns
+    return name, digest, status.st_size
 
 
 def publish(new: Path, target: Path) -> None:
@@ -160,34 +163,6 @@ def _exchange(one: Path, two: Path) -> None:
         os.rename(one, two)
 
 
-def differences(site: Path) -> tuple[int, list[str]]:
-    """Hash every file of a published overlay again: how many there are, and how each that is not as written differs.
-
-    Raises:
-        InstallError: the list of files is missing or can't be read.
-    """
-    try:
-        listed: Any = json.loads((site.parent / FILES).read_text(encoding="utf-8"))
-        wanted = {str(path): str(digest) for path, digest, _, _ in listed}
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InstallError(
-            "the overlay's list of files can't be read",
-            where=str(site.parent / FILES),
-            found=f"{type(error).__name__}: {error}",
-            next_step="vllm-plugins sync --reinstall",
-        ) from error
-    there = set(_files(site))
-    problems = [f"missing: {path}" for path in sorted(wanted.keys() - there)]
-    problems += [f"extra: {path}" for path in sorted(there - wanted.keys())]
-    for path in sorted(there & wanted.keys()):
-        try:
-            if hashlib.sha256((site / path).read_bytes()).hexdigest() != wanted[path]:
-                problems.append(f"changed: {path}")
-        except OSError as error:
-            problems.append(f"unreadable: {path}: {error.strerror}")
-    return len(wanted), problems
-
-
 def _differing(expected: Mapping[NormalizedName, str | None], found: Mapping[NormalizedName, Installed]) -> set[str]:
     wrong = {f"missing: {name}" for name in expected.keys() - found.keys()}
     wrong |= {f"not in the lock: {name} {found[name].version}" for name in found.keys() - expected.keys()}
@@ -196,12 +171,6 @@ def _differing(expected: Mapping[NormalizedName, str | None], found: Mapping[Nor
         if wanted is not None and wanted != found[name].version:
             wrong.add(f"{name}: expected {wanted}, found {found[name].version}")
     return wrong
-
-
-def _files(site: Path) -> Iterable[str]:
-    for directory, _, names in os.walk(site):
-        for name in names:
-            yield os.path.relpath(os.path.join(directory, name), site)
 
 
 def _cleaned(site: Path, info: Path) -> list[list[str]]:

@@ -86,13 +86,15 @@ def run(
     """
     data = lock.read_bytes(settings.lock)
     locked = lock.parse(data, settings.lock)
-    fit.answer(locked, manifest, settings.lock)
+    key = overlay.key_of(data)
+    if not fit.vouched(overlay.read_marker(settings.store, key), manifest):
+        fit.answer(locked, manifest, settings.lock)
     fit.check(locked, base, settings.lock)
     job = _Job(
         settings=settings,
         lock=locked,
         lock_bytes=data,
-        key=overlay.key_of(data),
+        key=key,
         base=base,
         base_paths=base_paths,
         manifest_sha256=None if manifest is None else manifest.file_sha256,
@@ -199,8 +201,7 @@ def _install(job: _Job, *, alone: bool) -> Marker:
         job.report("Checking every file")
         found = stage.check(site, {item.name: item.version for item in requirements})
         job.report("Compiling bytecode")
-        stage.finish(site)
-        marker = _marker(job, found, site)
+        marker = _marker(job, found, site, files_sha256=stage.finish(site))
         overlay.write_atomically(new / LOCK, job.lock_bytes)
         overlay.write_atomically(new / overlay.REGISTRY, registry.render(job.lock, marker))
         overlay.write_atomically(new / overlay.MARKER, marker.to_json().encode())
@@ -248,7 +249,7 @@ def _editable(
     return tuple(built)
 
 
-def _marker(job: _Job, found: tuple[stage.Installed, ...], site: Path) -> Marker:
+def _marker(job: _Job, found: tuple[stage.Installed, ...], site: Path, *, files_sha256: str) -> Marker:
     owners = {plugin.package: plugin for plugin in job.lock.plugins}
     points = []
     for installed in found:
@@ -269,6 +270,7 @@ def _marker(job: _Job, found: tuple[stage.Installed, ...], site: Path) -> Marker
         key=job.key,
         interpreter=overlay.interpreter(),
         lock_sha256=overlay.sha256(job.lock_bytes),
+        files_sha256=files_sha256,
         manifests=(job.manifest_sha256,) if job.manifest_sha256 else (),
         bases=(job.base.fingerprint,),
         entry_points=tuple(points),

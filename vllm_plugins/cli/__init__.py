@@ -27,7 +27,10 @@ _COMMANDS = {
     "sync": "install what the lock says",
     "status": "what is asked for, locked and installed",
     "doctor": "why is my plugin not there?",
-    "verify": "hash the installed files again",
+    "verify": "is what is installed still what was locked?",
+    "history": "the overlays that there are",
+    "rollback": "put an earlier lock back",
+    "prune": "remove overlays that nobody needs any more",
     "base": "write a snapshot of the vLLM environment",
 }
 _EXIT_CODES = """\

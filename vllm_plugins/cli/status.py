@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_plugins import base, fit, loading, lock, overlay
+from vllm_plugins import base, fit, link, loading, lock, overlay
 from vllm_plugins.errors import PluginsError
 
 from ._inputs import read_manifest
@@ -37,13 +37,19 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         locked = lock.parse(data, settings.lock)
         marker = overlay.read_marker(settings.store, overlay.key_of(data))
         here = base.read()
-        fit.answer(locked, manifest, settings.lock)
+        if not fit.vouched(marker, manifest):
+            fit.answer(locked, manifest, settings.lock)
         fit.check(locked, here, settings.lock)
         _check_store(marker, manifest, here)
     except PluginsError as error:
         problem = error
     rows = _rows(manifest, locked, marker)
     summary = "in step" if problem is None else str(problem)
+    if problem is None and locked and manifest and locked.manifest_sha256 != manifest.sha256:
+        summary += "; the lock was rolled back to, plugins.yaml asks for something else: vllm-plugins lock"
+    linked = link.read()
+    if linked is not None:
+        summary += f"\noverlay {linked.key[:12]} is linked into the interpreter: {linked.path}"
     output.result(
         {
             "in_step": problem is None,
@@ -52,6 +58,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "lock": str(settings.lock),
             "store": str(settings.store),
             "overlay": marker.key if marker else None,
+            "linked": {"path": str(linked.path), "overlay": linked.key} if linked else None,
             "plugins": [dict(zip(_KEYS, row, strict=True)) for row in rows],
         },
         f"{table(_HEAD, rows) if rows else 'no plugins'}\n{summary}",

@@ -26,6 +26,9 @@ def register(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="don't load what was installed",
     )
+    baking = parser.add_mutually_exclusive_group()
+    baking.add_argument("--bake", action="store_true", help="also link the overlay into this interpreter")
+    baking.add_argument("--unbake", action="store_true", help="take that link away again")
     parser.add_argument("--startup", action="store_true", help="as the hook does it when vLLM starts")
     parser.add_argument(
         "--base-path", action="append", metavar="D", help="sys.path of the vLLM process (for the hook)"
@@ -63,6 +66,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         load_check=arguments.load_check,
         reinstall=arguments.reinstall,
     )
+    linked = _linked(arguments, settings, done.marker.key, output)
     verb = "installed" if done.installed else "in step"
     plugins = ", ".join(done.marker.plugins) or "no plugins"
     output.result(
@@ -70,10 +74,30 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "overlay": done.marker.key,
             "installed": done.installed,
             "plugins": {plugin.name: plugin.version for plugin in done.lock.plugins},
+            "linked": linked,
         },
         f"{verb}: {plugins} (overlay {done.marker.key[:12]})",
     )
     return 0
+
+
+def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output: Output) -> str | None:
+    """The file that links an overlay into the interpreter, after what ``--bake`` and ``--unbake`` ask for."""
+    if arguments.startup:
+        return None
+    from vllm_plugins import link
+
+    if arguments.bake:
+        return str(link.write(settings.store, key).path)
+    if arguments.unbake:
+        link.remove()
+    found = link.read()
+    if found is not None and found.key != key:
+        output.message(
+            f"{found.path} links another overlay, {found.key[:12]}, into the interpreter: vLLM will not start so\n"
+            "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake"
+        )
+    return None if found is None else str(found.path)
 
 
 def _is_installed(settings: Settings) -> bool:

@@ -1,16 +1,18 @@
-"""``vllm-plugins verify``: hash the published files again."""
+"""``vllm-plugins verify``: is what is installed still what was locked?"""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vllm_plugins import lock, overlay, stage
+from vllm_plugins import integrity, link, lock, overlay, verification
 from vllm_plugins.errors import HashMismatch, InstallError
 
 if TYPE_CHECKING:
     import argparse
 
     from vllm_plugins.settings import Settings
+    from vllm_plugins.verification import Report
 
     from ._output import Output
 
@@ -21,23 +23,40 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
-    """Names each file that is changed, missing or extra; exit code 4 when there is one."""
+    """Names each file that differs from RECORD, lock or wheel; exit code 4 when there is one."""
     data = lock.read_bytes(settings.lock)
-    lock.parse(data, settings.lock)
+    locked = lock.parse(data, settings.lock)
     key = overlay.key_of(data)
     directory = overlay.directory(settings.store, key)
-    if overlay.read_marker(settings.store, key) is None:
+    marker = overlay.read_marker(settings.store, key)
+    if marker is None:
         raise InstallError("the lock is not installed", where=str(directory), next_step="vllm-plugins sync")
-    count, problems = stage.differences(directory / overlay.SITE)
-    if problems and not output.json:
-        raise HashMismatch(
-            f"{len(problems)} file(s) of the overlay are not as they were installed",
-            where=str(directory / overlay.SITE),
-            details=problems,
-            next_step="find out who changed them, then: vllm-plugins sync --reinstall",
-        )
-    output.result(
-        {"overlay": key, "files": count, "problems": problems},
-        f"{count} files are as they were installed (overlay {key[:12]})",
+    report = verification.run(
+        settings.store, marker, lock=locked, wheels=settings.wheels, base_paths=overlay.base_paths()
     )
-    return HashMismatch.exit_code if problems else 0
+    linked = link.read()
+    if report.problems and not output.json:
+        raise HashMismatch(
+            f"{len(report.problems)} problem(s): the overlay is not as it was installed",
+            where=str(directory / overlay.SITE),
+            details=integrity.shown(report.problems),
+            next_step="find out who changed it, then: vllm-plugins sync --reinstall",
+        )
+    known = [
+        *report.notes,
+        *([f"{linked.path} links overlay {linked.key[:12]} into the interpreter"] if linked else []),
+    ]
+    output.result({**asdict(report), "linked": str(linked.path) if linked else None}, _text(report, known))
+    return HashMismatch.exit_code if report.problems else 0
+
+
+def _text(report: Report, known: list[str]) -> str:
+    lines = [
+        f"overlay {report.key[:12]}: {report.files} files, {report.size / 1e6:.1f} MB, are as they were installed",
+        f"against RECORD and lock: {len(report.anchored) + len(report.unanchored)} distributions",
+        f"against their wheels, too: {len(report.anchored)}"
+        + (f"; not at hand: those of {', '.join(report.unanchored)}" if report.unanchored else ""),
+    ]
+    if known:
+        lines += ["to know:", *(f"  {note}" for note in known)]
+    return "\n".join(lines)

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import shutil
+import site
+import sysconfig
+import venv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import vllm_plugins
+
+from .kit.place import Place
+from .kit.sandbox import needs_root, read_only
+
+if TYPE_CHECKING:
+    from .kit.index import Index
+
+START = ("-m", "tests.kit.loader", "general", "logits_processors")
+MODULES = {"tiny.py": "def register():\n    print('the plugin ran')\n\n\nclass Bend:\n    pass\n"}
+POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}, "vllm.logits_processors": {"bend": "tiny:Bend"}}
+NAME = "vllm_plugins_overlay.pth"
+
+
+@pytest.fixture
+def own(tmp_path: Path, index: Index, vllm: Path) -> Place:
+    """A place with an interpreter of its own, whose site-packages may be written; a plugin is locked."""
+    venv.EnvBuilder(symlinks=True).create(tmp_path / "env")
+    directory = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "env")}))
+    sources = Path(vllm_plugins.__file__).parents[1]
+    world = [*site.getsitepackages(), str(sources)]
+    (directory / "a-world.pth").write_text("".join(f"{entry}\n" for entry in world), encoding="utf-8")
+    place = Place(
+        root=tmp_path,
+        index_url=index.url,
+        paths=(vllm, sources),
+        interpreter=str(tmp_path / "env" / "bin" / "python"),
+    )
+    index.wheel("tiny", "1.0", entry_points=POINTS, modules=MODULES)
+    place.pypi("tiny")
+    place.run("lock")
+    return place
+
+
+def link(place: Place) -> Path:
+    (directory,) = (place.root / "env" / "lib").glob("python*/site-packages")
+    return directory / NAME
+
+
+def test_bake_links_the_overlay_into_the_interpreter(own: Place) -> None:
+    done = own.run("sync", "--bake", "--json")
+    assert done.json["linked"] == str(link(own))
+    assert link(own).read_text() == f"{own.site}\n"
+    # The allowlist leaves our hook out: vLLM sees the plugins all the same.
+    started = own.python(*START[:-1], env={"VLLM_PLUGINS": "tiny"})
+    assert started.stdout == "the plugin ran\n{}\n"
+    # And with the hook, each still runs once; in a spawned process too.
+    started = own.python("-m", "tests.kit.loader", "platform", "general", "spawn", "general")
+    assert started.stdout.count("the plugin ran\n") == 2
+    assert own.run("status").stdout.splitlines()[-1] == (
+        f"overlay {own.overlay.name[:12]} is linked into the interpreter: {link(own)}"
+    )
+    assert own.run("verify").stdout.splitlines()[-1] == (
+        f"  {link(own)} links overlay {own.overlay.name[:12]} into the interpreter"
+    )
+
+
+def test_the_base_comes_first_and_keeps_its_fingerprint(own: Place) -> None:
+    code = "import sys; from vllm_plugins import overlay; print(overlay.fingerprint()); print(*sys.path, sep='\\n')"
+    before = own.python("-c", code).stdout.splitlines()
+    own.run("sync", "--bake")
+    after = own.python("-c", code).stdout.splitlines()
+    assert after[0] == before[0]
+    assert after[1:] == [*before[1:], str(own.site)]
+
+
+def test_a_link_to_another_overlay_than_the_locks_is_refused(own: Place, index: Index) -> None:
+    own.run("sync", "--bake")
+    old = own.overlay.name
+    index.wheel("tiny", "2.0", entry_points=POINTS, modules=MODULES)
+    own.run("lock", "--upgrade")
+    done = own.python(*START, check=False, traceback=True)
+    assert done.returncode == 1
+    new = own.overlay.name
+    assert done.stderr.endswith(
+        "LockStale: another overlay is linked into the interpreter than the lock's\n"
+        f"  where: {own.lock}\n"
+        f"  expected: overlay {new[:12]}\n"
+        f"  found: overlay {old[:12]}\n"
+        "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake\n"
+    )
+    assert own.run("sync").stderr == (
+        f"vllm-plugins: {link(own)} links another overlay, {old[:12]}, into the interpreter: vLLM will not start so\n"
+        "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake\n"
+    )
+    own.run("prune", "--keep", "0")
+    assert {item.name for item in own.overlays} == {old, new}
+    own.run("sync", "--bake")
+    assert '"bend"' in own.python(*START).stdout
+    own.run("sync", "--unbake")
+    assert not link(own).exists()
+    assert '"bend"' in own.python(*START).stdout
+
+
+def test_an_overlay_that_has_pth_files_is_linked_by_code(own: Place, index: Index) -> None:
+    index.wheel("extra", "1.0", modules={"extra.pth": "import sys; sys.extra = 1\n", "extra.py": ""})
+    own.pypi("tiny", "extra")
+    own.run("lock")
+    own.run("sync", "--bake")
+    assert link(own).read_text() == f"import site; site.addsitedir('{own.site}')\n"
+    assert own.python("-c", "import sys; print(sys.extra, sys.path[-1])").stdout == f"1 {own.site}\n"
+    assert own.run("status", "--json").json["linked"]["overlay"] == own.overlay.name
+
+
+@needs_root
+def test_an_interpreter_that_this_user_may_not_write(own: Place) -> None:
+    own.run("sync")
+    words, env = read_only(link(own).parent)
+    done = own.python(*words, "-m", "vllm_plugins", "sync", "--bake", env=env, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "vllm-plugins: error: the interpreter's own directory can't be written, where the link to the overlay lies\n"
+        f"  where: {link(own)}\n"
+        "  found: Read-only file system\n"
+        "  next: run it as the user who owns the interpreter, while the image is built; the hook needs no link\n"
+    )
+    assert not link(own).exists()
+
+
+@needs_root
+def test_a_baked_store_needs_no_home_no_capability_no_network_and_no_writable_disk(own: Place) -> None:
+    """As in a production container; tests/container has a uid without a passwd entry, too."""
+    own.run("sync")
+    shutil.rmtree(own.home)
+    words, env = read_only(own.root, homeless=True)
+    production = {"VLLM_PLUGIN_FROZEN": "1", "VLLM_PLUGIN_VERIFY": "1"}
+    done = own.python(*words, *START, env={**env, **production})
+    assert done.stdout == 'the plugin ran\n{"logits_processors": ["bend"]}\n'
+    assert "Verified " in done.stderr

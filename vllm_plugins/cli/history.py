@@ -1,0 +1,45 @@
+"""``vllm-plugins history``: the overlays that there are, and were active when."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from vllm_plugins import generations
+
+from ._output import table
+
+if TYPE_CHECKING:
+    import argparse
+
+    from vllm_plugins.settings import Settings
+
+    from ._output import Output
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options to its parser."""
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
+    """The last one that was made active comes first."""
+    found = generations.history(settings)
+    rows = [
+        (item.key[:12], _date(item.activated), f"{item.size / 1e6:.1f} MB", ", ".join(item.kept) or "-", _list(item))
+        for item in found
+    ]
+    output.result(
+        {"generations": [asdict(item) for item in found]},
+        table(("overlay", "active since", "size", "is", "plugins"), rows) if rows else "no overlays",
+    )
+    return 0
+
+
+def _date(seconds: float | None) -> str:
+    return "-" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _list(item: generations.Generation) -> str:
+    return ", ".join(item.plugins) or "no plugins"

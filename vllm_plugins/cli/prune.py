@@ -1,0 +1,58 @@
+"""``vllm-plugins prune``: remove overlays that nobody needs any more."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from vllm_plugins import generations
+from vllm_plugins.errors import UsageError
+
+if TYPE_CHECKING:
+    from vllm_plugins.settings import Settings
+
+    from ._output import Output
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options to its parser."""
+    parser.add_argument("--keep", type=_count, metavar="N", help="keep the newest N")
+    parser.add_argument("--older-than", type=_duration, metavar="30d", help="keep what was active later than that")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
+    """Never removes the active overlay, the lock's, a linked one, or one that a running process uses."""
+    if arguments.keep is None and arguments.older_than is None:
+        raise UsageError("nothing says what to prune", next_step="vllm-plugins prune --keep 3, or --older-than 30d")
+    removed = generations.prune(
+        settings,
+        keep=arguments.keep,
+        older_than=arguments.older_than,
+        dry_run=arguments.dry_run,
+        report=output.progress,
+    )
+    verb = "would be removed" if arguments.dry_run else "removed"
+    size = sum(item.size for item in removed) / 1e6
+    lines = [f"{item.key[:12]}  {', '.join(item.plugins) or 'no plugins'}" for item in removed]
+    lines.append(f"{verb}: {len(removed)} overlays, {size:.1f} MB")
+    output.result({"removed": [asdict(item) for item in removed], "dry_run": arguments.dry_run}, "\n".join(lines))
+    return 0
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
+    return int(text)
+
+
+def _duration(text: str) -> float:
+    match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected a number and one of s, m, h, d, w, such as 30d; found {text!r}")
+    return int(match[1]) * _UNITS[match[2]]

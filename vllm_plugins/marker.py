@@ -1,0 +1,117 @@
+"""The marker: what a complete overlay says of itself. (Named tuples: to make a dataclass takes ten times as long.)"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+__all__ = ["EntryPoint", "Failure", "Marker"]
+
+FORMAT = 1
+
+
+class EntryPoint(NamedTuple):
+    """One entry point of the overlay; ``plugin`` is the manifest's name for what it came with."""
+
+    group: str
+    name: str
+    value: str
+    distribution: str
+    plugin: str
+
+
+class Failure(NamedTuple):
+    """An entry point that did not load with the base of that fingerprint; ``found`` is the cause, if it is known."""
+
+    base: str
+    group: str
+    name: str
+    what: str
+    found: str
+
+
+class Marker(NamedTuple):
+    """What a complete overlay says of itself (``overlay.json``).
+
+    ``manifests`` and ``bases`` are the sha256 of manifest bytes and the base fingerprints that were found to be
+    in step with the lock: the hook compares, and never has to parse or resolve. ``import_lines`` says that a
+    ``.pth`` file of the overlay runs code, which a spawned process does not inherit. ``editable`` are distributions
+    whose code lies elsewhere, and is in no lock. ``checked`` are the bases with which every entry point was loaded
+    once, and ``failures`` what did not load then. ``files_sha256`` is of the list of all files, ``files.json``.
+    """
+
+    key: str
+    interpreter: str
+    lock_sha256: str
+    files_sha256: str
+    manifests: tuple[str, ...]
+    bases: tuple[str, ...]
+    entry_points: tuple[EntryPoint, ...]
+    plugins: tuple[str, ...]
+    import_lines: bool = False
+    editable: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    def group(self, group: str) -> tuple[EntryPoint, ...]:
+        """The entry points of one group, in the order in which they are loaded."""
+        return tuple(point for point in self.entry_points if point.group == group)
+
+    def in_step(self, manifest_sha256: str | None, base: str) -> bool:
+        """Whether this overlay is known to fit that manifest (``None``: there is none) and that base."""
+        return base in self.bases and (manifest_sha256 is None or manifest_sha256 in self.manifests)
+
+    def to_json(self) -> str:
+        """The marker as it is written."""
+        data = {
+            "format": FORMAT,
+            "key": self.key,
+            "interpreter": self.interpreter,
+            "lock-sha256": self.lock_sha256,
+            "files-sha256": self.files_sha256,
+            "manifests": self.manifests,
+            "bases": self.bases,
+            "plugins": self.plugins,
+            "import-lines": self.import_lines,
+            "editable": self.editable,
+            "checked": self.checked,
+            "failures": self.failures,
+            "entry-points": [
+                [point.group, point.name, point.value, point.distribution, point.plugin]
+                for point in self.entry_points
+            ],
+        }
+        return json.dumps(data, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Marker | None:
+        """Read a marker; ``None`` when the text is not one of this format (the overlay then does not count)."""
+        try:
+            data: Any = json.loads(text)
+            if data["format"] != FORMAT:
+                return None
+            return cls(
+                key=str(data["key"]),
+                interpreter=str(data["interpreter"]),
+                lock_sha256=str(data["lock-sha256"]),
+                files_sha256=str(data["files-sha256"]),
+                manifests=tuple(map(str, data["manifests"])),
+                bases=tuple(map(str, data["bases"])),
+                plugins=tuple(map(str, data["plugins"])),
+                import_lines=data["import-lines"] is True,
+                editable=tuple(map(str, data["editable"])),
+                checked=tuple(map(str, data["checked"])),
+                failures=tuple(Failure(*map(str, failure)) for failure in data["failures"]),
+                entry_points=tuple(
+                    EntryPoint(
+                        group=str(group),
+                        name=str(name),
+                        value=str(value),
+                        distribution=str(dist),
+                        plugin=str(plugin),
+                    )
+                    for group, name, value, dist, plugin in data["entry-points"]
+                ),
+            )
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
