@@ -27,6 +27,8 @@ _COMMANDS = {
     "sync": "install what the lock says",
     "status": "what is asked for, locked and installed",
     "doctor": "why is my plugin not there?",
+    "bundle": "every wheel of the lock beside it",
+    "diff": "what differs between two locks",
     "verify": "is what is installed still what was locked?",
     "history": "the overlays that there are",
     "rollback": "put an earlier lock back",

@@ -1,0 +1,59 @@
+"""``vllm-plugins bundle``: every wheel of the lock beside it, so that an installation needs no index."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vllm_plugins import bundle, lock, pipconfig
+from vllm_plugins.errors import InstallError
+from vllm_plugins.index import Index
+
+if TYPE_CHECKING:
+    import argparse
+
+    from vllm_plugins.settings import Settings
+
+    from ._output import Output
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options to its parser."""
+    parser.add_argument("-o", "--output", metavar="D", help="the directory; default: plugins.wheels/ beside the lock")
+    parser.add_argument("--prune", action="store_true", help="remove wheels that the lock does not name")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
+    """Prints what was fetched, and what the lock no longer names."""
+    locked = lock.read(settings.lock)
+    directory = Path(os.path.abspath(arguments.output)) if arguments.output else settings.wheels
+
+    def index() -> Index:
+        if settings.offline:
+            raise InstallError(
+                "wheels are to be fetched, and VLLM_PLUGIN_OFFLINE forbids to ask an index",
+                where=str(directory),
+                next_step="unset VLLM_PLUGIN_OFFLINE, or bring the wheels there",
+            )
+        return Index(pipconfig.read())
+
+    done = bundle.make(
+        locked, directory, beside=settings.wheels, index=index, prune=arguments.prune, report=output.progress
+    )
+    editable = [package.name for package in locked.packages if package.directory is not None]
+    lines = [f"fetched: {name}" for name in done.fetched]
+    verb = "removed" if arguments.prune else "not in the lock"
+    lines += [f"{verb}: {name}" for name in done.stale]
+    lines += [f"editable, in no bundle: {name}" for name in editable]
+    count = len(done.fetched) + len(done.kept)
+    lines.append(f"{directory}: {count} wheels, {done.size / 1e6:.1f} MB, as the lock says")
+    if done.stale and not arguments.prune:
+        lines.append("next: vllm-plugins bundle --prune removes what is not in the lock")
+    output.result(
+        {**asdict(done), "directory": str(directory), "pruned": arguments.prune, "editable": editable},
+        "\n".join(lines),
+    )
+    return 0
