@@ -34,7 +34,7 @@ _THREADS = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bundle:
-    """What a directory of wheels has come to: file names, sorted. ``size`` is of all that the lock names, in bytes."""
+    """What a directory of wheels has come to: sorted file names, and the bytes of all that the lock names."""
 
     directory: Path
     fetched: tuple[str, ...]
