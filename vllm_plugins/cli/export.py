@@ -1,0 +1,81 @@
+"""``vllm-plugins export``: the lock for other programs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vllm_plugins import export, lock
+from vllm_plugins.errors import UsageError
+from vllm_plugins.overlay import write_atomically
+
+if TYPE_CHECKING:
+    import argparse
+
+    from vllm_plugins.lock import Lock
+    from vllm_plugins.settings import Settings
+
+    from ._output import Output
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options to its parser."""
+    parser.add_argument("--format", choices=("requirements", "pylock", "cyclonedx", "dot"), required=True)
+    parser.add_argument("-o", "--output", metavar="F", help="write it to a file instead of stdout")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
+    """What is exported goes to stdout, or is written atomically."""
+    data = lock.read_bytes(settings.lock)
+    locked = lock.parse(data, settings.lock)
+    path = Path(os.path.abspath(arguments.output)) if arguments.output else None
+    text = _text(arguments.format, locked, data, settings, path)
+    if path is None:
+        print(text, end="")
+        return 0
+    try:
+        write_atomically(path, text.encode("utf-8"))
+    except OSError as error:
+        raise UsageError(
+            "the export can't be written",
+            where=str(path),
+            found=error.strerror or str(error),
+            next_step="name a file in a directory that this user can write",
+        ) from error
+    output.result({"path": str(path), "format": arguments.format}, f"{path}: {arguments.format}")
+    return 0
+
+
+def _text(kind: str, locked: Lock, data: bytes, settings: Settings, path: Path | None) -> str:
+    if kind == "requirements":
+        return export.requirements(locked)
+    if kind == "dot":
+        return export.dot(locked)
+    if kind == "pylock":
+        directory = settings.lock.parent
+        return export.pylock(data, lock_directory=directory, directory=path.parent if path else directory)
+    try:
+        from vllm_plugins import sbom
+    except ImportError as error:
+        raise UsageError(
+            "a CycloneDX document needs a library that is not installed",
+            found=str(error),
+            next_step="pip install 'vllm-plugin-manager[sbom]'",
+        ) from error
+    return sbom.render(locked, data, epoch=_epoch())
+
+
+def _epoch() -> int | None:
+    value = os.environ.get("SOURCE_DATE_EPOCH")
+    if not value:
+        return None
+    if not value.isdecimal() or len(value) > 11:
+        raise UsageError(
+            "SOURCE_DATE_EPOCH has a value without meaning",
+            expected="seconds since 1970",
+            found=repr(value),
+            next_step="set it to a number of seconds, or unset it",
+        )
+    return int(value)
