@@ -67,6 +67,7 @@ ORDER = [
     "sync",
     "doctor",
     "plugins",
+    "rebuild",
     "assembly",
     "locking",
     "cli._output",

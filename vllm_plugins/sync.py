@@ -57,6 +57,7 @@ class _Job:
     config: Callable[[], PipConfig]
     load_check: bool
     report: Callable[[str], None]
+    rebuild: Callable[[Lock], object]
 
 
 def run(
@@ -70,12 +71,14 @@ def run(
     startup: bool = False,
     reinstall: bool = False,
     load_check: bool = True,
+    rebuild: Callable[[Lock], object] = lambda _: None,
 ) -> Synced:
     """Make the store equal to the lock. ``manifest`` is ``None`` where only the lock is there.
 
     ``base_paths`` are directories of the base beyond those of this interpreter's own path. ``config`` tells where
     packages come from; it is asked only where an index is needed. With ``load_check``, every entry point is loaded
-    once with this base; at ``startup`` only those count that ``VLLM_PLUGINS`` lets through.
+    once with this base; at ``startup`` only those count that ``VLLM_PLUGINS`` lets through. ``rebuild`` is called
+    before anything is installed, and may lay built wheels beside the lock that are not there.
 
     Raises:
         LockMissing, LockInvalid, HashMismatch: there is no lock that can be used.
@@ -101,6 +104,7 @@ def run(
         config=config,
         load_check=load_check,
         report=report,
+        rebuild=rebuild,
     )
     done = _synchronise(job, reinstall=reinstall)
     failing = [
@@ -213,6 +217,7 @@ def _install(job: _Job, *, alone: bool) -> Marker:
 
 def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
     """Install everything that the lock names for this machine; returns what that is."""
+    job.rebuild(job.lock)
     selected = selection.select(job.lock_bytes, job.settings)
     offline = job.settings.offline or (not selected.editable and all(item.path for item in selected.wheels))
     if not selected.wheels and not selected.editable:

@@ -87,15 +87,23 @@ class Builder:
         self._environments.clear()
 
     def wheel(
-        self, project: Path, into: Path, *, plugin: str, on_line: Callable[[str], None] | None = None
+        self,
+        project: Path,
+        into: Path,
+        *,
+        plugin: str,
+        on_line: Callable[[str], None] | None = None,
+        pins: Sequence[str] = (),
     ) -> BuiltWheel:
         """Build the wheel of a project. The build may write into ``project``: give it a copy.
+
+        ``pins`` (``name==version``) are in its environment besides what the project asks for.
 
         Raises:
             BuildError: the project, its build requirements or its backend fail.
         """
         with _failures(project, plugin):
-            builder, environment = self._prepare(project, "wheel", on_line)
+            builder, environment = self._prepare(project, "wheel", on_line, pins)
             into.mkdir(parents=True, exist_ok=True)
             path = Path(builder.build("wheel", into))
             archives.normalise(path)
@@ -137,10 +145,10 @@ class Builder:
             return metadata.inspect(self.editable(project, Path(directory), plugin=plugin, on_line=on_line))
 
     def _prepare(
-        self, project: Path, kind: str, on_line: Callable[[str], None] | None
+        self, project: Path, kind: str, on_line: Callable[[str], None] | None, pins: Sequence[str] = ()
     ) -> tuple[ProjectBuilder, _Environment]:
         """A builder of the project in an environment that has all that its backend asks for."""
-        requires = _reader(project).build_system_requires
+        requires = {*_reader(project).build_system_requires, *pins}
         environment = self._environment(requires, on_line)
         builder = _builder(project, environment, on_line)
         more = builder.get_requires_for_build("wheel" if kind == "wheel" else "editable", None)

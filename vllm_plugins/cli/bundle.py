@@ -7,9 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins import bundle, lock, pipconfig
+from vllm_plugins import bundle, lock, pipconfig, rebuild
 from vllm_plugins.errors import InstallError
 from vllm_plugins.index import Index
+
+from ._inputs import read_manifest
 
 if TYPE_CHECKING:
     import argparse
@@ -40,6 +42,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             )
         return Index(pipconfig.read())
 
+    if not settings.offline:
+        rebuild.run(locked, settings, read_manifest(settings), report=output.progress, detail=output.detail)
     done = bundle.make(
         locked, directory, beside=settings.wheels, index=index, prune=arguments.prune, report=output.progress
     )

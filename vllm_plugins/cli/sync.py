@@ -9,6 +9,7 @@ from vllm_plugins import overlay, pipconfig
 if TYPE_CHECKING:
     import argparse
 
+    from vllm_plugins.lock import Lock
     from vllm_plugins.settings import Settings
 
     from ._output import Output
@@ -55,16 +56,27 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         from .lock import relock
 
         relock(settings, here, output)
+    asked = read_manifest(settings)
+
+    def build(locked: Lock) -> object:
+        # A startup never builds, and neither does who has no index.
+        if arguments.startup or offline:
+            return None
+        from vllm_plugins import rebuild
+
+        return rebuild.run(locked, settings, asked, report=output.progress, detail=output.detail, config=config)
+
     done = sync.run(
         settings,
         base=here,
         base_paths=arguments.base_path or (),
-        manifest=read_manifest(settings),
+        manifest=asked,
         report=output.progress,
         config=config,
         startup=arguments.startup,
         load_check=arguments.load_check,
         reinstall=arguments.reinstall,
+        rebuild=build,
     )
     linked = _linked(arguments, settings, done.marker.key, output)
     verb = "installed" if done.installed else "in step"
