@@ -1,0 +1,121 @@
+"""Images without a daemon: podman with a storage of its own, and a base image that stands in for vLLM's official one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Podman", "base"]
+
+_CONTAINERS = """\
+[containers]
+default_ulimits = ["nofile=4096:4096", "nproc=8192:8192"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+lock_type = "file"
+tmp_dir = "{root}/tmp-engine"
+"""
+_STORAGE = """\
+[storage]
+driver = "{driver}"
+graphroot = "{root}/storage"
+runroot = "{root}/run"
+"""
+_PACKAGES = "python3,python3-pip,ca-certificates,libnuma1,libgomp1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Podman:
+    """podman, with all that it keeps below ``root``."""
+
+    root: Path
+
+    @classmethod
+    def create(cls, root: Path) -> Podman:
+        kind = subprocess.run(["stat", "-fc", "%T", root], capture_output=True, text=True, check=True).stdout.strip()
+        layers = "overlay" in Path("/proc/filesystems").read_text(encoding="utf-8") and kind != "overlayfs"
+        (root / "tmp").mkdir()
+        (root / "containers.conf").write_text(_CONTAINERS.format(root=root), encoding="utf-8")
+        driver = "overlay" if layers else "vfs"
+        (root / "storage.conf").write_text(_STORAGE.format(root=root, driver=driver), encoding="utf-8")
+        return cls(root=root)
+
+    def run(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        env = {
+            **os.environ,
+            "CONTAINERS_CONF": str(self.root / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(self.root / "storage.conf"),
+            "TMPDIR": str(self.root / "tmp"),
+        }
+        argv = ["podman", "--log-level", "fatal", *map(str, words)]
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, errors="replace", check=False)
+        assert not check or done.returncode == 0, f"{argv}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        return done
+
+    def build(self, tag: str, file: Path, context: Path, **arguments: str) -> float:
+        """Build an image; returns how many seconds it took."""
+        words = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
+        started = time.monotonic()
+        # The format keeps HEALTHCHECK. The isolation needs no cgroups of its own.
+        self.run(
+            "build", "--isolation", "chroot", "--network", "host", "--format", "docker", "--pull-never",
+            *words, "-f", file, "-t", tag, context,
+        )  # fmt: skip
+        return time.monotonic() - started
+
+    def size(self, tag: str) -> int:
+        """The size of an image in bytes."""
+        return int(self.run("inspect", "--type", "image", "--format", "{{.Size}}", tag).stdout)
+
+    def close(self) -> None:
+        """Take away what is left of the containers, and the storage."""
+        self.run("rm", "--all", "--force", "--time", "2", check=False)
+        self.run("rmi", "--all", "--force", check=False)
+        subprocess.run(["umount", self.root / "storage" / "overlay"], capture_output=True, check=False)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def base(podman: Podman, *, site: Path, model: Path, scratch: Path) -> str:
+    """Debian with Python, vLLM for a CPU from ``site``, and a model in ``/model``; returns the image's tag.
+
+    It trusts whom this machine trusts, so that pip reaches the package registry from inside.
+    """
+    tag, tar = "localhost/vllm-base:test", scratch / "root.tar"
+    sources = next(
+        path for path in ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list") if os.path.exists(path)
+    )
+    hooks = [
+        'rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED',
+        'tar -C /usr/local/share -chf - ca-certificates | tar -C "$1/usr/local/share" -xf -',
+        'chroot "$1" update-ca-certificates > /dev/null',
+        'printf "[global]\\ncert = /etc/ssl/certs/ca-certificates.crt\\n" > "$1/etc/pip.conf"',
+    ]
+    words: list[Any] = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={_PACKAGES}"]
+    words += [f"--customize-hook={hook}" for hook in hooks]
+    subprocess.run([*words, "bookworm", tar, sources], check=True)
+    podman.run(
+        "import", "--quiet", "--change", "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "--change", "WORKDIR /vllm-workspace",
+        "--change", 'ENTRYPOINT ["python3","-m","vllm.entrypoints.openai.api_server"]', tar, "localhost/debian:test",
+    )  # fmt: skip
+    tar.unlink()
+    context = scratch / "context"
+    context.mkdir()
+    shutil.copytree(model, context / "model")
+    target = f"/usr/local/lib/{site.parent.name}/dist-packages"
+    (context / "Containerfile").write_text(
+        f"FROM localhost/debian:test\nCOPY model /model\nRUN mkdir -p {target} && cp -a /site/. {target}/\n",
+        encoding="utf-8",
+    )
+    podman.run(
+        "build", "--isolation", "chroot", "--format", "docker", "--pull-never",
+        "--volume", f"{site}:/site:ro", "-f", context / "Containerfile", "-t", tag, context,
+    )  # fmt: skip
+    return tag
