@@ -1,6 +1,6 @@
 # vLLM with the plugin manager in it. Its entry point stays vLLM's own.
 #   docker build -t vllm-with-plugins .
-#   docker run -v ./plugins:/plugins:ro -v store:/store vllm-with-plugins --model …
+#   docker run --shm-size 1g -v ./plugins:/plugins:ro -v store:/store vllm-with-plugins --model …
 # For an image with plugins in it, built on this one: examples/baked.Dockerfile
 ARG BASE_IMAGE=vllm/vllm-openai:latest
 FROM ${BASE_IMAGE}

@@ -265,7 +265,7 @@ def _ensure(settings: Settings) -> Marker | None:
             return _trusted(settings, marker)
     from . import recovery
 
-    logger.info("Plugins are not in step with %s: installing", settings.lock)
+    logger.info("Plugins are not in step with %s: %s", settings.lock, "frozen" if settings.frozen else "installing")
     key = recovery.synchronise(settings, paths)
     marker = overlay.read_marker(settings.store, key)
     if marker is None:
