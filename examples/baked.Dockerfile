@@ -1,7 +1,7 @@
 # An image with the plugins in it: nothing is installed when it starts, so it needs no network, no writable disk and no
 # particular user. In a directory with plugins.yaml, plugins.lock and what `vllm-plugins bundle` has made:
 #   docker build -f baked.Dockerfile -t vllm-with-my-plugins .
-#   docker run --shm-size 1g --read-only --tmpfs /tmp --cap-drop all --security-opt no-new-privileges vllm-with-my-plugins --model …
+#   docker run --shm-size 1g --read-only --tmpfs /tmp --cap-drop all vllm-with-my-plugins --model …
 ARG MANAGER_IMAGE=vllm-with-plugins:latest
 FROM ${MANAGER_IMAGE}
 

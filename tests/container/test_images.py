@@ -126,7 +126,7 @@ def test_a_baked_plugin_changes_a_completion(world: World) -> None:
     assert "is active: sample 1.0.0" in said
     assert "Verified " in said
     assert "installing" not in said
-    who = world.podman.run("exec", "baked", "sh", "-c", "id -u; touch /x 2>&1; getent passwd 54321").stdout
+    who = world.podman.run("exec", "baked", "sh", "-c", "id -u; touch /x 2>&1; getent passwd 54321; true").stdout
     assert who.startswith("54321\n")
     assert "Read-only file system" in who
     status = world.podman.run("exec", "baked", "vllm-plugins", "status", "--json").stdout
