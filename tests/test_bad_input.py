@@ -213,7 +213,7 @@ def test_another_file_of_the_same_name_at_the_index(locked: Place, index: Index,
     assert locked.files() == before
 
 
-def test_a_wheel_that_is_missing_beside_the_lock(locked: Place) -> None:
+def test_a_wheel_that_is_missing_beside_the_lock_at_startup(locked: Place) -> None:
     (wheel,) = locked.wheels.iterdir()
     wheel.unlink()
     refused(
@@ -225,10 +225,13 @@ def test_a_wheel_that_is_missing_beside_the_lock(locked: Place) -> None:
         "  next: take them from version control, or run vllm-plugins lock, which builds what is missing",
         "sync",
         "--reinstall",
+        "--startup",  # which never runs a build
     )
     assert "nothing" not in locked.run("lock").stdout
     assert wheel.exists()  # the same source gives the same wheel
+    wheel.unlink()
     locked.run("sync", "--reinstall")
+    assert wheel.exists()
 
 
 def test_a_wheel_that_is_another_beside_the_lock(locked: Place) -> None:
