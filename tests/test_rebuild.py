@@ -156,3 +156,40 @@ def test_a_local_directory_that_has_changed(place: Place) -> None:
     done = place.run("bundle", check=False)
     assert done.returncode == 4
     assert "error: the source is not the one that was locked\n  where: mine\n" in done.stderr
+
+
+@pytest.fixture
+def from_sdist(place: Place, index: Index) -> Place:
+    """A lock of a plugin that the index has only as an sdist."""
+    index.sdist("tiny", modules={"tiny.py": "A = 1\n"})
+    place.pypi("tiny")
+    place.run("lock")
+    return place
+
+
+def test_what_was_built_from_an_sdist_is_built_from_it_again(from_sdist: Place) -> None:
+    (wheel,) = from_sdist.wheels.iterdir()
+    data = wheel.read_bytes()
+    take_away(from_sdist)
+    done = from_sdist.run("sync")
+    assert f"Building 'tiny' again: {wheel.name} is not in plugins.wheels/\n" in done.stderr
+    assert wheel.read_bytes() == data
+
+
+def test_another_sdist_of_the_same_name(from_sdist: Place, index: Index) -> None:
+    locked = from_sdist.package("tiny")["tool"]["vllm-plugins"]
+    index.sdist("tiny", modules={"tiny.py": "A = 2\n"})
+    take_away(from_sdist)
+    before = from_sdist.files()
+    done = from_sdist.run("bundle", check=False)
+    assert done.returncode == 4
+    assert f"  expected: sha256 {locked['sdist-sha256']}\n" in done.stderr
+    assert from_sdist.files() == before
+
+
+def test_offline_no_sdist_is_fetched(from_sdist: Place) -> None:
+    take_away(from_sdist)
+    done = from_sdist.run("sync", "--offline", check=False)
+    assert done.returncode == 1
+    assert "Building" not in done.stderr
+    assert "1 locked wheel(s) are not in plugins.wheels/\n" in done.stderr

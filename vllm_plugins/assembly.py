@@ -96,7 +96,7 @@ class Assembly:
             return self._local(release, path, built_with=())
         assert release.sdist is not None
         self.report(f"Building {name} {release.pin.version}, which the index has only as an sdist")
-        project = releases.download(release, self.index, self.scratch / f"sdist-{name}")
+        project = releases.download(release.sdist, self.index, self.scratch / f"sdist-{name}")
         built = self.builder.wheel(project, self.scratch / f"wheel-{name}", plugin=name)
         return self._local(release, built.path, built_with=built.built_with, others=wheels)
 

@@ -13,13 +13,15 @@ import os
 import tempfile
 import zipfile
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
-from . import installers, overlay, pipconfig, plugins, selection, sources
+from . import installers, overlay, pipconfig, plugins, releases, selection, sources
 from . import store as stores
 from .errors import HashMismatch, StoreError
+from .index import File, Index
 from .manifest import GitSource, LocalSource
 from .refs import CommitSha
 from .wheels import Builder
@@ -34,21 +36,36 @@ if TYPE_CHECKING:
     from .sources import Checkout
     from .wheels import BuiltWheel
 
-__all__ = ["missing", "run"]
+__all__ = ["Missing", "missing", "run"]
 
 _SHOWN = 12  # members, and lines of a text, that an error shows
 
 
-def missing(lock: Lock, settings: Settings) -> tuple[tuple[Plugin, Package, Wheel], ...]:
-    """The git and local plugins whose wheel does not lie beside the lock.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Missing:
+    """A built wheel that does not lie beside the lock. ``plugin`` is ``None`` where it was built from an sdist."""
+
+    package: Package
+    wheel: Wheel
+    plugin: Plugin | None
+
+    @property
+    def name(self) -> str:
+        """What a person calls it: the plugin, else the distribution."""
+        return self.plugin.name if self.plugin is not None else self.package.name
+
+
+def missing(lock: Lock, settings: Settings) -> tuple[Missing, ...]:
+    """The wheels of the lock that can be built again, and have to.
 
     Raises:
         HashMismatch: another wheel lies there.
     """
+    sources_of = {plugin.package: plugin for plugin in lock.plugins if plugin.commit or plugin.tree_sha256}
     return tuple(
-        (plugin, package, wheel)
-        for plugin in lock.plugins
-        if (package := lock.package(plugin.package)) is not None and (plugin.commit or plugin.tree_sha256)
+        Missing(package=package, wheel=wheel, plugin=sources_of.get(package.name))
+        for package in lock.packages
+        if package.name in sources_of or package.sdist_url is not None
         for wheel in package.wheels
         if wheel.url is None and selection.local(settings.wheels / wheel.filename, wheel.sha256) is None
     )
@@ -63,17 +80,20 @@ def run(
     detail: Callable[[str], None],
     config: Callable[[], PipConfig] = pipconfig.read,
 ) -> tuple[str, ...]:
-    """Build what is missing and lay it beside the lock; returns the names of those plugins.
+    """Build what is missing and lay it beside the lock; returns what was built, by name.
 
-    The manifest, where it is there, knows how to reach a repository, and where a local directory is.
+    The manifest, where it is there, knows how to reach a repository, and where a local directory is. Offline, only
+    directories are built again.
 
     Raises:
-        SourceError: the commit is not to be had any more.
+        SourceError: the commit, or the sdist, is not to be had any more.
         BuildError: it can't be built.
         HashMismatch: source or wheel are not the locked ones.
         StoreError: the wheel can't be written.
     """
     absent = missing(lock, settings)
+    if settings.offline:
+        absent = tuple(item for item in absent if item.plugin is not None and item.plugin.commit is None)
     if not absent:
         return ()
     done = []
@@ -82,19 +102,30 @@ def run(
         cache = settings.cache or scratch
         installer = installers.choose(settings.installer, config=config(), cache=cache / "uv")
         with Builder(installer=installer, base_site=overlay.base_paths()) as builder:
-            for plugin, package, wheel in absent:
-                report(f"Building {plugin.name!r} again: {wheel.filename} is not in {settings.wheels.name}/")
-                checkout = _checkout(plugin, manifest, scratch / f"source-{plugin.name}")
-                if checkout is None:
+            for item in absent:
+                report(f"Building {item.name!r} again: {item.wheel.filename} is not in {settings.wheels.name}/")
+                project = _project(item, manifest, scratch / f"source-{item.name}", config)
+                if project is None:
                     continue  # whoever needs the wheel says that it is not there
-                into = scratch / f"wheel-{plugin.name}"
-                pins = package.built_with
-                built = builder.wheel(checkout.project, into, plugin=plugin.name, on_line=detail, pins=pins)
-                if built.sha256 != wheel.sha256:
-                    raise _differs(plugin, package, wheel, built, settings)
-                _keep(built.path, settings.wheels / wheel.filename)
-                done.append(plugin.name)
+                into = scratch / f"wheel-{item.name}"
+                pins = item.package.built_with
+                built = builder.wheel(project, into, plugin=item.name, on_line=detail, pins=pins)
+                if built.sha256 != item.wheel.sha256:
+                    raise _differs(item, built, settings)
+                _keep(built.path, settings.wheels / item.wheel.filename)
+                done.append(item.name)
     return tuple(done)
+
+
+def _project(item: Missing, manifest: Manifest | None, into: Path, config: Callable[[], PipConfig]) -> Path | None:
+    """The locked source, unpacked; ``None`` for a directory of another machine."""
+    if item.plugin is not None:
+        checkout = _checkout(item.plugin, manifest, into)
+        return checkout.project if checkout is not None else None
+    url, sha256 = item.package.sdist_url, item.package.sdist_sha256
+    assert url is not None
+    with Index(config()) as index:
+        return releases.download(File(filename=unquote(url.rpartition("/")[2]), url=url, sha256=sha256), index, into)
 
 
 def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path) -> Checkout | None:
@@ -135,7 +166,8 @@ def _keep(wheel: Path, target: Path) -> None:
         ) from error
 
 
-def _differs(plugin: Plugin, package: Package, wheel: Wheel, built: BuiltWheel, settings: Settings) -> HashMismatch:
+def _differs(item: Missing, built: BuiltWheel, settings: Settings) -> HashMismatch:
+    package, wheel = item.package, item.wheel
     details = []
     if set(package.built_with) != set(built.built_with):
         details += [f"only in the locked build environment: {pin}" for pin in package.built_with]
@@ -153,7 +185,7 @@ def _differs(plugin: Plugin, package: Package, wheel: Wheel, built: BuiltWheel, 
         expected=f"sha256 {wheel.sha256}, {wheel.size} bytes",
         found=f"sha256 {built.sha256}, {built.size} bytes",
         details=details,
-        required_by=f"plugin {plugin.name!r}",
+        required_by=f"plugin {item.name!r}" if item.plugin is not None else f"{package.name} {package.version}",
         next_step="take the wheel from version control; what differs at each build is built once, and kept",
     )
 

@@ -66,8 +66,8 @@ def read(pin: Pin, index: Index, *, tags: Sequence[Tag]) -> Release:
     return Release(pin=pin, wheels=wheels, sdist=index.complete(sdist), metadata=None)
 
 
-def download(release: Release, index: Index, into: Path) -> Path:
-    """Fetch the sdist of a release and unpack it; returns the project's directory.
+def download(sdist: File, index: Index, into: Path) -> Path:
+    """Fetch an sdist and unpack it; returns the project's directory.
 
     Raises:
         HashMismatch: it is not the file that the index told of.
@@ -75,9 +75,8 @@ def download(release: Release, index: Index, into: Path) -> Path:
     import tarfile
     import zipfile
 
-    assert release.sdist is not None
     into.mkdir(parents=True, exist_ok=True)
-    archive = index.download(release.sdist, into)
+    archive = index.download(sdist, into)
     unpacked = into / "source"
     if archive.name.endswith(".zip"):
         with zipfile.ZipFile(archive) as opened:
