@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 import zipfile
@@ -36,6 +37,7 @@ MAX_PAGE = 256 << 20  # bytes; the largest page of a project is some 10 MiB
 WHOLE = 256 << 10  # bytes; a file up to this size is fetched as a whole rather than in ranges
 
 # A server that compresses an archive once more would change what is hashed.
+_MAX_DOCUMENT = 8 << 20  # bytes
 _AS_IT_IS = {"Accept-Encoding": "identity"}
 
 
@@ -149,6 +151,24 @@ class Index:
         finally:
             partial.unlink(missing_ok=True)
         return target
+
+    def document(self, url: str) -> Any:
+        """A JSON document at an address that the index gave.
+
+        Raises:
+            SourceError: it can't be read, or is none.
+        """
+        try:
+            with self._request("GET", url) as response:
+                response.raise_for_status()
+                data = b""
+                for chunk in response.iter_content(1 << 16):
+                    data += chunk
+                    if len(data) > _MAX_DOCUMENT:
+                        raise ValueError(f"more than {_MAX_DOCUMENT} bytes")
+            return json.loads(data)
+        except (requests.RequestException, ValueError, RecursionError) as error:
+            raise self._error(url, error) from error
 
     def _page(self, url: str, *, index: str) -> list[File]:
         if url.startswith("file:"):

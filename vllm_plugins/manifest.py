@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 from packaging.utils import canonicalize_name
 from yaml.nodes import MappingNode, SequenceNode
 
-from . import nodes, values
+from . import nodes, policy, values
 from .errors import ManifestError
 from .nodes import Fields, Malformed, Problems, describe, did_you_mean, line
+from .policy import Policy
 from .values import quoted
 
 if TYPE_CHECKING:
@@ -94,11 +95,12 @@ class Manifest:
     """A plugins.yaml without problems.
 
     ``sha256`` is of what the enabled plugins ask for: comments, order, layout, credentials in URLs and disabled
-    plugins do not count. ``file_sha256`` is of the bytes, which is all that the hook can compare.
+    plugins do not count, nor does ``policy``. ``file_sha256`` is of the bytes, which is all that the hook can compare.
     """
 
     path: Path
     plugins: tuple[Plugin, ...]
+    policy: Policy = Policy()
     file_sha256: str = ""
     sha256: str = field(init=False)
 
@@ -149,10 +151,10 @@ def parse(data: bytes, path: Path) -> Manifest:
         raise _error(path, [f"line {error.line}{column}: {error}"]) from error
     except RecursionError as error:
         raise _error(path, ["line 1: nested too deeply: a manifest needs far fewer levels"]) from error
-    plugins = _document(root, problems)
+    plugins, rules = _document(root, problems)
     if problems.found:
         raise _error(path, [text for _, text in sorted(problems.found, key=lambda found: found[0])])
-    return Manifest(path=path, plugins=tuple(plugins), file_sha256=hashlib.sha256(data).hexdigest())
+    return Manifest(path=path, plugins=tuple(plugins), policy=rules, file_sha256=hashlib.sha256(data).hexdigest())
 
 
 def _error(path: Path, lines: list[str]) -> ManifestError:
@@ -185,16 +187,22 @@ def _meaning(plugins: tuple[Plugin, ...]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _document(root: Node | None, problems: Problems) -> list[Plugin]:
+def _document(root: Node | None, problems: Problems) -> tuple[list[Plugin], Policy]:
     if root is None or nodes.kind(root) == "null":
         problems.found.append((1, "line 1: the file is empty; expected the key plugins, as in `plugins: []`"))
-        return []
+        return [], Policy()
     if not isinstance(root, MappingNode):
         hint = "; put `plugins:` before it" if isinstance(root, SequenceNode) else ""
         problems.add(root, "the top", f"expected a mapping with the key plugins, found {describe(root)}{hint}")
-        return []
+        return [], Policy()
     top = Fields(root, "", problems)
-    top.unknown(("plugins",))
+    top.unknown(("plugins", "policy"))
+    rules = top.node_of("policy")
+    read = policy.read(rules, problems) if rules is not None else Policy()
+    return _plugins(top, problems), read
+
+
+def _plugins(top: Fields, problems: Problems) -> list[Plugin]:
     node = top.node_of("plugins", required="a list of plugins")
     if node is None:
         return []

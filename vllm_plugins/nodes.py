@@ -260,6 +260,16 @@ class Fields:
         found = (self._text(item, f"{key}[{number}]", check) for number, item in enumerate(node.value))
         return tuple(item for item in found if item is not None)
 
+    def number(self, key: str, *, default: int) -> int:
+        """A whole number, from 0 to 99999."""
+        node = self.node_of(key)
+        if node is None:
+            return default
+        if not isinstance(node, ScalarNode) or kind(node) != "int" or not re.fullmatch(r"[0-9]{1,5}", node.value):
+            self.problem(key, f"expected a whole number up to 99999, found {describe(node)}")
+            return default
+        return int(node.value)
+
     def flag(self, key: str, *, default: bool) -> bool:
         """Read ``true`` or ``false``."""
         node = self.node_of(key)

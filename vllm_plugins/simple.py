@@ -26,6 +26,7 @@ class File:
     """A file that an index or a page of links offers.
 
     ``url`` and ``index`` (``None`` for a page of links) carry no credentials; ``size`` is in bytes.
+    ``upload_time`` is as the index writes it (PEP 700), ``provenance`` an address (PEP 740).
     """
 
     filename: str
@@ -34,6 +35,9 @@ class File:
     size: int | None = None
     requires_python: str | None = None
     yanked: bool = False
+    yanked_reason: str = ""
+    upload_time: str | None = None
+    provenance: str | None = None
     index: str | None = None
 
 
@@ -91,6 +95,9 @@ def _from_item(item: Any, base: str, index: str | None) -> File | None:
         size=size if type(size) is int and size >= 0 else None,
         requires_python=requires if isinstance(requires, str) else None,
         yanked=bool(item.get("yanked")),
+        yanked_reason=_text(item.get("yanked")) or "",
+        upload_time=_text(item.get("upload-time")),
+        provenance=_address(base, item.get("provenance")),
         index=index,
     )
 
@@ -107,6 +114,8 @@ def _from_anchor(anchor: dict[str, str | None], base: str, index: str | None) ->
         sha256=_digest(digest.partition("&")[0]) if algorithm == "sha256" else None,
         requires_python=anchor.get("data-requires-python"),
         yanked="data-yanked" in anchor,
+        yanked_reason=_text(anchor.get("data-yanked")) or "",
+        provenance=_address(base, anchor.get("data-provenance")),
         index=index,
     )
 
@@ -119,6 +128,10 @@ def _address(base: str, url: object) -> str | None:
     except ValueError:
         return None
     return address if urlsplit(address).scheme in ("https", "http", "file") else None
+
+
+def _text(value: object) -> str | None:
+    return value[:500] if isinstance(value, str) else None
 
 
 def _digest(value: object) -> str | None:

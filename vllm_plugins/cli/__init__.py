@@ -28,6 +28,7 @@ _COMMANDS = {
     "status": "what is asked for, locked and installed",
     "doctor": "why is my plugin not there?",
     "bundle": "every wheel of the lock beside it",
+    "audit": "what a reviewer must know of the lock",
     "export": "the lock for other programs",
     "diff": "what differs between two locks",
     "verify": "is what is installed still what was locked?",

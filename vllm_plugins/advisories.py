@@ -1,0 +1,88 @@
+"""Known vulnerabilities of locked distributions, as pip-audit finds them, in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import _run
+from .errors import CommandFailed, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .lock import Package
+
+__all__ = ["SERVICES", "Advisory", "ask", "is_there"]
+
+SERVICES = ("pypi", "osv", "esms")
+_TIMEOUT = 15  # seconds, of each request
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Advisory:
+    """A known vulnerability of a distribution. ``ids`` begins with the service's own identifier."""
+
+    package: str
+    version: str
+    ids: tuple[str, ...]
+    fixed_in: tuple[str, ...]
+
+
+def is_there() -> bool:
+    """Whether pip-audit is installed."""
+    return importlib.util.find_spec("pip_audit") is not None
+
+
+def ask(packages: Iterable[Package], *, service: str, cache: Path | None) -> tuple[tuple[Advisory, ...], list[str]]:
+    """The advisories of these packages, and what the service could not say (one line each).
+
+    ``service`` is a name of :data:`SERVICES`, or the address of a service that speaks OSV's language. It is told the
+    names and versions of these packages.
+
+    Raises:
+        SourceError: it can't be reached, or its answer is not understood.
+    """
+    pins = [f"{package.name}=={package.version}" for package in packages]
+    if not pins:
+        return (), []
+    named = ["--vulnerability-service", service] if service in SERVICES else ["-s", "osv", "--osv-url", service]
+    with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as directory:
+        requirements = Path(directory, "requirements.txt")
+        requirements.write_text("".join(f"{pin}\n" for pin in pins), encoding="utf-8")
+        words = [sys.executable, "-m", "pip_audit", "-r", requirements, "--no-deps", "--disable-pip", *named]
+        words += ["--format", "json", "--desc", "off", "--aliases", "on", "--progress-spinner", "off"]
+        words += ["--timeout", str(_TIMEOUT), "--cache-dir", cache / "advisories" if cache else Path(directory, "c")]
+        try:
+            done = _run.run(words, check=False)
+            return _answer(json.loads(done.stdout))
+        except (CommandFailed, ValueError, KeyError, TypeError, AttributeError) as error:
+            said = [] if isinstance(error, CommandFailed) else done.stderr.strip().splitlines()
+            raise SourceError(
+                "the advisory service can't be asked",
+                where=_run.redact(service),
+                found=said[-1] if said else str(error),
+                next_step="try again, or name another service with --service",
+            ) from error
+
+
+def _answer(document: Any) -> tuple[tuple[Advisory, ...], list[str]]:
+    found, silent = [], []
+    for item in document["dependencies"]:
+        if "skip_reason" in item:
+            silent.append(f"{item['name']}: {item['skip_reason']}")
+        found += [
+            Advisory(
+                package=str(item["name"]),
+                version=str(item["version"]),
+                ids=(str(known["id"]), *sorted(map(str, set(known.get("aliases", ())) - {known["id"]}))),
+                fixed_in=tuple(map(str, known["fix_versions"])),
+            )
+            for known in item.get("vulns", ())
+        ]
+    return tuple(found), silent

@@ -1,0 +1,105 @@
+"""``vllm-plugins audit``: what a reviewer must know of the lock, before anything is installed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vllm_plugins import advisories, audit, lock, pipconfig
+from vllm_plugins.errors import UsageError
+from vllm_plugins.index import Index
+from vllm_plugins.overlay import write_atomically
+from vllm_plugins.policy import CHECKS, Policy
+
+from ._inputs import read_manifest
+from ._output import table
+
+if TYPE_CHECKING:
+    import argparse
+
+    from vllm_plugins.audit import Audit
+    from vllm_plugins.lock import Lock
+    from vllm_plugins.settings import Settings
+
+    from ._output import Output
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options to its parser."""
+    parser.add_argument("--offline", action="store_true", help="ask nobody (VLLM_PLUGIN_OFFLINE)")
+    parser.add_argument(
+        "--service",
+        metavar="S",
+        default="pypi",
+        help=f"who knows of vulnerabilities: {', '.join(advisories.SERVICES)}, or an address that answers as OSV does",
+    )
+    parser.add_argument(
+        "--require",
+        metavar="CHECK",
+        action="append",
+        default=[],
+        choices=list(CHECKS),
+        help="fail where this check could not be made (several times; one of %(choices)s)",
+    )
+    parser.add_argument("--html", metavar="F", help="write a report for people, one page that needs nothing else")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
+    """Exit code 1 when a finding fails under the policy, or a required check could not be made."""
+    if arguments.service not in advisories.SERVICES and not arguments.service.startswith(("https://", "http://")):
+        raise UsageError(
+            "that is no advisory service",
+            expected=f"{', '.join(advisories.SERVICES)}, or an https URL",
+            found=arguments.service,
+            next_step="name one of them with --service",
+        )
+    settings = settings._replace(offline=settings.offline or arguments.offline)
+    locked = lock.read(settings.lock)
+    manifest = read_manifest(settings)
+    policy = manifest.policy if manifest is not None else Policy()
+    config = pipconfig.PipConfig.without_index() if settings.offline else pipconfig.read()
+    found = audit.run(
+        locked,
+        policy,
+        manifest,
+        settings,
+        index=lambda: Index(config),
+        service=arguments.service,
+        required=arguments.require,
+        report=output.progress,
+    )
+    if arguments.html:
+        _write(Path(os.path.abspath(arguments.html)), locked, found)
+    output.result({"lock": str(settings.lock), "fails": found.fails, **asdict(found)}, _text(locked, found))
+    return 1 if found.fails else 0
+
+
+def _text(locked: Lock, found: Audit) -> str:
+    rows = [
+        (item.level, item.check, f"{item.package} {item.version}", item.what, ", ".join(item.required_by))
+        for item in found.findings
+    ]
+    lines = [table(("level", "check", "package", "what", "needed by"), rows)] if rows else []
+    lines += [f"not run: {item.check}: {item.why}{' (required)' if item.demanded else ''}" for item in found.not_run]
+    failures = sum(item.level == "fail" for item in found.findings)
+    warnings = len(found.findings) - failures
+    counts = f"{failures} failure(s), {warnings} warning(s), {len(found.not_run)} part(s) not run"
+    lines.append(f"{len(locked.plugins)} plugin(s), {len(locked.packages)} package(s): {counts}")
+    return "\n".join(lines)
+
+
+def _write(path: Path, locked: Lock, found: Audit) -> None:
+    from vllm_plugins import report
+
+    try:
+        write_atomically(path, report.render(locked, found).encode("utf-8"))
+    except OSError as error:
+        raise UsageError(
+            "the report can't be written",
+            where=str(path),
+            found=error.strerror or str(error),
+            next_step="name a file in a directory that this user can write",
+        ) from error
