@@ -114,6 +114,8 @@ def test_offline_says_what_did_not_run_and_asks_nobody(locked: Place, teller: Te
         "not run: yanked: offline",
         "not run: young: offline",
     ]
+    policy(locked, "required: [yanked]")
+    assert "not run: yanked: offline (required)\n" in audit(locked, teller, "--offline", code=1).stdout
     demanded = audit(locked, teller, "--offline", "--require", "vulnerabilities", code=1)
     assert "not run: vulnerabilities: offline (required)\n" in demanded.stdout
 
@@ -152,11 +154,9 @@ def test_publishers_are_named_and_those_without_can_be_refused(locked: Place, in
     policy(locked, "no-attestation: fail")
     assert found(locked, teller, code=1)["what"] == f"has no attestation: {file['filename']}"
     publisher = {"kind": "GitHub", "repository": "someone/tiny", "workflow": "release.yml"}
-    teller.provenance[file["filename"]] = {
-        "version": 1,
-        "attestation_bundles": [{"publisher": publisher, "attestations": [{"version": 1}]}],
-    }
-    teller.files[file["filename"]]["provenance"] = f"{teller.address}/provenance/{file['filename']}"
+    teller.attest(file["filename"], "0" * 64, publisher)  # of other bytes
+    assert found(locked, teller, code=1)["check"] == "no-attestation"
+    teller.attest(file["filename"], file["hashes"]["sha256"], publisher)
     document = audit(locked, teller, "--json", code=0).json
     assert document["facts"][0]["publishers"] == ["GitHub someone/tiny release.yml"]
 
@@ -167,7 +167,9 @@ def test_licences(place: Place, index: Index, teller: Teller) -> None:
         teller.files[wheel.name] = {"upload-time": OLD}
     place.pypi("free", "strict", "silent")
     place.run("lock")
-    place.manifest.write_text(f"{place.manifest.read_text()[:-1]}, \"policy\": {{\"denied-licenses\": [\"GPL-3.0-only\"]}}}}")
+    place.manifest.write_text(
+        f'{place.manifest.read_text()[:-1]}, "policy": {{"denied-licenses": ["GPL-3.0-only"]}}}}'
+    )
     document = audit(place, teller, "--json", code=0).json
     assert [(item["package"], item["what"]) for item in document["findings"]] == [
         ("silent", "declares no licence"),
@@ -227,6 +229,7 @@ def test_a_bad_policy_is_told_with_every_place(place: Place) -> None:
           yankd: fail
           young: perhaps
           min-age-days: -1
+          required: [vulnerability]
           accepted:
             - {id: CVE-1}
             - {id: CVE-2, reason: known, until: tomorrow}
@@ -238,8 +241,9 @@ def test_a_bad_policy_is_told_with_every_place(place: Place) -> None:
         "line 4: policy.yankd: unknown key; did you mean yanked?",
         "line 5: policy.young: expected fail, warn or ignore, found 'perhaps'",
         "line 6: policy.min-age-days: expected a whole number up to 99999, found the number -1",
-        "line 8: policy.accepted[0].reason: missing; expected why this advisory does no harm here",
-        "line 9: policy.accepted[1].until: expected a date such as 2026-12-31, found 'tomorrow'",
+        "line 7: policy.required[0]: there is no check 'vulnerability'; did you mean vulnerabilities?",
+        "line 9: policy.accepted[0].reason: missing; expected why this advisory does no harm here",
+        "line 10: policy.accepted[1].until: expected a date such as 2026-12-31, found 'tomorrow'",
     ]
 
 

@@ -36,7 +36,7 @@ def test_github_actions() -> None:
     workflow = EXAMPLES / "github-actions" / "plugins.yml"
     check("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow)
     called = set(re.findall(r"vllm-plugins ([a-z]+)", workflow.read_text(encoding="utf-8")))
-    assert called == {"lock", "export", "bundle"}
+    assert called == {"lock", "audit", "export", "bundle"}
     assert called <= set(_COMMANDS)
 
 

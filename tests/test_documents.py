@@ -9,6 +9,7 @@ import yaml
 
 from vllm_plugins import errors, lock, lockfile, manifest
 from vllm_plugins.cli import _COMMANDS
+from vllm_plugins.policy import CHECKS, Policy
 
 if TYPE_CHECKING:
     from .kit.place import Place
@@ -34,10 +35,16 @@ def test_the_example_manifests_are_valid(name: str) -> None:
 
 def test_the_manifests_of_the_readme_are_valid(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         (tmp_path / "plugins.yaml").write_text(block, encoding="utf-8")
-        assert manifest.read(tmp_path / "plugins.yaml").enabled
+        read = manifest.read(tmp_path / "plugins.yaml")
+        assert read.enabled or read.policy != Policy()
+
+
+def test_the_readme_has_every_check_with_its_default() -> None:
+    documented = dict(re.findall(r"^\| `([a-z-]+)` \| [^|]* \| (fail|warn|ignore) \|$", README, re.MULTILINE))
+    assert documented == CHECKS
 
 
 def test_the_compose_file_names_variables_that_exist() -> None:

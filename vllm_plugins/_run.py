@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Completed", "redact", "run", "status"]
+__all__ = ["Completed", "find", "redact", "run", "status"]
 
 # The user part of a URL. For ssh the user name is no secret, a password is.
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://(?P<user>[^\s/@'\"]+)@")
@@ -35,6 +35,17 @@ class Completed:
     returncode: int
     stdout: str
     stderr: str
+
+
+def find(program: str) -> Path | None:
+    """The program that was installed beside this interpreter, else the one on the PATH."""
+    import shutil
+    import sysconfig
+    from pathlib import Path
+
+    beside = os.path.join(sysconfig.get_path("scripts"), program)
+    found = beside if os.access(beside, os.X_OK) else shutil.which(program)
+    return Path(found) if found else None
 
 
 def redact(text: str, secrets: Collection[str] = ()) -> str:

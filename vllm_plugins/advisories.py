@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
     from .lock import Package
 
-__all__ = ["SERVICES", "Advisory", "ask", "is_there"]
+__all__ = ["SERVICES", "Advisory", "ask", "find"]
 
 SERVICES = ("pypi", "osv", "esms")
 _TIMEOUT = 15  # seconds, of each request
@@ -34,16 +32,18 @@ class Advisory:
     fixed_in: tuple[str, ...]
 
 
-def is_there() -> bool:
-    """Whether pip-audit is installed."""
-    return importlib.util.find_spec("pip_audit") is not None
+def find() -> Path | None:
+    """pip-audit, which need not be in vLLM's environment: beside this interpreter, else on the PATH."""
+    return _run.find("pip-audit")
 
 
-def ask(packages: Iterable[Package], *, service: str, cache: Path | None) -> tuple[tuple[Advisory, ...], list[str]]:
+def ask(
+    packages: Iterable[Package], program: Path, *, service: str, cache: Path | None
+) -> tuple[tuple[Advisory, ...], list[str]]:
     """The advisories of these packages, and what the service could not say (one line each).
 
-    ``service`` is a name of :data:`SERVICES`, or the address of a service that speaks OSV's language. It is told the
-    names and versions of these packages.
+    ``program`` is pip-audit (:func:`find`). ``service`` is a name of :data:`SERVICES`, or the address of a service
+    that speaks OSV's language. It is told the names and versions of these packages.
 
     Raises:
         SourceError: it can't be reached, or its answer is not understood.
@@ -55,7 +55,7 @@ def ask(packages: Iterable[Package], *, service: str, cache: Path | None) -> tup
     with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as directory:
         requirements = Path(directory, "requirements.txt")
         requirements.write_text("".join(f"{pin}\n" for pin in pins), encoding="utf-8")
-        words = [sys.executable, "-m", "pip_audit", "-r", requirements, "--no-deps", "--disable-pip", *named]
+        words: list[str | Path] = [program, "-r", requirements, "--no-deps", "--disable-pip", *named]
         words += ["--format", "json", "--desc", "off", "--aliases", "on", "--progress-spinner", "off"]
         words += ["--timeout", str(_TIMEOUT), "--cache-dir", cache / "advisories" if cache else Path(directory, "c")]
         try:
@@ -66,7 +66,7 @@ def ask(packages: Iterable[Package], *, service: str, cache: Path | None) -> tup
             raise SourceError(
                 "the advisory service can't be asked",
                 where=_run.redact(service),
-                found=said[-1] if said else str(error),
+                found=said[-1].rpartition("Caused by ")[2] if said else str(error),
                 next_step="try again, or name another service with --service",
             ) from error
 

@@ -112,16 +112,17 @@ def run(
     now: datetime | None = None,
     report: Callable[[str], None],
 ) -> Audit:
-    """Make every check that the policy does not ignore. ``required`` are those that must have been made.
+    """Make every check that the policy does not ignore.
 
-    Nothing is installed or written. Offline (``settings.offline``) nothing is asked, and what would have been is told.
+    ``required`` are those that must have been made, beside the policy's. Nothing is installed or written. Offline
+    (``settings.offline``) nothing is asked, and what would have been is told.
     """
     auditor = _Auditor(
         lock=lock,
         policy=policy,
         manifest=manifest,
         settings=settings,
-        required=required,
+        required={*policy.required, *required},
         now=now or datetime.now(UTC),
     )
     found: list[Finding | NotRun] = [*_of_lock(auditor)]
@@ -272,14 +273,15 @@ def _of_advisories(auditor: _Auditor, service: str, report: Callable[[str], None
     if auditor.settings.offline:
         yield auditor.not_run(check, "offline")
         return
-    if not advisories.is_there():
-        yield auditor.not_run(check, "pip-audit is not installed: pip install 'vllm-plugin-manager[audit]'")
+    program = advisories.find()
+    if program is None:
+        yield auditor.not_run(check, "pip-audit is not installed, here or on the PATH: pipx install pip-audit")
         return
     # What is private has no public advisories, and its name is nobody's business.
     asked = [package for package in auditor.lock.packages if package.index or package.sdist_url]
     report(f"Asking for advisories on {len(asked)} package(s)")
     try:
-        known, silent = advisories.ask(asked, service=service, cache=auditor.settings.cache)
+        known, silent = advisories.ask(asked, program, service=service, cache=auditor.settings.cache)
     except PluginsError as error:
         yield auditor.not_run(check, _first(error))
         return

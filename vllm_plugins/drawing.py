@@ -1,4 +1,4 @@
-"""The graph of a lock as a picture: plugins at the left, what they need beside them, what the base gives at the right.
+"""The graph of a lock as a picture: plugins at the left, then what they need, what the base gives at the right.
 
 A picture that stands in a page: SVG in the page's own colours (``--name`` variables), with nothing to fetch.
 """
@@ -48,9 +48,9 @@ def svg(lock: Lock, levels: Mapping[str, str]) -> str:
     width = max((box.x + box.width for box in boxes.values()), default=0) + _MARGIN
     height = max((box.y + _HEIGHT for box in boxes.values()), default=0) + _MARGIN
     title = f"{len(lock.plugins)} plugin(s) and the {len(lock.packages)} package(s) that they need"
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="graph-title" viewBox="0 0 {width:.0f} '
-        f'{height:.0f}" width="{width:.0f}" height="{height:.0f}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="graph-title" {size}>',
         f'<title id="graph-title">{escape(title)}</title>',
         *_lines(boxes, edges),
         *(_drawn(box) for box in boxes.values()),

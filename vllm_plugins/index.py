@@ -36,8 +36,9 @@ __all__ = ["File", "Index"]
 MAX_PAGE = 256 << 20  # bytes; the largest page of a project is some 10 MiB
 WHOLE = 256 << 10  # bytes; a file up to this size is fetched as a whole rather than in ranges
 
+MAX_DOCUMENT = 8 << 20  # bytes; an attestation is some 10 KiB
+
 # A server that compresses an archive once more would change what is hashed.
-_MAX_DOCUMENT = 8 << 20  # bytes
 _AS_IT_IS = {"Accept-Encoding": "identity"}
 
 
@@ -161,12 +162,7 @@ class Index:
         try:
             with self._request("GET", url) as response:
                 response.raise_for_status()
-                data = b""
-                for chunk in response.iter_content(1 << 16):
-                    data += chunk
-                    if len(data) > _MAX_DOCUMENT:
-                        raise ValueError(f"more than {_MAX_DOCUMENT} bytes")
-            return json.loads(data)
+                return json.loads(_body(response, MAX_DOCUMENT))
         except (requests.RequestException, ValueError, RecursionError) as error:
             raise self._error(url, error) from error
 
@@ -179,7 +175,7 @@ class Index:
                 if response.status_code == 404:
                     return []
                 response.raise_for_status()
-                body = b"".join(response.iter_content(1 << 16))
+                body = _body(response, MAX_PAGE)
                 kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
                 if kind == simple.JSON:
                     return simple.from_json(body, base=response.url, index=index)
@@ -231,6 +227,15 @@ class Index:
             found=redact(f"{type(error).__name__}: {error}", self._config.secrets),
             next_step="mend the network or the index configuration (pip config list)",
         )
+
+
+def _body(response: requests.Response, most: int) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_content(1 << 16):
+        body += chunk
+        if len(body) > most:
+            raise ValueError(f"the answer has more than {most} bytes")
+    return bytes(body)
 
 
 def _members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, bytes]:

@@ -7,9 +7,7 @@ that nobody uses yet. Where they fetch from is pip's configuration, for both.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import sysconfig
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -128,11 +126,7 @@ def choose(name: InstallerName, *, config: PipConfig, cache: Path) -> Installer:
 
 def find_uv() -> Path | None:
     """The uv that was installed beside us, else the one on the PATH."""
-    from pathlib import Path
-
-    beside = os.path.join(sysconfig.get_path("scripts"), "uv")
-    found = beside if os.access(beside, os.X_OK) else shutil.which("uv")
-    return Path(found) if found else None
+    return _run.find("uv")
 
 
 def _install(argv: Sequence[str], env: Mapping[str, str], config: PipConfig) -> None:

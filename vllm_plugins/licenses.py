@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from email.parser import HeaderParser
 from typing import TYPE_CHECKING
 
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
 __all__ = ["declared", "problem"]
 
 _TOKEN = re.compile(r"\(|\)|[^\s()]+")
 _CLASSIFIER = "License :: "
 _NOTHING = ("", "unknown", "none", "dual license")
+_LONGEST = 1000  # characters
+_AND = ", "  # between the words of several classifiers
 
 
 def declared(metadata: bytes) -> str | None:
-    """The licence that a METADATA file declares: an SPDX expression, or the words of older metadata, else ``None``."""
+    """The licence that METADATA declares: an SPDX expression, or the words of older metadata, else ``None``."""
     headers = HeaderParser().parsestr(metadata.decode("utf-8", "replace"))
-    expression = str(headers.get("License-Expression") or "").strip()
+    expression = str(headers.get("License-Expression") or "").strip()[:_LONGEST]
     if expression:
         return expression
     words = [
@@ -28,7 +33,7 @@ def declared(metadata: bytes) -> str | None:
         if str(line).startswith(_CLASSIFIER) and str(line) != f"{_CLASSIFIER}OSI Approved"
     ]
     if words:
-        return ", ".join(sorted(words))
+        return _AND.join(sorted(words))[:_LONGEST]
     first = str(headers.get("License") or "").strip().partition("\n")[0].strip()
     return None if first.lower() in _NOTHING else first[:100]
 
@@ -46,55 +51,41 @@ def problem(license_: str | None, *, allowed: Collection[str], denied: Collectio
     return None
 
 
-class _Names:
-    """An SPDX expression, read from left to right; ``AND`` binds closer than ``OR``."""
-
-    def __init__(self, text: str, test: object) -> None:
-        self.tokens = _TOKEN.findall(text)
-        self.test = test
-
-    def either(self, depth: int = 0) -> bool:
-        found = self.both(depth)
-        while self._take("OR"):
-            found = self.both(depth) or found
-        return found
-
-    def both(self, depth: int) -> bool:
-        found = self.one(depth)
-        while self._take("AND"):
-            found = self.one(depth) and found
-        return found
-
-    def one(self, depth: int) -> bool:
-        if depth > 50 or not self.tokens:
-            raise ValueError
-        if self._take("("):
-            found = self.either(depth + 1)
-            if not self._take(")"):
-                raise ValueError
-            return found
-        name = self.tokens.pop(0)
-        if self._take("WITH"):
-            name += f" WITH {self.tokens.pop(0)}" if self.tokens else ""
-        assert callable(self.test)
-        return bool(self.test(name.casefold()))
-
-    def _take(self, word: str) -> bool:
-        if self.tokens and self.tokens[0].upper() == word:
-            del self.tokens[0]
-            return True
-        return False
-
-
-def _holds(text: str, test: object) -> bool:
-    """Whether the expression holds; words that are no expression are one name."""
-    names = _Names(text, test)
+def _holds(license_: str, test: Callable[[str], bool]) -> bool:
+    """Whether an SPDX expression holds; of older metadata's words, each must."""
     try:
-        found = names.either()
-    except ValueError:
-        names.tokens = ["?"]
-    else:
-        if not names.tokens:
-            return found
-    assert callable(test)
-    return bool(test(text.casefold()))
+        expression = canonicalize_license_expression(license_)
+    except InvalidLicenseExpression:
+        return all(test(name.casefold()) for name in license_.split(_AND))
+    return _either(deque(_TOKEN.findall(expression)), test)
+
+
+def _either(tokens: deque[str], test: Callable[[str], bool]) -> bool:
+    """``OR``, which binds loosest; what is read is taken off ``tokens``, which are balanced."""
+    found = _both(tokens, test)
+    while _take(tokens, "OR"):
+        found = _both(tokens, test) or found
+    return found
+
+
+def _both(tokens: deque[str], test: Callable[[str], bool]) -> bool:
+    found = _one(tokens, test)
+    while _take(tokens, "AND"):
+        found = _one(tokens, test) and found
+    return found
+
+
+def _one(tokens: deque[str], test: Callable[[str], bool]) -> bool:
+    name = tokens.popleft()
+    if name == "(":
+        found = _either(tokens, test)
+        tokens.popleft()
+        return found
+    return test((f"{name} WITH {tokens.popleft()}" if _take(tokens, "WITH") else name).casefold())
+
+
+def _take(tokens: deque[str], word: str) -> bool:
+    if not tokens or tokens[0] != word:
+        return False
+    tokens.popleft()
+    return True

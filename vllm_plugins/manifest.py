@@ -95,12 +95,12 @@ class Manifest:
     """A plugins.yaml without problems.
 
     ``sha256`` is of what the enabled plugins ask for: comments, order, layout, credentials in URLs and disabled
-    plugins do not count, nor does ``policy``. ``file_sha256`` is of the bytes, which is all that the hook can compare.
+    plugins do not count, nor does ``policy``. ``file_sha256`` is of the bytes: all that the hook can compare.
     """
 
     path: Path
     plugins: tuple[Plugin, ...]
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
     file_sha256: str = ""
     sha256: str = field(init=False)
 

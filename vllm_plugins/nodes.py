@@ -235,16 +235,16 @@ class Fields:
     ) -> str | None:
         """A string; ``check`` returns what is wrong with it."""
         node = self.node_of(key, required=required)
-        return None if node is None else self._text(node, key, check)
+        return None if node is None else self._text(node, self.path(key), check)
 
-    def _text(self, node: Node, key: str, check: Callable[[str], str | None] | None) -> str | None:
+    def _text(self, node: Node, where: str, check: Callable[[str], str | None] | None) -> str | None:
         if not isinstance(node, ScalarNode) or kind(node) != "str":
-            self.problems.add(node, self.path(key), f"expected a string, found {describe(node)}{_in_quotes(node)}")
+            self.problems.add(node, where, f"expected a string, found {describe(node)}{_in_quotes(node)}")
             return None
         value = str(node.value)
         wrong = values.text(value) or (check(value) if check else None)
         if wrong is not None:
-            self.problems.add(node, self.path(key), wrong)
+            self.problems.add(node, where, wrong)
             return None
         return value
 
@@ -257,7 +257,7 @@ class Fields:
             hint = f"; write [{node.value}]" if isinstance(node, ScalarNode) and not check(node.value) else ""
             self.problem(key, f"expected a list of strings, found {describe(node)}{hint}")
             return ()
-        found = (self._text(item, f"{key}[{number}]", check) for number, item in enumerate(node.value))
+        found = (self._text(item, f"{self.path(key)}[{number}]", check) for number, item in enumerate(node.value))
         return tuple(item for item in found if item is not None)
 
     def number(self, key: str, *, default: int) -> int:

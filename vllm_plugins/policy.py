@@ -1,6 +1,6 @@
 """``policy:`` of plugins.yaml: which findings of an audit fail, which warn, which do not count.
 
-It says nothing of what is installed, so it is no part of the manifest's meaning: a changed policy makes no lock stale.
+It says nothing of what is installed, so it is no part of the manifest's meaning: another policy makes no lock stale.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CHECKS: dict[str, Level] = {
     "moved-ref": "warn",
     "no-attestation": "ignore",
 }
-_OTHERS = ("min-age-days", "allowed-licenses", "denied-licenses", "accepted")
+_OTHERS = ("required", "min-age-days", "allowed-licenses", "denied-licenses", "accepted")
 _MIN_AGE_DAYS = 7
 
 
@@ -51,13 +51,15 @@ class Accepted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """What an audit's findings mean. ``min_age_days``: a release younger than that is ``young``.
+    """What an audit's findings mean. ``required`` checks must have been made. ``min_age_days``: a release younger
+    than that is ``young``.
 
     Licences are SPDX expressions (PEP 639), or the words of older metadata. An empty ``allowed_licenses`` allows all
     that are not denied.
     """
 
     levels: tuple[tuple[str, Level], ...] = ()
+    required: tuple[str, ...] = ()
     min_age_days: int = _MIN_AGE_DAYS
     allowed_licenses: tuple[str, ...] = ()
     denied_licenses: tuple[str, ...] = ()
@@ -87,6 +89,7 @@ def read(node: Node, problems: Problems) -> Policy:
         levels += [(check, level) for level in get_args(Level) if level == word]
     return Policy(
         levels=tuple(levels),
+        required=fields.texts("required", _check),
         min_age_days=fields.number("min-age-days", default=_MIN_AGE_DAYS),
         allowed_licenses=fields.texts("allowed-licenses", _license),
         denied_licenses=fields.texts("denied-licenses", _license),
@@ -123,6 +126,10 @@ def _level(text: str) -> str | None:
     if text in levels:
         return None
     return f"expected {', '.join(levels[:-1])} or {levels[-1]}, found {quoted(text)}{did_you_mean(text, [*levels])}"
+
+
+def _check(text: str) -> str | None:
+    return None if text in CHECKS else f"there is no check {quoted(text)}{did_you_mean(text, [*CHECKS])}"
 
 
 def _license(text: str) -> str | None:

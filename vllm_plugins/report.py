@@ -9,16 +9,18 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from . import __version__, drawing
+from .settings import WHEELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from .audit import Audit, Facts
-    from .lock import Lock, Plugin
+    from .lock import Lock, Package, Plugin, Wheel
 
 __all__ = ["render"]
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_NOTE = "Publishers are those that the index names in its attestations; signatures were not verified."
 _STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --text: #16191f; --soft: #5b6472; --line: #dde1e7;
   --accent: #2f5bd0; --fail: #b3261e; --fail-back: #fdecea; --warn: #8a5a00; --warn-back: #fff4dc; --well: #1c6e3d;
@@ -32,7 +34,7 @@ body { margin: 0; background: var(--page); color: var(--text);
 main { max-width: 1180px; margin: 0 auto; padding: 40px 24px 64px; }
 h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px; letter-spacing: -.01em; }
 h2 { font-size: 18px; margin: 40px 0 12px; }
-p { margin: 0 0 12px; } .soft { color: var(--soft); }
+p { margin: 0 0 12px; } p.foot { margin-top: 40px; } .soft { color: var(--soft); }
 code, td.code, .node text { font-family: ui-monospace, "SF Mono", "DejaVu Sans Mono", monospace; font-size: 13px; }
 code, td { overflow-wrap: anywhere; }
 .verdict { display: inline-block; margin: 16px 0 0; padding: 8px 16px; border-radius: 8px; font-weight: 600; }
@@ -46,6 +48,7 @@ figure { margin: 0; padding: 16px; } svg { display: block; margin: 0 auto; }
 table { border-collapse: collapse; width: 100%; } caption { position: absolute; clip-path: inset(50%); }
 th { text-align: left; font-size: 13px; font-weight: 600; color: var(--soft); }
 th, td { padding: 10px 16px; vertical-align: top; border-top: 1px solid var(--line); min-width: 90px; }
+details ul { margin: 6px 0 0; padding-left: 18px; } summary { cursor: pointer; }
 thead th { border-top: 0; } td .next { display: block; color: var(--soft); font-size: 13px; }
 .edge { fill: none; stroke: var(--soft); stroke-opacity: .55; stroke-width: 1.3; }
 .edge.base { stroke-dasharray: 4 4; }
@@ -78,8 +81,7 @@ def render(lock: Lock, audit: Audit) -> str:
         *_graph(lock, audit),
         *_packages(lock, audit),
         *_base(lock),
-        f'<p class="soft">Written by vllm-plugin-manager {escape(__version__)}. Publishers are those that the index names '
-        "in its attestations; signatures were not verified.</p>",
+        f'<p class="soft foot">Written by vllm-plugin-manager {escape(__version__)}. {_NOTE}</p>',
         "</main></body></html>",
     ]
     return "\n".join(parts) + "\n"
@@ -130,20 +132,25 @@ def _plugins(lock: Lock) -> Iterator[str]:
         (
             f"<strong>{escape(plugin.name)}</strong>",
             f"<code>{escape(plugin.package)} {escape(plugin.version)}</code>",
-            _origin(plugin),
+            _origin(plugin, lock),
         )
         for plugin in lock.plugins
     ]
     yield _table("Plugins", ("Plugin", "Package", "Where it came from"), rows)
 
 
-def _origin(plugin: Plugin) -> str:
+def _origin(plugin: Plugin, lock: Lock) -> str:
     if plugin.commit is not None:
         below = f", in <code>{escape(plugin.subdirectory)}</code>" if plugin.subdirectory else ""
         ref = f"<code>{escape(plugin.requested)}</code> = commit <code>{escape(plugin.commit)}</code>"
         return f"git <code>{escape(plugin.url or '')}</code>, {ref}{below}"
-    kind = "editable directory" if plugin.editable else {"local": "directory", "pypi": "index,"}[plugin.source]
-    return f"{kind} <code>{escape(plugin.requested)}</code>"
+    if plugin.source == "pypi":
+        package = lock.package(plugin.package)
+        index = package.index if package is not None else None
+        return (
+            f"index <code>{escape(index or 'not known')}</code>, asked for as <code>{escape(plugin.requested)}</code>"
+        )
+    return f"{'editable directory' if plugin.editable else 'directory'} <code>{escape(plugin.requested)}</code>"
 
 
 def _hooks(lock: Lock) -> Iterator[str]:
@@ -179,17 +186,36 @@ def _packages(lock: Lock, audit: Audit) -> Iterator[str]:
     rows = []
     for package in lock.packages:
         fact: Facts | None = facts.get(package.name)
-        size = max((wheel.size for wheel in package.wheels), default=0)
         rows.append(
             (
                 f"<code>{escape(package.name)} {escape(package.version)}</code>",
                 escape((fact.license if fact else None) or "not known"),
                 escape((fact.uploaded if fact else None) or "—"),
                 escape(", ".join(fact.publishers) if fact else "") or "—",
-                escape(f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"),
+                _files(package),
             )
         )
-    yield _table("Packages", ("Package", "Licence", "Uploaded", "Publisher", "Largest wheel"), rows)
+    yield _table("Packages", ("Package", "Licence", "Uploaded", "Publisher", "Files"), rows)
+
+
+def _files(package: Package) -> str:
+    """The wheels with their hashes, to be unfolded."""
+    if package.directory is not None:
+        return f"editable: <code>{escape(package.directory)}</code>, without a hash"
+    wheels = "".join(
+        f"<li><code>{escape(wheel.filename)}</code>, {_size(wheel.size)}, from "
+        f"<code>{escape(_from(package, wheel))}</code><br><code>sha256:{escape(wheel.sha256)}</code></li>"
+        for wheel in package.wheels
+    )
+    return f"<details><summary>{_count(len(package.wheels), 'wheel')}</summary><ul>{wheels}</ul></details>"
+
+
+def _from(package: Package, wheel: Wheel) -> str:
+    return wheel.url or package.sdist_url or f"{WHEELS}/{wheel.filename}"
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _base(lock: Lock) -> Iterator[str]:

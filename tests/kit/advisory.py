@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from contextlib import contextmanager
@@ -40,13 +41,29 @@ class Teller:
         """The advisory service."""
         return f"{self.address}/v1/query"
 
-    def vulnerable(self, name: str, advisory: str, *, aliases: tuple[str, ...] = (), fixed: str | None = None) -> None:
+    def vulnerable(
+        self, name: str, advisory: str, *, aliases: tuple[str, ...] = (), fixed: str | None = None
+    ) -> None:
         """An advisory on every version before ``fixed``."""
         events = [{"introduced": "0"}, *([{"fixed": fixed}] if fixed else [])]
-        affected = {"package": {"name": name, "ecosystem": "PyPI"}, "ranges": [{"type": "ECOSYSTEM", "events": events}]}
+        affected = {
+            "package": {"name": name, "ecosystem": "PyPI"},
+            "ranges": [{"type": "ECOSYSTEM", "events": events}],
+        }
         document = {"id": advisory, "aliases": list(aliases), "summary": "bad", "affected": [affected]}
         document |= {"modified": "2026-01-01T00:00:00Z", "published": "2026-01-01T00:00:00Z"}
         self.advisories.setdefault(name, []).append(document)
+
+    def attest(self, filename: str, sha256: str, publisher: dict[str, str]) -> None:
+        """Publish an attestation that the file with that hash is a publisher's (PEP 740), without a signature."""
+        statement = {
+            "_type": "https://in-toto.io/Statement/v1",
+            "subject": [{"name": filename, "digest": {"sha256": sha256}}],
+        }
+        envelope = {"statement": base64.b64encode(json.dumps(statement).encode()).decode(), "signature": ""}
+        bundle = {"publisher": publisher, "attestations": [{"version": 1, "envelope": envelope}]}
+        self.provenance[filename] = {"version": 1, "attestation_bundles": [bundle]}
+        self.files.setdefault(filename, {})["provenance"] = f"{self.address}/provenance/{filename}"
 
 
 @contextmanager

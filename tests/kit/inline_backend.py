@@ -95,9 +95,11 @@ def _stem(table: dict[str, Any]) -> str:
 
 def _information(table: dict[str, Any]) -> dict[str, str]:
     """The files of ``.dist-info``, RECORD apart."""
-    lines = ["Metadata-Version: 2.2", f"Name: {table['name']}", f"Version: {table['version']}"]
+    lines = ["Metadata-Version: 2.4", f"Name: {table['name']}", f"Version: {table['version']}"]
     if "requires-python" in table:
         lines.append(f"Requires-Python: {table['requires-python']}")
+    if "license" in table:
+        lines.append(f"License-Expression: {table['license']}")
     lines += [f"Requires-Dist: {requirement}" for requirement in table.get("dependencies", [])]
     for extra, requirements in table.get("optional-dependencies", {}).items():
         lines.append(f"Provides-Extra: {extra}")

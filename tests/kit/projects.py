@@ -78,11 +78,15 @@ def wheel(
     extras: Mapping[str, Iterable[str]] | None = None,
     entry_points: EntryPoints | None = None,
     modules: Mapping[str, str] | None = None,
+    license: str | None = None,  # noqa: A002 - the key of [project]
 ) -> Path:
     """Write a wheel without any build; the same arguments give the same bytes."""
     into.mkdir(parents=True, exist_ok=True)
     files = {file: source.encode() for file, source in _modules(name, version, modules).items()}
-    return inline_backend.write_wheel(into, _table(name, version, requires, extras, entry_points), files)
+    table = _table(name, version, requires, extras, entry_points)
+    if license is not None:
+        table["license"] = license
+    return inline_backend.write_wheel(into, table, files)
 
 
 def sdist(

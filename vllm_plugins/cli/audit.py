@@ -33,7 +33,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--service",
         metavar="S",
         default="pypi",
-        help=f"who knows of vulnerabilities: {', '.join(advisories.SERVICES)}, or an address that answers as OSV does",
+        help=f"who knows of vulnerabilities: {', '.join(advisories.SERVICES)}, or a URL that answers as OSV does",
     )
     parser.add_argument(
         "--require",
