@@ -79,6 +79,11 @@ def test_rollback_puts_the_lock_before_this_one_back(three: Place) -> None:
     assert [item.split()[-1] for item in three.run("history").stdout.splitlines()[1:]] == ["3.0", "2.0", "1.0"]
 
 
+def test_after_a_rollback_the_doctor_finds_nothing(three: Place) -> None:
+    three.run("rollback")
+    assert three.run("doctor").returncode == 0
+
+
 def test_rollback_to_a_key_by_its_beginning(three: Place) -> None:
     key = keys(three)[2]
     assert "tiny 1.0" in three.run("rollback", key[:8]).stdout
@@ -132,11 +137,11 @@ def test_prune_keeps_the_newest_and_the_active(three: Place) -> None:
     every = keys(three)
     assert three.run("prune", check=False).returncode == 2
     said = three.run("prune", "--keep", "1", "--dry-run").stdout
-    assert said.splitlines()[-1].startswith("would be removed: 2 overlays, 0.0 MB")
+    assert said.splitlines()[-1].startswith("would be removed: 2 overlay(s), 0.0 MB")
     assert keys(three) == every
     assert three.run("prune", "--older-than", "30d").stdout.startswith("removed: 0 overlays")
     assert three.run("prune", "--keep", "2", "--older-than", "0s").stdout == (
-        f"{every[2][:12]}  tiny 1.0\nremoved: 1 overlays, 0.0 MB\n"
+        f"{every[2][:12]}  tiny 1.0\nremoved: 1 overlay(s), 0.0 MB\n"
     )
     three.run("prune", "--keep", "0")
     assert keys(three) == every[:1]

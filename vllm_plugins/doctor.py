@@ -93,7 +93,7 @@ def _read(
         data = lock.read_bytes(settings.lock)
         locked = lock.parse(data, settings.lock)
         marker = overlay.read_marker(settings.store, overlay.key_of(data))
-        fit.answer(locked, manifest, settings.lock)
+        fit.answer(locked, manifest, settings.lock, marker)
         fit.check(locked, base, settings.lock)
         if marker is None:
             problems.append(

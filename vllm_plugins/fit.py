@@ -16,16 +16,20 @@ if TYPE_CHECKING:
     from .manifest import Manifest
     from .marker import Marker
 
-__all__ = ["answer", "check", "vouched"]
+__all__ = ["answer", "check"]
 
 
-def answer(lock: Lock, manifest: Manifest | None, path: Path) -> None:
+def answer(lock: Lock, manifest: Manifest | None, path: Path, marker: Marker | None) -> None:
     """Make sure that the lock answers the manifest, if there is one. ``path`` is the lock's, for messages.
+
+    It also does where its overlay's ``marker`` vouches for these bytes of a manifest: it was rolled back to.
 
     Raises:
         LockStale: the manifest asks for something else.
     """
-    if manifest is not None and manifest.sha256 != lock.manifest_sha256:
+    if manifest is None or (marker is not None and manifest.file_sha256 in marker.manifests):
+        return
+    if manifest.sha256 != lock.manifest_sha256:
         raise LockStale(
             "the lock does not answer the manifest",
             where=str(path),
@@ -33,11 +37,6 @@ def answer(lock: Lock, manifest: Manifest | None, path: Path) -> None:
             found="the manifest has changed since it was locked",
             next_step=f"vllm-plugins lock --config {manifest.path}",
         )
-
-
-def vouched(marker: Marker | None, manifest: Manifest | None) -> bool:
-    """Whether this overlay is known to be in step with these bytes of a manifest: installed so, or rolled back to."""
-    return marker is not None and manifest is not None and manifest.file_sha256 in marker.manifests
 
 
 def check(lock: Lock, base: Base, path: Path) -> None:

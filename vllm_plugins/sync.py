@@ -90,8 +90,7 @@ def run(
     data = lock.read_bytes(settings.lock)
     locked = lock.parse(data, settings.lock)
     key = overlay.key_of(data)
-    if not fit.vouched(overlay.read_marker(settings.store, key), manifest):
-        fit.answer(locked, manifest, settings.lock)
+    fit.answer(locked, manifest, settings.lock, overlay.read_marker(settings.store, key))
     fit.check(locked, base, settings.lock)
     job = _Job(
         settings=settings,

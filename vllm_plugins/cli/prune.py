@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     verb = "would be removed" if arguments.dry_run else "removed"
     size = sum(item.size for item in removed) / 1e6
     lines = [f"{item.key[:12]}  {', '.join(item.plugins) or 'no plugins'}" for item in removed]
-    lines.append(f"{verb}: {len(removed)} overlays, {size:.1f} MB")
+    lines.append(f"{verb}: {len(removed)} overlay(s), {size:.1f} MB")
     output.result({"removed": [asdict(item) for item in removed], "dry_run": arguments.dry_run}, "\n".join(lines))
     return 0
 

@@ -37,8 +37,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         locked = lock.parse(data, settings.lock)
         marker = overlay.read_marker(settings.store, overlay.key_of(data))
         here = base.read()
-        if not fit.vouched(marker, manifest):
-            fit.answer(locked, manifest, settings.lock)
+        fit.answer(locked, manifest, settings.lock, marker)
         fit.check(locked, here, settings.lock)
         _check_store(marker, manifest, here)
     except PluginsError as error:
