@@ -139,7 +139,7 @@ def test_prune_keeps_the_newest_and_the_active(three: Place) -> None:
     said = three.run("prune", "--keep", "1", "--dry-run").stdout
     assert said.splitlines()[-1].startswith("would be removed: 2 overlay(s), 0.0 MB")
     assert keys(three) == every
-    assert three.run("prune", "--older-than", "30d").stdout.startswith("removed: 0 overlays")
+    assert three.run("prune", "--older-than", "30d").stdout.startswith("removed: 0 overlay(s)")
     assert three.run("prune", "--keep", "2", "--older-than", "0s").stdout == (
         f"{every[2][:12]}  tiny 1.0\nremoved: 1 overlay(s), 0.0 MB\n"
     )
