@@ -19,7 +19,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 from urllib3.util.retry import Retry
 
-from . import simple
+from . import metadata, simple
 from ._run import redact
 from .errors import HashMismatch, SourceError
 from .simple import File
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["File", "Index"]
 
-MAX_PAGE = 256 << 20  # bytes; the largest page of a project is some 10 MiB
 WHOLE = 256 << 10  # bytes; a file up to this size is fetched as a whole rather than in ranges
 
 # A server that compresses an archive once more would change what is hashed.
+_MAX_PAGE = 128 << 20  # bytes; the largest page of a project is some 10 MiB
 _MAX_DOCUMENT = 8 << 20  # bytes
 _AS_IT_IS = {"Accept-Encoding": "identity"}
 
@@ -121,7 +121,7 @@ class Index:
                 zipfile.ZipFile(self.download(file, Path(scratch))) as zipped,
             ):
                 return _members(zipped, names)
-        except (zipfile.BadZipFile, requests.RequestException, NotImplementedError) as error:
+        except (*metadata.UNREADABLE, requests.RequestException) as error:
             raise self._error(file.url, error) from error
 
     def download(self, file: File, into: Path) -> Path:
@@ -161,12 +161,7 @@ class Index:
         try:
             with self._request("GET", url) as response:
                 response.raise_for_status()
-                data = b""
-                for chunk in response.iter_content(1 << 16):
-                    data += chunk
-                    if len(data) > _MAX_DOCUMENT:
-                        raise ValueError(f"more than {_MAX_DOCUMENT} bytes")
-            return json.loads(data)
+                return json.loads(_body(response, _MAX_DOCUMENT))
         except (requests.RequestException, ValueError, RecursionError) as error:
             raise self._error(url, error) from error
 
@@ -179,7 +174,7 @@ class Index:
                 if response.status_code == 404:
                     return []
                 response.raise_for_status()
-                body = b"".join(response.iter_content(1 << 16))
+                body = _body(response, _MAX_PAGE)
                 kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
                 if kind == simple.JSON:
                     return simple.from_json(body, base=response.url, index=index)
@@ -233,12 +228,21 @@ class Index:
         )
 
 
+def _body(response: requests.Response, most: int) -> bytes:
+    data = bytearray()
+    for chunk in response.iter_content(1 << 16):
+        data += chunk
+        if len(data) > most:
+            raise ValueError(f"more than {most} bytes")
+    return bytes(data)
+
+
 def _members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, bytes]:
     found = {}
     for path in archive.namelist():
         directory, _, name = path.rpartition("/")
         if name in names and directory.endswith(".dist-info") and "/" not in directory:
-            found[name] = archive.read(path)
+            found[name] = metadata.member(archive, path)
     return found
 
 

@@ -10,9 +10,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import atheris
+import atheris  # type: ignore[import-untyped]
 
-with atheris.instrument_imports(include=["vllm_plugins", "packaging", "tomllib", "yaml", "configparser", "_markupbase"]):
+with atheris.instrument_imports(
+    include=["vllm_plugins", "packaging", "tomllib", "yaml", "configparser", "_markupbase"]
+):
     from .targets import TARGETS
 
 _LONGEST = 4096  # bytes of an input
@@ -40,7 +42,12 @@ def main() -> None:
         words = Path(scratch, "words")
         words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
         options = [f"-max_total_time={seconds}", f"-max_len={_LONGEST}", f"-timeout={_SLOWEST}"]
-        options += [f"-rss_limit_mb={_MEMORY}", f"-dict={words}", f"-artifact_prefix={scratch}/", "-print_final_stats=1"]
+        options += [
+            f"-rss_limit_mb={_MEMORY}",
+            f"-dict={words}",
+            f"-artifact_prefix={scratch}/",
+            "-print_final_stats=1",
+        ]
         options += [f"-runs={runs[0]}"] if runs else []
         atheris.Setup([sys.argv[0], *options, str(corpus)], one)
         atheris.Fuzz()

@@ -14,6 +14,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
 from vllm_plugins import (
     archives,
     base,
@@ -55,7 +58,7 @@ _SETTINGS = Settings(
 _HERE = base.of_here(
     (
         base.distribution(base.VLLM, "0.32.0", ["audio"], ['soundfile; extra == "audio"']),
-        base.distribution(base.canonicalize_name("torch"), "2.13.0+cpu", [], []),
+        base.distribution(canonicalize_name("torch"), "2.13.0+cpu", [], []),
     ),
     fingerprint="f" * 32,
 )
@@ -64,6 +67,7 @@ _MARKER = Marker(
     interpreter="cpython-311-x86_64-linux-gnu-x86_64",
     lock_sha256="1" * 64,
     files_sha256="2" * 64,
+    registry_sha256="4" * 64,
     manifests=("3" * 64,),
     bases=("f" * 32,),
     entry_points=(EntryPoint("vllm.general_plugins", "tiny", "tiny:register", "tiny", "tiny"),),
@@ -89,8 +93,7 @@ def _manifest(data: bytes) -> None:
     try:
         found = manifest.parse(data, _SETTINGS.manifest)
     except errors.ManifestError as error:
-        assert str(error)
-        json.dumps(error.to_dict())
+        json.dumps([str(error), error.to_dict()])
         return
     assert len({plugin.name for plugin in found.plugins}) == len(found.plugins)
 
@@ -101,7 +104,7 @@ def _lock(data: bytes) -> None:
     try:
         read = lock.parse(data, _SETTINGS.lock, edited=True)
     except errors.LockInvalid as error:
-        assert str(error)
+        json.dumps([str(error), error.to_dict()])
         return
     for package in read.packages:
         for wheel in package.wheels:
@@ -187,14 +190,14 @@ def _pins(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     with contextlib.suppress(errors.NoResolution):
         for pin in resolve.read_pins(text):
-            assert base.Version(pin.version)
+            Version(pin.version)
     list(resolve._askers(text, base.VLLM))
 
 
 def _words(data: bytes) -> None:
     """What pip-compile and uv say when they fail."""
     said = errors.CommandFailed("it failed", returncode=1, stderr=data.decode("utf-8", "replace"))
-    wanted = (resolve.Wanted(plugin="tiny", name=base.canonicalize_name("tiny"), requirement="tiny>=1"),)
+    wanted = (resolve.Wanted(plugin="tiny", name=canonicalize_name("tiny"), requirement="tiny>=1"),)
     for made in (resolve._explain(said, wanted, _HERE), resolve._retell(said, wanted, _HERE)):
         assert isinstance(made, PluginsError)
         assert str(made)
@@ -239,7 +242,7 @@ def _installed(data: bytes) -> None:
         outside = Path(directory, "outside")
         outside.write_text("mine")
         with contextlib.suppress(errors.InstallError, errors.HashMismatch):
-            stage.check(info.parent, {base.canonicalize_name("tiny"): "1.0"})
+            stage.check(info.parent, {canonicalize_name("tiny"): "1.0"})
         assert outside.read_text() == "mine"
 
 
@@ -262,9 +265,9 @@ _RECORD = (
 )
 
 
-def _zip(**options: int) -> bytes:
+def _zip(compression: int = zipfile.ZIP_STORED) -> bytes:
     out = BytesIO()
-    with zipfile.ZipFile(out, "w", **options) as archive:  # type: ignore[arg-type]
+    with zipfile.ZipFile(out, "w", compression) as archive:
         archive.writestr("tiny/__init__.py", "x = 1\n")
         archive.writestr("tiny-1.0.dist-info/METADATA", _CORE)
         archive.writestr("tiny-1.0.dist-info/RECORD", "tiny/__init__.py,,\n")
@@ -318,7 +321,19 @@ TARGETS = {
             name="manifest",
             run=_manifest,
             seeds=((_ROOT / "examples" / "plugins.yaml").read_bytes(),),
-            words=("plugins:", "- name: ", "source: git", "url: ", "ref: ", "&a ", "*a", "!!", "<<: ", "policy:", "? "),
+            words=(
+                "plugins:",
+                "- name: ",
+                "source: git",
+                "url: ",
+                "ref: ",
+                "&a ",
+                "*a",
+                "!!",
+                "<<: ",
+                "policy:",
+                "? ",
+            ),
         ),
         Target(
             name="lock",
@@ -327,7 +342,9 @@ TARGETS = {
             words=("[[packages]]", "wheels = [", "{name = ", "0xffffffff", "1e999", "nan", "'''", "hashes.", "size"),
         ),
         Target(name="marker", run=_marker, seeds=(_MARKER.to_json().encode(),), words=("null", "1e999", "\\ud800")),
-        Target(name="files", run=_files, seeds=(b'[["tiny/__init__.py","' + b"a" * 64 + b'",10]]',), words=("[[", '",')),
+        Target(
+            name="files", run=_files, seeds=(b'[["tiny/__init__.py","' + b"a" * 64 + b'",10]]',), words=("[[", '",')
+        ),
         Target(
             name="store",
             run=_store,
@@ -337,8 +354,12 @@ TARGETS = {
             ),
             words=('"at": ', "1e999", "-1e30", "NaN", _KEY),
         ),
-        Target(name="base", run=_base, seeds=(_HERE.to_json().encode(),), words=('"python": "3"', "\\n", "1!0", "null")),
-        Target(name="pins", run=_pins, seeds=(_PINS_TEXT.encode(),), words=(" @ file:///", "==", "===", ".*", ";", "[")),
+        Target(
+            name="base", run=_base, seeds=(_HERE.to_json().encode(),), words=('"python": "3"', "\\n", "1!0", "null")
+        ),
+        Target(
+            name="pins", run=_pins, seeds=(_PINS_TEXT.encode(),), words=(" @ file:///", "==", "===", ".*", ";", "[")
+        ),
         Target(
             name="words",
             run=_words,
@@ -369,6 +390,6 @@ TARGETS = {
             seeds=(_CORE + b"\0\0" + _POINTS + b"\0\0" + _RECORD,),
             words=("../../", "/etc/passwd", ",sha256=", "bin/", "../outside", '"', ".dist-info/"),
         ),
-        Target(name="wheel", run=_wheel, seeds=(_zip(), _zip(compression=zipfile.ZIP_DEFLATED)), words=("PK\x01\x02",)),
+        Target(name="wheel", run=_wheel, seeds=(_zip(), _zip(zipfile.ZIP_DEFLATED)), words=("PK\x01\x02",)),
     )
 }
