@@ -44,6 +44,16 @@ _UNREAD = (
     "ConnectionError",
     "ReadTimeout",
     "Could not fetch URL",
+    # Where it does not expect a bad answer, it ends with a traceback, whose last line says what it was.
+    "ChunkedEncodingError",
+    "ContentDecodingError",
+    "IncompleteRead",
+    "InvalidSchema",
+    "JSONDecodeError",
+    "ProtocolError",
+    "TooManyRedirects",
+    "UnicodeDecodeError",
+    "VLLM_PLUGIN_TIMEOUT",
 )
 _VERSIONS = re.compile(r"\(from versions: (?P<versions>[^)]*)\)")
 
