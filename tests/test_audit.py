@@ -167,9 +167,7 @@ def test_licences(place: Place, index: Index, teller: Teller) -> None:
         teller.files[wheel.name] = {"upload-time": OLD}
     place.pypi("free", "strict", "silent")
     place.run("lock")
-    place.manifest.write_text(
-        f'{place.manifest.read_text()[:-1]}, "policy": {{"denied-licenses": ["GPL-3.0-only"]}}}}'
-    )
+    place.manifest.write_text(f"{place.manifest.read_text()[:-1]}, \"policy\": {{\"denied-licenses\": [\"GPL-3.0-only\"]}}}}")
     document = audit(place, teller, "--json", code=0).json
     assert [(item["package"], item["what"]) for item in document["findings"]] == [
         ("silent", "declares no licence"),

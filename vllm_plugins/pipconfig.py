@@ -29,8 +29,8 @@ _DEFAULT_INDEX = re.compile(r"-i, --index-url <url>.*?\(default\s+(?P<url>\S+?)\
 class PipConfig:
     """Where pip looks. ``index_url`` is ``None`` with ``--no-index``.
 
-    ``timeout`` is how many seconds pip waits for a server to say something, ``patience`` how many one of its calls, or
-    of uv's, may take in all.
+    ``timeout`` is how many seconds pip waits for a server to say something, ``patience`` how many one call of pip or
+    uv may take in all.
     """
 
     index_url: str | None
