@@ -37,6 +37,7 @@ ORDER = [
     "trees",
     "sources",
     "fields",
+    "contents",
     "lock",
     "lockfile",
     "export",

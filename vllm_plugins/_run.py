@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Completed", "find", "redact", "run", "status"]
+__all__ = ["NOT_STARTED", "Completed", "find", "redact", "run", "status"]
+
+NOT_STARTED = 127  # the exit status of what could not be started, as a shell has it
 
 # The user part of a URL. For ssh the user name is no secret, a password is.
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://(?P<user>[^\s/@'\"]+)@")
 _TAIL_LINES = 20
+_GRACE = 3  # seconds between asking a program to end and making it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,15 +74,16 @@ def run(
     secrets: Collection[str] = (),
     on_line: Callable[[str], None] | None = None,
     check: bool = True,
+    timeout: float | None = None,
 ) -> Completed:
     """Run a program to its end, without a shell, its standard input empty, under umask 022.
 
     Both pipes are read at the same time. ``on_line`` is given each line of standard error, redacted, as it
     comes. The program gets a session of its own, so that on an interrupt it is ended with all its children. None of
-    it comes back into the hook, whatever it imports.
+    it comes back into the hook, whatever it imports. ``timeout`` is in seconds.
 
     Raises:
-        CommandFailed: it could not be started, or (with ``check``) did not end with 0.
+        CommandFailed: it could not be started, did not end in time, or (with ``check``) did not end with 0.
     """
     words = [os.fspath(word) for word in argv]
     try:
@@ -97,7 +101,7 @@ def run(
         )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise CommandFailed(f"{words[0]} can't be started: {reason}", returncode=127) from error
+        raise CommandFailed(f"{words[0]} can't be started: {reason}", returncode=NOT_STARTED) from error
     assert process.stdout is not None
     assert process.stderr is not None
     out: list[str] = []
@@ -109,9 +113,16 @@ def run(
     try:
         for reader in readers:
             reader.start()
-        process.wait()
+        process.wait(timeout)
         for reader in readers:
             reader.join()
+    except subprocess.TimeoutExpired as error:
+        _end(process)
+        for reader in readers:
+            reader.join(_GRACE)
+        err.append(f"it did not end within {timeout:g} seconds (VLLM_PLUGIN_TIMEOUT), and was ended\n")
+        late = Completed(returncode=-signal.SIGTERM, stdout="".join(out), stderr="".join(err))
+        raise _failed(words, late, secrets) from error
     except BaseException:
         _end(process)
         raise
@@ -153,7 +164,7 @@ def _end(process: subprocess.Popen[str]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=3)
+            process.wait(timeout=_GRACE)
             return
 
 

@@ -16,6 +16,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 from .errors import BuildError
+from .metadata import UNREADABLE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +43,7 @@ def normalise(wheel: Path) -> None:
                 for item in archive.infolist()
                 if not item.is_dir()
             }
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise _malformed(wheel, str(error)) from error
     info = next((name.partition("/")[0] for name in members if name.endswith(".dist-info/METADATA")), None)
     if info is None:

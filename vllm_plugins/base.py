@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import sysconfig
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Base", "Distribution", "distribution", "from_json", "of_here", "read", "read_snapshot"]
 
 FORMAT = 1
+_PYTHON = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}[0-9a-z+.]{0,20}")
 VLLM = canonicalize_name("vllm")
 
 
@@ -160,9 +161,10 @@ def from_json(text: str) -> Base:
     data: Any = json.loads(text)
     if data["format"] != FORMAT:
         raise ValueError(f"format {data['format']!r}, this version reads {FORMAT}")
-    Version(data["python"])
+    if not _PYTHON.fullmatch(data["python"]):
+        raise ValueError(f"python {data['python'][:40]!r}, expected one like 3.11.7")
     return Base(
-        python=str(data["python"]),
+        python=data["python"],
         platform=str(data["platform"]),
         fingerprint=str(data["fingerprint"]),
         markers=tuple(sorted((str(key), str(value)) for key, value in data["markers"].items())),
@@ -176,15 +178,18 @@ def _platform() -> str:
 
 
 def _distribution(item: Any) -> Distribution:
-    Version(item["version"])
+    lines = (*item["extras"], *item["requires"])
+    # They become lines of a stub's metadata, and one must not become two.
+    if not all(isinstance(line, str) and len(line.splitlines()) == 1 for line in lines):
+        raise ValueError(f"{item['name']!r}: expected extras and requirements of one line each")
     provided_by = item["provided_by"]
-    return Distribution(
-        name=canonicalize_name(item["name"], validate=True),
-        version=item["version"],
-        extras=tuple(map(str, item["extras"])),
-        requires=tuple(map(str, item["requires"])),
-        provided_by=None if provided_by is None else str(provided_by),
+    found = distribution(
+        canonicalize_name(item["name"], validate=True),
+        str(Version(item["version"])),
+        item["extras"],
+        item["requires"],
     )
+    return replace(found, provided_by=None if provided_by is None else str(provided_by))
 
 
 def _distributions(entry: str) -> Iterable[Distribution]:

@@ -6,6 +6,7 @@ With it, an installation needs no index. Hashes make it the same one: a wheel co
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Bundle", "make", "wanted"]
 
 _ARCHITECTURES = ("x86_64", "aarch64", "ppc64le", "s390x", "riscv64", "armv7l", "i686")
+_INTERPRETER = re.compile(r"(py|cp)3([0-9]{0,3})")
 _THREADS = 8
 
 
@@ -158,12 +160,13 @@ def _fits(tag: Tag, target: Target) -> bool:
 
 def _fits_python(tag: Tag, target: Target) -> bool:
     minor = int(target.python.partition(".")[2])
-    if tag.interpreter.startswith("py3"):
-        return int(tag.interpreter[3:] or 0) <= minor
-    if tag.interpreter.startswith("cp3"):
-        number = int(tag.interpreter[3:] or 0)
-        return number == minor or (tag.abi in ("abi3", "none") and number <= minor)
-    return False
+    match = _INTERPRETER.fullmatch(tag.interpreter)
+    if match is None:
+        return False
+    number = int(match[2] or 0)
+    if match[1] == "py":
+        return number <= minor
+    return number == minor or (tag.abi in ("abi3", "none") and number <= minor)
 
 
 def _fits_platform(tag: Tag, target: Target) -> bool:

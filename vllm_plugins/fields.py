@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["FieldError", "get", "items", "sha256", "strings"]
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
+__all__ = ["FieldError", "get", "items", "python", "sha256", "specifier", "strings", "wheel_filename"]
+
+_FILENAME = re.compile(r"[\w.+!-]+")
+_PYTHON = re.compile(r"3\.[0-9]{1,3}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,4 +52,31 @@ def sha256(value: str, here: str) -> str:
     """The value, if it is a sha256 in lower-case hexadecimal digits."""
     if not _SHA256.fullmatch(value):
         raise FieldError(f"{here}: expected 64 hexadecimal digits, found {value!r}")
+    return value
+
+
+def python(value: str, here: str) -> str:
+    """The value, if it is a Python's version as in ``3.11``."""
+    if not _PYTHON.fullmatch(value):
+        raise FieldError(f"{here}: expected one like 3.11, found {value!r}")
+    return value
+
+
+def specifier(value: str, here: str) -> str:
+    """The value, if it is a version specifier (PEP 440)."""
+    try:
+        SpecifierSet(value)
+    except InvalidSpecifier as error:
+        raise FieldError(f"{here}: expected a version specifier, found {value!r}") from error
+    return value
+
+
+def wheel_filename(value: str, here: str) -> str:
+    """The value, if it is the name of a wheel (PEP 427), and of a file in whatever directory it is put into."""
+    try:
+        parse_wheel_filename(value)
+    except InvalidWheelFilename as error:
+        raise FieldError(f"{here}: {error}") from error
+    if not _FILENAME.fullmatch(value):
+        raise FieldError(f"{here}: expected the name of a file, found {value!r}")
     return value

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Generation", "find", "history", "prune", "rollback"]
 
+_LATEST = 253402300800  # seconds since 1970: the year 10000, which no calendar here knows
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Generation:
@@ -130,7 +132,7 @@ def rollback(
             overlay.write_atomically(path.with_name(overlay.MARKER), vouched.to_json().encode())
         # Through a link: the file that it names is the lock. This is the commit point.
         overlay.write_atomically(settings.lock.resolve(), data)
-        overlay.mirror(settings.store, key)
+        overlay.mirror(settings.store, vouched)
     return vouched
 
 
@@ -221,11 +223,12 @@ def _switches(store: Path) -> Iterator[tuple[str, float]]:
         raise _unreadable(store, error) from error
     found: dict[str, float] = {}
     for line in lines:
-        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
             entry: Any = json.loads(line)
             key, at = str(entry["overlay"]), float(entry["at"])
-            found.pop(key, None)
-            found[key] = at
+            if 0 <= at < _LATEST:
+                found.pop(key, None)
+                found[key] = at
     yield from found.items()
 
 

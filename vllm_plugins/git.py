@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import _run, remotes
-from ._run import redact
+from . import _run, remotes, settings
+from ._run import NOT_STARTED, redact
 from .errors import CommandFailed, SourceError
 
 if TYPE_CHECKING:
@@ -71,12 +71,17 @@ _HARDENED = (
     ("protocol.ext.allow", "never"),
     ("protocol.fd.allow", "never"),
     ("protocol.git.allow", "never"),
+    # A server that has fallen silent is left: git itself would wait for ever.
+    ("http.lowSpeedLimit", "1000"),  # bytes a second
+    ("http.lowSpeedTime", "120"),  # seconds
     # A directory that the manifest names is built, so its owner is trusted with more than its git configuration.
     # In a container, a mounted directory usually belongs to somebody else.
     ("safe.directory", "*"),
 )
 _PROTOCOLS = ("http", "https", "ssh", "file")
-_SSH_COMMAND = "ssh -o BatchMode=yes -o ControlMaster=no"
+_SSH_COMMAND = (
+    "ssh -o BatchMode=yes -o ControlMaster=no -o ConnectTimeout=30 -o ServerAliveInterval=15 -o ServerAliveCountMax=4"
+)
 _NOISE = (
     "fatal: could not read from remote repository",
     "please make sure you have the correct access rights",
@@ -150,8 +155,10 @@ def run(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> Compl
         SourceError: there is no git.
     """
     try:
-        return _run.run(["git", *arguments], cwd=cwd, env=env, check=False)
+        return _run.run(["git", *arguments], cwd=cwd, env=env, check=False, timeout=settings.patience(env))
     except CommandFailed as error:
+        if error.returncode != NOT_STARTED:
+            return _run.Completed(returncode=error.returncode, stdout=error.stdout, stderr=error.stderr)
         raise SourceError(
             "git can't be started",
             found=error.what,

@@ -178,7 +178,7 @@ def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | Non
 
 def _activate_and_run(settings: Settings, marker: Marker, group: str) -> str | None:
     overlay.activate(settings.store, marker.key)
-    overlay.mirror(settings.store, marker.key)
+    overlay.mirror(settings.store, marker)
     logger.info("Overlay %s is active: %s", marker.key[:12], ", ".join(marker.plugins) or "no plugins")
     _process.ran = group
     functions = [(point, loading.load(point)) for point in _allowed(marker.group(group), settings)]

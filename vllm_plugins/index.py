@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +15,19 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 import requests
+import urllib3
 from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 from urllib3.util.retry import Retry
 
-from . import simple
+from . import metadata, simple
 from ._run import redact
 from .errors import HashMismatch, SourceError
 from .simple import File
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from packaging.utils import NormalizedName
 
@@ -33,12 +35,13 @@ if TYPE_CHECKING:
 
 __all__ = ["File", "Index"]
 
-MAX_PAGE = 256 << 20  # bytes; the largest page of a project is some 10 MiB
 WHOLE = 256 << 10  # bytes; a file up to this size is fetched as a whole rather than in ranges
 
-MAX_DOCUMENT = 8 << 20  # bytes; an attestation is some 10 KiB
-
 # A server that compresses an archive once more would change what is hashed.
+_MAX_PAGE = 128 << 20  # bytes; the largest page of a project is some 10 MiB
+_MAX_DOCUMENT = 8 << 20  # bytes
+_CHUNK = 1 << 18  # bytes
+_FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError)
 _AS_IT_IS = {"Accept-Encoding": "identity"}
 
 
@@ -122,7 +125,7 @@ class Index:
                 zipfile.ZipFile(self.download(file, Path(scratch))) as zipped,
             ):
                 return _members(zipped, names)
-        except (zipfile.BadZipFile, requests.RequestException, NotImplementedError) as error:
+        except (*metadata.UNREADABLE, *_FAILURES) as error:
             raise self._error(file.url, error) from error
 
     def download(self, file: File, into: Path) -> Path:
@@ -140,14 +143,10 @@ class Index:
                 for chunk in self._chunks(file.url):
                     digest.update(chunk)
                     out.write(chunk)
+                    if file.size is not None and out.tell() > file.size:
+                        raise _another(file, f"{file.size} bytes", "more")
             if file.sha256 is not None and digest.hexdigest() != file.sha256:
-                raise HashMismatch(
-                    f"{file.filename} is not the file that the index tells of",
-                    where=file.url,
-                    expected=f"sha256 {file.sha256}",
-                    found=f"sha256 {digest.hexdigest()}",
-                    next_step="try again; if it stays so, tell whoever runs the index",
-                )
+                raise _another(file, f"sha256 {file.sha256}", f"sha256 {digest.hexdigest()}")
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
@@ -162,8 +161,8 @@ class Index:
         try:
             with self._request("GET", url) as response:
                 response.raise_for_status()
-                return json.loads(_body(response, MAX_DOCUMENT))
-        except (requests.RequestException, ValueError, RecursionError) as error:
+                return json.loads(_whole(self._read(response), _MAX_DOCUMENT))
+        except (*_FAILURES, ValueError, RecursionError) as error:
             raise self._error(url, error) from error
 
     def _page(self, url: str, *, index: str) -> list[File]:
@@ -175,12 +174,12 @@ class Index:
                 if response.status_code == 404:
                     return []
                 response.raise_for_status()
-                body = _body(response, MAX_PAGE)
+                body = _whole(self._read(response), _MAX_PAGE)
                 kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
                 if kind == simple.JSON:
                     return simple.from_json(body, base=response.url, index=index)
                 return simple.from_html(body.decode("utf-8", "replace"), base=response.url, index=index)
-        except (requests.RequestException, ValueError, RecursionError) as error:
+        except (*_FAILURES, ValueError, RecursionError) as error:
             raise self._error(url, error) from error
 
     def _links(self, links: str) -> list[File]:
@@ -201,12 +200,20 @@ class Index:
                 return
             with self._request("GET", url, headers=_AS_IT_IS) as response:
                 response.raise_for_status()
-                yield from response.iter_content(1 << 18)
-        except (requests.RequestException, OSError) as error:
+                yield from self._read(response)
+        except (*_FAILURES, OSError) as error:
             raise self._error(url, error) from error
 
     def _request(self, method: str, url: str, **options: Any) -> requests.Response:
         return self._session.request(method, simple.public(url), stream=True, **self._options(url), **options)
+
+    def _read(self, response: requests.Response) -> Iterator[bytes]:
+        """The body as it comes. Each read is bounded by pip's timeout; all of them together by our patience."""
+        end = time.monotonic() + self._config.patience
+        while chunk := response.raw.read1(_CHUNK, decode_content=True):
+            if time.monotonic() > end:
+                raise requests.Timeout(f"no end within {self._config.patience} seconds (VLLM_PLUGIN_TIMEOUT)")
+            yield chunk
 
     def _options(self, url: str) -> dict[str, Any]:
         """What a request to this host is given. A login goes to the host that pip's configuration has it for."""
@@ -229,13 +236,23 @@ class Index:
         )
 
 
-def _body(response: requests.Response, most: int) -> bytes:
-    body = bytearray()
-    for chunk in response.iter_content(1 << 16):
-        body += chunk
-        if len(body) > most:
-            raise ValueError(f"the answer has more than {most} bytes")
-    return bytes(body)
+def _another(file: File, expected: str, found: str) -> HashMismatch:
+    return HashMismatch(
+        f"{file.filename} is not the file that the index tells of",
+        where=file.url,
+        expected=expected,
+        found=found,
+        next_step="try again; if it stays so, tell whoever runs the index",
+    )
+
+
+def _whole(chunks: Iterable[bytes], most: int) -> bytes:
+    data = bytearray()
+    for chunk in chunks:
+        data += chunk
+        if len(data) > most:
+            raise ValueError(f"more than {most} bytes")
+    return bytes(data)
 
 
 def _members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, bytes]:
@@ -243,7 +260,7 @@ def _members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, bytes]
     for path in archive.namelist():
         directory, _, name = path.rpartition("/")
         if name in names and directory.endswith(".dist-info") and "/" not in directory:
-            found[name] = archive.read(path)
+            found[name] = metadata.member(archive, path)
     return found
 
 

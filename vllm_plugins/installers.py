@@ -131,7 +131,7 @@ def find_uv() -> Path | None:
 
 def _install(argv: Sequence[str], env: Mapping[str, str], config: PipConfig) -> None:
     try:
-        _run.run(argv, env=env, secrets=config.secrets)
+        _run.run(argv, env=env, secrets=config.secrets, timeout=config.patience)
     except CommandFailed as error:
         raise _explain(error) from error
 
@@ -140,7 +140,7 @@ def _provision(
     argv: Sequence[str], env: Mapping[str, str], config: PipConfig, on_line: Callable[[str], None] | None
 ) -> None:
     try:
-        _run.run(argv, env=env, secrets=config.secrets, on_line=on_line)
+        _run.run(argv, env=env, secrets=config.secrets, on_line=on_line, timeout=config.patience)
     except CommandFailed as error:
         raise InstallError(
             "the build requirements can't be installed",

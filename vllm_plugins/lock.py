@@ -1,4 +1,4 @@
-"""``plugins.lock``: what it says, as frozen values; reading it, writing it.
+"""``plugins.lock``: reading it, and checking all that it says.
 
 A PEP 751 document whose packages are all wheels with a sha256, with our own table ``tool.vllm-plugins`` beside.
 What is checked here is not checked again.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from packaging.pylock import Pylock, PylockUnsupportedVersionError, PylockValidationError
-from packaging.utils import NormalizedName, canonicalize_name
+from packaging.utils import canonicalize_name
 
 from . import fields
+from .contents import BaseUse, Lock, Package, Plugin, Target, Wheel
 from .errors import HashMismatch, LockInvalid, LockMissing, StoreError
 from .fields import FieldError
 from .overlay import sha256
@@ -27,118 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["BaseUse", "Lock", "Package", "Plugin", "Target", "Wheel", "parse", "read"]
 
 FORMAT = 1
+MAX_BYTES = 32 << 20  # a thousand packages with a hundred wheels each
 TOOL = "vllm-plugins"
 _RELOCK = "run vllm-plugins lock, and review the change; to go back, take the lock from version control"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wheel:
-    """One wheel file: fetched from ``url``, or (``url`` is ``None``) lying in ``plugins.wheels/``. Size in bytes."""
-
-    filename: str
-    sha256: str
-    size: int
-    url: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Package:
-    """One distribution to install.
-
-    Either ``wheels``, or ``directory``: the path of an editable source as the manifest writes it, the one thing
-    without a hash. ``dependencies`` are the locked packages that it needs. ``built_with`` is the environment in
-    which its wheel was built, ``sdist_url`` and ``sdist_sha256`` where that came from.
-    """
-
-    name: NormalizedName
-    version: str
-    wheels: tuple[Wheel, ...] = ()
-    directory: str | None = None
-    index: str | None = None
-    requires_python: str | None = None
-    dependencies: tuple[NormalizedName, ...] = ()
-    built_with: tuple[str, ...] = ()
-    sdist_url: str | None = None
-    sdist_sha256: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BaseUse:
-    """A base distribution that locked packages need: ``required_by`` holds ``(who, specifier)``."""
-
-    name: NormalizedName
-    version: str
-    required_by: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """The kind of environment that the lock was resolved for. ``python`` is ``3.11``, ``vllm`` its version."""
-
-    python: str
-    platform: str
-    vllm: str | None
-    base: tuple[BaseUse, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plugin:
-    """One plugin of the manifest, pinned. ``entry_points`` are ``(group, name, value)`` in vLLM's groups.
-
-    ``requested`` is what the manifest asks for: a requirement, a git ref or a path. ``project_sha256`` is of the
-    files in which an editable source declares its metadata.
-    """
-
-    name: str
-    source: str
-    package: NormalizedName
-    version: str
-    requested: str
-    url: str | None = None
-    subdirectory: str | None = None
-    commit: str | None = None
-    tree_sha256: str | None = None
-    editable: bool = False
-    project_sha256: str | None = None
-    entry_points: tuple[tuple[str, str, str], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lock:
-    """A whole lock. ``manifest_sha256`` is the meaning of the manifest that it answers (``Manifest.sha256``)."""
-
-    manifest_sha256: str
-    packages: tuple[Package, ...]
-    plugins: tuple[Plugin, ...]
-    targets: tuple[Target, ...]
-
-    def package(self, name: str) -> Package | None:
-        """The locked package of that name."""
-        return next((package for package in self.packages if package.name == name), None)
-
-    def plugin(self, name: str) -> Plugin | None:
-        """The locked plugin of that name in the manifest."""
-        return next((plugin for plugin in self.plugins if plugin.name == name), None)
-
-    @property
-    def beside(self) -> tuple[Wheel, ...]:
-        """Every wheel that lies in ``plugins.wheels/`` rather than on an index."""
-        return tuple(wheel for package in self.packages for wheel in package.wheels if wheel.url is None)
-
-    def plugins_needing(self, package: str) -> tuple[str, ...]:
-        """The names of the plugins that are this package, or need it through others."""
-        return tuple(plugin.name for plugin in self.plugins if package in self._reach(plugin.package))
-
-    def _reach(self, root: NormalizedName) -> set[NormalizedName]:
-        seen: set[NormalizedName] = set()
-        waiting = [root]
-        while waiting:
-            name = waiting.pop()
-            if name not in seen:
-                seen.add(name)
-                package = self.package(name)
-                waiting.extend(package.dependencies if package else ())
-        return seen
 
 
 def read(path: Path, *, edited: bool = False) -> Lock:
@@ -151,10 +42,12 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         LockMissing: there is none.
+        LockInvalid: it is too large to be one.
         StoreError: it can't be read.
     """
     try:
-        return path.read_bytes()
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise LockMissing("there is no lock", where=str(path), next_step="vllm-plugins lock") from error
     except OSError as error:
@@ -164,6 +57,11 @@ def read_bytes(path: Path) -> bytes:
             found=error.strerror or str(error),
             next_step="make it a file that this user can read",
         ) from error
+    if len(data) > MAX_BYTES:
+        raise LockInvalid(
+            f"the lock has more than {MAX_BYTES >> 20} MiB: no lock is so large", where=str(path), next_step=_RELOCK
+        )
+    return data
 
 
 def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
@@ -185,20 +83,21 @@ def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
         pylock = Pylock.from_dict(document)
         packages = tuple(_package(package, f"packages[{i}]") for i, package in enumerate(pylock.packages))
         lock = _lock(tool, packages)
+        content = content_sha256(document)
     except PylockUnsupportedVersionError as error:
         raise _newer(where, f"lock-version {document.get('lock-version')!r}", "lock-version 1.0") from error
     except _NewerFormatError as error:
         raise _newer(where, f"format {error.args[0]!r}", f"format {FORMAT}") from error
-    except (PylockValidationError, FieldError) as error:
+    except (PylockValidationError, FieldError, ValueError, RecursionError) as error:  # 0xf… of ten thousand digits
         raise LockInvalid(
             "the lock does not say what a lock must", where=where, found=str(error), next_step=_RELOCK
         ) from error
-    if not edited and tool.get("content-sha256") != content_sha256(document):
+    if not edited and tool.get("content-sha256") != content:
         raise HashMismatch(
             "the lock was changed by hand: nothing is installed from it",
             where=where,
             expected=f"content-sha256 {tool.get('content-sha256')}",
-            found=f"content-sha256 {content_sha256(document)}",
+            found=f"content-sha256 {content}",
             next_step=_RELOCK,
         )
     return lock
@@ -294,12 +193,13 @@ def _wheel(wheel: Any, here: str) -> Wheel:
         raise FieldError(f"{here}.hashes: no sha256; nothing else counts")
     if wheel.size is None or wheel.size < 0:
         raise FieldError(f"{here}.size: expected a number of bytes, found {wheel.size!r}")
-    if wheel.path is not None and PurePosixPath(wheel.path) != PurePosixPath(WHEELS, wheel.filename):
-        raise FieldError(f"{here}.path: expected {WHEELS}/{wheel.filename}, found {wheel.path!r}")
+    filename = fields.wheel_filename(wheel.filename, f"{here}.name")
+    if wheel.path is not None and PurePosixPath(wheel.path) != PurePosixPath(WHEELS, filename):
+        raise FieldError(f"{here}.path: expected {WHEELS}/{filename}, found {wheel.path!r}")
     if wheel.path is None and not wheel.url.startswith(("https://", "http://", "file://")):
         raise FieldError(f"{here}.url: expected an https URL, found {wheel.url!r}")
     return Wheel(
-        filename=wheel.filename,
+        filename=filename,
         sha256=fields.sha256(digest, f"{here}.hashes.sha256"),
         size=wheel.size,
         url=wheel.url if wheel.path is None else None,
@@ -329,7 +229,7 @@ def _plugin(item: Any, here: str) -> Plugin:
 
 def _target(item: Any, here: str) -> Target:
     return Target(
-        python=fields.get(item, here, "python", str),
+        python=fields.python(fields.get(item, here, "python", str), f"{here}.python"),
         platform=fields.get(item, here, "platform", str),
         vllm=fields.get(item, here, "vllm", str, default=None),
         base=tuple(_base_use(use, f"{here}.base[{i}]") for i, use in enumerate(fields.items(item, here, "base"))),
@@ -340,7 +240,8 @@ def _base_use(item: Any, here: str) -> BaseUse:
     askers = []
     for i, asker in enumerate(fields.items(item, here, "required-by")):
         there = f"{here}.required-by[{i}]"
-        askers.append((fields.get(asker, there, "name", str), fields.get(asker, there, "specifier", str)))
+        specifier = fields.specifier(fields.get(asker, there, "specifier", str), f"{there}.specifier")
+        askers.append((fields.get(asker, there, "name", str), specifier))
     return BaseUse(
         name=canonicalize_name(fields.get(item, here, "name", str)),
         version=fields.get(item, here, "version", str),

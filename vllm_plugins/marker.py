@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any, NamedTuple
 
 __all__ = ["EntryPoint", "Failure", "Marker"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 class EntryPoint(NamedTuple):
@@ -37,13 +38,16 @@ class Marker(NamedTuple):
     in step with the lock: the hook compares, and never has to parse or resolve. ``import_lines`` says that a
     ``.pth`` file of the overlay runs code, which a spawned process does not inherit. ``editable`` are distributions
     whose code lies elsewhere, and is in no lock. ``checked`` are the bases with which every entry point was loaded
-    once, and ``failures`` what did not load then. ``files_sha256`` is of the list of all files, ``files.json``.
+    once, and ``failures`` what did not load then. ``files_sha256`` is of the list of all files, ``files.json``, and
+    ``registry_sha256`` of the overlay's ``registry.json``. As a file it has a hash of its own: a marker with a wrong
+    bit would name other plugins, and is none.
     """
 
     key: str
     interpreter: str
     lock_sha256: str
     files_sha256: str
+    registry_sha256: str
     manifests: tuple[str, ...]
     bases: tuple[str, ...]
     entry_points: tuple[EntryPoint, ...]
@@ -69,6 +73,7 @@ class Marker(NamedTuple):
             "interpreter": self.interpreter,
             "lock-sha256": self.lock_sha256,
             "files-sha256": self.files_sha256,
+            "registry-sha256": self.registry_sha256,
             "manifests": self.manifests,
             "bases": self.bases,
             "plugins": self.plugins,
@@ -81,20 +86,21 @@ class Marker(NamedTuple):
                 for point in self.entry_points
             ],
         }
-        return json.dumps(data, indent=1) + "\n"
+        return json.dumps({**data, "sha256": _digest(data)}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Marker | None:
         """Read a marker; ``None`` when the text is not one of this format (the overlay then does not count)."""
         try:
             data: Any = json.loads(text)
-            if data["format"] != FORMAT:
+            if data["format"] != FORMAT or data.pop("sha256") != _digest(data):
                 return None
             return cls(
                 key=str(data["key"]),
                 interpreter=str(data["interpreter"]),
                 lock_sha256=str(data["lock-sha256"]),
                 files_sha256=str(data["files-sha256"]),
+                registry_sha256=str(data["registry-sha256"]),
                 manifests=tuple(map(str, data["manifests"])),
                 bases=tuple(map(str, data["bases"])),
                 plugins=tuple(map(str, data["plugins"])),
@@ -113,5 +119,9 @@ class Marker(NamedTuple):
                     for group, name, value, dist, plugin in data["entry-points"]
                 ),
             )
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+
+
+def _digest(data: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -6,7 +6,10 @@ Old wheels break today's rules in fields that nobody here needs, so only those t
 from __future__ import annotations
 
 import configparser
+import lzma
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 from typing import TYPE_CHECKING
@@ -19,7 +22,21 @@ from .errors import InstallError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Metadata", "inspect", "parse"]
+__all__ = ["UNREADABLE", "Metadata", "inspect", "member", "parse"]
+
+# All that zipfile and what it decompresses with raise for bytes that are no archive.
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,  # a file without a name
+    RuntimeError,  # encrypted, or of an unknown compression
+)
+_MAX_MEMBER = 16 << 20  # bytes; the largest METADATA in use have some 100 KiB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,16 +79,34 @@ def inspect(wheel: Path) -> Metadata:
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = archive.namelist()
-            core = next(name for name in names if name.endswith(".dist-info/METADATA") and name.count("/") == 1)
+            core = next(
+                (name for name in names if name.endswith(".dist-info/METADATA") and name.count("/") == 1), None
+            )
+            if core is None:
+                raise zipfile.BadZipFile("there is no .dist-info/METADATA in it")
             points = core.replace("METADATA", "entry_points.txt")
-            return parse(archive.read(core), archive.read(points) if points in names else None, where=str(wheel))
-    except (zipfile.BadZipFile, StopIteration, OSError, NotImplementedError) as error:
+            return parse(
+                member(archive, core), member(archive, points) if points in names else None, where=str(wheel)
+            )
+    except UNREADABLE as error:
         raise InstallError(
             "the wheel can't be read",
             where=str(wheel),
             found=f"{type(error).__name__}: {error}",
             next_step="report it to its author, and leave the plugin that needs it out",
         ) from error
+
+
+def member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Read a file of an archive that is small by its nature, and refuse one that would unpack to gigabytes.
+
+    Raises:
+        BadZipFile: it is too large; all of :data:`UNREADABLE`, it can't be read.
+    """
+    size = archive.getinfo(name).file_size  # no more than that is unpacked
+    if size > _MAX_MEMBER:
+        raise zipfile.BadZipFile(f"{name} would unpack to {size} bytes; at most {_MAX_MEMBER} are read")
+    return archive.read(name)
 
 
 def _entry_points(text: str) -> tuple[tuple[str, str, str], ...]:

@@ -228,20 +228,20 @@ def deactivate(*, forget_modules: bool = False) -> None:
     _active = None
 
 
-def mirror(store: Path, key: str) -> None:
-    """Make the store's ``registry.json`` the one of this overlay, where it is another's.
+def mirror(store: Path, marker: Marker) -> None:
+    """Make the store's ``registry.json`` the one of this overlay, where it is another's, or damaged.
 
     The registry says what is active; switching to a lock that is already installed changes only that. Each switch
     is a line of the store's ``history.jsonl``: the time, in seconds since 1970, and the key.
     """
     target = store / REGISTRY
     with contextlib.suppress(OSError):  # a read-only store: then the registry can't follow, and need not
-        wanted = (directory(store, key) / REGISTRY).read_bytes()
-        if target.exists() and target.read_bytes() == wanted:
+        wanted = (directory(store, marker.key) / REGISTRY).read_bytes()
+        if sha256(wanted) != marker.registry_sha256 or (target.exists() and target.read_bytes() == wanted):
             return
         write_atomically(target, wanted)
         with open(store / HISTORY, "a", encoding="utf-8") as history:
-            history.write(json.dumps({"at": int(time.time()), "overlay": key}) + "\n")
+            history.write(json.dumps({"at": int(time.time()), "overlay": marker.key}) + "\n")
 
 
 def write_atomically(target: Path, data: bytes, mode: int = 0o644) -> None:

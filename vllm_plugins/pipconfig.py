@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from . import _run
+from . import _run, settings
 from .errors import CommandFailed, UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,11 @@ _DEFAULT_INDEX = re.compile(r"-i, --index-url <url>.*?\(default\s+(?P<url>\S+?)\
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipConfig:
-    """Where pip looks. ``index_url`` is ``None`` with ``--no-index``; ``timeout`` is in seconds."""
+    """Where pip looks. ``index_url`` is ``None`` with ``--no-index``.
+
+    ``timeout`` is how many seconds pip waits for a server to say something, ``patience`` how many one call of pip or
+    uv may take in all.
+    """
 
     index_url: str | None
     extra_index_urls: tuple[str, ...] = ()
@@ -38,6 +42,7 @@ class PipConfig:
     trusted_hosts: tuple[str, ...] = ()
     timeout: float = 15.0
     retries: int = 5
+    patience: int = 3600
 
     @classmethod
     def without_index(cls) -> PipConfig:
@@ -98,6 +103,7 @@ def read(python: str = sys.executable) -> PipConfig:
         trusted_hosts=tuple(values.get("trusted-host", "").split()),
         timeout=_number(values, "timeout", values.get("default-timeout", "15")),
         retries=int(_number(values, "retries", "5")),
+        patience=settings.patience(os.environ),
     )
 
 

@@ -14,8 +14,10 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
 
 from . import stubs
+from ._run import redact
 from .errors import BaseMismatch, CommandFailed, NoResolution, SourceError
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ VLLM = canonicalize_name("vllm")
 
 # How resolvelib shows one cause: SpecifierRequirement('torch<2'), parent=LinkCandidate('https://… (from …)')
 _CAUSE = re.compile(r"requirement=\w+\((?P<requirement>'[^']*'|\"[^\"]*\")\), parent=(?P<parent>None|\w+\([^)]*)")
-_FILE_OF_PARENT = re.compile(r"[^/'\" ]+\.(?:whl|tar\.gz|zip)")
+_FILE_OF_PARENT = re.compile(r"[^/'\" ]{1,255}\.(?:whl|tar\.gz|zip)")
 _NO_MATCH = re.compile(r"(?:satisfies the requirement|No matching distribution found for) (?P<requirement>[^(\n]+)")
 # What pip warns of, before it goes on as if an index had nothing.
 _UNREAD = (
@@ -42,6 +44,16 @@ _UNREAD = (
     "ConnectionError",
     "ReadTimeout",
     "Could not fetch URL",
+    # Where it does not expect a bad answer, it ends with a traceback, whose last line says what it was.
+    "ChunkedEncodingError",
+    "ContentDecodingError",
+    "IncompleteRead",
+    "InvalidSchema",
+    "JSONDecodeError",
+    "ProtocolError",
+    "TooManyRedirects",
+    "UnicodeDecodeError",
+    "VLLM_PLUGIN_TIMEOUT",
 )
 _VERSIONS = re.compile(r"\(from versions: (?P<versions>[^)]*)\)")
 
@@ -135,19 +147,36 @@ def _write_constraints(scratch: Path, base: Base, *, without: Collection[Normali
 
 
 def read_pins(text: str) -> Iterable[Pin]:
-    """The pins of a requirements file that a resolver has written."""
+    """The pins of a requirements file that a resolver has written.
+
+    Raises:
+        NoResolution: a line of it is no pin.
+    """
     for line in text.splitlines():
         if not line.strip() or line.lstrip().startswith(("#", "--")):
             continue
-        requirement = Requirement(line.strip())
-        name = canonicalize_name(requirement.name)
-        extras = frozenset(map(canonicalize_name, requirement.extras))
-        if requirement.url is not None:
-            version = str(parse_wheel_filename(unquote(urlsplit(requirement.url).path).rpartition("/")[2])[1])
-            yield Pin(name=name, version=version, extras=extras, url=requirement.url)
-        else:
-            (specifier,) = requirement.specifier
-            yield Pin(name=name, version=specifier.version, extras=extras, url=None)
+        try:
+            yield _pin(Requirement(line.strip()))
+        except (InvalidRequirement, InvalidWheelFilename, InvalidVersion, ValueError) as error:
+            raise NoResolution(
+                "what the resolver has written is not understood",
+                expected="a version, or the file: URL of a wheel, for each name",
+                found=redact(line.strip()[:200]),
+                next_step="try another version of pip-tools, or --resolver uv",
+            ) from error
+
+
+def _pin(requirement: Requirement) -> Pin:
+    name = canonicalize_name(requirement.name)
+    extras = frozenset(map(canonicalize_name, requirement.extras))
+    if requirement.url is not None:
+        version = str(parse_wheel_filename(unquote(urlsplit(requirement.url).path).rpartition("/")[2])[1])
+        return Pin(name=name, version=version, extras=extras, url=requirement.url)
+    (specifier,) = requirement.specifier
+    if specifier.operator != "==":
+        raise ValueError(f"{specifier} is no exact version")
+    Version(specifier.version)
+    return Pin(name=name, version=specifier.version, extras=extras, url=None)
 
 
 def _askers(text: str, name: NormalizedName) -> Iterable[str]:

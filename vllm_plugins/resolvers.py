@@ -59,7 +59,7 @@ class PipCompile:
         dropped = ("PIP_REQUIRE_HASHES", "PIP_NO_DEPS", "PIP_TARGET", "PIP_REQUIREMENT", "FORCE_COLOR")
         kept = {key: value for key, value in os.environ.items() if key not in dropped}
         env = {**kept, "NO_COLOR": "1", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        _run.run(argv, cwd=directory, env=env, secrets=self.config.secrets)
+        _run.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +80,7 @@ class UvCompile:
             argv += ["--python-version", base.python, "--python-platform", platform(base)]
         kept = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "UV_CONSTRAINT")}
         env = {**kept, **pipconfig.uv_environment(self.config, kept), "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1"}
-        _run.run(argv, cwd=directory, env=env, secrets=self.config.secrets)
+        _run.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
 
 
 def choose(name: ResolverName, *, base: Base, config: PipConfig, cache: Path) -> Resolver:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .marker import Marker
 
-__all__ = ["ErrorPolicy", "InstallerName", "Settings", "TrustPolicy"]
+__all__ = ["ErrorPolicy", "InstallerName", "Settings", "TrustPolicy", "patience"]
 
 ErrorPolicy = Literal["fail", "previous", "continue"]
 InstallerName = Literal["auto", "pip", "uv"]
@@ -101,6 +101,7 @@ class Settings(NamedTuple):
         on_error: ErrorPolicy = _choice(env, "VLLM_PLUGIN_ON_ERROR", "fail", get_args(ErrorPolicy))
         installer: InstallerName = _choice(env, "VLLM_PLUGIN_INSTALLER", "auto", get_args(InstallerName))
         trust: TrustPolicy = _choice(env, "VLLM_PLUGIN_TRUST", "owner", get_args(TrustPolicy))
+        patience(env)  # for who reads it later
         return cls(
             manifest=manifest,
             lock=_absolute(lock_name, home) if lock_name else manifest.parent / LOCK,
@@ -118,6 +119,25 @@ class Settings(NamedTuple):
             # vllm.envs splits at commas and strips nothing: "" allows only the plugin named "".
             allowed=None if allowed is None else tuple(allowed.split(",")),
         )
+
+
+def patience(environ: Mapping[str, str]) -> int:
+    """``VLLM_PLUGIN_TIMEOUT``: how many seconds one call of a program that uses the network may take.
+
+    A server that goes on sending, however slowly, would keep pip, uv and git for as long as it likes.
+
+    Raises:
+        UsageError: the variable holds no such number.
+    """
+    value = environ.get("VLLM_PLUGIN_TIMEOUT") or "3600"
+    if not value.isascii() or not value.isdecimal() or not 0 < len(value.lstrip("0")) < 8:
+        raise UsageError(
+            "VLLM_PLUGIN_TIMEOUT has a value without meaning",
+            expected="a whole number of seconds",
+            found=repr(value[:80]),
+            next_step="set VLLM_PLUGIN_TIMEOUT to one such as 3600, or unset it",
+        )
+    return int(value)
 
 
 def _home(env: Mapping[str, str]) -> Path:

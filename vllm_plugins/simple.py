@@ -54,9 +54,16 @@ def from_json(data: bytes, *, base: str, index: str | None) -> list[File]:
 
 
 def from_html(text: str, *, base: str, index: str | None) -> list[File]:
-    """The files of an HTML page at the address ``base``."""
+    """The files of an HTML page at the address ``base``.
+
+    Raises:
+        ValueError: it is no such page.
+    """
     parser = _Anchors()
-    parser.feed(text)
+    try:
+        parser.feed(text)
+    except AssertionError as error:  # how html.parser says that it does not understand "<![x"
+        raise ValueError(str(error)) from error
     base = urljoin(base, parser.base or "")
     return [file for anchor in parser.anchors if (file := _from_anchor(anchor, base, index)) is not None]
 

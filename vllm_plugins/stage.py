@@ -13,7 +13,6 @@ import csv
 import ctypes
 import errno
 import hashlib
-import importlib.metadata
 import importlib.util
 import itertools
 import json
@@ -24,14 +23,14 @@ from dataclasses import dataclass
 from py_compile import PycInvalidationMode
 from typing import TYPE_CHECKING
 
-from packaging.utils import NormalizedName, canonicalize_name
-
-from . import integrity, overlay
+from . import integrity, metadata, overlay
 from .errors import HashMismatch, InstallError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from packaging.utils import NormalizedName
 
 __all__ = ["Installed", "check", "finish", "publish"]
 
@@ -64,9 +63,8 @@ def check(site: Path, expected: Mapping[NormalizedName, str | None]) -> tuple[In
     found: dict[NormalizedName, Installed] = {}
     for info, rows in records.items():
         _check_files(site, info, rows)
-        distribution = importlib.metadata.PathDistribution(info)
-        name = canonicalize_name(distribution.metadata["Name"])
-        found[name] = Installed(name=name, version=distribution.version, entry_points=_entry_points(distribution))
+        told = metadata.parse(_bytes(info / "METADATA"), _bytes(info / "entry_points.txt"), where=info.name)
+        found[told.name] = Installed(name=told.name, version=str(told.version), entry_points=told.entry_points)
     if wrong := sorted(_differing(expected, found)):
         raise InstallError(
             "what the installer left is not what the lock says",
@@ -276,8 +274,5 @@ def _check_file(file: Path, digest: str, info: Path, path: str) -> None:
         )
 
 
-def _entry_points(distribution: importlib.metadata.Distribution) -> tuple[tuple[str, str, str], ...]:
-    points = distribution.entry_points
-    return tuple(
-        sorted((point.group, point.name, point.value) for point in points if point.group.startswith("vllm."))
-    )
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""

@@ -6,6 +6,7 @@ leaves a stage, which the next one removes, and never half an overlay.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def _synchronise(job: _Job, *, reinstall: bool) -> Synced:
     marker = overlay.read_marker(settings.store, job.key)
     known = marker is not None and marker.in_step(job.manifest_sha256, job.base.fingerprint)
     if marker is not None and known and not reinstall and not _failing(marker, job):
-        overlay.mirror(settings.store, job.key)
+        _mirror(job, marker)
         return Synced(marker=marker, lock=job.lock, installed=False)
     if settings.frozen:
         if marker is None:
@@ -164,8 +165,18 @@ def _locked(job: _Job, *, reinstall: bool) -> Synced:
         if checked != marker:
             marker = checked
             overlay.write_atomically(overlay.directory(store, job.key) / overlay.MARKER, marker.to_json().encode())
-        overlay.mirror(store, job.key)
+        _mirror(job, checked)
     return Synced(marker=marker, lock=job.lock, installed=installed)
+
+
+def _mirror(job: _Job, marker: Marker) -> None:
+    """Make the registry this overlay's; its own copy, where it is gone or damaged, is written anew from the lock."""
+    copy = overlay.directory(job.settings.store, job.key) / overlay.REGISTRY
+    data = registry.render(job.lock, marker)
+    with contextlib.suppress(OSError):  # a read-only store
+        if overlay.sha256(data) == marker.registry_sha256 and not (copy.is_file() and copy.read_bytes() == data):
+            overlay.write_atomically(copy, data)
+    overlay.mirror(job.settings.store, marker)
 
 
 def _checked(marker: Marker, job: _Job) -> Marker:
@@ -206,7 +217,9 @@ def _install(job: _Job, *, alone: bool) -> Marker:
         job.report("Compiling bytecode")
         marker = _marker(job, found, site, files_sha256=stage.finish(site))
         overlay.write_atomically(new / LOCK, job.lock_bytes)
-        overlay.write_atomically(new / overlay.REGISTRY, registry.render(job.lock, marker))
+        told = registry.render(job.lock, marker)
+        marker = marker._replace(registry_sha256=overlay.sha256(told))
+        overlay.write_atomically(new / overlay.REGISTRY, told)
         overlay.write_atomically(new / overlay.MARKER, marker.to_json().encode())
         stage.publish(new, overlay.directory(store, job.key))
         return marker
@@ -275,6 +288,7 @@ def _marker(job: _Job, found: tuple[stage.Installed, ...], site: Path, *, files_
         interpreter=overlay.interpreter(),
         lock_sha256=overlay.sha256(job.lock_bytes),
         files_sha256=files_sha256,
+        registry_sha256="",
         manifests=(job.manifest_sha256,) if job.manifest_sha256 else (),
         bases=(job.base.fingerprint,),
         entry_points=tuple(points),
