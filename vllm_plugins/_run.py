@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Completed", "redact", "run", "status"]
+__all__ = ["Completed", "end_with_parent", "redact", "run", "status"]
 
 # The user part of a URL. For ssh the user name is no secret, a password is.
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://(?P<user>[^\s/@'\"]+)@")
@@ -144,6 +144,19 @@ def _end(process: subprocess.Popen[str]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=3)
             return
+
+
+def end_with_parent(parent: int) -> None:
+    """Let this process, which a pool has made, be killed when ``parent`` ends (prctl(2)).
+
+    A worker would wait for work for ever otherwise, with all that it has of its parent: the store's lock, too.
+    """
+    import ctypes
+    import multiprocessing
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if multiprocessing.get_start_method() == "fork" and os.getppid() != parent:
+        os._exit(1)  # it has ended already
 
 
 def status(returncode: int) -> str:

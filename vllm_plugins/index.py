@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 from urllib3.util.retry import Retry
 
-from . import simple
+from . import simple, temporary
 from ._run import redact
 from .errors import HashMismatch, SourceError
 from .simple import File
@@ -97,8 +96,8 @@ class Index:
                 length = response.headers.get("Content-Length", "")
             if length.isdigit():
                 return replace(file, size=int(length))
-        with tempfile.TemporaryDirectory() as scratch:
-            path = self.download(file, Path(scratch))
+        with temporary.directory() as scratch:
+            path = self.download(file, scratch)
             with open(path, "rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             return replace(file, sha256=digest, size=path.stat().st_size)
@@ -117,8 +116,8 @@ class Index:
                 except (RangeNotSupported, RemoteIOError):
                     pass  # then as a whole
             with (
-                tempfile.TemporaryDirectory() as scratch,
-                zipfile.ZipFile(self.download(file, Path(scratch))) as zipped,
+                temporary.directory() as scratch,
+                zipfile.ZipFile(self.download(file, scratch)) as zipped,
             ):
                 return _members(zipped, names)
         except (zipfile.BadZipFile, requests.RequestException, NotImplementedError) as error:

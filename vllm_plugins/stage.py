@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import NormalizedName, canonicalize_name
 
-from . import integrity, overlay
+from . import _run, integrity, overlay
 from .errors import HashMismatch, InstallError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def finish(site: Path) -> str:
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
     workers = min(len(chunks), os.cpu_count() or 1)
     if workers > 1:
-        with ProcessPoolExecutor(max_workers=workers) as pool:
+        with ProcessPoolExecutor(workers, initializer=_run.end_with_parent, initargs=(os.getpid(),)) as pool:
             done = list(pool.map(_finish, chunks, itertools.repeat(str(site))))
     else:
         done = [_finish(chunk, str(site)) for chunk in chunks]

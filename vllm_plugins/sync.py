@@ -6,13 +6,11 @@ leaves a stage, which the next one removes, and never half an overlay.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import fit, installers, loading, lock, overlay, pipconfig, registry, selection, stage
+from . import fit, installers, loading, lock, overlay, pipconfig, registry, selection, stage, temporary
 from . import store as stores
 from .errors import InstallError
 from .overlay import EntryPoint, Failure, Marker
@@ -123,8 +121,9 @@ def _synchronise(job: _Job, *, reinstall: bool) -> Synced:
         _refuse_editable(job)
     marker = overlay.read_marker(settings.store, job.key)
     known = marker is not None and marker.in_step(job.manifest_sha256, job.base.fingerprint)
-    if marker is not None and known and not reinstall and not _failing(marker, job):
-        overlay.mirror(settings.store, job.key)
+    if marker is not None and known and not reinstall and not _unchecked(marker, job):
+        _mirror(job)
+        temporary.sweep(settings.store / stores.STAGING)
         return Synced(marker=marker, lock=job.lock, installed=False)
     if settings.frozen:
         if marker is None:
@@ -140,6 +139,15 @@ def _synchronise(job: _Job, *, reinstall: bool) -> Synced:
 
 def _failing(marker: Marker, job: _Job) -> list[Failure]:
     return [failure for failure in marker.failures if failure.base == job.base.fingerprint]
+
+
+def _unchecked(marker: Marker, job: _Job) -> bool:
+    """Whether there is something to load that has not been, with this base, or has failed.
+
+    Where there is no vLLM, hardly any plugin loads, and that means nothing.
+    """
+    checked = job.base.fingerprint in marker.checked and not _failing(marker, job)
+    return job.load_check and job.base.vllm is not None and not checked
 
 
 def _refuse_editable(job: _Job) -> None:
@@ -160,23 +168,25 @@ def _locked(job: _Job, *, reinstall: bool) -> Synced:
         marker = overlay.read_marker(store, job.key)
         installed = marker is None or reinstall
         if marker is None or reinstall:
-            marker = _install(job, alone=alone)
+            marker = _install(job, alone=alone, reinstall=reinstall)
         checked = _checked(_known(marker, job), job)
         if checked != marker:
             marker = checked
             overlay.write_atomically(overlay.directory(store, job.key) / overlay.MARKER, marker.to_json().encode())
-        overlay.mirror(store, job.key)
+        _mirror(job)
     return Synced(marker=marker, lock=job.lock, installed=installed)
 
 
-def _checked(marker: Marker, job: _Job) -> Marker:
-    """The marker with what the load check found with this base, where it has not been made or had failures.
+def _mirror(job: _Job) -> None:
+    if not overlay.mirror(job.settings.store, job.key):
+        job.report(f"{overlay.REGISTRY} can't be written, and still tells what was active before")
 
-    Where there is no vLLM, hardly any plugin loads, and that means nothing.
-    """
-    fingerprint = job.base.fingerprint
-    if not job.load_check or job.base.vllm is None or (fingerprint in marker.checked and not _failing(marker, job)):
+
+def _checked(marker: Marker, job: _Job) -> Marker:
+    """The marker with what the load check found with this base, where it has not been made or had failures."""
+    if not _unchecked(marker, job):
         return marker
+    fingerprint = job.base.fingerprint
     job.report("Loading every entry point")
     found = loading.check(job.settings.store, marker, base=fingerprint, paths=job.base_paths)
     others = tuple(failure for failure in marker.failures if failure.base != fingerprint)
@@ -191,13 +201,9 @@ def _known(marker: Marker, job: _Job) -> Marker:
     )
 
 
-def _install(job: _Job, *, alone: bool) -> Marker:
+def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
     store = job.settings.store
-    if alone:  # then whatever is staged belongs to a process that is gone
-        for leftover in (store / stores.STAGING).iterdir():
-            shutil.rmtree(leftover, ignore_errors=True)
-    staged = Path(tempfile.mkdtemp(dir=store / stores.STAGING, prefix=f"{job.key[:12]}-"))
-    try:
+    with temporary.directory(store / stores.STAGING) as staged:
         new = staged / "overlay"
         site = new / overlay.SITE
         site.mkdir(parents=True)
@@ -209,10 +215,10 @@ def _install(job: _Job, *, alone: bool) -> Marker:
         overlay.write_atomically(new / LOCK, job.lock_bytes)
         overlay.write_atomically(new / overlay.REGISTRY, registry.render(job.lock, marker))
         overlay.write_atomically(new / overlay.MARKER, marker.to_json().encode())
+        if not alone and not reinstall and (theirs := overlay.read_marker(store, job.key)) is not None:
+            return theirs
         stage.publish(new, overlay.directory(store, job.key))
         return marker
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
