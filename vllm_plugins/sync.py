@@ -165,6 +165,7 @@ def _locked(job: _Job, *, reinstall: bool) -> Synced:
     store = job.settings.store
     stores.prepare(store)
     with stores.exclusive(store, job.report) as alone:
+        temporary.sweep(store / stores.STAGING)
         marker = overlay.read_marker(store, job.key)
         installed = marker is None or reinstall
         if marker is None or reinstall:
