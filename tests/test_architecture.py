@@ -20,6 +20,7 @@ ORDER = [
     "settings",
     "_run",
     "overlay",
+    "temporary",
     "trust",
     "integrity",
     "logs",

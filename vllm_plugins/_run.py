@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["NOT_STARTED", "Completed", "find", "redact", "run", "status"]
+__all__ = ["NOT_STARTED", "Completed", "end_with_parent", "find", "redact", "run", "status"]
 
 NOT_STARTED = 127  # the exit status of what could not be started, as a shell has it
 
@@ -86,22 +86,7 @@ def run(
         CommandFailed: it could not be started, did not end in time, or (with ``check``) did not end with 0.
     """
     words = [os.fspath(word) for word in argv]
-    try:
-        process = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env={**(os.environ if env is None else env), "VLLM_PLUGIN_DISABLE": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="backslashreplace",
-            start_new_session=True,
-            umask=0o022,
-        )
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise CommandFailed(f"{words[0]} can't be started: {reason}", returncode=NOT_STARTED) from error
+    process = _started(words, cwd, env)
     assert process.stdout is not None
     assert process.stderr is not None
     out: list[str] = []
@@ -130,6 +115,25 @@ def run(
     if check and done.returncode != 0:
         raise _failed(words, done, secrets)
     return done
+
+
+def _started(words: list[str], cwd: Path | None, env: Mapping[str, str] | None) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            words,
+            cwd=cwd,
+            env={**(os.environ if env is None else env), "VLLM_PLUGIN_DISABLE": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="backslashreplace",
+            start_new_session=True,
+            umask=0o022,
+        )
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CommandFailed(f"{words[0]} can't be started: {reason}", returncode=NOT_STARTED) from error
 
 
 def _failed(words: Sequence[str], done: Completed, secrets: Collection[str]) -> CommandFailed:
@@ -166,6 +170,19 @@ def _end(process: subprocess.Popen[str]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=_GRACE)
             return
+
+
+def end_with_parent(parent: int) -> None:
+    """Let this process, which a pool has made, be killed when ``parent`` ends (prctl(2)).
+
+    A worker would wait for work for ever otherwise, with all that it has of its parent: the store's lock, too.
+    """
+    import ctypes
+    import multiprocessing
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if multiprocessing.get_start_method() == "fork" and os.getppid() != parent:
+        os._exit(1)  # it has ended already
 
 
 def status(returncode: int) -> str:

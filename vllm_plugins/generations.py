@@ -6,12 +6,11 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import fit, link, lock, overlay
+from . import fit, link, lock, overlay, temporary
 from . import store as stores
 from .errors import PluginsError, StoreError, UsageError
 from .settings import LOCK
@@ -152,7 +151,10 @@ def prune(
         StoreError: the store can't be written.
     """
     removed = []
-    with stores.errors(settings.store), stores.exclusive(settings.store, report):
+    with stores.errors(settings.store), stores.exclusive(settings.store, report) as alone:
+        if not alone:
+            report("Nothing is removed: without file locks nobody knows which overlays are in use")
+            return ()
         limit = None if older_than is None else time.time() - older_than
         for number, generation in enumerate(history(settings)):
             old = (keep is None or number >= keep) and (limit is None or generation.last < limit)
@@ -167,9 +169,9 @@ def _remove(store: Path, key: str) -> bool:
     with _alone(directory) as alone:
         if not alone:
             return False
-        gone = store / stores.STAGING / f"{key[:12]}-pruned-{os.getpid()}"
-        os.rename(directory, gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        stores.prepare(store)
+        with temporary.directory(store / stores.STAGING) as gone:
+            os.rename(directory, gone / key)
     return True
 
 

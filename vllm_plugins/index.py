@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 import zipfile
 from dataclasses import replace
@@ -21,7 +20,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 from urllib3.util.retry import Retry
 
-from . import metadata, simple
+from . import metadata, simple, temporary
 from ._run import redact
 from .errors import HashMismatch, SourceError
 from .simple import File
@@ -101,8 +100,8 @@ class Index:
                 length = response.headers.get("Content-Length", "")
             if length.isdigit():
                 return replace(file, size=int(length))
-        with tempfile.TemporaryDirectory() as scratch:
-            path = self.download(file, Path(scratch))
+        with temporary.directory() as scratch:
+            path = self.download(file, scratch)
             with open(path, "rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             return replace(file, sha256=digest, size=path.stat().st_size)
@@ -121,8 +120,8 @@ class Index:
                 except (RangeNotSupported, RemoteIOError):
                     pass  # then as a whole
             with (
-                tempfile.TemporaryDirectory() as scratch,
-                zipfile.ZipFile(self.download(file, Path(scratch))) as zipped,
+                temporary.directory() as scratch,
+                zipfile.ZipFile(self.download(file, scratch)) as zipped,
             ):
                 return _members(zipped, names)
         except (*metadata.UNREADABLE, *_FAILURES) as error:

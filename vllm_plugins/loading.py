@@ -65,15 +65,12 @@ def check(store: Path, marker: Marker, *, base: str, paths: Iterable[str]) -> tu
 
     ``base`` is the fingerprint of that base, which the failures carry.
     """
-    import tempfile
-    from pathlib import Path
-
-    from . import _run
+    from . import _run, temporary
 
     if not marker.entry_points:
         return ()
-    with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as scratch:
-        result = Path(scratch) / "result"
+    with temporary.directory() as directory:
+        result = directory / "result"
         argv = [sys.executable, "-P", "-m", "vllm_plugins.loading", str(store), marker.key, str(result), *paths]
         done = _run.run(argv, check=False)
         lines = result.read_text(encoding="utf-8").splitlines() if result.exists() else []

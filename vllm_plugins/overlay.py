@@ -47,6 +47,7 @@ __all__ = [
 MARKER = "overlay.json"
 REGISTRY = "registry.json"
 HISTORY = "history.jsonl"
+HISTORY_LIMIT = 1 << 16  # bytes
 SITE = "site"
 SETTLED = "_VLLM_PLUGINS_OVERLAY"  # a variable of ours alone: vLLM warns of those that begin with VLLM_
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
@@ -228,40 +229,85 @@ def deactivate(*, forget_modules: bool = False) -> None:
     _active = None
 
 
-def mirror(store: Path, marker: Marker) -> None:
-    """Make the store's ``registry.json`` the one of this overlay, where it is another's, or damaged.
+def mirror(store: Path, marker: Marker) -> bool:
+    """Make the store's ``registry.json`` the one of this overlay, where it is another's or damaged.
+
+    Returns whether it is now.
 
     The registry says what is active; switching to a lock that is already installed changes only that. Each switch
-    is a line of the store's ``history.jsonl``: the time, in seconds since 1970, and the key.
+    is a line of the store's ``history.jsonl``: the time, in seconds since 1970, and the key. It is written first:
+    after a kill in between, the switch is made again and has two lines, and no switch is without one.
     """
     target = store / REGISTRY
-    with contextlib.suppress(OSError):  # a read-only store: then the registry can't follow, and need not
+    try:
         wanted = (directory(store, marker.key) / REGISTRY).read_bytes()
-        if sha256(wanted) != marker.registry_sha256 or (target.exists() and target.read_bytes() == wanted):
-            return
+        if sha256(wanted) != marker.registry_sha256:
+            return False
+        if target.exists() and target.read_bytes() == wanted:
+            return True
+        _note(store / HISTORY, marker.key)
         write_atomically(target, wanted)
-        with open(store / HISTORY, "a", encoding="utf-8") as history:
-            history.write(json.dumps({"at": int(time.time()), "overlay": marker.key}) + "\n")
+    except OSError:  # a read-only store: then the registry can't follow, and need not
+        return False
+    return True
+
+
+def _note(history: Path, key: str) -> None:
+    """Add a line to the history. Where that has become long, only the last line of each overlay stays."""
+    line = json.dumps({"at": int(time.time()), "overlay": key}).encode() + b"\n"
+    try:
+        old = history.read_bytes()
+    except FileNotFoundError:
+        old = b""
+    if len(old) < HISTORY_LIMIT:
+        if old and not old.endswith(b"\n"):  # the disk was full
+            line = b"\n" + line
+        with open(history, "ab") as file:
+            if not old:
+                os.fchmod(file.fileno(), 0o644)
+            file.write(line)
+        return
+    last: dict[bytes, None] = {}
+    for each in (*old.splitlines(keepends=True), line):
+        for other in [other for other in last if other.rpartition(b":")[2] == each.rpartition(b":")[2]]:
+            del last[other]
+        last[each] = None
+    write_atomically(history, b"".join(last))
 
 
 def write_atomically(target: Path, data: bytes, mode: int = 0o644) -> None:
     """Write a file beside its place and rename it there, so that a reader sees the old bytes or the new ones.
 
+    The file beside it is locked as long as it is being written; those of processes that were killed are removed.
+
     Raises:
         OSError: it could not be written; nothing is left behind, and the old file is as it was.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    _sweep(target)
+    temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
+            with contextlib.suppress(OSError):  # locks may not work here
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+            os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed processes have left beside a file that they were about to write."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(target.parent):
+            if name.startswith(f".{target.name}.") and name.endswith(".tmp"):
+                with open(target.with_name(name), "rb+") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(file.name)
 
 
 def registry(store: Path) -> Mapping[str, Any]:

@@ -10,15 +10,13 @@ import csv
 import difflib
 import io
 import os
-import tempfile
 import zipfile
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from . import installers, overlay, pipconfig, plugins, releases, selection, sources
+from . import installers, overlay, pipconfig, plugins, releases, selection, sources, temporary
 from . import store as stores
 from .errors import HashMismatch, StoreError
 from .index import File, Index
@@ -28,6 +26,7 @@ from .wheels import Builder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from .lock import Lock, Package, Plugin, Wheel
     from .manifest import Manifest
@@ -97,8 +96,7 @@ def run(
     if not absent:
         return ()
     done = []
-    with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as directory:
-        scratch = Path(directory)
+    with temporary.directory() as scratch:
         cache = settings.cache or scratch
         installer = installers.choose(settings.installer, config=config(), cache=cache / "uv")
         with Builder(installer=installer, base_site=overlay.base_paths()) as builder:

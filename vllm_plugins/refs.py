@@ -5,10 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NewType
 
-from . import git, remotes
+from . import git, remotes, temporary
 from .errors import SourceError
 from .git import Repository
 
@@ -94,8 +93,8 @@ def _lengthen(
     near = {commit for sha, commit in _peeled(refs).items() if sha.startswith(short)}
     if len(near) != 1 or len(short) < _SURE:
         # No server is asked for an abbreviation: the commits alone, without trees and files, tell.
-        with TemporaryDirectory(prefix="vllm-plugins-") as directory:
-            repository = Repository(root=Path(directory), remote=remote, env=env, plugin=plugin)
+        with temporary.directory() as directory:
+            repository = Repository(root=directory, remote=remote, env=env, plugin=plugin)
             repository.create()
             repository.must("fetch", "--quiet", "--filter=tree:0", "origin", *_BRANCHES_AND_TAGS)
             commits = repository.must("rev-list", "--all").splitlines()

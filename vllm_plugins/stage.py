@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from py_compile import PycInvalidationMode
 from typing import TYPE_CHECKING
 
-from . import integrity, metadata, overlay
+from . import _run, integrity, metadata, overlay
 from .errors import HashMismatch, InstallError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def finish(site: Path) -> str:
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
     workers = min(len(chunks), os.cpu_count() or 1)
     if workers > 1:
-        with ProcessPoolExecutor(max_workers=workers) as pool:
+        with ProcessPoolExecutor(workers, initializer=_run.end_with_parent, initargs=(os.getpid(),)) as pool:
             done = list(pool.map(_finish, chunks, itertools.repeat(str(site))))
     else:
         done = [_finish(chunk, str(site)) for chunk in chunks]

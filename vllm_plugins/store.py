@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
-from typing import TYPE_CHECKING
+import threading
+import time
+from typing import IO, TYPE_CHECKING
 
+from . import temporary
 from .errors import StoreError
 
 if TYPE_CHECKING:
@@ -19,6 +23,8 @@ __all__ = ["errors", "exclusive", "prepare"]
 SYNC_LOCK = "sync.lock"
 OVERLAYS = "overlays"
 STAGING = "staging"
+PATIENCE = 60.0  # seconds
+_POLL = 0.05  # seconds
 
 
 def prepare(store: Path) -> None:
@@ -28,27 +34,79 @@ def prepare(store: Path) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(store: Path, report: Callable[[str], None]) -> Iterator[bool]:
-    """Hold the store's file lock, which ends with its process however that ends. Yields whether locks work here."""
-    with open(store / SYNC_LOCK, "a+", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o644)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            report(f"Waiting for another process that is installing ({file.read().strip() or 'unknown'})")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-            report("File locks do not work in the store; several processes may install at once")
+def exclusive(store: Path, report: Callable[[str], None], *, patience: float = PATIENCE) -> Iterator[bool]:
+    """Hold the store's file lock, which ends with its process however that ends. Yields whether we hold it.
+
+    It keeps work from being done twice; that what is published is whole does not depend on it. So a store where locks
+    do nothing is used without, and so is one whose lock is held by a process that has shown no sign of life for
+    ``patience`` seconds: on a network file system, the lock of a machine that is dead.
+    """
+    path = store / SYNC_LOCK
+    with open(path, "a+", encoding="utf-8") as file:
+        with contextlib.suppress(PermissionError):  # another user's, which all may write
+            os.fchmod(file.fileno(), 0o644)
+        if not _acquire(file, path, report, patience):
             yield False
             return
         file.seek(0)
         file.truncate()
         file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
         file.flush()
-        yield True
+        with _alive(file, patience / 10):
+            yield True
+
+
+def _acquire(file: IO[str], path: Path, report: Callable[[str], None], patience: float) -> bool:
+    seen, since, told = None, 0.0, -math.inf
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            now, pulse = time.monotonic(), _pulse(path)
+            if pulse != seen:
+                seen, since = pulse, now
+            if now - since > patience:
+                report(f"Going on without {pulse[0]}, which has shown no sign of life for {patience:.0f} s")
+                return False
+            if now - told > patience:
+                report(f"Waiting for another process that is installing ({pulse[0]})")
+                told = now
+            time.sleep(_POLL)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            report("File locks do not work in the store; several processes may install at once")
+            return False
+        else:
+            if temporary.locks_exclude(path):
+                return True
+            report("File locks do nothing in the store; several processes may install at once")
+            return False
+
+
+def _pulse(path: Path) -> tuple[str, int]:
+    """Who holds the lock, and when it last said so. Opened anew: a network file system then asks its server."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read().strip() or "an unknown process", os.fstat(file.fileno()).st_mtime_ns
+
+
+@contextlib.contextmanager
+def _alive(file: IO[str], interval: float) -> Iterator[None]:
+    """Touch the lock's file now and then, for those who wait to see."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(interval):
+            with contextlib.suppress(OSError):  # a full disk: then nobody sees it
+                os.utime(file.fileno())
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextlib.contextmanager

@@ -7,13 +7,11 @@ leaves a stage, which the next one removes, and never half an overlay.
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import fit, installers, loading, lock, overlay, pipconfig, registry, selection, stage
+from . import fit, installers, loading, lock, overlay, pipconfig, registry, selection, stage, temporary
 from . import store as stores
 from .errors import InstallError
 from .overlay import EntryPoint, Failure, Marker
@@ -123,8 +121,9 @@ def _synchronise(job: _Job, *, reinstall: bool) -> Synced:
         _refuse_editable(job)
     marker = overlay.read_marker(settings.store, job.key)
     known = marker is not None and marker.in_step(job.manifest_sha256, job.base.fingerprint)
-    if marker is not None and known and not reinstall and not _failing(marker, job):
+    if marker is not None and known and not reinstall and not _unchecked(marker, job):
         _mirror(job, marker)
+        temporary.sweep(settings.store / stores.STAGING)
         return Synced(marker=marker, lock=job.lock, installed=False)
     if settings.frozen:
         if marker is None:
@@ -142,6 +141,15 @@ def _failing(marker: Marker, job: _Job) -> list[Failure]:
     return [failure for failure in marker.failures if failure.base == job.base.fingerprint]
 
 
+def _unchecked(marker: Marker, job: _Job) -> bool:
+    """Whether there is something to load that has not been, with this base, or has failed.
+
+    Where there is no vLLM, hardly any plugin loads, and that means nothing.
+    """
+    checked = job.base.fingerprint in marker.checked and not _failing(marker, job)
+    return job.load_check and job.base.vllm is not None and not checked
+
+
 def _refuse_editable(job: _Job) -> None:
     editable = [package.name for package in job.lock.packages if package.directory is not None]
     if editable:
@@ -157,10 +165,11 @@ def _locked(job: _Job, *, reinstall: bool) -> Synced:
     store = job.settings.store
     stores.prepare(store)
     with stores.exclusive(store, job.report) as alone:
+        temporary.sweep(store / stores.STAGING)
         marker = overlay.read_marker(store, job.key)
         installed = marker is None or reinstall
         if marker is None or reinstall:
-            marker = _install(job, alone=alone)
+            marker = _install(job, alone=alone, reinstall=reinstall)
         checked = _checked(_known(marker, job), job)
         if checked != marker:
             marker = checked
@@ -176,17 +185,15 @@ def _mirror(job: _Job, marker: Marker) -> None:
     with contextlib.suppress(OSError):  # a read-only store
         if overlay.sha256(data) == marker.registry_sha256 and not (copy.is_file() and copy.read_bytes() == data):
             overlay.write_atomically(copy, data)
-    overlay.mirror(job.settings.store, marker)
+    if not overlay.mirror(job.settings.store, marker):
+        job.report(f"{overlay.REGISTRY} can't be written, and still tells what was active before")
 
 
 def _checked(marker: Marker, job: _Job) -> Marker:
-    """The marker with what the load check found with this base, where it has not been made or had failures.
-
-    Where there is no vLLM, hardly any plugin loads, and that means nothing.
-    """
-    fingerprint = job.base.fingerprint
-    if not job.load_check or job.base.vllm is None or (fingerprint in marker.checked and not _failing(marker, job)):
+    """The marker with what the load check found with this base, where it has not been made or had failures."""
+    if not _unchecked(marker, job):
         return marker
+    fingerprint = job.base.fingerprint
     job.report("Loading every entry point")
     found = loading.check(job.settings.store, marker, base=fingerprint, paths=job.base_paths)
     others = tuple(failure for failure in marker.failures if failure.base != fingerprint)
@@ -201,13 +208,9 @@ def _known(marker: Marker, job: _Job) -> Marker:
     )
 
 
-def _install(job: _Job, *, alone: bool) -> Marker:
+def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
     store = job.settings.store
-    if alone:  # then whatever is staged belongs to a process that is gone
-        for leftover in (store / stores.STAGING).iterdir():
-            shutil.rmtree(leftover, ignore_errors=True)
-    staged = Path(tempfile.mkdtemp(dir=store / stores.STAGING, prefix=f"{job.key[:12]}-"))
-    try:
+    with temporary.directory(store / stores.STAGING) as staged:
         new = staged / "overlay"
         site = new / overlay.SITE
         site.mkdir(parents=True)
@@ -221,10 +224,10 @@ def _install(job: _Job, *, alone: bool) -> Marker:
         marker = marker._replace(registry_sha256=overlay.sha256(told))
         overlay.write_atomically(new / overlay.REGISTRY, told)
         overlay.write_atomically(new / overlay.MARKER, marker.to_json().encode())
+        if not alone and not reinstall and (theirs := overlay.read_marker(store, job.key)) is not None:
+            return theirs
         stage.publish(new, overlay.directory(store, job.key))
         return marker
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from packaging.tags import sys_tags
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 
-from . import integrity, overlay, selection
+from . import _run, integrity, overlay, selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -177,7 +177,8 @@ def _against_source(site: Path, paths: Sequence[str]) -> Iterator[str]:
     if len(chunks) < 2:
         yield from _differing(compiled, str(site))
         return
-    with ProcessPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+    workers = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(workers, initializer=_run.end_with_parent, initargs=(os.getpid(),)) as pool:
         yield from itertools.chain.from_iterable(pool.map(_differing, chunks, itertools.repeat(str(site))))
 
 

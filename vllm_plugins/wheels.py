@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import shutil
 import tempfile
 import venv
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from build import BuildBackendException, BuildException, ProjectBuilder
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
-from . import _run, archives, metadata
+from . import _run, archives, metadata, temporary
 from .errors import BuildError, CommandFailed, InstallError
 from .overlay import sha256
 
@@ -73,6 +72,7 @@ class Builder:
     installer: Installer
     base_site: Sequence[str] = ()
     _environments: dict[frozenset[str], _Environment] = field(default_factory=dict)
+    _open: ExitStack = field(default_factory=ExitStack)
     _home: Path | None = None
 
     def __enter__(self) -> Self:
@@ -81,8 +81,7 @@ class Builder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._home is not None:
-            shutil.rmtree(self._home, ignore_errors=True)
+        self._open.close()
         self._home = None
         self._environments.clear()
 
@@ -141,8 +140,8 @@ class Builder:
         Raises:
             BuildError: as :meth:`editable`.
         """
-        with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as directory:
-            return metadata.inspect(self.editable(project, Path(directory), plugin=plugin, on_line=on_line))
+        with temporary.directory() as directory:
+            return metadata.inspect(self.editable(project, directory, plugin=plugin, on_line=on_line))
 
     def _prepare(
         self, project: Path, kind: str, on_line: Callable[[str], None] | None, pins: Sequence[str] = ()
@@ -162,7 +161,7 @@ class Builder:
         if key in self._environments:
             return self._environments[key]
         if self._home is None:
-            self._home = Path(tempfile.mkdtemp(prefix="vllm-plugins-build-"))
+            self._home = self._open.enter_context(temporary.directory())
         root = self._home / str(len(self._environments))
         venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
         python = root / "bin" / "python"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins import base, changes, lock, locking, pipconfig, released, resolvers
+from vllm_plugins import base, changes, lock, locking, pipconfig, released, resolvers, temporary
 from vllm_plugins.errors import HashMismatch, LockInvalid, LockMissing, LockStale, UsageError
 from vllm_plugins.index import Index
 from vllm_plugins.resolve import Upgrade
@@ -86,15 +85,15 @@ def _base(named: str | None, settings: Settings, output: Output) -> Base:
     if os.path.exists(named) or not released.is_release(named):
         return base.read_snapshot(Path(named))
     config = pipconfig.read()
-    with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as scratch, Index(config) as index:
+    with temporary.directory() as scratch, Index(config) as index:
         cache = settings.cache
 
         def resolver(empty: Base) -> Resolver:
             # pip would download every wheel, gigabytes of them, to read what it requires.
-            return resolvers.choose("uv", base=empty, config=config, cache=(cache or Path(scratch)) / "uv")
+            return resolvers.choose("uv", base=empty, config=config, cache=(cache or scratch) / "uv")
 
         return released.read(
-            named, resolver=resolver, index=index, cache=cache, scratch=Path(scratch), report=output.progress
+            named, resolver=resolver, index=index, cache=cache, scratch=scratch, report=output.progress
         )
 
 
@@ -125,7 +124,7 @@ def _made(
     upgrade: Upgrade,
     resolver: ResolverName = "auto",
 ) -> Iterator[Made]:
-    with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as scratch:
+    with temporary.directory() as scratch:
         yield locking.make(
             manifest,
             base=here,
@@ -133,7 +132,7 @@ def _made(
             upgrade=upgrade,
             settings=settings,
             environ=os.environ,
-            scratch=Path(scratch),
+            scratch=scratch,
             report=output.progress,
             detail=output.detail,
             resolver=resolver,

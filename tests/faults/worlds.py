@@ -1,0 +1,98 @@
+"""A tiny world that is ready to be broken, again and again: two manifests, their locks and wheels, and their overlays."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vllm_plugins import integrity, lock, overlay, selection
+
+from ..kit import projects
+from ..kit.place import Place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["NOWHERE", "World", "make"]
+
+NOWHERE = "http://127.0.0.1:9/"  # an index that nobody answers for
+POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+MODULE = "VERSION = {version!r}\n\n\ndef register():\n    pass\n"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class World:
+    """``place`` is what is broken; ``old`` and ``new`` are configurations, ``stored`` a store with the old overlay."""
+
+    place: Place
+    old: Path
+    new: Path
+    stored: Path
+    scratch: Path = field(repr=False)
+
+    def reset(self, config: Path, *, lock: Path | None, stored: bool) -> None:
+        """Begin anew: this configuration, with the lock of that or none, on an empty store or on the old one's."""
+        for directory in (self.place.config, self.place.store, self.scratch):
+            shutil.rmtree(directory, ignore_errors=True)
+        self.scratch.mkdir()
+        wheels = self.place.wheels.name
+        shutil.copytree(
+            config, self.place.config, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.lock", wheels)
+        )
+        if lock is not None:
+            shutil.copyfile(lock / self.place.lock.name, self.place.lock)
+            shutil.copytree(lock / wheels, self.place.wheels)
+        if stored:
+            shutil.copytree(self.stored, self.place.store)
+
+    def problems(self) -> list[str]:
+        """What is wrong with what there is: overlays that are not whole, and a lock whose wheels are not there."""
+        found = []
+        for directory in self.place.overlays:
+            marker = overlay.read_marker(self.place.store, directory.name)
+            if marker is None:
+                found.append(f"no marker: {directory}")
+            else:
+                found += integrity.compare(self.place.store, marker).problems
+        if self.place.lock.exists():
+            for wheel in lock.read(self.place.lock).beside:
+                if selection.local(self.place.wheels / wheel.filename, wheel.sha256) is None:
+                    found.append(f"no wheel: {wheel.filename}")
+        return found
+
+    def litter(self) -> list[str]:
+        """What nobody will ever use: the store's stage, temporary files and directories of ours."""
+        root = self.place.root
+        found = [
+            *self.scratch.glob("vllm-plugins-*"),
+            *(self.place.store / "staging").glob("*"),
+            *root.rglob("*.tmp"),
+        ]
+        return sorted(str(path.relative_to(root.parent)) for path in found)
+
+    def key(self, config: Path) -> str:
+        """The overlay's key of a configuration."""
+        return overlay.key_of((config / "plugins.lock").read_bytes())
+
+
+def make(root: Path, vllm: Path, *, files: int = 1) -> World:
+    """Write, lock and install both. ``files`` is how many modules the plugin has."""
+    template = Place(root=root / "template", index_url=NOWHERE, paths=(vllm,))
+    scratch = root / "tmp"
+    scratch.mkdir()
+    place = Place(root=root / "place", index_url=NOWHERE, paths=(vllm,), variables={"TMPDIR": str(scratch)})
+    place.config.mkdir(parents=True, exist_ok=True)
+    configs = []
+    for version in ("1.0", "2.0"):
+        modules = {f"more_{number}.py": f"N = {number}\n" for number in range(1, files)}
+        modules["tiny.py"] = MODULE.format(version=version)
+        shutil.rmtree(template.config)
+        project = template.config / "tiny"
+        projects.project(project, name="tiny", version=version, entry_points=POINTS, modules=modules)
+        template.write(f"# {version}\nplugins:\n  - {{name: tiny, source: local, path: tiny}}\n")
+        template.run("lock", "--resolver", "uv")
+        if version == "1.0":
+            template.run("sync")
+        configs.append(shutil.copytree(template.config, root / f"config-{version}"))
+    return World(place=place, old=configs[0], new=configs[1], stored=template.store, scratch=scratch)
