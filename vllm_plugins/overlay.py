@@ -16,10 +16,11 @@ import os
 import site as _site
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .errors import StoreError
 from .marker import EntryPoint, Failure, Marker
+from .records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -123,7 +124,7 @@ def fingerprint(paths: Sequence[str] | None = None) -> str:
     return sha256("\n".join([interpreter(), version, *sorted(names)]).encode(errors="surrogateescape"))[:32]
 
 
-class _Active(NamedTuple):
+class _Active(Record):
     """What activation changed in this process, so that it can be undone."""
 
     key: str
