@@ -240,13 +240,16 @@ def mirror(store: Path, key: str) -> None:
         wanted = (directory(store, key) / REGISTRY).read_bytes()
         if target.exists() and target.read_bytes() == wanted:
             return
-        write_atomically(target, wanted)
+        # A start need not wait for a disk: what a power cut takes away of it, the next start writes again.
+        write_atomically(target, wanted, durable=False)
         with open(store / HISTORY, "a", encoding="utf-8") as history:
             history.write(json.dumps({"at": int(time.time()), "overlay": key}) + "\n")
 
 
-def write_atomically(target: Path, data: bytes, mode: int = 0o644) -> None:
+def write_atomically(target: Path, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
     """Write a file beside its place and rename it there, so that a reader sees the old bytes or the new ones.
+
+    ``durable`` waits until the disk has the bytes, so that not even a power cut shows anything else.
 
     Raises:
         OSError: it could not be written; nothing is left behind, and the old file is as it was.
@@ -257,7 +260,8 @@ def write_atomically(target: Path, data: bytes, mode: int = 0o644) -> None:
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
