@@ -30,7 +30,9 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="the rows that tell most, with few rounds")
     parser.add_argument("--gate", action="store_true", help="fail where a figure is over its goal by half")
     parser.add_argument("--only", action="append", choices=SUBJECTS, help="measure this subject")
-    parser.add_argument("-o", "--output", type=Path, help="also put the table into this document, and a picture beside it")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="also put the table into this document, and a picture beside it"
+    )
     arguments = parser.parse_args()
     rows, failed = [], False
     with tempfile.TemporaryDirectory(prefix="vllm-plugins-bench-") as scratch:

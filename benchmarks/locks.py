@@ -135,7 +135,9 @@ def _uv(world: Place, rounds: int) -> Row:
     turns = take_turns(rounds, _lock(world, "--resolver", "uv"), theirs)
     if world.versions != pins:
         raise SystemExit(f"uv pins otherwise than pip-compile: {world.versions} instead of {pins}")
-    return ratio(turns, group=GROUP, what="first, --resolver uv", against="uv pip compile --generate-hashes", goal=1.5)
+    return ratio(
+        turns, group=GROUP, what="first, --resolver uv", against="uv pip compile --generate-hashes", goal=1.5
+    )
 
 
 def _sources(server: Server, root: Path) -> Place:

@@ -100,14 +100,20 @@ def _medians(turns: Turns) -> list[float]:
     return [statistics.median(column) for column in zip(*turns, strict=True)]
 
 
-def ratio(
-    turns: Turns, *, group: str, what: str, against: str, goal: float, least: bool = False
-) -> Row:
+def ratio(turns: Turns, *, group: str, what: str, against: str, goal: float, least: bool = False) -> Row:
     """The median of ours ÷ theirs (with ``least``, of theirs ÷ ours: how many times as fast), turn by turn."""
     ours, others = _medians(turns)
     value = statistics.median(theirs / mine if least else mine / theirs for mine, theirs in turns)
     return Row(
-        group=group, what=what, against=against, ours=ours, others=others, value=value, goal=goal, unit="×", least=least
+        group=group,
+        what=what,
+        against=against,
+        ours=ours,
+        others=others,
+        value=value,
+        goal=goal,
+        unit="×",
+        least=least,
     )
 
 

@@ -53,7 +53,9 @@ def _table(rows: Iterable[Row]) -> str:
 def _time(row: Row, number: float) -> str:
     if row.unit == "MB":
         return f"{number:.1f} MB"
-    return f"{number:.2f} s" if number >= 1 else f"{number * 1000:.1f} ms" if number < 0.1 else f"{number * 1000:.0f} ms"
+    return (
+        f"{number:.2f} s" if number >= 1 else f"{number * 1000:.1f} ms" if number < 0.1 else f"{number * 1000:.0f} ms"
+    )
 
 
 def _value(row: Row) -> str:

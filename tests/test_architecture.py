@@ -60,6 +60,7 @@ ORDER = [
     "graph",
     "changes",
     "selection",
+    "lockstep",
     "bundle",
     "stage",
     "store",

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from .overlay import sha256
 from .settings import WHEELS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["BaseUse", "Lock", "Package", "Plugin", "Target", "Wheel", "parse", "read"]
 
@@ -103,7 +105,7 @@ class Plugin:
     entry_points: tuple[tuple[str, str, str], ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Lock:
     """A whole lock. ``manifest_sha256`` is the meaning of the manifest that it answers (``Manifest.sha256``)."""
 
@@ -114,7 +116,7 @@ class Lock:
 
     def package(self, name: str) -> Package | None:
         """The locked package of that name."""
-        return next((package for package in self.packages if package.name == name), None)
+        return self._packages.get(name)
 
     def plugin(self, name: str) -> Plugin | None:
         """The locked plugin of that name in the manifest."""
@@ -127,18 +129,22 @@ class Lock:
 
     def plugins_needing(self, package: str) -> tuple[str, ...]:
         """The names of the plugins that are this package, or need it through others."""
-        return tuple(plugin.name for plugin in self.plugins if package in self._reach(plugin.package))
+        return tuple(self._needing.get(package, ()))
 
-    def _reach(self, root: NormalizedName) -> set[NormalizedName]:
-        seen: set[NormalizedName] = set()
-        waiting = [root]
-        while waiting:
-            name = waiting.pop()
-            if name not in seen:
-                seen.add(name)
+    @cached_property
+    def _packages(self) -> Mapping[str, Package]:
+        return {package.name: package for package in self.packages}
+
+    @cached_property
+    def _needing(self) -> Mapping[str, Sequence[str]]:
+        found: dict[str, list[str]] = {}
+        for plugin in self.plugins:
+            reached = [plugin.package]
+            for name in reached:  # it grows while it is walked
+                found.setdefault(name, []).append(plugin.name)
                 package = self.package(name)
-                waiting.extend(package.dependencies if package else ())
-        return seen
+                reached += [] if package is None else [new for new in package.dependencies if new not in reached]
+        return found
 
 
 def read(path: Path, *, edited: bool = False) -> Lock:
@@ -181,14 +187,12 @@ def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
     except (ValueError, RecursionError) as error:
         raise LockInvalid("the lock is not TOML", where=where, found=str(error), next_step=_RELOCK) from error
     try:
-        tool = _tool(document)
+        tool = _tool(document, where)
         pylock = Pylock.from_dict(document)
         packages = tuple(_package(package, f"packages[{i}]") for i, package in enumerate(pylock.packages))
         lock = _lock(tool, packages)
     except PylockUnsupportedVersionError as error:
         raise _newer(where, f"lock-version {document.get('lock-version')!r}", "lock-version 1.0") from error
-    except _NewerFormatError as error:
-        raise _newer(where, f"format {error.args[0]!r}", f"format {FORMAT}") from error
     except (PylockValidationError, FieldError) as error:
         raise LockInvalid(
             "the lock does not say what a lock must", where=where, found=str(error), next_step=_RELOCK
@@ -211,10 +215,6 @@ def content_sha256(document: Mapping[str, Any]) -> str:
     return sha256(json.dumps(meaning, sort_keys=True, separators=(",", ":"), default=str).encode())
 
 
-class _NewerFormatError(Exception):
-    pass
-
-
 def _newer(where: str, found: str, expected: str) -> LockInvalid:
     return LockInvalid(
         "the lock was written by a newer version",
@@ -225,7 +225,7 @@ def _newer(where: str, found: str, expected: str) -> LockInvalid:
     )
 
 
-def _tool(document: Mapping[str, Any]) -> Mapping[str, Any]:
+def _tool(document: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     tool: object = document.get("tool")
     table: object = tool.get(TOOL) if isinstance(tool, dict) else None
     if not isinstance(table, dict):
@@ -234,16 +234,15 @@ def _tool(document: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise FieldError(f"tool.{TOOL}.format: expected an integer, found {number!r}")
     if number > FORMAT:
-        raise _NewerFormatError(number)
+        raise _newer(where, f"format {number!r}", f"format {FORMAT}")
     return table
 
 
 def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
     here = f"tool.{TOOL}"
-    names = [package.name for package in packages]
-    for name in names:
-        if names.count(name) > 1:
-            raise FieldError(f"packages: {name} stands there more than once")
+    names = Counter(package.name for package in packages)
+    if twice := [name for name, times in names.items() if times > 1]:
+        raise FieldError(f"packages: {twice[0]} stands there more than once")
     plugins = tuple(
         _plugin(item, f"{here}.plugins[{i}]") for i, item in enumerate(fields.items(tool, here, "plugins"))
     )

@@ -40,10 +40,15 @@ class Teller:
         """The advisory service."""
         return f"{self.address}/v1/query"
 
-    def vulnerable(self, name: str, advisory: str, *, aliases: tuple[str, ...] = (), fixed: str | None = None) -> None:
+    def vulnerable(
+        self, name: str, advisory: str, *, aliases: tuple[str, ...] = (), fixed: str | None = None
+    ) -> None:
         """An advisory on every version before ``fixed``."""
         events = [{"introduced": "0"}, *([{"fixed": fixed}] if fixed else [])]
-        affected = {"package": {"name": name, "ecosystem": "PyPI"}, "ranges": [{"type": "ECOSYSTEM", "events": events}]}
+        affected = {
+            "package": {"name": name, "ecosystem": "PyPI"},
+            "ranges": [{"type": "ECOSYSTEM", "events": events}],
+        }
         document = {"id": advisory, "aliases": list(aliases), "summary": "bad", "affected": [affected]}
         document |= {"modified": "2026-01-01T00:00:00Z", "published": "2026-01-01T00:00:00Z"}
         self.advisories.setdefault(name, []).append(document)

@@ -60,7 +60,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
     def build(locked: Lock) -> object:
         # A startup never builds, and neither does who has no index.
-        if arguments.startup or offline:
+        there = all((settings.wheels / wheel.filename).exists() for wheel in locked.beside)
+        if arguments.startup or offline or there:
             return None
         from vllm_plugins import rebuild
 
