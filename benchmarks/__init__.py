@@ -1,7 +1,7 @@
-"""What the three promises of speed cost, measured side by side: ``python -m benchmarks``.
+"""What the promises of speed cost, measured side by side: ``python -m benchmarks``.
 
-Machines are shared and noisy, so nothing here is a time alone: each figure is a ratio (or a difference) of runs that
-took turns.
+Machines are shared and noisy, so hardly anything here is a time alone: the programs of a row take turns, and what
+counts is the median of their ratios (or differences). ``docs/performance.md`` says what each row is for.
 """
 
 from __future__ import annotations

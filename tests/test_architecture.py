@@ -16,6 +16,7 @@ PACKAGE = Path(vllm_plugins.__file__).parent
 ORDER = [
     "__init__",
     "errors",
+    "records",
     "marker",
     "settings",
     "_run",
@@ -61,6 +62,7 @@ ORDER = [
     "graph",
     "changes",
     "selection",
+    "lockstep",
     "bundle",
     "stage",
     "store",
@@ -183,7 +185,7 @@ def test_the_hook_loads_the_standard_library_and_ourselves() -> None:
         "vllm_plugins",
         *(
             f"vllm_plugins.{name}"
-            for name in ("errors", "hook", "loading", "logs", "marker", "overlay", "settings", "trust")
+            for name in ("errors", "hook", "loading", "logs", "marker", "overlay", "records", "settings", "trust")
         ),
     }
     # What a vLLM process has not loaded by then anyway.

@@ -61,7 +61,7 @@ def forge(place: Place) -> None:
     (directory / FILES).write_bytes(data)
     marker = overlay.read_marker(place.store, directory.name)
     assert marker is not None
-    text = marker._replace(files_sha256=overlay.sha256(data)).to_json()
+    text = marker.replace(files_sha256=overlay.sha256(data)).to_json()
     (directory / overlay.MARKER).write_text(text, encoding="utf-8")
 
 

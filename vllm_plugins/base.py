@@ -12,6 +12,7 @@ import platform
 import re
 import sysconfig
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from . import overlay
 from .errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["Base", "Distribution", "distribution", "from_json", "of_here", "read", "read_snapshot"]
 
@@ -49,7 +50,7 @@ class Distribution:
     provided_by: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Base:
     """The distributions of the interpreter that runs vLLM, its Python version (``3.11.7``) and its platform.
 
@@ -66,8 +67,11 @@ class Base:
 
     def get(self, name: str) -> Distribution | None:
         """The distribution of that name, written in any way."""
-        wanted = canonicalize_name(name)
-        return next((found for found in self.distributions if found.name == wanted), None)
+        return self._by_name.get(canonicalize_name(name))
+
+    @cached_property
+    def _by_name(self) -> Mapping[NormalizedName, Distribution]:
+        return {found.name: found for found in self.distributions}
 
     @property
     def python_minor(self) -> str:

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .lock import Lock, Package
+    from collections.abc import Mapping
+
+    from packaging.utils import NormalizedName
+
+    from .lock import Lock, Package, Plugin
 
 __all__ = ["Change", "compare"]
 
@@ -25,13 +29,15 @@ def compare(old: Lock | None, new: Lock) -> tuple[Change, ...]:
     """The changes from one lock to another, sorted by name."""
     before = {package.name: package for package in old.packages} if old else {}
     after = {package.name: package for package in new.packages}
+    old_plugins = {plugin.package: plugin for plugin in old.plugins} if old else {}
+    new_plugins = {plugin.package: plugin for plugin in new.plugins}
     changes = []
     for name in sorted(before.keys() | after.keys()):
         was, now = before.get(name), after.get(name)
         if was is not None and now is not None and was == now:
             continue
-        told = _tell(old, was) if old and was else None
-        tells = _tell(new, now) if now else None
+        told = _tell(old_plugins, was) if was else None
+        tells = _tell(new_plugins, now) if now else None
         if told == tells:
             tells = f"{tells} (other files)"
         whose = new if now is not None else old
@@ -41,9 +47,9 @@ def compare(old: Lock | None, new: Lock) -> tuple[Change, ...]:
     return tuple(changes)
 
 
-def _tell(lock: Lock, package: Package) -> str:
+def _tell(plugins: Mapping[NormalizedName, Plugin], package: Package) -> str:
     """A version, with what else tells two builds apart: the commit, the content's hash, or that it is editable."""
-    plugin = next((plugin for plugin in lock.plugins if plugin.package == package.name), None)
+    plugin = plugins.get(package.name)
     if package.directory is not None:
         return f"{package.version} editable"
     if plugin is not None and plugin.commit is not None:

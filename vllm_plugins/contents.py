@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from packaging.utils import NormalizedName
 
 __all__ = ["BaseUse", "Lock", "Package", "Plugin", "Target", "Wheel"]
@@ -83,7 +86,7 @@ class Plugin:
     entry_points: tuple[tuple[str, str, str], ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Lock:
     """A whole lock. ``manifest_sha256`` is the meaning of the manifest that it answers (``Manifest.sha256``)."""
 
@@ -94,7 +97,7 @@ class Lock:
 
     def package(self, name: str) -> Package | None:
         """The locked package of that name."""
-        return next((package for package in self.packages if package.name == name), None)
+        return self._packages.get(name)
 
     def plugin(self, name: str) -> Plugin | None:
         """The locked plugin of that name in the manifest."""
@@ -107,15 +110,19 @@ class Lock:
 
     def plugins_needing(self, package: str) -> tuple[str, ...]:
         """The names of the plugins that are this package, or need it through others."""
-        return tuple(plugin.name for plugin in self.plugins if package in self._reach(plugin.package))
+        return tuple(self._needing.get(package, ()))
 
-    def _reach(self, root: NormalizedName) -> set[NormalizedName]:
-        seen: set[NormalizedName] = set()
-        waiting = [root]
-        while waiting:
-            name = waiting.pop()
-            if name not in seen:
-                seen.add(name)
+    @cached_property
+    def _packages(self) -> Mapping[str, Package]:
+        return {package.name: package for package in self.packages}
+
+    @cached_property
+    def _needing(self) -> Mapping[str, Sequence[str]]:
+        found: dict[str, list[str]] = {}
+        for plugin in self.plugins:
+            reached = [plugin.package]
+            for name in reached:  # it grows while it is walked
+                found.setdefault(name, []).append(plugin.name)
                 package = self.package(name)
-                waiting.extend(package.dependencies if package else ())
-        return seen
+                reached += [] if package is None else [new for new in package.dependencies if new not in reached]
+        return found

@@ -123,7 +123,7 @@ def rollback(
     path = overlay.directory(settings.store, key) / LOCK
     fit.check(lock.parse(data, path), base, path)
     manifests = {*marker.manifests, *([manifest.file_sha256] if manifest else [])}
-    vouched = marker._replace(
+    vouched = marker.replace(
         manifests=tuple(sorted(manifests)), bases=tuple(sorted({*marker.bases, base.fingerprint}))
     )
     with stores.errors(settings.store), stores.exclusive(settings.store, report):

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from . import overlay
 from .errors import HashMismatch
+from .records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,7 +26,7 @@ FILES = "files.json"
 _CHUNK = 1 << 20  # bytes
 
 
-class Differences(NamedTuple):
+class Differences(Record):
     """How many files and bytes were hashed, and how each that is not as it was published differs."""
 
     files: int

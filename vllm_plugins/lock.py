@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -79,15 +80,13 @@ def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
     except (ValueError, RecursionError) as error:
         raise LockInvalid("the lock is not TOML", where=where, found=str(error), next_step=_RELOCK) from error
     try:
-        tool = _tool(document)
+        tool = _tool(document, where)
         pylock = Pylock.from_dict(document)
         packages = tuple(_package(package, f"packages[{i}]") for i, package in enumerate(pylock.packages))
         lock = _lock(tool, packages)
         content = content_sha256(document)
     except PylockUnsupportedVersionError as error:
         raise _newer(where, f"lock-version {document.get('lock-version')!r}", "lock-version 1.0") from error
-    except _NewerFormatError as error:
-        raise _newer(where, f"format {error.args[0]!r}", f"format {FORMAT}") from error
     except (PylockValidationError, FieldError, ValueError, RecursionError) as error:  # 0xf… of ten thousand digits
         raise LockInvalid(
             "the lock does not say what a lock must", where=where, found=str(error), next_step=_RELOCK
@@ -110,10 +109,6 @@ def content_sha256(document: Mapping[str, Any]) -> str:
     return sha256(json.dumps(meaning, sort_keys=True, separators=(",", ":"), default=str).encode())
 
 
-class _NewerFormatError(Exception):
-    pass
-
-
 def _newer(where: str, found: str, expected: str) -> LockInvalid:
     return LockInvalid(
         "the lock was written by a newer version",
@@ -124,7 +119,7 @@ def _newer(where: str, found: str, expected: str) -> LockInvalid:
     )
 
 
-def _tool(document: Mapping[str, Any]) -> Mapping[str, Any]:
+def _tool(document: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     tool: object = document.get("tool")
     table: object = tool.get(TOOL) if isinstance(tool, dict) else None
     if not isinstance(table, dict):
@@ -133,16 +128,15 @@ def _tool(document: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise FieldError(f"tool.{TOOL}.format: expected an integer, found {number!r}")
     if number > FORMAT:
-        raise _NewerFormatError(number)
+        raise _newer(where, f"format {number!r}", f"format {FORMAT}")
     return table
 
 
 def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
     here = f"tool.{TOOL}"
-    names = [package.name for package in packages]
-    for name in names:
-        if names.count(name) > 1:
-            raise FieldError(f"packages: {name} stands there more than once")
+    names = Counter(package.name for package in packages)
+    if twice := [name for name, times in names.items() if times > 1]:
+        raise FieldError(f"packages: {twice[0]} stands there more than once")
     plugins = tuple(
         _plugin(item, f"{here}.plugins[{i}]") for i, item in enumerate(fields.items(tool, here, "plugins"))
     )

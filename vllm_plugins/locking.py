@@ -14,22 +14,10 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from . import (
-    fit,
-    installers,
-    lockfile,
-    pipconfig,
-    plugins,
-    releases,
-    resolve,
-    resolvers,
-    selection,
-    sources,
-)
+from . import installers, lockfile, pipconfig, releases, resolve, resolvers
 from .assembly import Assembly, Made
-from .errors import BaseMismatch, NoResolution, PluginsError, StoreError
+from .errors import BaseMismatch, NoResolution, StoreError
 from .index import Index
-from .manifest import LocalSource
 from .overlay import base_paths, write_atomically
 from .plugins import Ready, Workshop
 from .resolve import Wanted
@@ -48,36 +36,7 @@ if TYPE_CHECKING:
     from .resolvers import Resolver, ResolverName
     from .settings import Settings
 
-__all__ = ["in_step", "make", "write"]
-
-
-def in_step(old: Lock, manifest: Manifest, base: Base, settings: Settings) -> bool:
-    """Whether locking again could change nothing: same manifest, a base that fits, same local sources, all wheels.
-
-    No network, no process but git's for local sources.
-    """
-    if old.manifest_sha256 != manifest.sha256:
-        return False
-    try:
-        fit.check(old, base, settings.lock)
-        for wheel in old.beside:
-            if selection.local(settings.wheels / wheel.filename, wheel.sha256) is None:
-                return False
-        for plugin in manifest.enabled:
-            if isinstance(plugin.source, LocalSource):
-                directory = manifest.local_directory(plugin.source)
-                was = old.plugin(plugin.name)
-                if was is None:
-                    return False
-                if plugin.source.editable:
-                    same = was.project_sha256 == plugins.project_sha256(directory)
-                else:
-                    same = was.tree_sha256 == sources.hash_local(directory, plugin=plugin.name)
-                if not same:
-                    return False
-    except PluginsError:
-        return False  # whatever it is, locking will meet it and say it
-    return True
+__all__ = ["make", "write"]
 
 
 def make(

@@ -1,17 +1,19 @@
-"""The marker: what a complete overlay says of itself. (Named tuples: to make a dataclass takes ten times as long.)"""
+"""The marker: what a complete overlay says of itself."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, NamedTuple
+from typing import Any
+
+from .records import Record
 
 __all__ = ["EntryPoint", "Failure", "Marker"]
 
 FORMAT = 2
 
 
-class EntryPoint(NamedTuple):
+class EntryPoint(Record):
     """One entry point of the overlay; ``plugin`` is the manifest's name for what it came with."""
 
     group: str
@@ -21,7 +23,7 @@ class EntryPoint(NamedTuple):
     plugin: str
 
 
-class Failure(NamedTuple):
+class Failure(Record):
     """An entry point that did not load with the base of that fingerprint; ``found`` is the cause, if it is known."""
 
     base: str
@@ -31,7 +33,7 @@ class Failure(NamedTuple):
     found: str
 
 
-class Marker(NamedTuple):
+class Marker(Record):
     """What a complete overlay says of itself (``overlay.json``).
 
     ``manifests`` and ``bases`` are the sha256 of manifest bytes and the base fingerprints that were found to be
@@ -80,7 +82,9 @@ class Marker(NamedTuple):
             "import-lines": self.import_lines,
             "editable": self.editable,
             "checked": self.checked,
-            "failures": self.failures,
+            "failures": [
+                [failure.base, failure.group, failure.name, failure.what, failure.found] for failure in self.failures
+            ],
             "entry-points": [
                 [point.group, point.name, point.value, point.distribution, point.plugin]
                 for point in self.entry_points
@@ -107,7 +111,10 @@ class Marker(NamedTuple):
                 import_lines=data["import-lines"] is True,
                 editable=tuple(map(str, data["editable"])),
                 checked=tuple(map(str, data["checked"])),
-                failures=tuple(Failure(*map(str, failure)) for failure in data["failures"]),
+                failures=tuple(
+                    Failure(base=str(base), group=str(group), name=str(name), what=str(what), found=str(found))
+                    for base, group, name, what, found in data["failures"]
+                ),
                 entry_points=tuple(
                     EntryPoint(
                         group=str(group),

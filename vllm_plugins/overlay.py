@@ -16,10 +16,11 @@ import os
 import site as _site
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .errors import StoreError
 from .marker import EntryPoint, Failure, Marker
+from .records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,7 +125,7 @@ def fingerprint(paths: Sequence[str] | None = None) -> str:
     return sha256("\n".join([interpreter(), version, *sorted(names)]).encode(errors="surrogateescape"))[:32]
 
 
-class _Active(NamedTuple):
+class _Active(Record):
     """What activation changed in this process, so that it can be undone."""
 
     key: str
@@ -246,7 +247,8 @@ def mirror(store: Path, marker: Marker) -> bool:
         if target.exists() and target.read_bytes() == wanted:
             return True
         _note(store / HISTORY, marker.key)
-        write_atomically(target, wanted)
+        # A start need not wait for a disk: what a power cut takes away of it, the next start writes again.
+        write_atomically(target, wanted, durable=False)
     except OSError:  # a read-only store: then the registry can't follow, and need not
         return False
     return True
@@ -275,9 +277,10 @@ def _note(history: Path, key: str) -> None:
     write_atomically(history, b"".join(last))
 
 
-def write_atomically(target: Path, data: bytes, mode: int = 0o644) -> None:
+def write_atomically(target: Path, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
     """Write a file beside its place and rename it there, so that a reader sees the old bytes or the new ones.
 
+    ``durable`` waits until the disk has the bytes, so that not even a power cut shows anything else.
     The file beside it is locked as long as it is being written; those of processes that were killed are removed.
 
     Raises:
@@ -292,7 +295,8 @@ def write_atomically(target: Path, data: bytes, mode: int = 0o644) -> None:
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
             os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -5,14 +5,13 @@ What the old lock has built already, and lies in ``plugins.wheels/``, is not bui
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 
-from . import lock, metadata, refs, selection, sources, stubs
+from . import lock, metadata, projects, refs, selection, sources, stubs
 from .errors import BuildError
 from .manifest import GitSource, LocalSource, PypiSource
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .wheels import Builder
 
-__all__ = ["Ready", "Workshop", "project_sha256"]
+__all__ = ["Ready", "Workshop"]
 
 _USERINFO = re.compile(r"(?<=://)[^/@]*@")
 
@@ -131,7 +130,7 @@ class Workshop:
             requested=source.path,
             version=str(wheel.version),
             editable=True,
-            project_sha256=project_sha256(directory),
+            project_sha256=projects.sha256(directory),
             entry_points=wheel.entry_points,
         )
         return Ready(
@@ -201,15 +200,6 @@ class Workshop:
 def public_url(url: str) -> str:
     """A git URL as the lock may hold it: without the user part, where a token would stand."""
     return url if url.startswith("ssh:") else _USERINFO.sub("", url)
-
-
-def project_sha256(directory: Path) -> str:
-    """A hash of the files in which an editable project declares its metadata."""
-    digest = hashlib.sha256()
-    for name in ("pyproject.toml", "setup.cfg", "setup.py"):
-        path = directory / name
-        digest.update(f"{name}\0".encode() + (path.read_bytes() if path.is_file() else b"") + b"\0")
-    return digest.hexdigest()
 
 
 def _locked(plugin: Plugin, *, package: str, requested: str, version: str = "", **fields: Any) -> lock.Plugin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["EXPECTED", "FILES", "is_project", "reads_history"]
+__all__ = ["EXPECTED", "FILES", "is_project", "reads_history", "sha256"]
 
 FILES = ("pyproject.toml", "setup.py")
 EXPECTED = "a directory with a pyproject.toml or a setup.py"
@@ -22,6 +23,15 @@ _NAME = re.compile(r"[a-z0-9._-]+")
 def is_project(directory: Path) -> bool:
     """Whether a build could start in this directory."""
     return any((directory / name).is_file() for name in FILES)
+
+
+def sha256(directory: Path) -> str:
+    """A hash of the files in which a project declares its metadata."""
+    digest = hashlib.sha256()
+    for name in ("pyproject.toml", "setup.cfg", "setup.py"):
+        path = directory / name
+        digest.update(f"{name}\0".encode() + (path.read_bytes() if path.is_file() else b"") + b"\0")
+    return digest.hexdigest()
 
 
 def reads_history(project: Path) -> bool:

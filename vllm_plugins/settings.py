@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import os.path
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .errors import UsageError
+from .records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +26,7 @@ LOCK = "plugins.lock"
 WHEELS = "plugins.wheels"
 
 
-class Settings(NamedTuple):
+class Settings(Record):
     """Where things are and what is allowed.
 
     ``manifest``, ``lock`` and ``store`` are absolute; they need not exist. ``manifest_named`` says that

@@ -197,13 +197,13 @@ def _checked(marker: Marker, job: _Job) -> Marker:
     job.report("Loading every entry point")
     found = loading.check(job.settings.store, marker, base=fingerprint, paths=job.base_paths)
     others = tuple(failure for failure in marker.failures if failure.base != fingerprint)
-    return marker._replace(checked=tuple(sorted({*marker.checked, fingerprint})), failures=others + found)
+    return marker.replace(checked=tuple(sorted({*marker.checked, fingerprint})), failures=others + found)
 
 
 def _known(marker: Marker, job: _Job) -> Marker:
     """The marker with this manifest and this base among those that are known to be in step."""
     manifests = {*marker.manifests, *([job.manifest_sha256] if job.manifest_sha256 else [])}
-    return marker._replace(
+    return marker.replace(
         manifests=tuple(sorted(manifests)), bases=tuple(sorted({*marker.bases, job.base.fingerprint}))
     )
 
@@ -221,7 +221,7 @@ def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
         marker = _marker(job, found, site, files_sha256=stage.finish(site))
         overlay.write_atomically(new / LOCK, job.lock_bytes)
         told = registry.render(job.lock, marker)
-        marker = marker._replace(registry_sha256=overlay.sha256(told))
+        marker = marker.replace(registry_sha256=overlay.sha256(told))
         overlay.write_atomically(new / overlay.REGISTRY, told)
         overlay.write_atomically(new / overlay.MARKER, marker.to_json().encode())
         if not alone and not reinstall and (theirs := overlay.read_marker(store, job.key)) is not None:

@@ -70,12 +70,20 @@ _MARKER = Marker(
     registry_sha256="4" * 64,
     manifests=("3" * 64,),
     bases=("f" * 32,),
-    entry_points=(EntryPoint("vllm.general_plugins", "tiny", "tiny:register", "tiny", "tiny"),),
+    entry_points=(
+        EntryPoint(
+            group="vllm.general_plugins", name="tiny", value="tiny:register", distribution="tiny", plugin="tiny"
+        ),
+    ),
     plugins=("tiny 1.0",),
     import_lines=True,
     editable=("mine",),
     checked=("f" * 32,),
-    failures=(Failure("f" * 32, "vllm.general_plugins", "tiny", "it does not load", "ImportError"),),
+    failures=(
+        Failure(
+            base="f" * 32, group="vllm.general_plugins", name="tiny", what="it does not load", found="ImportError"
+        ),
+    ),
 )
 
 
@@ -141,7 +149,7 @@ def _files(data: bytes) -> None:
     root.mkdir(parents=True, exist_ok=True)
     (root / integrity.FILES).write_bytes(data)
     with contextlib.suppress(errors.HashMismatch):
-        integrity.listed(root, _MARKER._replace(files_sha256=overlay.sha256(data)))
+        integrity.listed(root, _MARKER.replace(files_sha256=overlay.sha256(data)))
 
 
 def _store(data: bytes) -> None:
@@ -155,7 +163,7 @@ def _store(data: bytes) -> None:
     (store / overlay.REGISTRY).write_bytes(registry)
     (store / overlay.HISTORY).write_bytes(history)
     overlay.registry(store)
-    (generation,) = generations.history(_SETTINGS._replace(store=store))
+    (generation,) = generations.history(_SETTINGS.replace(store=store))
     assert generation.key == _KEY
     from vllm_plugins.cli import history as command
 

@@ -67,10 +67,12 @@ class Server:
     root: Path
     address: str
 
-    def index(self, name: str) -> Index:
-        """A new, empty index."""
+    def index(self, name: str, *, releases: bool = False) -> Index:
+        """A new, empty index; with ``releases``, it has a JSON page of all releases of a project (see ``server``)."""
         directory = self.root / name
         directory.mkdir()
+        if releases:
+            (directory / "releases").touch()
         return Index(directory=directory, url=f"{self.address}/{name}/simple/")
 
 

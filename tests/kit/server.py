@@ -3,12 +3,16 @@
 Each directory below ROOT is an index of its own, at ``/<directory>/simple/``, with a directory a project in it. The
 port is the system's choice, and is printed as the first line. The server's own component for directories tells no
 hashes, which every index of the world does; the one here adds them.
+
+A directory that holds a file ``releases`` also answers ``/<directory>/<project>/json`` with the files of each release, as
+the great index does, and hardly any other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import hashlib
 import socket
 import sys
@@ -18,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import fastapi
 import httpx
 import uvicorn
+from packaging.utils import parse_sdist_filename, parse_wheel_filename
 from simple_repository.components.core import RepositoryContainer
 from simple_repository.components.local import LocalRepository
 from simple_repository.components.metadata_injector import MetadataInjectorRepository
@@ -65,10 +70,37 @@ class Indexes:
         application = fastapi.FastAPI(openapi_url=None)
         repository = MetadataInjectorRepository(Hashed(directory), self._client)
         application.include_router(simple.build_router(repository, http_client=self._client))
+        if (directory / "releases").exists():
+
+            @application.get("/{project}/json")
+            def releases(project: str, request: fastapi.Request) -> dict[str, Any]:
+                return {"releases": _releases(directory / project, str(request.base_url) + directory.name)}
+
         return application
 
 
+def _releases(project: Path, address: str) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(project.iterdir()) if project.is_dir() else ():
+        wheel = path.suffix == ".whl"
+        version = (parse_wheel_filename if wheel else parse_sdist_filename)(path.name)[1]
+        file = {
+            "url": f"{address}/resources/{project.name}/{path.name}",
+            "packagetype": "bdist_wheel" if wheel else "sdist",
+            "digests": {"sha256": _sha256(path)},
+        }
+        found.setdefault(str(version), []).append(file)
+    return found
+
+
 def _sha256(path: Path) -> str:
+    status = path.stat()
+    return _hashed(path, status.st_mtime_ns, status.st_ino)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _hashed(path: Path, *_: int) -> str:
+    """The hash of a file as it is now: a server of the world does not count it anew for every page."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -96,7 +96,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vllm-plugins {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, purpose in _COMMANDS.items():
-        command = commands.add_parser(name, parents=[common], help=purpose, description=purpose)
-        if name in words:
+        called = name in words  # to make every command's options would take as long as most commands
+        command = commands.add_parser(name, parents=[common] if called else (), help=purpose, description=purpose)
+        if called:
             importlib.import_module(f".{name}", __package__).register(command)
     return parser

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             found=arguments.service,
             next_step="name one of them with --service",
         )
-    settings = settings._replace(offline=settings.offline or arguments.offline)
+    settings = settings.replace(offline=settings.offline or arguments.offline)
     locked = lock.read(settings.lock)
     manifest = read_manifest(settings)
     policy = manifest.policy if manifest is not None else Policy()

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins import base, changes, lock, locking, pipconfig, released, resolvers, temporary
+from vllm_plugins import base, lock, lockstep
 from vllm_plugins.errors import HashMismatch, LockInvalid, LockMissing, LockStale, UsageError
-from vllm_plugins.index import Index
 from vllm_plugins.resolve import Upgrade
 
 from ._inputs import need_manifest
@@ -48,7 +47,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--resolver",
-        choices=resolvers.NAMES,
+        choices=("auto", "pip-compile", "uv"),
         default="auto",
         help="default: pip-compile; uv for another kind of base",
     )
@@ -68,6 +67,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         assert old is not None
         output.result(_data(settings, old, ()), f"{settings.lock.name} is in step: nothing to do")
         return 0
+    from vllm_plugins import changes, locking
+
     with _made(manifest, here, old, settings, output, upgrade=upgrade, resolver=arguments.resolver) as made:
         changed = changes.compare(old, made.lock)
         if arguments.check:
@@ -82,6 +83,9 @@ def _base(named: str | None, settings: Settings, output: Output) -> Base:
     """What is locked against: this environment, a snapshot's, or that of a release of vLLM."""
     if named is None:
         return base.read()
+    from vllm_plugins import pipconfig, released, resolvers, temporary
+    from vllm_plugins.index import Index
+
     if os.path.exists(named) or not released.is_release(named):
         return base.read_snapshot(Path(named))
     config = pipconfig.read()
@@ -102,6 +106,8 @@ def relock(settings: Settings, here: Base, output: Output) -> None:
     manifest = need_manifest(settings)
     old, by_hand = _old(settings, Upgrade())
     if not _in_step(old, manifest, here, settings, upgrade=Upgrade(), by_hand=by_hand):
+        from vllm_plugins import locking
+
         with _made(manifest, here, old, settings, output, upgrade=Upgrade()) as made:
             locking.write(made, settings)
 
@@ -110,7 +116,7 @@ def _in_step(
     old: Lock | None, manifest: Manifest, here: Base, settings: Settings, *, upgrade: Upgrade, by_hand: bool
 ) -> bool:
     moving = upgrade.everything or upgrade.names
-    return old is not None and not by_hand and not moving and locking.in_step(old, manifest, here, settings)
+    return old is not None and not by_hand and not moving and lockstep.check(old, manifest, here, settings)
 
 
 @contextmanager
@@ -124,6 +130,8 @@ def _made(
     upgrade: Upgrade,
     resolver: ResolverName = "auto",
 ) -> Iterator[Made]:
+    from vllm_plugins import locking, temporary
+
     with temporary.directory() as scratch:
         yield locking.make(
             manifest,

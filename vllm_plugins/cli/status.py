@@ -69,9 +69,8 @@ _HEAD = ("plugin", "source", "manifest", "locked", "installed", "loadable", "ent
 _KEYS = ("name", "source", "manifest", "locked", "installed", "loadable", "entry_points")
 
 
-def _loadable(marker: Marker | None, plugin: str) -> str:
-    """Whether every entry point of the plugin loaded with this base; "?" where that was not tried."""
-    here = overlay.fingerprint()
+def _loadable(marker: Marker | None, plugin: str, here: str) -> str:
+    """Whether every entry point of the plugin loaded with the base ``here``; "?" where that was not tried."""
     if marker is None or here not in marker.checked:
         return "?"
     failed = {(failure.group, failure.name) for failure in marker.failures if failure.base == here}
@@ -82,6 +81,7 @@ def _loadable(marker: Marker | None, plugin: str) -> str:
 def _rows(manifest: Manifest | None, locked: Lock | None, marker: Marker | None) -> list[tuple[str, ...]]:
     asked = {plugin.name: plugin for plugin in manifest.plugins} if manifest else {}
     found = {plugin.name: plugin for plugin in locked.plugins} if locked else {}
+    here = overlay.fingerprint()
     rows: list[tuple[str, ...]] = []
     for name in [*asked, *(name for name in found if name not in asked)]:
         plugin, pinned = asked.get(name), found.get(name)
@@ -94,7 +94,7 @@ def _rows(manifest: Manifest | None, locked: Lock | None, marker: Marker | None)
         points = ", ".join(f"{group}:{point}" for group, point, _ in pinned.entry_points) if pinned else ""
         kind = plugin.kind if plugin else pinned.source if pinned else ""
         there = "yes" if pinned is not None and marker is not None else "no"
-        loadable = _loadable(marker, name) if pinned is not None else "-"
+        loadable = _loadable(marker, name, here) if pinned is not None else "-"
         rows.append((name, kind, wanted, version, there, loadable, points or "-"))
     return rows
 

@@ -39,7 +39,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Prints what is active afterwards."""
-    settings = settings._replace(
+    settings = settings.replace(
         frozen=settings.frozen or arguments.frozen,
         offline=settings.offline or arguments.offline,
         installer=arguments.installer or settings.installer,
@@ -60,7 +60,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
     def build(locked: Lock) -> object:
         # A startup never builds, and neither does who has no index.
-        if arguments.startup or offline:
+        there = all((settings.wheels / wheel.filename).exists() for wheel in locked.beside)
+        if arguments.startup or offline or there:
             return None
         from vllm_plugins import rebuild
 

@@ -1,0 +1,174 @@
+"""Locking, against the resolvers that it runs and against uv's own lock."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from tests.kit import projects
+from tests.kit.repositories import Repository
+from vllm_plugins import base, stubs
+
+from .measure import Case, Row, absolute, clock, ratio, take_turns
+from .world import Size, make, place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.kit.index import Server
+    from tests.kit.place import Place
+
+__all__ = ["cases"]
+
+GROUP = "lock"
+_PIP_COMPILE = [sys.executable, "-m", "piptools", "compile", "--no-config", "-q", "--cache-dir", "cache"]
+_PIP_COMPILE += ["-c", "constraints.txt", "-o", "out.txt", "in.txt"]
+_PROJECT = """\
+[project]
+name = "bench"
+version = "1"
+requires-python = ">=3.11"
+dependencies = ["plugin-0", "plugin-1", "plugin-2", "plugin-3"]
+[tool.uv]
+override-dependencies = ["vllm; python_version < '0'", "torch; python_version < '0'"]
+"""
+
+
+def cases(server: Server, root: Path) -> list[Case]:
+    """First locks on both kinds of index and with both resolvers, nothing changed, and plugins from git."""
+    # The same distributions on an index that tells all hashes of a release in one page, and on one that does not.
+    telling = make(server, root / "telling", "telling", Size(compiled=True), releases=True)
+    plain = make(server, root / "plain", "plain", Size(compiled=True))
+    sources = _sources(server, root / "sources")
+    for world in (telling, plain):
+        _bare(world)
+    plain.run("lock")
+    return [
+        Case(measure=lambda rounds: _again(plain, rounds), rounds=15, short=7),
+        Case(measure=lambda rounds: _first(telling, rounds, "an index with JSON pages", 1.0), rounds=7),
+        Case(measure=lambda rounds: _first(plain, rounds, "an index without", 0.3), rounds=5, short=3),
+        Case(measure=lambda rounds: _uv(plain, rounds), rounds=9, short=5),
+        Case(measure=lambda rounds: _git(sources, rounds), rounds=5),
+    ]
+
+
+def _bare(world: Place) -> None:
+    """What the bare resolvers get: they would walk through vLLM's releases, so it is the base as we give it."""
+    wanted = world.root / "bare"
+    wanted.mkdir()
+    (wanted / "in.txt").write_text("".join(f"plugin-{number}\n" for number in range(Size().plugins)))
+    found = base.read([str(path) for path in world.paths]).distributions
+    (wanted / "constraints.txt").write_text(
+        "".join(
+            f"{item.name} @ {stubs.write(wanted, name=item.name, version=item.version).as_uri()}\n" for item in found
+        )
+    )
+
+
+def _bare_compile(world: Place, *words: str) -> Callable[[], float]:
+    wanted = world.root / "bare"
+
+    def run() -> float:
+        (wanted / "out.txt").unlink(missing_ok=True)
+        shutil.rmtree(wanted / "cache", ignore_errors=True)
+        return clock([*_PIP_COMPILE, *words], _cached(world), wanted)
+
+    return run
+
+
+def _cached(world: Place) -> dict[str, str]:
+    return {**world.environment, "PYTHONDONTWRITEBYTECODE": ""}
+
+
+def _lock(world: Place, *words: str) -> Callable[[], float]:
+    """A lock from nothing, but with the caches of pip and uv."""
+
+    def run() -> float:
+        world.lock.unlink(missing_ok=True)
+        shutil.rmtree(world.wheels, ignore_errors=True)
+        return clock([sys.executable, "-m", "vllm_plugins", "lock", *words], _cached(world), world.root)
+
+    return run
+
+
+def _again(world: Place, rounds: int) -> Row:
+    project = world.root / "project"
+    project.mkdir(exist_ok=True)
+    (project / "pyproject.toml").write_text(_PROJECT)
+    environment = {**_cached(world), "UV_DEFAULT_INDEX": world.index_url or "", "UV_PYTHON_DOWNLOADS": "never"}
+    ours = [sys.executable, "-m", "vllm_plugins", "lock"]
+    uv = ["uv", "lock", "-q", "--python", sys.executable, "--cache-dir", str(world.root / "uv-lock")]
+    _bare_compile(world)()
+    turns = take_turns(
+        rounds,
+        lambda: clock(ours, _cached(world), world.root),
+        lambda: clock(uv, environment, project),
+        lambda: clock(_PIP_COMPILE, _cached(world), world.root / "bare"),
+    )
+    compiled = sorted(turn[2] for turn in turns)[len(turns) // 2]
+    against = f"uv lock (and pip-compile: {compiled * 1000:.0f} ms)"
+    return absolute(
+        [turn[:2] for turn in turns], group=GROUP, what="nothing changed, whole process", against=against, goal=250
+    )
+
+
+def _first(world: Place, rounds: int, index: str, goal: float) -> Row:
+    turns = take_turns(rounds, _lock(world), _bare_compile(world, "--generate-hashes"))
+    return ratio(turns, group=GROUP, what=f"first, from {index}", against="pip-compile --generate-hashes", goal=goal)
+
+
+def _uv(world: Place, rounds: int) -> Row:
+    """Also compares the pins: uv's are those of pip-compile."""
+    wanted = world.root / "bare"
+    uv = ["uv", "pip", "compile", "-q", "--python", sys.executable, "--cache-dir", str(world.root / "uv-compile")]
+    uv += ["--generate-hashes", "-c", "constraints.txt", "-o", "uv.txt", "in.txt"]
+    environment = {**_cached(world), "UV_DEFAULT_INDEX": world.index_url or ""}
+
+    def theirs() -> float:
+        (wanted / "uv.txt").unlink(missing_ok=True)
+        return clock(uv, environment, wanted)
+
+    _lock(world)()
+    pins = world.versions
+    turns = take_turns(rounds, _lock(world, "--resolver", "uv"), theirs)
+    if world.versions != pins:
+        raise SystemExit(f"uv pins otherwise than pip-compile: {world.versions} instead of {pins}")
+    return ratio(
+        turns, group=GROUP, what="first, --resolver uv", against="uv pip compile --generate-hashes", goal=1.5
+    )
+
+
+def _sources(server: Server, root: Path) -> Place:
+    """Four plugins that are git repositories, with a build backend of their own, so that no index is asked for one."""
+    root.mkdir()
+    index = server.index("sources")
+    world = place(root, index)
+    entries = []
+    for number in range(4):
+        points = {"vllm.general_plugins": {f"source_{number}": f"source_{number}:__doc__"}}
+        path = projects.project(root / f"git-{number}", name=f"source-{number}", entry_points=points)
+        repository = Repository.init(path)
+        repository.git("add", ".")
+        repository.git("commit", "--quiet", "-m", "first")
+        entries.append(f"  - {{name: source-{number}, source: git, url: '{repository.url}'}}\n")
+    world.write("plugins:\n" + "".join(entries))
+    return world
+
+
+def _git(world: Place, rounds: int) -> Row:
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", "pip-wheels"]
+    pip += [f"git+{(world.root / f'git-{number}').as_uri()}" for number in range(4)]
+
+    def theirs() -> float:
+        shutil.rmtree(world.root / "pip-wheels", ignore_errors=True)
+        return clock(pip, _cached(world), world.root)
+
+    return ratio(
+        take_turns(rounds, _lock(world), theirs),
+        group=GROUP,
+        what="first, four git plugins, built",
+        against="pip wheel of the same (which resolves nothing)",
+        goal=1.0,
+    )

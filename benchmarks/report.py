@@ -1,0 +1,92 @@
+"""The rows as text, as a table of a document, and as a picture."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from .measure import Row
+
+__all__ = ["document", "line"]
+
+_TABLE = re.compile(r"(<!-- measured -->\n).*?(<!-- /measured -->)", re.DOTALL)
+_HEIGHT, _LEFT, _WIDTH, _RIGHT = 22, 430, 300, 190  # pixels: of a row, and of the three columns of the picture
+
+
+def line(row: Row) -> str:
+    """One line for a terminal."""
+    others = "" if row.others is None else f" ({_time(row, row.others)})"
+    verdict = "kept" if row.kept else "MISSED"
+    return (
+        f"{row.group}: {row.what}: {_time(row, row.ours)}, against {row.against}{others}: "
+        f"{_value(row)}, goal {_goal(row)}: {verdict}"
+    )
+
+
+def document(rows: Sequence[Row], path: Path) -> None:
+    """Put the table between the marks in a document (Markdown), and the picture beside it, as SVG.
+
+    Raises:
+        SystemExit: the document has no such marks.
+    """
+    text = path.read_text(encoding="utf-8")
+    if not _TABLE.search(text):
+        raise SystemExit(f"{path} has no lines <!-- measured --> and <!-- /measured -->")
+    path.write_text(_TABLE.sub(lambda found: found[1] + _table(rows) + found[2], text), encoding="utf-8")
+    path.with_suffix(".svg").write_text(_picture(rows), encoding="utf-8")
+
+
+def _table(rows: Iterable[Row]) -> str:
+    lines = ["| | what | ours | against | theirs | measured | goal | |", "|---|---|---|---|---|---|---|---|"]
+    for row in rows:
+        others = "" if row.others is None else _time(row, row.others)
+        cells = (row.group, row.what, _time(row, row.ours), row.against, others, f"**{_value(row)}**", _goal(row))
+        lines.append(f"| {' | '.join(cells)} | {'kept' if row.kept else 'missed'} |")
+    return "\n".join(lines) + "\n"
+
+
+def _time(row: Row, number: float) -> str:
+    if row.unit == "MB":
+        return f"{number:.1f} MB"
+    return (
+        f"{number:.2f} s" if number >= 1 else f"{number * 1000:.1f} ms" if number < 0.1 else f"{number * 1000:.0f} ms"
+    )
+
+
+def _value(row: Row) -> str:
+    return f"{row.value:.2f}{row.unit}" if row.unit == "×" else f"{row.value:.2f} {row.unit}"
+
+
+def _goal(row: Row) -> str:
+    unit = row.unit if row.unit == "×" else f" {row.unit}"
+    return f"{'≥' if row.least else '≤'} {row.goal:g}{unit}"
+
+
+def _picture(rows: Sequence[Row]) -> str:
+    """A bar a row: how much of its goal is used up. The line at the right is the goal."""
+    height = _HEIGHT * len(rows) + 46
+    width = _LEFT + _WIDTH + _RIGHT
+    goal = _LEFT + _WIDTH * 2 // 3
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{width}" height="{height}" fill="#fff"/>',
+        f'<text x="{goal}" y="16" text-anchor="middle" fill="#333">the goal</text>',
+    ]
+    for number, row in enumerate(rows):
+        top = 26 + number * _HEIGHT
+        bar = max(2, round(min(row.share, 1.5) * _WIDTH * 2 / 3))
+        label = html.escape(f"{row.group}: {row.what}")
+        label = label if len(label) <= 72 else f"{label[:71]}…"
+        parts += [
+            f'<text x="{_LEFT - 8}" y="{top + 14}" text-anchor="end" fill="#333">{label}</text>',
+            f'<rect x="{_LEFT}" y="{top + 3}" width="{bar}" height="15" fill="{"#3a7d44" if row.kept else "#c0392b"}"/>',
+            f'<text x="{_LEFT + _WIDTH + 8}" y="{top + 14}" fill="#333">{_value(row)} (goal {_goal(row)})</text>',
+        ]
+    parts.append(f'<path d="M{goal} 22V{height - 14}" stroke="#333" stroke-dasharray="3 3"/>')
+    return "\n".join([*parts, "</svg>", ""])

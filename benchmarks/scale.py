@@ -1,0 +1,53 @@
+"""Whether time grows faster than the packages: 10 plugins with 50 packages, 200 with 1,000."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from .measure import Case, Row, clock, ratio, take_turns
+from .world import Size, make
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.kit.index import Server
+    from tests.kit.place import Place
+
+__all__ = ["cases"]
+
+GROUP = "200 plugins, 1,000 packages"
+FACTOR = 20
+_TINY = {"helpers": 4, "modules": 2, "data": 10}
+
+
+def cases(server: Server, root: Path) -> list[Case]:
+    """Each command on both; the first case also locks and installs what the others need."""
+    few = make(server, root / "few", "few", Size(plugins=10, **_TINY))  # type: ignore[arg-type]
+    many = make(server, root / "many-packages", "many-packages", Size(plugins=200, **_TINY))  # type: ignore[arg-type]
+    for place in (few, many):
+        place.run("lock", "--resolver", "uv")
+        place.run("sync", "--installer", "uv", "--no-load-check")
+    uv = ("lock", "--resolver", "uv")
+    return [
+        Case(measure=lambda rounds: _grows(few, many, rounds, *uv), rounds=3),
+        Case(measure=lambda rounds: _grows(few, many, rounds, "lock"), rounds=7),
+        Case(measure=lambda rounds: _grows(few, many, rounds, "sync", "--no-load-check"), rounds=3, short=1),
+        Case(measure=lambda rounds: _grows(few, many, rounds, "status"), rounds=7, short=3),
+        Case(measure=lambda rounds: _grows(few, many, rounds, "verify"), rounds=3),
+    ]
+
+
+def _grows(few: Place, many: Place, rounds: int, *words: str) -> Row:
+    def run(place: Place) -> float:
+        if words[0] == "sync":
+            shutil.rmtree(place.store, ignore_errors=True)
+        elif "--resolver" in words:
+            place.lock.unlink()
+        environment = {**place.environment, "PYTHONDONTWRITEBYTECODE": ""}
+        return clock([sys.executable, "-m", "vllm_plugins", *words], environment, place.root)
+
+    turns = take_turns(rounds, lambda: run(many), lambda: run(few))
+    command = "lock, nothing changed" if words == ("lock",) else " ".join(words)
+    return ratio(turns, group=GROUP, what=command, against="10 plugins, 50 packages", goal=FACTOR)

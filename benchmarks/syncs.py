@@ -1,0 +1,137 @@
+"""An empty store made equal to a lock of sixteen wheels; caches are warm, and every check is made but the load check."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from .measure import Case, Row, clock, ratio, take_turns
+from .world import Size, make
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.kit.index import Server
+    from tests.kit.place import Place
+
+__all__ = ["cases"]
+
+GROUP = "sync, cold, 16 wheels"
+_OURS = ["-m", "vllm_plugins", "sync", "--no-load-check"]
+# There is no such option: what is published is never written to, so it has its bytecode from the first.
+_WITHOUT_BYTECODE = """\
+import compileall, sys
+compileall.compile_file = lambda *words, **more: True
+sys.argv = ["vllm-plugins", "sync", "--no-load-check", "--installer", "uv"]
+from vllm_plugins import stage
+if hasattr(stage, "compile_source"):
+    stage.compile_source = lambda *words: None
+from vllm_plugins.cli import main
+sys.exit(main())
+"""
+
+
+def cases(server: Server, root: Path) -> list[Case]:
+    """Against one pip a plugin, one hashed pip for all, and uv; from an index, and from a bundle offline."""
+    world = make(server, root / "syncs", "syncs", Size(plugins=16, helpers=0))
+    world.run("lock", "--resolver", "uv")
+    bundled = make(server, root / "bundled", "bundled", Size(plugins=16, helpers=0))
+    bundled.run("lock", "--resolver", "uv")
+    bundled.run("bundle")
+    for place in (world, bundled):
+        _requirements(place)
+    return [
+        Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=True), rounds=3),
+        Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=False), rounds=3),
+        Case(measure=lambda rounds: _one_pip(world, rounds), rounds=5),
+        Case(measure=lambda rounds: _pip(world, rounds), rounds=5),
+        Case(measure=lambda rounds: _uv(world, rounds), rounds=15, short=9),
+        Case(measure=lambda rounds: _offline(bundled, rounds), rounds=15, short=9),
+    ]
+
+
+def _requirements(world: Place) -> None:
+    lines = [
+        f"{package['name']}=={package['version']} "
+        + " ".join(f"--hash=sha256:{wheel['hashes']['sha256']}" for wheel in package["wheels"])
+        for package in world.locked["packages"]
+    ]
+    (world.root / "requirements.txt").write_text("\n".join(lines))
+
+
+def _cached(world: Place) -> dict[str, str]:
+    return {**world.environment, "PYTHONDONTWRITEBYTECODE": ""}
+
+
+def _ours(world: Place, *words: str) -> Callable[[], float]:
+    def run() -> float:
+        shutil.rmtree(world.store, ignore_errors=True)
+        return clock([sys.executable, *(words or (*_OURS, "--installer", "uv"))], _cached(world), world.root)
+
+    return run
+
+
+def _theirs(world: Place, *commands: list[str]) -> Callable[[], float]:
+    def run() -> float:
+        shutil.rmtree(world.root / "target", ignore_errors=True)
+        return sum(clock([*words, "--target", "target"], _cached(world), world.root) for words in commands)
+
+    return run
+
+
+def _pip_install(*words: str) -> list[str]:
+    return [sys.executable, "-m", "pip", "install", "-q", *words]
+
+
+def _uv_install(world: Place, *words: str) -> list[str]:
+    uv = ["uv", "pip", "install", "-q", "--python", sys.executable, "--require-hashes", "--no-deps"]
+    uv += ["--only-binary", ":all:", "--link-mode", "copy", "--cache-dir", str(world.root / "uv-cache")]
+    return [*uv, "--compile-bytecode", "--requirements", "requirements.txt", *words]
+
+
+def _one_by_one(world: Place, rounds: int, *, bytecode: bool) -> Row:
+    compiling = () if bytecode else ("--no-compile",)
+    pips = [_pip_install("--no-deps", *compiling, f"plugin-{number}") for number in range(16)]
+    ours = _ours(world) if bytecode else _ours(world, "-c", _WITHOUT_BYTECODE)
+    return ratio(
+        take_turns(rounds, ours, _theirs(world, *pips)),
+        group=GROUP,
+        what="with uv" if bytecode else "with uv, leaving out bytecode (no option: measured only)",
+        against=f"one pip install{'' if bytecode else ' --no-compile'} a plugin",
+        goal=12 if bytecode else 50,
+        least=True,
+    )
+
+
+def _hashed_pip() -> list[str]:
+    return _pip_install("--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", "requirements.txt")
+
+
+def _one_pip(world: Place, rounds: int) -> Row:
+    turns = take_turns(rounds, _ours(world), _theirs(world, _hashed_pip()))
+    return ratio(turns, group=GROUP, what="with uv", against="one hashed pip install", goal=3, least=True)
+
+
+def _pip(world: Place, rounds: int) -> Row:
+    turns = take_turns(rounds, _ours(world, *_OURS, "--installer", "pip"), _theirs(world, _hashed_pip()))
+    return ratio(turns, group=GROUP, what="with pip", against="one hashed pip install", goal=1.25)
+
+
+def _uv(world: Place, rounds: int) -> Row:
+    uv = _uv_install(world, "--default-index", world.index_url or "")
+    turns = take_turns(rounds, _ours(world), _theirs(world, uv))
+    return ratio(turns, group=GROUP, what="with uv", against="uv pip install --compile-bytecode", goal=1.25)
+
+
+def _offline(world: Place, rounds: int) -> Row:
+    uv = _uv_install(world, "--no-index", "--find-links", str(world.wheels))
+    turns = take_turns(rounds, _ours(world, *_OURS, "--installer", "uv", "--offline"), _theirs(world, uv))
+    return ratio(
+        turns,
+        group=GROUP,
+        what="from a bundle, offline",
+        against="uv from the same wheels, --compile-bytecode",
+        goal=1.3,
+    )
