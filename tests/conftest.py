@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .kit import canary
 from .kit import index as indexes
 from .kit import vllm as stand_in
 from .kit.place import Place
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .kit.index import Index, Server
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No secret in anything that any test of this session has written."""
+    if hasattr(session.config, "workerinput"):
+        return  # whoever has started the workers looks through all that they wrote
+    factory = session.config._tmp_path_factory  # type: ignore[attr-defined]
+    found = canary.traces(factory.getbasetemp())
+    if found:
+        print(f"\nThe secret of the tests ({canary.CANARY}) was written down in:", *found, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")

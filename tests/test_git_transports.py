@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .kit import projects
+from .kit.canary import CANARY
 from .kit.git_server import find_sshd, serve_https, serve_ssh
 from .kit.repositories import Repository
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from .kit.place import Place
 
-TOKEN = "s3cr3t/with@odd%signs"
+TOKEN = f"{CANARY}/with@odd%signs"
 
 
 @pytest.fixture

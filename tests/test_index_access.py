@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from .kit import gateway, projects
+from .kit.canary import CANARY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .kit.index import Index
     from .kit.place import Place
 
-SECRET = "s3cr3t-of-the-index"
+SECRET = f"{CANARY}-of-the-index"
 INSTALLERS = pytest.mark.parametrize("installer", ["pip", "uv"])
 
 

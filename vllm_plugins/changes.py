@@ -17,7 +17,10 @@ __all__ = ["Change", "compare"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """A package that comes (``old`` is ``None``), goes (``new`` is ``None``) or changes; ``plugins`` need it."""
+    """A package that comes (``old`` is ``None``), goes (``new`` is ``None``) or changes; ``plugins`` need it.
+
+    Where it comes from another index than before, ``new`` says so: it may be another's of the same name.
+    """
 
     name: str
     old: str | None
@@ -38,6 +41,8 @@ def compare(old: Lock | None, new: Lock) -> tuple[Change, ...]:
             continue
         told = _tell(old_plugins, was) if was else None
         tells = _tell(new_plugins, now) if now else None
+        if was is not None and now is not None and now.index is not None and now.index != was.index:
+            tells = f"{tells} from {now.index}"
         if told == tells:
             tells = f"{tells} (other files)"
         whose = new if now is not None else old

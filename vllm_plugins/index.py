@@ -110,20 +110,20 @@ class Index:
         """Read files of a wheel's ``.dist-info`` by their names, without downloading a large wheel.
 
         Raises:
-            SourceError: the wheel can't be read.
+            SourceError: the wheel can't be read, or would unpack to far more than it is.
         """
         try:
             if not file.url.startswith("file:") and (file.size or WHOLE + 1) > WHOLE:
                 try:
                     with RemoteZip(file.url, session=self._session, **self._options(file.url)) as archive:
-                        return _members(archive, names)
+                        return _members(archive, names, file)
                 except (RangeNotSupported, RemoteIOError):
                     pass  # then as a whole
             with (
                 temporary.directory() as scratch,
                 zipfile.ZipFile(self.download(file, scratch)) as zipped,
             ):
-                return _members(zipped, names)
+                return _members(zipped, names, file)
         except (*metadata.UNREADABLE, *_FAILURES) as error:
             raise self._error(file.url, error) from error
 
@@ -254,7 +254,8 @@ def _whole(chunks: Iterable[bytes], most: int) -> bytes:
     return bytes(data)
 
 
-def _members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, bytes]:
+def _members(archive: zipfile.ZipFile, names: Sequence[str], file: File) -> dict[str, bytes]:
+    metadata.refuse_hostile(archive, file.size or sum(item.compress_size for item in archive.infolist()))
     found = {}
     for path in archive.namelist():
         directory, _, name = path.rpartition("/")

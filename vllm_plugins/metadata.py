@@ -22,7 +22,7 @@ from .errors import InstallError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["UNREADABLE", "Metadata", "inspect", "member", "parse"]
+__all__ = ["UNREADABLE", "Metadata", "inspect", "member", "parse", "refuse_bomb", "refuse_hostile"]
 
 # All that zipfile and what it decompresses with raise for bytes that are no archive.
 UNREADABLE = (
@@ -37,6 +37,8 @@ UNREADABLE = (
     RuntimeError,  # encrypted, or of an unknown compression
 )
 _MAX_MEMBER = 16 << 20  # bytes; the largest METADATA in use have some 100 KiB
+# What an archive may unpack to, whatever its own size, and as a multiple of that: code and data shrink to a tenth.
+_ALWAYS, _TIMES = 256 << 20, 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +97,29 @@ def inspect(wheel: Path) -> Metadata:
             found=f"{type(error).__name__}: {error}",
             next_step="report it to its author, and leave the plugin that needs it out",
         ) from error
+
+
+def refuse_bomb(unpacked: int, packed: int) -> None:
+    """Refuse an archive of ``packed`` bytes that would fill a disk.
+
+    Raises:
+        BadZipFile: it would unpack to a hundred times as much.
+    """
+    if unpacked > max(_ALWAYS, _TIMES * packed):
+        raise zipfile.BadZipFile(f"it would unpack to {unpacked} bytes, and has {packed}")
+
+
+def refuse_hostile(archive: zipfile.ZipFile, packed: int) -> None:
+    """Refuse a wheel that would fill a disk or put a file outside of where it is installed.
+
+    Raises:
+        BadZipFile: it would.
+    """
+    items = archive.infolist()
+    refuse_bomb(sum(item.file_size for item in items), packed)
+    for item in items:
+        if item.filename.startswith("/") or ".." in item.filename.split("/"):
+            raise zipfile.BadZipFile(f"it holds {item.filename!r}, which leads out of it")
 
 
 def member(archive: zipfile.ZipFile, name: str) -> bytes:

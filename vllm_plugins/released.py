@@ -68,7 +68,7 @@ def read(
     kept = None
     if cache is not None:
         machine = hashlib.sha256(repr((empty.python_minor, empty.markers, empty.platforms)).encode()).hexdigest()[:12]
-        kept = cache / "bases" / f"{canonicalize_name(requirement.name)}{requirement.specifier}-{machine}.json"
+        kept = cache / "bases" / f"{canonicalize_name(requirement.name)}{requirement.specifier}-{machine}.base"
         found = _kept(kept)
         if found is not None:
             return found
@@ -90,14 +90,21 @@ def read(
         distributions = list(pool.map(lambda pin: _distribution(pin, index, tags), pins))
     made = base.of_here(_with_vllm(distributions))
     if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        overlay.write_atomically(kept, made.to_json().encode())
+        _keep(kept, made)
     return made
+
+
+def _keep(path: Path, made: Base) -> None:
+    """Write a base down, below the hash of what is written: a wrong bit would be another version."""
+    text = made.to_json()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    overlay.write_atomically(path, f"{overlay.sha256(text.encode())}\n{text}".encode())
 
 
 def _kept(path: Path) -> Base | None:
     try:
-        return base.from_json(path.read_text(encoding="utf-8"))
+        digest, _, text = path.read_text(encoding="utf-8").partition("\n")
+        return base.from_json(text) if digest == overlay.sha256(text.encode()) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # not there, or of another version of this program
 

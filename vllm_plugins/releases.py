@@ -10,7 +10,7 @@ from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sd
 from packaging.version import Version
 
 from . import metadata
-from .errors import NoResolution
+from .errors import NoResolution, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -71,21 +71,43 @@ def download(sdist: File, index: Index, into: Path) -> Path:
 
     Raises:
         HashMismatch: it is not the file that the index told of.
+        SourceError: it can't be read, leads out of its directory, or would unpack to far more than it is.
     """
     import tarfile
-    import zipfile
 
     into.mkdir(parents=True, exist_ok=True)
     archive = index.download(sdist, into)
     unpacked = into / "source"
-    if archive.name.endswith(".zip"):
-        with zipfile.ZipFile(archive) as opened:
-            opened.extractall(unpacked)  # noqa: S202 - zipfile takes ".." and drives out of names
-    else:
-        with tarfile.open(archive) as opened:
-            opened.extractall(unpacked, filter="data")
+    try:
+        _unpack(archive, unpacked)
+    except (*metadata.UNREADABLE, tarfile.TarError) as error:
+        raise SourceError(
+            "the sdist can't be unpacked",
+            where=sdist.url,
+            found=f"{type(error).__name__}: {error}",
+            next_step="report it to its author, and leave the plugin that needs it out",
+        ) from error
     directories = [entry for entry in unpacked.iterdir() if entry.is_dir()]
     return directories[0] if len(directories) == 1 else unpacked
+
+
+def _unpack(archive: Path, into: Path) -> None:
+    import tarfile
+    import zipfile
+
+    packed = archive.stat().st_size
+    if archive.name.endswith(".zip"):
+        with zipfile.ZipFile(archive) as opened:
+            metadata.refuse_bomb(sum(item.file_size for item in opened.infolist()), packed)
+            opened.extractall(into)  # noqa: S202 - zipfile takes ".." and drives out of names
+        return
+    with tarfile.open(archive) as tar:
+        size, members = 0, []
+        for item in tar:  # the headers only; what they promise is skipped
+            size += item.size
+            metadata.refuse_bomb(size, packed)
+            members.append(item)
+        tar.extractall(into, members, filter="data")
 
 
 def _metadata(file: File, index: Index) -> Metadata:

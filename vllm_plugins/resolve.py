@@ -233,6 +233,12 @@ def _explain(
             details=list(dict.fromkeys(causes)),
             next_step="change one of these requirements in plugins.yaml, or lock against another vLLM environment",
         )
+    if "Traceback (most recent call last)" in words:
+        return SourceError(
+            "pip-compile does not understand what an index answers",
+            details=[line for line in words.splitlines() if line.strip()][-1:],
+            next_step="mend the index, or its configuration (pip config list)",
+        )
     return NoResolution(
         "pip-compile failed", details=error.details, next_step="look at its words above, mend the cause, lock again"
     )

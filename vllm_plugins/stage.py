@@ -109,10 +109,11 @@ def _finish(files: list[str], site: str) -> list[tuple[str, str, int]]:
     """Compile some files; path, sha256 and size of them and of what was compiled."""
     for name in files:
         if name.endswith(".py"):
-            # What can't be compiled stays as it is: wheels hold templates, and code for other Pythons.
+            # What can't be compiled stays as it is: wheels hold templates, and code for other Pythons. Bytecode that
+            # a wheel brought along is not believed to be that of its source.
             path = os.path.join(site, name)
             compileall.compile_file(
-                path, quiet=2, stripdir=site, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
+                path, quiet=2, force=True, stripdir=site, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
             )
     return [_describe(name, site) for name in (*files, *filter(None, map(_bytecode, files))) if _is_there(name, site)]
 
@@ -237,7 +238,7 @@ def _record(info: Path) -> list[list[str]]:
 def _place(path: str, info: Path) -> str:
     """Where a file of RECORD lies under ``site``. pip writes paths as of its own temporary ``lib/python``."""
     normal = os.path.normpath(path.removeprefix("../../"))
-    if os.path.isabs(normal) or normal.startswith(".."):
+    if os.path.isabs(normal) or normal.startswith("..") or "\0" in normal:
         raise InstallError(
             f"{info.name} installs a file outside of the overlay",
             found=path,

@@ -1,4 +1,4 @@
-"""A broken network before a real index: a proxy on loopback that answers a request as a fault says, or well."""
+"""A broken network before a real server: a proxy on loopback that answers a request as a fault says, or well."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = [
-    "Fault",
     "Faulty",
     "Reply",
     "drip",
@@ -36,7 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What the index has answered, and what to answer with. ``over`` is set when the server is to end."""
+    """What the server has answered, and what to answer with. ``over`` is set when the server is to end."""
 
     handler: BaseHTTPRequestHandler
     kind: str
@@ -57,7 +56,7 @@ class Reply:
             self.handler.wfile.flush()
 
 
-Fault = "Callable[[Reply], None]"
+_PASSED = ("accept", "content-type", "content-encoding", "git-protocol")
 
 
 @dataclass(kw_only=True)
@@ -144,7 +143,7 @@ def redirect(to: str) -> Callable[[Reply], None]:
 
 
 def well(reply: Reply) -> None:
-    """Answer as the index does."""
+    """Answer as the server does."""
     reply.head(200, Content_Type=reply.kind, Content_Length=str(len(reply.body)))
     reply.send(reply.body)
 
@@ -158,8 +157,9 @@ def serve(upstream: str) -> Iterator[Faulty]:
         def do_GET(self) -> None:
             faulty.asked.append(self.path)
             fault = faulty.plan(urlsplit(self.path).path)
-            headers = {"Accept": self.headers["Accept"]} if "Accept" in self.headers else {}
-            answer = requests.get(f"{upstream}{self.path}", headers=headers, timeout=30)
+            headers = {key: value for key, value in self.headers.items() if key.lower() in _PASSED}
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            answer = requests.request(self.command, f"{upstream}{self.path}", headers=headers, data=body, timeout=30)
             kind = answer.headers.get("Content-Type", "application/octet-stream")
             reply = Reply(handler=self, kind=kind, body=answer.content, over=over)
             if fault is None and answer.status_code != 200:
@@ -168,7 +168,7 @@ def serve(upstream: str) -> Iterator[Faulty]:
                 (fault or well)(reply)
             self.close_connection = True
 
-        do_HEAD = do_GET  # noqa: N815 - the name is http.server's
+        do_HEAD = do_POST = do_GET  # noqa: N815 - the names are http.server's
 
         def log_message(self, *args: object) -> None:
             pass

@@ -24,7 +24,7 @@ from .repositories import git_environment
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Https", "Ssh", "find_sshd", "serve_https", "serve_ssh"]
+__all__ = ["Https", "Ssh", "find_sshd", "serve_http", "serve_https", "serve_ssh"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,10 +42,24 @@ def serve_https(root: Path, scratch: Path, *, user: str, password: str) -> Itera
     certificate = scratch / "authority.pem"
     authority.cert_pem.write_to_path(str(certificate))
     login = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with _serve(root, login=login, context=context) as host:
+        yield Https(host=host, authority=certificate)
 
+
+@contextmanager
+def serve_http(root: Path) -> Iterator[str]:
+    """Serve the repositories in ``root`` to everybody, without TLS; yields the address."""
+    with _serve(root, login=None, context=None) as host:
+        yield f"http://{host}"
+
+
+@contextmanager
+def _serve(root: Path, *, login: str | None, context: ssl.SSLContext | None) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.headers.get("Authorization") != login:
+            if login is not None and self.headers.get("Authorization") != login:
                 self.send_response(401)
                 self.send_header("WWW-Authenticate", 'Basic realm="git"')
                 self.send_header("Content-Length", "0")
@@ -59,12 +73,11 @@ def serve_https(root: Path, scratch: Path, *, user: str, password: str) -> Itera
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield Https(host=f"127.0.0.1:{server.server_port}", authority=certificate)
+        yield f"127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

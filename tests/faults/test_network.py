@@ -1,0 +1,248 @@
+"""A broken network before the index: bounded waiting, a clear error, and nothing half-done."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+from packaging.utils import canonicalize_name
+
+from tests.kit import faulty
+from vllm_plugins.errors import SourceError
+from vllm_plugins.index import Index as Reader
+from vllm_plugins.pipconfig import PipConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.kit.faulty import Faulty, Reply
+    from tests.kit.index import Index, Server
+    from tests.kit.place import Completed, Place
+
+LONGEST = 40  # seconds for what is promised to be over within ten, on a busy machine
+PATIENCE = 8  # seconds, as VLLM_PLUGIN_TIMEOUT
+
+# The fault; what the error says of it where pip asked, and where we did. A test compares the rest of the message.
+FAULTS: dict[str, Callable[[Reply], None]] = {
+    "reset": faulty.reset,
+    "hang": faulty.hang,
+    "half": faulty.half,
+    "garbage": faulty.garbage,
+    "noise": faulty.noise,
+    "drip": faulty.drip,
+    "500": faulty.status(500),
+    "429": faulty.status(429),
+    "loop": faulty.redirect("{path}"),
+    "file": faulty.redirect("file:///etc/passwd"),
+}
+FOUND = {
+    "reset": "Connection reset by peer",
+    "hang": "Read timed out. (read timeout=1.0)",
+    "half": "IncompleteRead(",
+    "garbage": "BadStatusLine(",
+    "noise": "codec can't decode byte",
+    "drip": f"{PATIENCE} seconds (VLLM_PLUGIN_TIMEOUT)",
+    "500": "500 Server Error: Internal Server Error for url: ",
+    "429": "429 Client Error: Too Many Requests for url: ",
+    "loop": "Exceeded 30 redirects.",
+    "file": "No connection adapters were found for 'file:///etc/passwd'",
+}
+MEND = "  next: mend the network"
+EACH = pytest.mark.parametrize("fault", FAULTS)
+INSTALLERS = pytest.mark.parametrize("installer", ["pip", "uv"])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class World:
+    """A place whose index is reached through a broken network, which is well at first."""
+
+    place: Place
+    index: Index
+    network: Faulty
+
+    def breaks(self, fault: Callable[[Reply], None], where: Callable[[str], bool]) -> None:
+        """From now on, what ``where`` says of a path is answered so."""
+        self.network.plan = lambda path: fault if where(path) else None
+
+    def fails(self, code: int, *words: str) -> list[str]:
+        """A command that ends in time with this exit code and nothing changed; returns the lines of its error."""
+        before, started = self.place.files(), time.monotonic()
+        done = self.place.run(*words, "-q", check=False)
+        assert time.monotonic() - started < LONGEST
+        assert (done.returncode, done.stdout) == (code, "")
+        assert self.place.files() == before
+        assert not list(self.place.store.glob("staging/*"))
+        assert not list(self.place.config.rglob(".*"))
+        lines = done.stderr.splitlines()
+        assert lines[0].startswith("vllm-plugins: error: ")
+        assert lines[-1].startswith("  next: ")
+        return [lines[0].removeprefix("vllm-plugins: error: "), *lines[1:]]
+
+
+def is_page(path: str) -> bool:
+    return path.endswith("/")
+
+
+def is_file(path: str) -> bool:
+    return path.endswith((".whl", ".metadata"))
+
+
+@pytest.fixture
+def world(place: Place, index: Index) -> Iterator[World]:
+    """A plugin that needs another distribution is locked, and not installed."""
+    index.wheel("plugin", requires=["helper"])
+    index.wheel("helper")
+    parts = urlsplit(index.url)
+    with faulty.serve(f"http://{parts.netloc}") as network:
+        there = replace(place, index_url=f"{network.address}{parts.path}")
+        there.variables.update(PIP_TIMEOUT="1", VLLM_PLUGIN_TIMEOUT=str(PATIENCE))
+        there.pypi("plugin")
+        there.run("lock")
+        yield World(place=there, index=index, network=network)
+
+
+@EACH
+def test_lock_and_pages(world: World, fault: str) -> None:
+    world.breaks(FAULTS[fault], is_page)
+    lines = world.fails(1, "lock", "--upgrade")
+    assert lines[0] == "the index can't be read"
+    assert any(FOUND[fault] in line or "JSONDecodeError" in line for line in lines), lines
+    assert lines[-1].startswith(MEND)
+
+
+@EACH
+def test_lock_and_files(world: World, fault: str) -> None:
+    """What pip asks of a wheel before it is chosen."""
+    world.breaks(FAULTS[fault], is_file)
+    lines = world.fails(1, "lock", "--upgrade")
+    assert lines[0] in ("the index can't be read", "pip-compile does not understand what an index answers")
+    assert lines[-1].startswith(("  next: mend the network", "  next: mend the index"))
+
+
+@INSTALLERS
+@EACH
+def test_sync(world: World, fault: str, installer: str) -> None:
+    """pip follows a redirect to a file of this machine; its hash tells that it is another, as any other's would."""
+    world.breaks(FAULTS[fault], is_file)
+    is_another = installer == "pip" and fault in ("noise", "file")
+    lines = world.fails(4 if is_another else 1, "sync", "--installer", installer)
+    if is_another:
+        assert lines[0] == "a file is not the one that the lock names"
+    else:
+        assert lines[0] == "the install failed; the store is as it was"
+        assert lines[-1] == "  next: look at the installer's words above, mend the cause, and run vllm-plugins sync"
+    text = "\n".join(lines)
+    assert "root:" not in text  # of /etc/passwd
+    if fault == "drip":
+        assert f"  it did not end within {PATIENCE} seconds (VLLM_PLUGIN_TIMEOUT), and was ended" in lines
+    assert not world.place.overlays
+
+
+@EACH
+def test_bundle(world: World, fault: str) -> None:
+    world.breaks(FAULTS[fault], is_file)
+    lines = world.fails(4 if fault == "noise" else 1, "bundle")
+    assert lines[1].startswith(f"  where: {world.network.address}/")
+    assert lines[-2].endswith(" 1.0 for plugin 'plugin'")
+    if fault == "noise":
+        assert lines[0].endswith("-1.0-py3-none-any.whl is not the file that the index tells of")
+        assert lines[3] == "  found: more"
+    else:
+        assert lines[0] == "the index can't be read"
+        assert FOUND[fault] in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("lock", 503), ("pip", 503), ("uv", 503), ("uv", 429), ("bundle", 503), ("bundle", 429)],
+)
+def test_an_index_that_recovers(world: World, command: str, code: int) -> None:
+    """Asked again after what ``Retry-After`` says, as often as pip's ``retries`` allow. (pip gives up at a 429.)"""
+    words = {"lock": ["lock", "--upgrade"], "bundle": ["bundle"]}.get(command, ["sync", "--installer", command])
+    world.breaks(faulty.status(code, retry_after=1, times=1), is_page if command == "lock" else is_file)
+    started = time.monotonic()
+    world.place.run(*words, env={"PIP_RETRIES": "3", "VLLM_PLUGIN_TIMEOUT": "60"})
+    assert time.monotonic() - started > 1
+    assert world.place.versions == {"plugin": "1.0", "helper": "1.0"}
+
+
+def test_a_page_without_an_end(index: Index) -> None:
+    """We read what a page of an index may have, and not what a machine's memory has."""
+    index.wheel("plugin")
+    parts = urlsplit(index.url)
+    with faulty.serve(f"http://{parts.netloc}") as network:
+        network.plan = lambda _: faulty.endless
+        config = PipConfig(index_url=f"{network.address}{parts.path}", retries=0)
+        with Reader(config) as reader, pytest.raises(SourceError) as caught:
+            reader.files(canonicalize_name("plugin"))
+    assert caught.value.found == "ValueError: more than 134217728 bytes"
+
+
+def test_a_wheel_without_an_end(world: World) -> None:
+    """Left as soon as it is larger than the lock says; nothing fills a disk."""
+    world.breaks(faulty.endless, is_file)
+    lines = world.fails(4, "bundle")
+    assert lines[0].endswith("is not the file that the index tells of")
+    assert lines[3] == "  found: more"
+
+
+@INSTALLERS
+def test_another_file_of_the_same_name(world: World, installer: str) -> None:
+    before = world.place.files()
+    world.index.wheel("helper", modules={"helper/__init__.py": "EVIL = True\n"})
+    lines = world.fails(4, "sync", "--installer", installer)
+    assert lines[0] == "a file is not the one that the lock names"
+    lines = world.fails(4, "bundle")
+    assert lines[0] == "helper-1.0-py3-none-any.whl is not the file that the index tells of"
+    assert world.place.files() == before
+    # Locking again takes it, and says that the files are others.
+    assert changes(world.place.run("lock", "--upgrade", "--json")) == {"helper": ("1.0", "1.0 (other files)")}
+
+
+def changes(done: Completed) -> dict[str, tuple[str | None, str | None]]:
+    return {change["package"]: (change["old"], change["new"]) for change in done.json["changes"]}
+
+
+@pytest.fixture
+def stranger(index_server: Server) -> Index:
+    """Another index, which anybody may upload to."""
+    other = index_server.index(f"stranger-{len(list(index_server.root.iterdir()))}")
+    other.wheel("helper", "9.9", modules={"helper/__init__.py": "EVIL = True\n"})
+    return other
+
+
+def test_the_same_name_at_another_index(place: Place, index: Index, stranger: Index) -> None:
+    """Dependency confusion: the lock says whose file it is, and a lock that is there is not moved by it."""
+    index.wheel("plugin", requires=["helper"])
+    index.wheel("helper")
+    place.pypi("plugin")
+    place.run("lock")
+    was = place.lock_text
+    confused = {"PIP_EXTRA_INDEX_URL": stranger.url}
+    for words in (["lock"], ["lock", "--check"], ["lock", "--upgrade-package", "plugin"]):
+        place.run(*words, env=confused)
+        assert place.lock_text == was
+    assert place.package("helper")["index"] == index.url
+    for installer in ("pip", "uv"):
+        place.run("sync", "--installer", installer, "--reinstall", env=confused)
+        assert "EVIL" not in (place.site / "helper/__init__.py").read_text()
+    # Who upgrades takes the higher version, as pip does; lock and table say from where.
+    done = place.run("lock", "--upgrade", "--json", env=confused)
+    assert changes(done) == {"helper": ("1.0", f"9.9 from {stranger.url}")}
+    assert place.package("helper")["index"] == stranger.url
+    assert place.package("plugin")["index"] == index.url
+
+
+def test_the_same_version_at_another_index(place: Place, index: Index, stranger: Index) -> None:
+    """The very file that was locked, somewhere else: the place changes, and that is said."""
+    index.wheel("plugin", requires=["helper"])
+    path = index.wheel("helper", "9.9")
+    place.pypi("plugin")
+    place.run("lock")
+    index.remove(path)
+    done = place.run("lock", "--check", "--upgrade", env={"PIP_EXTRA_INDEX_URL": stranger.url}, check=False)
+    assert done.returncode == 3
+    assert f"  helper 9.9 → 9.9 from {stranger.url} plugin" in done.stderr

@@ -1,0 +1,264 @@
+"""A wrong bit in each kind of file: it is found, or does no harm; with ``VLLM_PLUGIN_VERIFY=1`` it is never run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit import projects
+from vllm_plugins import base, lock, overlay, released
+from vllm_plugins.errors import PluginsError
+from vllm_plugins.marker import Marker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.kit.index import Index
+    from tests.kit.place import Completed, Place
+
+POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+MODULES = {"tiny/__init__.py": "def register():\n    print('the plugin ran')\n", "tiny/data.txt": "some data\n"}
+VERIFY = {"VLLM_PLUGIN_VERIFY": "1"}
+
+
+@pytest.fixture
+def synced(place: Place, index: Index) -> Place:
+    """A plugin from the index, which says that it ran, and one from a directory, are installed."""
+    index.wheel("tiny", entry_points=POINTS, modules=MODULES)
+    projects.project(place.config / "mine", name="mine")
+    place.write(
+        """
+        plugins:
+          - {name: tiny, source: pypi, package: tiny}
+          - {name: mine, source: local, path: mine}
+        """
+    )
+    place.run("lock")
+    place.run("sync")
+    return place
+
+
+def flip(path: Path, place: int | None = None, bit: int = 0) -> None:
+    """Another bit; in the middle of the file by default."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 if place is None else place] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def start(place: Place, **env: str) -> Completed:
+    """A vLLM process that loads its general plugins."""
+    return place.python("-m", "tests.kit.loader", "general", env=env, check=False, traceback=True)
+
+
+def is_well(place: Place) -> None:
+    """Everything is as after a first installation."""
+    done = start(place, **VERIFY)
+    assert (done.returncode, done.stdout) == (0, "the plugin ran\n{}\n"), done.stderr
+    assert place.run("verify", "--json").json["problems"] == []
+    assert set(place.registry["plugins"]) == {"tiny", "mine"}
+
+
+def test_nothing_is_changed(synced: Place) -> None:
+    is_well(synced)
+
+
+def test_each_bit_of_a_marker(synced: Place) -> None:
+    """Another marker is none, and then the overlay is installed anew."""
+    path = synced.overlay / overlay.MARKER
+    data = path.read_bytes()
+    whole = Marker.from_json(data.decode())
+    assert whole is not None
+    seen = {"same": 0, "none": 0}
+    for place in range(len(data)):
+        for bit in range(8):
+            flip(path, place, bit)
+            found = overlay.read_marker(synced.store, synced.overlay.name)
+            assert found in (None, whole), (place, bit)
+            seen["none" if found is None else "same"] += 1
+            path.write_bytes(data)
+    assert seen["none"] > 1000
+    assert seen["same"] < seen["none"] / 10  # a tab for a space, and the like
+    flip(path, data.index(b"tiny:register"))
+    done = start(synced)
+    assert "installing" in done.stderr
+    is_well(synced)
+    assert path.read_bytes() == data
+
+
+def test_each_bit_of_a_lock(synced: Place) -> None:
+    """It is refused, or says the same."""
+    data = synced.lock.read_bytes()
+    whole = lock.parse(data, synced.lock)
+    refused = 0
+    for place in range(len(data)):
+        for bit in (0, 1, 5, 7):
+            other = bytearray(data)
+            other[place] ^= 1 << bit
+            try:
+                found = lock.parse(bytes(other), synced.lock)
+            except PluginsError:
+                refused += 1
+            else:
+                assert found == whole, (place, bit)
+    assert refused > 3 * len(data)
+    flip(synced.lock, data.index(b'name = "tiny"') + 9)
+    done = start(synced)
+    assert done.returncode != 0
+    assert "the plugin ran" not in done.stdout
+    assert "the lock " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny/__init__.py", "tiny/__pycache__/__init__.*.pyc", "tiny/data.txt", "tiny-1.0.dist-info/METADATA",
+             "tiny-1.0.dist-info/RECORD", "tiny-1.0.dist-info/entry_points.txt", "mine/__init__.py"],
+)  # fmt: skip
+def test_a_published_file(synced: Place, name: str) -> None:
+    (path,) = synced.site.glob(name)
+    flip(path)
+    done = start(synced, **VERIFY)
+    assert done.returncode != 0
+    assert "the plugin ran" not in done.stdout
+    assert "1 file(s) of the overlay are not as they were installed" in done.stderr
+    assert f"changed: {path.relative_to(synced.site)}" in done.stderr
+    assert synced.run("verify", check=False).returncode == 4
+    synced.run("sync", "--reinstall")
+    is_well(synced)
+
+
+def test_the_list_of_files(synced: Place) -> None:
+    flip(synced.overlay / "files.json")
+    done = start(synced, **VERIFY)
+    assert done.returncode != 0
+    assert "the plugin ran" not in done.stdout
+    assert "the overlay's list of files is not the one that was published with it" in done.stderr
+    synced.run("sync", "--reinstall")
+    is_well(synced)
+
+
+@pytest.mark.parametrize("how", ["flipped", "deleted", "emptied"])
+@pytest.mark.parametrize("who", ["sync", "the hook"])
+def test_the_registry_is_rebuilt(synced: Place, who: str, how: str) -> None:
+    path = synced.store / "registry.json"
+    whole = path.read_bytes()
+    if how == "flipped":
+        flip(path)
+    elif how == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(b"")
+    if who == "sync":
+        assert synced.run("sync", "--json").json["installed"] is False
+    else:
+        assert start(synced).returncode == 0
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("how", ["flipped", "deleted"])
+def test_the_overlays_own_registry(synced: Place, how: str) -> None:
+    """It never becomes the store's; ``sync`` writes both anew from the lock."""
+    path, mirrored = synced.overlay / "registry.json", synced.store / "registry.json"
+    whole = path.read_bytes()
+    if how == "flipped":
+        flip(path)
+    else:
+        path.unlink()
+    assert start(synced, **VERIFY).stdout == "the plugin ran\n{}\n"
+    assert mirrored.read_bytes() == whole
+    mirrored.unlink()
+    synced.run("sync")
+    assert path.read_bytes() == mirrored.read_bytes() == whole
+    is_well(synced)
+
+
+def test_the_lock_that_an_overlay_keeps(synced: Place) -> None:
+    """Going back to it would be going to another; ``rollback`` does not."""
+    key = synced.overlay.name
+    flip(synced.overlay / "plugins.lock")
+    before = synced.files()
+    done = synced.run("rollback", key[:12], check=False)
+    assert done.returncode == 2
+    assert "error: the overlay is not one of this interpreter, or not complete" in done.stderr
+    assert synced.files() == before
+    is_well(synced)
+
+
+def test_the_history(synced: Place) -> None:
+    """Lines that are none say nothing."""
+    path = synced.store / "history.jsonl"
+    data = path.read_bytes()
+    for place in range(0, len(data), 7):
+        flip(path, place)
+        assert len(synced.run("history", "--json").json["generations"]) == 1
+        path.write_bytes(data)
+
+
+def test_a_wheel_beside_the_lock(synced: Place) -> None:
+    """Found by whoever reads it; what is installed already does not."""
+    (path,) = synced.wheels.iterdir()
+    whole = path.read_bytes()
+    for place in (10, len(whole) // 2, len(whole) - 3):
+        flip(path, place)
+        for words in (["verify"], ["bundle"], ["sync", "--reinstall", "--installer", "pip"], ["sync", "--reinstall"]):
+            done = synced.run(*words, check=False)
+            assert done.returncode == 4
+            assert f"error: the wheel {path.name} is not the one that the lock names" in done.stderr
+        assert start(synced).stdout == "the plugin ran\n{}\n"
+        path.write_bytes(whole)
+    is_well(synced)
+
+
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_each_file_of_the_installers_cache(synced: Place, installer: str) -> None:
+    """A cache is believed by the installer; what it makes of it is not published unless it is the wheel's own."""
+    caches = synced.root / "cache"
+    shutil.rmtree(caches)
+    synced.run("sync", "--reinstall", "--installer", installer, "--no-load-check")
+    files = [path for path in sorted(caches.rglob("*")) if path.is_file() and path.stat().st_size]
+    assert files
+    found = 0
+    for path in files:
+        data, before = path.read_bytes(), synced.files()
+        flip(path)
+        done = synced.run("sync", "--reinstall", "--installer", installer, "--no-load-check", check=False)
+        assert done.returncode in (0, 1, 4), done.stderr
+        if done.returncode != 0:
+            found += 1
+            assert synced.files() == before
+        assert synced.run("verify", "--json").json["problems"] == []
+        assert (synced.site / "tiny/__init__.py").read_text() == MODULES["tiny/__init__.py"]
+        assert (synced.site / "tiny/data.txt").read_text() == MODULES["tiny/data.txt"]
+        if path.exists():
+            path.write_bytes(data)
+    assert found or installer == "pip"  # pip fetches again what its cache has wrongly
+    is_well(synced)
+
+
+def test_a_base_that_was_kept(tmp_path: Path) -> None:
+    """The environment of a release of vLLM, which is resolved once: another bit would be another version."""
+    made = base.of_here((base.distribution(base.VLLM, "0.32.0", [], []),), fingerprint="f" * 32)
+    path = tmp_path / "bases" / "vllm==0.32.0.base"
+    released._keep(path, made)
+    assert released._kept(path) == made
+    data = path.read_bytes()
+    for place in range(len(data)):
+        flip(path, place)
+        assert released._kept(path) is None, place
+        path.write_bytes(data)
+
+
+def test_a_marker_that_somebody_has_written(synced: Place) -> None:
+    """Who writes its hash too must still have the key right, and entry points that load."""
+    path = synced.overlay / overlay.MARKER
+    text = path.read_text()
+    for change in ({"key": "0" * 32}, {"format": 1}, {"sha256": "0" * 64}, {"entry-points": 5}):
+        path.write_text(json.dumps({**json.loads(text), **change}))
+        assert overlay.read_marker(synced.store, synced.overlay.name) is None
+    marker = Marker.from_json(text)
+    assert marker is not None
+    path.write_text(marker._replace(key="0" * 32).to_json())
+    assert overlay.read_marker(synced.store, synced.overlay.name) is None
+    path.write_text(text)
+    is_well(synced)
