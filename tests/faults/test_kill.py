@@ -190,13 +190,13 @@ def start_again(world: World) -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize(("do", "share", "least"), [(Do.KILL_ALL, 2, 60), (Do.KILL_FIRST, 3, 40), (Do.KILL_CALLER, 9, 10)])
+@pytest.mark.parametrize(
+    ("do", "share", "least"), [(Do.KILL_ALL, 2, 60), (Do.KILL_FIRST, 3, 40), (Do.KILL_CALLER, 9, 10)]
+)
 def test_sync(world: World, preload: Preload, scenario: str, do: Do, share: int, least: int) -> None:
     installs = Installs(world, preload, scenario, sync_again)
     words = ("-m", "vllm_plugins", *SYNC)
-    killed = kill_everywhere(
-        world, preload, words, do=do, reset=installs.reset, check=installs.check, share=share
-    )
+    killed = kill_everywhere(world, preload, words, do=do, reset=installs.reset, check=installs.check, share=share)
     assert killed >= least
 
 

@@ -6,10 +6,9 @@ import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.kit import projects
+from tests.kit.place import Place
 from vllm_plugins import integrity, lock, overlay, selection
-
-from ..kit import projects
-from ..kit.place import Place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +36,9 @@ class World:
             shutil.rmtree(directory, ignore_errors=True)
         self.scratch.mkdir()
         wheels = self.place.wheels.name
-        shutil.copytree(config, self.place.config, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.lock", wheels))
+        shutil.copytree(
+            config, self.place.config, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.lock", wheels)
+        )
         if lock is not None:
             shutil.copyfile(lock / self.place.lock.name, self.place.lock)
             shutil.copytree(lock / wheels, self.place.wheels)
@@ -62,7 +63,11 @@ class World:
     def litter(self) -> list[str]:
         """What nobody will ever use: the store's stage, temporary files and directories of ours."""
         root = self.place.root
-        found = [*self.scratch.glob("vllm-plugins-*"), *(self.place.store / "staging").glob("*"), *root.rglob("*.tmp")]
+        found = [
+            *self.scratch.glob("vllm-plugins-*"),
+            *(self.place.store / "staging").glob("*"),
+            *root.rglob("*.tmp"),
+        ]
         return sorted(str(path.relative_to(root.parent)) for path in found)
 
     def key(self, config: Path) -> str:
