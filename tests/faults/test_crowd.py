@@ -47,9 +47,10 @@ def large(tmp_path: Path, vllm: Path) -> World:
 
 
 @pytest.fixture
-def preload(tmp_path: Path, world: World) -> Preload:
+def preload(tmp_path: Path) -> Preload:
     (tmp_path / "preload").mkdir()
-    return Preload(library=build(tmp_path), directory=tmp_path / "preload", under=(world.place.store,))
+    under = (tmp_path / "place" / "store",)
+    return Preload(library=build(tmp_path), directory=tmp_path / "preload", under=under)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +83,13 @@ class Crowd:
         return [Said(code=code, text=log.read_text()) for code, log in zip(codes, self.logs, strict=True)]
 
 
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def check(said: list[Said], *, version: str = "2.0") -> None:
     """Nobody has failed, and all are active."""
     assert [item.text for item in said if item.code != 0] == []
@@ -103,16 +111,22 @@ def test_64_processes_on_an_empty_store_install_once(large: World) -> None:
 
 @pytest.mark.parametrize("do", [Do.KILL_ALL, Do.KILL_FIRST])
 def test_another_takes_over_where_the_installer_is_killed(world: World, preload: Preload, do: Do) -> None:
-    """The first installs alone until it is killed half-way, while the others wait for it."""
+    """The first is stopped half-way until another waits for it, and killed then: alone, or with what it has started."""
     place = world.place
-    place.python("-m", "vllm_plugins", "sync", env=preload.arm())
-    half = next(int(call.split()[0]) for call in preload.calls if "__pycache__" in call)
-    world.reset(world.new, lock=world.new, stored=False)
-    armed = preload.arm(do, at=half)
     argv = [place.interpreter, "-m", "vllm_plugins", "sync"]
-    with subprocess.Popen(argv, env={**place.environment, **armed}, stderr=subprocess.DEVNULL) as first:
+    env = {**place.environment, **preload.arm()}
+    with subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        until(lambda: any("/site/" in call for call in preload.calls))
+        os.kill(first.pid, signal.SIGSTOP)
         crowd = Crowd(place, CROWD // 2)
-        assert first.wait(60) == -signal.SIGKILL
+        until(
+            lambda: any(
+                f"Waiting for another process that is installing (process {first.pid} " in log.read_text()
+                for log in crowd.logs
+            )
+        )
+        for number in preload.running() if do is Do.KILL_ALL else [first.pid]:
+            os.kill(number, signal.SIGKILL)
     said = crowd.end()
     check(said)
     assert installs(said) == 1
@@ -135,13 +149,14 @@ def test_two_locks_at_once_in_one_store(world: World, tmp_path: Path, vllm: Path
 
 
 @pytest.mark.parametrize(("do", "words"), [(Do.FLOCK_FAILS, "do not work"), (Do.FLOCK_LIES, "do nothing")])
-def test_a_store_where_locks_do_nothing(world: World, preload: Preload, do: Do, words: str) -> None:
+def test_a_store_where_locks_do_nothing(large: World, preload: Preload, do: Do, words: str) -> None:
     """Several may install then; publishing is one rename, and that alone keeps it right."""
+    world = large
     armed = preload.arm(do, at=1, error=37)  # ENOLCK
     del armed["FAULT_LOG"]
-    for _ in range(6 if LONG else 2):
+    for _ in range(6 if LONG else 1):
         world.reset(world.new, lock=world.new, stored=False)
-        said = Crowd(world.place, CROWD // 4, env=lambda _: armed).end()
+        said = Crowd(world.place, 8, env=lambda _: armed).end()
         check(said)
         assert installs(said) > 1
         assert any(f"File locks {words} in the store; several processes may install" in item.text for item in said)
@@ -237,9 +252,7 @@ def test_what_goes_on_without_the_lock_is_right_also_when_the_holder_comes_back(
     )
     env = {**place.environment, **preload.arm()}
     with subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as first:
-        deadline = time.monotonic() + 60
-        while not any("__pycache__" in call for call in preload.calls):
-            assert time.monotonic() < deadline
+        until(lambda: any("__pycache__" in call for call in preload.calls))
         os.kill(first.pid, signal.SIGSTOP)
         done = place.python("-c", impatient)
         assert "which has shown no sign of life for 0 s" in done.stderr
