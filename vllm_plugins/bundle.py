@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import parse_wheel_filename
 
-from . import selection
+from . import overlay, selection
 from .errors import InstallError, PluginsError, StoreError
 from .index import File
 
@@ -82,7 +82,7 @@ def make(
     absent = [pair for pair in pairs if not selection.local(directory / pair[1].filename, pair[1].sha256)]
     names = {wheel.filename for _, wheel in pairs}
     try:
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        overlay.make_directory(directory)
         built = [(package, wheel) for package, wheel in absent if wheel.url is None]
         _copy_built(built, lock, directory, beside)
         remote = [(package, wheel) for package, wheel in absent if wheel.url is not None]

@@ -157,7 +157,13 @@ def _explain(error: CommandFailed) -> PluginsError:
             details=error.details,
             next_step="find out who changed it; if the source is right, lock again and review the change",
         )
-    if "No space left on device" in words:
+    if "No locks available" in words:
+        return InstallError(
+            "uv needs file locks, which do not work in the store or in its cache",
+            details=error.details,
+            next_step="set VLLM_PLUGIN_INSTALLER=pip, or VLLM_PLUGIN_REGISTRY_DIR and XDG_CACHE_HOME to other places",
+        )
+    if "No space left on device" in words or "Disk quota exceeded" in words:
         return InstallError(
             "the disk is full", details=error.details, next_step="free some space, or move VLLM_PLUGIN_REGISTRY_DIR"
         )

@@ -18,7 +18,7 @@ from . import installers, lockfile, pipconfig, releases, resolve, resolvers
 from .assembly import Assembly, Made
 from .errors import BaseMismatch, NoResolution, StoreError
 from .index import Index
-from .overlay import base_paths, write_atomically
+from .overlay import base_paths, make_directory, write_atomically
 from .plugins import Ready, Workshop
 from .resolve import Wanted
 from .wheels import Builder
@@ -136,7 +136,7 @@ def write(made: Made, settings: Settings) -> bool:
                 return False
         settings.lock.parent.mkdir(parents=True, exist_ok=True)
         for name, path in made.wheels.items():
-            settings.wheels.mkdir(exist_ok=True)
+            make_directory(settings.wheels)
             write_atomically(settings.wheels / name, path.read_bytes())
         write_atomically(settings.lock, data)
     except OSError as error:

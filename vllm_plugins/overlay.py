@@ -304,6 +304,15 @@ def write_atomically(target: Path, data: bytes, mode: int = 0o644, *, durable: b
         raise
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory, where it is not there, that whichever user vLLM runs as can read; its parents obey umask."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return
+    os.chmod(path, 0o755)  # noqa: S103 - written by its owner alone
+
+
 def _sweep(target: Path) -> None:
     """Remove what killed processes have left beside a file that they were about to write."""
     with contextlib.suppress(OSError):

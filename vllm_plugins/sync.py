@@ -239,7 +239,10 @@ def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
         return ()
     config = PipConfig.without_index() if offline else job.config()
     cache = job.settings.cache or staged / "cache"
-    installer = installers.choose(job.settings.installer, config=config, cache=cache / "uv")
+    name = job.settings.installer
+    if name == "auto" and not temporary.locks_exclude(staged / temporary.CLAIM):
+        name = "pip"  # uv locks what it installs into
+    installer = installers.choose(name, config=config, cache=cache / "uv")
     requirements = selected.wheels + _editable(job, selected.editable, installer, staged / "editable")
     file = staged / "requirements.txt"
     file.write_text("".join(f"{item.line}\n" for item in requirements), encoding="utf-8")

@@ -60,8 +60,10 @@ def sweep(parent: Path) -> None:
 
 def locks_exclude(path: Path) -> bool:
     """Whether a file that this process has locked can't be locked again; false where locks do nothing."""
-    with _free(path) as free:
-        return not free
+    descriptor = _locked(path)
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None
 
 
 def _prefix() -> str:
@@ -73,56 +75,73 @@ def _prefix() -> str:
 
 
 def _claim(made: Path) -> int | None:
-    """Lock the claim of a new directory; ``None`` where somebody has swept the directory meanwhile."""
+    """Lock the claim of a new directory; ``None`` where somebody sweeps the directory meanwhile."""
     path = made / CLAIM
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
         return None
     try:
-        with contextlib.suppress(OSError):  # locks may not work here
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        swept = False
+    except OSError as error:  # any other: locks do not work here
+        swept = isinstance(error, BlockingIOError)
+    with contextlib.suppress(FileNotFoundError):
+        if not swept and os.path.samestat(os.fstat(descriptor), os.stat(path)):
             return descriptor
-    except FileNotFoundError:
-        pass
     os.close(descriptor)
     return None
 
 
-def _sweep(place: Path, mine: Path, *, everything: bool) -> None:
-    here = locks_exclude(mine / CLAIM)
-    with contextlib.suppress(OSError), os.scandir(place) as entries:
-        for entry in entries:
-            status = entry.stat(follow_symlinks=False)
-            ours = everything or (entry.name.startswith(_PREFIX) and status.st_uid == os.geteuid())
-            if not ours or entry.name == mine.name:
-                continue
-            if here and entry.name.startswith(_prefix()):
-                with _free(Path(entry.path, CLAIM)) as free:
-                    if free:
-                        _remove(Path(entry.path))
-            elif time.time() - status.st_mtime > _DAY:
-                _remove(Path(entry.path))
+def _locked(claim: Path) -> int | None:
+    """A descriptor with which a file is locked; ``None`` where it is already, or can't be.
 
-
-@contextlib.contextmanager
-def _free(claim: Path) -> Iterator[bool]:
-    """Whether nobody has locked it, or it isn't there; as long as the block runs, nobody can."""
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
     try:
         descriptor = os.open(claim, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        yield isinstance(error, FileNotFoundError)
-        return
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = True
     except OSError:
-        free = False
-    try:
-        yield free
-    finally:
         os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _sweep(place: Path, mine: Path, *, everything: bool) -> None:
+    here = locks_exclude(mine / CLAIM)
+    with os.scandir(place) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # it has gone meanwhile
+                status = entry.stat(follow_symlinks=False)
+                ours = everything or (entry.name.startswith(_PREFIX) and status.st_uid == os.geteuid())
+                if not ours or entry.name == mine.name:
+                    continue
+                if here and entry.name.startswith(_prefix()):
+                    _remove_unclaimed(Path(entry.path))
+                elif time.time() - status.st_mtime > _DAY:
+                    _remove(Path(entry.path))
+
+
+def _remove_unclaimed(directory: Path) -> None:
+    try:
+        claim = _locked(directory / CLAIM)
+    except FileNotFoundError:
+        # Not claimed yet, then it is empty; or what was removed half-way.
+        with contextlib.suppress(OSError):
+            if set(os.listdir(directory)) - {CLAIM}:
+                _remove(directory)
+            else:
+                os.rmdir(directory)
+        return
+    if claim is not None:
+        _remove(directory)
+        os.close(claim)
 
 
 def _remove(path: Path) -> None:

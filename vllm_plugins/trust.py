@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import NotTrusted
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .settings import Settings
 
 __all__ = ["check", "check_overlay"]
@@ -30,12 +29,11 @@ def check(settings: Settings) -> None:
     """
     if settings.trust == "any":
         return
-    for file in (settings.lock, settings.manifest):
-        _place(file.parent)
-        _thing(file)
-    _place(settings.store.parent)
-    _thing(settings.store)
-    _thing(settings.store / "overlays")
+    things = (settings.lock, settings.manifest, settings.store)
+    for directory in _above(*map(str, things)):
+        _place(Path(directory))
+    for thing in (*things, settings.store / "overlays"):
+        _thing(thing)
 
 
 def check_overlay(settings: Settings, directory: Path) -> None:
@@ -43,6 +41,18 @@ def check_overlay(settings: Settings, directory: Path) -> None:
     if settings.trust != "any":
         for part in (directory, directory / "overlay.json", directory / "site"):
             _thing(part)
+
+
+def _above(*paths: str) -> dict[str, None]:
+    """Every directory above these paths, the nearest first, and above what they link to."""
+    found: dict[str, None] = {}
+    for path in paths:
+        for way in {path: None, os.path.realpath(path): None}:
+            parent = os.path.dirname(way)
+            while parent not in found:
+                found[parent] = None
+                parent = os.path.dirname(parent)
+    return found
 
 
 def _place(directory: Path) -> None:

@@ -123,7 +123,9 @@ class Locks:
         assert (place.lock.read_bytes() if place.lock.exists() else None) in (before, self.wanted), where
         assert self.world.problems() == [], where
         gone(self.preload)
-        place.run(*LOCK)
+        done = place.run(*LOCK)
+        if "nothing to do" in done.stdout:  # then it needs no temporary directory; the next who does, sweeps
+            place.python("-c", "from vllm_plugins import temporary\nwith temporary.directory(): pass")
         assert place.lock.read_bytes() == self.wanted, where
         assert self.world.problems() == [], where
         assert self.world.litter() == [], where
@@ -142,7 +144,7 @@ def test_lock_where_lock_and_wheels_are_written(world: World, preload: Preload, 
 def test_lock_at_any_other_write(world: World, elsewhere: Preload, scenario: str, do: Do) -> None:
     locks = Locks(world, elsewhere, scenario)
     words = ("-m", "vllm_plugins", *LOCK)
-    assert kill_everywhere(world, elsewhere, words, do=do, reset=locks.reset, check=locks.check, share=24) >= 40
+    assert kill_everywhere(world, elsewhere, words, do=do, reset=locks.reset, check=locks.check, share=30) >= 30
 
 
 class Installs:

@@ -258,7 +258,7 @@ def test_a_marker_that_somebody_has_written(synced: Place) -> None:
         assert overlay.read_marker(synced.store, synced.overlay.name) is None
     marker = Marker.from_json(text)
     assert marker is not None
-    path.write_text(marker._replace(key="0" * 32).to_json())
+    path.write_text(marker.replace(key="0" * 32).to_json())
     assert overlay.read_marker(synced.store, synced.overlay.name) is None
     path.write_text(text)
     is_well(synced)

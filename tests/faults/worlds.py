@@ -6,10 +6,9 @@ import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.kit import projects
+from tests.kit.place import Place
 from vllm_plugins import integrity, lock, overlay, selection
-
-from ..kit import projects
-from ..kit.place import Place
 
 if TYPE_CHECKING:
     from pathlib import Path

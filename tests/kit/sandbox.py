@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["needs_root", "read_only"]
+__all__ = ["POWERLESS", "needs_root", "read_only"]
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 
@@ -22,6 +22,14 @@ argv += ["setpriv", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", 
 hidden = ("HOME", "XDG_CACHE_HOME") if os.environ["HOMELESS"] == "1" else ()
 sys.exit(subprocess.call(argv, env={k: v for k, v in os.environ.items() if k not in hidden}))
 """
+
+# The words that go before an interpreter's own, so that root has no more rights than any owner of files.
+POWERLESS = (
+    "-c",
+    "import os, sys\n"
+     "argv = ['setpriv', '--inh-caps=-all', '--bounding-set=-all', '--no-new-privs', sys.executable, *sys.argv[1:]]\n"
+     "os.execvp(argv[0], argv)",
+)
 
 
 def read_only(*paths: Path, homeless: bool = False) -> tuple[tuple[str, str], dict[str, str]]:

@@ -1,0 +1,173 @@
+"""Who may change what is run: modes of all that is written under any umask, links, and other users' stores."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit.sandbox import POWERLESS, needs_root
+
+from . import worlds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.kit.index import Index
+    from tests.kit.place import Place
+
+    from .worlds import World
+
+START = ("-m", "tests.kit.loader", "general")
+UMASKS = (0o000, 0o027, 0o077)
+
+
+def modes(*roots: Path) -> dict[str, str]:
+    """The mode of every file and directory below, as ``ls`` shows it, by path."""
+    found = [path for root in roots for path in (root, *sorted(root.rglob("*")))]
+    return {str(path): stat.filemode(path.lstat().st_mode) for path in found}
+
+
+@pytest.mark.parametrize("umask", UMASKS, ids=[f"{umask:03o}" for umask in UMASKS])
+def test_what_is_written_has_sane_modes_under_any_umask(place: Place, index: Index, umask: int) -> None:
+    """Store, lock and wheels can be read by whoever runs vLLM, and written by their owner alone."""
+    points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+    index.wheel("tiny", entry_points=points, modules={"tiny.py": "def register():\n    pass\n"})
+    index.sdist("built")
+    place.pypi("tiny", "built")
+    written = place.root / "written"
+    written.mkdir()
+    for installer in ("uv", "pip"):
+        place.run("lock", umask=umask)
+        place.run("sync", "--installer", installer, "--reinstall", "--no-load-check", umask=umask)
+        place.python(*START, umask=umask)
+        place.run("bundle", "-o", written / "bundle", umask=umask)
+        place.run("bundle", umask=umask)
+        place.run("base", "-o", written / "base.json", umask=umask)
+        place.run("export", "--format", "requirements", "-o", written / "requirements.txt", umask=umask)
+        place.run("audit", "--offline", "--html", written / "audit.html", umask=umask, check=False)
+        place.run("rollback", place.overlay.name, umask=umask)
+        private = ("/staging", "/sync.lock")
+        found = modes(place.store, place.wheels, written)
+        found[str(place.lock)] = stat.filemode(place.lock.stat().st_mode)
+        wrong = {
+            path: mode
+            for path, mode in found.items()
+            if mode not in ("-rw-r--r--", "drwxr-xr-x", "-rwxr-xr-x") and not path.endswith(private)
+        }
+        # What a user names with -o, the umask may keep for them; nobody else may ever write to it.
+        named = {path: mode for path, mode in wrong.items() if path.startswith(str(written))}
+        assert {path: mode for path, mode in wrong.items() if path not in named} == {}
+        assert {path: mode for path, mode in named.items() if mode[5] == "w" or mode[8] == "w"} == {}
+
+
+@needs_root
+def test_a_store_serves_a_user_who_may_not_write(tmp_path: Path, vllm: Path) -> None:
+    """As in an image: somebody has installed under a strict umask, and vLLM runs as somebody else."""
+    world = worlds.make(tmp_path, vllm)
+    world.reset(world.new, lock=world.new, stored=False)
+    place = world.place
+    place.run("sync", umask=0o077)
+    for path in (place.config, *place.config.rglob("*"), place.store, *place.store.rglob("*")):
+        os.chown(path, 12345, 12345)
+    before = place.files()
+    env = {"VLLM_PLUGIN_TRUST": "any"}
+    assert "is active: tiny 2.0" in place.python(*POWERLESS, *START, env=env).stderr
+    refused = place.python(*POWERLESS, "-m", "vllm_plugins", "sync", "--reinstall", check=False)
+    assert refused.returncode == 1
+    assert "error: the store can't be written; nothing was changed\n" in refused.stderr
+    assert "  found: Permission denied\n" in refused.stderr
+    assert place.files() == before
+
+
+def last_words(place: Place, **env: str) -> str:
+    done = place.python(*START, env=env, check=False, traceback=True)
+    assert done.returncode == 1
+    return done.stderr[done.stderr.rindex("NotTrusted: ") :]
+
+
+@pytest.fixture
+def world(tmp_path: Path, vllm: Path) -> World:
+    made = worlds.make(tmp_path, vllm)
+    made.reset(made.new, lock=made.new, stored=False)
+    made.place.run("sync", "--no-load-check")
+    return made
+
+
+@needs_root
+@pytest.mark.parametrize("part", ["overlays", "overlay", "site", "marker"])
+def test_a_link_inside_of_the_store_counts_as_its_owner_and_its_target(world: World, part: str) -> None:
+    place = world.place
+    path = {
+        "overlays": place.store / "overlays",
+        "overlay": place.overlay,
+        "site": place.site,
+        "marker": place.overlay / "overlay.json",
+    }[part]
+    real = place.root / "elsewhere"
+    os.rename(path, real)
+    path.symlink_to(real)
+    assert "is active" in place.python(*START).stderr
+    os.chown(path, 12345, -1, follow_symlinks=False)
+    assert last_words(place).startswith(f"NotTrusted: another user owns the link {path}, in {path.parent}:")
+    os.chown(path, 0, -1, follow_symlinks=False)
+    real.chmod(real.stat().st_mode | stat.S_IWOTH)
+    assert last_words(place).startswith(f"NotTrusted: everybody can write to {path}:")
+
+
+def test_where_a_link_to_the_store_leads_must_be_out_of_reach_too(world: World) -> None:
+    """Whoever may rename the directory that a link names, decides what is run."""
+    place = world.place
+    open_to_all = place.root / "open"
+    open_to_all.mkdir()
+    real = open_to_all / "store"
+    os.rename(place.store, real)
+    place.store.symlink_to(real)
+    assert "is active" in place.python(*START).stderr
+    open_to_all.chmod(0o777)
+    assert last_words(place).startswith(f"NotTrusted: everybody can rename what lies in {open_to_all}:")
+    open_to_all.chmod(0o1777)
+    assert "is active" in place.python(*START).stderr
+
+
+def test_a_lock_through_a_link_likewise(world: World) -> None:
+    place = world.place
+    open_to_all = place.root / "open"
+    open_to_all.mkdir()
+    real = open_to_all / "plugins.lock"
+    os.rename(place.lock, real)
+    place.lock.symlink_to(real)
+    open_to_all.chmod(0o777)
+    assert last_words(place).startswith(f"NotTrusted: everybody can rename what lies in {open_to_all}:")
+
+
+def test_a_grandparent_that_everybody_can_write(tmp_path: Path, vllm: Path) -> None:
+    """A directory further up that all may write without the sticky bit is as good as the parent."""
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    world = worlds.make(open_to_all, vllm)
+    world.reset(world.new, lock=world.new, stored=False)
+    world.place.run("sync", "--no-load-check")
+    open_to_all.chmod(0o777)
+    assert last_words(world.place).startswith(f"NotTrusted: everybody can rename what lies in {open_to_all}:")
+    assert "is active" in world.place.python(*START, env={"VLLM_PLUGIN_TRUST": "any"}).stderr
+
+
+def test_a_store_whose_group_may_write_is_the_groups_business(world: World) -> None:
+    """As Kubernetes' fsGroup makes it: the group is not everybody."""
+    for path in (world.place.store, world.place.overlay, world.place.lock):
+        path.chmod(path.stat().st_mode | stat.S_IWGRP)
+    assert "is active" in world.place.python(*START).stderr
+
+
+def test_a_marker_can_not_be_read_through_a_directory_of_another_name(world: World) -> None:
+    """A marker counts only for the key that it names: copying an overlay to another key makes nothing active."""
+    place = world.place
+    other = place.overlay.with_name("0" * 32)
+    os.rename(place.overlay, other)
+    done = place.run("status", "--json", check=False)
+    assert place.overlays == [other]
+    assert done.json["plugins"]
+    assert "Installing 1 distribution(s)" in place.python(*START).stderr
