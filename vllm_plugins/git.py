@@ -109,12 +109,12 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def without_files(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a call that may not read repositories of this machine, whatever the user allows otherwise."""
+    """The environment of a call that may read no repository of this machine, whatever its user allows otherwise."""
     return _allowing([name for name in _PROTOCOLS if name != "file"], env)
 
 
 def _allowing(protocols: Collection[str], env: Mapping[str, str]) -> dict[str, str]:
-    """The environment in which GIT_ALLOW_PROTOCOL, which beats protocol.*.allow, allows no more than these."""
+    """The environment with no more in GIT_ALLOW_PROTOCOL, which beats protocol.*.allow, than these."""
     if "GIT_ALLOW_PROTOCOL" not in env:
         return dict(env)
     allowed = (name for name in env["GIT_ALLOW_PROTOCOL"].split(":") if name in protocols)
