@@ -180,7 +180,9 @@ def reason(done: Completed, secrets: Sequence[str] = ()) -> str:
     """Why git failed: the line of its own that says it, redacted."""
     lines = [line.strip() for line in redact(done.stderr, secrets).splitlines()]
     telling = [line for line in lines if line and not line.lower().startswith(_NOISE)]
-    fatal = [line for line in telling if line.startswith("fatal:")]
+    # What went wrong on the way stands before what git then missed.
+    fatal = [line for line in telling if line.startswith("error: RPC failed")]
+    fatal += [line for line in telling if line.startswith("fatal:")]
     chosen = fatal[:1] or telling[-1:] or [f"exit status {done.returncode}"]
     return chosen[0]
 

@@ -60,12 +60,20 @@ def world(place: Place, tmp_path: Path) -> Iterator[World]:
         yield World(place=place, repository=repository, network=network)
 
 
-@pytest.mark.parametrize("where", ["info/refs", "git-upload-pack"])
+@pytest.mark.parametrize("where", ["first", "refs", "pack"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_lock(world: World, fault: str, where: str) -> None:
-    """While the refs are told, and while the commit is fetched."""
+    """At the first request, while the refs are told, and while the commit is fetched."""
     answer, words = FAULTS[fault]
-    world.network.plan = lambda path: answer if path.endswith(where) else None
+    posts = 0
+
+    def plan(path: str) -> Callable[[Reply], None] | None:
+        nonlocal posts
+        posts += path.endswith("git-upload-pack")
+        broken = {"first": path.endswith("info/refs"), "refs": posts > 0, "pack": posts > 1}
+        return answer if broken[where] else None
+
+    world.network.plan = plan
     before, started = world.place.files(), time.monotonic()
     done = world.place.run("lock", "-q", "--upgrade", check=False)
     assert time.monotonic() - started < LONGEST
