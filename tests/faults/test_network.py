@@ -11,6 +11,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from tests.kit import faulty
+from tests.kit.interrupt import interrupt
 from vllm_plugins.errors import SourceError
 from vllm_plugins.index import Index as Reader
 from vllm_plugins.pipconfig import PipConfig
@@ -167,6 +168,17 @@ def test_an_index_that_recovers(world: World, command: str, code: int) -> None:
     world.place.run(*words, env={"PIP_RETRIES": "3", "VLLM_PLUGIN_TIMEOUT": "60"})
     assert time.monotonic() - started > 1
     assert world.place.versions == {"plugin": "1.0", "helper": "1.0"}
+
+
+@pytest.mark.parametrize("command", ["lock", "pip", "uv"])
+def test_an_interrupt_while_the_index_is_silent(world: World, command: str) -> None:
+    words = ["lock", "--upgrade"] if command == "lock" else ["sync", "--installer", command]
+    where = is_page if command == "lock" else is_file
+    world.breaks(faulty.hang, where)
+    world.network.asked.clear()
+    world.place.variables["PIP_TIMEOUT"] = "100"
+    took = interrupt(world.place, *words, when=lambda: any(map(where, world.network.asked)))
+    assert took < LONGEST / 2
 
 
 def test_a_page_without_an_end(index: Index) -> None:
