@@ -23,7 +23,8 @@ __all__ = ["NOT_STARTED", "Completed", "end_with_parent", "find", "redact", "run
 NOT_STARTED = 127  # the exit status of what could not be started, as a shell has it
 
 # The user part of a URL. For ssh the user name is no secret, a password is.
-_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://(?P<user>[^\s/@'\"]+)@")
+# (A scheme is short: without a limit, a megabyte of letters would be looked at a megabyte of times.)
+_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]{0,40})://(?P<user>[^\s/@'\"]+)@")
 _TAIL_LINES = 20
 _GRACE = 3  # seconds between asking a program to end and making it
 

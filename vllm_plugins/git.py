@@ -13,12 +13,12 @@ from ._run import NOT_STARTED, redact
 from .errors import CommandFailed, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from ._run import Completed
     from .remotes import Remote
 
-__all__ = ["Repository", "configured", "environment", "network_environment", "reason", "run"]
+__all__ = ["Repository", "configured", "environment", "network_environment", "reason", "run", "without_files"]
 
 # Where a repository, its index or its objects lie: not those of the shell (or the git hook) that we run in.
 # GIT_CONFIG_COUNT and its pairs are the user's configuration and stay.
@@ -99,16 +99,26 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     ours = (*_DROPPED, *remotes.VARIABLES)
     kept = {key: value for key, value in environ.items() if key not in ours and not key.startswith("GIT_TRACE")}
     env = configured(kept, _HARDENED)
-    # This one beats protocol.*.allow: what it allows beyond our list is taken back.
-    if "GIT_ALLOW_PROTOCOL" in env:
-        allowed = env["GIT_ALLOW_PROTOCOL"].split(":")
-        env["GIT_ALLOW_PROTOCOL"] = ":".join(name for name in allowed if name in _PROTOCOLS)
+    env = _allowing(_PROTOCOLS, env)
     env["GIT_TERMINAL_PROMPT"] = "0"
     env["GIT_OPTIONAL_LOCKS"] = "0"
     # The same tree with Git LFS installed and without; its pointers stay pointers.
     env["GIT_LFS_SKIP_SMUDGE"] = "1"
     env["LC_ALL"] = "C"  # git's words are read here
     return env
+
+
+def without_files(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a call that may read no repository of this machine, whatever its user allows otherwise."""
+    return _allowing([name for name in _PROTOCOLS if name != "file"], env)
+
+
+def _allowing(protocols: Collection[str], env: Mapping[str, str]) -> dict[str, str]:
+    """The environment with no more in GIT_ALLOW_PROTOCOL, which beats protocol.*.allow, than these."""
+    if "GIT_ALLOW_PROTOCOL" not in env:
+        return dict(env)
+    allowed = (name for name in env["GIT_ALLOW_PROTOCOL"].split(":") if name in protocols)
+    return {**env, "GIT_ALLOW_PROTOCOL": ":".join(allowed)}
 
 
 def configured(env: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -170,7 +180,9 @@ def reason(done: Completed, secrets: Sequence[str] = ()) -> str:
     """Why git failed: the line of its own that says it, redacted."""
     lines = [line.strip() for line in redact(done.stderr, secrets).splitlines()]
     telling = [line for line in lines if line and not line.lower().startswith(_NOISE)]
-    fatal = [line for line in telling if line.startswith("fatal:")]
+    # What went wrong on the way stands before what git then missed.
+    fatal = [line for line in telling if line.startswith("error: RPC failed")]
+    fatal += [line for line in telling if line.startswith("fatal:")]
     chosen = fatal[:1] or telling[-1:] or [f"exit status {done.returncode}"]
     return chosen[0]
 

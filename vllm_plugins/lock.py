@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["BaseUse", "Lock", "Package", "Plugin", "Target", "Wheel", "parse", "read"]
 
 FORMAT = 1
+_MAX_DOTS = 2000  # in a line; tomllib takes the square of a dotted key's length, in time and memory
 MAX_BYTES = 32 << 20  # a thousand packages with a hundred wheels each
 TOOL = "vllm-plugins"
 _RELOCK = "run vllm-plugins lock, and review the change; to go back, take the lock from version control"
@@ -76,6 +77,8 @@ def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
     """
     where = str(path)
     try:
+        if any(line.count(b".") > _MAX_DOTS for line in data.splitlines()):
+            raise ValueError(f"a line with more than {_MAX_DOTS} dots")  # noqa: TRY301 - one error for every reason
         document = tomllib.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise LockInvalid("the lock is not TOML", where=where, found=str(error), next_step=_RELOCK) from error
@@ -125,7 +128,7 @@ def _tool(document: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     if not isinstance(table, dict):
         raise FieldError(f"no table [tool.{TOOL}]: this is not a lock of vllm-plugins")
     number = table.get("format")
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+    if type(number) is not int or not 1 <= number < 1000:
         raise FieldError(f"tool.{TOOL}.format: expected an integer, found {number!r}")
     if number > FORMAT:
         raise _newer(where, f"format {number!r}", f"format {FORMAT}")

@@ -84,7 +84,7 @@ def read(python: str = sys.executable) -> PipConfig:
     try:
         with ThreadPoolExecutor(max_workers=1) as pool:
             # Which index is pip's default is told by its help alone.
-            default = None if "PIP_INDEX_URL" in os.environ else pool.submit(_default_index, python)
+            default = None if os.environ.get("PIP_INDEX_URL") else pool.submit(_default_index, python)
             listed = _run.run([python, "-m", "pip", "config", "list", "--no-color"], env=_environment())
             values = _values(listed.stdout)
             index = values.get("index-url") or (default.result() if default is not None else None)
@@ -161,7 +161,8 @@ def _values(text: str) -> dict[str, str]:
             raise UsageError(
                 "pip's configuration is not understood", found=line, next_step="look at: pip config list"
             ) from error
-        found[match["section"]][match["key"]] = str(value)
+        if value != "":  # which pip ignores, too
+            found[match["section"]][match["key"]] = str(value)
     return {key: value for section in _SECTIONS for key, value in found[section].items()}
 
 

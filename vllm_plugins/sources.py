@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,6 +121,8 @@ def _fetch_submodules(repository: Repository) -> None:
         return
     # A repository from elsewhere does not reach into this machine.
     config = [("protocol.file.allow", "always" if repository.remote.scheme == "file" else "never")]
+    if repository.remote.scheme != "file":
+        repository = replace(repository, env=git.without_files(repository.env))
     update = ("submodule", "--quiet", "update", "--init", "--recursive", "--checkout")
     done = repository.ask(*update, "--depth=1", config=config)
     if done.returncode != 0:

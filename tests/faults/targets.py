@@ -35,6 +35,7 @@ from vllm_plugins import (
     selection,
     simple,
     stage,
+    store,
 )
 from vllm_plugins.errors import PluginsError
 from vllm_plugins.marker import EntryPoint, Failure, Marker
@@ -152,18 +153,18 @@ def _files(data: bytes) -> None:
         integrity.listed(root, _MARKER.replace(files_sha256=overlay.sha256(data)))
 
 
-def _store(data: bytes) -> None:
+def _notes(data: bytes) -> None:
     """``registry.json`` and ``history.jsonl``: what can't be read says nothing."""
-    store = _SETTINGS.store / "notes"
-    target = overlay.directory(store, _KEY)
+    notes = _SETTINGS.store / "notes"
+    target = overlay.directory(notes, _KEY)
     (target / overlay.SITE).mkdir(parents=True, exist_ok=True)
     (target / overlay.MARKER).write_text(_MARKER.to_json())
     (target / "plugins.lock").touch()
     registry, _, history = data.partition(b"\x00\x00")
-    (store / overlay.REGISTRY).write_bytes(registry)
-    (store / overlay.HISTORY).write_bytes(history)
-    overlay.registry(store)
-    (generation,) = generations.history(_SETTINGS.replace(store=store))
+    (notes / overlay.REGISTRY).write_bytes(registry)
+    (notes / overlay.HISTORY).write_bytes(history)
+    overlay.registry(notes)
+    (generation,) = generations.history(_SETTINGS.replace(store=notes))
     assert generation.key == _KEY
     from vllm_plugins.cli import history as command
 
@@ -249,7 +250,7 @@ def _installed(data: bytes) -> None:
         (info / "RECORD").write_bytes(record)
         outside = Path(directory, "outside")
         outside.write_text("mine")
-        with contextlib.suppress(errors.InstallError, errors.HashMismatch):
+        with contextlib.suppress(errors.InstallError, errors.HashMismatch, errors.StoreError), store.errors(info):
             stage.check(info.parent, {canonicalize_name("tiny"): "1.0"})
         assert outside.read_text() == "mine"
 
@@ -355,7 +356,7 @@ TARGETS = {
         ),
         Target(
             name="store",
-            run=_store,
+            run=_notes,
             seeds=(
                 b'{"version": "1.0", "plugins": {}, "overlay": "' + _KEY.encode() + b'"}\0\0'
                 b'{"at": 1700000000, "overlay": "' + _KEY.encode() + b'"}\n',

