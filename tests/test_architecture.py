@@ -16,6 +16,7 @@ PACKAGE = Path(vllm_plugins.__file__).parent
 ORDER = [
     "__init__",
     "errors",
+    "disk",
     "records",
     "marker",
     "settings",

@@ -15,6 +15,7 @@ __all__ = [
     "BaseMismatch",
     "BuildError",
     "CommandFailed",
+    "DiskError",
     "HashMismatch",
     "InstallError",
     "LoadError",
@@ -155,6 +156,10 @@ class InstallError(PluginsError):
 
 class StoreError(PluginsError):
     """The store can't be read or written."""
+
+
+class DiskError(PluginsError):
+    """A disk is full, read-only or broken."""
 
 
 class NotTrusted(PluginsError):

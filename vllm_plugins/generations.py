@@ -70,7 +70,7 @@ def history(settings: Settings) -> tuple[Generation, ...]:
         found.append(
             Generation(
                 key=marker.key,
-                published=(directory / LOCK).stat().st_mtime,
+                published=_published(directory),
                 activated=switches.get(marker.key),
                 plugins=marker.plugins,
                 size=_size(directory),
@@ -264,6 +264,13 @@ def _key(path: Path) -> str | None:
         return overlay.key_of(path.read_bytes())
     except OSError:
         return None
+
+
+def _published(directory: Path) -> float:
+    try:
+        return (directory / LOCK).stat().st_mtime
+    except OSError:  # the copy of the lock is lost
+        return directory.stat().st_mtime
 
 
 def _size(directory: Path) -> int:

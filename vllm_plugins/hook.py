@@ -157,6 +157,8 @@ def _settle(settings: Settings, linked: str) -> None:
 def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | None:
     """What ``VLLM_PLUGIN_ON_ERROR`` says to be done when the lock's overlay can't be active as a whole."""
     failed = overlay.active_key()
+    if failed is not None and isinstance(error, LoadError):
+        error = _damage(settings, failed) or error
     overlay.deactivate(forget_modules=True)
     _process.abandoned = failed
     if settings.on_error == "fail":
@@ -173,6 +175,19 @@ def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | Non
     logger.error("%s\n  going on without plugins", error)
     # Child processes of this one must not try again, and come to another result.
     os.environ["VLLM_PLUGIN_DISABLE"] = "1"
+    return None
+
+
+def _damage(settings: Settings, key: str) -> PluginsError | None:
+    """That the overlay is not as it was published, which is why a plugin of it does not load."""
+    from . import integrity
+
+    marker = overlay.read_marker(settings.store, key)
+    try:
+        if marker is not None:
+            integrity.check(settings.store, marker)
+    except PluginsError as error:
+        return error
     return None
 
 

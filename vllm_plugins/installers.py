@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from . import _run, pipconfig
+from . import _run, disk, pipconfig
 from .errors import CommandFailed, HashMismatch, InstallError, PluginsError, UsageError
 
 if TYPE_CHECKING:
@@ -163,10 +163,8 @@ def _explain(error: CommandFailed) -> PluginsError:
             details=error.details,
             next_step="set VLLM_PLUGIN_INSTALLER=pip, or VLLM_PLUGIN_REGISTRY_DIR and XDG_CACHE_HOME to other places",
         )
-    if "No space left on device" in words or "Disk quota exceeded" in words:
-        return InstallError(
-            "the disk is full", details=error.details, next_step="free some space, or move VLLM_PLUGIN_REGISTRY_DIR"
-        )
+    if (said := disk.from_words(words, details=error.details)) is not None:
+        return said
     return InstallError(
         "the install failed; the store is as it was",
         details=error.details,

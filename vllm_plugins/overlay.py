@@ -79,8 +79,9 @@ def directory(store: Path, key: str) -> Path:
 
 def read_marker(store: Path, key: str) -> Marker | None:
     """The marker of a complete overlay; ``None`` where there is none."""
+    place = directory(store, key)
     try:
-        text = (directory(store, key) / MARKER).read_text(encoding="utf-8")
+        text = (place / MARKER).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
     except OSError as error:
@@ -91,7 +92,8 @@ def read_marker(store: Path, key: str) -> Marker | None:
             next_step="give this user read access to the store, or set VLLM_PLUGIN_REGISTRY_DIR to another",
         ) from error
     marker = Marker.from_json(text)
-    return marker if marker is not None and marker.key == key else None
+    # A store that was restored without them has markers all the same.
+    return marker if marker is not None and marker.key == key and os.path.isdir(place / SITE) else None
 
 
 def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from . import stubs
+from . import disk, stubs
 from ._run import redact
 from .errors import BaseMismatch, CommandFailed, NoResolution, SourceError
 
@@ -105,6 +105,7 @@ def compile_pins(
     Raises:
         NoResolution: no set of versions satisfies all; says who wants what, and what the base has.
         SourceError: an index can't be reached.
+        DiskError: there is no space for it.
     """
     lines = tuple(wanted)
     (scratch / "requirements.in").write_text("".join(f"{line.requirement}\n" for line in lines), encoding="utf-8")
@@ -116,6 +117,8 @@ def compile_pins(
     try:
         resolver.compile(scratch, base)
     except CommandFailed as error:
+        if (said := disk.from_words(error.stderr, details=error.details)) is not None:
+            raise said from error
         raise (_explain if resolver.name == "pip-compile" else _retell)(error, lines, base) from error
     text = output.read_text(encoding="utf-8")
     pins = tuple(read_pins(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from tests.kit import projects
@@ -76,12 +77,20 @@ class World:
 
 
 def make(root: Path, vllm: Path, *, files: int = 1) -> World:
-    """Write, lock and install both. ``files`` is how many modules the plugin has."""
-    template = Place(root=root / "template", index_url=NOWHERE, paths=(vllm,))
+    """A world below ``root``. ``files`` is how many modules the plugin has."""
+    old, new, stored = _templates(vllm, files)
     scratch = root / "tmp"
     scratch.mkdir()
     place = Place(root=root / "place", index_url=NOWHERE, paths=(vllm,), variables={"TMPDIR": str(scratch)})
     place.config.mkdir(parents=True, exist_ok=True)
+    return World(place=place, old=old, new=new, stored=stored, scratch=scratch)
+
+
+@cache
+def _templates(vllm: Path, files: int) -> tuple[Path, Path, Path]:
+    """Write and lock both configurations, and install the old one: once a session, beside ``vllm``."""
+    root = vllm.with_name(f"world-{files}")
+    template = Place(root=root / "template", index_url=NOWHERE, paths=(vllm,))
     configs = []
     for version in ("1.0", "2.0"):
         modules = {f"more_{number}.py": f"N = {number}\n" for number in range(1, files)}
@@ -94,4 +103,4 @@ def make(root: Path, vllm: Path, *, files: int = 1) -> World:
         if version == "1.0":
             template.run("sync")
         configs.append(shutil.copytree(template.config, root / f"config-{version}"))
-    return World(place=place, old=configs[0], new=configs[1], stored=template.store, scratch=scratch)
+    return configs[0], configs[1], template.store

@@ -24,12 +24,12 @@ sys.exit(subprocess.call(argv, env={k: v for k, v in os.environ.items() if k not
 """
 
 # The words that go before an interpreter's own, so that root has no more rights than any owner of files.
-POWERLESS = (
-    "-c",
-    "import os, sys\n"
-     "argv = ['setpriv', '--inh-caps=-all', '--bounding-set=-all', '--no-new-privs', sys.executable, *sys.argv[1:]]\n"
-     "os.execvp(argv[0], argv)",
-)
+_POWERLESS = """\
+import os, sys
+argv = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", sys.executable, *sys.argv[1:]]
+os.execvp(argv[0], argv)
+"""
+POWERLESS = ("-c", _POWERLESS)
 
 
 def read_only(*paths: Path, homeless: bool = False) -> tuple[tuple[str, str], dict[str, str]]:

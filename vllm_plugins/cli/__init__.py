@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from vllm_plugins import __version__
+from vllm_plugins import __version__, disk
 from vllm_plugins.errors import PluginsError
 from vllm_plugins.settings import Settings
 
@@ -63,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone: what it wanted, it has. Python would complain again while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if (said := disk.from_error(error)) is None:
+            raise
+        return _fail(said, output)
     return code
 
 
