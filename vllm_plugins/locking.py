@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from . import installers, lockfile, pipconfig, releases, resolve, resolvers
+from . import _run, installers, lockfile, pipconfig, releases, resolve, resolvers
 from .assembly import Assembly, Made
 from .errors import BaseMismatch, NoResolution, StoreError
 from .index import Index
@@ -74,7 +74,7 @@ def make(
             report=report,
             detail=detail,
         )
-        ready = tuple(workshop.ready(plugin) for plugin in manifest.enabled)
+        ready = tuple(_run.side_by_side(workshop.ready, manifest.enabled))
         _refuse_base_plugins(ready, base)
         solver = resolvers.choose(resolver, base=base, config=config, cache=cache)
         report(f"Resolving {len(ready)} plugin(s) against {_tell(base)} with {solver.name}")
