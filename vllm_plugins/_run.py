@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, TypeVar
 
@@ -117,6 +116,8 @@ def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> l
     Where one fails, or an interrupt comes, the programs that the others have started are ended, and the error of the
     first in order is raised.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     crew = _Crew()
     workers = min(8, max(2, len(os.sched_getaffinity(0))))
     with ThreadPoolExecutor(max_workers=workers, initializer=lambda: setattr(_thread, "crew", crew)) as pool:
