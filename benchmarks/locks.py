@@ -141,7 +141,7 @@ def _uv(world: Place, rounds: int) -> Row:
 
 
 def _sources(server: Server, root: Path) -> Place:
-    """Four plugins that are git repositories, with a build backend of their own, so that no index is asked for one."""
+    """Four plugins that are git repositories, with their own build backend, so that no index is asked for one."""
     root.mkdir()
     index = server.index("sources")
     world = place(root, index)

@@ -73,20 +73,21 @@ def _picture(rows: Sequence[Row]) -> str:
     width = _LEFT + _WIDTH + _RIGHT
     goal = _LEFT + _WIDTH * 2 // 3
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
+        "<style>text { font: 12px sans-serif; fill: #333 } .kept { fill: #3a7d44 } .missed { fill: #c0392b }</style>",
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
-        f'<text x="{goal}" y="16" text-anchor="middle" fill="#333">the goal</text>',
+        f'<text x="{goal}" y="16" text-anchor="middle">the goal</text>',
     ]
     for number, row in enumerate(rows):
         top = 26 + number * _HEIGHT
         bar = max(2, round(min(row.share, 1.5) * _WIDTH * 2 / 3))
+        kept = "kept" if row.kept else "missed"
         label = html.escape(f"{row.group}: {row.what}")
         label = label if len(label) <= 72 else f"{label[:71]}…"
         parts += [
-            f'<text x="{_LEFT - 8}" y="{top + 14}" text-anchor="end" fill="#333">{label}</text>',
-            f'<rect x="{_LEFT}" y="{top + 3}" width="{bar}" height="15" fill="{"#3a7d44" if row.kept else "#c0392b"}"/>',
-            f'<text x="{_LEFT + _WIDTH + 8}" y="{top + 14}" fill="#333">{_value(row)} (goal {_goal(row)})</text>',
+            f'<text x="{_LEFT - 8}" y="{top + 14}" text-anchor="end">{label}</text>',
+            f'<rect x="{_LEFT}" y="{top + 3}" width="{bar}" height="15" class="{kept}"/>',
+            f'<text x="{_LEFT + _WIDTH + 8}" y="{top + 14}">{_value(row)} (goal {_goal(row)})</text>',
         ]
     parts.append(f'<path d="M{goal} 22V{height - 14}" stroke="#333" stroke-dasharray="3 3"/>')
     return "\n".join([*parts, "</svg>", ""])

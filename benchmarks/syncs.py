@@ -1,4 +1,4 @@
-"""An empty store made equal to a lock of sixteen wheels; caches are warm, and every check is made but the load check."""
+"""An empty store made equal to a lock of sixteen wheels. Caches are warm; every check is made but the load check."""
 
 from __future__ import annotations
 

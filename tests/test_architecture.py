@@ -5,10 +5,15 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import vllm_plugins
+
+if TYPE_CHECKING:
+    from .kit.index import Index
+    from .kit.place import Place
 
 PACKAGE = Path(vllm_plugins.__file__).parent
 
@@ -191,6 +196,45 @@ def test_the_hook_loads_the_standard_library_and_ourselves() -> None:
     }
     # What a vLLM process has not loaded by then anyway.
     assert loaded & {"subprocess", "dataclasses", "tempfile", "tomllib", "argparse"} == set()
+
+
+def loaded_by_command(place: Place, *words: str) -> tuple[set[str], set[str]]:
+    """Our own modules, and what else that is not the standard library, that a command loads."""
+    script = (
+        "import atexit, sys; before = set(sys.modules); from vllm_plugins.cli import main; "
+        "atexit.register(lambda: print(*set(sys.modules) - before, file=sys.stderr)); main(sys.argv[1:])"
+    )
+    loaded = set(place.python("-c", script, *words).stderr.splitlines()[-1].split())
+    own = {name.removeprefix("vllm_plugins.") for name in loaded if name.startswith("vllm_plugins.")}
+    others = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"vllm_plugins"}
+    return own, {name for name in others if not name.startswith(("_cython", "cython"))}
+
+
+def test_the_version_loads_hardly_anything(bare_place: Place) -> None:
+    own, others = loaded_by_command(bare_place, "--version")
+    assert own == {"cli", "cli._output", "disk", "errors", "records", "settings"}
+    assert others == set()
+
+
+SMALL = {"cli", "cli._inputs", "cli._output", "_run", "base", "errors", "fields", "fit", "lock", "manifest", "marker"}
+SMALL |= {"contents", "disk", "nodes", "overlay", "policy", "records", "settings", "values"}
+
+
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("status", {"cli.status", "link", "loading"}),
+        ("lock", {"cli.lock", "lockstep", "projects", "resolve", "selection", "stubs"}),
+    ],
+)
+def test_what_changes_nothing_loads_nothing_of_what_changes_something(
+    place: Place, index: Index, command: str, more: set[str]
+) -> None:
+    index.wheel("tiny")
+    place.pypi("tiny")
+    place.run("lock")
+    place.run("sync")
+    assert loaded_by_command(place, command) == (SMALL | more, {"packaging", "yaml"})
 
 
 @pytest.mark.parametrize("name", ORDER[1 : ORDER.index("hook") + 1])

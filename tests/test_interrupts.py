@@ -16,6 +16,17 @@ from .kit import projects
 if TYPE_CHECKING:
     from .kit.place import Place
 
+WAITING = """
+
+_build, _seen = build_wheel, pathlib.Path({seen!r})
+def build_wheel(*words, **more):
+    (_seen / {name!r}).touch()
+    deadline = time.monotonic() + 60
+    while len(list(_seen.iterdir())) < 2:
+        assert time.monotonic() < deadline, "the other is not being built"
+        time.sleep(0.05)
+    return _build(*words, **more)
+"""
 BACKEND = """\
 import os, pathlib, time
 def build_wheel(*_, **__):
@@ -33,26 +44,58 @@ def is_running(number: int) -> bool:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_build_is_ended_with_its_command(place: Place, number: signal.Signals, code: int) -> None:
-    note = place.root / "builder"
+def test_builds_are_ended_with_their_command(place: Place, number: signal.Signals, code: int) -> None:
+    notes = [place.root / f"builder-{name}" for name in ("one", "two")]
     scratch = place.root / "tmp"
     scratch.mkdir()
-    project = projects.project(place.config / "mine", name="mine")
-    (project / "backend.py").write_text(BACKEND.format(path=str(note)))
-    place.write("plugins:\n  - {name: mine, source: local, path: mine}\n")
+    for note in notes:
+        project = projects.project(place.config / note.name, name=note.name)
+        (project / "backend.py").write_text(BACKEND.format(path=str(note)))
+    entries = (f"  - {{name: {note.name}, source: local, path: {note.name}}}\n" for note in notes)
+    place.write("plugins:\n" + "".join(entries))
     before = place.files()
     argv = [sys.executable, "-m", "vllm_plugins", "lock"]
     env = {**place.environment, "TMPDIR": str(scratch)}
     with subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while not (note.exists() and note.read_text()):
+        while not all(note.exists() and note.read_text() for note in notes):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        builder = int(note.read_text())
-        assert is_running(builder)
+        builders = [int(note.read_text()) for note in notes]
+        assert all(map(is_running, builders))
         os.kill(process.pid, number)
         assert process.wait(timeout=30) == code
-    assert not is_running(builder)
+    assert not any(map(is_running, builders))
     assert list(scratch.iterdir()) == []
     assert place.files() == before
+
+
+def test_sources_are_built_side_by_side(place: Place) -> None:
+    seen = place.root / "seen"
+    seen.mkdir()
+    for name in ("one", "two"):
+        project = projects.project(place.config / name, name=name)
+        with open(project / "backend.py", "a", encoding="utf-8") as backend:
+            backend.write("\nimport pathlib, time\n" + WAITING.format(seen=str(seen), name=name))
+    place.write("plugins:\n" + "".join(f"  - {{name: {n}, source: local, path: {n}}}\n" for n in ("one", "two")))
+    place.run("lock")
+    assert place.versions == {"one": "1.0", "two": "1.0"}
+
+
+def test_a_build_that_fails_ends_the_others(place: Place) -> None:
+    note = place.root / "builder"
+    projects.project(place.config / "slow", name="slow")
+    (place.config / "slow" / "backend.py").write_text(BACKEND.format(path=str(note)))
+    projects.project(place.config / "broken", name="broken")
+    waiting = f"while not pathlib.Path({str(note)!r}).exists(): time.sleep(0.05)"
+    broken = f"import pathlib, time\ndef build_wheel(*_, **__):\n    {waiting}\n    raise SystemExit('no')\n"
+    (place.config / "broken" / "backend.py").write_text(broken)
+    entries = (f"  - {{name: {name}, source: local, path: {name}}}\n" for name in ("broken", "slow"))
+    place.write("plugins:\n" + "".join(entries))
+    started = time.monotonic()
+    done = place.run("lock", check=False)
+    assert done.returncode == 1
+    assert "required by: plugin 'broken'" in done.stderr
+    assert time.monotonic() - started < 120
+    assert not is_running(int(note.read_text()))

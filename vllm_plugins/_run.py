@@ -10,17 +10,20 @@ import signal
 import subprocess
 import threading
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from .errors import CommandFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["NOT_STARTED", "Completed", "end_with_parent", "find", "redact", "run", "status"]
+__all__ = ["NOT_STARTED", "Completed", "end_with_parent", "find", "redact", "run", "side_by_side", "status"]
 
 NOT_STARTED = 127  # the exit status of what could not be started, as a shell has it
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # The user part of a URL. For ssh the user name is no secret, a password is.
 # (A scheme is short: without a limit, a megabyte of letters would be looked at a megabyte of times.)
@@ -97,21 +100,18 @@ def run(
         threading.Thread(target=_read, args=(process.stderr, err, on_line, secrets), daemon=True),
     )
     try:
-        for reader in readers:
-            reader.start()
-        process.wait(timeout)
-        for reader in readers:
-            reader.join()
+        with _ended(process):
+            for reader in readers:
+                reader.start()
+            process.wait(timeout)
+            for reader in readers:
+                reader.join()
     except subprocess.TimeoutExpired as error:
-        _end(process)
         for reader in readers:
             reader.join(_GRACE)
         err.append(f"it did not end within {timeout:g} seconds (VLLM_PLUGIN_TIMEOUT), and was ended\n")
         late = Completed(returncode=-signal.SIGTERM, stdout="".join(out), stderr="".join(err))
         raise _failed(words, late, secrets) from error
-    except BaseException:
-        _end(process)
-        raise
     done = Completed(returncode=process.returncode, stdout="".join(out), stderr="".join(err))
     if check and done.returncode != 0:
         raise _failed(words, done, secrets)
@@ -135,6 +135,72 @@ def _started(words: list[str], cwd: Path | None, env: Mapping[str, str] | None) 
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise CommandFailed(f"{words[0]} can't be started: {reason}", returncode=NOT_STARTED) from error
+
+
+def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """What a function gives for each of some items, in their order, found by a few threads at once.
+
+    Where one fails, or an interrupt comes, the programs that the others have started are ended, and the error of the
+    first in order is raised.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    crew = _Crew()
+    workers = min(8, max(2, len(os.sched_getaffinity(0))))
+    with ThreadPoolExecutor(max_workers=workers, initializer=lambda: setattr(_thread, "crew", crew)) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            crew.stop()
+            raise
+
+
+_thread = threading.local()
+
+
+class _Crew:
+    """The programs that threads have started which work side by side: only the main thread hears of an interrupt."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
+
+    def join(self, process: subprocess.Popen[str]) -> None:
+        with self._guard:
+            self._running.add(process)
+            stopped = self._stopped
+        if stopped:
+            _end(process)
+
+    def leave(self, process: subprocess.Popen[str]) -> None:
+        with self._guard:
+            self._running.discard(process)
+
+    def stop(self) -> None:
+        with self._guard:
+            self._stopped = True
+            running = list(self._running)
+        for process in running:
+            _end(process)
+
+
+@contextlib.contextmanager
+def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """A block that a program does not outlive, whatever happens here or in the crew that this thread belongs to."""
+    crew: _Crew | None = getattr(_thread, "crew", None)
+    try:
+        if crew is not None:
+            crew.join(process)
+        yield
+    except BaseException:
+        _end(process)
+        raise
+    finally:
+        if crew is not None:
+            crew.leave(process)
 
 
 def _failed(words: Sequence[str], done: Completed, secrets: Collection[str]) -> CommandFailed:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from . import installers, lockfile, pipconfig, releases, resolve, resolvers
+from . import _run, installers, lockfile, pipconfig, releases, resolve, resolvers
 from .assembly import Assembly, Made
 from .errors import BaseMismatch, NoResolution, StoreError
 from .index import Index
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .base import Base
     from .lock import Lock
     from .manifest import Manifest
+    from .pipconfig import PipConfig
     from .resolve import Pin, Upgrade
     from .resolvers import Resolver, ResolverName
     from .settings import Settings
@@ -51,6 +52,7 @@ def make(
     report: Callable[[str], None],
     detail: Callable[[str], None],
     resolver: ResolverName = "auto",
+    config: Callable[[], PipConfig] = pipconfig.read,
 ) -> Made:
     """Resolve a manifest against a base. ``scratch`` is an empty directory that outlives the result.
 
@@ -59,10 +61,10 @@ def make(
         BaseMismatch: a plugin is in the base already, or needs a vLLM and the base has none.
         NoResolution: no set of versions satisfies all.
     """
-    config = pipconfig.read()
+    pip = config()
     cache = (settings.cache or scratch / "cache") / "uv"
-    installer = installers.choose(settings.installer, config=config, cache=cache)
-    with Builder(installer=installer, base_site=base_paths()) as builder, Index(config) as index:
+    installer = installers.choose(settings.installer, config=pip, cache=cache)
+    with Builder(installer=installer, base_site=base_paths()) as builder, Index(pip) as index:
         workshop = Workshop(
             manifest=manifest,
             settings=settings,
@@ -74,9 +76,9 @@ def make(
             report=report,
             detail=detail,
         )
-        ready = tuple(workshop.ready(plugin) for plugin in manifest.enabled)
+        ready = tuple(_run.side_by_side(workshop.ready, manifest.enabled))
         _refuse_base_plugins(ready, base)
-        solver = resolvers.choose(resolver, base=base, config=config, cache=cache)
+        solver = resolvers.choose(resolver, base=base, config=pip, cache=cache)
         report(f"Resolving {len(ready)} plugin(s) against {_tell(base)} with {solver.name}")
         seeds = {package.name: package.version for package in old.packages} if old else {}
         pins = _pins(

@@ -99,12 +99,13 @@ def read_marker(store: Path, key: str) -> Marker | None:
 def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
     """The directories of ``sys.path`` that hold the vLLM environment's distributions.
 
-    Not among them: overlays, the working directory and the directory of the running script, which depend on how a
-    process was started; and directories inside of a package, which a process adds for itself while it runs
-    (``setuptools/_vendor``, which has distributions).
+    Not among them: the standard library's own, which have none; overlays, the working directory and the directory of
+    the running script, which depend on how a process was started; and directories inside of a package, which a
+    process adds for itself while it runs (``setuptools/_vendor``, which has distributions).
     """
     script = os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and sys.argv[0] else ""
-    left_out = {"", os.getcwd(), script}
+    library = os.path.dirname(os.__file__)
+    left_out = {"", os.getcwd(), script, library, os.path.join(library, "lib-dynload")}
     entries = sys.path if path is None else path
     return tuple(
         entry
@@ -122,7 +123,7 @@ def fingerprint(paths: Sequence[str] | None = None) -> str:
     for entry in base_paths() if paths is None else paths:
         # Not a directory, not there, or not ours to read: then nothing is imported from it either.
         with contextlib.suppress(OSError):
-            names.update(name for name in os.listdir(entry) if name.endswith(_INSTALLED))
+            names.update([name for name in os.listdir(entry) if name.endswith(_INSTALLED)])
     version = ".".join(map(str, sys.version_info[:3]))
     return sha256("\n".join([interpreter(), version, *sorted(names)]).encode(errors="surrogateescape"))[:32]
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import tempfile
+import threading
 import venv
 import warnings
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +40,7 @@ __all__ = ["Builder", "BuiltWheel"]
 _FROM_BASE = (canonicalize_name("torch"), canonicalize_name("vllm"), canonicalize_name("triton"))
 # What the build of one project may not see of another's, or of us.
 _DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PIP_REQUIRE_HASHES", "PIP_TARGET", "DESTDIR")
+_WARNINGS = threading.Lock()  # what is done with them is the process's, not a thread's
 _EPOCH = "315532800"  # 1980-01-01, the first date that a zip file can hold
 
 
@@ -64,16 +67,17 @@ class _Environment:
 
 @dataclass(kw_only=True)
 class Builder:
-    """Builds wheels while it is open; projects with the same build requirements share an environment.
+    """Builds wheels while it is open, by several threads; the same build requirements share an environment.
 
     ``base_site`` are the directories of the base, from which torch comes where a build asks for it.
     """
 
     installer: Installer
     base_site: Sequence[str] = ()
-    _environments: dict[frozenset[str], _Environment] = field(default_factory=dict)
+    _environments: dict[frozenset[str], Future[_Environment]] = field(default_factory=dict)
     _open: ExitStack = field(default_factory=ExitStack)
     _home: Path | None = None
+    _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> Self:
         return self
@@ -158,11 +162,21 @@ class Builder:
 
     def _environment(self, requires: Collection[str], on_line: Callable[[str], None] | None) -> _Environment:
         key = frozenset(requires)
-        if key in self._environments:
-            return self._environments[key]
-        if self._home is None:
-            self._home = self._open.enter_context(temporary.directory())
-        root = self._home / str(len(self._environments))
+        with self._guard:
+            if self._home is None:
+                self._home = self._open.enter_context(temporary.directory())
+            found, root = self._environments.get(key), self._home / str(len(self._environments))
+            mine: Future[_Environment] = self._environments.setdefault(key, Future())
+        if found is not None:
+            return found.result()  # another thread may be making it
+        try:
+            mine.set_result(self._provision(root, key, on_line))
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        return mine.result()
+
+    def _provision(self, root: Path, key: frozenset[str], on_line: Callable[[str], None] | None) -> _Environment:
         venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
         python = root / "bin" / "python"
         (site,) = (root / "lib").glob("python*/site-packages")
@@ -176,9 +190,7 @@ class Builder:
             f"{canonicalize_name(found.name)}=={found.version}"
             for found in importlib.metadata.distributions(path=[str(site)])
         )
-        environment = _Environment(root=root, python=python, contents=tuple(contents))
-        self._environments[key] = environment
-        return environment
+        return _Environment(root=root, python=python, contents=tuple(contents))
 
     def _in_base(self, requirement: str) -> bool:
         try:
@@ -192,7 +204,7 @@ class Builder:
 
 
 def _reader(project: Path) -> ProjectBuilder:
-    with warnings.catch_warnings():
+    with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of misspelled tables: the backend speaks, or the build fails
         return ProjectBuilder(project)
 
@@ -204,7 +216,7 @@ def _builder(project: Path, environment: _Environment, on_line: Callable[[str], 
         env = {**variables, **(extra_environ or {})}
         _run.run(cmd, cwd=Path(cwd) if cwd else None, env=env, on_line=on_line)
 
-    with warnings.catch_warnings():
+    with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ProjectBuilder(project, python_executable=str(environment.python), runner=run)
 

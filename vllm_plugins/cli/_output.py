@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from vllm_plugins.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Output", "table"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Output:
+class Output(Record):
     """Results on stdout (text or, with ``json``, one JSON document); progress and messages on stderr."""
 
     json: bool = False

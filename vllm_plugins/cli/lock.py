@@ -67,9 +67,9 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         assert old is not None
         output.result(_data(settings, old, ()), f"{settings.lock.name} is in step: nothing to do")
         return 0
-    from vllm_plugins import changes, locking
-
     with _made(manifest, here, old, settings, output, upgrade=upgrade, resolver=arguments.resolver) as made:
+        from vllm_plugins import changes, locking
+
         changed = changes.compare(old, made.lock)
         if arguments.check:
             return _check(old, made.lock, changed, settings, output, by_hand=by_hand)
@@ -106,9 +106,9 @@ def relock(settings: Settings, here: Base, output: Output) -> None:
     manifest = need_manifest(settings)
     old, by_hand = _old(settings, Upgrade())
     if not _in_step(old, manifest, here, settings, upgrade=Upgrade(), by_hand=by_hand):
-        from vllm_plugins import locking
-
         with _made(manifest, here, old, settings, output, upgrade=Upgrade()) as made:
+            from vllm_plugins import locking
+
             locking.write(made, settings)
 
 
@@ -130,6 +130,9 @@ def _made(
     upgrade: Upgrade,
     resolver: ResolverName = "auto",
 ) -> Iterator[Made]:
+    from vllm_plugins import pipconfig
+
+    config = pipconfig.reading()  # pip tells it while the rest is imported
     from vllm_plugins import locking, temporary
 
     with temporary.directory() as scratch:
@@ -144,6 +147,7 @@ def _made(
             report=output.progress,
             detail=output.detail,
             resolver=resolver,
+            config=config,
         )
 
 
