@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from packaging.utils import NormalizedName
+    from urllib3 import BaseHTTPResponse
 
     from .pipconfig import PipConfig
 
@@ -40,8 +41,17 @@ WHOLE = 256 << 10  # bytes; a file up to this size is fetched as a whole rather 
 _MAX_PAGE = 128 << 20  # bytes; the largest page of a project is some 10 MiB
 _MAX_DOCUMENT = 8 << 20  # bytes
 _CHUNK = 1 << 18  # bytes
+_PAUSE = 60  # seconds
 _FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError)
 _AS_IT_IS = {"Accept-Encoding": "identity"}
+
+
+class _Retry(Retry):
+    """Asks again when the server says, but doesn't wait for hours because it says so."""
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        asked = super().get_retry_after(response)
+        return None if asked is None else min(asked, _PAUSE)
 
 
 class Index:
@@ -50,7 +60,7 @@ class Index:
     def __init__(self, config: PipConfig) -> None:
         self._config = config
         self._session = requests.Session()
-        retry = Retry(
+        retry = _Retry(
             total=config.retries,
             backoff_factor=0.25,
             status_forcelist=(429, 500, 502, 503, 504),

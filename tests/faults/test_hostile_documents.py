@@ -228,7 +228,7 @@ def within(place: Place, seconds: int, mebibytes: int, *words: str) -> subproces
     )
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\0" * 100, b"{", b"[" * 100_000, b'{"format": ' + b"9" * 10_000 + b"}", b"null", b"\xff"])  # fmt: skip
+@pytest.mark.parametrize("garbage", [b"", b"[" * 100_000, b"null", b"\xff"])
 def test_a_store_of_garbage_is_made_anew(place: Place, index: Index, garbage: bytes) -> None:
     """Marker, registry, history and the list of files, all of them."""
     index.wheel("tiny")

@@ -170,6 +170,21 @@ def test_an_index_that_recovers(world: World, command: str, code: int) -> None:
     assert world.place.versions == {"plugin": "1.0", "helper": "1.0"}
 
 
+def test_an_index_that_asks_for_a_day(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``Retry-After`` is obeyed up to a minute (here a second)."""
+    monkeypatch.setattr("vllm_plugins.index._PAUSE", 1)
+    index.wheel("plugin")
+    parts, fault = urlsplit(index.url), faulty.status(429, retry_after=86400, times=2)
+    with faulty.serve(f"http://{parts.netloc}") as network:
+        network.plan = lambda _: fault
+        with Reader(PipConfig(index_url=f"{network.address}{parts.path}", retries=3)) as reader:
+            started = time.monotonic()
+            assert [file.filename for file in reader.files(canonicalize_name("plugin"))] == [
+                "plugin-1.0-py3-none-any.whl"
+            ]
+            assert 2 <= time.monotonic() - started < LONGEST
+
+
 @pytest.mark.parametrize("command", ["lock", "pip", "uv"])
 def test_an_interrupt_while_the_index_is_silent(world: World, command: str) -> None:
     words = ["lock", "--upgrade"] if command == "lock" else ["sync", "--installer", command]

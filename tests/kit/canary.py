@@ -57,7 +57,7 @@ def traces(root: Path) -> list[str]:
 
 
 @contextmanager
-def seen_in_command_lines() -> Iterator[set[str]]:
+def seen_in_command_lines(secret: str = CANARY) -> Iterator[set[str]]:
     """Read the command line of every process of this machine, again and again, until the block ends.
 
     Yields those that hold the secret; what other users can read of a process is just this.
@@ -73,7 +73,7 @@ def seen_in_command_lines() -> Iterator[set[str]]:
                         words = Path("/proc", entry, "cmdline").read_bytes()
                     except OSError:
                         continue
-                    if is_in(words):
+                    if secret.encode() in words or (secret == CANARY and is_in(words)):
                         seen.add(words.replace(b"\0", b" ").decode("utf-8", "replace"))
             over.wait(0.004)
 
