@@ -5,7 +5,6 @@ With it, an installation needs no index. Hashes make it the same one: a wheel co
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -118,9 +117,7 @@ def _copy_built(built: Iterable[tuple[Package, Wheel]], lock: Lock, directory: P
         if path is None:
             missing.append(f"{wheel.filename}, of {_askers(lock, package)}")
             continue
-        partial = directory / f".{wheel.filename}.part"
-        shutil.copyfile(path, partial)
-        os.replace(partial, directory / wheel.filename)
+        overlay.write_atomically(directory / wheel.filename, path.read_bytes())
     if missing:
         raise InstallError(
             f"{len(missing)} built wheel(s) are not in {beside.name}/",

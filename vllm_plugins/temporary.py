@@ -60,10 +60,12 @@ def sweep(parent: Path) -> None:
 
 def locks_exclude(path: Path) -> bool:
     """Whether a file that this process has locked can't be locked again; false where locks do nothing."""
-    descriptor = _locked(path)
-    if descriptor is not None:
-        os.close(descriptor)
-    return descriptor is None
+    with open(path, "rb+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # any other: locks do not work at all
+            return isinstance(error, BlockingIOError)
+    return False
 
 
 def _prefix() -> str:

@@ -61,33 +61,43 @@ class Said:
     text: str
 
 
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+GATE = """\
+import logging, sys
+from tests.kit import loader
+logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
+print("ready", file=sys.stderr, flush=True)
+sys.stdin.read()
+loader.run(["general"])
+"""
+
+
 class Crowd:
-    """vLLM processes that all begin now."""
+    """vLLM processes that all begin at the same moment."""
 
     def __init__(self, place: Place, count: int, *, env: Callable[[int], dict[str, str]] = lambda _: {}) -> None:
-        argv = [place.interpreter, "-m", "tests.kit.loader", "general"]
         self.logs = [place.root / f"log-{number}" for number in range(count)]
         self.processes = []
+        gate, hold = os.pipe()
         for number, log in enumerate(self.logs):
             with open(log, "wb") as out:
                 environment = {**place.environment, **env(number)}
-                self.processes.append(
-                    subprocess.Popen(
-                        argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=out
-                    )
-                )
+                argv = [place.interpreter, "-c", GATE]
+                self.processes.append(subprocess.Popen(argv, env=environment, stdin=gate, stderr=out))
+        os.close(gate)
+        until(lambda: all(log.read_text().startswith("ready\n") for log in self.logs))
+        os.close(hold)
 
     def end(self) -> list[Said]:
         deadline = time.monotonic() + 300
         codes = [process.wait(max(1.0, deadline - time.monotonic())) for process in self.processes]
         return [Said(code=code, text=log.read_text()) for code, log in zip(codes, self.logs, strict=True)]
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def check(said: list[Said], *, version: str = "2.0") -> None:

@@ -185,13 +185,15 @@ def start_again(world: World) -> None:
     done = world.place.python(*START)
     assert "is active: tiny 2.0" in done.stderr
     # What is in step is not written to; then a stage may lie there until somebody installs.
-    assert len(list((world.place.store / "staging").iterdir())) <= 1
-    world.place.run(*SYNC)
+    left = len(list((world.place.store / "staging").iterdir()))
+    assert left <= 1
+    if left:
+        world.place.run(*SYNC)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize(
-    ("do", "share", "least"), [(Do.KILL_ALL, 2, 60), (Do.KILL_FIRST, 3, 40), (Do.KILL_CALLER, 9, 10)]
+    ("do", "share", "least"), [(Do.KILL_ALL, 2, 60), (Do.KILL_FIRST, 4, 30), (Do.KILL_CALLER, 13, 8)]
 )
 def test_sync(world: World, preload: Preload, scenario: str, do: Do, share: int, least: int) -> None:
     installs = Installs(world, preload, scenario, sync_again)
@@ -201,7 +203,7 @@ def test_sync(world: World, preload: Preload, scenario: str, do: Do, share: int,
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize(("do", "share", "least"), [(Do.KILL_ALL, 2, 60), (Do.KILL_FIRST, 3, 40)])
+@pytest.mark.parametrize(("do", "share", "least"), [(Do.KILL_ALL, 2, 60), (Do.KILL_FIRST, 4, 30)])
 def test_the_startup_child(world: World, preload: Preload, scenario: str, do: Do, share: int, least: int) -> None:
     installs = Installs(world, preload, scenario, start_again)
     killed = kill_everywhere(
