@@ -43,8 +43,8 @@ def cases(server: Server, root: Path) -> list[Case]:
     for place in (world, bundled):
         _requirements(place)
     return [
-        Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=True), rounds=3),
-        Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=False), rounds=3),
+        Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=True), rounds=2),
+        Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=False), rounds=2),
         Case(measure=lambda rounds: _one_pip(world, rounds), rounds=5),
         Case(measure=lambda rounds: _pip(world, rounds), rounds=5),
         Case(measure=lambda rounds: _uv(world, rounds), rounds=15, short=9),
