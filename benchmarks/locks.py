@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import statistics
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from tests.kit import projects
 from tests.kit.repositories import Repository
 from vllm_plugins import base, stubs
 
-from .measure import Case, Row, absolute, clock, ratio, take_turns
+from .measure import Case, Row, absolute, ratio, seconds, take_turns, use
 from .world import Size, make, place
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Server
     from tests.kit.place import Place
+
+    from .measure import Used
 
 __all__ = ["cases"]
 
@@ -67,13 +70,13 @@ def _bare(world: Place) -> None:
     )
 
 
-def _bare_compile(world: Place, *words: str) -> Callable[[], float]:
+def _bare_compile(world: Place, *words: str) -> Callable[[], Used]:
     wanted = world.root / "bare"
 
-    def run() -> float:
+    def run() -> Used:
         (wanted / "out.txt").unlink(missing_ok=True)
         shutil.rmtree(wanted / "cache", ignore_errors=True)
-        return clock([*_PIP_COMPILE, *words], _cached(world), wanted)
+        return use([*_PIP_COMPILE, *words], _cached(world), wanted)
 
     return run
 
@@ -82,13 +85,13 @@ def _cached(world: Place) -> dict[str, str]:
     return {**world.environment, "PYTHONDONTWRITEBYTECODE": ""}
 
 
-def _lock(world: Place, *words: str) -> Callable[[], float]:
+def _lock(world: Place, *words: str) -> Callable[[], Used]:
     """A lock from nothing, but with the caches of pip and uv."""
 
-    def run() -> float:
+    def run() -> Used:
         world.lock.unlink(missing_ok=True)
         shutil.rmtree(world.wheels, ignore_errors=True)
-        return clock([sys.executable, "-m", "vllm_plugins", "lock", *words], _cached(world), world.root)
+        return use([sys.executable, "-m", "vllm_plugins", "lock", *words], _cached(world), world.root)
 
     return run
 
@@ -103,14 +106,18 @@ def _again(world: Place, rounds: int) -> Row:
     _bare_compile(world)()
     turns = take_turns(
         rounds,
-        lambda: clock(ours, _cached(world), world.root),
-        lambda: clock(uv, environment, project),
-        lambda: clock(_PIP_COMPILE, _cached(world), world.root / "bare"),
+        lambda: use(ours, _cached(world), world.root),
+        lambda: use(uv, environment, project),
+        lambda: use(_PIP_COMPILE, _cached(world), world.root / "bare"),
     )
-    compiled = sorted(turn[2] for turn in turns)[len(turns) // 2]
+    compiled = statistics.median(turn[2].seconds for turn in turns)
     against = f"uv lock (and pip-compile: {compiled * 1000:.0f} ms)"
     return absolute(
-        [turn[:2] for turn in turns], group=GROUP, what="nothing changed, whole process", against=against, goal=250
+        [turn[:2] for turn in seconds(turns)],
+        group=GROUP,
+        what="nothing changed, whole process",
+        against=against,
+        goal=250,
     )
 
 
@@ -126,9 +133,9 @@ def _uv(world: Place, rounds: int) -> Row:
     uv += ["--generate-hashes", "-c", "constraints.txt", "-o", "uv.txt", "in.txt"]
     environment = {**_cached(world), "UV_DEFAULT_INDEX": world.index_url or ""}
 
-    def theirs() -> float:
+    def theirs() -> Used:
         (wanted / "uv.txt").unlink(missing_ok=True)
-        return clock(uv, environment, wanted)
+        return use(uv, environment, wanted)
 
     _lock(world)()
     pins = world.versions
@@ -161,9 +168,9 @@ def _git(world: Place, rounds: int) -> Row:
     pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", "pip-wheels"]
     pip += [f"git+{(world.root / f'git-{number}').as_uri()}" for number in range(4)]
 
-    def theirs() -> float:
+    def theirs() -> Used:
         shutil.rmtree(world.root / "pip-wheels", ignore_errors=True)
-        return clock(pip, _cached(world), world.root)
+        return use(pip, _cached(world), world.root)
 
     return ratio(
         take_turns(rounds, _lock(world), theirs),

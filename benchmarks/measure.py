@@ -9,16 +9,29 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Case", "Row", "Used", "absolute", "clock", "difference", "ratio", "take_turns", "use"]
+__all__ = [
+    "Case",
+    "Row",
+    "Turns",
+    "Used",
+    "UsedTurns",
+    "absolute",
+    "difference",
+    "ratio",
+    "seconds",
+    "take_turns",
+    "use",
+]
 
 Unit = Literal["×", "ms", "MB"]
-Turns = list[tuple[float, ...]]
+# A goal that is missed by half is a regression; what is in between may be the noise of a busy machine.
+TOO_MUCH = 1.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +39,8 @@ class Row:
     """One line of the result.
 
     ``ours`` and ``others`` are medians in seconds (for ``MB``: in megabytes); ``value`` is what the promise is of:
-    a ratio, or milliseconds or megabytes. ``least`` says that ``goal`` is a floor, not a ceiling.
+    a ratio, or milliseconds or megabytes. ``processor`` is the same of what the processors did, which a busy machine
+    changes less; it knows nothing of waiting and of working side by side. ``least`` says that ``goal`` is a floor.
     """
 
     group: str
@@ -37,12 +51,22 @@ class Row:
     value: float
     goal: float
     unit: Unit
+    processor: float | None = None
     least: bool = False
 
     @property
     def share(self) -> float:
         """How much of the goal is used up: 1 is the goal itself, less is better."""
-        return self.goal / self.value if self.least else self.value / self.goal
+        return self._share(self.value)
+
+    @property
+    def regressed(self) -> bool:
+        """Whether a goal is missed by half, on the clock and by the processors: noise does not do both."""
+        others = [self.value] if self.processor is None else [self.value, self.processor]
+        return all(self._share(value) > TOO_MUCH for value in others)
+
+    def _share(self, value: float) -> float:
+        return self.goal / value if self.least else value / self.goal
 
     @property
     def kept(self) -> bool:
@@ -67,6 +91,19 @@ class Used:
     processor: float
     megabytes: float
 
+    def __add__(self, other: Used) -> Used:
+        """Both, one after the other."""
+        return Used(
+            seconds=self.seconds + other.seconds,
+            processor=self.processor + other.processor,
+            megabytes=max(self.megabytes, other.megabytes),
+        )
+
+
+Turns = list[tuple[float, ...]]
+UsedTurns = list[tuple[Used, ...]]
+Taken = TypeVar("Taken")
+
 
 def use(argv: Sequence[str | Path], environment: Mapping[str, str], cwd: Path) -> Used:
     """Run a program to its end; anything but exit status 0 ends the benchmark."""
@@ -85,12 +122,7 @@ def use(argv: Sequence[str | Path], environment: Mapping[str, str], cwd: Path) -
     return Used(seconds=seconds, processor=usage.ru_utime + usage.ru_stime, megabytes=usage.ru_maxrss / 1000)
 
 
-def clock(argv: Sequence[str | Path], environment: Mapping[str, str], cwd: Path) -> float:
-    """How many seconds a program takes, from its start to its end."""
-    return use(argv, environment, cwd).seconds
-
-
-def take_turns(rounds: int, *runs: Callable[[], float]) -> Turns:
+def take_turns(rounds: int, *runs: Callable[[], Taken]) -> list[tuple[Taken, ...]]:
     """What each of them says in each round; one round more is run first, and does not count."""
     turns = [tuple(run() for run in runs) for _ in range(rounds + 1)]
     return turns[1:]
@@ -100,21 +132,30 @@ def _medians(turns: Turns) -> list[float]:
     return [statistics.median(column) for column in zip(*turns, strict=True)]
 
 
-def ratio(turns: Turns, *, group: str, what: str, against: str, goal: float, least: bool = False) -> Row:
+def seconds(turns: UsedTurns) -> Turns:
+    """The same on the clock."""
+    return [tuple(used.seconds for used in turn) for turn in turns]
+
+
+def ratio(turns: UsedTurns, *, group: str, what: str, against: str, goal: float, least: bool = False) -> Row:
     """The median of ours ÷ theirs (with ``least``, of theirs ÷ ours: how many times as fast), turn by turn."""
-    ours, others = _medians(turns)
-    value = statistics.median(theirs / mine if least else mine / theirs for mine, theirs in turns)
+    ours, others = _medians(seconds(turns))
     return Row(
         group=group,
         what=what,
         against=against,
         ours=ours,
         others=others,
-        value=value,
+        value=_ratio(seconds(turns), least=least),
+        processor=_ratio([tuple(used.processor for used in turn) for turn in turns], least=least),
         goal=goal,
         unit="×",
         least=least,
     )
+
+
+def _ratio(turns: Turns, *, least: bool) -> float:
+    return statistics.median(theirs / mine if least else mine / theirs for mine, theirs in turns)
 
 
 def difference(turns: Turns, *, group: str, what: str, against: str, goal: float, unit: Unit = "ms") -> Row:

@@ -21,10 +21,11 @@ _HEIGHT, _LEFT, _WIDTH, _RIGHT = 22, 430, 300, 190  # pixels: of a row, and of t
 def line(row: Row) -> str:
     """One line for a terminal."""
     others = "" if row.others is None else f" ({_time(row, row.others)})"
+    processors = "" if row.processor is None else f" ({row.processor:.2f}× of processors)"
     verdict = "kept" if row.kept else "MISSED"
     return (
         f"{row.group}: {row.what}: {_time(row, row.ours)}, against {row.against}{others}: "
-        f"{_value(row)}, goal {_goal(row)}: {verdict}"
+        f"{_value(row)}{processors}, goal {_goal(row)}: {verdict}"
     )
 
 
@@ -42,10 +43,23 @@ def document(rows: Sequence[Row], path: Path) -> None:
 
 
 def _table(rows: Iterable[Row]) -> str:
-    lines = ["| | what | ours | against | theirs | measured | goal | |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| | what | ours | against | theirs | measured | of processors | goal | |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
         others = "" if row.others is None else _time(row, row.others)
-        cells = (row.group, row.what, _time(row, row.ours), row.against, others, f"**{_value(row)}**", _goal(row))
+        processors = "" if row.processor is None else f"{row.processor:.2f}×"
+        cells = (
+            row.group,
+            row.what,
+            _time(row, row.ours),
+            row.against,
+            others,
+            f"**{_value(row)}**",
+            processors,
+            _goal(row),
+        )
         lines.append(f"| {' | '.join(cells)} | {'kept' if row.kept else 'missed'} |")
     return "\n".join(lines) + "\n"
 

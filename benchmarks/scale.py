@@ -6,7 +6,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from .measure import Case, Row, clock, ratio, take_turns
+from .measure import Case, Row, ratio, take_turns, use
 from .world import Size, make
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Server
     from tests.kit.place import Place
+
+    from .measure import Used
 
 __all__ = ["cases"]
 
@@ -40,13 +42,13 @@ def cases(server: Server, root: Path) -> list[Case]:
 
 
 def _grows(few: Place, many: Place, rounds: int, *words: str) -> Row:
-    def run(place: Place) -> float:
+    def run(place: Place) -> Used:
         if words[0] == "sync":
             shutil.rmtree(place.store, ignore_errors=True)
         elif "--resolver" in words:
             place.lock.unlink()
         environment = {**place.environment, "PYTHONDONTWRITEBYTECODE": ""}
-        return clock([sys.executable, "-m", "vllm_plugins", *words], environment, place.root)
+        return use([sys.executable, "-m", "vllm_plugins", *words], environment, place.root)
 
     turns = take_turns(rounds, lambda: run(many), lambda: run(few))
     command = "lock, nothing changed" if words == ("lock",) else " ".join(words)

@@ -11,7 +11,7 @@ import vllm_plugins
 from tests.kit.place import Place
 from tests.vllm import environment, server
 
-from .measure import Case, Row, ratio, take_turns
+from .measure import Case, Row, Used, ratio, take_turns
 from .world import Size, fill
 
 if TYPE_CHECKING:
@@ -43,10 +43,11 @@ def cases(index_server: Server, root: Path) -> list[Case]:
 
 
 def _start(place: Place, model: Path, rounds: int) -> Row:
-    def until_it_answers(**env: str) -> float:
+    def until_it_answers(**env: str) -> Used:
         started = time.perf_counter()
         with server.serve(place, model, **env):
-            return time.perf_counter() - started
+            took = time.perf_counter() - started
+        return Used(seconds=took, processor=took, megabytes=0)  # its processes are counted by nobody
 
     turns = take_turns(rounds, until_it_answers, lambda: until_it_answers(VLLM_PLUGINS=_WITHOUT))
     return ratio(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from .measure import Case, Row, clock, ratio, take_turns
+from .measure import Case, Row, ratio, take_turns, use
 from .world import Size, make
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Server
     from tests.kit.place import Place
+
+    from .measure import Used
 
 __all__ = ["cases"]
 
@@ -43,8 +47,8 @@ def cases(server: Server, root: Path) -> list[Case]:
     for place in (world, bundled):
         _requirements(place)
     return [
-        Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=True), rounds=3),
-        Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=False), rounds=3),
+        Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=True), rounds=2),
+        Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=False), rounds=2),
         Case(measure=lambda rounds: _one_pip(world, rounds), rounds=5),
         Case(measure=lambda rounds: _pip(world, rounds), rounds=5),
         Case(measure=lambda rounds: _uv(world, rounds), rounds=15, short=9),
@@ -65,18 +69,19 @@ def _cached(world: Place) -> dict[str, str]:
     return {**world.environment, "PYTHONDONTWRITEBYTECODE": ""}
 
 
-def _ours(world: Place, *words: str) -> Callable[[], float]:
-    def run() -> float:
+def _ours(world: Place, *words: str) -> Callable[[], Used]:
+    def run() -> Used:
         shutil.rmtree(world.store, ignore_errors=True)
-        return clock([sys.executable, *(words or (*_OURS, "--installer", "uv"))], _cached(world), world.root)
+        return use([sys.executable, *(words or (*_OURS, "--installer", "uv"))], _cached(world), world.root)
 
     return run
 
 
-def _theirs(world: Place, *commands: list[str]) -> Callable[[], float]:
-    def run() -> float:
+def _theirs(world: Place, *commands: list[str]) -> Callable[[], Used]:
+    def run() -> Used:
         shutil.rmtree(world.root / "target", ignore_errors=True)
-        return sum(clock([*words, "--target", "target"], _cached(world), world.root) for words in commands)
+        runs = (use([*words, "--target", "target"], _cached(world), world.root) for words in commands)
+        return functools.reduce(operator.add, runs)
 
     return run
 
