@@ -6,7 +6,6 @@ With it, an installation needs no index. Hashes make it the same one: a wheel co
 from __future__ import annotations
 
 import re
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
