@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["from_error", "from_words"]
 
 _WHAT = {
-    errno.ENOSPC: ("the disk is full", "free some space (or inodes: df -i)"),
+    errno.ENOSPC: ("the disk is full", "free some space"),
     errno.EDQUOT: ("the disk is full: the quota is used up", "free some space, or have the quota raised"),
     errno.EROFS: ("the disk is read-only", "make it writable"),
     errno.EIO: ("the disk is broken", "look at the kernel's log (dmesg)"),

@@ -312,7 +312,9 @@ def make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True)
     except FileExistsError:
-        return
+        if path.is_dir():
+            return
+        raise
     os.chmod(path, 0o755)  # noqa: S103 - written by its owner alone
 
 

@@ -60,7 +60,8 @@ def startup(world: World) -> tuple[str, ...]:
     place = world.place
     words = ["-P", "-m", "vllm_plugins", "sync", "--startup", "--json", "--config", str(place.manifest)]
     words += ["--lock", str(place.lock), "--registry-dir", str(place.store)]
-    for path in place.environment["PYTHONPATH"].split(os.pathsep):
+    base = place.python("-c", "from vllm_plugins import overlay; print(*overlay.base_paths(), sep='\\n')").stdout
+    for path in base.splitlines():
         words += ["--base-path", path]
     return tuple(words)
 
