@@ -7,7 +7,6 @@ what the wheels' own RECORD files and the lock say.
 from __future__ import annotations
 
 import base64
-import compileall
 import contextlib
 import csv
 import ctypes
@@ -17,11 +16,12 @@ import importlib.metadata
 import importlib.util
 import itertools
 import json
+import marshal
 import os
 import stat
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from py_compile import PycInvalidationMode
 from typing import TYPE_CHECKING
 
 from packaging.utils import NormalizedName, canonicalize_name
@@ -109,31 +109,39 @@ def finish(site: Path) -> str:
 
 def _finish(files: list[str], site: str) -> list[tuple[str, str, int]]:
     """Compile some files; path, sha256 and size of them and of what was compiled."""
+    found = []
     for name in files:
-        if name.endswith(".py"):
-            # What can't be compiled stays as it is: wheels hold templates, and code for other Pythons.
-            path = os.path.join(site, name)
-            compileall.compile_file(
-                path, quiet=2, stripdir=site, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
-            )
-    return [_describe(name, site) for name in (*files, *filter(None, map(_bytecode, files))) if _is_there(name, site)]
+        path = os.path.join(site, name)
+        with open(path, "rb") as file:
+            source = file.read() if name.endswith(".py") else None
+            digest = hashlib.file_digest(file, "sha256").hexdigest() if source is None else overlay.sha256(source)
+            os.fchmod(file.fileno(), 0o755 if os.fstat(file.fileno()).st_mode & stat.S_IXUSR else 0o644)
+            found.append((name, digest, os.fstat(file.fileno()).st_size))
+        bytecode = None if source is None else _compiled(source, name)
+        if bytecode is not None:
+            target = importlib.util.cache_from_source(name)
+            os.makedirs(os.path.dirname(os.path.join(site, target)), exist_ok=True)
+            with open(os.path.join(site, target), "wb") as file:
+                file.write(bytecode)
+                os.fchmod(file.fileno(), 0o644)
+            found.append((target, overlay.sha256(bytecode), len(bytecode)))
+    return found
 
 
-def _bytecode(name: str) -> str | None:
-    return importlib.util.cache_from_source(name) if name.endswith(".py") else None
+def _compiled(source: bytes, name: str) -> bytes | None:
+    """The bytecode file of a source; its code knows it by its path below ``site``.
 
-
-def _is_there(name: str, site: str) -> bool:
-    return os.path.lexists(os.path.join(site, name))
-
-
-def _describe(name: str, site: str) -> tuple[str, str, int]:
-    path = os.path.join(site, name)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fchmod(file.fileno(), 0o755 if os.fstat(file.fileno()).st_mode & stat.S_IXUSR else 0o644)
-        status = os.fstat(file.fileno())
-    return name, digest, status.st_size
+    What :mod:`py_compile` writes, without reading and writing each file several times. ``None`` for what can't be
+    compiled, and stays as it is: wheels hold templates, and code for other Pythons.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are the author's business
+            code = compile(source, name, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
+        return None
+    unchecked = (0b01).to_bytes(4, "little")  # PEP 552: by the hash of its source, which nobody looks at
+    return importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(source) + marshal.dumps(code)
 
 
 def publish(new: Path, target: Path) -> None:
@@ -218,7 +226,7 @@ def _stem(info: Path) -> str:
 def _check_files(site: Path, info: Path, rows: list[list[str]]) -> None:
     """Check every file of a distribution against its RECORD, which is written anew."""
     for path, digest, *_ in rows:
-        _check_file(site / path, digest, info, path)
+        _check_file(os.path.join(site, path), digest, info, path)
     with open(info / "RECORD", "w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
@@ -248,8 +256,8 @@ def _place(path: str, info: Path) -> str:
     return normal
 
 
-def _check_file(file: Path, digest: str, info: Path, path: str) -> None:
-    if not file.is_file() or file.is_symlink():
+def _check_file(file: str, digest: str, info: Path, path: str) -> None:
+    if not _is_plain(file):
         raise InstallError(
             f"{info.name}: a file of the wheel was not installed", where=path, next_step="vllm-plugins sync"
         )
@@ -274,6 +282,13 @@ def _check_file(file: Path, digest: str, info: Path, path: str) -> None:
             found=f"{algorithm}={found}",
             next_step="the installer's cache may hold an edited file: clear it (pip cache purge), then sync",
         )
+
+
+def _is_plain(file: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(file).st_mode)
+    except OSError:
+        return False
 
 
 def _entry_points(distribution: importlib.metadata.Distribution) -> tuple[tuple[str, str, str], ...]:
