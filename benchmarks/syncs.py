@@ -26,12 +26,10 @@ GROUP = "sync, cold, 16 wheels"
 _OURS = ["-m", "vllm_plugins", "sync", "--no-load-check"]
 # There is no such option: what is published is never written to, so it has its bytecode from the first.
 _WITHOUT_BYTECODE = """\
-import compileall, sys
-compileall.compile_file = lambda *words, **more: True
-sys.argv = ["vllm-plugins", "sync", "--no-load-check", "--installer", "uv"]
+import sys
 from vllm_plugins import stage
-if hasattr(stage, "compile_source"):
-    stage.compile_source = lambda *words: None
+stage._compiled = lambda *words: None
+sys.argv = ["vllm-plugins", "sync", "--no-load-check", "--installer", "uv"]
 from vllm_plugins.cli import main
 sys.exit(main())
 """

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import py_compile
 import shutil
 import subprocess
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
@@ -82,6 +84,31 @@ def test_the_store_is_what_the_lock_says(locked: Place, installer: str) -> None:
         "mine_plugin-1.0.dist-info",
     }
     assert list(locked.site.rglob("*.pyc"))
+
+
+def test_bytecode_is_what_python_itself_writes(place: Place, index: Index) -> None:
+    sources = {
+        "tiny/__init__.py": "",
+        "tiny/latin.py": "# coding: latin-1\nword = 'caf\u00e9'\n",
+        "tiny/warns.py": "text = '\\d'\nassert (1, 'always')\n",
+        "tiny/template.py": "{% not python %}\n",
+        "tiny/null.py": "a = 1\0\n",
+        "tiny/deep.py": "(" * 5000 + ")" * 5000 + "\n",
+    }
+    index.wheel("tiny", modules=sources)
+    place.pypi("tiny")
+    place.run("lock")
+    done = place.run("sync")
+    assert "Warning" not in done.stderr
+    compiled = {path.name.split(".")[0]: path for path in (place.site / "tiny" / "__pycache__").iterdir()}
+    assert set(compiled) == {"__init__", "latin", "warns"}
+    for name, path in compiled.items():
+        source, expected = place.site / "tiny" / f"{name}.py", place.root / "expected.pyc"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+            py_compile.compile(str(source), str(expected), f"tiny/{name}.py", invalidation_mode=mode)
+        assert path.read_bytes() == expected.read_bytes()
 
 
 def test_pip_and_uv_make_the_same_store(locked: Place, tmp_path: Path) -> None:

@@ -36,10 +36,11 @@ class Differences(Record):
 
 def files(site: Path) -> Iterator[str]:
     """Every file below a directory, links to directories included, as a path relative to it."""
-    for directory, directories, names in os.walk(site):
+    root = os.path.join(site, "")
+    for directory, directories, names in os.walk(root):
         links = (name for name in directories if os.path.islink(os.path.join(directory, name)))
         for name in (*names, *links):
-            yield os.path.relpath(os.path.join(directory, name), site)
+            yield os.path.join(directory, name).removeprefix(root)
 
 
 def compare(store: Path, marker: Marker) -> Differences:

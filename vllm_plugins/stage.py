@@ -7,7 +7,6 @@ what the wheels' own RECORD files and the lock say.
 from __future__ import annotations
 
 import base64
-import compileall
 import contextlib
 import csv
 import ctypes
@@ -16,11 +15,13 @@ import hashlib
 import importlib.util
 import itertools
 import json
+import marshal
 import os
 import stat
+import sys
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from py_compile import PycInvalidationMode
 from typing import TYPE_CHECKING
 
 from . import _run, integrity, metadata, overlay
@@ -88,7 +89,8 @@ def finish(site: Path) -> str:
     Bytecode does not look at its source's time (PEP 552, unchecked): a published overlay is never written to, and
     an image may be unpacked with other times.
     """
-    files = sorted(integrity.files(site))
+    there = set(integrity.files(site))
+    files = sorted(there - {_bytecode(name) for name in there if name.endswith(".py")})
     # One task a file would cost as much as the compiling.
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
     workers = min(len(chunks), os.cpu_count() or 1)
@@ -106,33 +108,53 @@ def finish(site: Path) -> str:
 
 
 def _finish(files: list[str], site: str) -> list[tuple[str, str, int]]:
-    """Compile some files; path, sha256 and size of them and of what was compiled."""
+    """Compile some files; path, sha256 and size of them and of their bytecode."""
+    found = []
     for name in files:
-        if name.endswith(".py"):
-            # What can't be compiled stays as it is: wheels hold templates, and code for other Pythons. Bytecode that
-            # a wheel brought along is not believed to be that of its source.
-            path = os.path.join(site, name)
-            compileall.compile_file(
-                path, quiet=2, force=True, stripdir=site, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
-            )
-    return [_describe(name, site) for name in (*files, *filter(None, map(_bytecode, files))) if _is_there(name, site)]
+        with open(os.path.join(site, name), "rb") as file:
+            source = file.read() if name.endswith(".py") else None
+            digest = hashlib.file_digest(file, "sha256").hexdigest() if source is None else overlay.sha256(source)
+            os.fchmod(file.fileno(), 0o755 if os.fstat(file.fileno()).st_mode & stat.S_IXUSR else 0o644)
+            found.append((name, digest, os.fstat(file.fileno()).st_size))
+        if source is not None:
+            found += _with_bytecode(source, name, site)
+    return found
 
 
-def _bytecode(name: str) -> str | None:
-    return importlib.util.cache_from_source(name) if name.endswith(".py") else None
+def _bytecode(name: str) -> str:
+    """Where a source's bytecode lies (PEP 3147), whatever ``PYTHONPYCACHEPREFIX`` and ``-O`` say here."""
+    directory, file = os.path.split(name)
+    return os.path.join(directory, "__pycache__", f"{file.removesuffix('.py')}.{sys.implementation.cache_tag}.pyc")
 
 
-def _is_there(name: str, site: str) -> bool:
-    return os.path.lexists(os.path.join(site, name))
+def _with_bytecode(source: bytes, name: str, site: str) -> list[tuple[str, str, int]]:
+    """Write a source's bytecode, in place of a wheel's own, which is not believed; returns what there is then."""
+    target = _bytecode(name)
+    path = os.path.join(site, target)
+    data = _compiled(source, name)
+    if data is None:
+        return _finish([target], site) if os.path.lexists(path) else []
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(data)
+        os.fchmod(file.fileno(), 0o644)
+    return [(target, overlay.sha256(data), len(data))]
 
 
-def _describe(name: str, site: str) -> tuple[str, str, int]:
-    path = os.path.join(site, name)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fchmod(file.fileno(), 0o755 if os.fstat(file.fileno()).st_mode & stat.S_IXUSR else 0o644)
-        status = os.fstat(file.fileno())
-    return name, digest, status.st_size
+def _compiled(source: bytes, name: str) -> bytes | None:
+    """The bytecode file of a source; its code knows it by its path below ``site``.
+
+    What :mod:`py_compile` writes, without reading and writing each file several times. ``None`` for what can't be
+    compiled, and stays as it is: wheels hold templates, and code for other Pythons.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are the author's business
+            code = compile(source, name, "exec", dont_inherit=True, optimize=0)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
+        return None
+    unchecked = (0b01).to_bytes(4, "little")  # PEP 552: by the hash of its source, which nobody looks at
+    return importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(source) + marshal.dumps(code)
 
 
 def publish(new: Path, target: Path) -> None:
@@ -217,7 +239,7 @@ def _stem(info: Path) -> str:
 def _check_files(site: Path, info: Path, rows: list[list[str]]) -> None:
     """Check every file of a distribution against its RECORD, which is written anew."""
     for path, digest, *_ in rows:
-        _check_file(site / path, digest, info, path)
+        _check_file(os.path.join(site, path), digest, info, path)
     with open(info / "RECORD", "w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
@@ -247,8 +269,8 @@ def _place(path: str, info: Path) -> str:
     return normal
 
 
-def _check_file(file: Path, digest: str, info: Path, path: str) -> None:
-    if not file.is_file() or file.is_symlink():
+def _check_file(file: str, digest: str, info: Path, path: str) -> None:
+    if not _is_plain(file):
         raise InstallError(
             f"{info.name}: a file of the wheel was not installed", where=path, next_step="vllm-plugins sync"
         )
@@ -277,3 +299,10 @@ def _check_file(file: Path, digest: str, info: Path, path: str) -> None:
 
 def _bytes(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
+
+
+def _is_plain(file: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(file).st_mode)
+    except OSError:
+        return False
