@@ -296,7 +296,7 @@ def _marker(job: _Job, found: tuple[stage.Installed, ...], site: Path, *, files_
         files_sha256=files_sha256,
         registry_sha256="",
         manifests=(job.manifest_sha256,) if job.manifest_sha256 else (),
-        bases=(job.base.fingerprint,),
+        bases=(),  # in step with none before it was loaded with one: see `_known`
         entry_points=tuple(points),
         plugins=tuple(f"{plugin.name} {plugin.version}" for plugin in job.lock.plugins),
         editable=tuple(package.name for package in job.lock.packages if package.directory is not None),
