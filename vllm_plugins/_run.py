@@ -76,22 +76,7 @@ def run(
         CommandFailed: it could not be started, did not end in time, or (with ``check``) did not end with 0.
     """
     words = [os.fspath(word) for word in argv]
-    try:
-        process = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env={**(os.environ if env is None else env), "VLLM_PLUGIN_DISABLE": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="backslashreplace",
-            start_new_session=True,
-            umask=0o022,
-        )
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise CommandFailed(f"{words[0]} can't be started: {reason}", returncode=NOT_STARTED) from error
+    process = _start(words, cwd, os.environ if env is None else env)
     assert process.stdout is not None
     assert process.stderr is not None
     out: list[str] = []
@@ -120,6 +105,25 @@ def run(
     if check and done.returncode != 0:
         raise _failed(words, done, secrets)
     return done
+
+
+def _start(words: Sequence[str], cwd: Path | None, env: Mapping[str, str]) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            words,
+            cwd=cwd,
+            env={**env, "VLLM_PLUGIN_DISABLE": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="backslashreplace",
+            start_new_session=True,
+            umask=0o022,
+        )
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CommandFailed(f"{words[0]} can't be started: {reason}", returncode=NOT_STARTED) from error
 
 
 def _failed(words: Sequence[str], done: Completed, secrets: Collection[str]) -> CommandFailed:
