@@ -118,14 +118,22 @@ def _finish(files: list[str], site: str) -> list[tuple[str, str, int]]:
             os.fchmod(file.fileno(), 0o755 if os.fstat(file.fileno()).st_mode & stat.S_IXUSR else 0o644)
             found.append((name, digest, os.fstat(file.fileno()).st_size))
         bytecode = None if source is None else _compiled(source, name)
-        if bytecode is not None:
-            target = importlib.util.cache_from_source(name)
-            os.makedirs(os.path.dirname(os.path.join(site, target)), exist_ok=True)
-            with open(os.path.join(site, target), "wb") as file:
-                file.write(bytecode)
-                os.fchmod(file.fileno(), 0o644)
+        if bytecode is not None and _write(bytecode, target := importlib.util.cache_from_source(name), site):
             found.append((target, overlay.sha256(bytecode), len(bytecode)))
     return found
+
+
+def _write(bytecode: bytes, target: str, site: str) -> bool:
+    """Write a bytecode file; false where the wheel has something else in its place."""
+    path = os.path.join(site, target)
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(bytecode)
+            os.fchmod(file.fileno(), 0o644)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        return False
+    return True
 
 
 def _compiled(source: bytes, name: str) -> bytes | None:
