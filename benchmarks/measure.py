@@ -166,7 +166,16 @@ def difference(turns: Turns, *, group: str, what: str, against: str, goal: float
     return Row(group=group, what=what, against=against, ours=ours, others=others, value=value, goal=goal, unit=unit)
 
 
-def absolute(turns: Turns, *, group: str, what: str, against: str, goal: float, unit: Unit = "ms") -> Row:
+def absolute(
+    turns: Turns,
+    *,
+    group: str,
+    what: str,
+    against: str,
+    goal: float,
+    unit: Unit = "ms",
+    processor: float | None = None,
+) -> Row:
     """Ours alone; what others take, where there is one, stands beside it for comparison."""
     ours, *others = _medians(turns)
     return Row(
@@ -176,6 +185,7 @@ def absolute(turns: Turns, *, group: str, what: str, against: str, goal: float, 
         ours=ours,
         others=others[0] if others else None,
         value=ours * (1000 if unit == "ms" else 1),
+        processor=processor,
         goal=goal,
         unit=unit,
     )

@@ -21,7 +21,7 @@ _HEIGHT, _LEFT, _WIDTH, _RIGHT = 22, 430, 300, 190  # pixels: of a row, and of t
 def line(row: Row) -> str:
     """One line for a terminal."""
     others = "" if row.others is None else f" ({_time(row, row.others)})"
-    processors = "" if row.processor is None else f" ({row.processor:.2f}× of processors)"
+    processors = "" if row.processor is None else f" ({row.processor:.2f}{row.unit} of processors)"
     verdict = "kept" if row.kept else "MISSED"
     return (
         f"{row.group}: {row.what}: {_time(row, row.ours)}, against {row.against}{others}: "
@@ -49,7 +49,7 @@ def _table(rows: Iterable[Row]) -> str:
     ]
     for row in rows:
         others = "" if row.others is None else _time(row, row.others)
-        processors = "" if row.processor is None else f"{row.processor:.2f}×"
+        processors = "" if row.processor is None else f"{row.processor:.2f}{row.unit}"
         cells = (
             row.group,
             row.what,

@@ -35,8 +35,8 @@ def cases(server: Server, root: Path) -> list[Case]:
     return [
         Case(measure=lambda rounds: _grows(few, many, rounds, *uv), rounds=3),
         Case(measure=lambda rounds: _grows(few, many, rounds, "lock"), rounds=7),
-        Case(measure=lambda rounds: _grows(few, many, rounds, "sync", "--no-load-check"), rounds=3, short=1),
-        Case(measure=lambda rounds: _grows(few, many, rounds, "status"), rounds=7, short=3),
+        Case(measure=lambda rounds: _grows(few, many, rounds, "sync", "--no-load-check"), rounds=3),
+        Case(measure=lambda rounds: _grows(few, many, rounds, "status"), rounds=7),
         Case(measure=lambda rounds: _grows(few, many, rounds, "verify"), rounds=3),
     ]
 

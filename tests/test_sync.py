@@ -93,6 +93,8 @@ def test_bytecode_is_what_python_itself_writes(place: Place, index: Index) -> No
         "tiny/warns.py": "text = '\\d'\nassert (1, 'always')\n",
         "tiny/template.py": "{% not python %}\n",
         "tiny/null.py": "a = 1\0\n",
+        "tiny/odd/inner.py": "",
+        "tiny/odd/__pycache__": "no directory\n",
         "tiny/deep.py": "(" * 5000 + ")" * 5000 + "\n",
     }
     index.wheel("tiny", modules=sources)

@@ -133,11 +133,14 @@ def _with_bytecode(source: bytes, name: str, site: str) -> list[tuple[str, str, 
     path = os.path.join(site, target)
     data = _compiled(source, name)
     if data is None:
-        return _finish([target], site) if os.path.lexists(path) else []
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(data)
-        os.fchmod(file.fileno(), 0o644)
+        return _finish([target], site) if os.path.isfile(path) else []
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), 0o644)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        return []  # the wheel has something else in its place
     return [(target, overlay.sha256(data), len(data))]
 
 
