@@ -191,7 +191,7 @@ def test_an_interrupt_while_the_index_is_silent(world: World, command: str) -> N
     where = is_page if command == "lock" else is_file
     world.breaks(faulty.hang, where)
     world.network.asked.clear()
-    world.place.variables["PIP_TIMEOUT"] = "100"
+    world.place.variables.update(PIP_TIMEOUT="100", VLLM_PLUGIN_TIMEOUT="100")
     took = interrupt(world.place, *words, when=lambda: any(map(where, world.network.asked)))
     assert took < LONGEST / 2
 
