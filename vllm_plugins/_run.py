@@ -230,8 +230,8 @@ def _read(stream: IO[str], lines: list[str], on_line: Callable[[str], None] | No
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End the process and its children: asked first, then made to."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    """End the process and its children: asked first, then made to. At an interrupt, pip tidies up behind itself."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
