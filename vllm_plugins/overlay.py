@@ -97,8 +97,8 @@ def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
     """The directories of ``sys.path`` that hold the vLLM environment's distributions.
 
     Not among them: the standard library's own, which have none; overlays; the working directory and the directory
-    of the running script, which depend on how a process was started; and directories inside of a package, which a process adds for itself while it runs
-    (``setuptools/_vendor``, which has distributions).
+    of the running script, which depend on how a process was started; and directories inside of a package, which a
+    process adds for itself while it runs (``setuptools/_vendor``, which has distributions).
     """
     script = os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and sys.argv[0] else ""
     library = os.path.dirname(os.__file__)
