@@ -41,6 +41,7 @@ class Row:
     ``ours`` and ``others`` are medians in seconds (for ``MB``: in megabytes); ``value`` is what the promise is of:
     a ratio, or milliseconds or megabytes. ``processor`` is the same of what the processors did, which a busy machine
     changes less; it knows nothing of waiting and of working side by side. ``least`` says that ``goal`` is a floor.
+    ``noise`` is by how much two whole processes that do the same differ from run to run.
     """
 
     group: str
@@ -53,6 +54,7 @@ class Row:
     unit: Unit
     processor: float | None = None
     least: bool = False
+    noise: float = 0
 
     @property
     def share(self) -> float:
@@ -63,7 +65,7 @@ class Row:
     def regressed(self) -> bool:
         """Whether a goal is missed by half, on the clock and by the processors: noise does not do both."""
         others = [self.value] if self.processor is None else [self.value, self.processor]
-        return all(self._share(value) > TOO_MUCH for value in others)
+        return all(self._share(value - self.noise) > TOO_MUCH for value in others)
 
     def _share(self, value: float) -> float:
         return self.goal / value if self.least else value / self.goal
@@ -163,7 +165,17 @@ def difference(turns: Turns, *, group: str, what: str, against: str, goal: float
     ours, others = _medians(turns)
     scale = 1000 if unit == "ms" else 1
     value = statistics.median((mine - theirs) * scale for mine, theirs in turns)
-    return Row(group=group, what=what, against=against, ours=ours, others=others, value=value, goal=goal, unit=unit)
+    return Row(
+        group=group,
+        what=what,
+        against=against,
+        ours=ours,
+        others=others,
+        value=value,
+        goal=goal,
+        unit=unit,
+        noise=1 if unit == "ms" else 0,
+    )
 
 
 def absolute(

@@ -12,6 +12,8 @@ __all__ = ["EntryPoint", "Failure", "Marker"]
 
 FORMAT = 2
 
+_SEAL = ' "sha256": '
+
 
 class EntryPoint(Record):
     """One entry point of the overlay; ``plugin`` is the manifest's name for what it came with."""
@@ -90,14 +92,14 @@ class Marker(Record):
                 for point in self.entry_points
             ],
         }
-        return json.dumps({**data, "sha256": _digest(data)}, indent=1) + "\n"
+        return _sealed(json.dumps(data, indent=1).removesuffix("\n}") + ",\n")
 
     @classmethod
     def from_json(cls, text: str) -> Marker | None:
         """Read a marker; ``None`` when the text is not one of this format (the overlay then does not count)."""
         try:
             data: Any = json.loads(text)
-            if data["format"] != FORMAT or data.pop("sha256") != _digest(data):
+            if data["format"] != FORMAT or text != _sealed(text[: text.rfind(_SEAL)]):
                 return None
             return cls(
                 key=str(data["key"]),
@@ -130,5 +132,6 @@ class Marker(Record):
             return None
 
 
-def _digest(data: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+def _sealed(text: str) -> str:
+    """A JSON object that is still open, closed with the hash of all that stands before."""
+    return f'{text}{_SEAL}"{hashlib.sha256(text.encode()).hexdigest()}"\n}}\n'

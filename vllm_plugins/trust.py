@@ -31,7 +31,7 @@ def check(settings: Settings) -> None:
         return
     things = (settings.lock, settings.manifest, settings.store)
     for directory in _above(*map(str, things)):
-        _place(Path(directory))
+        _place(directory)
     for thing in (*things, settings.store / "overlays"):
         _thing(thing)
 
@@ -55,11 +55,11 @@ def _above(*paths: str) -> dict[str, None]:
     return found
 
 
-def _place(directory: Path) -> None:
+def _place(directory: str) -> None:
     """A directory that something lies in: with the sticky bit, others can't rename what is ours."""
     found = _status(directory)
     if found is not None and found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-        _refuse_unless_read_only(directory, "everybody can rename what lies in", "chmod o-w", found)
+        _refuse_unless_read_only(Path(directory), "everybody can rename what lies in", "chmod o-w", found)
 
 
 def _thing(path: Path) -> None:
@@ -83,7 +83,7 @@ def _trusted() -> set[int]:
     return {0, os.geteuid(), os.stat(os.path.dirname(__file__)).st_uid}
 
 
-def _status(path: Path) -> os.stat_result | None:
+def _status(path: Path | str) -> os.stat_result | None:
     try:
         return os.stat(path)
     except OSError:
