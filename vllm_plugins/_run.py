@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import threading
+import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, TypeVar
 
@@ -103,9 +104,7 @@ def run(
         with _ended(process):
             for reader in readers:
                 reader.start()
-            process.wait(timeout)
-            for reader in readers:
-                reader.join()
+            _wait(process, readers, timeout)
     except subprocess.TimeoutExpired as error:
         for reader in readers:
             reader.join(_GRACE)
@@ -135,6 +134,18 @@ def _started(words: list[str], cwd: Path | None, env: Mapping[str, str] | None) 
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise CommandFailed(f"{words[0]} can't be started: {reason}", returncode=NOT_STARTED) from error
+
+
+def _wait(process: subprocess.Popen[str], readers: Collection[threading.Thread], timeout: float | None) -> None:
+    """Wait for a program's end. Its pipes end with it: to wait for them takes no polling, which a time limit does.
+
+    Raises:
+        subprocess.TimeoutExpired: it goes on for longer.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    for reader in readers:
+        reader.join(None if deadline is None else max(0, deadline - time.monotonic()))
+    process.wait(None if deadline is None else max(0, deadline - time.monotonic()))
 
 
 def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
