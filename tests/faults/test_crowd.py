@@ -262,13 +262,15 @@ def test_what_goes_on_without_the_lock_is_right_also_when_the_holder_comes_back(
     )
     env = {**place.environment, **preload.arm()}
     with subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as first:
-        until(lambda: any("__pycache__" in call for call in preload.calls))
+        until(lambda: any("/staging/" in call for call in preload.calls))
         os.kill(first.pid, signal.SIGSTOP)
-        done = place.python("-c", impatient)
-        assert "which has shown no sign of life for 0 s" in done.stderr
-        assert INSTALLING in done.stderr
-        assert ACTIVE.format(version="2.0") in start(place, "general").stderr
-        os.kill(first.pid, signal.SIGCONT)
+        try:
+            done = place.python("-c", impatient)
+            assert "which has shown no sign of life for 0 s" in done.stderr
+            assert INSTALLING in done.stderr
+            assert ACTIVE.format(version="2.0") in start(place, "general").stderr
+        finally:
+            os.kill(first.pid, signal.SIGCONT)
         assert first.wait(60) == 0
     assert ACTIVE.format(version="2.0") in start(place, "general").stderr
     assert [path.name for path in place.overlays] == [world.key(world.new)]
