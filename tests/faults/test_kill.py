@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from .worlds import World
 
+    Note = Callable[[str, object], None]  # pytest's record_property: `--junitxml F` then has the numbers
+
 LOCK = ("lock", "--resolver", "uv")
 SYNC = ("sync", "--installer", "uv")
 START = ("-m", "tests.kit.loader", "general")
@@ -79,9 +81,10 @@ def kill_everywhere(
     do: Do,
     reset: Callable[[], None],
     check: Callable[[str], None],
+    note: Note,
     share: int = 1,
 ) -> int:
-    """Kill at every ``share``-th call, and check each time; returns how many there were."""
+    """Kill at every ``share``-th call, and check each time; notes and returns how many there were."""
     reset()
     assert command(world, *words, env=preload.arm()) == 0
     points = chosen(preload, share)
@@ -96,6 +99,7 @@ def kill_everywhere(
         check(where)
         killed += 1
     assert killed >= 0.9 * len(points) > 0
+    note("kills", killed)
     return killed
 
 
@@ -134,18 +138,30 @@ class Locks:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("do", [Do.KILL_FIRST, Do.KILL_ALL])
-def test_lock_where_lock_and_wheels_are_written(world: World, preload: Preload, scenario: str, do: Do) -> None:
+def test_lock_where_lock_and_wheels_are_written(
+    world: World, preload: Preload, record_property: Note, scenario: str, do: Do
+) -> None:
     locks = Locks(world, preload, scenario)
     words = ("-m", "vllm_plugins", *LOCK)
-    assert kill_everywhere(world, preload, words, do=do, reset=locks.reset, check=locks.check) >= 10
+    assert (
+        kill_everywhere(world, preload, words, do=do, reset=locks.reset, check=locks.check, note=record_property)
+        >= 10
+    )
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("do", [Do.KILL_FIRST, Do.KILL_ALL])
-def test_lock_at_any_other_write(world: World, elsewhere: Preload, scenario: str, do: Do) -> None:
+def test_lock_at_any_other_write(
+    world: World, elsewhere: Preload, record_property: Note, scenario: str, do: Do
+) -> None:
     locks = Locks(world, elsewhere, scenario)
     words = ("-m", "vllm_plugins", *LOCK)
-    assert kill_everywhere(world, elsewhere, words, do=do, reset=locks.reset, check=locks.check, share=30) >= 30
+    assert (
+        kill_everywhere(
+            world, elsewhere, words, do=do, reset=locks.reset, check=locks.check, note=record_property, share=30
+        )
+        >= 30
+    )
 
 
 class Installs:
@@ -196,19 +212,32 @@ def start_again(world: World) -> None:
 @pytest.mark.parametrize(
     ("do", "share", "least"), [(Do.KILL_ALL, 2, 60), (Do.KILL_FIRST, 4, 30), (Do.KILL_CALLER, 13, 8)]
 )
-def test_sync(world: World, preload: Preload, scenario: str, do: Do, share: int, least: int) -> None:
+def test_sync(
+    world: World, preload: Preload, record_property: Note, scenario: str, do: Do, share: int, least: int
+) -> None:
     installs = Installs(world, preload, scenario, sync_again)
     words = ("-m", "vllm_plugins", *SYNC)
-    killed = kill_everywhere(world, preload, words, do=do, reset=installs.reset, check=installs.check, share=share)
+    killed = kill_everywhere(
+        world, preload, words, do=do, reset=installs.reset, check=installs.check, note=record_property, share=share
+    )
     assert killed >= least
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize(("do", "share", "least"), [(Do.KILL_ALL, 2, 60), (Do.KILL_FIRST, 4, 30)])
-def test_the_startup_child(world: World, preload: Preload, scenario: str, do: Do, share: int, least: int) -> None:
+def test_the_startup_child(
+    world: World, preload: Preload, record_property: Note, scenario: str, do: Do, share: int, least: int
+) -> None:
     installs = Installs(world, preload, scenario, start_again)
     killed = kill_everywhere(
-        world, preload, startup(world), do=do, reset=installs.reset, check=installs.check, share=share
+        world,
+        preload,
+        startup(world),
+        do=do,
+        reset=installs.reset,
+        check=installs.check,
+        note=record_property,
+        share=share,
     )
     assert killed >= least
 
