@@ -224,7 +224,7 @@ def test_sync(
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize(("do", "share", "least"), [(Do.KILL_ALL, 2, 60), (Do.KILL_FIRST, 4, 30)])
+@pytest.mark.parametrize(("do", "share", "least"), [(Do.KILL_ALL, 2, 60), (Do.KILL_FIRST, 3, 40)])
 def test_the_startup_child(
     world: World, preload: Preload, record_property: Note, scenario: str, do: Do, share: int, least: int
 ) -> None:
