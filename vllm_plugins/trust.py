@@ -32,15 +32,17 @@ def check(settings: Settings) -> None:
     things = (settings.lock, settings.manifest, settings.store)
     for directory in _above(*map(str, things)):
         _place(directory)
+    trusted = _trusted()
     for thing in (*things, settings.store / "overlays"):
-        _thing(thing)
+        _thing(thing, trusted)
 
 
 def check_overlay(settings: Settings, directory: Path) -> None:
     """Check one overlay of the store. Raises as :func:`check`."""
     if settings.trust != "any":
+        trusted = _trusted()
         for part in (directory, directory / "overlay.json", directory / "site"):
-            _thing(part)
+            _thing(part, trusted)
 
 
 def _above(*paths: str) -> dict[str, None]:
@@ -62,12 +64,11 @@ def _place(directory: str) -> None:
         _refuse_unless_read_only(Path(directory), "everybody can rename what lies in", "chmod o-w", found)
 
 
-def _thing(path: Path) -> None:
+def _thing(path: Path, trusted: set[int]) -> None:
     try:
         link = os.lstat(path)
     except OSError:
         return  # not there, or not ours to see: whoever reads it says so
-    trusted = _trusted()
     if stat.S_ISLNK(link.st_mode) and link.st_uid not in trusted:
         _refuse_unless_read_only(path.parent, f"another user owns the link {path}, in", "chown -h", link)
     found = _status(path)

@@ -15,7 +15,6 @@ import pytest
 from tests.kit.sandbox import POWERLESS, needs_root, read_only
 from vllm_plugins import overlay
 
-from . import worlds
 from .preload import LONG, Do, Preload, build
 
 if TYPE_CHECKING:
@@ -42,11 +41,6 @@ SAID = {
     "read-only": ("Read-only file system",),
     "broken": ("Input/output error",),
 }
-
-
-@pytest.fixture
-def world(tmp_path: Path, vllm: Path) -> World:
-    return worlds.make(tmp_path, vllm)
 
 
 @pytest.fixture

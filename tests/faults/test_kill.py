@@ -30,11 +30,6 @@ SCENARIOS = ("first", "change")
 
 
 @pytest.fixture
-def world(tmp_path: Path, vllm: Path) -> World:
-    return worlds.make(tmp_path, vllm)
-
-
-@pytest.fixture
 def preload(tmp_path: Path, world: World) -> Preload:
     """Counts what happens to configuration and store."""
     (tmp_path / "preload").mkdir()

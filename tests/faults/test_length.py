@@ -10,16 +10,11 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from vllm_plugins import overlay
 
-from . import worlds
 from .preload import LONG
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .worlds import World
 
 # One process that starts again and again, as far as the hook knows: each time what the first time has found is forgotten.
@@ -57,11 +52,6 @@ for number in range(count):
         said.append(figures())
 print(json.dumps([said, took]))
 """
-
-
-@pytest.fixture
-def world(tmp_path: Path, vllm: Path) -> World:
-    return worlds.make(tmp_path, vllm)
 
 
 def files(world: World) -> list[str]:
