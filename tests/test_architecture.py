@@ -25,6 +25,7 @@ ORDER = [
     "records",
     "marker",
     "settings",
+    "crew",
     "_run",
     "overlay",
     "temporary",
@@ -53,6 +54,7 @@ ORDER = [
     "base",
     "fit",
     "registry",
+    "cache",
     "metadata",
     "stubs",
     "pipconfig",
@@ -100,6 +102,7 @@ ORDER = [
     "cli.audit",
     "cli.doctor",
     "cli.status",
+    "cli._locking",
     "cli.lock",
     "cli.sync",
     "cli.__init__",
@@ -217,14 +220,14 @@ def test_the_version_loads_hardly_anything(bare_place: Place) -> None:
 
 
 SMALL = {"cli", "cli._inputs", "cli._output", "_run", "base", "errors", "fields", "fit", "lock", "manifest", "marker"}
-SMALL |= {"contents", "disk", "nodes", "overlay", "policy", "records", "settings", "values"}
+SMALL |= {"contents", "crew", "disk", "nodes", "overlay", "policy", "records", "settings", "values"}
 
 
 @pytest.mark.parametrize(
     ("command", "more"),
     [
         ("status", {"cli.status", "link", "loading"}),
-        ("lock", {"cli.lock", "lockstep", "projects", "resolve", "selection", "stubs"}),
+        ("lock", {"cli._locking", "cli.lock", "lockstep", "projects", "resolve", "selection", "stubs"}),
     ],
 )
 def test_what_changes_nothing_loads_nothing_of_what_changes_something(

@@ -48,6 +48,30 @@ def everything_written(place: Place) -> bytes:
     return b"".join(path.read_bytes() for root in roots for path in root.rglob("*") if path.is_file())
 
 
+def test_a_wheel_is_asked_for_its_metadata_once(place: Place, index: Index) -> None:
+    """Another wheel at the same address is asked anew, and so is the same wheel at another address."""
+    points = {"vllm.general_plugins": {"plugin": "plugin:register"}}
+    index.wheel("plugin")
+    place.pypi("plugin")
+    upstream, path = address(index)
+    with gateway.proxy(upstream) as server, gateway.proxy(upstream) as other:
+
+        def lock(through: gateway.Gateway) -> int:
+            """How often the wheel was asked for; uv has its own memory."""
+            through.asked.clear()
+            place.lock.unlink(missing_ok=True)
+            replace(place, index_url=f"http://{through.host}{path}").run("lock", "--resolver", "uv")
+            return sum(asked.endswith(".whl") for asked in through.asked)
+
+        first = lock(server)
+        assert first >= 1
+        assert lock(server) == 0
+        assert lock(other) == first
+        index.wheel("plugin", entry_points=points)
+        assert lock(server) >= 1
+        assert place.plugin("plugin")["entry-points"][0]["name"] == "plugin"
+
+
 @INSTALLERS
 @pytest.mark.parametrize("how", ["url", "netrc"])
 def test_an_index_behind_tls_and_a_login(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shlex
@@ -11,20 +12,18 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING
 
+from . import crew
 from .errors import CommandFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["NOT_STARTED", "Completed", "end_with_parent", "find", "redact", "run", "side_by_side", "status"]
+__all__ = ["NOT_STARTED", "Completed", "end_with_parent", "find", "redact", "run", "status"]
 
 NOT_STARTED = 127  # the exit status of what could not be started, as a shell has it
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 # The user part of a URL. For ssh the user name is no secret, a password is.
 # (A scheme is short: without a limit, a megabyte of letters would be looked at a megabyte of times.)
@@ -148,70 +147,15 @@ def _wait(process: subprocess.Popen[str], readers: Collection[threading.Thread],
     process.wait(None if deadline is None else max(0, deadline - time.monotonic()))
 
 
-def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """What a function gives for each of some items, in their order, found by a few threads at once.
-
-    Where one fails, or an interrupt comes, the programs that the others have started are ended, and the error of the
-    first in order is raised.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    crew = _Crew()
-    workers = min(8, max(2, len(os.sched_getaffinity(0))))
-    with ThreadPoolExecutor(max_workers=workers, initializer=lambda: setattr(_thread, "crew", crew)) as pool:
-        futures = [pool.submit(function, item) for item in items]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            crew.stop()
-            raise
-
-
-_thread = threading.local()
-
-
-class _Crew:
-    """The programs that threads have started which work side by side: only the main thread hears of an interrupt."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._running: set[subprocess.Popen[str]] = set()
-        self._stopped = False
-
-    def join(self, process: subprocess.Popen[str]) -> None:
-        with self._guard:
-            self._running.add(process)
-            stopped = self._stopped
-        if stopped:
-            _end(process)
-
-    def leave(self, process: subprocess.Popen[str]) -> None:
-        with self._guard:
-            self._running.discard(process)
-
-    def stop(self) -> None:
-        with self._guard:
-            self._stopped = True
-            running = list(self._running)
-        for process in running:
-            _end(process)
-
-
 @contextlib.contextmanager
 def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
     """A block that a program does not outlive, whatever happens here or in the crew that this thread belongs to."""
-    crew: _Crew | None = getattr(_thread, "crew", None)
     try:
-        if crew is not None:
-            crew.join(process)
-        yield
+        with crew.working(functools.partial(_end, process)):
+            yield
     except BaseException:
         _end(process)
         raise
-    finally:
-        if crew is not None:
-            crew.leave(process)
 
 
 def _failed(words: Sequence[str], done: Completed, secrets: Collection[str]) -> CommandFailed:

@@ -13,7 +13,7 @@ from .lock import Lock, Package, Target, Wheel
 from .overlay import sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from .base import Base
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .resolve import Pin
     from .wheels import Builder
 
-__all__ = ["Assembly", "Described", "Made"]
+__all__ = ["Assembly", "Made"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +36,7 @@ class Made:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Described:
+class _Described:
     """A locked package with what the graph needs to know of it, and the file to lay into ``plugins.wheels/``."""
 
     package: Package
@@ -55,83 +55,12 @@ class Assembly:
     scratch: Path
     report: Callable[[str], None]
 
-    def from_plugin(self, ready: Ready) -> Described:
-        """A git or local plugin, whose wheel was built."""
-        assert ready.wheel is not None
-        if ready.directory is None:
-            self._refuse_foreign(ready.wheel, f"plugin {ready.locked.name!r}")
-        package = Package(
-            name=ready.locked.package,
-            version=ready.locked.version,
-            directory=ready.directory,
-            built_with=ready.built_with,
-            wheels=() if ready.directory is not None else (_hashed(ready.wheel),),
-        )
-        return Described(
-            package=package,
-            requires=ready.requires,
-            entry_points=ready.locked.entry_points,
-            wheel=None if ready.directory is not None else ready.wheel,
-        )
-
-    def from_release(self, release: Release) -> Described:
-        """A distribution from an index; what it has only as an sdist is built."""
-        name = release.pin.name
-        wheels = tuple(_from_index(file) for file in release.wheels if not file.url.startswith("file:"))
-        local = [file for file in release.wheels if file.url.startswith("file:")]
-        where = next(
-            (file.index for file in release.wheels if file.index and not file.index.startswith("file:")), None
-        )
-        requires_python = next((file.requires_python for file in release.wheels if file.requires_python), None)
-        if release.metadata is not None and wheels:
-            package = Package(
-                name=name, version=release.pin.version, wheels=wheels, index=where, requires_python=requires_python
-            )
-            return Described(
-                package=package, requires=release.metadata.requires, entry_points=release.metadata.entry_points
-            )
-        if release.metadata is not None:
-            # It lies on this machine only, so it goes along with the lock.
-            path = self.index.download(local[0], _fresh(self.scratch / f"local-{name}"))
-            return self._local(release, path, built_with=())
-        assert release.sdist is not None
-        self.report(f"Building {name} {release.pin.version}, which the index has only as an sdist")
-        project = releases.download(release.sdist, self.index, self.scratch / f"sdist-{name}")
-        built = self.builder.wheel(project, self.scratch / f"wheel-{name}", plugin=name)
-        return self._local(release, built.path, built_with=built.built_with, others=wheels)
-
-    def _local(
-        self, release: Release, path: Path, *, built_with: tuple[str, ...], others: tuple[Wheel, ...] = ()
-    ) -> Described:
-        self._refuse_foreign(path, release.pin.name)
-        content = metadata.inspect(path)
-        sdist = release.sdist
-        package = Package(
-            name=release.pin.name,
-            version=release.pin.version,
-            wheels=(*others, _hashed(path)),
-            built_with=built_with,
-            sdist_url=sdist.url if sdist and not sdist.url.startswith("file:") else None,
-            sdist_sha256=sdist.sha256 if sdist else None,
-        )
-        return Described(package=package, requires=content.requires, entry_points=content.entry_points, wheel=path)
-
-    def _refuse_foreign(self, path: Path, plugin: str) -> None:
-        """A wheel that was built here may be of this kind of machine alone."""
-        tags = parse_wheel_filename(path.name)[3]
-        if not self.base.is_here and tags.isdisjoint(self.base.tags()):
-            raise BuildError(
-                "a wheel that is built here does not fit the base's kind of machine",
-                expected=f"Python {self.base.python_minor} on {self.base.platform}",
-                found=path.name,
-                required_by=plugin,
-                next_step="run vllm-plugins lock on a machine of that kind",
-            )
-
     def lock(
-        self, manifest: Manifest, ready: tuple[Ready, ...], described: list[Described], pins: tuple[Pin, ...]
+        self, manifest: Manifest, ready: tuple[Ready, ...], found: Iterable[Release], pins: tuple[Pin, ...]
     ) -> Made:
-        """Put the graph's edges in, and everything together."""
+        """Describe everything, put the graph's edges in, and all together."""
+        described = [self._from_plugin(item) for item in ready if item.wheel is not None]
+        described += [self._from_release(release) for release in found]
         by_name = {item.package.name: item for item in described}
         edges = graph.build(pins, requires={name: item.requires for name, item in by_name.items()}, base=self.base)
         target = Target(
@@ -152,6 +81,79 @@ class Assembly:
             ),
             wheels={_hashed(item.wheel).filename: item.wheel for item in described if item.wheel is not None},
         )
+
+    def _from_plugin(self, ready: Ready) -> _Described:
+        """A git or local plugin, whose wheel was built."""
+        assert ready.wheel is not None
+        if ready.directory is None:
+            self._refuse_foreign(ready.wheel, f"plugin {ready.locked.name!r}")
+        package = Package(
+            name=ready.locked.package,
+            version=ready.locked.version,
+            directory=ready.directory,
+            built_with=ready.built_with,
+            wheels=() if ready.directory is not None else (_hashed(ready.wheel),),
+        )
+        return _Described(
+            package=package,
+            requires=ready.requires,
+            entry_points=ready.locked.entry_points,
+            wheel=None if ready.directory is not None else ready.wheel,
+        )
+
+    def _from_release(self, release: Release) -> _Described:
+        """A distribution from an index; what it has only as an sdist is built."""
+        name = release.pin.name
+        wheels = tuple(_from_index(file) for file in release.wheels if not file.url.startswith("file:"))
+        local = [file for file in release.wheels if file.url.startswith("file:")]
+        where = next(
+            (file.index for file in release.wheels if file.index and not file.index.startswith("file:")), None
+        )
+        requires_python = next((file.requires_python for file in release.wheels if file.requires_python), None)
+        if release.metadata is not None and wheels:
+            package = Package(
+                name=name, version=release.pin.version, wheels=wheels, index=where, requires_python=requires_python
+            )
+            return _Described(
+                package=package, requires=release.metadata.requires, entry_points=release.metadata.entry_points
+            )
+        if release.metadata is not None:
+            # It lies on this machine only, so it goes along with the lock.
+            path = self.index.download(local[0], _fresh(self.scratch / f"local-{name}"))
+            return self._local(release, path, built_with=())
+        assert release.sdist is not None
+        self.report(f"Building {name} {release.pin.version}, which the index has only as an sdist")
+        project = releases.download(release.sdist, self.index, self.scratch / f"sdist-{name}")
+        built = self.builder.wheel(project, self.scratch / f"wheel-{name}", plugin=name)
+        return self._local(release, built.path, built_with=built.built_with, others=wheels)
+
+    def _local(
+        self, release: Release, path: Path, *, built_with: tuple[str, ...], others: tuple[Wheel, ...] = ()
+    ) -> _Described:
+        self._refuse_foreign(path, release.pin.name)
+        content = metadata.inspect(path)
+        sdist = release.sdist
+        package = Package(
+            name=release.pin.name,
+            version=release.pin.version,
+            wheels=(*others, _hashed(path)),
+            built_with=built_with,
+            sdist_url=sdist.url if sdist and not sdist.url.startswith("file:") else None,
+            sdist_sha256=sdist.sha256 if sdist else None,
+        )
+        return _Described(package=package, requires=content.requires, entry_points=content.entry_points, wheel=path)
+
+    def _refuse_foreign(self, path: Path, plugin: str) -> None:
+        """A wheel that was built here may be of this kind of machine alone."""
+        tags = parse_wheel_filename(path.name)[3]
+        if not self.base.is_here and tags.isdisjoint(self.base.tags()):
+            raise BuildError(
+                "a wheel that is built here does not fit the base's kind of machine",
+                expected=f"Python {self.base.python_minor} on {self.base.platform}",
+                found=path.name,
+                required_by=plugin,
+                next_step="run vllm-plugins lock on a machine of that kind",
+            )
 
 
 def _hashed(path: Path) -> Wheel:

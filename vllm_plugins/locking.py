@@ -14,25 +14,26 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from . import _run, installers, lockfile, pipconfig, releases, resolve, resolvers
+from . import crew, installers, lockfile, releases, resolve, resolvers
 from .assembly import Assembly, Made
 from .errors import BaseMismatch, NoResolution, StoreError
-from .index import Index
 from .overlay import base_paths, make_directory, write_atomically
 from .plugins import Ready, Workshop
 from .resolve import Wanted
 from .wheels import Builder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from packaging.utils import NormalizedName
 
     from .base import Base
+    from .index import Index
     from .lock import Lock
     from .manifest import Manifest
     from .pipconfig import PipConfig
+    from .releases import Release
     from .resolve import Pin, Upgrade
     from .resolvers import Resolver, ResolverName
     from .settings import Settings
@@ -52,19 +53,23 @@ def make(
     report: Callable[[str], None],
     detail: Callable[[str], None],
     resolver: ResolverName = "auto",
-    config: Callable[[], PipConfig] = pipconfig.read,
+    config: Callable[[], PipConfig],
 ) -> Made:
     """Resolve a manifest against a base. ``scratch`` is an empty directory that outlives the result.
+
+    ``config`` may still be on its way: what does not need it goes before.
 
     Raises:
         SourceError, BuildError: a plugin can't be had from its source.
         BaseMismatch: a plugin is in the base already, or needs a vLLM and the base has none.
         NoResolution: no set of versions satisfies all.
     """
+    caches = settings.cache or scratch / "cache"
+    offered = resolve.constraints(base, caches / "stubs")
     pip = config()
-    cache = (settings.cache or scratch / "cache") / "uv"
+    cache = caches / "uv"
     installer = installers.choose(settings.installer, config=pip, cache=cache)
-    with Builder(installer=installer, base_site=base_paths()) as builder, Index(pip) as index:
+    with Builder(installer=installer, base_site=base_paths()) as builder:
         workshop = Workshop(
             manifest=manifest,
             settings=settings,
@@ -76,52 +81,66 @@ def make(
             report=report,
             detail=detail,
         )
-        ready = tuple(_run.side_by_side(workshop.ready, manifest.enabled))
+        ready = tuple(crew.side_by_side(workshop.ready, manifest.enabled))
         _refuse_base_plugins(ready, base)
         solver = resolvers.choose(resolver, base=base, config=pip, cache=cache)
         report(f"Resolving {len(ready)} plugin(s) against {_tell(base)} with {solver.name}")
-        seeds = {package.name: package.version for package in old.packages} if old else {}
+        opening = crew.begin(lambda: _index(pip))  # half of all imports, while the resolver resolves
         pins = _pins(
             ready,
             base=base,
-            seeds=seeds,
+            offered=offered,
+            old=old,
             upgrade=upgrade,
             resolver=solver,
-            index=index,
+            index=opening,
             scratch=_fresh(scratch / "resolve"),
         )
         chosen = [pin for pin in pins if pin.url is None]
-        report(f"Reading the index for the files of {len(chosen)} distribution(s)")
-        tags = base.tags()
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            found = list(pool.map(lambda pin: releases.read(pin, index, tags=tags), chosen))
-        assembly = Assembly(base=base, builder=builder, index=index, scratch=scratch, report=report)
-        packages = [assembly.from_plugin(item) for item in ready if item.wheel is not None]
-        packages += [assembly.from_release(release) for release in found]
-        return assembly.lock(manifest, ready, packages, pins)
+        with opening() as index:
+            found = _releases(chosen, index, base, caches, report)
+            assembly = Assembly(base=base, builder=builder, index=index, scratch=scratch, report=report)
+            return assembly.lock(manifest, ready, found, pins)
+
+
+def _index(config: PipConfig) -> Index:
+    from .index import Index
+
+    return Index(config)
+
+
+def _releases(
+    pins: Collection[Pin], index: Index, base: Base, caches: Path, report: Callable[[str], None]
+) -> list[Release]:
+    report(f"Reading the index for the files of {len(pins)} distribution(s)")
+    tags = base.tags()
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return list(pool.map(lambda pin: releases.read(pin, index, tags=tags, caches=caches), pins))
 
 
 def _pins(
     ready: tuple[Ready, ...],
     *,
     base: Base,
-    seeds: Mapping[NormalizedName, str],
+    offered: Mapping[NormalizedName, str],
+    old: Lock | None,
     upgrade: Upgrade,
     resolver: Resolver,
-    index: Index,
+    index: Callable[[], Index],
     scratch: Path,
 ) -> tuple[Pin, ...]:
     wanted = [
         Wanted(plugin=item.locked.name, name=item.locked.package, requirement=item.requirement) for item in ready
     ]
+    seeds = {package.name: package.version for package in old.packages} if old else {}
     try:
         return resolve.compile_pins(
-            wanted, base=base, seeds=seeds, upgrade=upgrade, resolver=resolver, scratch=scratch
+            wanted, base=base, offered=offered, seeds=seeds, upgrade=upgrade, resolver=resolver, scratch=scratch
         )
     except NoResolution as error:
         if error.expected is not None:
             # pip goes on as if an index that refuses it had nothing; this raises what the index says.
-            index.files(canonicalize_name(Requirement(error.expected).name))
+            index().files(canonicalize_name(Requirement(error.expected).name))
         raise
 
 

@@ -6,11 +6,12 @@ Old wheels break today's rules in fields that nobody here needs, so only those t
 from __future__ import annotations
 
 import configparser
+import json
 import lzma
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from email.parser import BytesHeaderParser
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from .errors import InstallError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["UNREADABLE", "Metadata", "inspect", "member", "parse", "refuse_bomb", "refuse_hostile"]
+__all__ = ["UNREADABLE", "Metadata", "from_json", "inspect", "member", "parse", "refuse_bomb", "refuse_hostile"]
 
 # All that zipfile and what it decompresses with raise for bytes that are no archive.
 UNREADABLE = (
@@ -50,6 +51,26 @@ class Metadata:
     extras: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     entry_points: tuple[tuple[str, str, str], ...] = ()
+
+    def to_json(self) -> str:
+        """What :func:`from_json` reads."""
+        return json.dumps({**asdict(self), "version": str(self.version)})
+
+
+def from_json(text: str) -> Metadata:
+    """What :meth:`Metadata.to_json` wrote down.
+
+    Raises:
+        ValueError, KeyError, TypeError: the text is not that.
+    """
+    data = json.loads(text)
+    return Metadata(
+        name=canonicalize_name(data["name"], validate=True),
+        version=Version(data["version"]),
+        extras=tuple(map(str, data["extras"])),
+        requires=tuple(map(str, data["requires"])),
+        entry_points=tuple((str(group), str(name), str(value)) for group, name, value in data["entry_points"]),
+    )
 
 
 def parse(core: bytes, entry_points: bytes | None, *, where: str) -> Metadata:

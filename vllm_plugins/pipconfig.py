@@ -6,18 +6,17 @@ import ast
 import os
 import re
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from . import _run, settings
+from . import _run, crew, settings
 from .errors import CommandFailed, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-__all__ = ["PipConfig", "read", "reading", "uv_environment"]
+__all__ = ["PipConfig", "read", "uv_environment"]
 
 # What pip's install command reads, the later before the earlier (pip's documentation, "Configuration").
 _SECTIONS = ("global", "install", ":env:")
@@ -67,14 +66,6 @@ class PipConfig:
         return tuple(dict.fromkeys(found))
 
 
-def reading() -> Callable[[], PipConfig]:
-    """Begin to :func:`read`, and return what waits for it: pip takes a tenth of a second to tell."""
-    pool = ThreadPoolExecutor(max_workers=1)
-    future = pool.submit(read)
-    pool.shutdown(wait=False)
-    return future.result
-
-
 def read(python: str = sys.executable) -> PipConfig:
     """Ask pip, with this process's environment.
 
@@ -82,12 +73,11 @@ def read(python: str = sys.executable) -> PipConfig:
         UsageError: pip can't read its configuration, or says something that is not understood.
     """
     try:
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            # Which index is pip's default is told by its help alone.
-            default = None if os.environ.get("PIP_INDEX_URL") else pool.submit(_default_index, python)
-            listed = _run.run([python, "-m", "pip", "config", "list", "--no-color"], env=_environment())
-            values = _values(listed.stdout)
-            index = values.get("index-url") or (default.result() if default is not None else None)
+        # Which index is pip's default is told by its help alone.
+        default = None if os.environ.get("PIP_INDEX_URL") else crew.begin(lambda: _default_index(python))
+        listed = _run.run([python, "-m", "pip", "config", "list", "--no-color"], env=_environment())
+        values = _values(listed.stdout)
+        index = values.get("index-url") or (default() if default is not None else None)
         no_index = values.get("no-index", "0").lower() in ("1", "true", "yes", "on", "y", "t")
     except CommandFailed as error:
         raise UsageError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from . import base, overlay, releases
+from . import base, cache, releases
 from .base import Base, Distribution
 from .errors import CommandFailed, NoResolution, PluginsError, UsageError
 from .resolve import read_pins
@@ -44,13 +44,13 @@ def read(
     *,
     resolver: Callable[[Base], Resolver],
     index: Index,
-    cache: Path | None,
+    caches: Path | None,
     scratch: Path,
     report: Callable[[str], None],
 ) -> Base:
     """The environment of a release for this interpreter's kind of machine, from the cache where it is there.
 
-    ``scratch`` is an empty directory.
+    ``caches`` is the directory of ours, ``scratch`` an empty one.
 
     Raises:
         UsageError: the requirement is of something else than a vLLM.
@@ -65,11 +65,11 @@ def read(
             next_step="vllm-plugins lock --help",
         )
     empty = base.of_here(())
-    kept = None
-    if cache is not None:
+    place = None
+    if caches is not None:
         machine = hashlib.sha256(repr((empty.python_minor, empty.markers, empty.platforms)).encode()).hexdigest()[:12]
-        kept = cache / "bases" / f"{canonicalize_name(requirement.name)}{requirement.specifier}-{machine}.base"
-        found = _kept(kept)
+        place = caches / "bases" / f"{canonicalize_name(requirement.name)}{requirement.specifier}-{machine}.base"
+        found = _kept(place)
         if found is not None:
             return found
     report(f"Resolving the environment of {release} from the index")
@@ -87,31 +87,24 @@ def read(
     report(f"Reading the metadata of its {len(pins)} distributions")
     tags = empty.tags()
     with ThreadPoolExecutor(max_workers=16) as pool:
-        distributions = list(pool.map(lambda pin: _distribution(pin, index, tags), pins))
+        distributions = list(pool.map(lambda pin: _distribution(pin, index, tags, caches), pins))
     made = base.of_here(_with_vllm(distributions))
-    if kept is not None:
-        _keep(kept, made)
+    if place is not None:
+        cache.keep(place, made.to_json())
     return made
 
 
-def _keep(path: Path, made: Base) -> None:
-    """Write a base down, below the hash of what is written: a wrong bit would be another version."""
-    text = made.to_json()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    overlay.write_atomically(path, f"{overlay.sha256(text.encode())}\n{text}".encode())
-
-
-def _kept(path: Path) -> Base | None:
+def _kept(place: Path) -> Base | None:
+    text = cache.kept(place)
     try:
-        digest, _, text = path.read_text(encoding="utf-8").partition("\n")
-        return base.from_json(text) if digest == overlay.sha256(text.encode()) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None  # not there, or of another version of this program
+        return None if text is None else base.from_json(text)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # of another version of this program
 
 
-def _distribution(pin: Pin, index: Index, tags: tuple[Tag, ...]) -> Distribution:
+def _distribution(pin: Pin, index: Index, tags: tuple[Tag, ...], caches: Path | None) -> Distribution:
     try:
-        metadata = releases.read(pin, index, tags=tags).metadata
+        metadata = releases.read(pin, index, tags=tags, caches=caches).metadata
     except PluginsError:
         metadata = None  # its extras are then unknown; that it is there, and in which version, is what counts
     return base.distribution(

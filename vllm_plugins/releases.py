@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from packaging.tags import create_compatible_tags_selector
 from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
 
-from . import metadata
+from . import cache, metadata, overlay
 from .errors import NoResolution, SourceError
 
 if TYPE_CHECKING:
@@ -38,10 +39,10 @@ class Release:
     metadata: Metadata | None
 
 
-def read(pin: Pin, index: Index, *, tags: Sequence[Tag]) -> Release:
+def read(pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None) -> Release:
     """Ask the index for the files of a pin, with their hashes, and for the metadata of the one that fits best.
 
-    ``tags`` are those that fit the machine which the lock is for, the best first.
+    ``tags`` are those that fit the machine which the lock is for, the best first. Metadata is kept in ``caches``.
 
     Raises:
         NoResolution: there is neither a wheel for this machine nor an sdist.
@@ -55,7 +56,7 @@ def read(pin: Pin, index: Index, *, tags: Sequence[Tag]) -> Release:
         None,
     )
     if fitting is not None:
-        return Release(pin=pin, wheels=wheels, sdist=None, metadata=_metadata(fitting, index))
+        return Release(pin=pin, wheels=wheels, sdist=None, metadata=_metadata(fitting, index, caches))
     sdist = next((file for file in files if _sdist_version(file) == wanted), None)
     if sdist is None:
         raise NoResolution(
@@ -110,7 +111,20 @@ def _unpack(archive: Path, into: Path) -> None:
         tar.extractall(into, members, filter="data")
 
 
-def _metadata(file: File, index: Index) -> Metadata:
+def _metadata(file: File, index: Index, caches: Path | None) -> Metadata:
+    """What a wheel says of itself, from the cache where the same wheel at the same address has said it already."""
+    if caches is None:
+        return _said(file, index)
+    place = caches / "metadata" / overlay.sha256(f"{file.sha256} {file.url}".encode())
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # of another version of this program
+        if (text := cache.kept(place)) is not None:
+            return metadata.from_json(text)
+    found = _said(file, index)
+    cache.keep(place, found.to_json())
+    return found
+
+
+def _said(file: File, index: Index) -> Metadata:
     members = index.members(file, ("METADATA", "entry_points.txt"))
     return metadata.parse(members.get("METADATA", b""), members.get("entry_points.txt"), where=file.filename)
 

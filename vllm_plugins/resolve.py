@@ -21,13 +21,13 @@ from ._run import redact
 from .errors import BaseMismatch, CommandFailed, NoResolution, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from .base import Base
     from .resolvers import Resolver
 
-__all__ = ["Pin", "Upgrade", "Wanted", "compile_pins", "read_pins"]
+__all__ = ["Pin", "Upgrade", "Wanted", "compile_pins", "constraints", "read_pins"]
 
 VLLM = canonicalize_name("vllm")
 
@@ -88,10 +88,34 @@ class Pin:
     url: str | None
 
 
+def constraints(base: Base, directory: Path) -> dict[NormalizedName, str]:
+    """A line for each distribution of the base, which names its stub in a directory.
+
+    Raises:
+        OSError: a stub can't be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lines = {
+        distribution.name: stubs.write(
+            directory,
+            name=distribution.name,
+            version=distribution.version,
+            extras=distribution.extras,
+            requires=distribution.requires,
+        )
+        for distribution in base.distributions
+    }
+    if base.vllm is None:
+        # A plugin that needs vllm meets this one, and no resolver walks through gigabytes of vLLM releases.
+        lines[VLLM] = stubs.write(directory, name=VLLM, version="0")
+    return {name: f"{name} @ {stub.as_uri()}" for name, stub in lines.items()}
+
+
 def compile_pins(
     wanted: Iterable[Wanted],
     *,
     base: Base,
+    offered: Mapping[NormalizedName, str],
     seeds: Mapping[NormalizedName, str],
     upgrade: Upgrade,
     resolver: Resolver,
@@ -99,8 +123,8 @@ def compile_pins(
 ) -> tuple[Pin, ...]:
     """Pin everything that the wanted requirements need, sorted by name; what the base has is among it, as stubs.
 
-    ``seeds`` are the old lock's pins: kept where they still fit and ``upgrade`` does not free them. ``scratch`` is
-    an empty directory.
+    ``offered`` are the base's :func:`constraints`. ``seeds`` are the old lock's pins: kept where they still fit and
+    ``upgrade`` does not free them. ``scratch`` is an empty directory.
 
     Raises:
         NoResolution: no set of versions satisfies all; says who wants what, and what the base has.
@@ -109,7 +133,9 @@ def compile_pins(
     """
     lines = tuple(wanted)
     (scratch / "requirements.in").write_text("".join(f"{line.requirement}\n" for line in lines), encoding="utf-8")
-    _write_constraints(scratch, base, without={line.name for line in lines})
+    own = {line.name for line in lines}
+    given = (f"{line}\n" for name, line in offered.items() if name not in own)
+    (scratch / "constraints.txt").write_text("".join(given), encoding="utf-8")
     output = scratch / "requirements.txt"
     free = upgrade.names if not upgrade.everything else frozenset(seeds)
     kept = (f"{name}=={version}\n" for name, version in sorted(seeds.items()) if name not in free)
@@ -125,28 +151,6 @@ def compile_pins(
     if base.vllm is None and any(pin.name == VLLM for pin in pins):
         raise _missing_vllm(base, [name for name in _askers(text, VLLM) if name in {pin.name for pin in pins}])
     return pins
-
-
-def _write_constraints(scratch: Path, base: Base, *, without: Collection[NormalizedName]) -> None:
-    directory = scratch / "base"
-    directory.mkdir()
-    lines = []
-    for distribution in base.distributions:
-        if distribution.name in without:
-            continue
-        stub = stubs.write(
-            directory,
-            name=distribution.name,
-            version=distribution.version,
-            extras=distribution.extras,
-            requires=distribution.requires,
-        )
-        lines.append(f"{distribution.name} @ {stub.as_uri()}\n")
-    if base.vllm is None:
-        # A plugin that needs vllm meets this one, and no resolver walks through gigabytes of vLLM releases.
-        stub = stubs.write(directory, name=VLLM, version="0")
-        lines.append(f"{VLLM} @ {stub.as_uri()}\n")
-    (scratch / "constraints.txt").write_text("".join(lines), encoding="utf-8")
 
 
 def read_pins(text: str) -> Iterable[Pin]:

@@ -182,11 +182,10 @@ def _base(data: bytes) -> None:
     found.tags()
     assert found.vllm is None or isinstance(found.vllm, str)
     with tempfile.TemporaryDirectory(dir=_SCRATCH) as directory:
-        resolve._write_constraints(Path(directory), found, without=())
-        for line in Path(directory, "constraints.txt").read_text().splitlines():
+        for line in resolve.constraints(found, Path(directory)).values():
             (pin,) = resolve.read_pins(line)
             assert pin.url is not None
-            _check_stub(Path(directory, "base", pin.url.rpartition("/")[2].replace("%2B", "+").replace("%21", "!")))
+            _check_stub(Path(directory, pin.url.rpartition("/")[2].replace("%2B", "+").replace("%21", "!")))
 
 
 def _check_stub(path: Path) -> None:

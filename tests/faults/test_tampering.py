@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import projects
-from vllm_plugins import base, lock, overlay, released
+from vllm_plugins import cache, lock, overlay
 from vllm_plugins.errors import PluginsError
 from vllm_plugins.marker import Marker
 
@@ -235,17 +235,33 @@ def test_each_file_of_the_installers_cache(synced: Place) -> None:
     is_well(synced)
 
 
-def test_a_base_that_was_kept(tmp_path: Path) -> None:
-    """The environment of a release of vLLM, which is resolved once: another bit would be another version."""
-    made = base.of_here((base.distribution(base.VLLM, "0.32.0", [], []),), fingerprint="f" * 32)
-    path = tmp_path / "bases" / "vllm==0.32.0.base"
-    released._keep(path, made)
-    assert released._kept(path) == made
+def test_what_is_kept_in_the_cache(tmp_path: Path) -> None:
+    """Such as the environment of a release of vLLM, which is resolved once: another bit would be another version."""
+    path, text = tmp_path / "bases" / "vllm==0.32.0.base", '{"distributions": ["vllm 0.32.0"]}'
+    cache.keep(path, text)
+    assert cache.kept(path) == text
     data = path.read_bytes()
     for place in range(len(data)):
         flip(path, place)
-        assert released._kept(path) is None, place
+        assert cache.kept(path) is None, place
         path.write_bytes(data)
+
+
+@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+def test_the_cache_of_locking(synced: Place, resolver: str) -> None:
+    """Stubs of the base, and what wheels say of themselves: both are made again where a bit is wrong."""
+    locked = synced.lock.read_bytes()
+    kept = synced.root / "cache" / "vllm-plugins"
+    files = [path for name in ("metadata", "stubs") for path in (kept / name).iterdir()]
+    assert len(files) > len(list((kept / "stubs").iterdir())) > 3
+    for change in (flip, lambda path: path.write_bytes(b""), lambda path: path.unlink()):
+        before = {path: path.read_bytes() for path in files}
+        for path in files:
+            change(path)
+        synced.lock.unlink()
+        synced.run("lock", "--resolver", resolver)
+        assert synced.lock.read_bytes() == locked
+        assert {path: path.read_bytes() for path in files} == before
 
 
 def test_a_marker_that_somebody_has_written(synced: Place) -> None:

@@ -71,6 +71,8 @@ def serve(index: Index) -> Iterator[Teller]:
     """Serve until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
+        disable_nagle_algorithm = True  # which would let each answer wait for an acknowledgement
+
         def do_GET(self) -> None:
             kind, _, name = self.path.strip("/").partition("/")
             if kind == "provenance":

@@ -154,6 +154,8 @@ def serve(upstream: str) -> Iterator[Faulty]:
     over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
+        disable_nagle_algorithm = True  # which would let each answer wait for an acknowledgement
+
         def do_GET(self) -> None:
             faulty.asked.append(self.path)
             fault = faulty.plan(urlsplit(self.path).path)

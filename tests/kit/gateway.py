@@ -57,6 +57,7 @@ def _serve(
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
+        disable_nagle_algorithm = True  # which would let each answer wait for an acknowledgement
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:

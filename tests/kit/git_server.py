@@ -58,6 +58,8 @@ def serve_http(root: Path) -> Iterator[str]:
 @contextmanager
 def _serve(root: Path, *, login: str | None, context: ssl.SSLContext | None) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
+        disable_nagle_algorithm = True  # which would let each answer wait for an acknowledgement
+
         def do_GET(self) -> None:
             if login is not None and self.headers.get("Authorization") != login:
                 self.send_response(401)

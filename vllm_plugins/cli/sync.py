@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_plugins import overlay, pipconfig
+from vllm_plugins import crew, overlay, pipconfig
 
 if TYPE_CHECKING:
     import argparse
@@ -46,14 +46,14 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     )
     offline = settings.offline or settings.frozen
     # Where there is something to install, pip is asked for its configuration while the rest is imported.
-    config = pipconfig.read if offline or _is_installed(settings) else pipconfig.reading()
+    config = pipconfig.read if offline or _is_installed(settings) else crew.begin(pipconfig.read)
     from vllm_plugins import base, sync
 
     from ._inputs import read_manifest
 
     here = base.read(arguments.base_path)
     if arguments.startup and settings.auto_lock:
-        from .lock import relock
+        from ._locking import relock
 
         relock(settings, here, output)
     asked = read_manifest(settings)
