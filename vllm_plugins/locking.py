@@ -114,7 +114,7 @@ def _releases(
 ) -> list[Release]:
     report(f"Reading the index for the files of {len(pins)} distribution(s)")
     tags = base.tags()
-    with ThreadPoolExecutor(max_workers=8) as pool:
+    with ThreadPoolExecutor(max_workers=16) as pool:
         return list(pool.map(lambda pin: releases.read(pin, index, tags=tags, caches=caches), pins))
 
 

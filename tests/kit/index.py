@@ -67,10 +67,14 @@ class Server:
     root: Path
     address: str
 
-    def index(self, name: str, *, releases: bool = False) -> Index:
-        """A new, empty index; with ``releases``, it has a JSON page of all releases of a project (see ``server``)."""
+    def index(self, name: str, *, releases: bool = False, distance: float = 0) -> Index:
+        """A new, empty index; with ``releases``, it has a JSON page of all releases of a project (see ``server``).
+
+        Each answer comes after ``distance`` seconds, as from elsewhere.
+        """
         directory = self.root / name
         directory.mkdir()
+        (directory / "distance").write_text(str(distance))
         if releases:
             (directory / "releases").touch()
         return Index(directory=directory, url=f"{self.address}/{name}/simple/")

@@ -5,7 +5,7 @@ port is the system's choice, and is printed as the first line. The server's own 
 hashes, which every index of the world does; the one here adds them.
 
 A directory that holds a file ``releases`` also answers ``/<directory>/<project>/json`` with the files of each release, as
-the great index does, and hardly any other.
+the great index does, and hardly any other. One that holds a file ``distance`` answers after so many seconds.
 """
 
 from __future__ import annotations
@@ -57,13 +57,17 @@ class Indexes:
         self._root = root
         self._client = httpx.AsyncClient()
         self._made: dict[str, fastapi.FastAPI] = {}
+        self._distances: dict[str, float] = {}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         assert scope["type"] == "http"
         name, _, rest = scope["path"].lstrip("/").partition("/")
         if name not in self._made and (self._root / name).is_dir():
             self._made[name] = self._index(self._root / name)
+            distance = self._root / name / "distance"
+            self._distances[name] = float(distance.read_text()) if distance.exists() else 0
         application = self._made.get(name, fastapi.FastAPI())
+        await asyncio.sleep(self._distances.get(name, 0))
         await application({**scope, "path": f"/{rest}", "raw_path": f"/{rest}".encode()}, receive, send)
 
     def _index(self, directory: Path) -> fastapi.FastAPI:
