@@ -56,9 +56,7 @@ def place(root: Path, index: Index, *, distributions: int = DISTRIBUTIONS) -> Pl
     return Place(root=root, index_url=index.url, paths=(base,))
 
 
-def make(
-    server: Server, root: Path, name: str, size: Size, *, releases: bool = False, distance: float = 0
-) -> Place:
+def make(server: Server, root: Path, name: str, size: Size, *, releases: bool = False, distance: float = 0) -> Place:
     """An index with the plugins of that size, and a place whose manifest asks for all of them."""
     index = server.index(name, releases=releases, distance=distance)
     fill(index, size)

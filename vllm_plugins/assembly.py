@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packaging.utils import parse_wheel_filename
@@ -66,9 +66,9 @@ class Assembly:
         target = Target(
             python=self.base.python_minor, platform=self.base.platform, vllm=self.base.vllm, base=edges.uses
         )
-        packages = (replace(item.package, dependencies=edges.needs[name]) for name, item in by_name.items())
+        packages = (item.package.replace(dependencies=edges.needs[name]) for name, item in by_name.items())
         locked = (
-            replace(item.locked, version=found.package.version, entry_points=found.entry_points)
+            item.locked.replace(version=found.package.version, entry_points=found.entry_points)
             for item in ready
             for found in [by_name[item.locked.package]]
         )

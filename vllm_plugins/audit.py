@@ -262,7 +262,7 @@ def _source(plugin: Plugin, manifest: Manifest | None) -> GitSource:
     asked = next((item for item in manifest.plugins if item.name == plugin.name), None) if manifest else None
     source = asked.source if asked is not None else None
     if isinstance(source, GitSource) and plugins.public_url(source.url) == plugin.url:
-        return replace(source, ref=plugin.requested)
+        return source.replace(ref=plugin.requested)
     return GitSource(url=plugin.url or "", ref=plugin.requested)
 
 

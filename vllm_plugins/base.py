@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import sysconfig
-from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from packaging.version import InvalidVersion, Version
 
 from . import overlay
 from .errors import UsageError
+from .records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,8 +34,7 @@ _PYTHON = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}[0-9a-z+.]{0,20}")
 VLLM = canonicalize_name("vllm")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Distribution:
+class Distribution(Record):
     """One installed distribution.
 
     ``requires`` holds only the requirements of its extras: a stub keeps those, because what a plugin asks for as
@@ -50,8 +49,7 @@ class Distribution:
     provided_by: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Base:
+class Base(Record):
     """The distributions of the interpreter that runs vLLM, its Python version (``3.11.7``) and its platform.
 
     ``fingerprint`` is what the hook compares at every start (:func:`vllm_plugins.overlay.fingerprint`). ``markers``
@@ -100,7 +98,18 @@ class Base:
 
     def to_json(self) -> str:
         """The snapshot that ``vllm-plugins base`` writes."""
-        return json.dumps({"format": FORMAT, **asdict(self), "markers": dict(self.markers)}, indent=1) + "\n"
+        return (
+            json.dumps(
+                {
+                    "format": FORMAT,
+                    **self.to_dict(),
+                    "markers": dict(self.markers),
+                    "distributions": [found.to_dict() for found in self.distributions],
+                },
+                indent=1,
+            )
+            + "\n"
+        )
 
 
 def read(paths: Sequence[str] | None = None) -> Base:
@@ -193,7 +202,7 @@ def _distribution(item: Any) -> Distribution:
         item["extras"],
         item["requires"],
     )
-    return replace(found, provided_by=None if provided_by is None else str(provided_by))
+    return found.replace(provided_by=None if provided_by is None else str(provided_by))
 
 
 def _distributions(entry: str) -> Iterable[Distribution]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from .records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["BaseUse", "Lock", "Package", "Plugin", "Target", "Wheel"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wheel:
+class Wheel(Record):
     """One wheel file: fetched from ``url``, or (``url`` is ``None``) lying in ``plugins.wheels/``. Size in bytes."""
 
     filename: str
@@ -24,8 +24,7 @@ class Wheel:
     url: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Package:
+class Package(Record):
     """One distribution to install.
 
     Either ``wheels``, or ``directory``: the path of an editable source as the manifest writes it, the one thing
@@ -45,8 +44,7 @@ class Package:
     sdist_sha256: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BaseUse:
+class BaseUse(Record):
     """A base distribution that locked packages need: ``required_by`` holds ``(who, specifier)``."""
 
     name: NormalizedName
@@ -54,8 +52,7 @@ class BaseUse:
     required_by: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
+class Target(Record):
     """The kind of environment that the lock was resolved for. ``python`` is ``3.11``, ``vllm`` its version."""
 
     python: str
@@ -64,8 +61,7 @@ class Target:
     base: tuple[BaseUse, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plugin:
+class Plugin(Record):
     """One plugin of the manifest, pinned. ``entry_points`` are ``(group, name, value)`` in vLLM's groups.
 
     ``requested`` is what the manifest asks for: a requirement, a git ref or a path. ``project_sha256`` is of the
@@ -86,8 +82,7 @@ class Plugin:
     entry_points: tuple[tuple[str, str, str], ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lock:
+class Lock(Record):
     """A whole lock. ``manifest_sha256`` is the meaning of the manifest that it answers (``Manifest.sha256``)."""
 
     manifest_sha256: str

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 import site
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import overlay
 from .errors import StoreError
+from .records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +25,7 @@ NAME = "vllm_plugins_overlay.pth"
 _TARGET = re.compile(r"[^'\n]*/overlays/([0-9a-f]{32})/site")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Link:
+class Link(Record):
     """A link in the file ``path`` to the overlay ``key``, which lies in ``site``."""
 
     path: Path

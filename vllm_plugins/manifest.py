@@ -7,7 +7,7 @@ import itertools
 import json
 import os.path
 import re
-from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +18,7 @@ from . import nodes, policy, values
 from .errors import ManifestError
 from .nodes import Fields, Malformed, Problems, describe, did_you_mean, line
 from .policy import Policy
+from .records import Record
 from .values import quoted
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ _KINDS = "pypi, git or local"
 _HTTP_USER = re.compile(r"^(https?://)[^/]*@")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PypiSource:
+class PypiSource(Record):
     """A distribution from an index: ``package`` and ``version`` (a PEP 440 specifier) as they are written."""
 
     package: str
@@ -41,8 +41,7 @@ class PypiSource:
     extras: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GitSource:
+class GitSource(Record):
     """A project in a git repository.
 
     ``url`` is as it is written, ``${NAME}`` unexpanded. ``ref`` is a branch, tag or commit (``None``: the remote's
@@ -56,8 +55,7 @@ class GitSource:
     extras: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LocalSource:
+class LocalSource(Record):
     """A project directory; ``path`` as it is written (see :meth:`Manifest.local_directory`)."""
 
     path: str
@@ -69,8 +67,7 @@ class LocalSource:
 Source = PypiSource | GitSource | LocalSource
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plugin:
+class Plugin(Record):
     """One entry of the manifest; ``line`` is where it begins, from 1."""
 
     name: str
@@ -90,8 +87,7 @@ class Plugin:
                 return "local"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Manifest:
+class Manifest(Record):
     """A plugins.yaml without problems.
 
     ``sha256`` is of what the enabled plugins ask for: comments, order, layout, credentials in URLs and disabled
@@ -100,12 +96,13 @@ class Manifest:
 
     path: Path
     plugins: tuple[Plugin, ...]
-    policy: Policy = field(default_factory=Policy)
+    policy: Policy = Policy()
     file_sha256: str = ""
-    sha256: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sha256", _meaning(self.enabled))
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of what is asked for."""
+        return _meaning(self.enabled)
 
     @property
     def enabled(self) -> tuple[Plugin, ...]:
@@ -172,7 +169,7 @@ def _meaning(plugins: tuple[Plugin, ...]) -> str:
     """The sha256 of a canonical JSON of what the plugins ask for."""
     entries = []
     for plugin in sorted(plugins, key=lambda plugin: plugin.name):
-        entry: dict[str, object] = {"name": plugin.name, "source": plugin.kind, **asdict(plugin.source)}
+        entry: dict[str, object] = {"name": plugin.name, "source": plugin.kind, **plugin.source.to_dict()}
         entry["extras"] = sorted({canonicalize_name(extra) for extra in plugin.source.extras})
         if plugin.source.package is not None:
             entry["package"] = canonicalize_name(plugin.source.package)

@@ -5,13 +5,13 @@ It says nothing of what is installed, so it is no part of the manifest's meaning
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Literal, get_args
 
 from yaml.nodes import MappingNode, SequenceNode
 
 from .nodes import Fields, describe, did_you_mean
+from .records import Record
 from .values import quoted
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ _OTHERS = ("required", "min-age-days", "allowed-licenses", "denied-licenses", "a
 _MIN_AGE_DAYS = 7
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Accepted:
+class Accepted(Record):
     """An advisory that somebody has looked at. After ``until`` it counts again."""
 
     id: str
@@ -49,8 +48,7 @@ class Accepted:
     until: date | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Policy:
+class Policy(Record):
     """What an audit's findings mean. ``required`` checks must have been made. ``min_age_days``: a release younger
     than that is ``young``.
 

@@ -12,7 +12,7 @@ import io
 import os
 import zipfile
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -133,7 +133,7 @@ def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path) -> Checkout
     if plugin.commit is not None:
         if not isinstance(source, GitSource) or plugins.public_url(source.url) != plugin.url:
             source = GitSource(url=plugin.url or "")
-        source = replace(source, subdirectory=plugin.subdirectory)
+        source = source.replace(subdirectory=plugin.subdirectory)
         checkout = sources.checkout(source, CommitSha(plugin.commit), into, environ=os.environ, plugin=plugin.name)
     elif manifest is not None and isinstance(source, LocalSource):
         checkout = sources.export_local(manifest.local_directory(source), into, plugin=plugin.name)

@@ -1,4 +1,7 @@
-"""Frozen values for what every vLLM process loads: a class of them is made in a thirtieth of a named tuple's time."""
+"""Frozen values for what every vLLM process, or every command, loads: their classes are made in microseconds.
+
+A named tuple or a dataclass compiles text for each class, which takes half a millisecond.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,11 @@ class Record:
 
     def replace(self, **fields: Any) -> Self:
         """The same with other values in some fields."""
-        return type(self)(**{**self.__dict__, **fields})
+        return type(self)(**{**self.to_dict(), **fields})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values of all fields by their names."""
+        return {name: getattr(self, name) for name in type(self).__annotations__}
 
     def _values(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in type(self).__annotations__)
