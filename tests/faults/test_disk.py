@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LOCK = ("-m", "vllm_plugins", "lock", "--resolver", "uv")
 SYNC = ("-m", "vllm_plugins", "sync", "--installer", "uv")
 START = ("-m", "tests.kit.loader", "general")
+POINTS = 200 if LONG else 8  # at which a disk fails
 COMMANDS = {"lock": LOCK, "sync": SYNC, "startup": START}
 FAULTS = {
     "full": (Do.FAIL_SPACE, errno.ENOSPC),
@@ -95,7 +96,7 @@ def test_at_any_write(world: World, preload: Preload, name: str, fault: str) -> 
     calls = len(preload.calls)
     assert calls > 100
     failed = 0
-    for point in range(1, calls, 1 if LONG else calls // 7):
+    for point in range(1, calls, max(1, calls // POINTS)):
         reset(world, name)
         done = run(world, words, preload.arm(do, at=point, error=error))
         where = f"{fault} from {preload.calls[point - 1 :][:1]}"
@@ -150,7 +151,7 @@ def test_a_small_disk(world: World, mount: Callable[[str], Path], name: str, kin
     nodes = (before.f_files - before.f_ffree, after.f_files - after.f_ffree)
     first, last = used if kind == "space" else nodes
     failed = 0
-    steps = last - first if LONG else 8
+    steps = min(last - first, POINTS)
     for step in range(steps):
         limit = first + max(1, (last - first) * step // steps)
         options = f"size={limit * before.f_bsize}" if kind == "space" else f"size=64m,nr_inodes={limit + 1}"
