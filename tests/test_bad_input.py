@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .kit import projects
+from .kit import pair, projects
 from .kit.repositories import Repository
 
 if TYPE_CHECKING:
@@ -24,16 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def locked(place: Place, index: Index) -> Place:
     """A place with a plugin from the index and one from a directory, locked and installed."""
-    index.wheel("tiny", "1.0", requires=["torch"])
-    projects.project(place.config / "mine", name="mine")
-    place.write(
-        """
-        plugins:
-          - {name: tiny, source: pypi, package: tiny}
-          - {name: mine, source: local, path: mine}
-        """
-    )
-    place.run("lock")
+    pair.lock(place, index, mine="mine", requires=["torch"])
     place.run("sync")
     return place
 

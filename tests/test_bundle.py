@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .kit import projects
+from .kit import pair
 from .kit.sandbox import needs_root, read_only
 
 if TYPE_CHECKING:
@@ -19,17 +19,8 @@ POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
 @pytest.fixture
 def locked(place: Place, index: Index) -> Place:
     """A lock of a plugin from the index that needs another distribution, and one from a directory."""
-    index.wheel("tiny", "1.0", requires=["helper"], entry_points=POINTS, modules={"tiny.py": "def register(): ...\n"})
-    index.wheel("helper", "1.5")
-    projects.project(place.config / "mine", name="mine-plugin")
-    place.write(
-        """
-        plugins:
-          - {name: tiny, source: pypi, package: tiny}
-          - {name: mine, source: local, path: mine}
-        """
-    )
-    place.run("lock")
+    modules = {"tiny.py": "def register(): ...\n"}
+    pair.lock(place, index, helper="1.5", entry_points=POINTS, modules=modules)
     return place
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .kit import projects
+from .kit import pair
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,17 +26,7 @@ MODULES = {"tiny/__init__.py": "def register():\n    pass\n\n\nclass Bend:\n    
 @pytest.fixture
 def locked(place: Place, index: Index) -> Place:
     """A lock of a plugin from the index that needs another distribution, and one from a directory."""
-    index.wheel("tiny", "1.0", requires=["helper"], entry_points=POINTS, modules=MODULES)
-    index.wheel("helper", "1.5")
-    projects.project(place.config / "mine", name="mine-plugin")
-    place.write(
-        """
-        plugins:
-          - {name: tiny, source: pypi, package: tiny}
-          - {name: mine, source: local, path: mine}
-        """
-    )
-    place.run("lock")
+    pair.lock(place, index, helper="1.5", entry_points=POINTS, modules=MODULES)
     return place
 
 

@@ -10,7 +10,7 @@ import pytest
 from vllm_plugins import overlay
 from vllm_plugins.integrity import FILES
 
-from .kit import projects
+from .kit import pair
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,17 +32,7 @@ MODULES = {
 def synced(place: Place, index: Index) -> Place:
     """A lock of one plugin from the index and one from a directory, installed."""
     points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
-    index.wheel("tiny", "1.0", requires=["helper"], entry_points=points, modules=MODULES)
-    index.wheel("helper", "1.5")
-    projects.project(place.config / "mine", name="mine-plugin")
-    place.write(
-        """
-        plugins:
-          - {name: tiny, source: pypi, package: tiny}
-          - {name: mine, source: local, path: mine}
-        """
-    )
-    place.run("lock")
+    pair.lock(place, index, helper="1.5", entry_points=points, modules=MODULES)
     place.run("sync", "--no-load-check")
     return place
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit import projects
+from tests.kit import pair
 from vllm_plugins import cache, lock, overlay
 from vllm_plugins.errors import PluginsError
 from vllm_plugins.marker import Marker
@@ -27,16 +27,7 @@ VERIFY = {"VLLM_PLUGIN_VERIFY": "1"}
 @pytest.fixture
 def synced(place: Place, index: Index) -> Place:
     """A plugin from the index, which says that it ran, and one from a directory, are installed."""
-    index.wheel("tiny", entry_points=POINTS, modules=MODULES)
-    projects.project(place.config / "mine", name="mine")
-    place.write(
-        """
-        plugins:
-          - {name: tiny, source: pypi, package: tiny}
-          - {name: mine, source: local, path: mine}
-        """
-    )
-    place.run("lock")
+    pair.lock(place, index, mine="mine", entry_points=POINTS, modules=MODULES)
     place.run("sync")
     return place
 
