@@ -118,6 +118,7 @@ def test_offline_says_what_did_not_run_and_asks_nobody(locked: Place, teller: Te
     assert "not run: yanked: offline (required)\n" in audit(locked, teller, "--offline", code=1).stdout
     demanded = audit(locked, teller, "--offline", "--require", "vulnerabilities", code=1)
     assert "not run: vulnerabilities: offline (required)\n" in demanded.stdout
+    assert demanded.stdout.endswith("6 part(s) not run, 2 of them required\n")
 
 
 def test_a_withdrawn_release(locked: Place, index: Index, teller: Teller) -> None:

@@ -35,7 +35,7 @@ def test_bundle_fetches_what_is_not_there(locked: Place, index: Index) -> None:
         "fetched: helper-1.5-py3-none-any.whl",
         "fetched: tiny-1.0-py3-none-any.whl",
     ]
-    assert done.stdout.splitlines()[-1].startswith(f"{locked.wheels}: 3 wheels, 0.0 MB")
+    assert done.stdout.splitlines()[-1].startswith(f"{locked.wheels}: 3 wheel(s), 0.0 MB")
     assert names(locked) == sorted([mine, "helper-1.5-py3-none-any.whl", "tiny-1.0-py3-none-any.whl"])
     # What is there is not fetched again: the index has it no more.
     shutil.rmtree(index.directory / "tiny")

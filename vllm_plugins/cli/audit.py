@@ -87,6 +87,8 @@ def _text(locked: Lock, found: Audit) -> str:
     failures = sum(item.level == "fail" for item in found.findings)
     warnings = len(found.findings) - failures
     counts = f"{failures} failure(s), {warnings} warning(s), {len(found.not_run)} part(s) not run"
+    if demanded := sum(item.demanded for item in found.not_run):
+        counts += f", {demanded} of them required"
     lines.append(f"{len(locked.plugins)} plugin(s), {len(locked.packages)} package(s): {counts}")
     return "\n".join(lines)
 

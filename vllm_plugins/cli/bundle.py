@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     lines += [f"{verb}: {name}" for name in done.stale]
     lines += [f"editable, in no bundle: {name}" for name in editable]
     count = len(done.fetched) + len(done.kept)
-    lines.append(f"{directory}: {count} wheels, {done.size / 1e6:.1f} MB, as the lock says")
+    lines.append(f"{directory}: {count} wheel(s), {done.size / 1e6:.1f} MB, as the lock says")
     if done.stale and not arguments.prune:
         lines.append("next: vllm-plugins bundle --prune removes what is not in the lock")
     output.result(
