@@ -12,7 +12,7 @@ from tests.kit.repositories import Repository
 from vllm_plugins import base, stubs
 
 from .measure import Case, Row, absolute, ratio, seconds, take_turns, use
-from .world import Size, make, place
+from .world import DISTANCE, Size, make, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["cases"]
 
 GROUP = "lock"
-DISTANCE = 0.02  # seconds that an index takes to answer: one on loopback is nearer than anybody's
 _PIP_COMPILE = [sys.executable, "-m", "piptools", "compile", "--no-config", "-q", "--cache-dir", "cache"]
 _PIP_COMPILE += ["-c", "constraints.txt", "-o", "out.txt", "in.txt"]
 _PROJECT = """\

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from .measure import Case, Row, ratio, take_turns, use
-from .world import Size, make
+from .world import DISTANCE, Size, make
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ sys.exit(main())
 
 def cases(server: Server, root: Path) -> list[Case]:
     """Against one pip a plugin, one hashed pip for all, and uv; from an index, and from a bundle offline."""
-    world = make(server, root / "syncs", "syncs", Size(plugins=16, helpers=0))
+    world = make(server, root / "syncs", "syncs", Size(plugins=16, helpers=0), distance=DISTANCE)
     world.run("lock", "--resolver", "uv")
     bundled = make(server, root / "bundled", "bundled", Size(plugins=16, helpers=0))
     bundled.run("lock", "--resolver", "uv")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Index, Server
 
-__all__ = ["START", "Size", "fill", "heavy", "make", "place"]
+__all__ = ["DISTANCE", "START", "Size", "fill", "heavy", "make", "place"]
 
 # What vLLM has imported long before it calls plugins, as far as it is the standard library and matters here: all that
 # the hook needs is among it (vLLM 0.32 has 295 modules of the standard library by then).
@@ -27,6 +27,7 @@ START = (
     "pathlib, site, subprocess, sys, tempfile, threading, time, typing"
 )
 DISTRIBUTIONS = 150
+DISTANCE = 0.02  # seconds that an index takes to answer: one on loopback is nearer than anybody's
 # The other kinds of machines that a compiled distribution has wheels for.
 _TAGS = ("cp310-cp310", "cp312-cp312", "cp313-cp313")
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_28_aarch64", "macosx_11_0_arm64", "win_amd64")
