@@ -28,12 +28,13 @@ from . import _run, integrity, metadata, overlay
 from .errors import HashMismatch, InstallError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+    from io import BufferedReader
     from pathlib import Path
 
     from packaging.utils import NormalizedName
 
-__all__ = ["Installed", "check", "finish", "publish"]
+__all__ = ["Checked", "Installed", "check", "finish", "publish"]
 
 _CHUNK = 64  # source files that one task compiles
 # What installers write about themselves. It differs between them, and names paths of this machine.
@@ -49,21 +50,36 @@ class Installed:
     entry_points: tuple[tuple[str, str, str], ...]
 
 
-def check(site: Path, expected: Mapping[NormalizedName, str | None]) -> tuple[Installed, ...]:
-    """Check a fresh installation and return what is in it, sorted by name.
+Owned = tuple[str, str]
+_NOBODYS: Owned = ("", "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """What is in the stage, sorted by name.
+
+    ``owned`` has for each file its distribution's ``.dist-info``, and the hash that RECORD has for it: ``sha256=…``,
+    or nothing for RECORD itself.
+    """
+
+    installed: tuple[Installed, ...]
+    owned: Mapping[str, Owned]
+
+
+def check(site: Path, expected: Mapping[NormalizedName, str | None]) -> Checked:
+    """Check that a fresh installation is of what it must be of; :func:`finish`, which reads them, checks the files.
 
     ``expected`` has the version of every distribution that must be there; ``None`` accepts any (an editable one).
 
     Raises:
         InstallError: a distribution is missing, is another, or is there without having been asked for; a file
-            belongs to two of them, or to none.
-        HashMismatch: a file is not the one in its distribution's RECORD.
+            is missing, belongs to two of them, or to none.
     """
     records = {info: _cleaned(site, info) for info in sorted(site.glob("*.dist-info"))}
     owned = _owned(records)
     found: dict[NormalizedName, Installed] = {}
     for info, rows in records.items():
-        _check_files(site, info, rows)
+        _check_rows(site, info, rows)
         told = metadata.parse(_bytes(info / "METADATA"), _bytes(info / "entry_points.txt"), where=info.name)
         found[told.name] = Installed(name=told.name, version=str(told.version), entry_points=told.entry_points)
     if wrong := sorted(_differing(expected, found)):
@@ -72,19 +88,22 @@ def check(site: Path, expected: Mapping[NormalizedName, str | None]) -> tuple[In
             details=wrong,
             next_step="try another installer: VLLM_PLUGIN_INSTALLER=pip, or uv",
         )
-    if stray := sorted(set(integrity.files(site)) - owned):
+    if stray := sorted(set(integrity.files(site)) - owned.keys()):
         raise InstallError(
             "the installer left files that belong to no distribution",
             details=stray[:10],
             next_step="try another installer: VLLM_PLUGIN_INSTALLER=pip, or uv",
         )
-    return tuple(found[name] for name in sorted(found))
+    return Checked(installed=tuple(found[name] for name in sorted(found)), owned=owned)
 
 
-def finish(site: Path) -> str:
-    """Compile bytecode, make modes sane under any umask, and write down every file beside ``site``.
+def finish(site: Path, owned: Mapping[str, Owned]) -> str:
+    """Check every file against its hash, compile bytecode, make modes sane; write down every file beside ``site``.
 
     Returns the sha256 of that list.
+
+    Raises:
+        HashMismatch: a file is not the one in its distribution's RECORD.
 
     Bytecode does not look at its source's time (PEP 552, unchecked): a published overlay is never written to, and
     an image may be unpacked with other times.
@@ -93,12 +112,15 @@ def finish(site: Path) -> str:
     files = sorted(there - {_bytecode(name) for name in there if name.endswith(".py")})
     # One task a file would cost as much as the compiling.
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+    wanted = (
+        {path: owned.get(path, _NOBODYS) for name in chunk for path in (name, _bytecode(name))} for chunk in chunks
+    )
     workers = min(len(chunks), os.cpu_count() or 1)
     if workers > 1:
         with ProcessPoolExecutor(workers, initializer=_run.end_with_parent, initargs=(os.getpid(),)) as pool:
-            done = list(pool.map(_finish, chunks, itertools.repeat(str(site))))
+            done = list(pool.map(_finish, chunks, wanted, itertools.repeat(str(site))))
     else:
-        done = [_finish(chunk, str(site)) for chunk in chunks]
+        done = list(map(_finish, chunks, wanted, itertools.repeat(str(site))))
     for directory, _, _ in os.walk(site.parent):
         os.chmod(directory, 0o755)  # noqa: S103 - to be read by whichever user vLLM runs as
     listed = sorted(itertools.chain.from_iterable(done))
@@ -107,18 +129,39 @@ def finish(site: Path) -> str:
     return overlay.sha256(data)
 
 
-def _finish(files: list[str], site: str) -> list[tuple[str, str, int]]:
-    """Compile some files; path, sha256 and size of them and of their bytecode."""
+def _finish(files: Iterable[str], wanted: Mapping[str, Owned], site: str) -> list[tuple[str, str, int]]:
+    """Check and compile some files; path, sha256 and size of them and of their bytecode."""
     found = []
     for name in files:
         with open(os.path.join(site, name), "rb") as file:
             source = file.read() if name.endswith(".py") else None
             digest = hashlib.file_digest(file, "sha256").hexdigest() if source is None else overlay.sha256(source)
+            _check(file, name, digest, *wanted[name])
             os.fchmod(file.fileno(), 0o755 if os.fstat(file.fileno()).st_mode & stat.S_IXUSR else 0o644)
             found.append((name, digest, os.fstat(file.fileno()).st_size))
         if source is not None:
-            found += _with_bytecode(source, name, site)
+            found += _with_bytecode(source, name, wanted, site)
     return found
+
+
+def _check(file: BufferedReader, name: str, sha256: str, owner: str, wanted: str) -> None:
+    """Compare an open file, whose sha256 is known, with its hash in RECORD."""
+    if not wanted:  # RECORD itself, and signatures
+        return
+    algorithm = wanted.partition("=")[0]
+    digest = bytes.fromhex(sha256)
+    if algorithm != "sha256":
+        file.seek(0)
+        digest = hashlib.file_digest(file, algorithm).digest()
+    found = f"{algorithm}={base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+    if found != wanted:
+        raise HashMismatch(
+            f"{owner}: a file is not the one that the wheel holds",
+            where=name,
+            expected=wanted,
+            found=found,
+            next_step="the installer's cache may hold an edited file: clear it (pip cache purge), then sync",
+        )
 
 
 def _bytecode(name: str) -> str:
@@ -127,13 +170,13 @@ def _bytecode(name: str) -> str:
     return os.path.join(directory, "__pycache__", f"{file.removesuffix('.py')}.{sys.implementation.cache_tag}.pyc")
 
 
-def _with_bytecode(source: bytes, name: str, site: str) -> list[tuple[str, str, int]]:
+def _with_bytecode(source: bytes, name: str, wanted: Mapping[str, Owned], site: str) -> list[tuple[str, str, int]]:
     """Write a source's bytecode, in place of a wheel's own, which is not believed; returns what there is then."""
     target = _bytecode(name)
     path = os.path.join(site, target)
     data = _compiled(source, name)
     if data is None:
-        return _finish([target], site) if os.path.isfile(path) else []
+        return _finish([target], wanted, site) if os.path.isfile(path) else []
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
@@ -219,30 +262,49 @@ def _cleaned(site: Path, info: Path) -> list[list[str]]:
     return sorted(kept)
 
 
-def _owned(records: Mapping[Path, list[list[str]]]) -> set[str]:
+def _owned(records: Mapping[Path, list[list[str]]]) -> dict[str, Owned]:
     """Every file that a distribution has; two of them can't have one file with two contents."""
-    owners: dict[str, tuple[Path, str]] = {}
+    owned: dict[str, Owned] = {}
     for info, rows in records.items():
         for path, digest, *_ in rows:
-            other, others_digest = owners.setdefault(path, (info, digest))
+            other, others_digest = owned.setdefault(path, (info.name, digest))
             # The same bytes twice do no harm: nvidia/__init__.py is in a dozen wheels.
-            if other != info and digest != others_digest:
+            if digest == others_digest:
+                continue
+            if other == info.name:
                 raise InstallError(
-                    f"two distributions own the file {path}",
-                    found=f"{_stem(other)} and {_stem(info)}",
-                    next_step="leave one of the plugins that need them out of plugins.yaml",
+                    f"{info.name}: RECORD has two hashes for a file",
+                    where=path,
+                    next_step="report it to the plugin's author, and leave the plugin out",
                 )
-    return set(owners)
+            raise InstallError(
+                f"two distributions own the file {path}",
+                found=f"{_stem(other)} and {_stem(info.name)}",
+                next_step="leave one of the plugins that need them out of plugins.yaml",
+            )
+    return owned
 
 
-def _stem(info: Path) -> str:
-    return info.name.removesuffix(".dist-info").replace("-", " ")
+def _stem(info: str) -> str:
+    return info.removesuffix(".dist-info").replace("-", " ")
 
 
-def _check_files(site: Path, info: Path, rows: list[list[str]]) -> None:
-    """Check every file of a distribution against its RECORD, which is written anew."""
+def _check_rows(site: Path, info: Path, rows: list[list[str]]) -> None:
+    """Check that every file of a distribution is there, and has a hash that counts. RECORD is written anew."""
     for path, digest, *_ in rows:
-        _check_file(os.path.join(site, path), digest, info, path)
+        if not _is_plain(os.path.join(site, path)):
+            raise InstallError(
+                f"{info.name}: a file of the wheel was not installed", where=path, next_step="vllm-plugins sync"
+            )
+        algorithm = digest.partition("=")[0]
+        if algorithm not in ("", "sha256", "sha384", "sha512"):
+            raise InstallError(
+                f"{info.name}: RECORD has a hash that does not count",
+                where=path,
+                expected="sha256 or better (PEP 427)",
+                found=algorithm,
+                next_step="report it to the plugin's author, and leave the plugin out",
+            )
     with open(info / "RECORD", "w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
@@ -270,34 +332,6 @@ def _place(path: str, info: Path) -> str:
             next_step="report it to the plugin's author, and leave the plugin out",
         )
     return normal
-
-
-def _check_file(file: str, digest: str, info: Path, path: str) -> None:
-    if not _is_plain(file):
-        raise InstallError(
-            f"{info.name}: a file of the wheel was not installed", where=path, next_step="vllm-plugins sync"
-        )
-    if not digest:  # RECORD itself, and signatures
-        return
-    algorithm, _, wanted = digest.partition("=")
-    if algorithm not in ("sha256", "sha384", "sha512"):
-        raise InstallError(
-            f"{info.name}: RECORD has a hash that does not count",
-            where=path,
-            expected="sha256 or better (PEP 427)",
-            found=algorithm,
-            next_step="report it to the plugin's author, and leave the plugin out",
-        )
-    with open(file, "rb") as stream:
-        found = base64.urlsafe_b64encode(hashlib.file_digest(stream, algorithm).digest()).rstrip(b"=").decode()
-    if found != wanted:
-        raise HashMismatch(
-            f"{info.name}: a file is not the one that the wheel holds",
-            where=path,
-            expected=digest,
-            found=f"{algorithm}={found}",
-            next_step="the installer's cache may hold an edited file: clear it (pip cache purge), then sync",
-        )
 
 
 def _bytes(path: Path) -> bytes:

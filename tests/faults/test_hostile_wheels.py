@@ -162,7 +162,7 @@ def test_an_entry_that_stands_there_twice(place: Place, index: Index, installer:
     else:
         assert done.stderr.splitlines()[0] in (
             "vllm-plugins: error: the install failed; the store is as it was",
-            "vllm-plugins: error: bad-1.0.dist-info: a file is not the one that the wheel holds",
+            "vllm-plugins: error: bad-1.0.dist-info: RECORD has two hashes for a file",
         )
 
 
