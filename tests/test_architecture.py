@@ -72,6 +72,7 @@ ORDER = [
     "selection",
     "lockstep",
     "bundle",
+    "bytecode",
     "stage",
     "store",
     "link",

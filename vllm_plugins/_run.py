@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["NOT_STARTED", "Completed", "end_with_parent", "find", "redact", "run", "status"]
+__all__ = ["NOT_STARTED", "Completed", "find", "redact", "run", "status"]
 
 NOT_STARTED = 127  # the exit status of what could not be started, as a shell has it
 
@@ -192,19 +192,6 @@ def _end(process: subprocess.Popen[str]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=_GRACE)
             return
-
-
-def end_with_parent(parent: int) -> None:
-    """Let this process, which a pool has made, be killed when ``parent`` ends (prctl(2)).
-
-    A worker would wait for work for ever otherwise, with all that it has of its parent: the store's lock, too.
-    """
-    import ctypes
-    import multiprocessing
-
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if multiprocessing.get_start_method() == "fork" and os.getppid() != parent:
-        os._exit(1)  # it has ended already
 
 
 def status(returncode: int) -> str:

@@ -1,19 +1,23 @@
-"""Threads beside the main one. Only that one hears of an interrupt; the programs that the others started then end."""
+"""Who works beside the main thread: threads, which it alone tells of an interrupt; processes, which end with it."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import signal
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["begin", "side_by_side", "working"]
+__all__ = ["begin", "in_processes", "side_by_side", "working"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_CHUNK = 64  # items of one task: a task for each would cost as much as what is done with it
 
 _thread = threading.local()
 
@@ -46,6 +50,21 @@ def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> l
             pool.shutdown(wait=False, cancel_futures=True)
             crew.stop()
             raise
+
+
+def in_processes(function: Callable[..., list[Result]], items: Sequence[Item], *more: object) -> list[Result]:
+    """What a function of this package gives for some items at a time, all together, in as many processes as can run.
+
+    ``more`` is what it is given besides.
+    """
+    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+    workers = min(len(chunks), len(os.sched_getaffinity(0)))
+    if workers < 2:
+        return list(itertools.chain.from_iterable(function(chunk, *more) for chunk in chunks))
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(workers, initializer=_end_with_parent, initargs=(os.getpid(),)) as pool:
+        return list(itertools.chain.from_iterable(pool.map(function, chunks, *map(itertools.repeat, more))))
 
 
 @contextlib.contextmanager
@@ -87,3 +106,16 @@ class _Crew:
             running = list(self._running)
         for end in running:
             end()
+
+
+def _end_with_parent(parent: int) -> None:
+    """Let this process, which a pool has made, be killed when ``parent`` ends (prctl(2)).
+
+    A worker would wait for work for ever otherwise, with all that it has of its parent: the store's lock, too.
+    """
+    import ctypes
+    import multiprocessing
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if multiprocessing.get_start_method() == "fork" and os.getppid() != parent:
+        os._exit(1)  # it has ended already

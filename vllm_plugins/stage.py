@@ -12,19 +12,13 @@ import csv
 import ctypes
 import errno
 import hashlib
-import importlib.util
-import itertools
 import json
-import marshal
 import os
 import stat
-import sys
-import warnings
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import _run, integrity, metadata, overlay
+from . import bytecode, crew, integrity, metadata, overlay
 from .errors import HashMismatch, InstallError
 
 if TYPE_CHECKING:
@@ -36,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Checked", "Installed", "check", "finish", "publish"]
 
-_CHUNK = 64  # source files that one task compiles
 # What installers write about themselves. It differs between them, and names paths of this machine.
 _LEFTOVERS = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 
@@ -104,43 +97,30 @@ def finish(site: Path, owned: Mapping[str, Owned]) -> str:
 
     Raises:
         HashMismatch: a file is not the one in its distribution's RECORD.
-
-    Bytecode does not look at its source's time (PEP 552, unchecked): a published overlay is never written to, and
-    an image may be unpacked with other times.
     """
     there = set(integrity.files(site))
-    files = sorted(there - {_bytecode(name) for name in there if name.endswith(".py")})
-    # One task a file would cost as much as the compiling.
-    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
-    wanted = (
-        {path: owned.get(path, _NOBODYS) for name in chunk for path in (name, _bytecode(name))} for chunk in chunks
-    )
-    workers = min(len(chunks), os.cpu_count() or 1)
-    if workers > 1:
-        with ProcessPoolExecutor(workers, initializer=_run.end_with_parent, initargs=(os.getpid(),)) as pool:
-            done = list(pool.map(_finish, chunks, wanted, itertools.repeat(str(site))))
-    else:
-        done = list(map(_finish, chunks, wanted, itertools.repeat(str(site))))
+    files = sorted(there - {bytecode.place(name) for name in there if name.endswith(".py")})
+    items = [(name, owned.get(name, _NOBODYS), owned.get(bytecode.place(name), _NOBODYS)) for name in files]
+    listed = sorted(crew.in_processes(_finish, items, str(site)))
     for directory, _, _ in os.walk(site.parent):
         os.chmod(directory, 0o755)  # noqa: S103 - to be read by whichever user vLLM runs as
-    listed = sorted(itertools.chain.from_iterable(done))
     data = (json.dumps(listed, separators=(",", ":")) + "\n").encode()
     overlay.write_atomically(site.parent / integrity.FILES, data)
     return overlay.sha256(data)
 
 
-def _finish(files: Iterable[str], wanted: Mapping[str, Owned], site: str) -> list[tuple[str, str, int]]:
+def _finish(items: Iterable[tuple[str, Owned, Owned]], site: str) -> list[tuple[str, str, int]]:
     """Check and compile some files; path, sha256 and size of them and of their bytecode."""
     found = []
-    for name in files:
+    for name, owned, bytecode_owned in items:
         with open(os.path.join(site, name), "rb") as file:
             source = file.read() if name.endswith(".py") else None
             digest = hashlib.file_digest(file, "sha256").hexdigest() if source is None else overlay.sha256(source)
-            _check(file, name, digest, *wanted[name])
+            _check(file, name, digest, *owned)
             os.fchmod(file.fileno(), 0o755 if os.fstat(file.fileno()).st_mode & stat.S_IXUSR else 0o644)
             found.append((name, digest, os.fstat(file.fileno()).st_size))
         if source is not None:
-            found += _with_bytecode(source, name, wanted, site)
+            found += _with_bytecode(source, name, bytecode_owned, site)
     return found
 
 
@@ -164,19 +144,16 @@ def _check(file: BufferedReader, name: str, sha256: str, owner: str, wanted: str
         )
 
 
-def _bytecode(name: str) -> str:
-    """Where a source's bytecode lies (PEP 3147), whatever ``PYTHONPYCACHEPREFIX`` and ``-O`` say here."""
-    directory, file = os.path.split(name)
-    return os.path.join(directory, "__pycache__", f"{file.removesuffix('.py')}.{sys.implementation.cache_tag}.pyc")
+def _with_bytecode(source: bytes, name: str, owned: Owned, site: str) -> list[tuple[str, str, int]]:
+    """Write a source's bytecode, in place of a wheel's own, which is not believed; returns what there is then.
 
-
-def _with_bytecode(source: bytes, name: str, wanted: Mapping[str, Owned], site: str) -> list[tuple[str, str, int]]:
-    """Write a source's bytecode, in place of a wheel's own, which is not believed; returns what there is then."""
-    target = _bytecode(name)
+    A wheel's own stays where its source can't be compiled.
+    """
+    target = bytecode.place(name)
     path = os.path.join(site, target)
-    data = _compiled(source, name)
+    data = bytecode.compiled(source, name)
     if data is None:
-        return _finish([target], wanted, site) if os.path.isfile(path) else []
+        return _finish([(target, owned, _NOBODYS)], site) if os.path.isfile(path) else []
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
@@ -185,22 +162,6 @@ def _with_bytecode(source: bytes, name: str, wanted: Mapping[str, Owned], site: 
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         return []  # the wheel has something else in its place
     return [(target, overlay.sha256(data), len(data))]
-
-
-def _compiled(source: bytes, name: str) -> bytes | None:
-    """The bytecode file of a source; its code knows it by its path below ``site``.
-
-    What :mod:`py_compile` writes, without reading and writing each file several times. ``None`` for what can't be
-    compiled, and stays as it is: wheels hold templates, and code for other Pythons.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they are the author's business
-            code = compile(source, name, "exec", dont_inherit=True, optimize=0)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-        return None
-    unchecked = (0b01).to_bytes(4, "little")  # PEP 552: by the hash of its source, which nobody looks at
-    return importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(source) + marshal.dumps(code)
 
 
 def publish(new: Path, target: Path) -> None:

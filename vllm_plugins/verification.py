@@ -9,15 +9,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import csv
-import importlib.util
 import io
-import itertools
-import marshal
 import os
 import sys
-import warnings
 import zipfile
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +20,7 @@ from typing import TYPE_CHECKING
 from packaging.tags import sys_tags
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 
-from . import _run, integrity, overlay, selection
+from . import bytecode, crew, integrity, overlay, selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "run"]
 
-_CHUNK = 64  # files that one task compiles
 _NATIVE = (".so", ".dylib", ".pyd", ".dll")
 
 
@@ -76,7 +70,7 @@ def run(store: Path, marker: Marker, *, lock: Lock, wheels: Path, base_paths: Se
             anchored.append(_name(info))
             problems += _against_wheel(wheel, rows)
     unlike = {problem.partition(": ")[2] for problem in problems}
-    problems += _against_source(site, [path for path in sorted(digests) if _source(path) not in unlike])
+    problems += _against_source(site, [path for path in sorted(digests) if bytecode.source(path) not in unlike])
     return Report(
         key=marker.key,
         files=found.files,
@@ -116,7 +110,7 @@ def _against_records(digests: Mapping[str, str], records: Mapping[str, Mapping[s
     for rows in records.values():
         owned.update(rows)
     for path, digest in digests.items():
-        if path.endswith(".pyc") and _source(path) in owned:
+        if path.endswith(".pyc") and bytecode.source(path) in owned:
             continue  # compiled while publishing, and compared with its source
         if path not in owned:
             yield f"in no RECORD: {path}"
@@ -170,45 +164,23 @@ def _against_wheel(wheel: Path, rows: Mapping[str, str]) -> Iterator[str]:
         )
 
 
-def _against_source(site: Path, paths: Sequence[str]) -> Iterator[str]:
+def _against_source(site: Path, paths: Sequence[str]) -> list[str]:
     """Bytecode that is not what its source compiles to; it is what runs."""
     compiled = [path for path in paths if path.endswith(".pyc")]
-    chunks = [compiled[start : start + _CHUNK] for start in range(0, len(compiled), _CHUNK)]
-    if len(chunks) < 2:
-        yield from _differing(compiled, str(site))
-        return
-    workers = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(workers, initializer=_run.end_with_parent, initargs=(os.getpid(),)) as pool:
-        yield from itertools.chain.from_iterable(pool.map(_differing, chunks, itertools.repeat(str(site))))
+    return crew.in_processes(_differing, compiled, str(site))
 
 
 def _differing(paths: Sequence[str], site: str) -> list[str]:
     problems = []
     for path in paths:
+        source = bytecode.source(path)
         try:
-            source = _source(path)
-            code = Path(site, source).read_bytes()
-            bytecode = Path(site, path).read_bytes()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                expected = compile(code, source, "exec", dont_inherit=True)
-            # The header (PEP 552) says what it was made from; what follows is the code.
-            same = bytecode[:4] == importlib.util.MAGIC_NUMBER and marshal.loads(bytecode[16:]) == expected  # noqa: S302
-        except (OSError, ValueError, EOFError, TypeError, SyntaxError, NotImplementedError):
+            same = bytecode.is_of(Path(site, path).read_bytes(), Path(site, source).read_bytes(), source)
+        except OSError:
             same = False
         if not same:
             problems.append(f"not what its source compiles to: {path}")
     return problems
-
-
-def _source(path: str) -> str:
-    """The source of bytecode; any other path as it is."""
-    if not path.endswith(".pyc"):
-        return path
-    try:
-        return os.path.normpath(importlib.util.source_from_cache(path))
-    except ValueError:
-        return path.removesuffix("c")
 
 
 def _notes(site: Path, paths: Sequence[str], base_paths: Sequence[str]) -> Iterator[str]:

@@ -1,0 +1,58 @@
+"""Bytecode: where it lies (PEP 3147), how it is made (PEP 552), and whether it is what its source compiles to."""
+
+from __future__ import annotations
+
+import importlib.util
+import marshal
+import os
+import sys
+import warnings
+
+__all__ = ["compiled", "is_of", "place", "source"]
+
+_UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
+
+
+def place(name: str) -> str:
+    """Where a source's bytecode lies, whatever ``PYTHONPYCACHEPREFIX`` and ``-O`` say here."""
+    directory, file = os.path.split(name)
+    return os.path.join(directory, "__pycache__", f"{file.removesuffix('.py')}.{sys.implementation.cache_tag}.pyc")
+
+
+def source(path: str) -> str:
+    """The source of bytecode; any other path as it is."""
+    if not path.endswith(".pyc"):
+        return path
+    try:
+        return os.path.normpath(importlib.util.source_from_cache(path))
+    except ValueError:
+        return path.removesuffix("c")
+
+
+def compiled(data: bytes, name: str) -> bytes | None:
+    """The bytecode file of a source; its code knows it by ``name``, its path below ``site``.
+
+    What :mod:`py_compile` writes, without reading and writing each file several times. It does not look at its
+    source's time (PEP 552, unchecked): a published overlay is never written to, and an image may be unpacked with
+    other times. ``None`` for what can't be compiled: wheels hold templates, and code for other Pythons.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are the author's business
+            code = compile(data, name, "exec", dont_inherit=True, optimize=0)
+    except _UNREADABLE:
+        return None
+    unchecked = (0b01).to_bytes(4, "little")
+    return importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(data) + marshal.dumps(code)
+
+
+def is_of(found: bytes, data: bytes, name: str) -> bool:
+    """Whether a bytecode file, of whatever header, holds what a source compiles to."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = compile(data, name, "exec", dont_inherit=True)
+        # The header (PEP 552) says what it was made from; what follows is the code.
+        return found[:4] == importlib.util.MAGIC_NUMBER and marshal.loads(found[16:]) == expected  # noqa: S302
+    except (EOFError, TypeError, NotImplementedError, *_UNREADABLE):
+        return False
