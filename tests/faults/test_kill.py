@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -118,8 +117,6 @@ class Locks:
 
     def reset(self) -> None:
         self.world.reset(self.world.new, lock=self.old, stored=False)
-        for name in ("metadata", "stubs"):  # what one run has kept, the next would not write
-            shutil.rmtree(self.world.place.root / "cache" / "vllm-plugins" / name, ignore_errors=True)
 
     def check(self, where: str) -> None:
         place = self.world.place

@@ -33,7 +33,9 @@ class World:
 
     def reset(self, config: Path, *, lock: Path | None, stored: bool) -> None:
         """Begin anew: this configuration, with the lock of that or none, on an empty store or on the old one's."""
-        for directory in (self.place.config, self.place.store, self.scratch):
+        cache = self.place.root / "cache" / "vllm-plugins"
+        kept = (cache / "metadata", cache / "stubs")  # what one run of `lock` keeps, the next would not write
+        for directory in (self.place.config, self.place.store, self.scratch, *kept):
             shutil.rmtree(directory, ignore_errors=True)
         self.scratch.mkdir()
         wheels = self.place.wheels.name
