@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LOCK = ("-m", "vllm_plugins", "lock", "--resolver", "uv")
 SYNC = ("-m", "vllm_plugins", "sync", "--installer", "uv")
 START = ("-m", "tests.kit.loader", "general")
-POINTS = 200 if LONG else 8  # at which a disk fails
+POINTS = 100 if LONG else 8  # at which a disk fails
 COMMANDS = {"lock": LOCK, "sync": SYNC, "startup": START}
 FAULTS = {
     "full": (Do.FAIL_SPACE, errno.ENOSPC),
