@@ -18,7 +18,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from .errors import StoreError
 from .marker import EntryPoint, Failure, Marker
 from .records import Record
 
@@ -85,6 +84,8 @@ def read_marker(store: Path, key: str) -> Marker | None:
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
     except OSError as error:
+        from .errors import StoreError
+
         raise StoreError(
             "the store can't be read",
             where=str(directory(store, key)),
@@ -168,6 +169,8 @@ def hold(store: Path, key: str) -> None:
         try:
             _held[key] = _hold(directory(store, key) / SITE)
         except OSError as error:
+            from .errors import StoreError
+
             raise StoreError(
                 "the overlay went away while it was made active",
                 where=str(directory(store, key)),
