@@ -42,13 +42,14 @@ class Marker(Record):
     """What a complete overlay says of itself (``overlay.json``).
 
     ``points`` are the entry points as they are written: group, name, value, distribution and plugin of each. A start
-    wants records of one group alone, which :meth:`group` makes. ``manifests`` and ``bases`` are the sha256 of manifest
-    bytes and the base fingerprints that were found to be in step with the lock: the hook compares, and never has to
-    parse or resolve. ``import_lines`` says that a ``.pth`` file of the overlay runs code, which a spawned process does
-    not inherit. ``editable`` are distributions whose code lies elsewhere, and is in no lock. ``checked`` are the bases
-    with which every entry point was loaded once, and ``failures`` what did not load then. ``files_sha256`` is of the
-    list of all files, ``files.json``, and ``registry_sha256`` of the overlay's ``registry.json``. As a file it has a
-    hash of its own: a marker with a wrong bit would name other plugins, and is none.
+    wants records of one group alone, which :meth:`group` makes. ``manifests`` and ``bases`` are the sha256 of
+    manifest bytes and the base fingerprints that were found to be in step with the lock: the hook compares, and
+    never has to parse or resolve. ``import_lines`` says that a ``.pth`` file of the overlay runs code, which a
+    spawned process does not inherit. ``editable`` are distributions whose code lies elsewhere, and is in no lock.
+    ``checked`` are the bases with which every entry point was loaded once, and ``failures`` what did not load then.
+    ``files_sha256`` is of the list of all files, ``files.json``, and ``registry_sha256`` of the overlay's
+    ``registry.json``. As a file it has a hash of its own: a marker with a wrong bit would name other plugins, and is
+    none.
     """
 
     key: str
