@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .base import Base
     from .lock import BaseUse, Lock
     from .manifest import Manifest
-    from .marker import Marker
+    from .records import Marker
 
 __all__ = ["answer", "check"]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .base import Base
     from .manifest import Manifest
-    from .marker import Marker
+    from .records import Marker
     from .settings import Settings
 
 __all__ = ["Generation", "find", "history", "prune", "rollback"]

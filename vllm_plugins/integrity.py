@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from .marker import Marker
+    from .records import Marker
 
 __all__ = ["FILES", "Differences", "check", "compare", "files", "listed"]
 

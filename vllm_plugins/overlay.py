@@ -18,7 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from .marker import EntryPoint, Failure, Marker
+from .records import EntryPoint, Failure, Marker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -260,7 +260,7 @@ def mirror(store: Path, marker: Marker) -> bool:
 
 def _note(history: Path, key: str) -> None:
     """Add a line to the history. Where that has become long, only the last line of each overlay stays."""
-    line = json.dumps({"at": int(time.time()), "overlay": key}).encode() + b"\n"
+    line = f'{{"at": {int(time.time())}, "overlay": "{key}"}}\n'.encode()
     with open(history, "a+b") as file:
         length = file.tell()
         if length < HISTORY_LIMIT:

@@ -14,7 +14,7 @@ from .logs import logger
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .marker import Marker
+    from .records import Marker
     from .settings import Settings
 
 __all__ = ["instead", "synchronise"]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Literal, TypeVar
 
     from .errors import UsageError
-    from .marker import Marker
+    from .records import Marker
 
     ErrorPolicy = Literal["fail", "previous", "continue"]
     InstallerName = Literal["auto", "pip", "uv"]

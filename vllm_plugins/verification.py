@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from .lock import Lock, Package
-    from .marker import Marker
+    from .records import Marker
 
 __all__ = ["Report", "run"]
 

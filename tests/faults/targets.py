@@ -38,7 +38,7 @@ from vllm_plugins import (
     store,
 )
 from vllm_plugins.errors import PluginsError
-from vllm_plugins.marker import Failure, Marker
+from vllm_plugins.records import Failure, Marker
 from vllm_plugins.settings import Settings
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from tests.kit import projects
 from vllm_plugins import base, lock, overlay, released
 from vllm_plugins.errors import PluginsError
-from vllm_plugins.marker import Marker
+from vllm_plugins.records import Marker
 
 if TYPE_CHECKING:
     from pathlib import Path
