@@ -30,7 +30,9 @@ def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
     done = _run.run(argv, on_line=logger.info, check=False)
     try:
         report: Any = json.loads(done.stdout)
-        key, error = (str(report["overlay"]), None) if done.returncode == 0 else ("", _from_report(report))
+        if done.returncode == 0:
+            return _made(settings, str(report["overlay"]))
+        error = _from_report(report)
     except (ValueError, KeyError, TypeError) as unreadable:
         raise errors.CommandFailed(
             f"the child process that installs plugins ended with {done.returncode} and no report",
@@ -39,8 +41,11 @@ def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
             stderr=done.stderr,
             details=done.stderr.splitlines()[-20:],
         ) from unreadable
-    if error is not None:
-        raise error
+    raise error
+
+
+def _made(settings: Settings, key: str) -> Marker:
+    """The marker of the overlay that ``sync`` has just made active."""
     marker = overlay.read_marker(settings.store, key)
     if marker is None:
         raise errors.StoreError(
