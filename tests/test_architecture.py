@@ -188,18 +188,28 @@ def test_importing_the_package_imports_nothing() -> None:
     assert loaded_by("import vllm_plugins") == {"vllm_plugins"}
 
 
+HOOK = {"vllm_plugins"} | {
+    f"vllm_plugins.{name}" for name in ("hook", "logs", "marker", "overlay", "records", "settings", "trust")
+}
+# What a vLLM process has not loaded by then anyway.
+LATER = {"subprocess", "dataclasses", "tempfile", "tomllib", "argparse"}
+
+
 def test_the_hook_loads_the_standard_library_and_ourselves() -> None:
     loaded = loaded_by("import vllm_plugins.hook")
-    foreign = {name for name in loaded if name.partition(".")[0] not in sys.stdlib_module_names}
-    assert foreign == {
-        "vllm_plugins",
-        *(
-            f"vllm_plugins.{name}"
-            for name in ("errors", "hook", "loading", "logs", "marker", "overlay", "records", "settings", "trust")
-        ),
-    }
-    # What a vLLM process has not loaded by then anyway.
-    assert loaded & {"subprocess", "dataclasses", "tempfile", "tomllib", "argparse"} == set()
+    assert {name for name in loaded if name.partition(".")[0] not in sys.stdlib_module_names} == HOOK
+    assert loaded & LATER == set()
+
+
+def test_a_start_in_step_loads_no_more(place: Place, index: Index) -> None:
+    index.wheel("tiny", entry_points={"vllm.logits_processors": {"bend": "tiny:Bend"}})
+    place.pypi("tiny")
+    place.run("lock")
+    place.run("sync", "--no-load-check")
+    script = "import sys; before = set(sys.modules); from vllm_plugins import hook; hook.general(); "
+    loaded = set(place.python("-c", f"{script}print(*set(sys.modules) - before)").stdout.split())
+    assert {name for name in loaded if name.partition(".")[0] not in sys.stdlib_module_names} == HOOK
+    assert loaded & LATER == set()
 
 
 def loaded_by_command(place: Place, *words: str) -> tuple[set[str], set[str]]:

@@ -12,19 +12,18 @@ child process, ``python -m vllm_plugins sync --startup``, makes the store equal 
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import errors, loading, logs, overlay, trust
-from .errors import LoadError, LockMissing, PluginsError
+from . import logs, overlay, trust
 from .logs import logger
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from pathlib import Path
 
+    from .errors import PluginsError
     from .overlay import EntryPoint, Marker
 
 __all__ = ["GENERAL", "PLATFORM", "activate", "general", "platform"]
@@ -124,8 +123,12 @@ def _start(group: str) -> str | None:
             _settle(settings, inherited)
         if _process.ran != group:
             _look_after(settings, group, inherited, _loaded_by_vllm(group))
-    except PluginsError as error:
-        return _fall_back(settings, group, error)
+    except Exception as error:
+        from .errors import PluginsError
+
+        if isinstance(error, PluginsError):
+            return _fall_back(settings, group, error)
+        raise
     finally:
         _process.busy = False
     return None
@@ -144,7 +147,9 @@ def _settle(settings: Settings, linked: str) -> None:
     marker = _ensure(settings)
     found = None if marker is None else marker.key
     if found != linked:
-        raise errors.LockStale(
+        from .errors import LockStale
+
+        raise LockStale(
             "another overlay is linked into the interpreter than the lock's",
             where=str(settings.lock),
             expected=f"overlay {found[:12]}" if found else "no overlay, as there is no lock",
@@ -155,40 +160,12 @@ def _settle(settings: Settings, linked: str) -> None:
 
 
 def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | None:
-    """What ``VLLM_PLUGIN_ON_ERROR`` says to be done when the lock's overlay can't be active as a whole."""
-    failed = overlay.active_key()
-    if failed is not None and isinstance(error, LoadError):
-        error = _damage(settings, failed) or error
-    overlay.deactivate(forget_modules=True)
-    _process.abandoned = failed
-    if settings.on_error == "fail":
-        raise error
-    if settings.on_error == "previous":
-        from . import recovery
+    """Go on with what ``VLLM_PLUGIN_ON_ERROR`` says."""
+    from . import recovery
 
-        previous = recovery.previous(settings, unlike=failed)
-        if previous is None:
-            error.details = (*error.details, "no earlier overlay in the store fits this environment")
-            raise error
-        logger.error("%s\n  going on with the previous overlay, %s", error, previous.key)
-        return _activate_and_run(settings, _trusted(settings, previous), group)
-    logger.error("%s\n  going on without plugins", error)
-    # Child processes of this one must not try again, and come to another result.
-    os.environ["VLLM_PLUGIN_DISABLE"] = "1"
-    return None
-
-
-def _damage(settings: Settings, key: str) -> PluginsError | None:
-    """That the overlay is not as it was published, which is why a plugin of it does not load."""
-    from . import integrity
-
-    marker = overlay.read_marker(settings.store, key)
-    try:
-        if marker is not None:
-            integrity.check(settings.store, marker)
-    except PluginsError as error:
-        return error
-    return None
+    _process.abandoned = overlay.active_key()
+    marker = recovery.instead(settings, error)
+    return None if marker is None else _activate_and_run(settings, _trusted(settings, marker), group)
 
 
 def _activate_and_run(settings: Settings, marker: Marker, group: str) -> str | None:
@@ -196,19 +173,13 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str) -> str | N
     overlay.mirror(settings.store, marker)
     logger.info("Overlay %s is active: %s", marker.key[:12], ", ".join(marker.plugins) or "no plugins")
     _process.ran = group
-    functions = [(point, loading.load(point)) for point in _allowed(marker.group(group), settings)]
-    answers: dict[str, str] = {}
-    for point, function in functions:
-        answer = loading.call(point, function)
-        if group == PLATFORM and answer is not None:
-            answers[point.name] = str(answer)
-    if len(answers) > 1:
-        # The rule, and its words, are vLLM's (vllm.platforms.resolve_current_platform_cls_qualname).
-        raise LoadError(
-            f"Only one platform plugin can be activated, but got: {sorted(answers)}",
-            next_step="set VLLM_PLUGINS to vllm_plugins and one of them, or disable the others in plugins.yaml",
-        )
-    return next(iter(answers.values()), None)
+    points = _allowed(settings, marker, group)
+    if not points:
+        return None
+    from . import loading
+
+    answers = loading.run(points)
+    return loading.platform(answers) if group == PLATFORM else None
 
 
 def _look_after(settings: Settings, group: str, key: str, loaded: dict[str, Callable[[], Any]]) -> None:
@@ -222,7 +193,12 @@ def _look_after(settings: Settings, group: str, key: str, loaded: dict[str, Call
         return
     if marker.import_lines:
         overlay.activate(settings.store, key)
-    for point in _allowed(marker.group(group), settings):
+    points = _allowed(settings, marker, group)
+    if not points:
+        return
+    from . import loading
+
+    for point in points:
         function = loading.load(point)
         if loaded.get(point.name) is function:
             loaded[point.name] = _guarded(settings, key, point, function)
@@ -238,6 +214,9 @@ def _loaded_by_vllm(group: str) -> dict[str, Callable[[], Any]]:
 
 
 def _guarded(settings: Settings, key: str, point: EntryPoint, function: Callable[[], Any]) -> Callable[[], object]:
+    from . import loading
+    from .errors import LoadError
+
     def call() -> object:
         if _process.abandoned == key:
             return None
@@ -249,8 +228,8 @@ def _guarded(settings: Settings, key: str, point: EntryPoint, function: Callable
     return call
 
 
-def _allowed(points: Iterable[EntryPoint], settings: Settings) -> Iterable[EntryPoint]:
-    return (point for point in points if settings.lets_through(point.group, point.name))
+def _allowed(settings: Settings, marker: Marker, group: str) -> list[EntryPoint]:
+    return [point for point in marker.group(group) if settings.lets_through(point.group, point.name)]
 
 
 def _ensure(settings: Settings) -> Marker | None:
@@ -265,6 +244,8 @@ def _ensure(settings: Settings) -> Marker | None:
             logger.info("No plugins: neither %s nor %s is there", settings.manifest, settings.lock)
         return None
     if lock is None and not settings.auto_lock:
+        from .errors import LockMissing
+
         raise LockMissing(
             "there is a manifest and no lock: nothing is installed unlocked",
             where=str(settings.lock),
@@ -281,15 +262,7 @@ def _ensure(settings: Settings) -> Marker | None:
     from . import recovery
 
     logger.info("Plugins are not in step with %s: %s", settings.lock, "frozen" if settings.frozen else "installing")
-    key = recovery.synchronise(settings, paths)
-    marker = overlay.read_marker(settings.store, key)
-    if marker is None:
-        raise errors.StoreError(
-            "the overlay went away while it was made active",
-            where=str(overlay.directory(settings.store, key)),
-            next_step="start again; keep other programs out of the store",
-        )
-    return _trusted(settings, marker)
+    return _trusted(settings, recovery.synchronise(settings, paths))
 
 
 def _trusted(settings: Settings, marker: Marker) -> Marker:
@@ -313,7 +286,9 @@ def _read(path: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise errors.StoreError(
+        from .errors import StoreError
+
+        raise StoreError(
             f"{path.name} can't be read",
             where=str(path),
             found=error.strerror or str(error),

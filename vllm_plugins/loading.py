@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from .overlay import EntryPoint, Marker
 
-__all__ = ["call", "check", "failed", "load"]
+__all__ = ["call", "check", "failed", "load", "platform", "run"]
 
-# Compiled only where something has failed: this module is imported in every vLLM process.
+# Compiled only where something has failed.
 _SYMBOL = r"undefined symbol: (\S+)"
 _LIBRARY = r"(\S+): cannot open shared object file"
 
@@ -46,6 +46,36 @@ def load(point: EntryPoint) -> Callable[[], Any]:
     if not callable(target):
         raise _error(point, "can't be called", TypeError(f"{point.value} is of type {type(target).__name__}"))
     return target  # type: ignore[no-any-return]
+
+
+def run(points: Iterable[EntryPoint]) -> dict[str, object]:
+    """Load all of them, and only then call each; returns what they answered, if it was not ``None``.
+
+    Raises:
+        LoadError: as :func:`load` and :func:`call`.
+    """
+    functions = [(point, load(point)) for point in points]
+    answers: dict[str, object] = {}
+    for point, function in functions:
+        answer = call(point, function)
+        if answer is not None:
+            answers[point.name] = answer
+    return answers
+
+
+def platform(answers: dict[str, object]) -> str | None:
+    """What platform plugins answered, of whom at most one may.
+
+    Raises:
+        LoadError: more did.
+    """
+    if len(answers) > 1:
+        # The rule, and its words, are vLLM's (vllm.platforms.resolve_current_platform_cls_qualname).
+        raise LoadError(
+            f"Only one platform plugin can be activated, but got: {sorted(answers)}",
+            next_step="set VLLM_PLUGINS to vllm_plugins and one of them, or disable the others in plugins.yaml",
+        )
+    return next(map(str, answers.values()), None)
 
 
 def call(point: EntryPoint, function: Callable[[], Any]) -> object:

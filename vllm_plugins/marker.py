@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .records import Record
+
+if TYPE_CHECKING:
+    Point = tuple[str, str, str, str, str]
 
 __all__ = ["EntryPoint", "Failure", "Marker"]
 
@@ -38,13 +41,15 @@ class Failure(Record):
 class Marker(Record):
     """What a complete overlay says of itself (``overlay.json``).
 
-    ``manifests`` and ``bases`` are the sha256 of manifest bytes and the base fingerprints that were found to be
-    in step with the lock: the hook compares, and never has to parse or resolve. ``import_lines`` says that a
-    ``.pth`` file of the overlay runs code, which a spawned process does not inherit. ``editable`` are distributions
-    whose code lies elsewhere, and is in no lock. ``checked`` are the bases with which every entry point was loaded
-    once, and ``failures`` what did not load then. ``files_sha256`` is of the list of all files, ``files.json``, and
-    ``registry_sha256`` of the overlay's ``registry.json``. As a file it has a hash of its own: a marker with a wrong
-    bit would name other plugins, and is none.
+    ``points`` are the entry points as they are written: group, name, value, distribution and plugin of each. A start
+    wants records of one group alone, which :meth:`group` makes. ``manifests`` and ``bases`` are the sha256 of
+    manifest bytes and the base fingerprints that were found to be in step with the lock: the hook compares, and
+    never has to parse or resolve. ``import_lines`` says that a ``.pth`` file of the overlay runs code, which a
+    spawned process does not inherit. ``editable`` are distributions whose code lies elsewhere, and is in no lock.
+    ``checked`` are the bases with which every entry point was loaded once, and ``failures`` what did not load then.
+    ``files_sha256`` is of the list of all files, ``files.json``, and ``registry_sha256`` of the overlay's
+    ``registry.json``. As a file it has a hash of its own: a marker with a wrong bit would name other plugins, and is
+    none.
     """
 
     key: str
@@ -54,16 +59,21 @@ class Marker(Record):
     registry_sha256: str
     manifests: tuple[str, ...]
     bases: tuple[str, ...]
-    entry_points: tuple[EntryPoint, ...]
+    points: tuple[Point, ...]
     plugins: tuple[str, ...]
     import_lines: bool = False
     editable: tuple[str, ...] = ()
     checked: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
 
+    @property
+    def entry_points(self) -> tuple[EntryPoint, ...]:
+        """All entry points, in the order in which they are loaded."""
+        return tuple(map(_record, self.points))
+
     def group(self, group: str) -> tuple[EntryPoint, ...]:
-        """The entry points of one group, in the order in which they are loaded."""
-        return tuple(point for point in self.entry_points if point.group == group)
+        """Those of one group."""
+        return tuple(_record(point) for point in self.points if point[0] == group)
 
     def in_step(self, manifest_sha256: str | None, base: str) -> bool:
         """Whether this overlay is known to fit that manifest (``None``: there is none) and that base."""
@@ -87,10 +97,7 @@ class Marker(Record):
             "failures": [
                 [failure.base, failure.group, failure.name, failure.what, failure.found] for failure in self.failures
             ],
-            "entry-points": [
-                [point.group, point.name, point.value, point.distribution, point.plugin]
-                for point in self.entry_points
-            ],
+            "entry-points": self.points,
         }
         return _sealed(json.dumps(data, indent=1).removesuffix("\n}") + ",\n")
 
@@ -117,19 +124,22 @@ class Marker(Record):
                     Failure(base=str(base), group=str(group), name=str(name), what=str(what), found=str(found))
                     for base, group, name, what, found in data["failures"]
                 ),
-                entry_points=tuple(
-                    EntryPoint(
-                        group=str(group),
-                        name=str(name),
-                        value=str(value),
-                        distribution=str(dist),
-                        plugin=str(plugin),
-                    )
-                    for group, name, value, dist, plugin in data["entry-points"]
-                ),
+                points=_points(data["entry-points"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+
+
+def _points(rows: Any) -> tuple[Point, ...]:
+    points = tuple(map(tuple, rows))
+    if set(map(len, points)) - {5} or not {type(value) for point in points for value in point} <= {str}:
+        raise ValueError("an entry point is five strings")
+    return points
+
+
+def _record(point: Point) -> EntryPoint:
+    group, name, value, distribution, plugin = point
+    return EntryPoint(group=group, name=name, value=value, distribution=distribution, plugin=plugin)
 
 
 def _sealed(text: str) -> str:

@@ -18,9 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from .errors import StoreError
 from .marker import EntryPoint, Failure, Marker
-from .records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +67,9 @@ def interpreter() -> str:
 
 def key_of(lock: bytes) -> str:
     """The key of the overlay that these bytes of a lock make on this interpreter: 32 hexadecimal digits."""
-    return sha256(lock + b"\0" + interpreter().encode())[:32]
+    digest = hashlib.sha256(lock)
+    digest.update(b"\0" + interpreter().encode())
+    return digest.hexdigest()[:32]
 
 
 def directory(store: Path, key: str) -> Path:
@@ -81,13 +81,15 @@ def read_marker(store: Path, key: str) -> Marker | None:
     """The marker of a complete overlay; ``None`` where there is none."""
     place = directory(store, key)
     try:
-        text = (place / MARKER).read_text(encoding="utf-8")
+        text = (place / MARKER).read_bytes().decode()
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
     except OSError as error:
+        from .errors import StoreError
+
         raise StoreError(
             "the store can't be read",
-            where=str(directory(store, key)),
+            where=str(place),
             found=error.strerror or str(error),
             next_step="give this user read access to the store, or set VLLM_PLUGIN_REGISTRY_DIR to another",
         ) from error
@@ -119,31 +121,25 @@ def fingerprint(paths: Sequence[str] | None = None) -> str:
 
     Names and versions are read off the names of the metadata directories (PEP 376), without opening them.
     """
-    names: set[str] = set()
+    names: list[str] = []
     for entry in base_paths() if paths is None else paths:
-        # Not a directory, not there, or not ours to read: then nothing is imported from it either.
-        with contextlib.suppress(OSError):
-            names.update([name for name in os.listdir(entry) if name.endswith(_INSTALLED)])
+        try:
+            names += [name for name in os.listdir(entry) if name.endswith(_INSTALLED)]
+        except OSError:  # not a directory, not there, or not ours to read: then nothing is imported from it either
+            continue
     version = ".".join(map(str, sys.version_info[:3]))
-    return sha256("\n".join([interpreter(), version, *sorted(names)]).encode(errors="surrogateescape"))[:32]
+    return sha256("\n".join([interpreter(), version, *sorted(set(names))]).encode(errors="surrogateescape"))[:32]
 
 
-class _Active(Record):
-    """What activation changed in this process, so that it can be undone."""
-
-    key: str
-    path: list[str]
-    finders: list[Any]
-
-
-_active: _Active | None = None
+# The key of what was activated in this process, and the entries and finders that came with it: to be undone.
+_active: tuple[str, list[str], list[Any]] | None = None
 _held: dict[str, int] = {}
 
 
 def active_key() -> str | None:
     """The key of the overlay on this process's path: put there by us, by the parent process, or by a link."""
     if _active is not None:
-        return _active.key
+        return _active[0]
     for entry in sys.path:
         key = _overlay_key(entry)
         if key is not None:
@@ -168,6 +164,8 @@ def hold(store: Path, key: str) -> None:
         try:
             _held[key] = _hold(directory(store, key) / SITE)
         except OSError as error:
+            from .errors import StoreError
+
             raise StoreError(
                 "the overlay went away while it was made active",
                 where=str(directory(store, key)),
@@ -200,15 +198,16 @@ def activate(store: Path, key: str) -> None:
         StoreError: it is gone.
     """
     global _active  # noqa: PLW0603 - the path is the process's, and so is the undo
-    if _active is not None and _active.key == key:
+    if _active is not None and _active[0] == key:
         return
     hold(store, key)
     before, finders = set(sys.path), list(sys.meta_path)
-    _site.addsitedir(str(directory(store, key) / SITE))
-    _active = _Active(
-        key=key,
-        path=[entry for entry in sys.path if entry not in before],
-        finders=[finder for finder in sys.meta_path if finder not in finders],
+    # What is on the path, as `site` has it, which would look at each entry again.
+    _site.addsitedir(str(directory(store, key) / SITE), set(map(os.path.abspath, before)))
+    _active = (
+        key,
+        [entry for entry in sys.path if entry not in before],
+        [finder for finder in sys.meta_path if finder not in finders],
     )
 
 
@@ -217,8 +216,9 @@ def deactivate(*, forget_modules: bool = False) -> None:
     global _active  # noqa: PLW0603
     gone = {entry for entry in sys.path if _overlay_key(entry) is not None}
     if _active is not None:
-        gone.update(_active.path)
-        sys.meta_path[:] = [finder for finder in sys.meta_path if finder not in _active.finders]
+        _, entries, finders = _active
+        gone.update(entries)
+        sys.meta_path[:] = [finder for finder in sys.meta_path if finder not in finders]
     sys.path[:] = [entry for entry in sys.path if entry not in gone]
     for entry in gone:
         sys.path_importer_cache.pop(entry, None)
@@ -244,11 +244,12 @@ def mirror(store: Path, marker: Marker) -> bool:
     """
     target = store / REGISTRY
     try:
+        with contextlib.suppress(FileNotFoundError):
+            if sha256(target.read_bytes()) == marker.registry_sha256:
+                return True
         wanted = (directory(store, marker.key) / REGISTRY).read_bytes()
         if sha256(wanted) != marker.registry_sha256:
             return False
-        if target.exists() and target.read_bytes() == wanted:
-            return True
         _note(store / HISTORY, marker.key)
         # A start need not wait for a disk: what a power cut takes away of it, the next start writes again.
         write_atomically(target, wanted, durable=False)
@@ -259,19 +260,18 @@ def mirror(store: Path, marker: Marker) -> bool:
 
 def _note(history: Path, key: str) -> None:
     """Add a line to the history. Where that has become long, only the last line of each overlay stays."""
-    line = json.dumps({"at": int(time.time()), "overlay": key}).encode() + b"\n"
-    try:
-        old = history.read_bytes()
-    except FileNotFoundError:
-        old = b""
-    if len(old) < HISTORY_LIMIT:
-        if old and not old.endswith(b"\n"):  # the disk was full
-            line = b"\n" + line
-        with open(history, "ab") as file:
-            if not old:
+    line = f'{{"at": {int(time.time())}, "overlay": "{key}"}}\n'.encode()
+    with open(history, "a+b") as file:
+        length = file.tell()
+        if length < HISTORY_LIMIT:
+            if length == 0:
                 os.fchmod(file.fileno(), 0o644)
+            elif os.pread(file.fileno(), 1, length - 1) != b"\n":  # the disk was full
+                line = b"\n" + line
             file.write(line)
-        return
+            return
+        file.seek(0)
+        old = file.read()
     last: dict[bytes, None] = {}
     for each in (*old.splitlines(keepends=True), line):
         for other in [other for other in last if other.rpartition(b":")[2] == each.rpartition(b":")[2]]:
@@ -339,6 +339,8 @@ def registry(store: Path) -> Mapping[str, Any]:
 
 def _overlay_key(entry: str) -> str | None:
     """The key in a path entry ``…/overlays/<key>/site``; ``None`` for any other entry."""
+    if not entry.endswith(SITE):
+        return None
     head, tail = os.path.split(entry)
     if tail != SITE:
         return None

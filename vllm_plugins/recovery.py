@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from . import _run, errors, overlay
-from .errors import PluginsError
+from .errors import LoadError, PluginsError
 from .logs import logger
 
 if TYPE_CHECKING:
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
     from .marker import Marker
     from .settings import Settings
 
-__all__ = ["previous", "synchronise"]
+__all__ = ["instead", "synchronise"]
 
 
-def synchronise(settings: Settings, paths: Iterable[str]) -> str:
-    """Run ``sync --startup`` and return the overlay's key, or raise the error that it ended with."""
+def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
+    """Run ``sync --startup`` and return the overlay's marker, or raise the error that it ended with."""
     argv = [sys.executable, "-P", "-m", "vllm_plugins", "sync", "--startup", "--json"]
     argv += ["--config", str(settings.manifest), "--lock", str(settings.lock)]
     argv += ["--registry-dir", str(settings.store)]
@@ -30,7 +31,7 @@ def synchronise(settings: Settings, paths: Iterable[str]) -> str:
     try:
         report: Any = json.loads(done.stdout)
         if done.returncode == 0:
-            return str(report["overlay"])
+            return _made(settings, str(report["overlay"]))
         error = _from_report(report)
     except (ValueError, KeyError, TypeError) as unreadable:
         raise errors.CommandFailed(
@@ -43,6 +44,18 @@ def synchronise(settings: Settings, paths: Iterable[str]) -> str:
     raise error
 
 
+def _made(settings: Settings, key: str) -> Marker:
+    """The marker of the overlay that ``sync`` has just made active."""
+    marker = overlay.read_marker(settings.store, key)
+    if marker is None:
+        raise errors.StoreError(
+            "the overlay went away while it was made active",
+            where=str(overlay.directory(settings.store, key)),
+            next_step="start again; keep other programs out of the store",
+        )
+    return marker
+
+
 def _from_report(report: dict[str, Any]) -> PluginsError:
     """The error that ``--json`` wrote, as an error of the same class."""
     named = getattr(errors, report["error"], PluginsError)
@@ -51,7 +64,47 @@ def _from_report(report: dict[str, Any]) -> PluginsError:
     return kind(report["what"], details=report.get("details") or (), **fields)
 
 
-def previous(settings: Settings, *, unlike: str | None) -> Marker | None:
+def instead(settings: Settings, error: PluginsError) -> Marker | None:
+    """What ``VLLM_PLUGIN_ON_ERROR`` says to go on with when the lock's overlay can't be active as a whole.
+
+    That is another overlay, or no plugins at all. The overlay leaves the path.
+
+    Raises:
+        PluginsError: there is nothing to go on with: that error, or a better reason for it.
+    """
+    failed = overlay.active_key()
+    if failed is not None and isinstance(error, LoadError):
+        error = _damage(settings, failed) or error
+    overlay.deactivate(forget_modules=True)
+    if settings.on_error == "fail":
+        raise error
+    if settings.on_error == "previous":
+        marker = _previous(settings, unlike=failed)
+        if marker is None:
+            error.details = (*error.details, "no earlier overlay in the store fits this environment")
+            raise error
+        logger.error("%s\n  going on with the previous overlay, %s", error, marker.key)
+        return marker
+    logger.error("%s\n  going on without plugins", error)
+    # Child processes of this one must not try again, and come to another result.
+    os.environ["VLLM_PLUGIN_DISABLE"] = "1"
+    return None
+
+
+def _damage(settings: Settings, key: str) -> PluginsError | None:
+    """That the overlay is not as it was published, which is why a plugin of it does not load."""
+    from . import integrity
+
+    marker = overlay.read_marker(settings.store, key)
+    try:
+        if marker is not None:
+            integrity.check(settings.store, marker)
+    except PluginsError as error:
+        return error
+    return None
+
+
+def _previous(settings: Settings, *, unlike: str | None) -> Marker | None:
     """The overlay that was active last, else the newest, among those that are known to fit this base."""
     store, base, machine = settings.store, overlay.fingerprint(), overlay.interpreter()
     try:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
-import os.path
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING
 
-from .errors import UsageError
 from .records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Literal, TypeVar
 
+    from .errors import UsageError
     from .marker import Marker
 
-__all__ = ["ErrorPolicy", "InstallerName", "Settings", "TrustPolicy", "patience"]
+    ErrorPolicy = Literal["fail", "previous", "continue"]
+    InstallerName = Literal["auto", "pip", "uv"]
+    TrustPolicy = Literal["owner", "any"]
+    Choice = TypeVar("Choice", bound=str)
 
-ErrorPolicy = Literal["fail", "previous", "continue"]
-InstallerName = Literal["auto", "pip", "uv"]
-TrustPolicy = Literal["owner", "any"]
+__all__ = ["Settings", "patience"]
 
 MANIFEST = "plugins.yaml"
 LOCK = "plugins.lock"
@@ -93,28 +94,25 @@ class Settings(Record):
             UsageError: a variable holds a value that it can't have.
         """
         env = os.environ if environ is None else environ
-        named = config or env.get("VLLM_PLUGIN_CONFIG") or None
         home = _home(env)
-        manifest = _absolute(named, home) if named else home / ".config" / "vllm" / MANIFEST
-        lock_name = lock or env.get("VLLM_PLUGIN_LOCK") or None
-        store_name = registry_dir or env.get("VLLM_PLUGIN_REGISTRY_DIR") or None
+        named = config or env.get("VLLM_PLUGIN_CONFIG") or None
+        manifest = _absolute(named or f"~/.config/vllm/{MANIFEST}", home)
+        lock_name = lock or env.get("VLLM_PLUGIN_LOCK")
+        store_name = registry_dir or env.get("VLLM_PLUGIN_REGISTRY_DIR")
         allowed = env.get("VLLM_PLUGINS")
-        on_error: ErrorPolicy = _choice(env, "VLLM_PLUGIN_ON_ERROR", "fail", get_args(ErrorPolicy))
-        installer: InstallerName = _choice(env, "VLLM_PLUGIN_INSTALLER", "auto", get_args(InstallerName))
-        trust: TrustPolicy = _choice(env, "VLLM_PLUGIN_TRUST", "owner", get_args(TrustPolicy))
         patience(env)  # for who reads it later
         return cls(
             manifest=manifest,
             lock=_absolute(lock_name, home) if lock_name else manifest.parent / LOCK,
-            store=_absolute(store_name, home) if store_name else home / ".local" / "share" / "vllm-plugins",
+            store=_absolute(store_name or "~/.local/share/vllm-plugins", home),
             cache_home=_absolute(env.get("XDG_CACHE_HOME") or "~/.cache", home),
             manifest_named=named is not None,
-            on_error=on_error,
+            on_error=_choice(env, "VLLM_PLUGIN_ON_ERROR", "fail", "previous", "continue"),
             frozen=_flag(env, "VLLM_PLUGIN_FROZEN"),
             offline=_flag(env, "VLLM_PLUGIN_OFFLINE"),
             auto_lock=_flag(env, "VLLM_PLUGIN_AUTO_LOCK"),
-            installer=installer,
-            trust=trust,
+            installer=_choice(env, "VLLM_PLUGIN_INSTALLER", "auto", "pip", "uv"),
+            trust=_choice(env, "VLLM_PLUGIN_TRUST", "owner", "any"),
             verify=_flag(env, "VLLM_PLUGIN_VERIFY"),
             disabled=_flag(env, "VLLM_PLUGIN_DISABLE"),
             # vllm.envs splits at commas and strips nothing: "" allows only the plugin named "".
@@ -132,47 +130,47 @@ def patience(environ: Mapping[str, str]) -> int:
     """
     value = environ.get("VLLM_PLUGIN_TIMEOUT") or "3600"
     if not value.isascii() or not value.isdecimal() or not 0 < len(value.lstrip("0")) < 8:
-        raise UsageError(
-            "VLLM_PLUGIN_TIMEOUT has a value without meaning",
-            expected="a whole number of seconds",
-            found=repr(value[:80]),
-            next_step="set VLLM_PLUGIN_TIMEOUT to one such as 3600, or unset it",
+        raise _meaningless(
+            "VLLM_PLUGIN_TIMEOUT", value[:80], expected="a whole number of seconds", mend="one such as 3600"
         )
     return int(value)
 
 
-def _home(env: Mapping[str, str]) -> Path:
+def _home(env: Mapping[str, str]) -> str:
     # Without HOME and without a passwd entry (an arbitrary uid in a container) "~" stays as it is; "/" then
     # makes paths that do not exist, which is what "no manifest, no lock" means.
     home = env.get("HOME") or os.path.expanduser("~")
-    return Path(home) if os.path.isabs(home) else Path("/")
+    return home if os.path.isabs(home) else "/"
 
 
-def _absolute(name: str, home: Path) -> Path:
+def _absolute(name: str, home: str) -> Path:
     if name == "~" or name.startswith("~/"):
-        return Path(os.path.abspath(home / name[2:]))
+        name = os.path.join(home, name[2:])
     return Path(os.path.abspath(name))
 
 
-def _choice(env: Mapping[str, str], name: str, default: Any, choices: tuple[str, ...]) -> Any:
-    value = env.get(name) or default
-    if value not in choices:
-        raise UsageError(
-            f"{name} has a value without meaning",
-            expected=", ".join(choices),
-            found=repr(value),
-            next_step=f"set {name} to one of them, or unset it",
-        )
-    return value
+def _choice(env: Mapping[str, str], name: str, *choices: Choice) -> Choice:
+    """One of the choices; the first of them is what an unset variable means."""
+    value = env.get(name) or choices[0]
+    for choice in choices:
+        if choice == value:
+            return choice
+    raise _meaningless(name, value, expected=", ".join(choices), mend="one of them")
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:
     value = env.get(name) or "0"
     if value not in ("0", "1"):
-        raise UsageError(
-            f"{name} has a value without meaning",
-            expected="0 or 1",
-            found=repr(value),
-            next_step=f"set {name} to 0 or 1, or unset it",
-        )
+        raise _meaningless(name, value, expected="0 or 1", mend="0 or 1")
     return value == "1"
+
+
+def _meaningless(name: str, value: str, *, expected: str, mend: str) -> UsageError:
+    from .errors import UsageError
+
+    return UsageError(
+        f"{name} has a value without meaning",
+        expected=expected,
+        found=repr(value),
+        next_step=f"set {name} to {mend}, or unset it",
+    )

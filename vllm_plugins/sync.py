@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from . import fit, installers, loading, lock, overlay, pipconfig, registry, selection, stage, temporary
 from . import store as stores
 from .errors import InstallError
-from .overlay import EntryPoint, Failure, Marker
+from .overlay import Failure, Marker
 from .pipconfig import PipConfig
 from .selection import Requirement
 from .settings import LOCK
@@ -286,10 +286,7 @@ def _marker(job: _Job, found: tuple[stage.Installed, ...], site: Path, *, files_
                 next_step="run vllm-plugins lock, and review the change",
             )
         name = plugin.name if plugin is not None else next(iter(job.lock.plugins_needing(installed.name)), "")
-        points += [
-            EntryPoint(group=group, name=point, value=value, distribution=installed.name, plugin=name)
-            for group, point, value in installed.entry_points
-        ]
+        points += [(group, point, value, str(installed.name), name) for group, point, value in installed.entry_points]
     return Marker(
         key=job.key,
         interpreter=overlay.interpreter(),
@@ -298,7 +295,7 @@ def _marker(job: _Job, found: tuple[stage.Installed, ...], site: Path, *, files_
         registry_sha256="",
         manifests=(job.manifest_sha256,) if job.manifest_sha256 else (),
         bases=(),  # in step with none before it was loaded with one: see `_known`
-        entry_points=tuple(points),
+        points=tuple(points),
         plugins=tuple(f"{plugin.name} {plugin.version}" for plugin in job.lock.plugins),
         editable=tuple(package.name for package in job.lock.packages if package.directory is not None),
         import_lines=any(_runs_code(path) for path in site.glob("*.pth")),

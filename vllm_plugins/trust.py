@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import NotTrusted
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from .settings import Settings
 
 __all__ = ["check", "check_overlay"]
@@ -29,11 +29,11 @@ def check(settings: Settings) -> None:
     """
     if settings.trust == "any":
         return
-    things = (settings.lock, settings.manifest, settings.store)
-    for directory in _above(*map(str, things)):
-        _place(directory)
+    lock, manifest, store = str(settings.lock), str(settings.manifest), str(settings.store)
+    for directory, found in _above(lock, manifest, store).items():
+        _place(directory, found)
     trusted = _trusted()
-    for thing in (*things, settings.store / "overlays"):
+    for thing in (lock, manifest, store, f"{store}/overlays"):
         _thing(thing, trusted)
 
 
@@ -41,39 +41,49 @@ def check_overlay(settings: Settings, directory: Path) -> None:
     """Check one overlay of the store. Raises as :func:`check`."""
     if settings.trust != "any":
         trusted = _trusted()
-        for part in (directory, directory / "overlay.json", directory / "site"):
+        for part in (f"{directory}", f"{directory}/overlay.json", f"{directory}/site"):
             _thing(part, trusted)
 
 
-def _above(*paths: str) -> dict[str, None]:
-    """Every directory above these paths, the nearest first, and above what they link to."""
-    found: dict[str, None] = {}
+def _above(*paths: str) -> dict[str, os.stat_result | None]:
+    """Every directory above these paths, the nearest first, and above what they link to; links themselves, too."""
+    found: dict[str, os.stat_result | None] = {}
     for path in paths:
-        for way in {path: None, os.path.realpath(path): None}:
-            parent = os.path.dirname(way)
-            while parent not in found:
-                found[parent] = None
-                parent = os.path.dirname(parent)
+        if _climb(path, found):
+            _climb(os.path.realpath(path), found)
     return found
 
 
-def _place(directory: str) -> None:
+def _climb(path: str, found: dict[str, os.stat_result | None]) -> bool:
+    """Note every directory above one path. Returns whether that path has a link in it."""
+    linked = os.path.islink(path)
+    parent = os.path.dirname(path)
+    while parent != path:
+        if parent not in found:
+            found[parent] = _status(parent, os.lstat)
+        status = found[parent]
+        linked = linked or (status is not None and stat.S_ISLNK(status.st_mode))
+        path, parent = parent, os.path.dirname(parent)
+    return linked
+
+
+def _place(directory: str, found: os.stat_result | None) -> None:
     """A directory that something lies in: with the sticky bit, others can't rename what is ours."""
-    found = _status(directory)
+    if found is not None and stat.S_ISLNK(found.st_mode):
+        found = _status(directory, os.stat)
     if found is not None and found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-        _refuse_unless_read_only(Path(directory), "everybody can rename what lies in", "chmod o-w", found)
+        _refuse_unless_read_only(directory, "everybody can rename what lies in", "chmod o-w", found)
 
 
-def _thing(path: Path, trusted: set[int]) -> None:
-    try:
-        link = os.lstat(path)
-    except OSError:
-        return  # not there, or not ours to see: whoever reads it says so
-    if stat.S_ISLNK(link.st_mode) and link.st_uid not in trusted:
-        _refuse_unless_read_only(path.parent, f"another user owns the link {path}, in", "chown -h", link)
-    found = _status(path)
+def _thing(path: str, trusted: set[int]) -> None:
+    found = _status(path, os.lstat)
+    if found is not None and stat.S_ISLNK(found.st_mode):
+        if found.st_uid not in trusted:
+            directory = os.path.dirname(path)
+            _refuse_unless_read_only(directory, f"another user owns the link {path}, in", "chown -h", found)
+        found = _status(path, os.stat)
     if found is None:
-        return
+        return  # not there, or not ours to see: whoever reads it says so
     if found.st_uid not in trusted:
         _refuse_unless_read_only(path, "another user owns", f"chown {os.geteuid()}", found)
     if found.st_mode & stat.S_IWOTH:
@@ -84,22 +94,24 @@ def _trusted() -> set[int]:
     return {0, os.geteuid(), os.stat(os.path.dirname(__file__)).st_uid}
 
 
-def _status(path: Path | str) -> os.stat_result | None:
+def _status(path: str, look: Callable[[str], os.stat_result]) -> os.stat_result | None:
     try:
-        return os.stat(path)
+        return look(path)
     except OSError:
         return None
 
 
-def _refuse_unless_read_only(path: Path, what: str, mend: str, found: os.stat_result) -> None:
+def _refuse_unless_read_only(path: str, what: str, mend: str, found: os.stat_result) -> None:
     try:
         if os.statvfs(path).f_flag & os.ST_RDONLY:
             return
     except OSError:
         pass
+    from .errors import NotTrusted
+
     raise NotTrusted(
         f"{what} {path}: nothing is run from there",
-        where=str(path),
+        where=path,
         expected=f"owner {os.geteuid()} or root, and not writable by all",
         found=f"owner {found.st_uid}, mode {stat.filemode(found.st_mode)}",
         next_step=f"{mend} {path}, {_MEND}",

@@ -38,7 +38,7 @@ from vllm_plugins import (
     store,
 )
 from vllm_plugins.errors import PluginsError
-from vllm_plugins.marker import EntryPoint, Failure, Marker
+from vllm_plugins.marker import Failure, Marker
 from vllm_plugins.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,11 +71,7 @@ _MARKER = Marker(
     registry_sha256="4" * 64,
     manifests=("3" * 64,),
     bases=("f" * 32,),
-    entry_points=(
-        EntryPoint(
-            group="vllm.general_plugins", name="tiny", value="tiny:register", distribution="tiny", plugin="tiny"
-        ),
-    ),
+    points=(("vllm.general_plugins", "tiny", "tiny:register", "tiny", "tiny"),),
     plugins=("tiny 1.0",),
     import_lines=True,
     editable=("mine",),
