@@ -27,6 +27,7 @@ ORDER = [
     "settings",
     "crew",
     "_run",
+    "files",
     "overlay",
     "temporary",
     "trust",
@@ -231,7 +232,7 @@ def test_the_version_loads_hardly_anything(bare_place: Place) -> None:
 
 
 SMALL = {"cli", "cli._inputs", "cli._output", "_run", "base", "errors", "fields", "fit", "lock", "manifest", "marker"}
-SMALL |= {"contents", "crew", "disk", "nodes", "overlay", "policy", "records", "settings", "values"}
+SMALL |= {"contents", "crew", "disk", "files", "nodes", "overlay", "policy", "records", "settings", "values"}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import parse_wheel_filename
 
-from . import overlay, selection
+from . import files, selection
 from .errors import InstallError, PluginsError, StoreError
 from .index import File
 
@@ -80,7 +80,7 @@ def make(
     absent = [pair for pair in pairs if not selection.local(directory / pair[1].filename, pair[1].sha256)]
     names = {wheel.filename for _, wheel in pairs}
     try:
-        overlay.make_directory(directory)
+        files.make_directory(directory)
         built = [(package, wheel) for package, wheel in absent if wheel.url is None]
         _copy_built(built, lock, directory, beside)
         remote = [(package, wheel) for package, wheel in absent if wheel.url is not None]
@@ -116,7 +116,7 @@ def _copy_built(built: Iterable[tuple[Package, Wheel]], lock: Lock, directory: P
         if path is None:
             missing.append(f"{wheel.filename}, of {_askers(lock, package)}")
             continue
-        overlay.write_atomically(directory / wheel.filename, path.read_bytes())
+        files.write(directory / wheel.filename, path.read_bytes())
     if missing:
         raise InstallError(
             f"{len(missing)} built wheel(s) are not in {beside.name}/",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from . import overlay
+from . import files, overlay
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ def keep(path: Path, text: str) -> None:
     """Write a text down, where that is possible: without, it takes time to find out again, and no more."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        overlay.write_atomically(path, f"{overlay.sha256(text.encode())}\n{text}".encode(), durable=False)
+        files.write(path, f"{overlay.sha256(text.encode())}\n{text}".encode(), durable=False)
 
 
 def kept(path: Path) -> str | None:

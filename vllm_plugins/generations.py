@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import fit, link, lock, overlay, temporary
+from . import files, fit, link, lock, overlay, temporary
 from . import store as stores
 from .errors import PluginsError, StoreError, UsageError
 from .settings import LOCK
@@ -128,9 +128,9 @@ def rollback(
     )
     with stores.errors(settings.store), stores.exclusive(settings.store, report):
         if vouched != marker:
-            overlay.write_atomically(path.with_name(overlay.MARKER), vouched.to_json().encode())
+            files.write(path.with_name(overlay.MARKER), vouched.to_json().encode())
         # Through a link: the file that it names is the lock. This is the commit point.
-        overlay.write_atomically(settings.lock.resolve(), data)
+        files.write(settings.lock.resolve(), data)
         overlay.mirror(settings.store, vouched)
     return vouched
 

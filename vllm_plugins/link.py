@@ -12,7 +12,7 @@ import site
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import overlay
+from . import files, overlay
 from .errors import StoreError
 from .records import Record
 
@@ -60,7 +60,7 @@ def write(store: Path, key: str, directories: Sequence[str] | None = None) -> Li
     path = Path(_directories(directories)[-1], NAME)
     try:
         old = read(directories)
-        overlay.write_atomically(path, f"{line}\n".encode())
+        files.write(path, f"{line}\n".encode())
         if old is not None and old.path != path:
             old.path.unlink()
     except OSError as error:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from . import crew, installers, lockfile, releases, resolve, resolvers
+from . import crew, files, installers, lockfile, releases, resolve, resolvers
 from .assembly import Assembly, Made
 from .errors import BaseMismatch, NoResolution, StoreError
-from .overlay import base_paths, make_directory, write_atomically
+from .overlay import base_paths
 from .plugins import Ready, Workshop
 from .resolve import Wanted
 from .wheels import Builder
@@ -157,9 +157,9 @@ def write(made: Made, settings: Settings) -> bool:
                 return False
         settings.lock.parent.mkdir(parents=True, exist_ok=True)
         for name, path in made.wheels.items():
-            make_directory(settings.wheels)
-            write_atomically(settings.wheels / name, path.read_bytes())
-        write_atomically(settings.lock, data)
+            files.make_directory(settings.wheels)
+            files.write(settings.wheels / name, path.read_bytes())
+        files.write(settings.lock, data)
     except OSError as error:
         raise StoreError(
             "the lock can't be written; the old one is as it was",

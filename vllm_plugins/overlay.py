@@ -247,12 +247,14 @@ def mirror(store: Path, marker: Marker) -> bool:
         with contextlib.suppress(FileNotFoundError):
             if sha256(target.read_bytes()) == marker.registry_sha256:
                 return True
+        from . import files
+
         wanted = (directory(store, marker.key) / REGISTRY).read_bytes()
         if sha256(wanted) != marker.registry_sha256:
             return False
         _note(store / HISTORY, marker.key)
         # A start need not wait for a disk: what a power cut takes away of it, the next start writes again.
-        write_atomically(target, wanted, durable=False)
+        files.write(target, wanted, durable=False)
     except OSError:  # a read-only store: then the registry can't follow, and need not
         return False
     return True
@@ -272,60 +274,14 @@ def _note(history: Path, key: str) -> None:
             return
         file.seek(0)
         old = file.read()
+    from . import files
+
     last: dict[bytes, None] = {}
     for each in (*old.splitlines(keepends=True), line):
         for other in [other for other in last if other.rpartition(b":")[2] == each.rpartition(b":")[2]]:
             del last[other]
         last[each] = None
-    write_atomically(history, b"".join(last))
-
-
-def write_atomically(target: Path, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
-    """Write a file beside its place and rename it there, so that a reader sees the old bytes or the new ones.
-
-    ``durable`` waits until the disk has the bytes, so that not even a power cut shows anything else.
-    The file beside it is locked as long as it is being written; those of processes that were killed are removed.
-
-    Raises:
-        OSError: it could not be written; nothing is left behind, and the old file is as it was.
-    """
-    _sweep(target)
-    temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            with contextlib.suppress(OSError):  # locks may not work here
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            if durable:
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def make_directory(path: Path) -> None:
-    """Make a directory, where it is not there, that whichever user vLLM runs as can read; its parents obey umask."""
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError:
-        if path.is_dir():
-            return
-        raise
-    os.chmod(path, 0o755)  # noqa: S103 - written by its owner alone
-
-
-def _sweep(target: Path) -> None:
-    """Remove what killed processes have left beside a file that they were about to write."""
-    with contextlib.suppress(OSError):
-        for name in os.listdir(target.parent):
-            if name.startswith(f".{target.name}.") and name.endswith(".tmp"):
-                with open(target.with_name(name), "rb+") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(file.name)
+    files.write(history, b"".join(last))
 
 
 def registry(store: Path) -> Mapping[str, Any]:

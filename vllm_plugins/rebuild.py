@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from . import installers, overlay, pipconfig, plugins, releases, selection, sources, temporary
+from . import files, installers, overlay, pipconfig, plugins, releases, selection, sources, temporary
 from . import store as stores
 from .errors import HashMismatch, StoreError
 from .index import File, Index
@@ -154,7 +154,7 @@ def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path) -> Checkout
 def _keep(wheel: Path, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        overlay.write_atomically(target, wheel.read_bytes())
+        files.write(target, wheel.read_bytes())
     except OSError as error:
         raise StoreError(
             "a wheel that was built again can't be laid beside the lock",

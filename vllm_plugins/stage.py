@@ -18,7 +18,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import bytecode, crew, integrity, metadata, overlay
+from . import bytecode, crew, files, integrity, metadata, overlay
 from .errors import HashMismatch, InstallError
 
 if TYPE_CHECKING:
@@ -99,13 +99,13 @@ def finish(site: Path, owned: Mapping[str, Owned]) -> str:
         HashMismatch: a file is not the one in its distribution's RECORD.
     """
     there = set(integrity.files(site))
-    files = sorted(there - {bytecode.place(name) for name in there if name.endswith(".py")})
-    items = [(name, owned.get(name, _NOBODYS), owned.get(bytecode.place(name), _NOBODYS)) for name in files]
+    names = sorted(there - {bytecode.place(name) for name in there if name.endswith(".py")})
+    items = [(name, owned.get(name, _NOBODYS), owned.get(bytecode.place(name), _NOBODYS)) for name in names]
     listed = sorted(crew.in_processes(_finish, items, str(site)))
     for directory, _, _ in os.walk(site.parent):
         os.chmod(directory, 0o755)  # noqa: S103 - to be read by whichever user vLLM runs as
     data = (json.dumps(listed, separators=(",", ":")) + "\n").encode()
-    overlay.write_atomically(site.parent / integrity.FILES, data)
+    files.write(site.parent / integrity.FILES, data)
     return overlay.sha256(data)
 
 

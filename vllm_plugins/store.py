@@ -11,7 +11,7 @@ import threading
 import time
 from typing import IO, TYPE_CHECKING
 
-from . import overlay, temporary
+from . import files, temporary
 from .errors import StoreError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _POLL = 0.05  # seconds
 def prepare(store: Path) -> None:
     """Make the store's directories, where they are not there."""
     for directory in (store, store / OVERLAYS, store / STAGING):
-        overlay.make_directory(directory)
+        files.make_directory(directory)
 
 
 @contextlib.contextmanager

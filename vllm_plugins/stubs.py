@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
-from . import overlay
+from . import files, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,7 @@ def write(into: Path, *, name: str, version: str, extras: Iterable[str] = (), re
     with contextlib.suppress(FileNotFoundError):
         if path.read_bytes() == data:
             return path
-    overlay.write_atomically(path, data, durable=False)
+    files.write(path, data, durable=False)
     return path
 
 

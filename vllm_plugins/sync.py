@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import fit, installers, loading, lock, overlay, pipconfig, registry, selection, stage, temporary
+from . import files, fit, installers, loading, lock, overlay, pipconfig, registry, selection, stage, temporary
 from . import store as stores
 from .errors import InstallError
 from .overlay import Failure, Marker
@@ -173,7 +173,7 @@ def _locked(job: _Job, *, reinstall: bool) -> Synced:
         checked = _checked(_known(marker, job), job)
         if checked != marker:
             marker = checked
-            overlay.write_atomically(overlay.directory(store, job.key) / overlay.MARKER, marker.to_json().encode())
+            files.write(overlay.directory(store, job.key) / overlay.MARKER, marker.to_json().encode())
         _mirror(job, checked)
     return Synced(marker=marker, lock=job.lock, installed=installed)
 
@@ -184,7 +184,7 @@ def _mirror(job: _Job, marker: Marker) -> None:
     data = registry.render(job.lock, marker)
     with contextlib.suppress(OSError):  # a read-only store
         if overlay.sha256(data) == marker.registry_sha256 and not (copy.is_file() and copy.read_bytes() == data):
-            overlay.write_atomically(copy, data)
+            files.write(copy, data)
     if not overlay.mirror(job.settings.store, marker):
         job.report(f"{overlay.REGISTRY} can't be written, and still tells what was active before")
 
@@ -220,11 +220,11 @@ def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
         job.report("Compiling bytecode")
         files_sha256 = stage.finish(site, found.owned)
         marker = _marker(job, found.installed, site, files_sha256=files_sha256)
-        overlay.write_atomically(new / LOCK, job.lock_bytes)
+        files.write(new / LOCK, job.lock_bytes)
         told = registry.render(job.lock, marker)
         marker = marker.replace(registry_sha256=overlay.sha256(told))
-        overlay.write_atomically(new / overlay.REGISTRY, told)
-        overlay.write_atomically(new / overlay.MARKER, marker.to_json().encode())
+        files.write(new / overlay.REGISTRY, told)
+        files.write(new / overlay.MARKER, marker.to_json().encode())
         if not alone and not reinstall and (theirs := overlay.read_marker(store, job.key)) is not None:
             return theirs
         stage.publish(new, overlay.directory(store, job.key))

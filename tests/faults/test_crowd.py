@@ -188,6 +188,31 @@ def test_a_store_where_locks_do_nothing(large: World, preload: Preload, do: Do, 
     assert world.litter() == []
 
 
+WRITER = """\
+import sys
+from pathlib import Path
+from vllm_plugins import files
+for number in range(300):
+    files.write(Path(sys.argv[1]), sys.argv[2].encode() * 1000, durable=False)
+"""
+
+
+@pytest.mark.parametrize("locks", ["work", "do nothing"])
+def test_one_file_that_many_write(world: World, preload: Preload, locks: str) -> None:
+    """Each sweeps what it takes for left behind, which may be what another is about to rename."""
+    target = world.place.store / "registry.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    armed = preload.arm(Do.FLOCK_LIES, at=1) if locks == "do nothing" else {}
+    armed.pop("FAULT_LOG", None)
+    argv = [world.place.interpreter, "-c", WRITER, str(target)]
+    env = {**world.place.environment, **armed}
+    writers = [subprocess.Popen([*argv, letter], env=env, stderr=subprocess.PIPE, text=True) for letter in "abcdef"]
+    assert [(writer.communicate()[1], writer.returncode) for writer in writers] == [("", 0)] * len(writers)
+    text = target.read_text()
+    assert text == text[0] * 1000
+    assert world.litter() == []
+
+
 HOLDER = """\
 import sys, time
 from pathlib import Path

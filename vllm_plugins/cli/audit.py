@@ -7,10 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins import advisories, audit, lock, pipconfig
+from vllm_plugins import advisories, audit, files, lock, pipconfig
 from vllm_plugins.errors import UsageError
 from vllm_plugins.index import Index
-from vllm_plugins.overlay import write_atomically
 from vllm_plugins.policy import CHECKS, Policy
 
 from ._inputs import read_manifest
@@ -97,7 +96,7 @@ def _write(path: Path, locked: Lock, found: Audit) -> None:
     from vllm_plugins import report
 
     try:
-        write_atomically(path, report.render(locked, found).encode("utf-8"))
+        files.write(path, report.render(locked, found).encode("utf-8"))
     except OSError as error:
         raise UsageError(
             "the report can't be written",

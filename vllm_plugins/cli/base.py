@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins import base as base_module
+from vllm_plugins import files
 from vllm_plugins.errors import UsageError
-from vllm_plugins.overlay import write_atomically
 
 if TYPE_CHECKING:
     import argparse
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         return 0
     path = Path(os.path.abspath(arguments.output))
     try:
-        write_atomically(path, snapshot.to_json().encode())
+        files.write(path, snapshot.to_json().encode())
     except OSError as error:
         raise UsageError(
             "the snapshot can't be written",

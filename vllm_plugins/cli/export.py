@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins import export, lock
+from vllm_plugins import export, files, lock
 from vllm_plugins.errors import UsageError
-from vllm_plugins.overlay import write_atomically
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +35,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         print(text, end="")
         return 0
     try:
-        write_atomically(path, text.encode("utf-8"))
+        files.write(path, text.encode("utf-8"))
     except OSError as error:
         raise UsageError(
             "the export can't be written",
