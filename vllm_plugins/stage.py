@@ -252,6 +252,14 @@ def _stem(info: str) -> str:
 
 def _check_rows(site: Path, info: Path, rows: list[list[str]]) -> None:
     """Check that every file of a distribution is there, and has a hash that counts. RECORD is written anew."""
+    if f"{info.name}/METADATA" not in {row[0] for row in rows}:
+        raise InstallError(
+            f"{info.name}: its RECORD is not whole",
+            where=f"{info.name}/RECORD",
+            expected="every file of the distribution, METADATA among them",
+            found=f"{len(rows)} files",
+            next_step="look whether the disk is full, which not every installer says, and sync again",
+        )
     for path, digest, *_ in rows:
         if not _is_plain(os.path.join(site, path)):
             raise InstallError(

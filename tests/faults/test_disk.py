@@ -37,8 +37,9 @@ FAULTS = {
     "broken": (Do.FAIL_EVERY, errno.EIO),
 }
 SAID = {
-    "full": ("No space left on device", "the disk is full"),
-    "over quota": ("Disk quota exceeded", "the disk is full"),
+    # The last is for uv, which ends well where the disk takes no more of a RECORD.
+    "full": ("No space left on device", "the disk is full", "look whether the disk is full"),
+    "over quota": ("Disk quota exceeded", "the disk is full", "look whether the disk is full"),
     "read-only": ("Read-only file system",),
     "broken": ("Input/output error",),
 }
