@@ -7,6 +7,10 @@ import marshal
 import os
 import sys
 import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import CodeType
 
 __all__ = ["compiled", "is_of", "place", "source"]
 
@@ -37,9 +41,7 @@ def compiled(data: bytes, name: str) -> bytes | None:
     other times. ``None`` for what can't be compiled: wheels hold templates, and code for other Pythons.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they are the author's business
-            code = compile(data, name, "exec", dont_inherit=True, optimize=0)
+        code = _code(data, name)
     except _UNREADABLE:
         return None
     unchecked = (0b01).to_bytes(4, "little")
@@ -49,10 +51,15 @@ def compiled(data: bytes, name: str) -> bytes | None:
 def is_of(found: bytes, data: bytes, name: str) -> bool:
     """Whether a bytecode file, of whatever header, holds what a source compiles to."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            expected = compile(data, name, "exec", dont_inherit=True)
+        expected = _code(data, name)
         # The header (PEP 552) says what it was made from; what follows is the code.
         return found[:4] == importlib.util.MAGIC_NUMBER and marshal.loads(found[16:]) == expected  # noqa: S302
     except (EOFError, TypeError, NotImplementedError, *_UNREADABLE):
         return False
+
+
+def _code(data: bytes, name: str) -> CodeType:
+    """The code of a source, the same whatever ``-O`` says here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are the author's business
+        return compile(data, name, "exec", dont_inherit=True, optimize=0)

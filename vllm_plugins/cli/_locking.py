@@ -43,7 +43,7 @@ def run(
     arguments: argparse.Namespace, settings: Settings, output: Output, config: Callable[[], PipConfig] | None
 ) -> int:
     """The command. ``config`` is pip's, which is asked for here where nobody has yet."""
-    here = _base(arguments.base, settings, output)
+    here = _base(arguments.base, settings, output, config)
     upgrade = Upgrade(
         everything=arguments.upgrade, names=frozenset(map(canonicalize_name, arguments.upgrade_package))
     )
@@ -68,7 +68,7 @@ def run(
     return 0
 
 
-def _base(named: str | None, settings: Settings, output: Output) -> Base:
+def _base(named: str | None, settings: Settings, output: Output, config: Callable[[], PipConfig] | None) -> Base:
     """What is locked against: this environment, a snapshot's, or that of a release of vLLM."""
     if named is None:
         return base.read()
@@ -77,13 +77,13 @@ def _base(named: str | None, settings: Settings, output: Output) -> Base:
 
     if os.path.exists(named) or not released.is_release(named):
         return base.read_snapshot(Path(named))
-    config = pipconfig.read()
-    with temporary.directory() as scratch, Index(config) as index:
+    pip = (config or pipconfig.read)()
+    with temporary.directory() as scratch, Index(pip) as index:
         caches = settings.cache
 
         def resolver(empty: Base) -> Resolver:
             # pip would download every wheel, gigabytes of them, to read what it requires.
-            return resolvers.choose("uv", base=empty, config=config, cache=(caches or scratch) / "uv")
+            return resolvers.choose("uv", base=empty, config=pip, cache=(caches or scratch) / "uv")
 
         return released.read(
             named, resolver=resolver, index=index, caches=caches, scratch=scratch, report=output.progress
