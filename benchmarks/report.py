@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["document", "line"]
 
 _TABLE = re.compile(r"(<!-- measured -->\n).*?(<!-- /measured -->)", re.DOTALL)
-_HEIGHT, _LEFT, _WIDTH, _RIGHT = 22, 430, 300, 190  # pixels: of a row, and of the three columns of the picture
+_HEIGHT, _LEFT, _WIDTH, _RIGHT = 34, 430, 300, 190  # pixels: of a row, and of the three columns of the picture
 
 
 def line(row: Row) -> str:
@@ -88,7 +88,8 @@ def _picture(rows: Sequence[Row]) -> str:
     goal = _LEFT + _WIDTH * 2 // 3
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
-        "<style>text { font: 12px sans-serif; fill: #333 } .kept { fill: #3a7d44 } .missed { fill: #c0392b }</style>",
+        "<style>text { font: 12px sans-serif; fill: #333 } .against { font-size: 10px; fill: #777 }",
+        ".kept { fill: #3a7d44 } .missed { fill: #c0392b }</style>",
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
         f'<text x="{goal}" y="16" text-anchor="middle">the goal</text>',
     ]
@@ -96,12 +97,14 @@ def _picture(rows: Sequence[Row]) -> str:
         top = 26 + number * _HEIGHT
         bar = max(2, round(min(row.share, 1.5) * _WIDTH * 2 / 3))
         kept = "kept" if row.kept else "missed"
-        label = html.escape(f"{row.group}: {row.what}")
-        label = label if len(label) <= 72 else f"{label[:71]}…"
+        label = f"{row.group}: {row.what}"
+        label = html.escape(label if len(label) <= 66 else f"{label[:65]}…")
+        against = "" if row.others is None else html.escape(f"against {row.against}")
         parts += [
-            f'<text x="{_LEFT - 8}" y="{top + 14}" text-anchor="end">{label}</text>',
-            f'<rect x="{_LEFT}" y="{top + 3}" width="{bar}" height="15" class="{kept}"/>',
-            f'<text x="{_LEFT + _WIDTH + 8}" y="{top + 14}">{_value(row)} (goal {_goal(row)})</text>',
+            f'<text x="{_LEFT - 8}" y="{top + 12}" text-anchor="end">{label}</text>',
+            f'<text x="{_LEFT - 8}" y="{top + 25}" text-anchor="end" class="against">{against}</text>',
+            f'<rect x="{_LEFT}" y="{top + 6}" width="{bar}" height="15" class="{kept}"/>',
+            f'<text x="{_LEFT + _WIDTH + 8}" y="{top + 18}">{_value(row)} (goal {_goal(row)})</text>',
         ]
     parts.append(f'<path d="M{goal} 22V{height - 14}" stroke="#333" stroke-dasharray="3 3"/>')
     return "\n".join([*parts, "</svg>", ""])

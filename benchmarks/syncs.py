@@ -101,7 +101,7 @@ def _one_by_one(world: Place, rounds: int, *, bytecode: bool) -> Row:
     return ratio(
         take_turns(rounds, ours, _theirs(world, *pips)),
         group=GROUP,
-        what="with uv" if bytecode else "with uv, leaving out bytecode (no option: measured only)",
+        what="with uv" if bytecode else "with uv, without bytecode (no such option)",
         against=f"one pip install{'' if bytecode else ' --no-compile'} a plugin",
         goal=12 if bytecode else 50,
         least=True,
