@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -9,6 +11,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
+from vllm_plugins import overlay
+from vllm_plugins.errors import StoreError
 
 from .kit import projects
 from .kit.sandbox import needs_root, read_only
@@ -178,6 +183,77 @@ def test_prune_leaves_what_a_running_process_uses(three: Place) -> None:
             process.send_signal(signal.SIGTERM)
     three.run("prune", "--keep", "0")
     assert [item.name for item in three.overlays] == [three.overlay.name]
+
+
+GONE_BEFORE_IT_IS_HELD = """\
+import logging, shutil, subprocess, sys
+from tests.kit import loader
+from vllm_plugins import overlay
+logging.basicConfig(level=logging.INFO)
+hold = overlay.hold
+def late(*words):
+    if len(sys.argv) == 1:
+        shutil.rmtree(overlay.directory(*words))
+    else:
+        subprocess.run([sys.executable, "-m", "vllm_plugins", "prune", "--keep", "0", *sys.argv[1:]], check=True)
+    hold(*words)
+overlay.hold = late
+loader.run(["general"])
+"""
+ONCE_MORE = "The overlay was pruned before it could be used; once more"
+
+
+def test_what_is_pruned_just_before_it_is_used_is_installed_again(three: Place) -> None:
+    """Another lock's overlay, in a store that somebody prunes for this lock alone. Then it is active, and stays."""
+    other = three.root / "other"
+    other.mkdir()
+    key = keys(three)[2]
+    (other / "plugins.lock").write_bytes((three.store / "overlays" / key / "plugins.lock").read_bytes())
+    done = three.python(
+        *("-c", GONE_BEFORE_IT_IS_HELD, "--config", three.manifest, "--lock", three.lock),
+        env={"VLLM_PLUGIN_CONFIG": str(other / "plugins.yaml")},
+    )
+    assert (done.stderr.count(ONCE_MORE), done.stderr.count("Compiling bytecode")) == (1, 1)
+    assert f"Overlay {key[:12]} is active: tiny 1.0" in done.stderr
+
+
+def test_what_goes_away_again_and_again_is_not_installed_for_ever(three: Place) -> None:
+    done = three.python("-c", GONE_BEFORE_IT_IS_HELD, check=False, traceback=True)
+    assert done.returncode == 1
+    assert (done.stderr.count(ONCE_MORE), done.stderr.count("Compiling bytecode")) == (2, 2)
+    assert f"the overlay went away while it was made active\n  where: {three.store}/overlays/" in done.stderr
+
+
+def test_an_overlay_that_somebody_looks_at_is_waited_for(three: Place) -> None:
+    """``history`` and ``prune`` see by a lock of their own, for a moment, that nobody uses it."""
+    descriptor = os.open(three.overlay / "site", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with subprocess.Popen(
+            [sys.executable, *START], env=three.environment, stderr=subprocess.PIPE, text=True
+        ) as process:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1.5)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            _, said = process.communicate(timeout=60)
+    finally:
+        os.close(descriptor)
+    assert process.returncode == 0
+    assert "is active: tiny 3.0" in said
+
+
+def test_an_overlay_that_somebody_keeps_to_himself_is_not_used(three: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that is stopped while it prunes may go on at any time."""
+    monkeypatch.setattr(overlay, "HOLD_PATIENCE", 0.1)
+    descriptor = os.open(three.overlay / "site", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="the overlay can't be made active") as caught:
+            overlay.activate(three.store, three.overlay.name)
+    finally:
+        os.close(descriptor)
+    assert caught.value.found == os.strerror(errno.EWOULDBLOCK)
+    assert overlay.active_key() is None
 
 
 def test_a_history_with_lines_that_are_none(three: Place) -> None:

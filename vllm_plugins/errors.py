@@ -25,6 +25,7 @@ __all__ = [
     "ManifestError",
     "NoResolution",
     "NotTrusted",
+    "OverlayGone",
     "PluginsError",
     "SourceError",
     "StoreError",
@@ -156,6 +157,10 @@ class InstallError(PluginsError):
 
 class StoreError(PluginsError):
     """The store can't be read or written."""
+
+
+class OverlayGone(StoreError):
+    """An overlay was taken out of the store (``vllm-plugins prune``) before it could be used."""
 
 
 class DiskError(PluginsError):

@@ -104,7 +104,7 @@ def activate() -> None:
     inherited = overlay.active_key()
     if inherited is not None and not overlay.settled(inherited):
         _settle(settings, inherited)
-    elif inherited is None and (marker := _ensure(settings)) is not None:
+    elif inherited is None and (marker := _secured(settings)) is not None:
         overlay.activate(settings.store, marker.key)
 
 
@@ -136,7 +136,7 @@ def _start(group: str) -> str | None:
 
 def _first(settings: Settings, group: str) -> str | None:
     """The overlay goes on the path in this call."""
-    marker = _ensure(settings)
+    marker = _secured(settings)
     if marker is None:
         return None
     return _activate_and_run(settings, marker, group)
@@ -144,7 +144,7 @@ def _first(settings: Settings, group: str) -> str | None:
 
 def _settle(settings: Settings, linked: str) -> None:
     """The overlay was on the path before we were asked: ``sync --bake`` has linked it into the interpreter."""
-    marker = _ensure(settings)
+    marker = _secured(settings)
     found = None if marker is None else marker.key
     if found != linked:
         from .errors import LockStale
@@ -156,7 +156,6 @@ def _settle(settings: Settings, linked: str) -> None:
             found=f"overlay {linked[:12]}",
             next_step="vllm-plugins sync --bake, or vllm-plugins sync --unbake",
         )
-    overlay.hold(settings.store, linked)
 
 
 def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | None:
@@ -165,7 +164,10 @@ def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | Non
 
     _process.abandoned = overlay.active_key()
     marker = recovery.instead(settings, error)
-    return None if marker is None else _activate_and_run(settings, _trusted(settings, marker), group)
+    if marker is None:
+        return None
+    _trust(settings, marker)
+    return _activate_and_run(settings, marker, group)
 
 
 def _activate_and_run(settings: Settings, marker: Marker, group: str) -> str | None:
@@ -232,6 +234,24 @@ def _allowed(settings: Settings, marker: Marker, group: str) -> list[EntryPoint]
     return [point for point in marker.group(group) if settings.lets_through(point.group, point.name)]
 
 
+def _secured(settings: Settings, tries: int = 3) -> Marker | None:
+    """The overlay that is in step, trusted and held; one that is pruned before it can be held is installed again."""
+    try:
+        marker = _ensure(settings)
+        if marker is not None:
+            overlay.hold(settings.store, marker.key)
+            _trust(settings, marker)
+    except Exception as error:
+        from .errors import OverlayGone
+
+        if tries == 1 or not isinstance(error, OverlayGone):
+            raise
+    else:
+        return marker
+    logger.info("The overlay was pruned before it could be used; once more")
+    return _secured(settings, tries - 1)
+
+
 def _ensure(settings: Settings) -> Marker | None:
     """The marker of an overlay that is in step with lock, manifest and base; installed first where it is not.
 
@@ -258,15 +278,15 @@ def _ensure(settings: Settings) -> Marker | None:
     if lock is not None:
         marker = overlay.read_marker(settings.store, overlay.key_of(lock))
         if marker is not None and marker.in_step(wanted, base) and not settings.refuses(marker, base):
-            return _trusted(settings, marker)
+            return marker
     from . import recovery
 
     logger.info("Plugins are not in step with %s: %s", settings.lock, "frozen" if settings.frozen else "installing")
-    return _trusted(settings, recovery.synchronise(settings, paths))
+    return recovery.synchronise(settings, paths)
 
 
-def _trusted(settings: Settings, marker: Marker) -> Marker:
-    """The marker, if nobody else can have changed its overlay; with ``VLLM_PLUGIN_VERIFY=1``, if nobody has."""
+def _trust(settings: Settings, marker: Marker) -> None:
+    """Check that nobody else can have changed an overlay; with ``VLLM_PLUGIN_VERIFY=1``, that nobody has."""
     trust.check_overlay(settings, overlay.directory(settings.store, marker.key))
     if settings.verify:
         import time
@@ -277,7 +297,6 @@ def _trusted(settings: Settings, marker: Marker) -> Marker:
         found = integrity.check(settings.store, marker)
         took = (time.perf_counter() - started) * 1000
         logger.info("Verified %d files, %.1f MB, in %.0f ms", found.files, found.size / 1e6, took)
-    return marker
 
 
 def _read(path: Path) -> bytes | None:

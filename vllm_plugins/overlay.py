@@ -8,7 +8,6 @@ it. Everything here is standard library: it runs in every vLLM process.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from .errors import OverlayGone
+
 __all__ = [
     "EntryPoint",
     "Failure",
@@ -34,6 +35,7 @@ __all__ = [
     "deactivate",
     "directory",
     "fingerprint",
+    "gone",
     "hold",
     "interpreter",
     "key_of",
@@ -47,6 +49,7 @@ MARKER = "overlay.json"
 REGISTRY = "registry.json"
 HISTORY = "history.jsonl"
 HISTORY_LIMIT = 1 << 16  # bytes
+HOLD_PATIENCE = 10.0  # seconds: who looks or prunes has an overlay alone for a moment
 SITE = "site"
 SETTLED = "_VLLM_PLUGINS_OVERLAY"  # a variable of ours alone: vLLM warns of those that begin with VLLM_
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
@@ -158,35 +161,62 @@ def hold(store: Path, key: str) -> None:
     A shared lock of its directory says so, which ends with the process. Where locks do not work, nothing does.
 
     Raises:
-        StoreError: it is gone.
+        OverlayGone: it was taken out of the store.
+        StoreError: it can't be held.
     """
     if key not in _held:
         try:
             _held[key] = _hold(directory(store, key) / SITE)
+        except FileNotFoundError as error:
+            raise gone(store, key) from error
         except OSError as error:
             from .errors import StoreError
 
             raise StoreError(
-                "the overlay went away while it was made active",
+                "the overlay can't be made active",
                 where=str(directory(store, key)),
                 found=error.strerror or str(error),
-                next_step="start again; keep other programs out of the store",
+                next_step="end what has it to itself (vllm-plugins prune?), and start again",
             ) from error
     os.environ[SETTLED] = key
 
 
 def _hold(path: Path) -> int:
+    deadline = time.monotonic() + HOLD_PATIENCE
     while True:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno == errno.EWOULDBLOCK:  # it is being pruned
-                os.close(descriptor)
-                raise
-        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-            return descriptor
-        os.close(descriptor)  # another has taken its place: sync --reinstall
+            if _is_shared(descriptor, deadline) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # another has taken its place (sync --reinstall), or it is being looked at, or pruned
+
+
+def _is_shared(descriptor: int, deadline: float) -> bool:
+    """Lock a directory beside all others that use it; false where one has it alone. True where locks do not work."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if time.monotonic() > deadline:
+            raise
+        time.sleep(0.01)
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def gone(store: Path, key: str) -> OverlayGone:
+    """The error that an overlay which was there is not."""
+    from .errors import OverlayGone
+
+    return OverlayGone(
+        "the overlay went away while it was made active",
+        where=str(directory(store, key)),
+        next_step="start again; keep other programs out of the store",
+    )
 
 
 def activate(store: Path, key: str) -> None:
@@ -195,7 +225,7 @@ def activate(store: Path, key: str) -> None:
     Only the process's own import system changes: no file is written. Twice is once.
 
     Raises:
-        StoreError: it is gone.
+        StoreError: as :func:`hold`.
     """
     global _active  # noqa: PLW0603 - the path is the process's, and so is the undo
     if _active is not None and _active[0] == key:

@@ -48,11 +48,7 @@ def _made(settings: Settings, key: str) -> Marker:
     """The marker of the overlay that ``sync`` has just made active."""
     marker = overlay.read_marker(settings.store, key)
     if marker is None:
-        raise errors.StoreError(
-            "the overlay went away while it was made active",
-            where=str(overlay.directory(settings.store, key)),
-            next_step="start again; keep other programs out of the store",
-        )
+        raise overlay.gone(settings.store, key)
     return marker
 
 
