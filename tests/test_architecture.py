@@ -20,6 +20,7 @@ PACKAGE = Path(vllm_plugins.__file__).parent
 # A module may import only what stands above it. Down to `hook`: the standard library and ourselves, nothing else.
 ORDER = [
     "__init__",
+    "amounts",
     "errors",
     "disk",
     "records",
@@ -239,7 +240,7 @@ SMALL |= {"contents", "crew", "disk", "files", "nodes", "overlay", "policy", "re
     ("command", "more"),
     [
         ("status", {"cli.status", "link", "loading"}),
-        ("lock", {"cli._locking", "cli.lock", "lockstep", "projects", "resolve", "selection", "stubs"}),
+        ("lock", {"amounts", "cli._locking", "cli.lock", "lockstep", "projects", "resolve", "selection", "stubs"}),
     ],
 )
 def test_what_changes_nothing_loads_nothing_of_what_changes_something(

@@ -61,7 +61,7 @@ def policy(place: Place, text: str) -> None:
 def test_nothing_to_find(locked: Place, teller: Teller) -> None:
     policy(locked, "yanked: fail")
     done = audit(locked, teller, code=0)
-    assert done.stdout == "1 plugin(s), 1 package(s): 0 failure(s), 0 warning(s), 0 part(s) not run\n"
+    assert done.stdout == "1 plugin, 1 package: 0 failures, 0 warnings, 0 parts not run\n"
     assert teller.asked == ["tiny"]
 
 
@@ -118,7 +118,7 @@ def test_offline_says_what_did_not_run_and_asks_nobody(locked: Place, teller: Te
     assert "not run: yanked: offline (required)\n" in audit(locked, teller, "--offline", code=1).stdout
     demanded = audit(locked, teller, "--offline", "--require", "vulnerabilities", code=1)
     assert "not run: vulnerabilities: offline (required)\n" in demanded.stdout
-    assert demanded.stdout.endswith("6 part(s) not run, 2 of them required\n")
+    assert demanded.stdout.endswith("6 parts not run, 2 of them required\n")
 
 
 def test_a_withdrawn_release(locked: Place, index: Index, teller: Teller) -> None:
@@ -137,7 +137,7 @@ def test_a_young_release(locked: Place, index: Index, teller: Teller) -> None:
     when = datetime.now(UTC) - timedelta(days=3, hours=1)
     teller.files[file["filename"]]["upload-time"] = when.isoformat()
     finding = found(locked, teller, code=0)
-    assert finding["what"] == "was uploaded 3 day(s) ago; the policy asks for 7 days"
+    assert finding["what"] == "was uploaded 3 days ago; the policy asks for 7 days"
     policy(locked, "min-age-days: 3")
     assert audit(locked, teller, "--json", code=0).json["findings"] == []
 

@@ -210,7 +210,7 @@ def test_a_wheel_that_is_missing_beside_the_lock_at_startup(locked: Place) -> No
     refused(
         locked,
         1,
-        "1 locked wheel(s) are not in plugins.wheels/\n"
+        "plugins.wheels/ lacks 1 locked wheel\n"
         f"  where: {locked.wheels}\n"
         f"  {wheel.name}\n"
         "  next: take them from version control, or run vllm-plugins lock, which builds what is missing",
@@ -370,7 +370,7 @@ def test_offline_without_the_wheels(locked: Place) -> None:
     refused(
         locked,
         1,
-        "1 locked wheel(s) are not in plugins.wheels/\n"
+        "plugins.wheels/ lacks 1 locked wheel\n"
         f"  where: {locked.wheels}\n"
         "  tiny-1.0-py3-none-any.whl\n"
         "  next: take them from version control, or run vllm-plugins lock, which builds what is missing",

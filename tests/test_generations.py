@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -142,12 +143,11 @@ def test_prune_keeps_the_newest_and_the_active(three: Place) -> None:
     every = keys(three)
     assert three.run("prune", check=False).returncode == 2
     said = three.run("prune", "--keep", "1", "--dry-run").stdout
-    assert said.splitlines()[-1].startswith("would be removed: 2 overlay(s), 0.0 MB")
+    assert re.fullmatch(r"would be removed: 2 overlays, [0-9]\.[0-9] kB", said.splitlines()[-1])
     assert keys(three) == every
-    assert three.run("prune", "--older-than", "30d").stdout.startswith("removed: 0 overlay(s)")
-    assert three.run("prune", "--keep", "2", "--older-than", "0s").stdout == (
-        f"{every[2][:12]}  tiny 1.0\nremoved: 1 overlay(s), 0.0 MB\n"
-    )
+    assert three.run("prune", "--older-than", "30d").stdout.startswith("removed: 0 overlays")
+    said = three.run("prune", "--keep", "2", "--older-than", "0s").stdout
+    assert re.fullmatch(rf"{every[2][:12]}  tiny 1\.0\nremoved: 1 overlay, [0-9]\.[0-9] kB\n", said)
     three.run("prune", "--keep", "0")
     assert keys(three) == every[:1]
     assert list((three.store / "staging").iterdir()) == []

@@ -31,11 +31,11 @@ def test_a_plugin_is_locked_against_the_base(place: Place, index: Index) -> None
         "package  old     new  asked for by\n"
         "helper   -    →  1.5  tiny\n"
         "tiny     -    →  1.0  tiny\n"
-        f"{place.lock}: 1 plugin(s), 2 package(s), for Python {PYTHON} with vLLM 0.32.0\n"
+        f"{place.lock}: 1 plugin, 2 packages, for Python {PYTHON} with vLLM 0.32.0\n"
     )
     assert done.stderr == (
-        "Resolving 1 plugin(s) against vLLM 0.32.0 with pip-compile\n"
-        "Reading the index for the files of 2 distribution(s)\n"
+        "Resolving 1 plugin against vLLM 0.32.0 with pip-compile\n"
+        "Reading the index for the files of 2 distributions\n"
     )
     assert place.versions == {"helper": "1.5", "tiny": "1.0"}
     (target,) = place.locked["tool"]["vllm-plugins"]["targets"]

@@ -61,7 +61,7 @@ def test_a_lock_for_another_kind_of_machine(place: Place, index: Index, snapshot
     fill(index)
     place.pypi("plugin")
     done = place.run("lock", "--base", snapshot)
-    assert "Resolving 1 plugin(s) against vLLM 0.32.0 with uv" in done.stderr
+    assert "Resolving 1 plugin against vLLM 0.32.0 with uv" in done.stderr
     assert set(place.versions) == {"plugin", "only-there", "on-arm"}
     (target,) = place.locked["tool"]["vllm-plugins"]["targets"]
     assert (target["python"], target["platform"], target["vllm"]) == (PYTHON, "linux-aarch64", "0.32.0")

@@ -35,7 +35,7 @@ def test_the_store_is_what_the_lock_says(locked: Place, installer: str) -> None:
     done = locked.run("sync", "--installer", installer)
     assert done.stdout == f"installed: mine 1.0, tiny 1.0 (overlay {locked.overlay.name[:12]})\n"
     assert done.stderr == (
-        f"Installing 3 distribution(s) with {installer}\n"
+        f"Installing 3 distributions with {installer}\n"
         "Checking every file\nCompiling bytecode\nLoading every entry point\n"
     )
     found = importlib.metadata.distributions(path=[str(locked.site)])

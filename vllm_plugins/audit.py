@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from . import advisories, licenses, plugins, provenance, refs, selection
+from .amounts import count
 from .errors import PluginsError
 from .manifest import GitSource
 from .simple import File
@@ -128,7 +129,9 @@ def run(
     found: list[Finding | NotRun] = [*_of_lock(auditor)]
     facts: dict[str, Facts] = {}
     report(
-        f"Asking the index of {len(lock.packages)} package(s)" if not settings.offline else "Offline: asking nobody"
+        f"Asking the index of {count(len(lock.packages), 'package')}"
+        if not settings.offline
+        else "Offline: asking nobody"
     )
     found += _of_index(auditor, index, facts)
     found += _of_refs(auditor)
@@ -213,8 +216,8 @@ def _published(auditor: _Auditor, package: Package, published: Published) -> Ite
         yield auditor.not_run("young", f"{package.name}: its index does not say when it was uploaded")
     elif auditor.now - published.uploaded < timedelta(days=auditor.policy.min_age_days):
         hours = max(0, int((auditor.now - published.uploaded).total_seconds() // 3600))
-        age = f"{hours // 24} day(s)" if hours >= 24 else f"{hours} hour(s)"
-        what = f"was uploaded {age} ago; the policy asks for {auditor.policy.min_age_days} days"
+        age = count(hours // 24, "day") if hours >= 24 else count(hours, "hour")
+        what = f"was uploaded {age} ago; the policy asks for {count(auditor.policy.min_age_days, 'day')}"
         yield auditor.finding("young", package, what, "wait, or review what it brings")
     if published.unattested:
         what = f"has no attestation: {', '.join(published.unattested[:3])}"
@@ -279,7 +282,7 @@ def _of_advisories(auditor: _Auditor, service: str, report: Callable[[str], None
         return
     # What is private has no public advisories, and its name is nobody's business.
     asked = [package for package in auditor.lock.packages if package.index or package.sdist_url]
-    report(f"Asking for advisories on {len(asked)} package(s)")
+    report(f"Asking for advisories on {count(len(asked), 'package')}")
     try:
         known, silent = advisories.ask(asked, program, service=service, cache=auditor.settings.cache)
     except PluginsError as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from packaging.utils import parse_wheel_filename
 
 from . import files, selection
+from .amounts import count, size
 from .errors import InstallError, PluginsError, StoreError
 from .index import File
 
@@ -85,7 +86,7 @@ def make(
         _copy_built(built, lock, directory, beside)
         remote = [(package, wheel) for package, wheel in absent if wheel.url is not None]
         if remote:
-            report(f"Fetching {len(remote)} wheel(s), {sum(wheel.size for _, wheel in remote) / 1e6:.1f} MB")
+            report(f"Fetching {count(len(remote), 'wheel')}, {size(sum(wheel.size for _, wheel in remote))}")
             with index() as opened:
                 _fetch(remote, lock, directory, opened)
         stale = sorted(path for path in directory.glob("*.whl") if path.name not in names)
@@ -119,7 +120,7 @@ def _copy_built(built: Iterable[tuple[Package, Wheel]], lock: Lock, directory: P
         files.write(directory / wheel.filename, path.read_bytes())
     if missing:
         raise InstallError(
-            f"{len(missing)} built wheel(s) are not in {beside.name}/",
+            f"{beside.name}/ lacks {count(len(missing), 'built wheel')}",
             where=str(beside),
             details=missing,
             next_step="take them from version control, or run vllm-plugins lock, which builds what is missing",

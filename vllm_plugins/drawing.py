@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
+from .amounts import count
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -47,7 +49,7 @@ def svg(lock: Lock, levels: Mapping[str, str]) -> str:
     boxes = _placed(columns, nodes)
     width = max((box.x + box.width for box in boxes.values()), default=0) + _MARGIN
     height = max((box.y + _HEIGHT for box in boxes.values()), default=0) + _MARGIN
-    title = f"{len(lock.plugins)} plugin(s) and the {len(lock.packages)} package(s) that they need"
+    title = f"{count(len(lock.plugins), 'plugin')}, {count(len(lock.packages), 'package')}, and what needs what"
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="graph-title" {size}>',

@@ -292,11 +292,12 @@ def _trust(settings: Settings, marker: Marker) -> None:
         import time
 
         from . import integrity
+        from .amounts import count, size
 
         started = time.perf_counter()
         found = integrity.check(settings.store, marker)
         took = (time.perf_counter() - started) * 1000
-        logger.info("Verified %d files, %.1f MB, in %.0f ms", found.files, found.size / 1e6, took)
+        logger.info("Verified %s, %s, in %.0f ms", count(found.files, "file"), size(found.size), took)
 
 
 def _read(path: Path) -> bytes | None:

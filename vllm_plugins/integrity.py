@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from . import overlay
+from .amounts import count
 from .errors import HashMismatch
 from .records import Record
 
@@ -79,10 +80,10 @@ def check(store: Path, marker: Marker) -> Differences:
     found = compare(store, marker)
     if found.problems:
         raise HashMismatch(
-            f"{len(found.problems)} file(s) of the overlay are not as they were installed",
+            f"the overlay is not as it was installed: {count(len(found.problems), 'file')}",
             where=str(overlay.directory(store, marker.key) / overlay.SITE),
             details=shown(found.problems),
-            next_step="find out who changed them, then: vllm-plugins sync --reinstall",
+            next_step="find out who changed it, then: vllm-plugins sync --reinstall",
         )
     return found
 

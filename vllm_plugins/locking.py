@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from . import crew, files, installers, lockfile, releases, resolve, resolvers
+from .amounts import count
 from .assembly import Assembly, Made
 from .errors import BaseMismatch, NoResolution, StoreError
 from .overlay import base_paths
@@ -84,7 +85,7 @@ def make(
         ready = tuple(crew.side_by_side(workshop.ready, manifest.enabled))
         _refuse_base_plugins(ready, base)
         solver = resolvers.choose(resolver, base=base, config=pip, cache=cache)
-        report(f"Resolving {len(ready)} plugin(s) against {_tell(base)} with {solver.name}")
+        report(f"Resolving {count(len(ready), 'plugin')} against {_tell(base)} with {solver.name}")
         opening = crew.begin(lambda: _index(pip))  # half of all imports, while the resolver resolves
         pins = _pins(
             ready,
@@ -112,7 +113,8 @@ def _index(config: PipConfig) -> Index:
 def _releases(
     pins: Collection[Pin], index: Index, base: Base, caches: Path, report: Callable[[str], None]
 ) -> list[Release]:
-    report(f"Reading the index for the files of {len(pins)} distribution(s)")
+    if pins:
+        report(f"Reading the index for the files of {count(len(pins), 'distribution')}")
     tags = base.tags()
     with ThreadPoolExecutor(max_workers=16) as pool:
         return list(pool.map(lambda pin: releases.read(pin, index, tags=tags, caches=caches), pins))

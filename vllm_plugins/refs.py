@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NewType
 
 from . import git, remotes, temporary
+from .amounts import count
 from .errors import SourceError
 from .git import Repository
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sized
+    from collections.abc import Mapping
 
     from .manifest import GitSource
     from .remotes import Remote
@@ -119,7 +120,7 @@ def _missing(what: str, remote: Remote, refs: Mapping[str, CommitSha], plugin: s
     tags = [name.removeprefix("refs/tags/") for name in names if name.startswith("refs/tags/")]
     bare = ref.removeprefix("refs/heads/").removeprefix("refs/tags/").removeprefix("origin/")
     near = difflib.get_close_matches(bare, dict.fromkeys(branches + tags), n=5)
-    found = f"{_count(branches, 'branch', 'branches')} and {_count(tags, 'tag', 'tags')}"
+    found = f"{count(len(branches), 'branch', 'branches')} and {count(len(tags), 'tag')}"
     if near:
         found += f", near: {', '.join(near)}"
     elif branches or tags:
@@ -132,7 +133,3 @@ def _missing(what: str, remote: Remote, refs: Mapping[str, CommitSha], plugin: s
         required_by=f"plugin {plugin!r}",
         next_step=f"set `ref` of plugin {plugin!r} in plugins.yaml to one that exists",
     )
-
-
-def _count(names: Sized, one: str, many: str) -> str:
-    return f"{len(names)} {one if len(names) == 1 else many}"

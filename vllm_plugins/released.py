@@ -14,6 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from . import base, cache, releases
+from .amounts import count
 from .base import Base, Distribution
 from .errors import CommandFailed, NoResolution, PluginsError, UsageError
 from .resolve import read_pins
@@ -84,7 +85,7 @@ def read(
             next_step="name a release that the index has, or a snapshot: vllm-plugins base -o base.json in the image",
         ) from error
     pins = [pin for pin in read_pins((scratch / "requirements.txt").read_text(encoding="utf-8")) if pin.url is None]
-    report(f"Reading the metadata of its {len(pins)} distributions")
+    report(f"Reading the metadata of {count(len(pins), 'distribution')}")
     tags = empty.tags()
     with ThreadPoolExecutor(max_workers=16) as pool:
         distributions = list(pool.map(lambda pin: _distribution(pin, index, tags, caches), pins))

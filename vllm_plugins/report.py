@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from . import __version__, drawing
+from .amounts import count, size
 from .settings import WHEELS
 
 if TYPE_CHECKING:
@@ -92,11 +93,11 @@ def _head(lock: Lock, audit: Audit) -> Iterator[str]:
     warnings = sum(item.level == "warn" for item in audit.findings)
     kind, words = "well", "✓ Nothing was found that the policy minds"
     if warnings:
-        kind, words = "warn", f"▲ Passes, with {_count(warnings, 'warning')}"
+        kind, words = "warn", f"▲ Passes, with {count(warnings, 'warning')}"
     if failures:
-        kind, words = "fail", f"✖ Fails: {_count(failures, 'failure')}, {_count(warnings, 'warning')}"
+        kind, words = "fail", f"✖ Fails: {count(failures, 'failure')}, {count(warnings, 'warning')}"
     yield "<h1>Plugins for vLLM: audit</h1>"
-    sizes = f"{_count(len(lock.plugins), 'plugin')}, {_count(len(lock.packages), 'package')}"
+    sizes = f"{count(len(lock.plugins), 'plugin')}, {count(len(lock.packages), 'package')}"
     yield f'<p class="soft">{sizes}, for {escape("; ".join(map(_target, lock.targets)) or "no base")}</p>'
     yield f'<p class="verdict {kind}">{escape(words)}</p>'
 
@@ -203,19 +204,15 @@ def _files(package: Package) -> str:
     if package.directory is not None:
         return f"editable: <code>{escape(package.directory)}</code>, without a hash"
     wheels = "".join(
-        f"<li><code>{escape(wheel.filename)}</code>, {_size(wheel.size)}, from "
+        f"<li><code>{escape(wheel.filename)}</code>, {size(wheel.size)}, from "
         f"<code>{escape(_from(package, wheel))}</code><br><code>sha256:{escape(wheel.sha256)}</code></li>"
         for wheel in package.wheels
     )
-    return f"<details><summary>{_count(len(package.wheels), 'wheel')}</summary><ul>{wheels}</ul></details>"
+    return f"<details><summary>{count(len(package.wheels), 'wheel')}</summary><ul>{wheels}</ul></details>"
 
 
 def _from(package: Package, wheel: Wheel) -> str:
     return wheel.url or package.sdist_url or f"{WHEELS}/{wheel.filename}"
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _base(lock: Lock) -> Iterator[str]:
@@ -250,7 +247,3 @@ def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> 
         f'<div class="card" tabindex="0"><table><caption>{escape(caption)}</caption><thead><tr>{top}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -18,6 +18,7 @@ from packaging.version import InvalidVersion, Version
 
 from . import disk, stubs
 from ._run import redact
+from .amounts import count
 from .errors import BaseMismatch, CommandFailed, NoResolution, SourceError
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def _missing_vllm(base: Base, askers: Iterable[str] = ()) -> BaseMismatch:
     return BaseMismatch(
         "a plugin needs vllm, and this environment has none",
         expected="an environment in which vLLM is installed",
-        found=f"Python {base.python} with {len(base.distributions)} distributions",
+        found=f"Python {base.python} with {count(len(base.distributions), 'distribution')}",
         required_by=", ".join(dict.fromkeys(askers)) or None,
         next_step="in the vLLM image: vllm-plugins base -o base.json; here: vllm-plugins lock --base base.json",
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from packaging.pylock import PackageDirectory, PackageWheel, Pylock, PylockSelectError
 
+from .amounts import count
 from .errors import BaseMismatch, HashMismatch, InstallError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def select(data: bytes, settings: Settings) -> Selected:
         wheels.append(Requirement(name=package.name, version=str(package.version), sha256=digest, path=path))
     if absent:
         raise InstallError(
-            f"{len(absent)} locked wheel(s) are not in {settings.wheels.name}/",
+            f"{settings.wheels.name}/ lacks {count(len(absent), 'locked wheel')}",
             where=str(settings.wheels),
             details=absent,
             next_step="take them from version control, or run vllm-plugins lock, which builds what is missing",

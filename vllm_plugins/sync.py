@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from . import files, fit, installers, loading, lock, overlay, pipconfig, registry, selection, stage, temporary
 from . import store as stores
+from .amounts import count
 from .errors import InstallError
 from .overlay import Failure, Marker
 from .pipconfig import PipConfig
@@ -247,7 +248,7 @@ def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
     requirements = selected.wheels + _editable(job, selected.editable, installer, staged / "editable")
     file = staged / "requirements.txt"
     file.write_text("".join(f"{item.line}\n" for item in requirements), encoding="utf-8")
-    job.report(f"Installing {len(requirements)} distribution(s) with {installer.name}")
+    job.report(f"Installing {count(len(requirements), 'distribution')} with {installer.name}")
     installer.install(file, site, offline=offline)
     return requirements
 

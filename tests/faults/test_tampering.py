@@ -112,7 +112,7 @@ def test_a_published_file(synced: Place, name: str) -> None:
     done = start(synced, **VERIFY)
     assert done.returncode != 0
     assert "the plugin ran" not in done.stdout
-    assert "1 file(s) of the overlay are not as they were installed" in done.stderr
+    assert "the overlay is not as it was installed: 1 file" in done.stderr
     assert f"changed: {path.relative_to(synced.site)}" in done.stderr
     assert synced.run("verify", check=False).returncode == 4
     synced.run("sync", "--reinstall")

@@ -170,4 +170,4 @@ def test_a_marker_can_not_be_read_through_a_directory_of_another_name(world: Wor
     done = place.run("status", "--json", check=False)
     assert place.overlays == [other]
     assert done.json["plugins"]
-    assert "Installing 1 distribution(s)" in place.python(*START).stderr
+    assert "Installing 1 distribution" in place.python(*START).stderr

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 
 from vllm_plugins import base, lock, lockstep
+from vllm_plugins.amounts import count
 from vllm_plugins.errors import HashMismatch, LockInvalid, LockMissing, LockStale, UsageError
 from vllm_plugins.resolve import Upgrade
 
@@ -211,7 +212,8 @@ def _table(changed: Iterable[Change]) -> str:
 def _summary(locked: Lock) -> str:
     target = locked.targets[0]
     vllm = f"with vLLM {target.vllm}" if target.vllm else "without vLLM"
-    return f"{len(locked.plugins)} plugin(s), {len(locked.packages)} package(s), for Python {target.python} {vllm}"
+    plugins, packages = count(len(locked.plugins), "plugin"), count(len(locked.packages), "package")
+    return f"{plugins}, {packages}, for Python {target.python} {vllm}"
 
 
 def _data(settings: Settings, locked: Lock, changed: Iterable[Change]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins import advisories, audit, files, lock, pipconfig
+from vllm_plugins.amounts import count
 from vllm_plugins.errors import UsageError
 from vllm_plugins.index import Index
 from vllm_plugins.policy import CHECKS, Policy
@@ -85,10 +86,13 @@ def _text(locked: Lock, found: Audit) -> str:
     lines += [f"not run: {item.check}: {item.why}{' (required)' if item.demanded else ''}" for item in found.not_run]
     failures = sum(item.level == "fail" for item in found.findings)
     warnings = len(found.findings) - failures
-    counts = f"{failures} failure(s), {warnings} warning(s), {len(found.not_run)} part(s) not run"
+    counts = (
+        f"{count(failures, 'failure')}, {count(warnings, 'warning')}, {count(len(found.not_run), 'part')} not run"
+    )
     if demanded := sum(item.demanded for item in found.not_run):
         counts += f", {demanded} of them required"
-    lines.append(f"{len(locked.plugins)} plugin(s), {len(locked.packages)} package(s): {counts}")
+    plugins, packages = count(len(locked.plugins), "plugin"), count(len(locked.packages), "package")
+    lines.append(f"{plugins}, {packages}: {counts}")
     return "\n".join(lines)
 
 

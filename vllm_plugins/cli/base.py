@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins import base as base_module
 from vllm_plugins import files
+from vllm_plugins.amounts import count
 from vllm_plugins.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +44,6 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     vllm = f"vLLM {snapshot.vllm}" if snapshot.vllm else "no vLLM"
     output.result(
         {"path": str(path), "vllm": snapshot.vllm, "distributions": len(snapshot.distributions)},
-        f"{path}: Python {snapshot.python}, {vllm}, {len(snapshot.distributions)} distributions",
+        f"{path}: Python {snapshot.python}, {vllm}, {count(len(snapshot.distributions), 'distribution')}",
     )
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins import bundle, lock, pipconfig, rebuild
+from vllm_plugins.amounts import count, size
 from vllm_plugins.errors import InstallError
 from vllm_plugins.index import Index
 
@@ -52,8 +53,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     verb = "removed" if arguments.prune else "not in the lock"
     lines += [f"{verb}: {name}" for name in done.stale]
     lines += [f"editable, in no bundle: {name}" for name in editable]
-    count = len(done.fetched) + len(done.kept)
-    lines.append(f"{directory}: {count} wheel(s), {done.size / 1e6:.1f} MB, as the lock says")
+    wheels = count(len(done.fetched) + len(done.kept), "wheel")
+    lines.append(f"{directory}: {wheels}, {size(done.size)}, as the lock says")
     if done.stale and not arguments.prune:
         lines.append("next: vllm-plugins bundle --prune removes what is not in the lock")
     output.result(

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from vllm_plugins import generations
+from vllm_plugins.amounts import size
 
 from ._output import table
 
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     """The last one that was made active comes first."""
     found = generations.history(settings)
     rows = [
-        (item.key[:12], _date(item.activated), f"{item.size / 1e6:.1f} MB", ", ".join(item.kept) or "-", _list(item))
+        (item.key[:12], _date(item.activated), size(item.size), ", ".join(item.kept) or "-", _list(item))
         for item in found
     ]
     output.result(

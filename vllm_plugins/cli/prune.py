@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from vllm_plugins import generations
+from vllm_plugins.amounts import count, size
 from vllm_plugins.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         report=output.progress,
     )
     verb = "would be removed" if arguments.dry_run else "removed"
-    size = sum(item.size for item in removed) / 1e6
+    freed = size(sum(item.size for item in removed))
     lines = [f"{item.key[:12]}  {', '.join(item.plugins) or 'no plugins'}" for item in removed]
-    lines.append(f"{verb}: {len(removed)} overlay(s), {size:.1f} MB")
+    lines.append(f"{verb}: {count(len(removed), 'overlay')}, {freed}")
     output.result({"removed": [asdict(item) for item in removed], "dry_run": arguments.dry_run}, "\n".join(lines))
     return 0
 

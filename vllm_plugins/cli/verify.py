@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from vllm_plugins import integrity, link, lock, overlay, verification
+from vllm_plugins.amounts import count, size
 from vllm_plugins.errors import HashMismatch, InstallError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     linked = link.read()
     if report.problems and not output.json:
         raise HashMismatch(
-            f"{len(report.problems)} problem(s): the overlay is not as it was installed",
+            f"the overlay is not as it was installed: {count(len(report.problems), 'problem')}",
             where=str(directory / overlay.SITE),
             details=integrity.shown(report.problems),
             next_step="find out who changed it, then: vllm-plugins sync --reinstall",
@@ -52,8 +53,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
 def _text(report: Report, known: list[str]) -> str:
     lines = [
-        f"overlay {report.key[:12]}: {report.files} files, {report.size / 1e6:.1f} MB, are as they were installed",
-        f"against RECORD and lock: {len(report.anchored) + len(report.unanchored)} distributions",
+        f"overlay {report.key[:12]}: {count(report.files, 'file')}, {size(report.size)}, as installed",
+        f"against RECORD and lock: {count(len(report.anchored) + len(report.unanchored), 'distribution')}",
         f"against their wheels, too: {len(report.anchored)}"
         + (f"; not at hand: those of {', '.join(report.unanchored)}" if report.unanchored else ""),
     ]
