@@ -85,7 +85,7 @@ def read(
             next_step="name a release that the index has, or a snapshot: vllm-plugins base -o base.json in the image",
         ) from error
     pins = [pin for pin in read_pins((scratch / "requirements.txt").read_text(encoding="utf-8")) if pin.url is None]
-    report(f"Reading the metadata of {count(len(pins), 'distribution')}")
+    report(f"Reading the metadata of its {count(len(pins), 'distribution')}")
     tags = empty.tags()
     with ThreadPoolExecutor(max_workers=16) as pool:
         distributions = list(pool.map(lambda pin: _distribution(pin, index, tags, caches), pins))
