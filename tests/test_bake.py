@@ -66,6 +66,16 @@ def test_bake_links_the_overlay_into_the_interpreter(own: Place) -> None:
     )
 
 
+def test_a_linked_overlay_that_is_not_trusted_is_settled_for_nobody(own: Place) -> None:
+    """What a process refuses, those that it starts afterwards refuse, too."""
+    own.run("sync", "--bake")
+    (own.site / "tiny.py").write_text("changed\n", encoding="utf-8")
+    refused = "import vllm_plugins\ntry:\n    vllm_plugins.activate()\nexcept Exception as e:\n    print(e.what)\n"
+    code = f"{refused}import subprocess, sys\nsubprocess.run([sys.executable, '-c', {refused!r}], check=True)\n"
+    done = own.python("-u", "-c", code, env={"VLLM_PLUGIN_VERIFY": "1"})
+    assert done.stdout == "the overlay is not as it was installed: 1 file\n" * 2
+
+
 def test_the_base_comes_first_and_keeps_its_fingerprint(own: Place) -> None:
     code = "import sys; from vllm_plugins import overlay; print(overlay.fingerprint()); print(*sys.path, sep='\\n')"
     before = own.python("-c", code).stdout.splitlines()

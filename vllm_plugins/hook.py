@@ -156,6 +156,7 @@ def _settle(settings: Settings, linked: str) -> None:
             found=f"overlay {linked[:12]}",
             next_step="vllm-plugins sync --bake, or vllm-plugins sync --unbake",
         )
+    overlay.settle(linked)
 
 
 def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | None:

@@ -41,6 +41,7 @@ __all__ = [
     "key_of",
     "mirror",
     "read_marker",
+    "settle",
     "settled",
     "sha256",
 ]
@@ -155,8 +156,13 @@ def settled(key: str) -> bool:
     return os.environ.get(SETTLED) == key
 
 
+def settle(key: str) -> None:
+    """Note, for this process and those that it starts, that an overlay is the one to use: they ask no more."""
+    os.environ[SETTLED] = key
+
+
 def hold(store: Path, key: str) -> None:
-    """Keep an overlay from being pruned while this process lives, and settle on it.
+    """Keep an overlay from being pruned while this process lives.
 
     A shared lock of its directory says so, which ends with the process. Where locks do not work, nothing does.
 
@@ -178,7 +184,6 @@ def hold(store: Path, key: str) -> None:
                 found=error.strerror or str(error),
                 next_step="end what has it to itself (vllm-plugins prune?), and start again",
             ) from error
-    os.environ[SETTLED] = key
 
 
 def _hold(path: Path) -> int:
@@ -231,6 +236,7 @@ def activate(store: Path, key: str) -> None:
     if _active is not None and _active[0] == key:
         return
     hold(store, key)
+    settle(key)
     before, finders = set(sys.path), list(sys.meta_path)
     # What is on the path, as `site` has it, which would look at each entry again.
     _site.addsitedir(str(directory(store, key) / SITE), set(map(os.path.abspath, before)))
