@@ -76,6 +76,23 @@ def test_a_linked_overlay_that_is_not_trusted_is_settled_for_nobody(own: Place) 
     assert done.stdout == "the overlay is not as it was installed: 1 file\n" * 2
 
 
+def test_a_linked_overlay_of_another_store_is_not_the_one_that_was_looked_at(own: Place) -> None:
+    """The same lock, installed twice: what is verified in one store is not what would run from the other."""
+    own.run("sync", "--bake")
+    other = {"VLLM_PLUGIN_REGISTRY_DIR": str(own.root / "store2")}
+    own.run("sync", env=other)
+    (own.site / "tiny.py").write_text("def register():\n    print('another plugin ran')\n", encoding="utf-8")
+    done = own.python(*START, env={**other, "VLLM_PLUGIN_VERIFY": "1"}, check=False, traceback=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        "LockStale: the overlay that is linked into the interpreter lies in another store\n"
+        f"  where: {own.lock}\n"
+        f"  expected: overlay {own.overlay.name[:12]} in {own.root}/store2\n"
+        f"  found: {own.site}\n"
+        "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake\n"
+    ) in done.stderr
+
+
 def test_the_base_comes_first_and_keeps_its_fingerprint(own: Place) -> None:
     code = "import sys; from vllm_plugins import overlay; print(overlay.fingerprint()); print(*sys.path, sep='\\n')"
     before = own.python("-c", code).stdout.splitlines()

@@ -129,6 +129,27 @@ def test_rollback_that_can_not_be_written_changes_nothing(three: Place, part: st
     assert "is active: tiny 3.0" in three.python(*START).stderr
 
 
+def test_previous_is_what_was_gone_back_to_and_not_what_was_left(three: Place, index: Index) -> None:
+    """A lock that does not load is active in the registry for a moment; the history knows what was before."""
+    three.run("rollback", keys(three)[2][:12])
+    points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+    index.wheel("tiny", "4.0", entry_points=points, modules={"tiny.py": "import not_there\n"})
+    three.pypi("tiny==4.0")
+    three.run("lock")
+    for _ in range(2):
+        done = three.python(*START, env={"VLLM_PLUGIN_ON_ERROR": "previous"})
+        assert "is active: tiny 1.0" in done.stderr
+
+
+def test_previous_passes_over_what_is_no_overlay(three: Place) -> None:
+    (three.store / "overlays" / "dangling").symlink_to("nowhere")
+    (three.store / "history.jsonl").write_text("[]\nno line\n", encoding="utf-8")
+    three.manifest.unlink()
+    three.lock.write_text("no lock", encoding="utf-8")
+    done = three.python(*START, env={"VLLM_PLUGIN_ON_ERROR": "previous"})
+    assert "is active: tiny 3.0" in done.stderr
+
+
 def test_there_is_nothing_to_go_back_to(place: Place, index: Index) -> None:
     index.wheel("tiny", "1.0", entry_points={"vllm.general_plugins": {"tiny": "tiny:register"}}, modules=module())
     place.pypi("tiny")

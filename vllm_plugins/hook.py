@@ -156,6 +156,16 @@ def _settle(settings: Settings, linked: str) -> None:
             found=f"overlay {linked[:12]}",
             next_step="vllm-plugins sync --bake, or vllm-plugins sync --unbake",
         )
+    if not overlay.is_on_path(settings.store, linked):
+        from .errors import LockStale
+
+        raise LockStale(
+            "the overlay that is linked into the interpreter lies in another store",
+            where=str(settings.lock),
+            expected=f"overlay {linked[:12]} in {settings.store}",
+            found=", ".join(entry for entry in sys.path if linked in entry),
+            next_step="vllm-plugins sync --bake, or vllm-plugins sync --unbake",
+        )
     overlay.settle(linked)
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "gone",
     "hold",
     "interpreter",
+    "is_on_path",
     "key_of",
     "mirror",
     "read_marker",
@@ -149,6 +150,12 @@ def active_key() -> str | None:
         if key is not None:
             return key
     return None
+
+
+def is_on_path(store: Path, key: str) -> bool:
+    """Whether the overlay of that key which is on this process's path is the one in this store."""
+    ours = os.path.realpath(directory(store, key) / SITE)
+    return all(os.path.realpath(entry) == ours for entry in sys.path if _overlay_key(entry) == key)
 
 
 def settled(key: str) -> bool:

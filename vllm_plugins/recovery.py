@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from .logs import logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from .marker import Marker
     from .settings import Settings
@@ -103,15 +105,28 @@ def _damage(settings: Settings, key: str) -> PluginsError | None:
 def _previous(settings: Settings, *, unlike: str | None) -> Marker | None:
     """The overlay that was active last, else the newest, among those that are known to fit this base."""
     store, base, machine = settings.store, overlay.fingerprint(), overlay.interpreter()
-    try:
-        found = sorted((store / "overlays").iterdir(), key=lambda entry: entry.stat().st_mtime, reverse=True)
-    except OSError:
-        return None
-    last = overlay.registry(store).get("overlay")
-    for key in sorted((entry.name for entry in found), key=lambda name: name != last):
+    for key in _latest_first(store):
         marker = overlay.read_marker(store, key) if key != unlike else None
         if marker is None or marker.interpreter != machine or base not in marker.bases:
             continue
         if not settings.refuses(marker, base):
             return marker
     return None
+
+
+def _latest_first(store: Path) -> list[str]:
+    """The key of each overlay, as it was made active, by the history; those of which it knows nothing by their age.
+
+    The registry alone does not do: it tells of the last overlay only, which may be the one that is refused.
+    """
+    switches: dict[str, int] = {}
+    with contextlib.suppress(OSError):
+        for number, line in enumerate((store / overlay.HISTORY).read_bytes().splitlines()):
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                switches[str(json.loads(line)["overlay"])] = number
+    found: list[tuple[int, float, str]] = []
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(store / "overlays"):
+            with contextlib.suppress(OSError):
+                found.append((switches.get(entry.name, -1), entry.stat().st_mtime, entry.name))
+    return [key for *_, key in sorted(found, reverse=True)]
