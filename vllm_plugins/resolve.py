@@ -158,13 +158,15 @@ def read_pins(text: str) -> Iterable[Pin]:
     """The pins of a requirements file that a resolver has written.
 
     Raises:
-        NoResolution: a line of it is no pin.
+        NoResolution: a line of it is no pin, or is one of what has no version but a URL.
     """
     for line in text.splitlines():
         if not line.strip() or line.lstrip().startswith(("#", "--")):
             continue
         try:
-            yield _pin(Requirement(line.strip()))
+            requirement = Requirement(line.strip())
+            _refuse_url(requirement, text)
+            yield _pin(requirement)
         except (InvalidRequirement, InvalidWheelFilename, InvalidVersion, ValueError) as error:
             raise NoResolution(
                 "what the resolver has written is not understood",
@@ -172,6 +174,20 @@ def read_pins(text: str) -> Iterable[Pin]:
                 found=redact(line.strip()[:200]),
                 next_step="try another version of pip-tools, or --resolver uv",
             ) from error
+
+
+def _refuse_url(requirement: Requirement, text: str) -> None:
+    """What we give a resolver by URL are wheels of ours; any other URL (PEP 508) is what a distribution asks for."""
+    url = requirement.url
+    if url is None or (url.startswith("file:") and urlsplit(url).path.endswith(".whl")):
+        return
+    askers = [word for word in _askers(text, canonicalize_name(requirement.name)) if word != "via"]
+    raise NoResolution(
+        f"{requirement.name} is asked for by its URL, and a lock holds what an index has",
+        found=redact(url),
+        required_by=", ".join(askers) or None,
+        next_step="ask the author of what needs it to name a version, and leave that plugin out until then",
+    )
 
 
 def _pin(requirement: Requirement) -> Pin:
