@@ -181,11 +181,10 @@ def _refuse_url(requirement: Requirement, text: str) -> None:
     url = requirement.url
     if url is None or (url.startswith("file:") and urlsplit(url).path.endswith(".whl")):
         return
-    askers = [word for word in _askers(text, canonicalize_name(requirement.name)) if word != "via"]
     raise NoResolution(
         f"{requirement.name} is asked for by its URL, and a lock holds what an index has",
         found=redact(url),
-        required_by=", ".join(askers) or None,
+        required_by=", ".join(_askers(text, canonicalize_name(requirement.name))) or None,
         next_step="ask the author of what needs it to name a version, and leave that plugin out until then",
     )
 
@@ -210,7 +209,7 @@ def _askers(text: str, name: NormalizedName) -> Iterable[str]:
         if line.startswith(f"{name} @ "):
             break
     for line in itertools.takewhile(lambda line: line.lstrip().startswith("#"), lines):
-        yield from line.split()[1:]
+        yield from (word for word in line.split()[1:] if word != "via")
 
 
 def _missing_vllm(base: Base, askers: Iterable[str] = ()) -> BaseMismatch:
