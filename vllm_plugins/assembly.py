@@ -103,24 +103,24 @@ class Assembly:
 
     def _from_release(self, release: Release) -> _Described:
         """A distribution from an index; what it has only as an sdist is built."""
-        name = release.pin.name
-        wheels = tuple(_from_index(file) for file in release.wheels if not file.url.startswith("file:"))
-        local = [file for file in release.wheels if file.url.startswith("file:")]
-        where = next(
-            (file.index for file in release.wheels if file.index and not file.index.startswith("file:")), None
-        )
-        requires_python = next((file.requires_python for file in release.wheels if file.requires_python), None)
-        if release.metadata is not None and wheels:
+        name, fitting = release.pin.name, release.fitting
+        far = [file for file in release.wheels if not file.url.startswith("file:")]
+        wheels = tuple(map(_from_index, far))
+        if fitting is not None and fitting.url.startswith("file:"):
+            # It lies on this machine only, so it goes along with the lock.
+            path = self.index.download(fitting, _fresh(self.scratch / f"local-{name}"))
+            return self._local(release, path, built_with=(), others=wheels)
+        if release.metadata is not None:
             package = Package(
-                name=name, version=release.pin.version, wheels=wheels, index=where, requires_python=requires_python
+                name=name,
+                version=release.pin.version,
+                wheels=wheels,
+                index=next((file.index for file in far if file.index and not file.index.startswith("file:")), None),
+                requires_python=next((file.requires_python for file in far if file.requires_python), None),
             )
             return _Described(
                 package=package, requires=release.metadata.requires, entry_points=release.metadata.entry_points
             )
-        if release.metadata is not None:
-            # It lies on this machine only, so it goes along with the lock.
-            path = self.index.download(local[0], _fresh(self.scratch / f"local-{name}"))
-            return self._local(release, path, built_with=())
         assert release.sdist is not None
         self.report(f"Building {name} {release.pin.version}, which the index has only as an sdist")
         project = releases.download(release.sdist, self.index, self.scratch / f"sdist-{name}")

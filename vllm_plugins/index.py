@@ -95,7 +95,7 @@ class Index:
             found += self._page(page, index=simple.public(index))
         for links in self._config.find_links:
             found += self._links(links)
-        return tuple(file for file in simple.fitting(found) if _is_of(file.filename, name))
+        return tuple(file for file in found if simple.version(file.filename, name) is not None)
 
     def complete(self, file: File) -> File:
         """The same file with its sha256 and size, downloaded only where the index does not tell them.
@@ -107,8 +107,8 @@ class Index:
             return file
         if file.sha256 is not None and not file.url.startswith("file:"):
             with self._request("HEAD", file.url, headers=_AS_IT_IS) as response:
-                length = response.headers.get("Content-Length", "")
-            if length.isdigit():
+                length = response.headers.get("Content-Length", "") if response.status_code == 200 else ""
+            if length.isdecimal():
                 return replace(file, size=int(length))
         with temporary.directory() as scratch:
             path = self.download(file, scratch)
@@ -280,11 +280,6 @@ def _login(url: str) -> tuple[str, HTTPBasicAuth] | None:
         return None
     login = HTTPBasicAuth(unquote(parts.username), unquote(parts.password or ""))
     return parts.netloc.rpartition("@")[2], login
-
-
-def _is_of(filename: str, name: str) -> bool:
-    """Whether a file can be of that distribution: pages of links hold those of many."""
-    return filename.lower().replace("_", "-").replace(".", "-").startswith(f"{name}-")
 
 
 def _path(url: str) -> Path:

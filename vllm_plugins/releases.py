@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packaging.tags import create_compatible_tags_selector
-from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-from . import cache, metadata, overlay
+from . import cache, metadata, overlay, simple
 from .errors import NoResolution, SourceError
 
 if TYPE_CHECKING:
@@ -28,15 +28,16 @@ __all__ = ["Release", "read"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Release:
-    """``wheels`` are all that the index has; ``metadata`` is ``None`` where none fits this machine.
+    """``wheels`` are all that there are, ``fitting`` the one that this machine would take, with its ``metadata``.
 
-    Then there is an ``sdist``, to build one from.
+    Where none fits, there is an ``sdist``, to build one from.
     """
 
     pin: Pin
     wheels: tuple[File, ...]
-    sdist: File | None
-    metadata: Metadata | None
+    fitting: File | None = None
+    metadata: Metadata | None = None
+    sdist: File | None = None
 
 
 def read(pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None) -> Release:
@@ -49,22 +50,22 @@ def read(pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None) ->
         SourceError: the index can't be read.
     """
     wanted = Version(pin.version)
-    files = index.files(pin.name)
-    wheels = tuple(index.complete(file) for file in _unique(files) if _wheel_version(file) == wanted)
+    files = [file for file in index.files(pin.name) if simple.version(file.filename, pin.name) == wanted]
+    wheels = tuple(index.complete(file) for file in _unique(files) if file.filename.endswith(simple.WHEEL))
     fitting = next(
         create_compatible_tags_selector(tags)((file, parse_wheel_filename(file.filename)[3]) for file in wheels),
         None,
     )
     if fitting is not None:
-        return Release(pin=pin, wheels=wheels, sdist=None, metadata=_metadata(fitting, index, caches))
-    sdist = next((file for file in files if _sdist_version(file) == wanted), None)
+        return Release(pin=pin, wheels=wheels, fitting=fitting, metadata=_metadata(fitting, index, caches))
+    sdist = next((file for file in files if not file.filename.endswith(simple.WHEEL)), None)
     if sdist is None:
         raise NoResolution(
             f"{pin.name} {pin.version} has no wheel for that machine and no sdist to build one from",
             found=", ".join(file.filename for file in wheels) or "no file of that version",
             next_step="ask for another version in plugins.yaml",
         )
-    return Release(pin=pin, wheels=wheels, sdist=index.complete(sdist), metadata=None)
+    return Release(pin=pin, wheels=wheels, sdist=index.complete(sdist))
 
 
 def download(sdist: File, index: Index, into: Path) -> Path:
@@ -138,16 +139,3 @@ def _unique(files: Iterable[File]) -> Iterable[File]:
             chosen[file.filename] = file
     return (chosen[name] for name in sorted(chosen))
 
-
-def _wheel_version(file: File) -> Version | None:
-    try:
-        return parse_wheel_filename(file.filename)[1]
-    except InvalidWheelFilename:
-        return None
-
-
-def _sdist_version(file: File) -> Version | None:
-    try:
-        return parse_sdist_filename(file.filename)[1]
-    except InvalidSdistFilename:
-        return None

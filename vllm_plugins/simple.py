@@ -12,10 +12,16 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
 
+from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["ACCEPT", "File", "from_html", "from_json", "public"]
+__all__ = ["ACCEPT", "File", "from_html", "from_json", "public", "version"]
+
+WHEEL = ".whl"
+_SDIST = (".tar.gz", ".zip")
 
 JSON = "application/vnd.pypi.simple.v1+json"
 ACCEPT = f"{JSON}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
@@ -147,6 +153,20 @@ def _digest(value: object) -> str | None:
     return None
 
 
-def fitting(files: Iterable[File], endings: tuple[str, ...] = (".whl", ".tar.gz", ".zip")) -> list[File]:
-    """The files that can be a wheel or an sdist at all."""
-    return [file for file in files if file.filename.endswith(endings)]
+def version(filename: str, name: NormalizedName) -> Version | None:
+    """The version that a file is of, if it is a wheel or an sdist of that distribution.
+
+    The name of an old sdist does not say where the version begins (``foo-bar-1.0-beta.tar.gz``), so the name that
+    is looked for decides, as with pip.
+    """
+    if filename[:1].lower() != name[:1]:  # most of a directory of wheels
+        return None
+    try:
+        if filename.endswith(WHEEL):
+            found, number, _, _ = parse_wheel_filename(filename)
+            return number if found == name else None
+        stem = next((filename.removesuffix(ending) for ending in _SDIST if filename.endswith(ending)), "")
+        dashes = (at for at, letter in enumerate(stem) if letter == "-")
+        return next((Version(stem[at + 1 :]) for at in dashes if canonicalize_name(stem[:at]) == name), None)
+    except (InvalidVersion, InvalidWheelFilename):
+        return None

@@ -209,20 +209,21 @@ def _words(data: bytes) -> None:
 
 def _check_file(file: simple.File) -> None:
     assert "/" not in file.filename
+    simple.version(file.filename, canonicalize_name("tiny"))
     assert file.url.startswith(("https://", "http://", "file:"))
     assert file.sha256 is None or len(file.sha256) == 64
 
 
 def _page_json(data: bytes) -> None:
     with contextlib.suppress(ValueError, RecursionError):
-        for file in simple.fitting(simple.from_json(data, base="https://index.example/simple/tiny/", index=None)):
+        for file in simple.from_json(data, base="https://index.example/simple/tiny/", index=None):
             _check_file(file)
 
 
 def _page_html(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     with contextlib.suppress(ValueError):
-        for file in simple.fitting(simple.from_html(text, base="https://index.example/simple/tiny/", index=None)):
+        for file in simple.from_html(text, base="https://index.example/simple/tiny/", index=None):
             _check_file(file)
 
 
