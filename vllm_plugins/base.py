@@ -32,6 +32,8 @@ __all__ = ["Base", "Distribution", "distribution", "from_json", "of_here", "read
 FORMAT = 1
 _PYTHON = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}[0-9a-z+.]{0,20}")
 VLLM = canonicalize_name("vllm")
+# Extension modules are compiled against these, and load them at run time: two copies would not agree.
+SHARED = (canonicalize_name("torch"), VLLM, canonicalize_name("triton"))
 
 
 class Distribution(Record):
@@ -81,6 +83,11 @@ class Base(Record):
         """The version of vLLM, whatever its distribution is called; ``None`` where there is none."""
         found = self.get(VLLM)
         return found.version if found else None
+
+    @property
+    def shared(self) -> Mapping[NormalizedName, str]:
+        """The versions of what a compiled wheel must have been built with, as far as it was built with it."""
+        return {name: found.version for name in SHARED if (found := self.get(name)) is not None}
 
     @property
     def is_here(self) -> bool:

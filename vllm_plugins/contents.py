@@ -43,6 +43,11 @@ class Package(Record):
     sdist_url: str | None = None
     sdist_sha256: str | None = None
 
+    @property
+    def compiled(self) -> bool:
+        """Whether a wheel that was built for the lock is of one platform: there is compiled code in it."""
+        return any(wheel.url is None and not wheel.filename.endswith("-any.whl") for wheel in self.wheels)
+
 
 class BaseUse(Record):
     """A base distribution that locked packages need: ``required_by`` holds ``(who, specifier)``."""

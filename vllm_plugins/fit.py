@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from packaging.utils import canonicalize_name
+
 from .base import satisfies
 from .errors import BaseMismatch, LockStale
 
@@ -12,11 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .base import Base
+    from .contents import Package
     from .lock import BaseUse, Lock
     from .manifest import Manifest
     from .marker import Marker
 
-__all__ = ["answer", "check"]
+__all__ = ["answer", "built_otherwise", "check"]
 
 
 def answer(lock: Lock, manifest: Manifest | None, path: Path, marker: Marker | None) -> None:
@@ -43,7 +46,8 @@ def check(lock: Lock, base: Base, path: Path) -> None:
     """Make sure that the lock applies to this base. ``path`` is the lock's, for messages.
 
     It does where Python and platform are a target's, what the lock uses of the base is there in a version that
-    satisfies everybody who uses it, and nothing of the lock is in the base, which comes first on the path.
+    satisfies everybody who uses it, what was compiled here was compiled against this base's torch, and nothing of
+    the lock is in the base, which comes first on the path.
 
     Raises:
         BaseMismatch: it does not; all the reasons are in ``details``.
@@ -65,6 +69,7 @@ def check(lock: Lock, base: Base, path: Path) -> None:
             next_step="run vllm-plugins lock in this environment",
         )
     reasons = [reason for use in fitting[0].base for reason in _unsatisfied(use, base)]
+    reasons += [reason for package in lock.packages for reason in built_otherwise(package, base)]
     reasons += [
         f"{package.name} {package.version} is locked, and the base has {there.version}, which is imported before it"
         for package in lock.packages
@@ -77,6 +82,17 @@ def check(lock: Lock, base: Base, path: Path) -> None:
             details=reasons,
             next_step="run vllm-plugins lock in this environment; what the base has already is left to the base",
         )
+
+
+def built_otherwise(package: Package, base: Base) -> Iterable[str]:
+    """Why a compiled wheel of the lock can't be used with this base: it was built against another torch than that."""
+    if not package.compiled:
+        return
+    for pin in package.built_with:
+        name, _, version = pin.partition("==")
+        there = base.shared.get(canonicalize_name(name))
+        if there is not None and there != version:
+            yield f"{package.name} {package.version} was compiled against {name} {version}; the base has {there}"
 
 
 def _unsatisfied(use: BaseUse, base: Base) -> Iterable[str]:

@@ -70,9 +70,10 @@ def make(
     pip = config()
     cache = caches / "uv"
     installer = installers.choose(settings.installer, config=pip, cache=cache)
-    with Builder(installer=installer, base_site=base_paths()) as builder:
+    with Builder(installer=installer, base_site=base_paths(), shared=base.shared) as builder:
         workshop = Workshop(
             manifest=manifest,
+            base=base,
             settings=settings,
             old=old,
             upgrade=upgrade,
@@ -82,8 +83,7 @@ def make(
             report=report,
             detail=detail,
         )
-        ready = tuple(crew.side_by_side(workshop.ready, manifest.enabled))
-        _refuse_base_plugins(ready, base)
+        ready = _ready(workshop)
         solver = resolvers.choose(resolver, base=base, config=pip, cache=cache)
         report(f"Resolving {count(len(ready), 'plugin')} against {_tell(base)} with {solver.name}")
         opening = crew.begin(lambda: _index(pip))  # half of all imports, while the resolver resolves
@@ -102,6 +102,12 @@ def make(
             found = _releases(chosen, index, base, caches, report)
             assembly = Assembly(base=base, builder=builder, index=index, scratch=scratch, report=report)
             return assembly.lock(manifest, ready, found, pins)
+
+
+def _ready(workshop: Workshop) -> tuple[Ready, ...]:
+    ready = tuple(crew.side_by_side(workshop.ready, workshop.manifest.enabled))
+    _refuse_base_plugins(ready, workshop.base)
+    return ready
 
 
 def _index(config: PipConfig) -> Index:

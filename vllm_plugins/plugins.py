@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 
-from . import lock, metadata, projects, refs, selection, sources, stubs
+from . import fit, lock, metadata, projects, refs, selection, sources, stubs
 from .errors import BuildError
 from .manifest import GitSource, LocalSource, PypiSource
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from .base import Base
     from .lock import Lock
     from .manifest import Manifest, Plugin
     from .resolve import Upgrade
@@ -51,6 +52,7 @@ class Workshop:
     """Where plugins are made ready. ``scratch`` is a directory that goes away afterwards."""
 
     manifest: Manifest
+    base: Base
     settings: Settings
     old: Lock | None
     upgrade: Upgrade
@@ -177,9 +179,11 @@ class Workshop:
         return was if all(getattr(was, key) == value for key, value in same.items()) else None
 
     def _reused(self, plugin: Plugin, was: lock.Plugin) -> Ready | None:
-        """The wheel that the old lock names, if it is there and is what the lock says."""
+        """The wheel that the old lock names, if it is there, is what the lock says, and goes with this base."""
         package = self.old.package(was.package) if self.old else None
         if package is None or len(package.wheels) != 1 or package.wheels[0].url is not None:
+            return None
+        if any(fit.built_otherwise(package, self.base)):
             return None
         (wheel,) = package.wheels
         path = selection.local(self.settings.wheels / wheel.filename, wheel.sha256)

@@ -138,4 +138,3 @@ def _unique(files: Iterable[File]) -> Iterable[File]:
         if known is None or (known.url.startswith("file:") and not file.url.startswith("file:")):
             chosen[file.filename] = file
     return (chosen[name] for name in sorted(chosen))
-

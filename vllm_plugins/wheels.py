@@ -15,6 +15,7 @@ import warnings
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from build import BuildBackendException, BuildException, ProjectBuilder
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
-from . import _run, archives, metadata, temporary
+from . import _run, archives, base, metadata, temporary
 from .errors import BuildError, CommandFailed, InstallError
 from .overlay import sha256
 
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Builder", "BuiltWheel"]
 
-# Extension modules are compiled against these, and load them at run time: two copies would not agree.
-_FROM_BASE = (canonicalize_name("torch"), canonicalize_name("vllm"), canonicalize_name("triton"))
 # What the build of one project may not see of another's, or of us.
 _DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PIP_REQUIRE_HASHES", "PIP_TARGET", "DESTDIR")
 _WARNINGS = threading.Lock()  # what is done with them is the process's, not a thread's
@@ -46,7 +45,10 @@ _EPOCH = "315532800"  # 1980-01-01, the first date that a zip file can hold
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuiltWheel:
-    """A wheel in ``path``; ``size`` in bytes. ``built_with`` is what was in its build environment, sorted."""
+    """A wheel in ``path``; ``size`` in bytes. ``built_with`` is what its build environment had, sorted.
+
+    That includes what it had of the base.
+    """
 
     path: Path
     name: NormalizedName
@@ -69,11 +71,14 @@ class _Environment:
 class Builder:
     """Builds wheels while it is open, by several threads; the same build requirements share an environment.
 
-    ``base_site`` are the directories of the base, from which torch comes where a build asks for it.
+    ``base_site`` are the directories of this machine's base, from which torch comes where a build asks for it, and
+    ``shared`` the versions that are to agree (:attr:`vllm_plugins.base.Base.shared`): by default those in
+    ``base_site``.
     """
 
     installer: Installer
     base_site: Sequence[str] = ()
+    shared: Mapping[NormalizedName, str] | None = None
     _environments: dict[frozenset[str], Future[_Environment]] = field(default_factory=dict)
     _open: ExitStack = field(default_factory=ExitStack)
     _home: Path | None = None
@@ -103,7 +108,8 @@ class Builder:
         ``pins`` (``name==version``) are in its environment besides what the project asks for.
 
         Raises:
-            BuildError: the project, its build requirements or its backend fail.
+            BuildError: the project, its build requirements or its backend fail, or it was compiled against
+                another torch than the base's.
         """
         with _failures(project, plugin):
             builder, environment = self._prepare(project, "wheel", on_line, pins)
@@ -111,6 +117,8 @@ class Builder:
             path = Path(builder.build("wheel", into))
             archives.normalise(path)
             content = metadata.inspect(path)
+        if not path.name.endswith("-any.whl"):
+            self._refuse_other(environment, path.name, plugin)
         data = path.read_bytes()
         return BuiltWheel(
             path=path,
@@ -180,27 +188,58 @@ class Builder:
         venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
         python = root / "bin" / "python"
         (site,) = (root / "lib").glob("python*/site-packages")
-        wanted = sorted(requirement for requirement in key if not self._in_base(requirement))
-        if len(wanted) < len(key):
+        agreed = {requirement: self._agreed(requirement) for requirement in key}
+        given = {pin for pin in agreed.values() if pin is not None and self._is_here(pin)}
+        wanted = sorted({pin or requirement for requirement, pin in agreed.items() if pin not in given})
+        if given:
             # After the environment's own: only what it lacks comes from the base.
             (site / "base.pth").write_text("".join(f"{entry}\n" for entry in self.base_site), encoding="utf-8")
         if wanted:
             self.installer.provision(python, wanted, on_line=on_line)
-        contents = sorted(
+        contents = {
             f"{canonicalize_name(found.name)}=={found.version}"
             for found in importlib.metadata.distributions(path=[str(site)])
-        )
-        return _Environment(root=root, python=python, contents=tuple(contents))
+        }
+        return _Environment(root=root, python=python, contents=tuple(sorted(contents | given)))
 
-    def _in_base(self, requirement: str) -> bool:
+    @cached_property
+    def _here(self) -> Mapping[NormalizedName, str]:
+        return base.read(self.base_site).shared
+
+    @cached_property
+    def _shared(self) -> Mapping[NormalizedName, str]:
+        return self._here if self.shared is None else self.shared
+
+    def _agreed(self, requirement: str) -> str | None:
+        """The pin of a build requirement that the base meets, where both must agree."""
         try:
             parsed = Requirement(requirement)
         except InvalidRequirement:
-            return False  # the installer will say what is wrong with it
-        if canonicalize_name(parsed.name) not in _FROM_BASE:
-            return False
-        found = importlib.metadata.distributions(name=parsed.name, path=list(self.base_site))
-        return any(parsed.specifier.contains(item.version, prereleases=True) for item in found)
+            return None  # the installer will say what is wrong with it
+        name = canonicalize_name(parsed.name)
+        version = self._shared.get(name)
+        if version is None or not base.satisfies(version, str(parsed.specifier)):
+            return None
+        return f"{name}=={version}"
+
+    def _is_here(self, pin: str) -> bool:
+        name, _, version = pin.partition("==")
+        return self._here.get(canonicalize_name(name)) == version
+
+    def _refuse_other(self, environment: _Environment, wheel: str, plugin: str) -> None:
+        """What is compiled against another torch than the one that it meets at run time does not load, or worse."""
+        for pin in environment.contents:
+            name, _, version = pin.partition("==")
+            there = self._shared.get(canonicalize_name(name), version)
+            if there != version:
+                raise BuildError(
+                    f"the wheel was compiled against another {name} than the base has",
+                    where=wheel,
+                    expected=f"{name} {there}",
+                    found=f"{name} {version}, because of [build-system] requires",
+                    required_by=f"plugin {plugin!r}",
+                    next_step=f"have its pyproject.toml admit {name} {there}, or use a vLLM that has {version}",
+                )
 
 
 def _reader(project: Path) -> ProjectBuilder:
