@@ -29,7 +29,7 @@ def check(old: Lock, manifest: Manifest, base: Base, settings: Settings) -> bool
         return all(
             selection.local(settings.wheels / wheel.filename, wheel.sha256) is not None for wheel in old.beside
         ) and all(
-            _same(old, plugin.name, plugin.source, manifest)
+            _same(old, plugin.name, plugin.source, manifest, settings)
             for plugin in manifest.enabled
             if isinstance(plugin.source, LocalSource)
         )
@@ -37,7 +37,7 @@ def check(old: Lock, manifest: Manifest, base: Base, settings: Settings) -> bool
         return False  # whatever it is, locking will meet it and say it
 
 
-def _same(old: Lock, name: str, source: LocalSource, manifest: Manifest) -> bool:
+def _same(old: Lock, name: str, source: LocalSource, manifest: Manifest, settings: Settings) -> bool:
     from . import sources
 
     was = old.plugin(name)
@@ -46,4 +46,4 @@ def _same(old: Lock, name: str, source: LocalSource, manifest: Manifest) -> bool
     directory = manifest.local_directory(source)
     if source.editable:
         return was.project_sha256 == projects.sha256(directory)
-    return was.tree_sha256 == sources.hash_local(directory, plugin=name)
+    return was.tree_sha256 == sources.hash_local(directory, plugin=name, without=settings.written)

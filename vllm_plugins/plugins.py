@@ -87,7 +87,7 @@ class Workshop:
         same_ref = was is not None and was.requested == (source.ref or "HEAD")
         if was is not None and was.commit is not None and same_ref:
             commit = refs.CommitSha(was.commit)
-            reused = self._reused(plugin, was)
+            reused = self._reused(plugin, was, requested=was.requested)
             if reused is not None:
                 return reused
         else:
@@ -110,13 +110,15 @@ class Workshop:
         directory = self.manifest.local_directory(source)
         if source.editable:
             return self._editable(plugin, source, directory)
-        tree = sources.hash_local(directory, plugin=plugin.name)
-        was = self.old.plugin(plugin.name) if self.old else None
-        if was is not None and was.source == "local" and was.tree_sha256 == tree:
-            reused = self._reused(plugin, was)
+        without = self.settings.written
+        tree = sources.hash_local(directory, plugin=plugin.name, without=without)
+        was = self._kept(plugin, source="local", tree_sha256=tree)
+        if was is not None:
+            reused = self._reused(plugin, was, requested=source.path)
             if reused is not None:
                 return reused
-        checkout = sources.export_local(directory, self.scratch / f"local-{plugin.name}", plugin=plugin.name)
+        scratch = self.scratch / f"local-{plugin.name}"
+        checkout = sources.export_local(directory, scratch, plugin=plugin.name, without=without)
         return self._built(plugin, checkout, requested=source.path)
 
     def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> Ready:
@@ -178,7 +180,7 @@ class Workshop:
             return None
         return was if all(getattr(was, key) == value for key, value in same.items()) else None
 
-    def _reused(self, plugin: Plugin, was: lock.Plugin) -> Ready | None:
+    def _reused(self, plugin: Plugin, was: lock.Plugin, *, requested: str) -> Ready | None:
         """The wheel that the old lock names, if it is there, is what the lock says, and goes with this base."""
         package = self.old.package(was.package) if self.old else None
         if package is None or len(package.wheels) != 1 or package.wheels[0].url is not None:
@@ -193,7 +195,7 @@ class Workshop:
             plugin,
             path,
             built_with=package.built_with,
-            requested=was.requested,
+            requested=requested,
             url=was.url,
             subdirectory=was.subdirectory,
             commit=was.commit,

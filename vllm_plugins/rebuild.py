@@ -102,7 +102,7 @@ def run(
         with Builder(installer=installer, base_site=overlay.base_paths()) as builder:
             for item in absent:
                 report(f"Building {item.name!r} again: {item.wheel.filename} is not in {settings.wheels.name}/")
-                project = _project(item, manifest, scratch / f"source-{item.name}", config)
+                project = _project(item, manifest, scratch / f"source-{item.name}", settings, config)
                 if project is None:
                     continue  # whoever needs the wheel says that it is not there
                 into = scratch / f"wheel-{item.name}"
@@ -115,10 +115,12 @@ def run(
     return tuple(done)
 
 
-def _project(item: Missing, manifest: Manifest | None, into: Path, config: Callable[[], PipConfig]) -> Path | None:
+def _project(
+    item: Missing, manifest: Manifest | None, into: Path, settings: Settings, config: Callable[[], PipConfig]
+) -> Path | None:
     """The locked source, unpacked; ``None`` for a directory of another machine."""
     if item.plugin is not None:
-        checkout = _checkout(item.plugin, manifest, into)
+        checkout = _checkout(item.plugin, manifest, into, settings)
         return checkout.project if checkout is not None else None
     url, sha256 = item.package.sdist_url, item.package.sdist_sha256
     assert url is not None
@@ -126,7 +128,7 @@ def _project(item: Missing, manifest: Manifest | None, into: Path, config: Calla
         return releases.download(File(filename=unquote(url.rpartition("/")[2]), url=url, sha256=sha256), index, into)
 
 
-def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path) -> Checkout | None:
+def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path, settings: Settings) -> Checkout | None:
     """The locked source; ``None`` for a directory of another machine."""
     asked = next((item for item in manifest.plugins if item.name == plugin.name), None) if manifest else None
     source = asked.source if asked is not None else None
@@ -136,7 +138,8 @@ def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path) -> Checkout
         source = source.replace(subdirectory=plugin.subdirectory)
         checkout = sources.checkout(source, CommitSha(plugin.commit), into, environ=os.environ, plugin=plugin.name)
     elif manifest is not None and isinstance(source, LocalSource):
-        checkout = sources.export_local(manifest.local_directory(source), into, plugin=plugin.name)
+        directory = manifest.local_directory(source)
+        checkout = sources.export_local(directory, into, plugin=plugin.name, without=settings.written)
     else:
         return None
     if checkout.tree_sha256 != plugin.tree_sha256:

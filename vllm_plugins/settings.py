@@ -65,6 +65,11 @@ class Settings(Record):
         """Where the wheels that were built while locking lie: beside the lock."""
         return self.lock.parent / WHEELS
 
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """What this program writes: no part of any source, though it may lie in a plugin's directory."""
+        return (self.lock, self.wheels, self.store)
+
     def lets_through(self, group: str, name: str) -> bool:
         """Whether vLLM would load that entry point: ``VLLM_PLUGINS``, as ``vllm.plugins`` obeys it."""
         if group == "vllm.logits_processors":

@@ -16,7 +16,7 @@ from .git import Repository
 from .trees import Sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from .manifest import GitSource
     from .refs import CommitSha
@@ -157,7 +157,9 @@ def _project(root: Path, subdirectory: str | None, remote: Remote, plugin: str) 
     )
 
 
-def hash_local(directory: Path, *, plugin: str, environ: Mapping[str, str] | None = None) -> Sha256:
+def hash_local(
+    directory: Path, *, plugin: str, without: Iterable[Path] = (), environ: Mapping[str, str] | None = None
+) -> Sha256:
     """The hash of what a build of a local directory sees: what :func:`export_local` copies.
 
     Raises:
@@ -165,14 +167,23 @@ def hash_local(directory: Path, *, plugin: str, environ: Mapping[str, str] | Non
     """
     _check_local(directory, plugin)
     with _reading(directory, plugin):
-        entries, _ = trees.list_source(directory, environ=os.environ if environ is None else environ)
+        environ = os.environ if environ is None else environ
+        entries, _ = trees.list_source(directory, environ=environ, without=without)
         return trees.sha256(entries)
 
 
-def export_local(directory: Path, into: Path, *, plugin: str, environ: Mapping[str, str] | None = None) -> Checkout:
+def export_local(
+    directory: Path,
+    into: Path,
+    *,
+    plugin: str,
+    without: Iterable[Path] = (),
+    environ: Mapping[str, str] | None = None,
+) -> Checkout:
     """Copy what a build of a local directory sees into a directory that is not there yet or is empty.
 
-    Where the version may come from the history, the copy is a git work tree, as the original is.
+    Where the version may come from the history, the copy is a git work tree, as the original is. What is in
+    ``without`` is neither copied nor missed there.
 
     Raises:
         SourceError: it is not there, can't be read or copied, or is no project.
@@ -180,13 +191,17 @@ def export_local(directory: Path, into: Path, *, plugin: str, environ: Mapping[s
     _check_local(directory, plugin)
     environ = os.environ if environ is None else environ
     with _reading(directory, plugin), _new_directory(into):
-        entries, top = trees.list_source(directory, environ=environ)
+        entries, top = trees.list_source(directory, environ=environ, without=without)
         project = into
         if top is not None and projects.reads_history(directory):
             project = into / directory.resolve().relative_to(top)
             repository = _clone(top, into, project, git.environment(environ), plugin)
             trees.copy(entries, project)
             # Otherwise a build that asks by diff-index would take each file for changed.
+            out = [str(project / path) for path in trees.inside(directory, without)]
+            tracked = repository.must("ls-files", "-z", "--", *out) if out else ""
+            if names := tracked.split("\0")[:-1]:
+                repository.must("update-index", "--skip-worktree", "--", *names)
             repository.ask("update-index", "-q", "--refresh")
         else:
             trees.copy(entries, project)

@@ -20,7 +20,7 @@ from .errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["Entry", "Sha256", "copy", "git_top", "list_source", "sha256", "walk"]
+__all__ = ["Entry", "Sha256", "copy", "git_top", "inside", "list_source", "sha256", "walk"]
 
 Sha256 = NewType("Sha256", str)
 
@@ -64,12 +64,15 @@ def walk(root: Path) -> tuple[Entry, ...]:
     return tuple(sorted(Entry(path, os.path.join(top, path)) for path in found))
 
 
-def list_source(directory: Path, *, environ: Mapping[str, str]) -> tuple[tuple[Entry, ...], Path | None]:
+def list_source(
+    directory: Path, *, environ: Mapping[str, str], without: Iterable[Path] = ()
+) -> tuple[tuple[Entry, ...], Path | None]:
     """What a build of a local directory is to see, sorted, and the git work tree that says so, if one does.
 
     In a git work tree: tracked files that are there, and others that are neither ignored nor left by tools;
-    submodules with what they hold. Elsewhere: all files but those that tools leave. A link is kept as one where it
-    is relative and stays inside; else the build sees what it leads to. Nothing is written.
+    submodules with what they hold. Elsewhere: all files but those that tools leave. Files and directories of
+    ``without`` are left out. A link is kept as one where it is relative and stays inside; else the build sees what
+    it leads to. Nothing is written.
 
     Raises:
         SourceError: git can't list its work tree.
@@ -81,11 +84,19 @@ def list_source(directory: Path, *, environ: Mapping[str, str]) -> tuple[tuple[E
     # A project in a folder that an outer repository ignores (a home directory under git) is not that one's.
     if paths is None or not any(os.fsencode(name) in paths for name in projects.FILES):
         paths, top = set(_walk(root, b"", _Junk(root))), None
+    out = tuple(f"{path}/" for path in inside(directory, without))
     entries: dict[bytes, Entry] = {}
-    for path in sorted(paths):
+    for path in sorted(path for path in paths if not f"{os.fsdecode(path)}/".startswith(out)):
         for entry in _resolve(root, path, environ):
             entries.setdefault(entry.path, entry)
     return tuple(sorted(entries.values())), top
+
+
+def inside(directory: Path, paths: Iterable[Path]) -> tuple[str, ...]:
+    """Those of the paths that lie in a directory, as seen from there."""
+    home = directory.resolve()
+    found = (path.parent.resolve() / path.name for path in paths)
+    return tuple(path.relative_to(home).as_posix() for path in found if home in path.parents)
 
 
 def git_top(directory: Path) -> Path | None:
