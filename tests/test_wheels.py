@@ -92,6 +92,28 @@ def test_a_wheel_that_is_normalised_installs_and_says_the_same(tmp_path: Path) -
     assert (tmp_path / "t/tiny/__init__.py").is_file()
 
 
+def test_what_a_wheel_vendors_is_not_taken_for_its_own(place: Place, tmp_path: Path) -> None:
+    modules = {
+        "tiny/__init__.py": "",
+        "a_vendor/other-9.9.dist-info/METADATA": "Metadata-Version: 2.1\nName: other\nVersion: 9.9\nLicense: GPL\n",
+        "a_vendor/other-9.9.dist-info/RECORD": "",
+    }
+    projects.project(tmp_path / "tiny", name="tiny", modules=modules)
+    place.write("plugins:\n  - {name: tiny, source: local, path: ../tiny}\n")
+    place.run("lock")
+    assert place.versions == {"tiny": "1.0"}
+    (wheel,) = place.wheels.iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.namelist()[-1] == "tiny-1.0.dist-info/RECORD"
+        rows = archive.read("tiny-1.0.dist-info/RECORD").decode().splitlines()
+    assert len(rows) == len(modules) + 3
+    place.run("sync")
+    place.run("verify")
+    assert "GPL" not in place.run("audit", "--offline", "--json", check=False).stdout
+    shutil.rmtree(place.wheels)
+    place.run("sync", "--reinstall")
+
+
 @pytest.mark.parametrize("name", ["../escaped.py", "/absolute.py", "tiny/../../escaped.py", "..\\escaped.py"])
 def test_a_wheel_that_leads_out_of_the_environment_is_refused(tmp_path: Path, name: str) -> None:
     wheel = projects.wheel(tmp_path, "tiny")

@@ -16,7 +16,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 from .errors import BuildError
-from .metadata import UNREADABLE
+from .metadata import UNREADABLE, own
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,11 +43,9 @@ def normalise(wheel: Path) -> None:
                 for item in archive.infolist()
                 if not item.is_dir()
             }
+        info = own(members)
     except UNREADABLE as error:
         raise _malformed(wheel, str(error)) from error
-    info = next((name.partition("/")[0] for name in members if name.endswith(".dist-info/METADATA")), None)
-    if info is None:
-        raise _malformed(wheel, "there is no .dist-info/METADATA in it")
     for name, (_, mode) in members.items():
         if name.startswith("/") or ".." in name.split("/") or "\\" in name or stat.S_ISLNK(mode):
             raise _malformed(wheel, f"it holds {name!r}, which leads out of it or is a link")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from . import advisories, licenses, plugins, provenance, refs, selection
+from . import advisories, licenses, metadata, plugins, provenance, refs, selection
 from .amounts import count
 from .errors import PluginsError
 from .manifest import GitSource
@@ -230,7 +230,7 @@ def _license(package: Package, settings: Settings, index: Index) -> str | None:
         path = selection.local(settings.wheels / wheel.filename, wheel.sha256)
         if path is not None:
             with zipfile.ZipFile(path) as archive:
-                name = next(item for item in archive.namelist() if item.endswith(".dist-info/METADATA"))
+                name = f"{metadata.own(archive.namelist())}/METADATA"
                 return licenses.declared(archive.read(name))
     remote = [wheel for wheel in package.wheels if wheel.url is not None]
     if not remote or settings.offline:

@@ -21,6 +21,7 @@ from packaging.version import InvalidVersion, Version
 from .errors import InstallError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 __all__ = ["UNREADABLE", "Metadata", "from_json", "inspect", "member", "parse", "refuse_bomb", "refuse_hostile"]
@@ -102,15 +103,10 @@ def inspect(wheel: Path) -> Metadata:
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = archive.namelist()
-            core = next(
-                (name for name in names if name.endswith(".dist-info/METADATA") and name.count("/") == 1), None
-            )
-            if core is None:
-                raise zipfile.BadZipFile("there is no .dist-info/METADATA in it")
-            points = core.replace("METADATA", "entry_points.txt")
-            return parse(
-                member(archive, core), member(archive, points) if points in names else None, where=str(wheel)
-            )
+            info = own(names)
+            points = f"{info}/entry_points.txt"
+            core = member(archive, f"{info}/METADATA")
+            return parse(core, member(archive, points) if points in names else None, where=str(wheel))
     except UNREADABLE as error:
         raise InstallError(
             "the wheel can't be read",
@@ -118,6 +114,19 @@ def inspect(wheel: Path) -> Metadata:
             found=f"{type(error).__name__}: {error}",
             next_step="report it to its author, and leave the plugin that needs it out",
         ) from error
+
+
+def own(names: Iterable[str]) -> str:
+    """The ``.dist-info`` of a wheel, given its members: the one at the top; what it vendors may have others.
+
+    Raises:
+        BadZipFile: there is none.
+    """
+    for name in names:
+        info, _, file = name.partition("/")
+        if file == "METADATA" and info.endswith(".dist-info"):
+            return info
+    raise zipfile.BadZipFile("there is no .dist-info/METADATA in it")
 
 
 def refuse_bomb(unpacked: int, packed: int) -> None:

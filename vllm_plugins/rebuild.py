@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from . import files, installers, overlay, pipconfig, plugins, releases, selection, sources, temporary
+from . import files, installers, metadata, overlay, pipconfig, plugins, releases, selection, sources, temporary
 from . import store as stores
 from .errors import HashMismatch, StoreError
 from .index import File, Index
@@ -207,8 +207,8 @@ def _members(built: Path, site: Path, package: Package) -> Iterator[str]:
         return
     locked = dict(_rows((info / "RECORD").read_text(encoding="utf-8")))
     with zipfile.ZipFile(built) as archive:
-        record = next(name for name in archive.namelist() if name.endswith(".dist-info/RECORD"))
-        now = dict(_rows(archive.read(record).decode("utf-8")))
+        record = archive.read(f"{metadata.own(archive.namelist())}/RECORD")
+        now = dict(_rows(record.decode("utf-8")))
         changed = sorted(name for name in now.keys() & locked.keys() if now[name] != locked[name])
         lines = [f"differs: {name}" for name in changed]
         lines += [f"only in the new wheel: {name}" for name in sorted(now.keys() - locked.keys())]

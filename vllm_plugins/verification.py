@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from packaging.tags import sys_tags
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 
-from . import bytecode, crew, integrity, overlay, selection
+from . import bytecode, crew, integrity, metadata, overlay, selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -146,7 +146,7 @@ def _wheel(package: Package, wheels: Path) -> Path | None:
 
 def _against_wheel(wheel: Path, rows: Mapping[str, str]) -> Iterator[str]:
     with zipfile.ZipFile(wheel) as archive:
-        record = next(name for name in archive.namelist() if name.endswith(".dist-info/RECORD"))
+        record = f"{metadata.own(archive.namelist())}/RECORD"
         wanted = dict(_parsed(archive.read(record).decode("utf-8")))
     spread = False
     for path, digest in wanted.items():
