@@ -349,6 +349,17 @@ def test_auto_lock_locks_what_is_missing_or_stale(ready: Place) -> None:
     assert events(ready) == [["import", "newer"]]
 
 
+@pytest.mark.parametrize("variable", ["VLLM_PLUGIN_FROZEN", "VLLM_PLUGIN_OFFLINE"])
+def test_auto_lock_locks_nothing_where_nothing_may_be_fetched(ready: Place, variable: str) -> None:
+    ready.write("plugins:\n  - {name: other, source: pypi, package: other}\n")
+    before = ready.lock.read_bytes()
+    env = {"VLLM_PLUGIN_AUTO_LOCK": "1", variable: "1"}
+    done = ready.python("-m", "tests.kit.loader", "general", env=env, check=False, traceback=True)
+    assert done.returncode == 1
+    assert "the lock does not answer the manifest" in done.stderr
+    assert ready.lock.read_bytes() == before
+
+
 def test_disabled_it_does_nothing(ready: Place) -> None:
     done = start(ready, "platform", "general", VLLM_PLUGIN_DISABLE="1")
     assert (json.loads(done.stdout), done.stderr, ready.store.exists()) == ({"platform": "builtin"}, "", False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .kit import projects
+from .kit import projects, vllm
+from .kit.place import Place
 
 if TYPE_CHECKING:
-    from .kit.index import Index
-    from .kit.place import Place
+    from .kit.index import Index, Server
 
 ROOT = Path(__file__).parents[1]
 OTHER = (3, 13) if sys.version_info[:2] == (3, 12) else (3, 12)
@@ -141,10 +142,69 @@ def test_the_environment_of_a_release(bare_place: Place, index: Index) -> None:
     assert bare_place.versions == {"plugin": "1.0", "helper": "1.0"}
     (target,) = bare_place.locked["tool"]["vllm-plugins"]["targets"]
     assert target["vllm"] == "9.9.9"
-    assert {use["name"] for use in target["base"]} == {"vllm", "torch", "base-lib"}
+    assert {use["name"] for use in target["base"]} == {"vllm", "torch", "base-lib", "faster"}
     bare_place.lock.unlink()
     again = bare_place.run("lock", "--base", "vllm==9.9.9")
     assert "Resolving the environment" not in again.stderr
+
+
+def test_a_release_is_kept_for_its_extras_and_its_index(
+    bare_place: Place, index: Index, index_server: Server
+) -> None:
+    index.wheel("vllm", "9.9.9", requires=["torch==2.50"], extras={"more": ["extra-lib"]})
+    index.wheel("torch", "2.50")
+    index.wheel("extra-lib", "1.0")
+    index.wheel("plugin", requires=["extra-lib"])
+    bare_place.pypi("plugin")
+    bare_place.run("lock", "--base", "vllm==9.9.9")
+    assert bare_place.versions == {"plugin": "1.0", "extra-lib": "1.0"}
+    bare_place.run("lock", "--base", "vllm[more]==9.9.9")
+    assert bare_place.versions == {"plugin": "1.0"}
+    other = index_server.index(f"other-{os.getpid()}")
+    other.wheel("vllm", "9.9.9", requires=["extra-lib"])
+    other.wheel("extra-lib", "2.0")
+    done = bare_place.run("lock", "--base", "vllm[more]==9.9.9", env={"PIP_EXTRA_INDEX_URL": other.url})
+    assert "Resolving the environment" in done.stderr
+
+
+@pytest.mark.parametrize("named", ["vllm", "vllm>=9", "vllm==9.*", "vllm==9.9.9,>1"])
+def test_a_base_that_is_no_single_release(bare_place: Place, named: str) -> None:
+    bare_place.write("plugins: []\n")
+    done = bare_place.run("lock", "-q", "--base", named, check=False)
+    assert (done.returncode, done.stderr) == (
+        2,
+        (
+            "vllm-plugins: error: --base names no single release\n"
+            "  expected: a file that vllm-plugins base wrote, or a release such as vllm==0.32.0\n"
+            f"  found: {named}\n"
+            "  next: vllm-plugins lock --help\n"
+        ),
+    )
+
+
+@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+def test_extras_of_extras_and_of_the_base_have_an_asker(tmp_path: Path, index: Index, resolver: str) -> None:
+    base = vllm.environment(tmp_path / "base")
+    vllm.distribution(base, "base-lib", "2.1", extras={"fast": ["faster"], "all": ["base-lib[fast]"]})
+    place = Place(root=tmp_path, index_url=index.url, paths=(base,))
+    index.wheel("faster", requires=["deep[all]"])
+    index.wheel("deep", extras={"one": ["first"], "two": ["second"], "all": ["deep[one,two]"]})
+    for name in ("first", "second"):
+        index.wheel(name)
+    index.wheel("plugin", requires=["base-lib[all]"])
+    place.pypi("plugin")
+    place.run("lock", "--resolver", resolver)
+    needs = {
+        package["name"]: [item["name"] for item in package.get("dependencies", [])]
+        for package in place.locked["packages"]
+    }
+    assert needs == {
+        "plugin": ["faster"],
+        "faster": ["deep"],
+        "deep": ["first", "second"],
+        "first": [],
+        "second": [],
+    }
 
 
 def test_a_release_that_does_not_exist(bare_place: Place) -> None:

@@ -83,6 +83,11 @@ class Index:
     def __exit__(self, *_: object) -> None:
         self._session.close()
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """All places that are looked at, in pip's order, without credentials."""
+        return tuple(map(simple.public, (*self._config.indexes, *self._config.find_links)))
+
     def files(self, name: NormalizedName) -> tuple[File, ...]:
         """The files of a distribution, from every index and page of links, in pip's order.
 

@@ -35,9 +35,10 @@ __all__ = ["is_release", "read"]
 def is_release(text: str) -> bool:
     """Whether ``--base`` names a release, ``vllm==0.32.0``, rather than a file."""
     try:
-        return any(specifier.operator == "==" for specifier in Requirement(text).specifier)
+        requirement = Requirement(text)
     except InvalidRequirement:
         return False
+    return bool(requirement.specifier) or canonicalize_name(text) == base.VLLM
 
 
 def read(
@@ -54,22 +55,21 @@ def read(
     ``caches`` is the directory of ours, ``scratch`` an empty one.
 
     Raises:
-        UsageError: the requirement is of something else than a vLLM.
+        UsageError: the requirement is of something else than a vLLM, or of more than one release.
         NoResolution: there is no such release, or it can't be resolved for this kind of machine.
     """
     requirement = Requirement(release)
     if not canonicalize_name(requirement.name).startswith("vllm"):
-        raise UsageError(
-            "--base names a release of something else than vLLM",
-            expected="a file that vllm-plugins base wrote, or a release such as vllm==0.32.0",
-            found=release,
-            next_step="vllm-plugins lock --help",
-        )
+        raise _no_release("a release of something else than vLLM", release)
+    exact = [item for item in requirement.specifier if item.operator == "==" and not item.version.endswith(".*")]
+    if len(exact) != 1 or len(requirement.specifier) != 1:
+        raise _no_release("no single release", release)
     empty = base.of_here(())
     place = None
     if caches is not None:
-        machine = hashlib.sha256(repr((empty.python_minor, empty.markers, empty.platforms)).encode()).hexdigest()[:12]
-        place = caches / "bases" / f"{canonicalize_name(requirement.name)}{requirement.specifier}-{machine}.base"
+        depends = (str(requirement), empty.python_minor, empty.markers, empty.platforms, index.places)
+        digest = hashlib.sha256(repr(depends).encode()).hexdigest()[:12]
+        place = caches / "bases" / f"{canonicalize_name(requirement.name)}{requirement.specifier}-{digest}.base"
         found = _kept(place)
         if found is not None:
             return found
@@ -93,6 +93,15 @@ def read(
     if place is not None:
         cache.keep(place, made.to_json())
     return made
+
+
+def _no_release(what: str, found: str) -> UsageError:
+    return UsageError(
+        f"--base names {what}",
+        expected="a file that vllm-plugins base wrote, or a release such as vllm==0.32.0",
+        found=found,
+        next_step="vllm-plugins lock --help",
+    )
 
 
 def _kept(place: Path) -> Base | None:

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     from ._inputs import read_manifest
 
     here = base.read(arguments.base_path)
-    if arguments.startup and settings.auto_lock:
+    if arguments.startup and settings.auto_lock and not offline:
         from ._locking import relock
 
         relock(settings, here, output)
