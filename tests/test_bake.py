@@ -165,3 +165,27 @@ def test_a_baked_store_needs_no_home_no_capability_no_network_and_no_writable_di
     done = own.python(*words, *START, env={**env, **production})
     assert done.stdout == 'the plugin ran\n{"logits_processors": ["bend"]}\n'
     assert "Verified " in done.stderr
+
+
+@pytest.mark.parametrize("how", ["raises", "stale"])
+def test_what_goes_on_without_plugins_has_none_that_are_linked(own: Place, index: Index, how: str) -> None:
+    modules = {**MODULES, "bad.py": "import os\ndef register():\n    assert os.environ.get('GOOD')\n"}
+    points = {**POINTS, "vllm.general_plugins": {"a-bad": "bad:register", "tiny": "tiny:register"}}
+    index.wheel("tiny", "2.0", entry_points=points, modules=modules)
+    own.run("lock", "--upgrade")
+    own.run("sync", "--bake")
+    if how == "stale":
+        own.write("plugins: []\n")
+    env = {"VLLM_PLUGIN_ON_ERROR": "continue", "GOOD": "" if how == "raises" else "1"}
+    words = ("general", "logits_processors", "plain", "platform", "general", "logits_processors")
+    done = own.python("-m", "tests.kit.loader", *words, env=env)
+    assert done.stdout == ('{"logits_processors": [], "child": {"platform": "builtin", "logits_processors": []}}\n')
+    assert done.stderr.count("going on without plugins") == 1
+
+
+def test_previous_may_be_the_linked_overlay(own: Place) -> None:
+    own.run("sync", "--bake")
+    own.lock.write_text("this is no lock")
+    done = own.python(*START, env={"VLLM_PLUGIN_ON_ERROR": "previous"})
+    assert done.stdout == 'the plugin ran\n{"logits_processors": ["bend"]}\n'
+    assert f"going on with the previous overlay, {own.overlay.name}" in done.stderr

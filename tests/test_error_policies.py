@@ -291,3 +291,112 @@ def test_a_policy_that_does_not_exist_is_refused(place: Place) -> None:
         "  found: 'ignore'\n"
         "  next: set VLLM_PLUGIN_ON_ERROR to one of them, or unset it\n"
     )
+
+
+PAIR = {"bad": "bad:register", "good": "good:register"}
+
+
+def write_pair(
+    place: Place, group: str, *, bad: str, good: str = "def register():\n    print('good one here')\n"
+) -> None:
+    """A plugin with two entry points, of which the first by its name is the bad one."""
+    modules = {"bad.py": bad, "good.py": good}
+    projects.project(place.config / "pair", name="pair", version="1.0", entry_points={group: PAIR}, modules=modules)
+    place.write("plugins:\n  - {name: pair, source: local, path: pair}\n")
+    place.run("lock")
+
+
+ONLY_IN_CHILD = "import os\nif os.environ.get('CHILD'):\n    raise RuntimeError('only there')\n" + GOOD
+RAISES_IN_CHILD = "import os\ndef register():\n    assert not os.environ.get('CHILD'), 'only there'\n"
+THEN_A_CHILD = (
+    "import os, multiprocessing\n"
+    "from tests.kit import loader\n"
+    "if __name__ == '__main__':\n"
+    "    loader.run(['platform', 'general'])\n"
+    "    os.environ['CHILD'] = '1'\n"
+    "    print(loader.run(['spawn', 'platform', 'general']))\n"
+)
+
+
+@pytest.mark.parametrize("bad", [ONLY_IN_CHILD, RAISES_IN_CHILD], ids=["import", "call"])
+@pytest.mark.parametrize("group", ["general", "platform"])
+@pytest.mark.parametrize("policy", ["fail", "previous", "continue"])
+def test_in_a_child_that_inherits_the_path_all_plugins_run_or_none(
+    place: Place, bad: str, group: str, policy: str
+) -> None:
+    good = "import os\ndef register():\n    print('good one', os.environ.get('CHILD'))\n"
+    write_pair(place, f"vllm.{group}_plugins", bad=bad, good=good)
+    (place.root / "main.py").write_text(THEN_A_CHILD)
+    env = {"VLLM_PLUGIN_ON_ERROR": policy}
+    done = place.python(place.root / "main.py", env=env, check=False, traceback=True)
+    assert "only there" in done.stderr
+    assert "good one 1" not in done.stdout
+    assert (done.returncode == 0) is (policy != "fail")
+    assert ("old one here" in done.stdout.partition("good one None")[2]) is (policy == "previous")
+
+
+def test_previous_passes_over_the_overlay_whose_files_are_changed(place: Place) -> None:
+    older = place.registry["overlay"]
+    write_plugin(place, GOOD.replace("old", "new"), "2.0")
+    assert start(place).stdout == "new one here\n{}\n"
+    (place.site / "probe.py").write_text("def register():\n    print('evil one here')\n")
+    env = {"VLLM_PLUGIN_ON_ERROR": "previous", "VLLM_PLUGIN_VERIFY": "1"}
+    done = place.python("-m", "tests.kit.loader", "general", env=env)
+    assert done.stdout == "old one here\n{}\n"
+    assert "the overlay is not as it was installed" in done.stderr
+    assert f"going on with the previous overlay, {older}" in done.stderr
+
+
+def test_a_process_that_is_started_anew_goes_on_with_what_its_starter_has(place: Place) -> None:
+    """What could not be installed then may be there now: the processes of one server have the same plugins."""
+    (wheel,) = place.wheels.iterdir()
+    mends = "import shutil\ndef register():\n    print('old one here')\n"
+    write_plugin(place, mends, "1.5")
+    (older,) = set(place.wheels.iterdir()) - {wheel}
+    assert start(place).stdout == "old one here\n{}\n"
+    write_plugin(place, GOOD.replace("old", "new"), "2.0")
+    (newer,) = set(place.wheels.iterdir()) - {wheel, older}
+    newer.rename(place.root / "hidden.whl")
+    code = (
+        "import json, os, subprocess, sys\n"
+        "from tests.kit import loader\n"
+        "loader.run(['general'])\n"
+        f"os.rename({str(place.root / 'hidden.whl')!r}, {str(newer)!r})\n"
+        "subprocess.run([sys.executable, '-m', 'tests.kit.loader', 'general', 'spawn', 'general'], check=True)\n"
+    )
+    done = place.python("-u", "-c", code, env={"VLLM_PLUGIN_ON_ERROR": "previous"})
+    assert done.stdout.count("old one here\n") == 3
+    assert "new one here" not in done.stdout
+    assert "as the process that started this one" in done.stderr
+    # One that knows of none of them installs.
+    assert start(place, policy="previous").stdout == "new one here\n{}\n"
+    # And so does one with another store.
+    env = {"_VLLM_PLUGINS_INSTEAD": f"{place.registry['overlay']}:/elsewhere", "VLLM_PLUGIN_REGISTRY_DIR": "other"}
+    assert place.python("-m", "tests.kit.loader", "general", env=env).stdout == "new one here\n{}\n"
+
+
+def test_the_platform_can_be_looked_for_once_more(place: Place) -> None:
+    """As vLLM does where the class that was named could not be had: it has listed the plugin itself by then."""
+    write_plugin(place, "def register():\n    return 'a.Platform'\n", "2.0", group="vllm.platform_plugins")
+    code = "from tests.kit import loader\nprint(loader.platform(), loader.platform())\n"
+    assert place.python("-c", code).stdout == "a.Platform a.Platform\n"
+
+
+def test_disabled_no_other_variable_counts(place: Place) -> None:
+    env = {"VLLM_PLUGIN_DISABLE": "1", "VLLM_PLUGIN_TIMEOUT": "soon", "VLLM_PLUGIN_ON_ERROR": "what"}
+    assert (
+        place.python("-m", "tests.kit.loader", "platform", "general", env=env).stdout == '{"platform": "builtin"}\n'
+    )
+
+
+@pytest.mark.parametrize("policy", ["fail", "continue"])
+def test_a_deleted_working_directory_and_odd_entries_of_the_path_do_no_harm(place: Place, policy: str) -> None:
+    code = (
+        "import os, pathlib, sys\n"
+        "from tests.kit import loader\n"
+        "os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\n"
+        "sys.path += [pathlib.Path('/nowhere')]\n"
+        "print(loader.run(['platform', 'general', 'logits_processors']))\n"
+    )
+    done = place.python("-c", code, env={"VLLM_PLUGIN_ON_ERROR": policy})
+    assert done.stdout == "old one here\n{'platform': 'builtin', 'logits_processors': []}\n"

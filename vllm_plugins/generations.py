@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import files, fit, link, lock, overlay, temporary
+from . import history as histories
 from . import store as stores
 from .errors import PluginsError, StoreError, UsageError
 from .settings import LOCK
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 __all__ = ["Generation", "find", "history", "prune", "rollback"]
-
-_LATEST = 253402300800  # seconds since 1970: the year 10000, which no calendar here knows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +50,10 @@ class Generation:
 
 def history(settings: Settings) -> tuple[Generation, ...]:
     """Every complete overlay of the store, the one that was made active last first."""
-    switches = dict(_switches(settings.store))  # the last of each key
+    try:
+        switches = histories.last_switches(settings.store)
+    except OSError as error:
+        raise _unreadable(settings.store, error) from error
     active = overlay.registry(settings.store).get("overlay")
     locked = _key(settings.lock)
     linked = link.read()
@@ -213,25 +214,6 @@ def _previous(settings: Settings, base: Base) -> str:
         where=str(settings.store),
         next_step="vllm-plugins history names what there is; or take plugins.lock from version control",
     )
-
-
-def _switches(store: Path) -> Iterator[tuple[str, float]]:
-    """The lines of the history, oldest first; what is no such line is passed over."""
-    try:
-        lines = (store / overlay.HISTORY).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _unreadable(store, error) from error
-    found: dict[str, float] = {}
-    for line in lines:
-        with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            entry: Any = json.loads(line)
-            key, at = str(entry["overlay"]), float(entry["at"])
-            if 0 <= at < _LATEST:
-                found.pop(key, None)
-                found[key] = at
-    yield from found.items()
 
 
 def _overlays(store: Path) -> list[Path]:

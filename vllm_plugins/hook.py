@@ -3,8 +3,7 @@
 vLLM lists a group's entry points, loads them all, and only then calls the functions (``vllm.plugins``,
 ``load_plugins_by_group``). So the call that puts the overlay on the path comes too late for that listing, and
 runs itself what the listing missed, in that group only. Later groups, and child processes that inherit the path,
-find the overlay's plugins without help; there the hook looks after what vLLM would not: a plugin that it could not
-load, and one that raises.
+find the overlay's plugins without help; there the hook looks after what vLLM would not (:mod:`vllm_plugins.guard`).
 
 In step, a call costs one read of the lock, the manifest and the marker, and a listing of the base. Otherwise one
 child process, ``python -m vllm_plugins sync --startup``, makes the store equal to the lock.
@@ -12,6 +11,7 @@ child process, ``python -m vllm_plugins sync --startup``, makes the store equal 
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,14 @@ from .settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from types import FrameType
 
     from .errors import PluginsError
     from .overlay import EntryPoint, Marker
 
 __all__ = ["GENERAL", "PLATFORM", "activate", "general", "platform"]
+
+_frame = sys._getframe  # noqa: SLF001 - what vLLM has listed, it hands to nobody
 
 PLATFORM = "vllm.platform_plugins"
 GENERAL = "vllm.general_plugins"
@@ -35,20 +38,20 @@ GENERAL = "vllm.general_plugins"
 class _Process:
     """What has happened in this process.
 
-    ``ran`` is the group whose plugins we ran, ``busy`` stops re-entry, ``abandoned`` is the key of an overlay that
-    was given up, ``told`` says that there is nothing to do was said.
+    ``ran`` is the group whose plugins we ran, ``names`` are theirs, ``busy`` stops re-entry, ``told`` says that there
+    is nothing to do was said.
     """
 
-    __slots__ = ("abandoned", "answer", "asked", "busy", "failure", "ran", "told")
+    __slots__ = ("answer", "asked", "busy", "failure", "names", "ran", "told")
 
     def __init__(self) -> None:
-        self.abandoned: str | None = None
         self.told = False
         self.busy = False
         self.asked = False
         self.answer: str | None = None
         self.failure: Exception | None = None
         self.ran: str | None = None
+        self.names: frozenset[str] = frozenset()
 
 
 _process = _Process()
@@ -67,7 +70,7 @@ def platform() -> str | None:
         return None
     if not _process.asked:
         try:
-            _process.answer = _start(PLATFORM)
+            _process.answer = _start(PLATFORM, _frame(1))
         except Exception as error:  # noqa: BLE001 - vLLM would drop it; it is raised below, and by general()
             _process.failure = error
             logger.error("%s", error)
@@ -75,6 +78,8 @@ def platform() -> str | None:
             _process.asked = True
     if _process.failure is not None:
         raise _process.failure
+    if _process.answer is not None and _is_listed(_frame(1)):
+        return None
     return _process.answer
 
 
@@ -88,7 +93,7 @@ def general() -> None:
         return
     if _process.failure is not None:
         raise _process.failure
-    _start(GENERAL)
+    _start(GENERAL, _frame(1))
 
 
 def activate() -> None:
@@ -102,32 +107,36 @@ def activate() -> None:
         return
     logs.prepare()
     inherited = overlay.active_key()
-    if inherited is not None and not overlay.settled(inherited):
-        _settle(settings, inherited)
-    elif inherited is None and (marker := _secured(settings)) is not None:
+    if inherited is not None:
+        _follow(settings, inherited)
+        _marker(settings, inherited)
+    elif (marker := _secured(settings)) is not None:
         overlay.activate(settings.store, marker.key)
 
 
-def _start(group: str) -> str | None:
+def _start(group: str, vllm: FrameType) -> str | None:
     """Activate where that is still to be done, and run what the listing missed; else look after what vLLM does."""
-    settings = Settings.from_environment()
-    if settings.disabled:
+    if os.environ.get("VLLM_PLUGIN_DISABLE") == "1":
+        if os.environ.get(overlay.INSTEAD) == "":
+            from . import recovery
+
+            recovery.go_without(vllm)
         return None
+    settings = Settings.from_environment()
     logs.prepare()
     _process.busy = True
     try:
         inherited = overlay.active_key()
         if inherited is None:
             return _first(settings, group)
-        if not overlay.settled(inherited):
-            _settle(settings, inherited)
+        _follow(settings, inherited)
         if _process.ran != group:
-            _look_after(settings, group, inherited, _loaded_by_vllm(group))
+            _look_after(settings, group, inherited, vllm)
     except Exception as error:
         from .errors import PluginsError
 
         if isinstance(error, PluginsError):
-            return _fall_back(settings, group, error)
+            return _fall_back(settings, group, error, vllm)
         raise
     finally:
         _process.busy = False
@@ -142,8 +151,16 @@ def _first(settings: Settings, group: str) -> str | None:
     return _activate_and_run(settings, marker, group)
 
 
+def _follow(settings: Settings, inherited: str) -> None:
+    """The overlay was on the path before we were asked, as that of a parent process, or by ``sync --bake``."""
+    if overlay.settled(inherited):
+        overlay.hold(settings.store, inherited)
+    else:
+        _settle(settings, inherited)
+
+
 def _settle(settings: Settings, linked: str) -> None:
-    """The overlay was on the path before we were asked: ``sync --bake`` has linked it into the interpreter."""
+    """Find out whether an overlay that is linked into the interpreter is the one to use."""
     marker = _secured(settings)
     found = None if marker is None else marker.key
     if found != linked:
@@ -169,16 +186,16 @@ def _settle(settings: Settings, linked: str) -> None:
     overlay.settle(linked)
 
 
-def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | None:
+def _fall_back(settings: Settings, group: str, error: PluginsError, vllm: FrameType) -> str | None:
     """Go on with what ``VLLM_PLUGIN_ON_ERROR`` says."""
     from . import recovery
 
-    _process.abandoned = overlay.active_key()
-    marker = recovery.instead(settings, error)
-    if marker is None:
-        return None
-    _trust(settings, marker)
-    return _activate_and_run(settings, marker, group)
+    try:
+        marker = recovery.instead(settings, error, vllm, secure=lambda found: _hold(settings, found))
+        return None if marker is None else _activate_and_run(settings, marker, group)
+    except Exception as final:
+        _process.failure = final  # what a platform plugin raises, vLLM drops
+        raise
 
 
 def _activate_and_run(settings: Settings, marker: Marker, group: str) -> str | None:
@@ -191,54 +208,43 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str) -> str | N
         return None
     from . import loading
 
+    _process.names = frozenset(point.name for point in points)
     answers = loading.run(points)
     return loading.platform(answers) if group == PLATFORM else None
 
 
-def _look_after(settings: Settings, group: str, key: str, loaded: dict[str, Callable[[], Any]]) -> None:
-    """The overlay was there when vLLM listed this group: vLLM logs a plugin that can't be loaded, and goes on.
-
-    It then calls general plugins with no ``try``, after ours, which comes first on the path. So each of ``loaded``
-    is replaced by one that says whose error it was.
-    """
-    marker = overlay.read_marker(settings.store, key)
-    if marker is None:
-        return
-    if marker.import_lines:
-        overlay.activate(settings.store, key)
-    points = _allowed(settings, marker, group)
+def _look_after(settings: Settings, group: str, key: str, vllm: FrameType) -> None:
+    """The overlay was there when vLLM listed this group: what it is about to call says whose error it was."""
+    marker = _marker(settings, key)
+    points = _allowed(settings, marker, group) if marker is not None else ()
     if not points:
         return
-    from . import loading
+    from . import guard, loading
 
-    for point in points:
-        function = loading.load(point)
-        if loaded.get(point.name) is function:
-            loaded[point.name] = _guarded(settings, key, point, function)
+    def call(point: EntryPoint, function: Callable[[], Any]) -> object:
+        from .errors import LoadError
 
-
-def _loaded_by_vllm(group: str) -> dict[str, Callable[[], Any]]:
-    """The functions that ``vllm.plugins.load_general_plugins`` is going through: the frame that has called us."""
-    if group == GENERAL:
-        found: object = sys._getframe(3).f_locals.get("plugins")  # noqa: SLF001 - vLLM hands it to nobody
-        if isinstance(found, dict):
-            return found
-    return {}
-
-
-def _guarded(settings: Settings, key: str, point: EntryPoint, function: Callable[[], Any]) -> Callable[[], object]:
-    from . import loading
-    from .errors import LoadError
-
-    def call() -> object:
-        if _process.abandoned == key:
-            return None
         try:
             return loading.call(point, function)
         except LoadError as error:
-            return _fall_back(settings, point.group, error)
+            return _fall_back(settings, group, error, vllm)
 
-    return call
+    guard.lay(points, guard.listed(vllm), call)
+
+
+def _marker(settings: Settings, key: str) -> Marker | None:
+    """The marker of an overlay that is on the path. Its ``.pth`` files are obeyed, if they run code."""
+    marker = overlay.read_marker(settings.store, key)
+    if marker is not None and marker.import_lines:
+        overlay.activate(settings.store, key)
+    return marker
+
+
+def _is_listed(vllm: FrameType) -> bool:
+    """Whether vLLM has listed what we have run, which happens where it looks for its platform once more."""
+    from . import guard
+
+    return not _process.names.isdisjoint(guard.listed(vllm))
 
 
 def _allowed(settings: Settings, marker: Marker, group: str) -> list[EntryPoint]:
@@ -250,8 +256,7 @@ def _secured(settings: Settings, tries: int = 3) -> Marker | None:
     try:
         marker = _ensure(settings)
         if marker is not None:
-            overlay.hold(settings.store, marker.key)
-            _trust(settings, marker)
+            _hold(settings, marker)
     except Exception as error:
         from .errors import OverlayGone
 
@@ -292,12 +297,18 @@ def _ensure(settings: Settings) -> Marker | None:
             return marker
     from . import recovery
 
+    if (given := recovery.given(settings, base)) is not None:
+        return given
     logger.info("Plugins are not in step with %s: %s", settings.lock, "frozen" if settings.frozen else "installing")
     return recovery.synchronise(settings, paths)
 
 
-def _trust(settings: Settings, marker: Marker) -> None:
-    """Check that nobody else can have changed an overlay; with ``VLLM_PLUGIN_VERIFY=1``, that nobody has."""
+def _hold(settings: Settings, marker: Marker) -> None:
+    """Hold an overlay, so that it is not pruned meanwhile, and check that nobody else can have changed it.
+
+    With ``VLLM_PLUGIN_VERIFY=1``, that nobody has.
+    """
+    overlay.hold(settings.store, marker.key)
     trust.check_overlay(settings, overlay.directory(settings.store, marker.key))
     if settings.verify:
         import time

@@ -39,6 +39,7 @@ __all__ = [
     "hold",
     "interpreter",
     "is_on_path",
+    "is_site",
     "key_of",
     "mirror",
     "read_marker",
@@ -49,11 +50,11 @@ __all__ = [
 
 MARKER = "overlay.json"
 REGISTRY = "registry.json"
-HISTORY = "history.jsonl"
-HISTORY_LIMIT = 1 << 16  # bytes
 HOLD_PATIENCE = 10.0  # seconds: who looks or prunes has an overlay alone for a moment
 SITE = "site"
-SETTLED = "_VLLM_PLUGINS_OVERLAY"  # a variable of ours alone: vLLM warns of those that begin with VLLM_
+# Variables of ours alone: vLLM warns of those that begin with VLLM_.
+SETTLED = "_VLLM_PLUGINS_OVERLAY"
+INSTEAD = "_VLLM_PLUGINS_INSTEAD"
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
 
@@ -110,10 +111,12 @@ def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
     the running script, which depend on how a process was started; and directories inside of a package, which a
     process adds for itself while it runs (``setuptools/_vendor``, which has distributions).
     """
-    script = os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and sys.argv[0] else ""
     library = os.path.dirname(os.__file__)
-    left_out = {"", os.getcwd(), script, library, os.path.join(library, "lib-dynload")}
-    entries = sys.path if path is None else path
+    left_out = {"", library, os.path.join(library, "lib-dynload")}
+    with contextlib.suppress(FileNotFoundError):  # the working directory was deleted
+        left_out.add(os.getcwd())
+        left_out.add(os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and sys.argv[0] else "")
+    entries = _entries() if path is None else path
     return tuple(
         entry
         for entry in dict.fromkeys(entries)
@@ -145,17 +148,22 @@ def active_key() -> str | None:
     """The key of the overlay on this process's path: put there by us, by the parent process, or by a link."""
     if _active is not None:
         return _active[0]
-    for entry in sys.path:
+    for entry in _entries():
         key = _overlay_key(entry)
         if key is not None:
             return key
     return None
 
 
+def is_site(entry: object) -> bool:
+    """Whether an entry of a path is an overlay."""
+    return isinstance(entry, str) and _overlay_key(entry) is not None
+
+
 def is_on_path(store: Path, key: str) -> bool:
     """Whether the overlay of that key which is on this process's path is the one in this store."""
     ours = os.path.realpath(directory(store, key) / SITE)
-    return all(os.path.realpath(entry) == ours for entry in sys.path if _overlay_key(entry) == key)
+    return all(os.path.realpath(entry) == ours for entry in _entries() if _overlay_key(entry) == key)
 
 
 def settled(key: str) -> bool:
@@ -171,7 +179,8 @@ def settle(key: str) -> None:
 def hold(store: Path, key: str) -> None:
     """Keep an overlay from being pruned while this process lives.
 
-    A shared lock of its directory says so, which ends with the process. Where locks do not work, nothing does.
+    A shared lock of its directory says so, which ends with the process. Where locks do not work, nothing does. One
+    that is on the path is held where it lies, whatever the store.
 
     Raises:
         OverlayGone: it was taken out of the store.
@@ -179,7 +188,8 @@ def hold(store: Path, key: str) -> None:
     """
     if key not in _held:
         try:
-            _held[key] = _hold(directory(store, key) / SITE)
+            places = (entry for entry in _entries() if _overlay_key(entry) == key)
+            _held[key] = _hold(next(places, None) or os.fspath(directory(store, key) / SITE))
         except FileNotFoundError as error:
             raise gone(store, key) from error
         except OSError as error:
@@ -189,11 +199,13 @@ def hold(store: Path, key: str) -> None:
                 "the overlay can't be made active",
                 where=str(directory(store, key)),
                 found=error.strerror or str(error),
-                next_step="end what has it to itself (vllm-plugins prune?), and start again",
+                next_step="end what has it to itself (vllm-plugins prune?), and start again"
+                if isinstance(error, BlockingIOError)
+                else "give this user read access to it",
             ) from error
 
 
-def _hold(path: Path) -> int:
+def _hold(path: str) -> int:
     deadline = time.monotonic() + HOLD_PATIENCE
     while True:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -244,12 +256,12 @@ def activate(store: Path, key: str) -> None:
         return
     hold(store, key)
     settle(key)
-    before, finders = set(sys.path), list(sys.meta_path)
+    before, finders = set(_entries()), list(sys.meta_path)
     # What is on the path, as `site` has it, which would look at each entry again.
-    _site.addsitedir(str(directory(store, key) / SITE), set(map(os.path.abspath, before)))
+    _site.addsitedir(str(directory(store, key) / SITE), set(map(os.path.normpath, filter(os.path.isabs, before))))
     _active = (
         key,
-        [entry for entry in sys.path if entry not in before],
+        [entry for entry in _entries() if entry not in before],
         [finder for finder in sys.meta_path if finder not in finders],
     )
 
@@ -257,7 +269,7 @@ def activate(store: Path, key: str) -> None:
 def deactivate(*, forget_modules: bool = False) -> None:
     """Take the active overlay off the path again; with ``forget_modules`` also what was imported from it."""
     global _active  # noqa: PLW0603
-    gone = {entry for entry in sys.path if _overlay_key(entry) is not None}
+    gone = {entry for entry in _entries() if _overlay_key(entry) is not None}
     if _active is not None:
         _, entries, finders = _active
         gone.update(entries)
@@ -281,50 +293,25 @@ def mirror(store: Path, marker: Marker) -> bool:
 
     Returns whether it is now.
 
-    The registry says what is active; switching to a lock that is already installed changes only that. Each switch
-    is a line of the store's ``history.jsonl``: the time, in seconds since 1970, and the key. It is written first:
-    after a kill in between, the switch is made again and has two lines, and no switch is without one.
+    The registry says what is active; switching to a lock that is already installed changes only that. The history
+    is written first: after a kill in between, the switch is made again and has two lines, and none is without one.
     """
     target = store / REGISTRY
     try:
         with contextlib.suppress(FileNotFoundError):
             if sha256(target.read_bytes()) == marker.registry_sha256:
                 return True
-        from . import files
+        from . import files, history
 
         wanted = (directory(store, marker.key) / REGISTRY).read_bytes()
         if sha256(wanted) != marker.registry_sha256:
             return False
-        _note(store / HISTORY, marker.key)
+        history.note(store, marker.key)
         # A start need not wait for a disk: what a power cut takes away of it, the next start writes again.
         files.write(target, wanted, durable=False)
     except OSError:  # a read-only store: then the registry can't follow, and need not
         return False
     return True
-
-
-def _note(history: Path, key: str) -> None:
-    """Add a line to the history. Where that has become long, only the last line of each overlay stays."""
-    line = f'{{"at": {int(time.time())}, "overlay": "{key}"}}\n'.encode()
-    with open(history, "a+b") as file:
-        length = file.tell()
-        if length < HISTORY_LIMIT:
-            if length == 0:
-                os.fchmod(file.fileno(), 0o644)
-            elif os.pread(file.fileno(), 1, length - 1) != b"\n":  # the disk was full
-                line = b"\n" + line
-            file.write(line)
-            return
-        file.seek(0)
-        old = file.read()
-    from . import files
-
-    last: dict[bytes, None] = {}
-    for each in (*old.splitlines(keepends=True), line):
-        for other in [other for other in last if other.rpartition(b":")[2] == each.rpartition(b":")[2]]:
-            del last[other]
-        last[each] = None
-    files.write(history, b"".join(last))
 
 
 def registry(store: Path) -> Mapping[str, Any]:
@@ -334,6 +321,12 @@ def registry(store: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
+
+
+def _entries() -> list[str]:
+    """``sys.path``, but for what somebody put there that is no text: the import system passes it over, too."""
+    entries: list[object] = [*sys.path]
+    return [entry for entry in entries if isinstance(entry, str)]
 
 
 def _overlay_key(entry: str) -> str | None:

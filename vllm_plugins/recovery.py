@@ -8,18 +8,19 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import _run, errors, overlay
+from . import _run, errors, guard, history, overlay
 from .errors import LoadError, PluginsError
 from .logs import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
+    from types import FrameType
 
     from .marker import Marker
     from .settings import Settings
 
-__all__ = ["instead", "synchronise"]
+__all__ = ["given", "go_without", "instead", "synchronise"]
 
 
 def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
@@ -62,31 +63,61 @@ def _from_report(report: dict[str, Any]) -> PluginsError:
     return kind(report["what"], details=report.get("details") or (), **fields)
 
 
-def instead(settings: Settings, error: PluginsError) -> Marker | None:
+def instead(
+    settings: Settings, error: PluginsError, vllm: FrameType, *, secure: Callable[[Marker], None]
+) -> Marker | None:
     """What ``VLLM_PLUGIN_ON_ERROR`` says to go on with when the lock's overlay can't be active as a whole.
 
-    That is another overlay, or no plugins at all. The overlay leaves the path.
+    That is another overlay, which ``secure`` accepts, or no plugins at all. The overlay leaves the path, and vLLM,
+    whose frame has called the hook, calls nothing of it any more. Child processes come to the same result.
 
     Raises:
         PluginsError: there is nothing to go on with: that error, or a better reason for it.
     """
-    failed = overlay.active_key()
-    if failed is not None and isinstance(error, LoadError):
+    failed = overlay.active_key() if isinstance(error, LoadError) else None
+    if failed is not None:
         error = _damage(settings, failed) or error
-    overlay.deactivate(forget_modules=True)
+    _leave(vllm)
     if settings.on_error == "fail":
         raise error
     if settings.on_error == "previous":
-        marker = _previous(settings, unlike=failed)
+        marker = _previous(settings, unlike=failed, secure=secure)
         if marker is None:
             error.details = (*error.details, "no earlier overlay in the store fits this environment")
             raise error
         logger.error("%s\n  going on with the previous overlay, %s", error, marker.key)
+        os.environ[overlay.INSTEAD] = f"{marker.key}:{settings.store}"
         return marker
     logger.error("%s\n  going on without plugins", error)
-    # Child processes of this one must not try again, and come to another result.
     os.environ["VLLM_PLUGIN_DISABLE"] = "1"
+    os.environ[overlay.INSTEAD] = ""
     return None
+
+
+def go_without(vllm: FrameType) -> None:
+    """Have no plugins, as the process that started this one, whatever is linked into the interpreter."""
+    _leave(vllm)
+
+
+def _leave(vllm: FrameType) -> None:
+    if overlay.active_key() is not None:
+        guard.withdraw(guard.listed(vllm))
+    overlay.deactivate(forget_modules=True)
+
+
+def given(settings: Settings, base: str) -> Marker | None:
+    """The overlay that the process which started this one goes on with instead of the lock's, if it does.
+
+    Otherwise this one would try to install what that one could not, and might come to another result.
+    """
+    key, _, store = os.environ.get(overlay.INSTEAD, "").partition(":")
+    if not key or store != str(settings.store):
+        return None
+    marker = overlay.read_marker(settings.store, key)
+    if marker is None or not _fits(settings, marker, base):
+        return None
+    logger.info("Plugins are not in step; going on with overlay %s, as the process that started this one", key[:12])
+    return marker
 
 
 def _damage(settings: Settings, key: str) -> PluginsError | None:
@@ -102,16 +133,24 @@ def _damage(settings: Settings, key: str) -> PluginsError | None:
     return None
 
 
-def _previous(settings: Settings, *, unlike: str | None) -> Marker | None:
+def _previous(settings: Settings, *, unlike: str | None, secure: Callable[[Marker], None]) -> Marker | None:
     """The overlay that was active last, else the newest, among those that are known to fit this base."""
-    store, base, machine = settings.store, overlay.fingerprint(), overlay.interpreter()
-    for key in _latest_first(store):
-        marker = overlay.read_marker(store, key) if key != unlike else None
-        if marker is None or marker.interpreter != machine or base not in marker.bases:
+    base = overlay.fingerprint()
+    for key in _latest_first(settings.store):
+        marker = overlay.read_marker(settings.store, key) if key != unlike else None
+        if marker is None or not _fits(settings, marker, base):
             continue
-        if not settings.refuses(marker, base):
+        try:
+            secure(marker)
+        except PluginsError as error:
+            logger.warning("Overlay %s can't be used: %s", key[:12], error.what)
+        else:
             return marker
     return None
+
+
+def _fits(settings: Settings, marker: Marker, base: str) -> bool:
+    return marker.interpreter == overlay.interpreter() and base in marker.bases and not settings.refuses(marker, base)
 
 
 def _latest_first(store: Path) -> list[str]:
@@ -119,14 +158,12 @@ def _latest_first(store: Path) -> list[str]:
 
     The registry alone does not do: it tells of the last overlay only, which may be the one that is refused.
     """
-    switches: dict[str, int] = {}
+    order: dict[str, int] = {}
     with contextlib.suppress(OSError):
-        for number, line in enumerate((store / overlay.HISTORY).read_bytes().splitlines()):
-            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-                switches[str(json.loads(line)["overlay"])] = number
+        order = {key: number for number, key in enumerate(history.last_switches(store))}
     found: list[tuple[int, float, str]] = []
     with contextlib.suppress(OSError):
         for entry in os.scandir(store / "overlays"):
             with contextlib.suppress(OSError):
-                found.append((switches.get(entry.name, -1), entry.stat().st_mtime, entry.name))
+                found.append((order.get(entry.name, -1), entry.stat().st_mtime, entry.name))
     return [key for *_, key in sorted(found, reverse=True)]

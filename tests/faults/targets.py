@@ -25,6 +25,7 @@ from vllm_plugins import (
     export,
     fit,
     generations,
+    history,
     integrity,
     lock,
     lockfile,
@@ -156,9 +157,9 @@ def _notes(data: bytes) -> None:
     (target / overlay.SITE).mkdir(parents=True, exist_ok=True)
     (target / overlay.MARKER).write_text(_MARKER.to_json())
     (target / "plugins.lock").touch()
-    registry, _, history = data.partition(b"\x00\x00")
+    registry, _, lines = data.partition(b"\x00\x00")
     (notes / overlay.REGISTRY).write_bytes(registry)
-    (notes / overlay.HISTORY).write_bytes(history)
+    (notes / history.FILE).write_bytes(lines)
     overlay.registry(notes)
     (generation,) = generations.history(_SETTINGS.replace(store=notes))
     assert generation.key == _KEY

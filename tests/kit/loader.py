@@ -51,12 +51,12 @@ def load_general_plugins() -> None:
 
 
 def platform() -> str:
-    """The platform that is active: a plugin's answer, or ``builtin``."""
+    """The platform that is active: a plugin's answer, or ``builtin``. The variable is called as in ``vllm.platforms``."""
     if os.environ.get("VLLM_TARGET_DEVICE") == "cpu":
         return "builtin"
-    functions = load("vllm.platform_plugins")
+    platform_plugins = load("vllm.platform_plugins")
     won = []
-    for name, function in functions.items():
+    for name, function in platform_plugins.items():
         try:
             if function() is not None:
                 won.append(name)
@@ -64,7 +64,7 @@ def platform() -> str:
             pass
     if len(won) > 1:
         raise RuntimeError(f"Only one platform plugin can be activated, but got: {set(won)}")
-    return str(functions[won[0]]()) if won else "builtin"
+    return str(platform_plugins[won[0]]()) if won else "builtin"
 
 
 def run(words: list[str]) -> dict[str, Any]:
