@@ -79,3 +79,48 @@ def test_each_start_has_exactly_what_the_lock_says(world: Place, index: Index) -
     world.lock.write_bytes(first[1])
     assert start(world) == (one, ["one-plugin 1.0"], False)
     assert world.registry["plugins"]["one"]["version"] == "1.0"
+
+
+LOOK_TWICE = "from vllm.platforms import resolve_current_platform_cls_qualname as look\nprint(look(), look())\n"
+IN_A_CHILD = """\
+import multiprocessing, os
+from vllm.plugins import load_general_plugins
+from vllm.platforms import resolve_current_platform_cls_qualname as look
+
+def child():
+    print("CHILD", look())
+    load_general_plugins()
+    print("NEVER")
+
+if __name__ == "__main__":
+    print("PARENT", look())
+    load_general_plugins()
+    os.environ["CHILD"] = "1"
+    process = multiprocessing.get_context("spawn").Process(target=child)
+    process.start()
+    process.join()
+    print("ENDED", process.exitcode)
+"""
+
+
+def test_what_vllm_lists_of_its_platforms_is_looked_after(world: Place, index: Index) -> None:
+    """Our hook reads a variable of vLLM's: where vLLM calls it otherwise, this fails."""
+    source = (
+        "import os\n"
+        "def register():\n"
+        "    assert not os.environ.get('CHILD'), 'only there'\n"
+        "    return 'vllm.platforms.cpu.CpuPlatform'\n"
+    )
+    points = {"vllm.platform_plugins": {"mine": "mine:register"}}
+    index.wheel("mine", entry_points=points, modules={"mine.py": source})
+    world.pypi("mine")
+    world.run("lock")
+    for _ in range(2):
+        done = world.python("-c", LOOK_TWICE)
+        assert done.stdout.splitlines()[-1] == " ".join(["vllm.platforms.cpu.CpuPlatform"] * 2)
+    (world.root / "main.py").write_text(IN_A_CHILD)
+    done = world.python("-u", world.root / "main.py", traceback=True)
+    assert "PARENT vllm.platforms.cpu.CpuPlatform" in done.stdout
+    assert "LoadError: plugin 'mine' raised an error: AssertionError: only there" in done.stderr
+    assert "ENDED 1" in done.stdout
+    assert "NEVER" not in done.stdout
