@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -180,10 +179,21 @@ def test_prune_refuses_what_it_does_not_understand(three: Place, bad: list[str])
     assert len(keys(three)) == 3
 
 
-def test_prune_leaves_what_a_running_process_uses(three: Place) -> None:
-    """The process has spawned another, and is gone: that one still uses it."""
+USES = "import vllm_plugins, sys; vllm_plugins.activate(); print('active', flush=True); sys.stdin.read()"
+# A process that spawns another and is gone: the other still uses what it has inherited.
+SPAWNS = f"""
+import os, subprocess, sys
+import vllm_plugins
+vllm_plugins.activate()
+site = next(entry for entry in sys.path if entry.endswith("/site"))
+subprocess.Popen([sys.executable, "-c", "import sys; sys.path.append(" + repr(site) + "); " + {USES!r}])
+"""
+
+
+@pytest.mark.parametrize("code", [USES, SPAWNS], ids=["itself", "spawned"])
+@pytest.mark.parametrize("reinstalled", [False, True])
+def test_prune_leaves_what_a_running_process_uses(three: Place, code: str, reinstalled: bool) -> None:
     three.run("rollback", keys(three)[2][:12])
-    code = "import vllm_plugins, sys; vllm_plugins.activate(); print('active', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code],
         env=three.environment,
@@ -194,6 +204,9 @@ def test_prune_leaves_what_a_running_process_uses(three: Place) -> None:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"active\n"
+            if reinstalled:
+                for _ in range(2):
+                    three.run("sync", "--reinstall")
             three.run("rollback")
             generations = three.run("history", "--json").json["generations"]
             used = next(item for item in generations if item["plugins"] == ["tiny 1.0"])
@@ -201,9 +214,10 @@ def test_prune_leaves_what_a_running_process_uses(three: Place) -> None:
             three.run("prune", "--keep", "0")
             assert sorted(item.name for item in three.overlays) == sorted([used["key"], three.overlay.name])
         finally:
-            process.send_signal(signal.SIGTERM)
+            process.communicate(b"")
     three.run("prune", "--keep", "0")
     assert [item.name for item in three.overlays] == [three.overlay.name]
+    assert list((three.store / "replaced").rglob("*")) == []
 
 
 GONE_BEFORE_IT_IS_HELD = """\

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sysconfig
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,8 +11,6 @@ import pytest
 from .kit import projects
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .kit.place import Place
 
 NEXT = "  next: mend 'probe', or set `enabled: false` for it in plugins.yaml and lock again\n"
@@ -96,6 +95,33 @@ def test_a_library_that_lacks_a_symbol(place: Place) -> None:
     assert (
         "  found: the symbol torch_made_of_gold is missing: the library was built for another torch, vLLM or C library\n"
     ) in done.stderr
+
+
+def test_an_import_without_an_end_is_ended(place: Place) -> None:
+    lock_plugin(place, "import time\ntime.sleep(600)\n")
+    done = place.run("sync", "-q", check=False, env={"VLLM_PLUGIN_TIMEOUT": "5"})
+    assert (done.returncode, done.stderr) == (
+        7,
+        (
+            "vllm-plugins: error: plugin 'probe' can't be loaded: "
+            "its import did not end within 5 seconds (VLLM_PLUGIN_TIMEOUT)\n"
+            f"  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n{NEXT}"
+        ),
+    )
+
+
+def test_what_an_import_leaves_running_is_ended(place: Place, tmp_path: Path) -> None:
+    """It holds the pipes of the process that has started it, for as long as it likes."""
+    note = tmp_path / "process"
+    lock_plugin(
+        place,
+        "import subprocess\nleft = subprocess.Popen(['sleep', '600'])\n"
+        f"with open({str(note)!r}, 'w') as file:\n    file.write(str(left.pid))\n"
+        "\n\nclass Thing:\n    pass\n",
+    )
+    place.run("sync")
+    state = Path("/proc", note.read_text(), "stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
 def test_what_was_mended_is_found_mended(place: Place, tmp_path: Path) -> None:

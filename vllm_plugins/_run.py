@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import re
+import select
 import shlex
 import signal
 import subprocess
@@ -136,15 +137,31 @@ def _started(words: list[str], cwd: Path | None, env: Mapping[str, str] | None) 
 
 
 def _wait(process: subprocess.Popen[str], readers: Collection[threading.Thread], timeout: float | None) -> None:
-    """Wait for a program's end. Its pipes end with it: to wait for them takes no polling, which a time limit does.
+    """Wait for a program's end, and for its last words. What it leaves behind with its pipes open is ended, too.
 
     Raises:
         subprocess.TimeoutExpired: it goes on for longer.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    for reader in readers:
-        reader.join(None if deadline is None else max(0, deadline - time.monotonic()))
-    process.wait(None if deadline is None else max(0, deadline - time.monotonic()))
+    with contextlib.suppress(OSError):  # an old kernel; then by polling
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            waiting = select.poll()
+            waiting.register(descriptor)
+            waiting.poll(None if timeout is None else timeout * 1000)
+            timeout = 0 if timeout is not None else None
+        finally:
+            os.close(descriptor)
+    process.wait(timeout)
+    deadline = time.monotonic() + _GRACE
+    for number in (None, signal.SIGTERM, signal.SIGKILL):
+        if number is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, number)
+        for reader in readers:
+            reader.join(max(0, deadline - time.monotonic()))
+        if not any(reader.is_alive() for reader in readers):
+            return
+        deadline = time.monotonic() + 1
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from .errors import PluginsError, StoreError, UsageError
 from .settings import LOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from .base import Base
@@ -66,7 +65,7 @@ def history(settings: Settings) -> tuple[Generation, ...]:
             "active": marker.key == active,
             "locked": marker.key == locked,
             "linked": linked is not None and linked.key == marker.key,
-            "in use": _in_use(directory),
+            "in use": stores.in_use(settings.store, marker.key),
         }
         found.append(
             Generation(
@@ -113,7 +112,11 @@ def rollback(
         BaseMismatch: its lock does not apply to this base.
         StoreError: store or lock can't be written; the lock is as it was.
     """
-    key = key or _previous(settings, base)
+    with stores.errors(settings.store), stores.exclusive(settings.store, report):
+        return _roll_back(settings, key or _previous(settings, base), base, manifest)
+
+
+def _roll_back(settings: Settings, key: str, base: Base, manifest: Manifest | None) -> Marker:
     marker, data = overlay.read_marker(settings.store, key), _lock_bytes(settings.store, key)
     if marker is None or data is None or overlay.key_of(data) != key:
         raise UsageError(
@@ -127,12 +130,11 @@ def rollback(
     vouched = marker.replace(
         manifests=tuple(sorted(manifests)), bases=tuple(sorted({*marker.bases, base.fingerprint}))
     )
-    with stores.errors(settings.store), stores.exclusive(settings.store, report):
-        if vouched != marker:
-            files.write(path.with_name(overlay.MARKER), vouched.to_json().encode())
-        # Through a link: the file that it names is the lock. This is the commit point.
-        files.write(settings.lock.resolve(), data)
-        overlay.mirror(settings.store, vouched)
+    if vouched != marker:
+        files.write(path.with_name(overlay.MARKER), vouched.to_json().encode())
+    # Through a link: the file that it names is the lock. This is the commit point.
+    files.write(settings.lock.resolve(), data)
+    overlay.mirror(settings.store, vouched)
     return vouched
 
 
@@ -161,43 +163,20 @@ def prune(
             old = (keep is None or number >= keep) and (limit is None or generation.last < limit)
             if old and not generation.kept and (dry_run or _remove(settings.store, generation.key)):
                 removed.append(generation)
+        if not dry_run:
+            stores.sweep_replaced(settings.store)
     return tuple(removed)
 
 
 def _remove(store: Path, key: str) -> bool:
     """Take an overlay out of the store in one step, and delete it then; false where a process came to use it."""
-    directory = overlay.directory(store, key)
-    with _alone(directory) as alone:
+    with stores.alone(store, key) as alone:
         if not alone:
             return False
         stores.prepare(store)
         with temporary.directory(store / stores.STAGING) as gone:
-            os.rename(directory, gone / key)
+            os.rename(overlay.directory(store, key), gone / key)
     return True
-
-
-def _in_use(directory: Path) -> bool:
-    with _alone(directory) as alone:
-        return not alone
-
-
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[bool]:
-    """Whether no process holds the overlay (``overlay.hold``); as long as the block runs, none can begin to."""
-    try:
-        descriptor = os.open(directory / overlay.SITE, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        yield True  # then nobody can use it
-        return
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
-        except OSError:  # also where locks do not work: then nobody knows
-            alone = False
-        yield alone
-    finally:
-        os.close(descriptor)
 
 
 def _previous(settings: Settings, base: Base) -> str:

@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from . import overlay
-from .errors import LoadError
+from .errors import CommandFailed, LoadError
 from .overlay import Failure
 
 if TYPE_CHECKING:
@@ -90,31 +90,38 @@ def call(point: EntryPoint, function: Callable[[], Any]) -> object:
         raise _error(point, "raised an error", error) from error
 
 
-def check(store: Path, marker: Marker, *, base: str, paths: Iterable[str]) -> tuple[Failure, ...]:
+def check(
+    store: Path, marker: Marker, *, base: str, paths: Iterable[str], scratch: Path, patience: float
+) -> tuple[Failure, ...]:
     """Load every entry point of a published overlay in a child process, against the base in ``paths``.
 
-    ``base`` is the fingerprint of that base, which the failures carry.
+    ``base`` is the fingerprint of that base, which the failures carry, ``scratch`` an empty directory, ``patience``
+    how many seconds the process may take.
     """
-    from . import _run, temporary
+    from . import _run
 
     if not marker.entry_points:
         return ()
-    with temporary.directory() as directory:
-        result = directory / "result"
-        argv = [sys.executable, "-P", "-m", "vllm_plugins.loading", str(store), marker.key, str(result), *paths]
-        done = _run.run(argv, check=False)
-        lines = result.read_text(encoding="utf-8").splitlines() if result.exists() else []
+    result = scratch / "result"
+    argv = [sys.executable, "-P", "-m", "vllm_plugins.loading", str(store), marker.key, str(result), *paths]
+    try:
+        done = _run.run(argv, check=False, timeout=patience)
+        end, words = f"ended the process with {_run.status(done.returncode)}", done.stderr
+    except CommandFailed as error:
+        if error.returncode == _run.NOT_STARTED:
+            raise
+        end, words = f"did not end within {patience:g} seconds (VLLM_PLUGIN_TIMEOUT)", ""
+    lines = result.read_text(encoding="utf-8").splitlines() if result.exists() else []
     said: list[dict[str, str]] = [json.loads(line) for line in lines]
     failures = [
         Failure(base=base, group=point.group, name=point.name, what=report["what"], found=report.get("found", ""))
         for point, report in zip(marker.entry_points, said, strict=False)
         if report
     ]
-    if len(said) < len(marker.entry_points):  # what was being loaded then has ended the process
+    if len(said) < len(marker.entry_points):  # what was being loaded then is the cause
         point = marker.entry_points[len(said)]
-        last = (done.stderr.splitlines() or [""])[-1]
-        end = _run.status(done.returncode)
-        what = f"plugin {point.plugin!r} can't be loaded: its import ended the process with {end}"
+        last = (words.splitlines() or [""])[-1]
+        what = f"plugin {point.plugin!r} can't be loaded: its import {end}"
         failures.append(Failure(base=base, group=point.group, name=point.name, what=what, found=last))
     return tuple(failures)
 

@@ -7,22 +7,24 @@ import errno
 import fcntl
 import math
 import os
+import shutil
 import threading
 import time
 from typing import IO, TYPE_CHECKING
 
-from . import files, temporary
+from . import files, overlay, temporary
 from .errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["errors", "exclusive", "prepare"]
+__all__ = ["alone", "errors", "exclusive", "in_use", "prepare", "put_aside", "sweep_replaced"]
 
 SYNC_LOCK = "sync.lock"
 OVERLAYS = "overlays"
 STAGING = "staging"
+REPLACED = "replaced"
 PATIENCE = 60.0  # seconds
 _POLL = 0.05  # seconds
 
@@ -54,6 +56,62 @@ def exclusive(store: Path, report: Callable[[str], None], *, patience: float = P
         file.flush()
         with _alive(file, patience / 10):
             yield True
+
+
+@contextlib.contextmanager
+def alone(store: Path, key: str) -> Iterator[bool]:
+    """Whether no process holds an overlay (``overlay.hold``); as long as the block runs, none can begin to."""
+    with contextlib.ExitStack() as stack:
+        places = [store / OVERLAYS / key, *(place for place in _replaced(store) if place.name.startswith(f"{key}-"))]
+        free = [stack.enter_context(_free(place)) for place in places]
+        yield all(free)
+
+
+def in_use(store: Path, key: str) -> bool:
+    """Whether a process holds an overlay, as far as that can be known."""
+    with alone(store, key) as free:
+        return not free
+
+
+def put_aside(store: Path, key: str, old: Path) -> None:
+    """Keep the directory of an overlay that was replaced, where processes hold it: they use the one in its place."""
+    with _free(old) as free:
+        if not free:
+            files.make_directory(store / REPLACED)
+            os.rename(old, store / REPLACED / f"{key}-{time.time_ns()}")
+
+
+def sweep_replaced(store: Path) -> None:
+    """Remove the replaced directories that no process holds any more."""
+    for place in _replaced(store):
+        with _free(place) as free:
+            if free:
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def _replaced(store: Path) -> list[Path]:
+    try:
+        return sorted((store / REPLACED).iterdir())
+    except FileNotFoundError:
+        return []
+
+
+@contextlib.contextmanager
+def _free(directory: Path) -> Iterator[bool]:
+    try:
+        descriptor = os.open(directory / overlay.SITE, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield True  # then nobody can use it
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError:  # also where locks do not work: then nobody knows
+            free = False
+        yield free
+    finally:
+        os.close(descriptor)
 
 
 def _acquire(file: IO[str], path: Path, report: Callable[[str], None], patience: float) -> bool:

@@ -7,6 +7,7 @@ leaves a stage, which the next one removes, and never half an overlay.
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from .errors import InstallError
 from .overlay import Failure, Marker
 from .pipconfig import PipConfig
 from .selection import Requirement
-from .settings import LOCK
+from .settings import LOCK, patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -196,7 +197,15 @@ def _checked(marker: Marker, job: _Job) -> Marker:
         return marker
     fingerprint = job.base.fingerprint
     job.report("Loading every entry point")
-    found = loading.check(job.settings.store, marker, base=fingerprint, paths=job.base_paths)
+    with temporary.directory(job.settings.store / stores.STAGING) as scratch:
+        found = loading.check(
+            job.settings.store,
+            marker,
+            base=fingerprint,
+            paths=job.base_paths,
+            scratch=scratch,
+            patience=patience(os.environ),
+        )
     others = tuple(failure for failure in marker.failures if failure.base != fingerprint)
     return marker.replace(checked=tuple(sorted({*marker.checked, fingerprint})), failures=others + found)
 
@@ -228,7 +237,9 @@ def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
         files.write(new / overlay.MARKER, marker.to_json().encode())
         if not alone and not reinstall and (theirs := overlay.read_marker(store, job.key)) is not None:
             return theirs
-        stage.publish(new, overlay.directory(store, job.key))
+        replaced = stage.publish(new, overlay.directory(store, job.key))
+        if replaced is not None:
+            stores.put_aside(store, job.key, replaced)
         return marker
 
 
