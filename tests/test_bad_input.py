@@ -335,6 +335,19 @@ def test_an_unknown_name_to_upgrade(locked: Place) -> None:
     )
 
 
+def test_a_name_to_upgrade_that_is_none(locked: Place) -> None:
+    refused(
+        locked,
+        2,
+        "--upgrade-package tiny==2.0: this is no name\n"
+        "  expected: the name of a plugin or of a locked package\n"
+        "  next: leave out what is no name; which versions there may be, plugins.yaml says",
+        "lock",
+        "--upgrade-package",
+        "tiny==2.0",
+    )
+
+
 def test_frozen_installs_nothing(locked: Place) -> None:
     locked.run("lock", "--upgrade")
     shutil.rmtree(locked.store)

@@ -267,3 +267,100 @@ def test_json_has_what_the_table_says(place: Place, index: Index) -> None:
         "packages": {"tiny": "1.0"},
         "changes": [{"package": "tiny", "old": None, "new": "1.0", "plugins": ["tiny"]}],
     }
+
+
+@pytest.mark.parametrize("known", [[], ["audio", "video"]])
+def test_an_extra_that_is_not_there_is_refused(place: Place, index: Index, known: list[str]) -> None:
+    index.wheel("tiny", extras={extra: [] for extra in known})
+    place.write("plugins:\n  - {name: mine, source: pypi, package: tiny, extras: [Vidoe]}\n")
+    done = place.run("lock", "-q", check=False)
+    assert (done.returncode, done.stderr) == (
+        6,
+        (
+            "vllm-plugins: error: tiny 1.0 has no extra Vidoe\n"
+            f"  expected: {'one of audio, video' if known else 'no extras at all: it has none'}\n"
+            "  found: Vidoe\n"
+            "  required by: plugin 'mine'\n"
+            "  next: correct `extras` in plugins.yaml\n"
+        ),
+    )
+
+
+def test_two_plugins_that_are_one_distribution_are_refused(place: Place, index: Index) -> None:
+    index.wheel("tiny", "2.0")
+    projects.project(place.config / "mine", name="tiny")
+    place.write(
+        "plugins:\n  - {name: mine, source: local, path: mine}\n  - {name: theirs, source: pypi, package: Tiny}\n"
+    )
+    done = place.run("lock", "-q", check=False)
+    assert (done.returncode, done.stderr) == (
+        6,
+        (
+            "vllm-plugins: error: 2 plugins are the distribution tiny\n"
+            "  plugin 'mine': local\n"
+            "  plugin 'theirs': pypi\n"
+            "  next: leave all but one of them out of plugins.yaml, or set `enabled: false` for them\n"
+        ),
+    )
+
+
+def test_a_broken_wheel_beside_the_lock_is_built_anew(place: Place) -> None:
+    projects.project(place.config / "mine", name="tiny")
+    place.write("plugins:\n  - {name: mine, source: local, path: mine}\n")
+    place.run("lock")
+    before = place.files()
+    (wheel,) = place.wheels.iterdir()
+    wheel.write_bytes(wheel.read_bytes()[:-10])
+    assert place.run("lock", "--check", check=False).returncode == 0
+    assert "the wheel" in place.run("sync", "-q", check=False).stderr
+    place.run("lock")
+    assert place.files() == before
+    place.run("sync")
+
+
+def test_a_lock_that_is_a_link_stays_one(place: Place, index: Index, tmp_path: Path) -> None:
+    index.wheel("tiny")
+    place.pypi("tiny")
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / "elsewhere/real.lock"
+    place.lock.symlink_to(target)
+    place.run("lock")
+    assert place.lock.is_symlink()
+    assert "tiny" in target.read_text()
+    place.run("sync")
+    place.run("lock", "--check")
+
+
+@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+def test_a_relative_directory_of_wheels_is_of_this_directory(place: Place, tmp_path: Path, resolver: str) -> None:
+    projects.wheel(tmp_path / "links", "linked", "1.0")
+    place.pypi("linked")
+    place.run("lock", "--resolver", resolver, env={"PIP_FIND_LINKS": "links"})
+    assert place.versions == {"linked": "1.0"}
+
+
+def test_what_only_depends_on_something_else_has_the_same_files(place: Place, index: Index) -> None:
+    """Another base brings what was locked, or no longer does: the plugin's wheel is the same."""
+    index.wheel("tiny", requires=["helper"])
+    index.wheel("helper")
+    place.pypi("tiny")
+    snapshot = json.loads(place.run("base").stdout)
+    snapshot["distributions"].append(
+        {"name": "helper", "version": "1.0", "extras": [], "requires": [], "provided_by": None}
+    )
+    (place.root / "base.json").write_text(json.dumps(snapshot))
+    place.run("lock")
+    done = place.run("lock", "--base", place.root / "base.json", "--json")
+    changed = {item["package"]: (item["old"], item["new"]) for item in done.json["changes"]}
+    assert changed == {"tiny": ("1.0", "1.0 (other dependencies)"), "helper": ("1.0", None)}
+
+
+def test_a_local_version_in_the_name_of_an_sdist(place: Place, index: Index) -> None:
+    """Its address has the plus sign quoted."""
+    index.sdist("tiny", "1.0+local.1")
+    place.pypi("tiny")
+    place.run("lock")
+    place.run("audit", check=False)
+    done = place.run("audit", "--json", check=False)
+    assert "no longer at its index" not in done.stdout
+    assert "yanked" not in {item["check"] for item in done.json["findings"]}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packaging.utils import parse_wheel_filename
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from . import graph, metadata, releases
-from .errors import BuildError
+from .errors import BuildError, NoResolution
 from .lock import Lock, Package, Target, Wheel
 from .overlay import sha256
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .base import Base
     from .index import File, Index
-    from .manifest import Manifest
+    from .manifest import Manifest, Plugin
     from .plugins import Ready
     from .releases import Release
     from .resolve import Pin
@@ -41,6 +41,7 @@ class _Described:
 
     package: Package
     requires: tuple[str, ...]
+    extras: tuple[str, ...]
     entry_points: tuple[tuple[str, str, str], ...]
     wheel: Path | None = None
 
@@ -62,6 +63,8 @@ class Assembly:
         described = [self._from_plugin(item) for item in ready if item.wheel is not None]
         described += [self._from_release(release) for release in found]
         by_name = {item.package.name: item for item in described}
+        for plugin, item in zip(manifest.enabled, ready, strict=True):
+            _refuse_unknown(plugin, by_name[item.locked.package])
         edges = graph.build(pins, requires={name: item.requires for name, item in by_name.items()}, base=self.base)
         target = Target(
             python=self.base.python_minor, platform=self.base.platform, vllm=self.base.vllm, base=edges.uses
@@ -97,6 +100,7 @@ class Assembly:
         return _Described(
             package=package,
             requires=ready.requires,
+            extras=ready.extras,
             entry_points=ready.locked.entry_points,
             wheel=None if ready.directory is not None else ready.wheel,
         )
@@ -118,8 +122,9 @@ class Assembly:
                 index=next((file.index for file in far if file.index and not file.index.startswith("file:")), None),
                 requires_python=next((file.requires_python for file in far if file.requires_python), None),
             )
+            found = release.metadata
             return _Described(
-                package=package, requires=release.metadata.requires, entry_points=release.metadata.entry_points
+                package=package, requires=found.requires, extras=found.extras, entry_points=found.entry_points
             )
         assert release.sdist is not None
         self.report(f"Building {name} {release.pin.version}, which the index has only as an sdist")
@@ -141,7 +146,13 @@ class Assembly:
             sdist_url=sdist.url if sdist and not sdist.url.startswith("file:") else None,
             sdist_sha256=sdist.sha256 if sdist else None,
         )
-        return _Described(package=package, requires=content.requires, entry_points=content.entry_points, wheel=path)
+        return _Described(
+            package=package,
+            requires=content.requires,
+            extras=content.extras,
+            entry_points=content.entry_points,
+            wheel=path,
+        )
 
     def _refuse_foreign(self, path: Path, plugin: str) -> None:
         """A wheel that was built here may be of this kind of machine alone."""
@@ -154,6 +165,20 @@ class Assembly:
                 required_by=plugin,
                 next_step="run vllm-plugins lock on a machine of that kind",
             )
+
+
+def _refuse_unknown(plugin: Plugin, found: _Described) -> None:
+    """An extra that is not there is a slip of the pen: pip warns of it and goes on without."""
+    known = set(map(canonicalize_name, found.extras))
+    unknown = [extra for extra in plugin.source.extras if canonicalize_name(extra) not in known]
+    if unknown:
+        raise NoResolution(
+            f"{found.package.name} {found.package.version} has no extra {', '.join(unknown)}",
+            expected=f"one of {', '.join(sorted(known))}" if known else "no extras at all: it has none",
+            found=", ".join(plugin.source.extras),
+            required_by=f"plugin {plugin.name!r}",
+            next_step="correct `extras` in plugins.yaml",
+        )
 
 
 def _hashed(path: Path) -> Wheel:

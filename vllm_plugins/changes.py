@@ -43,13 +43,19 @@ def compare(old: Lock | None, new: Lock) -> tuple[Change, ...]:
         tells = _tell(new_plugins, now) if now else None
         if was is not None and now is not None and now.index is not None and now.index != was.index:
             tells = f"{tells} from {now.index}"
-        if told == tells:
-            tells = f"{tells} (other files)"
+        if told == tells and was is not None and now is not None:
+            tells = f"{tells} ({_other(was, now)})"
         whose = new if now is not None else old
         changes.append(
             Change(name=name, old=told, new=tells, plugins=whose.plugins_needing(name) if whose is not None else ())
         )
     return tuple(changes)
+
+
+def _other(was: Package, now: Package) -> str:
+    if was.wheels != now.wheels:
+        return "other files"
+    return "other dependencies" if was.dependencies != now.dependencies else "written anew"
 
 
 def _tell(plugins: Mapping[NormalizedName, Plugin], package: Package) -> str:

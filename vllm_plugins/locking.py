@@ -107,6 +107,7 @@ def make(
 def _ready(workshop: Workshop) -> tuple[Ready, ...]:
     ready = tuple(crew.side_by_side(workshop.ready, workshop.manifest.enabled))
     _refuse_base_plugins(ready, workshop.base)
+    _refuse_two_of_one(ready)
     return ready
 
 
@@ -167,7 +168,8 @@ def write(made: Made, settings: Settings) -> bool:
         for name, path in made.wheels.items():
             files.make_directory(settings.wheels)
             files.write(settings.wheels / name, path.read_bytes())
-        files.write(settings.lock, data)
+        # Through a link: the file that it names is the lock.
+        files.write(settings.lock.resolve(), data)
     except OSError as error:
         raise StoreError(
             "the lock can't be written; the old one is as it was",
@@ -190,6 +192,18 @@ def _refuse_base_plugins(ready: tuple[Ready, ...], base: Base) -> None:
             details=reasons,
             next_step="python -m pip uninstall it there, or leave it out of plugins.yaml",
         )
+
+
+def _refuse_two_of_one(ready: tuple[Ready, ...]) -> None:
+    """Two plugins from an index ask for one distribution together; one that is built here is that distribution."""
+    for item in ready:
+        others = [other for other in ready if other.locked.package == item.locked.package]
+        if item.wheel is not None and len(others) > 1:
+            raise NoResolution(
+                f"{len(others)} plugins are the distribution {item.locked.package}",
+                details=[f"plugin {other.locked.name!r}: {other.locked.source}" for other in others],
+                next_step="leave all but one of them out of plugins.yaml, or set `enabled: false` for them",
+            )
 
 
 def _tell(base: Base) -> str:

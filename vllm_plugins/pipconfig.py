@@ -86,9 +86,9 @@ def read(python: str = sys.executable) -> PipConfig:
     return PipConfig(
         index_url=None if no_index else index,
         extra_index_urls=() if no_index else tuple(values.get("extra-index-url", "").split()),
-        find_links=tuple(values.get("find-links", "").split()),
-        cert=values.get("cert") or None,
-        client_cert=values.get("client-cert") or None,
+        find_links=tuple(map(_absolute, values.get("find-links", "").split())),
+        cert=_absolute(values["cert"]) if "cert" in values else None,
+        client_cert=_absolute(values["client-cert"]) if "client-cert" in values else None,
         proxy=values.get("proxy") or None,
         trusted_hosts=tuple(values.get("trusted-host", "").split()),
         timeout=_number(values, "timeout", values.get("default-timeout", "15")),
@@ -101,6 +101,16 @@ def _default_index(python: str) -> str | None:
     told = _run.run([python, "-m", "pip", "download", "--help"], env=_environment()).stdout
     match = _DEFAULT_INDEX.search(told)
     return match["url"] if match else None
+
+
+def pip_environment(config: PipConfig) -> dict[str, str]:
+    """What pip is to be told of this configuration where it runs in another directory: paths, as seen from here."""
+    said = {
+        "PIP_FIND_LINKS": " ".join(config.find_links),
+        "PIP_CERT": config.cert or "",
+        "PIP_CLIENT_CERT": config.client_cert or "",
+    }
+    return {key: value for key, value in said.items() if value}
 
 
 def uv_environment(config: PipConfig, environ: Mapping[str, str]) -> dict[str, str]:
@@ -122,9 +132,9 @@ def uv_environment(config: PipConfig, environ: Mapping[str, str]) -> dict[str, s
     if config.trusted_hosts:
         said["UV_INSECURE_HOST"] = " ".join(config.trusted_hosts)
     if config.cert:
-        said["SSL_CERT_FILE"] = os.path.abspath(config.cert)
+        said["SSL_CERT_FILE"] = config.cert
     if config.client_cert:
-        said["SSL_CLIENT_CERT"] = os.path.abspath(config.client_cert)
+        said["SSL_CLIENT_CERT"] = config.client_cert
     if config.proxy:
         said |= {"ALL_PROXY": config.proxy, "HTTP_PROXY": config.proxy, "HTTPS_PROXY": config.proxy}
     kept = {"UV_DEFAULT_INDEX": "UV_INDEX_URL", "UV_INDEX": "UV_EXTRA_INDEX_URL"}
@@ -154,6 +164,11 @@ def _values(text: str) -> dict[str, str]:
         if value != "":  # which pip ignores, too
             found[match["section"]][match["key"]] = str(value)
     return {key: value for section in _SECTIONS for key, value in found[section].items()}
+
+
+def _absolute(place: str) -> str:
+    """A path as pip means it, from the directory that it is started in; a URL stays."""
+    return place if "://" in place or place.startswith("file:") else os.path.abspath(os.path.expanduser(place))
 
 
 def _number(values: Mapping[str, str], key: str, default: str) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 
 from . import fit, lock, metadata, projects, refs, selection, sources, stubs
-from .errors import BuildError
+from .errors import BuildError, HashMismatch
 from .manifest import GitSource, LocalSource, PypiSource
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Ready:
     directory: str | None = None
     built_with: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +144,7 @@ class Workshop:
             wheel=stub,
             directory=source.path,
             requires=wheel.requires,
+            extras=wheel.extras,
         )
 
     def _built(self, plugin: Plugin, checkout: sources.Checkout, *, requested: str, **fields: Any) -> Ready:
@@ -170,6 +172,7 @@ class Workshop:
             wheel=path,
             built_with=built_with,
             requires=content.requires,
+            extras=content.extras,
         )
 
     def _kept(self, plugin: Plugin, **same: object) -> lock.Plugin | None:
@@ -188,7 +191,10 @@ class Workshop:
         if any(fit.built_otherwise(package, self.base)):
             return None
         (wheel,) = package.wheels
-        path = selection.local(self.settings.wheels / wheel.filename, wheel.sha256)
+        try:
+            path = selection.local(self.settings.wheels / wheel.filename, wheel.sha256)
+        except HashMismatch:
+            path = None
         if path is None:
             return None
         return self._from_wheel(

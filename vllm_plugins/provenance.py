@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from packaging.utils import canonicalize_name
 
@@ -47,7 +48,7 @@ def read(package: Package, index: Index) -> Published:
     wheels = [wheel for wheel in package.wheels if wheel.url is not None]
     wanted = [(wheel.filename, wheel.sha256) for wheel in wheels]
     if package.sdist_url is not None and package.sdist_sha256 is not None:
-        wanted.append((package.sdist_url.rpartition("/")[2], package.sdist_sha256))
+        wanted.append((unquote(package.sdist_url.rpartition("/")[2]), package.sdist_sha256))
     same = [file for name, digest in wanted for file in there.get(name, ()) if file.sha256 in (None, digest)]
     named = {file.filename for file in same}
     times = [when for file in same if (when := _time(file.upload_time)) is not None]

@@ -22,7 +22,7 @@ from .amounts import count
 from .errors import BaseMismatch, CommandFailed, NoResolution, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     from .base import Base
@@ -148,14 +148,15 @@ def compile_pins(
             raise said from error
         raise (_explain if resolver.name == "pip-compile" else _retell)(error, lines, base) from error
     text = output.read_text(encoding="utf-8")
-    pins = tuple(read_pins(text))
+    urls = (item.partition(" @ ")[2] for item in (*offered.values(), *(line.requirement for line in lines)))
+    pins = tuple(read_pins(text, given={_path(url) for url in urls}))
     if base.vllm is None and any(pin.name == VLLM for pin in pins):
         raise _missing_vllm(base, [name for name in _askers(text, VLLM) if name in {pin.name for pin in pins}])
     return pins
 
 
-def read_pins(text: str) -> Iterable[Pin]:
-    """The pins of a requirements file that a resolver has written.
+def read_pins(text: str, *, given: Collection[str | None] = ()) -> Iterable[Pin]:
+    """The pins of a requirements file that a resolver has written; ``given`` are paths of the wheels it was given.
 
     Raises:
         NoResolution: a line of it is no pin, or is one of what has no version but a URL.
@@ -165,7 +166,8 @@ def read_pins(text: str) -> Iterable[Pin]:
             continue
         try:
             requirement = Requirement(line.strip())
-            _refuse_url(requirement, text)
+            if requirement.url is not None and _path(requirement.url) not in given:
+                raise _by_url(requirement, text)
             yield _pin(requirement)
         except (InvalidRequirement, InvalidWheelFilename, InvalidVersion, ValueError) as error:
             raise NoResolution(
@@ -176,14 +178,17 @@ def read_pins(text: str) -> Iterable[Pin]:
             ) from error
 
 
-def _refuse_url(requirement: Requirement, text: str) -> None:
+def _path(url: str) -> str | None:
+    """The path of a ``file:`` URL, which every resolver quotes in its own way."""
+    parts = urlsplit(url)
+    return unquote(parts.path) if parts.scheme == "file" else None
+
+
+def _by_url(requirement: Requirement, text: str) -> NoResolution:
     """What we give a resolver by URL are wheels of ours; any other URL (PEP 508) is what a distribution asks for."""
-    url = requirement.url
-    if url is None or (url.startswith("file:") and urlsplit(url).path.endswith(".whl")):
-        return
-    raise NoResolution(
+    return NoResolution(
         f"{requirement.name} is asked for by its URL, and a lock holds what an index has",
-        found=redact(url),
+        found=redact(requirement.url or ""),
         required_by=", ".join(_askers(text, canonicalize_name(requirement.name))) or None,
         next_step="ask the author of what needs it to name a version, and leave that plugin out until then",
     )

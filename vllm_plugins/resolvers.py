@@ -58,7 +58,8 @@ class PipCompile:
         # Colours and a user's own arguments would change what is read back.
         dropped = ("PIP_REQUIRE_HASHES", "PIP_NO_DEPS", "PIP_TARGET", "PIP_REQUIREMENT", "FORCE_COLOR")
         kept = {key: value for key, value in os.environ.items() if key not in dropped}
-        env = {**kept, "NO_COLOR": "1", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        env = {**kept, **pipconfig.pip_environment(self.config)}
+        env |= {"NO_COLOR": "1", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         _run.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
 
 

@@ -180,7 +180,7 @@ def _base(data: bytes) -> None:
     assert found.vllm is None or isinstance(found.vllm, str)
     with tempfile.TemporaryDirectory(dir=_SCRATCH) as directory:
         for line in resolve.constraints(found, Path(directory)).values():
-            (pin,) = resolve.read_pins(line)
+            (pin,) = resolve.read_pins(line, given=[resolve._path(line.partition(" @ ")[2])])
             assert pin.url is not None
             _check_stub(Path(directory, pin.url.rpartition("/")[2].replace("%2B", "+").replace("%21", "!")))
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packaging.utils import canonicalize_name
+from packaging.utils import InvalidName, canonicalize_name
 
 from vllm_plugins import base, lock, lockstep
 from vllm_plugins.amounts import count
@@ -45,9 +45,7 @@ def run(
 ) -> int:
     """The command. ``config`` is pip's, which is asked for here where nobody has yet."""
     here = _base(arguments.base, settings, output, config)
-    upgrade = Upgrade(
-        everything=arguments.upgrade, names=frozenset(map(canonicalize_name, arguments.upgrade_package))
-    )
+    upgrade = Upgrade(everything=arguments.upgrade, names=frozenset(map(_name, arguments.upgrade_package)))
     manifest = need_manifest(settings)
     old, by_hand = _old(settings, upgrade)
     upgrade = _expanded(upgrade, manifest, old)
@@ -155,6 +153,17 @@ def _old(settings: Settings, upgrade: Upgrade) -> tuple[Lock | None, bool]:
             return None, True
         error.next_step = "take the lock from version control; or resolve all anew: vllm-plugins lock --upgrade"
         raise
+
+
+def _name(word: str) -> NormalizedName:
+    try:
+        return canonicalize_name(word, validate=True)
+    except InvalidName as error:
+        raise UsageError(
+            f"--upgrade-package {word}: this is no name",
+            expected="the name of a plugin or of a locked package",
+            next_step="leave out what is no name; which versions there may be, plugins.yaml says",
+        ) from error
 
 
 def _expanded(upgrade: Upgrade, manifest: Manifest, old: Lock | None) -> Upgrade:
