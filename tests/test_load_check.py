@@ -110,6 +110,39 @@ def test_an_import_without_an_end_is_ended(place: Place) -> None:
     )
 
 
+def test_one_that_ends_the_process_hides_no_other(place: Place) -> None:
+    points = {"vllm.logits_processors": {name: f"{name}:Thing" for name in ("a_crash", "good", "z_bad")}}
+    modules = {
+        "a_crash.py": "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n",
+        "good.py": "class Thing:\n    pass\n",
+        "z_bad.py": "raise RuntimeError('bad')\n",
+    }
+    projects.project(place.config / "probe", name="probe", entry_points=points, modules=modules)
+    place.write("plugins:\n  - {name: probe, source: local, path: probe}\n")
+    place.run("lock")
+    done = place.run("sync", "-q", check=False)
+    where = "= {0}:Thing in vllm.logits_processors, of probe)"
+    assert (done.returncode, done.stderr) == (
+        7,
+        (
+            "vllm-plugins: error: 2 entry points do not load\n"
+            "  plugin 'probe' can't be loaded: its import ended the process with signal SIGSEGV "
+            f"(entry point a_crash {where.format('a_crash')}\n"
+            f"  plugin 'probe' can't be loaded: RuntimeError: bad (entry point z_bad {where.format('z_bad')}\n"
+            "  next: mend these plugins, or set `enabled: false` for them in plugins.yaml and lock again\n"
+        ),
+    )
+
+
+def test_optimised_bytecode_is_not_written_into_an_overlay(place: Place) -> None:
+    lock_plugin(place, "def Thing():\n    pass\n", group="vllm.general_plugins")
+    place.run("sync")
+    env = {"PYTHONDONTWRITEBYTECODE": "", "VLLM_PLUGIN_VERIFY": "1"}
+    for _ in range(2):
+        place.python("-O", "-m", "tests.kit.loader", "general", "spawn", "general", env=env)
+    assert [path for path in place.site.rglob("*.pyc") if ".opt-" in path.name] == []
+
+
 def test_what_an_import_leaves_running_is_ended(place: Place, tmp_path: Path) -> None:
     """It holds the pipes of the process that has started it, for as long as it likes."""
     note = tmp_path / "process"

@@ -173,6 +173,31 @@ def test_an_editable_directory_is_seen_after_an_edit_without_a_reinstall(place: 
 
 
 @pytest.mark.network
+def test_dynamic_dependencies_of_an_editable_source_are_seen(network_place: Place, tmp_path: Path) -> None:
+    """They stand in a file that the project's own files name."""
+    place = network_place
+    project = tmp_path / "mine"
+    project.mkdir()
+    (project / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools>=77"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "mine"\nversion = "1.0"\ndynamic = ["dependencies", "optional-dependencies"]\n'
+        "[tool.setuptools]\npy-modules = []\n"
+        '[tool.setuptools.dynamic]\ndependencies = {file = ["needs.txt"]}\n'
+        'optional-dependencies.more = {file = "more.txt"}\n'
+    )
+    (project / "needs.txt").write_text("toposort\n")
+    (project / "more.txt").write_text("")
+    place.write("plugins:\n  - {name: mine, source: local, path: ../mine, editable: true, extras: [more]}\n")
+    place.run("lock")
+    assert set(place.versions) == {"mine", "toposort"}
+    for name, word in (("needs.txt", "schedule"), ("more.txt", "boltons")):
+        (project / name).write_text(f"{word}\n")
+        assert place.run("lock", "--check", check=False).returncode == 3
+        place.run("lock")
+        assert word in place.versions
+
+
+@pytest.mark.network
 @pytest.mark.parametrize("backend", [name for name in get_args(Backend) if name != "inline"])
 def test_every_backend_is_editable(network_place: Place, tmp_path: Path, backend: Backend) -> None:
     place = network_place

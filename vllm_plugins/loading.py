@@ -103,27 +103,37 @@ def check(
     if not marker.entry_points:
         return ()
     result = scratch / "result"
-    argv = [sys.executable, "-P", "-m", "vllm_plugins.loading", str(store), marker.key, str(result), *paths]
-    try:
-        done = _run.run(argv, check=False, timeout=patience)
-        end, words = f"ended the process with {_run.status(done.returncode)}", done.stderr
-    except CommandFailed as error:
-        if error.returncode == _run.NOT_STARTED:
-            raise
-        end, words = f"did not end within {patience:g} seconds (VLLM_PLUGIN_TIMEOUT)", ""
-    lines = result.read_text(encoding="utf-8").splitlines() if result.exists() else []
-    said: list[dict[str, str]] = [json.loads(line) for line in lines]
-    failures = [
-        Failure(base=base, group=point.group, name=point.name, what=report["what"], found=report.get("found", ""))
-        for point, report in zip(marker.entry_points, said, strict=False)
+    said: list[dict[str, str]] = []
+    while len(said) < len(marker.entry_points):
+        result.unlink(missing_ok=True)
+        argv = [
+            sys.executable,
+            "-P",
+            "-m",
+            "vllm_plugins.loading",
+            str(store),
+            marker.key,
+            str(len(said)),
+            str(result),
+        ]
+        try:
+            done = _run.run([*argv, *paths], check=False, timeout=patience)
+            end, words = f"ended the process with {_run.status(done.returncode)}", done.stderr
+        except CommandFailed as error:
+            if error.returncode == _run.NOT_STARTED:
+                raise
+            end, words = f"did not end within {patience:g} seconds (VLLM_PLUGIN_TIMEOUT)", ""
+        lines = result.read_text(encoding="utf-8").splitlines() if result.exists() else []
+        said += [json.loads(line) for line in lines]
+        if len(said) < len(marker.entry_points):  # what was being loaded then is the cause; the others come after it
+            plugin = marker.entry_points[len(said)].plugin
+            last = (words.splitlines() or [""])[-1]
+            said.append({"what": f"plugin {plugin!r} can't be loaded: its import {end}", "found": last})
+    return tuple(
+        Failure(base=base, group=point.group, name=point.name, what=report["what"], found=report["found"])
+        for point, report in zip(marker.entry_points, said, strict=True)
         if report
-    ]
-    if len(said) < len(marker.entry_points):  # what was being loaded then is the cause
-        point = marker.entry_points[len(said)]
-        last = (words.splitlines() or [""])[-1]
-        what = f"plugin {point.plugin!r} can't be loaded: its import {end}"
-        failures.append(Failure(base=base, group=point.group, name=point.name, what=what, found=last))
-    return tuple(failures)
+    )
 
 
 def failed(marker: Marker, failures: Iterable[Failure]) -> LoadError:
@@ -164,7 +174,7 @@ def _cause(error: Exception) -> str:
     return ""
 
 
-def _main(store: str, key: str, result: str, *paths: str) -> None:
+def _main(store: str, key: str, first: str, result: str, *paths: str) -> None:
     from pathlib import Path
 
     sys.path += [path for path in paths if path not in sys.path]
@@ -173,7 +183,7 @@ def _main(store: str, key: str, result: str, *paths: str) -> None:
         raise SystemExit("the overlay is gone")
     overlay.activate(Path(store), key)
     with open(result, "w", encoding="utf-8") as file:
-        for point in marker.entry_points:
+        for point in marker.entry_points[int(first) :]:
             try:
                 load(point)
                 report = {}

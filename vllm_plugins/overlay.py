@@ -186,6 +186,9 @@ def hold(store: Path, key: str) -> None:
         OverlayGone: it was taken out of the store.
         StoreError: it can't be held.
     """
+    if sys.flags.optimize:  # its bytecode would be written into the overlay, which stays as it was published
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for child processes, which import before they ask us
     if key not in _held:
         try:
             places = (entry for entry in _entries() if _overlay_key(entry) == key)

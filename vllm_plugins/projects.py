@@ -8,6 +8,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = ["EXPECTED", "FILES", "is_project", "reads_history", "sha256"]
@@ -26,26 +27,43 @@ def is_project(directory: Path) -> bool:
 
 
 def sha256(directory: Path) -> str:
-    """A hash of the files in which a project declares its metadata."""
+    """A hash of the files in which a project declares its metadata, and of those that they name for it."""
     digest = hashlib.sha256()
-    for name in ("pyproject.toml", "setup.cfg", "setup.py"):
+    for name in ("pyproject.toml", "setup.cfg", "setup.py", *_named(_read(directory))):
         path = directory / name
         digest.update(f"{name}\0".encode() + (path.read_bytes() if path.is_file() else b"") + b"\0")
     return digest.hexdigest()
 
 
+def _named(data: dict[str, Any]) -> Iterator[str]:
+    """The files that hold dynamic metadata: setuptools' ``file``, hatchling's version and requirements."""
+    dynamic = _value(data, "tool", "setuptools", "dynamic")
+    fields = [dynamic[key] for key in sorted(dynamic)] if isinstance(dynamic, dict) else []
+    optional = _value(dynamic, "optional-dependencies")
+    fields += [optional[key] for key in sorted(optional)] if isinstance(optional, dict) else []
+    named = [_value(field, "file") for field in fields]
+    named += [_value(data, "tool", "hatch", "version", "path")]
+    named += [_value(data, "tool", "hatch", "metadata", "hooks", "requirements_txt", "files")]
+    for item in named:
+        yield from (name for name in (item if isinstance(item, list) else [item]) if isinstance(name, str))
+
+
 def reads_history(project: Path) -> bool:
     """Whether a build of the project may read its version from git: whether no version is written down."""
-    try:
-        data: dict[str, Any] = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return True  # only a setup.py; or the build will say what is wrong
+    data = _read(project)
     requires = _value(data, "build-system", "requires")
     words = " ".join(map(str, requires)).lower() if isinstance(requires, list) else ""
     if any(part in name for part in _READ_HISTORY for name in _NAME.findall(words)):
         return True
     versions = (_value(data, "project", "version"), _value(data, "tool", "poetry", "version"))
     return not any(isinstance(version, str) for version in versions)
+
+
+def _read(project: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # only a setup.py; or the build will say what is wrong
 
 
 def _value(table: Any, *keys: str) -> Any:

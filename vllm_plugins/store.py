@@ -69,8 +69,12 @@ def alone(store: Path, key: str) -> Iterator[bool]:
 
 def in_use(store: Path, key: str) -> bool:
     """Whether a process holds an overlay, as far as that can be known."""
-    with alone(store, key) as free:
-        return not free
+    for _ in range(3):  # another that looks has it alone for a moment
+        with alone(store, key) as free:
+            if free:
+                return False
+        time.sleep(_POLL / 5)
+    return True
 
 
 def put_aside(store: Path, key: str, old: Path) -> None:
