@@ -32,7 +32,7 @@ def timed(function):
         function(*words)
         took.append(time.perf_counter() - started)
     return call
-overlay.hold, overlay.activate = timed(overlay.hold), timed(overlay.activate)
+activation.hold, activation.activate = timed(activation.hold), timed(activation.activate)
 hook.general()
 print(took[0] + took[-1])
 """

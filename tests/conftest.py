@@ -2,9 +2,15 @@ from __future__ import annotations
 
 import re
 import signal
+import site
+import sysconfig
+import venv
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+import vllm_plugins
 
 from .kit import canary
 from .kit import index as indexes
@@ -13,7 +19,6 @@ from .kit.place import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from .kit.index import Index, Server
 
@@ -70,3 +75,25 @@ def bare_place(tmp_path: Path, index: Index) -> Place:
 def network_place(tmp_path: Path, vllm: Path) -> Place:
     """The same with this machine's own pip configuration: the real package registry."""
     return Place(root=tmp_path, index_url=None, paths=(vllm,))
+
+
+@pytest.fixture
+def own(tmp_path: Path, index: Index, vllm: Path) -> Place:
+    """A place with an interpreter of its own, whose site-packages may be written; a plugin is locked."""
+    venv.EnvBuilder(symlinks=True).create(tmp_path / "env")
+    directory = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "env")}))
+    sources = Path(vllm_plugins.__file__).parents[1]
+    world = [*site.getsitepackages(), str(sources)]
+    (directory / "a-world.pth").write_text("".join(f"{entry}\n" for entry in world), encoding="utf-8")
+    place = Place(
+        root=tmp_path,
+        index_url=index.url,
+        paths=(vllm, sources),
+        interpreter=str(tmp_path / "env" / "bin" / "python"),
+    )
+    points = {"vllm.general_plugins": {"tiny": "tiny:register"}, "vllm.logits_processors": {"bend": "tiny:Bend"}}
+    module = "def register():\n    print('the plugin ran')\n\n\nclass Bend:\n    pass\n"
+    index.wheel("tiny", "1.0", entry_points=points, modules={"tiny.py": module})
+    place.pypi("tiny")
+    place.run("lock")
+    return place

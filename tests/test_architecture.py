@@ -31,12 +31,13 @@ ORDER = [
     "files",
     "history",
     "overlay",
+    "activation",
     "temporary",
     "trust",
     "integrity",
     "logs",
     "loading",
-    "guard",
+    "listing",
     "recovery",
     "hook",
     "values",
@@ -193,7 +194,8 @@ def test_importing_the_package_imports_nothing() -> None:
 
 
 HOOK = {"vllm_plugins"} | {
-    f"vllm_plugins.{name}" for name in ("hook", "logs", "marker", "overlay", "records", "settings", "trust")
+    f"vllm_plugins.{name}"
+    for name in ("activation", "hook", "logs", "marker", "overlay", "records", "settings", "trust")
 }
 # What a vLLM process has not loaded by then anyway.
 LATER = {"subprocess", "dataclasses", "tempfile", "tomllib", "argparse"}
@@ -241,7 +243,7 @@ SMALL |= {"contents", "crew", "disk", "files", "nodes", "overlay", "policy", "re
 @pytest.mark.parametrize(
     ("command", "more"),
     [
-        ("status", {"cli.status", "link", "loading"}),
+        ("status", {"activation", "cli.status", "link", "loading"}),
         ("lock", {"amounts", "cli._locking", "cli.lock", "lockstep", "projects", "resolve", "selection", "stubs"}),
     ],
 )

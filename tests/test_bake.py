@@ -1,46 +1,22 @@
 from __future__ import annotations
 
 import shutil
-import site
-import sysconfig
-import venv
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-import vllm_plugins
-
-from .kit.place import Place
 from .kit.sandbox import needs_root, read_only
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .kit.index import Index
+    from .kit.place import Place
 
 START = ("-m", "tests.kit.loader", "general", "logits_processors")
 MODULES = {"tiny.py": "def register():\n    print('the plugin ran')\n\n\nclass Bend:\n    pass\n"}
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}, "vllm.logits_processors": {"bend": "tiny:Bend"}}
 NAME = "vllm_plugins_overlay.pth"
-
-
-@pytest.fixture
-def own(tmp_path: Path, index: Index, vllm: Path) -> Place:
-    """A place with an interpreter of its own, whose site-packages may be written; a plugin is locked."""
-    venv.EnvBuilder(symlinks=True).create(tmp_path / "env")
-    directory = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "env")}))
-    sources = Path(vllm_plugins.__file__).parents[1]
-    world = [*site.getsitepackages(), str(sources)]
-    (directory / "a-world.pth").write_text("".join(f"{entry}\n" for entry in world), encoding="utf-8")
-    place = Place(
-        root=tmp_path,
-        index_url=index.url,
-        paths=(vllm, sources),
-        interpreter=str(tmp_path / "env" / "bin" / "python"),
-    )
-    index.wheel("tiny", "1.0", entry_points=POINTS, modules=MODULES)
-    place.pypi("tiny")
-    place.run("lock")
-    return place
 
 
 def link(place: Place) -> Path:
@@ -189,3 +165,26 @@ def test_previous_may_be_the_linked_overlay(own: Place) -> None:
     done = own.python(*START, env={"VLLM_PLUGIN_ON_ERROR": "previous"})
     assert done.stdout == 'the plugin ran\n{"logits_processors": ["bend"]}\n'
     assert f"going on with the previous overlay, {own.overlay.name}" in done.stderr
+
+
+def test_a_linked_overlay_that_works_is_previous_to_one_that_does_not_load(own: Place, index: Index) -> None:
+    own.run("sync", "--bake")
+    old = own.overlay.name
+    index.wheel("tiny", "2.0", entry_points=POINTS, modules={"tiny.py": "import no_such\n"})
+    own.run("lock", "--upgrade")
+    # The load check loads the new one, though the old one is linked into the interpreter.
+    assert own.run("sync", "--bake", check=False).returncode == 7
+    done = own.python(*START, env={"VLLM_PLUGIN_ON_ERROR": "previous"})
+    assert done.stdout == 'the plugin ran\n{"logits_processors": ["bend"]}\n'
+    assert "can't be loaded" in done.stderr
+    assert f"going on with the previous overlay, {old}" in done.stderr
+
+
+def test_a_link_whose_store_was_moved_is_said_to_be_of_another(own: Place, index: Index) -> None:
+    index.wheel("extra", "1.0", modules={"extra.pth": "import sys; sys.extra = 1\n", "extra.py": ""})
+    own.pypi("tiny", "extra")
+    own.run("lock")
+    own.run("sync", "--bake")
+    moved = own.store.rename(own.root / "moved")
+    done = own.python(*START, env={"VLLM_PLUGIN_REGISTRY_DIR": str(moved)}, check=False, traceback=True)
+    assert "LockStale: the overlay that is linked into the interpreter lies in another store\n" in done.stderr

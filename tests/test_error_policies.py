@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 import shutil
 from typing import TYPE_CHECKING
@@ -293,48 +294,6 @@ def test_a_policy_that_does_not_exist_is_refused(place: Place) -> None:
     )
 
 
-PAIR = {"bad": "bad:register", "good": "good:register"}
-
-
-def write_pair(
-    place: Place, group: str, *, bad: str, good: str = "def register():\n    print('good one here')\n"
-) -> None:
-    """A plugin with two entry points, of which the first by its name is the bad one."""
-    modules = {"bad.py": bad, "good.py": good}
-    projects.project(place.config / "pair", name="pair", version="1.0", entry_points={group: PAIR}, modules=modules)
-    place.write("plugins:\n  - {name: pair, source: local, path: pair}\n")
-    place.run("lock")
-
-
-ONLY_IN_CHILD = "import os\nif os.environ.get('CHILD'):\n    raise RuntimeError('only there')\n" + GOOD
-RAISES_IN_CHILD = "import os\ndef register():\n    assert not os.environ.get('CHILD'), 'only there'\n"
-THEN_A_CHILD = (
-    "import os, multiprocessing\n"
-    "from tests.kit import loader\n"
-    "if __name__ == '__main__':\n"
-    "    loader.run(['platform', 'general'])\n"
-    "    os.environ['CHILD'] = '1'\n"
-    "    print(loader.run(['spawn', 'platform', 'general']))\n"
-)
-
-
-@pytest.mark.parametrize("bad", [ONLY_IN_CHILD, RAISES_IN_CHILD], ids=["import", "call"])
-@pytest.mark.parametrize("group", ["general", "platform"])
-@pytest.mark.parametrize("policy", ["fail", "previous", "continue"])
-def test_in_a_child_that_inherits_the_path_all_plugins_run_or_none(
-    place: Place, bad: str, group: str, policy: str
-) -> None:
-    good = "import os\ndef register():\n    print('good one', os.environ.get('CHILD'))\n"
-    write_pair(place, f"vllm.{group}_plugins", bad=bad, good=good)
-    (place.root / "main.py").write_text(THEN_A_CHILD)
-    env = {"VLLM_PLUGIN_ON_ERROR": policy}
-    done = place.python(place.root / "main.py", env=env, check=False, traceback=True)
-    assert "only there" in done.stderr
-    assert "good one 1" not in done.stdout
-    assert (done.returncode == 0) is (policy != "fail")
-    assert ("old one here" in done.stdout.partition("good one None")[2]) is (policy == "previous")
-
-
 def test_previous_passes_over_the_overlay_whose_files_are_changed(place: Place) -> None:
     older = place.registry["overlay"]
     write_plugin(place, GOOD.replace("old", "new"), "2.0")
@@ -347,7 +306,8 @@ def test_previous_passes_over_the_overlay_whose_files_are_changed(place: Place) 
     assert f"going on with the previous overlay, {older}" in done.stderr
 
 
-def test_a_process_that_is_started_anew_goes_on_with_what_its_starter_has(place: Place) -> None:
+@pytest.mark.parametrize("syncs", [False, True])
+def test_a_process_that_is_started_anew_goes_on_with_what_its_starter_has(place: Place, syncs: bool) -> None:
     """What could not be installed then may be there now: the processes of one server have the same plugins."""
     (wheel,) = place.wheels.iterdir()
     mends = "import shutil\ndef register():\n    print('old one here')\n"
@@ -358,10 +318,12 @@ def test_a_process_that_is_started_anew_goes_on_with_what_its_starter_has(place:
     (newer,) = set(place.wheels.iterdir()) - {wheel, older}
     newer.rename(place.root / "hidden.whl")
     code = (
-        "import json, os, subprocess, sys\n"
+        f"SYNCS = {syncs}\n"
+        "import os, subprocess, sys\n"
         "from tests.kit import loader\n"
         "loader.run(['general'])\n"
         f"os.rename({str(place.root / 'hidden.whl')!r}, {str(newer)!r})\n"
+        "subprocess.run([sys.executable, '-m', 'vllm_plugins', 'sync'] if SYNCS else ['true'], check=True)\n"
         "subprocess.run([sys.executable, '-m', 'tests.kit.loader', 'general', 'spawn', 'general'], check=True)\n"
     )
     done = place.python("-u", "-c", code, env={"VLLM_PLUGIN_ON_ERROR": "previous"})
@@ -370,16 +332,6 @@ def test_a_process_that_is_started_anew_goes_on_with_what_its_starter_has(place:
     assert "as the process that started this one" in done.stderr
     # One that knows of none of them installs.
     assert start(place, policy="previous").stdout == "new one here\n{}\n"
-    # And so does one with another store.
-    env = {"_VLLM_PLUGINS_INSTEAD": f"{place.registry['overlay']}:/elsewhere", "VLLM_PLUGIN_REGISTRY_DIR": "other"}
-    assert place.python("-m", "tests.kit.loader", "general", env=env).stdout == "new one here\n{}\n"
-
-
-def test_the_platform_can_be_looked_for_once_more(place: Place) -> None:
-    """As vLLM does where the class that was named could not be had: it has listed the plugin itself by then."""
-    write_plugin(place, "def register():\n    return 'a.Platform'\n", "2.0", group="vllm.platform_plugins")
-    code = "from tests.kit import loader\nprint(loader.platform(), loader.platform())\n"
-    assert place.python("-c", code).stdout == "a.Platform a.Platform\n"
 
 
 def test_disabled_no_other_variable_counts(place: Place) -> None:
@@ -400,3 +352,45 @@ def test_a_deleted_working_directory_and_odd_entries_of_the_path_do_no_harm(plac
     )
     done = place.python("-c", code, env={"VLLM_PLUGIN_ON_ERROR": policy})
     assert done.stdout == "old one here\n{'platform': 'builtin', 'logits_processors': []}\n"
+
+
+@pytest.mark.parametrize("other", ["policy", "place of the lock", "content of the lock", "store"])
+def test_what_a_process_goes_on_with_is_for_its_lock_alone(place: Place, other: str) -> None:
+    write_plugin(place, GOOD.replace("old", "new"), "2.0")
+    config = shutil.copytree(place.config, place.root / "other") if other == "place of the lock" else place.config
+    content = place.lock.read_bytes() if other != "content of the lock" else b"another"
+    parts = (place.registry["overlay"], hashlib.sha256(content).hexdigest(), str(place.store), str(place.lock))
+    env = {
+        "_VLLM_PLUGINS_INSTEAD": ":".join(parts),
+        "VLLM_PLUGIN_ON_ERROR": "fail" if other == "policy" else "previous",
+        "VLLM_PLUGIN_CONFIG": str(config / "plugins.yaml"),
+        "VLLM_PLUGIN_REGISTRY_DIR": str(place.root / "another" if other == "store" else place.store),
+    }
+    assert place.python("-m", "tests.kit.loader", "general", env=env).stdout == "new one here\n{}\n"
+    env = {"_VLLM_PLUGINS_INSTEAD": ":".join(parts), "VLLM_PLUGIN_ON_ERROR": "previous"}
+    same = place.python("-m", "tests.kit.loader", "general", env=env).stdout
+    assert same == ("new" if other == "content of the lock" else "old") + " one here\n{}\n"
+
+
+def test_what_previous_has_passed_over_may_be_pruned(place: Place) -> None:
+    write_plugin(place, GOOD.replace("old", "newer"), "1.5")
+    assert start(place).stdout == "newer one here\n{}\n"
+    changed = place.registry["overlay"]
+    (place.site / "probe.py").write_text("def register():\n    print('evil one here')\n")
+    place.lock.write_text("no lock")
+    code = (
+        "import subprocess, sys\n"
+        "from tests.kit import loader\n"
+        "loader.run(['general'])\n"
+        "subprocess.run([sys.executable, '-m', 'vllm_plugins', 'prune', '--keep', '0'], check=True)\n"
+    )
+    env = {"VLLM_PLUGIN_ON_ERROR": "previous", "VLLM_PLUGIN_VERIFY": "1"}
+    assert "old one here\n" in place.python("-u", "-c", code, env=env).stdout
+    assert changed not in [path.name for path in place.overlays]
+
+
+def test_previous_runs_nothing_out_of_a_store_that_was_refused(place: Place) -> None:
+    place.store.chmod(0o777)
+    done = start(place, policy="previous")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "everybody can write to" in done.stderr

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vllm_plugins import overlay
+from vllm_plugins import activation, overlay
 from vllm_plugins.errors import StoreError
 
 from .kit import projects
@@ -223,16 +224,16 @@ def test_prune_leaves_what_a_running_process_uses(three: Place, code: str, reins
 GONE_BEFORE_IT_IS_HELD = """\
 import logging, shutil, subprocess, sys
 from tests.kit import loader
-from vllm_plugins import overlay
+from vllm_plugins import activation, overlay
 logging.basicConfig(level=logging.INFO)
-hold = overlay.hold
+hold = activation.hold
 def late(*words):
     if len(sys.argv) == 1:
         shutil.rmtree(overlay.directory(*words))
     else:
         subprocess.run([sys.executable, "-m", "vllm_plugins", "prune", "--keep", "0", *sys.argv[1:]], check=True)
     hold(*words)
-overlay.hold = late
+activation.hold = late
 loader.run(["general"])
 """
 ONCE_MORE = "The overlay was pruned before it could be used; once more"
@@ -279,16 +280,16 @@ def test_an_overlay_that_somebody_looks_at_is_waited_for(three: Place) -> None:
 
 def test_an_overlay_that_somebody_keeps_to_himself_is_not_used(three: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that is stopped while it prunes may go on at any time."""
-    monkeypatch.setattr(overlay, "HOLD_PATIENCE", 0.1)
+    monkeypatch.setattr(activation, "HOLD_PATIENCE", 0.1)
     descriptor = os.open(three.overlay / "site", os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         with pytest.raises(StoreError, match="the overlay can't be made active") as caught:
-            overlay.activate(three.store, three.overlay.name)
+            activation.activate(three.store, three.overlay.name)
     finally:
         os.close(descriptor)
     assert caught.value.found == os.strerror(errno.EWOULDBLOCK)
-    assert overlay.active_key() is None
+    assert activation.active_key() is None
 
 
 def test_a_history_with_lines_that_are_none(three: Place) -> None:
@@ -316,3 +317,21 @@ def test_built_wheels_are_not_needed_to_go_back(place: Place) -> None:
         wheel.unlink()
     assert "mine 1.0" in place.run("rollback").stdout
     assert "is active: mine 1.0" in place.python(*START).stderr
+
+
+def test_rollback_without_a_store(three: Place) -> None:
+    shutil.rmtree(three.store)
+    done = three.run("rollback", "-q", check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        2,
+        "vllm-plugins: error: there is no earlier overlay that fits this environment",
+    )
+
+
+def test_what_lies_beside_the_replaced_directories_is_left_alone(three: Place) -> None:
+    (three.store / "replaced").mkdir()
+    stray = three.store / "replaced" / f"{three.overlay.name}-1"
+    stray.write_text("")
+    three.run("history")
+    three.run("prune", "--keep", "0")
+    assert stray.exists()

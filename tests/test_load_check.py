@@ -188,3 +188,8 @@ def test_at_startup_only_what_the_allowlist_lets_through_counts(place: Place) ->
         assert "LoadError: plugin 'probe' can't be loaded: RuntimeError: broken" in done.stderr
     for _ in range(2):
         assert place.python(*start, env={"VLLM_PLUGINS": "vllm_plugins"}).returncode == 0
+
+
+def test_the_longest_patience_can_be_waited_for(place: Place) -> None:
+    lock_plugin(place, "class Thing:\n    pass\n")
+    place.run("sync", env={"VLLM_PLUGIN_TIMEOUT": "9999999"})

@@ -24,6 +24,6 @@ def activate() -> None:
 
 def deactivate() -> None:
     """Undo :func:`activate`: the overlay leaves the path. Modules imported from it stay imported."""
-    from .overlay import deactivate as stop
+    from .activation import deactivate as stop
 
     stop()

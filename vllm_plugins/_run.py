@@ -31,6 +31,7 @@ NOT_STARTED = 127  # the exit status of what could not be started, as a shell ha
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]{0,40})://(?P<user>[^\s/@'\"]+)@")
 _TAIL_LINES = 20
 _GRACE = 3  # seconds between asking a program to end and making it
+_MOST = 1 << 30  # milliseconds that poll(2) can wait
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +105,7 @@ def run(
         with _ended(process):
             for reader in readers:
                 reader.start()
-            _wait(process, readers, timeout)
+            _wait(process, readers, timeout, read=lambda: len(out) + len(err))
     except subprocess.TimeoutExpired as error:
         for reader in readers:
             reader.join(_GRACE)
@@ -122,7 +123,7 @@ def _started(words: list[str], cwd: Path | None, env: Mapping[str, str] | None) 
         return subprocess.Popen(
             words,
             cwd=cwd,
-            env={**(os.environ if env is None else env), "VLLM_PLUGIN_DISABLE": "1"},
+            env=_environment(os.environ if env is None else env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -136,32 +137,56 @@ def _started(words: list[str], cwd: Path | None, env: Mapping[str, str] | None) 
         raise CommandFailed(f"{words[0]} can't be started: {reason}", returncode=NOT_STARTED) from error
 
 
-def _wait(process: subprocess.Popen[str], readers: Collection[threading.Thread], timeout: float | None) -> None:
+def _environment(env: Mapping[str, str]) -> dict[str, str]:
+    """None of it comes into the hook, or is told what this process goes on with (the names of :mod:`activation`)."""
+    kept = {key: value for key, value in env.items() if not key.startswith("_VLLM_PLUGINS_")}
+    return {**kept, "VLLM_PLUGIN_DISABLE": "1"}
+
+
+def _wait(
+    process: subprocess.Popen[str],
+    readers: Collection[threading.Thread],
+    timeout: float | None,
+    *,
+    read: Callable[[], int],
+) -> None:
     """Wait for a program's end, and for its last words. What it leaves behind with its pipes open is ended, too.
+
+    ``read`` tells how many lines were read so far.
 
     Raises:
         subprocess.TimeoutExpired: it goes on for longer.
     """
+    end = None if timeout is None else time.monotonic() + timeout
     with contextlib.suppress(OSError):  # an old kernel; then by polling
         descriptor = os.pidfd_open(process.pid)
         try:
             waiting = select.poll()
             waiting.register(descriptor)
-            waiting.poll(None if timeout is None else timeout * 1000)
-            timeout = 0 if timeout is not None else None
+            while not waiting.poll(None if end is None else min(max(0, end - time.monotonic()) * 1000, _MOST)):
+                if end is not None and time.monotonic() >= end:
+                    break
         finally:
             os.close(descriptor)
-    process.wait(timeout)
-    deadline = time.monotonic() + _GRACE
+    process.wait(None if end is None else max(0, end - time.monotonic()))
     for number in (None, signal.SIGTERM, signal.SIGKILL):
         if number is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, number)
-        for reader in readers:
-            reader.join(max(0, deadline - time.monotonic()))
-        if not any(reader.is_alive() for reader in readers):
+        if _have_ended(readers, read):
             return
-        deadline = time.monotonic() + 1
+
+
+def _have_ended(readers: Collection[threading.Thread], read: Callable[[], int]) -> bool:
+    """Wait for those who read a program's last words, as long as they find any."""
+    seen = -1
+    while (now := read()) != seen:
+        seen, end = now, time.monotonic() + _GRACE
+        for reader in readers:
+            reader.join(max(0, end - time.monotonic()))
+        if not any(reader.is_alive() for reader in readers):
+            return True
+    return False
 
 
 @contextlib.contextmanager

@@ -112,11 +112,25 @@ def rollback(
         BaseMismatch: its lock does not apply to this base.
         StoreError: store or lock can't be written; the lock is as it was.
     """
+    _target(settings, key, base)  # what can't be is said without waiting for anybody
     with stores.errors(settings.store), stores.exclusive(settings.store, report):
-        return _roll_back(settings, key or _previous(settings, base), base, manifest)
+        marker, data = _target(settings, key, base)
+        manifests = {*marker.manifests, *([manifest.file_sha256] if manifest else [])}
+        vouched = marker.replace(
+            manifests=tuple(sorted(manifests)), bases=tuple(sorted({*marker.bases, base.fingerprint}))
+        )
+        if vouched != marker:
+            path = overlay.directory(settings.store, marker.key) / overlay.MARKER
+            files.write(path, vouched.to_json().encode())
+        # Through a link: the file that it names is the lock. This is the commit point.
+        files.write(settings.lock.resolve(), data)
+        overlay.mirror(settings.store, vouched)
+    return vouched
 
 
-def _roll_back(settings: Settings, key: str, base: Base, manifest: Manifest | None) -> Marker:
+def _target(settings: Settings, key: str | None, base: Base) -> tuple[Marker, bytes]:
+    """The overlay to go back to, and its lock."""
+    key = key or _previous(settings, base)
     marker, data = overlay.read_marker(settings.store, key), _lock_bytes(settings.store, key)
     if marker is None or data is None or overlay.key_of(data) != key:
         raise UsageError(
@@ -126,16 +140,7 @@ def _roll_back(settings: Settings, key: str, base: Base, manifest: Manifest | No
         )
     path = overlay.directory(settings.store, key) / LOCK
     fit.check(lock.parse(data, path), base, path)
-    manifests = {*marker.manifests, *([manifest.file_sha256] if manifest else [])}
-    vouched = marker.replace(
-        manifests=tuple(sorted(manifests)), bases=tuple(sorted({*marker.bases, base.fingerprint}))
-    )
-    if vouched != marker:
-        files.write(path.with_name(overlay.MARKER), vouched.to_json().encode())
-    # Through a link: the file that it names is the lock. This is the commit point.
-    files.write(settings.lock.resolve(), data)
-    overlay.mirror(settings.store, vouched)
-    return vouched
+    return marker, data
 
 
 def prune(
@@ -164,7 +169,7 @@ def prune(
             if old and not generation.kept and (dry_run or _remove(settings.store, generation.key)):
                 removed.append(generation)
         if not dry_run:
-            stores.sweep_replaced(settings.store)
+            stores.sweep(settings.store)
     return tuple(removed)
 
 

@@ -2,8 +2,9 @@
 
 vLLM lists a group's entry points, loads them all, and only then calls the functions (``vllm.plugins``,
 ``load_plugins_by_group``). So the call that puts the overlay on the path comes too late for that listing, and
-runs itself what the listing missed, in that group only. Later groups, and child processes that inherit the path,
-find the overlay's plugins without help; there the hook looks after what vLLM would not (:mod:`vllm_plugins.guard`).
+runs itself what the listing missed. Where the path was there before, in child processes that inherit it, vLLM has
+listed the plugins; they are withdrawn, and run in the same way (:mod:`vllm_plugins.listing`). What groups other than
+these two have, vLLM finds without help.
 
 In step, a call costs one read of the lock, the manifest and the marker, and a listing of the base. Otherwise one
 child process, ``python -m vllm_plugins sync --startup``, makes the store equal to the lock.
@@ -13,9 +14,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import logs, overlay, trust
+from . import activation, logs, overlay, trust
 from .logs import logger
 from .settings import Settings
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from .errors import PluginsError
-    from .overlay import EntryPoint, Marker
+    from .overlay import Marker
 
 __all__ = ["GENERAL", "PLATFORM", "activate", "general", "platform"]
 
@@ -38,11 +39,11 @@ GENERAL = "vllm.general_plugins"
 class _Process:
     """What has happened in this process.
 
-    ``ran`` is the group whose plugins we ran, ``names`` are theirs, ``busy`` stops re-entry, ``told`` says that there
-    is nothing to do was said.
+    ``answer`` and ``failure`` are of :func:`platform`, ``busy`` stops re-entry, ``told`` says that it was said that
+    there is nothing to do.
     """
 
-    __slots__ = ("answer", "asked", "busy", "failure", "names", "ran", "told")
+    __slots__ = ("answer", "asked", "busy", "failure", "told")
 
     def __init__(self) -> None:
         self.told = False
@@ -50,8 +51,6 @@ class _Process:
         self.asked = False
         self.answer: str | None = None
         self.failure: Exception | None = None
-        self.ran: str | None = None
-        self.names: frozenset[str] = frozenset()
 
 
 _process = _Process()
@@ -60,17 +59,23 @@ _process = _Process()
 def platform() -> str | None:
     """The hook in ``vllm.platform_plugins``: the class name that a locked platform plugin answers, or ``None``.
 
-    vLLM asks a winner twice; the answer is kept. It swallows exceptions here, so a failure is kept as well, for
-    :func:`general` to raise.
+    vLLM asks a winner twice, and may look for its platform again; the answer is kept. It swallows exceptions here, so
+    a failure is kept as well, for :func:`general` to raise.
 
     Raises:
         PluginsError: with ``VLLM_PLUGIN_ON_ERROR=fail``, whatever keeps the lock from being active.
     """
     if _process.busy:
         return None
-    if not _process.asked:
+    vllm = _frame(1)
+    if _process.asked:
+        if activation.active_key() is not None:
+            from . import listing
+
+            listing.withdraw(listing.on_path(PLATFORM), vllm)
+    else:
         try:
-            _process.answer = _start(PLATFORM, _frame(1))
+            _process.answer = _start(PLATFORM, vllm)
         except Exception as error:  # noqa: BLE001 - vLLM would drop it; it is raised below, and by general()
             _process.failure = error
             logger.error("%s", error)
@@ -78,8 +83,6 @@ def platform() -> str | None:
             _process.asked = True
     if _process.failure is not None:
         raise _process.failure
-    if _process.answer is not None and _is_listed(_frame(1)):
-        return None
     return _process.answer
 
 
@@ -102,36 +105,56 @@ def activate() -> None:
     Raises:
         PluginsError: as :func:`general`.
     """
-    settings = Settings.from_environment()
-    if settings.disabled:
+    if _is_disabled(lambda: activation.deactivate(forget_modules=True)):
         return
+    settings = Settings.from_environment()
     logs.prepare()
-    inherited = overlay.active_key()
+    inherited = activation.active_key()
     if inherited is not None:
         _follow(settings, inherited)
         _marker(settings, inherited)
     elif (marker := _secured(settings)) is not None:
-        overlay.activate(settings.store, marker.key)
+        activation.activate(settings.store, marker.key)
+
+
+def _is_disabled(leave: Callable[[], None]) -> bool:
+    """Whether there is nothing to do. As the process that started this one, it may have to go on without plugins."""
+    if os.environ.get("VLLM_PLUGIN_DISABLE") != "1":
+        return False
+    if os.environ.get(activation.INSTEAD) == "":
+        leave()
+    return True
+
+
+def _leave(group: str, vllm: FrameType) -> None:
+    """Give up what is on the path: vLLM calls nothing of it any more."""
+    if activation.active_key() is not None:
+        from . import listing
+
+        listing.withdraw(listing.on_path(group), vllm)
+    activation.deactivate(forget_modules=True)
 
 
 def _start(group: str, vllm: FrameType) -> str | None:
-    """Activate where that is still to be done, and run what the listing missed; else look after what vLLM does."""
-    if os.environ.get("VLLM_PLUGIN_DISABLE") == "1":
-        if os.environ.get(overlay.INSTEAD) == "":
-            from . import recovery
-
-            recovery.go_without(vllm)
+    """Activate where that is still to be done, and run the group's plugins, of which vLLM then calls none itself."""
+    if _is_disabled(lambda: _leave(group, vllm)):
         return None
     settings = Settings.from_environment()
     logs.prepare()
     _process.busy = True
     try:
-        inherited = overlay.active_key()
+        inherited = activation.active_key()
         if inherited is None:
-            return _first(settings, group)
+            marker = _secured(settings)
+            return None if marker is None else _activate_and_run(settings, marker, group)
         _follow(settings, inherited)
-        if _process.ran != group:
-            _look_after(settings, group, inherited, vllm)
+        marker = _marker(settings, inherited)
+        if marker is None or not (points := marker.group(group)):
+            return None
+        from . import listing
+
+        listing.withdraw(points, vllm)
+        return _run(settings, marker, group)
     except Exception as error:
         from .errors import PluginsError
 
@@ -140,30 +163,21 @@ def _start(group: str, vllm: FrameType) -> str | None:
         raise
     finally:
         _process.busy = False
-    return None
-
-
-def _first(settings: Settings, group: str) -> str | None:
-    """The overlay goes on the path in this call."""
-    marker = _secured(settings)
-    if marker is None:
-        return None
-    return _activate_and_run(settings, marker, group)
 
 
 def _follow(settings: Settings, inherited: str) -> None:
     """The overlay was on the path before we were asked, as that of a parent process, or by ``sync --bake``."""
-    if overlay.settled(inherited):
-        overlay.hold(settings.store, inherited)
+    if activation.settled(inherited):
+        activation.hold(settings.store, inherited)
     else:
         _settle(settings, inherited)
 
 
 def _settle(settings: Settings, linked: str) -> None:
     """Find out whether an overlay that is linked into the interpreter is the one to use."""
-    marker = _secured(settings)
+    marker = _ensure(settings)
     found = None if marker is None else marker.key
-    if found != linked:
+    if marker is None or found != linked:
         from .errors import LockStale
 
         raise LockStale(
@@ -173,7 +187,7 @@ def _settle(settings: Settings, linked: str) -> None:
             found=f"overlay {linked[:12]}",
             next_step="vllm-plugins sync --bake, or vllm-plugins sync --unbake",
         )
-    if not overlay.is_on_path(settings.store, linked):
+    if not activation.is_on_path(settings.store, linked):
         from .errors import LockStale
 
         raise LockStale(
@@ -183,72 +197,45 @@ def _settle(settings: Settings, linked: str) -> None:
             found=", ".join(entry for entry in sys.path if linked in entry),
             next_step="vllm-plugins sync --bake, or vllm-plugins sync --unbake",
         )
-    overlay.settle(linked)
+    _hold(settings, marker)
+    activation.settle(linked)
 
 
 def _fall_back(settings: Settings, group: str, error: PluginsError, vllm: FrameType) -> str | None:
     """Go on with what ``VLLM_PLUGIN_ON_ERROR`` says."""
     from . import recovery
 
-    try:
-        marker = recovery.instead(settings, error, vllm, secure=lambda found: _hold(settings, found))
-        return None if marker is None else _activate_and_run(settings, marker, group)
-    except Exception as final:
-        _process.failure = final  # what a platform plugin raises, vLLM drops
-        raise
+    def secure(candidate: Marker) -> None:
+        trust.check_store(settings)
+        _hold(settings, candidate)
+
+    marker = recovery.instead(settings, error, leave=lambda: _leave(group, vllm), secure=secure)
+    return None if marker is None else _activate_and_run(settings, marker, group)
 
 
 def _activate_and_run(settings: Settings, marker: Marker, group: str) -> str | None:
-    overlay.activate(settings.store, marker.key)
+    activation.activate(settings.store, marker.key)
     overlay.mirror(settings.store, marker)
     logger.info("Overlay %s is active: %s", marker.key[:12], ", ".join(marker.plugins) or "no plugins")
-    _process.ran = group
-    points = _allowed(settings, marker, group)
+    return _run(settings, marker, group)
+
+
+def _run(settings: Settings, marker: Marker, group: str) -> str | None:
+    points = [point for point in marker.group(group) if settings.lets_through(point.group, point.name)]
     if not points:
         return None
     from . import loading
 
-    _process.names = frozenset(point.name for point in points)
     answers = loading.run(points)
     return loading.platform(answers) if group == PLATFORM else None
-
-
-def _look_after(settings: Settings, group: str, key: str, vllm: FrameType) -> None:
-    """The overlay was there when vLLM listed this group: what it is about to call says whose error it was."""
-    marker = _marker(settings, key)
-    points = _allowed(settings, marker, group) if marker is not None else ()
-    if not points:
-        return
-    from . import guard, loading
-
-    def call(point: EntryPoint, function: Callable[[], Any]) -> object:
-        from .errors import LoadError
-
-        try:
-            return loading.call(point, function)
-        except LoadError as error:
-            return _fall_back(settings, group, error, vllm)
-
-    guard.lay(points, guard.listed(vllm), call)
 
 
 def _marker(settings: Settings, key: str) -> Marker | None:
     """The marker of an overlay that is on the path. Its ``.pth`` files are obeyed, if they run code."""
     marker = overlay.read_marker(settings.store, key)
     if marker is not None and marker.import_lines:
-        overlay.activate(settings.store, key)
+        activation.activate(settings.store, key)
     return marker
-
-
-def _is_listed(vllm: FrameType) -> bool:
-    """Whether vLLM has listed what we have run, which happens where it looks for its platform once more."""
-    from . import guard
-
-    return not _process.names.isdisjoint(guard.listed(vllm))
-
-
-def _allowed(settings: Settings, marker: Marker, group: str) -> list[EntryPoint]:
-    return [point for point in marker.group(group) if settings.lets_through(point.group, point.name)]
 
 
 def _secured(settings: Settings, tries: int = 3) -> Marker | None:
@@ -274,6 +261,12 @@ def _ensure(settings: Settings) -> Marker | None:
     ``None`` when there is neither manifest nor lock.
     """
     manifest, lock = _read(settings.manifest), _read(settings.lock)
+    if os.environ.get(activation.INSTEAD):
+        from . import recovery
+
+        if (given := recovery.given(settings, lock)) is not None:
+            trust.check(settings)
+            return given
     if lock is None and manifest is None:
         if settings.manifest_named and not _process.told:
             _process.told = True
@@ -297,8 +290,6 @@ def _ensure(settings: Settings) -> Marker | None:
             return marker
     from . import recovery
 
-    if (given := recovery.given(settings, base)) is not None:
-        return given
     logger.info("Plugins are not in step with %s: %s", settings.lock, "frozen" if settings.frozen else "installing")
     return recovery.synchronise(settings, paths)
 
@@ -308,7 +299,15 @@ def _hold(settings: Settings, marker: Marker) -> None:
 
     With ``VLLM_PLUGIN_VERIFY=1``, that nobody has.
     """
-    overlay.hold(settings.store, marker.key)
+    activation.hold(settings.store, marker.key)
+    try:
+        _check(settings, marker)
+    except Exception:
+        activation.release(marker.key)
+        raise
+
+
+def _check(settings: Settings, marker: Marker) -> None:
     trust.check_overlay(settings, overlay.directory(settings.store, marker.key))
     if settings.verify:
         import time

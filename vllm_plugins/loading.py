@@ -13,7 +13,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import overlay
+from . import activation, overlay
 from .errors import CommandFailed, LoadError
 from .overlay import Failure
 
@@ -123,7 +123,7 @@ def check(
             if error.returncode == _run.NOT_STARTED:
                 raise
             end, words = f"did not end within {patience:g} seconds (VLLM_PLUGIN_TIMEOUT)", ""
-        lines = result.read_text(encoding="utf-8").splitlines() if result.exists() else []
+        lines = result.read_text(encoding="utf-8").split("\n")[:-1] if result.exists() else []  # whole ones
         said += [json.loads(line) for line in lines]
         if len(said) < len(marker.entry_points):  # what was being loaded then is the cause; the others come after it
             plugin = marker.entry_points[len(said)].plugin
@@ -177,11 +177,12 @@ def _cause(error: Exception) -> str:
 def _main(store: str, key: str, first: str, result: str, *paths: str) -> None:
     from pathlib import Path
 
+    activation.deactivate()  # one that is linked into the interpreter
     sys.path += [path for path in paths if path not in sys.path]
     marker = overlay.read_marker(Path(store), key)
     if marker is None:
         raise SystemExit("the overlay is gone")
-    overlay.activate(Path(store), key)
+    activation.activate(Path(store), key)
     with open(result, "w", encoding="utf-8") as file:
         for point in marker.entry_points[int(first) :]:
             try:

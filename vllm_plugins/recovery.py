@@ -8,19 +8,18 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import _run, errors, guard, history, overlay
+from . import _run, activation, errors, history, overlay
 from .errors import LoadError, PluginsError
 from .logs import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
-    from types import FrameType
 
     from .marker import Marker
     from .settings import Settings
 
-__all__ = ["given", "go_without", "instead", "synchronise"]
+__all__ = ["given", "instead", "synchronise"]
 
 
 def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
@@ -64,20 +63,22 @@ def _from_report(report: dict[str, Any]) -> PluginsError:
 
 
 def instead(
-    settings: Settings, error: PluginsError, vllm: FrameType, *, secure: Callable[[Marker], None]
+    settings: Settings, error: PluginsError, *, leave: Callable[[], None], secure: Callable[[Marker], None]
 ) -> Marker | None:
     """What ``VLLM_PLUGIN_ON_ERROR`` says to go on with when the lock's overlay can't be active as a whole.
 
-    That is another overlay, which ``secure`` accepts, or no plugins at all. The overlay leaves the path, and vLLM,
-    whose frame has called the hook, calls nothing of it any more. Child processes come to the same result.
+    That is another overlay, which ``secure`` accepts, or no plugins at all. With ``leave``, the overlay leaves the
+    path. Child processes come to the same result.
 
     Raises:
         PluginsError: there is nothing to go on with: that error, or a better reason for it.
     """
-    failed = overlay.active_key() if isinstance(error, LoadError) else None
-    if failed is not None:
+    failed = activation.active_key() if isinstance(error, LoadError) else None
+    if failed is not None and activation.settled(failed):
         error = _damage(settings, failed) or error
-    _leave(vllm)
+    else:
+        failed = None  # of another overlay, which is not active
+    leave()
     if settings.on_error == "fail":
         raise error
     if settings.on_error == "previous":
@@ -86,38 +87,39 @@ def instead(
             error.details = (*error.details, "no earlier overlay in the store fits this environment")
             raise error
         logger.error("%s\n  going on with the previous overlay, %s", error, marker.key)
-        os.environ[overlay.INSTEAD] = f"{marker.key}:{settings.store}"
+        os.environ[activation.INSTEAD] = _told(settings, marker.key, _content(settings.lock))
         return marker
     logger.error("%s\n  going on without plugins", error)
     os.environ["VLLM_PLUGIN_DISABLE"] = "1"
-    os.environ[overlay.INSTEAD] = ""
+    os.environ[activation.INSTEAD] = ""
     return None
 
 
-def go_without(vllm: FrameType) -> None:
-    """Have no plugins, as the process that started this one, whatever is linked into the interpreter."""
-    _leave(vllm)
+def given(settings: Settings, lock: bytes | None) -> Marker | None:
+    """The overlay that the process which started this one goes on with instead of this lock's, if it does.
 
-
-def _leave(vllm: FrameType) -> None:
-    if overlay.active_key() is not None:
-        guard.withdraw(guard.listed(vllm))
-    overlay.deactivate(forget_modules=True)
-
-
-def given(settings: Settings, base: str) -> Marker | None:
-    """The overlay that the process which started this one goes on with instead of the lock's, if it does.
-
-    Otherwise this one would try to install what that one could not, and might come to another result.
+    Otherwise this one would try again, and might come to another result. ``lock`` are the lock's bytes: with another
+    lock, it is to try.
     """
-    key, _, store = os.environ.get(overlay.INSTEAD, "").partition(":")
-    if not key or store != str(settings.store):
+    key = os.environ.get(activation.INSTEAD, "").partition(":")[0]
+    if settings.on_error != "previous" or os.environ.get(activation.INSTEAD) != _told(settings, key, lock):
         return None
     marker = overlay.read_marker(settings.store, key)
-    if marker is None or not _fits(settings, marker, base):
+    if marker is None or not _fits(settings, marker, overlay.fingerprint()):
         return None
-    logger.info("Plugins are not in step; going on with overlay %s, as the process that started this one", key[:12])
+    logger.info("Going on with overlay %s, as the process that started this one", key[:12])
     return marker
+
+
+def _told(settings: Settings, key: str, lock: bytes | None) -> str:
+    return f"{key}:{overlay.sha256(lock or b'')}:{settings.store}:{settings.lock}"
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
 def _damage(settings: Settings, key: str) -> PluginsError | None:

@@ -164,40 +164,36 @@ def _with_bytecode(source: bytes, name: str, owned: Owned, site: str) -> list[tu
     return [(target, overlay.sha256(data), len(data))]
 
 
-def publish(new: Path, target: Path) -> Path | None:
+def publish(new: Path, target: Path, *, aside: Path) -> None:
     """Put a complete overlay in its place: the commit point, one rename.
 
-    One that is there already (it is to be installed again, or has no marker) changes places with the new one. Returns
-    where it is then.
+    One that is there already (it is to be installed again, or has no marker) changes places with the new one, which
+    is at ``aside`` by then: whenever we are killed, what processes may hold lies where it is looked for.
     """
-    replaced = None
     try:
         os.rename(new, target)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        replaced = _exchange(new, target)
+        os.makedirs(aside.parent, exist_ok=True)
+        os.rename(new, aside)
+        _exchange(aside, target)
     descriptor = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return replaced
 
 
-def _exchange(one: Path, two: Path) -> Path:
-    """Put one directory in the place of the other, and return where that is.
-
-    They change places in one step (renameat2(2)), and in two where the system can't.
-    """
+def _exchange(one: Path, two: Path) -> None:
+    """Let two directories change places in one step (renameat2(2)); in three where the system can't."""
     function = getattr(ctypes.CDLL(None), "renameat2", None)
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     if function is None or function(here, os.fsencode(one), here, os.fsencode(two), exchange) != 0:
-        aside = one.with_name("replaced")
-        os.rename(two, aside)
+        between = one.with_name(f"{one.name}.old")
+        os.rename(two, between)
         os.rename(one, two)
-        return aside
-    return one
+        os.rename(between, one)
 
 
 def _differing(expected: Mapping[NormalizedName, str | None], found: Mapping[NormalizedName, Installed]) -> set[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["alone", "errors", "exclusive", "in_use", "prepare", "put_aside", "sweep_replaced"]
+__all__ = ["alone", "aside", "errors", "exclusive", "in_use", "prepare", "sweep"]
 
 SYNC_LOCK = "sync.lock"
 OVERLAYS = "overlays"
@@ -60,7 +60,7 @@ def exclusive(store: Path, report: Callable[[str], None], *, patience: float = P
 
 @contextlib.contextmanager
 def alone(store: Path, key: str) -> Iterator[bool]:
-    """Whether no process holds an overlay (``overlay.hold``); as long as the block runs, none can begin to."""
+    """Whether no process holds an overlay (``activation.hold``); as long as the block runs, none can begin to."""
     with contextlib.ExitStack() as stack:
         places = [store / OVERLAYS / key, *(place for place in _replaced(store) if place.name.startswith(f"{key}-"))]
         free = [stack.enter_context(_free(place)) for place in places]
@@ -77,31 +77,32 @@ def in_use(store: Path, key: str) -> bool:
     return True
 
 
-def put_aside(store: Path, key: str, old: Path) -> None:
-    """Keep the directory of an overlay that was replaced, where processes hold it: they use the one in its place."""
-    with _free(old) as free:
-        if not free:
-            files.make_directory(store / REPLACED)
-            os.rename(old, store / REPLACED / f"{key}-{time.time_ns()}")
+def aside(store: Path, key: str) -> Path:
+    """A place for the directory of an overlay that is replaced: processes that hold it use the one in its place."""
+    return store / REPLACED / f"{key}-{time.time_ns()}"
 
 
-def sweep_replaced(store: Path) -> None:
-    """Remove the replaced directories that no process holds any more."""
+def sweep(store: Path) -> None:
+    """Remove what killed processes have left, and the replaced directories that no process holds any more."""
+    temporary.sweep(store / STAGING)
     for place in _replaced(store):
         with _free(place) as free:
-            if free:
+            if free is not False:  # where locks do not work, it holds none
                 shutil.rmtree(place, ignore_errors=True)
+    with contextlib.suppress(OSError):  # others are still in it
+        (store / REPLACED).rmdir()
 
 
 def _replaced(store: Path) -> list[Path]:
     try:
-        return sorted((store / REPLACED).iterdir())
+        return sorted(place for place in (store / REPLACED).iterdir() if place.is_dir())
     except FileNotFoundError:
         return []
 
 
 @contextlib.contextmanager
-def _free(directory: Path) -> Iterator[bool]:
+def _free(directory: Path) -> Iterator[bool | None]:
+    """Whether no process holds a directory; ``None`` where that can't be known."""
     try:
         descriptor = os.open(directory / overlay.SITE, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
@@ -110,9 +111,11 @@ def _free(directory: Path) -> Iterator[bool]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        except OSError:  # also where locks do not work: then nobody knows
+            free: bool | None = True
+        except BlockingIOError:
             free = False
+        except OSError:
+            free = None
         yield free
     finally:
         os.close(descriptor)

@@ -125,7 +125,7 @@ def _synchronise(job: _Job, *, reinstall: bool) -> Synced:
     known = marker is not None and marker.in_step(job.manifest_sha256, job.base.fingerprint)
     if marker is not None and known and not reinstall and not _unchecked(marker, job):
         _mirror(job, marker)
-        temporary.sweep(settings.store / stores.STAGING)
+        stores.sweep(settings.store)
         return Synced(marker=marker, lock=job.lock, installed=False)
     if settings.frozen:
         if marker is None:
@@ -167,7 +167,7 @@ def _locked(job: _Job, *, reinstall: bool) -> Synced:
     store = job.settings.store
     stores.prepare(store)
     with stores.exclusive(store, job.report) as alone:
-        temporary.sweep(store / stores.STAGING)
+        stores.sweep(store)
         marker = overlay.read_marker(store, job.key)
         installed = marker is None or reinstall
         if marker is None or reinstall:
@@ -237,9 +237,8 @@ def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
         files.write(new / overlay.MARKER, marker.to_json().encode())
         if not alone and not reinstall and (theirs := overlay.read_marker(store, job.key)) is not None:
             return theirs
-        replaced = stage.publish(new, overlay.directory(store, job.key))
-        if replaced is not None:
-            stores.put_aside(store, job.key, replaced)
+        stage.publish(new, overlay.directory(store, job.key), aside=stores.aside(store, job.key))
+        stores.sweep(store)
         return marker
 
 

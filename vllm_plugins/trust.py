@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
-__all__ = ["check", "check_overlay"]
+__all__ = ["check", "check_overlay", "check_store"]
 
 _MEND = "or mount it read-only; VLLM_PLUGIN_TRUST=any does without this check"
 
@@ -27,13 +27,21 @@ def check(settings: Settings) -> None:
     Raises:
         NotTrusted: somebody else owns one of them, or everybody can write to it.
     """
+    _check(settings, str(settings.lock), str(settings.manifest), str(settings.store))
+
+
+def check_store(settings: Settings) -> None:
+    """Check the store alone. Raises as :func:`check`."""
+    _check(settings, str(settings.store))
+
+
+def _check(settings: Settings, *paths: str) -> None:
     if settings.trust == "any":
         return
-    lock, manifest, store = str(settings.lock), str(settings.manifest), str(settings.store)
-    for directory, found in _above(lock, manifest, store).items():
+    for directory, found in _above(*paths).items():
         _place(directory, found)
     trusted = _trusted()
-    for thing in (lock, manifest, store, f"{store}/overlays"):
+    for thing in (*paths, f"{settings.store}/overlays"):
         _thing(thing, trusted)
 
 

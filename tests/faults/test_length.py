@@ -26,7 +26,7 @@ process = hook._Process
 def start():
     hook._process = process()
     hook.general()
-    overlay.deactivate(forget_modules=True)
+    activation.deactivate(forget_modules=True)
 
 def figures():
     gc.collect()
