@@ -85,6 +85,7 @@ ORDER = [
     "verification",
     "sync",
     "doctor",
+    "kept",
     "plugins",
     "rebuild",
     "licenses",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vllm_plugins import activation, overlay
+from vllm_plugins import activation
 from vllm_plugins.errors import StoreError
 
 from .kit import projects

@@ -106,3 +106,44 @@ def test_a_directory_that_was_moved_is_locked_where_it_is(place: Place, tmp_path
     place.write("plugins:\n  - {name: tiny, source: local, path: ../moved}\n")
     place.run("lock")
     assert place.plugin("tiny")["requested"] == "../moved"
+
+
+@pytest.mark.parametrize("name", ["locks/prod.lock", "src/tiny/prod.lock"])
+def test_a_lock_that_is_a_link_into_the_project(place: Place, name: str) -> None:
+    projects.project(place.config, name="tiny")
+    place.write(MANIFEST)
+    target = place.config / name
+    target.parent.mkdir(exist_ok=True)
+    place.lock.symlink_to(target)
+    place.run("lock")
+    place.run("lock", "--check")
+    assert target.is_file()
+
+
+def test_check_says_that_a_source_has_changed_though_its_wheel_has_not(home: Place) -> None:
+    (home.config / "NOTES.txt").write_text("not in the wheel\n")
+    done = home.run("lock", "-q", "--check", check=False)
+    assert done.returncode == 3
+    assert "  the source of plugin 'tiny' has changed\n" in done.stderr
+
+
+@pytest.mark.network
+def test_a_sparse_work_tree_is_no_changed_one(network_place: Place) -> None:
+    place = network_place
+    repository = Repository.init(place.root / "counted")
+    repository.write(
+        {
+            "pyproject.toml": '[build-system]\nrequires = ["setuptools>=77", "setuptools-scm>=8"]\n'
+            'build-backend = "setuptools.build_meta"\n[project]\nname = "counted"\ndynamic = ["version"]\n'
+            "[tool.setuptools]\npy-modules = ['counted']\n[tool.setuptools_scm]\n",
+            "counted.py": "",
+            "docs/large.txt": "large\n",
+        }
+    )
+    repository.commit()
+    repository.tag("v1.2.3")
+    repository.git("sparse-checkout", "set", "--no-cone", "/*", "!/docs")
+    assert not (repository.path / "docs").exists()
+    place.write("plugins:\n  - {name: counted, source: local, path: ../counted}\n")
+    place.run("lock")
+    assert place.versions == {"counted": "1.2.3"}

@@ -115,15 +115,97 @@ def test_one_that_must_be_built_with_another_torch_is_refused(place: Place, inde
     assert not place.lock.exists()
 
 
+def _with_torch(place: Place, version: str) -> Path:
+    """A snapshot of another environment."""
+    snapshot = json.loads(place.run("base").stdout)
+    snapshot["fingerprint"] = "0" * 32
+    for found in snapshot["distributions"]:
+        if found["name"] == "torch":
+            found["version"] = version
+    path = place.root / "base.json"
+    path.write_text(json.dumps(snapshot))
+    return path
+
+
 @pytest.mark.parametrize("offered", ["2.12.0", "2.15.0"])
 def test_for_another_base_its_torch_is_fetched(place: Place, index: Index, kernel: Path, offered: str) -> None:
     """Built here, for a snapshot of an environment with a torch that is not the one here."""
     for version in ("2.12.0", "2.15.0", "2.16.0"):
-        index.wheel("torch", version)
-    snapshot = json.loads(place.run("base").stdout)
-    for found in snapshot["distributions"]:
-        if found["name"] == "torch":
-            found["version"] = offered
-    (place.root / "base.json").write_text(json.dumps(snapshot))
-    place.run("lock", "--base", place.root / "base.json")
+        index.wheel("torch", version, modules={"torch.py": f"VERSION = {version!r}\n"})
+    with open(kernel / "backend.py", "a") as backend:
+        backend.write(
+            "\n_pure_then = _pure\ndef _pure(into):\n    import torch\n"
+            "    from importlib.metadata import version\n    assert torch.VERSION == version('torch')\n"
+            "    return _pure_then(into)\n"
+        )
+    place.run("lock", "--base", _with_torch(place, offered))
     assert place.package("kernel")["tool"]["vllm-plugins"]["built-with"] == [f"torch=={offered}"]
+
+
+def _requires(kernel: Path, *requirements: str) -> None:
+    path = kernel / "pyproject.toml"
+    path.write_text(path.read_text().replace('requires = ["torch"]\nbuild', f"requires = {[*requirements]!r}\nbuild"))
+
+
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_what_a_build_requirement_needs_of_torch_is_the_bases_too(
+    place: Place, index: Index, kernel: Path, installer: str
+) -> None:
+    index.wheel("torch", "2.15.0")
+    index.wheel("torch-helper", requires=["torch>=2"])
+    _requires(kernel, "torch", "torch-helper")
+    place.run("lock", env={"VLLM_PLUGIN_INSTALLER": installer})
+    built_with = place.package("kernel")["tool"]["vllm-plugins"]["built-with"]
+    assert built_with == ["torch-helper==1.0", "torch==2.13.0+cpu"]
+    place.run("sync")
+    assert _against(place) == "TORCH = '2.13.0+cpu'\n"
+
+
+def test_torch_that_a_marker_rules_out_is_not_there(place: Place, kernel: Path) -> None:
+    _requires(kernel, "torch; sys_platform == 'win32'")
+    with open(kernel / "backend.py", "a") as backend:
+        backend.write(
+            "\n_pure_then = _pure\ndef _pure(into):\n    import importlib.util\n"
+            "    assert importlib.util.find_spec('torch') is None\n"
+            "    import importlib.metadata\n    importlib.metadata.version = lambda _: 'none'\n"
+            "    return _pure_then(into)\n"
+        )
+    place.run("lock")
+    assert "built-with" not in place.package("kernel").get("tool", {}).get("vllm-plugins", {})
+    _upgrade(place, "2.14.0")
+    place.run("sync")
+
+
+def test_a_wheel_without_compiled_code_is_built_again_with_the_torch_that_is_here(place: Place, kernel: Path) -> None:
+    text = (kernel / "backend.py").read_text().replace("version('torch')", "'any'")
+    (kernel / "backend.py").write_text(text + "\ndef build_wheel(*words, **_):\n    return _pure(words[0]).name\n")
+    place.run("lock")
+    _upgrade(place, "2.14.0")
+    for wheel in place.wheels.iterdir():
+        wheel.unlink()
+    place.run("sync")
+
+
+def test_a_version_that_is_not_in_normal_form_is_the_same(place: Place, kernel: Path) -> None:
+    """As NVIDIA's images have it."""
+    _upgrade(place, "2.8.0a0+5228986c39.nv25.06")
+    (site,) = place.paths
+    (metadata,) = site.glob("torch-*.dist-info/METADATA")
+    assert "Version: 2.8.0a0+5228986c39.nv25.06\n" in metadata.read_text()
+    place.run("lock")
+    place.run("sync")
+    place.run("base", "-o", place.root / "base.json")
+    place.run("lock", "--upgrade", "--base", place.root / "base.json")
+    place.run("lock", "--check")
+
+
+def test_the_torch_of_another_base_that_no_index_has(place: Place, index: Index, kernel: Path) -> None:
+    index.wheel("torch", "2.14.0")
+    refused = place.run("lock", "-q", "--base", _with_torch(place, "2.14.0+cu129"), check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("vllm-plugins: error: the build requirements can't be installed\n")
+    assert "  it must be built with what the base has: torch==2.14.0+cu129\n" in refused.stderr
+    assert "  required by: plugin 'kernel'\n" in refused.stderr
+    assert refused.stderr.endswith(
+        "  next: name the index that has it (PIP_EXTRA_INDEX_URL), or lock in the vLLM environment itself\n"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from .base import Base
     from .index import File, Index
+    from .kept import Kept
     from .manifest import Manifest, Plugin
     from .plugins import Ready
     from .releases import Release
@@ -51,6 +53,7 @@ class Assembly:
     """From what is known of every distribution to the lock."""
 
     base: Base
+    kept: Kept
     builder: Builder
     index: Index
     scratch: Path
@@ -127,10 +130,14 @@ class Assembly:
                 package=package, requires=found.requires, extras=found.extras, entry_points=found.entry_points
             )
         assert release.sdist is not None
+        pin, sha256 = release.pin, release.sdist.sha256
+        if (built := self.kept.built(pin.name, version=pin.version, sdist_sha256=sha256)) is not None:
+            path, built_with = built
+            return self._local(release, path, built_with=built_with, others=wheels)
         self.report(f"Building {name} {release.pin.version}, which the index has only as an sdist")
         project = releases.download(release.sdist, self.index, self.scratch / f"sdist-{name}")
-        built = self.builder.wheel(project, self.scratch / f"wheel-{name}", plugin=name)
-        return self._local(release, built.path, built_with=built.built_with, others=wheels)
+        made = self.builder.wheel(project, self.scratch / f"wheel-{name}", plugin=name)
+        return self._local(release, made.path, built_with=made.built_with, others=wheels)
 
     def _local(
         self, release: Release, path: Path, *, built_with: tuple[str, ...], others: tuple[Wheel, ...] = ()
@@ -182,19 +189,17 @@ def _refuse_unknown(plugin: Plugin, found: _Described) -> None:
 
 
 def _hashed(path: Path) -> Wheel:
-    """A local wheel under the name that it has beside the lock: its hash is its build tag (PEP 427).
+    """A local wheel under the name that it has beside the lock: its hash is in its build tag (PEP 427).
 
     So another content has another name, and an older lock still finds its own wheel.
     """
     data = path.read_bytes()
     digest = sha256(data)
     name, version, *build, python, abi, platform = path.name.removesuffix(".whl").split("-")
-    tag = f"0_{digest[:12]}"
-    if not build or build[0].startswith("0_"):
-        build = [tag]
-    return Wheel(
-        filename="-".join([name, version, *build, python, abi, platform]) + ".whl", sha256=digest, size=len(data)
-    )
+    number = re.match(r"[0-9]*", build[0] if build else "")
+    tag = f"{(number and number[0]) or 0}_{digest[:12]}"
+    filename = f"{name}-{version}-{tag}-{python}-{abi}-{platform}.whl"
+    return Wheel(filename=filename, sha256=digest, size=len(data))
 
 
 def _from_index(file: File) -> Wheel:

@@ -86,8 +86,9 @@ class Base(Record):
 
     @property
     def shared(self) -> Mapping[NormalizedName, str]:
-        """The versions of what a compiled wheel must have been built with, as far as it was built with it."""
-        return {name: found.version for name in SHARED if (found := self.get(name)) is not None}
+        """The versions, in normal form, of what a compiled wheel must have been built with, as far as it was."""
+        found = ((name, self.get(name)) for name in SHARED)
+        return {name: str(Version(there.version)) for name, there in found if there is not None}
 
     @property
     def is_here(self) -> bool:

@@ -38,9 +38,17 @@ class Installer(Protocol):
         """Install a hashed requirements file into an empty directory, without compiling it."""
 
     def provision(
-        self, python: Path, requirements: Sequence[str], *, on_line: Callable[[str], None] | None = None
+        self,
+        python: Path,
+        requirements: Sequence[str],
+        *,
+        constraints: Path,
+        on_line: Callable[[str], None] | None = None,
     ) -> None:
-        """Install build requirements, with their dependencies, into the environment of another interpreter."""
+        """Install build requirements, with their dependencies, into the environment of another interpreter.
+
+        ``constraints`` is a file of what must be of one version.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,12 +67,20 @@ class Pip:
         _install(argv, self._environment(), self.config)
 
     def provision(
-        self, python: Path, requirements: Sequence[str], *, on_line: Callable[[str], None] | None = None
+        self,
+        python: Path,
+        requirements: Sequence[str],
+        *,
+        constraints: Path,
+        on_line: Callable[[str], None] | None = None,
     ) -> None:
         """See :class:`Installer`."""
         argv = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-input"]
-        argv += ["--disable-pip-version-check", "--progress-bar", "off", "--", *requirements]
-        _provision(argv, self._environment(), self.config, on_line)
+        argv += ["--disable-pip-version-check", "--progress-bar", "off", "--constraint", str(constraints)]
+        argv += ["--", *requirements]
+        # What lies on a PYTHONPATH would be there already, and is not in the environment.
+        env = {key: value for key, value in self._environment().items() if key != "PYTHONPATH"}
+        _provision(argv, env, self.config, on_line)
 
     def _environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if key not in _NOT_OURS}
@@ -90,16 +106,22 @@ class Uv:
         argv += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile-bytecode"]
         argv += ["--link-mode", "copy", "--cache-dir", str(self.cache)]
         argv += ["--target", str(target), "--requirements", str(requirements)]
-        argv += ["--no-index"] if offline else []
+        argv += ["--no-index"] if offline or self.config.index_url is None else []
         _install(argv, self._environment(), self.config)
         (target / ".lock").unlink(missing_ok=True)  # uv's own, of mode 0666
 
     def provision(
-        self, python: Path, requirements: Sequence[str], *, on_line: Callable[[str], None] | None = None
+        self,
+        python: Path,
+        requirements: Sequence[str],
+        *,
+        constraints: Path,
+        on_line: Callable[[str], None] | None = None,
     ) -> None:
         """See :class:`Installer`."""
         argv = [str(self.program), "pip", "install", "--quiet", "--no-progress", "--python", str(python)]
-        argv += ["--link-mode", "copy", "--cache-dir", str(self.cache), "--", *requirements]
+        argv += ["--link-mode", "copy", "--cache-dir", str(self.cache), "--constraint", str(constraints)]
+        argv += [*([] if self.config.index_url is not None else ["--no-index"]), "--", *requirements]
         _provision(argv, self._environment(), self.config, on_line)
 
     def _environment(self) -> Mapping[str, str]:

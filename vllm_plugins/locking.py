@@ -18,6 +18,7 @@ from . import crew, files, installers, lockfile, releases, resolve, resolvers
 from .amounts import count
 from .assembly import Assembly, Made
 from .errors import BaseMismatch, NoResolution, StoreError
+from .kept import Kept
 from .overlay import base_paths
 from .plugins import Ready, Workshop
 from .resolve import Wanted
@@ -70,20 +71,19 @@ def make(
     pip = config()
     cache = caches / "uv"
     installer = installers.choose(settings.installer, config=pip, cache=cache)
-    with Builder(installer=installer, base_site=base_paths(), shared=base.shared) as builder:
+    with Builder(installer=installer, base_site=base_paths(), target=base) as builder:
+        kept = Kept(old=old, upgrade=upgrade, base=base, wheels=settings.wheels)
         workshop = Workshop(
             manifest=manifest,
-            base=base,
             settings=settings,
-            old=old,
-            upgrade=upgrade,
+            kept=kept,
             builder=builder,
             scratch=scratch,
             environ=environ,
             report=report,
             detail=detail,
         )
-        ready = _ready(workshop)
+        ready = _ready(workshop, base)
         solver = resolvers.choose(resolver, base=base, config=pip, cache=cache)
         report(f"Resolving {count(len(ready), 'plugin')} against {_tell(base)} with {solver.name}")
         opening = crew.begin(lambda: _index(pip))  # half of all imports, while the resolver resolves
@@ -100,13 +100,13 @@ def make(
         chosen = [pin for pin in pins if pin.url is None]
         with opening() as index:
             found = _releases(chosen, index, base, caches, report)
-            assembly = Assembly(base=base, builder=builder, index=index, scratch=scratch, report=report)
+            assembly = Assembly(base=base, kept=kept, builder=builder, index=index, scratch=scratch, report=report)
             return assembly.lock(manifest, ready, found, pins)
 
 
-def _ready(workshop: Workshop) -> tuple[Ready, ...]:
+def _ready(workshop: Workshop, base: Base) -> tuple[Ready, ...]:
     ready = tuple(crew.side_by_side(workshop.ready, workshop.manifest.enabled))
-    _refuse_base_plugins(ready, workshop.base)
+    _refuse_base_plugins(ready, base)
     _refuse_two_of_one(ready)
     return ready
 

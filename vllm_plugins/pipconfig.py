@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -86,9 +87,9 @@ def read(python: str = sys.executable) -> PipConfig:
     return PipConfig(
         index_url=None if no_index else index,
         extra_index_urls=() if no_index else tuple(values.get("extra-index-url", "").split()),
-        find_links=tuple(map(_absolute, values.get("find-links", "").split())),
-        cert=_absolute(values["cert"]) if "cert" in values else None,
-        client_cert=_absolute(values["client-cert"]) if "client-cert" in values else None,
+        find_links=tuple(map(_address, values.get("find-links", "").split())),
+        cert=os.path.abspath(values["cert"]) if "cert" in values else None,
+        client_cert=os.path.abspath(values["client-cert"]) if "client-cert" in values else None,
         proxy=values.get("proxy") or None,
         trusted_hosts=tuple(values.get("trusted-host", "").split()),
         timeout=_number(values, "timeout", values.get("default-timeout", "15")),
@@ -121,9 +122,7 @@ def uv_environment(config: PipConfig, environ: Mapping[str, str]) -> dict[str, s
         "UV_HTTP_TIMEOUT": str(max(1, round(config.timeout))),
         "UV_HTTP_RETRIES": str(config.retries),
     }
-    if config.index_url is None:
-        said["UV_NO_INDEX"] = "1"
-    else:
+    if config.index_url is not None:  # without one, uv must be told by --no-index, for which it knows no variable
         said["UV_DEFAULT_INDEX"] = config.index_url
     if config.extra_index_urls:
         said["UV_INDEX"] = " ".join(config.extra_index_urls)
@@ -166,9 +165,10 @@ def _values(text: str) -> dict[str, str]:
     return {key: value for section in _SECTIONS for key, value in found[section].items()}
 
 
-def _absolute(place: str) -> str:
-    """A path as pip means it, from the directory that it is started in; a URL stays."""
-    return place if "://" in place or place.startswith("file:") else os.path.abspath(os.path.expanduser(place))
+def _address(place: str) -> str:
+    """A path as pip means it, from the directory that it is started in, as a URL, which has no spaces."""
+    is_url = "://" in place or place.startswith("file:")
+    return place if is_url else Path(os.path.abspath(os.path.expanduser(place))).as_uri()
 
 
 def _number(values: Mapping[str, str], key: str, default: str) -> float:

@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 
-from . import fit, lock, metadata, projects, refs, selection, sources, stubs
-from .errors import BuildError, HashMismatch
+from . import lock, metadata, projects, refs, sources, stubs
+from .errors import BuildError
 from .manifest import GitSource, LocalSource, PypiSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from .base import Base
-    from .lock import Lock
+    from .kept import Kept
     from .manifest import Manifest, Plugin
-    from .resolve import Upgrade
     from .settings import Settings
     from .wheels import Builder
 
@@ -53,10 +51,8 @@ class Workshop:
     """Where plugins are made ready. ``scratch`` is a directory that goes away afterwards."""
 
     manifest: Manifest
-    base: Base
     settings: Settings
-    old: Lock | None
-    upgrade: Upgrade
+    kept: Kept
     builder: Builder
     scratch: Path
     environ: Mapping[str, str]
@@ -84,7 +80,7 @@ class Workshop:
         return Ready(locked=_locked(plugin, package=source.package, requested=requirement), requirement=requirement)
 
     def _git(self, plugin: Plugin, source: GitSource) -> Ready:
-        was = self._kept(plugin, url=public_url(source.url), subdirectory=source.subdirectory)
+        was = self.kept.plugin(plugin.name, url=public_url(source.url), subdirectory=source.subdirectory)
         same_ref = was is not None and was.requested == (source.ref or "HEAD")
         if was is not None and was.commit is not None and same_ref:
             commit = refs.CommitSha(was.commit)
@@ -113,7 +109,7 @@ class Workshop:
             return self._editable(plugin, source, directory)
         without = self.settings.written
         tree = sources.hash_local(directory, plugin=plugin.name, without=without)
-        was = self._kept(plugin, source="local", tree_sha256=tree)
+        was = self.kept.plugin(plugin.name, source="local", tree_sha256=tree)
         if was is not None:
             reused = self._reused(plugin, was, requested=source.path)
             if reused is not None:
@@ -175,32 +171,16 @@ class Workshop:
             extras=content.extras,
         )
 
-    def _kept(self, plugin: Plugin, **same: object) -> lock.Plugin | None:
-        """The old lock's entry, if it is of the same source and is not to be upgraded."""
-        was = self.old.plugin(plugin.name) if self.old else None
-        names = {canonicalize_name(plugin.name), *([was.package] if was else [])}
-        if was is None or self.upgrade.everything or names & self.upgrade.names:
-            return None
-        return was if all(getattr(was, key) == value for key, value in same.items()) else None
-
     def _reused(self, plugin: Plugin, was: lock.Plugin, *, requested: str) -> Ready | None:
-        """The wheel that the old lock names, if it is there, is what the lock says, and goes with this base."""
-        package = self.old.package(was.package) if self.old else None
-        if package is None or len(package.wheels) != 1 or package.wheels[0].url is not None:
+        """What the old lock has of that source, with the wheel that was built of it."""
+        built = self.kept.built(was.package)
+        if built is None:
             return None
-        if any(fit.built_otherwise(package, self.base)):
-            return None
-        (wheel,) = package.wheels
-        try:
-            path = selection.local(self.settings.wheels / wheel.filename, wheel.sha256)
-        except HashMismatch:
-            path = None
-        if path is None:
-            return None
+        path, built_with = built
         return self._from_wheel(
             plugin,
             path,
-            built_with=package.built_with,
+            built_with=built_with,
             requested=requested,
             url=was.url,
             subdirectory=was.subdirectory,

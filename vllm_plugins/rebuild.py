@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from packaging.utils import canonicalize_name
+
 from . import files, installers, metadata, overlay, pipconfig, plugins, releases, selection, sources, temporary
 from . import store as stores
+from .base import SHARED
 from .errors import HashMismatch, StoreError
 from .index import File, Index
 from .manifest import GitSource, LocalSource
@@ -106,13 +109,22 @@ def run(
                 if project is None:
                     continue  # whoever needs the wheel says that it is not there
                 into = scratch / f"wheel-{item.name}"
-                pins = item.package.built_with
+                pins = _pins(item.package)
                 built = builder.wheel(project, into, plugin=item.name, on_line=detail, pins=pins)
                 if built.sha256 != item.wheel.sha256:
                     raise _differs(item, built, settings)
                 _keep(built.path, settings.wheels / item.wheel.filename)
                 done.append(item.name)
     return tuple(done)
+
+
+def _pins(package: Package) -> tuple[str, ...]:
+    """What was in the build environment, but for the base's torch where nothing was compiled against it."""
+    return tuple(
+        pin
+        for pin in package.built_with
+        if package.compiled or canonicalize_name(pin.partition("==")[0]) not in SHARED
+    )
 
 
 def _project(

@@ -77,6 +77,7 @@ class UvCompile:
         argv = [str(self.program), "pip", "compile", "--quiet", "--no-header", "--no-strip-extras", "--no-progress"]
         argv += ["--cache-dir", str(self.cache), "--python", sys.executable, "--constraint", "constraints.txt"]
         argv += ["--output-file", "requirements.txt", "requirements.in"]
+        argv += ["--no-index"] if self.config.index_url is None else []
         if not base.is_here:
             argv += ["--python-version", base.python, "--python-platform", platform(base)]
         kept = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "UV_CONSTRAINT")}

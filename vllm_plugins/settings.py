@@ -68,7 +68,7 @@ class Settings(Record):
     @property
     def written(self) -> tuple[Path, ...]:
         """What this program writes: no part of any source, though it may lie in a plugin's directory."""
-        return (self.lock, self.wheels, self.store)
+        return tuple(place for path in (self.lock, self.wheels, self.store) for place in {path, path.resolve()})
 
     def lets_through(self, group: str, name: str) -> bool:
         """Whether vLLM would load that entry point: ``VLLM_PLUGINS``, as ``vllm.plugins`` obeys it."""

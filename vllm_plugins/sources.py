@@ -200,13 +200,20 @@ def export_local(
             # Otherwise a build that asks by diff-index would take each file for changed.
             out = [str(project / path) for path in trees.inside(directory, without)]
             tracked = repository.must("ls-files", "-z", "--", *out) if out else ""
-            if names := tracked.split("\0")[:-1]:
+            names = [*tracked.split("\0")[:-1], *(str(project / name) for name in _sparse(directory, environ))]
+            if names:
                 repository.must("update-index", "--skip-worktree", "--", *names)
             repository.ask("update-index", "-q", "--refresh")
         else:
             trees.copy(entries, project)
         tree = trees.sha256(trees.walk(project))
     return Checkout(root=into, project=project, commit=None, tree_sha256=tree)
+
+
+def _sparse(directory: Path, environ: Mapping[str, str]) -> list[str]:
+    """What a sparse checkout leaves out of a directory of a work tree, though it is tracked."""
+    done = git.run(["ls-files", "-t", "-z"], env=git.environment(environ), cwd=directory)
+    return [line[2:] for line in done.stdout.split("\0") if line.startswith("S ")]
 
 
 def _clone(top: Path, into: Path, project: Path, env: Mapping[str, str], plugin: str) -> Repository:

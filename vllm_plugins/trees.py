@@ -82,13 +82,16 @@ def list_source(
     top = git_top(directory)
     paths = None if top is None else _ask_git(root, environ)
     # A project in a folder that an outer repository ignores (a home directory under git) is not that one's.
+    out = tuple(os.fsencode(f"{path}/") for path in inside(directory, without))
     if paths is None or not any(os.fsencode(name) in paths for name in projects.FILES):
-        paths, top = set(_walk(root, b"", _Junk(root))), None
-    out = tuple(f"{path}/" for path in inside(directory, without))
+        junk = _Junk(root)
+        found = _walk(root, b"", lambda path, is_directory: (path + b"/").startswith(out) or junk(path, is_directory))
+        paths, top = set(found), None
     entries: dict[bytes, Entry] = {}
-    for path in sorted(path for path in paths if not f"{os.fsdecode(path)}/".startswith(out)):
+    for path in sorted(paths):
         for entry in _resolve(root, path, environ):
-            entries.setdefault(entry.path, entry)
+            if not (entry.path + b"/").startswith(out):
+                entries.setdefault(entry.path, entry)
     return tuple(sorted(entries.values())), top
 
 

@@ -6,6 +6,7 @@ agree with the base at run time, torch above all, is the base's own.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import tempfile
@@ -21,17 +22,22 @@ from typing import TYPE_CHECKING
 
 from build import BuildBackendException, BuildException, ProjectBuilder
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import NormalizedName, canonicalize_name
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
-from . import _run, archives, base, metadata, temporary
+from . import _run, archives, base, metadata, overlay, stubs, temporary
 from .errors import BuildError, CommandFailed, InstallError
 from .overlay import sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from types import TracebackType
     from typing import Self
 
+    from packaging.utils import NormalizedName
+
+    from .base import Base
     from .installers import Installer
     from .metadata import Metadata
 
@@ -71,14 +77,13 @@ class _Environment:
 class Builder:
     """Builds wheels while it is open, by several threads; the same build requirements share an environment.
 
-    ``base_site`` are the directories of this machine's base, from which torch comes where a build asks for it, and
-    ``shared`` the versions that are to agree (:attr:`vllm_plugins.base.Base.shared`): by default those in
-    ``base_site``.
+    ``base_site`` are the directories of the base that is here, from which torch comes where a build asks for it, and
+    ``target`` is the base that the wheels are for: by default that one.
     """
 
     installer: Installer
     base_site: Sequence[str] = ()
-    shared: Mapping[NormalizedName, str] | None = None
+    target: Base | None = None
     _environments: dict[frozenset[str], Future[_Environment]] = field(default_factory=dict)
     _open: ExitStack = field(default_factory=ExitStack)
     _home: Path | None = None
@@ -188,43 +193,54 @@ class Builder:
         venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
         python = root / "bin" / "python"
         (site,) = (root / "lib").glob("python*/site-packages")
-        agreed = {requirement: self._agreed(requirement) for requirement in key}
-        given = {pin for pin in agreed.values() if pin is not None and self._is_here(pin)}
-        wanted = sorted({pin or requirement for requirement, pin in agreed.items() if pin not in given})
-        if given:
-            # After the environment's own: only what it lacks comes from the base.
+        constraints = root / "constraints.txt"
+        agreed = self._agreed(key)
+        constraints.write_text("".join(f"{self._constraint(root, pin)}\n" for pin in agreed), encoding="utf-8")
+        if key:
+            try:
+                self.installer.provision(python, sorted(key), constraints=constraints, on_line=on_line)
+            except InstallError as error:
+                _say_which(error, agreed - self._here)
+                raise
+        contents = set(map(_pin, importlib.metadata.distributions(path=[str(site)])))
+        if contents & agreed & self._here:
+            # After the environment's own: of what has a stub there, the modules come from the base.
             (site / "base.pth").write_text("".join(f"{entry}\n" for entry in self.base_site), encoding="utf-8")
-        if wanted:
-            self.installer.provision(python, wanted, on_line=on_line)
-        contents = {
-            f"{canonicalize_name(found.name)}=={found.version}"
-            for found in importlib.metadata.distributions(path=[str(site)])
-        }
-        return _Environment(root=root, python=python, contents=tuple(sorted(contents | given)))
+        return _Environment(root=root, python=python, contents=tuple(sorted(contents)))
 
     @cached_property
-    def _here(self) -> Mapping[NormalizedName, str]:
-        return base.read(self.base_site).shared
+    def _base(self) -> Base:
+        is_here = self.target is not None and self.target.fingerprint == overlay.fingerprint(self.base_site)
+        return self.target if self.target is not None and is_here else base.read(self.base_site)
+
+    @cached_property
+    def _here(self) -> AbstractSet[str]:
+        return {f"{name}=={version}" for name, version in self._base.shared.items()}
 
     @cached_property
     def _shared(self) -> Mapping[NormalizedName, str]:
-        return self._here if self.shared is None else self.shared
+        return (self.target or self._base).shared
 
-    def _agreed(self, requirement: str) -> str | None:
-        """The pin of a build requirement that the base meets, where both must agree."""
-        try:
-            parsed = Requirement(requirement)
-        except InvalidRequirement:
-            return None  # the installer will say what is wrong with it
-        name = canonicalize_name(parsed.name)
-        version = self._shared.get(name)
-        if version is None or not base.satisfies(version, str(parsed.specifier)):
-            return None
-        return f"{name}=={version}"
+    def _agreed(self, requirements: Iterable[str]) -> AbstractSet[str]:
+        """The pins of what must agree with the base, but for those that a project's own requirements rule out."""
+        agreed = dict(self._shared)
+        for line in requirements:
+            with contextlib.suppress(InvalidRequirement):  # the installer will say what is wrong with it
+                requirement = Requirement(line)
+                version = agreed.get(canonicalize_name(requirement.name))
+                applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+                if version is not None and applies and not base.satisfies(version, str(requirement.specifier)):
+                    del agreed[canonicalize_name(requirement.name)]
+        return {f"{name}=={version}" for name, version in agreed.items()}
 
-    def _is_here(self, pin: str) -> bool:
+    def _constraint(self, root: Path, pin: str) -> str:
+        """A pin, by a stub where the base here has it: then nothing of it is fetched."""
         name, _, version = pin.partition("==")
-        return self._here.get(canonicalize_name(name)) == version
+        there = self._base.get(name)
+        if there is None or pin not in self._here:
+            return pin
+        stub = stubs.write(root, name=name, version=version, extras=there.extras, requires=there.requires)
+        return f"{name} @ {stub.as_uri()}"
 
     def _refuse_other(self, environment: _Environment, wheel: str, plugin: str) -> None:
         """What is compiled against another torch than the one that it meets at run time does not load, or worse."""
@@ -240,6 +256,20 @@ class Builder:
                     required_by=f"plugin {plugin!r}",
                     next_step=f"have its pyproject.toml admit {name} {there}, or use a vLLM that has {version}",
                 )
+
+
+def _pin(found: importlib.metadata.Distribution) -> str:
+    try:
+        return f"{canonicalize_name(found.name)}=={Version(found.version)}"
+    except InvalidVersion:  # of an old distribution, which nothing can compare
+        return f"{canonicalize_name(found.name)}=={found.version}"
+
+
+def _say_which(error: InstallError, elsewhere: AbstractSet[str]) -> None:
+    """What the base has that a lock is made for, and the one here has not, must come from an index."""
+    if elsewhere:
+        error.details = (*error.details, f"it must be built with what the base has: {', '.join(sorted(elsewhere))}")
+        error.next_step = "name the index that has it (PIP_EXTRA_INDEX_URL), or lock in the vLLM environment itself"
 
 
 def _reader(project: Path) -> ProjectBuilder:
@@ -301,5 +331,6 @@ def _failures(project: Path, plugin: str) -> Iterator[None]:
             found=error.found if isinstance(error, (InstallError, BuildError)) else None,
             details=[line for line in details if line.strip() and not line.startswith("command: ")],
             required_by=f"plugin {plugin!r}",
-            next_step=f"look at the words above: `python -m build` in the project of {plugin!r} must work",
+            next_step=(error.next_step if isinstance(error, InstallError) else None)
+            or f"look at the words above: `python -m build` in the project of {plugin!r} must work",
         ) from error

@@ -197,6 +197,7 @@ def _check(
     reasons = [" ".join(part for part in row if part) for row in _rows(changed)]
     if old is not None and old.manifest_sha256 != new.manifest_sha256:
         reasons.append("plugins.yaml asks for something else than when it was locked")
+    reasons += [f"the source of plugin {name!r} has changed" for name in _changed_sources(old, new)]
     if by_hand:
         reasons.append("the lock was changed by hand")
     raise LockStale(
@@ -205,6 +206,17 @@ def _check(
         details=reasons or ["what is used of the base, or where plugins come from, would be written down anew"],
         next_step="vllm-plugins lock",
     )
+
+
+def _changed_sources(old: Lock | None, new: Lock) -> list[str]:
+    """The plugins that are built from something else, though the same came of it."""
+    pairs = ((old.plugin(plugin.name) if old else None, plugin) for plugin in new.plugins)
+    return [
+        now.name
+        for was, now in pairs
+        if was is not None
+        and (was.commit, was.tree_sha256, was.project_sha256) != (now.commit, now.tree_sha256, now.project_sha256)
+    ]
 
 
 def _rows(changed: Iterable[Change]) -> list[tuple[str, str, str, str, str]]:
