@@ -24,7 +24,7 @@ _HOOK = f"{START}; from vllm_plugins.hook import general; general()"
 # An overlay is held first; activation looks at that again, and puts it on the path.
 _TIMED = f"""\
 {START}
-from vllm_plugins import hook, overlay
+from vllm_plugins import activation, hook
 took = []
 def timed(function):
     def call(*words):
