@@ -50,7 +50,7 @@ class Generation:
 def history(settings: Settings) -> tuple[Generation, ...]:
     """Every complete overlay of the store, the one that was made active last first."""
     try:
-        switches = histories.last_switches(settings.store)
+        switches = histories.last_switches(settings.store / overlay.HISTORY)
     except OSError as error:
         raise _unreadable(settings.store, error) from error
     active = overlay.registry(settings.store).get("overlay")

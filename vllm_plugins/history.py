@@ -1,4 +1,4 @@
-"""The store's ``history.jsonl``: a line for each switch from one overlay to another.
+"""The store's ``history.jsonl``: a line for each switch from one overlay to another, which ``overlay.mirror`` adds.
 
 A line has the time, in seconds since 1970, and the key. Whatever is no such line is passed over.
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import time
 from typing import TYPE_CHECKING, Any
 
 from . import files
@@ -16,44 +14,30 @@ from . import files
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FILE", "last_switches", "note"]
+__all__ = ["last_switches", "shorten"]
 
-FILE = "history.jsonl"
-LIMIT = 1 << 16  # bytes
 _LATEST = 253402300800  # seconds since 1970: the year 10000, which no calendar here knows
 
 
-def note(store: Path, key: str) -> None:
-    """Add a line. Where the file has become long, only the last line of each overlay stays.
+def shorten(path: Path) -> None:
+    """Leave the last line of each overlay.
 
     Raises:
-        OSError: it can't be written.
+        OSError: the file can't be written.
     """
-    path = store / FILE
-    line = f'{{"at": {int(time.time())}, "overlay": "{key}"}}\n'.encode()
-    with open(path, "a+b") as file:
-        length = file.tell()
-        if length < LIMIT:
-            if length == 0:
-                os.fchmod(file.fileno(), 0o644)
-            elif os.pread(file.fileno(), 1, length - 1) != b"\n":  # the disk was full
-                line = b"\n" + line
-            file.write(line)
-            return
-    kept = {**last_switches(store)}
-    kept.pop(key, None)
-    lines = [f'{{"at": {int(at)}, "overlay": {json.dumps(other)}}}\n'.encode() for other, at in kept.items()]
-    files.write(path, b"".join([*lines, line]))
+    kept = last_switches(path).items()
+    lines = (f'{{"at": {int(at)}, "overlay": {json.dumps(key)}}}\n' for key, at in kept)
+    files.write(path, "".join(lines).encode())
 
 
-def last_switches(store: Path) -> dict[str, float]:
+def last_switches(path: Path) -> dict[str, float]:
     """When each overlay was last made active, by its key, in the order of these switches.
 
     Raises:
         OSError: it is there and can't be read.
     """
     try:
-        lines = (store / FILE).read_bytes().splitlines()
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return {}
     found: dict[str, float] = {}

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from .marker import EntryPoint, Failure, Marker
@@ -41,6 +42,8 @@ __all__ = [
 
 MARKER = "overlay.json"
 REGISTRY = "registry.json"
+HISTORY = "history.jsonl"
+HISTORY_LIMIT = 1 << 16  # bytes
 SITE = "site"
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
@@ -150,17 +153,34 @@ def mirror(store: Path, marker: Marker) -> bool:
         with contextlib.suppress(FileNotFoundError):
             if sha256(target.read_bytes()) == marker.registry_sha256:
                 return True
-        from . import files, history
+        from . import files
 
         wanted = (directory(store, marker.key) / REGISTRY).read_bytes()
         if sha256(wanted) != marker.registry_sha256:
             return False
-        history.note(store, marker.key)
+        _note(store, marker.key)
         # A start need not wait for a disk: what a power cut takes away of it, the next start writes again.
         files.write(target, wanted, durable=False)
     except OSError:  # a read-only store: then the registry can't follow, and need not
         return False
     return True
+
+
+def _note(store: Path, key: str) -> None:
+    """Add a line to the history; a long one is shortened."""
+    line = f'{{"at": {int(time.time())}, "overlay": "{key}"}}\n'.encode()
+    path = store / HISTORY
+    with open(path, "a+b") as file:
+        length = file.tell()
+        if length == 0:
+            os.fchmod(file.fileno(), 0o644)
+        elif os.pread(file.fileno(), 1, length - 1) != b"\n":  # the disk was full
+            line = b"\n" + line
+        file.write(line)
+    if length > HISTORY_LIMIT:
+        from . import history
+
+        history.shorten(path)
 
 
 def registry(store: Path) -> Mapping[str, Any]:

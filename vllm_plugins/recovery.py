@@ -162,7 +162,7 @@ def _latest_first(store: Path) -> list[str]:
     """
     order: dict[str, int] = {}
     with contextlib.suppress(OSError):
-        order = {key: number for number, key in enumerate(history.last_switches(store))}
+        order = {key: number for number, key in enumerate(history.last_switches(store / overlay.HISTORY))}
     found: list[tuple[int, float, str]] = []
     with contextlib.suppress(OSError):
         for entry in os.scandir(store / "overlays"):

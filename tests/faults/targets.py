@@ -25,7 +25,6 @@ from vllm_plugins import (
     export,
     fit,
     generations,
-    history,
     integrity,
     lock,
     lockfile,
@@ -159,7 +158,7 @@ def _notes(data: bytes) -> None:
     (target / "plugins.lock").touch()
     registry, _, lines = data.partition(b"\x00\x00")
     (notes / overlay.REGISTRY).write_bytes(registry)
-    (notes / history.FILE).write_bytes(lines)
+    (notes / overlay.HISTORY).write_bytes(lines)
     overlay.registry(notes)
     (generation,) = generations.history(_SETTINGS.replace(store=notes))
     assert generation.key == _KEY

@@ -10,7 +10,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins import history, overlay
+from vllm_plugins import overlay
 
 from .preload import LONG
 
@@ -112,7 +112,7 @@ def test_200_changes_of_the_lock(world: World) -> None:
         took.append(time.perf_counter() - begun)
         assert place.registry["overlay"] == world.key(config)
     assert files(world) == there
-    lines = (place.store / history.FILE).read_text().splitlines()
+    lines = (place.store / overlay.HISTORY).read_text().splitlines()
     assert len(lines) == 202  # a line each, below the limit
     if LONG:
         hooks = [seconds for number, seconds in enumerate(took) if number % 10]
@@ -131,9 +131,9 @@ def test_the_history_has_an_end(world: World) -> None:
         marker = markers[number % 2]
         assert marker is not None
         assert overlay.mirror(place.store, marker)
-        sizes.append(os.path.getsize(place.store / history.FILE))
-    assert max(sizes) < history.LIMIT + 200
-    entries: list[Any] = [json.loads(line) for line in (place.store / history.FILE).read_text().splitlines()]
+        sizes.append(os.path.getsize(place.store / overlay.HISTORY))
+    assert max(sizes) < overlay.HISTORY_LIMIT + 200
+    entries: list[Any] = [json.loads(line) for line in (place.store / overlay.HISTORY).read_text().splitlines()]
     assert entries[-1]["overlay"] == keys[1]
     told = place.run("history", "--json").json
     assert [item["key"] for item in told["generations"]] == keys[::-1]
