@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # One process that starts again and again, as far as the hook knows: each time what the first time has found is forgotten.
 STARTS = """\
 import gc, importlib, json, os, sys, time
-from vllm_plugins import hook, overlay
+from vllm_plugins import activation, hook
 process = hook._Process
 
 def start():
