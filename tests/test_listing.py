@@ -150,3 +150,20 @@ def test_a_linked_platform_is_gone_on_with(own: Place, index: Index) -> None:
     own.lock.write_text("this is no lock")
     done = own.python("-m", "tests.kit.loader", "platform", "general", env={"VLLM_PLUGIN_ON_ERROR": "previous"})
     assert json.loads(done.stdout) == {"platform": "a.Platform"}
+
+
+def test_a_vllm_that_keeps_its_list_elsewhere_calls_each_plugin_once(place: Place) -> None:
+    """It would be one that we don't know: the plugins of a child process are then its own affair, as if we were not."""
+    points = {GENERAL: {"good": "good:register"}, PLATFORM: {"mine": "mine:register"}}
+    lock(place, points, good=GOOD, mine="def register():\n    return 'a.Platform'\n")
+    code = (
+        "import os\n"
+        "from tests.kit import loader\n"
+        "import vllm_plugins\n"
+        "vllm_plugins.activate()\n"
+        "def call(function):\n    return function()\n"
+        "answers = [call(function) for function in loader.load('vllm.platform_plugins').values()]\n"
+        "print([answer for answer in answers if answer])\n"
+        "for function in loader.load('vllm.general_plugins').values():\n    call(function)\n"
+    )
+    assert place.python("-c", code).stdout == "['a.Platform']\ngood one None\n"

@@ -72,7 +72,7 @@ def platform() -> str | None:
         if activation.active_key() is not None:
             from . import listing
 
-            listing.withdraw(listing.on_path(PLATFORM), vllm)
+            listing.withdraw(listing.on_path(PLATFORM), vllm, platform)
     else:
         try:
             _process.answer = _start(PLATFORM, vllm)
@@ -97,6 +97,9 @@ def general() -> None:
     if _process.failure is not None:
         raise _process.failure
     _start(GENERAL, _frame(1))
+
+
+_HOOKS: dict[str, Callable[[], object]] = {PLATFORM: platform, GENERAL: general}
 
 
 def activate() -> None:
@@ -131,7 +134,7 @@ def _leave(group: str, vllm: FrameType) -> None:
     if activation.active_key() is not None:
         from . import listing
 
-        listing.withdraw(listing.on_path(group), vllm)
+        listing.withdraw(listing.on_path(group), vllm, _HOOKS[group])
     activation.deactivate(forget_modules=True)
 
 
@@ -153,8 +156,8 @@ def _start(group: str, vllm: FrameType) -> str | None:
             return None
         from . import listing
 
-        listing.withdraw(points, vllm)
-        return _run(settings, marker, group)
+        # Where that is not possible, vLLM calls them.
+        return _run(settings, marker, group) if listing.withdraw(points, vllm, _HOOKS[group]) else None
     except Exception as error:
         from .errors import PluginsError
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from . import activation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import FrameType
 
 __all__ = ["on_path", "withdraw"]
@@ -31,17 +31,21 @@ class Point(Protocol):
         """What it names, as ``module:attribute``."""
 
 
-def withdraw(points: Iterable[Point], vllm: FrameType) -> None:
+def withdraw(points: Iterable[Point], vllm: FrameType, hook: Callable[[], object]) -> bool:
     """Let none of the functions that vLLM is about to call, and that are one of these, do anything.
 
-    ``vllm`` is the frame that has called our hook. Its functions are in ``plugins`` in ``load_general_plugins``, in
-    ``platform_plugins`` in ``resolve_current_platform_cls_qualname``; vLLM hands them to nobody. Nothing is imported.
+    ``vllm`` is the frame that has called ``hook``, of us. One of its variables has the functions by their names, ours
+    among them: ``plugins`` in ``load_general_plugins``, ``platform_plugins`` in
+    ``resolve_current_platform_cls_qualname``; vLLM hands them to nobody. Nothing is imported. Returns whether there
+    is such a variable: otherwise a vLLM that we don't know calls them all the same.
     """
-    functions = vllm.f_locals.get("platform_plugins", vllm.f_locals.get("plugins"))
-    if isinstance(functions, dict):
-        for point in points:
-            if point.name in functions and _is(functions[point.name], point.value):
-                functions[point.name] = _nothing
+    functions = next((found for found in vllm.f_locals.values() if _holds(found, hook)), None)
+    if functions is None:
+        return False
+    for point in points:
+        if point.name in functions and _is(functions[point.name], point.value):
+            functions[point.name] = _nothing
+    return True
 
 
 def on_path(group: str) -> list[Point]:
@@ -50,6 +54,10 @@ def on_path(group: str) -> list[Point]:
 
     sites = [entry for entry in sys.path if activation.is_site(entry)]
     return [point for found in distributions(path=sites) for point in found.entry_points if point.group == group]
+
+
+def _holds(found: object, hook: object) -> bool:
+    return isinstance(found, dict) and any(value is hook for value in found.values())
 
 
 def _is(function: object, value: str) -> bool:

@@ -41,7 +41,7 @@ def load(group: str) -> dict[str, Callable[[], Any]]:
 
 
 def load_general_plugins() -> None:
-    """Load and call. The function and its variable are called as in ``vllm.plugins``: our hook looks for them."""
+    """Load and call."""
     if _done:
         return
     _done.append("general")
@@ -51,7 +51,7 @@ def load_general_plugins() -> None:
 
 
 def platform() -> str:
-    """The platform that is active: a plugin's answer, or ``builtin``. The variable is called as in ``vllm.platforms``."""
+    """The platform that is active: a plugin's answer, or ``builtin``."""
     if os.environ.get("VLLM_TARGET_DEVICE") == "cpu":
         return "builtin"
     platform_plugins = load("vllm.platform_plugins")
