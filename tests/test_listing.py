@@ -167,3 +167,27 @@ def test_a_vllm_that_keeps_its_list_elsewhere_calls_each_plugin_once(place: Plac
         "for function in loader.load('vllm.general_plugins').values():\n    call(function)\n"
     )
     assert place.python("-c", code).stdout == "['a.Platform']\ngood one None\n"
+
+
+def test_what_a_pth_file_names_and_was_there_before_stays(place: Place, index: Index) -> None:
+    index.wheel("named", modules={"named.pth": f"{place.paths[0]}\n../named_too\n", "named_too/__init__.py": ""})
+    place.pypi("named")
+    place.run("lock")
+    code = (
+        "import multiprocessing, sys\n"
+        "import vllm_plugins\n"
+        "def child(before):\n"
+        "    vllm_plugins.deactivate()\n"
+        "    assert sys.path == before, set(before) ^ set(sys.path)\n"
+        "if __name__ == '__main__':\n"
+        "    before = list(sys.path)\n"
+        "    vllm_plugins.activate()\n"
+        "    assert sys.path != before\n"
+        "    process = multiprocessing.get_context('spawn').Process(target=child, args=(before,))\n"
+        "    process.start()\n"
+        "    process.join()\n"
+        "    assert process.exitcode == 0\n"
+        "    child(before)\n"
+    )
+    (place.root / "main.py").write_text(code)
+    place.python(place.root / "main.py")

@@ -166,8 +166,12 @@ def activate(store: Path, key: str) -> None:
 def deactivate(*, forget_modules: bool = False) -> None:
     """Take the active overlay off the path again; with ``forget_modules`` also what was imported from it."""
     global _active  # noqa: PLW0603
-    sites = {entry for entry in overlay.entries() if overlay.key_in(entry) is not None}
-    gone = sites.union(*map(_named, sites))
+    path = overlay.entries()
+    sites = {entry for entry in path if overlay.key_in(entry) is not None}
+    # What an overlay's .pth files have added stands after it; what they name and stands before was there without.
+    after = {entry for number, entry in enumerate(path) if not sites.isdisjoint(path[:number])}
+    named = {entry for site in sites for entry in _named(site)}
+    gone = sites | (after & named)
     finders = [finder for finder in sys.meta_path if _comes_from(finder, tuple(sites))]
     if _active is not None:
         gone.update(_active[1])
