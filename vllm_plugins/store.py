@@ -27,6 +27,7 @@ STAGING = "staging"
 REPLACED = "replaced"
 PATIENCE = 60.0  # seconds
 _POLL = 0.05  # seconds
+_MOMENT = 0.001  # seconds
 
 
 def prepare(store: Path) -> None:
@@ -73,7 +74,7 @@ def in_use(store: Path, key: str) -> bool:
         with alone(store, key) as free:
             if free:
                 return False
-        time.sleep(_POLL / 5)
+        time.sleep(_MOMENT)
     return True
 
 
