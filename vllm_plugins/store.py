@@ -27,7 +27,6 @@ STAGING = "staging"
 REPLACED = "replaced"
 PATIENCE = 60.0  # seconds
 _POLL = 0.05  # seconds
-_MOMENT = 0.001  # seconds
 
 
 def prepare(store: Path) -> None:
@@ -69,13 +68,9 @@ def alone(store: Path, key: str) -> Iterator[bool]:
 
 
 def in_use(store: Path, key: str) -> bool:
-    """Whether a process holds an overlay, as far as that can be known."""
-    for _ in range(3):  # another that looks has it alone for a moment
-        with alone(store, key) as free:
-            if free:
-                return False
-        time.sleep(_MOMENT)
-    return True
+    """Whether a process holds an overlay, as far as that can be known: who looks has it for a moment, too."""
+    with alone(store, key) as free:
+        return not free
 
 
 def aside(store: Path, key: str) -> Path:
