@@ -99,12 +99,12 @@ def test_a_library_that_lacks_a_symbol(place: Place) -> None:
 
 def test_an_import_without_an_end_is_ended(place: Place) -> None:
     lock_plugin(place, "import time\ntime.sleep(600)\n")
-    done = place.run("sync", "-q", check=False, env={"VLLM_PLUGIN_TIMEOUT": "5"})
+    done = place.run("sync", "-q", check=False, env={"VLLM_PLUGIN_TIMEOUT": "12"})
     assert (done.returncode, done.stderr) == (
         7,
         (
             "vllm-plugins: error: plugin 'probe' can't be loaded: "
-            "its import did not end within 5 seconds (VLLM_PLUGIN_TIMEOUT)\n"
+            "its import did not end within 12 seconds (VLLM_PLUGIN_TIMEOUT)\n"
             f"  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n{NEXT}"
         ),
     )
