@@ -84,11 +84,19 @@ class Base(Record):
         found = self.get(VLLM)
         return found.version if found else None
 
-    @property
+    @cached_property
     def shared(self) -> Mapping[NormalizedName, str]:
         """The versions, in normal form, of what a compiled wheel must have been built with, as far as it was."""
         found = ((name, self.get(name)) for name in SHARED)
         return {name: str(Version(there.version)) for name, there in found if there is not None}
+
+    def otherwise(self, pins: Iterable[str]) -> Iterable[tuple[str, str, str]]:
+        """Of these pins, the shared ones that are of another version here: name, their version, and the one here."""
+        for pin in pins:
+            name, _, version = pin.partition("==")
+            there = self.shared.get(canonicalize_name(name))
+            if there is not None and there != version:
+                yield name, version, there
 
     @property
     def is_here(self) -> bool:

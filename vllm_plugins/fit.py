@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from packaging.utils import canonicalize_name
-
 from .base import satisfies
 from .errors import BaseMismatch, LockStale
 
@@ -86,13 +84,8 @@ def check(lock: Lock, base: Base, path: Path) -> None:
 
 def built_otherwise(package: Package, base: Base) -> Iterable[str]:
     """Why a compiled wheel of the lock can't be used with this base: it was built against another torch than that."""
-    if not package.compiled:
-        return
-    for pin in package.built_with:
-        name, _, version = pin.partition("==")
-        there = base.shared.get(canonicalize_name(name))
-        if there is not None and there != version:
-            yield f"{package.name} {package.version} was compiled against {name} {version}; the base has {there}"
+    for name, version, there in base.otherwise(package.built_with) if package.compiled else ():
+        yield f"{package.name} {package.version} was compiled against {name} {version}; the base has {there}"
 
 
 def _unsatisfied(use: BaseUse, base: Base) -> Iterable[str]:

@@ -21,12 +21,12 @@ from .logs import logger
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
     from types import FrameType
 
     from .errors import PluginsError
-    from .overlay import Marker
+    from .overlay import EntryPoint, Marker
 
 __all__ = ["GENERAL", "PLATFORM", "activate", "general", "platform"]
 
@@ -157,7 +157,7 @@ def _start(group: str, vllm: FrameType) -> str | None:
         from . import listing
 
         # Where that is not possible, vLLM calls them.
-        return _run(settings, marker, group) if listing.withdraw(points, vllm, _HOOKS[group]) else None
+        return _run(settings, points, group) if listing.withdraw(points, vllm, _HOOKS[group]) else None
     except Exception as error:
         from .errors import PluginsError
 
@@ -220,16 +220,16 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str) -> str | N
     activation.activate(settings.store, marker.key)
     overlay.mirror(settings.store, marker)
     logger.info("Overlay %s is active: %s", marker.key[:12], ", ".join(marker.plugins) or "no plugins")
-    return _run(settings, marker, group)
+    return _run(settings, marker.group(group), group)
 
 
-def _run(settings: Settings, marker: Marker, group: str) -> str | None:
-    points = [point for point in marker.group(group) if settings.lets_through(point.group, point.name)]
-    if not points:
+def _run(settings: Settings, points: Iterable[EntryPoint], group: str) -> str | None:
+    allowed = [point for point in points if settings.lets_through(point.group, point.name)]
+    if not allowed:
         return None
     from . import loading
 
-    answers = loading.run(points)
+    answers = loading.run(allowed)
     return loading.platform(answers) if group == PLATFORM else None
 
 

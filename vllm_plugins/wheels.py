@@ -244,18 +244,15 @@ class Builder:
 
     def _refuse_other(self, environment: _Environment, wheel: str, plugin: str) -> None:
         """What is compiled against another torch than the one that it meets at run time does not load, or worse."""
-        for pin in environment.contents:
-            name, _, version = pin.partition("==")
-            there = self._shared.get(canonicalize_name(name), version)
-            if there != version:
-                raise BuildError(
-                    f"the wheel was compiled against another {name} than the base has",
-                    where=wheel,
-                    expected=f"{name} {there}",
-                    found=f"{name} {version}, because of [build-system] requires",
-                    required_by=f"plugin {plugin!r}",
-                    next_step=f"have its pyproject.toml admit {name} {there}, or use a vLLM that has {version}",
-                )
+        for name, version, there in (self.target or self._base).otherwise(environment.contents):
+            raise BuildError(
+                f"the wheel was compiled against another {name} than the base has",
+                where=wheel,
+                expected=f"{name} {there}",
+                found=f"{name} {version}, because of [build-system] requires",
+                required_by=f"plugin {plugin!r}",
+                next_step=f"have its pyproject.toml admit {name} {there}, or use a vLLM that has {version}",
+            )
 
 
 def _pin(found: importlib.metadata.Distribution) -> str:
