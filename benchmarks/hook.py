@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["cases"]
 
 GROUP = "hook, in step"
-_HOOK = f"{START}; from vllm_plugins.hook import general; general()"
+_HOOK = f"{START}; from vllm_plugins.startup.hook import general; general()"
 # An overlay is held first; activation looks at that again, and puts it on the path.
 _TIMED = f"""\
 {START}
-from vllm_plugins import activation, hook
+from vllm_plugins.startup import activation, hook
 took = []
 def timed(function):
     def call(*words):

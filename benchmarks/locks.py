@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from tests.kit import projects
 from tests.kit.repositories import Repository
-from vllm_plugins import base, stubs
+from vllm_plugins.documents import base
+from vllm_plugins.packages import stub_wheels
 
 from .measure import Case, Row, absolute, ratio, seconds, take_turns, use
 from .world import DISTANCE, Size, make, place
@@ -65,7 +66,8 @@ def _bare(world: Place) -> None:
     found = base.read([str(path) for path in world.paths]).distributions
     (wanted / "constraints.txt").write_text(
         "".join(
-            f"{item.name} @ {stubs.write(wanted, name=item.name, version=item.version).as_uri()}\n" for item in found
+            f"{item.name} @ {stub_wheels.write(wanted, name=item.name, version=item.version).as_uri()}\n"
+            for item in found
         )
     )
 

@@ -46,7 +46,7 @@ def _hook(place: Place, rounds: int) -> Row:
         environment = {"PYTHONDONTWRITEBYTECODE": ""}
         return float(place.python("-c", f"{code}{_RESIDENT}", env=environment).stdout)
 
-    hook = f"{START}; from vllm_plugins.hook import general; general()"
+    hook = f"{START}; from vllm_plugins.startup.hook import general; general()"
     turns = take_turns(rounds, lambda: resident(hook), lambda: resident(START))
     against = "the same process without it"
     return difference(turns, group=GROUP, what="the hook, in step", against=against, goal=1, unit="MB")

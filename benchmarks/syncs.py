@@ -27,7 +27,7 @@ _OURS = ["-m", "vllm_plugins", "sync", "--no-load-check"]
 # There is no such option: what is published is never written to, so it has its bytecode from the first.
 _WITHOUT_BYTECODE = """\
 import sys
-from vllm_plugins import bytecode
+from vllm_plugins.core import bytecode
 bytecode.compiled = lambda *words: None
 sys.argv = ["vllm-plugins", "sync", "--no-load-check", "--installer", "uv"]
 from vllm_plugins.cli import main

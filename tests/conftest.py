@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 import vllm_plugins
-
-from .kit import canary
-from .kit import index as indexes
-from .kit import vllm as stand_in
-from .kit.place import Place
+from tests.kit import canary
+from tests.kit import index as indexes
+from tests.kit import vllm as stand_in
+from tests.kit.place import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .kit.index import Index, Server
+    from tests.kit.index import Index, Server
 
 
 def pytest_configure() -> None:

@@ -1,7 +1,8 @@
+"""The three rules of the layout (ranks, doors, startup), and what the rest of the code base holds itself to."""
+
 from __future__ import annotations
 
 import ast
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,175 +13,110 @@ import pytest
 import vllm_plugins
 
 if TYPE_CHECKING:
-    from .kit.index import Index
-    from .kit.place import Place
+    from collections.abc import Iterator
+
+    from tests.kit.index import Index
+    from tests.kit.place import Place
 
 PACKAGE = Path(vllm_plugins.__file__).parent
-
-# A module may import only what stands above it. Down to `hook`: the standard library and ourselves, nothing else.
-ORDER = [
-    "__init__",
-    "amounts",
-    "errors",
-    "disk",
-    "records",
-    "marker",
-    "settings",
-    "crew",
-    "_run",
-    "files",
-    "history",
-    "overlay",
-    "activation",
-    "temporary",
-    "trust",
-    "integrity",
-    "logs",
-    "loading",
-    "listing",
-    "recovery",
-    "hook",
-    "values",
-    "nodes",
-    "policy",
-    "manifest",
-    "remotes",
-    "git",
-    "refs",
-    "projects",
-    "trees",
-    "sources",
-    "fields",
-    "contents",
-    "lock",
-    "lockfile",
-    "export",
-    "sbom",
-    "base",
-    "fit",
-    "registry",
-    "cache",
-    "metadata",
-    "stubs",
-    "pipconfig",
-    "installers",
-    "archives",
-    "wheels",
-    "resolvers",
-    "resolve",
-    "simple",
-    "index",
-    "releases",
-    "released",
-    "graph",
-    "changes",
-    "selection",
-    "lockstep",
-    "bundle",
-    "bytecode",
-    "stage",
-    "store",
-    "link",
-    "generations",
-    "verification",
-    "sync",
-    "doctor",
-    "kept",
-    "plugins",
-    "rebuild",
-    "licenses",
-    "advisories",
-    "provenance",
-    "audit",
-    "drawing",
-    "report",
-    "assembly",
-    "locking",
-    "cli._output",
-    "cli._inputs",
-    "cli.base",
-    "cli.verify",
-    "cli.history",
-    "cli.rollback",
-    "cli.prune",
-    "cli.bundle",
-    "cli.diff",
-    "cli.export",
-    "cli.audit",
-    "cli.doctor",
-    "cli.status",
-    "cli._locking",
-    "cli.lock",
-    "cli.sync",
-    "cli.__init__",
-    "__main__",
-]
+WINGS = ("core", "startup", "documents", "sources", "packages", "locking", "install", "review", "cli")
+LINES, FUNCTION_LINES, MODULES = 350, 60, 20
 
 
-def modules() -> dict[str, Path]:
-    found = {}
+def modules(*wings: str) -> Iterator[tuple[str, ast.Module]]:
+    """Each module of the wings (of all, where none is named) by its dotted name, as a tree."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        found[".".join(path.relative_to(PACKAGE).with_suffix("").parts)] = path
-    return found
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if not wings or (len(parts) > 1 and parts[0] in wings):
+            yield ".".join(parts), ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imports(name: str, path: Path) -> set[str]:
-    """Which of our own modules a module imports, anywhere in it, type checking included."""
-    package = ["vllm_plugins", *name.split(".")[:-1]]
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported(tree: ast.Module) -> Iterator[str]:
+    """The dotted name of every import anywhere in a module, those for type checking included."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {_own(alias.name) for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            whole = ".".join([*base, *([node.module] if node.module else [])])
-            found |= {_own(f"{whole}.{alias.name}") or _own(whole) for alias in node.names}
-    return {name for name in found if name}
+            assert not node.level, "an import is absolute, so that its wing can be read off it"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _own(imported: str) -> str:
-    """The name in ``ORDER`` of a module of ours, a package's own included; empty for anything else."""
-    if imported.partition(".")[0] != "vllm_plugins":
-        return ""
-    name = imported.removeprefix("vllm_plugins").removeprefix(".")
-    package = f"{name}.__init__".removeprefix(".")
-    return name if name in modules() else package if package in modules() else ""
+def test_the_package_consists_of_the_wings() -> None:
+    found = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert found == set(WINGS)
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py"}
 
 
-def test_every_module_is_in_the_order() -> None:
-    assert set(modules()) == set(ORDER)
-
-
-@pytest.mark.parametrize("name", list(modules()))
-def test_a_module_imports_only_what_stands_above_it(name: str) -> None:
-    if name == "__init__":  # its two functions reach down, when they are called
-        return
-    above = set(ORDER[: ORDER.index(name)])
-    assert imports(name, modules()[name]) - {name} <= above
-
-
-@pytest.mark.parametrize("name", list(modules()))
-def test_modules_and_functions_are_short(name: str) -> None:
-    text = modules()[name].read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 350
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            assert (node.end_lineno or 0) - node.lineno < 60, node.name
-
-
-@pytest.mark.parametrize("name", list(modules()))
-def test_a_module_says_what_is_its_own_or_is_a_command(name: str) -> None:
-    path = modules()[name]
-    if name == "__main__" or (name.startswith("cli.") and not path.name.startswith("_")):
-        return
-    text = path.read_text(encoding="utf-8")
-    (names,) = [
-        ast.literal_eval(node.value)
-        for node in ast.parse(text).body
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]
+def test_a_private_module_is_imported_by_its_own_wing_alone() -> None:
+    wrong = [
+        f"{name} imports {other}"
+        for name, tree in modules()
+        for other in imported(tree)
+        if other.startswith("vllm_plugins.")
+        and any(part.startswith("_") and not part.startswith("__") for part in other.split(".")[2:3])
+        and (PACKAGE / other.split(".")[1] / f"{other.split('.')[2]}.py").exists()
+        and other.split(".")[1] != name.partition(".")[0]
     ]
-    module = importlib.import_module(f"vllm_plugins.{name}".removesuffix(".__init__"))
-    assert [exported for exported in names if not hasattr(module, exported)] == []
+    assert wrong == []
+
+
+def test_the_init_of_a_wing_imports_nothing() -> None:
+    silent = [wing for wing in WINGS if wing not in ("startup", "cli")]
+    wrong = [
+        f"{name} imports {other}"
+        for name, tree in modules(*silent)
+        if name.endswith(".__init__")
+        for other in imported(tree)
+        if other != "__future__.annotations"
+    ]
+    assert wrong == []
+
+
+def test_core_and_startup_import_the_standard_library_and_one_another_only() -> None:
+    allowed = {*sys.stdlib_module_names, "vllm_plugins"}
+    wrong = [
+        f"{name} imports {other}"
+        for name, tree in modules("core", "startup")
+        for other in imported(tree)
+        if other.partition(".")[0] not in allowed
+    ]
+    assert wrong == []
+
+
+def test_one_module_starts_processes() -> None:
+    starting = {name for name, tree in modules() if any(other.startswith("subprocess") for other in imported(tree))}
+    assert starting == {"core.process"}
+
+
+def test_modules_functions_and_wings_are_short() -> None:
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if len(text.splitlines()) > LINES:
+            wrong.append(f"{path.name} has {len(text.splitlines())} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                if length > FUNCTION_LINES:
+                    wrong.append(f"{path.name}: {node.name} has {length} lines")
+    counts = {wing: len(list((PACKAGE / wing).glob("*.py"))) for wing in WINGS}
+    assert wrong == []
+    assert {wing: count for wing, count in counts.items() if count > MODULES} == {}
+
+
+def test_a_module_exports_names_that_it_has() -> None:
+    wrong = []
+    for name, tree in modules():
+        if name == "__main__" or (name.startswith("cli.") and "._" not in name) or name.endswith("__init__"):
+            continue
+        lists = [
+            ast.literal_eval(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]
+        ]
+        module = __import__(f"vllm_plugins.{name}", fromlist=["__all__"])
+        wrong += [name] if len(lists) != 1 else [f"{name}.{word}" for word in lists[0] if not hasattr(module, word)]
+    assert wrong == []
 
 
 def loaded_by(code: str) -> set[str]:
@@ -194,83 +130,60 @@ def test_importing_the_package_imports_nothing() -> None:
     assert loaded_by("import vllm_plugins") == {"vllm_plugins"}
 
 
-HOOK = {"vllm_plugins"} | {
-    f"vllm_plugins.{name}"
-    for name in ("activation", "hook", "logs", "marker", "overlay", "records", "settings", "trust")
-}
+STARTUP = ("hook", "activation", "overlay", "marker", "_trust", "settings", "record")
+HOOK = {"vllm_plugins", "vllm_plugins.startup", *(f"vllm_plugins.startup.{name}" for name in STARTUP)}
 # What a vLLM process has not loaded by then anyway.
 LATER = {"subprocess", "dataclasses", "tempfile", "tomllib", "argparse"}
 
 
-def test_the_hook_loads_the_standard_library_and_ourselves() -> None:
-    loaded = loaded_by("import vllm_plugins.hook")
-    assert {name for name in loaded if name.partition(".")[0] not in sys.stdlib_module_names} == HOOK
+def others(loaded: set[str]) -> set[str]:
+    return {name for name in loaded if name.partition(".")[0] not in sys.stdlib_module_names}
+
+
+def test_the_hook_loads_only_what_a_start_needs() -> None:
+    loaded = loaded_by("import vllm_plugins.startup.hook")
+    assert others(loaded) == HOOK
     assert loaded & LATER == set()
 
 
-def test_a_start_in_step_loads_no_more(place: Place, index: Index) -> None:
+def test_a_start_that_is_up_to_date_loads_no_more(place: Place, index: Index) -> None:
     index.wheel("tiny", entry_points={"vllm.logits_processors": {"bend": "tiny:Bend"}})
     place.pypi("tiny")
     place.run("lock")
     place.run("sync", "--no-load-check")
-    script = "import sys; before = set(sys.modules); from vllm_plugins import hook; hook.general(); "
+    script = "import sys; before = set(sys.modules); from vllm_plugins.startup import hook; hook.general(); "
     loaded = set(place.python("-c", f"{script}print(*set(sys.modules) - before)").stdout.split())
-    assert {name for name in loaded if name.partition(".")[0] not in sys.stdlib_module_names} == HOOK
+    assert others(loaded) == HOOK
     assert loaded & LATER == set()
 
 
 def loaded_by_command(place: Place, *words: str) -> tuple[set[str], set[str]]:
-    """Our own modules, and what else that is not the standard library, that a command loads."""
+    """The wings of our own, and what else that is not the standard library, that a command loads."""
     script = (
         "import atexit, sys; before = set(sys.modules); from vllm_plugins.cli import main; "
         "atexit.register(lambda: print(*set(sys.modules) - before, file=sys.stderr)); main(sys.argv[1:])"
     )
     loaded = set(place.python("-c", script, *words).stderr.splitlines()[-1].split())
-    own = {name.removeprefix("vllm_plugins.") for name in loaded if name.startswith("vllm_plugins.")}
-    others = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"vllm_plugins"}
-    return own, {name for name in others if not name.startswith(("_cython", "cython"))}
+    own = {name.split(".")[1] for name in loaded if name.startswith("vllm_plugins.")}
+    third = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"vllm_plugins"}
+    return own, {name for name in third if not name.startswith(("_cython", "cython"))}
 
 
 def test_the_version_loads_hardly_anything(bare_place: Place) -> None:
-    own, others = loaded_by_command(bare_place, "--version")
-    assert own == {"cli", "cli._output", "disk", "errors", "records", "settings"}
-    assert others == set()
-
-
-SMALL = {"cli", "cli._inputs", "cli._output", "_run", "base", "errors", "fields", "fit", "lock", "manifest", "marker"}
-SMALL |= {"contents", "crew", "disk", "files", "nodes", "overlay", "policy", "records", "settings", "values"}
+    assert loaded_by_command(bare_place, "--version") == ({"cli", "core", "startup"}, set())
 
 
 @pytest.mark.parametrize(
-    ("command", "more"),
-    [
-        ("status", {"activation", "cli.status", "link", "loading"}),
-        ("lock", {"amounts", "cli._locking", "cli.lock", "lockstep", "projects", "resolve", "selection", "stubs"}),
-    ],
+    ("command", "wings"),
+    [("status", {"install", "documents"}), ("lock", {"locking", "documents", "packages", "sources"})],
 )
-def test_what_changes_nothing_loads_nothing_of_what_changes_something(
-    place: Place, index: Index, command: str, more: set[str]
+def test_a_command_that_changes_nothing_loads_little(
+    place: Place, index: Index, command: str, wings: set[str]
 ) -> None:
     index.wheel("tiny")
     place.pypi("tiny")
     place.run("lock")
     place.run("sync")
-    assert loaded_by_command(place, command) == (SMALL | more, {"packaging", "yaml"})
-
-
-@pytest.mark.parametrize("name", ORDER[1 : ORDER.index("hook") + 1])
-def test_what_the_hook_may_reach_is_the_standard_library(name: str) -> None:
-    tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and not node.level:
-            names = [node.module or ""]
-        assert all(imported.partition(".")[0] in sys.stdlib_module_names for imported in names), names
-
-
-@pytest.mark.parametrize("name", [name for name in modules() if name != "_run"])
-def test_only_one_module_starts_processes(name: str) -> None:
-    tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert "subprocess" not in names
+    own, third = loaded_by_command(place, command)
+    assert own == {"cli", "core", "startup"} | wings
+    assert third == {"packaging", "yaml"}

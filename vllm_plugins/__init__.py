@@ -15,15 +15,15 @@ def activate() -> None:
     where there is neither manifest nor lock, or where an overlay is active already.
 
     Raises:
-        vllm_plugins.errors.PluginsError: the lock is missing, stale or does not fit, or the install failed.
+        vllm_plugins.core.errors.PluginsError: the lock is missing, stale or does not fit, or the install failed.
     """
-    from .hook import activate as start
+    from vllm_plugins.startup.hook import activate as start
 
     start()
 
 
 def deactivate() -> None:
     """Undo :func:`activate`: the overlay leaves the path. Modules imported from it stay imported."""
-    from .activation import deactivate as stop
+    from vllm_plugins.startup.activation import deactivate as stop
 
     stop()

@@ -17,29 +17,16 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from vllm_plugins import (
-    archives,
-    base,
-    bundle,
-    errors,
-    export,
-    fit,
-    generations,
-    integrity,
-    lock,
-    lockfile,
-    manifest,
-    metadata,
-    overlay,
-    resolve,
-    selection,
-    simple,
-    stage,
-    store,
-)
-from vllm_plugins.errors import PluginsError
-from vllm_plugins.marker import Failure, Marker
-from vllm_plugins.settings import Settings
+from vllm_plugins.core import errors
+from vllm_plugins.core.errors import PluginsError
+from vllm_plugins.documents import base, compatibility, lock_reader, lock_writer, manifest, selection
+from vllm_plugins.install import _stage, _store, bundle, generations
+from vllm_plugins.locking import _resolution
+from vllm_plugins.packages import _reproducible, metadata, simple_api
+from vllm_plugins.review import export
+from vllm_plugins.startup import integrity, overlay
+from vllm_plugins.startup.marker import Failure, Marker
+from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,9 +92,9 @@ def _manifest(data: bytes) -> None:
 
 def _lock(data: bytes) -> None:
     with contextlib.suppress(errors.LockInvalid, errors.HashMismatch):
-        lock.parse(data, _SETTINGS.lock)
+        lock_reader.parse(data, _SETTINGS.lock)
     try:
-        read = lock.parse(data, _SETTINGS.lock, edited=True)
+        read = lock_reader.parse(data, _SETTINGS.lock, edited=True)
     except errors.LockInvalid as error:
         json.dumps([str(error), error.to_dict()])
         return
@@ -115,14 +102,14 @@ def _lock(data: bytes) -> None:
         for wheel in package.wheels:
             assert "/" not in wheel.filename
             assert "\0" not in wheel.filename
-    written = lockfile.render(read)
-    again = lock.parse(written, _SETTINGS.lock)
-    assert lockfile.render(again) == written
+    written = lock_writer.render(read)
+    again = lock_reader.parse(written, _SETTINGS.lock)
+    assert lock_writer.render(again) == written
     # What is checked there is not checked again: these may only say that it does not fit.
     bundle.wanted(again)
     export.dot(again)
     with contextlib.suppress(PluginsError):
-        fit.check(again, _HERE, _SETTINGS.lock)
+        compatibility.check(again, _HERE, _SETTINGS.lock)
     with contextlib.suppress(PluginsError):
         selection.select(written, _SETTINGS)
     with contextlib.suppress(PluginsError):
@@ -178,8 +165,8 @@ def _base(data: bytes) -> None:
     found.tags()
     assert found.vllm is None or isinstance(found.vllm, str)
     with tempfile.TemporaryDirectory(dir=_SCRATCH) as directory:
-        for line in resolve.constraints(found, Path(directory)).values():
-            (pin,) = resolve.read_pins(line, given=[resolve._path(line.partition(" @ ")[2])])
+        for line in _resolution.constraints(found, Path(directory)).values():
+            (pin,) = _resolution.read_pins(line, given=[_resolution._path(line.partition(" @ ")[2])])
             assert pin.url is not None
             _check_stub(Path(directory, pin.url.rpartition("/")[2].replace("%2B", "+").replace("%21", "!")))
 
@@ -193,37 +180,37 @@ def _check_stub(path: Path) -> None:
 def _pins(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     with contextlib.suppress(errors.NoResolution):
-        for pin in resolve.read_pins(text):
+        for pin in _resolution.read_pins(text):
             Version(pin.version)
-    list(resolve._askers(text, base.VLLM))
+    list(_resolution._askers(text, base.VLLM))
 
 
 def _words(data: bytes) -> None:
     """What pip-compile and uv say when they fail."""
     said = errors.CommandFailed("it failed", returncode=1, stderr=data.decode("utf-8", "replace"))
-    wanted = (resolve.Wanted(plugin="tiny", name=canonicalize_name("tiny"), requirement="tiny>=1"),)
-    for made in (resolve._explain(said, wanted, _HERE), resolve._retell(said, wanted, _HERE)):
+    wanted = (_resolution.Wanted(plugin="tiny", name=canonicalize_name("tiny"), requirement="tiny>=1"),)
+    for made in (_resolution._explain(said, wanted, _HERE), _resolution._retell(said, wanted, _HERE)):
         assert isinstance(made, PluginsError)
         assert str(made)
 
 
-def _check_file(file: simple.File) -> None:
+def _check_file(file: simple_api.File) -> None:
     assert "/" not in file.filename
-    simple.version(file.filename, canonicalize_name("tiny"))
+    simple_api.version(file.filename, canonicalize_name("tiny"))
     assert file.url.startswith(("https://", "http://", "file:"))
     assert file.sha256 is None or len(file.sha256) == 64
 
 
 def _page_json(data: bytes) -> None:
     with contextlib.suppress(ValueError, RecursionError):
-        for file in simple.from_json(data, base="https://index.example/simple/tiny/", index=None):
+        for file in simple_api.from_json(data, base="https://index.example/simple/tiny/", index=None):
             _check_file(file)
 
 
 def _page_html(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     with contextlib.suppress(ValueError):
-        for file in simple.from_html(text, base="https://index.example/simple/tiny/", index=None):
+        for file in simple_api.from_html(text, base="https://index.example/simple/tiny/", index=None):
             _check_file(file)
 
 
@@ -246,8 +233,8 @@ def _installed(data: bytes) -> None:
         (info / "RECORD").write_bytes(record)
         outside = Path(directory, "outside")
         outside.write_text("mine")
-        with contextlib.suppress(errors.InstallError, errors.HashMismatch, errors.StoreError), store.errors(info):
-            stage.check(info.parent, {canonicalize_name("tiny"): "1.0"})
+        with contextlib.suppress(errors.InstallError, errors.HashMismatch, errors.StoreError), _store.errors(info):
+            _stage.check(info.parent, {canonicalize_name("tiny"): "1.0"})
         assert outside.read_text() == "mine"
 
 
@@ -257,7 +244,7 @@ def _wheel(data: bytes) -> None:
     with contextlib.suppress(errors.InstallError):
         metadata.inspect(path)
     with contextlib.suppress(errors.BuildError):
-        archives.normalise(path)
+        _reproducible.normalise(path)
         with zipfile.ZipFile(path) as archive:
             assert not [name for name in archive.namelist() if name.startswith("/") or ".." in name.split("/")]
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.test_hook import start
-from vllm_plugins import generations, overlay, store
-from vllm_plugins.settings import Settings
+from tests.startup.test_hook import start
+from vllm_plugins.install import _store, generations
+from vllm_plugins.startup import overlay
+from vllm_plugins.startup.settings import Settings
 
 from . import worlds
 from .preload import LONG, Do, Preload, build
@@ -191,9 +192,9 @@ def test_a_store_where_locks_do_nothing(large: World, preload: Preload, do: Do, 
 WRITER = """\
 import sys
 from pathlib import Path
-from vllm_plugins import files
+from vllm_plugins.core import atomic
 for number in range(300):
-    files.write(Path(sys.argv[1]), sys.argv[2].encode() * 1000, durable=False)
+    atomic.write(Path(sys.argv[1]), sys.argv[2].encode() * 1000, durable=False)
 """
 
 
@@ -216,8 +217,8 @@ def test_one_file_that_many_write(world: World, preload: Preload, locks: str) ->
 HOLDER = """\
 import sys, time
 from pathlib import Path
-from vllm_plugins import store
-with store.exclusive(Path(sys.argv[1]), print, patience=float(sys.argv[2])) as alone:
+from vllm_plugins.install import _store
+with _store.exclusive(Path(sys.argv[1]), print, patience=float(sys.argv[2])) as alone:
     print(alone, flush=True)
     time.sleep(600)
 """
@@ -226,7 +227,7 @@ with store.exclusive(Path(sys.argv[1]), print, patience=float(sys.argv[2])) as a
 @pytest.fixture
 def holder(world: World) -> Iterator[subprocess.Popen[str]]:
     """A process that holds the store's lock, and shows that it is alive each tenth of a second."""
-    store.prepare(world.place.store)
+    _store.prepare(world.place.store)
     argv = [world.place.interpreter, "-c", HOLDER, str(world.place.store), "1"]
     with subprocess.Popen(argv, env=world.place.environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -236,7 +237,7 @@ def holder(world: World) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait(world: World, said: list[str], *, patience: float) -> bool:
-    with store.exclusive(world.place.store, said.append, patience=patience) as alone:
+    with _store.exclusive(world.place.store, said.append, patience=patience) as alone:
         return alone
 
 
@@ -251,7 +252,7 @@ def test_who_waits_says_so_and_waits_as_long_as_the_other_lives(world: World, ho
             holder.kill()
             ended.append(time.monotonic())
 
-    with store.exclusive(world.place.store, end, patience=1) as alone:
+    with _store.exclusive(world.place.store, end, patience=1) as alone:
         assert alone
     now = time.monotonic()
     assert now - begun > 2  # twice its patience
@@ -281,8 +282,8 @@ def test_what_goes_on_without_the_lock_is_right_also_when_the_holder_comes_back(
     place = world.place
     argv = [place.interpreter, "-m", "vllm_plugins", "sync"]
     impatient = (
-        "import sys; from vllm_plugins import cli, store\n"
-        "store.exclusive.__wrapped__.__kwdefaults__['patience'] = 0.5\n"
+        "import sys; from vllm_plugins import cli; from vllm_plugins.install import _store\n"
+        "_store.exclusive.__wrapped__.__kwdefaults__['patience'] = 0.5\n"
         "sys.exit(cli.main(['sync']))\n"
     )
     env = {**place.environment, **preload.arm()}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit.sandbox import POWERLESS, needs_root, read_only
-from vllm_plugins import overlay
+from vllm_plugins.startup import overlay
 
 from .preload import LONG, Do, Preload, build
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit.raw_wheel import RawWheel
-from vllm_plugins.lock import content_sha256
+from vllm_plugins.documents.lock_reader import content_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path

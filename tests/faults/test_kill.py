@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vllm_plugins import overlay
+from vllm_plugins.startup import overlay
 
 from . import worlds
 from .preload import LONG, Do, Preload, build
@@ -57,7 +57,9 @@ def startup(world: World) -> tuple[str, ...]:
     place = world.place
     words = ["-P", "-m", "vllm_plugins", "sync", "--startup", "--json", "--config", str(place.manifest)]
     words += ["--lock", str(place.lock), "--registry-dir", str(place.store)]
-    base = place.python("-c", "from vllm_plugins import overlay; print(*overlay.base_paths(), sep='\\n')").stdout
+    base = place.python(
+        "-c", "from vllm_plugins.startup import overlay; print(*overlay.base_paths(), sep='\\n')"
+    ).stdout
     for path in base.splitlines():
         words += ["--base-path", path]
     return tuple(words)
@@ -126,7 +128,7 @@ class Locks:
         gone(self.preload)
         done = place.run(*LOCK)
         if "nothing to do" in done.stdout:  # then it needs no temporary directory; the next who does, sweeps
-            place.python("-c", "from vllm_plugins import temporary\nwith temporary.directory(): pass")
+            place.python("-c", "from vllm_plugins.core import scratch\nwith scratch.directory(): pass")
         assert place.lock.read_bytes() == self.wanted, where
         assert self.world.problems() == [], where
         assert self.world.litter() == [], where

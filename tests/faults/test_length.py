@@ -10,7 +10,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins import overlay
+from vllm_plugins.startup import overlay
 
 from .preload import LONG
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # One process that starts again and again, as far as the hook knows: each time what the first time has found is forgotten.
 STARTS = """\
 import gc, importlib, json, os, sys, time
-from vllm_plugins import activation, hook
+from vllm_plugins.startup import activation, hook
 process = hook._Process
 
 def start():
@@ -106,7 +106,7 @@ def test_200_changes_of_the_lock(world: World) -> None:
             shutil.copyfile(config / name, place.config / name)
         begun = time.perf_counter()
         if number % 10:
-            place.python("-c", "from vllm_plugins import hook; hook.general()")
+            place.python("-c", "from vllm_plugins.startup import hook; hook.general()")
         else:
             place.run("sync")
         took.append(time.perf_counter() - begun)

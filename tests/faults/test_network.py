@@ -12,9 +12,9 @@ from packaging.utils import canonicalize_name
 
 from tests.kit import faulty
 from tests.kit.interrupt import interrupt
-from vllm_plugins.errors import SourceError
-from vllm_plugins.index import Index as Reader
-from vllm_plugins.pipconfig import PipConfig
+from vllm_plugins.core.errors import SourceError
+from vllm_plugins.packages.index import Index as Reader
+from vllm_plugins.packages.pip_config import PipConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -172,7 +172,7 @@ def test_an_index_that_recovers(world: World, command: str, code: int) -> None:
 
 def test_an_index_that_asks_for_a_day(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     """``Retry-After`` is obeyed up to a minute (here a second)."""
-    monkeypatch.setattr("vllm_plugins.index._PAUSE", 1)
+    monkeypatch.setattr("vllm_plugins.packages.index._PAUSE", 1)
     index.wheel("plugin")
     parts, fault = urlsplit(index.url), faulty.status(429, retry_after=86400, times=2)
     with faulty.serve(f"http://{parts.netloc}") as network:

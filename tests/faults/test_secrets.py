@@ -18,7 +18,7 @@ from tests.kit import canary, gateway, projects
 from tests.kit.canary import CANARY
 from tests.kit.git_server import serve_https
 from tests.kit.repositories import Repository
-from vllm_plugins._run import redact
+from vllm_plugins.core.redact import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import pair
-from vllm_plugins import cache, lock, overlay
-from vllm_plugins.errors import PluginsError
-from vllm_plugins.marker import Marker
+from vllm_plugins.core.errors import PluginsError
+from vllm_plugins.documents import lock_reader
+from vllm_plugins.packages import cache
+from vllm_plugins.startup import overlay
+from vllm_plugins.startup.marker import Marker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,14 +84,14 @@ def test_each_bit_of_a_marker(synced: Place) -> None:
 def test_each_bit_of_a_lock(synced: Place) -> None:
     """It is refused, or says the same."""
     data = synced.lock.read_bytes()
-    whole = lock.parse(data, synced.lock)
+    whole = lock_reader.parse(data, synced.lock)
     refused = 0
     for place in range(len(data)):
         for bit in (0, 1, 5, 7):
             other = bytearray(data)
             other[place] ^= 1 << bit
             try:
-                found = lock.parse(bytes(other), synced.lock)
+                found = lock_reader.parse(bytes(other), synced.lock)
             except PluginsError:
                 refused += 1
             else:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from tests.kit import projects
 from tests.kit.place import Place
-from vllm_plugins import integrity, lock, overlay, selection
+from vllm_plugins.documents import lock_reader, selection
+from vllm_plugins.startup import integrity, overlay
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +59,7 @@ class World:
             else:
                 found += integrity.compare(self.place.store, marker).problems
         if self.place.lock.exists():
-            for wheel in lock.read(self.place.lock).beside:
+            for wheel in lock_reader.read(self.place.lock).beside:
                 if selection.local(self.place.wheels / wheel.filename, wheel.sha256) is None:
                     found.append(f"no wheel: {wheel.filename}")
         return found

@@ -27,7 +27,7 @@ NEXT = "  next: mend 'probe', or set `enabled: false` for it in plugins.yaml and
 
 def last_words(lines: list[str]) -> list[str]:
     """The error that ended a server: from the last line with an error's name to the end of its message."""
-    begin = max(number for number, line in enumerate(lines) if line.startswith("vllm_plugins.errors."))
+    begin = max(number for number, line in enumerate(lines) if line.startswith("vllm_plugins.core.errors."))
     end = next(number for number in range(begin, len(lines)) if lines[number].startswith("  next: "))
     assert not [line for line in lines[end + 1 :] if line.strip() and "leaked" not in line and "warn" not in line]
     return lines[begin : end + 1]
@@ -77,7 +77,7 @@ def test_fail_stops_the_server_and_names_plugin_entry_point_and_cause(world: Pla
     write, what, found = BROKEN[kind]
     write(world)
     words = last_words(fails(world, model))
-    assert words[0].startswith(f"vllm_plugins.errors.LoadError: {what}")
+    assert words[0].startswith(f"vllm_plugins.core.errors.LoadError: {what}")
     assert words[1:] == [line for line in (WHERE, found, NEXT) if line is not None]
 
 
@@ -137,7 +137,7 @@ def test_a_lock_that_can_not_be_used_stops_the_server_and_changes_nothing(
     world.run("sync")
     what = fault(world)
     before = world.files()
-    assert last_words(fails(world, model))[0] == f"vllm_plugins.errors.{what}"
+    assert last_words(fails(world, model))[0] == f"vllm_plugins.core.errors.{what}"
     assert world.files() == before
     assert events(world) == {}
     with serve(world, model, VLLM_PLUGIN_ON_ERROR="continue") as server:

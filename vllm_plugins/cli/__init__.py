@@ -10,11 +10,11 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from vllm_plugins import __version__, disk
-from vllm_plugins.errors import PluginsError
-from vllm_plugins.settings import Settings
-
-from ._output import Output
+from vllm_plugins import __version__
+from vllm_plugins.cli._output import Output
+from vllm_plugins.core import disk
+from vllm_plugins.core.errors import PluginsError
+from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_plugins import manifest
-from vllm_plugins.errors import LockMissing, UsageError
+from vllm_plugins.core.errors import LockMissing, UsageError
+from vllm_plugins.documents import manifest
 
 if TYPE_CHECKING:
-    from vllm_plugins.manifest import Manifest
-    from vllm_plugins.settings import Settings
+    from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.startup.settings import Settings
 
 __all__ = ["need_manifest", "read_manifest"]
 

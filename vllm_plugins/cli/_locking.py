@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import InvalidName, canonicalize_name
 
-from vllm_plugins import base, lock, lockstep
-from vllm_plugins.amounts import count
-from vllm_plugins.errors import HashMismatch, LockInvalid, LockMissing, LockStale, UsageError
-from vllm_plugins.resolve import Upgrade
-
-from ._inputs import need_manifest
-from ._output import table
+from vllm_plugins.cli._inputs import need_manifest
+from vllm_plugins.cli._output import table
+from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, LockStale, UsageError
+from vllm_plugins.core.humanize import count
+from vllm_plugins.documents import base, lock_reader
+from vllm_plugins.locking import lockstep
+from vllm_plugins.locking._resolution import Upgrade
 
 if TYPE_CHECKING:
     import argparse
@@ -25,16 +25,15 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
-    from vllm_plugins.assembly import Made
-    from vllm_plugins.base import Base
-    from vllm_plugins.changes import Change
-    from vllm_plugins.lock import Lock
-    from vllm_plugins.manifest import Manifest
-    from vllm_plugins.pipconfig import PipConfig
-    from vllm_plugins.resolvers import Resolver, ResolverName
-    from vllm_plugins.settings import Settings
-
-    from ._output import Output
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.diff import Change
+    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.locking._assemble import Made
+    from vllm_plugins.locking._resolvers import Resolver, ResolverName
+    from vllm_plugins.packages.pip_config import PipConfig
+    from vllm_plugins.startup.settings import Settings
 
 
 __all__ = ["relock", "run"]
@@ -56,12 +55,13 @@ def run(
     with _made(
         manifest, here, old, settings, output, config=config, upgrade=upgrade, resolver=arguments.resolver
     ) as made:
-        from vllm_plugins import changes, locking
+        from vllm_plugins.documents import diff
+        from vllm_plugins.locking import pipeline
 
-        changed = changes.compare(old, made.lock)
+        changed = diff.compare(old, made.lock)
         if arguments.check:
             return _check(old, made.lock, changed, settings, output, by_hand=by_hand)
-        locking.write(made, settings)
+        pipeline.write(made, settings)
     text = _table(changed) if changed else "no package changed"
     output.result(_data(settings, made.lock, changed), f"{text}\n{settings.lock}: {_summary(made.lock)}")
     return 0
@@ -71,21 +71,23 @@ def _base(named: str | None, settings: Settings, output: Output, config: Callabl
     """What is locked against: this environment, a snapshot's, or that of a release of vLLM."""
     if named is None:
         return base.read()
-    from vllm_plugins import pipconfig, released, resolvers, temporary
-    from vllm_plugins.index import Index
+    from vllm_plugins.core import scratch
+    from vllm_plugins.locking import _resolvers, release_base
+    from vllm_plugins.packages import pip_config
+    from vllm_plugins.packages.index import Index
 
-    if os.path.exists(named) or not released.is_release(named):
+    if os.path.exists(named) or not release_base.is_release(named):
         return base.read_snapshot(Path(named))
-    pip = (config or pipconfig.read)()
-    with temporary.directory() as scratch, Index(pip) as index:
+    pip = (config or pip_config.read)()
+    with scratch.directory() as temporary, Index(pip) as index:
         caches = settings.cache
 
         def resolver(empty: Base) -> Resolver:
             # pip would download every wheel, gigabytes of them, to read what it requires.
-            return resolvers.choose("uv", base=empty, config=pip, cache=(caches or scratch) / "uv")
+            return _resolvers.choose("uv", base=empty, config=pip, cache=(caches or temporary) / "uv")
 
-        return released.read(
-            named, resolver=resolver, index=index, caches=caches, scratch=scratch, report=output.progress
+        return release_base.read(
+            named, resolver=resolver, index=index, caches=caches, scratch=temporary, report=output.progress
         )
 
 
@@ -95,9 +97,9 @@ def relock(settings: Settings, here: Base, output: Output) -> None:
     old, by_hand = _old(settings, Upgrade())
     if not _in_step(old, manifest, here, settings, upgrade=Upgrade(), by_hand=by_hand):
         with _made(manifest, here, old, settings, output, config=None, upgrade=Upgrade()) as made:
-            from vllm_plugins import locking
+            from vllm_plugins.locking import pipeline
 
-            locking.write(made, settings)
+            pipeline.write(made, settings)
 
 
 def _in_step(
@@ -119,20 +121,22 @@ def _made(
     upgrade: Upgrade,
     resolver: ResolverName = "auto",
 ) -> Iterator[Made]:
-    from vllm_plugins import crew, pipconfig
+    from vllm_plugins.core import workers
+    from vllm_plugins.packages import pip_config
 
-    config = config or crew.begin(pipconfig.read)
-    from vllm_plugins import locking, temporary
+    config = config or workers.begin(pip_config.read)
+    from vllm_plugins.core import scratch
+    from vllm_plugins.locking import pipeline
 
-    with temporary.directory() as scratch:
-        yield locking.make(
+    with scratch.directory() as temporary:
+        yield pipeline.make(
             manifest,
             base=here,
             old=old,
             upgrade=upgrade,
             settings=settings,
             environ=os.environ,
-            scratch=scratch,
+            scratch=temporary,
             report=output.progress,
             detail=output.detail,
             resolver=resolver,
@@ -143,11 +147,11 @@ def _made(
 def _old(settings: Settings, upgrade: Upgrade) -> tuple[Lock | None, bool]:
     """The old lock, whose pins are kept, and whether somebody changed it by hand: then they are only wishes."""
     try:
-        return lock.read(settings.lock), False
+        return lock_reader.read(settings.lock), False
     except LockMissing:
         return None, False
     except HashMismatch:
-        return lock.read(settings.lock, edited=True), True
+        return lock_reader.read(settings.lock, edited=True), True
     except LockInvalid as error:
         if upgrade.everything:
             return None, True

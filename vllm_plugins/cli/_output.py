@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.records import Record
+from vllm_plugins.startup.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -7,23 +7,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins import advisories, audit, files, lock, pipconfig
-from vllm_plugins.amounts import count
-from vllm_plugins.errors import UsageError
-from vllm_plugins.index import Index
-from vllm_plugins.policy import CHECKS, Policy
-
-from ._inputs import read_manifest
-from ._output import table
+from vllm_plugins.cli._inputs import read_manifest
+from vllm_plugins.cli._output import table
+from vllm_plugins.core import atomic
+from vllm_plugins.core.errors import UsageError
+from vllm_plugins.core.humanize import count
+from vllm_plugins.documents import lock_reader
+from vllm_plugins.documents.policy import CHECKS, Policy
+from vllm_plugins.packages import pip_config
+from vllm_plugins.packages.index import Index
+from vllm_plugins.review import advisories, audit
 
 if TYPE_CHECKING:
     import argparse
 
-    from vllm_plugins.audit import Audit
-    from vllm_plugins.lock import Lock
-    from vllm_plugins.settings import Settings
-
-    from ._output import Output
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.review.audit import Audit
+    from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -57,10 +58,10 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             next_step="name one of them with --service",
         )
     settings = settings.replace(offline=settings.offline or arguments.offline)
-    locked = lock.read(settings.lock)
+    locked = lock_reader.read(settings.lock)
     manifest = read_manifest(settings)
     policy = manifest.policy if manifest is not None else Policy()
-    config = pipconfig.PipConfig.without_index() if settings.offline else pipconfig.read()
+    config = pip_config.PipConfig.without_index() if settings.offline else pip_config.read()
     found = audit.run(
         locked,
         policy,
@@ -97,10 +98,10 @@ def _text(locked: Lock, found: Audit) -> str:
 
 
 def _write(path: Path, locked: Lock, found: Audit) -> None:
-    from vllm_plugins import report
+    from vllm_plugins.review import html_report
 
     try:
-        files.write(path, report.render(locked, found).encode("utf-8"))
+        atomic.write(path, html_report.render(locked, found).encode("utf-8"))
     except OSError as error:
         raise UsageError(
             "the report can't be written",

@@ -6,17 +6,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins import base as base_module
-from vllm_plugins import files
-from vllm_plugins.amounts import count
-from vllm_plugins.errors import UsageError
+from vllm_plugins.core import atomic
+from vllm_plugins.core.errors import UsageError
+from vllm_plugins.core.humanize import count
+from vllm_plugins.documents import base as base_module
 
 if TYPE_CHECKING:
     import argparse
 
-    from vllm_plugins.settings import Settings
-
-    from ._output import Output
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +32,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         return 0
     path = Path(os.path.abspath(arguments.output))
     try:
-        files.write(path, snapshot.to_json().encode())
+        atomic.write(path, snapshot.to_json().encode())
     except OSError as error:
         raise UsageError(
             "the snapshot can't be written",

@@ -7,19 +7,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins import bundle, lock, pipconfig, rebuild
-from vllm_plugins.amounts import count, size
-from vllm_plugins.errors import InstallError
-from vllm_plugins.index import Index
-
-from ._inputs import read_manifest
+from vllm_plugins.cli._inputs import read_manifest
+from vllm_plugins.core.errors import InstallError
+from vllm_plugins.core.humanize import count, size
+from vllm_plugins.documents import lock_reader
+from vllm_plugins.install import bundle
+from vllm_plugins.locking import rebuild
+from vllm_plugins.packages import pip_config
+from vllm_plugins.packages.index import Index
 
 if TYPE_CHECKING:
     import argparse
 
-    from vllm_plugins.settings import Settings
-
-    from ._output import Output
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Prints what was fetched, and what the lock no longer names."""
-    locked = lock.read(settings.lock)
+    locked = lock_reader.read(settings.lock)
     directory = Path(os.path.abspath(arguments.output)) if arguments.output else settings.wheels
 
     def index() -> Index:
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
                 where=str(directory),
                 next_step="unset VLLM_PLUGIN_OFFLINE, or bring the wheels there",
             )
-        return Index(pipconfig.read())
+        return Index(pip_config.read())
 
     if not settings.offline:
         rebuild.run(locked, settings, read_manifest(settings), report=output.progress, detail=output.detail)

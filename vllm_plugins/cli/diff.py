@@ -7,19 +7,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins import changes, generations, lock, overlay
-from vllm_plugins.settings import LOCK
-
-from ._output import table
+from vllm_plugins.cli._output import table
+from vllm_plugins.documents import diff, lock_reader
+from vllm_plugins.install import generations
+from vllm_plugins.startup import overlay
+from vllm_plugins.startup.settings import LOCK
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from vllm_plugins.lock import Lock, Plugin
-    from vllm_plugins.settings import Settings
-
-    from ._output import Output
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.documents.lock_reader import Lock, Plugin
+    from vllm_plugins.startup.settings import Settings
 
 # The fields of a plugin that a reviewer must see, besides its package's version.
 _FIELDS = ("source", "package", "requested", "url", "subdirectory", "commit", "editable")
@@ -36,8 +36,8 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Packages, plugins, and what is used of the base."""
     old = _read(arguments.old, settings)
-    new = _read(arguments.new, settings) if arguments.new else lock.read(settings.lock)
-    packages = changes.compare(old, new)
+    new = _read(arguments.new, settings) if arguments.new else lock_reader.read(settings.lock)
+    packages = diff.compare(old, new)
     plugins = list(_plugins(old, new))
     base = list(_base(old, new))
     rows = [(item.name, item.old or "-", "→", item.new or "-", ", ".join(item.plugins) or "-") for item in packages]
@@ -53,9 +53,9 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
 def _read(named: str, settings: Settings) -> Lock:
     if os.path.exists(named):
-        return lock.read(Path(named).absolute())
+        return lock_reader.read(Path(named).absolute())
     key = generations.find(settings.store, named)
-    return lock.read(overlay.directory(settings.store, key) / LOCK)
+    return lock_reader.read(overlay.directory(settings.store, key) / LOCK)
 
 
 def _plugins(old: Lock, new: Lock) -> Iterator[str]:

@@ -6,16 +6,15 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vllm_plugins import base, doctor
-
-from ._inputs import read_manifest
+from vllm_plugins.cli._inputs import read_manifest
+from vllm_plugins.documents import base
+from vllm_plugins.review import doctor
 
 if TYPE_CHECKING:
     import argparse
 
-    from vllm_plugins.settings import Settings
-
-    from ._output import Output
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:

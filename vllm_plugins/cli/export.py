@@ -6,16 +6,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins import export, files, lock
-from vllm_plugins.errors import UsageError
+from vllm_plugins.core import atomic
+from vllm_plugins.core.errors import UsageError
+from vllm_plugins.documents import lock_reader
+from vllm_plugins.review import export
 
 if TYPE_CHECKING:
     import argparse
 
-    from vllm_plugins.lock import Lock
-    from vllm_plugins.settings import Settings
-
-    from ._output import Output
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -27,15 +28,15 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """What is exported goes to stdout, or is written atomically."""
-    data = lock.read_bytes(settings.lock)
-    locked = lock.parse(data, settings.lock)
+    data = lock_reader.read_bytes(settings.lock)
+    locked = lock_reader.parse(data, settings.lock)
     path = Path(os.path.abspath(arguments.output)) if arguments.output else None
     text = _text(arguments.format, locked, data, settings, path)
     if path is None:
         print(text, end="")
         return 0
     try:
-        files.write(path, text.encode("utf-8"))
+        atomic.write(path, text.encode("utf-8"))
     except OSError as error:
         raise UsageError(
             "the export can't be written",
@@ -56,7 +57,7 @@ def _text(kind: str, locked: Lock, data: bytes, settings: Settings, path: Path |
         directory = settings.lock.parent
         return export.pylock(data, lock_directory=directory, directory=path.parent if path else directory)
     try:
-        from vllm_plugins import sbom
+        from vllm_plugins.review import sbom
     except ImportError as error:
         raise UsageError(
             "a CycloneDX document needs a library that is not installed",

@@ -6,17 +6,15 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vllm_plugins import generations
-from vllm_plugins.amounts import size
-
-from ._output import table
+from vllm_plugins.cli._output import table
+from vllm_plugins.core.humanize import size
+from vllm_plugins.install import generations
 
 if TYPE_CHECKING:
     import argparse
 
-    from vllm_plugins.settings import Settings
-
-    from ._output import Output
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:

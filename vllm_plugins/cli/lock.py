@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
-    from vllm_plugins.settings import Settings
-
-    from ._output import Output
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -36,9 +35,10 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     config = None
     upgrade = arguments.upgrade or arguments.upgrade_package
     if settings.manifest.exists() and (upgrade or not settings.lock.exists()):
-        from vllm_plugins import crew, pipconfig
+        from vllm_plugins.core import workers
+        from vllm_plugins.packages import pip_config
 
-        config = crew.begin(pipconfig.read)  # it will be needed: pip tells it while the rest is imported
-    from . import _locking
+        config = workers.begin(pip_config.read)  # it will be needed: pip tells it while the rest is imported
+    from vllm_plugins.cli import _locking
 
     return _locking.run(arguments, settings, output, config)

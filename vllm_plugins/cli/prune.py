@@ -7,14 +7,13 @@ import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vllm_plugins import generations
-from vllm_plugins.amounts import count, size
-from vllm_plugins.errors import UsageError
+from vllm_plugins.core.errors import UsageError
+from vllm_plugins.core.humanize import count, size
+from vllm_plugins.install import generations
 
 if TYPE_CHECKING:
-    from vllm_plugins.settings import Settings
-
-    from ._output import Output
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.startup.settings import Settings
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 

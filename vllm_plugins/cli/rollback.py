@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_plugins import base, generations, manifest
+from vllm_plugins.documents import base, manifest
+from vllm_plugins.install import generations
 
 if TYPE_CHECKING:
     import argparse
 
-    from vllm_plugins.settings import Settings
-
-    from ._output import Output
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_plugins import base, fit, link, loading, lock, overlay
-from vllm_plugins.errors import PluginsError
-
-from ._inputs import read_manifest
-from ._output import table
+from vllm_plugins.cli._inputs import read_manifest
+from vllm_plugins.cli._output import table
+from vllm_plugins.core.errors import PluginsError
+from vllm_plugins.documents import base, compatibility, lock_reader
+from vllm_plugins.install import link
+from vllm_plugins.startup import entry_points, overlay
 
 if TYPE_CHECKING:
     import argparse
 
-    from vllm_plugins.lock import Lock
-    from vllm_plugins.manifest import Manifest
-    from vllm_plugins.overlay import Marker
-    from vllm_plugins.settings import Settings
-
-    from ._output import Output
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.startup.overlay import Marker
+    from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -33,12 +33,12 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     marker: Marker | None = None
     problem: PluginsError | None = None
     try:
-        data = lock.read_bytes(settings.lock)
-        locked = lock.parse(data, settings.lock)
+        data = lock_reader.read_bytes(settings.lock)
+        locked = lock_reader.parse(data, settings.lock)
         marker = overlay.read_marker(settings.store, overlay.key_of(data))
         here = base.read()
-        fit.answer(locked, manifest, settings.lock, marker)
-        fit.check(locked, here, settings.lock)
+        compatibility.answer(locked, manifest, settings.lock, marker)
+        compatibility.check(locked, here, settings.lock)
         _check_store(marker, manifest, here)
     except PluginsError as error:
         problem = error
@@ -106,4 +106,4 @@ def _check_store(marker: Marker | None, manifest: Manifest | None, here: base.Ba
         raise PluginsError("not synchronised since a change", next_step="vllm-plugins sync")
     failing = [failure for failure in marker.failures if failure.base == here.fingerprint]
     if failing:
-        raise loading.failed(marker, failing)
+        raise entry_points.failed(marker, failing)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_plugins import crew, overlay, pipconfig
+from vllm_plugins.core import workers
+from vllm_plugins.packages import pip_config
+from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     import argparse
 
-    from vllm_plugins.lock import Lock
-    from vllm_plugins.settings import Settings
-
-    from ._output import Output
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -46,14 +47,14 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     )
     offline = settings.offline or settings.frozen
     # Where there is something to install, pip is asked for its configuration while the rest is imported.
-    config = pipconfig.read if offline or _is_installed(settings) else crew.begin(pipconfig.read)
-    from vllm_plugins import base, sync
-
-    from ._inputs import read_manifest
+    config = pip_config.read if offline or _is_installed(settings) else workers.begin(pip_config.read)
+    from vllm_plugins.cli._inputs import read_manifest
+    from vllm_plugins.documents import base
+    from vllm_plugins.install import sync
 
     here = base.read(arguments.base_path)
     if arguments.startup and settings.auto_lock and not offline:
-        from ._locking import relock
+        from vllm_plugins.cli._locking import relock
 
         relock(settings, here, output)
     asked = read_manifest(settings)
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         there = all((settings.wheels / wheel.filename).exists() for wheel in locked.beside)
         if arguments.startup or offline or there:
             return None
-        from vllm_plugins import rebuild
+        from vllm_plugins.locking import rebuild
 
         return rebuild.run(locked, settings, asked, report=output.progress, detail=output.detail, config=config)
 
@@ -98,7 +99,7 @@ def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output:
     """The file that links an overlay into the interpreter, after what ``--bake`` and ``--unbake`` ask for."""
     if arguments.startup:
         return None
-    from vllm_plugins import link
+    from vllm_plugins.install import link
 
     if arguments.bake:
         return str(link.write(settings.store, key).path)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vllm_plugins import integrity, link, lock, overlay, verification
-from vllm_plugins.amounts import count, size
-from vllm_plugins.errors import HashMismatch, InstallError
+from vllm_plugins.core.errors import HashMismatch, InstallError
+from vllm_plugins.core.humanize import count, size
+from vllm_plugins.documents import lock_reader
+from vllm_plugins.install import link
+from vllm_plugins.review import verify
+from vllm_plugins.startup import integrity, overlay
 
 if TYPE_CHECKING:
     import argparse
 
-    from vllm_plugins.settings import Settings
-    from vllm_plugins.verification import Report
-
-    from ._output import Output
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.review.verify import Report
+    from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -25,16 +27,14 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
     """Names each file that differs from RECORD, lock or wheel; exit code 4 when there is one."""
-    data = lock.read_bytes(settings.lock)
-    locked = lock.parse(data, settings.lock)
+    data = lock_reader.read_bytes(settings.lock)
+    locked = lock_reader.parse(data, settings.lock)
     key = overlay.key_of(data)
     directory = overlay.directory(settings.store, key)
     marker = overlay.read_marker(settings.store, key)
     if marker is None:
         raise InstallError("the lock is not installed", where=str(directory), next_step="vllm-plugins sync")
-    report = verification.run(
-        settings.store, marker, lock=locked, wheels=settings.wheels, base_paths=overlay.base_paths()
-    )
+    report = verify.run(settings.store, marker, lock=locked, wheels=settings.wheels, base_paths=overlay.base_paths())
     linked = link.read()
     if report.problems and not output.json:
         raise HashMismatch(

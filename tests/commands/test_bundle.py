@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit import pair
+from tests.kit.sandbox import needs_root, read_only
+
+if TYPE_CHECKING:
+    from tests.kit.index import Index
+    from tests.kit.place import Place
+
+POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+
+
+@pytest.fixture
+def locked(place: Place, index: Index) -> Place:
+    """A lock of a plugin from the index that needs another distribution, and one from a directory."""
+    modules = {"tiny.py": "def register(): ...\n"}
+    pair.lock(place, index, helper="1.5", entry_points=POINTS, modules=modules)
+    return place
+
+
+def names(place: Place) -> list[str]:
+    return sorted(path.name for path in place.wheels.iterdir())
+
+
+def test_bundle_fetches_what_is_not_there(locked: Place, index: Index) -> None:
+    (mine,) = names(locked)
+    done = locked.run("bundle")
+    assert done.stdout.splitlines()[:-1] == [
+        "fetched: helper-1.5-py3-none-any.whl",
+        "fetched: tiny-1.0-py3-none-any.whl",
+    ]
+    size = sum(wheel.stat().st_size for wheel in locked.wheels.iterdir())
+    assert done.stdout.splitlines()[-1].startswith(f"{locked.wheels}: 3 wheels, {size / 1e3:.1f} kB")
+    assert names(locked) == sorted([mine, "helper-1.5-py3-none-any.whl", "tiny-1.0-py3-none-any.whl"])
+    # What is there is not fetched again: the index has it no more.
+    shutil.rmtree(index.directory / "tiny")
+    again = locked.run("bundle", "--json").json
+    assert (again["fetched"], len(again["kept"])) == ([], 3)
+
+
+@needs_root
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_with_a_bundle_sync_offline_needs_no_network_at_all(locked: Place, installer: str) -> None:
+    locked.run("bundle")
+    words, env = read_only(locked.config)
+    done = locked.python(
+        *words, "-m", "vllm_plugins", "sync", "--offline", "--installer", installer, "--no-load-check", env=env
+    )
+    assert done.stdout.startswith("installed: mine 1.0, tiny 1.0 ")
+    assert locked.run("verify", "--json").json["unanchored"] == []
+
+
+def test_without_one_offline_names_what_is_missing(locked: Place) -> None:
+    done = locked.run("sync", "--offline", check=False)
+    assert done.returncode == 1
+    assert "plugins.wheels/ lacks 2 locked wheels\n" in done.stderr
+    refused = locked.run("bundle", env={"VLLM_PLUGIN_OFFLINE": "1"}, check=False)
+    assert refused.returncode == 1
+    assert "VLLM_PLUGIN_OFFLINE forbids to ask an index\n" in refused.stderr
+
+
+def test_a_swapped_wheel_is_found_and_left_alone(locked: Place) -> None:
+    locked.run("bundle")
+    (wheel,) = locked.wheels.glob("tiny-*")
+    wheel.write_bytes(wheel.read_bytes() + b"x")
+    before = locked.files()
+    for command in (["bundle"], ["sync", "--offline"]):
+        done = locked.run(*command, check=False)
+        assert done.returncode == 4
+        assert f"the wheel {wheel.name} is not the one that the lock names\n" in done.stderr
+    assert locked.files() == before
+
+
+def test_an_index_with_another_file_of_that_name(locked: Place, index: Index) -> None:
+    index.wheel("tiny", "1.0", modules={"tiny.py": "evil = 1\n"})
+    before = names(locked)
+    done = locked.run("bundle", check=False)
+    assert done.returncode == 4
+    assert "tiny-1.0-py3-none-any.whl is not the file that the index tells of\n" in done.stderr
+    assert "required by: tiny 1.0 for plugin 'tiny'\n" in done.stderr
+    assert set(names(locked)) - {"helper-1.5-py3-none-any.whl"} == set(before)
+
+
+def test_an_index_that_does_not_answer(locked: Place) -> None:
+    text = locked.lock_text
+    assert "127.0.0.1" in text
+    done = locked.run("bundle", env={"PIP_PROXY": "http://127.0.0.1:9"}, check=False)
+    assert done.returncode == 1
+    assert "the index can't be read\n" in done.stderr
+    assert [name for name in names(locked) if name.endswith(".part")] == []
+    assert len(names(locked)) == 1
+
+
+def test_what_the_lock_no_longer_names(locked: Place, index: Index) -> None:
+    locked.run("bundle")
+    index.wheel("helper", "1.6")
+    locked.run("lock", "--upgrade")
+    done = locked.run("bundle")
+    assert "not in the lock: helper-1.5-py3-none-any.whl\n" in done.stdout
+    assert done.stdout.splitlines()[-1] == "next: vllm-plugins bundle --prune removes what is not in the lock"
+    (locked.wheels / "README").write_text("mine")
+    pruned = locked.run("bundle", "--prune", "--json").json
+    assert pruned["stale"] == ["helper-1.5-py3-none-any.whl"]
+    assert "helper-1.5-py3-none-any.whl" not in names(locked)
+    assert (locked.wheels / "README").read_text() == "mine"
+
+
+def test_a_bundle_elsewhere_has_the_built_wheels_too(locked: Place) -> None:
+    before = names(locked)
+    elsewhere = locked.root / "bundle"
+    done = locked.run("bundle", "-o", elsewhere, "--json").json
+    assert sorted(done["fetched"]) == sorted(path.name for path in elsewhere.iterdir())
+    assert len(done["fetched"]) == 3
+    assert names(locked) == before
+
+
+def test_a_built_wheel_that_is_gone(locked: Place) -> None:
+    (mine,) = names(locked)
+    (locked.wheels / mine).unlink()
+    done = locked.run("bundle", env={"VLLM_PLUGIN_OFFLINE": "1"}, check=False)
+    assert done.returncode == 1
+    assert f"  {mine}, of mine-plugin 1.0 for plugin 'mine'\n" in done.stderr
+
+
+def test_wheels_of_other_machines_stay_where_they_are(place: Place, index: Index) -> None:
+    index.wheel("tiny", "1.0", entry_points=POINTS)
+    (wheel,) = (index.directory / "tiny").iterdir()
+    for tag in ("cp311-cp311-win_amd64", "cp39-cp39-manylinux_2_28_x86_64", "cp39-abi3-musllinux_1_2_x86_64"):
+        shutil.copyfile(wheel, wheel.with_name(f"tiny-1.0-{tag}.whl"))
+    place.pypi("tiny")
+    place.run("lock")
+    assert len(place.package("tiny")["wheels"]) == 4
+    assert place.run("bundle", "--json").json["fetched"] == [wheel.name]
+
+
+def test_diff_of_two_locks(locked: Place, index: Index) -> None:
+    old = locked.root / "old.lock"
+    shutil.copyfile(locked.lock, old)
+    assert locked.run("diff", old).stdout == "the locks say the same\n"
+    points = {"vllm.general_plugins": {"tiny": "tiny:register", "more": "tiny:register"}}
+    index.wheel("tiny", "2.0", requires=["torch"], entry_points=points, modules={"tiny.py": "def register(): ...\n"})
+    locked.run("lock", "--upgrade")
+    done = locked.run("diff", old, locked.lock, "--exit-code", check=False)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert [line.split() for line in lines[:3]] == [
+        ["package", "old", "new", "asked", "for", "by"],
+        ["helper", "1.5", "→", "-", "tiny"],
+        ["tiny", "1.0", "→", "2.0", "tiny"],
+    ]
+    assert "plugin tiny: gains entry point vllm.general_plugins: more = tiny:register" in lines
+    assert any(line.startswith("base torch (Python 3.") and "tiny wants any" in line for line in lines)
+    data = json.loads(locked.run("diff", old, "--json").stdout)
+    assert [item["name"] for item in data["packages"]] == ["helper", "tiny"]
+
+
+def test_diff_of_generations_by_key(locked: Place, index: Index) -> None:
+    locked.run("sync", "--no-load-check")
+    key = locked.overlay.name
+    index.wheel("helper", "1.6")
+    locked.run("lock", "--upgrade")
+    assert "helper" in locked.run("diff", key[:12]).stdout
+    none = locked.run("diff", "nowhere", check=False)
+    assert none.returncode == 2
+    assert "no overlays have a key that begins with 'nowhere'\n" in none.stderr

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin
+
+import pytest
+
+from tests.kit import projects
+from tests.kit.repositories import Repository
+
+if TYPE_CHECKING:
+    from tests.kit.index import Index
+    from tests.kit.place import Place
+
+
+@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+@pytest.mark.parametrize("kind", ["wheel", "git"])
+def test_what_is_asked_for_by_url_is_refused_and_not_lost(
+    place: Place, index: Index, resolver: str, kind: str
+) -> None:
+    if kind == "wheel":
+        index.wheel("dep", "1.0")
+        url = urljoin(f"{index.url}dep/", index.page("dep")["files"][0]["url"])
+    else:
+        repository = Repository.init(projects.project(place.root / "dep", name="dep"))
+        repository.git("add", ".")
+        repository.git("commit", "--quiet", "-m", "first")
+        url = f"git+{repository.url}"
+    projects.project(place.config / "plug", name="plug", requires=[f"dep @ {url}"])
+    place.write("plugins:\n  - {name: plug, source: local, path: plug}\n")
+    done = place.run("lock", "--resolver", resolver, check=False)
+    assert done.returncode == 6
+    assert "error: dep is asked for by its URL, and a lock holds what an index has\n" in done.stderr
+    assert f"  found: {url.partition(':')[0]}:" in done.stderr  # pip-compile writes file:/path
+    assert "  required by: plug" in done.stderr
+    assert not place.lock.exists()
+
+
+@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+def test_a_wheel_of_this_machine_that_a_plugin_asks_for_is_none_of_ours(place: Place, resolver: str) -> None:
+    wheel = projects.wheel(place.root / "away", "dep", "1.0")
+    projects.project(place.config / "plug", name="plug", requires=[f"dep @ {wheel.as_uri()}"])
+    place.write("plugins:\n  - {name: plug, source: local, path: plug}\n")
+    done = place.run("lock", "--resolver", resolver, check=False)
+    assert done.returncode == 6
+    assert "error: dep is asked for by its URL, and a lock holds what an index has\n" in done.stderr
+    assert not place.lock.exists()

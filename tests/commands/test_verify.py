@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import py_compile
+import re
+import shutil
+from py_compile import PycInvalidationMode
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit import pair
+from vllm_plugins.startup import overlay
+from vllm_plugins.startup.integrity import FILES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.kit.index import Index
+    from tests.kit.place import Place
+
+MODULES = {
+    "tiny/__init__.py": "def register():\n    pass\n",
+    "tiny/data.txt": "data\n",
+    "tiny/core.so": "not really\n",
+    "json.py": "x = 1\n",
+    "torch/__init__.py": "x = 1\n",
+    "tiny.pth": "import sys\n",
+}
+
+
+@pytest.fixture
+def synced(place: Place, index: Index) -> Place:
+    """A lock of one plugin from the index and one from a directory, installed."""
+    points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+    pair.lock(place, index, helper="1.5", entry_points=points, modules=MODULES)
+    place.run("sync", "--no-load-check")
+    return place
+
+
+def forge(place: Place) -> None:
+    """Make the store's own notes agree with what lies there now, as one would who can write to it."""
+    directory = place.overlay
+    files = sorted(path for path in place.site.rglob("*") if path.is_file())
+    entries = [
+        (path.relative_to(place.site).as_posix(), overlay.sha256(path.read_bytes()), path.stat().st_size)
+        for path in files
+    ]
+    import json
+
+    data = (json.dumps(entries, separators=(",", ":")) + "\n").encode()
+    (directory / FILES).write_bytes(data)
+    marker = overlay.read_marker(place.store, directory.name)
+    assert marker is not None
+    text = marker.replace(files_sha256=overlay.sha256(data)).to_json()
+    (directory / overlay.MARKER).write_text(text, encoding="utf-8")
+
+
+def test_an_untouched_overlay_and_what_an_audit_must_know(synced: Place) -> None:
+    count = len([path for path in synced.site.rglob("*") if path.is_file()])
+    size = sum(path.stat().st_size for path in synced.site.rglob("*") if path.is_file())
+    assert synced.run("verify").stdout == (
+        f"overlay {synced.overlay.name[:12]}: {count} files, {size / 1e3:.1f} kB, as installed\n"
+        "against RECORD and lock: 3 distributions\n"
+        "against their wheels, too: 1; not at hand: those of helper, tiny\n"
+        "to know:\n"
+        "  tiny.pth runs code when the overlay is made active\n"
+        "  native libraries: tiny/core.so\n"
+        "  the standard library has a module json, too; the overlay's is never imported\n"
+        "  the base has torch, too; the overlay's is never imported\n"
+    )
+
+
+def test_every_file_in_turn(synced: Place) -> None:
+    whole = {path: path.read_bytes() for path in sorted(synced.site.rglob("*")) if path.is_file()}
+    assert len(whole) > 15
+    for path, data in whole.items():
+        name = path.relative_to(synced.site).as_posix()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if data else b"x")
+        assert f"changed: {name}" in synced.run("verify", "--json", check=False).json["problems"], name
+        path.unlink()
+        assert f"missing: {name}" in synced.run("verify", "--json", check=False).json["problems"], name
+        path.write_bytes(data)
+    assert synced.run("verify", "--json").json["problems"] == []
+
+
+def test_the_problems_as_a_person_reads_them(synced: Place) -> None:
+    (synced.site / "tiny/__init__.py").write_text("changed\n")
+    (synced.site / "tiny/data.txt").unlink()
+    (synced.site / "tiny/new.py").write_text("")
+    (synced.site / "tiny/elsewhere").symlink_to("/")
+    done = synced.run("verify", check=False)
+    assert done.returncode == 4
+    assert done.stderr == (
+        "vllm-plugins: error: the overlay is not as it was installed: 6 problems\n"
+        f"  where: {synced.site}\n"
+        "  changed: tiny/__init__.py\n"
+        "  extra: tiny/elsewhere\n"
+        "  extra: tiny/new.py\n"
+        "  missing: tiny/data.txt\n"
+        "  next: find out who changed it, then: vllm-plugins sync --reinstall\n"
+    ).replace("6 problem", "4 problem")
+    synced.run("sync", "--reinstall", "--no-load-check")
+    assert synced.run("verify").returncode == 0
+
+
+def test_who_forges_the_stores_notes_meets_record(synced: Place) -> None:
+    (synced.site / "tiny/data.txt").write_text("other\n")
+    (synced.site / "tiny/new.py").write_text("")
+    forge(synced)
+    problems = synced.run("verify", "--json", check=False).json["problems"]
+    assert problems == ["not as its RECORD says: tiny/data.txt", "in no RECORD: tiny/new.py"]
+
+
+def test_who_forges_record_too_meets_the_wheel_where_it_is_at_hand(synced: Place) -> None:
+    record = synced.site / "mine_plugin-1.0.dist-info" / "RECORD"
+    (module,) = synced.site.glob("mine_plugin/__init__.py")
+    lines = [line for line in record.read_text().splitlines() if not line.startswith("mine_plugin/__init__.py")]
+    module.write_text("evil = 1\n")
+    compiled = synced.site / "mine_plugin" / "__pycache__" / "__init__.cpython-311.pyc"
+    if compiled.exists():
+        mode = PycInvalidationMode.UNCHECKED_HASH
+        py_compile.compile(str(module), str(compiled), invalidation_mode=mode)
+    import base64
+    import hashlib
+
+    digest = base64.urlsafe_b64encode(hashlib.sha256(module.read_bytes()).digest()).rstrip(b"=").decode()
+    record.write_text("\n".join([f"mine_plugin/__init__.py,sha256={digest},9", *lines]) + "\n")
+    forge(synced)
+    done = synced.run("verify", "--json", check=False)
+    assert (done.returncode, done.json["problems"]) == (4, ["not as its wheel has it: mine_plugin/__init__.py"])
+    shutil.rmtree(synced.wheels)
+    assert synced.run("verify", "--json").json["unanchored"] == ["helper", "mine-plugin", "tiny"]
+
+
+def test_bytecode_of_another_source_is_found_whatever_the_notes_say(synced: Place, tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text("def register():\n    print('evil')\n")
+    (compiled,) = synced.site.glob("tiny/__pycache__/__init__.*.pyc")
+    py_compile.compile(str(other), str(compiled), invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+    forge(synced)
+    name = compiled.relative_to(synced.site).as_posix()
+    problems = synced.run("verify", "--json", check=False).json["problems"]
+    assert problems == [f"not what its source compiles to: {name}"]
+
+
+def test_a_list_of_files_that_is_not_the_published_one(synced: Place) -> None:
+    file = synced.overlay / FILES
+    before = overlay.sha256(file.read_bytes())
+    file.write_bytes(file.read_bytes() + b" ")
+    done = synced.run("verify", check=False)
+    assert done.returncode == 4
+    assert done.stderr == (
+        "vllm-plugins: error: the overlay's list of files is not the one that was published with it\n"
+        f"  where: {file}\n"
+        f"  expected: sha256 {before}\n"
+        f"  found: ValueError: its sha256 is {overlay.sha256(file.read_bytes())}\n"
+        "  next: vllm-plugins sync --reinstall\n"
+    )
+
+
+def test_a_lock_that_is_not_installed(synced: Place) -> None:
+    shutil.rmtree(synced.store)
+    done = synced.run("verify", check=False)
+    assert done.returncode == 1
+    assert "the lock is not installed\n" in done.stderr
+
+
+def test_startup_verifies_where_it_is_asked_to(synced: Place) -> None:
+    start = ("-m", "tests.kit.loader", "general")
+    done = synced.python(*start, env={"VLLM_PLUGIN_VERIFY": "1"})
+    assert re.search(r"Verified [0-9]+ files, [0-9]+\.[0-9] kB, in [0-9]+ ms\n", done.stderr)
+    assert "Verified" not in synced.python(*start).stderr
+    (synced.site / "tiny/__init__.py").write_text("changed\n")
+    refused = synced.python(*start, env={"VLLM_PLUGIN_VERIFY": "1"}, check=False, traceback=True)
+    assert refused.returncode == 1
+    assert refused.stderr.endswith(
+        "HashMismatch: the overlay is not as it was installed: 1 file\n"
+        f"  where: {synced.site}\n"
+        "  changed: tiny/__init__.py\n"
+        "  next: find out who changed it, then: vllm-plugins sync --reinstall\n"
+    )
+    passed = synced.python(*start, env={"VLLM_PLUGIN_VERIFY": "1", "VLLM_PLUGIN_ON_ERROR": "continue"})
+    assert "going on without plugins" in passed.stderr

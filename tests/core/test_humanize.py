@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import pytest
+
+from vllm_plugins.core.humanize import count, size
+
+
+def test_one_is_not_many() -> None:
+    assert [count(number, "wheel") for number in (0, 1, 2)] == ["0 wheels", "1 wheel", "2 wheels"]
+    assert count(2, "branch", "branches") == "2 branches"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0.0 kB"), (3149, "3.1 kB"), (99_999, "100.0 kB"), (100_000, "0.1 MB"), (12_345_678, "12.3 MB")],
+)
+def test_a_size_is_told_by_the_thousand(number: int, text: str) -> None:
+    assert size(number) == text

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomlkit
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from packaging.pylock import Pylock
+from packaging.utils import canonicalize_name
+
+from vllm_plugins.core.errors import HashMismatch, LockInvalid, PluginsError
+from vllm_plugins.documents import lock_reader, lock_writer
+from vllm_plugins.documents.lock_reader import BaseUse, Lock, Package, Plugin, Target, Wheel
+
+GOLDEN = Path(__file__).parents[1] / "golden/plugins.lock"
+NAME = canonicalize_name
+LOCK = Lock(
+    manifest_sha256="a" * 64,
+    packages=(
+        Package(
+            name=NAME("decoder"),
+            version="2.0.0",
+            wheels=(Wheel(filename="decoder-2.0.0-0_bbbb-py3-none-any.whl", sha256="b" * 64, size=10),),
+            built_with=("hatchling==1.27.0",),
+            dependencies=(NAME("helper"),),
+        ),
+        Package(name=NAME("edited"), version="0.1", directory="../edited"),
+        Package(
+            name=NAME("helper"),
+            version="1.5",
+            index="https://packages.example.org/simple/",
+            requires_python=">=3.9",
+            wheels=(
+                Wheel(
+                    filename="helper-1.5-cp311-cp311-manylinux_2_28_x86_64.whl",
+                    sha256="c" * 64,
+                    size=123456,
+                    url="https://packages.example.org/files/helper-1.5-cp311-cp311-manylinux_2_28_x86_64.whl",
+                ),
+                Wheel(
+                    filename="helper-1.5-py3-none-any.whl",
+                    sha256="d" * 64,
+                    size=4567,
+                    url="https://packages.example.org/files/helper-1.5-py3-none-any.whl",
+                ),
+            ),
+        ),
+        Package(
+            name=NAME("only-sdist"),
+            version="3",
+            wheels=(Wheel(filename="only_sdist-3-0_eeee-py3-none-any.whl", sha256="e" * 64, size=1),),
+            sdist_url="https://packages.example.org/files/only_sdist-3.tar.gz",
+            sdist_sha256="f" * 64,
+        ),
+    ),
+    plugins=(
+        Plugin(
+            name="custom",
+            source="git",
+            package=NAME("decoder"),
+            version="2.0.0",
+            requested="v2.0.0",
+            url="https://git.example.org/decoder.git",
+            subdirectory="plugins/decoder",
+            commit="1" * 40,
+            tree_sha256="2" * 64,
+            entry_points=(("vllm.general_plugins", "custom", "decoder:register"),),
+        ),
+        Plugin(
+            name="dev",
+            source="local",
+            package=NAME("edited"),
+            version="0.1",
+            requested="../edited",
+            editable=True,
+            project_sha256="3" * 64,
+        ),
+        Plugin(name="sdist", source="pypi", package=NAME("only-sdist"), version="3", requested="only-sdist>=3"),
+    ),
+    targets=(
+        Target(
+            python="3.11",
+            platform="linux-x86_64",
+            vllm="0.32.0",
+            base=(
+                BaseUse(name=NAME("torch"), version="2.13.0+cpu", required_by=(("decoder", ">=2"), ("helper", ""))),
+            ),
+        ),
+    ),
+)
+
+
+def test_a_lock_is_laid_out_as_ever() -> None:
+    assert lock_writer.render(LOCK).decode() == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_what_is_written_is_read_and_written_again_alike() -> None:
+    data = lock_writer.render(LOCK)
+    read = lock_reader.parse(data, Path("plugins.lock"))
+    assert read == LOCK
+    assert lock_writer.render(read) == data
+    Pylock.from_dict(tomllib.loads(data.decode())).validate()
+
+
+def altered(change: Any) -> bytes:
+    """The golden lock with a change in meaning, and a content hash to match."""
+    document = tomlkit.parse(GOLDEN.read_text(encoding="utf-8"))
+    change(document)
+    document["tool"]["vllm-plugins"]["content-sha256"] = lock_reader.content_sha256(document.unwrap())
+    return tomlkit.dumps(document).encode()
+
+
+def wheel(document: Any) -> Any:
+    return document["packages"][2]["wheels"][0]
+
+
+def put(table: Any, key: str, value: Any) -> None:
+    table[key] = value
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda d: put(wheel(d), "hashes", {"md5": "0" * 32}), "packages[2].wheels[0].hashes: no sha256; nothing else counts"),
+        (lambda d: put(wheel(d), "hashes", {"sha256": "X"}), "packages[2].wheels[0].hashes.sha256: expected 64 hexadecimal digits, found 'X'"),
+        (lambda d: wheel(d).pop("size"), "packages[2].wheels[0].size: expected a number of bytes, found None"),
+        (lambda d: put(wheel(d), "url", "ftp://x/helper-1.5-py3-none-any.whl"), "packages[2].wheels[0].url: expected an https URL, found 'ftp://x/helper-1.5-py3-none-any.whl'"),
+        (lambda d: put(d["packages"][0]["wheels"][0], "path", "../decoder-2.0.0-0_bbbb-py3-none-any.whl"), "packages[0].wheels[0].path: expected plugins.wheels/decoder-2.0.0-0_bbbb-py3-none-any.whl, found '../decoder-2.0.0-0_bbbb-py3-none-any.whl'"),
+        (lambda d: d["packages"][2].pop("version"), "packages[2].version: missing; only exact versions are installed"),
+        (lambda d: put(d["packages"][1]["directory"], "editable", False), "packages[1].directory: only an editable directory can be without a hash"),
+        (lambda d: put(d["packages"][1], "name", "decoder"), "packages: decoder stands there more than once"),
+        (lambda d: put(d["tool"]["vllm-plugins"]["plugins"][0], "package", "gone"), "tool.vllm-plugins.plugins[0].package: gone is not among the packages"),
+        (lambda d: d["tool"]["vllm-plugins"].pop("manifest-sha256"), "tool.vllm-plugins.manifest-sha256: missing"),
+        (lambda d: put(d["tool"]["vllm-plugins"], "format", "1"), "tool.vllm-plugins.format: expected an integer, found '1'"),
+        (lambda d: put(d["tool"]["vllm-plugins"]["plugins"][0], "version", 2), "tool.vllm-plugins.plugins[0].version: expected str, found 2"),
+    ],
+)  # fmt: skip
+def test_a_lock_that_names_anything_but_hashed_wheels_is_refused(change: Any, found: str) -> None:
+    with pytest.raises(LockInvalid) as caught:
+        lock_reader.parse(altered(change), Path("plugins.lock"))
+    assert str(caught.value) == (
+        "the lock does not say what a lock must\n"
+        "  where: plugins.lock\n"
+        f"  found: {found}\n"
+        "  next: run vllm-plugins lock, and review the change; to go back, take the lock from version control"
+    )
+
+
+@pytest.mark.parametrize("kind", ["vcs", "archive", "sdist"])
+def test_only_wheels_are_installed(kind: str) -> None:
+    table = {
+        "vcs": {"type": "git", "url": "https://git.example.org/x.git", "commit-id": "1" * 40},
+        "archive": {"url": "https://packages.example.org/x.zip", "hashes": {"sha256": "0" * 64}},
+        "sdist": {"name": "helper-1.5.tar.gz", "url": "https://packages.example.org/helper-1.5.tar.gz", "hashes": {"sha256": "0" * 64}},
+    }[kind]  # fmt: skip
+
+    def change(document: Any) -> None:
+        if kind != "sdist":
+            document["packages"][2].pop("wheels")
+        document["packages"][2][kind] = table
+
+    with pytest.raises(LockInvalid, match=r"packages\[2\]: only wheels and editable directories are installed"):
+        lock_reader.parse(altered(change), Path("plugins.lock"))
+
+
+def test_another_layout_is_the_same_lock() -> None:
+    text = GOLDEN.read_text(encoding="utf-8").replace("\n\n", "\n# a comment\n\n\n")
+    assert lock_reader.parse(text.encode(), Path("plugins.lock")) == LOCK
+
+
+def test_another_meaning_is_an_edit_by_hand() -> None:
+    text = GOLDEN.read_text(encoding="utf-8").replace("c" * 64, "9" * 64)
+    with pytest.raises(HashMismatch, match="the lock was changed by hand: nothing is installed from it"):
+        lock_reader.parse(text.encode(), Path("plugins.lock"))
+    assert lock_reader.parse(text.encode(), Path("plugins.lock"), edited=True) != LOCK
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    position=st.integers(0, len(lock_writer.render(LOCK)) - 1), count=st.integers(0, 40), new=st.binary(max_size=12)
+)
+@example(position=0, count=10**6, new=b"")
+@example(position=0, count=0, new=b"\xff")
+def test_bytes_that_were_changed_give_the_same_lock_or_our_error(position: int, count: int, new: bytes) -> None:
+    data = lock_writer.render(LOCK)
+    try:
+        read = lock_reader.parse(data[:position] + new + data[position + count :], Path("plugins.lock"))
+    except PluginsError:
+        return
+    assert read == LOCK

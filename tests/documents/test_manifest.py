@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vllm_plugins.core.errors import ManifestError
+from vllm_plugins.documents import manifest
+from vllm_plugins.documents.manifest import GitSource, LocalSource, Plugin, PypiSource
+
+PATH = Path("/etc/vllm/plugins.yaml")
+FULL = """\
+plugins:
+  - name: entropy            # unique
+    source: pypi
+    package: vllm-entropy-decoder
+    version: ">=0.1.0"       # optional
+    extras: [fast]           # optional
+    enabled: true
+  - name: custom-decoder
+    source: git
+    url: https://${GIT_TOKEN}@example.org/custom-decoder.git
+    ref: v2.0.0
+    subdirectory: plugins/foo
+  - name: dev-plugin
+    source: local
+    path: ~/projects/my-vllm-plugin
+    editable: true
+  - {name: left-out, source: git, url: 'git@example.org:left/out.git', enabled: false}
+"""
+
+
+def read(text: str) -> manifest.Manifest:
+    return manifest.parse(text.encode(), PATH)
+
+
+def test_every_key_is_read() -> None:
+    found = read(FULL)
+    assert found.path == PATH
+    assert found.plugins == (
+        Plugin(
+            name="entropy",
+            source=PypiSource(package="vllm-entropy-decoder", version=">=0.1.0", extras=("fast",)),
+            enabled=True,
+            line=2,
+        ),
+        Plugin(
+            name="custom-decoder",
+            source=GitSource(
+                url="https://${GIT_TOKEN}@example.org/custom-decoder.git", ref="v2.0.0", subdirectory="plugins/foo"
+            ),
+            enabled=True,
+            line=8,
+        ),
+        Plugin(
+            name="dev-plugin",
+            source=LocalSource(path="~/projects/my-vllm-plugin", editable=True),
+            enabled=True,
+            line=13,
+        ),
+        Plugin(name="left-out", source=GitSource(url="git@example.org:left/out.git"), enabled=False, line=17),
+    )
+    assert [plugin.name for plugin in found.enabled] == ["entropy", "custom-decoder", "dev-plugin"]
+
+
+def test_its_meaning_is_hashed_and_not_its_layout() -> None:
+    meaning = read(FULL).sha256
+    same = [
+        "# a comment\n" + FULL,
+        FULL.replace("    enabled: true\n", ""),
+        FULL.replace("left-out", "left-behind"),
+        FULL.replace("${GIT_TOKEN}@", "${ANOTHER}@"),
+        FULL.replace('">=0.1.0"', "'>=0.1.0'"),
+    ]
+    assert {read(text).sha256 for text in same} == {meaning}
+    others = [
+        FULL.replace(">=0.1.0", ">=0.2.0"),
+        FULL.replace("[fast]", "[faster]"),
+        FULL.replace("v2.0.0", "v2.0.1"),
+        FULL.replace("plugins/foo", "plugins/bar"),
+        FULL.replace("editable: true", "editable: false"),
+        FULL.replace("enabled: false", "enabled: true"),
+        FULL.replace("name: entropy", "name: another"),
+        FULL.replace("example.org/custom", "example.com/custom"),
+    ]
+    assert len({meaning, *(read(text).sha256 for text in others)}) == len(others) + 1
+    assert read("# a comment\n" + FULL).file_sha256 != read(FULL).file_sha256
+
+
+def test_a_local_path_is_relative_to_the_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    found = read(FULL)
+    assert found.local_directory(LocalSource(path="../mine")) == Path("/etc/mine")
+    assert found.local_directory(LocalSource(path="~/mine")) == Path("/home/ada/mine")
+
+
+PYPI = "{name: a, source: pypi, package: a"
+GIT = "{name: a, source: git"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (f"{PYPI}, version: 1.0}}", 'plugins[0].version: expected a string, found the number 1.0; write it in quotes: "1.0"'),
+        (f"{PYPI}, extras: fast}}", "plugins[0].extras: expected a list of strings, found the text 'fast'; write [fast]"),
+        (f"{GIT}, url: -x}}", None),
+        (f"{GIT}, url: 'ext::sh -c date'}}", None),
+        (f"{GIT}, url: 'ftp://example.org/x.git'}}", None),
+        (f"{GIT}, url: 'https://example.org/x.git', ref: --upload-pack=x}}", None),
+        (f"{GIT}, url: 'https://example.org/x.git', subdirectory: ../x}}", None),
+        (f"{GIT}, url: 'https://example.org/x.git', subdirectory: /x}}", None),
+        (f"{GIT}, url: 'https://example.org/x.git', path: x}}", None),
+        ("{name: a, source: pip, package: a}", None),
+        ("{source: pypi, package: a}", None),
+        ("{name: a, source: local, path: x, editable: 1}", None),
+    ],
+)  # fmt: skip
+def test_a_problem_is_told_with_its_line_and_path(line: str, problem: str | None) -> None:
+    with pytest.raises(ManifestError) as caught:
+        read(f"plugins:\n  - {line}\n")
+    (detail,) = caught.value.details
+    assert detail.startswith("line 2: plugins[0].")
+    assert problem is None or detail == f"line 2: {problem}"
+
+
+def test_all_problems_are_told_in_one_run() -> None:
+    text = (
+        "plugins:\n"
+        "  - {name: a, source: pypi, package: -x}\n"
+        "  - {name: b, source: git}\n"
+        "  - {name: b, source: local, path: x, editabel: true}\n"
+        "plugin: []\n"
+    )
+    with pytest.raises(ManifestError) as caught:
+        read(text)
+    assert [detail.partition(": ")[0] for detail in caught.value.details] == ["line 2", "line 3", "line 4", "line 5"]
+    assert str(caught.value).startswith("plugins.yaml has 4 problems\n  where: /etc/vllm/plugins.yaml\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plugins:\n\t- {name: a}\n",
+        "plugins: [\n",
+        "a: &a [*a]\nplugins: *a\n",
+        "&a [" + "[" * 1000,
+        "\x00",
+        "plugins: !!python/object/apply:os.system [date]\n",
+        (
+            "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+            "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\nplugins: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\n"
+        ),
+        "---\nplugins: []\n---\nplugins: []\n",
+        "plugins: 5\n",
+        "",
+    ],
+)
+def test_what_is_no_manifest_is_our_error(text: str) -> None:
+    if not text:
+        assert read("plugins: []\n").plugins == ()
+    with pytest.raises(ManifestError) as caught:
+        read(text)
+    assert caught.value.details[0].startswith("line ")
+    assert caught.value.exit_code == 2
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
+        manifest.read(tmp_path / "plugins.yaml")
+    assert str(caught.value) == (
+        "the manifest can't be read\n"
+        f"  where: {tmp_path}/plugins.yaml\n"
+        "  expected: a readable file\n"
+        "  found: No such file or directory\n"
+        "  next: create it, or name another with --config or VLLM_PLUGIN_CONFIG"
+    )

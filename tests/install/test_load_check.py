@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit import projects
+
+if TYPE_CHECKING:
+    from tests.kit.place import Place
+
+NEXT = "  next: mend 'probe', or set `enabled: false` for it in plugins.yaml and lock again\n"
+
+
+def lock_plugin(place: Place, source: str, group: str = "vllm.logits_processors", name: str = "probe") -> None:
+    points = {group: {name: "probe:Thing"}}
+    projects.project(place.config / "probe", name="probe", entry_points=points, modules={"probe.py": source})
+    place.write("plugins:\n  - {name: probe, source: local, path: probe}\n")
+    place.run("lock")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "import numpy_that_is_not_here\n",
+            (
+                "plugin 'probe' can't be loaded: ModuleNotFoundError: No module named 'numpy_that_is_not_here'\n"
+                "  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n"
+                "  found: the module numpy_that_is_not_here is missing: no locked distribution and none of the base's "
+                "brings it\n"
+            ),
+        ),
+        (
+            "raise RuntimeError('needs a GPU')\n",
+            (
+                "plugin 'probe' can't be loaded: RuntimeError: needs a GPU\n"
+                "  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n"
+            ),
+        ),
+        (
+            "import os, sys, signal\nprint('oh', file=sys.stderr)\nos.kill(os.getpid(), signal.SIGSEGV)\n",
+            (
+                "plugin 'probe' can't be loaded: its import ended the process with signal SIGSEGV\n"
+                "  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n"
+                "  found: oh\n"
+            ),
+        ),
+        (
+            "import sys\nsys.exit(3)\n",
+            (
+                "plugin 'probe' can't be loaded: its import ended the process with exit status 3\n"
+                "  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n"
+            ),
+        ),
+    ],
+    ids=["missing module", "raises", "crashes", "exits"],
+)
+def test_a_plugin_that_does_not_load_is_named_with_the_cause(place: Place, source: str, message: str) -> None:
+    lock_plugin(place, source)
+    for _ in range(2):
+        done = place.run("sync", "-q", check=False)
+        assert (done.returncode, done.stderr) == (7, f"vllm-plugins: error: {message}{NEXT}")
+    status = place.run("status", check=False)
+    assert status.returncode == 7
+    assert status.stdout.splitlines()[1].split() == [
+        "probe",
+        "local",
+        "yes",
+        "1.0",
+        "yes",
+        "no",
+        "vllm.logits_processors:probe",
+    ]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_a_library_that_lacks_a_symbol(place: Place) -> None:
+    lock_plugin(place, "import ctypes, glob, os\n\nclass Thing:\n    pass\n\n"
+                "ctypes.CDLL(glob.glob(os.path.dirname(__file__) + '/lacking.so')[0], mode=os.RTLD_NOW)\n")  # fmt: skip
+    source = place.root / "lacking.c"
+    source.write_text("int torch_made_of_gold(void);\nint use(void) { return torch_made_of_gold(); }\n")
+    library = place.config / "probe/src/lacking.so"
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-o", library, source, f"-I{sysconfig.get_path('include')}"], check=True
+    )
+    place.run("lock")
+    done = place.run("sync", "-q", check=False)
+    assert done.returncode == 7
+    assert "undefined symbol: torch_made_of_gold" in done.stderr
+    assert (
+        "  found: the symbol torch_made_of_gold is missing: the library was built for another torch, vLLM or C library\n"
+    ) in done.stderr
+
+
+def test_an_import_without_an_end_is_ended(place: Place) -> None:
+    lock_plugin(place, "import time\ntime.sleep(600)\n")
+    done = place.run("sync", "-q", check=False, env={"VLLM_PLUGIN_TIMEOUT": "12"})
+    assert (done.returncode, done.stderr) == (
+        7,
+        (
+            "vllm-plugins: error: plugin 'probe' can't be loaded: "
+            "its import did not end within 12 seconds (VLLM_PLUGIN_TIMEOUT)\n"
+            f"  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n{NEXT}"
+        ),
+    )
+
+
+def test_one_that_ends_the_process_hides_no_other(place: Place) -> None:
+    points = {"vllm.logits_processors": {name: f"{name}:Thing" for name in ("a_crash", "good", "z_bad")}}
+    modules = {
+        "a_crash.py": "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n",
+        "good.py": "class Thing:\n    pass\n",
+        "z_bad.py": "raise RuntimeError('bad')\n",
+    }
+    projects.project(place.config / "probe", name="probe", entry_points=points, modules=modules)
+    place.write("plugins:\n  - {name: probe, source: local, path: probe}\n")
+    place.run("lock")
+    done = place.run("sync", "-q", check=False)
+    where = "= {0}:Thing in vllm.logits_processors, of probe)"
+    assert (done.returncode, done.stderr) == (
+        7,
+        (
+            "vllm-plugins: error: 2 entry points do not load\n"
+            "  plugin 'probe' can't be loaded: its import ended the process with signal SIGSEGV "
+            f"(entry point a_crash {where.format('a_crash')}\n"
+            f"  plugin 'probe' can't be loaded: RuntimeError: bad (entry point z_bad {where.format('z_bad')}\n"
+            "  next: mend these plugins, or set `enabled: false` for them in plugins.yaml and lock again\n"
+        ),
+    )
+
+
+def test_optimised_bytecode_is_not_written_into_an_overlay(place: Place) -> None:
+    lock_plugin(place, "def Thing():\n    pass\n", group="vllm.general_plugins")
+    place.run("sync")
+    env = {"PYTHONDONTWRITEBYTECODE": "", "VLLM_PLUGIN_VERIFY": "1"}
+    for _ in range(2):
+        place.python("-O", "-m", "tests.kit.loader", "general", "spawn", "general", env=env)
+    assert [path for path in place.site.rglob("*.pyc") if ".opt-" in path.name] == []
+
+
+def test_what_an_import_leaves_running_is_ended(place: Place, tmp_path: Path) -> None:
+    """It holds the pipes of the process that has started it, for as long as it likes."""
+    note = tmp_path / "process"
+    lock_plugin(
+        place,
+        "import subprocess\nleft = subprocess.Popen(['sleep', '600'])\n"
+        f"with open({str(note)!r}, 'w') as file:\n    file.write(str(left.pid))\n"
+        "\n\nclass Thing:\n    pass\n",
+    )
+    place.run("sync")
+    state = Path("/proc", note.read_text(), "stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_what_was_mended_is_found_mended(place: Place, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    lock_plugin(place, f"import os\nassert os.path.exists({str(flag)!r})\n\n\nclass Thing:\n    pass\n")
+    assert place.run("sync", check=False).returncode == 7
+    flag.touch()
+    done = place.run("sync")
+    assert "Installing" not in done.stderr
+    assert place.run("status").stdout.splitlines()[-1] == "in step"
+
+
+def test_without_the_check_nothing_is_loaded(place: Place) -> None:
+    lock_plugin(place, "raise RuntimeError\n")
+    place.run("sync", "--no-load-check")
+    assert place.run("status").stdout.splitlines()[1].split()[5] == "?"
+
+
+def test_without_vllm_nothing_is_loaded(bare_place: Place) -> None:
+    lock_plugin(bare_place, "raise RuntimeError\n")
+    done = bare_place.run("sync")
+    assert "Loading" not in done.stderr
+
+
+def test_at_startup_only_what_the_allowlist_lets_through_counts(place: Place) -> None:
+    lock_plugin(place, "raise RuntimeError('broken')\n", group="vllm.stat_logger_plugins", name="broken")
+    start = ("-m", "tests.kit.loader", "general")
+    for _ in range(2):
+        done = place.python(*start, check=False, traceback=True)
+        assert done.returncode == 1
+        assert "LoadError: plugin 'probe' can't be loaded: RuntimeError: broken" in done.stderr
+    for _ in range(2):
+        assert place.python(*start, env={"VLLM_PLUGINS": "vllm_plugins"}).returncode == 0
+
+
+def test_the_longest_patience_can_be_waited_for(place: Place) -> None:
+    lock_plugin(place, "class Thing:\n    pass\n")
+    place.run("sync", env={"VLLM_PLUGIN_TIMEOUT": "9999999"})

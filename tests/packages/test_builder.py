@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import pytest
+
+from tests.kit import projects
+from tests.kit.projects import Backend
+from vllm_plugins.core.errors import BuildError
+from vllm_plugins.packages import _reproducible
+
+if TYPE_CHECKING:
+    from tests.kit.place import Place
+
+_BUILD = """\
+import sys
+from pathlib import Path
+from vllm_plugins.packages import installers, pip_config
+from vllm_plugins.packages.builder import Builder
+installer = installers.choose("auto", config=pip_config.read(), cache=Path(sys.argv[1]))
+with Builder(installer=installer) as builder:
+    for project in sys.argv[3:]:
+        built = builder.wheel(Path(project), Path(project, "out"), plugin="tiny")
+        print(built.sha256, built.path)
+"""
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("backend", [name for name in get_args(Backend) if name != "inline"])
+def test_a_wheel_is_the_same_at_any_time_in_any_directory_under_any_umask(
+    network_place: Place, tmp_path: Path, backend: Backend
+) -> None:
+    digests = set()
+    for directory, umask, when in (("one", 0o022, 1_600_000_000), ("another/and/longer", 0o077, 1_700_000_000)):
+        project = tmp_path / directory
+        modules = {
+            "tiny/__init__.py": "WORD = 'tiny'\n",
+            "tiny/deep/__init__.py": "",
+            "tiny/deep/data.py": "ONE = 1\n",
+        }
+        projects.project(project, name="tiny", backend=backend, modules=modules)
+        for path in project.rglob("*"):
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+            os.utime(path, (when, when))
+        done = network_place.python("-c", _BUILD, tmp_path / "cache", "--", project, umask=umask)
+        digest, path_text = done.stdout.split()
+        digests.add(digest)
+        with zipfile.ZipFile(path_text) as archive:
+            assert {"tiny/__init__.py", "tiny/deep/data.py"} <= set(archive.namelist())
+    assert len(digests) == 1
+
+
+def test_a_wheel_that_is_normalised_installs_and_says_the_same(tmp_path: Path) -> None:
+    wheel = projects.wheel(tmp_path, "tiny", entry_points={"vllm.general_plugins": {"tiny": "tiny:run"}})
+    with zipfile.ZipFile(wheel) as archive:
+        before = {name: archive.read(name) for name in archive.namelist()}
+    _reproducible.normalise(wheel)
+    once = wheel.read_bytes()
+    _reproducible.normalise(wheel)
+    assert wheel.read_bytes() == once
+    with zipfile.ZipFile(wheel) as archive:
+        after = {name: archive.read(name) for name in archive.namelist()}
+        assert archive.namelist()[-1] == "tiny-1.0.dist-info/RECORD"
+        assert {item.date_time for item in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert {stat.S_IMODE(item.external_attr >> 16) for item in archive.infolist()} == {0o644}
+    record = "tiny-1.0.dist-info/RECORD"
+    assert sorted(before.pop(record).split()) == sorted(after.pop(record).split())
+    assert before == after
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-index",
+            "--no-deps",
+            "--target",
+            tmp_path / "t",
+            wheel,
+        ],
+        check=True,
+    )
+    assert (tmp_path / "t/tiny/__init__.py").is_file()
+
+
+def test_what_a_wheel_vendors_is_not_taken_for_its_own(place: Place, tmp_path: Path) -> None:
+    modules = {
+        "tiny/__init__.py": "",
+        "a_vendor/other-9.9.dist-info/METADATA": "Metadata-Version: 2.1\nName: other\nVersion: 9.9\nLicense: GPL\n",
+        "a_vendor/other-9.9.dist-info/RECORD": "",
+    }
+    projects.project(tmp_path / "tiny", name="tiny", modules=modules)
+    place.write("plugins:\n  - {name: tiny, source: local, path: ../tiny}\n")
+    place.run("lock")
+    assert place.versions == {"tiny": "1.0"}
+    (wheel,) = place.wheels.iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.namelist()[-1] == "tiny-1.0.dist-info/RECORD"
+        rows = archive.read("tiny-1.0.dist-info/RECORD").decode().splitlines()
+    assert len(rows) == len(modules) + 3
+    place.run("sync")
+    place.run("verify")
+    assert "GPL" not in place.run("audit", "--offline", "--json", check=False).stdout
+    shutil.rmtree(place.wheels)
+    place.run("sync", "--reinstall")
+
+
+@pytest.mark.parametrize("name", ["../escaped.py", "/absolute.py", "tiny/../../escaped.py", "..\\escaped.py"])
+def test_a_wheel_that_leads_out_of_the_environment_is_refused(tmp_path: Path, name: str) -> None:
+    wheel = projects.wheel(tmp_path, "tiny")
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr(name, "")
+    before = wheel.read_bytes()
+    with pytest.raises(BuildError) as caught:
+        _reproducible.normalise(wheel)
+    assert str(caught.value) == (
+        "what was built is not a wheel that can be installed\n"
+        "  where: tiny-1.0-py3-none-any.whl\n"
+        f"  found: it holds {name!r}, which leads out of it or is a link\n"
+        "  next: report it to the plugin's author"
+    )
+    assert wheel.read_bytes() == before
+
+
+@pytest.mark.network
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_an_extension_module_is_the_same_in_another_directory(network_place: Place, tmp_path: Path) -> None:
+    digests = set()
+    for directory in ("one", "another/and/longer"):
+        project = tmp_path / directory
+        project.mkdir(parents=True)
+        (project / "pyproject.toml").write_text(
+            '[build-system]\nrequires = ["setuptools>=77"]\nbuild-backend = "setuptools.build_meta"\n'
+            '[project]\nname = "native"\nversion = "1.0"\n'
+            '[[tool.setuptools.ext-modules]]\nname = "native"\nsources = ["native.c"]\n'
+        )
+        (project / "native.c").write_text(
+            "#include <Python.h>\n"
+            'static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "native", NULL, -1, NULL};\n'
+            "PyMODINIT_FUNC PyInit_native(void) { return PyModule_Create(&module); }\n"
+        )
+        done = network_place.python("-c", _BUILD, tmp_path / "cache", "--", project)
+        digest, path = done.stdout.split()
+        digests.add(digest)
+        assert "linux" in Path(path).name
+    assert len(digests) == 1
+
+
+def test_a_build_that_fails_says_whose_it_is_and_why(place: Place, tmp_path: Path) -> None:
+    project = projects.project(tmp_path / "mine", name="tiny")
+    (project / "backend.py").write_text("def build_wheel(*_, **__):\n    raise RuntimeError('the reason')\n")
+    place.write("plugins:\n  - {name: mine, source: local, path: ../mine}\n")
+    done = place.run("lock", "-q", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("vllm-plugins: error: the build failed\n")
+    assert "RuntimeError: the reason" in done.stderr
+    assert done.stderr.endswith(
+        "  next: look at the words above: `python -m build` in the project of 'mine' must work\n"
+    )
+    assert "required by: plugin 'mine'" in done.stderr
+    assert place.files() == {"config/plugins.yaml": place.files()["config/plugins.yaml"]}

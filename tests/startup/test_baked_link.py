@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit.sandbox import needs_root, read_only
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.kit.index import Index
+    from tests.kit.place import Place
+
+START = ("-m", "tests.kit.loader", "general", "logits_processors")
+MODULES = {"tiny.py": "def register():\n    print('the plugin ran')\n\n\nclass Bend:\n    pass\n"}
+POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}, "vllm.logits_processors": {"bend": "tiny:Bend"}}
+NAME = "vllm_plugins_overlay.pth"
+
+
+def link(place: Place) -> Path:
+    (directory,) = (place.root / "env" / "lib").glob("python*/site-packages")
+    return directory / NAME
+
+
+def test_bake_links_the_overlay_into_the_interpreter(own: Place) -> None:
+    done = own.run("sync", "--bake", "--json")
+    assert done.json["linked"] == str(link(own))
+    assert link(own).read_text() == f"{own.site}\n"
+    # The allowlist leaves our hook out: vLLM sees the plugins all the same.
+    started = own.python(*START[:-1], env={"VLLM_PLUGINS": "tiny"})
+    assert started.stdout == "the plugin ran\n{}\n"
+    # And with the hook, each still runs once; in a spawned process too.
+    started = own.python("-m", "tests.kit.loader", "platform", "general", "spawn", "general")
+    assert started.stdout.count("the plugin ran\n") == 2
+    assert own.run("status").stdout.splitlines()[-1] == (
+        f"overlay {own.overlay.name[:12]} is linked into the interpreter: {link(own)}"
+    )
+    assert own.run("verify").stdout.splitlines()[-1] == (
+        f"  {link(own)} links overlay {own.overlay.name[:12]} into the interpreter"
+    )
+
+
+def test_a_linked_overlay_that_is_not_trusted_is_settled_for_nobody(own: Place) -> None:
+    """What a process refuses, those that it starts afterwards refuse, too."""
+    own.run("sync", "--bake")
+    (own.site / "tiny.py").write_text("changed\n", encoding="utf-8")
+    refused = "import vllm_plugins\ntry:\n    vllm_plugins.activate()\nexcept Exception as e:\n    print(e.what)\n"
+    code = f"{refused}import subprocess, sys\nsubprocess.run([sys.executable, '-c', {refused!r}], check=True)\n"
+    done = own.python("-u", "-c", code, env={"VLLM_PLUGIN_VERIFY": "1"})
+    assert done.stdout == "the overlay is not as it was installed: 1 file\n" * 2
+
+
+def test_a_linked_overlay_of_another_store_is_not_the_one_that_was_looked_at(own: Place) -> None:
+    """The same lock, installed twice: what is verified in one store is not what would run from the other."""
+    own.run("sync", "--bake")
+    other = {"VLLM_PLUGIN_REGISTRY_DIR": str(own.root / "store2")}
+    own.run("sync", env=other)
+    (own.site / "tiny.py").write_text("def register():\n    print('another plugin ran')\n", encoding="utf-8")
+    done = own.python(*START, env={**other, "VLLM_PLUGIN_VERIFY": "1"}, check=False, traceback=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        "LockStale: the overlay that is linked into the interpreter lies in another store\n"
+        f"  where: {own.lock}\n"
+        f"  expected: overlay {own.overlay.name[:12]} in {own.root}/store2\n"
+        f"  found: {own.site}\n"
+        "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake\n"
+    ) in done.stderr
+
+
+def test_the_base_comes_first_and_keeps_its_fingerprint(own: Place) -> None:
+    code = "import sys; from vllm_plugins.startup import overlay; print(overlay.fingerprint()); print(*sys.path, sep='\\n')"
+    before = own.python("-c", code).stdout.splitlines()
+    own.run("sync", "--bake")
+    after = own.python("-c", code).stdout.splitlines()
+    assert after[0] == before[0]
+    assert after[1:] == [*before[1:], str(own.site)]
+
+
+def test_a_link_to_another_overlay_than_the_locks_is_refused(own: Place, index: Index) -> None:
+    own.run("sync", "--bake")
+    old = own.overlay.name
+    index.wheel("tiny", "2.0", entry_points=POINTS, modules=MODULES)
+    own.run("lock", "--upgrade")
+    done = own.python(*START, check=False, traceback=True)
+    assert done.returncode == 1
+    new = own.overlay.name
+    assert done.stderr.endswith(
+        "LockStale: another overlay is linked into the interpreter than the lock's\n"
+        f"  where: {own.lock}\n"
+        f"  expected: overlay {new[:12]}\n"
+        f"  found: overlay {old[:12]}\n"
+        "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake\n"
+    )
+    assert own.run("sync").stderr == (
+        f"vllm-plugins: {link(own)} links another overlay, {old[:12]}, into the interpreter: vLLM will not start so\n"
+        "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake\n"
+    )
+    own.run("prune", "--keep", "0")
+    assert {item.name for item in own.overlays} == {old, new}
+    own.run("sync", "--bake")
+    assert '"bend"' in own.python(*START).stdout
+    own.run("sync", "--unbake")
+    assert not link(own).exists()
+    assert '"bend"' in own.python(*START).stdout
+
+
+def test_an_overlay_that_has_pth_files_is_linked_by_code(own: Place, index: Index) -> None:
+    index.wheel("extra", "1.0", modules={"extra.pth": "import sys; sys.extra = 1\n", "extra.py": ""})
+    own.pypi("tiny", "extra")
+    own.run("lock")
+    own.run("sync", "--bake")
+    assert link(own).read_text() == f"import site; site.addsitedir('{own.site}')\n"
+    assert own.python("-c", "import sys; print(sys.extra, sys.path[-1])").stdout == f"1 {own.site}\n"
+    assert own.run("status", "--json").json["linked"]["overlay"] == own.overlay.name
+
+
+@needs_root
+def test_an_interpreter_that_this_user_may_not_write(own: Place) -> None:
+    own.run("sync")
+    words, env = read_only(link(own).parent)
+    done = own.python(*words, "-m", "vllm_plugins", "sync", "--bake", env=env, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "vllm-plugins: error: the interpreter's own directory can't be written, where the link to the overlay lies\n"
+        f"  where: {link(own)}\n"
+        "  found: Read-only file system\n"
+        "  next: run it as the user who owns the interpreter, while the image is built; the hook needs no link\n"
+    )
+    assert not link(own).exists()
+
+
+@needs_root
+def test_a_baked_store_needs_no_home_no_capability_no_network_and_no_writable_disk(own: Place) -> None:
+    """As in a production container; tests/container has a uid without a passwd entry, too."""
+    own.run("sync")
+    shutil.rmtree(own.home)
+    words, env = read_only(own.root, homeless=True)
+    production = {"VLLM_PLUGIN_FROZEN": "1", "VLLM_PLUGIN_VERIFY": "1"}
+    done = own.python(*words, *START, env={**env, **production})
+    assert done.stdout == 'the plugin ran\n{"logits_processors": ["bend"]}\n'
+    assert "Verified " in done.stderr
+
+
+@pytest.mark.parametrize("how", ["raises", "stale"])
+def test_what_goes_on_without_plugins_has_none_that_are_linked(own: Place, index: Index, how: str) -> None:
+    modules = {**MODULES, "bad.py": "import os\ndef register():\n    assert os.environ.get('GOOD')\n"}
+    points = {**POINTS, "vllm.general_plugins": {"a-bad": "bad:register", "tiny": "tiny:register"}}
+    index.wheel("tiny", "2.0", entry_points=points, modules=modules)
+    own.run("lock", "--upgrade")
+    own.run("sync", "--bake")
+    if how == "stale":
+        own.write("plugins: []\n")
+    env = {"VLLM_PLUGIN_ON_ERROR": "continue", "GOOD": "" if how == "raises" else "1"}
+    words = ("general", "logits_processors", "plain", "platform", "general", "logits_processors")
+    done = own.python("-m", "tests.kit.loader", *words, env=env)
+    assert done.stdout == ('{"logits_processors": [], "child": {"platform": "builtin", "logits_processors": []}}\n')
+    assert done.stderr.count("going on without plugins") == 1
+
+
+def test_previous_may_be_the_linked_overlay(own: Place) -> None:
+    own.run("sync", "--bake")
+    own.lock.write_text("this is no lock")
+    done = own.python(*START, env={"VLLM_PLUGIN_ON_ERROR": "previous"})
+    assert done.stdout == 'the plugin ran\n{"logits_processors": ["bend"]}\n'
+    assert f"going on with the previous overlay, {own.overlay.name}" in done.stderr
+
+
+def test_a_linked_overlay_that_works_is_previous_to_one_that_does_not_load(own: Place, index: Index) -> None:
+    own.run("sync", "--bake")
+    old = own.overlay.name
+    index.wheel("tiny", "2.0", entry_points=POINTS, modules={"tiny.py": "import no_such\n"})
+    own.run("lock", "--upgrade")
+    # The load check loads the new one, though the old one is linked into the interpreter.
+    assert own.run("sync", "--bake", check=False).returncode == 7
+    done = own.python(*START, env={"VLLM_PLUGIN_ON_ERROR": "previous"})
+    assert done.stdout == 'the plugin ran\n{"logits_processors": ["bend"]}\n'
+    assert "can't be loaded" in done.stderr
+    assert f"going on with the previous overlay, {old}" in done.stderr
+
+
+def test_a_link_whose_store_was_moved_is_said_to_be_of_another(own: Place, index: Index) -> None:
+    index.wheel("extra", "1.0", modules={"extra.pth": "import sys; sys.extra = 1\n", "extra.py": ""})
+    own.pypi("tiny", "extra")
+    own.run("lock")
+    own.run("sync", "--bake")
+    moved = own.store.rename(own.root / "moved")
+    done = own.python(*START, env={"VLLM_PLUGIN_REGISTRY_DIR": str(moved)}, check=False, traceback=True)
+    assert "LockStale: the overlay that is linked into the interpreter lies in another store\n" in done.stderr

@@ -1,0 +1,3 @@
+"""What everything stands on: errors, processes, files, threads. Standard library only."""
+
+from __future__ import annotations

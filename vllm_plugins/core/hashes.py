@@ -1,0 +1,27 @@
+"""sha256 of bytes and of files, in hexadecimal and as RECORD writes it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from io import BufferedReader
+
+__all__ = ["of_stream", "record_form", "sha256"]
+
+
+def sha256(data: bytes) -> str:
+    """Return the hexadecimal sha256 of some bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def of_stream(file: BufferedReader) -> str:
+    """Return the hexadecimal sha256 of an open file, from its current position on."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def record_form(digest: bytes, algorithm: str = "sha256") -> str:
+    """Return a digest as RECORD writes it: URL-safe base64 without padding (the wheel specification)."""
+    return f"{algorithm}={base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"

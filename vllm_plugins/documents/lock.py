@@ -1,0 +1,128 @@
+"""What a lock says, as frozen values."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from vllm_plugins.startup.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from packaging.utils import NormalizedName
+
+__all__ = ["BaseUse", "Lock", "Package", "Plugin", "Target", "Wheel"]
+
+
+class Wheel(Record):
+    """One wheel file: fetched from ``url``, or (``url`` is ``None``) lying in ``plugins.wheels/``. Size in bytes."""
+
+    filename: str
+    sha256: str
+    size: int
+    url: str | None = None
+
+
+class Package(Record):
+    """One distribution to install.
+
+    Either ``wheels``, or ``directory``: the path of an editable source as the manifest writes it, the one thing
+    without a hash. ``dependencies`` are the locked packages that it needs. ``built_with`` is the environment in
+    which its wheel was built, ``sdist_url`` and ``sdist_sha256`` where that came from.
+    """
+
+    name: NormalizedName
+    version: str
+    wheels: tuple[Wheel, ...] = ()
+    directory: str | None = None
+    index: str | None = None
+    requires_python: str | None = None
+    dependencies: tuple[NormalizedName, ...] = ()
+    built_with: tuple[str, ...] = ()
+    sdist_url: str | None = None
+    sdist_sha256: str | None = None
+
+    @property
+    def compiled(self) -> bool:
+        """Whether a wheel that was built for the lock is of one platform: there is compiled code in it."""
+        return any(wheel.url is None and not wheel.filename.endswith("-any.whl") for wheel in self.wheels)
+
+
+class BaseUse(Record):
+    """A base distribution that locked packages need: ``required_by`` holds ``(who, specifier)``."""
+
+    name: NormalizedName
+    version: str
+    required_by: tuple[tuple[str, str], ...]
+
+
+class Target(Record):
+    """The kind of environment that the lock was resolved for. ``python`` is ``3.11``, ``vllm`` its version."""
+
+    python: str
+    platform: str
+    vllm: str | None
+    base: tuple[BaseUse, ...]
+
+
+class Plugin(Record):
+    """One plugin of the manifest, pinned. ``entry_points`` are ``(group, name, value)`` in vLLM's groups.
+
+    ``requested`` is what the manifest asks for: a requirement, a git ref or a path. ``project_sha256`` is of the
+    files in which an editable source declares its metadata.
+    """
+
+    name: str
+    source: str
+    package: NormalizedName
+    version: str
+    requested: str
+    url: str | None = None
+    subdirectory: str | None = None
+    commit: str | None = None
+    tree_sha256: str | None = None
+    editable: bool = False
+    project_sha256: str | None = None
+    entry_points: tuple[tuple[str, str, str], ...] = ()
+
+
+class Lock(Record):
+    """A whole lock. ``manifest_sha256`` is the meaning of the manifest that it answers (``Manifest.sha256``)."""
+
+    manifest_sha256: str
+    packages: tuple[Package, ...]
+    plugins: tuple[Plugin, ...]
+    targets: tuple[Target, ...]
+
+    def package(self, name: str) -> Package | None:
+        """The locked package of that name."""
+        return self._packages.get(name)
+
+    def plugin(self, name: str) -> Plugin | None:
+        """The locked plugin of that name in the manifest."""
+        return next((plugin for plugin in self.plugins if plugin.name == name), None)
+
+    @property
+    def beside(self) -> tuple[Wheel, ...]:
+        """Every wheel that lies in ``plugins.wheels/`` rather than on an index."""
+        return tuple(wheel for package in self.packages for wheel in package.wheels if wheel.url is None)
+
+    def plugins_needing(self, package: str) -> tuple[str, ...]:
+        """The names of the plugins that are this package, or need it through others."""
+        return tuple(self._needing.get(package, ()))
+
+    @cached_property
+    def _packages(self) -> Mapping[str, Package]:
+        return {package.name: package for package in self.packages}
+
+    @cached_property
+    def _needing(self) -> Mapping[str, Sequence[str]]:
+        found: dict[str, list[str]] = {}
+        for plugin in self.plugins:
+            reached = [plugin.package]
+            for name in reached:  # it grows while it is walked
+                found.setdefault(name, []).append(plugin.name)
+                package = self.package(name)
+                reached += [] if package is None else [new for new in package.dependencies if new not in reached]
+        return found

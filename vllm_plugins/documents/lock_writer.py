@@ -1,0 +1,147 @@
+"""Writing ``plugins.lock``: the same lock is the same bytes, laid out to be reviewed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import tomlkit
+
+from vllm_plugins.documents.lock_reader import FORMAT, TOOL, content_sha256
+from vllm_plugins.startup.settings import WHEELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tomlkit.items import AoT, Array, Table
+
+    from vllm_plugins.documents.lock_reader import Lock, Package, Plugin, Target, Wheel
+
+__all__ = ["render"]
+
+_HEAD = "Written by `vllm-plugins lock`. Review it and commit it; it is never edited by hand."
+
+
+def render(lock: Lock) -> bytes:
+    """The bytes of a lock file: sorted, without times and without paths of this machine."""
+    document = tomlkit.document()
+    document.add(tomlkit.comment(_HEAD))
+    document.add("lock-version", tomlkit.item("1.0"))
+    document.add("created-by", tomlkit.item("vllm-plugin-manager"))
+    packages = sorted(lock.packages, key=lambda package: package.name)
+    # PEP 751 wants the key even where there is nothing to install.
+    document.add("packages", _tables(map(_package, packages)) if packages else tomlkit.array())
+    tool = tomlkit.table()
+    tool.add("format", FORMAT)
+    tool.add("manifest-sha256", lock.manifest_sha256)
+    tool.add("content-sha256", "")
+    if lock.targets:
+        tool.add("targets", _tables(map(_target, lock.targets)))
+    if lock.plugins:
+        tool.add("plugins", _tables(map(_plugin, sorted(lock.plugins, key=lambda plugin: plugin.name))))
+    parent = tomlkit.table(is_super_table=True)
+    parent.add(TOOL, tool)
+    document.add("tool", parent)
+    tool["content-sha256"] = content_sha256(document.unwrap())
+    return tomlkit.dumps(document).encode("utf-8")
+
+
+def _tables(tables: Iterable[Table]) -> AoT:
+    array = tomlkit.aot()
+    for table in tables:
+        array.append(table)
+    return array
+
+
+def _table(fields: Mapping[str, Any]) -> Table:
+    table = tomlkit.table()
+    for key, value in fields.items():
+        if value is not None and value != [] and value is not False:
+            table.add(key, _lines(value) if isinstance(value, list) else value)
+    return table
+
+
+def _lines(values: Iterable[Any]) -> Array:
+    array = tomlkit.array()
+    array.multiline(multiline=True)
+    for value in values:
+        array.append(_inline(value) if isinstance(value, dict) else value)
+    return array
+
+
+def _inline(fields: Mapping[str, Any]) -> Any:
+    table = tomlkit.inline_table()
+    for key, value in fields.items():
+        table.append(key, _inline(value) if isinstance(value, dict) else value)
+    return table
+
+
+def _package(package: Package) -> Table:
+    table = _table(
+        {
+            "name": package.name,
+            "version": package.version,
+            "requires-python": package.requires_python,
+            "dependencies": [{"name": name} for name in sorted(package.dependencies)],
+            "directory": None,
+            "index": package.index,
+            "wheels": [_wheel(wheel) for wheel in sorted(package.wheels, key=lambda wheel: wheel.filename)],
+        }
+    )
+    if package.directory is not None:
+        table.add("directory", _inline({"path": package.directory, "editable": True}))
+    built = _table(
+        {
+            "sdist-url": package.sdist_url,
+            "sdist-sha256": package.sdist_sha256,
+            "built-with": list(package.built_with),
+        }
+    )
+    if built:
+        tool = tomlkit.table(is_super_table=True)
+        tool.add(TOOL, built)
+        table.add("tool", tool)
+    return table
+
+
+def _wheel(wheel: Wheel) -> dict[str, Any]:
+    place = {"path": f"{WHEELS}/{wheel.filename}"} if wheel.url is None else {"url": wheel.url}
+    return {"name": wheel.filename, **place, "size": wheel.size, "hashes": {"sha256": wheel.sha256}}
+
+
+def _target(target: Target) -> Table:
+    return _table(
+        {
+            "python": target.python,
+            "platform": target.platform,
+            "vllm": target.vllm,
+            "base": [
+                {
+                    "name": use.name,
+                    "version": use.version,
+                    "required-by": [{"name": who, "specifier": specifier} for who, specifier in use.required_by],
+                }
+                for use in sorted(target.base, key=lambda use: use.name)
+            ],
+        }
+    )
+
+
+def _plugin(plugin: Plugin) -> Table:
+    return _table(
+        {
+            "name": plugin.name,
+            "source": plugin.source,
+            "package": plugin.package,
+            "version": plugin.version,
+            "requested": plugin.requested,
+            "url": plugin.url,
+            "subdirectory": plugin.subdirectory,
+            "commit-id": plugin.commit,
+            "tree-sha256": plugin.tree_sha256,
+            "editable": plugin.editable,
+            "project-sha256": plugin.project_sha256,
+            "entry-points": [
+                {"group": group, "name": name, "value": value} for group, name, value in sorted(plugin.entry_points)
+            ],
+        }
+    )

@@ -1,0 +1,284 @@
+"""plugins.yaml to a :class:`Manifest`: everything is checked here, and every problem of a file is told at once."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os.path
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from packaging.utils import canonicalize_name
+from yaml.nodes import MappingNode, SequenceNode
+
+from vllm_plugins.core.errors import ManifestError
+from vllm_plugins.documents import _rules, _yaml, policy
+from vllm_plugins.documents._rules import quoted
+from vllm_plugins.documents._yaml import Fields, Malformed, Problems, describe, did_you_mean, line
+from vllm_plugins.documents.policy import Policy
+from vllm_plugins.startup.record import Record
+
+if TYPE_CHECKING:
+    from yaml.nodes import Node
+
+__all__ = ["GitSource", "LocalSource", "Manifest", "Plugin", "PypiSource", "Source", "parse", "read"]
+
+_MAX_PROBLEMS = 100
+_COMMON = ("name", "source", "enabled", "package", "extras")
+_OF_KIND = {"pypi": ("version",), "git": ("url", "ref", "subdirectory"), "local": ("path", "editable")}
+_KINDS = "pypi, git or local"
+_HTTP_USER = re.compile(r"^(https?://)[^/]*@")
+
+
+class PypiSource(Record):
+    """A distribution from an index: ``package`` and ``version`` (a PEP 440 specifier) as they are written."""
+
+    package: str
+    version: str | None = None
+    extras: tuple[str, ...] = ()
+
+
+class GitSource(Record):
+    """A project in a git repository.
+
+    ``url`` is as it is written, ``${NAME}`` unexpanded. ``ref`` is a branch, tag or commit (``None``: the remote's
+    HEAD). ``subdirectory`` is a relative POSIX path without ``..``. ``package`` is the name that is expected.
+    """
+
+    url: str
+    ref: str | None = None
+    subdirectory: str | None = None
+    package: str | None = None
+    extras: tuple[str, ...] = ()
+
+
+class LocalSource(Record):
+    """A project directory; ``path`` as it is written (see :meth:`Manifest.local_directory`)."""
+
+    path: str
+    editable: bool = False
+    package: str | None = None
+    extras: tuple[str, ...] = ()
+
+
+Source = PypiSource | GitSource | LocalSource
+
+
+class Plugin(Record):
+    """One entry of the manifest; ``line`` is where it begins, from 1."""
+
+    name: str
+    source: Source
+    enabled: bool = True
+    line: int = 1
+
+    @property
+    def kind(self) -> Literal["pypi", "git", "local"]:
+        """The word after ``source:``."""
+        match self.source:
+            case PypiSource():
+                return "pypi"
+            case GitSource():
+                return "git"
+            case LocalSource():
+                return "local"
+
+
+class Manifest(Record):
+    """A plugins.yaml without problems.
+
+    ``sha256`` is of what the enabled plugins ask for: comments, order, layout, credentials in URLs and disabled
+    plugins do not count, nor does ``policy``. ``file_sha256`` is of the bytes: all that the hook can compare.
+    """
+
+    path: Path
+    plugins: tuple[Plugin, ...]
+    policy: Policy = Policy()
+    file_sha256: str = ""
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of what is asked for."""
+        return _meaning(self.enabled)
+
+    @property
+    def enabled(self) -> tuple[Plugin, ...]:
+        """The plugins to lock, in the order of the file."""
+        return tuple(plugin for plugin in self.plugins if plugin.enabled)
+
+    def local_directory(self, source: LocalSource) -> Path:
+        """The absolute directory of a local source; it need not exist."""
+        written = os.path.expanduser(source.path)
+        return Path(os.path.abspath(os.path.join(self.path.parent, written)))
+
+
+def read(path: Path) -> Manifest:
+    """Read a plugins.yaml.
+
+    Raises:
+        ManifestError: it can't be read, or has problems; all of them are in ``details``.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_yaml.MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise ManifestError(
+            "the manifest can't be read",
+            where=str(path),
+            expected="a readable file",
+            found=(error.strerror if isinstance(error, OSError) else None) or str(error),
+            next_step="create it, or name another with --config or VLLM_PLUGIN_CONFIG"
+            if missing
+            else "correct the path or the file's permissions, or name another with --config or VLLM_PLUGIN_CONFIG",
+        ) from error
+    return parse(data, path)
+
+
+def parse(data: bytes, path: Path) -> Manifest:
+    """Read the bytes of a plugins.yaml that lies, or would lie, at ``path``. Raises as :func:`read`."""
+    problems = Problems()
+    try:
+        root = _yaml.load(data)
+    except Malformed as error:
+        column = "" if error.column is None else f", column {error.column}"
+        raise _error(path, [f"line {error.line}{column}: {error}"]) from error
+    except RecursionError as error:
+        raise _error(path, ["line 1: nested too deeply: a manifest needs far fewer levels"]) from error
+    plugins, rules = _document(root, problems)
+    if problems.found:
+        raise _error(path, [text for _, text in sorted(problems.found, key=lambda found: found[0])])
+    return Manifest(path=path, plugins=tuple(plugins), policy=rules, file_sha256=hashlib.sha256(data).hexdigest())
+
+
+def _error(path: Path, lines: list[str]) -> ManifestError:
+    count = len(lines)
+    rest = [f"and {count - _MAX_PROBLEMS} more"] if count > _MAX_PROBLEMS else []
+    return ManifestError(
+        f"{path.name} has {count} problem{'' if count == 1 else 's'}",
+        where=str(path),
+        details=[*lines[:_MAX_PROBLEMS], *rest],
+        next_step=f"correct {path.name} and run the command again",
+    )
+
+
+def _meaning(plugins: tuple[Plugin, ...]) -> str:
+    """The sha256 of a canonical JSON of what the plugins ask for."""
+    entries = []
+    for plugin in sorted(plugins, key=lambda plugin: plugin.name):
+        entry: dict[str, object] = {"name": plugin.name, "source": plugin.kind, **plugin.source.to_dict()}
+        entry["extras"] = sorted({canonicalize_name(extra) for extra in plugin.source.extras})
+        if plugin.source.package is not None:
+            entry["package"] = canonicalize_name(plugin.source.package)
+        if isinstance(plugin.source, PypiSource) and plugin.source.version is not None:
+            parts = ("".join(part.split()) for part in plugin.source.version.split(","))
+            entry["version"] = ",".join(sorted(filter(None, parts)))
+        if isinstance(plugin.source, GitSource):
+            # Who may read a repository says nothing of what is in it, and a hash of a short secret tells it.
+            entry["url"] = _HTTP_USER.sub(r"\1", plugin.source.url)
+        entries.append({key: value for key, value in entry.items() if value not in (None, [], False)})
+    text = json.dumps(entries, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _document(root: Node | None, problems: Problems) -> tuple[list[Plugin], Policy]:
+    if root is None or _yaml.kind(root) == "null":
+        problems.found.append((1, "line 1: the file is empty; expected the key plugins, as in `plugins: []`"))
+        return [], Policy()
+    if not isinstance(root, MappingNode):
+        hint = "; put `plugins:` before it" if isinstance(root, SequenceNode) else ""
+        problems.add(root, "the top", f"expected a mapping with the key plugins, found {describe(root)}{hint}")
+        return [], Policy()
+    top = Fields(root, "", problems)
+    top.unknown(("plugins", "policy"))
+    rules = top.node_of("policy")
+    read = policy.read(rules, problems) if rules is not None else Policy()
+    return _plugins(top, problems), read
+
+
+def _plugins(top: Fields, problems: Problems) -> list[Plugin]:
+    node = top.node_of("plugins", required="a list of plugins")
+    if node is None:
+        return []
+    if not isinstance(node, SequenceNode):
+        hint = "; for no plugins, write `plugins: []`" if _yaml.kind(node) == "null" else ""
+        hint = "; begin each plugin with `- `" if isinstance(node, MappingNode) else hint
+        top.problem("plugins", f"expected a list, found {describe(node)}{hint}")
+        return []
+    found = [(number, item, _plugin(item, f"plugins[{number}]", problems)) for number, item in enumerate(node.value)]
+    _duplicates([(number, item, plugin) for number, item, plugin in found if plugin is not None], problems)
+    return [plugin for _, _, plugin in found if plugin is not None]
+
+
+def _plugin(node: Node, where: str, problems: Problems) -> Plugin | None:
+    """One plugin; ``None`` where it has problems that leave too little of it."""
+    if not isinstance(node, MappingNode):
+        problems.add(node, where, f"expected a mapping with name and source, found {describe(node)}")
+        return None
+    fields = Fields(node, where, problems)
+    name = fields.text("name", _rules.name, required="a name that no other plugin has")
+    kind = fields.text("source", _kind, required=_KINDS)
+    fields.unknown((*_COMMON, *(_OF_KIND[kind] if kind else itertools.chain(*_OF_KIND.values()))), _foreign(kind))
+    enabled = fields.flag("enabled", default=True)
+    source = _source(fields, kind) if kind else None
+    if name is None or source is None:
+        return None
+    return Plugin(name=name, source=source, enabled=enabled, line=line(node))
+
+
+def _kind(text: str) -> str | None:
+    if text in _OF_KIND:
+        return None
+    return f"expected {_KINDS}, found {quoted(text)}{did_you_mean(text, list(_OF_KIND))}"
+
+
+def _foreign(kind: str | None) -> dict[str, str]:
+    """What to say of keys that belong to another source than this plugin's."""
+    return {
+        key: f"belongs to source: {owner}, and this plugin has source: {kind}; remove one of the two"
+        for owner, keys in _OF_KIND.items()
+        if kind not in (None, owner)
+        for key in keys
+    }
+
+
+def _source(fields: Fields, kind: str) -> Source | None:
+    extras = fields.texts("extras", _rules.extra)
+    if kind == "pypi":
+        package = fields.text("package", _rules.package, required="the name of a distribution")
+        version = fields.text("version", _rules.version)
+        return None if package is None else PypiSource(package=package, version=version, extras=extras)
+    package = fields.text("package", _rules.package)
+    if kind == "local":
+        path = fields.text("path", _rules.path, required="the path of a project directory")
+        editable = fields.flag("editable", default=False)
+        return None if path is None else LocalSource(path=path, editable=editable, package=package, extras=extras)
+    url = fields.text("url", _rules.url, required="the URL of a git repository")
+    ref = fields.text("ref", _rules.ref)
+    below = fields.text("subdirectory", _rules.subdirectory)
+    if url is None:
+        return None
+    subdirectory = _rules.normal_subdirectory(below) if below else None
+    return GitSource(url=url, ref=ref, subdirectory=subdirectory, package=package, extras=extras)
+
+
+def _duplicates(found: list[tuple[int, Node, Plugin]], problems: Problems) -> None:
+    """Names are unique among all plugins; what is asked for, among those that are enabled."""
+    named: dict[str, Plugin] = {}
+    asked: dict[str, Plugin] = {}
+    for number, node, plugin in found:
+        first = named.setdefault(canonicalize_name(plugin.name), plugin)
+        if first is not plugin:
+            same = f"{quoted(first.name)} in line {first.line}"
+            problems.add(node, f"plugins[{number}].name", f"{quoted(plugin.name)} is the name of {same}; change one")
+        package = plugin.source.package
+        if package is None or not plugin.enabled:
+            continue
+        first = asked.setdefault(canonicalize_name(package), plugin)
+        if first is not plugin:
+            other = f"plugin {quoted(first.name)} in line {first.line}"
+            message = f"{quoted(package)} is asked for by {other} too; remove or disable one"
+            problems.add(node, f"plugins[{number}].package", message)

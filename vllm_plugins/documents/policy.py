@@ -1,0 +1,142 @@
+"""``policy:`` of plugins.yaml: which findings of an audit fail, which warn, which do not count.
+
+It says nothing of what is installed, so it is no part of the manifest's meaning: another policy makes no lock stale.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING, Literal, get_args
+
+from yaml.nodes import MappingNode, SequenceNode
+
+from vllm_plugins.documents._rules import quoted
+from vllm_plugins.documents._yaml import Fields, describe, did_you_mean
+from vllm_plugins.startup.record import Record
+
+if TYPE_CHECKING:
+    from yaml.nodes import Node
+
+    from vllm_plugins.documents._yaml import Problems
+
+__all__ = ["CHECKS", "Accepted", "Level", "Policy", "read"]
+
+Level = Literal["fail", "warn", "ignore"]
+
+# Every check of an audit, with what a finding of it means where the policy says nothing.
+CHECKS: dict[str, Level] = {
+    "vulnerabilities": "fail",
+    "changed": "fail",
+    "yanked": "fail",
+    "unhashed": "fail",
+    "license": "warn",
+    "young": "warn",
+    "no-wheel": "warn",
+    "no-entry-point": "warn",
+    "moved-ref": "warn",
+    "no-attestation": "ignore",
+}
+_OTHERS = ("required", "min-age-days", "allowed-licenses", "denied-licenses", "accepted")
+_MIN_AGE_DAYS = 7
+
+
+class Accepted(Record):
+    """An advisory that somebody has looked at. After ``until`` it counts again."""
+
+    id: str
+    reason: str
+    until: date | None = None
+
+
+class Policy(Record):
+    """What an audit's findings mean. ``required`` checks must have been made. ``min_age_days``: a release younger
+    than that is ``young``.
+
+    Licences are SPDX expressions (PEP 639), or the words of older metadata. An empty ``allowed_licenses`` allows all
+    that are not denied.
+    """
+
+    levels: tuple[tuple[str, Level], ...] = ()
+    required: tuple[str, ...] = ()
+    min_age_days: int = _MIN_AGE_DAYS
+    allowed_licenses: tuple[str, ...] = ()
+    denied_licenses: tuple[str, ...] = ()
+    accepted: tuple[Accepted, ...] = ()
+
+    def level(self, check: str) -> Level:
+        """What a finding of that check means."""
+        return dict(self.levels).get(check, CHECKS[check])
+
+    def accepts(self, ids: tuple[str, ...], today: date) -> Accepted | None:
+        """The acceptance of an advisory, by any of its identifiers, if it still holds."""
+        return next(
+            (item for item in self.accepted if item.id in ids and (item.until is None or today <= item.until)), None
+        )
+
+
+def read(node: Node, problems: Problems) -> Policy:
+    """The policy in a node; what is wrong with it is added to ``problems``."""
+    if not isinstance(node, MappingNode):
+        problems.add(node, "policy", f"expected a mapping such as `yanked: warn`, found {describe(node)}")
+        return Policy()
+    fields = Fields(node, "policy", problems)
+    fields.unknown((*CHECKS, *_OTHERS))
+    levels: list[tuple[str, Level]] = []
+    for check in CHECKS:
+        word = fields.text(check, _level)
+        levels += [(check, level) for level in get_args(Level) if level == word]
+    return Policy(
+        levels=tuple(levels),
+        required=fields.texts("required", _check),
+        min_age_days=fields.number("min-age-days", default=_MIN_AGE_DAYS),
+        allowed_licenses=fields.texts("allowed-licenses", _license),
+        denied_licenses=fields.texts("denied-licenses", _license),
+        accepted=_accepted(fields, problems),
+    )
+
+
+def _accepted(fields: Fields, problems: Problems) -> tuple[Accepted, ...]:
+    node = fields.node_of("accepted")
+    if node is None:
+        return ()
+    if not isinstance(node, SequenceNode):
+        fields.problem("accepted", f"expected a list of advisories, each with id and reason, found {describe(node)}")
+        return ()
+    found = []
+    for number, item in enumerate(node.value):
+        where = f"policy.accepted[{number}]"
+        if not isinstance(item, MappingNode):
+            problems.add(item, where, f"expected a mapping with id and reason, found {describe(item)}")
+            continue
+        inner = Fields(item, where, problems)
+        inner.unknown(("id", "reason", "until"))
+        name = inner.text("id", required="the identifier of an advisory, such as CVE-2026-1234")
+        reason = inner.text("reason", required="why this advisory does no harm here")
+        until = inner.text("until", _date)
+        if name and reason:
+            day = date.fromisoformat(until) if until else None
+            found.append(Accepted(id=name, reason=reason, until=day))
+    return tuple(found)
+
+
+def _level(text: str) -> str | None:
+    levels = get_args(Level)
+    if text in levels:
+        return None
+    return f"expected {', '.join(levels[:-1])} or {levels[-1]}, found {quoted(text)}{did_you_mean(text, [*levels])}"
+
+
+def _check(text: str) -> str | None:
+    return None if text in CHECKS else f"there is no check {quoted(text)}{did_you_mean(text, [*CHECKS])}"
+
+
+def _license(text: str) -> str | None:
+    return None if text.strip() else "expected the name of a licence, found nothing"
+
+
+def _date(text: str) -> str | None:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return f"expected a date such as 2026-12-31, found {quoted(text)}"
+    return None

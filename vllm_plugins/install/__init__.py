@@ -1,0 +1,3 @@
+"""From plugins.lock to the store."""
+
+from __future__ import annotations

@@ -1,0 +1,34 @@
+"""``registry.json``: the mirror of what is active, for people and for other programs.
+
+Its shape is older than the lock, and readers rely on it; keys are added, never changed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.startup.overlay import Marker
+
+__all__ = ["render"]
+
+
+def render(lock: Lock, marker: Marker) -> bytes:
+    """The registry of one overlay: every plugin of its lock, with where it came from and what it plugs in."""
+    plugins: dict[str, dict[str, Any]] = {}
+    for plugin in sorted(lock.plugins, key=lambda plugin: plugin.name):
+        points = [point for point in marker.entry_points if point.plugin == plugin.name]
+        plugins[plugin.name] = {
+            "name": plugin.name,
+            "source": plugin.source,
+            "package": plugin.package,
+            "version": plugin.version,
+            "status": "installed",
+            "entry_points": [f"{point.group}:{point.name}" for point in points],
+            **({"commit": plugin.commit} if plugin.commit else {}),
+            **({"editable": True} if plugin.editable else {}),
+        }
+    registry = {"version": "1.0", "plugins": plugins, "overlay": marker.key, "lock_sha256": marker.lock_sha256}
+    return (json.dumps(registry, indent=2) + "\n").encode()

@@ -1,0 +1,190 @@
+"""The store, for those who write to it: one at a time, and what an error while writing means."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import math
+import os
+import shutil
+import threading
+import time
+from typing import IO, TYPE_CHECKING
+
+from vllm_plugins.core import atomic, scratch
+from vllm_plugins.core.errors import StoreError
+from vllm_plugins.startup import overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+__all__ = ["alone", "aside", "errors", "exclusive", "in_use", "prepare", "sweep"]
+
+SYNC_LOCK = "sync.lock"
+STAGING = "staging"
+REPLACED = "replaced"
+PATIENCE = 60.0  # seconds
+_POLL = 0.05  # seconds
+
+
+def prepare(store: Path) -> None:
+    """Make the store's directories, where they are not there."""
+    for directory in (store, store / overlay.OVERLAYS, store / STAGING):
+        atomic.make_directory(directory)
+
+
+@contextlib.contextmanager
+def exclusive(store: Path, report: Callable[[str], None], *, patience: float = PATIENCE) -> Iterator[bool]:
+    """Hold the store's file lock, which ends with its process however that ends. Yields whether we hold it.
+
+    It keeps work from being done twice; that what is published is whole does not depend on it. So a store where locks
+    do nothing is used without, and so is one whose lock is held by a process that has shown no sign of life for
+    ``patience`` seconds: on a network file system, the lock of a machine that is dead.
+    """
+    path = store / SYNC_LOCK
+    with open(path, "a+", encoding="utf-8") as file:
+        with contextlib.suppress(PermissionError):  # another user's, which all may write
+            os.fchmod(file.fileno(), 0o644)
+        if not _acquire(file, path, report, patience):
+            yield False
+            return
+        file.seek(0)
+        file.truncate()
+        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+        file.flush()
+        with _alive(file, patience / 10):
+            yield True
+
+
+@contextlib.contextmanager
+def alone(store: Path, key: str) -> Iterator[bool]:
+    """Whether no process holds an overlay (``activation.hold``); as long as the block runs, none can begin to."""
+    with contextlib.ExitStack() as stack:
+        places = [
+            store / overlay.OVERLAYS / key,
+            *(place for place in _replaced(store) if place.name.startswith(f"{key}-")),
+        ]
+        free = [stack.enter_context(_free(place)) for place in places]
+        yield all(free)
+
+
+def in_use(store: Path, key: str) -> bool:
+    """Whether a process holds an overlay, as far as that can be known: who looks has it for a moment, too."""
+    with alone(store, key) as free:
+        return not free
+
+
+def aside(store: Path, key: str) -> Path:
+    """A place for the directory of an overlay that is replaced: processes that hold it use the one in its place."""
+    return store / REPLACED / f"{key}-{time.time_ns()}"
+
+
+def sweep(store: Path) -> None:
+    """Remove what killed processes have left, and the replaced directories that no process holds any more."""
+    scratch.sweep(store / STAGING)
+    for place in _replaced(store):
+        with _free(place) as free:
+            if free is not False:  # where locks do not work, it holds none
+                shutil.rmtree(place, ignore_errors=True)
+    with contextlib.suppress(OSError):  # others are still in it
+        (store / REPLACED).rmdir()
+
+
+def _replaced(store: Path) -> list[Path]:
+    try:
+        return sorted(place for place in (store / REPLACED).iterdir() if place.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+@contextlib.contextmanager
+def _free(directory: Path) -> Iterator[bool | None]:
+    """Whether no process holds a directory; ``None`` where that can't be known."""
+    try:
+        descriptor = os.open(directory / overlay.SITE, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield True  # then nobody can use it
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free: bool | None = True
+        except BlockingIOError:
+            free = False
+        except OSError:
+            free = None
+        yield free
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(file: IO[str], path: Path, report: Callable[[str], None], patience: float) -> bool:
+    seen, since, told = None, 0.0, -math.inf
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            now, pulse = time.monotonic(), _pulse(path)
+            if pulse != seen:
+                seen, since = pulse, now
+            if now - since > patience:
+                report(f"Going on without {pulse[0]}, which has shown no sign of life for {patience:.0f} s")
+                return False
+            if now - told > patience:
+                report(f"Waiting for another process that is installing ({pulse[0]})")
+                told = now
+            time.sleep(_POLL)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            report("File locks do not work in the store; several processes may install at once")
+            return False
+        else:
+            if scratch.locks_exclude(path):
+                return True
+            report("File locks do nothing in the store; several processes may install at once")
+            return False
+
+
+def _pulse(path: Path) -> tuple[str, int]:
+    """Who holds the lock, and when it last said so. Opened anew: a network file system then asks its server."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read().strip() or "an unknown process", os.fstat(file.fileno()).st_mtime_ns
+
+
+@contextlib.contextmanager
+def _alive(file: IO[str], interval: float) -> Iterator[None]:
+    """Touch the lock's file now and then, for those who wait to see."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(interval):
+            with contextlib.suppress(OSError):  # a full disk: then nobody sees it
+                os.utime(file.fileno())
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def errors(store: Path) -> Iterator[None]:
+    """Say what an ``OSError`` while writing to the store means, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "the disk is full" if full else "the store can't be written"
+        next_step = "free some space, or set" if full else "give this user write access to it, or set"
+        raise StoreError(
+            f"{what}; nothing was changed",
+            where=str(error.filename or store),
+            found=error.strerror or str(error),
+            next_step=f"{next_step} VLLM_PLUGIN_REGISTRY_DIR to another place",
+        ) from error

@@ -1,0 +1,94 @@
+"""The link that ``sync --bake`` makes: a ``.pth`` file of the interpreter, for an overlay on every process's path.
+
+With it, vLLM sees the plugins also where ``VLLM_PLUGINS`` leaves our hook out. It is the one thing that is ever
+written into the base, and only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import site
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vllm_plugins.core import atomic
+from vllm_plugins.core.errors import StoreError
+from vllm_plugins.startup import overlay
+from vllm_plugins.startup.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Link", "read", "remove", "write"]
+
+NAME = "vllm_plugins_overlay.pth"
+_TARGET = re.compile(r"[^'\n]*/overlays/([0-9a-f]{32})/site")
+
+
+class Link(Record):
+    """A link in the file ``path`` to the overlay ``key``, which lies in ``site``."""
+
+    path: Path
+    key: str
+    site: Path
+
+
+def read(directories: Sequence[str] | None = None) -> Link | None:
+    """The link of this interpreter, if it has one."""
+    for directory in reversed(_directories(directories)):
+        path = Path(directory, NAME)
+        try:
+            found = _TARGET.search(path.read_text(encoding="utf-8"))
+        except OSError:
+            continue
+        if found is not None:
+            return Link(path=path, key=found[1], site=Path(found[0]))
+    return None
+
+
+def write(store: Path, key: str, directories: Sequence[str] | None = None) -> Link:
+    """Link an overlay into this interpreter, in place of any other.
+
+    The last of the interpreter's directories holds it, so that the overlay comes behind what the base has. Python
+    does not look for ``.pth`` files in a directory that one of them names; for an overlay with such, code does.
+
+    Raises:
+        StoreError: the interpreter's directory can't be written.
+    """
+    target = overlay.directory(store, key) / overlay.SITE
+    line = f"import site; site.addsitedir({str(target)!r})" if any(target.glob("*.pth")) else str(target)
+    path = Path(_directories(directories)[-1], NAME)
+    try:
+        old = read(directories)
+        atomic.write(path, f"{line}\n".encode())
+        if old is not None and old.path != path:
+            old.path.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return Link(path=path, key=key, site=target)
+
+
+def remove(directories: Sequence[str] | None = None) -> Link | None:
+    """Take the link away; returns what it was. Raises as :func:`write`."""
+    link = read(directories)
+    if link is not None:
+        try:
+            link.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(link.path, error) from error
+    return link
+
+
+def _directories(directories: Sequence[str] | None) -> list[str]:
+    every = site.getsitepackages() if directories is None else directories
+    return [directory for directory in every if os.path.isdir(directory)]
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        "the interpreter's own directory can't be written, where the link to the overlay lies",
+        where=str(path),
+        found=error.strerror or str(error),
+        next_step="run it as the user who owns the interpreter, while the image is built; the hook needs no link",
+    )

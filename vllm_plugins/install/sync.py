@@ -1,0 +1,322 @@
+"""Lock → store: a staged installation, checked, and published by one rename.
+
+One process at a time does it (``sync.lock``); the others wait and use what it made. A process that is killed
+leaves a stage, which the next one removes, and never half an overlay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vllm_plugins.core import atomic, hashes, scratch
+from vllm_plugins.core.errors import InstallError
+from vllm_plugins.core.humanize import count
+from vllm_plugins.documents import compatibility, lock_reader, selection
+from vllm_plugins.documents.selection import Requirement
+from vllm_plugins.install import _registry, _stage
+from vllm_plugins.install import _store as stores
+from vllm_plugins.packages import installers, pip_config
+from vllm_plugins.packages.pip_config import PipConfig
+from vllm_plugins.startup import entry_points, overlay
+from vllm_plugins.startup.overlay import Failure, Marker
+from vllm_plugins.startup.settings import LOCK, patience
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from packaging.utils import NormalizedName
+
+    from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.packages.installers import Installer
+    from vllm_plugins.startup.settings import Settings
+
+__all__ = ["Synced", "run"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Synced:
+    """The overlay that is in step now; ``installed`` says whether it had to be made."""
+
+    marker: Marker
+    lock: Lock
+    installed: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """Everything that one synchronisation knows."""
+
+    settings: Settings
+    lock: Lock
+    lock_bytes: bytes
+    key: str
+    base: Base
+    base_paths: Sequence[str]
+    manifest_sha256: str | None
+    config: Callable[[], PipConfig]
+    load_check: bool
+    report: Callable[[str], None]
+    rebuild: Callable[[Lock], object]
+
+
+def run(
+    settings: Settings,
+    *,
+    base: Base,
+    base_paths: Sequence[str] = (),
+    manifest: Manifest | None,
+    report: Callable[[str], None],
+    config: Callable[[], PipConfig] = pip_config.read,
+    startup: bool = False,
+    reinstall: bool = False,
+    load_check: bool = True,
+    rebuild: Callable[[Lock], object] = lambda _: None,
+) -> Synced:
+    """Make the store equal to the lock. ``manifest`` is ``None`` where only the lock is there.
+
+    ``base_paths`` are directories of the base beyond those of this interpreter's own path. ``config`` tells where
+    packages come from; it is asked only where an index is needed. With ``load_check``, every entry point is loaded
+    once with this base; at ``startup`` only those count that ``VLLM_PLUGINS`` lets through. ``rebuild`` is called
+    before anything is installed, and may lay built wheels beside the lock that are not there.
+
+    Raises:
+        LockMissing, LockInvalid, HashMismatch: there is no lock that can be used.
+        LockStale: it does not answer the manifest.
+        BaseMismatch: it does not apply to this base.
+        InstallError, StoreError, HashMismatch: the installation failed; lock, store and registry are as before.
+        LoadError: what was installed does not load; it is there, and is not in step.
+    """
+    data = lock_reader.read_bytes(settings.lock)
+    locked = lock_reader.parse(data, settings.lock)
+    key = overlay.key_of(data)
+    compatibility.answer(locked, manifest, settings.lock, overlay.read_marker(settings.store, key))
+    compatibility.check(locked, base, settings.lock)
+    job = _Job(
+        settings=settings,
+        lock=locked,
+        lock_bytes=data,
+        key=key,
+        base=base,
+        base_paths=base_paths,
+        manifest_sha256=None if manifest is None else manifest.file_sha256,
+        config=config,
+        load_check=load_check,
+        report=report,
+        rebuild=rebuild,
+    )
+    done = _synchronise(job, reinstall=reinstall)
+    failing = [
+        failure
+        for failure in _failing(done.marker, job)
+        if not startup or settings.lets_through(failure.group, failure.name)
+    ]
+    if failing:
+        raise entry_points.failed(done.marker, failing)
+    return done
+
+
+def _synchronise(job: _Job, *, reinstall: bool) -> Synced:
+    settings = job.settings
+    if settings.frozen:
+        _refuse_editable(job)
+    marker = overlay.read_marker(settings.store, job.key)
+    known = marker is not None and marker.in_step(job.manifest_sha256, job.base.fingerprint)
+    if marker is not None and known and not reinstall and not _unchecked(marker, job):
+        _mirror(job, marker)
+        stores.sweep(settings.store)
+        return Synced(marker=marker, lock=job.lock, installed=False)
+    if settings.frozen:
+        if marker is None:
+            raise InstallError(
+                "the overlay of this lock is not installed, and frozen forbids to install it",
+                where=str(overlay.directory(settings.store, job.key)),
+                next_step="run vllm-plugins sync while the image is built, or unset VLLM_PLUGIN_FROZEN",
+            )
+        return Synced(marker=marker, lock=job.lock, installed=False)
+    with stores.errors(settings.store):
+        return _locked(job, reinstall=reinstall)
+
+
+def _failing(marker: Marker, job: _Job) -> list[Failure]:
+    return [failure for failure in marker.failures if failure.base == job.base.fingerprint]
+
+
+def _unchecked(marker: Marker, job: _Job) -> bool:
+    """Whether there is something to load that has not been, with this base, or has failed.
+
+    Where there is no vLLM, hardly any plugin loads, and that means nothing.
+    """
+    checked = job.base.fingerprint in marker.checked and not _failing(marker, job)
+    return job.load_check and job.base.vllm is not None and not checked
+
+
+def _refuse_editable(job: _Job) -> None:
+    editable = [package.name for package in job.lock.packages if package.directory is not None]
+    if editable:
+        raise InstallError(
+            "frozen refuses editable plugins: what they are is in no lock",
+            where=str(job.settings.lock),
+            details=editable,
+            next_step="set `editable: false` in plugins.yaml, and lock again",
+        )
+
+
+def _locked(job: _Job, *, reinstall: bool) -> Synced:
+    store = job.settings.store
+    stores.prepare(store)
+    with stores.exclusive(store, job.report) as alone:
+        stores.sweep(store)
+        marker = overlay.read_marker(store, job.key)
+        installed = marker is None or reinstall
+        if marker is None or reinstall:
+            marker = _install(job, alone=alone, reinstall=reinstall)
+        checked = _checked(_known(marker, job), job)
+        if checked != marker:
+            marker = checked
+            atomic.write(overlay.directory(store, job.key) / overlay.MARKER, marker.to_json().encode())
+        _mirror(job, checked)
+    return Synced(marker=marker, lock=job.lock, installed=installed)
+
+
+def _mirror(job: _Job, marker: Marker) -> None:
+    """Make the registry this overlay's; its own copy, where it is gone or damaged, is written anew from the lock."""
+    copy = overlay.directory(job.settings.store, job.key) / overlay.REGISTRY
+    data = _registry.render(job.lock, marker)
+    with contextlib.suppress(OSError):  # a read-only store
+        if hashes.sha256(data) == marker.registry_sha256 and not (copy.is_file() and copy.read_bytes() == data):
+            atomic.write(copy, data)
+    if not overlay.mirror(job.settings.store, marker):
+        job.report(f"{overlay.REGISTRY} can't be written, and still tells what was active before")
+
+
+def _checked(marker: Marker, job: _Job) -> Marker:
+    """The marker with what the load check found with this base, where it has not been made or had failures."""
+    if not _unchecked(marker, job):
+        return marker
+    fingerprint = job.base.fingerprint
+    job.report("Loading every entry point")
+    with scratch.directory(job.settings.store / stores.STAGING) as temporary:
+        found = entry_points.check(
+            job.settings.store,
+            marker,
+            base=fingerprint,
+            paths=job.base_paths,
+            scratch=temporary,
+            patience=patience(os.environ),
+        )
+    others = tuple(failure for failure in marker.failures if failure.base != fingerprint)
+    return marker.replace(checked=tuple(sorted({*marker.checked, fingerprint})), failures=others + found)
+
+
+def _known(marker: Marker, job: _Job) -> Marker:
+    """The marker with this manifest and this base among those that are known to be in step."""
+    manifests = {*marker.manifests, *([job.manifest_sha256] if job.manifest_sha256 else [])}
+    return marker.replace(
+        manifests=tuple(sorted(manifests)), bases=tuple(sorted({*marker.bases, job.base.fingerprint}))
+    )
+
+
+def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
+    store = job.settings.store
+    with scratch.directory(store / stores.STAGING) as staged:
+        new = staged / "overlay"
+        site = new / overlay.SITE
+        site.mkdir(parents=True)
+        requirements = _fill(job, staged, site)
+        job.report("Checking every file")
+        found = _stage.check(site, {item.name: item.version for item in requirements})
+        job.report("Compiling bytecode")
+        files_sha256 = _stage.finish(site, found.owned)
+        marker = _marker(job, found.installed, site, files_sha256=files_sha256)
+        atomic.write(new / LOCK, job.lock_bytes)
+        told = _registry.render(job.lock, marker)
+        marker = marker.replace(registry_sha256=hashes.sha256(told))
+        atomic.write(new / overlay.REGISTRY, told)
+        atomic.write(new / overlay.MARKER, marker.to_json().encode())
+        if not alone and not reinstall and (theirs := overlay.read_marker(store, job.key)) is not None:
+            return theirs
+        _stage.publish(new, overlay.directory(store, job.key), aside=stores.aside(store, job.key))
+        stores.sweep(store)
+        return marker
+
+
+def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
+    """Install everything that the lock names for this machine; returns what that is."""
+    job.rebuild(job.lock)
+    selected = selection.select(job.lock_bytes, job.settings)
+    offline = job.settings.offline or (not selected.editable and all(item.path for item in selected.wheels))
+    if not selected.wheels and not selected.editable:
+        return ()
+    config = PipConfig.without_index() if offline else job.config()
+    cache = job.settings.cache or staged / "cache"
+    name = job.settings.installer
+    if name == "auto" and not scratch.locks_exclude(staged / scratch.CLAIM):
+        name = "pip"  # uv locks what it installs into
+    installer = installers.choose(name, config=config, cache=cache / "uv")
+    requirements = selected.wheels + _editable(job, selected.editable, installer, staged / "editable")
+    file = staged / "requirements.txt"
+    file.write_text("".join(f"{item.line}\n" for item in requirements), encoding="utf-8")
+    job.report(f"Installing {count(len(requirements), 'distribution')} with {installer.name}")
+    installer.install(file, site, offline=offline)
+    return requirements
+
+
+def _editable(
+    job: _Job, sources: tuple[tuple[NormalizedName, str], ...], installer: Installer, into: Path
+) -> tuple[Requirement, ...]:
+    """Build the editable wheels (PEP 660): they name paths of this machine, so no lock can hold them."""
+    if not sources:
+        return ()
+    from vllm_plugins.packages.builder import Builder
+
+    into.mkdir()
+    home = (job.settings.manifest if job.manifest_sha256 else job.settings.lock).parent
+    built = []
+    with Builder(installer=installer, base_site=overlay.base_paths()) as builder:
+        for name, directory in sources:
+            plugin = next(iter(job.lock.plugins_needing(name)), name)
+            job.report(f"Building {plugin!r} as editable from {directory}")
+            wheel = builder.editable(home / Path(directory).expanduser(), into, plugin=plugin)
+            digest = hashes.sha256(wheel.read_bytes())
+            built.append(Requirement(name=name, version=None, sha256=digest, path=wheel))
+    return tuple(built)
+
+
+def _marker(job: _Job, found: tuple[_stage.Installed, ...], site: Path, *, files_sha256: str) -> Marker:
+    owners = {plugin.package: plugin for plugin in job.lock.plugins}
+    points = []
+    for installed in found:
+        plugin = owners.get(installed.name)
+        if plugin is not None and not plugin.editable and installed.entry_points != plugin.entry_points:
+            raise InstallError(
+                f"plugin {plugin.name!r} has other entry points than the lock says",
+                expected=str([f"{group}: {name} = {value}" for group, name, value in plugin.entry_points]),
+                found=str([f"{group}: {name} = {value}" for group, name, value in installed.entry_points]),
+                next_step="run vllm-plugins lock, and review the change",
+            )
+        name = plugin.name if plugin is not None else next(iter(job.lock.plugins_needing(installed.name)), "")
+        points += [(group, point, value, str(installed.name), name) for group, point, value in installed.entry_points]
+    return Marker(
+        key=job.key,
+        interpreter=overlay.interpreter(),
+        lock_sha256=hashes.sha256(job.lock_bytes),
+        files_sha256=files_sha256,
+        registry_sha256="",
+        manifests=(job.manifest_sha256,) if job.manifest_sha256 else (),
+        bases=(),  # in step with none before it was loaded with one: see `_known`
+        points=tuple(points),
+        plugins=tuple(f"{plugin.name} {plugin.version}" for plugin in job.lock.plugins),
+        editable=tuple(package.name for package in job.lock.packages if package.directory is not None),
+        import_lines=any(_runs_code(path) for path in site.glob("*.pth")),
+    )
+
+
+def _runs_code(path: Path) -> bool:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return any(line.startswith(("import ", "import\t")) for line in lines)  # as site.addpackage has it

@@ -1,0 +1,3 @@
+"""From plugins.yaml to plugins.lock."""
+
+from __future__ import annotations

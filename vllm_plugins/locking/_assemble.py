@@ -1,0 +1,213 @@
+"""From what is known of every distribution to the packages of a lock, and the wheels that lie beside it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from vllm_plugins.core.errors import BuildError, NoResolution
+from vllm_plugins.core.hashes import sha256
+from vllm_plugins.documents.lock_reader import Lock, Package, Target, Wheel
+from vllm_plugins.locking import _graph
+from vllm_plugins.packages import metadata, releases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.manifest import Manifest, Plugin
+    from vllm_plugins.locking._prepare import Ready
+    from vllm_plugins.locking.old_lock import Kept
+    from vllm_plugins.packages.builder import Builder
+    from vllm_plugins.packages.index import File, Index
+    from vllm_plugins.packages.releases import Pin, Release
+
+__all__ = ["Assembly", "Made"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """A new lock, and the wheels to lay beside it: file name → where it is now (in ``scratch``)."""
+
+    lock: Lock
+    wheels: Mapping[str, Path]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Described:
+    """A locked package with what the graph needs to know of it, and the file to lay into ``plugins.wheels/``."""
+
+    package: Package
+    requires: tuple[str, ...]
+    extras: tuple[str, ...]
+    entry_points: tuple[tuple[str, str, str], ...]
+    wheel: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assembly:
+    """From what is known of every distribution to the lock."""
+
+    base: Base
+    kept: Kept
+    builder: Builder
+    index: Index
+    scratch: Path
+    report: Callable[[str], None]
+
+    def lock(
+        self, manifest: Manifest, ready: tuple[Ready, ...], found: Iterable[Release], pins: tuple[Pin, ...]
+    ) -> Made:
+        """Describe everything, put the graph's edges in, and all together."""
+        described = [self._from_plugin(item) for item in ready if item.wheel is not None]
+        described += [self._from_release(release) for release in found]
+        by_name = {item.package.name: item for item in described}
+        for plugin, item in zip(manifest.enabled, ready, strict=True):
+            _refuse_unknown(plugin, by_name[item.locked.package])
+        edges = _graph.build(pins, requires={name: item.requires for name, item in by_name.items()}, base=self.base)
+        target = Target(
+            python=self.base.python_minor, platform=self.base.platform, vllm=self.base.vllm, base=edges.uses
+        )
+        packages = (item.package.replace(dependencies=edges.needs[name]) for name, item in by_name.items())
+        locked = (
+            item.locked.replace(version=found.package.version, entry_points=found.entry_points)
+            for item in ready
+            for found in [by_name[item.locked.package]]
+        )
+        return Made(
+            lock=Lock(
+                manifest_sha256=manifest.sha256,
+                packages=tuple(sorted(packages, key=lambda package: package.name)),
+                plugins=tuple(sorted(locked, key=lambda plugin: plugin.name)),
+                targets=(target,),
+            ),
+            wheels={_hashed(item.wheel).filename: item.wheel for item in described if item.wheel is not None},
+        )
+
+    def _from_plugin(self, ready: Ready) -> _Described:
+        """A git or local plugin, whose wheel was built."""
+        assert ready.wheel is not None
+        if ready.directory is None:
+            self._refuse_foreign(ready.wheel, f"plugin {ready.locked.name!r}")
+        package = Package(
+            name=ready.locked.package,
+            version=ready.locked.version,
+            directory=ready.directory,
+            built_with=ready.built_with,
+            wheels=() if ready.directory is not None else (_hashed(ready.wheel),),
+        )
+        return _Described(
+            package=package,
+            requires=ready.requires,
+            extras=ready.extras,
+            entry_points=ready.locked.entry_points,
+            wheel=None if ready.directory is not None else ready.wheel,
+        )
+
+    def _from_release(self, release: Release) -> _Described:
+        """A distribution from an index; what it has only as an sdist is built."""
+        name, fitting = release.pin.name, release.fitting
+        far = [file for file in release.wheels if not file.url.startswith("file:")]
+        wheels = tuple(map(_from_index, far))
+        if fitting is not None and fitting.url.startswith("file:"):
+            # It lies on this machine only, so it goes along with the lock.
+            path = self.index.download(fitting, _fresh(self.scratch / f"local-{name}"))
+            return self._local(release, path, built_with=(), others=wheels)
+        if release.metadata is not None:
+            package = Package(
+                name=name,
+                version=release.pin.version,
+                wheels=wheels,
+                index=next((file.index for file in far if file.index and not file.index.startswith("file:")), None),
+                requires_python=next((file.requires_python for file in far if file.requires_python), None),
+            )
+            found = release.metadata
+            return _Described(
+                package=package, requires=found.requires, extras=found.extras, entry_points=found.entry_points
+            )
+        assert release.sdist is not None
+        pin, sha256 = release.pin, release.sdist.sha256
+        if (built := self.kept.built(pin.name, version=pin.version, sdist_sha256=sha256)) is not None:
+            path, built_with = built
+            return self._local(release, path, built_with=built_with, others=wheels)
+        self.report(f"Building {name} {release.pin.version}, which the index has only as an sdist")
+        project = releases.download(release.sdist, self.index, self.scratch / f"sdist-{name}")
+        made = self.builder.wheel(project, self.scratch / f"wheel-{name}", plugin=name)
+        return self._local(release, made.path, built_with=made.built_with, others=wheels)
+
+    def _local(
+        self, release: Release, path: Path, *, built_with: tuple[str, ...], others: tuple[Wheel, ...] = ()
+    ) -> _Described:
+        self._refuse_foreign(path, release.pin.name)
+        content = metadata.inspect(path)
+        sdist = release.sdist
+        package = Package(
+            name=release.pin.name,
+            version=release.pin.version,
+            wheels=(*others, _hashed(path)),
+            built_with=built_with,
+            sdist_url=sdist.url if sdist and not sdist.url.startswith("file:") else None,
+            sdist_sha256=sdist.sha256 if sdist else None,
+        )
+        return _Described(
+            package=package,
+            requires=content.requires,
+            extras=content.extras,
+            entry_points=content.entry_points,
+            wheel=path,
+        )
+
+    def _refuse_foreign(self, path: Path, plugin: str) -> None:
+        """A wheel that was built here may be of this kind of machine alone."""
+        tags = parse_wheel_filename(path.name)[3]
+        if not self.base.is_here and tags.isdisjoint(self.base.tags()):
+            raise BuildError(
+                "a wheel that is built here does not fit the base's kind of machine",
+                expected=f"Python {self.base.python_minor} on {self.base.platform}",
+                found=path.name,
+                required_by=plugin,
+                next_step="run vllm-plugins lock on a machine of that kind",
+            )
+
+
+def _refuse_unknown(plugin: Plugin, found: _Described) -> None:
+    """An extra that is not there is a slip of the pen: pip warns of it and goes on without."""
+    known = set(map(canonicalize_name, found.extras))
+    unknown = [extra for extra in plugin.source.extras if canonicalize_name(extra) not in known]
+    if unknown:
+        raise NoResolution(
+            f"{found.package.name} {found.package.version} has no extra {', '.join(unknown)}",
+            expected=f"one of {', '.join(sorted(known))}" if known else "no extras at all: it has none",
+            found=", ".join(plugin.source.extras),
+            required_by=f"plugin {plugin.name!r}",
+            next_step="correct `extras` in plugins.yaml",
+        )
+
+
+def _hashed(path: Path) -> Wheel:
+    """A local wheel under the name that it has beside the lock: its hash is in its build tag (PEP 427).
+
+    So another content has another name, and an older lock still finds its own wheel.
+    """
+    data = path.read_bytes()
+    digest = sha256(data)
+    name, version, *build, python, abi, platform = path.name.removesuffix(".whl").split("-")
+    number = re.match(r"[0-9]*", build[0] if build else "")
+    tag = f"{(number and number[0]) or 0}_{digest[:12]}"
+    filename = f"{name}-{version}-{tag}-{python}-{abi}-{platform}.whl"
+    return Wheel(filename=filename, sha256=digest, size=len(data))
+
+
+def _from_index(file: File) -> Wheel:
+    assert file.sha256 is not None
+    assert file.size is not None
+    return Wheel(filename=file.filename, sha256=file.sha256, size=file.size, url=file.url)
+
+
+def _fresh(directory: Path) -> Path:
+    directory.mkdir(parents=True)
+    return directory

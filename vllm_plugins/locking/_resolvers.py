@@ -1,0 +1,127 @@
+"""pip-compile and uv, as resolvers: each owns its whole command line.
+
+Both read ``requirements.in``, ``constraints.txt`` and the pins of ``requirements.txt`` in a directory, and write new
+pins there. Where they look is pip's configuration, for both.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
+
+from vllm_plugins.core import process
+from vllm_plugins.core.errors import UsageError
+from vllm_plugins.packages import installers, pip_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vllm_plugins.documents.base import Base
+    from vllm_plugins.packages.pip_config import PipConfig
+
+__all__ = ["PipCompile", "Resolver", "ResolverName", "UvCompile", "choose"]
+
+ResolverName = Literal["auto", "pip-compile", "uv"]
+NAMES = get_args(ResolverName)
+
+_MANYLINUX = re.compile(r"manylinux_2_(\d+)_(\w+)")
+# Those that uv knows (uv pip compile --help).
+_KNOWN_GLIBC = (17, 28, *range(31, 41))
+
+
+class Resolver(Protocol):
+    """A program that pins requirements; raises ``CommandFailed``, which ``pipeline._resolution`` explains."""
+
+    @property
+    def name(self) -> str:
+        """``pip-compile`` or ``uv``."""
+
+    def compile(self, directory: Path, base: Base) -> None:
+        """Pin the requirements in a directory, for the base's kind of machine."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipCompile:
+    """pip-tools' resolver, which is pip's: for this interpreter's kind of machine only."""
+
+    config: PipConfig
+    name: str = "pip-compile"
+
+    def compile(self, directory: Path, base: Base) -> None:  # noqa: ARG002 - it is of this kind, see choose()
+        """See :class:`Resolver`."""
+        argv = [sys.executable, "-m", "piptools", "compile", "--quiet", "--no-config", "--no-header"]
+        argv += ["--resolver", "backtracking", "--no-strip-extras", "--allow-unsafe", "--no-emit-options"]
+        argv += ["--cache-dir", str(directory / "cache"), "--constraint", "constraints.txt"]
+        argv += ["--output-file", "requirements.txt", "requirements.in"]
+        # Colours and a user's own arguments would change what is read back.
+        dropped = ("PIP_REQUIRE_HASHES", "PIP_NO_DEPS", "PIP_TARGET", "PIP_REQUIREMENT", "FORCE_COLOR")
+        kept = {key: value for key, value in os.environ.items() if key not in dropped}
+        env = {**kept, **pip_config.pip_environment(self.config)}
+        env |= {"NO_COLOR": "1", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UvCompile:
+    """uv's resolver: fast, and for other kinds of machines too."""
+
+    program: Path
+    config: PipConfig
+    cache: Path
+    name: str = "uv"
+
+    def compile(self, directory: Path, base: Base) -> None:
+        """See :class:`Resolver`."""
+        argv = [str(self.program), "pip", "compile", "--quiet", "--no-header", "--no-strip-extras", "--no-progress"]
+        argv += ["--cache-dir", str(self.cache), "--python", sys.executable, "--constraint", "constraints.txt"]
+        argv += ["--output-file", "requirements.txt", "requirements.in"]
+        argv += ["--no-index"] if self.config.index_url is None else []
+        if not base.is_here:
+            argv += ["--python-version", base.python, "--python-platform", platform(base)]
+        kept = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "UV_CONSTRAINT")}
+        env = {
+            **kept,
+            **pip_config.uv_environment(self.config, kept),
+            "UV_PYTHON_DOWNLOADS": "never",
+            "NO_COLOR": "1",
+        }
+        process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
+
+
+def choose(name: ResolverName, *, base: Base, config: PipConfig, cache: Path) -> Resolver:
+    """The resolver of that name; ``auto`` is pip-compile for this kind of machine, and uv for others.
+
+    Raises:
+        UsageError: uv is needed and is not there, or pip-compile was asked for and can't resolve for the base.
+    """
+    if name == "pip-compile" and not base.is_here:
+        raise UsageError(
+            "pip-compile resolves for this interpreter's kind of machine only",
+            found=f"a base of Python {base.python_minor} on {base.platform}",
+            next_step="leave --resolver out: uv then resolves",
+        )
+    if name == "pip-compile" or (name == "auto" and base.is_here):
+        return PipCompile(config=config)
+    program = installers.find_uv()
+    if program is None:
+        raise UsageError(
+            "uv is needed to resolve, and is not installed",
+            found=None if base.is_here else f"a base of Python {base.python_minor} on {base.platform}",
+            next_step="pip install uv",
+        )
+    return UvCompile(program=program, config=config, cache=cache)
+
+
+def platform(base: Base) -> str:
+    """What uv calls the base's platform, with the newest C library that both know."""
+    for tag in base.platforms:
+        match = _MANYLINUX.fullmatch(tag)
+        if match is not None and int(match[1]) in _KNOWN_GLIBC:
+            return f"{match[2]}-manylinux_2_{match[1]}"
+    system, _, machine = base.platform.partition("-")
+    if system.startswith("macosx"):
+        return f"{base.platform.rpartition('-')[2].replace('arm64', 'aarch64')}-apple-darwin"
+    return f"{machine}-unknown-linux-gnu"

@@ -1,0 +1,260 @@
+"""A built wheel that is not there any more is built again: from the locked source, in the locked build environment.
+
+It must come out with the locked hash. If it doesn't, the error says what differs inside of it, as far as that can be
+known: an overlay of the store may hold what the locked wheel held.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import os
+import zipfile
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from packaging.utils import canonicalize_name
+
+from vllm_plugins.core import atomic, scratch
+from vllm_plugins.core.errors import HashMismatch, StoreError
+from vllm_plugins.core.redact import public_url
+from vllm_plugins.documents import selection
+from vllm_plugins.documents.base import SHARED
+from vllm_plugins.documents.manifest import GitSource, LocalSource
+from vllm_plugins.packages import installers, metadata, pip_config, releases
+from vllm_plugins.packages.builder import Builder
+from vllm_plugins.packages.index import File, Index
+from vllm_plugins.sources import checkout, local
+from vllm_plugins.sources.git_refs import CommitSha
+from vllm_plugins.startup import overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from vllm_plugins.documents.lock_reader import Lock, Package, Plugin, Wheel
+    from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.packages.builder import BuiltWheel
+    from vllm_plugins.packages.pip_config import PipConfig
+    from vllm_plugins.sources.checkout import Checkout
+    from vllm_plugins.startup.settings import Settings
+
+__all__ = ["Missing", "missing", "run"]
+
+_SHOWN = 12  # members, and lines of a text, that an error shows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Missing:
+    """A built wheel that does not lie beside the lock. ``plugin`` is ``None`` where it was built from an sdist."""
+
+    package: Package
+    wheel: Wheel
+    plugin: Plugin | None
+
+    @property
+    def name(self) -> str:
+        """What a person calls it: the plugin, else the distribution."""
+        return self.plugin.name if self.plugin is not None else self.package.name
+
+
+def missing(lock: Lock, settings: Settings) -> tuple[Missing, ...]:
+    """The wheels of the lock that can be built again, and have to.
+
+    Raises:
+        HashMismatch: another wheel lies there.
+    """
+    sources_of = {plugin.package: plugin for plugin in lock.plugins if plugin.commit or plugin.tree_sha256}
+    return tuple(
+        Missing(package=package, wheel=wheel, plugin=sources_of.get(package.name))
+        for package in lock.packages
+        if package.name in sources_of or package.sdist_url is not None
+        for wheel in package.wheels
+        if wheel.url is None and selection.local(settings.wheels / wheel.filename, wheel.sha256) is None
+    )
+
+
+def run(
+    lock: Lock,
+    settings: Settings,
+    manifest: Manifest | None,
+    *,
+    report: Callable[[str], None],
+    detail: Callable[[str], None],
+    config: Callable[[], PipConfig] = pip_config.read,
+) -> tuple[str, ...]:
+    """Build what is missing and lay it beside the lock; returns what was built, by name.
+
+    The manifest, where it is there, knows how to reach a repository, and where a local directory is. Offline, only
+    directories are built again.
+
+    Raises:
+        SourceError: the commit, or the sdist, is not to be had any more.
+        BuildError: it can't be built.
+        HashMismatch: source or wheel are not the locked ones.
+        StoreError: the wheel can't be written.
+    """
+    absent = missing(lock, settings)
+    if settings.offline:
+        absent = tuple(item for item in absent if item.plugin is not None and item.plugin.commit is None)
+    if not absent:
+        return ()
+    done = []
+    with scratch.directory() as temporary:
+        cache = settings.cache or temporary
+        installer = installers.choose(settings.installer, config=config(), cache=cache / "uv")
+        with Builder(installer=installer, base_site=overlay.base_paths()) as builder:
+            for item in absent:
+                report(f"Building {item.name!r} again: {item.wheel.filename} is not in {settings.wheels.name}/")
+                project = _project(item, manifest, temporary / f"source-{item.name}", settings, config)
+                if project is None:
+                    continue  # whoever needs the wheel says that it is not there
+                into = temporary / f"wheel-{item.name}"
+                pins = _pins(item.package)
+                built = builder.wheel(project, into, plugin=item.name, on_line=detail, pins=pins)
+                if built.sha256 != item.wheel.sha256:
+                    raise _differs(item, built, settings)
+                _keep(built.path, settings.wheels / item.wheel.filename)
+                done.append(item.name)
+    return tuple(done)
+
+
+def _pins(package: Package) -> tuple[str, ...]:
+    """What was in the build environment, but for the base's torch where nothing was compiled against it."""
+    return tuple(
+        pin
+        for pin in package.built_with
+        if package.compiled or canonicalize_name(pin.partition("==")[0]) not in SHARED
+    )
+
+
+def _project(
+    item: Missing, manifest: Manifest | None, into: Path, settings: Settings, config: Callable[[], PipConfig]
+) -> Path | None:
+    """The locked source, unpacked; ``None`` for a directory of another machine."""
+    if item.plugin is not None:
+        tree = _checkout(item.plugin, manifest, into, settings)
+        return tree.project if tree is not None else None
+    url, sha256 = item.package.sdist_url, item.package.sdist_sha256
+    assert url is not None
+    with Index(config()) as index:
+        return releases.download(File(filename=unquote(url.rpartition("/")[2]), url=url, sha256=sha256), index, into)
+
+
+def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path, settings: Settings) -> Checkout | None:
+    """The locked source; ``None`` for a directory of another machine."""
+    asked = next((item for item in manifest.plugins if item.name == plugin.name), None) if manifest else None
+    source = asked.source if asked is not None else None
+    if plugin.commit is not None:
+        if not isinstance(source, GitSource) or public_url(source.url) != plugin.url:
+            source = GitSource(url=plugin.url or "")
+        source = source.replace(subdirectory=plugin.subdirectory)
+        tree = checkout.checkout(source, CommitSha(plugin.commit), into, environ=os.environ, plugin=plugin.name)
+    elif manifest is not None and isinstance(source, LocalSource):
+        directory = manifest.local_directory(source)
+        tree = local.export(directory, into, plugin=plugin.name, without=settings.written)
+    else:
+        return None
+    if tree.tree_sha256 != plugin.tree_sha256:
+        raise HashMismatch(
+            "the source is not the one that was locked",
+            where=plugin.url or plugin.requested,
+            expected=f"tree-sha256 {plugin.tree_sha256}",
+            found=f"tree-sha256 {tree.tree_sha256}",
+            required_by=f"plugin {plugin.name!r}",
+            next_step="find out who changed it; if the change is meant, run vllm-plugins lock, and review it",
+        )
+    return tree
+
+
+def _keep(wheel: Path, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write(target, wheel.read_bytes())
+    except OSError as error:
+        raise StoreError(
+            "a wheel that was built again can't be laid beside the lock",
+            where=str(error.filename or target),
+            found=error.strerror or str(error),
+            next_step="give this user write access to that directory",
+        ) from error
+
+
+def _differs(item: Missing, built: BuiltWheel, settings: Settings) -> HashMismatch:
+    package, wheel = item.package, item.wheel
+    details = []
+    if set(package.built_with) != set(built.built_with):
+        details += [f"only in the locked build environment: {pin}" for pin in package.built_with]
+        details += [f"only in this build environment: {pin}" for pin in built.built_with]
+        common = set(package.built_with) & set(built.built_with)
+        details = [line for line in details if line.rpartition(": ")[2] not in common]
+    site = _installed(wheel, settings.store)
+    if site is not None:
+        details += _members(built.path, site, package)
+    else:
+        details.append("what the locked wheel held is not at hand: no overlay of the store has it installed")
+    return HashMismatch(
+        "the wheel came out otherwise when it was built again",
+        where=wheel.filename,
+        expected=f"sha256 {wheel.sha256}, {wheel.size} bytes",
+        found=f"sha256 {built.sha256}, {built.size} bytes",
+        details=details,
+        required_by=f"plugin {item.name!r}" if item.plugin is not None else f"{package.name} {package.version}",
+        next_step="take the wheel from version control; what differs at each build is built once, and kept",
+    )
+
+
+def _installed(wheel: Wheel, store: Path) -> Path | None:
+    """The files of an overlay that the locked wheel was installed into."""
+    with suppress(OSError):
+        for directory in sorted((store / overlay.OVERLAYS).iterdir()):
+            with suppress(OSError):
+                if wheel.sha256 in (directory / "plugins.lock").read_text(encoding="utf-8"):
+                    return directory / overlay.SITE
+    return None
+
+
+def _members(built: Path, site: Path, package: Package) -> Iterator[str]:
+    info = next((path for path in site.glob("*.dist-info") if _is_of(path, package)), None)
+    if info is None:
+        return
+    locked = dict(_rows((info / "RECORD").read_text(encoding="utf-8")))
+    with zipfile.ZipFile(built) as archive:
+        record = archive.read(f"{metadata.own(archive.namelist())}/RECORD")
+        now = dict(_rows(record.decode("utf-8")))
+        changed = sorted(name for name in now.keys() & locked.keys() if now[name] != locked[name])
+        lines = [f"differs: {name}" for name in changed]
+        lines += [f"only in the new wheel: {name}" for name in sorted(now.keys() - locked.keys())]
+        yield from lines[:_SHOWN]
+        if len(lines) > _SHOWN:
+            yield f"and {len(lines) - _SHOWN} more"
+        for name in changed[:1]:
+            yield from _text(name, (site / name).read_bytes(), archive.read(name))
+
+
+def _text(name: str, old: bytes, new: bytes) -> Iterator[str]:
+    """The first lines of a difference between two texts."""
+    with suppress(UnicodeDecodeError):
+        lines = difflib.unified_diff(
+            old.decode("utf-8").splitlines(),
+            new.decode("utf-8").splitlines(),
+            fromfile=f"{name} (locked)",
+            tofile=f"{name} (now)",
+            n=0,
+            lineterm="",
+        )
+        yield from list(lines)[:_SHOWN]
+
+
+def _rows(text: str) -> Iterator[tuple[str, str]]:
+    for row in csv.reader(io.StringIO(text)):
+        if row and not row[0].endswith(".dist-info/RECORD") and ".data/" not in row[0]:
+            yield row[0], row[1] if len(row) > 1 else ""
+
+
+def _is_of(info: Path, package: Package) -> bool:
+    name, _, version = info.name.removesuffix(".dist-info").partition("-")
+    return name.lower().replace("_", "-").replace(".", "-") == package.name and version == package.version

@@ -1,0 +1,131 @@
+"""The base that a release of vLLM makes: its own environment, resolved from the index and never installed.
+
+For locking where neither vLLM nor a snapshot of its environment is at hand. Only metadata is fetched, and it is
+kept, because a release does not change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from vllm_plugins.core.errors import CommandFailed, NoResolution, PluginsError, UsageError
+from vllm_plugins.core.humanize import count
+from vllm_plugins.documents import base
+from vllm_plugins.documents.base import Base, Distribution
+from vllm_plugins.locking._resolution import read_pins
+from vllm_plugins.packages import cache, releases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from packaging.tags import Tag
+
+    from vllm_plugins.locking._resolvers import Resolver
+    from vllm_plugins.packages.index import Index
+    from vllm_plugins.packages.releases import Pin
+
+__all__ = ["is_release", "read"]
+
+
+def is_release(text: str) -> bool:
+    """Whether ``--base`` names a release, ``vllm==0.32.0``, rather than a file."""
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement:
+        return False
+    return bool(requirement.specifier) or canonicalize_name(text) == base.VLLM
+
+
+def read(
+    release: str,
+    *,
+    resolver: Callable[[Base], Resolver],
+    index: Index,
+    caches: Path | None,
+    scratch: Path,
+    report: Callable[[str], None],
+) -> Base:
+    """The environment of a release for this interpreter's kind of machine, from the cache where it is there.
+
+    ``caches`` is the directory of ours, ``scratch`` an empty one.
+
+    Raises:
+        UsageError: the requirement is of something else than a vLLM, or of more than one release.
+        NoResolution: there is no such release, or it can't be resolved for this kind of machine.
+    """
+    requirement = Requirement(release)
+    if not canonicalize_name(requirement.name).startswith("vllm"):
+        raise _no_release("a release of something else than vLLM", release)
+    exact = [item for item in requirement.specifier if item.operator == "==" and not item.version.endswith(".*")]
+    if len(exact) != 1 or len(requirement.specifier) != 1:
+        raise _no_release("no single release", release)
+    empty = base.of_here(())
+    place = None
+    if caches is not None:
+        depends = (str(requirement), empty.python_minor, empty.markers, empty.platforms, index.places)
+        digest = hashlib.sha256(repr(depends).encode()).hexdigest()[:12]
+        place = caches / "bases" / f"{canonicalize_name(requirement.name)}{requirement.specifier}-{digest}.base"
+        found = _kept(place)
+        if found is not None:
+            return found
+    report(f"Resolving the environment of {release} from the index")
+    (scratch / "requirements.in").write_text(f"{release}\n", encoding="utf-8")
+    (scratch / "constraints.txt").touch()
+    try:
+        resolver(empty).compile(scratch, empty)
+    except CommandFailed as error:
+        raise NoResolution(
+            f"the environment of {release} can't be resolved for this kind of machine",
+            details=error.details[1:],
+            next_step="name a release that the index has, or a snapshot: vllm-plugins base -o base.json in the image",
+        ) from error
+    pins = [pin for pin in read_pins((scratch / "requirements.txt").read_text(encoding="utf-8")) if pin.url is None]
+    report(f"Reading the metadata of its {count(len(pins), 'distribution')}")
+    tags = empty.tags()
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        distributions = list(pool.map(lambda pin: _distribution(pin, index, tags, caches), pins))
+    made = base.of_here(_with_vllm(distributions))
+    if place is not None:
+        cache.keep(place, made.to_json())
+    return made
+
+
+def _no_release(what: str, found: str) -> UsageError:
+    return UsageError(
+        f"--base names {what}",
+        expected="a file that vllm-plugins base wrote, or a release such as vllm==0.32.0",
+        found=found,
+        next_step="vllm-plugins lock --help",
+    )
+
+
+def _kept(place: Path) -> Base | None:
+    text = cache.kept(place)
+    try:
+        return None if text is None else base.from_json(text)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # of another version of this program
+
+
+def _distribution(pin: Pin, index: Index, tags: tuple[Tag, ...], caches: Path | None) -> Distribution:
+    try:
+        metadata = releases.read(pin, index, tags=tags, caches=caches).metadata
+    except PluginsError:
+        metadata = None  # its extras are then unknown; that it is there, and in which version, is what counts
+    return base.distribution(
+        pin.name, pin.version, metadata.extras if metadata else (), metadata.requires if metadata else ()
+    )
+
+
+def _with_vllm(distributions: list[Distribution]) -> tuple[Distribution, ...]:
+    names = {found.name: found for found in distributions}
+    owner = next((name for name in names if name.startswith("vllm-")), None)
+    if base.VLLM not in names and owner is not None:
+        names[base.VLLM] = Distribution(name=base.VLLM, version=names[owner].version, provided_by=owner)
+    return tuple(names[name] for name in sorted(names))

@@ -1,0 +1,3 @@
+"""Wheels, the indexes they come from, and the programs that install and build them."""
+
+from __future__ import annotations

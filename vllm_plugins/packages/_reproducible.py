@@ -1,0 +1,85 @@
+"""Wheel files, byte for byte: the same entries always make the same archive.
+
+What a build backend zips depends on the umask, on times, on the order of a directory and on the version of zlib.
+None of that is in a wheel that was normalised.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import stat
+import zipfile
+from typing import TYPE_CHECKING
+
+from vllm_plugins.core.errors import BuildError
+from vllm_plugins.core.hashes import record_form
+from vllm_plugins.packages.metadata import UNREADABLE, own
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["normalise"]
+
+_DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can hold
+# Signatures are of a RECORD that is written anew here; PEP 427 lets nobody depend on them.
+_DROPPED = ("RECORD", "RECORD.jws", "RECORD.p7s")
+
+
+def normalise(wheel: Path) -> None:
+    """Rewrite a wheel in place: entries sorted, stored without compression, of one date, with modes 0644 or 0755.
+
+    ``RECORD`` is written anew and stands last, so that it is what the archive holds (PEP 427).
+
+    Raises:
+        BuildError: it is no wheel, or would put a file outside of the environment.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            members = {
+                item.filename: (archive.read(item), item.external_attr >> 16)
+                for item in archive.infolist()
+                if not item.is_dir()
+            }
+        info = own(members)
+    except UNREADABLE as error:
+        raise _malformed(wheel, str(error)) from error
+    for name, (_, mode) in members.items():
+        if name.startswith("/") or ".." in name.split("/") or "\\" in name or stat.S_ISLNK(mode):
+            raise _malformed(wheel, f"it holds {name!r}, which leads out of it or is a link")
+    for dropped in _DROPPED:
+        members.pop(f"{info}/{dropped}", None)
+    rows = [(name, f"sha256={_digest(data)}", str(len(data))) for name, (data, _) in sorted(members.items())]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([*rows, (f"{info}/RECORD", "", "")])
+    # The metadata stands at the end, where a reader of the last bytes finds it (PEP 427).
+    order = sorted(members, key=lambda name: (name.startswith(f"{info}/"), name))
+    temporary = wheel.with_suffix(".tmp")
+    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name in order:
+            data, mode = members[name]
+            archive.writestr(_entry(name, executable=bool(mode & 0o111)), data)
+        archive.writestr(_entry(f"{info}/RECORD", executable=False), text.getvalue())
+    os.replace(temporary, wheel)
+
+
+def _entry(name: str, *, executable: bool) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, _DATE)
+    entry.create_system = 3  # Unix: the mode counts
+    entry.external_attr = (stat.S_IFREG | (0o755 if executable else 0o644)) << 16
+    return entry
+
+
+def _digest(data: bytes) -> str:
+    return record_form(hashlib.sha256(data).digest()).partition("=")[2]
+
+
+def _malformed(wheel: Path, found: str) -> BuildError:
+    return BuildError(
+        "what was built is not a wheel that can be installed",
+        where=wheel.name,
+        found=found,
+        next_step="report it to the plugin's author",
+    )

@@ -1,0 +1,105 @@
+"""What an index says today of the files that were locked: withdrawn, changed, how old, published by whom."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from packaging.utils import canonicalize_name
+
+if TYPE_CHECKING:
+    from vllm_plugins.documents.lock_reader import Package
+    from vllm_plugins.packages.index import Index
+    from vllm_plugins.packages.simple_api import File
+
+__all__ = ["Published", "read"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """The locked files of one package at their index.
+
+    ``yanked`` is the index's reason ("" where it gives none, ``None`` where nothing is withdrawn). ``changed`` and
+    ``gone`` are names of files. ``uploaded`` is of the oldest file (PEP 700). ``publishers`` are those that the
+    index names for attestations of just these bytes (PEP 740), whose signatures are not verified here.
+    """
+
+    yanked: str | None
+    changed: tuple[str, ...]
+    gone: tuple[str, ...]
+    uploaded: datetime | None
+    publishers: tuple[str, ...]
+    unattested: tuple[str, ...]
+
+
+def read(package: Package, index: Index) -> Published:
+    """Ask the index of one package.
+
+    Raises:
+        SourceError: it can't be read.
+    """
+    there: dict[str, list[File]] = {}
+    for file in index.files(canonicalize_name(package.name)):
+        there.setdefault(file.filename, []).append(file)
+    wheels = [wheel for wheel in package.wheels if wheel.url is not None]
+    wanted = [(wheel.filename, wheel.sha256) for wheel in wheels]
+    if package.sdist_url is not None and package.sdist_sha256 is not None:
+        wanted.append((unquote(package.sdist_url.rpartition("/")[2]), package.sdist_sha256))
+    same = [file for name, digest in wanted for file in there.get(name, ()) if file.sha256 in (None, digest)]
+    named = {file.filename for file in same}
+    times = [when for file in same if (when := _time(file.upload_time)) is not None]
+    withdrawn = [file for file in same if file.yanked]
+    digests = dict(wanted)
+    attested = {
+        file.filename: _publishers(index.document(file.provenance), digests[file.filename])
+        for file in same
+        if file.provenance
+    }
+    return Published(
+        yanked=next((file.yanked_reason for file in withdrawn if file.yanked_reason), "") if withdrawn else None,
+        changed=tuple(name for name, _ in wanted if name in there and name not in named),
+        gone=tuple(name for name, _ in wanted if name not in there),
+        uploaded=min(times, default=None),
+        publishers=tuple(sorted(set().union(*attested.values()))),
+        unattested=tuple(file.filename for file in same if not attested.get(file.filename)),
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        when = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when
+
+
+def _publishers(document: Any, sha256: str) -> set[str]:
+    """Who vouches for a file with that hash in a provenance object (PEP 740, "Provenance Objects")."""
+    found = set()
+    for bundle in _dicts(document, "attestation_bundles"):
+        publisher = bundle.get("publisher")
+        if isinstance(publisher, dict) and any(_is_of(item, sha256) for item in _dicts(bundle, "attestations")):
+            parts = [publisher.get(key) for key in ("kind", "repository", "workflow", "workflow_filepath", "email")]
+            found.add(" ".join(str(part)[:200] for part in parts if part))
+    return found - {""}
+
+
+def _is_of(attestation: dict[str, Any], sha256: str) -> bool:
+    """Whether an attestation's statement is of a file with that hash (PEP 740, "Attestation objects")."""
+    envelope = attestation.get("envelope")
+    try:
+        statement = json.loads(base64.b64decode(envelope["statement"])) if isinstance(envelope, dict) else None
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return False
+    digests = (subject.get("digest") for subject in _dicts(statement, "subject"))
+    return any(isinstance(digest, dict) and digest.get("sha256") == sha256 for digest in digests)
+
+
+def _dicts(document: Any, key: str) -> list[dict[str, Any]]:
+    """The objects of a list in a document of a stranger's."""
+    items = document.get(key) if isinstance(document, dict) else None
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []

@@ -1,0 +1,317 @@
+"""What a reviewer must know of a lock, before anything of it is installed."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from vllm_plugins.core.errors import PluginsError
+from vllm_plugins.core.humanize import count
+from vllm_plugins.core.redact import public_url
+from vllm_plugins.documents import selection
+from vllm_plugins.documents.manifest import GitSource
+from vllm_plugins.packages import metadata
+from vllm_plugins.packages.simple_api import File
+from vllm_plugins.review import _licenses, _provenance, advisories
+from vllm_plugins.sources import git_refs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
+    from vllm_plugins.documents.lock_reader import Lock, Package, Plugin
+    from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.documents.policy import Level, Policy
+    from vllm_plugins.packages.index import Index
+    from vllm_plugins.review._provenance import Published
+    from vllm_plugins.startup.settings import Settings
+
+__all__ = ["Audit", "Facts", "Finding", "NotRun", "run"]
+
+_THREADS = 8
+_OF_INDEX = ("changed", "yanked", "young", "no-attestation")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """Something that a check has found of a package; ``required_by`` are the plugins that need it."""
+
+    check: str
+    level: Level
+    package: str
+    version: str
+    required_by: tuple[str, ...]
+    what: str
+    next_step: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotRun:
+    """A check that could not be made, of everything or of one package. ``demanded`` makes the audit fail."""
+
+    check: str
+    why: str
+    demanded: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What is known of a package. ``uploaded`` is a date; ``publishers`` are named by its attestations."""
+
+    package: str
+    license: str | None = None
+    uploaded: str | None = None
+    publishers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Audit:
+    """All of it: findings, the gravest first. Those that the policy ignores are not in it."""
+
+    findings: tuple[Finding, ...]
+    not_run: tuple[NotRun, ...]
+    facts: tuple[Facts, ...]
+
+    @property
+    def fails(self) -> bool:
+        """Whether the policy lets it pass."""
+        return any(item.level == "fail" for item in self.findings) or any(item.demanded for item in self.not_run)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Auditor:
+    lock: Lock
+    policy: Policy
+    manifest: Manifest | None
+    settings: Settings
+    required: Collection[str]
+    now: datetime
+
+    def finding(self, check: str, package: Package, what: str, next_step: str) -> Finding:
+        return Finding(
+            check=check,
+            level=self.policy.level(check),
+            package=package.name,
+            version=package.version,
+            required_by=self.lock.plugins_needing(package.name),
+            what=what,
+            next_step=next_step,
+        )
+
+    def not_run(self, check: str, why: str) -> NotRun:
+        return NotRun(check=check, why=why, demanded=check in self.required)
+
+
+def run(
+    lock: Lock,
+    policy: Policy,
+    manifest: Manifest | None,
+    settings: Settings,
+    *,
+    index: Callable[[], Index],
+    service: str = "pypi",
+    required: Collection[str] = (),
+    now: datetime | None = None,
+    report: Callable[[str], None],
+) -> Audit:
+    """Make every check that the policy does not ignore.
+
+    ``required`` are those that must have been made, beside the policy's. Nothing is installed or written. Offline
+    (``settings.offline``) nothing is asked, and what would have been is told.
+    """
+    auditor = _Auditor(
+        lock=lock,
+        policy=policy,
+        manifest=manifest,
+        settings=settings,
+        required={*policy.required, *required},
+        now=now or datetime.now(UTC),
+    )
+    found: list[Finding | NotRun] = [*_of_lock(auditor)]
+    facts: dict[str, Facts] = {}
+    report(
+        f"Asking the index of {count(len(lock.packages), 'package')}"
+        if not settings.offline
+        else "Offline: asking nobody"
+    )
+    found += _of_index(auditor, index, facts)
+    found += _of_refs(auditor)
+    found += _of_advisories(auditor, service, report)
+    findings = [item for item in found if isinstance(item, Finding) and item.level != "ignore"]
+    missed = {item for item in found if isinstance(item, NotRun)}
+    return Audit(
+        findings=tuple(
+            sorted(findings, key=lambda item: (item.level != "fail", item.check, item.package, item.what))
+        ),
+        not_run=tuple(sorted(missed, key=lambda item: (not item.demanded, item.check, item.why))),
+        facts=tuple(facts[name] for name in sorted(facts)),
+    )
+
+
+def _of_lock(auditor: _Auditor) -> Iterator[Finding]:
+    """What the lock alone tells."""
+    for package in auditor.lock.packages:
+        if package.directory is not None:
+            what = f"is editable: {package.directory} is installed as it is at that moment, without a hash"
+            yield auditor.finding("unhashed", package, what, "take `editable: true` out, and lock again")
+        elif package.sdist_url is not None:
+            what = "has no wheel at its index; the locked one was built from its sdist on the machine that locked"
+            yield auditor.finding("no-wheel", package, what, "review that wheel, or ask its project for wheels")
+    for plugin in auditor.lock.plugins:
+        package_of = auditor.lock.package(plugin.package)
+        if package_of is not None and not plugin.entry_points:
+            what = f"has no entry point in a group of vLLM's: plugin {plugin.name!r} adds nothing to it"
+            yield auditor.finding("no-entry-point", package_of, what, "check that it is the right distribution")
+
+
+def _of_index(auditor: _Auditor, index: Callable[[], Index], facts: dict[str, Facts]) -> Iterator[Finding | NotRun]:
+    packages = [package for package in auditor.lock.packages if package.directory is None]
+    with index() as opened, ThreadPoolExecutor(max_workers=_THREADS) as pool:
+        for found, fact in pool.map(lambda package: _of_package(auditor, package, opened), packages):
+            facts[fact.package] = fact
+            yield from found
+    if auditor.settings.offline:
+        for check in _OF_INDEX:
+            yield auditor.not_run(check, "offline")
+
+
+def _of_package(auditor: _Auditor, package: Package, index: Index) -> tuple[list[Finding | NotRun], Facts]:
+    found: list[Finding | NotRun] = []
+    fact = Facts(package=package.name)
+    try:
+        license_ = _license(package, auditor.settings, index)
+    except (PluginsError, OSError, zipfile.BadZipFile) as error:
+        found.append(auditor.not_run("license", f"{package.name}: {_first(error)}"))
+    else:
+        fact = replace(fact, license=license_)
+        policy = auditor.policy
+        wrong = _licenses.problem(license_, allowed=policy.allowed_licenses, denied=policy.denied_licenses)
+        if wrong is not None:
+            step = "ask a lawyer, then put it into `policy.allowed-licenses`, or take the plugin out"
+            found.append(auditor.finding("license", package, wrong, step))
+    from_index = package.sdist_url is not None or any(wheel.url is not None for wheel in package.wheels)
+    if not from_index or auditor.settings.offline:
+        return found, fact
+    try:
+        published = _provenance.read(package, index)
+    except PluginsError as error:
+        return found + [auditor.not_run(check, f"{package.name}: {_first(error)}") for check in _OF_INDEX], fact
+    found += _published(auditor, package, published)
+    day = published.uploaded.date().isoformat() if published.uploaded else None
+    return found, replace(fact, uploaded=day, publishers=published.publishers)
+
+
+def _published(auditor: _Auditor, package: Package, published: Published) -> Iterator[Finding | NotRun]:
+    if published.changed:
+        what = f"is another file at its index today: {', '.join(published.changed)}"
+        yield auditor.finding("changed", package, what, "find out who changed it; trust neither until then")
+    if published.gone:
+        what = f"is no longer at its index: {', '.join(published.gone)}"
+        yield auditor.finding(
+            "yanked", package, what, "vllm-plugins bundle while you have it, or lock another version"
+        )
+    if published.yanked is not None:
+        what = f"was withdrawn from its index: {published.yanked or 'no reason given'}"
+        yield auditor.finding("yanked", package, what, f"vllm-plugins lock --upgrade-package {package.name}")
+    if published.uploaded is None:
+        yield auditor.not_run("young", f"{package.name}: its index does not say when it was uploaded")
+    elif auditor.now - published.uploaded < timedelta(days=auditor.policy.min_age_days):
+        hours = max(0, int((auditor.now - published.uploaded).total_seconds() // 3600))
+        age = count(hours // 24, "day") if hours >= 24 else count(hours, "hour")
+        what = f"was uploaded {age} ago; the policy asks for {count(auditor.policy.min_age_days, 'day')}"
+        yield auditor.finding("young", package, what, "wait, or review what it brings")
+    if published.unattested:
+        what = f"has no attestation: {', '.join(published.unattested[:3])}"
+        yield auditor.finding("no-attestation", package, what, "ask its project to publish with attestations")
+
+
+def _license(package: Package, settings: Settings, index: Index) -> str | None:
+    """From the wheel beside the lock where it lies there, else from the index."""
+    for wheel in package.wheels:
+        path = selection.local(settings.wheels / wheel.filename, wheel.sha256)
+        if path is not None:
+            with zipfile.ZipFile(path) as archive:
+                name = f"{metadata.own(archive.namelist())}/METADATA"
+                return _licenses.declared(archive.read(name))
+    remote = [wheel for wheel in package.wheels if wheel.url is not None]
+    if not remote or settings.offline:
+        raise FileNotFoundError("its wheel is not at hand")
+    wheel = remote[0]
+    file = File(filename=wheel.filename, url=wheel.url or "", sha256=wheel.sha256, size=wheel.size)
+    return _licenses.declared(index.members(file, ("METADATA",)).get("METADATA", b""))
+
+
+def _of_refs(auditor: _Auditor) -> Iterator[Finding | NotRun]:
+    if auditor.policy.level("moved-ref") == "ignore" and "moved-ref" not in auditor.required:
+        return
+    for plugin in auditor.lock.plugins:
+        package = auditor.lock.package(plugin.package)
+        if plugin.commit is None or package is None:
+            continue
+        if auditor.settings.offline:
+            yield auditor.not_run("moved-ref", "offline")
+            continue
+        try:
+            now = git_refs.resolve(_source(plugin, auditor.manifest), environ=os.environ, plugin=plugin.name)
+        except PluginsError as error:
+            yield auditor.not_run("moved-ref", f"plugin {plugin.name!r}: {_first(error)}")
+            continue
+        if now != plugin.commit:
+            what = f"{plugin.requested} is commit {now[:12]} today, and {plugin.commit[:12]} is locked"
+            yield auditor.finding("moved-ref", package, what, f"vllm-plugins lock --upgrade-package {plugin.package}")
+
+
+def _source(plugin: Plugin, manifest: Manifest | None) -> GitSource:
+    """The manifest's own source, which knows the login, where it is the same."""
+    asked = next((item for item in manifest.plugins if item.name == plugin.name), None) if manifest else None
+    source = asked.source if asked is not None else None
+    if isinstance(source, GitSource) and public_url(source.url) == plugin.url:
+        return source.replace(ref=plugin.requested)
+    return GitSource(url=plugin.url or "", ref=plugin.requested)
+
+
+def _of_advisories(auditor: _Auditor, service: str, report: Callable[[str], None]) -> Iterator[Finding | NotRun]:
+    check = "vulnerabilities"
+    if auditor.policy.level(check) == "ignore" and check not in auditor.required:
+        return
+    if auditor.settings.offline:
+        yield auditor.not_run(check, "offline")
+        return
+    program = advisories.find()
+    if program is None:
+        yield auditor.not_run(check, "pip-audit is not installed, here or on the PATH: pipx install pip-audit")
+        return
+    # What is private has no public advisories, and its name is nobody's business.
+    asked = [package for package in auditor.lock.packages if package.index or package.sdist_url]
+    report(f"Asking for advisories on {count(len(asked), 'package')}")
+    try:
+        known, silent = advisories.ask(asked, program, service=service, cache=auditor.settings.cache)
+    except PluginsError as error:
+        yield auditor.not_run(check, _first(error))
+        return
+    yield from (auditor.not_run(check, line) for line in silent)
+    for advisory in known:
+        package = auditor.lock.package(advisory.package)
+        if package is None or auditor.policy.accepts(advisory.ids, auditor.now.date()) is not None:
+            continue
+        fixed = f"fixed in {', '.join(advisory.fixed_in)}" if advisory.fixed_in else "no release mends it"
+        what = f"is vulnerable: {_names(advisory.ids)}; {fixed}"
+        step = f"vllm-plugins lock --upgrade-package {package.name}"
+        yield auditor.finding(
+            check, package, what, step if advisory.fixed_in else "read it; take the plugin out, or accept it"
+        )
+
+
+def _names(ids: Iterable[str]) -> str:
+    first, *others = ids
+    return f"{first} ({', '.join(others)})" if others else first
+
+
+def _first(error: Exception) -> str:
+    """An error in one line."""
+    if isinstance(error, PluginsError):
+        return f"{error.what}: {error.found}" if error.found else error.what
+    return str(error)

@@ -1,0 +1,108 @@
+"""A lock for other programs: a hashed requirements file, a plain pylock.toml, a picture's description.
+
+Nothing has to be installed for it, and nothing is asked of an index.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomlkit
+
+from vllm_plugins.core.errors import UsageError
+from vllm_plugins.startup.settings import WHEELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vllm_plugins.documents.lock_reader import Lock, Package, Plugin, Wheel
+
+__all__ = ["dot", "pylock", "requirements"]
+
+
+def requirements(lock: Lock) -> str:
+    """A requirements file for ``pip install --require-hashes --no-deps -r``, run where the lock lies.
+
+    Raises:
+        UsageError: an editable package is locked, which has no hash.
+    """
+    editable = [package.name for package in lock.packages if package.directory is not None]
+    if editable:
+        raise UsageError(
+            "editable packages have no hash, and can't be in a hashed requirements file",
+            details=editable,
+            next_step="set `editable: false` for them in plugins.yaml, and lock again; or export as pylock",
+        )
+    kinds = [f"Python {target.python} on {target.platform}" for target in lock.targets]
+    lines = ["# From plugins.lock, in whose directory it is to be used: pip install --require-hashes --no-deps -r"]
+    lines += [f"# For {kind}; vLLM and what it brings must be there" for kind in kinds]
+    for package in sorted(lock.packages, key=lambda package: package.name):
+        remote = [wheel for wheel in package.wheels if wheel.url is not None]
+        lines += [_line(f"./{WHEELS}/{wheel.filename}", [wheel]) for wheel in package.wheels if wheel.url is None]
+        if remote:
+            lines.append(_line(f"{package.name}=={package.version}", remote))
+    return "\n".join(lines) + "\n"
+
+
+def _line(what: str, wheels: list[Wheel]) -> str:
+    return " \\\n    ".join([what, *(f"--hash=sha256:{digest}" for digest in sorted({w.sha256 for w in wheels}))])
+
+
+def pylock(data: bytes, *, lock_directory: Path, directory: Path) -> str:
+    """The lock as a PEP 751 file without our own tables, for a file in ``directory``. ``data`` is a valid lock."""
+    document: dict[str, Any] = tomllib.loads(data.decode("utf-8"))
+    document.pop("tool", None)
+    for package in document["packages"]:
+        package.pop("tool", None)
+        for item in (*package.get("wheels", ()), package.get("directory", {})):
+            if "path" in item:
+                place = os.path.join(lock_directory, os.path.expanduser(item["path"]))
+                item["path"] = Path(os.path.relpath(place, directory)).as_posix()
+    return tomlkit.dumps(document)
+
+
+def dot(lock: Lock) -> str:
+    """The graph of plugins, packages, and what they use of the base, in Graphviz's language."""
+    lines = ["digraph plugins {", "  rankdir=LR;", '  node [shape=box, fontname="sans-serif"];']
+    lines += [f"  {line};" for line in _nodes(lock)]
+    lines += [f"  {line};" for line in _edges(lock)]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _nodes(lock: Lock) -> Iterator[str]:
+    for plugin in sorted(lock.plugins, key=lambda plugin: plugin.name):
+        yield f"{_quoted(f'plugin {plugin.name}')} [label={_quoted(_about(plugin))}, style=bold]"
+    for package in sorted(lock.packages, key=lambda package: package.name):
+        yield f"{_quoted(package.name)} [label={_quoted(_called(package))}]"
+    for name, version in sorted({(use.name, use.version) for target in lock.targets for use in target.base}):
+        yield f"{_quoted(f'base {name}')} [label={_quoted(f'{name} {version}')}, style=dashed]"
+
+
+def _about(plugin: Plugin) -> str:
+    groups = sorted({group.removeprefix("vllm.") for group, _, _ in plugin.entry_points})
+    return "\n".join([plugin.name, plugin.source + (f" @{plugin.commit[:7]}" if plugin.commit else ""), *groups])
+
+
+def _called(package: Package) -> str:
+    return f"{package.name} {package.version}" + (" editable" if package.directory is not None else "")
+
+
+def _edges(lock: Lock) -> Iterator[str]:
+    for plugin in sorted(lock.plugins, key=lambda plugin: plugin.name):
+        yield f"{_quoted(f'plugin {plugin.name}')} -> {_quoted(plugin.package)}"
+    for package in sorted(lock.packages, key=lambda package: package.name):
+        for name in package.dependencies:
+            yield f"{_quoted(package.name)} -> {_quoted(name)}"
+    used = {
+        (who, use.name, asked) for target in lock.targets for use in target.base for who, asked in use.required_by
+    }
+    for who, name, asked in sorted(used):
+        yield f"{_quoted(who)} -> {_quoted(f'base {name}')} [label={_quoted(asked)}, style=dashed]"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

@@ -1,0 +1,279 @@
+"""Directory trees: which files a build sees, their hash, and a clean copy of them.
+
+One hash for checkouts and for local directories: of paths, contents, executable bits and symbolic links. Where a
+tree lies, when it was written, under which umask and by whom makes no difference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, NewType
+
+from vllm_plugins.core.errors import SourceError
+from vllm_plugins.sources import _git, pyproject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+__all__ = ["Entry", "Sha256", "copy", "git_top", "inside", "list_source", "new_directory", "sha256", "walk"]
+
+Sha256 = NewType("Sha256", str)
+
+# What tools leave in a source directory; never part of a source.
+_JUNK = frozenset(
+    {
+        b"__pycache__",
+        b".eggs",
+        b".git",
+        b".hg",
+        b".mypy_cache",
+        b".nox",
+        b".pytest_cache",
+        b".ruff_cache",
+        b".svn",
+        b".tox",
+    }
+)
+_JUNK_ENDS = (b".pyc", b".pyo", b".egg-info")
+_OUTPUT = (b"build", b"dist")  # at the top, and no packages
+_QUOTED = re.compile(rb"\\([0-7]{3}|.)")
+_UNQUOTED = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+
+
+class Entry(NamedTuple):
+    """A file or a symbolic link: its path in the tree, where it is read, and whether a link is read through."""
+
+    path: bytes
+    source: bytes
+    followed: bool = False
+
+    def mode(self) -> int:
+        """The mode of what stands for this entry in the tree."""
+        return os.stat(self.source, follow_symlinks=self.followed).st_mode
+
+
+def walk(root: Path) -> tuple[Entry, ...]:
+    """Every file and link below ``root``, but no ``.git``, sorted by path. No link is followed."""
+    top = os.fsencode(root)
+    found = _walk(top, b"", lambda path, _is_directory: path.rpartition(b"/")[2] == b".git")
+    return tuple(sorted(Entry(path, os.path.join(top, path)) for path in found))
+
+
+def list_source(
+    directory: Path, *, environ: Mapping[str, str], without: Iterable[Path] = ()
+) -> tuple[tuple[Entry, ...], Path | None]:
+    """What a build of a local directory is to see, sorted, and the git work tree that says so, if one does.
+
+    In a git work tree: tracked files that are there, and others that are neither ignored nor left by tools;
+    submodules with what they hold. Elsewhere: all files but those that tools leave. Files and directories of
+    ``without`` are left out. A link is kept as one where it is relative and stays inside; else the build sees what
+    it leads to. Nothing is written.
+
+    Raises:
+        SourceError: git can't list its work tree.
+        OSError: a directory can't be read.
+    """
+    root = os.fsencode(directory)
+    top = git_top(directory)
+    paths = None if top is None else _ask_git(root, environ)
+    # A project in a folder that an outer repository ignores (a home directory under git) is not that one's.
+    out = tuple(os.fsencode(f"{path}/") for path in inside(directory, without))
+    if paths is None or not any(os.fsencode(name) in paths for name in pyproject.FILES):
+        junk = _Junk(root)
+        found = _walk(root, b"", lambda path, is_directory: (path + b"/").startswith(out) or junk(path, is_directory))
+        paths, top = set(found), None
+    entries: dict[bytes, Entry] = {}
+    for path in sorted(paths):
+        for entry in _resolve(root, path, environ):
+            if not (entry.path + b"/").startswith(out):
+                entries.setdefault(entry.path, entry)
+    return tuple(sorted(entries.values())), top
+
+
+def inside(directory: Path, paths: Iterable[Path]) -> tuple[str, ...]:
+    """Those of the paths that lie in a directory, as seen from there."""
+    home = directory.resolve()
+    found = (path.parent.resolve() / path.name for path in paths)
+    return tuple(path.relative_to(home).as_posix() for path in found if home in path.parents)
+
+
+def git_top(directory: Path) -> Path | None:
+    """The top of the git work tree that a directory is in. No process is started for it."""
+    here = directory.resolve()
+    return next((place for place in (here, *here.parents) if (place / ".git").exists()), None)
+
+
+def sha256(entries: Iterable[Entry]) -> Sha256:
+    """The hash of a tree, given its sorted entries. A length stands before each name: none can pass for two.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    total = hashlib.sha256()
+    for entry in entries:
+        mode = entry.mode()
+        if stat.S_ISLNK(mode):
+            kind, digest = b"link", hashlib.sha256(os.readlink(entry.source)).digest()
+        else:
+            # The owner's bit alone, as in git: a umask takes the others.
+            kind = b"exec" if mode & stat.S_IXUSR else b"file"
+            with open(entry.source, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+        total.update(b"%s %d:%s" % (kind, len(entry.path), entry.path) + digest)
+    return Sha256(total.hexdigest())
+
+
+def copy(entries: Iterable[Entry], into: Path) -> None:
+    """Copy a tree into a directory, with modes 0644 and 0755.
+
+    Raises:
+        OSError: a file can't be read or written.
+    """
+    root = os.fsencode(into)
+    for entry in entries:
+        target = os.path.join(root, entry.path)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        mode = entry.mode()
+        if stat.S_ISLNK(mode):
+            os.symlink(os.readlink(entry.source), target)
+        else:
+            shutil.copyfile(entry.source, target)
+            os.chmod(target, 0o755 if mode & stat.S_IXUSR else 0o644)
+
+
+def _walk(root: bytes, prefix: bytes, left_out: Callable[[bytes, bool], bool]) -> Iterator[bytes]:
+    """The paths of files and links below ``root/prefix``, relative to ``root``."""
+    with os.scandir(os.path.join(root, prefix)) as found:
+        for item in found:
+            path = prefix + item.name
+            is_directory = item.is_dir(follow_symlinks=False)
+            if left_out(path, is_directory):
+                continue
+            if is_directory:
+                yield from _walk(root, path + b"/", left_out)
+            elif item.is_file(follow_symlinks=False) or item.is_symlink():
+                yield path
+
+
+class _Junk:
+    """Tells what tools left in a source directory."""
+
+    def __init__(self, root: bytes) -> None:
+        self._root = root
+        self._directories: dict[bytes, bool] = {b"": False}
+
+    def __call__(self, path: bytes, is_directory: bool) -> bool:
+        """Whether this entry is junk, given that the directory it is in is none."""
+        head, _, name = path.rpartition(b"/")
+        if name in _JUNK or name.endswith(_JUNK_ENDS):
+            return True
+        if not is_directory:
+            return False
+        source = os.path.join(self._root, path)
+        if not head and name in _OUTPUT and not os.path.exists(os.path.join(source, b"__init__.py")):
+            return True
+        return os.path.exists(os.path.join(source, b"pyvenv.cfg"))
+
+    def holds(self, path: bytes) -> bool:
+        """Whether this file is junk, or in a directory that is."""
+        return self._within(path.rpartition(b"/")[0]) or self(path, False)
+
+    def _within(self, directory: bytes) -> bool:
+        if directory not in self._directories:
+            outer = directory.rpartition(b"/")[0]
+            self._directories[directory] = self._within(outer) or self(directory, True)
+        return self._directories[directory]
+
+
+def _ask_git(root: bytes, environ: Mapping[str, str]) -> set[bytes] | None:
+    """The paths that git knows or does not ignore below ``root``; ``None`` where git sees no work tree.
+
+    Submodules, and repositories that just lie there, are one path each: a directory.
+    """
+    # Quoted names instead of -z: they are ASCII, and so come through any decoding unharmed.
+    done = _git.run(
+        ["ls-files", "--cached", "--others", "--exclude-standard", "-t"],
+        env=_git.environment(environ),
+        cwd=Path(os.fsdecode(root)),
+    )
+    if done.returncode != 0:
+        if "not a git repository" in done.stderr or "must be run in a work tree" in done.stderr:
+            return None
+        raise SourceError(
+            "git can't list the files of a local directory",
+            where=os.fsdecode(root),
+            found=_git.reason(done),
+            next_step="mend the repository: `git status` in that directory must work",
+        )
+    junk = _Junk(root)
+    paths = set()
+    for line in done.stdout.encode("ascii").splitlines():
+        path = _unquote(line[2:])
+        if not line.startswith(b"? ") or not junk.holds(path.rstrip(b"/")):
+            paths.add(path.rstrip(b"/"))
+    return paths
+
+
+def _unquote(name: bytes) -> bytes:
+    """Undo git's core.quotePath (git-config(1)): C's escapes, in double quotes."""
+    if not name.startswith(b'"'):
+        return name
+
+    def byte(match: re.Match[bytes]) -> bytes:
+        code = match[1]
+        return bytes([int(code, 8)]) if len(code) == 3 else _UNQUOTED.get(code, code)
+
+    return _QUOTED.sub(byte, name[1:-1])
+
+
+def _resolve(root: bytes, path: bytes, environ: Mapping[str, str]) -> Iterator[Entry]:
+    """The entries that a listed path stands for: none when it was deleted, many when it is a directory."""
+    source = os.path.join(root, path)
+    try:
+        mode = os.lstat(source).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if stat.S_ISREG(mode):
+        yield Entry(path, source)
+    elif stat.S_ISLNK(mode):
+        yield from _resolve_link(root, path)
+    elif stat.S_ISDIR(mode):
+        inner = _ask_git(source, environ) if os.path.exists(os.path.join(source, b".git")) else None
+        for name in sorted(inner if inner is not None else _walk(source, b"", _Junk(source))):
+            for entry in _resolve(source, name, environ):
+                yield entry._replace(path=path + b"/" + entry.path)
+
+
+def _resolve_link(root: bytes, path: bytes) -> Iterator[Entry]:
+    source = os.path.join(root, path)
+    text = os.readlink(source)
+    home, target = os.path.realpath(root), os.path.realpath(source)
+    written = os.path.normpath(os.path.join(os.path.dirname(path), text))
+    stays = not os.path.isabs(text) and written.split(b"/")[0] != b".."
+    inside = os.path.join(target, b"").startswith(os.path.join(home, b""))
+    above = os.path.join(home, b"").startswith(os.path.join(target, b""))
+    if (stays and inside) or above or not os.path.exists(target):
+        yield Entry(path, source)
+    elif os.path.isdir(target):
+        for name in _walk(target, b"", _Junk(target)):
+            below = os.path.join(target, name)
+            yield Entry(path + b"/" + name, below, followed=os.path.isfile(below))
+    elif os.path.isfile(target):
+        yield Entry(path, source, followed=True)
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[None]:
+    """A directory that is made, and on any failure is gone again."""
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise

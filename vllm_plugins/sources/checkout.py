@@ -1,0 +1,144 @@
+"""A git commit, laid out for a build."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vllm_plugins.core.errors import SourceError
+from vllm_plugins.sources import _git, _tree, git_url, pyproject
+from vllm_plugins.sources._git import Repository
+from vllm_plugins.sources._tree import new_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vllm_plugins.documents.manifest import GitSource
+    from vllm_plugins.sources.git_refs import CommitSha
+    from vllm_plugins.sources.git_url import Remote
+
+__all__ = ["Checkout", "checkout"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkout:
+    """A source, laid out for a build.
+
+    ``root`` is the whole tree and ``project`` the directory in it that is built. ``tree_sha256`` is of every file
+    of the repository for git, and of the project for a local directory, whose ``commit`` is ``None``.
+    """
+
+    root: Path
+    project: Path
+    commit: CommitSha | None
+    tree_sha256: _tree.Sha256
+
+
+def checkout(
+    source: GitSource, commit: CommitSha, into: Path, *, environ: Mapping[str, str], plugin: str
+) -> Checkout:
+    """Fetch one commit, with its submodules, into a directory that is not there yet or is empty.
+
+    Where the project's version may come from the history, all commits and tags come along, without old files.
+
+    Raises:
+        SourceError: the commit, a submodule or the subdirectory is not to be had, or is no project.
+    """
+    remote = git_url.read(source.url, environ=environ, plugin=plugin)
+    env = _git.network_environment(remote, environ)
+    with new_directory(into):
+        repository = Repository(root=into, remote=remote, env=env, plugin=plugin)
+        repository.create()
+        has_all = _fetch(repository, commit)
+        repository.must("checkout", "--quiet", "--detach", commit, "--")
+        head = repository.must("rev-parse", "--verify", "HEAD").strip()
+        if head != commit:
+            raise SourceError(
+                "git checked out another commit",
+                where=remote.shown,
+                expected=commit,
+                found=head,
+                required_by=f"plugin {plugin!r}",
+                next_step=f"set `ref` of plugin {plugin!r} in plugins.yaml to a commit",
+            )
+        _fetch_submodules(repository)
+        project = _project(into, source.subdirectory, remote, plugin)
+        if not has_all and pyproject.reads_history(project):
+            _fetch_history(repository, commit)
+        tree = _tree.sha256(_tree.walk(into))
+    return Checkout(root=into, project=project, commit=commit, tree_sha256=tree)
+
+
+def _fetch(repository: Repository, commit: CommitSha) -> bool:
+    """Fetch the commit alone; where the server refuses that, everything (then the answer is true)."""
+    done = repository.ask("fetch", "--quiet", "--no-tags", "--depth=1", "--", "origin", commit)
+    if done.returncode == 0:
+        return False
+    if "not our ref" not in done.stderr:
+        # Protocol 0 gives only what a ref names, and a plain file server no part of a history.
+        whole = repository.ask(
+            "fetch", "--quiet", "--", "origin", "+refs/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"
+        )
+        if whole.returncode != 0:
+            raise repository.error("the git repository can't be read", done)
+        if repository.ask("cat-file", "-e", f"{commit}^{{commit}}").returncode == 0:
+            return True
+    raise SourceError(
+        f"git commit {commit} is not in the repository",
+        where=repository.remote.shown,
+        required_by=f"plugin {repository.plugin!r}",
+        next_step=f"push it, or set `ref` of plugin {repository.plugin!r} in plugins.yaml to one that exists",
+    )
+
+
+def _fetch_history(repository: Repository, commit: CommitSha) -> None:
+    shallow = ["--unshallow"] if (repository.root / ".git" / "shallow").exists() else []
+    # With the directories of old commits: versions are counted by path too, and from the first commit (dunamai).
+    repository.must("fetch", "--quiet", "--tags", "--filter=blob:none", *shallow, "--", "origin", commit)
+    # What was left out stays out: git would fetch it in the middle of a build, there without our credentials.
+    for key in ("remote.origin.promisor", "remote.origin.partialclonefilter"):
+        repository.ask("config", "--unset-all", key)
+
+
+def _fetch_submodules(repository: Repository) -> None:
+    if not (repository.root / ".gitmodules").is_file():
+        return
+    # A repository from elsewhere does not reach into this machine.
+    config = [("protocol.file.allow", "always" if repository.remote.scheme == "file" else "never")]
+    if repository.remote.scheme != "file":
+        repository = replace(repository, env=_git.without_files(repository.env))
+    update = ("submodule", "--quiet", "update", "--init", "--recursive", "--checkout")
+    done = repository.ask(*update, "--depth=1", config=config)
+    if done.returncode != 0:
+        repository.ask("submodule", "--quiet", "deinit", "--all", "--force")
+        shutil.rmtree(repository.root / ".git" / "modules", ignore_errors=True)
+        done = repository.ask(*update, "--no-recommend-shallow", config=config)
+    if done.returncode != 0:
+        raise repository.error("a git submodule can't be fetched", done)
+
+
+def _project(root: Path, subdirectory: str | None, remote: Remote, plugin: str) -> Path:
+    project = root / subdirectory if subdirectory else root
+    home, real = os.path.realpath(root), os.path.realpath(project)
+    name = f"subdirectory {subdirectory!r}" if subdirectory else "the git repository"
+    if os.path.commonpath((home, real)) != home:
+        what = f"{name} leads out of the git repository"
+    elif not os.path.isdir(real):
+        what = f"{name} is not a directory of the git repository"
+    elif pyproject.is_project(project):
+        return project
+    else:
+        what = f"{name} is no Python project"
+    paths = (Path(os.fsdecode(entry.path)) for entry in _tree.walk(root))
+    there = sorted({str(path.parent) for path in paths if path.name in pyproject.FILES})
+    raise SourceError(
+        what,
+        where=remote.shown,
+        expected=pyproject.EXPECTED,
+        found=f"projects in: {', '.join(there[:5])}" if there else "no project in the whole repository",
+        required_by=f"plugin {plugin!r}",
+        next_step=f"set `subdirectory` of plugin {plugin!r} in plugins.yaml to where its project is",
+    )
