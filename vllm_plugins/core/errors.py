@@ -37,6 +37,7 @@ class PluginsError(Exception):
     """The root of every error this package raises on purpose."""
 
     exit_code: ClassVar[int] = 1
+    id: ClassVar[str] = "failure"
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class PluginsError(Exception):
         self.next_step = next_step
 
     def __str__(self) -> str:
-        lines = [self.what]
+        lines = [f"{self.what} [{self.id}]"]
         for label, value in (
             ("where", self.where),
             ("expected", self.expected),
@@ -76,7 +77,7 @@ class PluginsError(Exception):
     def to_dict(self) -> dict[str, object]:
         """The error as JSON-ready data; fields that say nothing are left out."""
         fields: dict[str, object] = {
-            "error": type(self).__name__,
+            "error": self.id,
             "exit_code": self.exit_code,
             "what": self.what,
             "where": self.where,
@@ -92,83 +93,106 @@ class PluginsError(Exception):
 class UsageError(PluginsError):
     """The command line or an environment variable holds something that has no meaning."""
 
+    id = "usage"
     exit_code = 2
 
 
 class ManifestError(PluginsError):
     """``plugins.yaml`` can't be used. ``details`` has one line a problem, each with line and path."""
 
+    id = "manifest-invalid"
     exit_code = 2
 
 
 class SourceError(PluginsError):
     """A git repository or a local directory can't give what the manifest asks of it."""
 
+    id = "source-unavailable"
+
 
 class BuildError(PluginsError):
     """A wheel can't be built from its source."""
+
+    id = "build-failed"
 
 
 class LockMissing(PluginsError):
     """There is a manifest and no lock."""
 
+    id = "lock-missing"
     exit_code = 3
 
 
 class LockStale(PluginsError):
     """The lock does not say what the manifest asks for."""
 
+    id = "lock-out-of-date"
     exit_code = 3
 
 
 class LockInvalid(PluginsError):
     """``plugins.lock`` can't be read as a lock of a format that this version knows."""
 
+    id = "lock-invalid"
     exit_code = 3
 
 
 class HashMismatch(PluginsError):
     """Bytes are not the bytes that the lock names."""
 
+    id = "hash-mismatch"
     exit_code = 4
 
 
 class BaseMismatch(PluginsError):
     """The vLLM environment is not one that the lock was made for."""
 
+    id = "base-mismatch"
     exit_code = 5
 
 
 class NoResolution(PluginsError):
     """No set of versions satisfies every plugin and the base."""
 
+    id = "no-resolution"
     exit_code = 6
 
 
 class LoadError(PluginsError):
     """A locked plugin can't be imported, or its entry point names nothing."""
 
+    id = "plugin-load-failed"
     exit_code = 7
 
 
 class InstallError(PluginsError):
     """The installer failed, or what it made is not what the lock says."""
 
+    id = "install-failed"
+
 
 class StoreError(PluginsError):
     """The store can't be read or written."""
+
+    id = "store-unusable"
 
 
 class OverlayGone(StoreError):
     """An overlay was taken out of the store (``vllm-plugins prune``) before it could be used."""
 
+    id = "overlay-removed"
+
 
 class DiskError(PluginsError):
     """A disk is full, read-only or broken."""
 
+    id = "disk-failure"
+
 
 class NotTrusted(PluginsError):
     """Another user could change what would be run."""
+
+    id = "not-trusted"
 
 
 class CommandFailed(PluginsError):
@@ -177,6 +201,8 @@ class CommandFailed(PluginsError):
     ``returncode`` is its exit status (negative: the signal), ``stdout`` and ``stderr`` what it printed,
     redacted.
     """
+
+    id = "program-failed"
 
     def __init__(
         self, what: str, *, returncode: int, stdout: str = "", stderr: str = "", details: Sequence[str] = ()
