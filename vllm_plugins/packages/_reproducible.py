@@ -6,9 +6,7 @@ None of that is in a wheel that was normalised.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import stat
 import zipfile
@@ -16,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import BuildError
 from vllm_plugins.core.hashes import record_form
-from vllm_plugins.packages.metadata import UNREADABLE, own
+from vllm_plugins.packages import archives, metadata
+from vllm_plugins.packages.metadata import RecordEntry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,17 +42,19 @@ def normalise(wheel: Path) -> None:
                 for item in archive.infolist()
                 if not item.is_dir()
             }
-        info = own(members)
-    except UNREADABLE as error:
+        info = archives.dist_info(members)
+    except archives.UNREADABLE as error:
         raise _malformed(wheel, str(error)) from error
     for name, (_, mode) in members.items():
         if name.startswith("/") or ".." in name.split("/") or "\\" in name or stat.S_ISLNK(mode):
             raise _malformed(wheel, f"it holds {name!r}, which leads out of it or is a link")
     for dropped in _DROPPED:
         members.pop(f"{info}/{dropped}", None)
-    rows = [(name, f"sha256={_digest(data)}", str(len(data))) for name, (data, _) in sorted(members.items())]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([*rows, (f"{info}/RECORD", "", "")])
+    rows = [
+        RecordEntry(name, record_form(hashlib.sha256(data).digest()), str(len(data)))
+        for name, (data, _) in sorted(members.items())
+    ]
+    text = metadata.format_record([*rows, RecordEntry(f"{info}/RECORD")])
     # The metadata stands at the end, where a reader of the last bytes finds it (PEP 427).
     order = sorted(members, key=lambda name: (name.startswith(f"{info}/"), name))
     temporary = wheel.with_suffix(".tmp")
@@ -61,7 +62,7 @@ def normalise(wheel: Path) -> None:
         for name in order:
             data, mode = members[name]
             archive.writestr(_entry(name, executable=bool(mode & 0o111)), data)
-        archive.writestr(_entry(f"{info}/RECORD", executable=False), text.getvalue())
+        archive.writestr(_entry(f"{info}/RECORD", executable=False), text)
     os.replace(temporary, wheel)
 
 
@@ -70,10 +71,6 @@ def _entry(name: str, *, executable: bool) -> zipfile.ZipInfo:
     entry.create_system = 3  # Unix: the mode counts
     entry.external_attr = (stat.S_IFREG | (0o755 if executable else 0o644)) << 16
     return entry
-
-
-def _digest(data: bytes) -> str:
-    return record_form(hashlib.sha256(data).digest()).partition("=")[2]
 
 
 def _malformed(wheel: Path, found: str) -> BuildError:

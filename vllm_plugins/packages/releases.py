@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import NoResolution, SourceError
-from vllm_plugins.packages import cache, metadata, simple_api
+from vllm_plugins.packages import archives, cache, metadata, simple_api
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -92,8 +92,8 @@ def download(sdist: File, index: Index, into: Path) -> Path:
     archive = index.download(sdist, into)
     unpacked = into / "source"
     try:
-        _unpack(archive, unpacked)
-    except (*metadata.UNREADABLE, tarfile.TarError) as error:
+        archives.unpack(archive, unpacked)
+    except (*archives.UNREADABLE, tarfile.TarError) as error:
         raise SourceError(
             "the sdist can't be unpacked",
             where=sdist.url,
@@ -102,25 +102,6 @@ def download(sdist: File, index: Index, into: Path) -> Path:
         ) from error
     directories = [entry for entry in unpacked.iterdir() if entry.is_dir()]
     return directories[0] if len(directories) == 1 else unpacked
-
-
-def _unpack(archive: Path, into: Path) -> None:
-    import tarfile
-    import zipfile
-
-    packed = archive.stat().st_size
-    if archive.name.endswith(".zip"):
-        with zipfile.ZipFile(archive) as opened:
-            metadata.refuse_bomb(sum(item.file_size for item in opened.infolist()), packed)
-            opened.extractall(into)  # noqa: S202 - zipfile takes ".." and drives out of names
-        return
-    with tarfile.open(archive) as tar:
-        size, members = 0, []
-        for item in tar:  # the headers only; what they promise is skipped
-            size += item.size
-            metadata.refuse_bomb(size, packed)
-            members.append(item)
-        tar.extractall(into, members, filter="data")
 
 
 def _metadata(file: File, index: Index, caches: Path | None) -> Metadata:
