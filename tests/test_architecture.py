@@ -88,6 +88,11 @@ def test_one_module_starts_processes() -> None:
     assert starting == {"core.process"}
 
 
+def test_one_module_takes_file_locks_and_the_start_its_own() -> None:
+    locking = {name for name, tree in modules() if "fcntl" in imported(tree)}
+    assert locking == {"core.flock", "startup.activation"}
+
+
 def test_modules_functions_and_wings_are_short() -> None:
     wrong = []
     for path in PACKAGE.rglob("*.py"):
