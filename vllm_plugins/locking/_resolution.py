@@ -15,8 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from vllm_plugins.core import disk
-from vllm_plugins.core.errors import BaseMismatch, CommandFailed, NoResolution, SourceError
+from vllm_plugins.core.errors import BaseMismatch, CommandFailed, DiskError, NoResolution, SourceError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import redact
 from vllm_plugins.packages import stub_wheels
@@ -116,8 +115,8 @@ def compile_pins(
     try:
         resolver.compile(scratch, base)
     except CommandFailed as error:
-        if (said := disk.from_words(error.stderr, details=error.details)) is not None:
-            raise said from error
+        if (full := DiskError.from_output(error.stderr, details=error.details)) is not None:
+            raise full from error
         raise (_explain if resolver.name == "pip-compile" else _retell)(error, lines, base) from error
     text = output.read_text(encoding="utf-8")
     urls = (item.partition(" @ ")[2] for item in (*offered.values(), *(line.requirement for line in lines)))
