@@ -1,6 +1,6 @@
 """Reproducible wheel files: the same content always gives the same bytes.
 
-An archive from a build backend depends on the umask, on times, on the order of directories and on the version of zlib.
+The archive of a build backend depends on the umask, on times, on the order of directories and on the version of zlib.
 A normalised wheel depends on none of them.
 """
 
