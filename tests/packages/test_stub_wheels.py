@@ -22,6 +22,7 @@ def test_a_stub_has_the_name_and_the_version_of_its_distribution(tmp_path: Path,
         tmp_path, name="my-torch", version=version, extras=["fast"], requires=["x; extra=='fast'"]
     )
     name, found, build, tags = parse_wheel_filename(path.name)
+    assert build
     assert (name, str(found), build[0]) == ("my-torch", normal, 0)
     assert {str(tag) for tag in tags} == {"py3-none-any"}
     content = metadata.inspect(path)
