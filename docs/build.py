@@ -47,8 +47,9 @@ def commands() -> str:
     lines = [
         "# Commands",
         "",
-        "This page is generated from the parser of the command line. Results go to stdout, progress and messages to"
-        " stderr. [Exit codes](exit-codes.md) and [JSON output](json.md) have pages of their own.",
+        "This page is generated from the parser of the command line.",
+        "Results go to stdout, progress and messages to stderr.",
+        "See also [exit codes](exit-codes.md) and [JSON output](json.md).",
         "",
         "```text",
         "vllm-plugins COMMAND [OPTIONS]",

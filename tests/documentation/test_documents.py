@@ -12,7 +12,7 @@ import yaml
 
 from vllm_plugins.cli import _COMMANDS
 from vllm_plugins.core import errors
-from vllm_plugins.documents import lock_reader, lock_writer, manifest
+from vllm_plugins.documents import lock_reader, lock_writer, manifest, policy
 from vllm_plugins.documents.policy import CHECKS, Policy
 
 if TYPE_CHECKING:
@@ -120,14 +120,16 @@ def test_no_section_is_of_an_error_that_does_not_exist() -> None:
 
 
 def test_every_check_of_an_audit_is_documented_with_its_default() -> None:
-    rows = re.findall(r"^\| `([a-z-]+)` \| [^|]* \| (fail|warn|ignore) \|$", page("reference/manifest.md"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([a-z-]+)` \| [^|]* \| (fail|warn|ignore) \|$", page("reference/manifest.md"), re.MULTILINE
+    )
     assert dict(rows) == CHECKS
 
 
 def test_every_key_of_the_manifest_is_documented() -> None:
     documented = set(re.findall(r"^\| `([a-z-]+)` \| ", page("reference/manifest.md"), re.MULTILINE))
     keys = {*manifest._COMMON, *(key for keys in manifest._OF_KIND.values() for key in keys)}
-    assert documented == keys | set(CHECKS) | set(manifest.policy._OTHERS)
+    assert documented == keys | set(CHECKS) | set(policy._OTHERS)
 
 
 def test_the_page_of_commands_has_every_command_and_option() -> None:
