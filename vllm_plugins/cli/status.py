@@ -106,4 +106,4 @@ def _check_store(marker: Marker | None, manifest: Manifest | None, here: base.Ba
         raise PluginsError("not synchronised since a change", next_step="vllm-plugins sync")
     failing = [failure for failure in marker.failures if failure.base == here.fingerprint]
     if failing:
-        raise entry_points.failed(marker, failing)
+        raise entry_points.error_of(marker, failing)
