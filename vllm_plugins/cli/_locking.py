@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import InvalidName, canonicalize_name
 
-from vllm_plugins.cli._inputs import need_manifest
 from vllm_plugins.cli._output import table
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, LockStale, UsageError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import base, lock_reader
+from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.locking import lockstep
 from vllm_plugins.locking._resolution import Upgrade
 
@@ -45,7 +45,7 @@ def run(
     """The command. ``config`` is pip's, which is asked for here where nobody has yet."""
     here = _base(arguments.base, settings, output, config)
     upgrade = Upgrade(everything=arguments.upgrade, names=frozenset(map(_name, arguments.upgrade_package)))
-    manifest = need_manifest(settings)
+    manifest = manifests.require(settings)
     old, by_hand = _old(settings, upgrade)
     upgrade = _expanded(upgrade, manifest, old)
     if _in_step(old, manifest, here, settings, upgrade=upgrade, by_hand=by_hand):
@@ -93,7 +93,7 @@ def _base(named: str | None, settings: Settings, output: Output, config: Callabl
 
 def relock(settings: Settings, here: Base, output: Output) -> None:
     """Lock where that would change something, as ``VLLM_PLUGIN_AUTO_LOCK`` asks for; progress is all it prints."""
-    manifest = need_manifest(settings)
+    manifest = manifests.require(settings)
     old, by_hand = _old(settings, Upgrade())
     if not _in_step(old, manifest, here, settings, upgrade=Upgrade(), by_hand=by_hand):
         with _made(manifest, here, old, settings, output, config=None, upgrade=Upgrade()) as made:

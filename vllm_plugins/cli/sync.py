@@ -48,8 +48,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     offline = settings.offline or settings.frozen
     # Where there is something to install, pip is asked for its configuration while the rest is imported.
     config = pip_config.read if offline or _is_installed(settings) else workers.begin(pip_config.read)
-    from vllm_plugins.cli._inputs import read_manifest
-    from vllm_plugins.documents import base
+    from vllm_plugins.documents import base, manifest
     from vllm_plugins.install import sync
 
     here = base.read(arguments.base_path)
@@ -57,7 +56,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         from vllm_plugins.cli._locking import relock
 
         relock(settings, here, output)
-    asked = read_manifest(settings)
+    asked = manifest.find(settings)
 
     def build(locked: Lock) -> object:
         # A startup never builds, and neither does who has no index.

@@ -24,8 +24,10 @@ __all__ = [
     "LockStale",
     "ManifestError",
     "NoResolution",
+    "NotInstalled",
     "NotTrusted",
     "OverlayGone",
+    "OverlayStale",
     "PluginsError",
     "SourceError",
     "StoreError",
@@ -169,6 +171,18 @@ class InstallError(PluginsError):
     """The installer failed, or what it made is not what the lock says."""
 
     id = "install-failed"
+
+
+class NotInstalled(PluginsError):
+    """The store has no overlay of this lock."""
+
+    id = "not-installed"
+
+
+class OverlayStale(PluginsError):
+    """The lock is installed, and its overlay was not checked since manifest or base changed."""
+
+    id = "overlay-out-of-date"
 
 
 class StoreError(PluginsError):

@@ -26,7 +26,7 @@ def check(old: Lock, manifest: Manifest, base: Base, settings: Settings) -> bool
     if old.manifest_sha256 != manifest.sha256:
         return False
     try:
-        compatibility.check(old, base, settings.lock)
+        compatibility.check_base(old, base, settings.lock)
         return all(
             selection.local(settings.wheels / wheel.filename, wheel.sha256) is not None for wheel in old.beside
         ) and all(

@@ -42,7 +42,7 @@ class Kept:
     def built(self, name: NormalizedName, **same: object) -> tuple[Path, tuple[str, ...]] | None:
         """The one wheel that was built for a package, and with what: if it is there, as locked, and fits the base."""
         was = self.old.package(name) if self.old else None
-        if was is None or self._is_free(name) or any(compatibility.built_otherwise(was, self.base)):
+        if was is None or self._is_free(name) or any(compatibility.build_mismatches(was, self.base)):
             return None
         path = self._wheel(was) if all(getattr(was, key) == value for key, value in same.items()) else None
         return None if path is None else (path, was.built_with)
