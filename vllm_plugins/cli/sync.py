@@ -53,9 +53,10 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
     here = base.read(arguments.base_path)
     if arguments.startup and settings.auto_lock and not offline:
-        from vllm_plugins.cli._locking import relock
+        from vllm_plugins.locking import pipeline
 
-        relock(settings, here, output)
+        required = manifest.require(settings)
+        pipeline.lock(required, settings, base=here, report=output.progress, detail=output.detail)
     asked = manifest.find(settings)
 
     def build(locked: Lock) -> object:
