@@ -129,4 +129,6 @@ def _cell(text: str | None) -> str:
 
 def _sentence(text: str | None) -> str:
     text = " ".join((text or "").split())
-    return text[:1].upper() + text[1:] + ("" if not text or text[-1] in ".?!" else ".")
+    if "." not in text.partition(" ")[0]:  # not the name of a file
+        text = text[:1].upper() + text[1:]
+    return text + ("" if not text or text[-1] in ".?!" else ".")
