@@ -256,7 +256,10 @@ def test_what_goes_away_again_and_again_is_not_installed_for_ever(three: Place) 
     done = three.python("-c", GONE_BEFORE_IT_IS_HELD, check=False, traceback=True)
     assert done.returncode == 1
     assert (done.stderr.count(ONCE_MORE), done.stderr.count("Compiling bytecode")) == (2, 2)
-    assert f"the overlay went away while it was made active\n  where: {three.store}/overlays/" in done.stderr
+    assert (
+        f"the overlay went away while it was made active [overlay-removed]\n  where: {three.store}/overlays/"
+        in done.stderr
+    )
 
 
 def test_an_overlay_that_somebody_looks_at_is_waited_for(three: Place) -> None:
