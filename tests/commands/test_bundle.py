@@ -145,7 +145,7 @@ def test_wheels_of_other_machines_stay_where_they_are(place: Place, index: Index
 def test_diff_of_two_locks(locked: Place, index: Index) -> None:
     old = locked.root / "old.lock"
     shutil.copyfile(locked.lock, old)
-    assert locked.run("diff", old).stdout == "the locks say the same\n"
+    assert locked.run("diff", old).stdout == "the locks are the same\n"
     points = {"vllm.general_plugins": {"tiny": "tiny:register", "more": "tiny:register"}}
     index.wheel("tiny", "2.0", requires=["torch"], entry_points=points, modules={"tiny.py": "def register(): ...\n"})
     locked.run("lock", "--upgrade")
@@ -153,12 +153,12 @@ def test_diff_of_two_locks(locked: Place, index: Index) -> None:
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert [line.split() for line in lines[:3]] == [
-        ["package", "old", "new", "asked", "for", "by"],
+        ["package", "old", "new", "needed", "by"],
         ["helper", "1.5", "→", "-", "tiny"],
         ["tiny", "1.0", "→", "2.0", "tiny"],
     ]
-    assert "plugin tiny: gains entry point vllm.general_plugins: more = tiny:register" in lines
-    assert any(line.startswith("base torch (Python 3.") and "tiny wants any" in line for line in lines)
+    assert "plugin tiny: adds entry point vllm.general_plugins: more = tiny:register" in lines
+    assert any(line.startswith("base torch (Python 3.") and "tiny requires any" in line for line in lines)
     data = json.loads(locked.run("diff", old, "--json").stdout)
     assert [item["name"] for item in data["packages"]] == ["helper", "tiny"]
 

@@ -159,7 +159,7 @@ def test_two_locks_at_once_in_one_store(world: World, tmp_path: Path, vllm: Path
     assert (world.problems(), world.litter()) == ([], [])
 
 
-@pytest.mark.parametrize(("do", "words"), [(Do.FLOCK_FAILS, "do not work"), (Do.FLOCK_LIES, "do nothing")])
+@pytest.mark.parametrize(("do", "words"), [(Do.FLOCK_FAILS, "don't work"), (Do.FLOCK_LIES, "do nothing")])
 def test_a_store_where_locks_do_nothing(large: World, preload: Preload, do: Do, words: str) -> None:
     """Several may install then; publishing is one rename, and that alone keeps it right."""
     world = large
