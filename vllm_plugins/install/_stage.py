@@ -7,7 +7,6 @@ files of the wheels say is published.
 from __future__ import annotations
 
 import contextlib
-import csv
 import ctypes
 import errno
 import hashlib
@@ -23,11 +22,13 @@ from vllm_plugins.packages import metadata
 from vllm_plugins.startup import integrity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from io import BufferedReader
     from pathlib import Path
 
     from packaging.utils import NormalizedName
+
+    from vllm_plugins.packages.metadata import RecordEntry
 
 __all__ = ["Contents", "Distribution", "check", "clean", "publish", "seal"]
 
@@ -36,7 +37,7 @@ _NOTES = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 _OTHER_INSTALLER = "try the other installer: vllm-plugins sync --installer pip, or --installer uv"
 _BAD_WHEEL = "report it to the plugin's author, and set `enabled: false` for the plugin in plugins.yaml"
 
-Rows = tuple[tuple[str, str, str], ...]
+Rows = tuple["RecordEntry", ...]
 Owner = tuple[str, str]
 _NOBODY: Owner = ("", "")
 
@@ -226,23 +227,22 @@ def _differences(
 
 
 def _clean(site: Path, info: Path) -> Rows:
-    kept: list[tuple[str, str, str]] = []
+    kept: list[RecordEntry] = []
     rows = _record(info)
-    is_package = any(row[0] == "bin/__init__.py" for row in rows)  # then bin/ is no directory of scripts
+    is_package = any(row.path == "bin/__init__.py" for row in rows)  # then bin/ is no directory of scripts
     for row in rows:
-        path = _relative(row[0], info)
+        path = _relative(row.path, info)
         is_script = path.startswith("bin/") and not is_package
         if is_script or (path.startswith(f"{info.name}/") and path.rpartition("/")[2] in _NOTES):
             (site / path).unlink(missing_ok=True)
             continue
-        digest, size = (*row[1:3], "", "")[:2]
-        kept.append((path, digest, size))
+        kept.append(row._replace(path=path))
     if not is_package and (site / "bin").is_dir():
         with contextlib.suppress(OSError):  # it still contains scripts of another distribution
             (site / "bin").rmdir()
     kept.sort()
     with open(info / "RECORD", "w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(kept)
+        file.write(metadata.format_record(kept))
     return tuple(kept)
 
 
@@ -271,7 +271,7 @@ def _title(info: str) -> str:
     return info.removesuffix(".dist-info").replace("-", " ")
 
 
-def _check_rows(site: Path, info: Path, rows: Sequence[tuple[str, str, str]]) -> None:
+def _check_rows(site: Path, info: Path, rows: Rows) -> None:
     """Check that each file in a RECORD is a plain file, with a hash that is strong enough."""
     if f"{info.name}/METADATA" not in {path for path, *_ in rows}:
         raise InstallError(
@@ -299,11 +299,11 @@ def _check_rows(site: Path, info: Path, rows: Sequence[tuple[str, str, str]]) ->
             )
 
 
-def _record(info: Path) -> list[list[str]]:
+def _record(info: Path) -> tuple[RecordEntry, ...]:
     try:
-        text = (info / "RECORD").read_text(encoding="utf-8")
-        return [row for row in csv.reader(text.splitlines()) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        # Bytes, because reading text would turn "\r\n" into "\n" inside of names, too.
+        return metadata.parse_record((info / "RECORD").read_bytes().decode("utf-8"))
+    except (OSError, ValueError) as error:
         raise InstallError(
             f"RECORD of {_title(info.name)} is missing or can't be read",
             where=str(info / "RECORD"),
