@@ -59,7 +59,7 @@ def test_with_a_bundle_sync_offline_needs_no_network_at_all(locked: Place, insta
 def test_without_one_offline_names_what_is_missing(locked: Place) -> None:
     done = locked.run("sync", "--offline", check=False)
     assert done.returncode == 1
-    assert "plugins.wheels/ lacks 2 locked wheels\n" in done.stderr
+    assert "plugins.wheels/ lacks 2 locked wheels [install-failed]\n" in done.stderr
     refused = locked.run("bundle", env={"VLLM_PLUGIN_OFFLINE": "1"}, check=False)
     assert refused.returncode == 1
     assert "VLLM_PLUGIN_OFFLINE forbids to ask an index\n" in refused.stderr
@@ -73,7 +73,7 @@ def test_a_swapped_wheel_is_found_and_left_alone(locked: Place) -> None:
     for command in (["bundle"], ["sync", "--offline"]):
         done = locked.run(*command, check=False)
         assert done.returncode == 4
-        assert f"the wheel {wheel.name} is not the one that the lock names\n" in done.stderr
+        assert f"the wheel {wheel.name} is not the one that the lock names [hash-mismatch]\n" in done.stderr
     assert locked.files() == before
 
 
@@ -82,7 +82,7 @@ def test_an_index_with_another_file_of_that_name(locked: Place, index: Index) ->
     before = names(locked)
     done = locked.run("bundle", check=False)
     assert done.returncode == 4
-    assert "tiny-1.0-py3-none-any.whl is not the file that the index tells of\n" in done.stderr
+    assert "tiny-1.0-py3-none-any.whl is not the file that the index tells of [hash-mismatch]\n" in done.stderr
     assert "required by: tiny 1.0 for plugin 'tiny'\n" in done.stderr
     assert set(names(locked)) - {"helper-1.5-py3-none-any.whl"} == set(before)
 
@@ -92,7 +92,7 @@ def test_an_index_that_does_not_answer(locked: Place) -> None:
     assert "127.0.0.1" in text
     done = locked.run("bundle", env={"PIP_PROXY": "http://127.0.0.1:9"}, check=False)
     assert done.returncode == 1
-    assert "the index can't be read\n" in done.stderr
+    assert "the index can't be read [source-unavailable]\n" in done.stderr
     assert [name for name in names(locked) if name.endswith(".part")] == []
     assert len(names(locked)) == 1
 
@@ -168,4 +168,4 @@ def test_diff_of_generations_by_key(locked: Place, index: Index) -> None:
     assert "helper" in locked.run("diff", key[:12]).stdout
     none = locked.run("diff", "nowhere", check=False)
     assert none.returncode == 2
-    assert "no overlays have a key that begins with 'nowhere'\n" in none.stderr
+    assert "no overlays have a key that begins with 'nowhere' [usage]\n" in none.stderr

@@ -105,7 +105,7 @@ def test_an_editable_package_has_no_hash_to_export(place: Place) -> None:
     done = place.run("export", "--format", "requirements", check=False)
     assert done.returncode == 2
     assert done.stderr == (
-        "vllm-plugins: error: editable packages have no hash, and can't be in a hashed requirements file\n"
+        "vllm-plugins: error: editable packages have no hash, and can't be in a hashed requirements file [usage]\n"
         "  mine-plugin\n"
         "  next: set `editable: false` for them in plugins.yaml, and lock again; or export as pylock\n"
     )

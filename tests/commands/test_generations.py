@@ -97,7 +97,7 @@ def test_rollback_to_a_key_by_its_beginning(three: Place) -> None:
     none = three.run("rollback", "zzzz", check=False)
     assert none.returncode == 2
     assert none.stderr == (
-        "vllm-plugins: error: no overlays have a key that begins with 'zzzz'\n"
+        "vllm-plugins: error: no overlays have a key that begins with 'zzzz' [usage]\n"
         f"  where: {three.store}\n"
         "  next: vllm-plugins history names them all\n"
     )
@@ -120,7 +120,7 @@ def test_rollback_that_can_not_be_written_changes_nothing(three: Place, part: st
     words, env = read_only(three.root / part)
     done = three.python(*words, "-m", "vllm_plugins", "rollback", env=env, check=False)
     assert done.returncode == 1
-    assert "error: the store can't be written; nothing was changed\n" in done.stderr
+    assert "error: the store can't be written; nothing was changed [store-unusable]\n" in done.stderr
     assert "found: Read-only file system\n" in done.stderr
     assert {name: digest for name, digest in three.files().items() if not name.endswith("overlay.json")} == {
         name: digest for name, digest in before.items() if not name.endswith("overlay.json")
@@ -256,7 +256,7 @@ def test_what_goes_away_again_and_again_is_not_installed_for_ever(three: Place) 
     done = three.python("-c", GONE_BEFORE_IT_IS_HELD, check=False, traceback=True)
     assert done.returncode == 1
     assert (done.stderr.count(ONCE_MORE), done.stderr.count("Compiling bytecode")) == (2, 2)
-    assert f"the overlay went away while it was made active\n  where: {three.store}/overlays/" in done.stderr
+    assert f"the overlay went away while it was made active [overlay-removed]\n  where: {three.store}/overlays/" in done.stderr
 
 
 def test_an_overlay_that_somebody_looks_at_is_waited_for(three: Place) -> None:

@@ -118,7 +118,7 @@ def test_check_changes_nothing_and_says_what_would(place: Place, index: Index) -
     done = place.run("lock", "--check", "-q", check=False)
     assert done.returncode == 3
     assert done.stderr == (
-        "vllm-plugins: error: the lock would change\n"
+        "vllm-plugins: error: the lock would change [lock-out-of-date]\n"
         f"  where: {place.lock}\n"
         "  tiny 1.0 → 2.0 tiny\n"
         "  plugins.yaml asks for something else than when it was locked\n"
@@ -277,7 +277,7 @@ def test_an_extra_that_is_not_there_is_refused(place: Place, index: Index, known
     assert (done.returncode, done.stderr) == (
         6,
         (
-            "vllm-plugins: error: tiny 1.0 has no extra Vidoe\n"
+            "vllm-plugins: error: tiny 1.0 has no extra Vidoe [no-resolution]\n"
             f"  expected: {'one of audio, video' if known else 'no extras at all: it has none'}\n"
             "  found: Vidoe\n"
             "  required by: plugin 'mine'\n"
@@ -296,7 +296,7 @@ def test_two_plugins_that_are_one_distribution_are_refused(place: Place, index: 
     assert (done.returncode, done.stderr) == (
         6,
         (
-            "vllm-plugins: error: 2 plugins are the distribution tiny\n"
+            "vllm-plugins: error: 2 plugins are the distribution tiny [no-resolution]\n"
             "  plugin 'mine': local\n"
             "  plugin 'theirs': pypi\n"
             "  next: leave all but one of them out of plugins.yaml, or set `enabled: false` for them\n"

@@ -178,7 +178,7 @@ def test_two_distributions_that_own_one_file_are_refused(place: Place, index: In
         done = place.run("sync", "-q", "--installer", installer, check=False)
         assert done.returncode == 1
         assert done.stderr == (
-            "vllm-plugins: error: two distributions own the file shared.py\n"
+            "vllm-plugins: error: two distributions own the file shared.py [install-failed]\n"
             "  found: one 1.0 and two 1.0\n"
             "  next: leave one of the plugins that need them out of plugins.yaml\n"
         )

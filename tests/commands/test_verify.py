@@ -91,7 +91,7 @@ def test_the_problems_as_a_person_reads_them(synced: Place) -> None:
     done = synced.run("verify", check=False)
     assert done.returncode == 4
     assert done.stderr == (
-        "vllm-plugins: error: the overlay is not as it was installed: 6 problems\n"
+        "vllm-plugins: error: the overlay is not as it was installed: 6 problems [hash-mismatch]\n"
         f"  where: {synced.site}\n"
         "  changed: tiny/__init__.py\n"
         "  extra: tiny/elsewhere\n"
@@ -150,7 +150,7 @@ def test_a_list_of_files_that_is_not_the_published_one(synced: Place) -> None:
     done = synced.run("verify", check=False)
     assert done.returncode == 4
     assert done.stderr == (
-        "vllm-plugins: error: the overlay's list of files is not the one that was published with it\n"
+        "vllm-plugins: error: the overlay's list of files is not the one that was published with it [hash-mismatch]\n"
         f"  where: {file}\n"
         f"  expected: sha256 {before}\n"
         f"  found: ValueError: its sha256 is {overlay.sha256(file.read_bytes())}\n"
@@ -162,7 +162,7 @@ def test_a_lock_that_is_not_installed(synced: Place) -> None:
     shutil.rmtree(synced.store)
     done = synced.run("verify", check=False)
     assert done.returncode == 1
-    assert "the lock is not installed\n" in done.stderr
+    assert "the lock is not installed [install-failed]\n" in done.stderr
 
 
 def test_startup_verifies_where_it_is_asked_to(synced: Place) -> None:
@@ -174,7 +174,7 @@ def test_startup_verifies_where_it_is_asked_to(synced: Place) -> None:
     refused = synced.python(*start, env={"VLLM_PLUGIN_VERIFY": "1"}, check=False, traceback=True)
     assert refused.returncode == 1
     assert refused.stderr.endswith(
-        "HashMismatch: the overlay is not as it was installed: 1 file\n"
+        "HashMismatch: the overlay is not as it was installed: 1 file [hash-mismatch]\n"
         f"  where: {synced.site}\n"
         "  changed: tiny/__init__.py\n"
         "  next: find out who changed it, then: vllm-plugins sync --reinstall\n"

@@ -125,7 +125,7 @@ def test_one_that_ends_the_process_hides_no_other(place: Place) -> None:
     assert (done.returncode, done.stderr) == (
         7,
         (
-            "vllm-plugins: error: 2 entry points do not load\n"
+            "vllm-plugins: error: 2 entry points do not load [plugin-load-failed]\n"
             "  plugin 'probe' can't be loaded: its import ended the process with signal SIGSEGV "
             f"(entry point a_crash {where.format('a_crash')}\n"
             f"  plugin 'probe' can't be loaded: RuntimeError: bad (entry point z_bad {where.format('z_bad')}\n"

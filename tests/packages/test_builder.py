@@ -122,7 +122,7 @@ def test_a_wheel_that_leads_out_of_the_environment_is_refused(tmp_path: Path, na
     with pytest.raises(BuildError) as caught:
         _reproducible.normalise(wheel)
     assert str(caught.value) == (
-        "what was built is not a wheel that can be installed\n"
+        "what was built is not a wheel that can be installed [build-failed]\n"
         "  where: tiny-1.0-py3-none-any.whl\n"
         f"  found: it holds {name!r}, which leads out of it or is a link\n"
         "  next: report it to the plugin's author"

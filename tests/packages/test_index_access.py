@@ -96,7 +96,7 @@ def test_an_index_behind_tls_and_a_login(
     assert place.package("plugin")["wheels"][0]["url"].startswith(f"https://{server.host}/")
     assert refused.returncode == 1
     assert "wrong-secret" not in refused.stdout + refused.stderr
-    assert "error: the index can't be read\n" in refused.stderr
+    assert "error: the index can't be read [source-unavailable]\n" in refused.stderr
     assert "401" in refused.stderr
 
 

@@ -88,7 +88,7 @@ REVIEW = "  next: run vllm-plugins lock, and review the change; to go back, take
 def make_stale(place: Place) -> str:
     place.manifest.write_text("plugins: []\n")
     return (
-        "LockStale: the lock does not answer the manifest\n"
+        "LockStale: the lock does not answer the manifest [lock-out-of-date]\n"
         f"  where: {place.lock}\n"
         f"  expected: a lock of {place.manifest}\n"
         "  found: the manifest has changed since it was locked\n"
@@ -99,7 +99,7 @@ def make_stale(place: Place) -> str:
 def make_corrupt(place: Place) -> str:
     place.lock.write_text("this is no lock")
     return (
-        "LockInvalid: the lock is not TOML\n"
+        "LockInvalid: the lock is not TOML [lock-invalid]\n"
         f"  where: {place.lock}\n"
         "  found: Expected '=' after a key in a key/value pair (at line 1, column 6)\n"
         f"{REVIEW}"
@@ -109,7 +109,7 @@ def make_corrupt(place: Place) -> str:
 def make_edited(place: Place) -> str:
     place.lock.write_text(place.lock_text.replace('value = "probe:register"', 'value = "probe:other"'))
     return (
-        "HashMismatch: the lock was changed by hand: nothing is installed from it\n"
+        "HashMismatch: the lock was changed by hand: nothing is installed from it [hash-mismatch]\n"
         f"  where: {place.lock}\n"
         "  expected: content-sha256 <sha256>\n"
         "  found: content-sha256 <sha256>\n"
@@ -120,7 +120,7 @@ def make_edited(place: Place) -> str:
 def make_missing(place: Place) -> str:
     place.lock.unlink()
     return (
-        "LockMissing: there is a manifest and no lock: nothing is installed unlocked\n"
+        "LockMissing: there is a manifest and no lock: nothing is installed unlocked [lock-missing]\n"
         f"  where: {place.lock}\n"
         f"  next: vllm-plugins lock --config {place.manifest}\n"
     )
@@ -132,7 +132,7 @@ def make_wrong_hash(place: Place) -> str:
     (new,) = set(place.wheels.iterdir()) - {wheel}
     new.write_bytes(wheel.read_bytes())
     return (
-        f"HashMismatch: the wheel {new.name} is not the one that the lock names\n"
+        f"HashMismatch: the wheel {new.name} is not the one that the lock names [hash-mismatch]\n"
         f"  where: {new}\n"
         "  expected: sha256 <sha256>\n"
         "  found: sha256 <sha256>\n"
@@ -287,7 +287,7 @@ def test_without_a_previous_overlay_previous_is_fail(place: Place) -> None:
 
 def test_a_policy_that_does_not_exist_is_refused(place: Place) -> None:
     assert last_error(start(place, policy="ignore")) == (
-        "UsageError: VLLM_PLUGIN_ON_ERROR has a value without meaning\n"
+        "UsageError: VLLM_PLUGIN_ON_ERROR has a value without meaning [usage]\n"
         "  expected: fail, previous, continue\n"
         "  found: 'ignore'\n"
         "  next: set VLLM_PLUGIN_ON_ERROR to one of them, or unset it\n"
