@@ -326,22 +326,22 @@ def test_an_unknown_name_to_upgrade(locked: Place) -> None:
     refused(
         locked,
         2,
-        "--upgrade-package tyni: neither a plugin nor a locked package is called so [usage]\n"
+        "--upgrade-package tyni: no plugin and no locked package has this name [usage]\n"
         f"  where: {locked.manifest}\n"
-        "  next: name a plugin of plugins.yaml, or a package of plugins.lock",
+        "  next: name a plugin of plugins.yaml or a package of plugins.lock",
         "lock",
         "--upgrade-package",
         "tyni",
     )
 
 
-def test_a_name_to_upgrade_that_is_none(locked: Place) -> None:
+def test_an_invalid_name_to_upgrade(locked: Place) -> None:
     refused(
         locked,
         2,
-        "--upgrade-package tiny==2.0: this is no name [usage]\n"
+        "--upgrade-package tiny==2.0: this is not a valid name [usage]\n"
         "  expected: the name of a plugin or of a locked package\n"
-        "  next: leave out what is no name; which versions there may be, plugins.yaml says",
+        "  next: give only the name; put the versions that you allow into plugins.yaml",
         "lock",
         "--upgrade-package",
         "tiny==2.0",

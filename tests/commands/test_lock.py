@@ -28,7 +28,7 @@ def test_a_plugin_is_locked_against_the_base(place: Place, index: Index) -> None
     place.pypi("tiny>=1")
     done = place.run("lock")
     assert done.stdout == (
-        "package  old     new  asked for by\n"
+        "package  old     new  required by\n"
         "helper   -    →  1.5  tiny\n"
         "tiny     -    →  1.0  tiny\n"
         f"{place.lock}: 1 plugin, 2 packages, for Python {PYTHON} with vLLM 0.32.0\n"
@@ -71,7 +71,7 @@ def test_locking_twice_gives_the_same_bytes_and_resolves_nothing(place: Place, i
     first = place.lock.read_bytes()
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple/"}
     done = place.run("lock", env=nowhere)
-    assert (done.stdout, done.stderr) == ("plugins.lock is in step: nothing to do\n", "")
+    assert (done.stdout, done.stderr) == ("plugins.lock is up to date: nothing to do\n", "")
     place.lock.unlink()
     place.run("lock")
     assert place.lock.read_bytes() == first
@@ -89,7 +89,7 @@ def test_pins_are_kept_until_they_are_upgraded(place: Place, index: Index) -> No
     place.run("lock")
     assert place.versions == {"one": "1.0", "two": "1.0", "three": "1.0"}
     done = place.run("lock", "--upgrade-package", "two", "-q")
-    assert done.stdout.splitlines()[:2] == ["package  old     new  asked for by", "two      1.0  →  2.0  two"]
+    assert done.stdout.splitlines()[:2] == ["package  old     new  required by", "two      1.0  →  2.0  two"]
     assert place.versions == {"one": "1.0", "two": "2.0", "three": "1.0"}
     place.run("lock", "--upgrade")
     assert place.versions == {"one": "2.0", "two": "2.0", "three": "1.0"}
@@ -111,7 +111,7 @@ def test_check_changes_nothing_and_says_what_would(place: Place, index: Index) -
     assert (missing.returncode, place.lock.exists()) == (3, False)
     place.run("lock")
     before = place.files()
-    assert place.run("lock", "--check").stdout == "plugins.lock is in step: nothing to do\n"
+    assert place.run("lock", "--check").stdout == "plugins.lock is up to date: nothing to do\n"
     index.wheel("tiny", "2.0")
     place.pypi("tiny>=2")
     files = place.files()
@@ -121,7 +121,7 @@ def test_check_changes_nothing_and_says_what_would(place: Place, index: Index) -
         "vllm-plugins: error: the lock would change [lock-out-of-date]\n"
         f"  where: {place.lock}\n"
         "  tiny 1.0 → 2.0 tiny\n"
-        "  plugins.yaml asks for something else than when it was locked\n"
+        "  plugins.yaml has changed since it was locked\n"
         "  next: vllm-plugins lock\n"
     )
     assert place.files() == files

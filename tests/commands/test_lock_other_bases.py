@@ -66,7 +66,7 @@ def test_a_lock_for_another_kind_of_machine(place: Place, index: Index, snapshot
     assert set(place.versions) == {"plugin", "only-there", "on-arm"}
     (target,) = place.locked["tool"]["vllm-plugins"]["targets"]
     assert (target["python"], target["platform"], target["vllm"]) == (PYTHON, "linux-aarch64", "0.32.0")
-    assert place.run("lock", "--base", snapshot).stdout == "plugins.lock is in step: nothing to do\n"
+    assert place.run("lock", "--base", snapshot).stdout == "plugins.lock is up to date: nothing to do\n"
     refused = place.run("sync", "-q", check=False)
     assert refused.returncode == 5
     assert refused.stderr.splitlines()[0] == "vllm-plugins: error: the lock was made for another kind of environment"

@@ -21,7 +21,7 @@ from vllm_plugins.core import errors
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.documents import base, compatibility, lock_reader, lock_writer, manifest, selection
 from vllm_plugins.install import _stage, _store, bundle, generations
-from vllm_plugins.locking import _resolution
+from vllm_plugins.locking import _resolution, request
 from vllm_plugins.packages import _reproducible, metadata, simple_api
 from vllm_plugins.review import export
 from vllm_plugins.startup import integrity, overlay
@@ -188,7 +188,7 @@ def _pins(data: bytes) -> None:
 def _words(data: bytes) -> None:
     """What pip-compile and uv say when they fail."""
     said = errors.CommandFailed("it failed", returncode=1, stderr=data.decode("utf-8", "replace"))
-    wanted = (_resolution.Wanted(plugin="tiny", name=canonicalize_name("tiny"), requirement="tiny>=1"),)
+    wanted = (request.PluginRequirement(plugin="tiny", name=canonicalize_name("tiny"), requirement="tiny>=1"),)
     for made in (_resolution._explain(said, wanted, _HERE), _resolution._retell(said, wanted, _HERE)):
         assert isinstance(made, PluginsError)
         assert str(made)

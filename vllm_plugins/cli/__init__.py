@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from vllm_plugins import __version__
 from vllm_plugins.cli._output import Output
-from vllm_plugins.core import disk
-from vllm_plugins.core.errors import PluginsError
+from vllm_plugins.core.errors import DiskError, PluginsError
 from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if (said := disk.from_error(error)) is None:
+        if (full := DiskError.from_os_error(error)) is None:
             raise
-        return _fail(said, output)
+        return _fail(full, output)
     return code
 
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli._output import table
+from vllm_plugins.core.humanize import count
+
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
 
     from vllm_plugins.cli._output import Output
+    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.locking.pipeline import Outcome
     from vllm_plugins.startup.settings import Settings
 
 
@@ -31,14 +37,65 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """Prints a table of what changed."""
+    """Print a table of what changed."""
     config = None
     upgrade = arguments.upgrade or arguments.upgrade_package
     if settings.manifest.exists() and (upgrade or not settings.lock.exists()):
         from vllm_plugins.core import workers
         from vllm_plugins.packages import pip_config
 
-        config = workers.begin(pip_config.read)  # it will be needed: pip tells it while the rest is imported
-    from vllm_plugins.cli import _locking
+        config = workers.begin(pip_config.read)  # pip answers while the rest is imported
+    from vllm_plugins.cli._inputs import need_manifest
+    from vllm_plugins.locking import pipeline
+    from vllm_plugins.locking.request import Upgrade
 
-    return _locking.run(arguments, settings, output, config)
+    base = pipeline.read_base(arguments.base, settings, report=output.progress, config=config)
+    moving = Upgrade.parse(everything=arguments.upgrade, names=arguments.upgrade_package)
+    outcome = pipeline.lock(
+        need_manifest(settings),
+        settings,
+        base=base,
+        upgrade=moving,
+        resolver=arguments.resolver,
+        check=arguments.check,
+        report=output.progress,
+        detail=output.detail,
+        config=config,
+    )
+    output.result(_data(settings, outcome), _text(settings, outcome, check=arguments.check))
+    return 0
+
+
+def _text(settings: Settings, outcome: Outcome, *, check: bool) -> str:
+    if not outcome.resolved:
+        return f"{settings.lock.name} is up to date: nothing to do"
+    if check:
+        return f"{settings.lock.name} is up to date"
+    return f"{_table(outcome)}\n{settings.lock}: {_summary(outcome.lock)}"
+
+
+def _table(outcome: Outcome) -> str:
+    rows = [
+        (change.name, change.old or "-", "→", change.new or "-", ", ".join(change.plugins) or "-")
+        for change in outcome.changes
+    ]
+    return table(("package", "old", "", "new", "required by"), rows) if rows else "no package changed"
+
+
+def _summary(locked: Lock) -> str:
+    target = locked.targets[0]
+    vllm = f"with vLLM {target.vllm}" if target.vllm else "without vLLM"
+    plugins, packages = count(len(locked.plugins), "plugin"), count(len(locked.packages), "package")
+    return f"{plugins}, {packages}, for Python {target.python} {vllm}"
+
+
+def _data(settings: Settings, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "lock": str(settings.lock),
+        "plugins": {plugin.name: plugin.version for plugin in outcome.lock.plugins},
+        "packages": {package.name: package.version for package in outcome.lock.packages},
+        "changes": [
+            {"package": change.name, "old": change.old, "new": change.new, "plugins": list(change.plugins)}
+            for change in outcome.changes
+        ],
+    }

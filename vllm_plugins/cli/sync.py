@@ -54,9 +54,11 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
     here = base.read(arguments.base_path)
     if arguments.startup and settings.auto_lock and not offline:
-        from vllm_plugins.cli._locking import relock
+        from vllm_plugins.cli._inputs import need_manifest
+        from vllm_plugins.locking import pipeline
 
-        relock(settings, here, output)
+        manifest = need_manifest(settings)
+        pipeline.lock(manifest, settings, base=here, report=output.progress, detail=output.detail)
     asked = read_manifest(settings)
 
     def build(locked: Lock) -> object:

@@ -1,11 +1,12 @@
-"""Files that are there as a whole or not at all, and that other users may read, whatever the umask says."""
+"""Atomic writing of files that other users may read, whatever the umask is."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from typing import TYPE_CHECKING
+
+from vllm_plugins.core import flock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,20 +17,21 @@ _ATTEMPTS = 10
 
 
 def write(target: Path, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
-    """Write a file beside its place and rename it there, so that a reader sees the old bytes or the new ones.
+    """Write a file so that readers see either its old content or all of the new one.
 
-    ``durable`` waits until the disk has the bytes, so that not even a power cut shows anything else.
-    The file beside it is locked as long as it is being written; those of processes that were killed are removed.
+    A temporary file in the same directory is renamed over the target. With ``durable`` its content is on the disk
+    before the rename, so that a power cut, too, leaves either the old file or the new one. Temporary files of
+    processes that were killed are removed.
 
     Raises:
-        OSError: it could not be written; nothing is left behind, and the old file is as it was.
+        OSError: the file can't be written. The old one is unchanged, and no temporary file is left.
     """
     _sweep(target)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             _write(target, data, mode, durable=durable)
         except FileNotFoundError:
-            # Another writer has swept it: it was not locked yet, or locks do nothing here.
+            # Another writer removed our temporary file: before we locked it, or where locks do nothing.
             if attempt == _ATTEMPTS or not target.parent.is_dir():
                 raise
         else:
@@ -40,8 +42,7 @@ def _write(target: Path, data: bytes, mode: int, *, durable: bool) -> None:
     temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}.tmp")
     try:
         with open(temporary, "xb") as file:
-            with contextlib.suppress(OSError):  # locks may not work here
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock.lock(file)  # against _sweep of other processes
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)
@@ -55,7 +56,10 @@ def _write(target: Path, data: bytes, mode: int, *, durable: bool) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, where it is not there, that whichever user vLLM runs as can read; its parents obey umask."""
+    """Create a missing directory with mode 755, so that any user whom vLLM runs as can read it.
+
+    The modes of missing parents follow the umask.
+    """
     try:
         path.mkdir(parents=True)
     except FileExistsError:
@@ -66,10 +70,10 @@ def make_directory(path: Path) -> None:
 
 
 def _sweep(target: Path) -> None:
-    """Remove what killed processes have left beside a file that they were about to write."""
+    """Remove the temporary files that killed processes have left for a target: those that nobody has locked."""
     with contextlib.suppress(OSError):
         for name in os.listdir(target.parent):
             if name.startswith(f".{target.name}.") and name.endswith(".tmp"):
                 with open(target.with_name(name), "rb+") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(file.name)
+                    if flock.lock(file):  # its writer is gone
+                        os.unlink(file.name)

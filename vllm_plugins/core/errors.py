@@ -1,15 +1,18 @@
-"""What can go wrong: one root, leaves by exit code.
+"""The errors of this package: one root class, and a class for each kind of failure.
 
-A message says what happened, where, what was expected and found, which plugin asked for it, and one next
-step. The parts stay apart as fields, so that ``--json`` and tests can read them.
+An error has an exit code, a stable id, and its parts as fields, so that ``--json`` and tests can read them: what
+happened, where, what was expected and found, which plugin requires it, and one next step.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+import errno
+import os
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Self
 
 __all__ = [
     "BaseMismatch",
@@ -32,9 +35,20 @@ __all__ = [
     "UsageError",
 ]
 
+# An error number that tells of a disk: what happened, and what to do.
+_DISK = {
+    errno.ENOSPC: ("the disk is full", "free some space"),
+    errno.EDQUOT: ("the disk is full: the quota is used up", "free some space or raise the quota"),
+    errno.EROFS: ("the disk is read-only", "make it writable"),
+    errno.EIO: ("the disk is broken", "read the kernel's log (dmesg)"),
+}
+
 
 class PluginsError(Exception):
-    """The root of every error this package raises on purpose."""
+    """The root of all errors that this package raises on purpose.
+
+    ``id`` names the kind of error. It is printed with the message, and has a section in the documentation.
+    """
 
     exit_code: ClassVar[int] = 1
     id: ClassVar[str] = "failure"
@@ -75,7 +89,7 @@ class PluginsError(Exception):
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
-        """The error as JSON-ready data; fields that say nothing are left out."""
+        """The error as data for JSON, without its empty fields."""
         fields: dict[str, object] = {
             "error": self.id,
             "exit_code": self.exit_code,
@@ -89,23 +103,45 @@ class PluginsError(Exception):
         }
         return {key: value for key, value in fields.items() if value is not None}
 
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> PluginsError:
+        """The error that :meth:`to_dict` wrote, usually in another process.
+
+        Raises:
+            KeyError, TypeError: the data is not of an error.
+        """
+        fields = {name: data.get(name) for name in ("where", "expected", "found", "required_by", "next_step")}
+        details = data.get("details") or ()
+        kind = _by_id(PluginsError).get(data["error"], PluginsError)
+        if issubclass(kind, CommandFailed):
+            return CommandFailed(data["what"], returncode=1, details=details)
+        return kind(data["what"], details=details, **fields)
+
+
+def _by_id(root: type[PluginsError]) -> dict[str, type[PluginsError]]:
+    """A class and all classes below it, by their ids."""
+    kinds = {root.id: root}
+    for kind in root.__subclasses__():
+        kinds |= _by_id(kind)
+    return kinds
+
 
 class UsageError(PluginsError):
-    """The command line or an environment variable holds something that has no meaning."""
+    """An option of the command line or an environment variable has an invalid value."""
 
     id = "usage"
     exit_code = 2
 
 
 class ManifestError(PluginsError):
-    """``plugins.yaml`` can't be used. ``details`` has one line a problem, each with line and path."""
+    """``plugins.yaml`` is invalid. ``details`` has one line for each problem, with its line number and path."""
 
     id = "manifest-invalid"
     exit_code = 2
 
 
 class SourceError(PluginsError):
-    """A git repository or a local directory can't give what the manifest asks of it."""
+    """A git repository or a local directory can't be read."""
 
     id = "source-unavailable"
 
@@ -117,56 +153,56 @@ class BuildError(PluginsError):
 
 
 class LockMissing(PluginsError):
-    """There is a manifest and no lock."""
+    """There is a manifest, but no lock."""
 
     id = "lock-missing"
     exit_code = 3
 
 
 class LockStale(PluginsError):
-    """The lock does not say what the manifest asks for."""
+    """The lock does not match the manifest."""
 
     id = "lock-out-of-date"
     exit_code = 3
 
 
 class LockInvalid(PluginsError):
-    """``plugins.lock`` can't be read as a lock of a format that this version knows."""
+    """``plugins.lock`` is not a valid lock of a format that this version reads."""
 
     id = "lock-invalid"
     exit_code = 3
 
 
 class HashMismatch(PluginsError):
-    """Bytes are not the bytes that the lock names."""
+    """A file does not have the hash that the lock gives."""
 
     id = "hash-mismatch"
     exit_code = 4
 
 
 class BaseMismatch(PluginsError):
-    """The vLLM environment is not one that the lock was made for."""
+    """The lock was not made for this vLLM environment."""
 
     id = "base-mismatch"
     exit_code = 5
 
 
 class NoResolution(PluginsError):
-    """No set of versions satisfies every plugin and the base."""
+    """No set of versions satisfies all plugins and the base."""
 
     id = "no-resolution"
     exit_code = 6
 
 
 class LoadError(PluginsError):
-    """A locked plugin can't be imported, or its entry point names nothing."""
+    """An entry point of a locked plugin can't be loaded, or fails when it is called."""
 
     id = "plugin-load-failed"
     exit_code = 7
 
 
 class InstallError(PluginsError):
-    """The installer failed, or what it made is not what the lock says."""
+    """The installer failed, or its result does not match the lock."""
 
     id = "install-failed"
 
@@ -178,7 +214,7 @@ class StoreError(PluginsError):
 
 
 class OverlayGone(StoreError):
-    """An overlay was taken out of the store (``vllm-plugins prune``) before it could be used."""
+    """An overlay was removed from the store (``vllm-plugins prune``) before it could be used."""
 
     id = "overlay-removed"
 
@@ -188,18 +224,40 @@ class DiskError(PluginsError):
 
     id = "disk-failure"
 
+    @classmethod
+    def from_os_error(cls, error: OSError) -> Self | None:
+        """An error of the operating system as one of ours; ``None`` where the disk is not its cause."""
+        if error.errno not in _DISK:
+            return None
+        return cls._of(error.errno, where=str(error.filename) if error.filename else None)
+
+    @classmethod
+    def from_output(cls, text: str, *, details: Sequence[str] = ()) -> Self | None:
+        """The disk's error in the output of a program that failed; ``None`` where there is none.
+
+        Programs print the operating system's message, which is the same in all of them.
+        """
+        number = next((number for number in _DISK if os.strerror(number) in text), None)
+        return None if number is None else cls._of(number, details=details)
+
+    @classmethod
+    def _of(cls, number: int, *, where: str | None = None, details: Sequence[str] = ()) -> Self:
+        what, remedy = _DISK[number]
+        others = "or set VLLM_PLUGIN_REGISTRY_DIR, XDG_CACHE_HOME or TMPDIR to directories on another disk"
+        return cls(what, where=where, found=os.strerror(number), details=details, next_step=f"{remedy}, {others}")
+
 
 class NotTrusted(PluginsError):
-    """Another user could change what would be run."""
+    """Another user could change the code that would be run."""
 
     id = "not-trusted"
 
 
 class CommandFailed(PluginsError):
-    """A program that we started ended with an error.
+    """A program that we started failed.
 
-    ``returncode`` is its exit status (negative: the signal), ``stdout`` and ``stderr`` what it printed,
-    redacted.
+    ``returncode`` is its exit status, or the number of a signal with a minus. ``stdout`` and ``stderr`` are its
+    redacted output.
     """
 
     id = "program-failed"

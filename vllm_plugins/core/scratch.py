@@ -8,19 +8,18 @@ which machine it was made; another machine's, or any where locks do nothing, is 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import hashes
+from vllm_plugins.core import flock, hashes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["directory", "locks_exclude", "sweep"]
+__all__ = ["directory", "sweep"]
 
 CLAIM = ".claim"
 _PREFIX = "vllm-plugins-"
@@ -58,16 +57,6 @@ def sweep(parent: Path) -> None:
                 pass
 
 
-def locks_exclude(path: Path) -> bool:
-    """Whether a file that this process has locked can't be locked again; false where locks do nothing."""
-    with open(path, "rb+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:  # any other: locks do not work at all
-            return isinstance(error, BlockingIOError)
-    return False
-
-
 def _prefix() -> str:
     try:
         machine = Path("/proc/sys/kernel/random/boot_id").read_bytes()
@@ -83,11 +72,7 @@ def _claim(made: Path) -> int | None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        swept = False
-    except OSError as error:  # any other: locks do not work here
-        swept = isinstance(error, BlockingIOError)
+    swept = flock.lock(descriptor) is False
     with contextlib.suppress(FileNotFoundError):
         if not swept and os.path.samestat(os.fstat(descriptor), os.stat(path)):
             return descriptor
@@ -107,16 +92,14 @@ def _locked(claim: Path) -> int | None:
         raise
     except OSError:
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    if flock.lock(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _sweep(place: Path, mine: Path, *, everything: bool) -> None:
-    here = locks_exclude(mine / CLAIM)
+    here = flock.excludes(mine / CLAIM)
     with os.scandir(place) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):  # it has gone meanwhile

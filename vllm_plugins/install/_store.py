@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import math
 import os
 import shutil
@@ -12,7 +11,7 @@ import threading
 import time
 from typing import IO, TYPE_CHECKING
 
-from vllm_plugins.core import atomic, scratch
+from vllm_plugins.core import atomic, flock, scratch
 from vllm_plugins.core.errors import StoreError
 from vllm_plugins.startup import overlay
 
@@ -108,14 +107,7 @@ def _free(directory: Path) -> Iterator[bool | None]:
         yield True  # then nobody can use it
         return
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free: bool | None = True
-        except BlockingIOError:
-            free = False
-        except OSError:
-            free = None
-        yield free
+        yield flock.lock(descriptor)
     finally:
         os.close(descriptor)
 
@@ -123,9 +115,8 @@ def _free(directory: Path) -> Iterator[bool | None]:
 def _acquire(file: IO[str], path: Path, report: Callable[[str], None], patience: float) -> bool:
     seen, since, told = None, 0.0, -math.inf
     while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        locked = flock.lock(file)
+        if locked is False:
             now, pulse = time.monotonic(), _pulse(path)
             if pulse != seen:
                 seen, since = pulse, now
@@ -136,14 +127,12 @@ def _acquire(file: IO[str], path: Path, report: Callable[[str], None], patience:
                 report(f"Waiting for another process that is installing ({pulse[0]})")
                 told = now
             time.sleep(_POLL)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
+        elif locked is None:
             report("File locks do not work in the store; several processes may install at once")
             return False
+        elif flock.excludes(path):
+            return True
         else:
-            if scratch.locks_exclude(path):
-                return True
             report("File locks do nothing in the store; several processes may install at once")
             return False
 

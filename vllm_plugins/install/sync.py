@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import atomic, hashes, scratch
+from vllm_plugins.core import atomic, flock, hashes, scratch
 from vllm_plugins.core.errors import InstallError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import compatibility, lock_reader, selection
@@ -256,7 +256,7 @@ def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
     config = PipConfig.without_index() if offline else job.config()
     cache = job.settings.cache or staged / "cache"
     name = job.settings.installer
-    if name == "auto" and not scratch.locks_exclude(staged / scratch.CLAIM):
+    if name == "auto" and not flock.excludes(staged / scratch.CLAIM):
         name = "pip"  # uv locks what it installs into
     installer = installers.choose(name, config=config, cache=cache / "uv")
     requirements = selected.wheels + _editable(job, selected.editable, installer, staged / "editable")

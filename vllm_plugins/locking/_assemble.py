@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.manifest import Manifest, Plugin
     from vllm_plugins.locking._prepare import Ready
-    from vllm_plugins.locking.old_lock import Kept
+    from vllm_plugins.locking.old_lock import Reuse
     from vllm_plugins.packages.builder import Builder
     from vllm_plugins.packages.index import File, Index
     from vllm_plugins.packages.releases import Pin, Release
@@ -53,7 +53,7 @@ class Assembly:
     """From what is known of every distribution to the lock."""
 
     base: Base
-    kept: Kept
+    kept: Reuse
     builder: Builder
     index: Index
     scratch: Path

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vllm_plugins.documents.manifest import Manifest, Plugin
-    from vllm_plugins.locking.old_lock import Kept
+    from vllm_plugins.locking.old_lock import Reuse
     from vllm_plugins.packages.builder import Builder
     from vllm_plugins.sources.checkout import Checkout
     from vllm_plugins.startup.settings import Settings
@@ -53,7 +53,7 @@ class Workshop:
 
     manifest: Manifest
     settings: Settings
-    kept: Kept
+    kept: Reuse
     builder: Builder
     scratch: Path
     environ: Mapping[str, str]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -16,8 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from vllm_plugins.core import disk
-from vllm_plugins.core.errors import BaseMismatch, CommandFailed, NoResolution, SourceError
+from vllm_plugins.core.errors import BaseMismatch, CommandFailed, DiskError, NoResolution, SourceError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import redact
 from vllm_plugins.packages import stub_wheels
@@ -29,8 +27,9 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.locking._resolvers import Resolver
+    from vllm_plugins.locking.request import PluginRequirement, Upgrade
 
-__all__ = ["Upgrade", "Wanted", "compile_pins", "constraints", "read_pins"]
+__all__ = ["compile_pins", "constraints", "read_pins"]
 
 VLLM = canonicalize_name("vllm")
 
@@ -61,26 +60,6 @@ _UNREAD = (
 _VERSIONS = re.compile(r"\(from versions: (?P<versions>[^)]*)\)")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
-    """One line for the resolver: what a plugin of the manifest asks for.
-
-    ``requirement`` is a PEP 508 line; for git and local plugins it names a wheel or stub by a ``file:`` URL.
-    """
-
-    plugin: str
-    name: NormalizedName
-    requirement: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Upgrade:
-    """Which of the old lock's pins may move: all of them, or the named ones."""
-
-    everything: bool = False
-    names: frozenset[NormalizedName] = frozenset()
-
-
 def constraints(base: Base, directory: Path) -> dict[NormalizedName, str]:
     """A line for each distribution of the base, which names its stub in a directory.
 
@@ -105,7 +84,7 @@ def constraints(base: Base, directory: Path) -> dict[NormalizedName, str]:
 
 
 def compile_pins(
-    wanted: Iterable[Wanted],
+    wanted: Iterable[PluginRequirement],
     *,
     base: Base,
     offered: Mapping[NormalizedName, str],
@@ -136,8 +115,8 @@ def compile_pins(
     try:
         resolver.compile(scratch, base)
     except CommandFailed as error:
-        if (said := disk.from_words(error.stderr, details=error.details)) is not None:
-            raise said from error
+        if (full := DiskError.from_output(error.stderr, details=error.details)) is not None:
+            raise full from error
         raise (_explain if resolver.name == "pip-compile" else _retell)(error, lines, base) from error
     text = output.read_text(encoding="utf-8")
     urls = (item.partition(" @ ")[2] for item in (*offered.values(), *(line.requirement for line in lines)))
@@ -220,7 +199,7 @@ def _missing_vllm(base: Base, askers: Iterable[str] = ()) -> BaseMismatch:
 
 
 def _explain(
-    error: CommandFailed, wanted: tuple[Wanted, ...], base: Base
+    error: CommandFailed, wanted: tuple[PluginRequirement, ...], base: Base
 ) -> NoResolution | SourceError | BaseMismatch:
     """Turn what pip-compile says of a failure into who wants what, and what the base has."""
     words = error.stderr
@@ -264,7 +243,7 @@ def _explain(
     )
 
 
-def _retell(error: CommandFailed, wanted: tuple[Wanted, ...], base: Base) -> NoResolution | BaseMismatch:
+def _retell(error: CommandFailed, wanted: tuple[PluginRequirement, ...], base: Base) -> NoResolution | BaseMismatch:
     """What uv says of a failure, which it says well, with what the base has."""
     words = [line.strip(" │╰─▶×") for line in error.stderr.splitlines()]
     named = {canonicalize_name(name) for line in words for name in re.findall(r"[A-Za-z0-9][\w.-]*", line)}
@@ -279,7 +258,7 @@ def _retell(error: CommandFailed, wanted: tuple[Wanted, ...], base: Base) -> NoR
     )
 
 
-def _cause(match: re.Match[str], wanted: tuple[Wanted, ...], base: Base) -> str:
+def _cause(match: re.Match[str], wanted: tuple[PluginRequirement, ...], base: Base) -> str:
     text = match["requirement"][1:-1]
     who = "plugins.yaml"
     if match["parent"] != "None":
@@ -313,6 +292,6 @@ def _name(requirement: str) -> NormalizedName | None:
         return None
 
 
-def _plugin_of(requirement: str, wanted: tuple[Wanted, ...]) -> str | None:
+def _plugin_of(requirement: str, wanted: tuple[PluginRequirement, ...]) -> str | None:
     name = _name(requirement)
     return next((line.plugin for line in wanted if line.name == name), None)

@@ -1,4 +1,4 @@
-"""What the old lock has already, and need not be found or built again."""
+"""What of the old lock still holds: all of it, or which parts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core.errors import HashMismatch
-from vllm_plugins.documents import compatibility, selection
+from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, PluginsError
+from vllm_plugins.documents import compatibility, lock_reader, selection
+from vllm_plugins.documents.manifest import LocalSource
+from vllm_plugins.sources import pyproject
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,14 +20,80 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Package, Plugin
     from vllm_plugins.documents.lock_reader import Lock
-    from vllm_plugins.locking._resolution import Upgrade
+    from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.locking.request import Upgrade
+    from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Kept"]
+__all__ = ["OldLock", "Reuse", "is_current", "read"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kept:
-    """The old lock, if there is one, but for what is to be upgraded; ``wheels`` is the directory beside it."""
+class OldLock:
+    """The lock before this run. ``edited``: its text was changed by hand, so its pins are only preferences."""
+
+    lock: Lock | None
+    edited: bool = False
+
+
+def read(settings: Settings, upgrade: Upgrade) -> OldLock:
+    """Read the old lock, if there is one.
+
+    Raises:
+        LockInvalid: it can't be read, and its pins are needed.
+    """
+    try:
+        return OldLock(lock=lock_reader.read(settings.lock))
+    except LockMissing:
+        return OldLock(lock=None)
+    except HashMismatch:
+        return OldLock(lock=lock_reader.read(settings.lock, edited=True), edited=True)
+    except LockInvalid as error:
+        if upgrade.everything:
+            return OldLock(lock=None, edited=True)
+        error.next_step = (
+            "restore the lock from version control, or resolve everything again: vllm-plugins lock --upgrade"
+        )
+        raise
+
+
+def is_current(old: Lock, manifest: Manifest, base: Base, settings: Settings) -> bool:
+    """Whether another run could change nothing: same manifest, a base that fits, same local sources, all wheels.
+
+    No network, and no process but git for local sources.
+    """
+    if old.manifest_sha256 != manifest.sha256:
+        return False
+    try:
+        compatibility.check(old, base, settings.lock)
+        return all(
+            selection.local(settings.wheels / wheel.filename, wheel.sha256) is not None for wheel in old.beside
+        ) and all(
+            _is_unchanged(old, plugin.name, plugin.source, manifest, settings)
+            for plugin in manifest.enabled
+            if isinstance(plugin.source, LocalSource)
+        )
+    except PluginsError:
+        return False  # the run that follows meets the same problem and reports it
+
+
+def _is_unchanged(old: Lock, name: str, source: LocalSource, manifest: Manifest, settings: Settings) -> bool:
+    from vllm_plugins.sources import local
+
+    was = old.plugin(name)
+    if was is None:
+        return False
+    directory = manifest.local_directory(source)
+    if source.editable:
+        return was.project_sha256 == pyproject.sha256(directory)
+    return was.tree_sha256 == local.hash_tree(directory, plugin=name, without=settings.written)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reuse:
+    """The parts of the old lock that need not be found or built again; ``wheels`` is the directory next to it.
+
+    What is to be upgraded is not among them.
+    """
 
     old: Lock | None
     upgrade: Upgrade
@@ -35,20 +103,17 @@ class Kept:
     def plugin(self, name: str, **same: object) -> Plugin | None:
         """The entry of a plugin, if these fields of it are the same."""
         was = self.old.plugin(name) if self.old else None
-        if was is None or self._is_free(canonicalize_name(name), was.package):
+        if was is None or self.upgrade.allows(canonicalize_name(name), was.package):
             return None
         return was if all(getattr(was, key) == value for key, value in same.items()) else None
 
     def built(self, name: NormalizedName, **same: object) -> tuple[Path, tuple[str, ...]] | None:
         """The one wheel that was built for a package, and with what: if it is there, as locked, and fits the base."""
         was = self.old.package(name) if self.old else None
-        if was is None or self._is_free(name) or any(compatibility.built_otherwise(was, self.base)):
+        if was is None or self.upgrade.allows(name) or any(compatibility.built_otherwise(was, self.base)):
             return None
         path = self._wheel(was) if all(getattr(was, key) == value for key, value in same.items()) else None
         return None if path is None else (path, was.built_with)
-
-    def _is_free(self, *names: NormalizedName) -> bool:
-        return self.upgrade.everything or not self.upgrade.names.isdisjoint(names)
 
     def _wheel(self, package: Package) -> Path | None:
         built = [wheel for wheel in package.wheels if wheel.url is None]
@@ -57,4 +122,4 @@ class Kept:
         try:
             return selection.local(self.wheels / built[0].filename, built[0].sha256)
         except HashMismatch:
-            return None  # it is built anew
+            return None  # it is built again

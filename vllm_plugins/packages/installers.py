@@ -11,8 +11,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from vllm_plugins.core import disk, process
-from vllm_plugins.core.errors import CommandFailed, HashMismatch, InstallError, PluginsError, UsageError
+from vllm_plugins.core import process
+from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, InstallError, PluginsError, UsageError
 from vllm_plugins.packages import pip_config
 
 if TYPE_CHECKING:
@@ -186,8 +186,8 @@ def _explain(error: CommandFailed) -> PluginsError:
             details=error.details,
             next_step="set VLLM_PLUGIN_INSTALLER=pip, or VLLM_PLUGIN_REGISTRY_DIR and XDG_CACHE_HOME to other places",
         )
-    if (said := disk.from_words(words, details=error.details)) is not None:
-        return said
+    if (full := DiskError.from_output(words, details=error.details)) is not None:
+        return full
     return InstallError(
         "the install failed; the store is as it was",
         details=error.details,

@@ -8,8 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.core import errors, process
-from vllm_plugins.core.errors import LoadError, PluginsError
+from vllm_plugins.core import process
+from vllm_plugins.core.errors import CommandFailed, LoadError, PluginsError
 from vllm_plugins.startup import activation, history, logger, overlay
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
         report: Any = json.loads(done.stdout)
         if done.returncode == 0:
             return _made(settings, str(report["overlay"]))
-        error = _from_report(report)
+        error = PluginsError.from_dict(report)
     except (ValueError, KeyError, TypeError) as unreadable:
-        raise errors.CommandFailed(
+        raise CommandFailed(
             f"the child process that installs plugins ended with {done.returncode} and no report",
             returncode=done.returncode,
             stdout=done.stdout,
@@ -52,14 +52,6 @@ def _made(settings: Settings, key: str) -> Marker:
     if marker is None:
         raise overlay.gone(settings.store, key)
     return marker
-
-
-def _from_report(report: dict[str, Any]) -> PluginsError:
-    """The error that ``--json`` wrote, as an error of the same class."""
-    named = getattr(errors, report["error"], PluginsError)
-    kind: type[PluginsError] = PluginsError if named is errors.CommandFailed else named
-    fields = {name: report.get(name) for name in ("where", "expected", "found", "required_by", "next_step")}
-    return kind(report["what"], details=report.get("details") or (), **fields)
 
 
 def instead(

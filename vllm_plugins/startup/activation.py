@@ -126,7 +126,10 @@ def _hold(path: str) -> int:
 
 
 def _is_shared(descriptor: int, deadline: float) -> bool:
-    """Lock a directory beside all others that use it; false where one has it alone. True where locks do not work."""
+    """Take a shared lock of a directory. False while a process has it alone; true where locks don't work.
+
+    ``core.flock`` is for everybody else: every vLLM process comes through here, and loads nothing of ``core``.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vllm_plugins.core import errors
+from vllm_plugins.core.errors import CommandFailed, DiskError, LockStale, PluginsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def kinds(root: type[PluginsError] = PluginsError) -> Iterator[type[PluginsError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from kinds(kind)
+
+
+def test_each_kind_of_error_has_an_id_of_its_own() -> None:
+    ids = [kind.id for kind in kinds()]
+    assert len(ids) == len(set(ids))
+    assert all(name == name.lower() and " " not in name and "_" not in name for name in ids)
+    assert {kind.__name__ for kind in kinds()} <= {*errors.__all__}
+
+
+def test_a_message_has_its_parts_in_one_order_and_the_id_on_the_first_line() -> None:
+    error = LockStale(
+        "it differs", where="here", expected="1", found="2", required_by="me", details=["more"], next_step="lock"
+    )
+    assert str(error) == (
+        "it differs [lock-out-of-date]\n"
+        "  where: here\n"
+        "  expected: 1\n"
+        "  found: 2\n"
+        "  required by: me\n"
+        "  more\n"
+        "  next: lock"
+    )
+
+
+def test_empty_parts_are_left_out() -> None:
+    assert str(LockStale("it differs")) == "it differs [lock-out-of-date]"
+    assert LockStale("it differs").to_dict() == {"error": "lock-out-of-date", "exit_code": 3, "what": "it differs"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in kinds() if kind is not CommandFailed])
+def test_an_error_survives_the_way_through_another_process(kind: type[PluginsError]) -> None:
+    error = kind("what", where="w", expected="e", found="f", required_by="r", details=["d"], next_step="n")
+    read = PluginsError.from_dict(error.to_dict())
+    assert type(read) is kind
+    assert str(read) == str(error)
+    assert read.to_dict() == error.to_dict()
+
+
+def test_the_error_of_a_program_survives_it_too() -> None:
+    error = CommandFailed("pip ended with exit status 2", returncode=2, details=["command: pip"])
+    read = PluginsError.from_dict(error.to_dict())
+    assert isinstance(read, CommandFailed)
+    assert str(read) == str(error)
+
+
+def test_an_error_of_a_newer_version_is_a_plain_one() -> None:
+    assert type(PluginsError.from_dict({"error": "not-known-here", "what": "what"})) is PluginsError
+
+
+@pytest.mark.parametrize("data", [{}, {"what": "no id"}, {"error": "lock-missing"}])
+def test_data_that_is_no_error_is_refused(data: dict[str, str]) -> None:
+    with pytest.raises(KeyError):
+        PluginsError.from_dict(data)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_a_disk_is_recognized_by_its_error_number_and_in_the_output_of_a_program(number: int) -> None:
+    told = DiskError.from_os_error(OSError(number, os.strerror(number), "/some/file"))
+    assert told is not None
+    assert (told.where, told.found) == ("/some/file", os.strerror(number))
+    read = DiskError.from_output(f"error: [Errno {number}] {os.strerror(number)}: '/some/file'", details=["more"])
+    assert read is not None
+    assert (read.what, read.next_step, read.details) == (told.what, told.next_step, ("more",))
+
+
+def test_other_errors_are_not_the_disks() -> None:
+    assert DiskError.from_os_error(PermissionError(errno.EACCES, "Permission denied")) is None
+    assert DiskError.from_output("Permission denied") is None

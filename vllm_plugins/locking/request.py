@@ -1,0 +1,88 @@
+"""What a resolver is asked for: the plugins' requirements, and which of the old lock's pins may move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from packaging.utils import InvalidName, canonicalize_name
+
+from vllm_plugins.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from packaging.utils import NormalizedName
+
+    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.manifest import Manifest
+
+__all__ = ["PluginRequirement", "Upgrade"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PluginRequirement:
+    """One line for the resolver: what a plugin of the manifest requires.
+
+    ``requirement`` is a PEP 508 line; for git and local plugins it names a wheel or stub by a ``file:`` URL.
+    """
+
+    plugin: str
+    name: NormalizedName
+    requirement: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Upgrade:
+    """The pins of the old lock that may move: all of them, or the named ones."""
+
+    everything: bool = False
+    names: frozenset[NormalizedName] = frozenset()
+
+    @classmethod
+    def parse(cls, *, everything: bool = False, names: Sequence[str] = ()) -> Upgrade:
+        """Check the names of ``--upgrade-package``.
+
+        Raises:
+            UsageError: a name is not a valid name of a package.
+        """
+        return cls(everything=everything, names=frozenset(map(_normalized, names)))
+
+    def __bool__(self) -> bool:
+        return self.everything or bool(self.names)
+
+    def allows(self, *names: NormalizedName) -> bool:
+        """Whether one of these names may move."""
+        return self.everything or not self.names.isdisjoint(names)
+
+    def with_packages(self, manifest: Manifest, old: Lock | None) -> Upgrade:
+        """The same upgrade, with the packages of the plugins that it names.
+
+        Raises:
+            UsageError: a name is neither a plugin's nor a locked package's.
+        """
+        packages = {package.name for package in old.packages} if old else set()
+        own: dict[str, set[NormalizedName]] = {}
+        for plugin in manifest.plugins:
+            pinned = old.plugin(plugin.name) if old else None
+            names = {canonicalize_name(name) for name in (plugin.name, plugin.source.package) if name}
+            own[canonicalize_name(plugin.name)] = names | ({pinned.package} if pinned else set())
+            packages |= names
+        for name in sorted(self.names - packages):
+            raise UsageError(
+                f"--upgrade-package {name}: no plugin and no locked package has this name",
+                where=str(manifest.path),
+                next_step="name a plugin of plugins.yaml or a package of plugins.lock",
+            )
+        return replace(self, names=self.names.union(*(own.get(name, set()) for name in self.names)))
+
+
+def _normalized(word: str) -> NormalizedName:
+    try:
+        return canonicalize_name(word, validate=True)
+    except InvalidName as error:
+        raise UsageError(
+            f"--upgrade-package {word}: this is not a valid name",
+            expected="the name of a plugin or of a locked package",
+            next_step="give only the name; put the versions that you allow into plugins.yaml",
+        ) from error
