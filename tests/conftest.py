@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 import signal
 import site
 import sysconfig
@@ -15,6 +14,7 @@ from tests.kit import canary
 from tests.kit import index as indexes
 from tests.kit import vllm as stand_in
 from tests.kit.place import Place
+from tests.kit.templates import Templates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,11 +46,23 @@ def index_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def module_index(index_server: Server, request: pytest.FixtureRequest) -> Index:
+    """The index of a module."""
+    return index_server.index(request.module.__name__.replace(".", "-"))
+
+
 @pytest.fixture
-def index(index_server: Server, request: pytest.FixtureRequest) -> Index:
-    """An index of this test alone, empty at first."""
-    number = len(list(index_server.root.iterdir()))
-    return index_server.index(f"{re.sub(r'[^a-z0-9]+', '-', request.node.name.lower())[:60]}-{number}")
+def index(module_index: Index) -> Index:
+    """An index that is empty at first; the next test of the module has it at the same address, empty again."""
+    module_index.clear()
+    return module_index
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
+    """Places that are made once and copied."""
+    return Templates(root=tmp_path_factory.mktemp("templates"))
 
 
 @pytest.fixture(scope="session")

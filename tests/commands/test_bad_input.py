@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Index
     from tests.kit.place import Place
+    from tests.kit.templates import Templates
 
 
 @pytest.fixture
-def locked(place: Place, index: Index) -> Place:
+def locked(place: Place, index: Index, templates: Templates) -> Place:
     """A place with a plugin from the index and one from a directory, locked and installed."""
-    pair.lock(place, index, mine="mine", requires=["torch"])
-    place.run("sync")
-    return place
+
+    def make() -> None:
+        pair.lock(place, index, mine="mine", requires=["torch"])
+        place.run("sync")
+
+    return templates.fill(place, index, make)
 
 
 def refused(place: Place, code: int, message: str, *words: str, **env: str) -> None:
@@ -199,7 +203,10 @@ def test_another_file_of_the_same_name_at_the_index(locked: Place, index: Index,
     before = locked.files()
     done = locked.run("sync", "-q", "--reinstall", "--installer", installer, check=False)
     assert done.returncode == 4
-    assert done.stderr.splitlines()[0] == "vllm-plugins: error: a file is not the one that the lock names [hash-mismatch]"
+    assert (
+        done.stderr.splitlines()[0]
+        == "vllm-plugins: error: a file is not the one that the lock names [hash-mismatch]"
+    )
     assert locked.package("tiny")["wheels"][0]["hashes"]["sha256"] in done.stderr
     assert locked.files() == before
 

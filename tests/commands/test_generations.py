@@ -21,21 +21,25 @@ from vllm_plugins.startup import activation
 if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Place
+    from tests.kit.templates import Templates
 
 START = ("-m", "tests.kit.loader", "general")
 
 
 @pytest.fixture
-def three(place: Place, index: Index) -> Place:
+def three(place: Place, index: Index, templates: Templates) -> Place:
     """Three generations of one plugin: 1.0, 2.0 and 3.0, which is active; and the locks of all."""
-    for version in ("1.0", "2.0", "3.0"):
-        index.wheel(
-            "tiny", version, entry_points={"vllm.general_plugins": {"tiny": "tiny:register"}}, modules=module()
-        )
-        place.pypi(f"tiny=={version}")
-        place.run("lock")
-        place.run("sync", "--no-load-check")
-    return place
+
+    def make() -> None:
+        for version in ("1.0", "2.0", "3.0"):
+            index.wheel(
+                "tiny", version, entry_points={"vllm.general_plugins": {"tiny": "tiny:register"}}, modules=module()
+            )
+            place.pypi(f"tiny=={version}")
+            place.run("lock")
+            place.run("sync", "--no-load-check")
+
+    return templates.fill(place, index, make)
 
 
 def module() -> dict[str, str]:
@@ -256,7 +260,10 @@ def test_what_goes_away_again_and_again_is_not_installed_for_ever(three: Place) 
     done = three.python("-c", GONE_BEFORE_IT_IS_HELD, check=False, traceback=True)
     assert done.returncode == 1
     assert (done.stderr.count(ONCE_MORE), done.stderr.count("Compiling bytecode")) == (2, 2)
-    assert f"the overlay went away while it was made active [overlay-removed]\n  where: {three.store}/overlays/" in done.stderr
+    assert (
+        f"the overlay went away while it was made active [overlay-removed]\n  where: {three.store}/overlays/"
+        in done.stderr
+    )
 
 
 def test_an_overlay_that_somebody_looks_at_is_waited_for(three: Place) -> None:
@@ -323,7 +330,7 @@ def test_rollback_without_a_store(three: Place) -> None:
     done = three.run("rollback", "-q", check=False)
     assert (done.returncode, done.stderr.splitlines()[0]) == (
         2,
-        "vllm-plugins: error: there is no earlier overlay that fits this environment",
+        "vllm-plugins: error: there is no earlier overlay that fits this environment [usage]",
     )
 
 

@@ -11,12 +11,18 @@ import pytest
 from packaging.pylock import Pylock
 
 from tests.kit import projects, vllm
-from tests.kit.place import Place
+from tests.kit.place import Place, ResolverName
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.kit.index import Index, Server
+
+
+@pytest.fixture
+def resolver() -> ResolverName:
+    return "auto"
+
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}

@@ -18,16 +18,20 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Index
     from tests.kit.place import Place
+    from tests.kit.templates import Templates
 
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}, "vllm.logits_processors": {"bend": "tiny:Bend"}}
 MODULES = {"tiny/__init__.py": "def register():\n    pass\n\n\nclass Bend:\n    pass\n", "tiny/data.txt": "data\n"}
 
 
 @pytest.fixture
-def locked(place: Place, index: Index) -> Place:
+def locked(place: Place, index: Index, templates: Templates) -> Place:
     """A lock of a plugin from the index that needs another distribution, and one from a directory."""
-    pair.lock(place, index, helper="1.5", entry_points=POINTS, modules=MODULES)
-    return place
+
+    def make() -> None:
+        pair.lock(place, index, helper="1.5", entry_points=POINTS, modules=MODULES)
+
+    return templates.fill(place, index, make)
 
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])
@@ -196,7 +200,7 @@ def test_an_edited_file_in_the_installers_cache_is_not_published(locked: Place, 
     done = locked.run("sync", "-q", "--reinstall", "--installer", "uv", check=False)
     assert done.returncode == 4
     assert done.stderr.splitlines()[:2] == [
-        "vllm-plugins: error: tiny-1.0.dist-info: a file is not the one that the wheel holds",
+        "vllm-plugins: error: tiny-1.0.dist-info: a file is not the one that the wheel holds [hash-mismatch]",
         "  where: tiny/__init__.py",
     ]
     assert locked.files() == before
@@ -218,7 +222,7 @@ def test_status_says_what_is_asked_for_locked_and_installed(locked: Place) -> No
     done = locked.run("status", check=False)
     assert done.returncode == 3
     assert done.stdout.splitlines()[3:] == [
-        "the lock does not answer the manifest",
+        "the lock does not answer the manifest [lock-out-of-date]",
         f"  where: {locked.lock}",
         f"  expected: a lock of {locked.manifest}",
         "  found: the manifest has changed since it was locked",

@@ -134,7 +134,9 @@ def test_all_problems_are_told_in_one_run() -> None:
     with pytest.raises(ManifestError) as caught:
         read(text)
     assert [detail.partition(": ")[0] for detail in caught.value.details] == ["line 2", "line 3", "line 4", "line 5"]
-    assert str(caught.value).startswith("plugins.yaml has 4 problems [manifest-invalid]\n  where: /etc/vllm/plugins.yaml\n")
+    assert str(caught.value).startswith(
+        "plugins.yaml has 4 problems [manifest-invalid]\n  where: /etc/vllm/plugins.yaml\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,9 @@ def test_a_path_that_leads_out_is_not_followed(place: Place, index: Index, insta
     assert outside == []
     if installer == "pip":
         assert done.returncode == 1
-        assert done.stderr.startswith("vllm-plugins: error: the install failed; the store is as it was [install-failed]\n")
+        assert done.stderr.startswith(
+            "vllm-plugins: error: the install failed; the store is as it was [install-failed]\n"
+        )
 
 
 @INSTALLERS

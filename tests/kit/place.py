@@ -125,7 +125,7 @@ class Place:
             kept |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": self.index_url, "PIP_RETRIES": "0"}
         return {
             **kept,
-            "PATH": os.pathsep.join([os.path.dirname(self.interpreter), os.environ["PATH"]]),
+            "PATH": os.pathsep.join([*map(os.path.dirname, (self.interpreter, sys.executable)), os.environ["PATH"]]),
             "HOME": str(self.home),
             "XDG_CACHE_HOME": str(self._directory("cache")),
             "PYTHONPATH": os.pathsep.join(map(str, (*self.paths, *self._sources))),

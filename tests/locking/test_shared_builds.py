@@ -203,7 +203,9 @@ def test_the_torch_of_another_base_that_no_index_has(place: Place, index: Index,
     index.wheel("torch", "2.14.0")
     refused = place.run("lock", "-q", "--base", _with_torch(place, "2.14.0+cu129"), check=False)
     assert refused.returncode == 1
-    assert refused.stderr.startswith("vllm-plugins: error: the build requirements can't be installed [build-failed]\n")
+    assert refused.stderr.startswith(
+        "vllm-plugins: error: the build requirements can't be installed [build-failed]\n"
+    )
     assert "  it must be built with what the base has: torch==2.14.0+cu129\n" in refused.stderr
     assert "  required by: plugin 'kernel'\n" in refused.stderr
     assert refused.stderr.endswith(

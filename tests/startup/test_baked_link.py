@@ -187,4 +187,7 @@ def test_a_link_whose_store_was_moved_is_said_to_be_of_another(own: Place, index
     own.run("sync", "--bake")
     moved = own.store.rename(own.root / "moved")
     done = own.python(*START, env={"VLLM_PLUGIN_REGISTRY_DIR": str(moved)}, check=False, traceback=True)
-    assert "LockStale: the overlay that is linked into the interpreter lies in another store [lock-out-of-date]\n" in done.stderr
+    assert (
+        "LockStale: the overlay that is linked into the interpreter lies in another store [lock-out-of-date]\n"
+        in done.stderr
+    )

@@ -54,7 +54,9 @@ def write_plugin(place: Place, source: str, version: str = "1.0", group: str = "
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory, vllm: Path) -> Path:
     """A place in which a good plugin is locked and installed, and was active."""
-    place = Place(root=tmp_path_factory.mktemp("template"), index_url="http://127.0.0.1:9/", paths=(vllm,))
+    place = Place(
+        root=tmp_path_factory.mktemp("template"), index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv"
+    )
     write_plugin(place, GOOD)
     assert start(place).stdout == "old one here\n{}\n"
     return place.root
@@ -64,7 +66,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, vllm: Path) -> Path:
 def place(template: Path, tmp_path: Path, vllm: Path) -> Place:
     for name in ("config", "store"):
         shutil.copytree(template / name, tmp_path / name)
-    return Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,))
+    return Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv")
 
 
 def start(place: Place, *words: str, policy: str = "fail") -> Completed:
@@ -156,7 +158,7 @@ def _make_bad(place: Place, name: str) -> str:
     source, words = BAD[name]
     write_plugin(place, source, "2.0")
     return (
-        f"LoadError: {words}\n"
+        f"LoadError: {words} [plugin-load-failed]\n"
         "  where: entry point probe = probe:register in vllm.general_plugins, of probe\n"
         f"{MISSING if name == 'import' else ''}"
         f"{NEXT}"
@@ -228,7 +230,7 @@ def test_another_file_at_the_index_under_every_policy(place: Place, index: Index
     before = place.files()
     done = start(place, policy="fail")
     first, *rest = last_error(done).splitlines()
-    assert first == "HashMismatch: a file is not the one that the lock names"
+    assert first == "HashMismatch: a file is not the one that the lock names [hash-mismatch]"
     assert place.package("probe")["wheels"][0]["hashes"]["sha256"] in done.stderr
     assert rest[-1].startswith("  next: ")
     assert start(place, policy="continue").stdout == "{}\n"
@@ -242,7 +244,7 @@ def test_a_plugin_that_does_not_load_is_named_with_its_entry_point_and_the_cause
     write_plugin(place, source, "2.0")
     for _ in range(2):  # the first start, whose load check finds it, and the next
         assert last_error(start(place)) == (
-            f"LoadError: {words}\n"
+            f"LoadError: {words} [plugin-load-failed]\n"
             "  where: entry point probe = probe:register in vllm.general_plugins, of probe\n"
             f"{MISSING if name == 'import' else ''}"
             f"{NEXT}"
@@ -252,9 +254,7 @@ def test_a_plugin_that_does_not_load_is_named_with_its_entry_point_and_the_cause
 def test_what_the_platform_hook_met_is_raised_by_the_general_hook(place: Place) -> None:
     write_plugin(place, BAD["raises"][0], "2.0", group="vllm.platform_plugins")
     done = start(place, "platform", "general")
-    error = (
-        f"{BAD['raises'][1]}\n  where: entry point probe = probe:register in vllm.platform_plugins, of probe\n{NEXT}"
-    )
+    error = f"{BAD['raises'][1]} [plugin-load-failed]\n  where: entry point probe = probe:register in vllm.platform_plugins, of probe\n{NEXT}"
     assert last_error(done) == f"LoadError: {error}"
     assert f"ERROR vllm.plugins.manager: {error}" in done.stderr  # when it happened, which vLLM keeps to itself
     # vLLM's platform goes on until then.
