@@ -82,9 +82,9 @@ def test_a_git_ref_that_does_not_exist(locked: Place, tmp_path: Path) -> None:
         "git ref 'v1.O' is not in the repository [source-unavailable]\n"
         f"  where: {repository.url}\n"
         "  expected: a branch, a tag or a commit\n"
-        "  found: 1 branch and 3 tags, near: v1.1, v1.0\n"
+        "  found: 1 branch and 3 tags; similar: v1.1, v1.0\n"
         "  required by: plugin 'other'\n"
-        "  next: set `ref` of plugin 'other' in plugins.yaml to one that exists",
+        "  next: change `ref` of plugin 'other' in plugins.yaml to an existing one",
     )
 
 
@@ -98,7 +98,7 @@ def test_a_repository_that_is_not_there(locked: Place, tmp_path: Path) -> None:
         f"  where: {url}\n"
         f"  found: fatal: '{tmp_path}/nowhere' does not appear to be a git repository\n"
         "  required by: plugin 'other'\n"
-        "  next: check the url and the access of plugin 'other': git ls-remote must work with it",
+        "  next: check the url of plugin 'other' and your access to it, with git ls-remote",
     )
 
 
@@ -116,7 +116,7 @@ def test_a_path_that_is_no_project(locked: Place) -> None:
     refused(
         locked,
         1,
-        "the local directory is no Python project [source-unavailable]\n"
+        "the local directory is not a Python project [source-unavailable]\n"
         f"  where: {locked.config}/empty\n"
         "  expected: a directory with a pyproject.toml or a setup.py\n"
         "  required by: plugin 'other'\n"

@@ -80,7 +80,7 @@ def test_rollback_puts_the_lock_before_this_one_back(three: Place) -> None:
     assert "is active: tiny 2.0" in started.stderr
     status = three.run("status")
     assert status.stdout.splitlines()[-1] == (
-        "in step; the lock was rolled back to, plugins.yaml asks for something else: vllm-plugins lock"
+        "up to date; the lock was rolled back and plugins.yaml has changed since: vllm-plugins lock"
     )
     assert three.run("lock", "--check", check=False).returncode == 3
     # Once more goes forward again; what was active last comes first.

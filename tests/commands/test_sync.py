@@ -215,18 +215,19 @@ def test_status_says_what_is_asked_for_locked_and_installed(locked: Place) -> No
         "plugin  source  manifest  locked  installed  loadable  entry points\n"
         "tiny    pypi    yes       1.0     yes        yes       vllm.general_plugins:tiny, vllm.logits_processors:bend\n"
         "mine    local   yes       1.0     yes        yes       -\n"
-        "in step\n"
+        "up to date\n"
     )
     assert locked.run("status", "--json").json["in_step"] is True
     locked.manifest.write_text(locked.manifest.read_text().replace("package: tiny", "package: tiny, version: '<9'"))
     done = locked.run("status", check=False)
     assert done.returncode == 3
     assert done.stdout.splitlines()[3:] == [
-        "the lock does not answer the manifest [lock-out-of-date]",
-        f"  where: {locked.lock}",
-        f"  expected: a lock of {locked.manifest}",
-        "  found: the manifest has changed since it was locked",
-        f"  next: vllm-plugins lock --config {locked.manifest}",
+        "the lock is out of date: the manifest has changed since it was locked [lock-out-of-date]",
+        f"  where: {locked.lock}, {locked.manifest}",
+        "  next: vllm-plugins lock",
+        "the overlay was not checked since plugins.yaml or the vLLM environment changed [overlay-out-of-date]",
+        f"  where: {locked.overlay}",
+        "  next: vllm-plugins sync",
     ]
 
 

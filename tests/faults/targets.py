@@ -109,7 +109,7 @@ def _lock(data: bytes) -> None:
     bundle.wanted(again)
     export.dot(again)
     with contextlib.suppress(PluginsError):
-        compatibility.check(again, _HERE, _SETTINGS.lock)
+        compatibility.check_base(again, _HERE, _SETTINGS.lock)
     with contextlib.suppress(PluginsError):
         selection.select(written, _SETTINGS)
     with contextlib.suppress(PluginsError):

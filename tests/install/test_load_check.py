@@ -164,7 +164,7 @@ def test_what_was_mended_is_found_mended(place: Place, tmp_path: Path) -> None:
     flag.touch()
     done = place.run("sync")
     assert "Installing" not in done.stderr
-    assert place.run("status").stdout.splitlines()[-1] == "in step"
+    assert place.run("status").stdout.splitlines()[-1] == "up to date"
 
 
 def test_without_the_check_nothing_is_loaded(place: Place) -> None:

@@ -110,7 +110,7 @@ def test_one_that_must_be_built_with_another_torch_is_refused(place: Place, inde
         "  expected: torch 2.13.0+cpu\n"
         "  found: torch 2.9.1, because of [build-system] requires\n"
         "  required by: plugin 'kernel'\n"
-        "  next: have its pyproject.toml admit torch 2.13.0+cpu, or use a vLLM that has 2.9.1\n"
+        "  next: let [build-system] requires of plugin 'kernel' admit torch 2.13.0+cpu, or ask its author\n"
     )
     assert not place.lock.exists()
 
@@ -206,8 +206,8 @@ def test_the_torch_of_another_base_that_no_index_has(place: Place, index: Index,
     assert refused.stderr.startswith(
         "vllm-plugins: error: the build requirements can't be installed [build-failed]\n"
     )
-    assert "  it must be built with what the base has: torch==2.14.0+cu129\n" in refused.stderr
+    assert "  the build must use what the base has: torch==2.14.0+cu129\n" in refused.stderr
     assert "  required by: plugin 'kernel'\n" in refused.stderr
     assert refused.stderr.endswith(
-        "  next: name the index that has it (PIP_EXTRA_INDEX_URL), or lock in the vLLM environment itself\n"
+        "  next: add the index that has it (PIP_EXTRA_INDEX_URL), or lock in the vLLM environment itself\n"
     )

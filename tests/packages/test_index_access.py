@@ -125,7 +125,7 @@ def test_a_certificate_that_is_not_trusted_is_an_error(place: Place, index: Inde
         there = replace(place, index_url=f"https://ada:{SECRET}@{server.host}{path}")
         done = there.run("lock", "-q", check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "vllm-plugins: error: the index can't be read"
+    assert done.stderr.splitlines()[0] == "vllm-plugins: error: the index can't be read [source-unavailable]"
     assert "certificate" in done.stderr
     assert SECRET not in done.stderr
     assert not place.lock.exists()
@@ -135,7 +135,7 @@ def test_an_index_that_does_not_answer_is_an_error(place: Place) -> None:
     place.pypi("plugin")
     done = place.run("lock", "-q", env={"PIP_INDEX_URL": "http://127.0.0.1:9/simple/"}, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "vllm-plugins: error: the index can't be read"
+    assert done.stderr.splitlines()[0] == "vllm-plugins: error: the index can't be read [source-unavailable]"
     assert "127.0.0.1" in done.stderr
 
 

@@ -52,7 +52,7 @@ def test_https_with_a_token_from_the_environment(place: Place, repository: Repos
         f"  where: https://****@{server.host}/tiny/.git",
         f"  found: fatal: Authentication failed for 'https://{server.host}/tiny/.git/'",
         "  required by: plugin 'tiny'",
-        "  next: check the url and the access of plugin 'tiny': git ls-remote must work with it",
+        "  next: check the url of plugin 'tiny' and your access to it, with git ls-remote",
     ]
 
 

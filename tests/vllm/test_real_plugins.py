@@ -36,7 +36,7 @@ def test_two_real_plugins_are_served_together(registry: Place, model: Path) -> N
         assert len(server.complete()) > 0
         log = server.log.read_text(errors="replace")
     assert " is active: vllm-bnb-plugin " in log
-    assert registry.run("status").stdout.splitlines()[-1] == "in step"
+    assert registry.run("status").stdout.splitlines()[-1] == "up to date"
 
 
 @pytest.mark.parametrize("name", ["vllm-canon", "vllm-beam-search-plugin"])

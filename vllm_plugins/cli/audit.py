@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli._inputs import read_manifest
 from vllm_plugins.cli._output import table
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_reader
+from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.policy import CHECKS, Policy
 from vllm_plugins.packages import pip_config
 from vllm_plugins.packages.index import Index
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         )
     settings = settings.replace(offline=settings.offline or arguments.offline)
     locked = lock_reader.read(settings.lock)
-    manifest = read_manifest(settings)
+    manifest = manifests.find(settings)
     policy = manifest.policy if manifest is not None else Policy()
     config = pip_config.PipConfig.without_index() if settings.offline else pip_config.read()
     found = audit.run(

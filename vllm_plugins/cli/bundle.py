@@ -7,10 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli._inputs import read_manifest
 from vllm_plugins.core.errors import InstallError
 from vllm_plugins.core.humanize import count, size
-from vllm_plugins.documents import lock_reader
+from vllm_plugins.documents import lock_reader, manifest
 from vllm_plugins.install import bundle
 from vllm_plugins.locking import rebuild
 from vllm_plugins.packages import pip_config
@@ -45,7 +44,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         return Index(pip_config.read())
 
     if not settings.offline:
-        rebuild.run(locked, settings, read_manifest(settings), report=output.progress, detail=output.detail)
+        rebuild.run(locked, settings, manifest.find(settings), report=output.progress, detail=output.detail)
     done = bundle.make(
         locked, directory, beside=settings.wheels, index=index, prune=arguments.prune, report=output.progress
     )

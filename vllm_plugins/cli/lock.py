@@ -45,14 +45,14 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         from vllm_plugins.packages import pip_config
 
         config = workers.begin(pip_config.read)  # pip answers while the rest is imported
-    from vllm_plugins.cli._inputs import need_manifest
+    from vllm_plugins.documents import manifest
     from vllm_plugins.locking import pipeline
     from vllm_plugins.locking.request import Upgrade
 
     base = pipeline.read_base(arguments.base, settings, report=output.progress, config=config)
     moving = Upgrade.parse(everything=arguments.upgrade, names=arguments.upgrade_package)
     outcome = pipeline.lock(
-        need_manifest(settings),
+        manifest.require(settings),
         settings,
         base=base,
         upgrade=moving,

@@ -48,18 +48,16 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     offline = settings.offline or settings.frozen
     # Where there is something to install, pip is asked for its configuration while the rest is imported.
     config = pip_config.read if offline or _is_installed(settings) else workers.begin(pip_config.read)
-    from vllm_plugins.cli._inputs import read_manifest
-    from vllm_plugins.documents import base
+    from vllm_plugins.documents import base, manifest
     from vllm_plugins.install import sync
 
     here = base.read(arguments.base_path)
     if arguments.startup and settings.auto_lock and not offline:
-        from vllm_plugins.cli._inputs import need_manifest
         from vllm_plugins.locking import pipeline
 
-        manifest = need_manifest(settings)
-        pipeline.lock(manifest, settings, base=here, report=output.progress, detail=output.detail)
-    asked = read_manifest(settings)
+        required = manifest.require(settings)
+        pipeline.lock(required, settings, base=here, report=output.progress, detail=output.detail)
+    asked = manifest.find(settings)
 
     def build(locked: Lock) -> object:
         # A startup never builds, and neither does who has no index.

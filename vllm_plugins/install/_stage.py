@@ -7,7 +7,6 @@ what the wheels' own RECORD files and the lock say.
 from __future__ import annotations
 
 import contextlib
-import csv
 import ctypes
 import errno
 import hashlib
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from packaging.utils import NormalizedName
+
+    from vllm_plugins.packages.metadata import RecordEntry
 
 __all__ = ["Checked", "Installed", "check", "finish", "publish"]
 
@@ -207,33 +208,33 @@ def _differing(expected: Mapping[NormalizedName, str | None], found: Mapping[Nor
     return wrong
 
 
-def _cleaned(site: Path, info: Path) -> list[list[str]]:
+def _cleaned(site: Path, info: Path) -> list[RecordEntry]:
     """The rows of a distribution's RECORD, with paths as they lie under ``site``.
 
     What installers add is taken out: their notes, and scripts, which name this interpreter and are on no PATH.
     """
-    kept: list[list[str]] = []
+    kept: list[RecordEntry] = []
     rows = _record(info)
-    scripts = not any(row[0] == "bin/__init__.py" for row in rows)
+    scripts = not any(row.path == "bin/__init__.py" for row in rows)
     for row in rows:
-        path = _place(row[0], info)
+        path = _place(row.path, info)
         if (path.startswith("bin/") and scripts) or (
             path.startswith(f"{info.name}/") and path.rpartition("/")[2] in _LEFTOVERS
         ):
             (site / path).unlink(missing_ok=True)
             continue
-        kept.append([path, row[1] if len(row) > 1 else "", *row[2:]])
+        kept.append(row._replace(path=path))
     if scripts and (site / "bin").is_dir():
         with contextlib.suppress(OSError):  # another distribution's scripts are still in it
             (site / "bin").rmdir()
     return sorted(kept)
 
 
-def _owned(records: Mapping[Path, list[list[str]]]) -> dict[str, Owned]:
+def _owned(records: Mapping[Path, list[RecordEntry]]) -> dict[str, Owned]:
     """Every file that a distribution has; two of them can't have one file with two contents."""
     owned: dict[str, Owned] = {}
     for info, rows in records.items():
-        for path, digest, *_ in rows:
+        for path, digest, _ in rows:
             other, others_digest = owned.setdefault(path, (info.name, digest))
             # The same bytes twice do no harm: nvidia/__init__.py is in a dozen wheels.
             if digest == others_digest:
@@ -256,9 +257,9 @@ def _stem(info: str) -> str:
     return info.removesuffix(".dist-info").replace("-", " ")
 
 
-def _check_rows(site: Path, info: Path, rows: list[list[str]]) -> None:
+def _check_rows(site: Path, info: Path, rows: list[RecordEntry]) -> None:
     """Check that every file of a distribution is there, and has a hash that counts. RECORD is written anew."""
-    if f"{info.name}/METADATA" not in {row[0] for row in rows}:
+    if f"{info.name}/METADATA" not in {row.path for row in rows}:
         raise InstallError(
             f"{info.name}: its RECORD is not whole",
             where=f"{info.name}/RECORD",
@@ -266,7 +267,7 @@ def _check_rows(site: Path, info: Path, rows: list[list[str]]) -> None:
             found=f"{len(rows)} files",
             next_step="look whether the disk is full, which not every installer says, and sync again",
         )
-    for path, digest, *_ in rows:
+    for path, digest, _ in rows:
         if not _is_plain(os.path.join(site, path)):
             raise InstallError(
                 f"{info.name}: a file of the wheel was not installed", where=path, next_step="vllm-plugins sync"
@@ -281,14 +282,14 @@ def _check_rows(site: Path, info: Path, rows: list[list[str]]) -> None:
                 next_step="report it to the plugin's author, and leave the plugin out",
             )
     with open(info / "RECORD", "w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+        file.write(metadata.format_record(rows))
 
 
-def _record(info: Path) -> list[list[str]]:
+def _record(info: Path) -> tuple[RecordEntry, ...]:
     try:
-        text = (info / "RECORD").read_text(encoding="utf-8")
-        return [row for row in csv.reader(text.splitlines()) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        # Bytes, because reading text would turn "\r\n" into "\n" inside of names, too.
+        return metadata.parse_record((info / "RECORD").read_bytes().decode("utf-8"))
+    except (OSError, ValueError) as error:
         raise InstallError(
             f"{info.name} has no readable RECORD",
             where=str(info / "RECORD"),

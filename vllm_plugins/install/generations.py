@@ -142,7 +142,7 @@ def _target(settings: Settings, key: str | None, base: Base) -> tuple[Marker, by
             next_step="vllm-plugins history names those that can be put back",
         )
     path = overlay.directory(settings.store, key) / LOCK
-    compatibility.check(lock_reader.parse(data, path), base, path)
+    compatibility.check_base(lock_reader.parse(data, path), base, path)
     return marker, data
 
 
@@ -194,7 +194,7 @@ def _previous(settings: Settings, base: Base) -> str:
         data = _lock_bytes(settings.store, generation.key)
         if generation.key != current and data is not None and overlay.key_of(data) == generation.key:
             with contextlib.suppress(PluginsError):
-                compatibility.check(lock_reader.parse(data, settings.lock), base, settings.lock)
+                compatibility.check_base(lock_reader.parse(data, settings.lock), base, settings.lock)
                 return generation.key
     raise UsageError(
         "there is no earlier overlay that fits this environment",

@@ -95,8 +95,8 @@ def run(
     data = lock_reader.read_bytes(settings.lock)
     locked = lock_reader.parse(data, settings.lock)
     key = overlay.key_of(data)
-    compatibility.answer(locked, manifest, settings.lock, overlay.read_marker(settings.store, key))
-    compatibility.check(locked, base, settings.lock)
+    compatibility.check_manifest(locked, manifest, settings.lock, overlay.read_marker(settings.store, key))
+    compatibility.check_base(locked, base, settings.lock)
     job = _Job(
         settings=settings,
         lock=locked,

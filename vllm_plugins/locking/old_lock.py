@@ -64,7 +64,7 @@ def is_current(old: Lock, manifest: Manifest, base: Base, settings: Settings) ->
     if old.manifest_sha256 != manifest.sha256:
         return False
     try:
-        compatibility.check(old, base, settings.lock)
+        compatibility.check_base(old, base, settings.lock)
         return all(
             selection.local(settings.wheels / wheel.filename, wheel.sha256) is not None for wheel in old.beside
         ) and all(
@@ -110,7 +110,7 @@ class Reuse:
     def built(self, name: NormalizedName, **same: object) -> tuple[Path, tuple[str, ...]] | None:
         """The one wheel that was built for a package, and with what: if it is there, as locked, and fits the base."""
         was = self.old.package(name) if self.old else None
-        if was is None or self.upgrade.allows(name) or any(compatibility.built_otherwise(was, self.base)):
+        if was is None or self.upgrade.allows(name) or any(compatibility.build_mismatches(was, self.base)):
             return None
         path = self._wheel(was) if all(getattr(was, key) == value for key, value in same.items()) else None
         return None if path is None else (path, was.built_with)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from email.parser import HeaderParser
 from typing import TYPE_CHECKING
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+from vllm_plugins.packages import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -21,9 +22,9 @@ _LONGEST = 1000  # characters
 _AND = ", "  # between the words of several classifiers
 
 
-def declared(metadata: bytes) -> str | None:
+def declared(core: bytes) -> str | None:
     """The licence that METADATA declares: an SPDX expression, or the words of older metadata, else ``None``."""
-    headers = HeaderParser().parsestr(metadata.decode("utf-8", "replace"))
+    headers = metadata.headers(core)
     expression = str(headers.get("License-Expression") or "").strip()[:_LONGEST]
     if expression:
         return expression

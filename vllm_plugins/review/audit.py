@@ -14,7 +14,7 @@ from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.manifest import GitSource
-from vllm_plugins.packages import metadata
+from vllm_plugins.packages import archives
 from vllm_plugins.packages.simple_api import File
 from vllm_plugins.review import _licenses, _provenance, advisories
 from vllm_plugins.sources import git_refs
@@ -234,8 +234,7 @@ def _license(package: Package, settings: Settings, index: Index) -> str | None:
         path = selection.local(settings.wheels / wheel.filename, wheel.sha256)
         if path is not None:
             with zipfile.ZipFile(path) as archive:
-                name = f"{metadata.own(archive.namelist())}/METADATA"
-                return _licenses.declared(archive.read(name))
+                return _licenses.declared(archives.metadata_files(archive, ("METADATA",))["METADATA"])
     remote = [wheel for wheel in package.wheels if wheel.url is not None]
     if not remote or settings.offline:
         raise FileNotFoundError("its wheel is not at hand")

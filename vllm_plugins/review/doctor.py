@@ -94,8 +94,8 @@ def _read(
         data = lock_reader.read_bytes(settings.lock)
         locked = lock_reader.parse(data, settings.lock)
         marker = overlay.read_marker(settings.store, overlay.key_of(data))
-        compatibility.answer(locked, manifest, settings.lock, marker)
-        compatibility.check(locked, base, settings.lock)
+        compatibility.check_manifest(locked, manifest, settings.lock, marker)
+        compatibility.check_base(locked, base, settings.lock)
         if marker is None:
             problems.append(
                 Finding(

@@ -7,8 +7,6 @@ not, and its hash is in the lock: with it, the chain from the lock to the file i
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import os
 import sys
 import zipfile
@@ -22,7 +20,7 @@ from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filen
 from vllm_plugins.core import bytecode, workers
 from vllm_plugins.core.hashes import record_form
 from vllm_plugins.documents import selection
-from vllm_plugins.packages import metadata
+from vllm_plugins.packages import archives, metadata
 from vllm_plugins.startup import integrity, overlay
 
 if TYPE_CHECKING:
@@ -98,14 +96,12 @@ def _rows(record: Path) -> Iterator[tuple[str, str]]:
         text = record.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return  # it is missing, which is a problem that was named already
-    yield from _parsed(text)
+    with contextlib.suppress(ValueError):  # an invalid RECORD owns nothing, and every file becomes a problem
+        yield from _normal(metadata.parse_record(text))
 
 
-def _parsed(text: str) -> Iterator[tuple[str, str]]:
-    with contextlib.suppress(csv.Error):  # what can't be read owns nothing, and that is a problem
-        for row in csv.reader(io.StringIO(text)):
-            if row:
-                yield os.path.normpath(row[0]), row[1] if len(row) > 1 else ""
+def _normal(entries: Iterable[metadata.RecordEntry]) -> Iterator[tuple[str, str]]:
+    return ((os.path.normpath(entry.path), entry.digest) for entry in entries)
 
 
 def _against_records(digests: Mapping[str, str], records: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
@@ -149,8 +145,8 @@ def _wheel(package: Package, wheels: Path) -> Path | None:
 
 def _against_wheel(wheel: Path, rows: Mapping[str, str]) -> Iterator[str]:
     with zipfile.ZipFile(wheel) as archive:
-        record = f"{metadata.own(archive.namelist())}/RECORD"
-        wanted = dict(_parsed(archive.read(record).decode("utf-8")))
+        record = f"{archives.dist_info(archive.namelist())}/RECORD"
+        wanted = dict(_normal(metadata.record(archive)))
     spread = False
     for path, digest in wanted.items():
         head, _, rest = path.partition("/")
