@@ -217,7 +217,7 @@ def test_a_wheel_that_is_missing_beside_the_lock_at_startup(locked: Place) -> No
     refused(
         locked,
         1,
-        "plugins.wheels/ lacks 1 locked wheel [install-failed]\n"
+        "1 locked wheel missing in plugins.wheels/ [install-failed]\n"
         f"  where: {locked.wheels}\n"
         f"  {wheel.name}\n"
         "  next: take them from version control, or run vllm-plugins lock, which builds what is missing",
@@ -250,7 +250,7 @@ def test_a_package_that_no_index_has(locked: Place) -> None:
     refused(
         locked,
         6,
-        "no release satisfies no-such-package>=2 [no-resolution]\n"
+        "no release satisfies no-such-package>=2 [no-resolution] [no-resolution]\n"
         "  expected: no-such-package>=2\n"
         "  found: no release at all: no index has that name\n"
         "  required by: no-such-package\n"
@@ -264,7 +264,7 @@ def test_a_version_that_no_release_has(locked: Place, index: Index) -> None:
     refused(
         locked,
         6,
-        "no release satisfies tiny>=2 [no-resolution]\n"
+        "no release satisfies tiny>=2 [no-resolution] [no-resolution]\n"
         "  expected: tiny>=2\n"
         "  found: releases 1.0, 1.5\n"
         "  required by: tiny\n"
@@ -361,7 +361,7 @@ def test_frozen_installs_nothing(locked: Place) -> None:
     done = locked.run("sync", "-q", "--frozen", check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == (
-        "vllm-plugins: error: the overlay of this lock is not installed, and frozen forbids to install it [install-failed]"
+        "vllm-plugins: error: the lock is not installed, and --frozen (VLLM_PLUGIN_FROZEN=1) forbids installing it [install-failed]"
     )
     assert not locked.store.exists()
 
@@ -373,11 +373,11 @@ def test_frozen_refuses_editable_plugins(locked: Place) -> None:
     code = "import vllm_plugins; vllm_plugins.activate()"
     locked.python("-c", code)
     warm = locked.python("-c", code, env={"VLLM_PLUGIN_FROZEN": "1"}, check=False, traceback=True)
-    assert "InstallError: frozen refuses editable plugins" in warm.stderr
+    assert "InstallError: editable plugins are locked, and --frozen" in warm.stderr
     refused(
         locked,
         1,
-        "frozen refuses editable plugins: what they are is in no lock [install-failed]\n"
+        "editable plugins are locked, and --frozen (VLLM_PLUGIN_FROZEN=1) refuses them: they have no hash [install-failed]\n"
         f"  where: {locked.lock}\n"
         "  mine\n"
         "  next: set `editable: false` in plugins.yaml, and lock again",
@@ -390,7 +390,7 @@ def test_offline_without_the_wheels(locked: Place) -> None:
     refused(
         locked,
         1,
-        "plugins.wheels/ lacks 1 locked wheel [install-failed]\n"
+        "1 locked wheel missing in plugins.wheels/ [install-failed]\n"
         f"  where: {locked.wheels}\n"
         "  tiny-1.0-py3-none-any.whl\n"
         "  next: take them from version control, or run vllm-plugins lock, which builds what is missing",

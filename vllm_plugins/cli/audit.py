@@ -1,4 +1,4 @@
-"""``vllm-plugins audit``: what a reviewer must know of the lock, before anything is installed."""
+"""``vllm-plugins audit``: check the lock before anything is installed."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("--offline", action="store_true", help="ask nobody (VLLM_PLUGIN_OFFLINE)")
+    parser.add_argument("--offline", action="store_true", help="skip checks that need the network")
     parser.add_argument(
         "--service",
         metavar="S",
         default="pypi",
-        help=f"who knows of vulnerabilities: {', '.join(advisories.SERVICES)}, or a URL that answers as OSV does",
+        help=f"the advisory service: {', '.join(advisories.SERVICES)}, or the URL of a service with OSV's API",
     )
     parser.add_argument(
         "--require",
@@ -42,20 +42,20 @@ def register(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         choices=list(CHECKS),
-        help="fail where this check could not be made (several times; one of %(choices)s)",
+        help="fail if this check did not run; may be repeated (one of %(choices)s)",
     )
-    parser.add_argument("--html", metavar="F", help="write a report for people, one page that needs nothing else")
+    parser.add_argument("--html", metavar="F", help="also write a report as one self-contained HTML page")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """Exit code 1 when a finding fails under the policy, or a required check could not be made."""
+    """Print the findings. The exit code is 1 if one fails under the policy, or a required check did not run."""
     if arguments.service not in advisories.SERVICES and not arguments.service.startswith(("https://", "http://")):
         raise UsageError(
-            "that is no advisory service",
-            expected=f"{', '.join(advisories.SERVICES)}, or an https URL",
+            "--service is not a valid advisory service",
+            expected=f"{', '.join(advisories.SERVICES)}, or a URL",
             found=arguments.service,
-            next_step="name one of them with --service",
+            next_step="vllm-plugins audit --service osv",
         )
     settings = settings.replace(offline=settings.offline or arguments.offline)
     locked = lock_reader.read(settings.lock)
@@ -107,5 +107,5 @@ def _write(path: Path, locked: Lock, found: Audit) -> None:
             "the report can't be written",
             where=str(path),
             found=error.strerror or str(error),
-            next_step="name a file in a directory that this user can write",
+            next_step="choose a file in a directory that this user can write",
         ) from error
