@@ -250,7 +250,7 @@ def test_a_package_that_no_index_has(locked: Place) -> None:
     refused(
         locked,
         6,
-        "no release satisfies no-such-package>=2 [no-resolution] [no-resolution]\n"
+        "no release satisfies no-such-package>=2 [no-resolution]\n"
         "  expected: no-such-package>=2\n"
         "  found: no release at all: no index has that name\n"
         "  required by: no-such-package\n"
@@ -264,7 +264,7 @@ def test_a_version_that_no_release_has(locked: Place, index: Index) -> None:
     refused(
         locked,
         6,
-        "no release satisfies tiny>=2 [no-resolution] [no-resolution]\n"
+        "no release satisfies tiny>=2 [no-resolution]\n"
         "  expected: tiny>=2\n"
         "  found: releases 1.0, 1.5\n"
         "  required by: tiny\n"

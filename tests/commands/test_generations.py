@@ -101,7 +101,7 @@ def test_rollback_to_a_key_by_its_beginning(three: Place) -> None:
     none = three.run("rollback", "zzzz", check=False)
     assert none.returncode == 2
     assert none.stderr == (
-        "vllm-plugins: error: no overlays have a key that begins with 'zzzz' [usage] [usage]\n"
+        "vllm-plugins: error: no overlays have a key that begins with 'zzzz' [usage]\n"
         f"  where: {three.store}\n"
         "  next: list the keys: vllm-plugins history\n"
     )
