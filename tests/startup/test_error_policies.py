@@ -364,13 +364,13 @@ def test_what_a_process_goes_on_with_is_for_its_lock_alone(place: Place, other: 
     content = place.lock.read_bytes() if other != "content of the lock" else b"another"
     parts = (place.registry["overlay"], hashlib.sha256(content).hexdigest(), str(place.store), str(place.lock))
     env = {
-        "_VLLM_PLUGINS_INSTEAD": ":".join(parts),
+        "_VLLM_PLUGINS_FALLBACK": ":".join(parts),
         "VLLM_PLUGIN_ON_ERROR": "fail" if other == "policy" else "previous",
         "VLLM_PLUGIN_CONFIG": str(config / "plugins.yaml"),
         "VLLM_PLUGIN_REGISTRY_DIR": str(place.root / "another" if other == "store" else place.store),
     }
     assert place.python("-m", "tests.kit.loader", "general", env=env).stdout == "new one here\n{}\n"
-    env = {"_VLLM_PLUGINS_INSTEAD": ":".join(parts), "VLLM_PLUGIN_ON_ERROR": "previous"}
+    env = {"_VLLM_PLUGINS_FALLBACK": ":".join(parts), "VLLM_PLUGIN_ON_ERROR": "previous"}
     same = place.python("-m", "tests.kit.loader", "general", env=env).stdout
     assert same == ("new" if other == "content of the lock" else "old") + " one here\n{}\n"
 
