@@ -210,7 +210,8 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> dict[str, str
         upper = name.upper()
         if name in VARIABLES or name == "VLLM_PLUGINS" or name.startswith("_VLLM_PLUGINS_"):
             continue
-        close = difflib.get_close_matches(upper, VARIABLES, n=1, cutoff=0.9) if "PLUGIN" in upper else []
+        is_similar = "PLUG" in upper and ("LLM" in upper or "VLM" in upper)
+        close = difflib.get_close_matches(upper, VARIABLES, n=1, cutoff=0.9) if is_similar else []
         close = close or [known for known in VARIABLES if _letters(known) == _letters(upper)]
         if close or upper.startswith(("VLLM_PLUGIN_", "VLLM_PLUGINS_")):
             found[name] = close[0] if close else next(iter(difflib.get_close_matches(upper, VARIABLES, n=1)), None)
@@ -218,8 +219,8 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> dict[str, str
 
 
 def _letters(name: str) -> str:
-    """A name without what is easily mistaken: separators, the plural, and the prefix ``VLLM``."""
-    return name.replace("_", "").replace("-", "").replace("PLUGINS", "PLUGIN").removeprefix("VLLM")
+    """A name without what is easily mistaken: separators and the plural."""
+    return name.replace("_", "").replace("-", "").replace("PLUGINS", "PLUGIN")
 
 
 def _home(env: Mapping[str, str]) -> str:
