@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tests.kit.advisory import Teller
     from tests.kit.index import Index
     from tests.kit.place import Completed, Place
+    from tests.kit.templates import Templates
 
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
 OLD = "2020-01-01T00:00:00Z"
@@ -26,13 +27,16 @@ def teller(index: Index) -> Iterator[Teller]:
 
 
 @pytest.fixture
-def locked(place: Place, index: Index, teller: Teller) -> Place:
+def locked(place: Place, index: Index, teller: Teller, templates: Templates) -> Place:
     """A lock of one plugin from the index, which has been there for long."""
-    wheel = index.wheel("tiny", entry_points=POINTS, modules={"tiny.py": "def register(): pass\n"})
-    teller.files[wheel.name] = {"upload-time": OLD}
-    place.pypi("tiny")
-    place.run("lock")
-    return place
+
+    def make() -> None:
+        index.wheel("tiny", entry_points=POINTS, modules={"tiny.py": "def register(): pass\n"})
+        place.pypi("tiny")
+        place.run("lock")
+
+    teller.files["tiny-1.0-py3-none-any.whl"] = {"upload-time": OLD}
+    return templates.fill(place, index, make)
 
 
 def audit(place: Place, teller: Teller, *words: str, code: int | None = None) -> Completed:

@@ -12,16 +12,20 @@ from tests.kit.sandbox import needs_root, read_only
 if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Place
+    from tests.kit.templates import Templates
 
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
 
 
 @pytest.fixture
-def locked(place: Place, index: Index) -> Place:
+def locked(place: Place, index: Index, templates: Templates) -> Place:
     """A lock of a plugin from the index that needs another distribution, and one from a directory."""
     modules = {"tiny.py": "def register(): ...\n"}
-    pair.lock(place, index, helper="1.5", entry_points=POINTS, modules=modules)
-    return place
+
+    def make() -> None:
+        pair.lock(place, index, helper="1.5", entry_points=POINTS, modules=modules)
+
+    return templates.fill(place, index, make)
 
 
 def names(place: Place) -> list[str]:

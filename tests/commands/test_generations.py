@@ -21,21 +21,25 @@ from vllm_plugins.startup import activation
 if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Place
+    from tests.kit.templates import Templates
 
 START = ("-m", "tests.kit.loader", "general")
 
 
 @pytest.fixture
-def three(place: Place, index: Index) -> Place:
+def three(place: Place, index: Index, templates: Templates) -> Place:
     """Three generations of one plugin: 1.0, 2.0 and 3.0, which is active; and the locks of all."""
-    for version in ("1.0", "2.0", "3.0"):
-        index.wheel(
-            "tiny", version, entry_points={"vllm.general_plugins": {"tiny": "tiny:register"}}, modules=module()
-        )
-        place.pypi(f"tiny=={version}")
-        place.run("lock")
-        place.run("sync", "--no-load-check")
-    return place
+
+    def make() -> None:
+        for version in ("1.0", "2.0", "3.0"):
+            index.wheel(
+                "tiny", version, entry_points={"vllm.general_plugins": {"tiny": "tiny:register"}}, modules=module()
+            )
+            place.pypi(f"tiny=={version}")
+            place.run("lock")
+            place.run("sync", "--no-load-check")
+
+    return templates.fill(place, index, make)
 
 
 def module() -> dict[str, str]:

@@ -18,16 +18,20 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Index
     from tests.kit.place import Place
+    from tests.kit.templates import Templates
 
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}, "vllm.logits_processors": {"bend": "tiny:Bend"}}
 MODULES = {"tiny/__init__.py": "def register():\n    pass\n\n\nclass Bend:\n    pass\n", "tiny/data.txt": "data\n"}
 
 
 @pytest.fixture
-def locked(place: Place, index: Index) -> Place:
+def locked(place: Place, index: Index, templates: Templates) -> Place:
     """A lock of a plugin from the index that needs another distribution, and one from a directory."""
-    pair.lock(place, index, helper="1.5", entry_points=POINTS, modules=MODULES)
-    return place
+
+    def make() -> None:
+        pair.lock(place, index, helper="1.5", entry_points=POINTS, modules=MODULES)
+
+    return templates.fill(place, index, make)
 
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])

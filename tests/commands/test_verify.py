@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Index
     from tests.kit.place import Place
+    from tests.kit.templates import Templates
 
 MODULES = {
     "tiny/__init__.py": "def register():\n    pass\n",
@@ -29,12 +30,15 @@ MODULES = {
 
 
 @pytest.fixture
-def synced(place: Place, index: Index) -> Place:
+def synced(place: Place, index: Index, templates: Templates) -> Place:
     """A lock of one plugin from the index and one from a directory, installed."""
     points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
-    pair.lock(place, index, helper="1.5", entry_points=points, modules=MODULES)
-    place.run("sync", "--no-load-check")
-    return place
+
+    def make() -> None:
+        pair.lock(place, index, helper="1.5", entry_points=points, modules=MODULES)
+        place.run("sync", "--no-load-check")
+
+    return templates.fill(place, index, make)
 
 
 def forge(place: Place) -> None:
@@ -162,7 +166,7 @@ def test_a_lock_that_is_not_installed_can_not_be_verified(synced: Place) -> None
     shutil.rmtree(synced.store)
     done = synced.run("verify", check=False)
     assert done.returncode == 1
-    assert "the lock is not installed [install-failed]\n" in done.stderr
+    assert "the lock is not installed [not-installed]\n" in done.stderr
 
 
 def test_startup_verifies_on_request(synced: Place) -> None:

@@ -88,7 +88,7 @@ def test_a_configuration_file_of_a_relative_name_is_found(home: Path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "line", ["quiet = 3", "verbose = 2", "isolated = true", "no-color = true", "log = /nowhere/x"]
+    "line", ["quiet = 3", "verbose = 2", "isolated = true", "no-color = true", "log = /nowhere/x", "python = /nowhere"]
 )
 def test_how_much_pip_prints_makes_no_difference(home: Path, line: str) -> None:
     _pip_conf(home, f"index-url = {INDEX}", line)

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from requests.auth import HTTPBasicAuth
 
-from vllm_plugins.packages import simple_api
+from vllm_plugins.core.redact import public_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,14 +22,14 @@ def find(url: str, index: str | None, places: Iterable[str]) -> HTTPBasicAuth | 
     decides. A file belongs to the index that listed it, if that is on the same server. A login for https is never
     sent over http.
     """
-    target = urlsplit(simple_api.public(url))
+    target = urlsplit(public_url(url))
     found: list[tuple[bool, int, HTTPBasicAuth | None]] = []
     for place in places:
         parts = urlsplit(place)
         if (parts.scheme, parts.netloc.rpartition("@")[2]) != (target.scheme, target.netloc):
             continue
         auth = HTTPBasicAuth(unquote(parts.username), unquote(parts.password or "")) if parts.username else None
-        found.append((simple_api.public(place) == index, _common(parts.path, target.path), auth))
+        found.append((public_url(place) == index, _common(parts.path, target.path), auth))
     return max(found, key=lambda item: item[:2])[2] if found else None
 
 

@@ -23,7 +23,7 @@ from urllib3.util.retry import Retry
 
 from vllm_plugins.core import hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, SourceError
-from vllm_plugins.core.redact import redact
+from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.packages import _logins, archives, simple_api
 from vllm_plugins.packages.simple_api import File
 
@@ -93,7 +93,7 @@ class Index:
     @property
     def places(self) -> tuple[str, ...]:
         """All places, in pip's order, without credentials."""
-        return tuple(map(simple_api.public, (*self._config.indexes, *self._config.find_links)))
+        return tuple(map(public_url, (*self._config.indexes, *self._config.find_links)))
 
     def files(self, name: NormalizedName) -> tuple[File, ...]:
         """Return the files of a distribution from every index and page of links, in pip's order.
@@ -107,7 +107,7 @@ class Index:
         denied: list[SourceError] = []
         for index in self._config.indexes:
             page = f"{index.rstrip('/')}/{name}/"
-            found += self._page(page, index=simple_api.public(index), denied=denied)
+            found += self._page(page, index=public_url(index), denied=denied)
         for links in self._config.find_links:
             found += self._links(links)
         files = tuple(file for file in found if simple_api.version(file.filename, name) is not None)
@@ -208,7 +208,7 @@ class Index:
                 response.raise_for_status()
                 body = _whole(self._read(response), _MAX_PAGE)
                 kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
-                base = simple_api.public(response.url)
+                base = public_url(response.url)
                 if kind == simple_api.JSON:
                     return simple_api.from_json(body, base=base, index=index)
                 return simple_api.from_html(body.decode("utf-8", "replace"), base=base, index=index)
@@ -242,9 +242,7 @@ class Index:
             raise self._error(file.url, error) from error
 
     def _request(self, method: str, url: str, *, index: str | None = None, **options: Any) -> requests.Response:
-        return self._session.request(
-            method, simple_api.public(url), stream=True, **self._options(url, index), **options
-        )
+        return self._session.request(method, public_url(url), stream=True, **self._options(url, index), **options)
 
     def _read(self, response: requests.Response) -> Iterator[bytes]:
         """Yield the body. Each read is limited by pip's timeout, all of them together by our patience."""
@@ -272,7 +270,7 @@ class Index:
     def _error(self, url: str, error: Exception) -> SourceError:
         return SourceError(
             "the index can't be read",
-            where=redact(simple_api.public(url), self._config.secrets),
+            where=redact(public_url(url), self._config.secrets),
             found=redact(f"{type(error).__name__}: {error}", self._config.secrets),
             next_step="check the network, your login, and the indexes of `pip config list`",
         )

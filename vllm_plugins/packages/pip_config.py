@@ -157,6 +157,7 @@ def _environment() -> dict[str, str]:
     if file := env.get("PIP_CONFIG_FILE"):
         env["PIP_CONFIG_FILE"] = os.path.abspath(file)  # pip is started in another directory
     env |= {"PIP_QUIET": "0", "PIP_VERBOSE": "0", "PIP_ISOLATED": "0", "PIP_NO_COLOR": "1", "PIP_DEBUG": "0"}
+    env["_PIP_RUNNING_IN_SUBPROCESS"] = "1"  # a key `python` would make pip start itself with another interpreter
     return env | {"COLUMNS": "1000", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_LOG": os.devnull, "PIP_NO_INPUT": "1"}
 
 
