@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from vllm_plugins.packages import installers, pip_config
+from vllm_plugins.packages import installers, pip_config, programs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,5 +27,5 @@ def install(python: Path, *words: str) -> None:
 def _run(*words: str) -> None:
     uv = installers.find_uv()
     assert uv is not None, "uv is not installed next to this interpreter"
-    env = {**os.environ, **pip_config.uv_environment(pip_config.read(), os.environ)}
+    env = programs.uv_environment(pip_config.read())
     subprocess.run([uv, *words, "--quiet"], env=env, check=True)
