@@ -84,7 +84,7 @@ def test_a_finding_has_evidence_and_a_fix(healthy: Place) -> None:
     assert "  environment variables                                     see above (1)\n" in done.stdout
 
 
-def allowlist(what: str, value: str) -> dict[str, str]:
+def allowlist(what: str, value: str) -> dict[str, str | None]:
     return {"what": what, "evidence": f"VLLM_PLUGINS={shlex.quote(value)}", "fix": RIGHT, "error": None}
 
 

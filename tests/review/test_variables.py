@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +12,9 @@ import vllm_plugins
 from tests.kit import states
 from vllm_plugins.review import _variables
 from vllm_plugins.startup.settings import VARIABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 GENERAL, PLATFORM, ENDPOINTS = "vllm.general_plugins", "vllm.platform_plugins", "vllm.endpoint_plugins"
 
@@ -46,7 +50,9 @@ def test_other_variables_are_left_alone(name: str) -> None:
     assert list(_variables.mistyped({name: "1"})) == []
 
 
-def fixes(allowed: str | None, points: dict[str, tuple[str, ...]], base: _variables.Names | None = None) -> list[str]:
+def fixes(
+    allowed: str | None, points: Mapping[str, tuple[str, ...]], base: _variables.Names | None = None
+) -> list[str]:
     state = states.state(points, allowed=allowed)
     environ = {} if allowed is None else {"VLLM_PLUGINS": allowed}
     return [fix for _, _, fix in _variables.allowlist(state, base or {}, environ)]
