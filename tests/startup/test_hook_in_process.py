@@ -287,7 +287,8 @@ def test_an_overlay_that_is_replaced_while_it_is_locked_is_locked_again(
     """The lock of the old directory would keep nobody from pruning the new one."""
     marker = install(named, GOOD)
     site = overlay.directory(named / "store", marker.key) / "site"
-    real, moved = activation._is_shared, []
+    real = activation._is_shared
+    moved: list[Path] = []
 
     def replace_first(descriptor: int, deadline: float) -> bool:
         if not moved:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.marker import Marker
 
-__all__ = ["FILES", "Differences", "check", "compare", "files", "listed"]
+__all__ = ["FILES", "Differences", "check", "compare", "compare_sizes", "files", "listed"]
 
 FILES = "files.json"
 _CHUNK = 1 << 20  # bytes
@@ -69,6 +69,26 @@ def compare(store: Path, marker: Marker) -> Differences:
     return Differences(files=len(wanted), size=size, problems=tuple(sorted(problems)))
 
 
+def compare_sizes(store: Path, marker: Marker) -> tuple[str, ...]:
+    """Files that are missing or have another size than when they were published, without reading their contents.
+
+    Raises:
+        HashMismatch: the list of files is not the one that the marker names.
+    """
+    root = overlay.directory(store, marker.key)
+    site = os.path.join(root, overlay.SITE, "")
+    problems = []
+    for path, _, size in _entries(root, marker):
+        try:
+            found = os.lstat(site + path).st_size
+        except OSError:
+            problems.append(f"missing: {path}")
+        else:
+            if found != size:
+                problems.append(f"changed: {path}")
+    return tuple(problems)
+
+
 def check(store: Path, marker: Marker) -> Differences:
     """Compare, and refuse a difference.
 
@@ -95,6 +115,11 @@ def shown(problems: Iterable[str], most: int = 50) -> list[str]:
 
 def listed(root: Path, marker: Marker) -> dict[str, str]:
     """The sha256 of every published file, by its path below ``site``. Raises the same error as :func:`compare`."""
+    return {path: digest for path, digest, _ in _entries(root, marker)}
+
+
+def _entries(root: Path, marker: Marker) -> list[tuple[str, str, int]]:
+    """Path, sha256 and size of every published file. Raises the same error as :func:`compare`."""
     try:
         data = (root / FILES).read_bytes()
         if overlay.sha256(data) != marker.files_sha256:
@@ -102,7 +127,7 @@ def listed(root: Path, marker: Marker) -> dict[str, str]:
         entries: Any = json.loads(data)
         if not all(_is_entry(entry) for entry in entries):
             raise ValueError("an entry is not a path, a sha256 and a size")  # noqa: TRY301
-        return {path: digest for path, digest, *_ in entries}
+        return [(path, digest, size) for path, digest, size in entries]
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise HashMismatch(
             "the overlay's list of files is not the one that was published",
@@ -115,9 +140,9 @@ def listed(root: Path, marker: Marker) -> dict[str, str]:
 
 def _is_entry(entry: Any) -> bool:
     """Whether a row of ``files.json`` is a path, a sha256 and a size."""
-    if not isinstance(entry, list) or len(entry) < 3:
+    if not isinstance(entry, list) or len(entry) != 3:
         return False
-    path, digest, size = entry[:3]
+    path, digest, size = entry
     is_hash = isinstance(digest, str) and len(digest) == 64
     return isinstance(path, str) and is_hash and type(size) is int and size >= 0
 

@@ -30,8 +30,8 @@ MANIFEST = "plugins.yaml"
 LOCK = "plugins.lock"
 WHEELS = "plugins.wheels"
 
-# What users set.
-VARIABLES = (
+# All variables that users set. VLLM_PLUGINS is vLLM's own.
+VARIABLES: tuple[str, ...] = (
     "VLLM_PLUGIN_AUTO_LOCK",
     "VLLM_PLUGIN_CONFIG",
     "VLLM_PLUGIN_DISABLE",
@@ -205,16 +205,17 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> dict[str, str
     """
     import difflib
 
+    known = (*VARIABLES, "VLLM_PLUGINS")
     found: dict[str, str | None] = {}
-    for name in os.environ if environ is None else environ:
+    for name in sorted(os.environ if environ is None else environ):
         upper = name.upper()
-        if name in VARIABLES or name == "VLLM_PLUGINS" or name.startswith("_VLLM_PLUGINS_"):
+        if name in known or name.startswith("_VLLM_PLUGINS_") or "PLUG" not in upper:
             continue
-        is_similar = "PLUG" in upper and ("LLM" in upper or "VLM" in upper)
-        close = difflib.get_close_matches(upper, VARIABLES, n=1, cutoff=0.9) if is_similar else []
-        close = close or [known for known in VARIABLES if _letters(known) == _letters(upper)]
-        if close or upper.startswith(("VLLM_PLUGIN_", "VLLM_PLUGINS_")):
-            found[name] = close[0] if close else next(iter(difflib.get_close_matches(upper, VARIABLES, n=1)), None)
+        is_similar = "LLM" in upper or "VLM" in upper
+        close = difflib.get_close_matches(upper, known, n=1, cutoff=0.9) if is_similar else []
+        close = [other for other in known if _letters(other) == _letters(upper)] or close
+        if close or upper.startswith("VLLM_PLUGIN"):
+            found[name] = next(iter(close or difflib.get_close_matches(upper, known, n=1)), None)
     return found
 
 
