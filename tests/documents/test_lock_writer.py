@@ -142,7 +142,7 @@ def test_a_lock_that_names_anything_but_hashed_wheels_is_refused(change: Any, fo
     with pytest.raises(LockInvalid) as caught:
         lock_reader.parse(altered(change), Path("plugins.lock"))
     assert str(caught.value) == (
-        "the lock does not say what a lock must\n"
+        "the lock does not say what a lock must [lock-invalid]\n"
         "  where: plugins.lock\n"
         f"  found: {found}\n"
         "  next: run vllm-plugins lock, and review the change; to go back, take the lock from version control"

@@ -87,7 +87,7 @@ def test_lock(world: World, fault: str, where: str) -> None:
     assert any(word in lines[2] for word in words), lines[2]
     assert lines[3:] == [
         "  required by: plugin 'tiny'",
-        "  next: check the url and the access of plugin 'tiny': git ls-remote must work with it",
+        "  next: check the url of plugin 'tiny' and your access to it, with git ls-remote",
     ]
     # A network that is well again needs no help.
     world.network.plan = lambda _: None

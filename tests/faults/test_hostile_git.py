@@ -116,7 +116,7 @@ def test_a_subdirectory_that_leads_out(place: Place, repository: Repository, tmp
     below = {"link in between": "sub/project", "nothing": "no", "git directory": ".git"}.get(how, "sub")
     done = lock(place, entry(repository.url, subdirectory=below), ran)
     assert done.returncode == 1
-    what = {"nothing": "is not a directory of the git repository", "git directory": "is no Python project"}
+    what = {"nothing": "is not a directory of the git repository", "git directory": "is not a Python project"}
     wanted = what.get(how, "leads out of the git repository")
     assert done.stderr.splitlines()[0] == f"vllm-plugins: error: subdirectory {below!r} {wanted}"
 

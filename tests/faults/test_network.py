@@ -119,8 +119,8 @@ def test_lock_and_files(world: World, fault: str) -> None:
     """What pip asks of a wheel before it is chosen."""
     world.breaks(FAULTS[fault], is_file)
     lines = world.fails(1, "lock", "--upgrade")
-    assert lines[0] in ("the index can't be read", "pip-compile does not understand what an index answers")
-    assert lines[-1].startswith(("  next: mend the network", "  next: mend the index"))
+    assert lines[0] in ("the index can't be read", "pip-compile can't read what an index answers")
+    assert lines[-1].startswith(("  next: mend the network", "  next: fix the "))
 
 
 @INSTALLERS
@@ -223,7 +223,9 @@ def test_another_file_of_the_same_name(world: World, installer: str) -> None:
     assert lines[0] == "a file is not the one that the lock names"
     done = world.place.run("bundle", "-q", check=False)
     assert done.returncode == 4
-    message = "vllm-plugins: error: helper-1.0-py3-none-any.whl is not the file that the index tells of\n"
+    message = (
+        "vllm-plugins: error: helper-1.0-py3-none-any.whl is not the file that the index tells of [hash-mismatch]\n"
+    )
     assert done.stderr.startswith(message)
     assert not list(world.place.wheels.glob("*helper*"))
     # Locking again takes it, and says that the files are others.

@@ -173,7 +173,7 @@ def test_the_lock_that_an_overlay_keeps(synced: Place) -> None:
     before = synced.files()
     done = synced.run("rollback", key[:12], check=False)
     assert done.returncode == 2
-    assert "error: the overlay is not one of this interpreter, or not complete" in done.stderr
+    assert "error: the overlay is not complete, or belongs to another Python interpreter" in done.stderr
     assert synced.files() == before
     is_well(synced)
 
@@ -231,12 +231,12 @@ def test_each_file_of_the_installers_cache(synced: Place) -> None:
 def test_what_is_kept_in_the_cache(tmp_path: Path) -> None:
     """Such as the environment of a release of vLLM, which is resolved once: another bit would be another version."""
     path, text = tmp_path / "bases" / "vllm==0.32.0.base", '{"distributions": ["vllm 0.32.0"]}'
-    cache.keep(path, text)
-    assert cache.kept(path) == text
+    cache.write(path, text)
+    assert cache.read(path) == text
     data = path.read_bytes()
     for place in range(len(data)):
         flip(path, place)
-        assert cache.kept(path) is None, place
+        assert cache.read(path) is None, place
         path.write_bytes(data)
 
 

@@ -110,7 +110,7 @@ def test_a_wheel_that_comes_out_otherwise_says_what_differs(place: Place, reposi
     wheel = take_away(place)
     done = place.run("bundle", check=False)
     assert done.returncode == 4
-    assert "what the locked wheel held is not at hand: no overlay of the store has it installed\n" in done.stderr
+    assert "the files can't be compared: no overlay of the store contains the locked wheel\n" in done.stderr
     place.run("lock", "--upgrade")
     place.run("sync")
     stamp = (place.site / "mine_plugin/stamp.txt").read_text().strip()
@@ -119,7 +119,7 @@ def test_a_wheel_that_comes_out_otherwise_says_what_differs(place: Place, reposi
     done = place.run("bundle", check=False)
     assert done.returncode == 4
     lines = done.stderr.splitlines()
-    assert "vllm-plugins: error: the wheel came out otherwise when it was built again" in lines
+    assert "vllm-plugins: error: the wheel is different when it is built again [hash-mismatch]" in lines
     assert f"  where: {wheel.name}" in lines
     assert "  required by: plugin 'mine'" in lines
     assert "  differs: mine_plugin/stamp.txt" in lines
@@ -134,14 +134,14 @@ def test_a_commit_that_is_gone(locked: Place, repository: Repository) -> None:
     Repository.init(repository.path).commit("another history")
     done = locked.run("bundle", check=False)
     assert done.returncode == 1
-    assert f"git commit {commit} is not in the repository\n" in done.stderr
+    assert f"git commit {commit} is not in the repository [source-unavailable]\n" in done.stderr
 
 
 def test_a_startup_builds_nothing(locked: Place) -> None:
     take_away(locked)
     done = locked.run("sync", "--startup", check=False)
     assert done.returncode == 1
-    assert "plugins.wheels/ lacks 1 locked wheel\n" in done.stderr
+    assert "1 locked wheel missing in plugins.wheels/ [install-failed]\n" in done.stderr
 
 
 def test_a_local_directory_that_has_changed(place: Place) -> None:
@@ -155,7 +155,7 @@ def test_a_local_directory_that_has_changed(place: Place) -> None:
     (project / "src" / "more.py").write_text("")
     done = place.run("bundle", check=False)
     assert done.returncode == 4
-    assert "error: the source is not the one that was locked\n  where: mine\n" in done.stderr
+    assert "error: the source is not the locked one [hash-mismatch]\n  where: mine\n" in done.stderr
 
 
 @pytest.fixture
@@ -192,4 +192,4 @@ def test_offline_no_sdist_is_fetched(from_sdist: Place) -> None:
     done = from_sdist.run("sync", "--offline", check=False)
     assert done.returncode == 1
     assert "Building" not in done.stderr
-    assert "plugins.wheels/ lacks 1 locked wheel\n" in done.stderr
+    assert "1 locked wheel missing in plugins.wheels/ [install-failed]\n" in done.stderr

@@ -105,12 +105,12 @@ def test_one_that_must_be_built_with_another_torch_is_refused(place: Place, inde
     refused = place.run("lock", "-q", check=False)
     assert refused.returncode == 1
     assert refused.stderr == (
-        "vllm-plugins: error: the wheel was compiled against another torch than the base has\n"
+        "vllm-plugins: error: the wheel was compiled against another torch than the base has [build-failed]\n"
         f"  where: kernel-1.0-{TAG}.whl\n"
         "  expected: torch 2.13.0+cpu\n"
         "  found: torch 2.9.1, because of [build-system] requires\n"
         "  required by: plugin 'kernel'\n"
-        "  next: have its pyproject.toml admit torch 2.13.0+cpu, or use a vLLM that has 2.9.1\n"
+        "  next: let [build-system] requires of plugin 'kernel' admit torch 2.13.0+cpu, or ask its author\n"
     )
     assert not place.lock.exists()
 
@@ -203,9 +203,11 @@ def test_the_torch_of_another_base_that_no_index_has(place: Place, index: Index,
     index.wheel("torch", "2.14.0")
     refused = place.run("lock", "-q", "--base", _with_torch(place, "2.14.0+cu129"), check=False)
     assert refused.returncode == 1
-    assert refused.stderr.startswith("vllm-plugins: error: the build requirements can't be installed\n")
-    assert "  it must be built with what the base has: torch==2.14.0+cu129\n" in refused.stderr
+    assert refused.stderr.startswith(
+        "vllm-plugins: error: the build requirements can't be installed [build-failed]\n"
+    )
+    assert "  the build must use what the base has: torch==2.14.0+cu129\n" in refused.stderr
     assert "  required by: plugin 'kernel'\n" in refused.stderr
     assert refused.stderr.endswith(
-        "  next: name the index that has it (PIP_EXTRA_INDEX_URL), or lock in the vLLM environment itself\n"
+        "  next: add the index that has it (PIP_EXTRA_INDEX_URL), or lock in the vLLM environment itself\n"
     )

@@ -122,10 +122,10 @@ def test_a_wheel_that_leads_out_of_the_environment_is_refused(tmp_path: Path, na
     with pytest.raises(BuildError) as caught:
         _reproducible.normalise(wheel)
     assert str(caught.value) == (
-        "what was built is not a wheel that can be installed\n"
+        "the build backend made an invalid wheel [build-failed]\n"
         "  where: tiny-1.0-py3-none-any.whl\n"
-        f"  found: it holds {name!r}, which leads out of it or is a link\n"
-        "  next: report it to the plugin's author"
+        f"  found: it contains {name!r}, which leads out of it or is a link\n"
+        "  next: report it to the author of the plugin"
     )
     assert wheel.read_bytes() == before
 
@@ -160,10 +160,10 @@ def test_a_build_that_fails_says_whose_it_is_and_why(place: Place, tmp_path: Pat
     place.write("plugins:\n  - {name: mine, source: local, path: ../mine}\n")
     done = place.run("lock", "-q", check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("vllm-plugins: error: the build failed\n")
+    assert done.stderr.startswith("vllm-plugins: error: the build failed [build-failed]\n")
     assert "RuntimeError: the reason" in done.stderr
     assert done.stderr.endswith(
-        "  next: look at the words above: `python -m build` in the project of 'mine' must work\n"
+        "  next: read the output above; `python -m build` in the project of 'mine' must work\n"
     )
     assert "required by: plugin 'mine'" in done.stderr
     assert place.files() == {"config/plugins.yaml": place.files()["config/plugins.yaml"]}

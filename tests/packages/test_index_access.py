@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.kit.index import Index
-    from tests.kit.place import Place
+    from tests.kit.place import Place, ResolverName
+
+
+@pytest.fixture
+def resolver() -> ResolverName:
+    return "auto"
+
 
 SECRET = f"{CANARY}-of-the-index"
 INSTALLERS = pytest.mark.parametrize("installer", ["pip", "uv"])
@@ -96,7 +102,7 @@ def test_an_index_behind_tls_and_a_login(
     assert place.package("plugin")["wheels"][0]["url"].startswith(f"https://{server.host}/")
     assert refused.returncode == 1
     assert "wrong-secret" not in refused.stdout + refused.stderr
-    assert "error: the index can't be read\n" in refused.stderr
+    assert "error: the index can't be read [source-unavailable]\n" in refused.stderr
     assert "401" in refused.stderr
 
 
@@ -119,7 +125,7 @@ def test_a_certificate_that_is_not_trusted_is_an_error(place: Place, index: Inde
         there = replace(place, index_url=f"https://ada:{SECRET}@{server.host}{path}")
         done = there.run("lock", "-q", check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "vllm-plugins: error: the index can't be read"
+    assert done.stderr.splitlines()[0] == "vllm-plugins: error: the index can't be read [source-unavailable]"
     assert "certificate" in done.stderr
     assert SECRET not in done.stderr
     assert not place.lock.exists()
@@ -129,7 +135,7 @@ def test_an_index_that_does_not_answer_is_an_error(place: Place) -> None:
     place.pypi("plugin")
     done = place.run("lock", "-q", env={"PIP_INDEX_URL": "http://127.0.0.1:9/simple/"}, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "vllm-plugins: error: the index can't be read"
+    assert done.stderr.splitlines()[0] == "vllm-plugins: error: the index can't be read [source-unavailable]"
     assert "127.0.0.1" in done.stderr
 
 

@@ -48,11 +48,11 @@ def test_https_with_a_token_from_the_environment(place: Place, repository: Repos
     assert refused.returncode == 1
     assert "another-secret" not in refused.stdout + refused.stderr
     assert refused.stderr.splitlines()[1:] == [
-        "vllm-plugins: error: the git repository can't be read",
+        "vllm-plugins: error: the git repository can't be read [source-unavailable]",
         f"  where: https://****@{server.host}/tiny/.git",
         f"  found: fatal: Authentication failed for 'https://{server.host}/tiny/.git/'",
         "  required by: plugin 'tiny'",
-        "  next: check the url and the access of plugin 'tiny': git ls-remote must work with it",
+        "  next: check the url of plugin 'tiny' and your access to it, with git ls-remote",
     ]
 
 

@@ -39,7 +39,7 @@ BAD = {
 }
 
 
-MISSING = "  found: the module no_such_module is missing: no locked distribution and none of the base's brings it\n"
+MISSING = "  found: the module no_such_module is missing: neither the lock nor the vLLM environment contains it\n"
 
 
 def write_plugin(place: Place, source: str, version: str = "1.0", group: str = "vllm.general_plugins") -> None:
@@ -54,7 +54,9 @@ def write_plugin(place: Place, source: str, version: str = "1.0", group: str = "
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory, vllm: Path) -> Path:
     """A place in which a good plugin is locked and installed, and was active."""
-    place = Place(root=tmp_path_factory.mktemp("template"), index_url="http://127.0.0.1:9/", paths=(vllm,))
+    place = Place(
+        root=tmp_path_factory.mktemp("template"), index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv"
+    )
     write_plugin(place, GOOD)
     assert start(place).stdout == "old one here\n{}\n"
     return place.root
@@ -64,7 +66,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, vllm: Path) -> Path:
 def place(template: Path, tmp_path: Path, vllm: Path) -> Place:
     for name in ("config", "store"):
         shutil.copytree(template / name, tmp_path / name)
-    return Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,))
+    return Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv")
 
 
 def start(place: Place, *words: str, policy: str = "fail") -> Completed:
@@ -78,7 +80,10 @@ def start(place: Place, *words: str, policy: str = "fail") -> Completed:
     )
 
 
-NEXT = "  next: mend 'probe', or set `enabled: false` for it in plugins.yaml and lock again\n"
+NEXT = (
+    "  next: fix probe or ask its authors to, or set `enabled: false` for plugin 'probe' in plugins.yaml "
+    "and run vllm-plugins lock\n"
+)
 REVIEW = "  next: run vllm-plugins lock, and review the change; to go back, take the lock from version control\n"
 
 
@@ -88,7 +93,7 @@ REVIEW = "  next: run vllm-plugins lock, and review the change; to go back, take
 def make_stale(place: Place) -> str:
     place.manifest.write_text("plugins: []\n")
     return (
-        "LockStale: the lock does not answer the manifest\n"
+        "LockStale: the lock does not answer the manifest [lock-out-of-date]\n"
         f"  where: {place.lock}\n"
         f"  expected: a lock of {place.manifest}\n"
         "  found: the manifest has changed since it was locked\n"
@@ -99,7 +104,7 @@ def make_stale(place: Place) -> str:
 def make_corrupt(place: Place) -> str:
     place.lock.write_text("this is no lock")
     return (
-        "LockInvalid: the lock is not TOML\n"
+        "LockInvalid: the lock is not TOML [lock-invalid]\n"
         f"  where: {place.lock}\n"
         "  found: Expected '=' after a key in a key/value pair (at line 1, column 6)\n"
         f"{REVIEW}"
@@ -109,7 +114,7 @@ def make_corrupt(place: Place) -> str:
 def make_edited(place: Place) -> str:
     place.lock.write_text(place.lock_text.replace('value = "probe:register"', 'value = "probe:other"'))
     return (
-        "HashMismatch: the lock was changed by hand: nothing is installed from it\n"
+        "HashMismatch: the lock was changed by hand: nothing is installed from it [hash-mismatch]\n"
         f"  where: {place.lock}\n"
         "  expected: content-sha256 <sha256>\n"
         "  found: content-sha256 <sha256>\n"
@@ -120,7 +125,7 @@ def make_edited(place: Place) -> str:
 def make_missing(place: Place) -> str:
     place.lock.unlink()
     return (
-        "LockMissing: there is a manifest and no lock: nothing is installed unlocked\n"
+        "LockMissing: there is a manifest and no lock: nothing is installed unlocked [lock-missing]\n"
         f"  where: {place.lock}\n"
         f"  next: vllm-plugins lock --config {place.manifest}\n"
     )
@@ -132,7 +137,7 @@ def make_wrong_hash(place: Place) -> str:
     (new,) = set(place.wheels.iterdir()) - {wheel}
     new.write_bytes(wheel.read_bytes())
     return (
-        f"HashMismatch: the wheel {new.name} is not the one that the lock names\n"
+        f"HashMismatch: the wheel {new.name} is not the one that the lock names [hash-mismatch]\n"
         f"  where: {new}\n"
         "  expected: sha256 <sha256>\n"
         "  found: sha256 <sha256>\n"
@@ -156,7 +161,7 @@ def _make_bad(place: Place, name: str) -> str:
     source, words = BAD[name]
     write_plugin(place, source, "2.0")
     return (
-        f"LoadError: {words}\n"
+        f"LoadError: {words} [plugin-load-failed]\n"
         "  where: entry point probe = probe:register in vllm.general_plugins, of probe\n"
         f"{MISSING if name == 'import' else ''}"
         f"{NEXT}"
@@ -228,7 +233,7 @@ def test_another_file_at_the_index_under_every_policy(place: Place, index: Index
     before = place.files()
     done = start(place, policy="fail")
     first, *rest = last_error(done).splitlines()
-    assert first == "HashMismatch: a file is not the one that the lock names"
+    assert first == "HashMismatch: a file is not the one that the lock names [hash-mismatch]"
     assert place.package("probe")["wheels"][0]["hashes"]["sha256"] in done.stderr
     assert rest[-1].startswith("  next: ")
     assert start(place, policy="continue").stdout == "{}\n"
@@ -242,7 +247,7 @@ def test_a_plugin_that_does_not_load_is_named_with_its_entry_point_and_the_cause
     write_plugin(place, source, "2.0")
     for _ in range(2):  # the first start, whose load check finds it, and the next
         assert last_error(start(place)) == (
-            f"LoadError: {words}\n"
+            f"LoadError: {words} [plugin-load-failed]\n"
             "  where: entry point probe = probe:register in vllm.general_plugins, of probe\n"
             f"{MISSING if name == 'import' else ''}"
             f"{NEXT}"
@@ -252,9 +257,7 @@ def test_a_plugin_that_does_not_load_is_named_with_its_entry_point_and_the_cause
 def test_what_the_platform_hook_met_is_raised_by_the_general_hook(place: Place) -> None:
     write_plugin(place, BAD["raises"][0], "2.0", group="vllm.platform_plugins")
     done = start(place, "platform", "general")
-    error = (
-        f"{BAD['raises'][1]}\n  where: entry point probe = probe:register in vllm.platform_plugins, of probe\n{NEXT}"
-    )
+    error = f"{BAD['raises'][1]} [plugin-load-failed]\n  where: entry point probe = probe:register in vllm.platform_plugins, of probe\n{NEXT}"
     assert last_error(done) == f"LoadError: {error}"
     assert f"ERROR vllm.plugins.manager: {error}" in done.stderr  # when it happened, which vLLM keeps to itself
     # vLLM's platform goes on until then.
@@ -287,7 +290,7 @@ def test_without_a_previous_overlay_previous_is_fail(place: Place) -> None:
 
 def test_a_policy_that_does_not_exist_is_refused(place: Place) -> None:
     assert last_error(start(place, policy="ignore")) == (
-        "UsageError: VLLM_PLUGIN_ON_ERROR has a value without meaning\n"
+        "UsageError: VLLM_PLUGIN_ON_ERROR has a value without meaning [usage]\n"
         "  expected: fail, previous, continue\n"
         "  found: 'ignore'\n"
         "  next: set VLLM_PLUGIN_ON_ERROR to one of them, or unset it\n"

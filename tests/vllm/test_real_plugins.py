@@ -36,7 +36,7 @@ def test_two_real_plugins_are_served_together(registry: Place, model: Path) -> N
         assert len(server.complete()) > 0
         log = server.log.read_text(errors="replace")
     assert " is active: vllm-bnb-plugin " in log
-    assert registry.run("status").stdout.splitlines()[-1] == "in step"
+    assert registry.run("status").stdout.splitlines()[-1] == "up to date"
 
 
 @pytest.mark.parametrize("name", ["vllm-canon", "vllm-beam-search-plugin"])
@@ -44,6 +44,6 @@ def test_a_real_plugin_that_wants_another_vllm_is_refused(registry: Place, name:
     registry.pypi(name)
     done = registry.run("lock", "-q", check=False)
     assert done.returncode == 6, done.stderr
-    assert f"(plugin '{name}') wants vllm" in done.stderr
+    assert f"(plugin '{name}') requires vllm" in done.stderr
     assert "; the base has vllm 0.32.0" in done.stderr
     assert os.listdir(registry.config) == ["plugins.yaml"]

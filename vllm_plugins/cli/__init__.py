@@ -23,17 +23,17 @@ __all__ = ["main"]
 # The module of a command is imported when the command is called: each needs a few of the others' dependencies.
 _COMMANDS = {
     "lock": "resolve plugins.yaml into plugins.lock",
-    "sync": "install what the lock says",
+    "sync": "install the lock into the store",
     "status": "what is asked for, locked and installed",
-    "doctor": "why is my plugin not there?",
-    "bundle": "every wheel of the lock beside it",
-    "audit": "what a reviewer must know of the lock",
-    "export": "the lock for other programs",
+    "doctor": "find out why a plugin is not active",
+    "bundle": "put each wheel of the lock next to it",
+    "audit": "check the lock for a review",
+    "export": "convert the lock for other programs",
     "diff": "what differs between two locks",
-    "verify": "is what is installed still what was locked?",
-    "history": "the overlays that there are",
-    "rollback": "put an earlier lock back",
-    "prune": "remove overlays that nobody needs any more",
+    "verify": "check the installed files against the lock",
+    "history": "list the installed overlays",
+    "rollback": "put a previous lock back",
+    "prune": "remove old overlays",
     "base": "write a snapshot of the vLLM environment",
 }
 _EXIT_CODES = """\

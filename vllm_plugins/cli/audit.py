@@ -1,4 +1,4 @@
-"""``vllm-plugins audit``: what a reviewer must know of the lock, before anything is installed."""
+"""``vllm-plugins audit``: check the lock before anything is installed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli._inputs import read_manifest
 from vllm_plugins.cli._output import table
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_reader
+from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.policy import CHECKS, Policy
 from vllm_plugins.packages import pip_config
 from vllm_plugins.packages.index import Index
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("--offline", action="store_true", help="ask nobody (VLLM_PLUGIN_OFFLINE)")
+    parser.add_argument("--offline", action="store_true", help="skip checks that need the network")
     parser.add_argument(
         "--service",
         metavar="S",
         default="pypi",
-        help=f"who knows of vulnerabilities: {', '.join(advisories.SERVICES)}, or a URL that answers as OSV does",
+        help=f"the advisory service: {', '.join(advisories.SERVICES)}, or the URL of a service with OSV's API",
     )
     parser.add_argument(
         "--require",
@@ -42,24 +42,24 @@ def register(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         choices=list(CHECKS),
-        help="fail where this check could not be made (several times; one of %(choices)s)",
+        help="fail if this check did not run; may be repeated (one of %(choices)s)",
     )
-    parser.add_argument("--html", metavar="F", help="write a report for people, one page that needs nothing else")
+    parser.add_argument("--html", metavar="F", help="also write a report as one self-contained HTML page")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """Exit code 1 when a finding fails under the policy, or a required check could not be made."""
+    """Print the findings. The exit code is 1 if one fails under the policy, or a required check did not run."""
     if arguments.service not in advisories.SERVICES and not arguments.service.startswith(("https://", "http://")):
         raise UsageError(
-            "that is no advisory service",
-            expected=f"{', '.join(advisories.SERVICES)}, or an https URL",
+            "--service is not a valid advisory service",
+            expected=f"{', '.join(advisories.SERVICES)}, or a URL",
             found=arguments.service,
-            next_step="name one of them with --service",
+            next_step="vllm-plugins audit --service osv",
         )
     settings = settings.replace(offline=settings.offline or arguments.offline)
     locked = lock_reader.read(settings.lock)
-    manifest = read_manifest(settings)
+    manifest = manifests.find(settings)
     policy = manifest.policy if manifest is not None else Policy()
     config = pip_config.PipConfig.without_index() if settings.offline else pip_config.read()
     found = audit.run(
@@ -107,5 +107,5 @@ def _write(path: Path, locked: Lock, found: Audit) -> None:
             "the report can't be written",
             where=str(path),
             found=error.strerror or str(error),
-            next_step="name a file in a directory that this user can write",
+            next_step="choose a file in a directory that this user can write",
         ) from error

@@ -1,4 +1,4 @@
-"""``vllm-plugins diff``: what differs between two locks, for who reviews it."""
+"""``vllm-plugins diff``: compare two locks."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.lock_reader import Lock, Plugin
     from vllm_plugins.startup.settings import Settings
 
-# The fields of a plugin that a reviewer must see, besides its package's version.
+# Fields of a plugin that a reviewer must see, in addition to the version.
 _FIELDS = ("source", "package", "requested", "url", "subdirectory", "commit", "editable")
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("old", metavar="OLD", help="a lock's path, or the key of an overlay, as history shows it")
-    parser.add_argument("new", metavar="NEW", nargs="?", help="the same; default: plugins.lock")
-    parser.add_argument("--exit-code", action="store_true", help="exit 1 when the locks differ")
+    parser.add_argument("old", metavar="OLD", help="the path of a lock, or the key of an overlay (see history)")
+    parser.add_argument("new", metavar="NEW", nargs="?", help="the same (default: plugins.lock)")
+    parser.add_argument("--exit-code", action="store_true", help="exit with 1 if the locks differ")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """Packages, plugins, and what is used of the base."""
+    """Print what differs: packages, plugins, and the base packages that they use."""
     old = _read(arguments.old, settings)
     new = _read(arguments.new, settings) if arguments.new else lock_reader.read(settings.lock)
     packages = diff.compare(old, new)
     plugins = list(_plugins(old, new))
     base = list(_base(old, new))
     rows = [(item.name, item.old or "-", "→", item.new or "-", ", ".join(item.plugins) or "-") for item in packages]
-    parts = [table(("package", "old", "", "new", "asked for by"), rows)] if rows else []
+    parts = [table(("package", "old", "", "new", "needed by"), rows)] if rows else []
     parts += ["\n".join(lines) for lines in (plugins, base) if lines]
     differ = bool(packages or plugins or base)
     output.result(
         {"differ": differ, "packages": [asdict(item) for item in packages], "plugins": plugins, "base": base},
-        "\n\n".join(parts) or "the locks say the same",
+        "\n\n".join(parts) or "the locks are the same",
     )
     return 1 if differ and arguments.exit_code else 0
 
@@ -62,16 +62,16 @@ def _plugins(old: Lock, new: Lock) -> Iterator[str]:
     for name in sorted({plugin.name for plugin in (*old.plugins, *new.plugins)}):
         was, now = old.plugin(name), new.plugin(name)
         if was is None or now is None:
-            yield f"plugin {name} {'comes' if was is None else 'goes'}"
+            yield f"plugin {name}: {'added' if was is None else 'removed'}"
         for field in _FIELDS if was is not None and now is not None else ():
             before, after = getattr(was, field), getattr(now, field)
             if before != after:
-                yield f"plugin {name}: {field} {_said(before)} → {_said(after)}"
-        yield from (f"plugin {name}: gains entry point {point}" for point in sorted(_points(now) - _points(was)))
-        yield from (f"plugin {name}: loses entry point {point}" for point in sorted(_points(was) - _points(now)))
+                yield f"plugin {name}: {field} {_shown(before)} → {_shown(after)}"
+        yield from (f"plugin {name}: adds entry point {point}" for point in sorted(_points(now) - _points(was)))
+        yield from (f"plugin {name}: removes entry point {point}" for point in sorted(_points(was) - _points(now)))
 
 
-def _said(value: object) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-" if value is None else str(value)
@@ -89,12 +89,12 @@ def _base(old: Lock, new: Lock) -> Iterator[str]:
 
 
 def _uses(locked: Lock) -> dict[str, str]:
-    """What the lock was made for: each target's vLLM, and each base distribution that it uses."""
+    """The targets of a lock with their vLLM, and each base distribution that the lock uses."""
     found = {}
     for target in locked.targets:
         kind = f"Python {target.python} on {target.platform}"
         found[f"target {kind}"] = f"vLLM {target.vllm}" if target.vllm else "no vLLM"
         for use in target.base:
-            askers = ", ".join(f"{who} wants {specifier or 'any'}" for who, specifier in use.required_by)
-            found[f"base {use.name} ({kind})"] = f"{use.version}, {askers}"
+            needed_by = ", ".join(f"{who} requires {specifier or 'any'}" for who, specifier in use.required_by)
+            found[f"base {use.name} ({kind})"] = f"{use.version}, {needed_by}"
     return found

@@ -6,8 +6,7 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli._inputs import read_manifest
-from vllm_plugins.documents import base
+from vllm_plugins.documents import base, manifest
 from vllm_plugins.review import doctor
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
     """Exit code 1 when something is wrong."""
-    findings = doctor.examine(settings, base.read(), read_manifest(settings), os.environ)
+    findings = doctor.examine(settings, base.read(), manifest.find(settings), os.environ)
     text = "\n\n".join(
         f"{number}. {finding.what}\n   evidence: {finding.evidence}\n   mend:     {finding.mend}"
         for number, finding in enumerate(findings, 1)

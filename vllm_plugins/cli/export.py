@@ -1,4 +1,4 @@
-"""``vllm-plugins export``: the lock for other programs."""
+"""``vllm-plugins export``: convert the lock for other programs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument("--format", choices=("requirements", "pylock", "cyclonedx", "dot"), required=True)
-    parser.add_argument("-o", "--output", metavar="F", help="write it to a file instead of stdout")
+    parser.add_argument("-o", "--output", metavar="F", help="write to a file instead of stdout")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """What is exported goes to stdout, or is written atomically."""
+    """Print the exported lock, or write it to a file."""
     data = lock_reader.read_bytes(settings.lock)
     locked = lock_reader.parse(data, settings.lock)
     path = Path(os.path.abspath(arguments.output)) if arguments.output else None
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "the export can't be written",
             where=str(path),
             found=error.strerror or str(error),
-            next_step="name a file in a directory that this user can write",
+            next_step="choose a file in a directory that this user can write",
         ) from error
     output.result({"path": str(path), "format": arguments.format}, f"{path}: {arguments.format}")
     return 0
@@ -60,9 +60,9 @@ def _text(kind: str, locked: Lock, data: bytes, settings: Settings, path: Path |
         from vllm_plugins.review import sbom
     except ImportError as error:
         raise UsageError(
-            "a CycloneDX document needs a library that is not installed",
+            "--format cyclonedx requires a library that is not installed",
             found=str(error),
-            next_step="pip install 'vllm-plugin-manager[sbom]'",
+            next_step="pip install 'cyclonedx-python-lib>=11'",
         ) from error
     return sbom.render(locked, data, epoch=_epoch())
 
@@ -73,7 +73,7 @@ def _epoch() -> int | None:
         return None
     if not value.isdecimal() or len(value) > 11:
         raise UsageError(
-            "SOURCE_DATE_EPOCH has a value without meaning",
+            "SOURCE_DATE_EPOCH is not a valid time",
             expected="seconds since 1970",
             found=repr(value),
             next_step="set it to a number of seconds, or unset it",

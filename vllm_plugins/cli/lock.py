@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         from vllm_plugins.packages import pip_config
 
         config = workers.begin(pip_config.read)  # pip answers while the rest is imported
-    from vllm_plugins.cli._inputs import need_manifest
+    from vllm_plugins.documents import manifest
     from vllm_plugins.locking import pipeline
     from vllm_plugins.locking.request import Request
 
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         check=arguments.check,
     )
     outcome = pipeline.lock(
-        need_manifest(settings),
+        manifest.require(settings),
         settings,
         request,
         report=output.progress,

@@ -1,4 +1,4 @@
-"""``vllm-plugins prune``: remove overlays that nobody needs any more."""
+"""``vllm-plugins prune``: remove old overlays from the store."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("--keep", type=_count, metavar="N", help="keep the newest N")
-    parser.add_argument("--older-than", type=_duration, metavar="30d", help="keep what was active later than that")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    parser.add_argument("--keep", type=_count, metavar="N", help="keep the N most recently active overlays")
+    parser.add_argument("--older-than", type=_duration, metavar="30d", help="remove only what was active longer ago")
+    parser.add_argument("--dry-run", action="store_true", help="only show what would be removed")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """Never removes the active overlay, the lock's, a linked one, or one that a running process uses."""
+    """Remove overlays, except one that is active, locked, linked, or used by a running process."""
     if arguments.keep is None and arguments.older_than is None:
-        raise UsageError("nothing says what to prune", next_step="vllm-plugins prune --keep 3, or --older-than 30d")
+        raise UsageError(
+            "prune needs --keep or --older-than", next_step="vllm-plugins prune --keep 3, or --older-than 30d"
+        )
     removed = generations.prune(
         settings,
         keep=arguments.keep,

@@ -18,51 +18,54 @@ if TYPE_CHECKING:
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("--frozen", action="store_true", help="install nothing; fail where something is missing")
-    parser.add_argument("--offline", action="store_true", help="no index: only wheels in plugins.wheels/")
-    parser.add_argument("--installer", choices=("auto", "pip", "uv"), help="default: uv where it is, else pip")
-    parser.add_argument("--reinstall", action="store_true", help="install again what is there already")
+    parser.add_argument("--frozen", action="store_true", help="install nothing; fail if the lock is not installed")
+    parser.add_argument("--offline", action="store_true", help="use no index, only the wheels in plugins.wheels/")
+    parser.add_argument(
+        "--installer", choices=("auto", "pip", "uv"), help="auto (default): uv if installed, else pip"
+    )
+    parser.add_argument("--reinstall", action="store_true", help="install again, even if the lock is installed")
     parser.add_argument(
         "--no-load-check",
         dest="load_check",
         action="store_false",
-        help="don't load what was installed",
+        help="don't load the plugins to check that they work",
     )
     baking = parser.add_mutually_exclusive_group()
     baking.add_argument("--bake", action="store_true", help="also link the overlay into this interpreter")
-    baking.add_argument("--unbake", action="store_true", help="take that link away again")
-    parser.add_argument("--startup", action="store_true", help="as the hook does it when vLLM starts")
+    baking.add_argument("--unbake", action="store_true", help="remove that link")
+    parser.add_argument("--startup", action="store_true", help="sync as the hook does when vLLM starts")
     parser.add_argument(
-        "--base-path", action="append", metavar="D", help="sys.path of the vLLM process (for the hook)"
+        "--base-path",
+        action="append",
+        metavar="D",
+        help="sys.path of the vLLM process (used by the hook)",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """Prints what is active afterwards."""
+    """Print what is active afterwards."""
     settings = settings.replace(
         frozen=settings.frozen or arguments.frozen,
         offline=settings.offline or arguments.offline,
         installer=arguments.installer or settings.installer,
     )
     offline = settings.offline or settings.frozen
-    # Where there is something to install, pip is asked for its configuration while the rest is imported.
+    # Reading pip's configuration takes a process; if there is something to install, it runs while we import the rest.
     config = pip_config.read if offline or _is_installed(settings) else workers.begin(pip_config.read)
-    from vllm_plugins.cli._inputs import read_manifest
-    from vllm_plugins.documents import base
+    from vllm_plugins.documents import base, manifest
     from vllm_plugins.install import sync
 
     here = base.read(arguments.base_path)
     if arguments.startup and settings.auto_lock and not offline:
-        from vllm_plugins.cli._inputs import need_manifest
         from vllm_plugins.locking import pipeline
 
-        manifest = need_manifest(settings)
-        pipeline.lock(manifest, settings, base=here, report=output.progress, detail=output.detail)
-    asked = read_manifest(settings)
+        required = manifest.require(settings)
+        pipeline.lock(required, settings, base=here, report=output.progress, detail=output.detail)
+    asked = manifest.find(settings)
 
     def build(locked: Lock) -> object:
-        # A startup never builds, and neither does who has no index.
+        # A startup never builds, and a build needs an index.
         there = all((settings.wheels / wheel.filename).exists() for wheel in locked.beside)
         if arguments.startup or offline or there:
             return None
@@ -83,7 +86,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         rebuild=build,
     )
     linked = _linked(arguments, settings, done.marker.key, output)
-    verb = "installed" if done.installed else "in step"
+    verb = "installed" if done.installed else "up to date"
     plugins = ", ".join(done.marker.plugins) or "no plugins"
     output.result(
         {
@@ -98,7 +101,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
 
 def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output: Output) -> str | None:
-    """The file that links an overlay into the interpreter, after what ``--bake`` and ``--unbake`` ask for."""
+    """Obey ``--bake`` and ``--unbake``. Returns the file that links an overlay into the interpreter, if any."""
     if arguments.startup:
         return None
     from vllm_plugins.install import link
@@ -110,7 +113,7 @@ def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output:
     found = link.read()
     if found is not None and found.key != key:
         output.message(
-            f"{found.path} links another overlay, {found.key[:12]}, into the interpreter: vLLM will not start so\n"
+            f"warning: {found.path} links another overlay, {found.key[:12]}, into the interpreter: vLLM won't start\n"
             "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake"
         )
     return None if found is None else str(found.path)

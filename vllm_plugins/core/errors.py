@@ -27,8 +27,10 @@ __all__ = [
     "LockStale",
     "ManifestError",
     "NoResolution",
+    "NotInstalled",
     "NotTrusted",
     "OverlayGone",
+    "OverlayStale",
     "PluginsError",
     "SourceError",
     "StoreError",
@@ -205,6 +207,18 @@ class InstallError(PluginsError):
     """The installer failed, or its result does not match the lock."""
 
     id = "install-failed"
+
+
+class NotInstalled(PluginsError):
+    """The store has no overlay of this lock."""
+
+    id = "not-installed"
+
+
+class OverlayStale(PluginsError):
+    """The lock is installed, and its overlay was not checked since manifest or base changed."""
+
+    id = "overlay-out-of-date"
 
 
 class StoreError(PluginsError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from packaging.utils import canonicalize_name
 from yaml.nodes import MappingNode, SequenceNode
 
-from vllm_plugins.core.errors import ManifestError
+from vllm_plugins.core.errors import LockMissing, ManifestError, UsageError
 from vllm_plugins.documents import _rules, _yaml, policy
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, Malformed, Problems, describe, did_you_mean, line
@@ -24,7 +24,20 @@ from vllm_plugins.startup.record import Record
 if TYPE_CHECKING:
     from yaml.nodes import Node
 
-__all__ = ["GitSource", "LocalSource", "Manifest", "Plugin", "PypiSource", "Source", "parse", "read"]
+    from vllm_plugins.startup.settings import Settings
+
+__all__ = [
+    "GitSource",
+    "LocalSource",
+    "Manifest",
+    "Plugin",
+    "PypiSource",
+    "Source",
+    "find",
+    "parse",
+    "read",
+    "require",
+]
 
 _MAX_PROBLEMS = 100
 _COMMON = ("name", "source", "enabled", "package", "extras")
@@ -113,6 +126,40 @@ class Manifest(Record):
         """The absolute directory of a local source; it need not exist."""
         written = os.path.expanduser(source.path)
         return Path(os.path.abspath(os.path.join(self.path.parent, written)))
+
+
+def find(settings: Settings) -> Manifest | None:
+    """The manifest; ``None`` where only the lock is there, which is enough to install.
+
+    Raises:
+        LockMissing: neither is there.
+        ManifestError: the manifest is invalid.
+    """
+    if settings.manifest.exists():
+        return read(settings.manifest)
+    if settings.lock.exists():
+        return None
+    raise LockMissing(
+        "neither a manifest nor a lock exists",
+        where=f"{settings.manifest}, {settings.lock}",
+        next_step="write plugins.yaml there, or name another manifest with --config or VLLM_PLUGIN_CONFIG",
+    )
+
+
+def require(settings: Settings) -> Manifest:
+    """The manifest, for a command that needs one.
+
+    Raises:
+        UsageError: the manifest is missing.
+        ManifestError: it is invalid.
+    """
+    if not settings.manifest.exists():
+        raise UsageError(
+            "the manifest is missing",
+            where=str(settings.manifest),
+            next_step="write plugins.yaml there, or name another manifest with --config or VLLM_PLUGIN_CONFIG",
+        )
+    return read(settings.manifest)
 
 
 def read(path: Path) -> Manifest:

@@ -82,10 +82,11 @@ def select(data: bytes, settings: Settings) -> Selected:
         wheels.append(Requirement(name=package.name, version=str(package.version), sha256=digest, path=path))
     if absent:
         raise InstallError(
-            f"{settings.wheels.name}/ lacks {count(len(absent), 'locked wheel')}",
+            f"{count(len(absent), 'locked wheel')} missing in {settings.wheels.name}/",
             where=str(settings.wheels),
             details=absent,
-            next_step="take them from version control, or run vllm-plugins lock, which builds what is missing",
+            next_step="take them from version control, or run this where the index can be reached: "
+            "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle",
         )
     return Selected(wheels=tuple(wheels), editable=tuple(editable))
 

@@ -47,6 +47,11 @@ _UNREAD = (
     "UnicodeDecodeError",
     "VLLM_PLUGIN_TIMEOUT",
 )
+# A requirement of a distribution is its author's to change, not the user's.
+_ANOTHER_RELEASE = (
+    "name another release with `version` in plugins.yaml, or set `enabled: false` for the plugin; what a plugin "
+    "requires stands in its own metadata, which only its author can change"
+)
 _VERSIONS = re.compile(r"\(from versions: (?P<versions>[^)]*)\)")
 
 
@@ -119,7 +124,7 @@ def _from_pip(
         return NoResolution(
             "no set of versions satisfies every plugin and the base",
             details=list(dict.fromkeys(causes)),
-            next_step="change one of these requirements in plugins.yaml, or lock against another vLLM environment",
+            next_step=_ANOTHER_RELEASE,
         )
     if "Traceback (most recent call last)" in words:
         return SourceError(
@@ -145,7 +150,7 @@ def _from_uv(
         "no set of versions satisfies every plugin and the base",
         details=[*filter(None, words), *has],
         required_by=", ".join(f"plugin {line.plugin!r}" for line in requirements if line.name in named) or None,
-        next_step="change one of these requirements in plugins.yaml, or lock against another vLLM environment",
+        next_step=_ANOTHER_RELEASE,
     )
 
 

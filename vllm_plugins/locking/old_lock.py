@@ -69,7 +69,7 @@ def is_current(old: Lock, manifest: Manifest, base: Base, settings: Settings) ->
     if old.manifest_sha256 != manifest.sha256:
         return False
     try:
-        compatibility.check(old, base, settings.lock)
+        compatibility.check_base(old, base, settings.lock)
         return all(
             selection.local(settings.wheels / wheel.filename, wheel.sha256) is not None for wheel in old.beside
         ) and all(
@@ -121,7 +121,7 @@ class Reuse:
     def built(self, name: NormalizedName) -> BuiltPackage | None:
         """The package with the wheel that was built for it, if that is there, as locked, and fits the base."""
         was = self.old.package(name) if self.old else None
-        if was is None or self.upgrade.allows(name) or any(compatibility.built_otherwise(was, self.base)):
+        if was is None or self.upgrade.allows(name) or any(compatibility.build_mismatches(was, self.base)):
             return None
         path = self._wheel(was)
         return None if path is None else BuiltPackage(package=was, path=path)

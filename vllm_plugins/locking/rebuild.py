@@ -6,9 +6,7 @@ an overlay of the store may contain the files of the locked wheel.
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import os
 import zipfile
 from contextlib import suppress
@@ -32,7 +30,7 @@ from vllm_plugins.sources.git_refs import CommitSha
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from vllm_plugins.documents.lock_reader import Lock, Package, Plugin, Wheel
@@ -221,10 +219,9 @@ def _members(built: Path, site: Path, package: Package) -> Iterator[str]:
     info = next((path for path in site.glob("*.dist-info") if _is_of(path, package)), None)
     if info is None:
         return
-    locked = dict(_rows((info / "RECORD").read_text(encoding="utf-8")))
+    locked = _digests(metadata.parse_record((info / "RECORD").read_text(encoding="utf-8")))
     with zipfile.ZipFile(built) as archive:
-        record = archive.read(f"{metadata.own(archive.namelist())}/RECORD")
-        now = dict(_rows(record.decode("utf-8")))
+        now = _digests(metadata.record(archive))
         changed = sorted(name for name in now.keys() & locked.keys() if now[name] != locked[name])
         lines = [f"differs: {name}" for name in changed]
         lines += [f"only in the new wheel: {name}" for name in sorted(now.keys() - locked.keys())]
@@ -249,10 +246,13 @@ def _text(name: str, old: bytes, new: bytes) -> Iterator[str]:
         yield from list(lines)[:_SHOWN]
 
 
-def _rows(text: str) -> Iterator[tuple[str, str]]:
-    for row in csv.reader(io.StringIO(text)):
-        if row and not row[0].endswith(".dist-info/RECORD") and ".data/" not in row[0]:
-            yield row[0], row[1] if len(row) > 1 else ""
+def _digests(entries: Iterable[metadata.RecordEntry]) -> dict[str, str]:
+    """The digest of each file, without RECORD itself and files whose place the installer chooses."""
+    return {
+        entry.path: entry.digest
+        for entry in entries
+        if not entry.path.endswith(".dist-info/RECORD") and ".data/" not in entry.path
+    }
 
 
 def _is_of(info: Path, package: Package) -> bool:

@@ -92,7 +92,7 @@ def read(
         distributions = list(pool.map(lambda pin: _distribution(pin, index, tags, caches), pins))
     environment = base.of_here(_with_vllm(distributions))
     if place is not None:
-        cache.keep(place, environment.to_json())
+        cache.write(place, environment.to_json())
     return environment
 
 
@@ -106,7 +106,7 @@ def _not_a_release(what: str, found: str) -> UsageError:
 
 
 def _cached(place: Path) -> Base | None:
-    text = cache.kept(place)
+    text = cache.read(place)
     try:
         return None if text is None else base.from_json(text)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -1,14 +1,12 @@
-"""Wheel files, byte for byte: the same entries always make the same archive.
+"""Reproducible wheel files: the same content always gives the same bytes.
 
-What a build backend zips depends on the umask, on times, on the order of a directory and on the version of zlib.
-None of that is in a wheel that was normalised.
+The archive of a build backend depends on the umask, on times, on the order of directories and on the version of zlib.
+A normalised wheel depends on none of them.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import stat
 import zipfile
@@ -16,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import BuildError
 from vllm_plugins.core.hashes import record_form
-from vllm_plugins.packages.metadata import UNREADABLE, own
+from vllm_plugins.packages import archives, metadata
+from vllm_plugins.packages.metadata import RecordEntry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,17 +23,17 @@ if TYPE_CHECKING:
 __all__ = ["normalise"]
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can hold
-# Signatures are of a RECORD that is written anew here; PEP 427 lets nobody depend on them.
+# Signatures of the RECORD that is replaced here. PEP 427 says that nobody may depend on them.
 _DROPPED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 
 
 def normalise(wheel: Path) -> None:
     """Rewrite a wheel in place: entries sorted, stored without compression, of one date, with modes 0644 or 0755.
 
-    ``RECORD`` is written anew and stands last, so that it is what the archive holds (PEP 427).
+    RECORD is written again, from the content, and comes last (PEP 427).
 
     Raises:
-        BuildError: it is no wheel, or would put a file outside of the environment.
+        BuildError: it is not a wheel, or a path leads out of it.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -43,25 +42,27 @@ def normalise(wheel: Path) -> None:
                 for item in archive.infolist()
                 if not item.is_dir()
             }
-        info = own(members)
-    except UNREADABLE as error:
+        info = archives.dist_info(members)
+    except archives.UNREADABLE as error:
         raise _malformed(wheel, str(error)) from error
     for name, (_, mode) in members.items():
         if name.startswith("/") or ".." in name.split("/") or "\\" in name or stat.S_ISLNK(mode):
-            raise _malformed(wheel, f"it holds {name!r}, which leads out of it or is a link")
+            raise _malformed(wheel, f"it contains {name!r}, which leads out of it or is a link")
     for dropped in _DROPPED:
         members.pop(f"{info}/{dropped}", None)
-    rows = [(name, f"sha256={_digest(data)}", str(len(data))) for name, (data, _) in sorted(members.items())]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([*rows, (f"{info}/RECORD", "", "")])
-    # The metadata stands at the end, where a reader of the last bytes finds it (PEP 427).
+    rows = [
+        RecordEntry(name, record_form(hashlib.sha256(data).digest()), str(len(data)))
+        for name, (data, _) in sorted(members.items())
+    ]
+    text = metadata.format_record([*rows, RecordEntry(f"{info}/RECORD")])
+    # The metadata comes last, so that reading the end of the file is enough (PEP 427).
     order = sorted(members, key=lambda name: (name.startswith(f"{info}/"), name))
     temporary = wheel.with_suffix(".tmp")
     with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name in order:
             data, mode = members[name]
             archive.writestr(_entry(name, executable=bool(mode & 0o111)), data)
-        archive.writestr(_entry(f"{info}/RECORD", executable=False), text.getvalue())
+        archive.writestr(_entry(f"{info}/RECORD", executable=False), text)
     os.replace(temporary, wheel)
 
 
@@ -72,14 +73,10 @@ def _entry(name: str, *, executable: bool) -> zipfile.ZipInfo:
     return entry
 
 
-def _digest(data: bytes) -> str:
-    return record_form(hashlib.sha256(data).digest()).partition("=")[2]
-
-
 def _malformed(wheel: Path, found: str) -> BuildError:
     return BuildError(
-        "what was built is not a wheel that can be installed",
+        "the build backend made an invalid wheel",
         where=wheel.name,
         found=found,
-        next_step="report it to the plugin's author",
+        next_step="report it to the author of the plugin",
     )

@@ -1,4 +1,4 @@
-"""What takes time to find out and does not change, kept below its hash: found as it was written, or not at all."""
+"""A cache of text files. A damaged entry counts as absent."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from vllm_plugins.core import atomic, hashes
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["keep", "kept"]
+__all__ = ["read", "write"]
 
 
-def keep(path: Path, text: str) -> None:
-    """Write a text down, where that is possible: without, it takes time to find out again, and no more."""
+def write(path: Path, text: str) -> None:
+    """Write an entry. A failure is ignored: the entry is then computed again."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write(path, f"{hashes.sha256(text.encode())}\n{text}".encode(), durable=False)
 
 
-def kept(path: Path) -> str | None:
-    """The text that was kept there; ``None`` where none was, or where a bit of it is wrong."""
+def read(path: Path) -> str | None:
+    """Read an entry; ``None`` where it is absent or does not match its hash."""
     try:
-        digest, _, text = path.read_text(encoding="utf-8").partition("\n")
+        # Bytes, because reading text would change line ends, and so the hash.
+        digest, _, text = path.read_bytes().decode("utf-8").partition("\n")
     except (OSError, UnicodeDecodeError):
         return None
     return text if digest == hashes.sha256(text.encode()) else None

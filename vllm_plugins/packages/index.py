@@ -23,7 +23,7 @@ from urllib3.util.retry import Retry
 from vllm_plugins.core import hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.core.redact import redact
-from vllm_plugins.packages import metadata, simple_api
+from vllm_plugins.packages import archives, simple_api
 from vllm_plugins.packages.simple_api import File
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Index:
                 zipfile.ZipFile(self.download(file, temporary)) as zipped,
             ):
                 return _members(zipped, names, file)
-        except (*metadata.UNREADABLE, *_FAILURES) as error:
+        except (*archives.UNREADABLE, *_FAILURES) as error:
             raise self._error(file.url, error) from error
 
     def download(self, file: File, into: Path) -> Path:
@@ -271,13 +271,8 @@ def _whole(chunks: Iterable[bytes], most: int) -> bytes:
 
 
 def _members(archive: zipfile.ZipFile, names: Sequence[str], file: File) -> dict[str, bytes]:
-    metadata.refuse_hostile(archive, file.size or sum(item.compress_size for item in archive.infolist()))
-    found = {}
-    for path in archive.namelist():
-        directory, _, name = path.rpartition("/")
-        if name in names and directory.endswith(".dist-info") and "/" not in directory:
-            found[name] = metadata.member(archive, path)
-    return found
+    archives.check_wheel(archive, file.size or sum(item.compress_size for item in archive.infolist()))
+    return archives.metadata_files(archive, names)
 
 
 def _login(url: str) -> tuple[str, HTTPBasicAuth] | None:

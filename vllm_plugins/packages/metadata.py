@@ -1,51 +1,46 @@
-"""What a distribution says of itself: core metadata and entry points, read leniently.
+"""Metadata of a distribution: METADATA, entry points and RECORD. The only readers of these files.
 
-Old wheels break today's rules in fields that nobody here needs, so only those that are needed are read.
+Only the fields that are needed are read: old wheels break today's rules in the others.
 """
 
 from __future__ import annotations
 
 import configparser
+import csv
+import io
 import json
-import lzma
-import struct
 import zipfile
-import zlib
 from dataclasses import asdict, dataclass
 from email.parser import BytesHeaderParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from vllm_plugins.core.errors import InstallError
+from vllm_plugins.packages import archives
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from email.message import Message
     from pathlib import Path
 
-__all__ = ["UNREADABLE", "Metadata", "from_json", "inspect", "member", "parse", "refuse_bomb", "refuse_hostile"]
-
-# All that zipfile and what it decompresses with raise for bytes that are no archive.
-UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,  # a file without a name
-    RuntimeError,  # encrypted, or of an unknown compression
-)
-_MAX_MEMBER = 16 << 20  # bytes; the largest METADATA in use have some 100 KiB
-# What an archive may unpack to, whatever its own size, and as a multiple of that: code and data shrink to a tenth.
-_ALWAYS, _TIMES = 256 << 20, 100
+__all__ = [
+    "Metadata",
+    "RecordEntry",
+    "format_record",
+    "from_json",
+    "headers",
+    "inspect",
+    "parse",
+    "parse_record",
+    "record",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metadata:
-    """Name, version and requirements; ``entry_points`` are ``(group, name, value)``, vLLM's groups only, sorted."""
+    """Name, version and requirements. ``entry_points`` are ``(group, name, value)`` of vLLM's groups, sorted."""
 
     name: NormalizedName
     version: Version
@@ -54,15 +49,23 @@ class Metadata:
     entry_points: tuple[tuple[str, str, str], ...] = ()
 
     def to_json(self) -> str:
-        """What :func:`from_json` reads."""
+        """Return the text that :func:`from_json` reads."""
         return json.dumps({**asdict(self), "version": str(self.version)})
 
 
+class RecordEntry(NamedTuple):
+    """One file of RECORD. ``digest`` (``sha256=…``) and ``size`` are empty where RECORD has none."""
+
+    path: str
+    digest: str = ""
+    size: str = ""
+
+
 def from_json(text: str) -> Metadata:
-    """What :meth:`Metadata.to_json` wrote down.
+    """Read the output of :meth:`Metadata.to_json`.
 
     Raises:
-        ValueError, KeyError, TypeError: the text is not that.
+        ValueError, KeyError, TypeError: the text is something else.
     """
     data = json.loads(text)
     return Metadata(
@@ -74,27 +77,32 @@ def from_json(text: str) -> Metadata:
     )
 
 
+def headers(core: bytes) -> Message:
+    """Return the fields of a METADATA file as they are written there."""
+    return BytesHeaderParser().parsebytes(core)
+
+
 def parse(core: bytes, entry_points: bytes | None, *, where: str) -> Metadata:
-    """Read a METADATA file and an ``entry_points.txt``; ``where`` is for messages.
+    """Read a METADATA file and an ``entry_points.txt``. ``where`` names the distribution in messages.
 
     Raises:
-        InstallError: name or version is missing or malformed, or the entry points can't be read.
+        InstallError: name or version is missing or invalid, or the entry points can't be read.
     """
-    headers = BytesHeaderParser().parsebytes(core)
+    fields = headers(core)
     try:
         return Metadata(
-            name=canonicalize_name(str(headers["Name"]), validate=True),
-            version=Version(str(headers["Version"])),
-            extras=tuple(map(str, headers.get_all("Provides-Extra", []))),
-            requires=tuple(map(str, headers.get_all("Requires-Dist", []))),
+            name=canonicalize_name(str(fields["Name"]), validate=True),
+            version=Version(str(fields["Version"])),
+            extras=tuple(map(str, fields.get_all("Provides-Extra", []))),
+            requires=tuple(map(str, fields.get_all("Requires-Dist", []))),
             entry_points=_entry_points((entry_points or b"").decode("utf-8")),
         )
     except (ValueError, InvalidVersion, configparser.Error) as error:
         raise InstallError(
-            "the metadata of a distribution can't be used",
+            "the metadata of a distribution is not valid",
             where=where,
             found=str(error),
-            next_step="report it to its author, and leave the plugin that needs it out",
+            next_step="report it to its author, and remove the plugin that needs it from plugins.yaml",
         ) from error
 
 
@@ -102,70 +110,50 @@ def inspect(wheel: Path) -> Metadata:
     """Read the metadata of a wheel file. Raises as :func:`parse`."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            names = archive.namelist()
-            info = own(names)
-            points = f"{info}/entry_points.txt"
-            core = member(archive, f"{info}/METADATA")
-            return parse(core, member(archive, points) if points in names else None, where=str(wheel))
-    except UNREADABLE as error:
+            files = archives.metadata_files(archive, ("METADATA", "entry_points.txt"))
+    except archives.UNREADABLE as error:
         raise InstallError(
             "the wheel can't be read",
             where=str(wheel),
             found=f"{type(error).__name__}: {error}",
-            next_step="report it to its author, and leave the plugin that needs it out",
+            next_step="report it to its author, and remove the plugin that needs it from plugins.yaml",
         ) from error
+    return parse(files["METADATA"], files.get("entry_points.txt"), where=str(wheel))
 
 
-def own(names: Iterable[str]) -> str:
-    """The ``.dist-info`` of a wheel, given its members: the one at the top; what it vendors may have others.
-
-    Raises:
-        BadZipFile: there is none.
-    """
-    for name in names:
-        info, _, file = name.partition("/")
-        if file == "METADATA" and info.endswith(".dist-info"):
-            return info
-    raise zipfile.BadZipFile("there is no .dist-info/METADATA in it")
-
-
-def refuse_bomb(unpacked: int, packed: int) -> None:
-    """Refuse an archive of ``packed`` bytes that would fill a disk.
+def record(archive: zipfile.ZipFile) -> tuple[RecordEntry, ...]:
+    """Read the RECORD of an open wheel.
 
     Raises:
-        BadZipFile: it would unpack to a hundred times as much.
+        ValueError: RECORD is not valid. Any of :data:`archives.UNREADABLE`: the wheel can't be read.
     """
-    if unpacked > max(_ALWAYS, _TIMES * packed):
-        raise zipfile.BadZipFile(f"it would unpack to {unpacked} bytes, and has {packed}")
+    name = f"{archives.dist_info(archive.namelist())}/RECORD"
+    return parse_record(archives.member(archive, name).decode("utf-8"))
 
 
-def refuse_hostile(archive: zipfile.ZipFile, packed: int) -> None:
-    """Refuse a wheel that would fill a disk or put a file outside of where it is installed.
+def parse_record(text: str) -> tuple[RecordEntry, ...]:
+    """Read the text of a RECORD file. Paths stay as they are written.
 
     Raises:
-        BadZipFile: it would.
+        ValueError: it is not valid CSV.
     """
-    items = archive.infolist()
-    refuse_bomb(sum(item.file_size for item in items), packed)
-    for item in items:
-        if item.filename.startswith("/") or ".." in item.filename.split("/"):
-            raise zipfile.BadZipFile(f"it holds {item.filename!r}, which leads out of it")
+    try:
+        # With newline="", a file name that contains a line break stays one name.
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    except csv.Error as error:
+        raise ValueError(f"RECORD is not valid: {error}") from error
+    return tuple(RecordEntry(*row[:3]) for row in rows)
 
 
-def member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Read a file of an archive that is small by its nature, and refuse one that would unpack to gigabytes.
-
-    Raises:
-        BadZipFile: it is too large; all of :data:`UNREADABLE`, it can't be read.
-    """
-    size = archive.getinfo(name).file_size  # no more than that is unpacked
-    if size > _MAX_MEMBER:
-        raise zipfile.BadZipFile(f"{name} would unpack to {size} bytes; at most {_MAX_MEMBER} are read")
-    return archive.read(name)
+def format_record(entries: Iterable[RecordEntry]) -> str:
+    """Return the text of a RECORD file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(entries)
+    return text.getvalue()
 
 
 def _entry_points(text: str) -> tuple[tuple[str, str, str], ...]:
-    # As importlib.metadata reads them: names keep their case, only "=" separates.
+    # The rules of importlib.metadata: names keep their case, and only "=" separates.
     parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read_string(text)

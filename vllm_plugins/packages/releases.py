@@ -1,4 +1,4 @@
-"""One version of a distribution, as an index has it: its wheels, and what the one for this machine says."""
+"""A release: one version of a distribution at an index, with its files and its metadata."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import NoResolution, SourceError
-from vllm_plugins.packages import cache, metadata, simple_api
+from vllm_plugins.packages import archives, cache, metadata, simple_api
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ __all__ = ["Pin", "Release", "read"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pin:
-    """One distribution at one version; ``url`` is the ``file:`` URL of a local wheel or stub, if it is one."""
+    """A distribution at one version. ``url`` is the ``file:`` URL of a local wheel or stub, else ``None``."""
 
     name: NormalizedName
     version: str
@@ -39,9 +39,9 @@ class Pin:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Release:
-    """``wheels`` are all that there are, ``fitting`` the one that this machine would take, with its ``metadata``.
+    """The files of a pin: all ``wheels``, the ``fitting`` one for the machine, and its ``metadata``.
 
-    Where none fits, there is an ``sdist``, to build one from.
+    Where no wheel fits, ``sdist`` is the source to build one from.
     """
 
     pin: Pin
@@ -52,16 +52,16 @@ class Release:
 
 
 def read(pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None) -> Release:
-    """Ask the index for the files of a pin, with their hashes, and for the metadata of the one that fits best.
+    """Read the files of a pin from the index, with their hashes, and the metadata of the wheel that fits best.
 
-    ``tags`` are those that fit the machine which the lock is for, the best first. Metadata is kept in ``caches``.
+    ``tags`` are those of the machine that the lock is for, the best first. Metadata is cached in ``caches``.
 
     Raises:
-        NoResolution: there is neither a wheel for this machine nor an sdist.
+        NoResolution: there is neither a wheel for that machine nor an sdist.
         SourceError: the index can't be read.
     """
-    wanted = Version(pin.version)
-    files = [file for file in index.files(pin.name) if simple_api.version(file.filename, pin.name) == wanted]
+    version = Version(pin.version)
+    files = [file for file in index.files(pin.name) if simple_api.version(file.filename, pin.name) == version]
     wheels = tuple(index.complete(file) for file in _unique(files) if file.filename.endswith(simple_api.WHEEL))
     fitting = next(
         create_compatible_tags_selector(tags)((file, parse_wheel_filename(file.filename)[3]) for file in wheels),
@@ -74,17 +74,17 @@ def read(pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None) ->
         raise NoResolution(
             f"{pin.name} {pin.version} has no wheel for that machine and no sdist to build one from",
             found=", ".join(file.filename for file in wheels) or "no file of that version",
-            next_step="ask for another version in plugins.yaml",
+            next_step="choose another version of it in plugins.yaml",
         )
     return Release(pin=pin, wheels=wheels, sdist=index.complete(sdist))
 
 
 def download(sdist: File, index: Index, into: Path) -> Path:
-    """Fetch an sdist and unpack it; returns the project's directory.
+    """Download an sdist, unpack it, and return the project's directory.
 
     Raises:
-        HashMismatch: it is not the file that the index told of.
-        SourceError: it can't be read, leads out of its directory, or would unpack to far more than it is.
+        HashMismatch: the file does not match the hash of the index.
+        SourceError: it can't be read, leads out of its directory, or would fill the disk.
     """
     import tarfile
 
@@ -92,57 +92,38 @@ def download(sdist: File, index: Index, into: Path) -> Path:
     archive = index.download(sdist, into)
     unpacked = into / "source"
     try:
-        _unpack(archive, unpacked)
-    except (*metadata.UNREADABLE, tarfile.TarError) as error:
+        archives.unpack(archive, unpacked)
+    except (*archives.UNREADABLE, tarfile.TarError) as error:
         raise SourceError(
             "the sdist can't be unpacked",
             where=sdist.url,
             found=f"{type(error).__name__}: {error}",
-            next_step="report it to its author, and leave the plugin that needs it out",
+            next_step="report it to its author, and remove the plugin that needs it from plugins.yaml",
         ) from error
     directories = [entry for entry in unpacked.iterdir() if entry.is_dir()]
     return directories[0] if len(directories) == 1 else unpacked
 
 
-def _unpack(archive: Path, into: Path) -> None:
-    import tarfile
-    import zipfile
-
-    packed = archive.stat().st_size
-    if archive.name.endswith(".zip"):
-        with zipfile.ZipFile(archive) as opened:
-            metadata.refuse_bomb(sum(item.file_size for item in opened.infolist()), packed)
-            opened.extractall(into)  # noqa: S202 - zipfile takes ".." and drives out of names
-        return
-    with tarfile.open(archive) as tar:
-        size, members = 0, []
-        for item in tar:  # the headers only; what they promise is skipped
-            size += item.size
-            metadata.refuse_bomb(size, packed)
-            members.append(item)
-        tar.extractall(into, members, filter="data")
-
-
 def _metadata(file: File, index: Index, caches: Path | None) -> Metadata:
-    """What a wheel says of itself, from the cache where the same wheel at the same address has said it already."""
+    """Return the metadata of a wheel; the cache has it below its hash and address."""
     if caches is None:
-        return _said(file, index)
+        return _fetch_metadata(file, index)
     place = caches / "metadata" / hashes.sha256(f"{file.sha256} {file.url}".encode())
-    with contextlib.suppress(ValueError, KeyError, TypeError):  # of another version of this program
-        if (text := cache.kept(place)) is not None:
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # written by another version of this program
+        if (text := cache.read(place)) is not None:
             return metadata.from_json(text)
-    found = _said(file, index)
-    cache.keep(place, found.to_json())
+    found = _fetch_metadata(file, index)
+    cache.write(place, found.to_json())
     return found
 
 
-def _said(file: File, index: Index) -> Metadata:
+def _fetch_metadata(file: File, index: Index) -> Metadata:
     members = index.members(file, ("METADATA", "entry_points.txt"))
     return metadata.parse(members.get("METADATA", b""), members.get("entry_points.txt"), where=file.filename)
 
 
 def _unique(files: Iterable[File]) -> Iterable[File]:
-    """Each file once; where several places offer the same name, the first that is not this machine's own disk."""
+    """Each file name once. Of several places, the first that is not a path of this machine is used."""
     chosen: dict[str, File] = {}
     for file in files:
         known = chosen.get(file.filename)

@@ -1,7 +1,6 @@
-"""Pages of the simple repository API, JSON (PEP 691, 700) and HTML (PEP 503), as files.
+"""The simple repository API: JSON (PEP 691, PEP 700) and HTML pages (PEP 503), read into files.
 
-A few lines of our own, because the known client library brings an HTML parser and two more distributions with it,
-and what is installed into a vLLM image should be little.
+The known client library would add an HTML parser and two more distributions to every vLLM image.
 """
 
 from __future__ import annotations
@@ -48,11 +47,11 @@ def from_json(data: bytes, *, base: str, index: str | None) -> list[File]:
     """The files of a JSON page at the address ``base``.
 
     Raises:
-        ValueError: it is no such page.
+        ValueError: it is not such a page.
     """
     page: Any = json.loads(data)
     if not isinstance(page, dict) or not isinstance(page.get("files"), list):
-        raise ValueError("no list of files in it")  # noqa: TRY004 - one error for every bad page
+        raise ValueError("it contains no list of files")  # noqa: TRY004 - one error for every bad page
     return [file for item in page["files"] if (file := _from_item(item, base, index)) is not None]
 
 
@@ -60,12 +59,12 @@ def from_html(text: str, *, base: str, index: str | None) -> list[File]:
     """The files of an HTML page at the address ``base``.
 
     Raises:
-        ValueError: it is no such page.
+        ValueError: it is not such a page.
     """
     parser = _Anchors()
     try:
         parser.feed(text)
-    except AssertionError as error:  # how html.parser says that it does not understand "<![x"
+    except AssertionError as error:  # raised by html.parser for "<![x"
         raise ValueError(str(error)) from error
     base = urljoin(base, parser.base or "")
     return [file for anchor in parser.anchors if (file := _from_anchor(anchor, base, index)) is not None]
@@ -151,12 +150,12 @@ def _digest(value: object) -> str | None:
 
 
 def version(filename: str, name: NormalizedName) -> Version | None:
-    """The version that a file is of, if it is a wheel or an sdist of that distribution.
+    """Return the version of a file if it is a wheel or an sdist of that distribution, else ``None``.
 
-    The name of an old sdist does not say where the version begins (``foo-bar-1.0-beta.tar.gz``), so the name that
-    is looked for decides, as with pip.
+    The file name of an old sdist does not show where the version begins (``foo-bar-1.0-beta.tar.gz``). As in pip, the
+    name of the distribution decides.
     """
-    if filename[:1].lower() != name[:1]:  # most of a directory of wheels
+    if filename[:1].lower() != name[:1]:  # quick, for directories of many wheels
         return None
     try:
         if filename.endswith(WHEEL):

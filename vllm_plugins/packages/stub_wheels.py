@@ -1,8 +1,8 @@
-"""Metadata-only wheels: how something that must not be fetched is offered to a resolver.
+"""Stubs: metadata-only wheels that show a resolver a distribution which it must neither change nor fetch.
 
-A resolver that meets ``torch @ file:///…/torch-2.13.0+cpu-0_….whl`` as a constraint can take exactly that version,
-and reads its metadata from a file of a few hundred bytes. As with built wheels, the build tag is the hash of what the
-stub says (PEP 427): so one directory can keep those of any number of environments.
+A resolver that gets ``torch @ file:///…/torch-2.13.0+cpu-0_….whl`` as a constraint can choose that version only, and
+reads its metadata from a file of a few hundred bytes. The build tag contains the hash of the content (PEP 427): one
+directory can hold the stubs of any number of environments.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _WHEEL = "Wheel-Version: 1.0\nGenerator: vllm-plugin-manager\nRoot-Is-Purelib: t
 
 
 def write(into: Path, *, name: str, version: str, extras: Iterable[str] = (), requires: Iterable[str] = ()) -> Path:
-    """The path of one distribution's stub in a directory; it is written where it is not there, whole.
+    """Return the path of a distribution's stub in a directory, written at the first call.
 
     Raises:
-        OSError: it could not be written.
+        OSError: it can't be written.
     """
     escaped = name.replace("-", "_")
-    # The file name must say the version as the metadata does, in its normalized form (PEP 440).
-    normalized = str(Version(version))
-    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {normalized}"]
+    # Resolvers compare the version of the file name with that of the metadata, both in normal form (PEP 440).
+    normal = str(Version(version))
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {normal}"]
     lines += [f"Provides-Extra: {extra}" for extra in extras]
     lines += [f"Requires-Dist: {requirement}" for requirement in requires]
-    data = _archive(f"{escaped}-{normalized}.dist-info", "\n".join(lines) + "\n")
-    path = into / f"{escaped}-{normalized}-0_{hashes.sha256(data)[:12]}-py3-none-any.whl"
+    data = _archive(f"{escaped}-{normal}.dist-info", "\n".join(lines) + "\n")
+    path = into / f"{escaped}-{normal}-0_{hashes.sha256(data)[:12]}-py3-none-any.whl"
     with contextlib.suppress(FileNotFoundError):
         if path.read_bytes() == data:
             return path
@@ -47,7 +47,7 @@ def write(into: Path, *, name: str, version: str, extras: Iterable[str] = (), re
 
 
 def _archive(info: str, metadata: str) -> bytes:
-    """The same bytes for the same metadata: a ``ZipInfo`` of no more than a name is of the first of January 1980."""
+    """Return a wheel, the same bytes for the same metadata: a ``ZipInfo`` of a name alone has a fixed date."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as wheel:
         wheel.writestr(zipfile.ZipInfo(f"{info}/METADATA"), metadata)

@@ -94,8 +94,8 @@ def _read(
         data = lock_reader.read_bytes(settings.lock)
         locked = lock_reader.parse(data, settings.lock)
         marker = overlay.read_marker(settings.store, overlay.key_of(data))
-        compatibility.answer(locked, manifest, settings.lock, marker)
-        compatibility.check(locked, base, settings.lock)
+        compatibility.check_manifest(locked, manifest, settings.lock, marker)
+        compatibility.check_base(locked, base, settings.lock)
         if marker is None:
             problems.append(
                 Finding(
@@ -278,7 +278,7 @@ def _top_level(site: Path) -> Iterable[str]:
 def _load_failures(patient: _Patient, marker: Marker) -> Iterator[Finding]:
     failing = [failure for failure in marker.failures if failure.base == patient.base.fingerprint]
     for failure in failing:
-        yield _from_error(entry_points.failed(marker, [failure]))
+        yield _from_error(entry_points.error_of(marker, [failure]))
 
 
 def _store(patient: _Patient) -> Iterator[Finding]:

@@ -1,3 +1,3 @@
-"""Git repositories and local directories: what they are now, and a clean copy for a build."""
+"""Git repositories and local directories: their current state, and a clean copy for a build."""
 
 from __future__ import annotations

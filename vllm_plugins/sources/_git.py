@@ -1,4 +1,4 @@
-"""Talking to git: the environment it runs in, one call, a repository of our own, and why a call failed."""
+"""Calls of git: their environment, a temporary repository, and the reason of a failure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Repository", "configured", "environment", "network_environment", "reason", "run", "without_files"]
 
-# Where a repository, its index or its objects lie: not those of the shell (or the git hook) that we run in.
+# Variables that name a repository, its index or its objects, as set for us by a git hook or a shell that we run in.
 # GIT_CONFIG_COUNT and its pairs are the user's configuration and stay.
 _DROPPED = frozenset(
     {
@@ -61,24 +61,24 @@ _HARDENED = (
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
     ("init.templateDir", ""),
-    # The same files on every machine, whatever its user likes best.
+    # The same files on every machine, independent of its user's preferences.
     ("core.autocrlf", "false"),
     ("core.eol", "lf"),
     ("core.attributesFile", "/dev/null"),
     ("core.quotePath", "true"),
     ("submodule.recurse", "false"),
     ("fetch.recurseSubmodules", "false"),
-    # Nothing goes on in the background when we are done.
+    # No background process that outlives the call.
     ("gc.auto", "0"),
     ("maintenance.auto", "false"),
     ("protocol.ext.allow", "never"),
     ("protocol.fd.allow", "never"),
     ("protocol.git.allow", "never"),
-    # A server that has fallen silent is left: git itself would wait for ever.
+    # Give up on a silent server. git itself would wait for ever.
     ("http.lowSpeedLimit", "1000"),  # bytes a second
     ("http.lowSpeedTime", "120"),  # seconds
-    # A directory that the manifest names is built, so its owner is trusted with more than its git configuration.
-    # In a container, a mounted directory usually belongs to somebody else.
+    # A directory in the manifest is built, so its owner is trusted with more than git configuration.
+    # In a container, a mounted directory usually belongs to another user.
     ("safe.directory", "*"),
 )
 _PROTOCOLS = ("http", "https", "ssh", "file")
@@ -95,9 +95,9 @@ _NOISE = (
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a git call: the user's own configuration, and after it ours.
+    """Return the environment of a git call: the user's configuration, overridden by ours.
 
-    It goes on to what git starts, submodules included.
+    Processes that git starts get it too, submodules included.
     """
     ours = (*_DROPPED, *git_url.VARIABLES)
     kept = {key: value for key, value in environ.items() if key not in ours and not key.startswith("GIT_TRACE")}
@@ -107,17 +107,17 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     env["GIT_OPTIONAL_LOCKS"] = "0"
     # The same tree with Git LFS installed and without; its pointers stay pointers.
     env["GIT_LFS_SKIP_SMUDGE"] = "1"
-    env["LC_ALL"] = "C"  # git's words are read here
+    env["LC_ALL"] = "C"  # its output is read here
     return env
 
 
 def without_files(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a call that may read no repository of this machine, whatever its user allows otherwise."""
+    """Return the environment of a call that may not read repositories of this machine, whatever its user allows."""
     return _allowing([name for name in _PROTOCOLS if name != "file"], env)
 
 
 def _allowing(protocols: Collection[str], env: Mapping[str, str]) -> dict[str, str]:
-    """The environment with no more in GIT_ALLOW_PROTOCOL, which beats protocol.*.allow, than these."""
+    """Return the environment with GIT_ALLOW_PROTOCOL, which overrides protocol.*.allow, reduced to these."""
     if "GIT_ALLOW_PROTOCOL" not in env:
         return dict(env)
     allowed = (name for name in env["GIT_ALLOW_PROTOCOL"].split(":") if name in protocols)
@@ -125,7 +125,7 @@ def _allowing(protocols: Collection[str], env: Mapping[str, str]) -> dict[str, s
 
 
 def configured(env: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """The environment with more git configuration, which goes before all that is there (git-config(1))."""
+    """Return the environment with more git configuration, which overrides existing configuration (git-config(1))."""
     count = env.get("GIT_CONFIG_COUNT", "")
     first = int(count) if count.isdecimal() else 0
     added = {"GIT_CONFIG_COUNT": str(first + len(pairs))}
@@ -136,14 +136,14 @@ def configured(env: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> dict
 
 
 def network_environment(remote: Remote, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a git call that talks to this remote.
+    """Return the environment of a git call that connects to this remote.
 
     Raises:
-        SourceError: there is no git, or one that can't be configured through the environment (before 2.31).
+        SourceError: git is missing, or too old to be configured through the environment (before 2.31).
     """
     env = configured(environment(environ), remote.config)
     _check_version(env.get("PATH", ""))
-    # insteadOf may turn any address into an ssh one. The variable would go before the user's core.sshCommand.
+    # insteadOf may turn any URL into an ssh one. The variable would override the user's core.sshCommand.
     chosen = "GIT_SSH_COMMAND" in env or "GIT_SSH" in env
     if not chosen and not run(["config", "--get", "core.sshCommand"], env=env, cwd=Path("/")).stdout:
         env["GIT_SSH_COMMAND"] = _SSH_COMMAND
@@ -159,13 +159,13 @@ def _check_version(path: str) -> None:
 
 
 def run(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> Completed:
-    """One git call. Its exit status is the caller's to judge.
+    """Run git. The caller checks the exit status.
 
-    Its words are not redacted, beyond the user part of URLs: a branch may be called as a password is. Who shows
-    them uses :func:`reason`.
+    The output is not redacted, except for the user part of URLs, because a branch may have the name of a password.
+    Use :func:`reason` for messages.
 
     Raises:
-        SourceError: there is no git.
+        SourceError: git is missing.
     """
     try:
         return process.run(["git", *arguments], cwd=cwd, env=env, check=False, timeout=settings.patience(env))
@@ -175,15 +175,15 @@ def run(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> Compl
         raise SourceError(
             "git can't be started",
             found=error.what,
-            next_step="install git 2.31 or later, and have it on the PATH",
+            next_step="install git 2.31 or later, and add it to PATH",
         ) from error
 
 
 def reason(done: Completed, secrets: Sequence[str] = ()) -> str:
-    """Why git failed: the line of its own that says it, redacted."""
+    """Return the line of git's output that gives the reason of its failure, redacted."""
     lines = [line.strip() for line in redact(done.stderr, secrets).splitlines()]
     telling = [line for line in lines if line and not line.lower().startswith(_NOISE)]
-    # What went wrong on the way stands before what git then missed.
+    # A failed transfer is the reason for the errors after it.
     fatal = [line for line in telling if line.startswith("error: RPC failed")]
     fatal += [line for line in telling if line.startswith("fatal:")]
     chosen = fatal[:1] or telling[-1:] or [f"exit status {done.returncode}"]
@@ -192,7 +192,7 @@ def reason(done: Completed, secrets: Sequence[str] = ()) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Repository:
-    """A repository of our own in ``root``, with the remote as its origin. ``plugin`` is who wants it."""
+    """A temporary repository in ``root`` whose origin is the remote. ``plugin`` is named in messages."""
 
     root: Path
     remote: Remote
@@ -200,19 +200,19 @@ class Repository:
     plugin: str
 
     def create(self) -> None:
-        """Make it, without any of the templates and hooks of this machine."""
+        """Initialise it, without the templates and hooks of this machine."""
         self.must("init", "--quiet", "--template=", "--object-format=sha1", "--initial-branch=main")
         self.must("config", "remote.origin.url", self.remote.url)
 
     def ask(self, *arguments: str, config: Sequence[tuple[str, str]] = ()) -> Completed:
-        """A call that may fail."""
+        """Run git in it. The caller checks the exit status."""
         return run(arguments, env=configured(self.env, config), cwd=self.root)
 
     def must(self, *arguments: str, config: Sequence[tuple[str, str]] = ()) -> str:
-        """The output of a call that has to end well.
+        """Run git in it and return its output.
 
         Raises:
-            SourceError: it did not.
+            SourceError: git failed.
         """
         done = self.ask(*arguments, config=config)
         if done.returncode != 0:
@@ -220,11 +220,11 @@ class Repository:
         return done.stdout
 
     def error(self, what: str, done: Completed) -> SourceError:
-        """The error for a call that failed."""
+        """Return the error for a failed call."""
         return SourceError(
             what,
             where=self.remote.shown,
             found=reason(done, self.remote.secrets),
             required_by=f"plugin {self.plugin!r}",
-            next_step=f"check the url and the access of plugin {self.plugin!r}: git ls-remote must work with it",
+            next_step=f"check the url of plugin {self.plugin!r} and your access to it, with git ls-remote",
         )

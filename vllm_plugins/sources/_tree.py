@@ -1,7 +1,7 @@
-"""Directory trees: which files a build sees, their hash, and a clean copy of them.
+"""Directory trees: the files that a build sees, their hash, and a clean copy of them.
 
-One hash for checkouts and for local directories: of paths, contents, executable bits and symbolic links. Where a
-tree lies, when it was written, under which umask and by whom makes no difference.
+Checkouts and local directories have the same hash. It covers paths, contents, executable bits and symbolic links, and
+does not depend on the place, times, umask or owner of a tree.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from vllm_plugins.sources import _git, pyproject
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["Entry", "Sha256", "copy", "git_top", "inside", "list_source", "new_directory", "sha256", "walk"]
+__all__ = ["Entry", "Sha256", "copy", "filled_or_removed", "git_top", "inside", "list_source", "sha256", "walk"]
 
 Sha256 = NewType("Sha256", str)
 
-# What tools leave in a source directory; never part of a source.
+# Names that tools leave in a source directory; never part of a source.
 _JUNK = frozenset(
     {
         b"__pycache__",
@@ -41,25 +41,25 @@ _JUNK = frozenset(
     }
 )
 _JUNK_ENDS = (b".pyc", b".pyo", b".egg-info")
-_OUTPUT = (b"build", b"dist")  # at the top, and no packages
+_OUTPUT = (b"build", b"dist")  # at the top, unless they are packages
 _QUOTED = re.compile(rb"\\([0-7]{3}|.)")
 _UNQUOTED = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 
 
 class Entry(NamedTuple):
-    """A file or a symbolic link: its path in the tree, where it is read, and whether a link is read through."""
+    """A file or a symbolic link: its path in the tree, the path to read it from, and whether to follow a link."""
 
     path: bytes
     source: bytes
     followed: bool = False
 
     def mode(self) -> int:
-        """The mode of what stands for this entry in the tree."""
+        """Return the mode of this entry in the tree."""
         return os.stat(self.source, follow_symlinks=self.followed).st_mode
 
 
 def walk(root: Path) -> tuple[Entry, ...]:
-    """Every file and link below ``root``, but no ``.git``, sorted by path. No link is followed."""
+    """Return every file and link below ``root`` except ``.git``, sorted by path. Links are not followed."""
     top = os.fsencode(root)
     found = _walk(top, b"", lambda path, _is_directory: path.rpartition(b"/")[2] == b".git")
     return tuple(sorted(Entry(path, os.path.join(top, path)) for path in found))
@@ -68,12 +68,11 @@ def walk(root: Path) -> tuple[Entry, ...]:
 def list_source(
     directory: Path, *, environ: Mapping[str, str], without: Iterable[Path] = ()
 ) -> tuple[tuple[Entry, ...], Path | None]:
-    """What a build of a local directory is to see, sorted, and the git work tree that says so, if one does.
+    """Return the files of a local directory that a build sees, sorted, and the top of its git work tree, if any.
 
-    In a git work tree: tracked files that are there, and others that are neither ignored nor left by tools;
-    submodules with what they hold. Elsewhere: all files but those that tools leave. Files and directories of
-    ``without`` are left out. A link is kept as one where it is relative and stays inside; else the build sees what
-    it leads to. Nothing is written.
+    In a git work tree these are the tracked files that exist, and the files that are neither ignored nor left by
+    tools, submodules included. Elsewhere these are all files except those that tools leave. Paths of ``without`` are
+    left out. A relative link that stays inside is kept; any other is replaced by its target. Nothing is written.
 
     Raises:
         SourceError: git can't list its work tree.
@@ -82,7 +81,7 @@ def list_source(
     root = os.fsencode(directory)
     top = git_top(directory)
     paths = None if top is None else _ask_git(root, environ)
-    # A project in a folder that an outer repository ignores (a home directory under git) is not that one's.
+    # An outer repository that ignores this folder (a home directory under git) does not describe the project.
     out = tuple(os.fsencode(f"{path}/") for path in inside(directory, without))
     if paths is None or not any(os.fsencode(name) in paths for name in pyproject.FILES):
         junk = _Junk(root)
@@ -97,20 +96,22 @@ def list_source(
 
 
 def inside(directory: Path, paths: Iterable[Path]) -> tuple[str, ...]:
-    """Those of the paths that lie in a directory, as seen from there."""
+    """Return the paths that are in a directory, relative to it."""
     home = directory.resolve()
     found = (path.parent.resolve() / path.name for path in paths)
     return tuple(path.relative_to(home).as_posix() for path in found if home in path.parents)
 
 
 def git_top(directory: Path) -> Path | None:
-    """The top of the git work tree that a directory is in. No process is started for it."""
+    """Return the top of the git work tree that contains a directory. No process is started."""
     here = directory.resolve()
     return next((place for place in (here, *here.parents) if (place / ".git").exists()), None)
 
 
 def sha256(entries: Iterable[Entry]) -> Sha256:
-    """The hash of a tree, given its sorted entries. A length stands before each name: none can pass for two.
+    """Return the hash of a tree from its sorted entries.
+
+    Each name is preceded by its length, so that no name can look like two.
 
     Raises:
         OSError: a file can't be read.
@@ -121,7 +122,7 @@ def sha256(entries: Iterable[Entry]) -> Sha256:
         if stat.S_ISLNK(mode):
             kind, digest = b"link", hashlib.sha256(os.readlink(entry.source)).digest()
         else:
-            # The owner's bit alone, as in git: a umask takes the others.
+            # Only the owner's bit, as in git: the umask changes the others.
             kind = b"exec" if mode & stat.S_IXUSR else b"file"
             with open(entry.source, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").digest()
@@ -148,7 +149,7 @@ def copy(entries: Iterable[Entry], into: Path) -> None:
 
 
 def _walk(root: bytes, prefix: bytes, left_out: Callable[[bytes, bool], bool]) -> Iterator[bytes]:
-    """The paths of files and links below ``root/prefix``, relative to ``root``."""
+    """Yield the paths of files and links below ``root/prefix``, relative to ``root``."""
     with os.scandir(os.path.join(root, prefix)) as found:
         for item in found:
             path = prefix + item.name
@@ -162,14 +163,14 @@ def _walk(root: bytes, prefix: bytes, left_out: Callable[[bytes, bool], bool]) -
 
 
 class _Junk:
-    """Tells what tools left in a source directory."""
+    """Recognises files that tools left in a source directory."""
 
     def __init__(self, root: bytes) -> None:
         self._root = root
         self._directories: dict[bytes, bool] = {b"": False}
 
     def __call__(self, path: bytes, is_directory: bool) -> bool:
-        """Whether this entry is junk, given that the directory it is in is none."""
+        """Return whether this entry is junk, in a directory that is not."""
         head, _, name = path.rpartition(b"/")
         if name in _JUNK or name.endswith(_JUNK_ENDS):
             return True
@@ -181,7 +182,7 @@ class _Junk:
         return os.path.exists(os.path.join(source, b"pyvenv.cfg"))
 
     def holds(self, path: bytes) -> bool:
-        """Whether this file is junk, or in a directory that is."""
+        """Return whether this file is junk, or in a directory that is."""
         return self._within(path.rpartition(b"/")[0]) or self(path, False)
 
     def _within(self, directory: bytes) -> bool:
@@ -192,11 +193,11 @@ class _Junk:
 
 
 def _ask_git(root: bytes, environ: Mapping[str, str]) -> set[bytes] | None:
-    """The paths that git knows or does not ignore below ``root``; ``None`` where git sees no work tree.
+    """Return the paths below ``root`` that git tracks or does not ignore; ``None`` outside of a work tree.
 
-    Submodules, and repositories that just lie there, are one path each: a directory.
+    A submodule or a nested repository is one path: its directory.
     """
-    # Quoted names instead of -z: they are ASCII, and so come through any decoding unharmed.
+    # Quoted names instead of -z: they are ASCII, which no decoding can damage.
     done = _git.run(
         ["ls-files", "--cached", "--others", "--exclude-standard", "-t"],
         env=_git.environment(environ),
@@ -209,7 +210,7 @@ def _ask_git(root: bytes, environ: Mapping[str, str]) -> set[bytes] | None:
             "git can't list the files of a local directory",
             where=os.fsdecode(root),
             found=_git.reason(done),
-            next_step="mend the repository: `git status` in that directory must work",
+            next_step="fix the repository until `git status` works in that directory",
         )
     junk = _Junk(root)
     paths = set()
@@ -233,7 +234,7 @@ def _unquote(name: bytes) -> bytes:
 
 
 def _resolve(root: bytes, path: bytes, environ: Mapping[str, str]) -> Iterator[Entry]:
-    """The entries that a listed path stands for: none when it was deleted, many when it is a directory."""
+    """Yield the entries of a listed path: none if it was deleted, many if it is a directory."""
     source = os.path.join(root, path)
     try:
         mode = os.lstat(source).st_mode
@@ -269,8 +270,8 @@ def _resolve_link(root: bytes, path: bytes) -> Iterator[Entry]:
 
 
 @contextmanager
-def new_directory(path: Path) -> Iterator[None]:
-    """A directory that is made, and on any failure is gone again."""
+def filled_or_removed(path: Path) -> Iterator[None]:
+    """A block that fills a directory, which is removed if the block fails."""
     path.mkdir(parents=True, exist_ok=True)
     try:
         yield

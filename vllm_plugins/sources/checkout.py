@@ -1,4 +1,4 @@
-"""A git commit, laid out for a build."""
+"""Check out a git commit for a build."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.sources import _git, _tree, git_url, pyproject
 from vllm_plugins.sources._git import Repository
-from vllm_plugins.sources._tree import new_directory
+from vllm_plugins.sources._tree import filled_or_removed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,10 +25,10 @@ __all__ = ["Checkout", "checkout"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkout:
-    """A source, laid out for a build.
+    """A source tree that a build may use: ``root`` is the whole tree, ``project`` the directory to build.
 
-    ``root`` is the whole tree and ``project`` the directory in it that is built. ``tree_sha256`` is of every file
-    of the repository for git, and of the project for a local directory, whose ``commit`` is ``None``.
+    ``tree_sha256`` covers every file of a git repository. For a local directory it covers the project, and ``commit``
+    is ``None``.
     """
 
     root: Path
@@ -40,16 +40,16 @@ class Checkout:
 def checkout(
     source: GitSource, commit: CommitSha, into: Path, *, environ: Mapping[str, str], plugin: str
 ) -> Checkout:
-    """Fetch one commit, with its submodules, into a directory that is not there yet or is empty.
+    """Fetch one commit, with its submodules, into a new or empty directory.
 
-    Where the project's version may come from the history, all commits and tags come along, without old files.
+    If the project may read its version from the history, all commits and tags are fetched, without old files.
 
     Raises:
-        SourceError: the commit, a submodule or the subdirectory is not to be had, or is no project.
+        SourceError: the commit or a submodule can't be fetched, or the subdirectory is not a Python project.
     """
     remote = git_url.read(source.url, environ=environ, plugin=plugin)
     env = _git.network_environment(remote, environ)
-    with new_directory(into):
+    with filled_or_removed(into):
         repository = Repository(root=into, remote=remote, env=env, plugin=plugin)
         repository.create()
         has_all = _fetch(repository, commit)
@@ -62,7 +62,7 @@ def checkout(
                 expected=commit,
                 found=head,
                 required_by=f"plugin {plugin!r}",
-                next_step=f"set `ref` of plugin {plugin!r} in plugins.yaml to a commit",
+                next_step=f"change `ref` of plugin {plugin!r} in plugins.yaml to the full commit",
             )
         _fetch_submodules(repository)
         project = _project(into, source.subdirectory, remote, plugin)
@@ -73,12 +73,12 @@ def checkout(
 
 
 def _fetch(repository: Repository, commit: CommitSha) -> bool:
-    """Fetch the commit alone; where the server refuses that, everything (then the answer is true)."""
+    """Fetch the commit alone, or everything where the server refuses that. Return whether it was everything."""
     done = repository.ask("fetch", "--quiet", "--no-tags", "--depth=1", "--", "origin", commit)
     if done.returncode == 0:
         return False
     if "not our ref" not in done.stderr:
-        # Protocol 0 gives only what a ref names, and a plain file server no part of a history.
+        # Protocol 0 serves only commits that a ref names, and a plain file server no partial history.
         whole = repository.ask(
             "fetch", "--quiet", "--", "origin", "+refs/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"
         )
@@ -90,15 +90,15 @@ def _fetch(repository: Repository, commit: CommitSha) -> bool:
         f"git commit {commit} is not in the repository",
         where=repository.remote.shown,
         required_by=f"plugin {repository.plugin!r}",
-        next_step=f"push it, or set `ref` of plugin {repository.plugin!r} in plugins.yaml to one that exists",
+        next_step=f"push it, or change `ref` of plugin {repository.plugin!r} in plugins.yaml to an existing one",
     )
 
 
 def _fetch_history(repository: Repository, commit: CommitSha) -> None:
     shallow = ["--unshallow"] if (repository.root / ".git" / "shallow").exists() else []
-    # With the directories of old commits: versions are counted by path too, and from the first commit (dunamai).
+    # Trees of old commits are included: some tools count versions by path, or from the first commit (dunamai).
     repository.must("fetch", "--quiet", "--tags", "--filter=blob:none", *shallow, "--", "origin", commit)
-    # What was left out stays out: git would fetch it in the middle of a build, there without our credentials.
+    # Without this, git would fetch the missing files in the middle of a build, without our credentials.
     for key in ("remote.origin.promisor", "remote.origin.partialclonefilter"):
         repository.ask("config", "--unset-all", key)
 
@@ -106,7 +106,7 @@ def _fetch_history(repository: Repository, commit: CommitSha) -> None:
 def _fetch_submodules(repository: Repository) -> None:
     if not (repository.root / ".gitmodules").is_file():
         return
-    # A repository from elsewhere does not reach into this machine.
+    # A remote repository may not read repositories of this machine through its submodules.
     config = [("protocol.file.allow", "always" if repository.remote.scheme == "file" else "never")]
     if repository.remote.scheme != "file":
         repository = replace(repository, env=_git.without_files(repository.env))
@@ -123,7 +123,7 @@ def _fetch_submodules(repository: Repository) -> None:
 def _project(root: Path, subdirectory: str | None, remote: Remote, plugin: str) -> Path:
     project = root / subdirectory if subdirectory else root
     home, real = os.path.realpath(root), os.path.realpath(project)
-    name = f"subdirectory {subdirectory!r}" if subdirectory else "the git repository"
+    name = f"the subdirectory {subdirectory!r}" if subdirectory else "the git repository"
     if os.path.commonpath((home, real)) != home:
         what = f"{name} leads out of the git repository"
     elif not os.path.isdir(real):
@@ -131,7 +131,7 @@ def _project(root: Path, subdirectory: str | None, remote: Remote, plugin: str) 
     elif pyproject.is_project(project):
         return project
     else:
-        what = f"{name} is no Python project"
+        what = f"{name} is not a Python project"
     paths = (Path(os.fsdecode(entry.path)) for entry in _tree.walk(root))
     there = sorted({str(path.parent) for path in paths if path.name in pyproject.FILES})
     raise SourceError(
@@ -140,5 +140,5 @@ def _project(root: Path, subdirectory: str | None, remote: Remote, plugin: str) 
         expected=pyproject.EXPECTED,
         found=f"projects in: {', '.join(there[:5])}" if there else "no project in the whole repository",
         required_by=f"plugin {plugin!r}",
-        next_step=f"set `subdirectory` of plugin {plugin!r} in plugins.yaml to where its project is",
+        next_step=f"change `subdirectory` of plugin {plugin!r} in plugins.yaml to the directory of its project",
     )

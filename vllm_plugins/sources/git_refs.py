@@ -1,4 +1,4 @@
-"""Git refs: what a branch, a tag or a short commit means now, as the 40 digits of a commit."""
+"""Git refs: resolve a branch, a tag or a short commit to a full commit."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ CommitSha = NewType("CommitSha", str)
 
 _FULL = re.compile(r"[0-9a-fA-F]{40}")
 _SHORT = re.compile(r"[0-9a-fA-F]{4,39}")
-_SURE = 7  # git's own shortest abbreviation: from here on, a match among branches and tags is no chance
+_SURE = 7  # git's own shortest abbreviation; a shorter one may match a branch or a tag by chance
 _BRANCHES_AND_TAGS = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
 
 
 def resolve(source: GitSource, *, environ: Mapping[str, str], plugin: str) -> CommitSha:
-    """The commit that a branch, a tag, a full or short commit, or (``None``) the default branch means now.
+    """Return the current commit of a branch, a tag, a full or short commit, or (``None``) the default branch.
 
-    A name that is both a tag and a branch is the tag, as in git; ``refs/heads/NAME`` means the branch. A full
-    commit is taken at its word: ``checkout.checkout`` finds out whether it exists.
+    A name that is both a tag and a branch means the tag, as in git; ``refs/heads/NAME`` means the branch. A full
+    commit is returned as it is: ``checkout.checkout`` finds out whether it exists.
 
     Raises:
-        SourceError: the repository can't be read, or has no such ref, or more than one that it may mean.
+        SourceError: the repository can't be read, has no such ref, or the short commit is ambiguous.
     """
     remote = git_url.read(source.url, environ=environ, plugin=plugin)
     env = _git.network_environment(remote, environ)
@@ -57,8 +57,8 @@ def resolve(source: GitSource, *, environ: Mapping[str, str], plugin: str) -> Co
 
 
 def _advertised(remote: Remote, env: Mapping[str, str], plugin: str) -> dict[str, CommitSha]:
-    """Every ref of the remote, in one request. An annotated tag stands here twice, ``NAME^{}`` being its commit."""
-    # Away from any repository: its configuration is not ours.
+    """Return every ref of the remote, in one request. ``NAME^{}`` is the commit of an annotated tag ``NAME``."""
+    # In "/", because the configuration of a repository in the working directory must not apply.
     done = _git.run(["ls-remote", "--quiet", "--", remote.url], env=env, cwd=Path("/"))
     if done.returncode != 0:
         raise Repository(root=Path("/"), remote=remote, env=env, plugin=plugin).error(
@@ -75,17 +75,17 @@ def _advertised(remote: Remote, env: Mapping[str, str], plugin: str) -> dict[str
         )
     if not _FULL.fullmatch(next(iter(refs.values()))):
         raise SourceError(
-            "the git repository names its commits by SHA-256, which plugins.lock does not know",
+            "the git repository uses SHA-256 commits, which plugins.lock does not support",
             where=remote.shown,
             expected="commits of 40 hexadecimal digits",
             required_by=f"plugin {plugin!r}",
-            next_step="use a repository with SHA-1 names (git init --object-format=sha1)",
+            next_step="use a repository with SHA-1 commits (git init --object-format=sha1)",
         )
     return refs
 
 
 def _peeled(refs: Mapping[str, CommitSha]) -> dict[str, CommitSha]:
-    """The commit of each advertised object: an annotated tag's own, else the object itself."""
+    """Map each advertised object to its commit: that of an annotated tag, else the object itself."""
     return {sha: refs.get(f"{name}^{{}}", sha) for name, sha in refs.items()}
 
 
@@ -94,7 +94,7 @@ def _lengthen(
 ) -> CommitSha:
     near = {commit for sha, commit in _peeled(refs).items() if sha.startswith(short)}
     if len(near) != 1 or len(short) < _SURE:
-        # No server is asked for an abbreviation: the commits alone, without trees and files, tell.
+        # Servers don't resolve abbreviations. Fetching the commits alone, without trees and files, is enough.
         with scratch.directory() as directory:
             repository = Repository(root=directory, remote=remote, env=env, plugin=plugin)
             repository.create()
@@ -110,7 +110,7 @@ def _lengthen(
             expected="the beginning of one commit",
             found=", ".join(sorted(near)),
             required_by=f"plugin {plugin!r}",
-            next_step=f"give `ref` of plugin {plugin!r} in plugins.yaml more digits",
+            next_step=f"add more digits to `ref` of plugin {plugin!r} in plugins.yaml",
         )
     raise _missing(f"git ref {short!r} is not in the repository", remote, refs, plugin, ref=short)
 
@@ -123,7 +123,7 @@ def _missing(what: str, remote: Remote, refs: Mapping[str, CommitSha], plugin: s
     near = difflib.get_close_matches(bare, dict.fromkeys(branches + tags), n=5)
     found = f"{count(len(branches), 'branch', 'branches')} and {count(len(tags), 'tag')}"
     if near:
-        found += f", near: {', '.join(near)}"
+        found += f"; similar: {', '.join(near)}"
     elif branches or tags:
         found += f", such as {', '.join(branches[:3] + tags[-3:])}"
     return SourceError(
@@ -132,5 +132,5 @@ def _missing(what: str, remote: Remote, refs: Mapping[str, CommitSha], plugin: s
         expected="a branch, a tag or a commit",
         found=found,
         required_by=f"plugin {plugin!r}",
-        next_step=f"set `ref` of plugin {plugin!r} in plugins.yaml to one that exists",
+        next_step=f"change `ref` of plugin {plugin!r} in plugins.yaml to an existing one",
     )

@@ -1,8 +1,8 @@
-"""Addresses of git repositories: their forms, their variables and their credentials.
+"""URLs of git repositories: their forms, variables and credentials.
 
-Secrets of an address travel in environment variables only. git hands the address to its helpers as an argument
-(``git remote-https origin URL``), which every user of the machine can read, and writes it into ``.git/config``; so
-the user part is taken off, and a credential helper that is configured through the environment gives it back.
+Secrets are passed in environment variables only. git passes a URL to its helpers as an argument (``git remote-https
+origin URL``), which every user of the machine can read, and writes it into ``.git/config``. So the user part is
+removed, and a credential helper that is configured through the environment supplies it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _HTTP = re.compile(r"(?P<scheme>https?)://(?:(?P<user>[^/]*)@)?(?P<rest>[^@/]+(?
 _SSH = re.compile(r"ssh://(?:(?P<user>[^/@]*)@)?(?P<host>[^-/@][^/@]*)/.+")
 _SCP = re.compile(r"(?:[^-/@:][^/@:]*@)?(?:[^-/@:\[][^/@:]*|\[[^]/@]+\]):[^:].*")
 _FILE = re.compile(r"file:///.+")
-# What git could take for an option or for the name of a program (ext::sh -c …), or would break a protocol.
+# Text that git could read as an option or as a program (ext::sh -c …), or that would break a protocol.
 _ODD = re.compile(r"-.*|[A-Za-z0-9+.-]*::.*|.*[\x00-\x1f\x7f].*", re.DOTALL)
 _FORMS = "https://host/path, http://host/path, ssh://user@host/path, user@host:path or file:///path"
 
 _USERNAME = "VLLM_PLUGINS_GIT_USERNAME"
 _PASSWORD = "VLLM_PLUGINS_GIT_PASSWORD"  # noqa: S105 - the name of a variable
-# printf is a builtin of every sh: the secrets are in no argv here either.
+# printf is a builtin of every sh, so the secrets don't become arguments of a process here either.
 _HELPER = (
     f'!f() {{ if test "$1" = get; then printf "username=%s\\npassword=%s\\n" "${_USERNAME}" "${_PASSWORD}"; fi; }}; f'
 )
@@ -40,10 +40,10 @@ VARIABLES = (_USERNAME, _PASSWORD)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Remote:
-    """An address, ready for git.
+    """A URL that can be given to git.
 
-    ``url`` has its variables expanded and, for http and https, no user part. ``shown`` is for messages: as the
-    manifest writes it, without its user part. ``config`` and ``variables`` go into git's environment only.
+    ``url`` has its variables expanded and, for http and https, no user part. ``shown`` is for messages: the text of
+    the manifest without its user part. ``config`` and ``variables`` belong into git's environment only.
     """
 
     url: str
@@ -55,15 +55,15 @@ class Remote:
 
 
 def read(url: str, *, environ: Mapping[str, str], plugin: str) -> Remote:
-    """Read a URL as the manifest writes it; ``${NAME}`` is taken from ``environ``.
+    """Read a URL of the manifest. ``${NAME}`` is replaced by a variable of ``environ``.
 
-    A user part ``user:password`` is what git is asked to log in with. A lone user part that comes from a variable
-    is a token (given as both, which is what the well-known hosts accept); a lone literal one is a user name, for
-    which git's own credential helpers know the password. As everywhere in URLs, ``%40`` means ``@``. Variables
-    elsewhere in a URL are no secrets to other users of the machine: git shows its argument to them.
+    A user part ``user:password`` is the login. A single name that comes from a variable is a token, used as user and
+    password, which the well-known hosts accept. A single literal name is a user name; git's own credential helpers
+    know its password. As everywhere in URLs, ``%40`` means ``@``. Variables in other parts of a URL are visible to
+    other users of the machine, because git gets them as arguments.
 
     Raises:
-        SourceError: a variable is not set, or the URL is of no known form.
+        SourceError: a variable is not set, or the URL has an unsupported form.
     """
     shown = redact(url)
     values = {name: _value(name, environ, shown, plugin) for name in _VARIABLE.findall(url)}
@@ -73,13 +73,13 @@ def read(url: str, *, environ: Mapping[str, str], plugin: str) -> Remote:
 
     whole = expand(url)
     secrets = tuple(sorted(value for value in values.values() if value))
-    # The parts are told apart before the variables are expanded: a password may hold "/" and "@".
+    # The parts are separated before the variables are expanded, because a password may contain "/" and "@".
     match = _HTTP.fullmatch(url) or _HTTP.fullmatch(whole)
     if _ODD.fullmatch(whole):
         raise _unsupported(shown, plugin)
     if match is not None:
         authority, slash, path = expand(match["rest"]).partition("/")
-        inner, at, host = authority.rpartition("@")  # ${HOST} may hold a user part of its own
+        inner, at, host = authority.rpartition("@")  # ${HOST} may contain a user part, too
         user = inner if at else match["user"] or ""
         address = f"{match['scheme']}://{host}"
         built = Remote(url=address + slash + path, shown=shown, scheme=match["scheme"], secrets=secrets)
@@ -92,7 +92,7 @@ def read(url: str, *, environ: Mapping[str, str], plugin: str) -> Remote:
         raise _unsupported(shown, plugin)
     if ssh is not None and ":" in (ssh["user"] or ""):
         raise SourceError(
-            "an ssh URL can't hold a password",
+            "an ssh URL can't contain a password",
             where=shown,
             required_by=f"plugin {plugin!r}",
             next_step="use an ssh key (ssh-agent, ~/.ssh/config), or an https URL with a token",
@@ -107,11 +107,11 @@ def _with_login(remote: Remote, address: str, user: str, *, is_token: bool) -> R
         return replace(remote, config=((f"credential.{address}.username", login),))
     if not colon:
         password = login
-    # The login's own user name is shown by git when it fails; a token is not.
+    # git shows the user name of a login in its errors, but a token is secret.
     secrets = {*remote.secrets, password, quote(password, safe="")} - {""}
     return replace(
         remote,
-        # An empty value forgets the helpers before it: none of them answers first, or stores what is ours.
+        # An empty value removes the helpers before it, which would answer first, or store our secrets.
         config=((f"credential.{address}.helper", ""), (f"credential.{address}.helper", _HELPER)),
         variables=((_USERNAME, login), (_PASSWORD, password)),
         secrets=tuple(sorted(secrets)),
@@ -124,22 +124,22 @@ def _value(name: str, environ: Mapping[str, str], shown: str, plugin: str) -> st
             f"the environment variable {name} is not set",
             where=shown,
             required_by=f"plugin {plugin!r}",
-            next_step=f"set {name}, or take ${{{name}}} out of the url of plugin {plugin!r}",
+            next_step=f"set {name}, or remove ${{{name}}} from `url` of plugin {plugin!r} in plugins.yaml",
         )
     value = environ[name]
     if any(character in value for character in "\r\n\0"):
         raise SourceError(
-            f"the environment variable {name} holds a line break",
+            f"the environment variable {name} contains a line break",
             where=shown,
             required_by=f"plugin {plugin!r}",
-            next_step=f"set {name} without the line break (a file's last line often ends with one)",
+            next_step=f"set {name} without the line break (the last line of a file often ends with one)",
         )
     return value
 
 
 def _unsupported(shown: str, plugin: str) -> SourceError:
     return SourceError(
-        "the url is of no form that git plugins can have",
+        "the url is not a supported git URL",
         where=shown,
         expected=_FORMS,
         required_by=f"plugin {plugin!r}",

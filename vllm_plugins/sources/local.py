@@ -1,4 +1,4 @@
-"""A local directory: the hash of what a build sees of it, and a clean copy."""
+"""Hash a local directory as a build sees it, and copy it for a build."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.sources import _git, _tree, git_url, pyproject
 from vllm_plugins.sources._git import Repository
-from vllm_plugins.sources._tree import Sha256, new_directory
+from vllm_plugins.sources._tree import Sha256, filled_or_removed
 from vllm_plugins.sources.checkout import Checkout
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ __all__ = ["export", "hash_tree"]
 def hash_tree(
     directory: Path, *, plugin: str, without: Iterable[Path] = (), environ: Mapping[str, str] | None = None
 ) -> Sha256:
-    """The hash of what a build of a local directory sees: what :func:`export` copies.
+    """Return the hash of the files that a build of a local directory sees, which :func:`export` copies.
 
     Raises:
-        SourceError: it is not there, can't be read, or is no project.
+        SourceError: the directory is missing, can't be read, or is not a Python project.
     """
     _check_local(directory, plugin)
     with _reading(directory, plugin):
@@ -44,24 +44,24 @@ def export(
     without: Iterable[Path] = (),
     environ: Mapping[str, str] | None = None,
 ) -> Checkout:
-    """Copy what a build of a local directory sees into a directory that is not there yet or is empty.
+    """Copy the files that a build of a local directory sees into a new or empty directory.
 
-    Where the version may come from the history, the copy is a git work tree, as the original is. What is in
-    ``without`` is neither copied nor missed there.
+    If the project may read its version from the history, the copy is a git work tree like the original. Paths of
+    ``without`` are not copied, and git does not report them as deleted.
 
     Raises:
-        SourceError: it is not there, can't be read or copied, or is no project.
+        SourceError: the directory is missing, can't be read or copied, or is not a Python project.
     """
     _check_local(directory, plugin)
     environ = os.environ if environ is None else environ
-    with _reading(directory, plugin), new_directory(into):
+    with _reading(directory, plugin), filled_or_removed(into):
         entries, top = _tree.list_source(directory, environ=environ, without=without)
         project = into
         if top is not None and pyproject.reads_history(directory):
             project = into / directory.resolve().relative_to(top)
             repository = _clone(top, into, project, _git.environment(environ), plugin)
             _tree.copy(entries, project)
-            # Otherwise a build that asks by diff-index would take each file for changed.
+            # Without a fresh index, git diff-index reports every file as changed, and versions become dirty.
             out = [str(project / path) for path in _tree.inside(directory, without)]
             tracked = repository.must("ls-files", "-z", "--", *out) if out else ""
             names = [*tracked.split("\0")[:-1], *(str(project / name) for name in _sparse(directory, environ))]
@@ -75,13 +75,13 @@ def export(
 
 
 def _sparse(directory: Path, environ: Mapping[str, str]) -> list[str]:
-    """What a sparse checkout leaves out of a directory of a work tree, though it is tracked."""
+    """Return the tracked files of a directory that a sparse checkout leaves out."""
     done = _git.run(["ls-files", "-t", "-z"], env=_git.environment(environ), cwd=directory)
     return [line[2:] for line in done.stdout.split("\0") if line.startswith("S ")]
 
 
 def _clone(top: Path, into: Path, project: Path, env: Mapping[str, str], plugin: str) -> Repository:
-    """A repository that borrows the objects of another; its index says that only the project is checked out."""
+    """Clone a repository by sharing its objects, with an index that has only the project checked out."""
     remote = git_url.Remote(url=str(top), shown=str(top), scheme="file")
     repository = Repository(root=into, remote=remote, env=env, plugin=plugin)
     config = [("protocol.file.allow", "always")]
@@ -109,7 +109,7 @@ def _check_local(directory: Path, plugin: str) -> None:
     elif pyproject.is_project(directory):
         return
     else:
-        what = "the local directory is no Python project"
+        what = "the local directory is not a Python project"
     raise SourceError(
         what,
         where=str(directory),

@@ -1,4 +1,4 @@
-"""What makes a directory a Python project, and what its build will read."""
+"""Python projects: how to recognise one, and the files that its build reads."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["EXPECTED", "FILES", "is_project", "reads_history", "sha256"]
 FILES = ("pyproject.toml", "setup.py")
 EXPECTED = "a directory with a pyproject.toml or a setup.py"
 
-# Parts of the names of build requirements that read a version, or a list of files, from the history.
+# Parts of names of build requirements that read a version, or a list of files, from the git history.
 _READ_HISTORY = ("scm", "vcs", "git", "version", "pbr", "dunamai")
 _NAME = re.compile(r"[a-z0-9._-]+")
 
 
 def is_project(directory: Path) -> bool:
-    """Whether a build could start in this directory."""
+    """Return whether a directory has a file that makes it a project."""
     return any((directory / name).is_file() for name in FILES)
 
 
 def sha256(directory: Path) -> str:
-    """A hash of the files in which a project declares its metadata, and of those that they name for it."""
+    """Return a hash of the files that declare a project's metadata, and of the files that they refer to."""
     digest = hashlib.sha256()
     for name in ("pyproject.toml", "setup.cfg", "setup.py", *_named(_read(directory))):
         path = directory / name
@@ -36,7 +36,7 @@ def sha256(directory: Path) -> str:
 
 
 def _named(data: dict[str, Any]) -> Iterator[str]:
-    """The files that hold dynamic metadata: setuptools' ``file``, hatchling's version and requirements."""
+    """Yield the files of dynamic metadata: ``file`` of setuptools, version and requirements of hatchling."""
     dynamic = _value(data, "tool", "setuptools", "dynamic")
     fields = [dynamic[key] for key in sorted(dynamic)] if isinstance(dynamic, dict) else []
     optional = _value(dynamic, "optional-dependencies")
@@ -49,7 +49,7 @@ def _named(data: dict[str, Any]) -> Iterator[str]:
 
 
 def reads_history(project: Path) -> bool:
-    """Whether a build of the project may read its version from git: whether no version is written down."""
+    """Return whether a build of the project may read its version from the git history."""
     data = _read(project)
     requires = _value(data, "build-system", "requires")
     words = " ".join(map(str, requires)).lower() if isinstance(requires, list) else ""
@@ -63,7 +63,7 @@ def _read(project: Path) -> dict[str, Any]:
     try:
         return tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}  # only a setup.py; or the build will say what is wrong
+        return {}  # there is only a setup.py, or the build reports the error
 
 
 def _value(table: Any, *keys: str) -> Any:

@@ -1,0 +1,125 @@
+"""Pages of an index: JSON and HTML, and which version a file name means."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from packaging.utils import canonicalize_name
+
+from vllm_plugins.packages import simple_api
+
+BASE = "https://index.example/simple/tiny/"
+SHA = "ab" * 32
+
+
+def _json(**fields: object) -> bytes:
+    file = {"filename": "tiny-1.0-py3-none-any.whl", "url": "tiny-1.0-py3-none-any.whl", "hashes": {}, **fields}
+    return json.dumps({"meta": {"api-version": "1.1"}, "files": [file]}).encode()
+
+
+def test_a_json_page_gives_everything_that_the_index_says_of_a_file() -> None:
+    data = _json(
+        url="../../files/tiny-1.0-py3-none-any.whl",
+        hashes={"sha256": SHA.upper(), "md5": "x"},
+        size=12,
+        yanked="it is broken",
+        **{"requires-python": ">=3.11", "upload-time": "2024-01-01T00:00:00Z", "provenance": "/p"},
+    )
+    (file,) = simple_api.from_json(data, base=BASE, index="https://index.example/simple")
+    assert file == simple_api.File(
+        filename="tiny-1.0-py3-none-any.whl",
+        url="https://index.example/files/tiny-1.0-py3-none-any.whl",
+        sha256=SHA,
+        size=12,
+        requires_python=">=3.11",
+        yanked=True,
+        yanked_reason="it is broken",
+        upload_time="2024-01-01T00:00:00Z",
+        provenance="https://index.example/p",
+        index="https://index.example/simple",
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"size": -1},
+        {"size": True},
+        {"size": "12"},
+        {"hashes": {"sha256": "short"}},
+        {"hashes": {"sha256": "z" * 64}},
+        {"hashes": None},
+        {"requires-python": 3},
+        {"provenance": "javascript:x"},
+    ],
+)
+def test_a_field_of_a_wrong_type_counts_as_absent(fields: dict[str, object]) -> None:
+    (file,) = simple_api.from_json(_json(**fields), base=BASE, index=None)
+    assert (file.size, file.sha256, file.requires_python, file.provenance) == (None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"filename": "../x.whl"},
+        {"filename": 1},
+        {"url": None},
+        {"url": "ftp://x/y.whl"},
+        {"url": "https://[bad/y.whl"},
+    ],
+)
+def test_a_file_with_an_unusable_name_or_url_is_left_out(fields: dict[str, object]) -> None:
+    assert simple_api.from_json(_json(**fields), base=BASE, index=None) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"files": {}}', b"<html>"])
+def test_another_document_is_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - each has words of its own
+        simple_api.from_json(data, base=BASE, index=None)
+
+
+def test_an_html_page_gives_its_links() -> None:
+    text = f"""<!DOCTYPE html><html><head><base href="/files/"></head><body>
+    <a href="tiny-1.0%2Bcpu-py3-none-any.whl#sha256={SHA}&amp;x=y" data-requires-python="&gt;=3.11">any text</a>
+    <a href="tiny-1.0.tar.gz#md5=abc" data-yanked="">any text</a><a name="no link">x</a></body></html>"""
+    wheel, sdist = simple_api.from_html(text, base=BASE, index=None)
+    assert wheel.filename == "tiny-1.0+cpu-py3-none-any.whl"
+    assert wheel.url == "https://index.example/files/tiny-1.0%2Bcpu-py3-none-any.whl"
+    assert (wheel.sha256, wheel.requires_python, wheel.yanked) == (SHA, ">=3.11", False)
+    assert (sdist.sha256, sdist.yanked, sdist.yanked_reason) == (None, True, "")
+
+
+def test_a_broken_html_page_gives_no_files() -> None:
+    for text in ("", "<a", "<a href=x.whl", "<![CDATA[<a href=x.whl>", "\0" * 100):
+        assert simple_api.from_html(text, base=BASE, index=None) == []
+
+
+def test_no_url_keeps_a_login() -> None:
+    secret = "https://ada:secret@index.example/files/tiny-1.0-py3-none-any.whl"
+    (of_json,) = simple_api.from_json(_json(url=secret), base=BASE, index=None)
+    (of_html,) = simple_api.from_html(f'<a href="{secret}">x</a>', base=BASE, index=None)
+    assert "secret" not in of_json.url + of_html.url
+
+
+@pytest.mark.parametrize(
+    ("filename", "name", "version"),
+    [
+        ("tiny-1.0-py3-none-any.whl", "tiny", "1.0"),
+        ("tiny-1.0-7-py3-none-any.whl", "tiny", "1.0"),
+        ("Tiny_Plugin-1.0+cu129-py3-none-any.whl", "tiny-plugin", "1.0+cu129"),
+        ("tiny_plugin-1.0.tar.gz", "tiny-plugin", "1.0"),
+        ("tiny-plugin-1.0-beta.tar.gz", "tiny-plugin", "1.0b0"),
+        ("tiny-1-1.0.zip", "tiny-1", "1.0"),
+        ("tiny-1-1.0.zip", "tiny", None),
+        ("tiny_more-1.0-py3-none-any.whl", "tiny", None),
+        ("tiny-1.0-py3-none.whl", "tiny", None),
+        ("tiny-one-py3-none-any.whl", "tiny", None),
+        ("tiny-1.0.tar.bz2", "tiny", None),
+        ("tiny-1.0.exe", "tiny", None),
+        ("", "tiny", None),
+    ],
+)
+def test_the_version_of_a_file_name(filename: str, name: str, version: str | None) -> None:
+    found = simple_api.version(filename, canonicalize_name(name))
+    assert (found and str(found)) == version

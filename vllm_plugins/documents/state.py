@@ -1,0 +1,232 @@
+"""Manifest, lock, marker and base: read once, and whether they agree.
+
+``status``, ``doctor``, ``sync`` and ``verify`` all start from this value, so they can't disagree. Reading it changes
+nothing and uses no network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vllm_plugins.core.errors import InstallError, LockStale, NotInstalled, OverlayStale, PluginsError
+from vllm_plugins.documents import base as bases
+from vllm_plugins.documents import compatibility, lock_reader
+from vllm_plugins.documents import manifest as manifests
+from vllm_plugins.startup import activation, entry_points, overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import Lock
+    from vllm_plugins.documents.lock import Plugin as LockedPlugin
+    from vllm_plugins.documents.manifest import Manifest, Plugin
+    from vllm_plugins.startup.marker import Failure, Marker
+    from vllm_plugins.startup.settings import Settings
+
+__all__ = ["LockFile", "PluginState", "State", "read"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockFile:
+    """A valid lock file: its bytes, their meaning, and the key of its overlay on this interpreter."""
+
+    data: bytes
+    lock: Lock
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PluginState:
+    """One plugin: its entry in the manifest and in the lock, and whether it is installed and loads.
+
+    ``loadable`` is ``None`` where the load check has not run with this base.
+    """
+
+    name: str
+    requested: Plugin | None
+    locked: LockedPlugin | None
+    installed: bool
+    loadable: bool | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """What there is, and what does not agree.
+
+    ``lock_problems`` keep the lock from being installed: the manifest, the lock or the base must change first.
+    ``overlay_problems`` are differences between the lock and the store; ``sync`` resolves most of them. ``manifest``,
+    ``locked`` and ``marker`` are ``None`` where the file is missing or invalid; a problem then says so, except for a
+    missing manifest, because a lock is enough.
+    """
+
+    settings: Settings
+    base: Base
+    manifest: Manifest | None
+    locked: LockFile | None
+    marker: Marker | None
+    lock_problems: tuple[PluginsError, ...]
+    overlay_problems: tuple[PluginsError, ...]
+
+    @property
+    def problems(self) -> tuple[PluginsError, ...]:
+        """Every problem; the one to fix first comes first."""
+        return self.lock_problems + self.overlay_problems
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether a vLLM process would start with exactly what manifest and lock say."""
+        return not self.problems
+
+    @property
+    def is_rolled_back(self) -> bool:
+        """Whether the lock is accepted only because it was rolled back to: the manifest has changed since."""
+        return (
+            self.locked is not None
+            and self.manifest is not None
+            and self.manifest.sha256 != self.locked.lock.manifest_sha256
+            and not any(isinstance(problem, LockStale) for problem in self.lock_problems)
+        )
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """The entry points that did not load with this base."""
+        failures = self.marker.failures if self.marker is not None else ()
+        return tuple(failure for failure in failures if failure.base == self.base.fingerprint)
+
+    @property
+    def plugins(self) -> tuple[PluginState, ...]:
+        """Every plugin: those of the manifest in its order, then those that only the lock has."""
+        requested = {plugin.name: plugin for plugin in self.manifest.plugins} if self.manifest is not None else {}
+        locked = {plugin.name: plugin for plugin in self.locked.lock.plugins} if self.locked is not None else {}
+        return tuple(
+            PluginState(
+                name=name,
+                requested=requested.get(name),
+                locked=locked.get(name),
+                installed=name in locked and self.marker is not None,
+                loadable=self._is_loadable(name) if name in locked else None,
+            )
+            for name in dict.fromkeys((*requested, *locked))
+        )
+
+    def require_lock(self) -> LockFile:
+        """The lock, if it can be installed as it is.
+
+        Raises:
+            PluginsError: the first of ``lock_problems``.
+        """
+        if self.lock_problems:
+            raise self.lock_problems[0]
+        assert self.locked is not None
+        return self.locked
+
+    def _is_loadable(self, plugin: str) -> bool | None:
+        if self.marker is None or self.base.fingerprint not in self.marker.checked:
+            return None
+        failed = {(failure.group, failure.name) for failure in self.failures}
+        return failed.isdisjoint(
+            (point.group, point.name) for point in self.marker.entry_points if point.plugin == plugin
+        )
+
+
+def read(settings: Settings, *, base: Base | None = None, base_paths: Sequence[str] | None = None) -> State:
+    """Read everything and compare it. The base is read from ``base_paths`` unless it is given.
+
+    A file that can't be used is a problem of the state, not an exception.
+    """
+    base = bases.read(base_paths) if base is None else base
+    lock_problems: list[PluginsError] = []
+    overlay_problems: list[PluginsError] = []
+    manifest: Manifest | None = None
+    locked: LockFile | None = None
+    marker: Marker | None = None
+    try:
+        manifest = manifests.find(settings)
+    except PluginsError as error:
+        lock_problems.append(error)
+    try:
+        locked = _read_lock(settings)
+    except PluginsError as error:
+        if not any(type(error) is type(problem) for problem in lock_problems):  # neither file is there: said already
+            lock_problems.append(error)
+    if locked is not None:
+        try:
+            marker = overlay.read_marker(settings.store, locked.key)
+        except PluginsError as error:
+            overlay_problems.append(error)
+        lock_problems += _disagreements(settings, base, manifest, locked.lock, marker)
+        if not overlay_problems:
+            overlay_problems += _differences(settings, base, manifest, locked, marker)
+    return State(
+        settings=settings,
+        base=base,
+        manifest=manifest,
+        locked=locked,
+        marker=marker,
+        lock_problems=tuple(lock_problems),
+        overlay_problems=tuple(overlay_problems),
+    )
+
+
+def _read_lock(settings: Settings) -> LockFile:
+    data = lock_reader.read_bytes(settings.lock)
+    return LockFile(data=data, lock=lock_reader.parse(data, settings.lock), key=overlay.key_of(data))
+
+
+def _disagreements(
+    settings: Settings, base: Base, manifest: Manifest | None, lock: Lock, marker: Marker | None
+) -> list[PluginsError]:
+    """Why the lock is not the one for this manifest and this base."""
+    problems: list[PluginsError] = []
+    try:
+        compatibility.check_manifest(lock, manifest, settings.lock, marker)
+    except PluginsError as error:
+        problems.append(error)
+    try:
+        compatibility.check_base(lock, base, settings.lock)
+    except PluginsError as error:
+        problems.append(error)
+    return problems
+
+
+def _differences(
+    settings: Settings, base: Base, manifest: Manifest | None, locked: LockFile, marker: Marker | None
+) -> list[PluginsError]:
+    """What keeps the overlay from being used as it is."""
+    where = str(overlay.directory(settings.store, locked.key))
+    if marker is None:
+        return [NotInstalled("the lock is not installed", where=where, next_step="vllm-plugins sync")]
+    problems: list[PluginsError] = []
+    if not marker.in_step(manifest.file_sha256 if manifest else None, base.fingerprint):
+        problems.append(
+            OverlayStale(
+                "the overlay was not checked since plugins.yaml or the vLLM environment changed",
+                where=where,
+                next_step="vllm-plugins sync",
+            )
+        )
+    if settings.frozen and marker.editable:
+        problems.append(
+            InstallError(
+                "VLLM_PLUGIN_FROZEN=1 refuses editable plugins: no lock has their content",
+                where=str(settings.lock),
+                details=marker.editable,
+                next_step="set `editable: false` in plugins.yaml, then: vllm-plugins lock",
+            )
+        )
+    if failures := [failure for failure in marker.failures if failure.base == base.fingerprint]:
+        problems.append(entry_points.error_of(marker, failures))
+    linked = activation.active_key()
+    if linked is not None and linked != marker.key:
+        problems.append(
+            LockStale(
+                "another overlay than the lock's is linked into the interpreter",
+                where=str(settings.lock),
+                expected=f"overlay {marker.key[:12]}",
+                found=f"overlay {linked[:12]}",
+                next_step="vllm-plugins sync --bake, or vllm-plugins sync --unbake",
+            )
+        )
+    return problems

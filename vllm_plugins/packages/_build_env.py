@@ -1,0 +1,207 @@
+"""Isolated build environments that agree with the base.
+
+Each has the build requirements of a project and nothing else. The distributions that compiled code shares with the
+base at run time, torch above all, come from the base itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import tempfile
+import threading
+import venv
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from vllm_plugins.core import scratch
+from vllm_plugins.core.errors import BuildError, InstallError
+from vllm_plugins.documents import base
+from vllm_plugins.packages import stub_wheels
+from vllm_plugins.startup import overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from packaging.utils import NormalizedName
+
+    from vllm_plugins.documents.base import Base
+    from vllm_plugins.packages.installers import Installer
+
+__all__ = ["Environment", "Environments"]
+
+# Variables of this process that would let a build see another project, or us.
+_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PIP_REQUIRE_HASHES", "PIP_TARGET", "DESTDIR")
+_EPOCH = "315532800"  # 1980-01-01, the first date that a zip file can hold
+_NO_DEBUG_INFO = "-Wl,--strip-all"  # which names the build directory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Environment:
+    """A virtual environment in ``root``. ``contents`` are its distributions as ``name==version``, sorted."""
+
+    root: Path
+    python: Path
+    contents: tuple[str, ...]
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment variables of a build: those of this process, changed to make builds reproducible."""
+        kept = {key: value for key, value in os.environ.items() if key not in _DROPPED}
+        return {
+            **{key: value for key, value in kept.items() if not key.startswith("GIT_DIR")},
+            "PATH": f"{self.root / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "VIRTUAL_ENV": str(self.root),
+            "SOURCE_DATE_EPOCH": _EPOCH,
+            "PYTHONHASHSEED": "0",
+            "PYTHONNOUSERSITE": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LDFLAGS": f"{os.environ.get('LDFLAGS', '')} {_NO_DEBUG_INFO}".strip(),
+            "LC_ALL": "C.UTF-8",
+            "TZ": "UTC",
+            # A version that is counted from git comes from the project, not from a repository around our scratch.
+            "GIT_CEILING_DIRECTORIES": os.path.realpath(tempfile.gettempdir()),
+        }
+
+
+@dataclass(kw_only=True)
+class Environments:
+    """Makes build environments while it is open. Threads share it; equal requirements share an environment.
+
+    ``base_site`` are the directories of the base of this interpreter. ``target`` is the base that the wheels are for,
+    by default the same.
+    """
+
+    installer: Installer
+    base_site: Sequence[str] = ()
+    target: Base | None = None
+    _made: dict[frozenset[str], Future[Environment]] = field(default_factory=dict)
+    _open: ExitStack = field(default_factory=ExitStack)
+    _home: Path | None = None
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+        self._home = None
+        self._made.clear()
+
+    def get(self, requires: Collection[str], on_line: Callable[[str], None] | None) -> Environment:
+        """Return an environment with these requirements, made at the first call.
+
+        Raises:
+            InstallError: a requirement can't be installed.
+        """
+        key = frozenset(requires)
+        with self._guard:
+            if self._home is None:
+                self._home = self._open.enter_context(scratch.directory())
+            existing, root = self._made.get(key), self._home / str(len(self._made))
+            mine: Future[Environment] = self._made.setdefault(key, Future())
+        if existing is not None:
+            return existing.result()  # another thread may still be making it
+        try:
+            mine.set_result(self._make(root, key, on_line))
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        return mine.result()
+
+    def check_compiled(self, environment: Environment, wheel: str, plugin: str) -> None:
+        """Refuse a compiled wheel whose environment had another torch than the base has: it would not load.
+
+        Raises:
+            BuildError: it had.
+        """
+        for name, version, there in (self.target or self._base).otherwise(environment.contents):
+            raise BuildError(
+                f"the wheel was compiled against another {name} than the base has",
+                where=wheel,
+                expected=f"{name} {there}",
+                found=f"{name} {version}, because of [build-system] requires",
+                required_by=f"plugin {plugin!r}",
+                next_step=f"let [build-system] requires of plugin {plugin!r} admit {name} {there}, or ask its author",
+            )
+
+    def _make(self, root: Path, key: frozenset[str], on_line: Callable[[str], None] | None) -> Environment:
+        venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
+        python = root / "bin" / "python"
+        (site,) = (root / "lib").glob("python*/site-packages")
+        constraints = root / "constraints.txt"
+        shared = self._shared_pins(key)
+        constraints.write_text("".join(f"{self._constraint(root, pin)}\n" for pin in shared), encoding="utf-8")
+        if key:
+            try:
+                self.installer.provision(python, sorted(key), constraints=constraints, on_line=on_line)
+            except InstallError as error:
+                _explain_absent(error, shared - self._here)
+                raise
+        contents = set(map(_pin, importlib.metadata.distributions(path=[str(site)])))
+        if contents & shared & self._here:
+            # The stubs in the environment hold no modules. The base's own come after those of the environment.
+            (site / "base.pth").write_text("".join(f"{entry}\n" for entry in self.base_site), encoding="utf-8")
+        return Environment(root=root, python=python, contents=tuple(sorted(contents)))
+
+    @cached_property
+    def _base(self) -> Base:
+        """The base of this interpreter."""
+        is_here = self.target is not None and self.target.fingerprint == overlay.fingerprint(self.base_site)
+        return self.target if self.target is not None and is_here else base.read(self.base_site)
+
+    @cached_property
+    def _here(self) -> AbstractSet[str]:
+        return {f"{name}=={version}" for name, version in self._base.shared.items()}
+
+    @cached_property
+    def _shared(self) -> Mapping[NormalizedName, str]:
+        return (self.target or self._base).shared
+
+    def _shared_pins(self, requirements: Iterable[str]) -> AbstractSet[str]:
+        """Pins of what a build shares with the base, without those that the project's own requirements exclude."""
+        versions = dict(self._shared)
+        for line in requirements:
+            with contextlib.suppress(InvalidRequirement):  # the installer reports it
+                requirement = Requirement(line)
+                version = versions.get(canonicalize_name(requirement.name))
+                applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+                if version is not None and applies and not base.satisfies(version, str(requirement.specifier)):
+                    del versions[canonicalize_name(requirement.name)]
+        return {f"{name}=={version}" for name, version in versions.items()}
+
+    def _constraint(self, root: Path, pin: str) -> str:
+        """A constraint for a pin: a stub where the base of this interpreter has it, so that nothing is fetched."""
+        name, _, version = pin.partition("==")
+        there = self._base.get(name)
+        if there is None or pin not in self._here:
+            return pin
+        stub = stub_wheels.write(root, name=name, version=version, extras=there.extras, requires=there.requires)
+        return f"{name} @ {stub.as_uri()}"
+
+
+def _pin(found: importlib.metadata.Distribution) -> str:
+    try:
+        return f"{canonicalize_name(found.name)}=={Version(found.version)}"
+    except InvalidVersion:  # of an old distribution, which nothing can compare
+        return f"{canonicalize_name(found.name)}=={found.version}"
+
+
+def _explain_absent(error: InstallError, absent: AbstractSet[str]) -> None:
+    """Say which pins must come from an index because the target has them and this interpreter's base does not."""
+    if absent:
+        error.details = (*error.details, f"the build must use what the base has: {', '.join(sorted(absent))}")
+        error.next_step = "add the index that has it (PIP_EXTRA_INDEX_URL), or lock in the vLLM environment itself"

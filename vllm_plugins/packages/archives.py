@@ -1,0 +1,115 @@
+"""Reading archives that other people made: bounded sizes, and no path that leads out of a directory."""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import zipfile
+import zlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+__all__ = ["UNREADABLE", "check_size", "check_wheel", "dist_info", "member", "metadata_files", "unpack"]
+
+# Every exception that zipfile and its decompressors raise for bytes that aren't a valid archive.
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,  # a member without a name
+    RuntimeError,  # an encrypted member, or an unknown compression
+)
+_MAX_MEMBER = 16 << 20  # bytes; the largest METADATA in use have about 100 KiB
+# The size that an archive may always unpack to, and the largest ratio above it. Code and data shrink to a tenth.
+_MAX_UNPACKED, _MAX_RATIO = 256 << 20, 100
+
+
+def dist_info(names: Iterable[str]) -> str:
+    """Return the ``.dist-info`` directory of a wheel from the names of its members.
+
+    It is the one at the top. Vendored packages may have others further down.
+
+    Raises:
+        BadZipFile: there is none.
+    """
+    for name in names:
+        info, _, file = name.partition("/")
+        if file == "METADATA" and info.endswith(".dist-info"):
+            return info
+    raise zipfile.BadZipFile("it contains no .dist-info/METADATA")
+
+
+def check_size(unpacked: int, packed: int) -> None:
+    """Refuse an archive of ``packed`` bytes that would fill a disk.
+
+    Raises:
+        BadZipFile: it would unpack to more than a hundred times its size.
+    """
+    if unpacked > max(_MAX_UNPACKED, _MAX_RATIO * packed):
+        raise zipfile.BadZipFile(f"it would unpack from {packed} bytes to {unpacked}")
+
+
+def check_wheel(archive: zipfile.ZipFile, packed: int) -> None:
+    """Refuse a wheel that would fill a disk or write outside of its target.
+
+    Raises:
+        BadZipFile: it would.
+    """
+    items = archive.infolist()
+    check_size(sum(item.file_size for item in items), packed)
+    for item in items:
+        if item.filename.startswith("/") or ".." in item.filename.split("/"):
+            raise zipfile.BadZipFile(f"it contains {item.filename!r}, a path that leads out of it")
+
+
+def member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Read a member that is small by its nature, such as METADATA.
+
+    Raises:
+        BadZipFile: it is too large. Any of :data:`UNREADABLE`: it can't be read.
+    """
+    size = archive.getinfo(name).file_size  # zipfile unpacks no more than this
+    if size > _MAX_MEMBER:
+        raise zipfile.BadZipFile(f"{name} would unpack to {size} bytes; the limit is {_MAX_MEMBER}")
+    return archive.read(name)
+
+
+def metadata_files(archive: zipfile.ZipFile, names: Iterable[str]) -> dict[str, bytes]:
+    """Read the named files of a wheel's ``.dist-info``; those that it lacks are left out.
+
+    Raises:
+        BadZipFile: it has no ``.dist-info``, or a file is too large. Any of :data:`UNREADABLE`: it can't be read.
+    """
+    present = set(archive.namelist())
+    info = dist_info(archive.namelist())
+    return {name: member(archive, f"{info}/{name}") for name in names if f"{info}/{name}" in present}
+
+
+def unpack(archive: Path, into: Path) -> None:
+    """Unpack an sdist, a tar or a zip file, into a directory.
+
+    Raises:
+        TarError, or any of :data:`UNREADABLE`: it can't be read, leads out of the directory, or would fill the disk.
+    """
+    import tarfile
+
+    packed = archive.stat().st_size
+    if archive.name.endswith(".zip"):
+        with zipfile.ZipFile(archive) as opened:
+            check_size(sum(item.file_size for item in opened.infolist()), packed)
+            opened.extractall(into)  # noqa: S202 - zipfile removes ".." and drives from names
+        return
+    with tarfile.open(archive) as tar:
+        size, members = 0, []
+        for item in tar:  # reads the headers only
+            size += item.size
+            check_size(size, packed)
+            members.append(item)
+        tar.extractall(into, members, filter="data")
