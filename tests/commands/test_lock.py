@@ -284,11 +284,7 @@ def test_an_unknown_extra_is_refused(place: Place, index: Index, known: list[str
         6,
         (
             "vllm-plugins: error: tiny 1.0 has no extra Vidoe [no-resolution]\n"
-<<<<<<< HEAD
             f"  expected: {'one of audio, video' if known else 'no extras: this release has none'}\n"
-=======
-            f"  expected: {'one of audio, video' if known else 'no extras at all: it has none'}\n"
->>>>>>> main
             "  found: Vidoe\n"
             "  required by: plugin 'mine'\n"
             "  next: correct `extras` in plugins.yaml\n"
@@ -306,11 +302,7 @@ def test_two_plugins_that_are_one_distribution_are_refused(place: Place, index: 
     assert (done.returncode, done.stderr) == (
         6,
         (
-<<<<<<< HEAD
             "vllm-plugins: error: 2 plugins are the same distribution: tiny [no-resolution]\n"
-=======
-            "vllm-plugins: error: 2 plugins are the distribution tiny [no-resolution]\n"
->>>>>>> main
             "  plugin 'mine': local\n"
             "  plugin 'theirs': pypi\n"
             "  next: keep one of them in plugins.yaml, and set `enabled: false` for the others\n"

@@ -177,11 +177,7 @@ def test_a_base_that_does_not_name_one_release(bare_place: Place, named: str) ->
     assert (done.returncode, done.stderr) == (
         2,
         (
-<<<<<<< HEAD
             "vllm-plugins: error: --base does not name exactly one release [usage]\n"
-=======
-            "vllm-plugins: error: --base names no single release [usage]\n"
->>>>>>> main
             "  expected: a file that vllm-plugins base wrote, or a release such as vllm==0.32.0\n"
             f"  found: {named}\n"
             "  next: name one release: vllm-plugins lock --base vllm==0.32.0\n"
@@ -225,11 +221,7 @@ def test_a_release_that_does_not_exist(bare_place: Place) -> None:
     assert (other.returncode, other.stderr) == (
         2,
         (
-<<<<<<< HEAD
             "vllm-plugins: error: --base names a release of something other than vLLM [usage]\n"
-=======
-            "vllm-plugins: error: --base names a release of something else than vLLM [usage]\n"
->>>>>>> main
             "  expected: a file that vllm-plugins base wrote, or a release such as vllm==0.32.0\n"
             "  found: torch==2.13\n"
             "  next: name one release: vllm-plugins lock --base vllm==0.32.0\n"
