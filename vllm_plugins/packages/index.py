@@ -22,7 +22,7 @@ from urllib3.util.retry import Retry
 
 from vllm_plugins.core import hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, SourceError
-from vllm_plugins.core.redact import redact
+from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.packages import archives, simple_api
 from vllm_plugins.packages.simple_api import File
 
@@ -87,7 +87,7 @@ class Index:
     @property
     def places(self) -> tuple[str, ...]:
         """All places that are looked at, in pip's order, without credentials."""
-        return tuple(map(simple_api.public, (*self._config.indexes, *self._config.find_links)))
+        return tuple(map(public_url, (*self._config.indexes, *self._config.find_links)))
 
     def files(self, name: NormalizedName) -> tuple[File, ...]:
         """The files of a distribution, from every index and page of links, in pip's order.
@@ -98,7 +98,7 @@ class Index:
         found: list[File] = []
         for index in self._config.indexes:
             page = f"{index.rstrip('/')}/{name}/"
-            found += self._page(page, index=simple_api.public(index))
+            found += self._page(page, index=public_url(index))
         for links in self._config.find_links:
             found += self._links(links)
         return tuple(file for file in found if simple_api.version(file.filename, name) is not None)
@@ -220,7 +220,7 @@ class Index:
             raise self._error(url, error) from error
 
     def _request(self, method: str, url: str, **options: Any) -> requests.Response:
-        return self._session.request(method, simple_api.public(url), stream=True, **self._options(url), **options)
+        return self._session.request(method, public_url(url), stream=True, **self._options(url), **options)
 
     def _read(self, response: requests.Response) -> Iterator[bytes]:
         """The body as it comes. Each read is bounded by pip's timeout; all of them together by our patience."""
@@ -245,7 +245,7 @@ class Index:
     def _error(self, url: str, error: Exception) -> SourceError:
         return SourceError(
             "the index can't be read",
-            where=redact(simple_api.public(url), self._config.secrets),
+            where=redact(public_url(url), self._config.secrets),
             found=redact(f"{type(error).__name__}: {error}", self._config.secrets),
             next_step="mend the network or the index configuration (pip config list)",
         )
