@@ -187,11 +187,10 @@ def test_a_lock_that_does_not_answer_the_manifest(locked: Place) -> None:
     refused(
         locked,
         3,
-        "the lock does not answer the manifest [lock-out-of-date]\n"
-        f"  where: {locked.lock}\n"
-        f"  expected: a lock of {locked.manifest}\n"
-        "  found: the manifest has changed since it was locked\n"
-        f"  next: vllm-plugins lock --config {locked.manifest}",
+        "the lock is out of date: the manifest has changed since it was locked [lock-out-of-date]\n"
+        f"  where: {locked.lock}, {locked.manifest}\n"
+        "  plugin 'mine' is in the lock only\n"
+        "  next: vllm-plugins lock",
         "sync",
     )
 
@@ -220,7 +219,8 @@ def test_a_wheel_that_is_missing_beside_the_lock_at_startup(locked: Place) -> No
         "1 locked wheel missing in plugins.wheels/ [install-failed]\n"
         f"  where: {locked.wheels}\n"
         f"  {wheel.name}\n"
-        "  next: take them from version control, or run vllm-plugins lock, which builds what is missing",
+        "  next: take them from version control, or run this where the index can be reached: "
+        "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle",
         "sync",
         "--reinstall",
         "--startup",  # which never runs a build
@@ -382,7 +382,7 @@ def test_frozen_refuses_editable_plugins(locked: Place) -> None:
         "editable plugins are locked, and --frozen (VLLM_PLUGIN_FROZEN=1) refuses them: they have no hash [install-failed]\n"
         f"  where: {locked.lock}\n"
         "  mine\n"
-        "  next: set `editable: false` in plugins.yaml, and lock again",
+        "  next: set `editable: false` for them in plugins.yaml, then: vllm-plugins lock",
         "sync",
         "--frozen",
     )
@@ -395,7 +395,8 @@ def test_offline_without_the_wheels(locked: Place) -> None:
         "1 locked wheel missing in plugins.wheels/ [install-failed]\n"
         f"  where: {locked.wheels}\n"
         "  tiny-1.0-py3-none-any.whl\n"
-        "  next: take them from version control, or run vllm-plugins lock, which builds what is missing",
+        "  next: take them from version control, or run this where the index can be reached: "
+        "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle",
         "sync",
         "--offline",
         "--reinstall",
@@ -441,7 +442,7 @@ def test_a_store_that_is_a_file(locked: Place, tmp_path: Path) -> None:
         "the store can't be written; nothing was changed [store-unusable]\n"
         f"  where: {tmp_path}/file\n"
         "  found: File exists\n"
-        "  next: give this user write access to it, or set VLLM_PLUGIN_REGISTRY_DIR to another place",
+        "  next: give this user write access to it, or set VLLM_PLUGIN_REGISTRY_DIR to another directory",
         "sync",
         "--registry-dir",
         str(tmp_path / "file"),
@@ -463,7 +464,7 @@ def test_a_store_that_is_read_only(locked: Place) -> None:
         "vllm-plugins: error: the store can't be written; nothing was changed [store-unusable]\n"
         f"  where: {locked.store}/sync.lock\n"
         "  found: Permission denied\n"
-        "  next: give this user write access to it, or set VLLM_PLUGIN_REGISTRY_DIR to another place\n"
+        "  next: give this user write access to it, or set VLLM_PLUGIN_REGISTRY_DIR to another directory\n"
     )
     assert locked.files() == before
 

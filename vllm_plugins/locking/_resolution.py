@@ -79,9 +79,9 @@ def compile_pins(
     constrained = (f"{line}\n" for name, line in stubs.items() if name not in own)
     (scratch / "constraints.txt").write_text("".join(constrained), encoding="utf-8")
     output = scratch / "requirements.txt"
-    output.write_text(
-        "".join(f"{name}=={version}\n" for name, version in sorted(preferred.items())), encoding="utf-8"
-    )
+    # With "==1.0", a 1.0+cu129 that the index has got meanwhile would be taken.
+    pins = (f"{name}==={version}\n" for name, version in sorted(preferred.items()))
+    output.write_text("".join(pins), encoding="utf-8")
     try:
         resolver.compile(scratch, base)
     except CommandFailed as error:
@@ -90,11 +90,11 @@ def compile_pins(
         raise _conflicts.explain(error, lines, base, resolver=resolver.name) from error
     text = output.read_text(encoding="utf-8")
     urls = (item.partition(" @ ")[2] for item in (*stubs.values(), *(line.requirement for line in lines)))
-    pins = tuple(read_pins(text, local={_path(url) for url in urls}))
-    if base.vllm is None and any(pin.name == VLLM for pin in pins):
-        names = {pin.name for pin in pins}
+    resolved = tuple(read_pins(text, local={_path(url) for url in urls}))
+    if base.vllm is None and any(pin.name == VLLM for pin in resolved):
+        names = {pin.name for pin in resolved}
         raise _conflicts.missing_vllm(base, [name for name in _conflicts.parents(text, VLLM) if name in names])
-    return pins
+    return resolved
 
 
 def read_pins(text: str, *, local: Collection[str | None] = ()) -> Iterable[Pin]:
