@@ -146,6 +146,9 @@ class Workshop:
 
     def _built(self, plugin: Plugin, tree: Checkout, *, requested: str, **fields: Any) -> Ready:
         self.report(f"Building {plugin.name!r}")
+        if tree.ignored:
+            more = f" and {len(tree.ignored) - 5} more" if len(tree.ignored) > 5 else ""
+            self.report(f"The build does not see what git ignores: {', '.join(tree.ignored[:5])}{more}")
         built = self.builder.wheel(
             tree.project, self.scratch / f"wheel-{plugin.name}", plugin=plugin.name, on_line=self.detail
         )
