@@ -149,6 +149,9 @@ class Preparation:
 
     def _built(self, plugin: Plugin, tree: Checkout, origin: _Origin) -> PreparedPlugin:
         self.report(f"Building {plugin.name!r}")
+        if tree.ignored:
+            more = f" and {len(tree.ignored) - 5} more" if len(tree.ignored) > 5 else ""
+            self.report(f"The build does not see what git ignores: {', '.join(tree.ignored[:5])}{more}")
         built = self.builder.wheel(
             tree.project, self.scratch / f"wheel-{plugin.name}", plugin=plugin.name, on_line=self.detail
         )
