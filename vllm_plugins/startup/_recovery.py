@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import process
-from vllm_plugins.core.errors import CommandFailed, LoadError, LockMissing, PluginsError
+from vllm_plugins.core.errors import CommandFailed, LoadError, LockMissing, LockStale, PluginsError
 from vllm_plugins.startup import activation, history, last_failure, logger, overlay
 from vllm_plugins.startup import settings as variables
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.marker import Marker
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["check_named_files", "fall_back", "inherited", "synchronise"]
+__all__ = ["check_named_files", "fall_back", "inherited", "synchronise", "wrong_link"]
 
 
 def check_named_files(settings: Settings) -> None:
@@ -99,6 +99,26 @@ def _installed(settings: Settings, key: str) -> Marker:
     if marker is None:
         raise overlay.gone(settings.store, key)
     return marker
+
+
+def wrong_link(settings: Settings, linked: str, key: str | None) -> LockStale:
+    """The error that the overlay which is linked into the interpreter is not the lock's, whose key is ``key``."""
+    next_step = "vllm-plugins sync --bake, or vllm-plugins sync --unbake"
+    if key != linked:
+        return LockStale(
+            "the overlay that is linked into the interpreter is not the lock's",
+            where=str(settings.lock),
+            expected=f"overlay {key[:12]}" if key else "no overlay, because there is no lock",
+            found=f"overlay {linked[:12]}",
+            next_step=next_step,
+        )
+    return LockStale(
+        "the overlay that is linked into the interpreter is in another store",
+        where=str(settings.lock),
+        expected=f"overlay {linked[:12]} in {settings.store}",
+        found=", ".join(entry for entry in sys.path if linked in entry),
+        next_step=next_step,
+    )
 
 
 def fall_back(

@@ -179,27 +179,10 @@ def _follow(settings: Settings, key: str) -> None:
 def _confirm(settings: Settings, linked: str) -> None:
     """Check that an overlay which is linked into the interpreter is the lock's."""
     marker = _up_to_date_marker(settings)
-    key = None if marker is None else marker.key
-    if marker is None or key != linked:
-        from vllm_plugins.core.errors import LockStale
+    if marker is None or marker.key != linked or not activation.is_on_path(settings.store, linked):
+        from vllm_plugins.startup import _recovery
 
-        raise LockStale(
-            "the overlay that is linked into the interpreter is not the lock's",
-            where=str(settings.lock),
-            expected=f"overlay {key[:12]}" if key else "no overlay, because there is no lock",
-            found=f"overlay {linked[:12]}",
-            next_step="vllm-plugins sync --bake, or vllm-plugins sync --unbake",
-        )
-    if not activation.is_on_path(settings.store, linked):
-        from vllm_plugins.core.errors import LockStale
-
-        raise LockStale(
-            "the overlay that is linked into the interpreter is in another store",
-            where=str(settings.lock),
-            expected=f"overlay {linked[:12]} in {settings.store}",
-            found=", ".join(entry for entry in sys.path if linked in entry),
-            next_step="vllm-plugins sync --bake, or vllm-plugins sync --unbake",
-        )
+        raise _recovery.wrong_link(settings, linked, None if marker is None else marker.key)
     _hold(settings, marker)
     activation.confirm(linked)
 
