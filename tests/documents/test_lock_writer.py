@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, PluginsError
 from vllm_plugins.documents import lock_reader, lock_writer
-from vllm_plugins.documents.lock_reader import BaseUse, Lock, Package, Plugin, Target, Wheel
+from vllm_plugins.documents.lock import BaseUse, Lock, Package, Plugin, Target, Wheel
 
 GOLDEN = Path(__file__).parents[1] / "golden/plugins.lock"
 NAME = canonicalize_name

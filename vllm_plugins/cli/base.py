@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("-o", "--output", metavar="F", help="write it to a file instead of stdout")
+    parser.add_argument("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
     parser.set_defaults(run=run)
 
 

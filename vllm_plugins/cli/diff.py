@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vllm_plugins.cli._output import Output
-    from vllm_plugins.documents.lock_reader import Lock, Plugin
+    from vllm_plugins.documents.lock import Lock, Plugin
     from vllm_plugins.startup.settings import Settings
 
 # The fields of a plugin that a reviewer must see, besides its package's version.
@@ -27,9 +27,11 @@ _FIELDS = ("source", "package", "requested", "url", "subdirectory", "commit", "e
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("old", metavar="OLD", help="a lock's path, or the key of an overlay, as history shows it")
-    parser.add_argument("new", metavar="NEW", nargs="?", help="the same; default: plugins.lock")
-    parser.add_argument("--exit-code", action="store_true", help="exit 1 when the locks differ")
+    parser.add_argument(
+        "old", metavar="OLD", help="The path of a lock, or the key of an overlay from vllm-plugins history."
+    )
+    parser.add_argument("new", metavar="NEW", nargs="?", help="The same (default: the current lock).")
+    parser.add_argument("--exit-code", action="store_true", help="Exit with 1 if the locks differ.")
     parser.set_defaults(run=run)
 
 

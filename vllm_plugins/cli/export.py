@@ -15,14 +15,19 @@ if TYPE_CHECKING:
     import argparse
 
     from vllm_plugins.cli._output import Output
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("--format", choices=("requirements", "pylock", "cyclonedx", "dot"), required=True)
-    parser.add_argument("-o", "--output", metavar="F", help="write it to a file instead of stdout")
+    parser.add_argument(
+        "--format",
+        choices=("requirements", "pylock", "cyclonedx", "dot"),
+        required=True,
+        help="Write requirements with hashes, a pylock.toml, a CycloneDX SBOM or a Graphviz graph.",
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
     parser.set_defaults(run=run)
 
 

@@ -20,9 +20,14 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("--keep", type=_count, metavar="N", help="keep the newest N")
-    parser.add_argument("--older-than", type=_duration, metavar="30d", help="keep what was active later than that")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    parser.add_argument("--keep", type=_count, metavar="N", help="Keep the newest N overlays.")
+    parser.add_argument(
+        "--older-than",
+        type=_duration,
+        metavar="AGE",
+        help="Keep overlays that were active within this time, such as 30d.",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="Only show what would be removed.")
     parser.set_defaults(run=run)
 
 

@@ -12,28 +12,39 @@ if TYPE_CHECKING:
     import argparse
 
     from vllm_plugins.cli._output import Output
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("--frozen", action="store_true", help="install nothing; fail where something is missing")
-    parser.add_argument("--offline", action="store_true", help="no index: only wheels in plugins.wheels/")
-    parser.add_argument("--installer", choices=("auto", "pip", "uv"), help="default: uv where it is, else pip")
-    parser.add_argument("--reinstall", action="store_true", help="install again what is there already")
+    parser.add_argument("--frozen", action="store_true", help="Install nothing; fail if something is missing.")
+    parser.add_argument("--offline", action="store_true", help="Use no index, only the wheels in plugins.wheels/.")
+    parser.add_argument(
+        "--installer",
+        choices=("auto", "pip", "uv"),
+        help="Install with this program (default: auto, which is uv if it is installed, otherwise pip).",
+    )
+    parser.add_argument("--reinstall", action="store_true", help="Install again, even if the overlay exists.")
     parser.add_argument(
         "--no-load-check",
         dest="load_check",
         action="store_false",
-        help="don't load what was installed",
+        help="Skip the check that loads every entry point once.",
     )
     baking = parser.add_mutually_exclusive_group()
-    baking.add_argument("--bake", action="store_true", help="also link the overlay into this interpreter")
-    baking.add_argument("--unbake", action="store_true", help="take that link away again")
-    parser.add_argument("--startup", action="store_true", help="as the hook does it when vLLM starts")
+    baking.add_argument(
+        "--bake", action="store_true", help="Also link the overlay into this interpreter, for images."
+    )
+    baking.add_argument("--unbake", action="store_true", help="Remove that link.")
     parser.add_argument(
-        "--base-path", action="append", metavar="D", help="sys.path of the vLLM process (for the hook)"
+        "--startup", action="store_true", help="Do what the hook does when vLLM starts. The hook uses this option."
+    )
+    parser.add_argument(
+        "--base-path",
+        action="append",
+        metavar="DIR",
+        help="Add a directory of the vLLM environment. The hook uses this option.",
     )
     parser.set_defaults(run=run)
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
-    from vllm_plugins.documents.lock_reader import Lock, Package, Plugin
+    from vllm_plugins.documents.lock import Lock, Package, Plugin
 
 __all__ = ["Change", "compare"]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from packaging.tags import Tag
 
-    from vllm_plugins.documents.lock_reader import Lock, Package, Target, Wheel
+    from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
     from vllm_plugins.packages.index import Index
 
 __all__ = ["Bundle", "make", "wanted"]

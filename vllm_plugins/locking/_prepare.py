@@ -12,7 +12,7 @@ from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filen
 
 from vllm_plugins.core.errors import BuildError
 from vllm_plugins.core.redact import public_url
-from vllm_plugins.documents import lock_reader
+from vllm_plugins.documents.lock import Plugin as LockedPlugin
 from vllm_plugins.documents.manifest import GitSource, LocalSource, PypiSource
 from vllm_plugins.packages import metadata, stub_wheels
 from vllm_plugins.sources import checkout, git_refs, local, pyproject
@@ -38,7 +38,7 @@ class Ready:
     index. ``locked`` has what is known of it already; version and entry points are filled in after resolving.
     """
 
-    locked: lock_reader.Plugin
+    locked: LockedPlugin
     requirement: str
     wheel: Path | None = None
     directory: str | None = None
@@ -172,7 +172,7 @@ class Workshop:
             extras=content.extras,
         )
 
-    def _reused(self, plugin: Plugin, was: lock_reader.Plugin, *, requested: str) -> Ready | None:
+    def _reused(self, plugin: Plugin, was: LockedPlugin, *, requested: str) -> Ready | None:
         """What the old lock has of that source, with the wheel that was built of it."""
         built = self.kept.built(was.package)
         if built is None:
@@ -190,8 +190,8 @@ class Workshop:
         )
 
 
-def _locked(plugin: Plugin, *, package: str, requested: str, version: str = "", **fields: Any) -> lock_reader.Plugin:
-    return lock_reader.Plugin(
+def _locked(plugin: Plugin, *, package: str, requested: str, version: str = "", **fields: Any) -> LockedPlugin:
+    return LockedPlugin(
         name=plugin.name,
         source=plugin.kind,
         package=canonicalize_name(package),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from vllm_plugins.documents.lock_reader import Lock, Package, Plugin, Wheel
+    from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.packages.builder import BuiltWheel
     from vllm_plugins.packages.pip_config import PipConfig

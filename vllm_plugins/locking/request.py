@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
 
 __all__ = ["PluginRequirement", "Upgrade"]

@@ -22,7 +22,7 @@ from vllm_plugins.sources import git_refs
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from vllm_plugins.documents.lock_reader import Lock, Package, Plugin
+    from vllm_plugins.documents.lock import Lock, Package, Plugin
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.documents.policy import Level, Policy
     from vllm_plugins.packages.index import Index

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.startup.overlay import Marker
     from vllm_plugins.startup.settings import Settings

@@ -26,7 +26,7 @@ from vllm_plugins.startup import integrity, overlay
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from vllm_plugins.documents.lock_reader import Lock, Package
+    from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.startup.marker import Marker
 
 __all__ = ["Report", "run"]
