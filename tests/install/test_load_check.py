@@ -13,7 +13,10 @@ from tests.kit import projects
 if TYPE_CHECKING:
     from tests.kit.place import Place
 
-NEXT = "  next: mend 'probe', or set `enabled: false` for it in plugins.yaml and lock again\n"
+NEXT = (
+    "  next: fix probe or ask its authors to, or set `enabled: false` for plugin 'probe' in plugins.yaml "
+    "and run vllm-plugins lock\n"
+)
 
 
 def lock_plugin(place: Place, source: str, group: str = "vllm.logits_processors", name: str = "probe") -> None:
@@ -29,23 +32,25 @@ def lock_plugin(place: Place, source: str, group: str = "vllm.logits_processors"
         (
             "import numpy_that_is_not_here\n",
             (
-                "plugin 'probe' can't be loaded: ModuleNotFoundError: No module named 'numpy_that_is_not_here'\n"
+                "plugin 'probe' can't be loaded: ModuleNotFoundError: No module named 'numpy_that_is_not_here' "
+                "[plugin-load-failed]\n"
                 "  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n"
-                "  found: the module numpy_that_is_not_here is missing: no locked distribution and none of the base's "
-                "brings it\n"
+                "  found: the module numpy_that_is_not_here is missing: neither the lock nor the vLLM environment "
+                "contains it\n"
             ),
         ),
         (
             "raise RuntimeError('needs a GPU')\n",
             (
-                "plugin 'probe' can't be loaded: RuntimeError: needs a GPU\n"
+                "plugin 'probe' can't be loaded: RuntimeError: needs a GPU [plugin-load-failed]\n"
                 "  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n"
             ),
         ),
         (
             "import os, sys, signal\nprint('oh', file=sys.stderr)\nos.kill(os.getpid(), signal.SIGSEGV)\n",
             (
-                "plugin 'probe' can't be loaded: its import ended the process with signal SIGSEGV\n"
+                "plugin 'probe' can't be loaded: its import ended the process with signal SIGSEGV "
+                "[plugin-load-failed]\n"
                 "  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n"
                 "  found: oh\n"
             ),
@@ -53,7 +58,7 @@ def lock_plugin(place: Place, source: str, group: str = "vllm.logits_processors"
         (
             "import sys\nsys.exit(3)\n",
             (
-                "plugin 'probe' can't be loaded: its import ended the process with exit status 3\n"
+                "plugin 'probe' can't be loaded: SystemExit: 3 [plugin-load-failed]\n"
                 "  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n"
             ),
         ),
@@ -104,7 +109,7 @@ def test_an_import_without_an_end_is_ended(place: Place) -> None:
         7,
         (
             "vllm-plugins: error: plugin 'probe' can't be loaded: "
-            "its import did not end within 12 seconds (VLLM_PLUGIN_TIMEOUT)\n"
+            "its import did not end within 12 seconds (VLLM_PLUGIN_TIMEOUT) [plugin-load-failed]\n"
             f"  where: entry point probe = probe:Thing in vllm.logits_processors, of probe\n{NEXT}"
         ),
     )
@@ -125,11 +130,11 @@ def test_one_that_ends_the_process_hides_no_other(place: Place) -> None:
     assert (done.returncode, done.stderr) == (
         7,
         (
-            "vllm-plugins: error: 2 entry points do not load\n"
+            "vllm-plugins: error: 2 entry points can't be loaded [plugin-load-failed]\n"
             "  plugin 'probe' can't be loaded: its import ended the process with signal SIGSEGV "
             f"(entry point a_crash {where.format('a_crash')}\n"
             f"  plugin 'probe' can't be loaded: RuntimeError: bad (entry point z_bad {where.format('z_bad')}\n"
-            "  next: mend these plugins, or set `enabled: false` for them in plugins.yaml and lock again\n"
+            "  next: fix these plugins, or set `enabled: false` for them in plugins.yaml and run vllm-plugins lock\n"
         ),
     )
 

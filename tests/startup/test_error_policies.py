@@ -39,7 +39,7 @@ BAD = {
 }
 
 
-MISSING = "  found: the module no_such_module is missing: no locked distribution and none of the base's brings it\n"
+MISSING = "  found: the module no_such_module is missing: neither the lock nor the vLLM environment contains it\n"
 
 
 def write_plugin(place: Place, source: str, version: str = "1.0", group: str = "vllm.general_plugins") -> None:
@@ -78,7 +78,10 @@ def start(place: Place, *words: str, policy: str = "fail") -> Completed:
     )
 
 
-NEXT = "  next: mend 'probe', or set `enabled: false` for it in plugins.yaml and lock again\n"
+NEXT = (
+    "  next: fix probe or ask its authors to, or set `enabled: false` for plugin 'probe' in plugins.yaml "
+    "and run vllm-plugins lock\n"
+)
 REVIEW = "  next: run vllm-plugins lock, and review the change; to go back, take the lock from version control\n"
 
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 GOOD = "from .note import note\ndef register():\n    note('good')\n"
 WHERE = "  where: entry point probe = probe:register in vllm.general_plugins, of probe"
-NEXT = "  next: mend 'probe', or set `enabled: false` for it in plugins.yaml and lock again"
+NEXT = (
+    "  next: fix probe or ask its authors to, or set `enabled: false` for plugin 'probe' in plugins.yaml "
+    "and run vllm-plugins lock"
+)
 
 
 def last_words(lines: list[str]) -> list[str]:
@@ -52,7 +55,7 @@ BROKEN: dict[str, tuple[Callable[[Place], None], str, str | None]] = {
     "import": (
         lambda world: plugins.write_one(world, "import no_such_module\n"),
         "plugin 'probe' can't be loaded: ModuleNotFoundError: No module named 'no_such_module'",
-        "  found: the module no_such_module is missing: no locked distribution and none of the base's brings it",
+        "  found: the module no_such_module is missing: neither the lock nor the vLLM environment contains it",
     ),
     "register": (
         lambda world: plugins.write_one(world, "def register():\n    raise ValueError('not today')\n"),

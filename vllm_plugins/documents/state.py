@@ -217,7 +217,7 @@ def _differences(
             )
         )
     if failures := [failure for failure in marker.failures if failure.base == base.fingerprint]:
-        problems.append(entry_points.failed(marker, failures))
+        problems.append(entry_points.error_of(marker, failures))
     linked = activation.active_key()
     if linked is not None and linked != marker.key:
         problems.append(

@@ -17,7 +17,7 @@ from vllm_plugins.core.errors import InstallError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import compatibility, lock_reader, selection
 from vllm_plugins.documents.selection import Requirement
-from vllm_plugins.install import _registry, _stage
+from vllm_plugins.install import _load_check, _registry, _stage
 from vllm_plugins.install import _store as stores
 from vllm_plugins.packages import installers, pip_config
 from vllm_plugins.packages.pip_config import PipConfig
@@ -117,7 +117,7 @@ def run(
         if not startup or settings.lets_through(failure.group, failure.name)
     ]
     if failing:
-        raise entry_points.failed(done.marker, failing)
+        raise entry_points.error_of(done.marker, failing)
     return done
 
 
@@ -202,7 +202,7 @@ def _checked(marker: Marker, job: _Job) -> Marker:
     fingerprint = job.base.fingerprint
     job.report("Loading every entry point")
     with scratch.directory(job.settings.store / stores.STAGING) as temporary:
-        found = entry_points.check(
+        found = _load_check.check(
             job.settings.store,
             marker,
             base=fingerprint,

@@ -278,7 +278,7 @@ def _top_level(site: Path) -> Iterable[str]:
 def _load_failures(patient: _Patient, marker: Marker) -> Iterator[Finding]:
     failing = [failure for failure in marker.failures if failure.base == patient.base.fingerprint]
     for failure in failing:
-        yield _from_error(entry_points.failed(marker, [failure]))
+        yield _from_error(entry_points.error_of(marker, [failure]))
 
 
 def _store(patient: _Patient) -> Iterator[Finding]:
