@@ -52,15 +52,15 @@ def refused(place: Place, code: int, message: str, *words: str, **env: str) -> N
         ("plugins:\n  - {name: a, source: git}\n",
          ["line 2: plugins[0].url: missing; expected the URL of a git repository"]),
         ("plugins:\n  - {name: a, source: pypi, package: a, version: 'new'}\n",
-         ["line 2: plugins[0].version: 'new' is no version specifier; write it like \">=0.1,<2\" or \"==1.2.3\""]),
+         ["line 2: plugins[0].version: 'new' is not a valid version specifier; write it like \">=0.1,<2\" or \"==1.2.3\""]),
     ],
     ids=["no mapping", "unknown key", "wrong type", "duplicate name", "missing field", "bad specifier"],
 )  # fmt: skip
 def test_a_bad_manifest(locked: Place, text: str, problems: list[str]) -> None:
     locked.manifest.write_text(text)
-    head = f"plugins.yaml has {len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    head = f"plugins.yaml is invalid: {len(problems)} problem{'s' if len(problems) > 1 else ''} [manifest-invalid]"
     lines = "\n".join(f"  {problem}" for problem in problems)
-    message = f"{head}\n  where: {locked.manifest}\n{lines}\n  next: correct plugins.yaml and run the command again"
+    message = f"{head}\n  where: {locked.manifest}\n{lines}\n  next: correct plugins.yaml, then run the command again"
     refused(locked, 2, message)
     refused(locked, 2, message, "sync")
 
@@ -175,7 +175,9 @@ def test_a_lock_of_a_newer_format(locked: Place, old: str, new: str, found: str,
 
 def test_no_lock(locked: Place) -> None:
     locked.lock.unlink()
-    refused(locked, 3, f"there is no lock\n  where: {locked.lock}\n  next: vllm-plugins lock", "sync")
+    refused(
+        locked, 3, f"the lock is missing [lock-missing]\n  where: {locked.lock}\n  next: vllm-plugins lock", "sync"
+    )
 
 
 def test_a_lock_that_does_not_answer_the_manifest(locked: Place) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vllm_plugins.cli import _COMMANDS
+from vllm_plugins.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -37,7 +37,7 @@ def test_github_actions() -> None:
     check("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow)
     called = set(re.findall(r"vllm-plugins ([a-z]+)", workflow.read_text(encoding="utf-8")))
     assert called == {"lock", "audit", "export", "bundle"}
-    assert called <= set(_COMMANDS)
+    assert called <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "kubernetes").iterdir()), ids=lambda path: path.name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from vllm_plugins.cli import _COMMANDS
+from vllm_plugins.cli import COMMANDS
 from vllm_plugins.core import errors
 from vllm_plugins.documents import lock_reader, lock_writer, manifest
 from vllm_plugins.documents.policy import CHECKS, Policy
@@ -71,7 +71,7 @@ def test_the_readme_has_every_exit_code() -> None:
 
 
 def test_the_readme_has_every_command() -> None:
-    assert set(re.findall(r"^\| `([a-z]+)` \| ", README, re.MULTILINE)) >= set(_COMMANDS)
+    assert set(re.findall(r"^\| `([a-z]+)` \| ", README, re.MULTILINE)) >= set(COMMANDS)
 
 
 def test_the_set_up_commands_are_one_line_each() -> None:
@@ -79,7 +79,7 @@ def test_the_set_up_commands_are_one_line_each() -> None:
     assert [command.rpartition(" && ")[2] for command in commands] == [".venv/bin/tox -e demo", ".venv/bin/tox"]
 
 
-@pytest.mark.parametrize("command", ["", *_COMMANDS])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_every_command_has_help(bare_place: Place, command: str) -> None:
     done = bare_place.run(*filter(None, [command]), "--help")
     assert done.stdout.startswith(f"usage: vllm-plugins {command}".rstrip())

@@ -134,7 +134,9 @@ def test_all_problems_are_told_in_one_run() -> None:
     with pytest.raises(ManifestError) as caught:
         read(text)
     assert [detail.partition(": ")[0] for detail in caught.value.details] == ["line 2", "line 3", "line 4", "line 5"]
-    assert str(caught.value).startswith("plugins.yaml has 4 problems\n  where: /etc/vllm/plugins.yaml\n")
+    assert str(caught.value).startswith(
+        "plugins.yaml is invalid: 4 problems [manifest-invalid]\n  where: /etc/vllm/plugins.yaml\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,9 +170,9 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ManifestError) as caught:
         manifest.read(tmp_path / "plugins.yaml")
     assert str(caught.value) == (
-        "the manifest can't be read\n"
+        "the manifest can't be read [manifest-invalid]\n"
         f"  where: {tmp_path}/plugins.yaml\n"
         "  expected: a readable file\n"
         "  found: No such file or directory\n"
-        "  next: create it, or name another with --config or VLLM_PLUGIN_CONFIG"
+        "  next: create it, or name another manifest with --config or VLLM_PLUGIN_CONFIG"
     )

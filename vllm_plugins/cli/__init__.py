@@ -112,8 +112,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, next_step=f"{self.prog} --help")
 
 
-def _common_options() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+def _common_options() -> _Parser:
+    common = _Parser(add_help=False)
     group = common.add_argument_group("common options")
     group.add_argument(
         "--config",

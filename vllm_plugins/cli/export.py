@@ -1,4 +1,4 @@
-"""``vllm-plugins export``: the lock for other programs."""
+"""``vllm-plugins export``: write the lock in another format."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """What is exported goes to stdout, or is written atomically."""
+    """The export goes to stdout, or to a file that is written atomically."""
     data = lock_reader.read_bytes(settings.lock)
     locked = lock_reader.parse(data, settings.lock)
     path = Path(os.path.abspath(arguments.output)) if arguments.output else None
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "the export can't be written",
             where=str(path),
             found=error.strerror or str(error),
-            next_step="name a file in a directory that this user can write",
+            next_step="name a file in a directory that you can write to",
         ) from error
     output.result({"path": str(path), "format": arguments.format}, f"{path}: {arguments.format}")
     return 0
@@ -65,7 +65,7 @@ def _text(kind: str, locked: Lock, data: bytes, settings: Settings, path: Path |
         from vllm_plugins.review import sbom
     except ImportError as error:
         raise UsageError(
-            "a CycloneDX document needs a library that is not installed",
+            "the library for CycloneDX documents is not installed",
             found=str(error),
             next_step="pip install 'vllm-plugin-manager[sbom]'",
         ) from error
@@ -78,7 +78,7 @@ def _epoch() -> int | None:
         return None
     if not value.isdecimal() or len(value) > 11:
         raise UsageError(
-            "SOURCE_DATE_EPOCH has a value without meaning",
+            "SOURCE_DATE_EPOCH is not a valid time",
             expected="seconds since 1970",
             found=repr(value),
             next_step="set it to a number of seconds, or unset it",

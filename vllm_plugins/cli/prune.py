@@ -1,4 +1,4 @@
-"""``vllm-plugins prune``: remove overlays that nobody needs any more."""
+"""``vllm-plugins prune``: remove overlays that you no longer need."""
 
 from __future__ import annotations
 
@@ -32,9 +32,12 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """Never removes the active overlay, the lock's, a linked one, or one that a running process uses."""
+    """The overlays that are active, locked, linked or in use always stay."""
     if arguments.keep is None and arguments.older_than is None:
-        raise UsageError("nothing says what to prune", next_step="vllm-plugins prune --keep 3, or --older-than 30d")
+        raise UsageError(
+            "no option selects the overlays to remove",
+            next_step="vllm-plugins prune --keep 3, or vllm-plugins prune --older-than 30d",
+        )
     removed = generations.prune(
         settings,
         keep=arguments.keep,

@@ -50,14 +50,14 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """Prints what is active afterwards."""
+    """Print the overlay that is active afterwards."""
     settings = settings.replace(
         frozen=settings.frozen or arguments.frozen,
         offline=settings.offline or arguments.offline,
         installer=arguments.installer or settings.installer,
     )
     offline = settings.offline or settings.frozen
-    # Where there is something to install, pip is asked for its configuration while the rest is imported.
+    # pip prints its configuration while the rest is imported, if something is to be installed.
     config = pip_config.read if offline or _is_installed(settings) else workers.begin(pip_config.read)
     from vllm_plugins.documents import base, manifest
     from vllm_plugins.install import sync
@@ -71,8 +71,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     asked = manifest.find(settings)
 
     def build(locked: Lock) -> object:
-        # A startup never builds, and neither does who has no index.
-        there = all((settings.wheels / wheel.filename).exists() for wheel in locked.beside)
+        # Nothing is built at a startup, or without an index.
+        there = all((settings.wheels / wheel.filename).exists() for wheel in locked.local_wheels)
         if arguments.startup or offline or there:
             return None
         from vllm_plugins.locking import rebuild
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         rebuild=build,
     )
     linked = _linked(arguments, settings, done.marker.key, output)
-    verb = "installed" if done.installed else "in step"
+    verb = "installed" if done.installed else "up to date"
     plugins = ", ".join(done.marker.plugins) or "no plugins"
     output.result(
         {

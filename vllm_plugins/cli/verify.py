@@ -59,9 +59,9 @@ def _text(report: Report, known: list[str]) -> str:
     lines = [
         f"overlay {report.key[:12]}: {count(report.files, 'file')}, {size(report.size)}, as installed",
         f"against RECORD and lock: {count(len(report.anchored) + len(report.unanchored), 'distribution')}",
-        f"against their wheels, too: {len(report.anchored)}"
-        + (f"; not at hand: those of {', '.join(report.unanchored)}" if report.unanchored else ""),
+        f"against their wheels: {len(report.anchored)}"
+        + (f"; without a wheel in plugins.wheels/: {', '.join(report.unanchored)}" if report.unanchored else ""),
     ]
     if known:
-        lines += ["to know:", *(f"  {note}" for note in known)]
+        lines += ["notes:", *(f"  {note}" for note in known)]
     return "\n".join(lines)

@@ -79,7 +79,7 @@ def make(
         StoreError: the directory can't be written.
     """
     pairs = wanted(lock)
-    absent = [pair for pair in pairs if not selection.local(directory / pair[1].filename, pair[1].sha256)]
+    absent = [pair for pair in pairs if not selection.find_wheel(directory / pair[1].filename, pair[1].sha256)]
     names = {wheel.filename for _, wheel in pairs}
     try:
         atomic.make_directory(directory)
@@ -114,7 +114,7 @@ def make(
 def _copy_built(built: Iterable[tuple[Package, Wheel]], lock: Lock, directory: Path, beside: Path) -> None:
     missing = []
     for package, wheel in built:
-        path = selection.local(beside / wheel.filename, wheel.sha256) if directory != beside else None
+        path = selection.find_wheel(beside / wheel.filename, wheel.sha256) if directory != beside else None
         if path is None:
             missing.append(f"{wheel.filename}, of {_askers(lock, package)}")
             continue

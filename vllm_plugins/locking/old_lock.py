@@ -65,7 +65,8 @@ def is_current(old: Lock, manifest: Manifest, base: Base, settings: Settings) ->
     try:
         compatibility.check_base(old, base, settings.lock)
         return all(
-            selection.local(settings.wheels / wheel.filename, wheel.sha256) is not None for wheel in old.beside
+            selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256) is not None
+            for wheel in old.local_wheels
         ) and all(
             _is_unchanged(old, plugin.name, plugin.source, manifest, settings)
             for plugin in manifest.enabled
@@ -119,6 +120,6 @@ class Reuse:
         if len(built) != 1:
             return None
         try:
-            return selection.local(self.wheels / built[0].filename, built[0].sha256)
+            return selection.find_wheel(self.wheels / built[0].filename, built[0].sha256)
         except HashMismatch:
             return None  # it is built again

@@ -71,7 +71,7 @@ def missing(lock: Lock, settings: Settings) -> tuple[Missing, ...]:
         for package in lock.packages
         if package.name in sources_of or package.sdist_url is not None
         for wheel in package.wheels
-        if wheel.url is None and selection.local(settings.wheels / wheel.filename, wheel.sha256) is None
+        if wheel.url is None and selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256) is None
     )
 
 

@@ -231,7 +231,7 @@ def _published(auditor: _Auditor, package: Package, published: Published) -> Ite
 def _license(package: Package, settings: Settings, index: Index) -> str | None:
     """From the wheel beside the lock where it lies there, else from the index."""
     for wheel in package.wheels:
-        path = selection.local(settings.wheels / wheel.filename, wheel.sha256)
+        path = selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256)
         if path is not None:
             with zipfile.ZipFile(path) as archive:
                 return _licenses.declared(archives.metadata_files(archive, ("METADATA",))["METADATA"])

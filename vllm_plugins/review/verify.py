@@ -137,7 +137,7 @@ def _wheel(package: Package, wheels: Path) -> Path | None:
     tags = set(sys_tags())
     for wheel in package.wheels:
         if not tags.isdisjoint(parse_wheel_filename(wheel.filename)[3]):
-            path = selection.local(wheels / wheel.filename, wheel.sha256)
+            path = selection.find_wheel(wheels / wheel.filename, wheel.sha256)
             if path is not None:
                 return path
     return None
