@@ -48,7 +48,7 @@ def refused(place: Place, code: int, message: str, *words: str, **env: str) -> N
         ("plugins:\n  - {name: a, source: pypi, package: a, enabled: 'yes'}\n",
          ["line 2: plugins[0].enabled: expected true or false, found the text 'yes'; write it without quotes"]),
         ("plugins:\n  - {name: a, source: pypi, package: a}\n  - {name: a, source: pypi, package: b}\n",
-         ["line 3: plugins[1].name: 'a' is the name of 'a' in line 2; change one"]),
+         ["line 3: plugins[1].name: 'a' is also the name of plugin 'a' in line 2; change one"]),
         ("plugins:\n  - {name: a, source: git}\n",
          ["line 2: plugins[0].url: missing; expected the URL of a git repository"]),
         ("plugins:\n  - {name: a, source: pypi, package: a, version: 'new'}\n",
@@ -145,7 +145,7 @@ def test_a_lock_that_was_edited_by_hand(locked: Place) -> None:
     assert done.returncode == 4
     lines = done.stderr.splitlines()
     assert lines[:3] == [
-        "vllm-plugins: error: the lock was changed by hand: nothing is installed from it",
+        "vllm-plugins: error: the lock was edited by hand; nothing is installed from it [hash-mismatch]",
         f"  where: {locked.lock}",
         f"  expected: content-sha256 {was}",
     ]
@@ -180,16 +180,15 @@ def test_no_lock(locked: Place) -> None:
     )
 
 
-def test_a_lock_that_does_not_answer_the_manifest(locked: Place) -> None:
+def test_a_lock_of_another_manifest(locked: Place) -> None:
     locked.pypi("tiny")
     refused(
         locked,
         3,
-        "the lock does not answer the manifest\n"
-        f"  where: {locked.lock}\n"
-        f"  expected: a lock of {locked.manifest}\n"
-        "  found: the manifest has changed since it was locked\n"
-        f"  next: vllm-plugins lock --config {locked.manifest}",
+        "the lock is out of date: the manifest has changed since it was locked [lock-out-of-date]\n"
+        f"  where: {locked.lock}, {locked.manifest}\n"
+        "  plugin 'mine' is in the lock only\n"
+        "  next: vllm-plugins lock",
         "sync",
     )
 
@@ -212,7 +211,7 @@ def test_a_wheel_that_is_missing_beside_the_lock_at_startup(locked: Place) -> No
     refused(
         locked,
         1,
-        "plugins.wheels/ lacks 1 locked wheel\n"
+        "1 locked wheel missing from plugins.wheels/ [install-failed]\n"
         f"  where: {locked.wheels}\n"
         f"  {wheel.name}\n"
         "  next: take them from version control, or run vllm-plugins lock, which builds what is missing",
@@ -235,7 +234,7 @@ def test_a_wheel_that_is_another_beside_the_lock(locked: Place) -> None:
     done = locked.run("sync", "-q", "--reinstall", check=False)
     assert done.returncode == 4
     assert done.stderr.splitlines()[:2] == [
-        f"vllm-plugins: error: the wheel {wheel.name} is not the one that the lock names",
+        f"vllm-plugins: error: the wheel {wheel.name} is not the locked one",
         f"  where: {wheel}",
     ]
 
@@ -385,7 +384,7 @@ def test_offline_without_the_wheels(locked: Place) -> None:
     refused(
         locked,
         1,
-        "plugins.wheels/ lacks 1 locked wheel\n"
+        "1 locked wheel missing from plugins.wheels/ [install-failed]\n"
         f"  where: {locked.wheels}\n"
         "  tiny-1.0-py3-none-any.whl\n"
         "  next: take them from version control, or run vllm-plugins lock, which builds what is missing",

@@ -69,7 +69,7 @@ def test_a_lock_for_another_kind_of_machine(place: Place, index: Index, snapshot
     assert place.run("lock", "--base", snapshot).stdout == "plugins.lock is up to date: nothing to do\n"
     refused = place.run("sync", "-q", check=False)
     assert refused.returncode == 5
-    assert refused.stderr.splitlines()[0] == "vllm-plugins: error: the lock was made for another kind of environment"
+    assert refused.stderr.splitlines()[0] == "vllm-plugins: error: the lock was made for another kind of environment [base-mismatch]"
     place.lock.unlink()
     place.run("lock")
     assert set(place.versions) == {"plugin", "only-here"}

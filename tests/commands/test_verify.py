@@ -61,8 +61,8 @@ def test_an_untouched_overlay_and_what_an_audit_must_know(synced: Place) -> None
     assert synced.run("verify").stdout == (
         f"overlay {synced.overlay.name[:12]}: {count} files, {size / 1e3:.1f} kB, as installed\n"
         "against RECORD and lock: 3 distributions\n"
-        "against their wheels, too: 1; not at hand: those of helper, tiny\n"
-        "to know:\n"
+        "against their wheels: 1; without a wheel in plugins.wheels/: helper, tiny\n"
+        "notes:\n"
         "  tiny.pth runs code when the overlay is made active\n"
         "  native libraries: tiny/core.so\n"
         "  the standard library has a module json, too; the overlay's is never imported\n"

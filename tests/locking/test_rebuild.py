@@ -141,7 +141,7 @@ def test_a_startup_builds_nothing(locked: Place) -> None:
     take_away(locked)
     done = locked.run("sync", "--startup", check=False)
     assert done.returncode == 1
-    assert "plugins.wheels/ lacks 1 locked wheel\n" in done.stderr
+    assert "1 locked wheel missing from plugins.wheels/ [install-failed]\n" in done.stderr
 
 
 def test_a_local_directory_that_has_changed(place: Place) -> None:
@@ -192,4 +192,4 @@ def test_offline_no_sdist_is_fetched(from_sdist: Place) -> None:
     done = from_sdist.run("sync", "--offline", check=False)
     assert done.returncode == 1
     assert "Building" not in done.stderr
-    assert "plugins.wheels/ lacks 1 locked wheel\n" in done.stderr
+    assert "1 locked wheel missing from plugins.wheels/ [install-failed]\n" in done.stderr

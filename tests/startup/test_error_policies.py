@@ -91,7 +91,7 @@ REVIEW = "  next: run vllm-plugins lock, and review the change; to go back, take
 def make_stale(place: Place) -> str:
     place.manifest.write_text("plugins: []\n")
     return (
-        "LockStale: the lock does not answer the manifest\n"
+        "LockStale: the lock is out of date: the manifest has changed since it was locked [lock-out-of-date]\n"
         f"  where: {place.lock}\n"
         f"  expected: a lock of {place.manifest}\n"
         "  found: the manifest has changed since it was locked\n"
@@ -112,7 +112,7 @@ def make_corrupt(place: Place) -> str:
 def make_edited(place: Place) -> str:
     place.lock.write_text(place.lock_text.replace('value = "probe:register"', 'value = "probe:other"'))
     return (
-        "HashMismatch: the lock was changed by hand: nothing is installed from it\n"
+        "HashMismatch: the lock was edited by hand; nothing is installed from it [hash-mismatch]\n"
         f"  where: {place.lock}\n"
         "  expected: content-sha256 <sha256>\n"
         "  found: content-sha256 <sha256>\n"
@@ -135,7 +135,7 @@ def make_wrong_hash(place: Place) -> str:
     (new,) = set(place.wheels.iterdir()) - {wheel}
     new.write_bytes(wheel.read_bytes())
     return (
-        f"HashMismatch: the wheel {new.name} is not the one that the lock names\n"
+        f"HashMismatch: the wheel {new.name} is not the locked one [hash-mismatch]\n"
         f"  where: {new}\n"
         "  expected: sha256 <sha256>\n"
         "  found: sha256 <sha256>\n"
