@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--short] [--gate] [--only SUBJECT] [-o docs/performance.md]``."""
+"""``python -m benchmarks [--short] [--gate] [--only SUBJECT] [-o docs/development/performance.md]``."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tests.kit.advisory import Teller
     from tests.kit.index import Index
     from tests.kit.place import Completed, Place
+    from tests.kit.templates import Templates
 
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
 OLD = "2020-01-01T00:00:00Z"
@@ -26,13 +27,16 @@ def teller(index: Index) -> Iterator[Teller]:
 
 
 @pytest.fixture
-def locked(place: Place, index: Index, teller: Teller) -> Place:
+def locked(place: Place, index: Index, teller: Teller, templates: Templates) -> Place:
     """A lock of one plugin from the index, which has been there for long."""
-    wheel = index.wheel("tiny", entry_points=POINTS, modules={"tiny.py": "def register(): pass\n"})
-    teller.files[wheel.name] = {"upload-time": OLD}
-    place.pypi("tiny")
-    place.run("lock")
-    return place
+
+    def make() -> None:
+        index.wheel("tiny", entry_points=POINTS, modules={"tiny.py": "def register(): pass\n"})
+        place.pypi("tiny")
+        place.run("lock")
+
+    teller.files["tiny-1.0-py3-none-any.whl"] = {"upload-time": OLD}
+    return templates.fill(place, index, make)
 
 
 def audit(place: Place, teller: Teller, *words: str, code: int | None = None) -> Completed:
@@ -58,7 +62,7 @@ def policy(place: Place, text: str) -> None:
     )
 
 
-def test_nothing_to_find(locked: Place, teller: Teller) -> None:
+def test_a_good_lock_has_no_findings(locked: Place, teller: Teller) -> None:
     policy(locked, "yanked: fail")
     done = audit(locked, teller, code=0)
     assert done.stdout == "1 plugin, 1 package: 0 failures, 0 warnings, 0 parts not run\n"
@@ -89,7 +93,7 @@ def test_an_advisory_is_accepted_until_its_day(locked: Place, teller: Teller, un
     audit(locked, teller, code=code)
 
 
-def test_a_service_that_does_not_answer(locked: Place, teller: Teller) -> None:
+def test_an_advisory_service_that_can_not_be_reached_is_reported(locked: Place, teller: Teller) -> None:
     env = {"PIP_INDEX_URL": teller.index_url}
     words = ("audit", "-q", "--json", "--service", f"{teller.address}/v1/nothing-here-is-json\x7f")
     assert locked.run(*words[:-1], "http://127.0.0.1:9/v1/query", env=env).json["not_run"][0]["check"] == (
@@ -102,13 +106,13 @@ def test_a_service_that_does_not_answer(locked: Place, teller: Teller) -> None:
     assert done.json["not_run"][0]["demanded"] is True
 
 
-def test_offline_says_what_did_not_run_and_asks_nobody(locked: Place, teller: Teller) -> None:
+def test_offline_reports_checks_that_did_not_run(locked: Place, teller: Teller) -> None:
     done = audit(locked, teller, "--offline", code=0)
     assert teller.asked == []
     lines = [line for line in done.stdout.splitlines() if line.startswith("not run: ")]
     assert lines == [
         "not run: changed: offline",
-        "not run: license: tiny: its wheel is not at hand",
+        "not run: license: tiny: its wheel is not in plugins.wheels/",
         "not run: no-attestation: offline",
         "not run: vulnerabilities: offline",
         "not run: yanked: offline",
@@ -121,36 +125,36 @@ def test_offline_says_what_did_not_run_and_asks_nobody(locked: Place, teller: Te
     assert demanded.stdout.endswith("6 parts not run, 2 of them required\n")
 
 
-def test_a_withdrawn_release(locked: Place, index: Index, teller: Teller) -> None:
+def test_a_yanked_release_fails(locked: Place, index: Index, teller: Teller) -> None:
     (file,) = index.page("tiny")["files"]
     teller.files[file["filename"]]["yanked"] = "breaks everything"
     finding = found(locked, teller, code=1)
-    assert (finding["check"], finding["what"]) == ("yanked", "was withdrawn from its index: breaks everything")
+    assert (finding["check"], finding["what"]) == ("yanked", "was yanked from its index: breaks everything")
     policy(locked, "yanked: warn")
     assert found(locked, teller, code=0)["level"] == "warn"
     policy(locked, "yanked: ignore")
     assert audit(locked, teller, "--json", code=0).json["findings"] == []
 
 
-def test_a_young_release(locked: Place, index: Index, teller: Teller) -> None:
+def test_a_young_release_warns(locked: Place, index: Index, teller: Teller) -> None:
     (file,) = index.page("tiny")["files"]
     when = datetime.now(UTC) - timedelta(days=3, hours=1)
     teller.files[file["filename"]]["upload-time"] = when.isoformat()
     finding = found(locked, teller, code=0)
-    assert finding["what"] == "was uploaded 3 days ago; the policy asks for 7 days"
+    assert finding["what"] == "was uploaded 3 days ago; the policy requires 7 days"
     policy(locked, "min-age-days: 3")
     assert audit(locked, teller, "--json", code=0).json["findings"] == []
 
 
-def test_another_file_of_the_same_name(locked: Place, index: Index, teller: Teller) -> None:
+def test_a_changed_file_at_the_index_fails(locked: Place, index: Index, teller: Teller) -> None:
     (file,) = index.page("tiny")["files"]
     index.wheel("tiny", modules={"tiny.py": "EVIL = 1\n"})
     finding = found(locked, teller, code=1)
     assert finding["check"] == "changed"
-    assert finding["what"] == f"is another file at its index today: {file['filename']}"
+    assert finding["what"] == f"has another file at its index than the locked one: {file['filename']}"
 
 
-def test_publishers_are_named_and_those_without_can_be_refused(locked: Place, index: Index, teller: Teller) -> None:
+def test_publishers_are_listed_and_can_be_required(locked: Place, index: Index, teller: Teller) -> None:
     (file,) = index.page("tiny")["files"]
     policy(locked, "no-attestation: fail")
     assert found(locked, teller, code=1)["what"] == f"has no attestation: {file['filename']}"
@@ -162,7 +166,7 @@ def test_publishers_are_named_and_those_without_can_be_refused(locked: Place, in
     assert document["facts"][0]["publishers"] == ["GitHub someone/tiny release.yml"]
 
 
-def test_licences(place: Place, index: Index, teller: Teller) -> None:
+def test_denied_licences_are_found(place: Place, index: Index, teller: Teller) -> None:
     for name, license_ in (("free", "MIT OR GPL-3.0-only"), ("strict", "MIT AND GPL-3.0-only"), ("silent", "")):
         wheel = index.wheel(name, entry_points=POINTS, license=license_)
         teller.files[wheel.name] = {"upload-time": OLD}
@@ -178,7 +182,7 @@ def test_licences(place: Place, index: Index, teller: Teller) -> None:
     ]
 
 
-def test_what_the_lock_alone_tells(place: Place, index: Index, teller: Teller) -> None:
+def test_checks_of_the_lock_alone(place: Place, index: Index, teller: Teller) -> None:
     sdist = index.sdist("built", modules={"built.py": ""})
     teller.files[sdist.name] = {"upload-time": OLD}
     projects.project(place.config / "mine", name="mine-plugin", entry_points=POINTS)
@@ -200,7 +204,7 @@ def test_what_the_lock_alone_tells(place: Place, index: Index, teller: Teller) -
     assert teller.asked == ["built"]  # what is private is not told to anybody
 
 
-def test_a_ref_that_has_moved(place: Place, teller: Teller) -> None:
+def test_a_moved_ref_is_found(place: Place, teller: Teller) -> None:
     repository = Repository.init(projects.project(place.root / "repository", name="mine-plugin", entry_points=POINTS))
     was = repository.commit()
     place.write(f'plugins:\n  - {{name: mine, source: git, url: "{repository.url}"}}\npolicy: {{license: ignore}}\n')
@@ -209,10 +213,10 @@ def test_a_ref_that_has_moved(place: Place, teller: Teller) -> None:
     now = repository.commit("later", {"more.txt": "more\n"})
     finding = found(place, teller, "-v", code=0)
     assert finding["check"] == "moved-ref"
-    assert finding["what"].endswith(f" is commit {now[:12]} today, and {was[:12]} is locked")
+    assert finding["what"].endswith(f" is now commit {now[:12]}; {was[:12]} is locked")
 
 
-def test_a_policy_makes_no_lock_stale(locked: Place) -> None:
+def test_a_change_of_policy_does_not_make_the_lock_stale(locked: Place) -> None:
     locked.run("sync")
     before = locked.files()
     policy(locked, "yanked: warn")
@@ -222,7 +226,7 @@ def test_a_policy_makes_no_lock_stale(locked: Place) -> None:
     assert not any("/site/" in name for name in changed)
 
 
-def test_a_bad_policy_is_told_with_every_place(place: Place) -> None:
+def test_each_error_of_a_policy_is_reported_with_its_line(place: Place) -> None:
     place.write(
         """
         plugins: []
@@ -248,7 +252,7 @@ def test_a_bad_policy_is_told_with_every_place(place: Place) -> None:
     ]
 
 
-def test_no_lock_and_no_such_service(place: Place) -> None:
+def test_an_audit_requires_a_lock_and_a_valid_service(place: Place) -> None:
     place.write("plugins: []\n")
     assert place.run("audit", check=False).returncode == 3
     assert place.run("audit", "--service", "nobody", check=False).returncode == 2

@@ -19,20 +19,24 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Index
     from tests.kit.place import Place
+    from tests.kit.templates import Templates
 
 
 @pytest.fixture
-def locked(place: Place, index: Index) -> Place:
+def locked(place: Place, index: Index, templates: Templates) -> Place:
     """A place with a plugin from the index and one from a directory, locked and installed."""
-    pair.lock(place, index, mine="mine", requires=["torch"])
-    place.run("sync")
-    return place
+
+    def make() -> None:
+        pair.lock(place, index, mine="mine", requires=["torch"])
+        place.run("sync")
+
+    return templates.fill(place, index, make)
 
 
 def refused(place: Place, code: int, message: str, *words: str, **env: str) -> None:
     """The command (``lock`` by default) ends with this exit code and this message, and has changed nothing."""
     before = place.files()
-    done = place.run(*(words or ("lock",)), "-q", env=env, check=False)
+    done = place.run(*(words or ("lock", "--resolver", "auto")), "-q", env=env, check=False)
     assert (done.returncode, done.stderr) == (code, f"vllm-plugins: error: {message}\n")
     assert done.stdout == ""
     assert place.files() == before
@@ -75,7 +79,7 @@ def test_a_git_ref_that_does_not_exist(locked: Place, tmp_path: Path) -> None:
     refused(
         locked,
         1,
-        "git ref 'v1.O' is not in the repository\n"
+        "git ref 'v1.O' is not in the repository [source-unavailable]\n"
         f"  where: {repository.url}\n"
         "  expected: a branch, a tag or a commit\n"
         "  found: 1 branch and 3 tags; similar: v1.1, v1.0\n"
@@ -90,7 +94,7 @@ def test_a_repository_that_is_not_there(locked: Place, tmp_path: Path) -> None:
     refused(
         locked,
         1,
-        "the git repository can't be read\n"
+        "the git repository can't be read [source-unavailable]\n"
         f"  where: {url}\n"
         f"  found: fatal: '{tmp_path}/nowhere' does not appear to be a git repository\n"
         "  required by: plugin 'other'\n"
@@ -102,7 +106,7 @@ def test_a_server_that_does_not_answer(locked: Place) -> None:
     locked.write("plugins:\n  - {name: other, source: git, url: 'https://127.0.0.1:9/other.git'}\n")
     done = locked.run("lock", "-q", check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "vllm-plugins: error: the git repository can't be read"
+    assert done.stderr.splitlines()[0] == "vllm-plugins: error: the git repository can't be read [source-unavailable]"
     assert "127.0.0.1 port 9" in done.stderr
 
 
@@ -112,7 +116,7 @@ def test_a_path_that_is_no_project(locked: Place) -> None:
     refused(
         locked,
         1,
-        "the local directory is not a Python project\n"
+        "the local directory is not a Python project [source-unavailable]\n"
         f"  where: {locked.config}/empty\n"
         "  expected: a directory with a pyproject.toml or a setup.py\n"
         "  required by: plugin 'other'\n"
@@ -125,7 +129,7 @@ def test_a_project_of_another_name(locked: Place) -> None:
     refused(
         locked,
         1,
-        "the project is of another name than the manifest says\n"
+        "the project is of another name than the manifest says [build-failed]\n"
         "  expected: package yours\n"
         "  found: package mine\n"
         "  required by: plugin 'mine'\n"
@@ -164,7 +168,7 @@ def test_a_lock_of_a_newer_format(locked: Place, old: str, new: str, found: str,
     refused(
         locked,
         3,
-        "the lock was written by a newer version\n"
+        "the lock was written by a newer version [lock-invalid]\n"
         f"  where: {locked.lock}\n"
         f"  expected: {expected}\n"
         f"  found: {found}\n"
@@ -200,7 +204,10 @@ def test_another_file_of_the_same_name_at_the_index(locked: Place, index: Index,
     before = locked.files()
     done = locked.run("sync", "-q", "--reinstall", "--installer", installer, check=False)
     assert done.returncode == 4
-    assert done.stderr.splitlines()[0] == "vllm-plugins: error: a file is not the one that the lock names"
+    assert (
+        done.stderr.splitlines()[0]
+        == "vllm-plugins: error: a file is not the one that the lock names [hash-mismatch]"
+    )
     assert locked.package("tiny")["wheels"][0]["hashes"]["sha256"] in done.stderr
     assert locked.files() == before
 
@@ -211,10 +218,11 @@ def test_a_wheel_that_is_missing_beside_the_lock_at_startup(locked: Place) -> No
     refused(
         locked,
         1,
-        "1 locked wheel missing from plugins.wheels/ [install-failed]\n"
+        "1 locked wheel missing in plugins.wheels/ [install-failed]\n"
         f"  where: {locked.wheels}\n"
         f"  {wheel.name}\n"
-        "  next: take them from version control, or run vllm-plugins lock, which builds what is missing",
+        "  next: take them from version control, or run this where the index can be reached: VLLM_PLUGIN_OFFLINE=0 "
+        f"vllm-plugins bundle --config {locked.manifest} --registry-dir {locked.store}",
         "sync",
         "--reinstall",
         "--startup",  # which never runs a build
@@ -234,7 +242,7 @@ def test_a_wheel_that_is_another_beside_the_lock(locked: Place) -> None:
     done = locked.run("sync", "-q", "--reinstall", check=False)
     assert done.returncode == 4
     assert done.stderr.splitlines()[:2] == [
-        f"vllm-plugins: error: the wheel {wheel.name} is not the locked one",
+        f"vllm-plugins: error: the wheel {wheel.name} is not the locked one [hash-mismatch]",
         f"  where: {wheel}",
     ]
 
@@ -244,7 +252,7 @@ def test_a_package_that_no_index_has(locked: Place) -> None:
     refused(
         locked,
         6,
-        "no release satisfies no-such-package>=2\n"
+        "no release satisfies no-such-package>=2 [no-resolution]\n"
         "  expected: no-such-package>=2\n"
         "  found: no release at all: no index has that name\n"
         "  required by: no-such-package\n"
@@ -258,7 +266,7 @@ def test_a_version_that_no_release_has(locked: Place, index: Index) -> None:
     refused(
         locked,
         6,
-        "no release satisfies tiny>=2\n"
+        "no release satisfies tiny>=2 [no-resolution]\n"
         "  expected: tiny>=2\n"
         "  found: releases 1.0, 1.5\n"
         "  required by: tiny\n"
@@ -272,7 +280,7 @@ def test_a_plugin_that_wants_another_base(locked: Place, index: Index) -> None:
     refused(
         locked,
         6,
-        "no set of versions satisfies every plugin and the base\n"
+        "no set of versions satisfies every plugin and the base [no-resolution]\n"
         "  greedy 1.0 (plugin 'greedy') wants torch<2; the base has torch 2.13.0+cpu\n"
         "  next: change one of these requirements in plugins.yaml, or lock against another vLLM environment",
     )
@@ -287,7 +295,7 @@ def test_two_plugins_that_do_not_go_together(locked: Place, index: Index) -> Non
     refused(
         locked,
         6,
-        "no set of versions satisfies every plugin and the base\n"
+        "no set of versions satisfies every plugin and the base [no-resolution]\n"
         "  one 1.0 (plugin 'one') wants helper<2\n"
         "  two 1.0 (plugin 'two') wants helper>=2\n"
         "  next: change one of these requirements in plugins.yaml, or lock against another vLLM environment",
@@ -299,7 +307,7 @@ def test_a_plugin_that_the_base_has_already(locked: Place) -> None:
     refused(
         locked,
         5,
-        "a plugin is installed in the vLLM environment already, which is imported before any overlay\n"
+        "a plugin is installed in the vLLM environment already, which is imported before any overlay [base-mismatch]\n"
         "  plugin 'transformers' is transformers; the base has transformers 4.57.1\n"
         "  next: python -m pip uninstall it there, or leave it out of plugins.yaml",
     )
@@ -309,11 +317,11 @@ def test_a_plugin_that_needs_vllm_where_there_is_none(bare_place: Place, index: 
     index.wheel("needy", "1.0", requires=["vllm>=0.30"])
     bare_place.pypi("needy")
     before = bare_place.files()
-    done = bare_place.run("lock", "-q", check=False)
+    done = bare_place.run("lock", "--resolver", "auto", "-q", check=False)
     assert done.returncode == 5
     lines = done.stderr.splitlines()
     assert lines[:2] == [
-        "vllm-plugins: error: a plugin needs vllm, and this environment has none",
+        "vllm-plugins: error: a plugin needs vllm, and this environment has none [base-mismatch]",
         "  expected: an environment in which vLLM is installed",
     ]
     assert lines[3:] == [
@@ -327,7 +335,7 @@ def test_an_unknown_name_to_upgrade(locked: Place) -> None:
     refused(
         locked,
         2,
-        "--upgrade-package tyni: no plugin and no locked package has this name\n"
+        "--upgrade-package tyni: no plugin and no locked package has this name [usage]\n"
         f"  where: {locked.manifest}\n"
         "  next: name a plugin of plugins.yaml or a package of plugins.lock",
         "lock",
@@ -340,7 +348,7 @@ def test_an_invalid_name_to_upgrade(locked: Place) -> None:
     refused(
         locked,
         2,
-        "--upgrade-package tiny==2.0: this is not a valid name\n"
+        "--upgrade-package tiny==2.0: this is not a valid name [usage]\n"
         "  expected: the name of a plugin or of a locked package\n"
         "  next: give only the name; put the versions that you allow into plugins.yaml",
         "lock",
@@ -355,7 +363,7 @@ def test_frozen_installs_nothing(locked: Place) -> None:
     done = locked.run("sync", "-q", "--frozen", check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == (
-        "vllm-plugins: error: the overlay of this lock is not installed, and frozen forbids to install it"
+        "vllm-plugins: error: the lock is not installed, and --frozen (VLLM_PLUGIN_FROZEN=1) forbids installing it [install-failed]"
     )
     assert not locked.store.exists()
 
@@ -367,11 +375,11 @@ def test_frozen_refuses_editable_plugins(locked: Place) -> None:
     code = "import vllm_plugins; vllm_plugins.activate()"
     locked.python("-c", code)
     warm = locked.python("-c", code, env={"VLLM_PLUGIN_FROZEN": "1"}, check=False, traceback=True)
-    assert "InstallError: frozen refuses editable plugins" in warm.stderr
+    assert "InstallError: editable plugins are locked, and --frozen" in warm.stderr
     refused(
         locked,
         1,
-        "frozen refuses editable plugins: what they are is in no lock\n"
+        "editable plugins are locked, and --frozen (VLLM_PLUGIN_FROZEN=1) refuses them: they have no hash [install-failed]\n"
         f"  where: {locked.lock}\n"
         "  mine\n"
         "  next: set `editable: false` in plugins.yaml, and lock again",
@@ -384,10 +392,11 @@ def test_offline_without_the_wheels(locked: Place) -> None:
     refused(
         locked,
         1,
-        "1 locked wheel missing from plugins.wheels/ [install-failed]\n"
+        "1 locked wheel missing in plugins.wheels/ [install-failed]\n"
         f"  where: {locked.wheels}\n"
         "  tiny-1.0-py3-none-any.whl\n"
-        "  next: take them from version control, or run vllm-plugins lock, which builds what is missing",
+        "  next: take them from version control, or run this where the index can be reached: VLLM_PLUGIN_OFFLINE=0 "
+        "vllm-plugins bundle",
         "sync",
         "--offline",
         "--reinstall",
@@ -430,7 +439,7 @@ def test_a_store_that_is_a_file(locked: Place, tmp_path: Path) -> None:
     refused(
         locked,
         1,
-        "the store can't be written; nothing was changed\n"
+        "the store can't be written; nothing was changed [store-unusable]\n"
         f"  where: {tmp_path}/file\n"
         "  found: File exists\n"
         "  next: give this user write access to it, or set VLLM_PLUGIN_REGISTRY_DIR to another place",
@@ -452,7 +461,7 @@ def test_a_store_that_is_read_only(locked: Place) -> None:
         path.chmod(path.stat().st_mode | 0o200)
     assert done.returncode == 1
     assert done.stderr == (
-        "vllm-plugins: error: the store can't be written; nothing was changed\n"
+        "vllm-plugins: error: the store can't be written; nothing was changed [store-unusable]\n"
         f"  where: {locked.store}/sync.lock\n"
         "  found: Permission denied\n"
         "  next: give this user write access to it, or set VLLM_PLUGIN_REGISTRY_DIR to another place\n"
@@ -468,4 +477,4 @@ def test_a_store_that_is_read_only(locked: Place) -> None:
     ],
 )  # fmt: skip
 def test_a_variable_without_meaning(locked: Place, variable: str, value: str, message: str) -> None:
-    refused(locked, 2, f"{variable} has a value without meaning\n{message}", "sync", **{variable: value})
+    refused(locked, 2, f"{variable} has a value without meaning [usage]\n{message}", "sync", **{variable: value})

@@ -12,16 +12,20 @@ from tests.kit.sandbox import needs_root, read_only
 if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Place
+    from tests.kit.templates import Templates
 
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
 
 
 @pytest.fixture
-def locked(place: Place, index: Index) -> Place:
+def locked(place: Place, index: Index, templates: Templates) -> Place:
     """A lock of a plugin from the index that needs another distribution, and one from a directory."""
     modules = {"tiny.py": "def register(): ...\n"}
-    pair.lock(place, index, helper="1.5", entry_points=POINTS, modules=modules)
-    return place
+
+    def make() -> None:
+        pair.lock(place, index, helper="1.5", entry_points=POINTS, modules=modules)
+
+    return templates.fill(place, index, make)
 
 
 def names(place: Place) -> list[str]:
@@ -32,8 +36,8 @@ def test_bundle_fetches_what_is_not_there(locked: Place, index: Index) -> None:
     (mine,) = names(locked)
     done = locked.run("bundle")
     assert done.stdout.splitlines()[:-1] == [
-        "fetched: helper-1.5-py3-none-any.whl",
-        "fetched: tiny-1.0-py3-none-any.whl",
+        "downloaded: helper-1.5-py3-none-any.whl",
+        "downloaded: tiny-1.0-py3-none-any.whl",
     ]
     size = sum(wheel.stat().st_size for wheel in locked.wheels.iterdir())
     assert done.stdout.splitlines()[-1].startswith(f"{locked.wheels}: 3 wheels, {size / 1e3:.1f} kB")
@@ -59,10 +63,10 @@ def test_with_a_bundle_sync_offline_needs_no_network_at_all(locked: Place, insta
 def test_without_one_offline_names_what_is_missing(locked: Place) -> None:
     done = locked.run("sync", "--offline", check=False)
     assert done.returncode == 1
-    assert "plugins.wheels/ lacks 2 locked wheels\n" in done.stderr
+    assert "2 locked wheels missing in plugins.wheels/ [install-failed]\n" in done.stderr
     refused = locked.run("bundle", env={"VLLM_PLUGIN_OFFLINE": "1"}, check=False)
     assert refused.returncode == 1
-    assert "VLLM_PLUGIN_OFFLINE forbids to ask an index\n" in refused.stderr
+    assert "VLLM_PLUGIN_OFFLINE=1 forbids access to the index [install-failed]\n" in refused.stderr
 
 
 def test_a_swapped_wheel_is_found_and_left_alone(locked: Place) -> None:
@@ -73,7 +77,7 @@ def test_a_swapped_wheel_is_found_and_left_alone(locked: Place) -> None:
     for command in (["bundle"], ["sync", "--offline"]):
         done = locked.run(*command, check=False)
         assert done.returncode == 4
-        assert f"the wheel {wheel.name} is not the locked one [hash-mismatch]\n" in done.stderr
+        assert f"the wheel {wheel.name} is not the one that the lock names [hash-mismatch]\n" in done.stderr
     assert locked.files() == before
 
 
@@ -82,7 +86,7 @@ def test_an_index_with_another_file_of_that_name(locked: Place, index: Index) ->
     before = names(locked)
     done = locked.run("bundle", check=False)
     assert done.returncode == 4
-    assert "tiny-1.0-py3-none-any.whl is not the file that the index tells of\n" in done.stderr
+    assert "tiny-1.0-py3-none-any.whl is not the file that the index tells of [hash-mismatch]\n" in done.stderr
     assert "required by: tiny 1.0 for plugin 'tiny'\n" in done.stderr
     assert set(names(locked)) - {"helper-1.5-py3-none-any.whl"} == set(before)
 
@@ -92,7 +96,7 @@ def test_an_index_that_does_not_answer(locked: Place) -> None:
     assert "127.0.0.1" in text
     done = locked.run("bundle", env={"PIP_PROXY": "http://127.0.0.1:9"}, check=False)
     assert done.returncode == 1
-    assert "the index can't be read\n" in done.stderr
+    assert "the index can't be read [source-unavailable]\n" in done.stderr
     assert [name for name in names(locked) if name.endswith(".part")] == []
     assert len(names(locked)) == 1
 
@@ -103,7 +107,10 @@ def test_what_the_lock_no_longer_names(locked: Place, index: Index) -> None:
     locked.run("lock", "--upgrade")
     done = locked.run("bundle")
     assert "not in the lock: helper-1.5-py3-none-any.whl\n" in done.stdout
-    assert done.stdout.splitlines()[-1] == "next: vllm-plugins bundle --prune removes what is not in the lock"
+    assert (
+        done.stdout.splitlines()[-1]
+        == "next: vllm-plugins bundle --prune, which removes wheels that are not in the lock"
+    )
     (locked.wheels / "README").write_text("mine")
     pruned = locked.run("bundle", "--prune", "--json").json
     assert pruned["stale"] == ["helper-1.5-py3-none-any.whl"]
@@ -142,7 +149,7 @@ def test_wheels_of_other_machines_stay_where_they_are(place: Place, index: Index
 def test_diff_of_two_locks(locked: Place, index: Index) -> None:
     old = locked.root / "old.lock"
     shutil.copyfile(locked.lock, old)
-    assert locked.run("diff", old).stdout == "the locks have the same content\n"
+    assert locked.run("diff", old).stdout == "the locks are the same\n"
     points = {"vllm.general_plugins": {"tiny": "tiny:register", "more": "tiny:register"}}
     index.wheel("tiny", "2.0", requires=["torch"], entry_points=points, modules={"tiny.py": "def register(): ...\n"})
     locked.run("lock", "--upgrade")
@@ -150,12 +157,12 @@ def test_diff_of_two_locks(locked: Place, index: Index) -> None:
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert [line.split() for line in lines[:3]] == [
-        ["package", "old", "new", "asked", "for", "by"],
+        ["package", "old", "new", "needed", "by"],
         ["helper", "1.5", "→", "-", "tiny"],
         ["tiny", "1.0", "→", "2.0", "tiny"],
     ]
-    assert "plugin tiny: gains entry point vllm.general_plugins: more = tiny:register" in lines
-    assert any(line.startswith("base torch (Python 3.") and "tiny wants any" in line for line in lines)
+    assert "plugin tiny: adds entry point vllm.general_plugins: more = tiny:register" in lines
+    assert any(line.startswith("base torch (Python 3.") and "tiny requires any" in line for line in lines)
     data = json.loads(locked.run("diff", old, "--json").stdout)
     assert [item["name"] for item in data["packages"]] == ["helper", "tiny"]
 
@@ -168,4 +175,4 @@ def test_diff_of_generations_by_key(locked: Place, index: Index) -> None:
     assert "helper" in locked.run("diff", key[:12]).stdout
     none = locked.run("diff", "nowhere", check=False)
     assert none.returncode == 2
-    assert "no overlays have a key that begins with 'nowhere'\n" in none.stderr
+    assert "no overlays have a key that begins with 'nowhere' [usage]\n" in none.stderr

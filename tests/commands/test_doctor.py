@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.kit.index import Index
+    from tests.kit.templates import Templates
 
 POINTS = {
     "vllm.general_plugins": {"tiny": "tiny:run"},
@@ -32,15 +33,18 @@ def base(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def healthy(tmp_path: Path, index: Index, base: Path) -> Place:
+def healthy(tmp_path: Path, index: Index, base: Path, templates: Templates) -> Place:
     """Locked and installed, and everything let through."""
-    place = Place(root=tmp_path, index_url=index.url, paths=(base,))
+    place = Place(root=tmp_path, index_url=index.url, paths=(base,), resolver="uv")
     place.variables["VLLM_PLUGINS"] = "vllm_plugins,tiny,route"
-    index.wheel("tiny", requires=["vllm"], entry_points=POINTS, modules=MODULES)
-    place.pypi("tiny")
-    place.run("lock")
-    place.run("sync")
-    return place
+
+    def make() -> None:
+        index.wheel("tiny", requires=["vllm"], entry_points=POINTS, modules=MODULES)
+        place.pypi("tiny")
+        place.run("lock")
+        place.run("sync")
+
+    return templates.fill(place, index, make)
 
 
 def findings(place: Place, **env: str) -> list[dict[str, str]]:

@@ -105,9 +105,9 @@ def test_an_editable_package_has_no_hash_to_export(place: Place) -> None:
     done = place.run("export", "--format", "requirements", check=False)
     assert done.returncode == 2
     assert done.stderr == (
-        "vllm-plugins: error: editable packages have no hash, and can't be in a hashed requirements file\n"
+        "vllm-plugins: error: editable packages can't be in a hashed requirements file: they have no hash [usage]\n"
         "  mine-plugin\n"
-        "  next: set `editable: false` for them in plugins.yaml, and lock again; or export as pylock\n"
+        "  next: vllm-plugins export --format pylock, or set `editable: false` in plugins.yaml and lock again\n"
     )
     assert json.loads(place.run("export", "--format", "cyclonedx").stdout)["components"][0]["properties"][0] == {
         "name": "vllm-plugins:editable",

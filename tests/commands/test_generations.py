@@ -21,21 +21,25 @@ from vllm_plugins.startup import activation
 if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Place
+    from tests.kit.templates import Templates
 
 START = ("-m", "tests.kit.loader", "general")
 
 
 @pytest.fixture
-def three(place: Place, index: Index) -> Place:
+def three(place: Place, index: Index, templates: Templates) -> Place:
     """Three generations of one plugin: 1.0, 2.0 and 3.0, which is active; and the locks of all."""
-    for version in ("1.0", "2.0", "3.0"):
-        index.wheel(
-            "tiny", version, entry_points={"vllm.general_plugins": {"tiny": "tiny:register"}}, modules=module()
-        )
-        place.pypi(f"tiny=={version}")
-        place.run("lock")
-        place.run("sync", "--no-load-check")
-    return place
+
+    def make() -> None:
+        for version in ("1.0", "2.0", "3.0"):
+            index.wheel(
+                "tiny", version, entry_points={"vllm.general_plugins": {"tiny": "tiny:register"}}, modules=module()
+            )
+            place.pypi(f"tiny=={version}")
+            place.run("lock")
+            place.run("sync", "--no-load-check")
+
+    return templates.fill(place, index, make)
 
 
 def module() -> dict[str, str]:
@@ -67,7 +71,7 @@ def test_rollback_puts_the_lock_before_this_one_back(three: Place) -> None:
     wanted = (three.store / "overlays" / key / "plugins.lock").read_bytes()
     done = three.run("rollback")
     assert done.stdout == (
-        f"{three.lock} is that of overlay {key[:12]} again: tiny 2.0\nvLLM takes it at its next start\n"
+        f"put back the lock of overlay {key[:12]}: tiny 2.0\nvLLM uses it from its next start on\n"
     )
     assert three.lock.read_bytes() == wanted
     assert three.registry["plugins"]["tiny"]["version"] == "2.0"
@@ -97,9 +101,9 @@ def test_rollback_to_a_key_by_its_beginning(three: Place) -> None:
     none = three.run("rollback", "zzzz", check=False)
     assert none.returncode == 2
     assert none.stderr == (
-        "vllm-plugins: error: no overlays have a key that begins with 'zzzz'\n"
+        "vllm-plugins: error: no overlays have a key that begins with 'zzzz' [usage]\n"
         f"  where: {three.store}\n"
-        "  next: vllm-plugins history names them all\n"
+        "  next: list the keys: vllm-plugins history\n"
     )
 
 
@@ -120,7 +124,7 @@ def test_rollback_that_can_not_be_written_changes_nothing(three: Place, part: st
     words, env = read_only(three.root / part)
     done = three.python(*words, "-m", "vllm_plugins", "rollback", env=env, check=False)
     assert done.returncode == 1
-    assert "error: the store can't be written; nothing was changed\n" in done.stderr
+    assert "error: the store can't be written; nothing was changed [store-unusable]\n" in done.stderr
     assert "found: Read-only file system\n" in done.stderr
     assert {name: digest for name, digest in three.files().items() if not name.endswith("overlay.json")} == {
         name: digest for name, digest in before.items() if not name.endswith("overlay.json")
@@ -156,7 +160,7 @@ def test_there_is_nothing_to_go_back_to(place: Place, index: Index) -> None:
     place.run("sync", "--no-load-check")
     done = place.run("rollback", check=False)
     assert done.returncode == 2
-    assert "there is no earlier overlay that fits this environment" in done.stderr
+    assert "there is no previous overlay that fits this environment" in done.stderr
 
 
 def test_prune_keeps_the_newest_and_the_active(three: Place) -> None:
@@ -256,7 +260,10 @@ def test_what_goes_away_again_and_again_is_not_installed_for_ever(three: Place) 
     done = three.python("-c", GONE_BEFORE_IT_IS_HELD, check=False, traceback=True)
     assert done.returncode == 1
     assert (done.stderr.count(ONCE_MORE), done.stderr.count("Compiling bytecode")) == (2, 2)
-    assert f"the overlay went away while it was made active\n  where: {three.store}/overlays/" in done.stderr
+    assert (
+        f"the overlay went away while it was made active [overlay-removed]\n  where: {three.store}/overlays/"
+        in done.stderr
+    )
 
 
 def test_an_overlay_that_somebody_looks_at_is_waited_for(three: Place) -> None:
@@ -323,7 +330,7 @@ def test_rollback_without_a_store(three: Place) -> None:
     done = three.run("rollback", "-q", check=False)
     assert (done.returncode, done.stderr.splitlines()[0]) == (
         2,
-        "vllm-plugins: error: there is no earlier overlay that fits this environment",
+        "vllm-plugins: error: there is no previous overlay that fits this environment [usage]",
     )
 
 

@@ -11,12 +11,18 @@ import pytest
 from packaging.pylock import Pylock
 
 from tests.kit import projects, vllm
-from tests.kit.place import Place
+from tests.kit.place import Place, ResolverName
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.kit.index import Index, Server
+
+
+@pytest.fixture
+def resolver() -> ResolverName:
+    return "auto"
+
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
@@ -277,7 +283,7 @@ def test_an_extra_that_is_not_there_is_refused(place: Place, index: Index, known
     assert (done.returncode, done.stderr) == (
         6,
         (
-            "vllm-plugins: error: tiny 1.0 has no extra Vidoe\n"
+            "vllm-plugins: error: tiny 1.0 has no extra Vidoe [no-resolution]\n"
             f"  expected: {'one of audio, video' if known else 'no extras at all: it has none'}\n"
             "  found: Vidoe\n"
             "  required by: plugin 'mine'\n"
@@ -296,7 +302,7 @@ def test_two_plugins_that_are_one_distribution_are_refused(place: Place, index: 
     assert (done.returncode, done.stderr) == (
         6,
         (
-            "vllm-plugins: error: 2 plugins are the distribution tiny\n"
+            "vllm-plugins: error: 2 plugins are the distribution tiny [no-resolution]\n"
             "  plugin 'mine': local\n"
             "  plugin 'theirs': pypi\n"
             "  next: leave all but one of them out of plugins.yaml, or set `enabled: false` for them\n"

@@ -69,7 +69,10 @@ def test_a_lock_for_another_kind_of_machine(place: Place, index: Index, snapshot
     assert place.run("lock", "--base", snapshot).stdout == "plugins.lock is up to date: nothing to do\n"
     refused = place.run("sync", "-q", check=False)
     assert refused.returncode == 5
-    assert refused.stderr.splitlines()[0] == "vllm-plugins: error: the lock was made for another kind of environment [base-mismatch]"
+    assert (
+        refused.stderr.splitlines()[0]
+        == "vllm-plugins: error: the lock was made for another kind of environment [base-mismatch]"
+    )
     place.lock.unlink()
     place.run("lock")
     assert set(place.versions) == {"plugin", "only-here"}
@@ -81,7 +84,7 @@ def test_pip_compile_is_refused_for_it(place: Place, snapshot: Path) -> None:
     assert (done.returncode, done.stderr) == (
         2,
         (
-            "vllm-plugins: error: pip-compile resolves for this interpreter's kind of machine only\n"
+            "vllm-plugins: error: pip-compile resolves for this interpreter's kind of machine only [usage]\n"
             f"  found: a base of Python {PYTHON} on linux-aarch64\n"
             "  next: leave --resolver out: uv then resolves\n"
         ),
@@ -174,7 +177,7 @@ def test_a_base_that_is_no_single_release(bare_place: Place, named: str) -> None
     assert (done.returncode, done.stderr) == (
         2,
         (
-            "vllm-plugins: error: --base names no single release\n"
+            "vllm-plugins: error: --base names no single release [usage]\n"
             "  expected: a file that vllm-plugins base wrote, or a release such as vllm==0.32.0\n"
             f"  found: {named}\n"
             "  next: vllm-plugins lock --help\n"
@@ -212,13 +215,13 @@ def test_a_release_that_does_not_exist(bare_place: Place) -> None:
     done = bare_place.run("lock", "-q", "--base", "vllm==99", check=False)
     assert done.returncode == 6
     assert done.stderr.splitlines()[0] == (
-        "vllm-plugins: error: the environment of vllm==99 can't be resolved for this kind of machine"
+        "vllm-plugins: error: the environment of vllm==99 can't be resolved for this kind of machine [no-resolution]"
     )
     other = bare_place.run("lock", "-q", "--base", "torch==2.13", check=False)
     assert (other.returncode, other.stderr) == (
         2,
         (
-            "vllm-plugins: error: --base names a release of something else than vLLM\n"
+            "vllm-plugins: error: --base names a release of something else than vLLM [usage]\n"
             "  expected: a file that vllm-plugins base wrote, or a release such as vllm==0.32.0\n"
             "  found: torch==2.13\n"
             "  next: vllm-plugins lock --help\n"
@@ -233,7 +236,7 @@ def test_a_snapshot_that_is_none(bare_place: Place) -> None:
     assert (done.returncode, done.stderr) == (
         2,
         (
-            "vllm-plugins: error: the base snapshot can't be read\n"
+            "vllm-plugins: error: the base snapshot can't be read [usage]\n"
             f"  where: {bare_place.root}/base.json\n"
             "  found: KeyError: 'python'\n"
             "  next: make it in the vLLM image: vllm-plugins base -o base.json\n"

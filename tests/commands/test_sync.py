@@ -18,16 +18,20 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Index
     from tests.kit.place import Place
+    from tests.kit.templates import Templates
 
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}, "vllm.logits_processors": {"bend": "tiny:Bend"}}
 MODULES = {"tiny/__init__.py": "def register():\n    pass\n\n\nclass Bend:\n    pass\n", "tiny/data.txt": "data\n"}
 
 
 @pytest.fixture
-def locked(place: Place, index: Index) -> Place:
+def locked(place: Place, index: Index, templates: Templates) -> Place:
     """A lock of a plugin from the index that needs another distribution, and one from a directory."""
-    pair.lock(place, index, helper="1.5", entry_points=POINTS, modules=MODULES)
-    return place
+
+    def make() -> None:
+        pair.lock(place, index, helper="1.5", entry_points=POINTS, modules=MODULES)
+
+    return templates.fill(place, index, make)
 
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])
@@ -124,7 +128,7 @@ def test_in_step_nothing_is_written_and_no_index_is_asked(locked: Place) -> None
     locked.run("sync")
     before = {path: path.stat().st_mtime_ns for path in locked.store.rglob("*")}
     done = locked.run("sync", env={"PIP_INDEX_URL": "http://127.0.0.1:9/simple/"})
-    assert (done.stdout.split(":")[0], done.stderr) == ("in step", "")
+    assert (done.stdout.split(":")[0], done.stderr) == ("up to date", "")
     assert {path: path.stat().st_mtime_ns for path in locked.store.rglob("*")} == before
 
 
@@ -138,7 +142,7 @@ def test_switching_back_to_an_older_lock_installs_nothing(locked: Place, index: 
     assert locked.registry["plugins"]["tiny"]["version"] == "2.0"
     locked.lock.write_bytes(old)
     done = locked.run("sync", "--offline", env={"PIP_INDEX_URL": "http://127.0.0.1:9/simple/"})
-    assert done.stdout.startswith("in step: ")
+    assert done.stdout.startswith("up to date: ")
     assert locked.overlay == overlay
     assert locked.registry["plugins"]["tiny"]["version"] == "1.0"
 
@@ -178,9 +182,9 @@ def test_two_distributions_that_own_one_file_are_refused(place: Place, index: In
         done = place.run("sync", "-q", "--installer", installer, check=False)
         assert done.returncode == 1
         assert done.stderr == (
-            "vllm-plugins: error: two distributions own the file shared.py\n"
+            "vllm-plugins: error: two distributions own the file shared.py [install-failed]\n"
             "  found: one 1.0 and two 1.0\n"
-            "  next: leave one of the plugins that need them out of plugins.yaml\n"
+            "  next: set `enabled: false` in plugins.yaml for a plugin that needs one of them, and lock again\n"
         )
         assert place.overlays == []
         assert not (place.store / "registry.json").exists()
@@ -196,7 +200,7 @@ def test_an_edited_file_in_the_installers_cache_is_not_published(locked: Place, 
     done = locked.run("sync", "-q", "--reinstall", "--installer", "uv", check=False)
     assert done.returncode == 4
     assert done.stderr.splitlines()[:2] == [
-        "vllm-plugins: error: tiny-1.0.dist-info: a file is not the one that the wheel holds",
+        "vllm-plugins: error: a file of tiny 1.0 is not the one in its wheel [hash-mismatch]",
         "  where: tiny/__init__.py",
     ]
     assert locked.files() == before

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Index
     from tests.kit.place import Place
+    from tests.kit.templates import Templates
 
 MODULES = {
     "tiny/__init__.py": "def register():\n    pass\n",
@@ -29,12 +30,15 @@ MODULES = {
 
 
 @pytest.fixture
-def synced(place: Place, index: Index) -> Place:
+def synced(place: Place, index: Index, templates: Templates) -> Place:
     """A lock of one plugin from the index and one from a directory, installed."""
     points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
-    pair.lock(place, index, helper="1.5", entry_points=points, modules=MODULES)
-    place.run("sync", "--no-load-check")
-    return place
+
+    def make() -> None:
+        pair.lock(place, index, helper="1.5", entry_points=points, modules=MODULES)
+        place.run("sync", "--no-load-check")
+
+    return templates.fill(place, index, make)
 
 
 def forge(place: Place) -> None:
@@ -55,22 +59,22 @@ def forge(place: Place) -> None:
     (directory / overlay.MARKER).write_text(text, encoding="utf-8")
 
 
-def test_an_untouched_overlay_and_what_an_audit_must_know(synced: Place) -> None:
+def test_an_unchanged_overlay_has_no_problems_and_some_notes(synced: Place) -> None:
     count = len([path for path in synced.site.rglob("*") if path.is_file()])
     size = sum(path.stat().st_size for path in synced.site.rglob("*") if path.is_file())
     assert synced.run("verify").stdout == (
-        f"overlay {synced.overlay.name[:12]}: {count} files, {size / 1e3:.1f} kB, as installed\n"
-        "against RECORD and lock: 3 distributions\n"
-        "against their wheels: 1; without a wheel in plugins.wheels/: helper, tiny\n"
+        f"overlay {synced.overlay.name[:12]}: {count} files, {size / 1e3:.1f} kB, unchanged\n"
+        "checked against RECORD and lock: 3 distributions\n"
+        "checked against the wheel, too: 1; no wheel in plugins.wheels/: helper, tiny\n"
         "notes:\n"
-        "  tiny.pth runs code when the overlay is made active\n"
+        "  tiny.pth runs code when the overlay is activated\n"
         "  native libraries: tiny/core.so\n"
-        "  the standard library has a module json, too; the overlay's is never imported\n"
-        "  the base has torch, too; the overlay's is never imported\n"
+        "  module json is never imported: the standard library has a module of that name\n"
+        "  module torch is never imported: the base has a module of that name\n"
     )
 
 
-def test_every_file_in_turn(synced: Place) -> None:
+def test_a_change_of_any_file_is_found(synced: Place) -> None:
     whole = {path: path.read_bytes() for path in sorted(synced.site.rglob("*")) if path.is_file()}
     assert len(whole) > 15
     for path, data in whole.items():
@@ -83,7 +87,7 @@ def test_every_file_in_turn(synced: Place) -> None:
     assert synced.run("verify", "--json").json["problems"] == []
 
 
-def test_the_problems_as_a_person_reads_them(synced: Place) -> None:
+def test_the_error_names_each_problem(synced: Place) -> None:
     (synced.site / "tiny/__init__.py").write_text("changed\n")
     (synced.site / "tiny/data.txt").unlink()
     (synced.site / "tiny/new.py").write_text("")
@@ -91,27 +95,27 @@ def test_the_problems_as_a_person_reads_them(synced: Place) -> None:
     done = synced.run("verify", check=False)
     assert done.returncode == 4
     assert done.stderr == (
-        "vllm-plugins: error: the overlay is not as it was installed: 6 problems\n"
+        "vllm-plugins: error: the overlay has changed since it was installed: 4 problems [hash-mismatch]\n"
         f"  where: {synced.site}\n"
         "  changed: tiny/__init__.py\n"
         "  extra: tiny/elsewhere\n"
         "  extra: tiny/new.py\n"
         "  missing: tiny/data.txt\n"
         "  next: find out who changed it, then: vllm-plugins sync --reinstall\n"
-    ).replace("6 problem", "4 problem")
+    )
     synced.run("sync", "--reinstall", "--no-load-check")
     assert synced.run("verify").returncode == 0
 
 
-def test_who_forges_the_stores_notes_meets_record(synced: Place) -> None:
+def test_a_forged_list_of_files_does_not_hide_a_change(synced: Place) -> None:
     (synced.site / "tiny/data.txt").write_text("other\n")
     (synced.site / "tiny/new.py").write_text("")
     forge(synced)
     problems = synced.run("verify", "--json", check=False).json["problems"]
-    assert problems == ["not as its RECORD says: tiny/data.txt", "in no RECORD: tiny/new.py"]
+    assert problems == ["differs from RECORD: tiny/data.txt", "in no RECORD: tiny/new.py"]
 
 
-def test_who_forges_record_too_meets_the_wheel_where_it_is_at_hand(synced: Place) -> None:
+def test_a_forged_record_does_not_hide_a_change_from_the_wheel(synced: Place) -> None:
     record = synced.site / "mine_plugin-1.0.dist-info" / "RECORD"
     (module,) = synced.site.glob("mine_plugin/__init__.py")
     lines = [line for line in record.read_text().splitlines() if not line.startswith("mine_plugin/__init__.py")]
@@ -127,12 +131,12 @@ def test_who_forges_record_too_meets_the_wheel_where_it_is_at_hand(synced: Place
     record.write_text("\n".join([f"mine_plugin/__init__.py,sha256={digest},9", *lines]) + "\n")
     forge(synced)
     done = synced.run("verify", "--json", check=False)
-    assert (done.returncode, done.json["problems"]) == (4, ["not as its wheel has it: mine_plugin/__init__.py"])
+    assert (done.returncode, done.json["problems"]) == (4, ["differs from its wheel: mine_plugin/__init__.py"])
     shutil.rmtree(synced.wheels)
     assert synced.run("verify", "--json").json["unanchored"] == ["helper", "mine-plugin", "tiny"]
 
 
-def test_bytecode_of_another_source_is_found_whatever_the_notes_say(synced: Place, tmp_path: Path) -> None:
+def test_bytecode_of_another_source_is_found(synced: Place, tmp_path: Path) -> None:
     other = tmp_path / "other.py"
     other.write_text("def register():\n    print('evil')\n")
     (compiled,) = synced.site.glob("tiny/__pycache__/__init__.*.pyc")
@@ -140,17 +144,17 @@ def test_bytecode_of_another_source_is_found_whatever_the_notes_say(synced: Plac
     forge(synced)
     name = compiled.relative_to(synced.site).as_posix()
     problems = synced.run("verify", "--json", check=False).json["problems"]
-    assert problems == [f"not what its source compiles to: {name}"]
+    assert problems == [f"not compiled from its source: {name}"]
 
 
-def test_a_list_of_files_that_is_not_the_published_one(synced: Place) -> None:
+def test_a_changed_list_of_files_is_found(synced: Place) -> None:
     file = synced.overlay / FILES
     before = overlay.sha256(file.read_bytes())
     file.write_bytes(file.read_bytes() + b" ")
     done = synced.run("verify", check=False)
     assert done.returncode == 4
     assert done.stderr == (
-        "vllm-plugins: error: the overlay's list of files is not the one that was published with it\n"
+        "vllm-plugins: error: the overlay's list of files is not the one that was published with it [hash-mismatch]\n"
         f"  where: {file}\n"
         f"  expected: sha256 {before}\n"
         f"  found: ValueError: its sha256 is {overlay.sha256(file.read_bytes())}\n"
@@ -158,14 +162,14 @@ def test_a_list_of_files_that_is_not_the_published_one(synced: Place) -> None:
     )
 
 
-def test_a_lock_that_is_not_installed(synced: Place) -> None:
+def test_a_lock_that_is_not_installed_can_not_be_verified(synced: Place) -> None:
     shutil.rmtree(synced.store)
     done = synced.run("verify", check=False)
     assert done.returncode == 1
-    assert "the lock is not installed\n" in done.stderr
+    assert "the lock is not installed [not-installed]\n" in done.stderr
 
 
-def test_startup_verifies_where_it_is_asked_to(synced: Place) -> None:
+def test_startup_verifies_on_request(synced: Place) -> None:
     start = ("-m", "tests.kit.loader", "general")
     done = synced.python(*start, env={"VLLM_PLUGIN_VERIFY": "1"})
     assert re.search(r"Verified [0-9]+ files, [0-9]+\.[0-9] kB, in [0-9]+ ms\n", done.stderr)
@@ -174,7 +178,7 @@ def test_startup_verifies_where_it_is_asked_to(synced: Place) -> None:
     refused = synced.python(*start, env={"VLLM_PLUGIN_VERIFY": "1"}, check=False, traceback=True)
     assert refused.returncode == 1
     assert refused.stderr.endswith(
-        "HashMismatch: the overlay is not as it was installed: 1 file\n"
+        "HashMismatch: the overlay is not as it was installed: 1 file [hash-mismatch]\n"
         f"  where: {synced.site}\n"
         "  changed: tiny/__init__.py\n"
         "  next: find out who changed it, then: vllm-plugins sync --reinstall\n"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .images import Podman
 
 ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "examples/image"
 PYTHON = os.environ.get("VLLM_PYTHON", "")
 needed = [name for name in ("podman", "runc", "mmdebstrap") if shutil.which(name) is None]
 pytestmark = pytest.mark.skipif(
@@ -73,8 +74,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for words in (["lock"], ["bundle"]):
             config = ["--config", str(plugins / "plugins.yaml")]
             subprocess.run([PYTHON, "-m", "vllm_plugins", *words, *config], check=True, cwd=plugins)
-        figures = {"manager, seconds": podman.build("localhost/manager", ROOT / "Dockerfile", ROOT, BASE_IMAGE=base)}
-        file = ROOT / "examples/baked.Dockerfile"
+        figures = {
+            "manager, seconds": podman.build("localhost/manager", IMAGES / "Dockerfile", ROOT, BASE_IMAGE=base)
+        }
+        file = IMAGES / "baked.Dockerfile"
         figures["baked, seconds"] = podman.build("localhost/baked", file, plugins, MANAGER_IMAGE="localhost/manager")
         figures["manager, MB"] = (podman.size("localhost/manager") - podman.size(base)) / 1e6
         figures["plugins, MB"] = (podman.size("localhost/baked") - podman.size("localhost/manager")) / 1e6

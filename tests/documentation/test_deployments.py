@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,6 +16,10 @@ from vllm_plugins.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
+DOCKERFILES = sorted((EXAMPLES / "image").glob("*Dockerfile"))
+MANIFESTS = sorted((EXAMPLES / "kubernetes").iterdir())
+WORKFLOW = EXAMPLES / "github-actions" / "plugins.yml"
+DIGEST = re.compile(r"[\w./-]+@sha256:[0-9a-f]{64}")
 
 
 def check(program: str, *words: str | Path) -> None:
@@ -23,30 +28,70 @@ def check(program: str, *words: str | Path) -> None:
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", "examples/baked.Dockerfile"])
-def test_dockerfiles(name: str) -> None:
-    check("hadolint", "--failure-threshold", "style", ROOT / name)
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def test_compose() -> None:
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_dockerfiles_are_valid(path: Path) -> None:
+    check("hadolint", "--failure-threshold", "style", path)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_images_are_named_by_a_digest_that_the_file_says_how_to_get(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    (argument,) = re.findall(r"^ARG (\w+)=\S+@sha256:\S+$", text, re.MULTILINE)
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {f"${{{argument}}}"}
+    assert f"--build-arg {argument}=" in text.replace("\\\n#     ", "")
+    assert "RepoDigests" in text
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_what_an_image_installs_is_hashed(path: Path) -> None:
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    for words in re.findall(r"pip install ([^&\n]*)", text):
+        assert "--require-hashes" in words or "--no-index" in words, words
+
+
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "image").glob("*.txt")), ids=lambda path: path.name)
+def test_every_requirement_of_an_image_has_a_version_and_hashes(path: Path) -> None:
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    assert lines
+    assert all(re.fullmatch(r"[a-z0-9-]+==\S+( ; [^-]+)?( --hash=sha256:[0-9a-f]{64})+", line) for line in lines)
+
+
+def test_compose_is_valid_and_hardened() -> None:
     check("check-jsonschema", "--builtin-schema", "vendor.compose-spec", EXAMPLES / "compose.yaml")
+    (service,) = read(EXAMPLES / "compose.yaml")["services"].values()
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert (EXAMPLES / service["build"]["context"] / service["build"]["dockerfile"]).exists()
+    assert {volume.split(":")[1] for volume in service["volumes"]} >= {"/plugins", "/store"}
 
 
-def test_github_actions() -> None:
-    workflow = EXAMPLES / "github-actions" / "plugins.yml"
-    check("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow)
-    called = set(re.findall(r"vllm-plugins ([a-z]+)", workflow.read_text(encoding="utf-8")))
+def test_the_workflow_is_valid_and_pinned() -> None:
+    check("check-jsonschema", "--builtin-schema", "vendor.github-workflows", WORKFLOW)
+    text = WORKFLOW.read_text(encoding="utf-8")
+    uses = re.findall(r"uses: (\S+)(.*)", text)
+    assert uses
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) and "# v" in rest for action, rest in uses)
+    installed = [line for line in text.splitlines() if "pip install" in line]
+    assert all("--require-hashes" in line for line in installed)
+    called = set(re.findall(r"run: vllm-plugins ([a-z]+)", text))
     assert called == {"lock", "audit", "export", "bundle"}
     assert called <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("path", sorted((EXAMPLES / "kubernetes").iterdir()), ids=lambda path: path.name)
-def test_kubernetes(path: Path) -> None:
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_kubernetes_manifests_are_valid_and_hardened(path: Path) -> None:
     check("kubernetes-validate", "--strict", path)
-    (document,) = yaml.safe_load_all(path.read_text(encoding="utf-8"))
-    pod = document["spec"]["template"]["spec"]
+    pod = read(path)["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
+    assert not [volume for volume in pod["volumes"] if "configMap" in volume]  # wheels don't fit into one
     for container in (*pod.get("initContainers", ()), *pod["containers"]):
+        assert DIGEST.fullmatch(container["image"])
         security = container["securityContext"]
         assert security["readOnlyRootFilesystem"] is True
+        assert security["allowPrivilegeEscalation"] is False
         assert security["capabilities"] == {"drop": ["ALL"]}

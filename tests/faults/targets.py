@@ -234,7 +234,7 @@ def _installed(data: bytes) -> None:
         outside = Path(directory, "outside")
         outside.write_text("mine")
         with contextlib.suppress(errors.InstallError, errors.HashMismatch, errors.StoreError), _store.errors(info):
-            _stage.check(info.parent, {canonicalize_name("tiny"): "1.0"})
+            _stage.check(info.parent, _stage.clean(info.parent), {canonicalize_name("tiny"): "1.0"})
         assert outside.read_text() == "mine"
 
 
@@ -330,7 +330,7 @@ TARGETS = {
         Target(
             name="lock",
             run=_lock,
-            seeds=((_ROOT / "plugins.lock.example").read_bytes(),),
+            seeds=((_ROOT / "examples/plugins.lock.example").read_bytes(),),
             words=("[[packages]]", "wheels = [", "{name = ", "0xffffffff", "1e999", "nan", "'''", "hashes.", "size"),
         ),
         Target(name="marker", run=_marker, seeds=(_MARKER.to_json().encode(),), words=("null", "1e999", "\\ud800")),

@@ -84,7 +84,7 @@ def test_a_path_that_leads_out_is_not_locked(place: Place, index: Index, how: st
     done = place.run("lock", "-q", check=False)
     assert done.returncode == 1
     lines = done.stderr.splitlines()
-    assert lines[0] == "vllm-plugins: error: the index can't be read"
+    assert lines[0] == "vllm-plugins: error: the index can't be read [source-unavailable]"
     assert lines[2] == f"  found: BadZipFile: it holds {OUT[how]!r}, which leads out of it"
     assert not place.lock.exists()
 
@@ -102,7 +102,9 @@ def test_a_path_that_leads_out_is_not_followed(place: Place, index: Index, insta
     assert outside == []
     if installer == "pip":
         assert done.returncode == 1
-        assert done.stderr.startswith("vllm-plugins: error: the install failed; the store is as it was\n")
+        assert done.stderr.startswith(
+            "vllm-plugins: error: the install failed; the store is as it was [install-failed]\n"
+        )
 
 
 @INSTALLERS
@@ -161,8 +163,8 @@ def test_an_entry_that_stands_there_twice(place: Place, index: Index, installer:
         place.run("verify")
     else:
         assert done.stderr.splitlines()[0] in (
-            "vllm-plugins: error: the install failed; the store is as it was",
-            "vllm-plugins: error: bad-1.0.dist-info: RECORD has two hashes for a file",
+            "vllm-plugins: error: the install failed; the store is as it was [install-failed]",
+            "vllm-plugins: error: RECORD of bad 1.0 has two hashes for one file [install-failed]",
         )
 
 
@@ -207,7 +209,7 @@ def test_a_wheel_that_unpacks_to_gigabytes_is_not_locked(place: Place, index: In
     done = place.run("lock", "-q", check=False)
     assert done.returncode == 1
     lines = done.stderr.splitlines()
-    assert lines[0] == "vllm-plugins: error: the index can't be read"
+    assert lines[0] == "vllm-plugins: error: the index can't be read [source-unavailable]"
     assert lines[1].startswith("  where: http://127.0.0.1:")
     assert lines[2].startswith("  found: BadZipFile: it would unpack to 629")
     assert not place.lock.exists()

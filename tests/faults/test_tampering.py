@@ -173,7 +173,7 @@ def test_the_lock_that_an_overlay_keeps(synced: Place) -> None:
     before = synced.files()
     done = synced.run("rollback", key[:12], check=False)
     assert done.returncode == 2
-    assert "error: the overlay is not one of this interpreter, or not complete" in done.stderr
+    assert "error: the overlay is not complete, or belongs to another Python interpreter" in done.stderr
     assert synced.files() == before
     is_well(synced)
 

@@ -77,7 +77,7 @@ def test_a_store_serves_a_user_who_may_not_write(tmp_path: Path, vllm: Path) -> 
     assert "is active: tiny 2.0" in place.python(*POWERLESS, *START, env=env).stderr
     refused = place.python(*POWERLESS, "-m", "vllm_plugins", "sync", "--reinstall", check=False)
     assert refused.returncode == 1
-    assert "error: the store can't be written; nothing was changed\n" in refused.stderr
+    assert "error: the store can't be written; nothing was changed [store-unusable]\n" in refused.stderr
     assert "  found: Permission denied\n" in refused.stderr
     assert place.files() == before
 

@@ -51,6 +51,12 @@ class Index:
         for found in self.directory.rglob(path.name):
             found.unlink()
 
+    def clear(self) -> None:
+        """Take everything out."""
+        for project in self.directory.iterdir():
+            if project.is_dir():
+                shutil.rmtree(project)
+
     def page(self, name: str) -> dict[str, Any]:
         """What the index says of a project (PEP 691)."""
         accept = {"Accept": "application/vnd.pypi.simple.v1+json"}

@@ -134,14 +134,14 @@ def test_a_commit_that_is_gone(locked: Place, repository: Repository) -> None:
     Repository.init(repository.path).commit("another history")
     done = locked.run("bundle", check=False)
     assert done.returncode == 1
-    assert f"git commit {commit} is not in the repository\n" in done.stderr
+    assert f"git commit {commit} is not in the repository [source-unavailable]\n" in done.stderr
 
 
 def test_a_startup_builds_nothing(locked: Place) -> None:
     take_away(locked)
     done = locked.run("sync", "--startup", check=False)
     assert done.returncode == 1
-    assert "1 locked wheel missing from plugins.wheels/ [install-failed]\n" in done.stderr
+    assert "1 locked wheel missing in plugins.wheels/ [install-failed]\n" in done.stderr
 
 
 def test_a_local_directory_that_has_changed(place: Place) -> None:
@@ -155,7 +155,7 @@ def test_a_local_directory_that_has_changed(place: Place) -> None:
     (project / "src" / "more.py").write_text("")
     done = place.run("bundle", check=False)
     assert done.returncode == 4
-    assert "error: the source is not the one that was locked\n  where: mine\n" in done.stderr
+    assert "error: the source is not the one that was locked [hash-mismatch]\n  where: mine\n" in done.stderr
 
 
 @pytest.fixture
@@ -192,4 +192,4 @@ def test_offline_no_sdist_is_fetched(from_sdist: Place) -> None:
     done = from_sdist.run("sync", "--offline", check=False)
     assert done.returncode == 1
     assert "Building" not in done.stderr
-    assert "1 locked wheel missing from plugins.wheels/ [install-failed]\n" in done.stderr
+    assert "1 locked wheel missing in plugins.wheels/ [install-failed]\n" in done.stderr

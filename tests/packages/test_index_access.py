@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.kit.index import Index
-    from tests.kit.place import Place
+    from tests.kit.place import Place, ResolverName
+
+
+@pytest.fixture
+def resolver() -> ResolverName:
+    return "auto"
+
 
 SECRET = f"{CANARY}-of-the-index"
 INSTALLERS = pytest.mark.parametrize("installer", ["pip", "uv"])

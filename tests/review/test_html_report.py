@@ -94,12 +94,12 @@ def test_what_a_reader_sees(page: Page, place: Place) -> None:
     ]
     assert "PYSEC-2026-1 (CVE-2026-1); fixed in 2.0" in findings[0][3]
     assert "next: vllm-plugins lock --upgrade-package shared" in findings[0][3]
-    assert rows(page, "Plugins")[0] == ["entropy", "entropy 0.1.0", f"index {place.index_url}, asked for as entropy"]
+    assert rows(page, "Plugins")[0] == ["entropy", "entropy 0.1.0", f"index {place.index_url}, requested as entropy"]
     assert [row[:3] for row in rows(page, "Entry points")] == [
         ["vllm.general_plugins", "register", "entropy:register"],
         ["vllm.logits_processors", "entropy", "entropy:E"],
     ]
-    assert {row[0] for row in rows(page, "Taken from the base")} == {"torch 2.13.0+cpu", "vllm 0.32.0"}
+    assert {row[0] for row in rows(page, "Packages used from the base")} == {"torch 2.13.0+cpu", "vllm 0.32.0"}
 
 
 def test_files_unfold(page: Page, place: Place) -> None:

@@ -49,7 +49,7 @@ def test_a_linked_overlay_that_is_not_trusted_is_settled_for_nobody(own: Place) 
     refused = "import vllm_plugins\ntry:\n    vllm_plugins.activate()\nexcept Exception as e:\n    print(e.what)\n"
     code = f"{refused}import subprocess, sys\nsubprocess.run([sys.executable, '-c', {refused!r}], check=True)\n"
     done = own.python("-u", "-c", code, env={"VLLM_PLUGIN_VERIFY": "1"})
-    assert done.stdout == "the overlay is not as it was installed: 1 file\n" * 2
+    assert done.stdout == "the overlay is not as it was installed: 1 file [hash-mismatch]\n" * 2
 
 
 def test_a_linked_overlay_of_another_store_is_not_the_one_that_was_looked_at(own: Place) -> None:
@@ -61,7 +61,7 @@ def test_a_linked_overlay_of_another_store_is_not_the_one_that_was_looked_at(own
     done = own.python(*START, env={**other, "VLLM_PLUGIN_VERIFY": "1"}, check=False, traceback=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert (
-        "LockStale: the overlay that is linked into the interpreter lies in another store\n"
+        "LockStale: the overlay that is linked into the interpreter lies in another store [lock-out-of-date]\n"
         f"  where: {own.lock}\n"
         f"  expected: overlay {own.overlay.name[:12]} in {own.root}/store2\n"
         f"  found: {own.site}\n"
@@ -87,14 +87,14 @@ def test_a_link_to_another_overlay_than_the_locks_is_refused(own: Place, index: 
     assert done.returncode == 1
     new = own.overlay.name
     assert done.stderr.endswith(
-        "LockStale: another overlay is linked into the interpreter than the lock's\n"
+        "LockStale: another overlay is linked into the interpreter than the lock's [lock-out-of-date]\n"
         f"  where: {own.lock}\n"
         f"  expected: overlay {new[:12]}\n"
         f"  found: overlay {old[:12]}\n"
         "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake\n"
     )
     assert own.run("sync").stderr == (
-        f"vllm-plugins: {link(own)} links another overlay, {old[:12]}, into the interpreter: vLLM will not start so\n"
+        f"vllm-plugins: warning: {link(own)} links another overlay, {old[:12]}, into the interpreter: vLLM won't start\n"
         "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake\n"
     )
     own.run("prune", "--keep", "0")
@@ -123,7 +123,7 @@ def test_an_interpreter_that_this_user_may_not_write(own: Place) -> None:
     done = own.python(*words, "-m", "vllm_plugins", "sync", "--bake", env=env, check=False)
     assert done.returncode == 1
     assert done.stderr == (
-        "vllm-plugins: error: the interpreter's own directory can't be written, where the link to the overlay lies\n"
+        "vllm-plugins: error: the link to the overlay can't be written into the interpreter's directory [store-unusable]\n"
         f"  where: {link(own)}\n"
         "  found: Read-only file system\n"
         "  next: run it as the user who owns the interpreter, while the image is built; the hook needs no link\n"
@@ -187,4 +187,7 @@ def test_a_link_whose_store_was_moved_is_said_to_be_of_another(own: Place, index
     own.run("sync", "--bake")
     moved = own.store.rename(own.root / "moved")
     done = own.python(*START, env={"VLLM_PLUGIN_REGISTRY_DIR": str(moved)}, check=False, traceback=True)
-    assert "LockStale: the overlay that is linked into the interpreter lies in another store\n" in done.stderr
+    assert (
+        "LockStale: the overlay that is linked into the interpreter lies in another store [lock-out-of-date]\n"
+        in done.stderr
+    )

@@ -54,7 +54,9 @@ def write_plugin(place: Place, source: str, version: str = "1.0", group: str = "
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory, vllm: Path) -> Path:
     """A place in which a good plugin is locked and installed, and was active."""
-    place = Place(root=tmp_path_factory.mktemp("template"), index_url="http://127.0.0.1:9/", paths=(vllm,))
+    place = Place(
+        root=tmp_path_factory.mktemp("template"), index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv"
+    )
     write_plugin(place, GOOD)
     assert start(place).stdout == "old one here\n{}\n"
     return place.root
@@ -64,7 +66,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, vllm: Path) -> Path:
 def place(template: Path, tmp_path: Path, vllm: Path) -> Place:
     for name in ("config", "store"):
         shutil.copytree(template / name, tmp_path / name)
-    return Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,))
+    return Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv")
 
 
 def start(place: Place, *words: str, policy: str = "fail") -> Completed:
@@ -82,7 +84,11 @@ NEXT = (
     "  next: fix probe or ask its authors to, or set `enabled: false` for plugin 'probe' in plugins.yaml "
     "and run vllm-plugins lock\n"
 )
-REVIEW = "  next: run vllm-plugins lock, and review the change; to go back, take the lock from version control\n"
+
+
+def named(place: Place) -> str:
+    """The options for what the variables name."""
+    return f"--config {place.manifest} --registry-dir {place.store}"
 
 
 # Each makes one fault, and returns the whole error.
@@ -92,20 +98,19 @@ def make_stale(place: Place) -> str:
     place.manifest.write_text("plugins: []\n")
     return (
         "LockStale: the lock is out of date: the manifest has changed since it was locked [lock-out-of-date]\n"
-        f"  where: {place.lock}\n"
-        f"  expected: a lock of {place.manifest}\n"
-        "  found: the manifest has changed since it was locked\n"
-        f"  next: vllm-plugins lock --config {place.manifest}\n"
+        f"  where: {place.lock}, {place.manifest}\n"
+        "  plugin 'probe' is in the lock only\n"
+        f"  next: vllm-plugins lock {named(place)}\n"
     )
 
 
 def make_corrupt(place: Place) -> str:
     place.lock.write_text("this is no lock")
     return (
-        "LockInvalid: the lock is not TOML\n"
+        "LockInvalid: the lock is not valid TOML [lock-invalid]\n"
         f"  where: {place.lock}\n"
         "  found: Expected '=' after a key in a key/value pair (at line 1, column 6)\n"
-        f"{REVIEW}"
+        f"  next: vllm-plugins lock {named(place)}; or restore the lock from version control\n"
     )
 
 
@@ -116,14 +121,14 @@ def make_edited(place: Place) -> str:
         f"  where: {place.lock}\n"
         "  expected: content-sha256 <sha256>\n"
         "  found: content-sha256 <sha256>\n"
-        f"{REVIEW}"
+        f"  next: vllm-plugins lock {named(place)}; or restore the lock from version control\n"
     )
 
 
 def make_missing(place: Place) -> str:
     place.lock.unlink()
     return (
-        "LockMissing: there is a manifest and no lock: nothing is installed unlocked\n"
+        "LockMissing: there is a manifest and no lock: nothing is installed unlocked [lock-missing]\n"
         f"  where: {place.lock}\n"
         f"  next: vllm-plugins lock --config {place.manifest}\n"
     )
@@ -139,7 +144,7 @@ def make_wrong_hash(place: Place) -> str:
         f"  where: {new}\n"
         "  expected: sha256 <sha256>\n"
         "  found: sha256 <sha256>\n"
-        "  next: take the wheel from where the lock was made; if the source changed, run vllm-plugins lock\n"
+        f"  next: remove {new.name}, then: vllm-plugins sync {named(place)}\n"
     )
 
 
@@ -159,7 +164,7 @@ def _make_bad(place: Place, name: str) -> str:
     source, words = BAD[name]
     write_plugin(place, source, "2.0")
     return (
-        f"LoadError: {words}\n"
+        f"LoadError: {words} [plugin-load-failed]\n"
         "  where: entry point probe = probe:register in vllm.general_plugins, of probe\n"
         f"{MISSING if name == 'import' else ''}"
         f"{NEXT}"
@@ -231,7 +236,7 @@ def test_another_file_at_the_index_under_every_policy(place: Place, index: Index
     before = place.files()
     done = start(place, policy="fail")
     first, *rest = last_error(done).splitlines()
-    assert first == "HashMismatch: a file is not the one that the lock names"
+    assert first == "HashMismatch: a file is not the one that the lock names [hash-mismatch]"
     assert place.package("probe")["wheels"][0]["hashes"]["sha256"] in done.stderr
     assert rest[-1].startswith("  next: ")
     assert start(place, policy="continue").stdout == "{}\n"
@@ -245,7 +250,7 @@ def test_a_plugin_that_does_not_load_is_named_with_its_entry_point_and_the_cause
     write_plugin(place, source, "2.0")
     for _ in range(2):  # the first start, whose load check finds it, and the next
         assert last_error(start(place)) == (
-            f"LoadError: {words}\n"
+            f"LoadError: {words} [plugin-load-failed]\n"
             "  where: entry point probe = probe:register in vllm.general_plugins, of probe\n"
             f"{MISSING if name == 'import' else ''}"
             f"{NEXT}"
@@ -255,9 +260,7 @@ def test_a_plugin_that_does_not_load_is_named_with_its_entry_point_and_the_cause
 def test_what_the_platform_hook_met_is_raised_by_the_general_hook(place: Place) -> None:
     write_plugin(place, BAD["raises"][0], "2.0", group="vllm.platform_plugins")
     done = start(place, "platform", "general")
-    error = (
-        f"{BAD['raises'][1]}\n  where: entry point probe = probe:register in vllm.platform_plugins, of probe\n{NEXT}"
-    )
+    error = f"{BAD['raises'][1]} [plugin-load-failed]\n  where: entry point probe = probe:register in vllm.platform_plugins, of probe\n{NEXT}"
     assert last_error(done) == f"LoadError: {error}"
     assert f"ERROR vllm.plugins.manager: {error}" in done.stderr  # when it happened, which vLLM keeps to itself
     # vLLM's platform goes on until then.
@@ -290,7 +293,7 @@ def test_without_a_previous_overlay_previous_is_fail(place: Place) -> None:
 
 def test_a_policy_that_does_not_exist_is_refused(place: Place) -> None:
     assert last_error(start(place, policy="ignore")) == (
-        "UsageError: VLLM_PLUGIN_ON_ERROR has a value without meaning\n"
+        "UsageError: VLLM_PLUGIN_ON_ERROR has a value without meaning [usage]\n"
         "  expected: fail, previous, continue\n"
         "  found: 'ignore'\n"
         "  next: set VLLM_PLUGIN_ON_ERROR to one of them, or unset it\n"

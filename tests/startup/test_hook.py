@@ -54,7 +54,9 @@ POINTS = {
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory, vllm: Path) -> Path:
     """A manifest and its lock, with the wheel beside it."""
-    place = Place(root=tmp_path_factory.mktemp("template"), index_url="http://127.0.0.1:9/", paths=(vllm,))
+    place = Place(
+        root=tmp_path_factory.mktemp("template"), index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv"
+    )
     projects.project(place.config / "probe", name="probe", entry_points=POINTS, modules={"probe.py": PROBE})
     place.write("plugins:\n  - {name: probe, source: local, path: probe}\n")
     place.run("lock")
@@ -64,7 +66,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, vllm: Path) -> Path:
 @pytest.fixture
 def ready(template: Path, tmp_path: Path, vllm: Path) -> Place:
     """The lock, not installed yet; no index can be reached."""
-    place = Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,))
+    place = Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv")
     place.variables["PROBE"] = str(tmp_path / "probe.log")
     shutil.copytree(template, place.config, dirs_exist_ok=True)
     return place
@@ -226,7 +228,7 @@ def test_a_manifest_without_a_lock_installs_nothing(ready: Place) -> None:
     ready.lock.unlink()
     done = fails(ready)
     assert last_words(done) == [
-        "vllm_plugins.core.errors.LockMissing: there is a manifest and no lock: nothing is installed unlocked",
+        "vllm_plugins.core.errors.LockMissing: there is a manifest and no lock: nothing is installed unlocked [lock-missing]",
         f"  where: {ready.lock}",
         f"  next: vllm-plugins lock --config {ready.manifest}",
     ]
@@ -275,7 +277,7 @@ def test_another_base_is_looked_at_once(tmp_path: Path, index: Index) -> None:
     vllm.distribution(base, "torch", "3.0")
     events(place)
     assert last_words(fails(place)) == [
-        "vllm_plugins.core.errors.BaseMismatch: the lock does not fit this vLLM environment",
+        "vllm_plugins.core.errors.BaseMismatch: the lock does not fit this vLLM environment [base-mismatch]",
         f"  where: {place.lock}",
         "  probe wants torch<3; the base has 3.0",
         "  next: run vllm-plugins lock in this environment; what the base has already is left to the base",
@@ -367,7 +369,7 @@ def test_disabled_it_does_nothing(ready: Place) -> None:
 def test_frozen_installs_nothing_and_runs_what_is_installed(ready: Place) -> None:
     key = overlay.key_of(ready.lock.read_bytes())
     assert last_words(fails(ready, VLLM_PLUGIN_FROZEN="1")) == [
-        "vllm_plugins.core.errors.InstallError: the overlay of this lock is not installed, and frozen forbids to install it",
+        "vllm_plugins.core.errors.InstallError: the lock is not installed, and --frozen (VLLM_PLUGIN_FROZEN=1) forbids installing it [install-failed]",
         f"  where: {overlay.directory(ready.store, key)}",
         "  next: run vllm-plugins sync while the image is built, or unset VLLM_PLUGIN_FROZEN",
     ]
@@ -452,7 +454,7 @@ def test_activate_raises_what_keeps_the_lock_from_being_active(ready: Place) -> 
     done = ready.python("-c", code, check=False, traceback=True)
     assert done.returncode == 1
     assert last_words(done)[0] == (
-        "vllm_plugins.core.errors.LockMissing: there is a manifest and no lock: nothing is installed unlocked"
+        "vllm_plugins.core.errors.LockMissing: there is a manifest and no lock: nothing is installed unlocked [lock-missing]"
     )
     ready.manifest.unlink()
     ready.python("-c", code)

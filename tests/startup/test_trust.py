@@ -62,7 +62,7 @@ def test_what_everybody_can_write_is_refused(synced: Place, name: str) -> None:
     path.chmod(mode | stat.S_IWOTH)
     found = stat.filemode(path.stat().st_mode)
     assert refused(synced) == (
-        f"NotTrusted: everybody can write to {path}: nothing is run from there\n"
+        f"NotTrusted: everybody can write to {path}: nothing is run from there [not-trusted]\n"
         f"  where: {path}\n"
         f"  expected: owner {os.geteuid()} or root, and not writable by all\n"
         f"  found: owner {os.geteuid()}, mode {found}\n"
@@ -79,7 +79,7 @@ def test_what_another_user_owns_is_refused(synced: Place, name: str) -> None:
     path = part(synced, name)
     os.chown(path, 12345, -1)
     assert refused(synced).startswith(
-        f"NotTrusted: another user owns {path}: nothing is run from there\n"
+        f"NotTrusted: another user owns {path}: nothing is run from there [not-trusted]\n"
         f"  where: {path}\n"
         f"  expected: owner {os.geteuid()} or root, and not writable by all\n"
         "  found: owner 12345, mode "

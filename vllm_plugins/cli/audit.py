@@ -49,13 +49,13 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """Exit code 1 when a finding fails under the policy, or a required check could not be made."""
+    """Print the findings. The exit code is 1 if one fails under the policy, or a required check did not run."""
     if arguments.service not in advisories.SERVICES and not arguments.service.startswith(("https://", "http://")):
         raise UsageError(
-            "that is no advisory service",
-            expected=f"{', '.join(advisories.SERVICES)}, or an https URL",
+            "--service is not a valid advisory service",
+            expected=f"{', '.join(advisories.SERVICES)}, or a URL",
             found=arguments.service,
-            next_step="name one of them with --service",
+            next_step="vllm-plugins audit --service osv",
         )
     settings = settings.replace(offline=settings.offline or arguments.offline)
     locked = lock_reader.read(settings.lock)
@@ -107,5 +107,5 @@ def _write(path: Path, locked: Lock, found: Audit) -> None:
             "the report can't be written",
             where=str(path),
             found=error.strerror or str(error),
-            next_step="name a file in a directory that this user can write",
+            next_step="choose a file in a directory that this user can write",
         ) from error

@@ -32,16 +32,16 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """Prints what was fetched, and what the lock no longer names."""
+    """Print what was downloaded, and which wheels the lock no longer names."""
     locked = lock_reader.read(settings.lock)
     directory = Path(os.path.abspath(arguments.output)) if arguments.output else settings.wheels
 
     def index() -> Index:
         if settings.offline:
             raise InstallError(
-                "wheels are to be fetched, and VLLM_PLUGIN_OFFLINE forbids to ask an index",
+                "wheels must be downloaded, and VLLM_PLUGIN_OFFLINE=1 forbids access to the index",
                 where=str(directory),
-                next_step="unset VLLM_PLUGIN_OFFLINE, or bring the wheels there",
+                next_step="VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle, or copy the wheels into this directory",
             )
         return Index(pip_config.read())
 
@@ -51,14 +51,14 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         locked, directory, beside=settings.wheels, index=index, prune=arguments.prune, report=output.progress
     )
     editable = [package.name for package in locked.packages if package.directory is not None]
-    lines = [f"fetched: {name}" for name in done.fetched]
+    lines = [f"downloaded: {name}" for name in done.fetched]
     verb = "removed" if arguments.prune else "not in the lock"
     lines += [f"{verb}: {name}" for name in done.stale]
-    lines += [f"editable, in no bundle: {name}" for name in editable]
+    lines += [f"editable, not in the bundle: {name}" for name in editable]
     wheels = count(len(done.fetched) + len(done.kept), "wheel")
-    lines.append(f"{directory}: {wheels}, {size(done.size)}, as the lock says")
+    lines.append(f"{directory}: {wheels}, {size(done.size)}, all that the lock names")
     if done.stale and not arguments.prune:
-        lines.append("next: vllm-plugins bundle --prune removes what is not in the lock")
+        lines.append("next: vllm-plugins bundle --prune, which removes wheels that are not in the lock")
     output.result(
         {**asdict(done), "directory": str(directory), "pruned": arguments.prune, "editable": editable},
         "\n".join(lines),

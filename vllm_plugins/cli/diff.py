@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     differ = bool(packages or plugins or base)
     output.result(
         {"differ": differ, "packages": [asdict(item) for item in packages], "plugins": plugins, "base": base},
-        "\n\n".join(parts) or "the locks have the same content",
+        "\n\n".join(parts) or "the locks are the same",
     )
     return 1 if differ and arguments.exit_code else 0
 

@@ -67,7 +67,7 @@ def _text(kind: str, locked: Lock, data: bytes, settings: Settings, path: Path |
         raise UsageError(
             "the library for CycloneDX documents is not installed",
             found=str(error),
-            next_step="pip install 'vllm-plugin-manager[sbom]'",
+            next_step="pip install 'cyclonedx-python-lib>=11'",
         ) from error
     return sbom.render(locked, data, epoch=_epoch())
 

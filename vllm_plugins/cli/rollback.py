@@ -1,4 +1,4 @@
-"""``vllm-plugins rollback``: put an earlier lock back."""
+"""``vllm-plugins rollback``: put a previous lock back."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """Prints what the lock is then. vLLM takes it at its next start."""
+    """Print which lock was put back. vLLM uses it from its next start on."""
     key = None if arguments.key is None else generations.find(settings.store, arguments.key)
     asked = manifest.read(settings.manifest) if settings.manifest.exists() else None
     marker = generations.rollback(settings, key, base=base.read(), manifest=asked, report=output.progress)
     plugins = ", ".join(marker.plugins) or "no plugins"
     output.result(
         {"overlay": marker.key, "plugins": list(marker.plugins), "lock": str(settings.lock)},
-        f"{settings.lock} is that of overlay {marker.key[:12]} again: {plugins}\nvLLM takes it at its next start",
+        f"put back the lock of overlay {marker.key[:12]}: {plugins}\nvLLM uses it from its next start on",
     )
     return 0

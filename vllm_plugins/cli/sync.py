@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
 
 def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output: Output) -> str | None:
-    """The file that links an overlay into the interpreter, after what ``--bake`` and ``--unbake`` ask for."""
+    """Obey ``--bake`` and ``--unbake``. Returns the file that links an overlay into the interpreter, if any."""
     if arguments.startup:
         return None
     from vllm_plugins.install import link
@@ -119,7 +119,7 @@ def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output:
     found = link.read()
     if found is not None and found.key != key:
         output.message(
-            f"{found.path} links another overlay, {found.key[:12]}, into the interpreter: vLLM will not start so\n"
+            f"warning: {found.path} links another overlay, {found.key[:12]}, into the interpreter: vLLM won't start\n"
             "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake"
         )
     return None if found is None else str(found.path)

@@ -1,4 +1,4 @@
-"""``vllm-plugins verify``: compare the installed files with the lock."""
+"""``vllm-plugins verify``: check the installed files against RECORD, the lock and the wheels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
-    """Name each file that differs from RECORD, lock or wheel; exit code 4 if there is one."""
+    """Name each file that differs from RECORD, lock or wheel. The exit code is 4 if there is one."""
     state = states.read(settings)
     if state.locked is None or state.marker is None:
         raise state.problems[0]
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     linked = link.read()
     if report.problems and not output.json:
         raise HashMismatch(
-            f"the overlay is not as it was installed: {count(len(report.problems), 'problem')}",
+            f"the overlay has changed since it was installed: {count(len(report.problems), 'problem')}",
             where=str(overlay.directory(settings.store, state.marker.key) / overlay.SITE),
             details=integrity.shown(report.problems),
             next_step="find out who changed it, then: vllm-plugins sync --reinstall",
@@ -57,10 +57,10 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
 def _text(report: Report, known: list[str]) -> str:
     lines = [
-        f"overlay {report.key[:12]}: {count(report.files, 'file')}, {size(report.size)}, as installed",
-        f"against RECORD and lock: {count(len(report.anchored) + len(report.unanchored), 'distribution')}",
-        f"against their wheels: {len(report.anchored)}"
-        + (f"; without a wheel in plugins.wheels/: {', '.join(report.unanchored)}" if report.unanchored else ""),
+        f"overlay {report.key[:12]}: {count(report.files, 'file')}, {size(report.size)}, unchanged",
+        f"checked against RECORD and lock: {count(len(report.anchored) + len(report.unanchored), 'distribution')}",
+        f"checked against the wheel, too: {len(report.anchored)}"
+        + (f"; no wheel in plugins.wheels/: {', '.join(report.unanchored)}" if report.unanchored else ""),
     ]
     if known:
         lines += ["notes:", *(f"  {note}" for note in known)]

@@ -57,12 +57,12 @@ def plugin_changes(old: Lock, new: Lock) -> Iterator[str]:
     for name in sorted({plugin.name for plugin in (*old.plugins, *new.plugins)}):
         was, now = old.plugin(name), new.plugin(name)
         if was is None or now is None:
-            yield f"plugin {name} is {'added' if was is None else 'removed'}"
+            yield f"plugin {name}: {'added' if was is None else 'removed'}"
         else:
             yield from (f"plugin {name}: {change}" for change in _field_changes(was, now))
         was_points, now_points = _entry_points(was), _entry_points(now)
-        yield from (f"plugin {name}: new entry point {point}" for point in sorted(now_points - was_points))
-        yield from (f"plugin {name}: entry point {point} is removed" for point in sorted(was_points - now_points))
+        yield from (f"plugin {name}: adds entry point {point}" for point in sorted(now_points - was_points))
+        yield from (f"plugin {name}: removes entry point {point}" for point in sorted(was_points - now_points))
 
 
 def base_changes(old: Lock, new: Lock) -> Iterator[str]:

@@ -81,10 +81,11 @@ def select(data: bytes, settings: Settings) -> Selected:
         wheels.append(Requirement(name=package.name, version=str(package.version), sha256=digest, path=path))
     if missing:
         raise InstallError(
-            f"{count(len(missing), 'locked wheel')} missing from {settings.wheels.name}/",
+            f"{count(len(missing), 'locked wheel')} missing in {settings.wheels.name}/",
             where=str(settings.wheels),
             details=missing,
-            next_step="vllm-plugins bundle, with network access and without VLLM_PLUGIN_OFFLINE",
+            next_step="take them from version control, or run this where the index can be reached: "
+            "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle",
         )
     return Selected(wheels=tuple(wheels), editable=tuple(editable))
 

@@ -1,6 +1,6 @@
-"""``registry.json``: the mirror of what is active, for people and for other programs.
+"""``registry.json``: what is active, for people and for other programs.
 
-Its shape is older than the lock, and readers rely on it; keys are added, never changed.
+Its shape is older than the lock, and other programs rely on it: keys are added, never changed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["render"]
 
 
 def render(lock: Lock, marker: Marker) -> bytes:
-    """The registry of one overlay: every plugin of its lock, with where it came from and what it plugs in."""
+    """The registry of one overlay: each plugin of its lock, its source and its entry points."""
     plugins: dict[str, dict[str, Any]] = {}
     for plugin in sorted(lock.plugins, key=lambda plugin: plugin.name):
         points = [point for point in marker.entry_points if point.plugin == plugin.name]

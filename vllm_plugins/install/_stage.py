@@ -1,7 +1,7 @@
-"""The stage: an overlay before it is published. What the installer left there is checked, cleaned and compiled.
+"""The stage: an overlay before it is published. It is cleaned, checked against the lock, and compiled.
 
-Installers' caches can hold edited files, and two wheels can bring the same file; nothing is published that is not
-what the wheels' own RECORD files and the lock say.
+Installers' caches can contain edited files, and two wheels can bring the same file. Only what the lock and the RECORD
+files of the wheels say is published.
 """
 
 from __future__ import annotations
@@ -30,70 +30,82 @@ if TYPE_CHECKING:
 
     from vllm_plugins.packages.metadata import RecordEntry
 
-__all__ = ["Checked", "Installed", "check", "finish", "publish"]
+__all__ = ["Contents", "Distribution", "check", "clean", "publish", "seal"]
 
-# What installers write about themselves. It differs between them, and names paths of this machine.
-_LEFTOVERS = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
+# Notes of installers about themselves. They differ between installers, and name paths of this machine.
+_NOTES = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
+_OTHER_INSTALLER = "try the other installer: vllm-plugins sync --installer pip, or --installer uv"
+_BAD_WHEEL = "report it to the plugin's author, and set `enabled: false` for the plugin in plugins.yaml"
+
+Rows = tuple["RecordEntry", ...]
+Owner = tuple[str, str]
+_NOBODY: Owner = ("", "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Installed:
-    """One distribution in the stage; ``entry_points`` are ``(group, name, value)``, vLLM's groups only."""
+class Distribution:
+    """One distribution in the stage; ``entry_points`` are ``(group, name, value)`` in vLLM's groups."""
 
     name: NormalizedName
     version: str
     entry_points: tuple[tuple[str, str, str], ...]
 
 
-Owned = tuple[str, str]
-_NOBODYS: Owned = ("", "")
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Checked:
-    """What is in the stage, sorted by name.
+class Contents:
+    """The distributions in the stage, sorted by name, and the owner of each file.
 
-    ``owned`` has for each file its distribution's ``.dist-info``, and the hash that RECORD has for it: ``sha256=…``,
-    or nothing for RECORD itself.
+    ``owners`` has, for each path, the ``.dist-info`` of its distribution and its hash in RECORD: ``sha256=…``, or ""
+    for RECORD itself.
     """
 
-    installed: tuple[Installed, ...]
-    owned: Mapping[str, Owned]
+    distributions: tuple[Distribution, ...]
+    owners: Mapping[str, Owner]
 
 
-def check(site: Path, expected: Mapping[NormalizedName, str | None]) -> Checked:
-    """Check that a fresh installation is of what it must be of; :func:`finish`, which reads them, checks the files.
+def clean(site: Path) -> Mapping[Path, Rows]:
+    """Remove what installers add, and write each RECORD again without it.
 
-    ``expected`` has the version of every distribution that must be there; ``None`` accepts any (an editable one).
+    Installers add notes about themselves, and scripts that name this interpreter and are on no PATH. Returns the rows
+    of RECORD of each ``.dist-info``, with paths relative to ``site``.
 
     Raises:
-        InstallError: a distribution is missing, is another, or is there without having been asked for; a file
-            is missing, belongs to two of them, or to none.
+        InstallError: a RECORD can't be read, or names a file outside of ``site``.
     """
-    records = {info: _cleaned(site, info) for info in sorted(site.glob("*.dist-info"))}
-    owned = _owned(records)
-    found: dict[NormalizedName, Installed] = {}
+    return {info: _clean(site, info) for info in sorted(site.glob("*.dist-info"))}
+
+
+def check(site: Path, records: Mapping[Path, Rows], expected: Mapping[NormalizedName, str | None]) -> Contents:
+    """Check a cleaned installation against the lock. Nothing is changed; :func:`seal` checks the files' contents.
+
+    ``records`` come from :func:`clean`. ``expected`` is the version of each distribution that must be there; ``None``
+    accepts any version (an editable distribution).
+
+    Raises:
+        InstallError: a distribution is missing, unexpected or of another version; a file is missing, belongs to two
+            distributions, or to none.
+    """
+    owners = _owners(records)
+    found: dict[NormalizedName, Distribution] = {}
     for info, rows in records.items():
         _check_rows(site, info, rows)
-        told = metadata.parse(_bytes(info / "METADATA"), _bytes(info / "entry_points.txt"), where=info.name)
-        found[told.name] = Installed(name=told.name, version=str(told.version), entry_points=told.entry_points)
-    if wrong := sorted(_differing(expected, found)):
+        core = metadata.parse(_bytes(info / "METADATA"), _bytes(info / "entry_points.txt"), where=info.name)
+        found[core.name] = Distribution(name=core.name, version=str(core.version), entry_points=core.entry_points)
+    if differences := sorted(_differences(expected, found)):
         raise InstallError(
-            "what the installer left is not what the lock says",
-            details=wrong,
-            next_step="try another installer: VLLM_PLUGIN_INSTALLER=pip, or uv",
+            "the installed distributions are not those of the lock", details=differences, next_step=_OTHER_INSTALLER
         )
-    if stray := sorted(set(integrity.files(site)) - owned.keys()):
+    if stray := sorted(set(integrity.files(site)) - owners.keys()):
         raise InstallError(
             "the installer left files that belong to no distribution",
-            details=stray[:10],
-            next_step="try another installer: VLLM_PLUGIN_INSTALLER=pip, or uv",
+            details=integrity.shown(stray, 10),
+            next_step=_OTHER_INSTALLER,
         )
-    return Checked(installed=tuple(found[name] for name in sorted(found)), owned=owned)
+    return Contents(distributions=tuple(found[name] for name in sorted(found)), owners=owners)
 
 
-def finish(site: Path, owned: Mapping[str, Owned]) -> str:
-    """Check every file against its hash, compile bytecode, make modes sane; write down every file beside ``site``.
+def seal(site: Path, owners: Mapping[str, Owner]) -> str:
+    """Check each file against RECORD, compile bytecode, set modes, and write the list of files next to ``site``.
 
     Returns the sha256 of that list.
 
@@ -102,75 +114,77 @@ def finish(site: Path, owned: Mapping[str, Owned]) -> str:
     """
     there = set(integrity.files(site))
     names = sorted(there - {bytecode.place(name) for name in there if name.endswith(".py")})
-    items = [(name, owned.get(name, _NOBODYS), owned.get(bytecode.place(name), _NOBODYS)) for name in names]
-    listed = sorted(workers.in_processes(_finish, items, str(site)))
+    items = [(name, owners.get(name, _NOBODY), owners.get(bytecode.place(name), _NOBODY)) for name in names]
+    listed = sorted(workers.in_processes(_seal, items, str(site)))
     for directory, _, _ in os.walk(site.parent):
-        os.chmod(directory, 0o755)  # noqa: S103 - to be read by whichever user vLLM runs as
+        os.chmod(directory, 0o755)  # noqa: S103 - vLLM may run as another user, who must be able to read it
     data = (json.dumps(listed, separators=(",", ":")) + "\n").encode()
     atomic.write(site.parent / integrity.FILES, data)
     return hashes.sha256(data)
 
 
-def _finish(items: Iterable[tuple[str, Owned, Owned]], site: str) -> list[tuple[str, str, int]]:
-    """Check and compile some files; path, sha256 and size of them and of their bytecode."""
-    found = []
-    for name, owned, bytecode_owned in items:
+def _seal(items: Iterable[tuple[str, Owner, Owner]], site: str) -> list[tuple[str, str, int]]:
+    """Check and compile some files. Returns path, sha256 and size of each and of its bytecode."""
+    listed = []
+    for name, owner, bytecode_owner in items:
         with open(os.path.join(site, name), "rb") as file:
             source = file.read() if name.endswith(".py") else None
             digest = hashes.of_stream(file) if source is None else hashes.sha256(source)
-            _check(file, name, digest, *owned)
+            _check_hash(file, name, digest, *owner)
             os.fchmod(file.fileno(), 0o755 if os.fstat(file.fileno()).st_mode & stat.S_IXUSR else 0o644)
-            found.append((name, digest, os.fstat(file.fileno()).st_size))
+            listed.append((name, digest, os.fstat(file.fileno()).st_size))
         if source is not None:
-            found += _with_bytecode(source, name, bytecode_owned, site)
-    return found
+            listed += _compile(source, name, bytecode_owner, site)
+    return listed
 
 
-def _check(file: BufferedReader, name: str, sha256: str, owner: str, wanted: str) -> None:
+def _check_hash(file: BufferedReader, name: str, sha256: str, owner: str, expected: str) -> None:
     """Compare an open file, whose sha256 is known, with its hash in RECORD."""
-    if not wanted:  # RECORD itself, and signatures
+    if not expected:  # RECORD itself, and signatures
         return
-    algorithm = wanted.partition("=")[0]
+    algorithm = expected.partition("=")[0]
     digest = bytes.fromhex(sha256)
     if algorithm != "sha256":
         file.seek(0)
         digest = hashlib.file_digest(file, algorithm).digest()
     found = hashes.record_form(digest, algorithm)
-    if found != wanted:
+    if found != expected:
         raise HashMismatch(
-            f"{owner}: a file is not the one that the wheel holds",
+            f"a file of {_title(owner)} is not the one in its wheel",
             where=name,
-            expected=wanted,
+            expected=expected,
             found=found,
-            next_step="the installer's cache may hold an edited file: clear it (pip cache purge), then sync",
+            next_step="vllm-plugins sync --installer pip, which keeps no unpacked files that can be edited; "
+            "if it finds the same file, report it to the wheel's author",
         )
 
 
-def _with_bytecode(source: bytes, name: str, owned: Owned, site: str) -> list[tuple[str, str, int]]:
-    """Write a source's bytecode, in place of a wheel's own, which is not believed; returns what there is then.
+def _compile(source: bytes, name: str, owner: Owner, site: str) -> list[tuple[str, str, int]]:
+    """Write the bytecode of a source. Returns path, sha256 and size of the bytecode that is there afterwards.
 
-    A wheel's own stays where its source can't be compiled.
+    It replaces bytecode that the wheel brings, which nothing ties to its source. Where the source can't be compiled,
+    the wheel's bytecode stays.
     """
     target = bytecode.place(name)
     path = os.path.join(site, target)
     data = bytecode.compiled(source, name)
     if data is None:
-        return _finish([(target, owned, _NOBODYS)], site) if os.path.isfile(path) else []
+        return _seal([(target, owner, _NOBODY)], site) if os.path.isfile(path) else []
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
             file.write(data)
             os.fchmod(file.fileno(), 0o644)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        return []  # the wheel has something else in its place
+        return []  # the wheel has something else at this path
     return [(target, hashes.sha256(data), len(data))]
 
 
 def publish(new: Path, target: Path, *, aside: Path) -> None:
-    """Put a complete overlay in its place: the commit point, one rename.
+    """Move a complete overlay to its place in the store. The rename is the commit point.
 
-    One that is there already (it is to be installed again, or has no marker) changes places with the new one, which
-    is at ``aside`` by then: whenever we are killed, what processes may hold lies where it is looked for.
+    An overlay that is already there (``--reinstall``, or one without a marker) is exchanged with the new one and ends
+    up at ``aside``. Processes may be using it, so whenever we are killed, there is a whole overlay at ``target``.
     """
     try:
         os.rename(new, target)
@@ -180,6 +194,7 @@ def publish(new: Path, target: Path, *, aside: Path) -> None:
         os.makedirs(aside.parent, exist_ok=True)
         os.rename(new, aside)
         _exchange(aside, target)
+    # A rename is on disk only when its directory is.
     descriptor = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -188,7 +203,7 @@ def publish(new: Path, target: Path, *, aside: Path) -> None:
 
 
 def _exchange(one: Path, two: Path) -> None:
-    """Let two directories change places in one step (renameat2(2)); in three where the system can't."""
+    """Exchange two directories in one step (renameat2(2)), or in three where the system can't."""
     function = getattr(ctypes.CDLL(None), "renameat2", None)
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     if function is None or function(here, os.fsencode(one), here, os.fsencode(two), exchange) != 0:
@@ -198,91 +213,90 @@ def _exchange(one: Path, two: Path) -> None:
         os.rename(between, one)
 
 
-def _differing(expected: Mapping[NormalizedName, str | None], found: Mapping[NormalizedName, Installed]) -> set[str]:
-    wrong = {f"missing: {name}" for name in expected.keys() - found.keys()}
-    wrong |= {f"not in the lock: {name} {found[name].version}" for name in found.keys() - expected.keys()}
+def _differences(
+    expected: Mapping[NormalizedName, str | None], found: Mapping[NormalizedName, Distribution]
+) -> Iterable[str]:
+    for name in expected.keys() - found.keys():
+        yield f"missing: {name}"
+    for name in found.keys() - expected.keys():
+        yield f"not in the lock: {name} {found[name].version}"
     for name in expected.keys() & found.keys():
-        wanted = expected[name]
-        if wanted is not None and wanted != found[name].version:
-            wrong.add(f"{name}: expected {wanted}, found {found[name].version}")
-    return wrong
+        version = expected[name]
+        if version is not None and version != found[name].version:
+            yield f"{name}: expected {version}, found {found[name].version}"
 
 
-def _cleaned(site: Path, info: Path) -> list[RecordEntry]:
-    """The rows of a distribution's RECORD, with paths as they lie under ``site``.
-
-    What installers add is taken out: their notes, and scripts, which name this interpreter and are on no PATH.
-    """
+def _clean(site: Path, info: Path) -> Rows:
     kept: list[RecordEntry] = []
     rows = _record(info)
-    scripts = not any(row.path == "bin/__init__.py" for row in rows)
+    is_package = any(row.path == "bin/__init__.py" for row in rows)  # then bin/ is no directory of scripts
     for row in rows:
-        path = _place(row.path, info)
-        if (path.startswith("bin/") and scripts) or (
-            path.startswith(f"{info.name}/") and path.rpartition("/")[2] in _LEFTOVERS
-        ):
+        path = _relative(row.path, info)
+        is_script = path.startswith("bin/") and not is_package
+        if is_script or (path.startswith(f"{info.name}/") and path.rpartition("/")[2] in _NOTES):
             (site / path).unlink(missing_ok=True)
             continue
         kept.append(row._replace(path=path))
-    if scripts and (site / "bin").is_dir():
-        with contextlib.suppress(OSError):  # another distribution's scripts are still in it
+    if not is_package and (site / "bin").is_dir():
+        with contextlib.suppress(OSError):  # it still contains scripts of another distribution
             (site / "bin").rmdir()
-    return sorted(kept)
+    kept.sort()
+    with open(info / "RECORD", "w", encoding="utf-8", newline="") as file:
+        file.write(metadata.format_record(kept))
+    return tuple(kept)
 
 
-def _owned(records: Mapping[Path, list[RecordEntry]]) -> dict[str, Owned]:
-    """Every file that a distribution has; two of them can't have one file with two contents."""
-    owned: dict[str, Owned] = {}
+def _owners(records: Mapping[Path, Rows]) -> dict[str, Owner]:
+    """The owner of each file. Two distributions may own one file only if its content is the same in both."""
+    owners: dict[str, Owner] = {}
     for info, rows in records.items():
         for path, digest, _ in rows:
-            other, others_digest = owned.setdefault(path, (info.name, digest))
-            # The same bytes twice do no harm: nvidia/__init__.py is in a dozen wheels.
-            if digest == others_digest:
+            other, other_digest = owners.setdefault(path, (info.name, digest))
+            if digest == other_digest:  # nvidia/__init__.py is in a dozen wheels
                 continue
             if other == info.name:
                 raise InstallError(
-                    f"{info.name}: RECORD has two hashes for a file",
-                    where=path,
-                    next_step="report it to the plugin's author, and leave the plugin out",
+                    f"RECORD of {_title(info.name)} has two hashes for one file", where=path, next_step=_BAD_WHEEL
                 )
             raise InstallError(
                 f"two distributions own the file {path}",
-                found=f"{_stem(other)} and {_stem(info.name)}",
-                next_step="leave one of the plugins that need them out of plugins.yaml",
+                found=f"{_title(other)} and {_title(info.name)}",
+                next_step="set `enabled: false` in plugins.yaml for a plugin that needs one of them, and lock again",
             )
-    return owned
+    return owners
 
 
-def _stem(info: str) -> str:
+def _title(info: str) -> str:
+    """``tiny-1.0.dist-info`` as ``tiny 1.0``."""
     return info.removesuffix(".dist-info").replace("-", " ")
 
 
-def _check_rows(site: Path, info: Path, rows: list[RecordEntry]) -> None:
-    """Check that every file of a distribution is there, and has a hash that counts. RECORD is written anew."""
-    if f"{info.name}/METADATA" not in {row.path for row in rows}:
+def _check_rows(site: Path, info: Path, rows: Rows) -> None:
+    """Check that each file in a RECORD is a plain file, with a hash that is strong enough."""
+    if f"{info.name}/METADATA" not in {path for path, *_ in rows}:
         raise InstallError(
-            f"{info.name}: its RECORD is not whole",
+            f"RECORD of {_title(info.name)} is not complete",
             where=f"{info.name}/RECORD",
-            expected="every file of the distribution, METADATA among them",
+            expected="each file of the distribution, including METADATA",
             found=f"{len(rows)} files",
-            next_step="look whether the disk is full, which not every installer says, and sync again",
+            next_step="check that the disk is not full, which not every installer reports, then: vllm-plugins sync",
         )
     for path, digest, _ in rows:
         if not _is_plain(os.path.join(site, path)):
             raise InstallError(
-                f"{info.name}: a file of the wheel was not installed", where=path, next_step="vllm-plugins sync"
+                f"a file of {_title(info.name)} is not installed as a plain file",
+                where=path,
+                next_step=_OTHER_INSTALLER,
             )
         algorithm = digest.partition("=")[0]
         if algorithm not in ("", "sha256", "sha384", "sha512"):
             raise InstallError(
-                f"{info.name}: RECORD has a hash that does not count",
+                f"RECORD of {_title(info.name)} has a hash that is too weak",
                 where=path,
-                expected="sha256 or better (PEP 427)",
+                expected="sha256, sha384 or sha512 (PEP 427)",
                 found=algorithm,
-                next_step="report it to the plugin's author, and leave the plugin out",
+                next_step=_BAD_WHEEL,
             )
-    with open(info / "RECORD", "w", encoding="utf-8", newline="") as file:
-        file.write(metadata.format_record(rows))
 
 
 def _record(info: Path) -> tuple[RecordEntry, ...]:
@@ -291,21 +305,19 @@ def _record(info: Path) -> tuple[RecordEntry, ...]:
         return metadata.parse_record((info / "RECORD").read_bytes().decode("utf-8"))
     except (OSError, ValueError) as error:
         raise InstallError(
-            f"{info.name} has no readable RECORD",
+            f"RECORD of {_title(info.name)} is missing or can't be read",
             where=str(info / "RECORD"),
             found=str(error),
-            next_step="report it to the plugin's author: a wheel must have one (PEP 427)",
+            next_step=_BAD_WHEEL,
         ) from error
 
 
-def _place(path: str, info: Path) -> str:
-    """Where a file of RECORD lies under ``site``. pip writes paths as of its own temporary ``lib/python``."""
+def _relative(path: str, info: Path) -> str:
+    """A path of RECORD relative to ``site``. pip writes some as seen from its own temporary ``lib/python``."""
     normal = os.path.normpath(path.removeprefix("../../"))
     if os.path.isabs(normal) or normal.startswith("..") or "\0" in normal:
         raise InstallError(
-            f"{info.name} installs a file outside of the overlay",
-            found=path,
-            next_step="report it to the plugin's author, and leave the plugin out",
+            f"{_title(info.name)} installs a file outside of the overlay", found=path, next_step=_BAD_WHEEL
         )
     return normal
 

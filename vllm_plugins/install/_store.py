@@ -1,4 +1,4 @@
-"""The store, for those who write to it: one at a time, and what an error while writing means."""
+"""Writing to the store: one process at a time, removing leftovers, and errors with a next step."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _POLL = 0.05  # seconds
 
 
 def prepare(store: Path) -> None:
-    """Make the store's directories, where they are not there."""
+    """Make the store's directories."""
     for directory in (store, store / overlay.OVERLAYS, store / STAGING):
         atomic.make_directory(directory)
 
 
 @contextlib.contextmanager
 def exclusive(store: Path, report: Callable[[str], None], *, patience: float = PATIENCE) -> Iterator[bool]:
-    """Hold the store's file lock, which ends with its process however that ends. Yields whether we hold it.
+    """Hold the store's file lock. Yields whether we hold it.
 
-    It keeps work from being done twice; that what is published is whole does not depend on it. So a store where locks
-    do nothing is used without, and so is one whose lock is held by a process that has shown no sign of life for
-    ``patience`` seconds: on a network file system, the lock of a machine that is dead.
+    The lock ends with its process, however the process ends. It only keeps work from being done twice: publishing is
+    safe without it. So the store is also used where file locks do nothing, and where the process that holds the lock
+    has shown no sign of life for ``patience`` seconds. On a network file system, that is the lock of a dead machine.
     """
     path = store / SYNC_LOCK
     with open(path, "a+", encoding="utf-8") as file:
-        with contextlib.suppress(PermissionError):  # another user's, which all may write
+        with contextlib.suppress(PermissionError):  # it belongs to another user, who made it writable for us
             os.fchmod(file.fileno(), 0o644)
         if not _acquire(file, path, report, patience):
             yield False
@@ -59,7 +59,7 @@ def exclusive(store: Path, report: Callable[[str], None], *, patience: float = P
 
 @contextlib.contextmanager
 def alone(store: Path, key: str) -> Iterator[bool]:
-    """Whether no process holds an overlay (``activation.hold``); as long as the block runs, none can begin to."""
+    """Yield whether no process holds an overlay (``activation.hold``). While the block runs, no process can."""
     with contextlib.ExitStack() as stack:
         places = [
             store / overlay.OVERLAYS / key,
@@ -70,24 +70,24 @@ def alone(store: Path, key: str) -> Iterator[bool]:
 
 
 def in_use(store: Path, key: str) -> bool:
-    """Whether a process holds an overlay, as far as that can be known: who looks has it for a moment, too."""
+    """Whether a process holds an overlay. A process that asks this at the same time counts as one that does."""
     with alone(store, key) as free:
         return not free
 
 
 def aside(store: Path, key: str) -> Path:
-    """A place for the directory of an overlay that is replaced: processes that hold it use the one in its place."""
+    """A path for the directory of an overlay that is being replaced. Processes may still hold it."""
     return store / REPLACED / f"{key}-{time.time_ns()}"
 
 
 def sweep(store: Path) -> None:
-    """Remove what killed processes have left, and the replaced directories that no process holds any more."""
+    """Remove leftovers of killed processes, and replaced directories that no process holds any more."""
     scratch.sweep(store / STAGING)
     for place in _replaced(store):
         with _free(place) as free:
-            if free is not False:  # where locks do not work, it holds none
+            if free is not False:  # where file locks don't work, no process holds anything
                 shutil.rmtree(place, ignore_errors=True)
-    with contextlib.suppress(OSError):  # others are still in it
+    with contextlib.suppress(OSError):  # other directories are still in it
         (store / REPLACED).rmdir()
 
 
@@ -100,11 +100,11 @@ def _replaced(store: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _free(directory: Path) -> Iterator[bool | None]:
-    """Whether no process holds a directory; ``None`` where that can't be known."""
+    """Yield whether no process holds a directory; ``None`` where file locks don't work."""
     try:
         descriptor = os.open(directory / overlay.SITE, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
-        yield True  # then nobody can use it
+        yield True  # without its site, no process can use it
         return
     try:
         yield flock.lock(descriptor)
@@ -113,7 +113,7 @@ def _free(directory: Path) -> Iterator[bool | None]:
 
 
 def _acquire(file: IO[str], path: Path, report: Callable[[str], None], patience: float) -> bool:
-    seen, since, told = None, 0.0, -math.inf
+    seen, since, reported = None, 0.0, -math.inf
     while True:
         locked = flock.lock(file)
         if locked is False:
@@ -121,36 +121,39 @@ def _acquire(file: IO[str], path: Path, report: Callable[[str], None], patience:
             if pulse != seen:
                 seen, since = pulse, now
             if now - since > patience:
-                report(f"Going on without {pulse[0]}, which has shown no sign of life for {patience:.0f} s")
+                report(f"Continuing without waiting for {pulse[0]}: no sign of life for {patience:.0f} s")
                 return False
-            if now - told > patience:
+            if now - reported > patience:
                 report(f"Waiting for another process that is installing ({pulse[0]})")
-                told = now
+                reported = now
             time.sleep(_POLL)
         elif locked is None:
-            report("File locks do not work in the store; several processes may install at once")
+            report("File locks don't work in the store: several processes may install at the same time")
             return False
         elif flock.excludes(path):
             return True
         else:
-            report("File locks do nothing in the store; several processes may install at once")
+            report("File locks do nothing in the store: several processes may install at the same time")
             return False
 
 
 def _pulse(path: Path) -> tuple[str, int]:
-    """Who holds the lock, and when it last said so. Opened anew: a network file system then asks its server."""
+    """The holder of the lock, and its last sign of life.
+
+    The file is opened again each time: a network file system asks its server only then.
+    """
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.read().strip() or "an unknown process", os.fstat(file.fileno()).st_mtime_ns
 
 
 @contextlib.contextmanager
 def _alive(file: IO[str], interval: float) -> Iterator[None]:
-    """Touch the lock's file now and then, for those who wait to see."""
+    """Touch the lock's file regularly: the sign of life that waiting processes look for."""
     over = threading.Event()
 
     def beat() -> None:
         while not over.wait(interval):
-            with contextlib.suppress(OSError):  # a full disk: then nobody sees it
+            with contextlib.suppress(OSError):  # such as a full disk: then there is no sign of life
                 os.utime(file.fileno())
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -164,7 +167,7 @@ def _alive(file: IO[str], interval: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def errors(store: Path) -> Iterator[None]:
-    """Say what an ``OSError`` while writing to the store means, and what to do."""
+    """Turn an ``OSError`` while writing to the store into a ``StoreError`` with a next step."""
     try:
         yield
     except OSError as error:
@@ -175,5 +178,5 @@ def errors(store: Path) -> Iterator[None]:
             f"{what}; nothing was changed",
             where=str(error.filename or store),
             found=error.strerror or str(error),
-            next_step=f"{next_step} VLLM_PLUGIN_REGISTRY_DIR to another place",
+            next_step=f"{next_step} VLLM_PLUGIN_REGISTRY_DIR to another directory",
         ) from error

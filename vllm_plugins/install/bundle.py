@@ -1,6 +1,6 @@
-"""The bundle: every wheel that a lock names, for the machines that it was made for, beside the lock.
+"""The bundle: a directory with each wheel of a lock, for the targets of the lock.
 
-With it, an installation needs no index. Hashes make it the same one: a wheel counts by its sha256 alone.
+With a bundle, an installation needs no index, and gives the same result: a wheel is identified by its sha256 alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ _THREADS = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bundle:
-    """What a directory of wheels has come to: sorted file names, and the bytes of all that the lock names."""
+    """The result: sorted file names, and the ``size`` in bytes of all wheels that the lock names.
+
+    ``kept`` were there already, ``stale`` are wheels that the lock does not name.
+    """
 
     directory: Path
     fetched: tuple[str, ...]
@@ -48,7 +51,7 @@ class Bundle:
 def wanted(lock: Lock) -> tuple[tuple[Package, Wheel], ...]:
     """The wheels of a lock that one of its targets could install, each with its package.
 
-    How old a C library the target has, the lock does not say: then each that may fit is there.
+    The lock doesn't say which C library a target has, so each wheel that may fit is included.
     """
     return tuple(
         (package, wheel)
@@ -67,15 +70,15 @@ def make(
     prune: bool = False,
     report: Callable[[str], None],
 ) -> Bundle:
-    """Fill a directory with the wheels of a lock. ``beside`` is ``plugins.wheels/``, where built wheels lie.
+    """Fill a directory with the wheels of a lock. ``beside`` is ``plugins.wheels/``, which contains built wheels.
 
-    ``index`` is asked for only where something is to be fetched. With ``prune``, wheels that the lock does not name
-    are removed.
+    ``index`` is called only if something must be downloaded. With ``prune``, wheels that the lock does not name are
+    removed.
 
     Raises:
-        HashMismatch: a wheel there, or one that was fetched, is not the locked one.
-        InstallError: a built wheel is not there.
-        SourceError: a wheel can't be fetched; those that were stay, and the next run goes on from there.
+        HashMismatch: a wheel in the directory, or a downloaded one, is not the locked one.
+        InstallError: a built wheel is missing.
+        SourceError: a download failed. Wheels that were downloaded stay, and the next run continues from there.
         StoreError: the directory can't be written.
     """
     pairs = wanted(lock)
@@ -87,7 +90,7 @@ def make(
         _copy_built(built, lock, directory, beside)
         remote = [(package, wheel) for package, wheel in absent if wheel.url is not None]
         if remote:
-            report(f"Fetching {count(len(remote), 'wheel')}, {size(sum(wheel.size for _, wheel in remote))}")
+            report(f"Downloading {count(len(remote), 'wheel')}, {size(sum(wheel.size for _, wheel in remote))}")
             with index() as opened:
                 _fetch(remote, lock, directory, opened)
         stale = sorted(path for path in directory.glob("*.whl") if path.name not in names)
@@ -99,7 +102,7 @@ def make(
             "the bundle can't be written",
             where=str(error.filename or directory),
             found=error.strerror or str(error),
-            next_step="name a directory that this user can write, with -o",
+            next_step="choose a directory that this user can write: vllm-plugins bundle -o DIRECTORY",
         ) from error
     fetched = sorted(wheel.filename for _, wheel in absent)
     return Bundle(
@@ -116,15 +119,15 @@ def _copy_built(built: Iterable[tuple[Package, Wheel]], lock: Lock, directory: P
     for package, wheel in built:
         path = selection.find_wheel(beside / wheel.filename, wheel.sha256) if directory != beside else None
         if path is None:
-            missing.append(f"{wheel.filename}, of {_askers(lock, package)}")
+            missing.append(f"{wheel.filename}, of {_needed_by(lock, package)}")
             continue
         atomic.write(directory / wheel.filename, path.read_bytes())
     if missing:
         raise InstallError(
-            f"{beside.name}/ lacks {count(len(missing), 'built wheel')}",
+            f"{count(len(missing), 'built wheel')} missing in {beside.name}/",
             where=str(beside),
             details=missing,
-            next_step="take them from version control, or run vllm-plugins lock, which builds what is missing",
+            next_step="take them from version control, or build them: VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle",
         )
 
 
@@ -136,7 +139,7 @@ def _fetch(remote: Iterable[tuple[Package, Wheel]], lock: Lock, directory: Path,
         try:
             index.download(file, directory).chmod(0o644)
         except PluginsError as error:
-            error.required_by = _askers(lock, package)
+            error.required_by = _needed_by(lock, package)
             raise
 
     pool = ThreadPoolExecutor(max_workers=_THREADS)
@@ -147,7 +150,7 @@ def _fetch(remote: Iterable[tuple[Package, Wheel]], lock: Lock, directory: Path,
         pool.shutdown(cancel_futures=True)
 
 
-def _askers(lock: Lock, package: Package) -> str:
+def _needed_by(lock: Lock, package: Package) -> str:
     names = ", ".join(map(repr, lock.plugins_needing(package.name)))
     return f"{package.name} {package.version} for plugin {names}"
 
@@ -172,6 +175,6 @@ def _fits_platform(tag: Tag, target: Target) -> bool:
         return True
     architecture = next((name for name in _ARCHITECTURES if target.platform.endswith(name)), None)
     if architecture is None:
-        return True  # a kind that is not known here: rather one too many
+        return True  # an unknown architecture: one wheel too many does no harm
     musl = "musl" in target.platform
     return tag.platform.endswith(f"_{architecture}") and ("musl" in tag.platform) == musl and "linux" in tag.platform

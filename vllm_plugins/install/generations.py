@@ -1,4 +1,4 @@
-"""Every overlay that was published stays until it is pruned: what there is, going back to one, removing old ones."""
+"""Generations: the overlays of the store. Listing them, going back to one, and removing old ones."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ __all__ = ["Generation", "find", "history", "prune", "rollback"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Generation:
-    """One overlay. Times are seconds since 1970; ``activated`` is the last switch to it; ``size`` is in bytes.
+    """One overlay. Times are in seconds since 1970, ``size`` is in bytes. ``activated`` is the last switch to it.
 
-    ``kept`` says why it can't be pruned: ``active`` (the registry says so), ``locked`` (plugins.lock names it),
-    ``linked`` (into this interpreter), ``in use`` (by a running process).
+    ``kept`` are the reasons why it can't be pruned: ``active`` (in the registry), ``locked`` (it belongs to
+    plugins.lock), ``linked`` (into this interpreter), ``in use`` (by a running process).
     """
 
     key: str
@@ -46,12 +46,12 @@ class Generation:
 
     @property
     def last(self) -> float:
-        """When it was last made active, or else published."""
+        """The time of the last switch to it, or else of its publication."""
         return self.activated or self.published
 
 
 def history(settings: Settings) -> tuple[Generation, ...]:
-    """Every complete overlay of the store, the one that was made active last first."""
+    """All complete overlays of the store, the most recently active first."""
     try:
         switches = histories.last_switches(settings.store / overlay.HISTORY)
     except OSError as error:
@@ -80,16 +80,16 @@ def history(settings: Settings) -> tuple[Generation, ...]:
                 kept=tuple(reason for reason, holds in reasons.items() if holds),
             )
         )
-    # Two switches within a second: the later line of the history is the later switch.
+    # Of two switches within one second, the later line of the history is the later switch.
     order = {key: number for number, key in enumerate(switches)}
     return tuple(sorted(found, key=lambda item: (item.last, order.get(item.key, -1)), reverse=True))
 
 
 def find(store: Path, prefix: str) -> str:
-    """The key of the one overlay whose key begins so.
+    """The key of the one overlay whose key begins with ``prefix``.
 
     Raises:
-        UsageError: there is none, or more than one.
+        UsageError: no key, or more than one, begins with it.
     """
     keys = [directory.name for directory in _overlays(store) if directory.name.startswith(prefix)]
     if len(keys) == 1:
@@ -98,24 +98,24 @@ def find(store: Path, prefix: str) -> str:
         f"{len(keys) or 'no'} overlays have a key that begins with {prefix!r}",
         where=str(store),
         details=keys,
-        next_step="vllm-plugins history names them all",
+        next_step="list the keys: vllm-plugins history",
     )
 
 
 def rollback(
     settings: Settings, key: str | None, *, base: Base, manifest: Manifest | None, report: Callable[[str], None]
 ) -> Marker:
-    """Put the lock of an overlay back in its place; ``None`` is the one that was active before the lock's.
+    """Put the lock of an overlay back. The default (``None``) is the overlay that was active before that of the lock.
 
-    The manifest as it is now is taken to be answered by that lock, until either is changed: it asks for what has just
-    been taken back. Nothing is installed.
+    The manifest still asks for what is being taken back. The marker notes that this lock is good for the manifest as
+    it is now, until either is changed. Nothing is installed.
 
     Raises:
         UsageError: there is no such overlay.
         BaseMismatch: its lock does not apply to this base.
-        StoreError: store or lock can't be written; the lock is as it was.
+        StoreError: store or lock can't be written. The lock is unchanged.
     """
-    _target(settings, key, base)  # what can't be is said without waiting for anybody
+    _target(settings, key, base)  # fail before waiting for other processes
     with stores.errors(settings.store), stores.exclusive(settings.store, report):
         marker, data = _target(settings, key, base)
         manifests = {*marker.manifests, *([manifest.file_sha256] if manifest else [])}
@@ -125,7 +125,7 @@ def rollback(
         if vouched != marker:
             path = overlay.directory(settings.store, marker.key) / overlay.MARKER
             atomic.write(path, vouched.to_json().encode())
-        # Through a link: the file that it names is the lock. This is the commit point.
+        # This is the commit point. If the lock is a symbolic link, the file that it points to is replaced.
         atomic.write(settings.lock.resolve(), data)
         overlay.mirror(settings.store, vouched)
     return vouched
@@ -137,9 +137,9 @@ def _target(settings: Settings, key: str | None, base: Base) -> tuple[Marker, by
     marker, data = overlay.read_marker(settings.store, key), _lock_bytes(settings.store, key)
     if marker is None or data is None or overlay.key_of(data) != key:
         raise UsageError(
-            "the overlay is not one of this interpreter, or not complete",
+            "the overlay is not complete, or belongs to another Python interpreter",
             where=str(overlay.directory(settings.store, key)),
-            next_step="vllm-plugins history names those that can be put back",
+            next_step="choose another one: vllm-plugins history",
         )
     path = overlay.directory(settings.store, key) / LOCK
     compatibility.check_base(lock_reader.parse(data, path), base, path)
@@ -154,9 +154,9 @@ def prune(
     dry_run: bool = False,
     report: Callable[[str], None],
 ) -> tuple[Generation, ...]:
-    """Remove overlays beyond the newest ``keep`` and last active more than ``older_than`` seconds ago; returns them.
+    """Remove overlays beyond the newest ``keep`` that were last active more than ``older_than`` seconds ago.
 
-    Never one that :class:`Generation` says is kept.
+    Returns the removed overlays. An overlay with a reason in ``Generation.kept`` is never removed.
 
     Raises:
         StoreError: the store can't be written.
@@ -164,7 +164,7 @@ def prune(
     removed = []
     with stores.errors(settings.store), stores.exclusive(settings.store, report) as alone:
         if not alone:
-            report("Nothing is removed: without file locks nobody knows which overlays are in use")
+            report("Nothing is removed: without file locks, we can't tell which overlays are in use")
             return ()
         limit = None if older_than is None else time.time() - older_than
         for number, generation in enumerate(history(settings)):
@@ -177,7 +177,7 @@ def prune(
 
 
 def _remove(store: Path, key: str) -> bool:
-    """Take an overlay out of the store in one step, and delete it then; false where a process came to use it."""
+    """Move an overlay out of the store in one step, then delete it. Returns false if a process holds it."""
     with stores.alone(store, key) as alone:
         if not alone:
             return False
@@ -188,7 +188,7 @@ def _remove(store: Path, key: str) -> bool:
 
 
 def _previous(settings: Settings, base: Base) -> str:
-    """The key of the overlay that was active before that of the lock, of those whose lock applies to this base."""
+    """The key of the most recently active overlay, other than that of the lock, whose lock applies to this base."""
     current = _key(settings.lock)
     for generation in history(settings):
         data = _lock_bytes(settings.store, generation.key)
@@ -197,9 +197,9 @@ def _previous(settings: Settings, base: Base) -> str:
                 compatibility.check_base(lock_reader.parse(data, settings.lock), base, settings.lock)
                 return generation.key
     raise UsageError(
-        "there is no earlier overlay that fits this environment",
+        "there is no previous overlay that fits this environment",
         where=str(settings.store),
-        next_step="vllm-plugins history names what there is; or take plugins.lock from version control",
+        next_step="take the previous plugins.lock from version control, then: vllm-plugins sync",
     )
 
 
@@ -217,7 +217,7 @@ def _unreadable(store: Path, error: OSError) -> StoreError:
         "the store can't be read",
         where=str(error.filename or store),
         found=error.strerror or str(error),
-        next_step="give this user read access to the store, or name another with --registry-dir",
+        next_step="give this user read access to the store, or choose another one with --registry-dir",
     )
 
 
@@ -238,7 +238,7 @@ def _key(path: Path) -> str | None:
 def _published(directory: Path) -> float:
     try:
         return (directory / LOCK).stat().st_mtime
-    except OSError:  # the copy of the lock is lost
+    except OSError:  # the copy of the lock is missing
         return directory.stat().st_mtime
 
 

@@ -1,7 +1,7 @@
-"""The link that ``sync --bake`` makes: a ``.pth`` file of the interpreter, for an overlay on every process's path.
+"""The link of ``sync --bake``: a ``.pth`` file of the interpreter that puts an overlay on the path of each process.
 
-With it, vLLM sees the plugins also where ``VLLM_PLUGINS`` leaves our hook out. It is the one thing that is ever
-written into the base, and only when it is asked for.
+With it, vLLM finds the plugins even where ``VLLM_PLUGINS`` leaves our hook out. This file is the only thing that we
+ever write into the base, and only on request.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TARGET = re.compile(r"[^'\n]*/overlays/([0-9a-f]{32})/site")
 
 
 class Link(Record):
-    """A link in the file ``path`` to the overlay ``key``, which lies in ``site``."""
+    """A link in the file ``path`` to the overlay ``key``, whose importable directory is ``site``."""
 
     path: Path
     key: str
@@ -50,8 +50,9 @@ def read(directories: Sequence[str] | None = None) -> Link | None:
 def write(store: Path, key: str, directories: Sequence[str] | None = None) -> Link:
     """Link an overlay into this interpreter, in place of any other.
 
-    The last of the interpreter's directories holds it, so that the overlay comes behind what the base has. Python
-    does not look for ``.pth`` files in a directory that one of them names; for an overlay with such, code does.
+    The link is written to the last of the interpreter's directories, so that the overlay comes after the base. Python
+    doesn't read ``.pth`` files in a directory that a ``.pth`` file names, so an overlay with ``.pth`` files is added
+    by a line of code.
 
     Raises:
         StoreError: the interpreter's directory can't be written.
@@ -70,7 +71,7 @@ def write(store: Path, key: str, directories: Sequence[str] | None = None) -> Li
 
 
 def remove(directories: Sequence[str] | None = None) -> Link | None:
-    """Take the link away; returns what it was. Raises as :func:`write`."""
+    """Remove the link, and return it. Raises the same errors as :func:`write`."""
     link = read(directories)
     if link is not None:
         try:
@@ -87,8 +88,8 @@ def _directories(directories: Sequence[str] | None) -> list[str]:
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(
-        "the interpreter's own directory can't be written, where the link to the overlay lies",
+        "the link to the overlay can't be written into the interpreter's directory",
         where=str(path),
         found=error.strerror or str(error),
-        next_step="run it as the user who owns the interpreter, while the image is built; the hook needs no link",
+        next_step="run this as the user who owns the interpreter, or skip --bake: the hook works without the link",
     )

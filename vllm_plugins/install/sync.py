@@ -1,7 +1,7 @@
-"""Lock → store: a staged installation, checked, and published by one rename.
+"""Lock → store: a staged installation that is checked, and published by one rename.
 
-One process at a time does it (``sync.lock``); the others wait and use what it made. A process that is killed
-leaves a stage, which the next one removes, and never half an overlay.
+One process at a time installs (``sync.lock``); the others wait and use its result. A process that is killed leaves a
+stage, which the next process removes, and never half an overlay.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["Synced", "run"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Synced:
-    """The overlay that is in step now; ``installed`` says whether it had to be made."""
+    """The overlay of the lock, which is up to date; ``installed`` says whether it was installed just now."""
 
     marker: Marker
     lock: Lock
@@ -50,7 +50,7 @@ class Synced:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Job:
-    """Everything that one synchronisation knows."""
+    """The inputs of one synchronisation."""
 
     settings: Settings
     lock: Lock
@@ -78,19 +78,19 @@ def run(
     load_check: bool = True,
     rebuild: Callable[[Lock], object] = lambda _: None,
 ) -> Synced:
-    """Make the store equal to the lock. ``manifest`` is ``None`` where only the lock is there.
+    """Make the store equal to the lock. ``manifest`` is ``None`` if there is only a lock.
 
-    ``base_paths`` are directories of the base beyond those of this interpreter's own path. ``config`` tells where
-    packages come from; it is asked only where an index is needed. With ``load_check``, every entry point is loaded
-    once with this base; at ``startup`` only those count that ``VLLM_PLUGINS`` lets through. ``rebuild`` is called
-    before anything is installed, and may lay built wheels beside the lock that are not there.
+    ``base_paths`` are directories of the base that are not on this interpreter's own path. ``config`` returns pip's
+    configuration, and is called only if an index is needed. With ``load_check``, each entry point is loaded once with
+    this base; at ``startup``, only failures of entry points that ``VLLM_PLUGINS`` allows count. ``rebuild`` is called
+    before anything is installed, and may add missing built wheels next to the lock.
 
     Raises:
-        LockMissing, LockInvalid, HashMismatch: there is no lock that can be used.
-        LockStale: it does not answer the manifest.
-        BaseMismatch: it does not apply to this base.
-        InstallError, StoreError, HashMismatch: the installation failed; lock, store and registry are as before.
-        LoadError: what was installed does not load; it is there, and is not in step.
+        LockMissing, LockInvalid, HashMismatch: there is no usable lock.
+        LockStale: the lock does not match the manifest.
+        BaseMismatch: the lock does not apply to this base.
+        InstallError, StoreError, HashMismatch: the installation failed. Lock, store and registry are unchanged.
+        LoadError: a plugin can't be loaded. The overlay is installed, and is not up to date.
     """
     data = lock_reader.read_bytes(settings.lock)
     locked = lock_reader.parse(data, settings.lock)
@@ -134,9 +134,9 @@ def _synchronise(job: _Job, *, reinstall: bool) -> Synced:
     if settings.frozen:
         if marker is None:
             raise InstallError(
-                "the overlay of this lock is not installed, and frozen forbids to install it",
+                "the lock is not installed, and --frozen (VLLM_PLUGIN_FROZEN=1) forbids installing it",
                 where=str(overlay.directory(settings.store, job.key)),
-                next_step="run vllm-plugins sync while the image is built, or unset VLLM_PLUGIN_FROZEN",
+                next_step="run this while the image is built: VLLM_PLUGIN_FROZEN=0 vllm-plugins sync",
             )
         return Synced(marker=marker, lock=job.lock, installed=False)
     with stores.errors(settings.store):
@@ -148,9 +148,9 @@ def _failing(marker: Marker, job: _Job) -> list[Failure]:
 
 
 def _unchecked(marker: Marker, job: _Job) -> bool:
-    """Whether there is something to load that has not been, with this base, or has failed.
+    """Whether the load check must run: it did not run with this base, or something failed.
 
-    Where there is no vLLM, hardly any plugin loads, and that means nothing.
+    Without vLLM, hardly any plugin can be loaded, so there is nothing to learn.
     """
     checked = job.base.fingerprint in marker.checked and not _failing(marker, job)
     return job.load_check and job.base.vllm is not None and not checked
@@ -160,10 +160,10 @@ def _refuse_editable(job: _Job) -> None:
     editable = [package.name for package in job.lock.packages if package.directory is not None]
     if editable:
         raise InstallError(
-            "frozen refuses editable plugins: what they are is in no lock",
+            "editable plugins are locked, and --frozen (VLLM_PLUGIN_FROZEN=1) refuses them: they have no hash",
             where=str(job.settings.lock),
             details=editable,
-            next_step="set `editable: false` in plugins.yaml, and lock again",
+            next_step="set `editable: false` for them in plugins.yaml, then: vllm-plugins lock",
         )
 
 
@@ -185,18 +185,18 @@ def _locked(job: _Job, *, reinstall: bool) -> Synced:
 
 
 def _mirror(job: _Job, marker: Marker) -> None:
-    """Make the registry this overlay's; its own copy, where it is gone or damaged, is written anew from the lock."""
+    """Make this overlay the active one in the registry. The overlay's own copy is restored first if it is damaged."""
     copy = overlay.directory(job.settings.store, job.key) / overlay.REGISTRY
     data = _registry.render(job.lock, marker)
     with contextlib.suppress(OSError):  # a read-only store
         if hashes.sha256(data) == marker.registry_sha256 and not (copy.is_file() and copy.read_bytes() == data):
             atomic.write(copy, data)
     if not overlay.mirror(job.settings.store, marker):
-        job.report(f"{overlay.REGISTRY} can't be written, and still tells what was active before")
+        job.report(f"{overlay.REGISTRY} can't be written: it still shows what was active before")
 
 
 def _checked(marker: Marker, job: _Job) -> Marker:
-    """The marker with what the load check found with this base, where it has not been made or had failures."""
+    """The marker with the result of the load check with this base, which runs if it must."""
     if not _unchecked(marker, job):
         return marker
     fingerprint = job.base.fingerprint
@@ -215,7 +215,7 @@ def _checked(marker: Marker, job: _Job) -> Marker:
 
 
 def _known(marker: Marker, job: _Job) -> Marker:
-    """The marker with this manifest and this base among those that are known to be in step."""
+    """The marker with this manifest and this base added to those that it is up to date with."""
     manifests = {*marker.manifests, *([job.manifest_sha256] if job.manifest_sha256 else [])}
     return marker.replace(
         manifests=tuple(sorted(manifests)), bases=tuple(sorted({*marker.bases, job.base.fingerprint}))
@@ -230,24 +230,26 @@ def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
         site.mkdir(parents=True)
         requirements = _fill(job, staged, site)
         job.report("Checking every file")
-        found = _stage.check(site, {item.name: item.version for item in requirements})
+        records = _stage.clean(site)
+        contents = _stage.check(site, records, {item.name: item.version for item in requirements})
         job.report("Compiling bytecode")
-        files_sha256 = _stage.finish(site, found.owned)
-        marker = _marker(job, found.installed, site, files_sha256=files_sha256)
+        files_sha256 = _stage.seal(site, contents.owners)
+        marker = _marker(job, contents.distributions, site, files_sha256=files_sha256)
         atomic.write(new / LOCK, job.lock_bytes)
-        told = _registry.render(job.lock, marker)
-        marker = marker.replace(registry_sha256=hashes.sha256(told))
-        atomic.write(new / overlay.REGISTRY, told)
+        registry = _registry.render(job.lock, marker)
+        marker = marker.replace(registry_sha256=hashes.sha256(registry))
+        atomic.write(new / overlay.REGISTRY, registry)
         atomic.write(new / overlay.MARKER, marker.to_json().encode())
-        if not alone and not reinstall and (theirs := overlay.read_marker(store, job.key)) is not None:
-            return theirs
+        # Without the file lock, another process may have published the same overlay in the meantime.
+        if not alone and not reinstall and (published := overlay.read_marker(store, job.key)) is not None:
+            return published
         _stage.publish(new, overlay.directory(store, job.key), aside=stores.aside(store, job.key))
         stores.sweep(store)
         return marker
 
 
 def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
-    """Install everything that the lock names for this machine; returns what that is."""
+    """Install everything that the lock names for this machine, and return it."""
     job.rebuild(job.lock)
     selected = selection.select(job.lock_bytes, job.settings)
     offline = job.settings.offline or (not selected.editable and all(item.path for item in selected.wheels))
@@ -257,7 +259,7 @@ def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
     cache = job.settings.cache or staged / "cache"
     name = job.settings.installer
     if name == "auto" and not flock.excludes(staged / scratch.CLAIM):
-        name = "pip"  # uv locks what it installs into
+        name = "pip"  # uv needs file locks in its target
     installer = installers.choose(name, config=config, cache=cache / "uv")
     requirements = selected.wheels + _editable(job, selected.editable, installer, staged / "editable")
     file = staged / "requirements.txt"
@@ -270,7 +272,7 @@ def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
 def _editable(
     job: _Job, sources: tuple[tuple[NormalizedName, str], ...], installer: Installer, into: Path
 ) -> tuple[Requirement, ...]:
-    """Build the editable wheels (PEP 660): they name paths of this machine, so no lock can hold them."""
+    """Build the editable wheels (PEP 660). They contain paths of this machine, so they can't be in a lock."""
     if not sources:
         return ()
     from vllm_plugins.packages.builder import Builder
@@ -288,17 +290,17 @@ def _editable(
     return tuple(built)
 
 
-def _marker(job: _Job, found: tuple[_stage.Installed, ...], site: Path, *, files_sha256: str) -> Marker:
-    owners = {plugin.package: plugin for plugin in job.lock.plugins}
+def _marker(job: _Job, distributions: tuple[_stage.Distribution, ...], site: Path, *, files_sha256: str) -> Marker:
+    plugins = {plugin.package: plugin for plugin in job.lock.plugins}
     points = []
-    for installed in found:
-        plugin = owners.get(installed.name)
+    for installed in distributions:
+        plugin = plugins.get(installed.name)
         if plugin is not None and not plugin.editable and installed.entry_points != plugin.entry_points:
             raise InstallError(
-                f"plugin {plugin.name!r} has other entry points than the lock says",
+                f"plugin {plugin.name!r} has other entry points than those in the lock",
                 expected=str([f"{group}: {name} = {value}" for group, name, value in plugin.entry_points]),
                 found=str([f"{group}: {name} = {value}" for group, name, value in installed.entry_points]),
-                next_step="run vllm-plugins lock, and review the change",
+                next_step="vllm-plugins lock, then review the change: git diff plugins.lock",
             )
         name = plugin.name if plugin is not None else next(iter(job.lock.plugins_needing(installed.name)), "")
         points += [(group, point, value, str(installed.name), name) for group, point, value in installed.entry_points]
@@ -309,7 +311,7 @@ def _marker(job: _Job, found: tuple[_stage.Installed, ...], site: Path, *, files
         files_sha256=files_sha256,
         registry_sha256="",
         manifests=(job.manifest_sha256,) if job.manifest_sha256 else (),
-        bases=(),  # in step with none before it was loaded with one: see `_known`
+        bases=(),  # none until the load check has run: see `_known`
         points=tuple(points),
         plugins=tuple(f"{plugin.name} {plugin.version}" for plugin in job.lock.plugins),
         editable=tuple(package.name for package in job.lock.packages if package.directory is not None),

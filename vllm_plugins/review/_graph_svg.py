@@ -1,6 +1,6 @@
-"""The graph of a lock as a picture: plugins at the left, then what they need, what the base gives at the right.
+"""The graph of a lock as SVG: plugins at the left, the packages that they need, base packages at the right.
 
-A picture that stands in a page: SVG in the page's own colours (``--name`` variables), with nothing to fetch.
+The SVG is part of a page: it uses the page's colours (``--name`` variables), and loads nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["svg"]
 
-_CHARACTER = 7.3  # pixels, of the monospaced 12 px that labels are set in
+_CHARACTER = 7.3  # pixels: the width of a character in the labels' monospaced 12 px font
 _HEIGHT, _GAP, _BETWEEN, _MARGIN = 34.0, 14.0, 96.0, 12.0
 _LONGEST = 40  # characters of a label
 _SWEEPS = 6
@@ -42,20 +42,20 @@ class _Box:
 
 
 def svg(lock: Lock, levels: Mapping[str, str]) -> str:
-    """The picture. ``levels`` has ``fail`` or ``warn`` for the packages that something was found of."""
+    """The graph as SVG. ``levels`` has ``fail`` or ``warn`` for each package with a finding."""
     nodes = _nodes(lock, levels)
     edges = _edges(lock)
     columns = _ordered(_columns(nodes, edges), edges)
-    boxes = _placed(columns, nodes)
+    boxes = _boxes(columns, nodes)
     width = max((box.x + box.width for box in boxes.values()), default=0) + _MARGIN
     height = max((box.y + _HEIGHT for box in boxes.values()), default=0) + _MARGIN
-    title = f"{count(len(lock.plugins), 'plugin')}, {count(len(lock.packages), 'package')}, and what needs what"
+    title = f"{count(len(lock.plugins), 'plugin')}, {count(len(lock.packages), 'package')}, and their dependencies"
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="graph-title" {size}>',
         f'<title id="graph-title">{escape(title)}</title>',
         *_lines(boxes, edges),
-        *(_drawn(box) for box in boxes.values()),
+        *(_box(box) for box in boxes.values()),
         "</svg>",
     ]
     return "\n".join(lines)
@@ -73,26 +73,26 @@ def _nodes(lock: Lock, levels: Mapping[str, str]) -> dict[str, _Node]:
 
 
 def _edges(lock: Lock) -> list[tuple[str, str, str]]:
-    """From, to, and the specifier of what is asked of the base."""
+    """The edges: from, to, and the specifier of a requirement on a base package."""
     found = {(f"plugin {plugin.name}", str(plugin.package), "") for plugin in lock.plugins}
     found |= {(str(package.name), str(name), "") for package in lock.packages for name in package.dependencies}
     found |= {
-        (str(who), f"base {use.name}", asked)
+        (str(who), f"base {use.name}", specifier)
         for target in lock.targets
         for use in target.base
-        for who, asked in use.required_by
+        for who, specifier in use.required_by
     }
     return sorted(found)
 
 
 def _columns(nodes: Mapping[str, _Node], edges: list[tuple[str, str, str]]) -> list[list[str]]:
-    """Packages by their longest way from a plugin; the way round a circle counts once."""
+    """Packages by their longest path from a plugin. A cycle is followed once."""
     needs = defaultdict(list)
     for source, target, _ in edges:
         if target in nodes and nodes[target].kind != "base":
             needs[source].append(target)
     depth = {key: 0 if node.kind == "plugin" else 1 for key, node in nodes.items()}
-    for _ in nodes:  # the longest way has no more steps than there are nodes
+    for _ in nodes:  # the longest path has at most as many steps as there are nodes
         moved = False
         for source, targets in needs.items():
             for target in targets:
@@ -122,7 +122,7 @@ def _reaches(start: str, end: str, needs: Mapping[str, list[str]]) -> bool:
 
 
 def _ordered(columns: list[list[str]], edges: list[tuple[str, str, str]]) -> list[list[str]]:
-    """Each column by the mean place of its neighbours, a few times to and fro: fewer lines cross."""
+    """Sort each column by the mean position of its neighbours, in several sweeps, so that fewer lines cross."""
     near = defaultdict(list)
     for source, target, _ in edges:
         near[source].append(target)
@@ -136,8 +136,8 @@ def _ordered(columns: list[list[str]], edges: list[tuple[str, str, str]]) -> lis
     return columns
 
 
-def _placed(columns: list[list[str]], nodes: Mapping[str, _Node]) -> dict[str, _Box]:
-    """Columns from left to right, each in the middle of the tallest."""
+def _boxes(columns: list[list[str]], nodes: Mapping[str, _Node]) -> dict[str, _Box]:
+    """The boxes: columns from left to right, each centred on the tallest."""
     tallest = max((len(column) for column in columns), default=0)
     boxes = {}
     x = _MARGIN
@@ -152,21 +152,21 @@ def _placed(columns: list[list[str]], nodes: Mapping[str, _Node]) -> dict[str, _
 
 
 def _lines(boxes: Mapping[str, _Box], edges: list[tuple[str, str, str]]) -> Iterator[str]:
-    for source, target, asked in edges:
+    for source, target, specifier in edges:
         if source not in boxes or target not in boxes:
             continue
         start, end = boxes[source], boxes[target]
         x1, y1 = start.x + start.width, start.y + _HEIGHT / 2
         x2, y2 = end.x, end.y + _HEIGHT / 2
         bend = max(abs(x2 - x1) / 2, _BETWEEN / 2)
-        name = f"{start.node.label} needs {end.node.label}{f' ({asked})' if asked else ''}"
+        name = f"{start.node.label} needs {end.node.label}{f' ({specifier})' if specifier else ''}"
         yield (
             f'<path class="edge {end.node.kind}" d="M{x1:.1f} {y1:.1f} C{x1 + bend:.1f} {y1:.1f} {x2 - bend:.1f} '
             f'{y2:.1f} {x2:.1f} {y2:.1f}"><title>{escape(name)}</title></path>'
         )
 
 
-def _drawn(box: _Box) -> str:
+def _box(box: _Box) -> str:
     node = box.node
     mark = {"fail": "✖ ", "warn": "▲ "}.get(node.level, "")
     classes = " ".join(filter(None, ("node", node.kind, node.level)))

@@ -1,4 +1,4 @@
-"""What a distribution's metadata says of its licence, and whether a policy allows it (PEP 639, SPDX expressions)."""
+"""Licences: the one that METADATA declares, and whether a policy allows it (PEP 639, SPDX expressions)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _TOKEN = re.compile(r"\(|\)|[^\s()]+")
 _CLASSIFIER = "License :: "
 _NOTHING = ("", "unknown", "none", "dual license")
 _LONGEST = 1000  # characters
-_AND = ", "  # between the words of several classifiers
+_AND = ", "  # between the names of several classifiers
 
 
 def declared(core: bytes) -> str | None:
-    """The licence that METADATA declares: an SPDX expression, or the words of older metadata, else ``None``."""
+    """The licence that METADATA declares: an SPDX expression, or names from older fields, else ``None``."""
     headers = metadata.headers(core)
     expression = str(headers.get("License-Expression") or "").strip()[:_LONGEST]
     if expression:
@@ -40,48 +40,48 @@ def declared(core: bytes) -> str | None:
 
 
 def problem(license_: str | None, *, allowed: Collection[str], denied: Collection[str]) -> str | None:
-    """What is wrong with a licence under a policy. Of an ``OR`` one may choose; of an ``AND`` each counts."""
+    """Why a policy refuses a licence, or ``None``. One part of an ``OR`` must pass, and each part of an ``AND``."""
     if license_ is None:
         return "declares no licence"
-    yes = {name.casefold() for name in allowed}
-    no = {name.casefold() for name in denied}
-    if license_.casefold() in no or not _holds(license_, lambda name: name not in no):
+    allow = {name.casefold() for name in allowed}
+    deny = {name.casefold() for name in denied}
+    if license_.casefold() in deny or not _passes(license_, lambda name: name not in deny):
         return f"is under {license_}, which the policy denies"
-    if yes and license_.casefold() not in yes and not _holds(license_, lambda name: name in yes):
+    if allow and license_.casefold() not in allow and not _passes(license_, lambda name: name in allow):
         return f"is under {license_}, which the policy does not allow"
     return None
 
 
-def _holds(license_: str, test: Callable[[str], bool]) -> bool:
-    """Whether an SPDX expression holds; of older metadata's words, each must."""
+def _passes(license_: str, test: Callable[[str], bool]) -> bool:
+    """Whether an SPDX expression passes. Of several names from older fields, each must pass."""
     try:
         expression = canonicalize_license_expression(license_)
     except InvalidLicenseExpression:
         return all(test(name.casefold()) for name in license_.split(_AND))
-    return _either(deque(_TOKEN.findall(expression)), test)
+    return _or(deque(_TOKEN.findall(expression)), test)
 
 
-def _either(tokens: deque[str], test: Callable[[str], bool]) -> bool:
-    """``OR``, which binds loosest; what is read is taken off ``tokens``, which are balanced."""
-    found = _both(tokens, test)
+def _or(tokens: deque[str], test: Callable[[str], bool]) -> bool:
+    """``OR``, which binds loosest. Each function removes what it reads from ``tokens``, whose brackets match."""
+    passes = _and(tokens, test)
     while _take(tokens, "OR"):
-        found = _both(tokens, test) or found
-    return found
+        passes = _and(tokens, test) or passes
+    return passes
 
 
-def _both(tokens: deque[str], test: Callable[[str], bool]) -> bool:
-    found = _one(tokens, test)
+def _and(tokens: deque[str], test: Callable[[str], bool]) -> bool:
+    passes = _term(tokens, test)
     while _take(tokens, "AND"):
-        found = _one(tokens, test) and found
-    return found
+        passes = _term(tokens, test) and passes
+    return passes
 
 
-def _one(tokens: deque[str], test: Callable[[str], bool]) -> bool:
+def _term(tokens: deque[str], test: Callable[[str], bool]) -> bool:
     name = tokens.popleft()
     if name == "(":
-        found = _either(tokens, test)
+        passes = _or(tokens, test)
         tokens.popleft()
-        return found
+        return passes
     return test((f"{name} WITH {tokens.popleft()}" if _take(tokens, "WITH") else name).casefold())
 
 

@@ -1,4 +1,4 @@
-"""What an index says today of the files that were locked: withdrawn, changed, how old, published by whom."""
+"""Provenance: what an index says today about the locked files. Yanked, changed, their age and their publishers."""
 
 from __future__ import annotations
 
@@ -23,46 +23,46 @@ __all__ = ["Published", "read"]
 class Published:
     """The locked files of one package at their index.
 
-    ``yanked`` is the index's reason ("" where it gives none, ``None`` where nothing is withdrawn). ``changed`` and
-    ``gone`` are names of files. ``uploaded`` is of the oldest file (PEP 700). ``publishers`` are those that the
-    index names for attestations of just these bytes (PEP 740), whose signatures are not verified here.
+    ``yanked`` is the index's reason ("" if it gives none, ``None`` if no file is yanked). ``changed`` and ``missing``
+    are file names. ``uploaded`` is the time of the oldest file (PEP 700). ``publishers`` are those that the index
+    names in attestations of exactly these bytes (PEP 740). Signatures are not verified.
     """
 
     yanked: str | None
     changed: tuple[str, ...]
-    gone: tuple[str, ...]
+    missing: tuple[str, ...]
     uploaded: datetime | None
     publishers: tuple[str, ...]
     unattested: tuple[str, ...]
 
 
 def read(package: Package, index: Index) -> Published:
-    """Ask the index of one package.
+    """Ask the index about one package.
 
     Raises:
-        SourceError: it can't be read.
+        SourceError: the index can't be read.
     """
     there: dict[str, list[File]] = {}
     for file in index.files(canonicalize_name(package.name)):
         there.setdefault(file.filename, []).append(file)
     wheels = [wheel for wheel in package.wheels if wheel.url is not None]
-    wanted = [(wheel.filename, wheel.sha256) for wheel in wheels]
+    locked = [(wheel.filename, wheel.sha256) for wheel in wheels]
     if package.sdist_url is not None and package.sdist_sha256 is not None:
-        wanted.append((unquote(package.sdist_url.rpartition("/")[2]), package.sdist_sha256))
-    same = [file for name, digest in wanted for file in there.get(name, ()) if file.sha256 in (None, digest)]
-    named = {file.filename for file in same}
+        locked.append((unquote(package.sdist_url.rpartition("/")[2]), package.sdist_sha256))
+    same = [file for name, digest in locked for file in there.get(name, ()) if file.sha256 in (None, digest)]
+    matching = {file.filename for file in same}
     times = [when for file in same if (when := _time(file.upload_time)) is not None]
-    withdrawn = [file for file in same if file.yanked]
-    digests = dict(wanted)
+    yanked = [file for file in same if file.yanked]
+    digests = dict(locked)
     attested = {
         file.filename: _publishers(index.document(file.provenance), digests[file.filename])
         for file in same
         if file.provenance
     }
     return Published(
-        yanked=next((file.yanked_reason for file in withdrawn if file.yanked_reason), "") if withdrawn else None,
-        changed=tuple(name for name, _ in wanted if name in there and name not in named),
-        gone=tuple(name for name, _ in wanted if name not in there),
+        yanked=next((file.yanked_reason for file in yanked if file.yanked_reason), "") if yanked else None,
+        changed=tuple(name for name, _ in locked if name in there and name not in matching),
+        missing=tuple(name for name, _ in locked if name not in there),
         uploaded=min(times, default=None),
         publishers=tuple(sorted(set().union(*attested.values()))),
         unattested=tuple(file.filename for file in same if not attested.get(file.filename)),
@@ -78,7 +78,7 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _publishers(document: Any, sha256: str) -> set[str]:
-    """Who vouches for a file with that hash in a provenance object (PEP 740, "Provenance Objects")."""
+    """The publishers that attest a file with that hash in a provenance object (PEP 740, "Provenance Objects")."""
     found = set()
     for bundle in _dicts(document, "attestation_bundles"):
         publisher = bundle.get("publisher")
@@ -89,7 +89,7 @@ def _publishers(document: Any, sha256: str) -> set[str]:
 
 
 def _is_of(attestation: dict[str, Any], sha256: str) -> bool:
-    """Whether an attestation's statement is of a file with that hash (PEP 740, "Attestation objects")."""
+    """Whether an attestation is about a file with that hash (PEP 740, "Attestation objects")."""
     envelope = attestation.get("envelope")
     try:
         statement = json.loads(base64.b64decode(envelope["statement"])) if isinstance(envelope, dict) else None
@@ -100,6 +100,6 @@ def _is_of(attestation: dict[str, Any], sha256: str) -> bool:
 
 
 def _dicts(document: Any, key: str) -> list[dict[str, Any]]:
-    """The objects of a list in a document of a stranger's."""
+    """The objects in a list of a document that may contain anything."""
     items = document.get(key) if isinstance(document, dict) else None
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []

@@ -1,4 +1,4 @@
-"""Known vulnerabilities of locked distributions, as pip-audit finds them, in a process of its own."""
+"""Known vulnerabilities of locked distributions, found by pip-audit in a process of its own."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class Advisory:
 
 
 def find() -> Path | None:
-    """pip-audit, which need not be in vLLM's environment: beside this interpreter, else on the PATH."""
+    """The program pip-audit: next to this interpreter, else on the PATH. It need not be in vLLM's environment."""
     return process.find("pip-audit")
 
 
 def ask(
     packages: Iterable[Package], program: Path, *, service: str, cache: Path | None
 ) -> tuple[tuple[Advisory, ...], list[str]]:
-    """The advisories of these packages, and what the service could not say (one line each).
+    """The advisories of these packages, and one line for each package that the service skipped.
 
-    ``program`` is pip-audit (:func:`find`). ``service`` is a name of :data:`SERVICES`, or the address of a service
-    that speaks OSV's language. It is told the names and versions of these packages.
+    ``program`` is pip-audit (:func:`find`). ``service`` is a name in :data:`SERVICES`, or the URL of a service with
+    OSV's API. It receives the names and versions of these packages.
 
     Raises:
-        SourceError: it can't be reached, or its answer is not understood.
+        SourceError: the service can't be reached, or its response can't be read.
     """
     pins = [f"{package.name}=={package.version}" for package in packages]
     if not pins:
@@ -61,22 +61,22 @@ def ask(
         words += ["--timeout", str(_TIMEOUT), "--cache-dir", cache / "advisories" if cache else Path(directory, "c")]
         try:
             done = process.run(words, check=False)
-            return _answer(json.loads(done.stdout))
+            return _parse(json.loads(done.stdout))
         except (CommandFailed, ValueError, KeyError, TypeError, AttributeError) as error:
-            said = [] if isinstance(error, CommandFailed) else done.stderr.strip().splitlines()
+            output = [] if isinstance(error, CommandFailed) else done.stderr.strip().splitlines()
             raise SourceError(
-                "the advisory service can't be asked",
+                "the advisory service can't be read",
                 where=redact(service),
-                found=said[-1].rpartition("Caused by ")[2] if said else str(error),
-                next_step="try again, or name another service with --service",
+                found=output[-1].rpartition("Caused by ")[2] if output else str(error),
+                next_step="try again, or choose another service: vllm-plugins audit --service osv",
             ) from error
 
 
-def _answer(document: Any) -> tuple[tuple[Advisory, ...], list[str]]:
-    found, silent = [], []
+def _parse(document: Any) -> tuple[tuple[Advisory, ...], list[str]]:
+    found, skipped = [], []
     for item in document["dependencies"]:
         if "skip_reason" in item:
-            silent.append(f"{item['name']}: {item['skip_reason']}")
+            skipped.append(f"{item['name']}: {item['skip_reason']}")
         found += [
             Advisory(
                 package=str(item["name"]),
@@ -86,4 +86,4 @@ def _answer(document: Any) -> tuple[tuple[Advisory, ...], list[str]]:
             )
             for known in item.get("vulns", ())
         ]
-    return tuple(found), silent
+    return tuple(found), skipped

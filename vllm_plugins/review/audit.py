@@ -1,4 +1,4 @@
-"""What a reviewer must know of a lock, before anything of it is installed."""
+"""Audit a lock before anything is installed: licences, vulnerabilities, yanked and changed files, moved refs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _OF_INDEX = ("changed", "yanked", "young", "no-attestation")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """Something that a check has found of a package; ``required_by`` are the plugins that need it."""
+    """A finding of a check about one package; ``required_by`` are the plugins that need the package."""
 
     check: str
     level: Level
@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NotRun:
-    """A check that could not be made, of everything or of one package. ``demanded`` makes the audit fail."""
+    """A check that did not run, for all packages or for one. With ``demanded``, the audit fails."""
 
     check: str
     why: str
@@ -59,7 +59,7 @@ class NotRun:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """What is known of a package. ``uploaded`` is a date; ``publishers`` are named by its attestations."""
+    """Facts about a package. ``uploaded`` is a date; ``publishers`` come from its attestations."""
 
     package: str
     license: str | None = None
@@ -69,7 +69,7 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Audit:
-    """All of it: findings, the gravest first. Those that the policy ignores are not in it."""
+    """The result of an audit: failures first. Findings that the policy ignores are left out."""
 
     findings: tuple[Finding, ...]
     not_run: tuple[NotRun, ...]
@@ -77,7 +77,7 @@ class Audit:
 
     @property
     def fails(self) -> bool:
-        """Whether the policy lets it pass."""
+        """Whether the audit fails under the policy."""
         return any(item.level == "fail" for item in self.findings) or any(item.demanded for item in self.not_run)
 
 
@@ -117,10 +117,10 @@ def run(
     now: datetime | None = None,
     report: Callable[[str], None],
 ) -> Audit:
-    """Make every check that the policy does not ignore.
+    """Run each check that the policy does not ignore.
 
-    ``required`` are those that must have been made, beside the policy's. Nothing is installed or written. Offline
-    (``settings.offline``) nothing is asked, and what would have been is told.
+    ``required`` are checks that must run, in addition to the policy's. Nothing is installed or written. Offline
+    (``settings.offline``), checks that need the network are reported as not run.
     """
     auditor = _Auditor(
         lock=lock,
@@ -133,9 +133,9 @@ def run(
     found: list[Finding | NotRun] = [*_of_lock(auditor)]
     facts: dict[str, Facts] = {}
     report(
-        f"Asking the index of {count(len(lock.packages), 'package')}"
+        f"Asking the index about {count(len(lock.packages), 'package')}"
         if not settings.offline
-        else "Offline: asking nobody"
+        else "Offline: checks that need the network are skipped"
     )
     found += _of_index(auditor, index, facts)
     found += _of_refs(auditor)
@@ -152,18 +152,21 @@ def run(
 
 
 def _of_lock(auditor: _Auditor) -> Iterator[Finding]:
-    """What the lock alone tells."""
+    """Checks that need only the lock."""
     for package in auditor.lock.packages:
         if package.directory is not None:
-            what = f"is editable: {package.directory} is installed as it is at that moment, without a hash"
-            yield auditor.finding("unhashed", package, what, "take `editable: true` out, and lock again")
+            what = f"is editable: {package.directory} has no hash, and is used as it is when vLLM starts"
+            step = "remove `editable: true` in plugins.yaml, then: vllm-plugins lock"
+            yield auditor.finding("unhashed", package, what, step)
         elif package.sdist_url is not None:
-            what = "has no wheel at its index; the locked one was built from its sdist on the machine that locked"
-            yield auditor.finding("no-wheel", package, what, "review that wheel, or ask its project for wheels")
+            what = "has no wheel at its index; its wheel was built from the sdist on the machine that locked"
+            yield auditor.finding(
+                "no-wheel", package, what, "review that wheel, or ask the project to publish wheels"
+            )
     for plugin in auditor.lock.plugins:
         package_of = auditor.lock.package(plugin.package)
         if package_of is not None and not plugin.entry_points:
-            what = f"has no entry point in a group of vLLM's: plugin {plugin.name!r} adds nothing to it"
+            what = f"has no entry point in vLLM's groups: vLLM loads plugin {plugin.name!r} only where you name it"
             yield auditor.finding("no-entry-point", package_of, what, "check that it is the right distribution")
 
 
@@ -190,7 +193,7 @@ def _of_package(auditor: _Auditor, package: Package, index: Index) -> tuple[list
         policy = auditor.policy
         wrong = _licenses.problem(license_, allowed=policy.allowed_licenses, denied=policy.denied_licenses)
         if wrong is not None:
-            step = "ask a lawyer, then put it into `policy.allowed-licenses`, or take the plugin out"
+            step = "review it, then add it to `policy.allowed-licenses` in plugins.yaml, or remove the plugin"
             found.append(auditor.finding("license", package, wrong, step))
     from_index = package.sdist_url is not None or any(wheel.url is not None for wheel in package.wheels)
     if not from_index or auditor.settings.offline:
@@ -206,30 +209,28 @@ def _of_package(auditor: _Auditor, package: Package, index: Index) -> tuple[list
 
 def _published(auditor: _Auditor, package: Package, published: Published) -> Iterator[Finding | NotRun]:
     if published.changed:
-        what = f"is another file at its index today: {', '.join(published.changed)}"
-        yield auditor.finding("changed", package, what, "find out who changed it; trust neither until then")
-    if published.gone:
-        what = f"is no longer at its index: {', '.join(published.gone)}"
-        yield auditor.finding(
-            "yanked", package, what, "vllm-plugins bundle while you have it, or lock another version"
-        )
+        what = f"has another file at its index than the locked one: {', '.join(published.changed)}"
+        yield auditor.finding("changed", package, what, "find out who changed it, and trust neither file until then")
+    if published.missing:
+        what = f"is no longer at its index: {', '.join(published.missing)}"
+        yield auditor.finding("yanked", package, what, f"vllm-plugins lock --upgrade-package {package.name}")
     if published.yanked is not None:
-        what = f"was withdrawn from its index: {published.yanked or 'no reason given'}"
+        what = f"was yanked from its index: {published.yanked or 'no reason given'}"
         yield auditor.finding("yanked", package, what, f"vllm-plugins lock --upgrade-package {package.name}")
     if published.uploaded is None:
-        yield auditor.not_run("young", f"{package.name}: its index does not say when it was uploaded")
+        yield auditor.not_run("young", f"{package.name}: the index has no upload time")
     elif auditor.now - published.uploaded < timedelta(days=auditor.policy.min_age_days):
         hours = max(0, int((auditor.now - published.uploaded).total_seconds() // 3600))
         age = count(hours // 24, "day") if hours >= 24 else count(hours, "hour")
-        what = f"was uploaded {age} ago; the policy asks for {count(auditor.policy.min_age_days, 'day')}"
-        yield auditor.finding("young", package, what, "wait, or review what it brings")
+        what = f"was uploaded {age} ago; the policy requires {count(auditor.policy.min_age_days, 'day')}"
+        yield auditor.finding("young", package, what, "wait, or review the release")
     if published.unattested:
         what = f"has no attestation: {', '.join(published.unattested[:3])}"
-        yield auditor.finding("no-attestation", package, what, "ask its project to publish with attestations")
+        yield auditor.finding("no-attestation", package, what, "ask the project to publish with attestations")
 
 
 def _license(package: Package, settings: Settings, index: Index) -> str | None:
-    """From the wheel beside the lock where it lies there, else from the index."""
+    """The licence in the wheel in ``plugins.wheels/``, or else in the wheel at the index."""
     for wheel in package.wheels:
         path = selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256)
         if path is not None:
@@ -237,7 +238,7 @@ def _license(package: Package, settings: Settings, index: Index) -> str | None:
                 return _licenses.declared(archives.metadata_files(archive, ("METADATA",))["METADATA"])
     remote = [wheel for wheel in package.wheels if wheel.url is not None]
     if not remote or settings.offline:
-        raise FileNotFoundError("its wheel is not at hand")
+        raise FileNotFoundError("its wheel is not in plugins.wheels/")
     wheel = remote[0]
     file = File(filename=wheel.filename, url=wheel.url or "", sha256=wheel.sha256, size=wheel.size)
     return _licenses.declared(index.members(file, ("METADATA",)).get("METADATA", b""))
@@ -259,14 +260,14 @@ def _of_refs(auditor: _Auditor) -> Iterator[Finding | NotRun]:
             yield auditor.not_run("moved-ref", f"plugin {plugin.name!r}: {_first(error)}")
             continue
         if now != plugin.commit:
-            what = f"{plugin.requested} is commit {now[:12]} today, and {plugin.commit[:12]} is locked"
+            what = f"{plugin.requested} is now commit {now[:12]}; {plugin.commit[:12]} is locked"
             yield auditor.finding("moved-ref", package, what, f"vllm-plugins lock --upgrade-package {plugin.package}")
 
 
 def _source(plugin: Plugin, manifest: Manifest | None) -> GitSource:
-    """The manifest's own source, which knows the login, where it is the same."""
-    asked = next((item for item in manifest.plugins if item.name == plugin.name), None) if manifest else None
-    source = asked.source if asked is not None else None
+    """The source in the manifest if it is the locked one, because it has the login; else the one in the lock."""
+    item = next((item for item in manifest.plugins if item.name == plugin.name), None) if manifest else None
+    source = item.source if item is not None else None
     if isinstance(source, GitSource) and public_url(source.url) == plugin.url:
         return source.replace(ref=plugin.requested)
     return GitSource(url=plugin.url or "", ref=plugin.requested)
@@ -281,26 +282,29 @@ def _of_advisories(auditor: _Auditor, service: str, report: Callable[[str], None
         return
     program = advisories.find()
     if program is None:
-        yield auditor.not_run(check, "pip-audit is not installed, here or on the PATH: pipx install pip-audit")
+        yield auditor.not_run(check, "pip-audit is not installed: pipx install pip-audit")
         return
-    # What is private has no public advisories, and its name is nobody's business.
-    asked = [package for package in auditor.lock.packages if package.index or package.sdist_url]
-    report(f"Asking for advisories on {count(len(asked), 'package')}")
+    # A private package has no public advisories, and its name must not leave this machine.
+    public = [package for package in auditor.lock.packages if package.index or package.sdist_url]
+    report(f"Asking for advisories about {count(len(public), 'package')}")
     try:
-        known, silent = advisories.ask(asked, program, service=service, cache=auditor.settings.cache)
+        known, skipped = advisories.ask(public, program, service=service, cache=auditor.settings.cache)
     except PluginsError as error:
         yield auditor.not_run(check, _first(error))
         return
-    yield from (auditor.not_run(check, line) for line in silent)
+    yield from (auditor.not_run(check, line) for line in skipped)
     for advisory in known:
         package = auditor.lock.package(advisory.package)
         if package is None or auditor.policy.accepts(advisory.ids, auditor.now.date()) is not None:
             continue
-        fixed = f"fixed in {', '.join(advisory.fixed_in)}" if advisory.fixed_in else "no release mends it"
+        fixed = f"fixed in {', '.join(advisory.fixed_in)}" if advisory.fixed_in else "no release fixes it"
         what = f"is vulnerable: {_names(advisory.ids)}; {fixed}"
         step = f"vllm-plugins lock --upgrade-package {package.name}"
         yield auditor.finding(
-            check, package, what, step if advisory.fixed_in else "read it; take the plugin out, or accept it"
+            check,
+            package,
+            what,
+            step if advisory.fixed_in else "remove the plugin, or add it to `policy.accepted`",
         )
 
 
@@ -310,7 +314,7 @@ def _names(ids: Iterable[str]) -> str:
 
 
 def _first(error: Exception) -> str:
-    """An error in one line."""
+    """An error as one line."""
     if isinstance(error, PluginsError):
         return f"{error.what}: {error.found}" if error.found else error.what
     return str(error)

@@ -1,6 +1,6 @@
-"""A lock for other programs: a hashed requirements file, a plain pylock.toml, a picture's description.
+"""Export a lock for other programs: a hashed requirements file, a plain pylock.toml, a Graphviz graph.
 
-Nothing has to be installed for it, and nothing is asked of an index.
+This needs no installation and no index.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ __all__ = ["dot", "pylock", "requirements"]
 
 
 def requirements(lock: Lock) -> str:
-    """A requirements file for ``pip install --require-hashes --no-deps -r``, run where the lock lies.
+    """A requirements file for ``pip install --require-hashes --no-deps -r``, to be used next to the lock.
 
     Raises:
-        UsageError: an editable package is locked, which has no hash.
+        UsageError: the lock has an editable package, which has no hash.
     """
     editable = [package.name for package in lock.packages if package.directory is not None]
     if editable:
         raise UsageError(
-            "editable packages have no hash, and can't be in a hashed requirements file",
+            "editable packages can't be in a hashed requirements file: they have no hash",
             details=editable,
-            next_step="set `editable: false` for them in plugins.yaml, and lock again; or export as pylock",
+            next_step="vllm-plugins export --format pylock, or set `editable: false` in plugins.yaml and lock again",
         )
     kinds = [f"Python {target.python} on {target.platform}" for target in lock.targets]
-    lines = ["# From plugins.lock, in whose directory it is to be used: pip install --require-hashes --no-deps -r"]
-    lines += [f"# For {kind}; vLLM and what it brings must be there" for kind in kinds]
+    lines = ["# From plugins.lock. Next to it, run: pip install --require-hashes --no-deps -r THIS-FILE"]
+    lines += [f"# For {kind}, with vLLM installed" for kind in kinds]
     for package in sorted(lock.packages, key=lambda package: package.name):
         remote = [wheel for wheel in package.wheels if wheel.url is not None]
         lines += [_line(f"./{WHEELS}/{wheel.filename}", [wheel]) for wheel in package.wheels if wheel.url is None]
@@ -52,7 +52,7 @@ def _line(what: str, wheels: list[Wheel]) -> str:
 
 
 def pylock(data: bytes, *, lock_directory: Path, directory: Path) -> str:
-    """The lock as a PEP 751 file without our own tables, for a file in ``directory``. ``data`` is a valid lock."""
+    """The lock as a PEP 751 file without our own tables, for use in ``directory``. ``data`` is a valid lock."""
     document: dict[str, Any] = tomllib.loads(data.decode("utf-8"))
     document.pop("tool", None)
     for package in document["packages"]:
@@ -65,7 +65,7 @@ def pylock(data: bytes, *, lock_directory: Path, directory: Path) -> str:
 
 
 def dot(lock: Lock) -> str:
-    """The graph of plugins, packages, and what they use of the base, in Graphviz's language."""
+    """The graph of plugins, packages, and the base packages that they use, in Graphviz's language."""
     lines = ["digraph plugins {", "  rankdir=LR;", '  node [shape=box, fontname="sans-serif"];']
     lines += [f"  {line};" for line in _nodes(lock)]
     lines += [f"  {line};" for line in _edges(lock)]

@@ -1,6 +1,6 @@
-"""An audit as one page for people: it needs no script, no other file and no network.
+"""An audit as one HTML page that needs no script, no other file and no network.
 
-What stands in it comes from strangers, so all of it is escaped, and the page forbids itself everything else.
+The content comes from strangers, so all of it is escaped, and the page's security policy forbids everything else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["render"]
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_NOTE = "Publishers are those that the index names in its attestations; signatures were not verified."
+_NOTE = "Publishers are those that the index names in attestations. Their signatures were not verified."
 _STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --text: #16191f; --soft: #5b6472; --line: #dde1e7;
   --accent: #2f5bd0; --fail: #b3261e; --fail-back: #fdecea; --warn: #8a5a00; --warn-back: #fff4dc; --well: #1c6e3d;
@@ -68,7 +68,7 @@ thead th { border-top: 0; } td .next { display: block; color: var(--soft); font-
 
 
 def render(lock: Lock, audit: Audit) -> str:
-    """The page, as a whole HTML document."""
+    """The page as a complete HTML document."""
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -92,9 +92,9 @@ def render(lock: Lock, audit: Audit) -> str:
 def _head(lock: Lock, audit: Audit) -> Iterator[str]:
     failures = sum(item.level == "fail" for item in audit.findings) + sum(item.demanded for item in audit.not_run)
     warnings = sum(item.level == "warn" for item in audit.findings)
-    kind, words = "well", "✓ Nothing was found that the policy minds"
+    kind, words = "well", "✓ Passes: no findings"
     if warnings:
-        kind, words = "warn", f"▲ Passes, with {count(warnings, 'warning')}"
+        kind, words = "warn", f"▲ Passes with {count(warnings, 'warning')}"
     if failures:
         kind, words = "fail", f"✖ Fails: {count(failures, 'failure')}, {count(warnings, 'warning')}"
     yield "<h1>Plugins for vLLM: audit</h1>"
@@ -125,7 +125,7 @@ def _findings(audit: Audit) -> Iterator[str]:
             (f"<code>{escape(item.check)}</code>", escape(item.why), "✖ required" if item.demanded else "")
             for item in audit.not_run
         ]
-        yield _table("Checks that could not be made", ("Check", "Why", ""), missed)
+        yield _table("Checks that did not run", ("Check", "Why", ""), missed)
 
 
 def _plugins(lock: Lock) -> Iterator[str]:
@@ -138,7 +138,7 @@ def _plugins(lock: Lock) -> Iterator[str]:
         )
         for plugin in lock.plugins
     ]
-    yield _table("Plugins", ("Plugin", "Package", "Where it came from"), rows)
+    yield _table("Plugins", ("Plugin", "Package", "Source"), rows)
 
 
 def _origin(plugin: Plugin, lock: Lock) -> str:
@@ -150,18 +150,18 @@ def _origin(plugin: Plugin, lock: Lock) -> str:
         package = lock.package(plugin.package)
         index = package.index if package is not None else None
         return (
-            f"index <code>{escape(index or 'not known')}</code>, asked for as <code>{escape(plugin.requested)}</code>"
+            f"index <code>{escape(index or 'unknown')}</code>, requested as <code>{escape(plugin.requested)}</code>"
         )
     return f"{'editable directory' if plugin.editable else 'directory'} <code>{escape(plugin.requested)}</code>"
 
 
 def _hooks(lock: Lock) -> Iterator[str]:
-    yield "<h2>What hooks into vLLM</h2>"
+    yield "<h2>Entry points in vLLM</h2>"
     points = sorted(
         (group, name, value, plugin.name) for plugin in lock.plugins for group, name, value in plugin.entry_points
     )
     if not points:
-        yield "<p>Nothing: no plugin has an entry point in one of vLLM's groups.</p>"
+        yield "<p>None: no plugin has an entry point in vLLM's groups.</p>"
         return
     rows = [
         (
@@ -177,8 +177,8 @@ def _hooks(lock: Lock) -> Iterator[str]:
 
 def _graph(lock: Lock, audit: Audit) -> Iterator[str]:
     levels = {item.package: item.level for item in reversed(audit.findings)}
-    yield "<h2>Who needs what</h2>"
-    yield '<p class="soft">Plugins at the left, the packages that they need, and (dashed) what the base gives.</p>'
+    yield "<h2>Dependencies</h2>"
+    yield '<p class="soft">Plugins at the left, then the packages that they need. Base packages are dashed.</p>'
     yield f'<figure class="card" tabindex="0">{_graph_svg.svg(lock, levels)}</figure>'
 
 
@@ -191,7 +191,7 @@ def _packages(lock: Lock, audit: Audit) -> Iterator[str]:
         rows.append(
             (
                 f"<code>{escape(package.name)} {escape(package.version)}</code>",
-                escape((fact.license if fact else None) or "not known"),
+                escape((fact.license if fact else None) or "unknown"),
                 escape((fact.uploaded if fact else None) or "—"),
                 escape(", ".join(fact.publishers) if fact else "") or "—",
                 _files(package),
@@ -201,9 +201,9 @@ def _packages(lock: Lock, audit: Audit) -> Iterator[str]:
 
 
 def _files(package: Package) -> str:
-    """The wheels with their hashes, to be unfolded."""
+    """The wheels with their hashes, folded."""
     if package.directory is not None:
-        return f"editable: <code>{escape(package.directory)}</code>, without a hash"
+        return f"editable: <code>{escape(package.directory)}</code>, no hash"
     wheels = "".join(
         f"<li><code>{escape(wheel.filename)}</code>, {size(wheel.size)}, from "
         f"<code>{escape(_from(package, wheel))}</code><br><code>sha256:{escape(wheel.sha256)}</code></li>"
@@ -217,10 +217,10 @@ def _from(package: Package, wheel: Wheel) -> str:
 
 
 def _base(lock: Lock) -> Iterator[str]:
-    yield "<h2>The base it is for</h2>"
+    yield "<h2>Target environment</h2>"
     for target in lock.targets:
         yield (
-            f"<p>{escape(_target(target))}. Taken from it:</p>"
+            f"<p>{escape(_target(target))}. Packages used from it:</p>"
             if target.base
             else f"<p>{escape(_target(target))}.</p>"
         )
@@ -232,7 +232,7 @@ def _base(lock: Lock) -> Iterator[str]:
             for use in target.base
         ]
         if rows:
-            yield _table("Taken from the base", ("Package", "Required by"), rows)
+            yield _table("Packages used from the base", ("Package", "Required by"), rows)
 
 
 def _target(target: object) -> str:
@@ -241,7 +241,7 @@ def _target(target: object) -> str:
 
 
 def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose cells are HTML already."""
+    """A table. Its cells are HTML; caption and head are text."""
     top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return (

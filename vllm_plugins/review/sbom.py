@@ -1,7 +1,7 @@
-"""A lock as a software bill of materials: CycloneDX 1.6, by the project's own library.
+"""A lock as a software bill of materials in CycloneDX 1.6, written by CycloneDX's own library.
 
-The same lock is the same document: its serial number comes from the lock's bytes, and it has a time only where
-``SOURCE_DATE_EPOCH`` gives one.
+The same lock gives the same document: the serial number is derived from the lock's bytes, and the document has a time
+only if ``SOURCE_DATE_EPOCH`` is set.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PREFIX = "vllm-plugins"
 
 
 def render(lock: Lock, data: bytes, *, epoch: int | None = None) -> str:
-    """The document, as JSON. ``data`` are the lock's bytes, ``epoch`` is in seconds since 1970."""
+    """The document as JSON. ``data`` are the lock's bytes, ``epoch`` is in seconds since 1970."""
     digest = sha256(data)
     bom = Bom(serial_number=uuid.uuid5(uuid.NAMESPACE_OID, digest))
     root = Component(name="plugins", type=ComponentType.APPLICATION, bom_ref="plugins", version=digest[:12])
@@ -55,7 +55,7 @@ def render(lock: Lock, data: bytes, *, epoch: int | None = None) -> str:
             type=ComponentType.LIBRARY,
             bom_ref=f"base {name}",
             purl=PackageURL("pypi", name=name, version=use.version),
-            scope=ComponentScope.EXCLUDED,  # it is the vLLM environment's own
+            scope=ComponentScope.EXCLUDED,  # it belongs to the vLLM environment
             properties=[Property(name=f"{_PREFIX}:base", value="true")],
         )
         for name, use in base.items()

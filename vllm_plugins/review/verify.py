@@ -1,7 +1,7 @@
-"""Verifying a published overlay: its files against the wheels' RECORD, the lock, and the wheels that are at hand.
+"""Verify a published overlay: its files against RECORD, the lock, and the wheels in ``plugins.wheels/``.
 
-What was written down while publishing lies in the store beside what it describes. A wheel in ``plugins.wheels/`` does
-not, and its hash is in the lock: with it, the chain from the lock to the file is whole.
+The list of files and RECORD are in the store, next to the files that they describe. A wheel in ``plugins.wheels/`` is
+not, and its hash is in the lock. With the wheel, the chain from the lock to each file is complete.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _NATIVE = (".so", ".dylib", ".pyd", ".dll")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What was found. ``problems`` are differences; ``notes`` what is as locked, and what an audit must know.
+    """The result. ``problems`` are differences; ``notes`` are facts about the locked files that a reviewer must know.
 
-    ``anchored`` are the distributions that were compared with their own wheels, ``unanchored`` the others.
-    ``size`` is in bytes.
+    ``anchored`` are the distributions that were compared with their wheels, ``unanchored`` the others. ``size`` is in
+    bytes.
     """
 
     key: str
@@ -52,10 +52,10 @@ class Report:
 
 
 def run(store: Path, marker: Marker, *, lock: Lock, wheels: Path, base_paths: Sequence[str]) -> Report:
-    """Verify the overlay of a marker. ``wheels`` is the directory of the wheels that are at hand.
+    """Verify the overlay of a marker. ``wheels`` is the directory ``plugins.wheels/``.
 
     Raises:
-        HashMismatch: a wheel there is not the locked one, or the overlay's own list of files is another.
+        HashMismatch: a wheel in that directory is not the locked one, or the overlay's list of files has changed.
     """
     root = overlay.directory(store, marker.key)
     site = root / overlay.SITE
@@ -70,8 +70,9 @@ def run(store: Path, marker: Marker, *, lock: Lock, wheels: Path, base_paths: Se
         if wheel is not None:
             anchored.append(_name(info))
             problems += _against_wheel(wheel, rows)
-    unlike = {problem.partition(": ")[2] for problem in problems}
-    problems += _against_source(site, [path for path in sorted(digests) if bytecode.source(path) not in unlike])
+    # Bytecode of a source that has changed is not a second problem.
+    differing = {problem.partition(": ")[2] for problem in problems}
+    problems += _against_source(site, [path for path in sorted(digests) if bytecode.source(path) not in differing])
     return Report(
         key=marker.key,
         files=found.files,
@@ -95,8 +96,8 @@ def _rows(record: Path) -> Iterator[tuple[str, str]]:
     try:
         text = record.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return  # it is missing, which is a problem that was named already
-    with contextlib.suppress(ValueError):  # an invalid RECORD owns nothing, and every file becomes a problem
+        return  # a missing RECORD is reported as a missing file
+    with contextlib.suppress(ValueError):  # files of an unreadable RECORD are reported as "in no RECORD"
         yield from _normal(metadata.parse_record(text))
 
 
@@ -114,7 +115,7 @@ def _against_records(digests: Mapping[str, str], records: Mapping[str, Mapping[s
         if path not in owned:
             yield f"in no RECORD: {path}"
         elif owned[path].startswith("sha256=") and owned[path] != _record_hash(digest):
-            yield f"not as its RECORD says: {path}"
+            yield f"differs from RECORD: {path}"
     yield from (f"missing: {path}" for path in owned.keys() - digests.keys())
 
 
@@ -129,11 +130,11 @@ def _against_lock(records: Iterable[str], lock: Lock) -> Iterator[str]:
         if package is None:
             yield f"not in the lock: {name} {version}"
         elif package.directory is None and package.version != version:
-            yield f"another version than the lock's: {name} {version}, locked is {package.version}"
+            yield f"{name}: expected {package.version} (the lock), found {version}"
 
 
 def _wheel(package: Package, wheels: Path) -> Path | None:
-    """The wheel of a package that this interpreter would install, if it lies in the directory."""
+    """The wheel of a package that this interpreter would install, if the directory contains it."""
     tags = set(sys_tags())
     for wheel in package.wheels:
         if not tags.isdisjoint(parse_wheel_filename(wheel.filename)[3]):
@@ -151,12 +152,12 @@ def _against_wheel(wheel: Path, rows: Mapping[str, str]) -> Iterator[str]:
     for path, digest in wanted.items():
         head, _, rest = path.partition("/")
         if head.endswith(".data"):
-            spread = True  # where its scripts and data lie, the installer decides
-            scheme, _, path = rest.partition("/")  # noqa: PLW2901 - the place of the same file
+            spread = True  # the installer decides where scripts and data go
+            scheme, _, path = rest.partition("/")  # noqa: PLW2901 - the path of the same file in site
             if scheme not in ("purelib", "platlib"):
                 continue
         if path != record and digest and rows.get(path) != digest:
-            yield f"not as its wheel has it: {path}"
+            yield f"differs from its wheel: {path}"
     if not spread:
         yield from (
             f"not in its wheel: {path}" for path in rows.keys() - wanted.keys() if not path.startswith("bin/")
@@ -164,12 +165,12 @@ def _against_wheel(wheel: Path, rows: Mapping[str, str]) -> Iterator[str]:
 
 
 def _against_source(site: Path, paths: Sequence[str]) -> list[str]:
-    """Bytecode that is not what its source compiles to; it is what runs."""
+    """Bytecode that was not compiled from its source. Bytecode is what runs."""
     compiled = [path for path in paths if path.endswith(".pyc")]
-    return workers.in_processes(_differing, compiled, str(site))
+    return workers.in_processes(_not_compiled, compiled, str(site))
 
 
-def _differing(paths: Sequence[str], site: str) -> list[str]:
+def _not_compiled(paths: Sequence[str], site: str) -> list[str]:
     problems = []
     for path in paths:
         source = bytecode.source(path)
@@ -178,7 +179,7 @@ def _differing(paths: Sequence[str], site: str) -> list[str]:
         except OSError:
             same = False
         if not same:
-            problems.append(f"not what its source compiles to: {path}")
+            problems.append(f"not compiled from its source: {path}")
     return problems
 
 
@@ -187,18 +188,18 @@ def _notes(site: Path, paths: Sequence[str], base_paths: Sequence[str]) -> Itera
         if path.endswith(".pth") and "/" not in path:
             text = (site / path).read_text(encoding="utf-8", errors="replace")
             runs = any(line.startswith(("import ", "import\t")) for line in text.splitlines())
-            yield f"{path} {'runs code' if runs else 'adds paths'} when the overlay is made active"
+            yield f"{path} {'runs code' if runs else 'adds paths'} when the overlay is activated"
     native = [path for path in paths if path.endswith(_NATIVE) or ".so." in path]
     if native:
         yield f"native libraries: {', '.join(integrity.shown(native, 10))}"
     base = {name: kind for entry in reversed(base_paths) for name, kind in _top_level(entry).items()}
     for name, kind in sorted(_top_level(str(site)).items()):
         if name in sys.stdlib_module_names:
-            yield f"the standard library has a module {name}, too; the overlay's is never imported"
+            yield f"module {name} is never imported: the standard library has a module of that name"
         elif base.get(name) == "namespace" and kind == "package":
-            yield f"the base has a namespace package {name}, too; the overlay's takes its place"
+            yield f"package {name} replaces the namespace package of that name in the base"
         elif name in base and (base[name], kind) != ("namespace", "namespace"):
-            yield f"the base has {name}, too; the overlay's is never imported"
+            yield f"module {name} is never imported: the base has a module of that name"
 
 
 def _top_level(directory: str) -> dict[str, str]:
