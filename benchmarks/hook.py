@@ -1,4 +1,4 @@
-"""The hook, in step, in a fresh process that has imported what vLLM has by then."""
+"""The hook of an up-to-date start, in a fresh process with the imports that vLLM has made by then."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cases"]
 
-GROUP = "hook, in step"
+GROUP = "hook, up to date"
 _HOOK = f"{START}; from vllm_plugins.startup.hook import general; general()"
 # An overlay is held first; activation looks at that again, and puts it on the path.
 _TIMED = f"""\

@@ -49,7 +49,7 @@ def _hook(place: Place, rounds: int) -> Row:
     hook = f"{START}; from vllm_plugins.startup.hook import general; general()"
     turns = take_turns(rounds, lambda: resident(hook), lambda: resident(START))
     against = "the same process without it"
-    return difference(turns, group=GROUP, what="the hook, in step", against=against, goal=1, unit="MB")
+    return difference(turns, group=GROUP, what="the hook, up to date", against=against, goal=1, unit="MB")
 
 
 def _sync(place: Place, rounds: int, installer: str) -> Row:

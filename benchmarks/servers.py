@@ -1,4 +1,4 @@
-"""The start of a real vLLM server, in step, against the same without us. Needs ``VLLM_PYTHON``."""
+"""The start of a real vLLM server, up to date, against the same without the manager. Needs ``VLLM_PYTHON``."""
 
 from __future__ import annotations
 
@@ -52,6 +52,6 @@ def _start(place: Place, model: Path, rounds: int) -> Row:
 
     turns = take_turns(rounds, until_it_answers, lambda: until_it_answers(VLLM_PLUGINS=_WITHOUT))
     row = ratio(
-        turns, group="real vLLM server", what="until it answers, in step", against="the same without us", goal=1.05
+        turns, group="real vLLM server", what="until it answers, up to date", against="the same without us", goal=1.05
     )
     return replace(row, processor=None)

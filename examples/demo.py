@@ -2,8 +2,9 @@
 
     python examples/demo.py
 
-Works on a copy of this directory. The git plugin comes from a repository that is made here. Where vLLM is
-installed, a real server answers at the end, with what the sample plugin makes of it.
+It needs an interpreter with vLLM, as ``tox -e demo`` makes one. It uses a copy of this directory, and makes a git
+repository for the git plugin. At the end a real server with a tiny model answers, and the sample plugin changes its
+answer.
 """
 
 from __future__ import annotations
@@ -42,28 +43,11 @@ def greet():
 """,
 }
 
-# What vLLM does when it starts, without vLLM: list a group's entry points, load them all, call them (vllm.plugins).
-START = """\
-import logging
-import os
-from importlib.metadata import entry_points
-
-logging.basicConfig(format="    %(name)s: %(message)s", level=logging.INFO)
-allowed = os.environ.get("VLLM_PLUGINS")
-print("  vLLM calls the plugins of vllm.general_plugins:", flush=True)
-points = entry_points(group="vllm.general_plugins")
-functions = [point.load() for point in points if allowed is None or point.name in allowed.split(",")]
-for function in functions:
-    function()
-print("  importable in this process, and seen by vLLM:")
-for group in ("vllm.general_plugins", "vllm.logits_processors"):
-    for point in entry_points(group=group):
-        print(f"    {group:24} {point.name:14} {point.value:32} {point.dist.name} {point.dist.version}")
-"""
-
 
 def main() -> None:
-    """Lock, sync, start, start again."""
+    """Lock, sync and inspect the example; then start vLLM."""
+    if importlib.util.find_spec("vllm") is None:
+        sys.exit("This interpreter has no vLLM. Run: tox -e demo")
     with tempfile.TemporaryDirectory(prefix="vllm-plugins-demo-") as scratch:
         root = Path(scratch)
         directory = root / "examples"
@@ -75,22 +59,16 @@ def main() -> None:
             "VLLM_PLUGIN_REGISTRY_DIR": str(root / "store"),
             "PYTHONUNBUFFERED": "1",
         }
-        for name in ("VLLM_PLUGIN_LOCK", "VLLM_PLUGIN_DISABLE", "VLLM_PLUGIN_FROZEN"):
+        for name in ("VLLM_PLUGIN_LOCK", "VLLM_PLUGIN_DISABLE", "VLLM_PLUGIN_FROZEN", "VLLM_PLUGINS"):
             environment.pop(name, None)
-        # The plugin from the index registers models of a newer vLLM; it can be installed, and is not called. This is
-        # what vLLM's allowlist does: names of entry points, ours among them.
-        environment["VLLM_PLUGINS"] = "vllm_plugins,greeter,sample"
         for words in (["lock"], ["lock"], ["sync"], ["status"], ["verify"]):
             show(f"vllm-plugins {' '.join(words)}")
             run([sys.executable, "-m", "vllm_plugins", *words], environment)
-        show(f"VLLM_PLUGINS={environment['VLLM_PLUGINS']} python …   (a fresh process, as vLLM starts one)")
-        run([sys.executable, "-c", START], environment)
-        if importlib.util.find_spec("vllm") is not None:
-            serve(root, environment)
+        serve(root, environment)
 
 
 def serve(root: Path, environment: dict[str, str]) -> None:
-    """A vLLM server with a tiny model: once as it is, once with the token that the sample plugin is to say."""
+    """Start a vLLM server with a tiny model twice: as it is, and with one token forced by the sample plugin."""
     model = root / "model"
     run([sys.executable, str(HERE / "tiny_model.py"), str(model)], environment)
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -108,13 +86,21 @@ def serve(root: Path, environment: dict[str, str]) -> None:
     argv += ["--host", "127.0.0.1", "--port", str(port)]
     environment |= {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
     for variables in ({}, {"SAMPLE_PLUGIN_TOKEN": "65"}):
-        show(" ".join([*(f"{key}={value}" for key, value in variables.items()), "vllm serve …"]))
+        show(
+            " ".join(
+                [
+                    *(f"{key}={value}" for key, value in variables.items()),
+                    "python -m vllm.entrypoints.openai.api_server …",
+                ]
+            )
+        )
         with (
             open(root / "server.log", "wb") as log,
             subprocess.Popen(argv, env={**environment, **variables}, stdout=log, stderr=log) as server,
         ):
             try:
                 print(f"  a completion of 'hello': {complete(server, port, model)!r}", flush=True)
+                print("\n".join(f"  {line}" for line in hook_lines(root / "server.log")), flush=True)
             except (AssertionError, OSError) as error:
                 print((root / "server.log").read_text(errors="replace")[-5000:])
                 sys.exit(f"the server failed: {error}")
@@ -123,15 +109,15 @@ def serve(root: Path, environment: dict[str, str]) -> None:
 
 
 def complete(server: subprocess.Popen[bytes], port: int, model: Path) -> str:
-    """Wait until the server answers, and ask it for eight tokens."""
-    deadline = time.monotonic() + 300
+    """Wait until the server is healthy, and request eight tokens."""
+    deadline = time.monotonic() + 300  # a busy machine needs minutes
     while True:
-        assert server.poll() is None, "it has ended"
+        assert server.poll() is None, "the process has ended"
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
             break
         except OSError:
-            assert time.monotonic() < deadline, "it does not answer"
+            assert time.monotonic() < deadline, "no answer within five minutes"
             time.sleep(0.5)
     body = {"model": str(model), "prompt": "hello", "max_tokens": 8, "temperature": 0}
     request = urllib.request.Request(
@@ -141,8 +127,14 @@ def complete(server: subprocess.Popen[bytes], port: int, model: Path) -> str:
         return str(json.load(answer)["choices"][0]["text"])
 
 
+def hook_lines(log: Path) -> list[str]:
+    """The lines of the server's log that the hook and the plugins have written."""
+    words = ("Overlay ", "sample plugin", "greeter", "gguf")
+    return [line for line in log.read_text(errors="replace").splitlines() if any(word in line for word in words)]
+
+
 def make_repository(path: Path) -> Path:
-    """A git repository with one plugin, tagged v1.0.0."""
+    """Make a git repository with one plugin, tagged v1.0.0."""
     path.mkdir()
     for name, text in GREETER.items():
         (path / name).write_text(text, encoding="utf-8")
@@ -158,12 +150,12 @@ def make_repository(path: Path) -> Path:
 
 
 def show(text: str) -> None:
-    """A heading."""
+    """Print a command as a heading."""
     print(f"\n$ {text}", flush=True)
 
 
 def run(argv: list[str], environment: dict[str, str], cwd: Path | None = None) -> None:
-    """Run a program; the demo ends when it fails."""
+    """Run a program, and end the demo if it fails."""
     done = subprocess.run(argv, env=environment, cwd=cwd, check=False)
     if done.returncode != 0:
         sys.exit(done.returncode)

@@ -1,4 +1,4 @@
-"""A Llama without weights, and a tokenizer of the 256 bytes: what a server needs to say something.
+"""Write a tiny Llama model without weights, and a tokenizer of the 256 bytes.
 
 python tiny_model.py DIRECTORY [ARCHITECTURE]
 """
@@ -12,7 +12,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 
 def main(directory: str, architecture: str = "LlamaForCausalLM") -> None:
-    """Write model and tokenizer; serve it with ``--load-format dummy``."""
+    """Write the model and the tokenizer; serve them with ``--load-format dummy``."""
     symbols = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<s>", "</s>"]
     tokenizer = Tokenizer(models.BPE(vocab={symbol: number for number, symbol in enumerate(symbols)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -89,10 +89,18 @@ def bare_place(tmp_path: Path, index: Index, resolver: ResolverName) -> Place:
     return Place(root=tmp_path, index_url=index.url, resolver=resolver)
 
 
+@pytest.fixture(scope="session")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of what the real package registry gives, for a whole session."""
+    return tmp_path_factory.mktemp("downloads")
+
+
 @pytest.fixture
-def network_place(tmp_path: Path, vllm: Path) -> Place:
+def network_place(tmp_path: Path, vllm: Path, resolver: ResolverName, downloads: Path) -> Place:
     """The same with this machine's own pip configuration: the real package registry."""
-    return Place(root=tmp_path, index_url=None, paths=(vllm,))
+    place = Place(root=tmp_path, index_url=None, paths=(vllm,), resolver=resolver)
+    place.variables["XDG_CACHE_HOME"] = str(downloads)
+    return place
 
 
 @pytest.fixture

@@ -382,7 +382,7 @@ def test_frozen_refuses_editable_plugins(locked: Place) -> None:
         "editable plugins are locked, and --frozen (VLLM_PLUGIN_FROZEN=1) refuses them: they have no hash [install-failed]\n"
         f"  where: {locked.lock}\n"
         "  mine\n"
-        "  next: set `editable: false` in plugins.yaml, and lock again",
+        "  next: set `editable: false` for them in plugins.yaml, then: vllm-plugins lock",
         "sync",
         "--frozen",
     )
@@ -442,7 +442,7 @@ def test_a_store_that_is_a_file(locked: Place, tmp_path: Path) -> None:
         "the store can't be written; nothing was changed [store-unusable]\n"
         f"  where: {tmp_path}/file\n"
         "  found: File exists\n"
-        "  next: give this user write access to it, or set VLLM_PLUGIN_REGISTRY_DIR to another place",
+        "  next: give this user write access to it, or set VLLM_PLUGIN_REGISTRY_DIR to another directory",
         "sync",
         "--registry-dir",
         str(tmp_path / "file"),
@@ -464,7 +464,7 @@ def test_a_store_that_is_read_only(locked: Place) -> None:
         "vllm-plugins: error: the store can't be written; nothing was changed [store-unusable]\n"
         f"  where: {locked.store}/sync.lock\n"
         "  found: Permission denied\n"
-        "  next: give this user write access to it, or set VLLM_PLUGIN_REGISTRY_DIR to another place\n"
+        "  next: give this user write access to it, or set VLLM_PLUGIN_REGISTRY_DIR to another directory\n"
     )
     assert locked.files() == before
 

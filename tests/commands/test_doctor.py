@@ -54,55 +54,72 @@ def findings(place: Place, **env: str) -> list[dict[str, str]]:
     return found
 
 
-def test_nothing_is_wrong(healthy: Place) -> None:
+def test_a_healthy_place_has_no_findings_and_a_list_of_checks(healthy: Place) -> None:
     done = healthy.run("doctor")
-    assert (done.stdout, done.returncode) == ("nothing is wrong\n", 0)
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "checked:",
+        "  interpreter and hook                                      ok",
+        "  environment variables                                     ok",
+        "  plugins.yaml, plugins.lock, vLLM environment and overlay  ok",
+        "  local sources                                             ok",
+        "  names of entry points                                     ok",
+        "  copies of distributions                                   ok",
+        "  names of modules                                          ok",
+        "  the store                                                 ok",
+        "",
+        "no problems found",
+    ]
 
 
-def test_a_finding_reads_well(healthy: Place) -> None:
+def test_a_finding_has_evidence_and_a_fix(healthy: Place) -> None:
     done = healthy.run("doctor", env={"VLLM_PLUGIN_DISABLE": "1"}, check=False)
-    assert done.stdout == (
-        "1. the hook is told to do nothing\n"
+    assert done.stdout.startswith(
+        "1. the hook is disabled\n"
         "   evidence: VLLM_PLUGIN_DISABLE=1\n"
-        "   mend:     unset VLLM_PLUGIN_DISABLE\n"
+        "   fix:      unset VLLM_PLUGIN_DISABLE\n"
+        "\n"
+        "checked:\n"
     )
+    assert "  environment variables                                     see above (1)\n" in done.stdout
 
 
-def allowlist(what: str, value: str) -> dict[str, str]:
-    return {"what": what, "evidence": f"VLLM_PLUGINS={shlex.quote(value)}", "mend": RIGHT}
+def allowlist(what: str, value: str) -> dict[str, str | None]:
+    return {"what": what, "evidence": f"VLLM_PLUGINS={shlex.quote(value)}", "fix": RIGHT, "error": None}
 
 
-LEFT_OUT = "VLLM_PLUGINS leaves locked plugins out: "
+LEFT_OUT = "VLLM_PLUGINS leaves out locked plugins: "
 
 
 def test_the_allowlist(healthy: Place) -> None:
-    without = "VLLM_PLUGINS leaves vllm_plugins out: vLLM never calls the hook"
+    without = "VLLM_PLUGINS does not name vllm_plugins: vLLM never calls the hook"
     assert findings(healthy, VLLM_PLUGINS="tiny,route") == [allowlist(without, "tiny,route")]
     assert findings(healthy, VLLM_PLUGINS="vllm_plugins,tiny") == [
         allowlist(f"{LEFT_OUT}route (tiny, vllm.endpoint_plugins)", "vllm_plugins,tiny")
     ]
     assert findings(healthy, VLLM_PLUGINS="vllm_plugins,route") == [
         allowlist(
-            f'{LEFT_OUT}tiny (tiny, vllm.general_plugins); naming route, an endpoint plugin, turned "all" off',
+            f"{LEFT_OUT}tiny (tiny, vllm.general_plugins); naming the endpoint plugin route turns off all others",
             "vllm_plugins,route",
         )
     ]
     assert findings(healthy, VLLM_PLUGINS="vllm_plugins, tiny,route") == [
         allowlist(
-            "VLLM_PLUGINS names what no plugin is called: ' tiny' (vLLM splits at commas and strips nothing)",
+            "VLLM_PLUGINS names entry points that don't exist: ' tiny' (vLLM splits at commas and keeps spaces)",
             "vllm_plugins, tiny,route",
         ),
         allowlist(
-            f'{LEFT_OUT}tiny (tiny, vllm.general_plugins); naming route, an endpoint plugin, turned "all" off',
+            f"{LEFT_OUT}tiny (tiny, vllm.general_plugins); naming the endpoint plugin route turns off all others",
             "vllm_plugins, tiny,route",
         ),
     ]
     del healthy.variables["VLLM_PLUGINS"]
     assert findings(healthy) == [
         {
-            "what": "endpoint plugins load only when VLLM_PLUGINS names them: route",
+            "what": "endpoint plugins are loaded only if VLLM_PLUGINS names them: route",
             "evidence": "VLLM_PLUGINS is not set",
-            "mend": RIGHT,
+            "fix": RIGHT,
+            "error": None,
         }
     ]
 
@@ -110,8 +127,9 @@ def test_the_allowlist(healthy: Place) -> None:
 def test_the_right_value_keeps_what_the_base_loads_by_itself(healthy: Place, base: Path) -> None:
     wheel = projects.wheel(base, "resolver", entry_points={"vllm.general_plugins": {"lora": "resolver:run"}})
     vllm.unpack(wheel, base)
-    (found,) = findings(healthy, VLLM_PLUGINS="tiny,route,lora")
-    assert found["mend"] == "export VLLM_PLUGINS=vllm_plugins,lora,route,tiny"
+    found, *_ = findings(healthy, VLLM_PLUGINS="tiny,route,lora")
+    assert found["fix"] == "export VLLM_PLUGINS=vllm_plugins,lora,route,tiny"
+    healthy.run("sync")  # the base has changed
     assert findings(healthy, VLLM_PLUGINS="vllm_plugins,lora,route,tiny") == []
 
 
@@ -122,37 +140,37 @@ def test_a_lock_that_is_missing_stale_or_not_installed(healthy: Place) -> None:
     healthy.lock.write_bytes(lock)
     manifest = healthy.manifest.read_bytes()
     healthy.manifest.write_text("plugins: []\n")
-    (found,) = findings(healthy)
-    assert found["what"] == "the lock is out of date: the manifest has changed since it was locked"
-    assert found["mend"] == f"vllm-plugins lock --config {healthy.manifest}"
+    found, later = findings(healthy)
+    assert (found["error"], found["fix"]) == ("lock-out-of-date", "vllm-plugins lock")
+    assert (later["error"], later["fix"]) == ("overlay-out-of-date", "vllm-plugins sync")
     healthy.manifest.write_bytes(manifest)
     healthy.lock.write_bytes(b"# another layout\n" + lock)
     (found,) = findings(healthy)
-    assert (found["what"], found["mend"]) == ("the lock is not installed", "vllm-plugins sync")
+    assert (found["what"], found["fix"]) == ("the lock is not installed", "vllm-plugins sync")
 
 
 def test_another_base_and_another_copy(healthy: Place, base: Path) -> None:
     vllm.distribution(base, "tiny", "0.9", modules={"tiny.py": ""})
     whats = {item["what"]: item for item in findings(healthy)}
     assert "the lock does not fit this vLLM environment" in whats
-    copy = whats["another copy of tiny is in vLLM's environment, and is imported first"]
+    copy = whats["vLLM's environment has another copy of tiny, which is imported instead"]
     assert copy["evidence"] == f"{base}/tiny-0.9.dist-info"
-    assert copy["mend"] == f"{sys.executable} -m pip uninstall tiny"
-    shadow = whats["vLLM's environment has a module tiny, which is imported instead of the overlay's"]
+    assert copy["fix"] == f"{sys.executable} -m pip uninstall tiny"
+    shadow = whats["vLLM's environment has a module tiny, which is imported instead of the plugin's"]
     assert shadow["evidence"] == f"{base}/tiny.py"
 
 
 def test_a_stale_egg_info(healthy: Place, base: Path) -> None:
     (base / "tiny.egg-info").mkdir()
     whats = {item["what"]: item for item in findings(healthy)}
-    copy = whats["another copy of tiny is in vLLM's environment, and is imported first"]
-    assert copy["mend"] == f"rm -r {base}/tiny.egg-info"
+    copy = whats["vLLM's environment has another copy of tiny, which is imported instead"]
+    assert copy["fix"] == f"rm -r {base}/tiny.egg-info"
 
 
 def test_a_module_that_the_base_has(healthy: Place, base: Path) -> None:
     (base / "tiny.py").write_text("")
     (found,) = findings(healthy)
-    assert found["what"] == "vLLM's environment has a module tiny, which is imported instead of the overlay's"
+    assert found["what"] == "vLLM's environment has a module tiny, which is imported instead of the plugin's"
 
 
 def test_a_plugin_that_plugs_into_nothing_or_into_a_taken_name(healthy: Place, base: Path, index: Index) -> None:
@@ -164,13 +182,12 @@ def test_a_plugin_that_plugs_into_nothing_or_into_a_taken_name(healthy: Place, b
     healthy.run("sync")
     assert [(item["what"], item["evidence"]) for item in findings(healthy)] == [
         (
-            "plugin 'nothing' has no vLLM entry point: vLLM has nothing to call",
-            f"nothing 1.0 in {healthy.lock}",
+            "plugin 'tiny' and vLLM's environment have an entry point of the same name: tiny in vllm.general_plugins",
+            "resolver has it, too; vLLM uses one entry point of each name",
         ),
-        (
-            "plugin 'tiny' has an entry point whose name the base uses: tiny in vllm.general_plugins",
-            "resolver has tiny in vllm.general_plugins too; vLLM keeps one plugin a name",
-        ),
+    ]
+    assert healthy.run("doctor", "--json", check=False).json["notes"] == [
+        "plugin 'nothing' has no vLLM entry point: vLLM loads it where you name it"
     ]
 
 
@@ -178,9 +195,46 @@ def test_a_plugin_that_does_not_load(healthy: Place, index: Index) -> None:
     index.wheel("tiny", "2.0", entry_points=POINTS, modules={"tiny.py": "raise RuntimeError('no')\n"})
     healthy.run("lock", "--upgrade")
     healthy.run("sync", check=False)
-    found = findings(healthy)
-    assert len(found) == 3
-    assert found[0]["what"] == "plugin 'tiny' can't be loaded: RuntimeError: no"
+    (found,) = findings(healthy)
+    assert (found["what"], found["error"]) == ("3 entry points can't be loaded", "plugin-load-failed")
+    assert found["evidence"].count("plugin 'tiny' can't be loaded: RuntimeError: no") == 3
+
+
+def test_doctor_and_status_report_the_same_problems(healthy: Place, base: Path) -> None:
+    (healthy.site / "tiny.py").unlink()
+    vllm.distribution(base, "newcomer", "1.0")
+    healthy.manifest.write_text("plugins: []\n")
+    status = healthy.run("status", "--json", check=False).json
+    ids = [problem["error"] for problem in status["problems"]]
+    assert ids == ["lock-out-of-date", "overlay-out-of-date", "hash-mismatch"]
+    assert [item["error"] for item in findings(healthy) if item["error"]] == ids
+
+
+def test_a_missing_module_in_the_store_is_found_and_repaired_by_the_fix(healthy: Place) -> None:
+    (healthy.site / "tiny.py").unlink()
+    (found,) = findings(healthy)
+    assert found["what"] == "the overlay has changed since it was installed: 1 file"
+    assert "missing: tiny.py" in found["evidence"]
+    assert healthy.run("status", check=False).returncode == 4
+    command, *words = shlex.split(found["fix"])
+    assert command == "vllm-plugins"
+    healthy.run(*words)
+    assert findings(healthy) == []
+
+
+def test_an_edited_local_source_is_found(healthy: Place) -> None:
+    project = projects.project(healthy.config / "mine", name="mine")
+    healthy.write("plugins:\n  - {name: mine, source: local, path: mine}\n")
+    healthy.run("lock")
+    healthy.run("sync")
+    healthy.variables["VLLM_PLUGINS"] = "vllm_plugins"
+    assert findings(healthy) == []
+    (project / "src/mine/__init__.py").write_text("edited = True\n")
+    (found,) = findings(healthy)
+    assert found["what"] == "the source of plugin 'mine' has changed since it was locked"
+    healthy.run("lock")
+    healthy.run("sync")
+    assert findings(healthy) == []
 
 
 def test_an_interpreter_without_vllm(bare_place: Place) -> None:
@@ -188,18 +242,20 @@ def test_an_interpreter_without_vllm(bare_place: Place) -> None:
     bare_place.run("lock")
     bare_place.run("sync")
     (found,) = findings(bare_place)
-    assert found["what"] == "the interpreter that runs this command has no vLLM"
+    assert found["what"] == "the Python interpreter of this command has no vLLM"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
 def test_the_store_of_somebody_else(healthy: Place) -> None:
     os.chown(healthy.store, 12345, 12345)
     healthy.store.chmod(0o777)
-    assert [(item["what"], item["mend"]) for item in findings(healthy)] == [
-        ("the store belongs to somebody else, who decides what vLLM runs", f"chown -R 0 {healthy.store}"),
-        ("everybody may write to the store, and so decide what vLLM runs", f"chmod o-w {healthy.store}"),
+    assert [(item["what"], item["fix"]) for item in findings(healthy)] == [
+        ("the store belongs to another user, who decides what vLLM runs", f"chown -R 0 {healthy.store}"),
+        ("every user can write to the store, and so decide what vLLM runs", f"chmod o-w {healthy.store}"),
     ]
 
 
 def test_json_is_data(healthy: Place) -> None:
-    assert json.loads(healthy.run("doctor", "--json").stdout) == {"findings": []}
+    report = json.loads(healthy.run("doctor", "--json").stdout)
+    assert (report["findings"], report["notes"]) == ([], [])
+    assert {check["findings"] for check in report["checks"]} == {0}

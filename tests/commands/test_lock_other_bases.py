@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kit import projects, vllm
+from tests.kit import projects, uv, vllm
 from tests.kit.place import Place
 
 if TYPE_CHECKING:
@@ -259,12 +259,10 @@ def other_python() -> str | None:
 @pytest.mark.network
 @pytest.mark.skipif(other_python() is None, reason=f"no Python {PYTHON} here")
 def test_another_python_gives_the_lock_that_was_made_for_it(network_place: Place, tmp_path: Path) -> None:
-    environment = tmp_path / "environment"
-    subprocess.run([str(other_python()), "-m", "venv", environment], check=True)
-    python = environment / "bin/python"
-    subprocess.run([python, "-m", "pip", "install", "-q", str(ROOT)], check=True, capture_output=True)
+    python = uv.environment(str(other_python()), tmp_path / "environment")
+    uv.install(python, str(ROOT))
     here = replace(network_place, paths=())
-    there = replace(here, interpreter=str(python))
+    there = replace(here, interpreter=str(python), resolver="auto")
     here.pypi("pydantic")
     here.variables["UV_CACHE_DIR"] = str(tmp_path / "uv")
     there.run("base", "-o", tmp_path / "base.json")

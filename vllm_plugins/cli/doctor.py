@@ -1,4 +1,4 @@
-"""``vllm-plugins doctor``: why is my plugin not there?"""
+"""``vllm-plugins doctor``: find out why a plugin is not active."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vllm_plugins.documents import base, manifest
+from vllm_plugins.documents import state
 from vllm_plugins.review import doctor
 
 if TYPE_CHECKING:
     import argparse
 
     from vllm_plugins.cli._output import Output
+    from vllm_plugins.review.doctor import Report
     from vllm_plugins.startup.settings import Settings
 
 
@@ -22,11 +23,24 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
-    """Exit code 1 when something is wrong."""
-    findings = doctor.examine(settings, base.read(), manifest.find(settings), os.environ)
-    text = "\n\n".join(
-        f"{number}. {finding.what}\n   evidence: {finding.evidence}\n   mend:     {finding.mend}"
-        for number, finding in enumerate(findings, 1)
-    )
-    output.result({"findings": [asdict(finding) for finding in findings]}, text or "nothing is wrong")
-    return 1 if findings else 0
+    """Print findings, each with its evidence and a fix, and what was checked. The exit code is 1 if there is one."""
+    report = doctor.examine(state.read(settings), os.environ)
+    output.result(asdict(report), _text(report))
+    return 1 if report.findings else 0
+
+
+def _text(report: Report) -> str:
+    parts = [
+        f"{number}. {finding.what}{f' [{finding.error}]' if finding.error else ''}\n"
+        f"   evidence: {finding.evidence}\n"
+        f"   fix:      {finding.fix}"
+        for number, finding in enumerate(report.findings, 1)
+    ]
+    width = max(len(check.subject) for check in report.checks)
+    lines = [
+        f"  {check.subject.ljust(width)}  {'ok' if not check.findings else f'see above ({check.findings})'}"
+        for check in report.checks
+    ]
+    parts += ["\n".join(["checked:", *lines])]
+    parts += [f"note: {note}" for note in report.notes]
+    return "\n\n".join([*parts, *([] if report.findings else ["no problems found"])])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 _COLUMNS = ("name", "source", "manifest", "locked", "installed", "loadable", "entry points")
+_KEYS = tuple(column.replace(" ", "_") for column in _COLUMNS)
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "store": str(settings.store),
             "overlay": state.marker.key if state.marker else None,
             "linked": {"path": str(linked.path), "overlay": linked.key} if linked else None,
-            "plugins": [dict(zip(_COLUMNS, row, strict=True)) for row in rows],
+            "plugins": [dict(zip(_KEYS, row, strict=True)) for row in rows],
         },
         "\n".join(
             [

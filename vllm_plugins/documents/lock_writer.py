@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomlkit
 
+from vllm_plugins.documents import selection
 from vllm_plugins.documents.lock_reader import FORMAT, TOOL, content_sha256
 from vllm_plugins.startup.settings import WHEELS
 
@@ -75,6 +76,12 @@ def _inline(fields: Mapping[str, Any]) -> Any:
     return table
 
 
+def _sorted(wheels: Iterable[Wheel]) -> list[Wheel]:
+    """Wheels by name; the highest build tag goes first, because pip takes the first wheel of a lock that fits."""
+    by_name = sorted(wheels, key=lambda wheel: wheel.filename)
+    return sorted(by_name, key=lambda wheel: selection.build_number(wheel.filename), reverse=True)
+
+
 def _package(package: Package) -> Table:
     table = _table(
         {
@@ -84,7 +91,7 @@ def _package(package: Package) -> Table:
             "dependencies": [{"name": name} for name in sorted(package.dependencies)],
             "directory": None,
             "index": package.index,
-            "wheels": [_wheel(wheel) for wheel in sorted(package.wheels, key=lambda wheel: wheel.filename)],
+            "wheels": [_wheel(wheel) for wheel in _sorted(package.wheels)],
         }
     )
     if package.directory is not None:

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import os.path
-import re
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +14,7 @@ from packaging.utils import canonicalize_name
 from yaml.nodes import MappingNode, SequenceNode
 
 from vllm_plugins.core.errors import LockMissing, ManifestError, UsageError
+from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import _rules, _yaml, policy
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, Malformed, Problems, describe, did_you_mean, line
@@ -43,7 +43,6 @@ _MAX_PROBLEMS = 100
 _COMMON = ("name", "source", "enabled", "package", "extras")
 _OF_KIND = {"pypi": ("version",), "git": ("url", "ref", "subdirectory"), "local": ("path", "editable")}
 _KINDS = "pypi, git or local"
-_HTTP_USER = re.compile(r"^(https?://)[^/]*@")
 
 
 class PypiSource(Record):
@@ -223,7 +222,7 @@ def _meaning(plugins: tuple[Plugin, ...]) -> str:
             entry["version"] = ",".join(sorted(filter(None, parts)))
         if isinstance(plugin.source, GitSource):
             # Credentials don't change the content, and the hash of a short secret would reveal it.
-            entry["url"] = _HTTP_USER.sub(r"\1", plugin.source.url)
+            entry["url"] = public_url(plugin.source.url)
         entries.append({key: value for key, value in entry.items() if value not in (None, [], False)})
     text = json.dumps(entries, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

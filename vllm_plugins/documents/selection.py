@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from packaging.pylock import PackageDirectory, PackageWheel, Pylock, PylockSelectError
+from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BaseMismatch, HashMismatch, InstallError
@@ -22,22 +23,27 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Requirement", "Selected", "find_wheel", "select"]
+__all__ = ["Requirement", "Selected", "build_number", "find_wheel", "select"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Requirement:
-    """One distribution to install: the file with this sha256, from ``path``, or from an index if that is ``None``."""
+    """One distribution to install: the file with this sha256, from ``path``, or from an index if that is ``None``.
+
+    ``file_version`` is the version in the file name, which is not always written as that of the lock.
+    """
 
     name: NormalizedName
     version: str | None
     sha256: str
     path: Path | None
+    file_version: str | None = None
 
     @property
     def line(self) -> str:
         """The line of a requirements file (``--require-hashes`` form)."""
-        place = f"=={self.version}" if self.path is None else f" @ {self.path.as_uri()}"
+        # "==1.0" would also match 1.0+cu129, which an index may get later, and uv would choose that.
+        place = f"==={self.file_version or self.version}" if self.path is None else f" @ {self.path.as_uri()}"
         return f"{self.name}{place} --hash=sha256:{self.sha256}"
 
 
@@ -61,7 +67,7 @@ def select(data: bytes, settings: Settings) -> Selected:
     editable: list[tuple[NormalizedName, str]] = []
     missing: list[str] = []
     try:
-        chosen = list(Pylock.from_dict(tomllib.loads(data.decode("utf-8"))).select())
+        chosen = list(Pylock.from_dict(_best_first(tomllib.loads(data.decode("utf-8")))).select())
     except PylockSelectError as error:
         raise BaseMismatch(
             "the lock has no wheels for this machine",
@@ -78,7 +84,16 @@ def select(data: bytes, settings: Settings) -> Selected:
         path = find_wheel(settings.wheels / item.filename, digest)
         if path is None and (item.path is not None or settings.offline):
             missing.append(item.filename)
-        wheels.append(Requirement(name=package.name, version=str(package.version), sha256=digest, path=path))
+        file_version = str(parse_wheel_filename(item.filename)[1])
+        wheels.append(
+            Requirement(
+                name=package.name,
+                version=str(package.version),
+                sha256=digest,
+                path=path,
+                file_version=file_version,
+            )
+        )
     if missing:
         raise InstallError(
             f"{count(len(missing), 'locked wheel')} missing in {settings.wheels.name}/",
@@ -88,6 +103,19 @@ def select(data: bytes, settings: Settings) -> Selected:
             "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle",
         )
     return Selected(wheels=tuple(wheels), editable=tuple(editable))
+
+
+def build_number(filename: str) -> tuple[int, str]:
+    """The build tag of a wheel for sorting: of two wheels with equal tags, pip and uv take the higher one."""
+    return parse_wheel_filename(filename)[2] or (-1, "")
+
+
+def _best_first(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of a lock with the wheels of each package in the order of their build tags, the highest first."""
+    for package in document["packages"]:
+        if "wheels" in package:
+            package["wheels"].sort(key=lambda wheel: build_number(wheel["name"]), reverse=True)
+    return document
 
 
 def find_wheel(path: Path, sha256: str) -> Path | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import InstallError, LockStale, NotInstalled, OverlayStale, PluginsError
+from vllm_plugins.core.errors import HashMismatch, InstallError, LockStale, NotInstalled, OverlayStale, PluginsError
+from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import base as bases
 from vllm_plugins.documents import compatibility, lock_reader
 from vllm_plugins.documents import manifest as manifests
-from vllm_plugins.startup import activation, entry_points, overlay
+from vllm_plugins.startup import activation, entry_points, integrity, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -207,6 +208,7 @@ def _differences(
                 next_step="vllm-plugins sync",
             )
         )
+    problems += _changed_files(settings, marker)
     if settings.frozen and marker.editable:
         problems.append(
             InstallError(
@@ -230,3 +232,21 @@ def _differences(
             )
         )
     return problems
+
+
+def _changed_files(settings: Settings, marker: Marker) -> list[PluginsError]:
+    """Files of the overlay that are missing or have another size. Their contents are not read."""
+    try:
+        changed = integrity.compare_sizes(settings.store, marker)
+    except PluginsError as error:
+        return [error]
+    if not changed:
+        return []
+    return [
+        HashMismatch(
+            f"the overlay has changed since it was installed: {count(len(changed), 'file')}",
+            where=str(overlay.directory(settings.store, marker.key) / overlay.SITE),
+            details=integrity.shown(changed, 10),
+            next_step="vllm-plugins sync --reinstall",
+        )
+    ]

@@ -110,7 +110,8 @@ def compile_pins(
     (scratch / "constraints.txt").write_text("".join(given), encoding="utf-8")
     output = scratch / "requirements.txt"
     free = upgrade.names if not upgrade.everything else frozenset(seeds)
-    kept = (f"{name}=={version}\n" for name, version in sorted(seeds.items()) if name not in free)
+    # "==1.0" would let 1.0+cu129 in, which an index may have got since.
+    kept = (f"{name}==={version}\n" for name, version in sorted(seeds.items()) if name not in free)
     output.write_text("".join(kept), encoding="utf-8")
     try:
         resolver.compile(scratch, base)

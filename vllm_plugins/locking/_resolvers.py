@@ -6,7 +6,6 @@ pins there. Where they look is pip's configuration, for both.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from vllm_plugins.core import process
 from vllm_plugins.core.errors import UsageError
-from vllm_plugins.packages import installers, pip_config
+from vllm_plugins.packages import installers, programs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,15 +51,11 @@ class PipCompile:
 
     def compile(self, directory: Path, base: Base) -> None:  # noqa: ARG002 - it is of this kind, see choose()
         """See :class:`Resolver`."""
-        argv = [sys.executable, "-m", "piptools", "compile", "--quiet", "--no-config", "--no-header"]
+        argv = [sys.executable, "-P", "-m", "piptools", "compile", "--quiet", "--no-config", "--no-header"]
         argv += ["--resolver", "backtracking", "--no-strip-extras", "--allow-unsafe", "--no-emit-options"]
         argv += ["--cache-dir", str(directory / "cache"), "--constraint", "constraints.txt"]
         argv += ["--output-file", "requirements.txt", "requirements.in"]
-        # Colours and a user's own arguments would change what is read back.
-        dropped = ("PIP_REQUIRE_HASHES", "PIP_NO_DEPS", "PIP_TARGET", "PIP_REQUIREMENT", "FORCE_COLOR")
-        kept = {key: value for key, value in os.environ.items() if key not in dropped}
-        env = {**kept, **pip_config.pip_environment(self.config)}
-        env |= {"NO_COLOR": "1", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        env = programs.pip_environment(self.config)
         process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
 
 
@@ -76,18 +71,13 @@ class UvCompile:
     def compile(self, directory: Path, base: Base) -> None:
         """See :class:`Resolver`."""
         argv = [str(self.program), "pip", "compile", "--quiet", "--no-header", "--no-strip-extras", "--no-progress"]
+        argv += ["--no-config"]
         argv += ["--cache-dir", str(self.cache), "--python", sys.executable, "--constraint", "constraints.txt"]
         argv += ["--output-file", "requirements.txt", "requirements.in"]
         argv += ["--no-index"] if self.config.index_url is None else []
         if not base.is_here:
             argv += ["--python-version", base.python, "--python-platform", platform(base)]
-        kept = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "UV_CONSTRAINT")}
-        env = {
-            **kept,
-            **pip_config.uv_environment(self.config, kept),
-            "UV_PYTHON_DOWNLOADS": "never",
-            "NO_COLOR": "1",
-        }
+        env = programs.uv_environment(self.config)
         process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build import BuildBackendException, BuildException, ProjectBuilder
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from vllm_plugins.core import process, scratch
 from vllm_plugins.core.errors import BuildError, CommandFailed, InstallError
@@ -98,6 +99,7 @@ class Builder:
             path = Path(builder.build("wheel", into))
             _reproducible.normalise(path)
             content = metadata.inspect(path)
+            _check_name(path, content)
         if not path.name.endswith("-any.whl"):
             self._environments.check_compiled(environment, path.name, plugin)
         data = path.read_bytes()
@@ -148,6 +150,20 @@ class Builder:
             environment = self._environments.get(requires | more, on_line)
             builder = _builder(project, environment, on_line)
         return builder, environment
+
+
+def _check_name(wheel: Path, content: Metadata) -> None:
+    """Refuse a wheel whose file name is that of another distribution or version: no installer would take it."""
+    try:
+        name, version, _, _ = parse_wheel_filename(wheel.name)
+    except InvalidWheelFilename as error:
+        raise BuildError("the build backend made an invalid wheel", found=str(error)) from error
+    if (name, version) != (content.name, content.version):
+        raise BuildError(
+            "the file name of the built wheel does not agree with its metadata",
+            expected=f"{content.name} {content.version} (its METADATA)",
+            found=f"{wheel.name} (its file name)",
+        )
 
 
 def _reader(project: Path) -> ProjectBuilder:

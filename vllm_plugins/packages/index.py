@@ -1,4 +1,4 @@
-"""The index: which files a distribution has, and what is in them, from wherever pip would look."""
+"""Package indexes: the files of a distribution and their content, from every place where pip would look."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import requests
@@ -18,12 +18,13 @@ import urllib3
 from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
+from requests.utils import get_netrc_auth
 from urllib3.util.retry import Retry
 
 from vllm_plugins.core import hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, SourceError
-from vllm_plugins.core.redact import redact
-from vllm_plugins.packages import archives, simple_api
+from vllm_plugins.core.redact import public_url, redact
+from vllm_plugins.packages import _logins, archives, simple_api
 from vllm_plugins.packages.simple_api import File
 
 if TYPE_CHECKING:
@@ -38,17 +39,21 @@ __all__ = ["File", "Index"]
 
 WHOLE = 256 << 10  # bytes; a file up to this size is fetched as a whole rather than in ranges
 
-# A server that compresses an archive once more would change what is hashed.
 _MAX_PAGE = 128 << 20  # bytes; the largest page of a project is some 10 MiB
 _MAX_DOCUMENT = 8 << 20  # bytes
 _CHUNK = 1 << 18  # bytes
 _PAUSE = 60  # seconds
 _FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError)
-_AS_IT_IS = {"Accept-Encoding": "identity"}
+# Compressing an archive again would change what is hashed.
+_UNCOMPRESSED = {"Accept-Encoding": "identity"}
+# An index that has no such name answers so: pip goes on with the next index.
+_UNKNOWN = (401, 403, 404, 410)
+# Of these, the first two may also mean that a login is missing.
+_DENIED = (401, 403)
 
 
 class _Retry(Retry):
-    """Asks again when the server says, but doesn't wait for hours because it says so."""
+    """Retries when the server says so, but never waits for hours."""
 
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
         asked = super().get_retry_after(response)
@@ -56,7 +61,7 @@ class _Retry(Retry):
 
 
 class Index:
-    """All indexes and pages of links of pip's configuration. Use it as a context manager; threads may share it."""
+    """All indexes and pages of links of the configuration. Use it as a context manager; threads may share it."""
 
     def __init__(self, config: PipConfig) -> None:
         self._config = config
@@ -76,7 +81,8 @@ class Index:
             self._session.cert = config.client_cert
         if config.proxy:
             self._session.proxies = {"http": config.proxy, "https": config.proxy}
-        self._logins = dict(filter(None, map(_login, (*config.indexes, *config.find_links))))
+        if config.no_proxy_env:  # netrc belongs to the environment of requests, too; it is read in _options
+            self._session.trust_env = False
 
     def __enter__(self) -> Self:
         return self
@@ -86,25 +92,31 @@ class Index:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """All places that are looked at, in pip's order, without credentials."""
-        return tuple(map(simple_api.public, (*self._config.indexes, *self._config.find_links)))
+        """All places, in pip's order, without credentials."""
+        return tuple(map(public_url, (*self._config.indexes, *self._config.find_links)))
 
     def files(self, name: NormalizedName) -> tuple[File, ...]:
-        """The files of a distribution, from every index and page of links, in pip's order.
+        """Return the files of a distribution from every index and page of links, in pip's order.
+
+        An index that denies access to a name counts as one that does not have it, if another place has the name.
 
         Raises:
-            SourceError: an index can't be read. One that has no such distribution is none of them.
+            SourceError: an index can't be read, or the only indexes that could have the name deny access.
         """
         found: list[File] = []
+        denied: list[SourceError] = []
         for index in self._config.indexes:
             page = f"{index.rstrip('/')}/{name}/"
-            found += self._page(page, index=simple_api.public(index))
+            found += self._page(page, index=public_url(index), denied=denied)
         for links in self._config.find_links:
             found += self._links(links)
-        return tuple(file for file in found if simple_api.version(file.filename, name) is not None)
+        files = tuple(file for file in found if simple_api.version(file.filename, name) is not None)
+        if denied and not files:
+            raise denied[0]
+        return files
 
     def complete(self, file: File) -> File:
-        """The same file with its sha256 and size, downloaded only where the index does not tell them.
+        """Return the file with its sha256 and size. It is downloaded only if the index does not report them.
 
         Raises:
             SourceError: it can't be read.
@@ -112,7 +124,7 @@ class Index:
         if file.sha256 is not None and file.size is not None:
             return file
         if file.sha256 is not None and not file.url.startswith("file:"):
-            with self._request("HEAD", file.url, headers=_AS_IT_IS) as response:
+            with self._request("HEAD", file.url, index=file.index, headers=_UNCOMPRESSED) as response:
                 length = response.headers.get("Content-Length", "") if response.status_code == 200 else ""
             if length.isdecimal():
                 return replace(file, size=int(length))
@@ -126,15 +138,16 @@ class Index:
         """Read files of a wheel's ``.dist-info`` by their names, without downloading a large wheel.
 
         Raises:
-            SourceError: the wheel can't be read, or would unpack to far more than it is.
+            SourceError: the wheel can't be read, or would fill the disk.
         """
         try:
             if not file.url.startswith("file:") and (file.size or WHOLE + 1) > WHOLE:
                 try:
-                    with RemoteZip(file.url, session=self._session, **self._options(file.url)) as archive:
+                    options = self._options(file.url, file.index)
+                    with RemoteZip(file.url, session=self._session, **options) as archive:
                         return _members(archive, names, file)
                 except (RangeNotSupported, RemoteIOError):
-                    pass  # then as a whole
+                    pass  # read the whole file instead
             with (
                 scratch.directory() as temporary,
                 zipfile.ZipFile(self.download(file, temporary)) as zipped,
@@ -144,10 +157,10 @@ class Index:
             raise self._error(file.url, error) from error
 
     def download(self, file: File, into: Path) -> Path:
-        """Fetch a file into a directory.
+        """Download a file into a directory.
 
         Raises:
-            HashMismatch: it is not the file that the index told of; nothing is left behind.
+            HashMismatch: it does not match the hash or the size of the index; nothing is left behind.
             SourceError: it can't be read.
         """
         target = into / file.filename
@@ -155,23 +168,23 @@ class Index:
         partial = target.with_name(f".{file.filename}.part")
         try:
             with open(partial, "wb") as out:
-                for chunk in self._chunks(file.url):
+                for chunk in self._chunks(file):
                     digest.update(chunk)
                     out.write(chunk)
                     if file.size is not None and out.tell() > file.size:
-                        raise _another(file, f"{file.size} bytes", "more")
+                        raise _mismatch(file, f"{file.size} bytes", "more")
             if file.sha256 is not None and digest.hexdigest() != file.sha256:
-                raise _another(file, f"sha256 {file.sha256}", f"sha256 {digest.hexdigest()}")
+                raise _mismatch(file, f"sha256 {file.sha256}", f"sha256 {digest.hexdigest()}")
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
         return target
 
     def document(self, url: str) -> Any:
-        """A JSON document at an address that the index gave.
+        """Return a JSON document at a URL of the index.
 
         Raises:
-            SourceError: it can't be read, or is none.
+            SourceError: it can't be read, or is not JSON.
         """
         try:
             with self._request("GET", url) as response:
@@ -180,84 +193,96 @@ class Index:
         except (*_FAILURES, ValueError, RecursionError) as error:
             raise self._error(url, error) from error
 
-    def _page(self, url: str, *, index: str) -> list[File]:
+    def _page(self, url: str, *, index: str | None, denied: list[SourceError]) -> list[File]:
+        """Return the files of a page; an error of denied access is added to ``denied``."""
         if url.startswith("file:"):
             path = _path(url) / "index.html"
             return simple_api.from_html(_read(path), base=path.as_uri(), index=index) if path.is_file() else []
         try:
-            with self._request("GET", url, headers={"Accept": simple_api.ACCEPT}) as response:
-                if response.status_code == 404:
+            with self._request("GET", url, index=index, headers={"Accept": simple_api.ACCEPT}) as response:
+                if response.status_code in _UNKNOWN:
+                    if response.status_code in _DENIED:
+                        status = f"{response.status_code} {response.reason}"
+                        denied.append(self._error(url, requests.HTTPError(status)))
                     return []
                 response.raise_for_status()
                 body = _whole(self._read(response), _MAX_PAGE)
                 kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
+                base = public_url(response.url)
                 if kind == simple_api.JSON:
-                    return simple_api.from_json(body, base=response.url, index=index)
-                return simple_api.from_html(body.decode("utf-8", "replace"), base=response.url, index=index)
+                    return simple_api.from_json(body, base=base, index=index)
+                return simple_api.from_html(body.decode("utf-8", "replace"), base=base, index=index)
         except (*_FAILURES, ValueError, RecursionError) as error:
             raise self._error(url, error) from error
 
     def _links(self, links: str) -> list[File]:
-        """``--find-links``: a directory, an HTML file, or the address of either."""
+        """Return the files of a place of ``--find-links``: a directory, an HTML file, or the URL of either."""
         if links.startswith(("https://", "http://")):
-            return [replace(file, index=None) for file in self._page(links, index="")]
+            denied: list[SourceError] = []
+            files = self._page(links, index=None, denied=denied)
+            if denied:
+                raise denied[0]
+            return files
         path = _path(links) if links.startswith("file:") else Path(links).expanduser().absolute()
         if path.is_dir():
             return [File(filename=entry.name, url=entry.as_uri()) for entry in sorted(path.iterdir())]
         return simple_api.from_html(_read(path), base=path.as_uri(), index=None) if path.is_file() else []
 
-    def _chunks(self, url: str) -> Iterable[bytes]:
+    def _chunks(self, file: File) -> Iterable[bytes]:
         try:
-            if url.startswith("file:"):
-                with open(_path(url), "rb") as file:
-                    while chunk := file.read(1 << 18):
+            if file.url.startswith("file:"):
+                with open(_path(file.url), "rb") as stream:
+                    while chunk := stream.read(_CHUNK):
                         yield chunk
                 return
-            with self._request("GET", url, headers=_AS_IT_IS) as response:
+            with self._request("GET", file.url, index=file.index, headers=_UNCOMPRESSED) as response:
                 response.raise_for_status()
                 yield from self._read(response)
         except (*_FAILURES, OSError) as error:
-            raise self._error(url, error) from error
+            raise self._error(file.url, error) from error
 
-    def _request(self, method: str, url: str, **options: Any) -> requests.Response:
-        return self._session.request(method, simple_api.public(url), stream=True, **self._options(url), **options)
+    def _request(self, method: str, url: str, *, index: str | None = None, **options: Any) -> requests.Response:
+        return self._session.request(method, public_url(url), stream=True, **self._options(url, index), **options)
 
     def _read(self, response: requests.Response) -> Iterator[bytes]:
-        """The body as it comes. Each read is bounded by pip's timeout; all of them together by our patience."""
+        """Yield the body. Each read is limited by pip's timeout, all of them together by our patience."""
         end = time.monotonic() + self._config.patience
         while chunk := response.raw.read1(_CHUNK, decode_content=True):
             if time.monotonic() > end:
                 raise requests.Timeout(f"no end within {self._config.patience} seconds (VLLM_PLUGIN_TIMEOUT)")
             yield chunk
 
-    def _options(self, url: str) -> dict[str, Any]:
-        """What a request to this host is given. A login goes to the host that pip's configuration has it for."""
+    def _options(self, url: str, index: str | None) -> dict[str, Any]:
+        """Return the options of a request for a URL that ``index`` gave."""
         host = urlsplit(url).netloc.rpartition("@")[2]
         options: dict[str, Any] = {"timeout": self._config.timeout}
-        if host in self._logins:
-            options["auth"] = self._logins[host]
+        auth = _logins.find(url, index, (*self._config.indexes, *self._config.find_links))
+        if auth is None and not self._session.trust_env and (pair := get_netrc_auth(url)):
+            auth = HTTPBasicAuth(*pair)
+        if auth is not None:
+            options["auth"] = auth
         if {host, host.rpartition(":")[0]} & set(self._config.trusted_hosts):
             options["verify"] = False
         elif self._config.cert:
-            options["verify"] = self._config.cert  # an environment variable would go before the session's
+            options["verify"] = self._config.cert  # otherwise an environment variable overrides the session's
         return options
 
     def _error(self, url: str, error: Exception) -> SourceError:
         return SourceError(
             "the index can't be read",
-            where=redact(simple_api.public(url), self._config.secrets),
+            where=redact(public_url(url), self._config.secrets),
             found=redact(f"{type(error).__name__}: {error}", self._config.secrets),
-            next_step="mend the network or the index configuration (pip config list)",
+            next_step="check the network, your login, and the indexes of `pip config list`",
         )
 
 
-def _another(file: File, expected: str, found: str) -> HashMismatch:
+def _mismatch(file: File, expected: str, found: str) -> HashMismatch:
     return HashMismatch(
-        f"{file.filename} is not the file that the index tells of",
+        f"{file.filename} does not match the hash or size of its index",
         where=file.url,
         expected=expected,
         found=found,
-        next_step="try again; if it stays so, tell whoever runs the index",
+        next_step="try again; if it fails again, report it to the operator of the index",
     )
 
 
@@ -275,14 +300,6 @@ def _members(archive: zipfile.ZipFile, names: Sequence[str], file: File) -> dict
     return archives.metadata_files(archive, names)
 
 
-def _login(url: str) -> tuple[str, HTTPBasicAuth] | None:
-    parts = urlsplit(url)
-    if parts.username is None:
-        return None
-    login = HTTPBasicAuth(unquote(parts.username), unquote(parts.password or ""))
-    return parts.netloc.rpartition("@")[2], login
-
-
 def _path(url: str) -> Path:
     return Path(url2pathname(urlsplit(url).path))
 
@@ -295,5 +312,5 @@ def _read(path: Path) -> str:
             "the index can't be read",
             where=str(path),
             found=error.strerror or str(error),
-            next_step="mend the index configuration (pip config list)",
+            next_step="fix the permissions of the file, or the indexes of `pip config list`",
         ) from error

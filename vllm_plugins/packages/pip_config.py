@@ -1,11 +1,14 @@
-"""pip's own configuration, as pip tells it: where packages come from, for pip, for uv and for us."""
+"""Where packages come from: pip's configuration, as pip reports it, and what uv's configuration adds to it.
+
+pip's configuration goes first. Variables of uv add indexes, and name the default index where pip has none. uv.toml of
+the user or the system counts where neither the environment nor pip's configuration names an index.
+"""
 
 from __future__ import annotations
 
 import ast
 import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,25 +16,31 @@ from urllib.parse import unquote, urlsplit
 
 from vllm_plugins.core import process, workers
 from vllm_plugins.core.errors import CommandFailed, UsageError
+from vllm_plugins.packages import _keyring, _uv_config, programs
+from vllm_plugins.packages._uv_config import UvConfig
 from vllm_plugins.startup import settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PipConfig", "read", "uv_environment"]
+__all__ = ["PipConfig", "read"]
 
-# What pip's install command reads, the later before the earlier (pip's documentation, "Configuration").
+# The sections that `pip install` reads; later ones override (pip's documentation, "Configuration").
 _SECTIONS = ("global", "install", ":env:")
 _LINE = re.compile(r"(?P<section>global|install|:env:)\.(?P<key>[a-z0-9-]+)=(?P<value>.*)")
 _DEFAULT_INDEX = re.compile(r"-i, --index-url <url>.*?\(default\s+(?P<url>\S+?)\)", re.DOTALL)
+_TRUE = ("1", "true", "yes", "on", "y", "t")
+_PROVIDERS = ("auto", "disabled", "import", "subprocess")
+# A second name of an option is a key, too.
+_ALIASES = {"pypi-url": "index-url", "default-timeout": "timeout"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipConfig:
-    """Where pip looks. ``index_url`` is ``None`` with ``--no-index``.
+    """Where packages come from. ``index_url`` is ``None`` with ``--no-index``.
 
-    ``timeout`` is how many seconds pip waits for a server to say something, ``patience`` how many one call of pip or
-    uv may take in all.
+    ``timeout`` is how many seconds to wait for an answer of a server, ``patience`` how many seconds a call of pip or
+    uv may take. ``ignored`` names the keys that would choose among versions, and have no effect.
     """
 
     index_url: str | None
@@ -40,14 +49,17 @@ class PipConfig:
     cert: str | None = None
     client_cert: str | None = None
     proxy: str | None = None
+    no_proxy_env: bool = False
     trusted_hosts: tuple[str, ...] = ()
+    keyring_provider: str | None = None
     timeout: float = 15.0
     retries: int = 5
     patience: int = 3600
+    ignored: tuple[str, ...] = ()
 
     @classmethod
     def without_index(cls) -> PipConfig:
-        """No index at all."""
+        """Return a configuration without any index."""
         return cls(index_url=None)
 
     @property
@@ -57,99 +69,100 @@ class PipConfig:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Passwords and tokens that stand in these URLs."""
+        """Passwords and tokens in these URLs."""
         found: list[str] = []
         for url in (*self.indexes, *self.find_links, *([self.proxy] if self.proxy else [])):
             parts = urlsplit(url)
-            # A lone user name is a token; beside a password it is none.
+            # A single name is a token; next to a password it is not secret.
             secret = parts.password or parts.username
             if secret and len(secret) > 2:
                 found += [secret, unquote(secret)]
         return tuple(dict.fromkeys(found))
 
 
-def read(python: str = sys.executable) -> PipConfig:
-    """Ask pip, with this process's environment.
+def read() -> PipConfig:
+    """Ask pip for its configuration, with the environment of this process, and add that of uv.
 
     Raises:
-        UsageError: pip can't read its configuration, or says something that is not understood.
+        UsageError: pip can't read its configuration, gives no answer, or a value is not valid.
     """
+    env = _environment()
+    pip = [*programs.PIP, "config", "list"]
     try:
-        # Which index is pip's default is told by its help alone.
-        default = None if os.environ.get("PIP_INDEX_URL") else workers.begin(lambda: _default_index(python))
-        listed = process.run([python, "-m", "pip", "config", "list", "--no-color"], env=_environment())
-        values = _values(listed.stdout)
-        index = values.get("index-url") or (default() if default is not None else None)
-        no_index = values.get("no-index", "0").lower() in ("1", "true", "yes", "on", "y", "t")
+        # pip tells its default index in its help alone.
+        default = None if os.environ.get("PIP_INDEX_URL") else workers.begin(lambda: _default_index(env))
+        values, ignored = _values(process.run(pip, cwd=Path("/"), env=env).stdout)
+        index = values.get("index-url")
+        uv = _uv_config.from_variables(os.environ)
+        if index is None and not values.get("extra-index-url") and not uv.names_an_index:
+            uv = _joined(uv, _uv_config.from_file(os.environ))
+        index = index or uv.index_url or (default() if default else _default_index(env))
     except CommandFailed as error:
         raise UsageError(
-            "pip can't tell its configuration", details=error.details, next_step="look at: pip config debug"
+            "pip can't report its configuration", details=error.details, next_step="run `pip config debug`"
         ) from error
+    no_index = values.get("no-index", "0").lower() in _TRUE or uv.no_index
+    provider = _provider(values.get("keyring-provider") or uv.keyring_provider)
+    extra = dict.fromkeys((*values.get("extra-index-url", "").split(), *uv.extra_index_urls))
     return PipConfig(
-        index_url=None if no_index else index,
-        extra_index_urls=() if no_index else tuple(values.get("extra-index-url", "").split()),
-        find_links=tuple(map(_address, values.get("find-links", "").split())),
-        cert=os.path.abspath(values["cert"]) if "cert" in values else None,
-        client_cert=os.path.abspath(values["client-cert"]) if "client-cert" in values else None,
+        index_url=None if no_index else _keyring.with_login(index, provider),
+        extra_index_urls=() if no_index else tuple(_keyring.with_login(url, provider) for url in extra),
+        find_links=tuple(dict.fromkeys(map(_address, (*values.get("find-links", "").split(), *uv.find_links)))),
+        cert=_path(values, "cert"),
+        client_cert=_path(values, "client-cert"),
         proxy=values.get("proxy") or None,
-        trusted_hosts=tuple(values.get("trusted-host", "").split()),
-        timeout=_number(values, "timeout", values.get("default-timeout", "15")),
+        no_proxy_env=values.get("no-proxy-env", "0").lower() in _TRUE,
+        trusted_hosts=tuple(dict.fromkeys((*values.get("trusted-host", "").split(), *uv.insecure_hosts))),
+        keyring_provider=provider,
+        timeout=_number(values, "timeout", "15"),
         retries=int(_number(values, "retries", "5")),
         patience=settings.patience(os.environ),
+        ignored=(*ignored, *uv.ignored),
     )
 
 
-def _default_index(python: str) -> str | None:
-    told = process.run([python, "-m", "pip", "download", "--help"], env=_environment()).stdout
+def _joined(variables: UvConfig, file: UvConfig) -> UvConfig:
+    """Return the configuration of the variables of uv, where they say nothing of indexes, and of its files."""
+    return UvConfig(
+        index_url=file.index_url,
+        extra_index_urls=file.extra_index_urls,
+        find_links=(*variables.find_links, *file.find_links),
+        insecure_hosts=(*variables.insecure_hosts, *file.insecure_hosts),
+        keyring_provider=variables.keyring_provider or file.keyring_provider,
+        no_index=file.no_index,
+        ignored=(*variables.ignored, *file.ignored),
+    )
+
+
+def _default_index(env: Mapping[str, str]) -> str:
+    told = process.run([*programs.PIP, "install", "--help"], cwd=Path("/"), env=env).stdout
     match = _DEFAULT_INDEX.search(told)
-    return match["url"] if match else None
-
-
-def pip_environment(config: PipConfig) -> dict[str, str]:
-    """What pip is to be told of this configuration where it runs in another directory: paths, as seen from here."""
-    said = {
-        "PIP_FIND_LINKS": " ".join(config.find_links),
-        "PIP_CERT": config.cert or "",
-        "PIP_CLIENT_CERT": config.client_cert or "",
-    }
-    return {key: value for key, value in said.items() if value}
-
-
-def uv_environment(config: PipConfig, environ: Mapping[str, str]) -> dict[str, str]:
-    """The same configuration in uv's variables. What is set for uv already stays."""
-    said: dict[str, str] = {
-        # pip looks at all indexes alike; uv would stop at the first that has the name. Hashes make either safe.
-        "UV_INDEX_STRATEGY": "unsafe-best-match",
-        "UV_HTTP_TIMEOUT": str(max(1, round(config.timeout))),
-        "UV_HTTP_RETRIES": str(config.retries),
-    }
-    if config.index_url is not None:  # without one, uv must be told by --no-index, for which it knows no variable
-        said["UV_DEFAULT_INDEX"] = config.index_url
-    if config.extra_index_urls:
-        said["UV_INDEX"] = " ".join(config.extra_index_urls)
-    if config.find_links:
-        said["UV_FIND_LINKS"] = ",".join(config.find_links)
-    if config.trusted_hosts:
-        said["UV_INSECURE_HOST"] = " ".join(config.trusted_hosts)
-    if config.cert:
-        said["SSL_CERT_FILE"] = config.cert
-    if config.client_cert:
-        said["SSL_CLIENT_CERT"] = config.client_cert
-    if config.proxy:
-        said |= {"ALL_PROXY": config.proxy, "HTTP_PROXY": config.proxy, "HTTPS_PROXY": config.proxy}
-    kept = {"UV_DEFAULT_INDEX": "UV_INDEX_URL", "UV_INDEX": "UV_EXTRA_INDEX_URL"}
-    return {
-        key: value
-        for key, value in said.items()
-        if not key.startswith("UV_") or (key not in environ and kept.get(key, key) not in environ)
-    }
+    if match is None:
+        raise UsageError(
+            "pip does not report its default index",
+            expected="`pip install --help` with the default of --index-url",
+            found="no output" if not told.strip() else "other output",
+            next_step="set PIP_INDEX_URL to the index that you use",
+        )
+    return match["url"]
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "COLUMNS": "1000", "PIP_NO_COLOR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    """Return the environment of this process with everything that would change what pip reports about it.
+
+    A quiet or isolated pip would report nothing, and a verbose one more than its configuration. The variables
+    override configuration files; one of them always comes back, so an empty answer is no answer.
+    """
+    env = {key: value for key, value in os.environ.items() if key not in ("PIP_PYTHON", "PIP_LOG")}
+    if file := env.get("PIP_CONFIG_FILE"):
+        env["PIP_CONFIG_FILE"] = os.path.abspath(file)  # pip is started in another directory
+    env |= {"PIP_QUIET": "0", "PIP_VERBOSE": "0", "PIP_ISOLATED": "0", "PIP_NO_COLOR": "1", "PIP_DEBUG": "0"}
+    env["_PIP_RUNNING_IN_SUBPROCESS"] = "1"  # a key `python` would make pip start itself with another interpreter
+    return env | {"COLUMNS": "1000", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_LOG": os.devnull, "PIP_NO_INPUT": "1"}
 
 
-def _values(text: str) -> dict[str, str]:
+def _values(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the honoured keys of pip's report with their values, and the names of keys that choose versions."""
     found: dict[str, dict[str, str]] = {section: {} for section in _SECTIONS}
     for line in text.splitlines():
         match = _LINE.fullmatch(line.strip())
@@ -159,17 +172,41 @@ def _values(text: str) -> dict[str, str]:
             value = ast.literal_eval(match["value"])
         except (ValueError, SyntaxError) as error:
             raise UsageError(
-                "pip's configuration is not understood", found=line, next_step="look at: pip config list"
+                "pip's configuration can't be read", found=line, next_step="run `pip config list`"
             ) from error
-        if value != "":  # which pip ignores, too
+        if value != "":  # pip ignores an empty value, too
             found[match["section"]][match["key"]] = str(value)
-    return {key: value for section in _SECTIONS for key, value in found[section].items()}
+    if "quiet" not in found[":env:"]:
+        raise UsageError(
+            "pip does not report its configuration",
+            expected="the output of `pip config list`",
+            found=text.strip()[:200] or "no output",
+            next_step="run `pip config list`; if it prints nothing, set PIP_INDEX_URL to your index",
+        )
+    merged = {key: value for section in _SECTIONS for key, value in found[section].items()}
+    values = {_ALIASES.get(key, key): value for key, value in merged.items() if key in programs.PIP_HONOURED}
+    return values, tuple(sorted(merged.keys() & programs.CHOICE))
 
 
 def _address(place: str) -> str:
-    """A path as pip means it, from the directory that it is started in, as a URL, which has no spaces."""
+    """Return a path of find-links, relative to the working directory as in pip, as a URL, which has no spaces."""
     is_url = "://" in place or place.startswith("file:")
     return place if is_url else Path(os.path.abspath(os.path.expanduser(place))).as_uri()
+
+
+def _path(values: Mapping[str, str], key: str) -> str | None:
+    return os.path.abspath(values[key]) if key in values else None
+
+
+def _provider(value: str | None) -> str | None:
+    if value is not None and value not in _PROVIDERS:
+        raise UsageError(
+            "the keyring provider is not valid",
+            expected=f"one of {', '.join(_PROVIDERS)}",
+            found=value,
+            next_step="fix PIP_KEYRING_PROVIDER, or run `pip config unset global.keyring-provider`",
+        )
+    return value
 
 
 def _number(values: Mapping[str, str], key: str, default: str) -> float:
@@ -177,5 +214,7 @@ def _number(values: Mapping[str, str], key: str, default: str) -> float:
         return float(values.get(key, default))
     except ValueError as error:
         raise UsageError(
-            f"pip's {key} is not a number", found=values.get(key, default), next_step=f"pip config unset global.{key}"
+            f"pip's {key} is not a number",
+            found=values.get(key, default),
+            next_step=f"fix PIP_{key.upper()}, or run `pip config unset global.{key}`",
         ) from error

@@ -12,6 +12,7 @@ from packaging.version import Version
 
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import NoResolution, SourceError
+from vllm_plugins.documents import selection
 from vllm_plugins.packages import archives, cache, metadata, simple_api
 
 if TYPE_CHECKING:
@@ -63,8 +64,9 @@ def read(pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None) ->
     version = Version(pin.version)
     files = [file for file in index.files(pin.name) if simple_api.version(file.filename, pin.name) == version]
     wheels = tuple(index.complete(file) for file in _unique(files) if file.filename.endswith(simple_api.WHEEL))
+    best_first = sorted(wheels, key=lambda file: selection.build_number(file.filename), reverse=True)
     fitting = next(
-        create_compatible_tags_selector(tags)((file, parse_wheel_filename(file.filename)[3]) for file in wheels),
+        create_compatible_tags_selector(tags)((file, parse_wheel_filename(file.filename)[3]) for file in best_first),
         None,
     )
     if fitting is not None:
@@ -105,7 +107,26 @@ def download(sdist: File, index: Index, into: Path) -> Path:
 
 
 def _metadata(file: File, index: Index, caches: Path | None) -> Metadata:
-    """Return the metadata of a wheel; the cache has it below its hash and address."""
+    """Return the metadata of a wheel, which must agree with its file name.
+
+    Raises:
+        NoResolution: it does not: pip refuses such a wheel, and uv installs another version than it has locked.
+    """
+    found = _cached_metadata(file, index, caches)
+    name, version, _, _ = parse_wheel_filename(file.filename)
+    if (found.name, found.version) != (name, version):
+        raise NoResolution(
+            f"the file name of the wheel {file.filename} does not agree with its metadata",
+            where=file.url,
+            expected=f"{name} {version} (its file name)",
+            found=f"{found.name} {found.version} (its METADATA)",
+            next_step="report it to whoever published the wheel, and choose another version in plugins.yaml",
+        )
+    return found
+
+
+def _cached_metadata(file: File, index: Index, caches: Path | None) -> Metadata:
+    """Return the metadata of a wheel; the cache has it below its hash and URL."""
     if caches is None:
         return _fetch_metadata(file, index)
     place = caches / "metadata" / hashes.sha256(f"{file.sha256} {file.url}".encode())

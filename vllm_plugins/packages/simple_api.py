@@ -9,12 +9,14 @@ import json
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
-from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-__all__ = ["ACCEPT", "File", "from_html", "from_json", "public", "version"]
+from vllm_plugins.core.redact import public_url
+
+__all__ = ["ACCEPT", "File", "from_html", "from_json", "version"]
 
 WHEEL = ".whl"
 _SDIST = (".tar.gz", ".zip")
@@ -68,12 +70,6 @@ def from_html(text: str, *, base: str, index: str | None) -> list[File]:
         raise ValueError(str(error)) from error
     base = urljoin(base, parser.base or "")
     return [file for anchor in parser.anchors if (file := _from_anchor(anchor, base, index)) is not None]
-
-
-def public(url: str) -> str:
-    """A URL without its user part."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 class _Anchors(HTMLParser):
@@ -133,7 +129,7 @@ def _address(base: str, url: object) -> str | None:
     if not isinstance(url, str):
         return None
     try:
-        address = public(urljoin(base, url.strip()))
+        address = public_url(urljoin(base, url.strip()))
     except ValueError:
         return None
     return address if urlsplit(address).scheme in ("https", "http", "file") else None

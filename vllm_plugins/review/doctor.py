@@ -1,12 +1,12 @@
-"""Why is my plugin not there? Everything that can keep a locked plugin from a vLLM process, as findings.
+"""Why is my plugin not active? Each finding is a problem, its evidence, and one command or change that fixes it.
 
-Each finding says what is wrong, on what evidence, and has one command (or one change) that mends it.
+Some checks are those of ``documents.state``, so whatever makes ``status`` fail is reported here, too.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
+import json
 import os
 import shlex
 import shutil
@@ -18,138 +18,105 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import PluginsError
-from vllm_plugins.documents import compatibility, lock_reader
-from vllm_plugins.startup import entry_points, overlay
+from vllm_plugins.core.redact import redact
+from vllm_plugins.documents.manifest import LocalSource
+from vllm_plugins.review import _modules, _variables
+from vllm_plugins.sources import local
+from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import Lock
-    from vllm_plugins.documents.manifest import Manifest
-    from vllm_plugins.startup.overlay import Marker
-    from vllm_plugins.startup.settings import Settings
+    from vllm_plugins.documents.state import State
+    from vllm_plugins.review._variables import Names
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Check", "Finding", "Report", "examine"]
 
-OURS = "vllm_plugins"
-HOOKED = ("vllm.platform_plugins", "vllm.general_plugins")
-ENDPOINTS = "vllm.endpoint_plugins"
-FREE = "vllm.logits_processors"  # the group that VLLM_PLUGINS does not concern
+_HOOKS = ("vllm.platform_plugins", "vllm.general_plugins")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """Something that is wrong: ``what``, the ``evidence``, and what mends it."""
+    """One problem: ``what`` is wrong, the ``evidence``, and a command or change to ``fix`` it.
+
+    ``error`` is the id of the error that other commands report for it, if there is one.
+    """
 
     what: str
     evidence: str
-    mend: str
+    fix: str
+    error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Patient:
-    """What is examined. ``points`` are the base's entry points by group: name → distribution."""
+class Check:
+    """One check: its subject, and the number of its findings."""
 
-    settings: Settings
-    base: Base
-    manifest: Manifest | None
-    lock: Lock | None
-    marker: Marker | None
-    points: Mapping[str, Mapping[str, str]]
+    subject: str
+    findings: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """All findings, the most general first; all checks; and ``notes``, which are facts that need no fix."""
+
+    findings: tuple[Finding, ...]
+    checks: tuple[Check, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Case:
+    """The input of the checks. ``points`` are the entry points of the base."""
+
+    state: State
+    points: Names
     environ: Mapping[str, str]
 
 
-def examine(
-    settings: Settings, base: Base, manifest: Manifest | None, environ: Mapping[str, str]
-) -> tuple[Finding, ...]:
-    """All findings, those first that keep every plugin away."""
-    locked, marker, problems = _read(settings, base, manifest)
-    patient = _Patient(
-        settings=settings,
-        base=base,
-        manifest=manifest,
-        lock=locked,
-        marker=marker,
-        points=_base_points(),
-        environ=environ,
-    )
-    found = [*_interpreter(patient), *_allowlist(patient), *problems]
-    if locked is not None:
-        found += [*_entry_points(patient, locked), *_copies(locked)]
-    if marker is not None:
-        found += [*_shadowed(patient, marker), *_load_failures(patient, marker)]
-    return (*found, *_store(patient))
+def examine(state: State, environ: Mapping[str, str]) -> Report:
+    """Run each check. Nothing is changed, and no network is used."""
+    case = _Case(state=state, points=_variables.base_names(), environ=environ)
+    findings: list[Finding] = []
+    checks: list[Check] = []
+    for subject, check in _CHECKS.items():
+        found = list(check(case))
+        findings += found
+        checks.append(Check(subject=subject, findings=len(found)))
+    return Report(findings=tuple(findings), checks=tuple(checks), notes=tuple(_notes(case)))
 
 
-def _read(
-    settings: Settings, base: Base, manifest: Manifest | None
-) -> tuple[Lock | None, Marker | None, list[Finding]]:
-    """The lock and its overlay's marker, and what keeps them from being in step."""
-    locked: Lock | None = None
-    marker: Marker | None = None
-    problems = []
-    try:
-        data = lock_reader.read_bytes(settings.lock)
-        locked = lock_reader.parse(data, settings.lock)
-        marker = overlay.read_marker(settings.store, overlay.key_of(data))
-        compatibility.check_manifest(locked, manifest, settings.lock, marker)
-        compatibility.check_base(locked, base, settings.lock)
-        if marker is None:
-            problems.append(
-                Finding(
-                    what="the lock is not installed",
-                    evidence=f"there is no {overlay.directory(settings.store, overlay.key_of(data))}",
-                    mend="vllm-plugins sync",
-                )
-            )
-    except PluginsError as error:
-        problems.append(_from_error(error))
-    return locked, marker, problems
-
-
-def _from_error(error: PluginsError) -> Finding:
-    parts = (error.where, *error.details, error.expected and f"expected {error.expected}", error.found)
-    return Finding(
-        what=error.what, evidence="; ".join(filter(None, parts)), mend=error.next_step or "vllm-plugins status"
-    )
-
-
-def _base_points() -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
-    for distribution in importlib.metadata.distributions(path=list(overlay.base_paths())):
-        for point in distribution.entry_points:
-            if point.group.startswith("vllm."):
-                found.setdefault(point.group, {})[point.name] = distribution.name
-    return found
-
-
-def _interpreter(patient: _Patient) -> Iterator[Finding]:
-    if patient.base.vllm is None:
+def _interpreter(case: _Case) -> Iterator[Finding]:
+    if case.state.base.vllm is None:
         other = _other_interpreter()
         yield Finding(
-            what="the interpreter that runs this command has no vLLM",
-            evidence=f"{sys.executable} can't import vllm" + (f"; {other} may" if other else ""),
-            mend=f"{other or 'python'} -m pip install vllm-plugin-manager, with the interpreter that runs vLLM",
+            what="the Python interpreter of this command has no vLLM",
+            evidence=f"{sys.executable} can't import vllm" + (f"; the command vllm uses {other}" if other else ""),
+            fix=f"use the interpreter that runs vLLM: {other or 'python'} -m pip install {_ourselves()}",
         )
-    missing = [group for group in HOOKED if OURS not in patient.points.get(group, {})]
+    missing = [group for group in _HOOKS if _variables.OURS not in case.points.get(group, {})]
     if missing:
         yield Finding(
-            what="vLLM will not find the hook",
-            evidence=f"no distribution of {sys.prefix} has the entry point {OURS} in {' and '.join(missing)}",
-            mend=f"{shlex.quote(sys.executable)} -m pip install --force-reinstall --no-deps vllm-plugin-manager",
+            what="vLLM does not find the hook",
+            evidence=f"{sys.prefix} has no entry point {_variables.OURS} in {' and '.join(missing)}",
+            fix=f"{shlex.quote(sys.executable)} -m pip install --force-reinstall --no-deps {_ourselves()}",
         )
-    if patient.settings.disabled:
-        yield Finding(
-            what="the hook is told to do nothing",
-            evidence="VLLM_PLUGIN_DISABLE=1",
-            mend="unset VLLM_PLUGIN_DISABLE",
+
+
+def _ourselves() -> str:
+    """A requirement for pip: where this package was installed from, or its name."""
+    name = "vllm-plugin-manager"
+    try:
+        url: str = json.loads(importlib.metadata.distribution(name).read_text("direct_url.json") or "{}").get(
+            "url", name
         )
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return name
+    return shlex.quote(redact(url.removeprefix("file://")))
 
 
 def _other_interpreter() -> str | None:
-    """The interpreter that the ``vllm`` on the PATH begins with."""
+    """The interpreter in the first line of the ``vllm`` on the PATH."""
     script = shutil.which("vllm")
     if script is None:
         return None
@@ -158,150 +125,141 @@ def _other_interpreter() -> str | None:
     return line.removeprefix("#!").strip() if line.startswith("#!/") else None
 
 
-def _allowlist(patient: _Patient) -> Iterator[Finding]:
-    settings = patient.settings
-    locked = _locked_points(patient)
-    value = patient.environ.get("VLLM_PLUGINS")
-    right = f"export VLLM_PLUGINS={_right_value(patient, locked)}"
-    if settings.allowed is None:
-        if names := sorted(locked.get(ENDPOINTS, ())):
-            yield Finding(
-                what=f"endpoint plugins load only when VLLM_PLUGINS names them: {', '.join(names)}",
-                evidence="VLLM_PLUGINS is not set",
-                mend=right,
-            )
-        return
-    evidence = f"VLLM_PLUGINS={shlex.quote(value or '')}"
-    if OURS not in settings.allowed:
-        yield Finding(
-            what=f"VLLM_PLUGINS leaves {OURS} out: vLLM never calls the hook", evidence=evidence, mend=right
-        )
-    everybody = {name for points in (*patient.points.values(), *locked.values()) for name in points} | {OURS}
-    # Without a lock, nobody knows what its plugins are called.
-    nobody = [name for name in settings.allowed if name and name not in everybody and patient.lock is not None]
-    if nobody:
-        spaces = " (vLLM splits at commas and strips nothing)" if any(name != name.strip() for name in nobody) else ""
-        yield Finding(
-            what=f"VLLM_PLUGINS names what no plugin is called: {', '.join(map(repr, nobody))}{spaces}",
-            evidence=evidence,
-            mend=right,
-        )
-    left_out = sorted(
-        f"{name} ({plugin}, {group})"
-        for group, points in locked.items()
-        for name, plugin in points.items()
-        if not settings.lets_through(group, name)
+def _environment(case: _Case) -> Iterator[Finding]:
+    if case.state.settings.disabled:
+        yield Finding(what="the hook is disabled", evidence="VLLM_PLUGIN_DISABLE=1", fix="unset VLLM_PLUGIN_DISABLE")
+    texts = (
+        *_variables.mistyped(case.environ),
+        *_variables.allowlist(case.state, case.points, case.environ),
+        *_variables.device(case.state, case.environ),
     )
-    if left_out:
-        only = {name for name in settings.allowed if name in locked.get(ENDPOINTS, {})}
-        why = f'; naming {", ".join(sorted(only))}, an endpoint plugin, turned "all" off' if only else ""
-        what = f"VLLM_PLUGINS leaves locked plugins out: {', '.join(left_out)}{why}"
-        yield Finding(what=what, evidence=evidence, mend=right)
+    yield from (Finding(what=what, evidence=evidence, fix=fix) for what, evidence, fix in texts)
 
 
-def _locked_points(patient: _Patient) -> dict[str, dict[str, str]]:
-    """Entry points of the locked plugins by group: name → the plugin's name."""
-    found: dict[str, dict[str, str]] = {}
-    for plugin in patient.lock.plugins if patient.lock else ():
-        for group, name, _ in plugin.entry_points:
-            found.setdefault(group, {})[name] = plugin.name
-    return found
+def _agreement(case: _Case) -> Iterator[Finding]:
+    yield from map(_from_error, case.state.problems)
 
 
-def _right_value(patient: _Patient, locked: Mapping[str, Mapping[str, str]]) -> str:
-    """Everybody: what the base has and loads by itself, what is locked, and ourselves."""
-    base = {name for group, points in patient.points.items() if group not in (FREE, ENDPOINTS) for name in points}
-    wanted = {name for group, points in locked.items() if group != FREE for name in points}
-    kept = {name for name in patient.settings.allowed or () if name in patient.points.get(ENDPOINTS, {})}
-    return ",".join([OURS, *sorted((base | wanted | kept) - {OURS})])
+def _from_error(error: PluginsError) -> Finding:
+    parts = (error.where, *error.details, error.expected and f"expected {error.expected}", error.found)
+    return Finding(
+        what=error.what,
+        evidence="; ".join(filter(None, parts)),
+        fix=error.next_step or "vllm-plugins status",
+        error=error.id,
+    )
 
 
-def _entry_points(patient: _Patient, locked: Lock) -> Iterator[Finding]:
-    for plugin in locked.plugins:
-        if not plugin.entry_points:
+def _local_sources(case: _Case) -> Iterator[Finding]:
+    """Local directories that changed after their wheels were built."""
+    manifest, locked, settings = case.state.manifest, case.state.locked, case.state.settings
+    if manifest is None or locked is None:
+        return
+    for plugin in manifest.enabled:
+        pinned = locked.lock.plugin(plugin.name)
+        if not isinstance(plugin.source, LocalSource) or pinned is None or pinned.tree_sha256 is None:
+            continue
+        directory = manifest.local_directory(plugin.source)
+        try:
+            digest = local.hash_tree(directory, plugin=plugin.name, without=settings.written, environ=case.environ)
+        except PluginsError as error:
+            yield _from_error(error)
+            continue
+        if digest != pinned.tree_sha256:
             yield Finding(
-                what=f"plugin {plugin.name!r} has no vLLM entry point: vLLM has nothing to call",
-                evidence=f"{plugin.package} {plugin.version} in {patient.settings.lock}",
-                mend=f"add an entry point in one of vLLM's groups to the project of {plugin.name!r}, or remove it",
+                what=f"the source of plugin {plugin.name!r} has changed since it was locked",
+                evidence=f"{directory} is {digest[:12]}; {pinned.tree_sha256[:12]} is locked",
+                fix="vllm-plugins lock, then vllm-plugins sync",
             )
+
+
+def _entry_points(case: _Case) -> Iterator[Finding]:
+    for plugin in case.state.locked.lock.plugins if case.state.locked is not None else ():
         for group, name, _ in plugin.entry_points:
-            owner = patient.points.get(group, {}).get(name)
+            owner = case.points.get(group, {}).get(name)
             if owner is not None:
                 yield Finding(
-                    what=f"plugin {plugin.name!r} has an entry point whose name the base uses: {name} in {group}",
-                    evidence=f"{owner} has {name} in {group} too; vLLM keeps one plugin a name",
-                    mend=f"rename the entry point in the project of {plugin.name!r}, or uninstall {owner}",
+                    what=f"plugin {plugin.name!r} and vLLM's environment have an entry point of the same name: "
+                    f"{name} in {group}",
+                    evidence=f"{owner} has it, too; vLLM uses one entry point of each name",
+                    fix=f"ask the authors of {plugin.package} to rename it, or disable plugin {plugin.name!r} with "
+                    "`enabled: false` in plugins.yaml",
                 )
 
 
-def _copies(locked: Lock) -> Iterator[Finding]:
-    """Distributions of the lock that lie in the base too, egg-info and egg-link that were left behind included."""
-    names = {package.name for package in locked.packages}
-    for entry in overlay.base_paths():
-        if not os.path.isdir(entry):
-            continue
-        for item in sorted(os.listdir(entry)):
+def _copies(case: _Case) -> Iterator[Finding]:
+    """Distributions of the lock that the base has, too, including leftovers such as egg-info."""
+    names = {package.name for package in case.state.locked.lock.packages} if case.state.locked is not None else set()
+    for entry in overlay.base_paths() if names else ():
+        for item in sorted(os.listdir(entry)) if os.path.isdir(entry) else ():
             stem, _, kind = item.rpartition(".")
             name = canonicalize_name(stem.partition("-")[0])
             if kind in ("dist-info", "egg-info", "egg-link") and name in names:
+                path = os.path.join(entry, item)
                 yield Finding(
-                    what=f"another copy of {name} is in vLLM's environment, and is imported first",
-                    evidence=os.path.join(entry, item),
-                    mend=f"{shlex.quote(sys.executable)} -m pip uninstall {name}"
+                    what=f"vLLM's environment has another copy of {name}, which is imported instead",
+                    evidence=path,
+                    fix=f"{shlex.quote(sys.executable)} -m pip uninstall {name}"
                     if kind == "dist-info"
-                    else f"rm -r {shlex.quote(os.path.join(entry, item))}",
+                    else f"rm -r {shlex.quote(path)}",
                 )
 
 
-def _shadowed(patient: _Patient, marker: Marker) -> Iterator[Finding]:
-    site = overlay.directory(patient.settings.store, marker.key) / overlay.SITE
-    for name in sorted(_top_level(site)):
-        for entry in overlay.base_paths():
-            there = [os.path.join(entry, name), os.path.join(entry, f"{name}.py")]
-            if found := [path for path in there if os.path.isfile(path) or os.path.isfile(f"{path}/__init__.py")]:
-                yield Finding(
-                    what=f"vLLM's environment has a module {name}, which is imported instead of the overlay's",
-                    evidence=found[0],
-                    mend="uninstall there what brings it, or leave the plugin out of plugins.yaml",
-                )
-                break
+def _shadowed(case: _Case) -> Iterator[Finding]:
+    if case.state.marker is None:
+        return
+    site = overlay.directory(case.state.settings.store, case.state.marker.key) / overlay.SITE
+    for clash in _modules.clashes(str(site), overlay.base_paths()):
+        if clash.hides:
+            owner = "the standard library" if not clash.path else "vLLM's environment"
+            yield Finding(
+                what=f"{owner} has a module {clash.name}, which is imported instead of the plugin's",
+                evidence=clash.path or f"{clash.name} is in sys.stdlib_module_names",
+                fix="ask the plugin's authors to rename it, or set `enabled: false` for the plugin in plugins.yaml",
+            )
 
 
-def _top_level(site: Path) -> Iterable[str]:
-    for item in site.iterdir() if site.is_dir() else ():
-        if item.suffix == ".py":
-            yield item.stem
-        elif item.is_dir() and (item / "__init__.py").is_file():
-            yield item.name
-
-
-def _load_failures(patient: _Patient, marker: Marker) -> Iterator[Finding]:
-    failing = [failure for failure in marker.failures if failure.base == patient.base.fingerprint]
-    for failure in failing:
-        yield _from_error(entry_points.error_of(marker, [failure]))
-
-
-def _store(patient: _Patient) -> Iterator[Finding]:
-    store = patient.settings.store
+def _store(case: _Case) -> Iterator[Finding]:
+    store = case.state.settings.store
     if not store.exists():
         return
     status = store.stat()
     shown = f"{store} belongs to uid {status.st_uid} and has mode {stat.S_IMODE(status.st_mode):04o}"
     if status.st_uid not in (0, os.getuid()):
         yield Finding(
-            what="the store belongs to somebody else, who decides what vLLM runs",
+            what="the store belongs to another user, who decides what vLLM runs",
             evidence=f"{shown}; this is uid {os.getuid()}",
-            mend=f"chown -R {os.getuid()} {shlex.quote(str(store))}",
+            fix=f"chown -R {os.getuid()} {shlex.quote(str(store))}",
         )
     if status.st_mode & stat.S_IWOTH:
         yield Finding(
-            what="everybody may write to the store, and so decide what vLLM runs",
+            what="every user can write to the store, and so decide what vLLM runs",
             evidence=shown,
-            mend=f"chmod o-w {shlex.quote(str(store))}",
+            fix=f"chmod o-w {shlex.quote(str(store))}",
         )
-    elif not os.access(store, os.W_OK) and patient.marker is None and not patient.settings.frozen:
+    elif not os.access(store, os.W_OK) and case.state.marker is None and not case.state.settings.frozen:
         yield Finding(
             what="this user can't install into the store",
             evidence=f"{shown}; this is uid {os.getuid()}",
-            mend="export VLLM_PLUGIN_REGISTRY_DIR=… to a directory that this user can write",
+            fix="export VLLM_PLUGIN_REGISTRY_DIR=DIRECTORY, a directory that this user can write",
         )
+
+
+def _notes(case: _Case) -> Iterable[str]:
+    if case.state.is_rolled_back:
+        yield "the lock was rolled back, and plugins.yaml asks for something else; to go forward: vllm-plugins lock"
+    for plugin in case.state.locked.lock.plugins if case.state.locked is not None else ():
+        if not plugin.entry_points:
+            yield f"plugin {plugin.name!r} has no vLLM entry point: vLLM loads it where you name it"
+
+
+_CHECKS: dict[str, Callable[[_Case], Iterator[Finding]]] = {
+    "interpreter and hook": _interpreter,
+    "environment variables": _environment,
+    "plugins.yaml, plugins.lock, vLLM environment and overlay": _agreement,
+    "local sources": _local_sources,
+    "names of entry points": _entry_points,
+    "copies of distributions": _copies,
+    "names of modules": _shadowed,
+    "the store": _store,
+}

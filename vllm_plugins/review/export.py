@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
+from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.startup.settings import WHEELS
@@ -43,8 +44,14 @@ def requirements(lock: Lock) -> str:
         remote = [wheel for wheel in package.wheels if wheel.url is not None]
         lines += [_line(f"./{WHEELS}/{wheel.filename}", [wheel]) for wheel in package.wheels if wheel.url is None]
         if remote:
-            lines.append(_line(f"{package.name}=={package.version}", remote))
+            lines.append(_line(_exact(package, remote), remote))
     return "\n".join(lines) + "\n"
+
+
+def _exact(package: Package, wheels: list[Wheel]) -> str:
+    """A requirement for the version of these wheels alone: ``==1.0`` would match ``1.0+cu129``, too."""
+    versions = {str(parse_wheel_filename(wheel.filename)[1]) for wheel in wheels}
+    return f"{package.name}==={versions.pop()}" if len(versions) == 1 else f"{package.name}=={package.version}"
 
 
 def _line(what: str, wheels: list[Wheel]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from vllm_plugins.core import bytecode, workers
 from vllm_plugins.core.hashes import record_form
 from vllm_plugins.documents import selection
 from vllm_plugins.packages import archives, metadata
+from vllm_plugins.review import _modules
 from vllm_plugins.startup import integrity, overlay
 
 if TYPE_CHECKING:
@@ -192,30 +192,9 @@ def _notes(site: Path, paths: Sequence[str], base_paths: Sequence[str]) -> Itera
     native = [path for path in paths if path.endswith(_NATIVE) or ".so." in path]
     if native:
         yield f"native libraries: {', '.join(integrity.shown(native, 10))}"
-    base = {name: kind for entry in reversed(base_paths) for name, kind in _top_level(entry).items()}
-    for name, kind in sorted(_top_level(str(site)).items()):
-        if name in sys.stdlib_module_names:
-            yield f"module {name} is never imported: the standard library has a module of that name"
-        elif base.get(name) == "namespace" and kind == "package":
-            yield f"package {name} replaces the namespace package of that name in the base"
-        elif name in base and (base[name], kind) != ("namespace", "namespace"):
-            yield f"module {name} is never imported: the base has a module of that name"
-
-
-def _top_level(directory: str) -> dict[str, str]:
-    """The importable names of a path entry: each a ``package``, a ``namespace`` package or a ``module``."""
-    found = {}
-    try:
-        entries = list(os.scandir(directory))
-    except OSError:
-        return {}
-    for entry in entries:
-        name = entry.name.partition(".")[0]
-        if entry.name.endswith((".dist-info", ".egg-info", ".pth")) or not name.isidentifier():
-            continue
-        if entry.name == name and entry.is_dir() and name != "__pycache__":
-            here = os.path.exists(os.path.join(entry.path, "__init__.py"))
-            found[name] = "package" if here else "namespace"
-        elif entry.name.endswith((".py", ".so")):
-            found[name] = "module"
-    return found
+    for clash in _modules.clashes(str(site), base_paths):
+        if clash.hides:
+            owner = "base" if clash.path else "standard library"
+            yield f"module {clash.name} is never imported: the {owner} has a module of that name"
+        else:
+            yield f"package {clash.name} replaces the namespace package of that name in the base"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.marker import Marker
 
-__all__ = ["FILES", "Differences", "check", "compare", "files", "listed"]
+__all__ = ["FILES", "Differences", "check", "compare", "compare_sizes", "files", "listed"]
 
 FILES = "files.json"
 _CHUNK = 1 << 20  # bytes
@@ -71,6 +71,26 @@ def compare(store: Path, marker: Marker) -> Differences:
     return Differences(files=len(wanted), size=size, problems=tuple(sorted(problems)))
 
 
+def compare_sizes(store: Path, marker: Marker) -> tuple[str, ...]:
+    """Files that are missing or have another size than when they were published, without reading their contents.
+
+    Raises:
+        HashMismatch: the list of files is not the one that the marker names.
+    """
+    root = overlay.directory(store, marker.key)
+    site = os.path.join(root, overlay.SITE, "")
+    problems = []
+    for path, _, size in _entries(root, marker):
+        try:
+            found = os.lstat(site + path).st_size
+        except OSError:
+            problems.append(f"missing: {path}")
+        else:
+            if found != size:
+                problems.append(f"changed: {path}")
+    return tuple(problems)
+
+
 def check(store: Path, marker: Marker) -> Differences:
     """:func:`compare`, where a difference is an error.
 
@@ -96,12 +116,17 @@ def shown(problems: Iterable[str], most: int = 50) -> list[str]:
 
 def listed(root: Path, marker: Marker) -> dict[str, str]:
     """The sha256 of every file that was published, by its path below ``site``. Raises as :func:`compare`."""
+    return {path: digest for path, digest, _ in _entries(root, marker)}
+
+
+def _entries(root: Path, marker: Marker) -> list[tuple[str, str, int]]:
+    """Path, sha256 and size of every file that was published. Raises as :func:`compare`."""
     try:
         data = (root / FILES).read_bytes()
         if overlay.sha256(data) != marker.files_sha256:
             raise ValueError(f"its sha256 is {overlay.sha256(data)}")  # noqa: TRY301 - one error for every reason
         entries: Any = json.loads(data)
-        return {str(path): str(digest) for path, digest, *_ in entries}
+        return [(str(path), str(digest), int(size)) for path, digest, size in entries]
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise HashMismatch(
             "the overlay's list of files is not the one that was published with it",

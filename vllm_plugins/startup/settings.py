@@ -27,6 +27,16 @@ LOCK = "plugins.lock"
 WHEELS = "plugins.wheels"
 
 
+# All variables of ours. VLLM_PLUGINS is vLLM's own.
+VARIABLES = tuple(
+    f"VLLM_PLUGIN_{name}"
+    for name in (
+        *("CONFIG", "LOCK", "REGISTRY_DIR", "ON_ERROR", "FROZEN", "OFFLINE", "AUTO_LOCK", "INSTALLER", "TRUST"),
+        *("VERIFY", "DISABLE", "TIMEOUT"),
+    )
+)
+
+
 class Settings(Record):
     """Where things are and what is allowed.
 

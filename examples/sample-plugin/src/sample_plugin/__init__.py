@@ -1,4 +1,4 @@
-"""A plugin for vLLM, as small as one can be."""
+"""A minimal plugin for vLLM."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _logger = logging.getLogger("vllm.sample_plugin")
 
 
 def register() -> None:
-    """What vLLM calls in every process: register models, patch, configure. It may be called more than once."""
-    _logger.info("The sample plugin is here")
+    """Register models, patch or configure. vLLM calls this function in every process."""
+    _logger.info("The sample plugin is active")

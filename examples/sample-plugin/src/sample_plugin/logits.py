@@ -1,4 +1,4 @@
-"""A logits processor: with ``SAMPLE_PLUGIN_TOKEN=N``, every generated token is token N."""
+"""A logits processor that forces one token: ``SAMPLE_PLUGIN_TOKEN=N``."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 
 class ForceToken(LogitsProcessor):
-    """Leaves one token only; without the variable, everything is as it was."""
+    """Leave only one token. Without the variable, change nothing."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         token = os.environ.get("SAMPLE_PLUGIN_TOKEN")
         self._token = None if token is None else int(token)
 
     def is_argmax_invariant(self) -> bool:
-        """Whether greedy sampling would give the same without it."""
+        """Whether greedy sampling gives the same result without this processor."""
         return self._token is None
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        """It treats all requests alike, and keeps nothing of them."""
+        """Nothing to do: all requests are treated alike."""
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Change the logits of a batch: one row a request, one column a token."""
+        """Change the logits of a batch, with one row for each request and one column for each token."""
         if self._token is not None:
             kept = logits[:, self._token].clone()
             logits.fill_(float("-inf"))

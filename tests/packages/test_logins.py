@@ -1,0 +1,59 @@
+"""Which login a request gets."""
+
+from __future__ import annotations
+
+import pytest
+
+from vllm_plugins.packages import _logins
+
+PLACES = (
+    "https://ada:one@host.example/p/1/simple/",
+    "https://bob:two@host.example/p/2/simple",
+    "http://cleo:three@host.example/p/1/simple/",
+    "https://dora:four@host.example:8443/p/1/simple/",
+    "https://open.example/simple/",
+    "https://t0ken@token.example/simple/",
+    "https://a%40b:c%2Fd@coded.example/simple/",
+)
+
+
+def _user(url: str, index: str | None = None) -> object:
+    login = _logins.find(url, index, PLACES)
+    return login and login.username
+
+
+@pytest.mark.parametrize(
+    ("url", "user"),
+    [
+        ("https://host.example/p/1/simple/tiny/", "ada"),
+        ("https://host.example/p/2/simple/tiny/", "bob"),
+        ("https://host.example/p/2/files/tiny.whl", "bob"),
+        ("http://host.example/p/1/simple/tiny/", "cleo"),
+        ("http://host.example/p/2/simple/tiny/", "cleo"),
+        ("https://host.example:8443/p/1/simple/tiny/", "dora"),
+        ("https://host.example/p/11/simple/tiny/", "ada"),
+        ("https://open.example/simple/tiny/", None),
+        ("https://other.example/p/1/simple/tiny/", None),
+        ("http://token.example/simple/tiny/", None),
+        ("https://token.example/simple/tiny/", "t0ken"),
+        ("https://coded.example/simple/tiny/", "a@b"),
+    ],
+)
+def test_the_place_of_the_same_server_with_the_longest_common_path_decides(url: str, user: str | None) -> None:
+    assert _user(url) == user
+
+
+def test_a_file_belongs_to_the_index_that_listed_it() -> None:
+    file = "https://host.example/files/tiny.whl"
+    assert _user(file, "https://host.example/p/1/simple/") == "ada"
+    assert _user(file, "https://host.example/p/2/simple") == "bob"
+
+
+def test_the_login_of_an_index_is_not_sent_to_another_server() -> None:
+    assert _user("https://files.example/tiny.whl", "https://host.example/p/1/simple/") is None
+
+
+def test_a_password_is_decoded() -> None:
+    login = _logins.find("https://coded.example/simple/x/", None, PLACES)
+    assert login is not None
+    assert login.password == "c/d"

@@ -1,0 +1,121 @@
+"""pip and uv as programs: every option of theirs is known here, and only the honoured ones reach them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from vllm_plugins.packages import installers, programs
+from vllm_plugins.packages.pip_config import PipConfig
+
+OPTION = re.compile(r"^ +(?:-\w, )?--([a-z][a-z0-9-]+)", re.MULTILINE)
+VARIABLE = re.compile(r"\[env: (UV_[A-Z_]+)=")
+CONFIG = PipConfig(
+    index_url="https://ada:s3cret@index.example/simple",
+    extra_index_urls=("https://two.example/simple", "https://three.example/simple"),
+    find_links=("file:///srv/with%20space",),
+    cert="/certificates.pem",
+    client_cert="/client.pem",
+    trusted_hosts=("two.example",),
+    timeout=7,
+    retries=2,
+)
+
+
+def _help(*command: str) -> str:
+    env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "COLUMNS": "1000"}
+    done = subprocess.run([*command, "--help"], env=env, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def uv_help() -> str:
+    program = str(installers.find_uv())
+    return _help(program, "pip", "install") + _help(program, "pip", "compile")
+
+
+def test_every_option_of_pip_is_honoured_or_ignored() -> None:
+    options = set(OPTION.findall(_help(*programs.PIP, "install")))
+    assert "index-url" in options
+    assert options - programs.PIP_HONOURED - programs.PIP_IGNORED == set(), "new in pip: add it to packages.programs"
+
+
+def test_every_option_of_uv_is_honoured_or_ignored(uv_help: str) -> None:
+    options = set(OPTION.findall(uv_help))
+    assert "default-index" in options
+    assert options - programs.UV_HONOURED - programs.UV_IGNORED == set(), "new in uv: add it to packages.programs"
+
+
+def test_every_variable_of_uv_is_honoured_or_belongs_to_an_ignored_option(uv_help: str) -> None:
+    other_names = {
+        "UV_INSECURE_HOST": "allow-insecure-host",
+        "UV_WORKING_DIR": "directory",
+        "UV_SYSTEM_PYTHON": "system",
+    }
+    for variable in set(VARIABLE.findall(uv_help)) - programs.UV_VARIABLES:
+        option = other_names.get(variable, variable.removeprefix("UV_").lower().replace("_", "-"))
+        assert option in programs.UV_IGNORED, f"new in uv: add {variable} to packages.programs"
+
+
+def test_no_option_is_honoured_and_ignored() -> None:
+    assert not programs.PIP_HONOURED & programs.PIP_IGNORED
+    assert not programs.UV_HONOURED & programs.UV_IGNORED
+    assert not programs.CHOICE & (programs.PIP_HONOURED | programs.UV_HONOURED)
+
+
+def test_pip_gets_the_honoured_keys_and_nothing_else_of_its_configuration() -> None:
+    environ = {"PATH": "/bin", "PIP_USER": "1", "PIP_TARGET": "/x", "PIP_INDEX_URL": "https://other", "UV_INDEX": "x"}
+    found = programs.pip_environment(CONFIG, environ)
+    assert {key: value for key, value in found.items() if key.startswith(("PIP_", "UV_"))} == {
+        "PIP_CERT": "/certificates.pem",
+        "PIP_CLIENT_CERT": "/client.pem",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_EXTRA_INDEX_URL": "https://two.example/simple https://three.example/simple",
+        "PIP_FIND_LINKS": "file:///srv/with%20space",
+        "PIP_INDEX_URL": "https://ada:s3cret@index.example/simple",
+        "PIP_NO_INPUT": "1",
+        "PIP_RETRIES": "2",
+        "PIP_TIMEOUT": "7",
+        "PIP_TRUSTED_HOST": "two.example",
+    }
+    assert found["PATH"] == "/bin"
+
+
+def test_uv_gets_the_honoured_keys_and_nothing_else_of_its_configuration() -> None:
+    environ = {"UV_COMPILE_BYTECODE": "1", "UV_INDEX_URL": "x", "UV_HTTP_CONNECT_TIMEOUT": "3", "UV_OVERRIDE": "/x"}
+    found = programs.uv_environment(CONFIG, {**environ, "PIP_USER": "1", "VIRTUAL_ENV": "/x"})
+    assert found == {
+        "NO_COLOR": "1",
+        "SSL_CERT_FILE": "/certificates.pem",
+        "SSL_CLIENT_CERT": "/client.pem",
+        "UV_DEFAULT_INDEX": "https://ada:s3cret@index.example/simple",
+        "UV_FIND_LINKS": "file:///srv/with%20space",
+        "UV_HTTP_CONNECT_TIMEOUT": "3",
+        "UV_HTTP_RETRIES": "2",
+        "UV_HTTP_TIMEOUT": "7",
+        "UV_INDEX": "https://two.example/simple https://three.example/simple",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_INSECURE_HOST": "two.example",
+        "UV_NO_CONFIG": "1",
+        "UV_PYTHON_DOWNLOADS": "never",
+    }
+
+
+def test_without_an_index_pip_is_told_to_use_none() -> None:
+    found = programs.pip_environment(PipConfig.without_index(), {})
+    assert found["PIP_NO_INDEX"] == "1"
+    assert "PIP_INDEX_URL" not in found
+    assert "UV_DEFAULT_INDEX" not in programs.uv_environment(PipConfig.without_index(), {})
+
+
+@pytest.mark.parametrize("config", [replace(CONFIG, no_proxy_env=True), replace(CONFIG, proxy="http://proxy:1")])
+def test_a_proxy_of_the_environment_gives_way_to_pips_configuration(config: PipConfig) -> None:
+    environ = {"https_proxy": "http://environment:1", "HTTP_PROXY": "http://environment:1"}
+    for env in (programs.pip_environment(config, environ), programs.uv_environment(config, environ)):
+        assert "http://environment:1" not in env.values()
+    assert programs.pip_environment(CONFIG, environ)["https_proxy"] == "http://environment:1"

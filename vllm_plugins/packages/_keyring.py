@@ -1,0 +1,92 @@
+"""Logins from a keyring, by pip's rules.
+
+A keyring is asked only where the configuration names a provider, ``import`` or ``subprocess``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from vllm_plugins.core import process
+from vllm_plugins.core.errors import CommandFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["with_login"]
+
+_PATIENCE = 60  # seconds; a keyring may ask a server
+# The library in a process of its own: its backends are code of others. Answers as `keyring --output=json`.
+_IMPORT = """\
+import json, sys
+import keyring
+service, user = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
+if hasattr(keyring, "get_credential"):
+    found = keyring.get_credential(service, user)
+    pair = (found.username, found.password) if found else None
+else:
+    password = keyring.get_password(service, user) if user else None
+    pair = (user, password) if password else None
+if pair:
+    print(json.dumps({"username": pair[0], "password": pair[1]}))
+"""
+
+
+def with_login(url: str, provider: str | None) -> str:
+    """Return the URL of an index with the login that the keyring has for it; unchanged where it has none."""
+    parts = urlsplit(url)
+    if provider not in ("import", "subprocess") or parts.scheme not in ("http", "https") or parts.password:
+        return url
+    user = unquote(parts.username) if parts.username else None
+    host = parts.netloc.rpartition("@")[2]
+    if user is None and _is_in_netrc(url):
+        return url
+    for service in (urlunsplit(parts._replace(netloc=host)), host):
+        pair = _ask(provider, service, user)
+        if pair is not None:
+            login = ":".join(quote(word, safe="") for word in pair)
+            return urlunsplit(parts._replace(netloc=f"{login}@{host}"))
+    return url
+
+
+def _ask(provider: str, service: str, user: str | None) -> tuple[str, str] | None:
+    words = [service] if user is None else [service, user]
+    if provider == "import":
+        return _pair(_output([sys.executable, "-P", "-c", _IMPORT, *words]))
+    program = shutil.which("keyring")
+    if program is None:
+        return None
+    pair = _pair(_output([program, "--mode=creds", "--output=json", "get", *words]))
+    if pair is None and user is not None:  # keyring before 25.2 prints the password alone
+        password = _output([program, "get", *words])
+        return (user, password) if password else None
+    return pair
+
+
+def _output(command: Sequence[str]) -> str:
+    """Return what a program prints; nothing where it fails, as pip goes on without a login, too."""
+    env = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    try:
+        return process.run(command, cwd=Path("/"), env=env, timeout=_PATIENCE).stdout.strip()
+    except CommandFailed:
+        return ""
+
+
+def _pair(text: str) -> tuple[str, str] | None:
+    try:
+        data = json.loads(text)
+        return str(data["username"]), str(data["password"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_in_netrc(url: str) -> bool:
+    from requests.utils import get_netrc_auth
+
+    return get_netrc_auth(url) is not None

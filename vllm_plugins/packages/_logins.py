@@ -1,0 +1,43 @@
+"""Logins of indexes: which one a request gets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from requests.auth import HTTPBasicAuth
+
+from vllm_plugins.core.redact import public_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["find"]
+
+
+def find(url: str, index: str | None, places: Iterable[str]) -> HTTPBasicAuth | None:
+    """Return the login of the configured place that a URL belongs to, if that has one.
+
+    A server may have several indexes, each with a login of its own. As in pip, the place with the longest common path
+    decides. A file belongs to the index that listed it, if that is on the same server. A login for https is never
+    sent over http.
+    """
+    target = urlsplit(public_url(url))
+    found: list[tuple[bool, int, HTTPBasicAuth | None]] = []
+    for place in places:
+        parts = urlsplit(place)
+        if (parts.scheme, parts.netloc.rpartition("@")[2]) != (target.scheme, target.netloc):
+            continue
+        auth = HTTPBasicAuth(unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+        found.append((public_url(place) == index, _common(parts.path, target.path), auth))
+    return max(found, key=lambda item: item[:2])[2] if found else None
+
+
+def _common(one: str, two: str) -> int:
+    """Return how many segments two paths have in common from the left."""
+    count = 0
+    for left, right in zip(one.strip("/").split("/"), two.strip("/").split("/"), strict=False):
+        if left != right:
+            break
+        count += 1
+    return count

@@ -1,0 +1,175 @@
+"""pip and uv as programs: which of their configuration reaches them, and their environment.
+
+Only configuration that says where packages come from reaches pip and uv. Configuration that changes what is
+installed, or where, does not: the lock and our command lines decide that. Both programs run without their
+configuration files and variables, and get the honoured keys from :class:`pip_config.PipConfig`. So pip, uv and our
+own requests always look at the same places.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vllm_plugins.packages.pip_config import PipConfig
+
+__all__ = [
+    "CHOICE",
+    "PIP",
+    "PIP_HONOURED",
+    "PIP_IGNORED",
+    "UV_HONOURED",
+    "UV_IGNORED",
+    "UV_VARIABLES",
+    "pip_environment",
+    "uv_environment",
+]
+
+# -P: a pip.py in a directory on the path is not pip.
+PIP = (sys.executable, "-P", "-m", "pip")
+
+
+def _names(*lines: str) -> frozenset[str]:
+    return frozenset(" ".join(lines).split())
+
+
+# Every option of `pip install`: each is also a key of pip.conf and a variable PIP_*.
+PIP_HONOURED = _names(
+    "cert client-cert default-timeout extra-index-url find-links index-url keyring-provider no-index no-proxy-env",
+    "proxy pypi-url retries timeout trusted-host",
+)
+PIP_IGNORED = _names(
+    # What is installed.
+    "abi all-releases build-constraint config-settings constraint editable exists-action force-reinstall group",
+    "ignore-installed ignore-requires-python implementation no-binary no-build-isolation no-deps no-require-hashes",
+    "no-dependencies only-binary only-dependencies only-deps only-final platform pre prefer-binary python-version",
+    "require-hashes requirement requirements-from-script upgrade upgrade-strategy uploaded-prior-to use-pep517",
+    # Where it is installed.
+    "break-system-packages dry-run no-user prefix python require-venv require-virtualenv root source source-dir",
+    "source-directory src target user",
+    # How pip works and what it shows.
+    "cache-dir check-build-dependencies compile debug disable-pip-version-check help isolated local-log log log-file",
+    "no-cache-dir no-clean no-color no-compile no-input no-python-version-warning no-warn-conflicts",
+    "no-warn-script-location progress-bar quiet refresh-package report resume-retries root-user-action",
+    "use-deprecated use-feature verbose",
+)
+# Every option of `uv pip install` and `uv pip compile`: most are also keys of uv.toml and variables UV_*.
+UV_HONOURED = _names(
+    "allow-insecure-host cert default-index extra-index-url find-links index index-url keyring-provider no-index",
+    "system-certs",
+)
+UV_IGNORED = _names(
+    # What is installed.
+    "all-extras build-constraints check compile-bytecode config-setting config-settings-package constraints editable",
+    "exact exclude-newer exclude-newer-package excludes extra fork-strategy group index-strategy no-binary no-build",
+    "no-build-isolation no-build-isolation-package no-deps no-editable no-editable-package no-sources",
+    "no-sources-package no-verify-hashes only-binary overrides prerelease prerelease-package python-platform",
+    "python-version refresh refresh-package reinstall reinstall-package require-build-hashes require-hashes",
+    "requirements resolution strict torch-backend universal upgrade upgrade-group upgrade-package",
+    # Where it is installed.
+    "break-system-packages directory dry-run managed-python no-break-system-packages no-managed-python",
+    "no-python-downloads prefix project python system target user",
+    # How uv works and what it shows.
+    "annotation-style cache-dir color config-file custom-compile-command emit-build-options emit-find-links",
+    "emit-index-annotation emit-index-url format generate-hashes help link-mode no-annotate no-cache no-config",
+    "no-emit-package no-header no-progress no-strip-extras no-strip-markers offline output-file output-format quiet",
+    "verbose",
+)
+# Variables of uv that are honoured. All other variables UV_* are ignored.
+UV_VARIABLES = _names(
+    "UV_DEFAULT_INDEX UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_INDEX UV_INDEX_URL UV_INSECURE_HOST UV_KEYRING_PROVIDER",
+    # Passed to uv as they are: certificates, timeouts, and where it finds logins.
+    "UV_AZURE_ENDPOINT_URL UV_CONCURRENT_BUILDS UV_CONCURRENT_DOWNLOADS UV_CONCURRENT_INSTALLS UV_CREDENTIALS_DIR",
+    "UV_GCS_ENDPOINT_URL UV_HTTP_CONNECT_TIMEOUT UV_HTTP_RETRIES UV_HTTP_TIMEOUT UV_LOCK_TIMEOUT UV_NATIVE_TLS",
+    "UV_REQUEST_TIMEOUT UV_S3_ENDPOINT_URL UV_SYSTEM_CERTS",
+)
+# Ignored keys that choose among versions: a lock says that they had no effect.
+CHOICE = _names(
+    "all-releases constraint constraint-dependencies constraints exclude-dependencies exclude-newer",
+    "exclude-newer-package excludes no-binary no-binary-package no-build no-build-package only-binary only-final",
+    "override-dependencies overrides pre prefer-binary prerelease resolution torch-backend uploaded-prior-to",
+)
+
+# Variables that are read into PipConfig, which has their effect.
+_READ = _names(
+    "UV_DEFAULT_INDEX UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_INDEX UV_INDEX_URL UV_INSECURE_HOST UV_KEYRING_PROVIDER"
+)
+_PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "http_proxy", "https_proxy")
+# Colours and interpreters of the shell, and pip-tools' own variable for a comment.
+_DROPPED = ("CUSTOM_COMPILE_COMMAND", "FORCE_COLOR", "CLICOLOR_FORCE", "VIRTUAL_ENV")
+
+
+def pip_environment(config: PipConfig, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of pip and pip-compile: no configuration of pip except the honoured keys.
+
+    URLs are passed here rather than as arguments, which every user of the machine can read.
+    """
+    ours = {
+        "PIP_INDEX_URL": config.index_url or "",
+        "PIP_EXTRA_INDEX_URL": " ".join(config.extra_index_urls),
+        "PIP_NO_INDEX": "1" if config.index_url is None else "",
+        "PIP_FIND_LINKS": " ".join(config.find_links),
+        "PIP_TRUSTED_HOST": " ".join(config.trusted_hosts),
+        "PIP_CERT": config.cert or "",
+        "PIP_CLIENT_CERT": config.client_cert or "",
+        "PIP_PROXY": config.proxy or "",
+        "PIP_NO_PROXY_ENV": "1" if config.no_proxy_env else "",
+        "PIP_TIMEOUT": f"{config.timeout:g}",
+        "PIP_RETRIES": str(config.retries),
+        "PIP_KEYRING_PROVIDER": config.keyring_provider or "",
+        "PIP_CONFIG_FILE": os.devnull,  # pip then reads no configuration file at all
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INPUT": "1",
+        "NO_COLOR": "1",
+        "PYTHONNOUSERSITE": "1",
+    }
+    kept = _kept(config, environ)
+    return {**kept, **{key: value for key, value in ours.items() if value}}
+
+
+def uv_environment(config: PipConfig, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of uv: no configuration of uv except the honoured keys.
+
+    ``--no-index`` has no variable: without an index, the caller adds it to the command line.
+    """
+    environ = os.environ if environ is None else environ
+    passed = {key: value for key, value in environ.items() if key in UV_VARIABLES - _READ}
+    ours = {
+        # pip looks at all indexes alike; uv would stop at the first that has the name. Hashes make either safe.
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_HTTP_TIMEOUT": str(max(1, round(config.timeout))),
+        "UV_HTTP_RETRIES": str(config.retries),
+        **passed,
+        "UV_NO_CONFIG": "1",
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_DEFAULT_INDEX": config.index_url or "",
+        "UV_INDEX": " ".join(config.extra_index_urls),
+        "UV_FIND_LINKS": ",".join(config.find_links),
+        "UV_INSECURE_HOST": " ".join(config.trusted_hosts),
+        # The logins of a keyring are in the URLs already. uv knows one of pip's two providers.
+        "UV_KEYRING_PROVIDER": "subprocess" if config.keyring_provider == "subprocess" else "",
+        "SSL_CERT_FILE": config.cert or "",
+        "SSL_CLIENT_CERT": config.client_cert or "",
+        **(
+            {"ALL_PROXY": config.proxy, "HTTP_PROXY": config.proxy, "HTTPS_PROXY": config.proxy}
+            if config.proxy
+            else {}
+        ),
+        "NO_COLOR": "1",
+    }
+    kept = _kept(config, environ)
+    return {**kept, **{key: value for key, value in ours.items() if value}}
+
+
+def _kept(config: PipConfig, environ: Mapping[str, str] | None) -> dict[str, str]:
+    dropped = {*_DROPPED, *(_PROXIES if config.no_proxy_env or config.proxy else ())}
+    environ = os.environ if environ is None else environ
+    return {
+        key: value
+        for key, value in environ.items()
+        if key not in dropped and not key.startswith(("PIP_", "_PIP_", "UV_", "__PIP", "PIPENV_"))
+    }

@@ -1,0 +1,88 @@
+"""Importable names of directories, and which of an overlay's modules are never imported.
+
+The overlay comes last on ``sys.path``, so a module of the standard library or of the base hides its modules.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["Clash", "clashes", "top_level"]
+
+_SUFFIXES = sorted(importlib.machinery.all_suffixes(), key=len, reverse=True)
+_ORDER = ("package", "module", "namespace", "none")
+_NONE = ("none", "")
+
+Modules = dict[str, tuple[str, str]]  # name → kind and path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clash:
+    """A module of the overlay, and the file or directory of another module with the same name.
+
+    ``hides`` says that the other module is imported instead. Otherwise the overlay's package replaces a namespace
+    package. ``path`` is "" for the standard library.
+    """
+
+    name: str
+    path: str
+    hides: bool
+
+
+def clashes(site: str, base_paths: Sequence[str]) -> Iterator[Clash]:
+    """Each module of an overlay whose name is taken, sorted by name. ``base_paths`` are in path order."""
+    base = [top_level(entry) for entry in base_paths]
+    for name, (kind, directory) in sorted(top_level(site).items()):
+        if name in sys.stdlib_module_names:
+            yield Clash(name=name, path="", hides=True)
+        else:
+            yield from _clashes(name, kind, directory, base)
+
+
+def _clashes(name: str, kind: str, directory: str, base: Sequence[Modules]) -> Iterator[Clash]:
+    others = [modules[name] for modules in base if name in modules]
+    hiding = [path for other, path in others if other != "namespace"]
+    if hiding:
+        yield Clash(name=name, path=hiding[0], hides=True)
+    elif others and kind != "namespace":  # a regular package or module is found before any namespace package
+        yield Clash(name=name, path=others[0][1], hides=False)
+    elif others:
+        # Both are parts of one namespace package. The same rules hold for the modules in it.
+        inner_base = [top_level(path) for _, path in others]
+        for inner, (inner_kind, inner_directory) in sorted(top_level(directory).items()):
+            for clash in _clashes(inner, inner_kind, inner_directory, inner_base):
+                yield Clash(name=f"{name}.{clash.name}", path=clash.path, hides=clash.hides)
+
+
+def top_level(directory: str) -> Modules:
+    """The importable names of a directory: name → (``package``, ``namespace`` or ``module``; its path)."""
+    found: Modules = {}
+    try:
+        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+    except OSError:
+        return {}
+    for entry in entries:
+        name, kind = _name_and_kind(entry)
+        # Of one name in one directory, Python prefers a regular package, then a module, then a namespace package.
+        if (
+            name.isidentifier()
+            and name != "__pycache__"
+            and _ORDER.index(kind) < _ORDER.index(found.get(name, _NONE)[0])
+        ):
+            found[name] = (kind, entry.path)
+    return found
+
+
+def _name_and_kind(entry: os.DirEntry[str]) -> tuple[str, str]:
+    if entry.is_dir():
+        regular = any(os.path.exists(os.path.join(entry.path, f"__init__{suffix}")) for suffix in _SUFFIXES)
+        return entry.name, "package" if regular else "namespace"
+    suffix = next((suffix for suffix in _SUFFIXES if entry.name.endswith(suffix)), None)
+    return ("", "none") if suffix is None else (entry.name.removesuffix(suffix), "module")
