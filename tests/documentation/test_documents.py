@@ -141,8 +141,8 @@ def test_the_page_of_commands_has_every_command_and_option() -> None:
         assert all(f"`{option}`" in text for option in shown), name
 
 
-def test_the_readme_has_every_command() -> None:
-    assert set(re.findall(r"^\| `([a-z]+)` \| ", README, re.MULTILINE)) >= set(COMMANDS)
+def test_the_page_of_json_has_every_command() -> None:
+    assert set(sections(page("reference/json.md"))) >= set(COMMANDS)
 
 
 def test_the_picture_of_the_architecture_has_every_wing() -> None:
