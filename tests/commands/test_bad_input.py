@@ -129,7 +129,7 @@ def test_a_project_of_another_name(locked: Place) -> None:
     refused(
         locked,
         1,
-        "the project is of another name than the manifest says [build-failed]\n"
+        "the project has another name than the manifest says [build-failed]\n"
         "  expected: package yours\n"
         "  found: package mine\n"
         "  required by: plugin 'mine'\n"
@@ -281,8 +281,9 @@ def test_a_plugin_that_wants_another_base(locked: Place, index: Index) -> None:
         locked,
         6,
         "no set of versions satisfies every plugin and the base [no-resolution]\n"
-        "  greedy 1.0 (plugin 'greedy') wants torch<2; the base has torch 2.13.0+cpu\n"
-        "  next: change one of these requirements in plugins.yaml, or lock against another vLLM environment",
+        "  greedy 1.0 (plugin 'greedy') requires torch<2; the base has torch 2.13.0+cpu\n"
+        "  next: name another release with `version` in plugins.yaml, or set `enabled: false` for the plugin; what a plugin "
+        "requires stands in its own metadata, which only its author can change",
     )
 
 
@@ -296,9 +297,10 @@ def test_two_plugins_that_do_not_go_together(locked: Place, index: Index) -> Non
         locked,
         6,
         "no set of versions satisfies every plugin and the base [no-resolution]\n"
-        "  one 1.0 (plugin 'one') wants helper<2\n"
-        "  two 1.0 (plugin 'two') wants helper>=2\n"
-        "  next: change one of these requirements in plugins.yaml, or lock against another vLLM environment",
+        "  one 1.0 (plugin 'one') requires helper<2\n"
+        "  two 1.0 (plugin 'two') requires helper>=2\n"
+        "  next: name another release with `version` in plugins.yaml, or set `enabled: false` for the plugin; what a plugin "
+        "requires stands in its own metadata, which only its author can change",
     )
 
 
@@ -309,7 +311,7 @@ def test_a_plugin_that_the_base_has_already(locked: Place) -> None:
         5,
         "a plugin is installed in the vLLM environment already, which is imported before any overlay [base-mismatch]\n"
         "  plugin 'transformers' is transformers; the base has transformers 4.57.1\n"
-        "  next: python -m pip uninstall it there, or leave it out of plugins.yaml",
+        "  next: leave it out of plugins.yaml: the vLLM environment has it already",
     )
 
 
@@ -321,12 +323,12 @@ def test_a_plugin_that_needs_vllm_where_there_is_none(bare_place: Place, index: 
     assert done.returncode == 5
     lines = done.stderr.splitlines()
     assert lines[:2] == [
-        "vllm-plugins: error: a plugin needs vllm, and this environment has none [base-mismatch]",
+        "vllm-plugins: error: a plugin requires vllm, and this environment has none [base-mismatch]",
         "  expected: an environment in which vLLM is installed",
     ]
     assert lines[3:] == [
         "  required by: needy 1.0 (plugin 'needy')",
-        "  next: in the vLLM image: vllm-plugins base -o base.json; here: vllm-plugins lock --base base.json",
+        "  next: run `vllm-plugins base -o base.json` in the vLLM image, here `vllm-plugins lock --base base.json`",
     ]
     assert bare_place.files() == before
 

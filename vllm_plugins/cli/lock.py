@@ -54,17 +54,19 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         config = workers.begin(pip_config.read)  # pip answers while the rest is imported
     from vllm_plugins.documents import manifest
     from vllm_plugins.locking import pipeline
-    from vllm_plugins.locking.request import Upgrade
+    from vllm_plugins.locking.request import Request
 
-    base = pipeline.read_base(arguments.base, settings, report=output.progress, config=config)
-    moving = Upgrade.parse(everything=arguments.upgrade, names=arguments.upgrade_package)
+    request = Request(
+        everything=arguments.upgrade,
+        names=tuple(arguments.upgrade_package),
+        base=arguments.base,
+        resolver=arguments.resolver,
+        check=arguments.check,
+    )
     outcome = pipeline.lock(
         manifest.require(settings),
         settings,
-        base=base,
-        upgrade=moving,
-        resolver=arguments.resolver,
-        check=arguments.check,
+        request,
         report=output.progress,
         detail=output.detail,
         config=config,

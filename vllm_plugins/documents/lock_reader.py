@@ -19,6 +19,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
 from vllm_plugins.core.hashes import sha256
+from vllm_plugins.documents import merge_conflicts
 from vllm_plugins.documents.lock import BaseUse, Lock, Package, Plugin, Target, Wheel
 from vllm_plugins.startup.settings import WHEELS
 
@@ -87,6 +88,12 @@ def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
             raise ValueError(f"a line with more than {_MAX_DOTS} dots")  # noqa: TRY301 - one error for every reason
         document = tomllib.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
+        if merge_conflicts.has_markers(data.decode("utf-8", "replace")):
+            raise LockInvalid(
+                "the lock has merge conflicts",
+                where=where,
+                next_step="run `vllm-plugins lock`: it keeps the pins that both sides agree on and resolves the rest",
+            ) from error
         raise LockInvalid("the lock is not valid TOML", where=where, found=str(error), next_step=_RELOCK) from error
     try:
         tool = _tool(document, where)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, PluginsError
-from vllm_plugins.documents import compatibility, lock_reader, selection
+from vllm_plugins.documents import compatibility, lock_reader, merge_conflicts, selection
 from vllm_plugins.documents.manifest import LocalSource
+from vllm_plugins.locking import _sides
 from vllm_plugins.sources import pyproject
 
 if TYPE_CHECKING:
@@ -23,19 +24,22 @@ if TYPE_CHECKING:
     from vllm_plugins.locking.request import Upgrade
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["OldLock", "Reuse", "is_current", "read"]
+__all__ = ["BuiltPackage", "OldLock", "Reuse", "is_current", "read"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OldLock:
-    """The lock before this run. ``edited``: its text was changed by hand, so its pins are only preferences."""
+    """The lock before this run.
+
+    ``flaw`` tells why it can't be used as it is, however little changes: its pins are then only preferences.
+    """
 
     lock: Lock | None
-    edited: bool = False
+    flaw: str | None = None
 
 
 def read(settings: Settings, upgrade: Upgrade) -> OldLock:
-    """Read the old lock, if there is one.
+    """Read the old lock, if there is one. Of a lock with merge conflicts, keep what its sides agree on.
 
     Raises:
         LockInvalid: it can't be read, and its pins are needed.
@@ -45,13 +49,14 @@ def read(settings: Settings, upgrade: Upgrade) -> OldLock:
     except LockMissing:
         return OldLock(lock=None)
     except HashMismatch:
-        return OldLock(lock=lock_reader.read(settings.lock, edited=True), edited=True)
+        return OldLock(lock=lock_reader.read(settings.lock, edited=True), flaw="the lock was edited by hand")
     except LockInvalid as error:
+        data = lock_reader.read_bytes(settings.lock).decode("utf-8", "replace")
+        if merge_conflicts.has_markers(data):
+            return OldLock(lock=_sides.agreed(data, settings.lock), flaw="the lock has merge conflicts")
         if upgrade.everything:
-            return OldLock(lock=None, edited=True)
-        error.next_step = (
-            "restore the lock from version control, or resolve everything again: vllm-plugins lock --upgrade"
-        )
+            return OldLock(lock=None, flaw="the lock can't be read")
+        error.next_step = "restore it from version control, or resolve everything again: vllm-plugins lock --upgrade"
         raise
 
 
@@ -89,6 +94,14 @@ def _is_unchanged(old: Lock, name: str, source: LocalSource, manifest: Manifest,
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BuiltPackage:
+    """A package of the old lock, and the path of the one wheel that was built for it."""
+
+    package: Package
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Reuse:
     """The parts of the old lock that need not be found or built again; ``wheels`` is the directory next to it.
 
@@ -100,20 +113,18 @@ class Reuse:
     base: Base
     wheels: Path
 
-    def plugin(self, name: str, **same: object) -> Plugin | None:
-        """The entry of a plugin, if these fields of it are the same."""
+    def plugin(self, name: str) -> Plugin | None:
+        """The entry of a plugin."""
         was = self.old.plugin(name) if self.old else None
-        if was is None or self.upgrade.allows(canonicalize_name(name), was.package):
-            return None
-        return was if all(getattr(was, key) == value for key, value in same.items()) else None
+        return None if was is None or self.upgrade.allows(canonicalize_name(name), was.package) else was
 
-    def built(self, name: NormalizedName, **same: object) -> tuple[Path, tuple[str, ...]] | None:
-        """The one wheel that was built for a package, and with what: if it is there, as locked, and fits the base."""
+    def built(self, name: NormalizedName) -> BuiltPackage | None:
+        """The package with the wheel that was built for it, if that is there, as locked, and fits the base."""
         was = self.old.package(name) if self.old else None
         if was is None or self.upgrade.allows(name) or any(compatibility.build_mismatches(was, self.base)):
             return None
-        path = self._wheel(was) if all(getattr(was, key) == value for key, value in same.items()) else None
-        return None if path is None else (path, was.built_with)
+        path = self._wheel(was)
+        return None if path is None else BuiltPackage(package=was, path=path)
 
     def _wheel(self, package: Package) -> Path | None:
         built = [wheel for wheel in package.wheels if wheel.url is None]
