@@ -18,7 +18,7 @@ KINDS = (".py", ".md", ".sh", ".yaml", ".yml", ".toml", ".ini", ".c", "Dockerfil
 
 # A pattern and its replacement: one thing has one name, and sentences are as in pip's and uv's documentation.
 RETIRED = {
-    r"as ever\b": "as usual",
+    r"\bas ever\b": "as usual",
     r"\bgo(es)? well\b": "succeed",
     r"\bwent well\b": "succeeded",
 }
