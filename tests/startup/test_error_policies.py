@@ -84,7 +84,11 @@ NEXT = (
     "  next: fix probe or ask its authors to, or set `enabled: false` for plugin 'probe' in plugins.yaml "
     "and run vllm-plugins lock\n"
 )
-REVIEW = "  next: run vllm-plugins lock, and review the change; to go back, take the lock from version control\n"
+
+
+def named(place: Place) -> str:
+    """The options for what the variables name."""
+    return f"--config {place.manifest} --registry-dir {place.store}"
 
 
 # Each makes one fault, and returns the whole error.
@@ -93,32 +97,31 @@ REVIEW = "  next: run vllm-plugins lock, and review the change; to go back, take
 def make_stale(place: Place) -> str:
     place.manifest.write_text("plugins: []\n")
     return (
-        "LockStale: the lock does not answer the manifest [lock-out-of-date]\n"
-        f"  where: {place.lock}\n"
-        f"  expected: a lock of {place.manifest}\n"
-        "  found: the manifest has changed since it was locked\n"
-        f"  next: vllm-plugins lock --config {place.manifest}\n"
+        "LockStale: the lock is out of date: the manifest has changed since it was locked [lock-out-of-date]\n"
+        f"  where: {place.lock}, {place.manifest}\n"
+        "  plugin 'probe' is in the lock only\n"
+        f"  next: vllm-plugins lock {named(place)}\n"
     )
 
 
 def make_corrupt(place: Place) -> str:
     place.lock.write_text("this is no lock")
     return (
-        "LockInvalid: the lock is not TOML [lock-invalid]\n"
+        "LockInvalid: the lock is not valid TOML [lock-invalid]\n"
         f"  where: {place.lock}\n"
         "  found: Expected '=' after a key in a key/value pair (at line 1, column 6)\n"
-        f"{REVIEW}"
+        f"  next: vllm-plugins lock {named(place)}; or restore the lock from version control\n"
     )
 
 
 def make_edited(place: Place) -> str:
     place.lock.write_text(place.lock_text.replace('value = "probe:register"', 'value = "probe:other"'))
     return (
-        "HashMismatch: the lock was changed by hand: nothing is installed from it [hash-mismatch]\n"
+        "HashMismatch: the lock was edited by hand; nothing is installed from it [hash-mismatch]\n"
         f"  where: {place.lock}\n"
         "  expected: content-sha256 <sha256>\n"
         "  found: content-sha256 <sha256>\n"
-        f"{REVIEW}"
+        f"  next: vllm-plugins lock {named(place)}; or restore the lock from version control\n"
     )
 
 
@@ -137,11 +140,11 @@ def make_wrong_hash(place: Place) -> str:
     (new,) = set(place.wheels.iterdir()) - {wheel}
     new.write_bytes(wheel.read_bytes())
     return (
-        f"HashMismatch: the wheel {new.name} is not the one that the lock names [hash-mismatch]\n"
+        f"HashMismatch: the wheel {new.name} is not the locked one [hash-mismatch]\n"
         f"  where: {new}\n"
         "  expected: sha256 <sha256>\n"
         "  found: sha256 <sha256>\n"
-        "  next: take the wheel from where the lock was made; if the source changed, run vllm-plugins lock\n"
+        f"  next: remove {new.name}, then: vllm-plugins sync {named(place)}\n"
     )
 
 

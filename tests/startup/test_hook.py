@@ -253,7 +253,7 @@ def test_a_manifest_that_asks_for_something_else_makes_the_lock_stale(ready: Pla
     start(ready, "general")
     ready.manifest.write_text("plugins: []\n")
     assert last_words(fails(ready)) == [
-        "vllm_plugins.core.errors.LockStale: the lock does not answer the manifest [lock-out-of-date]",
+        "vllm_plugins.core.errors.LockStale: the lock is out of date: the manifest has changed since it was locked [lock-out-of-date]",
         f"  where: {ready.lock}",
         f"  expected: a lock of {ready.manifest}",
         "  found: the manifest has changed since it was locked",
@@ -357,7 +357,7 @@ def test_auto_lock_locks_nothing_where_nothing_may_be_fetched(ready: Place, vari
     env = {"VLLM_PLUGIN_AUTO_LOCK": "1", variable: "1"}
     done = ready.python("-m", "tests.kit.loader", "general", env=env, check=False, traceback=True)
     assert done.returncode == 1
-    assert "the lock does not answer the manifest" in done.stderr
+    assert "the lock is out of date: the manifest has changed since it was locked" in done.stderr
     assert ready.lock.read_bytes() == before
 
 

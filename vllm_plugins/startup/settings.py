@@ -151,6 +151,16 @@ def patience(environ: Mapping[str, str]) -> int:
     return int(value)
 
 
+def named_files(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The files that variables name, as options of the command line."""
+    options = {
+        "--config": "VLLM_PLUGIN_CONFIG",
+        "--lock": "VLLM_PLUGIN_LOCK",
+        "--registry-dir": "VLLM_PLUGIN_REGISTRY_DIR",
+    }
+    return tuple((option, value) for option, name in options.items() if (value := environ.get(name)))
+
+
 def _home(env: Mapping[str, str]) -> str:
     # Without HOME and without a passwd entry (an arbitrary uid in a container) "~" stays as it is; "/" then
     # makes paths that do not exist, which is what "no manifest, no lock" means.
