@@ -474,9 +474,15 @@ def test_a_store_that_is_read_only(locked: Place) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("VLLM_PLUGIN_FROZEN", "yes", "  expected: 0 or 1\n  found: 'yes'\n  next: set VLLM_PLUGIN_FROZEN to 0 or 1, or unset it"),
-        ("VLLM_PLUGIN_INSTALLER", "conda", "  expected: auto, pip, uv\n  found: 'conda'\n  next: set VLLM_PLUGIN_INSTALLER to one of them, or unset it"),
+        ("VLLM_PLUGIN_FROZEN", "yes", "  expected: 0 or 1\n  found: 'yes'\n  next: unset VLLM_PLUGIN_FROZEN, or set it to a valid value, as in VLLM_PLUGIN_FROZEN=1"),
+        ("VLLM_PLUGIN_INSTALLER", "conda", "  expected: auto, pip, uv\n  found: 'conda'\n  next: unset VLLM_PLUGIN_INSTALLER, or set it to a valid value, as in VLLM_PLUGIN_INSTALLER=auto"),
     ],
 )  # fmt: skip
 def test_a_variable_without_meaning(locked: Place, variable: str, value: str, message: str) -> None:
-    refused(locked, 2, f"{variable} has a value without meaning [usage]\n{message}", "sync", **{variable: value})
+    refused(
+        locked,
+        2,
+        f"the environment variable {variable} has an invalid value [usage]\n{message}",
+        "sync",
+        **{variable: value},
+    )

@@ -102,7 +102,7 @@ def test_the_first_start_installs_and_runs_every_plugin_once(ready: Place) -> No
         "io_processor_plugins": ["probe_io"],
     }
     assert events(ready) == [["import", "no_platform", "platform", "general"]]
-    assert "Plugins are not in step" in done.stderr
+    assert "Plugins are not up to date" in done.stderr
     assert ready.registry["plugins"]["probe"]["status"] == "installed"
 
 
@@ -245,8 +245,8 @@ def test_a_lock_without_a_manifest_is_enough(ready: Place) -> None:
 def test_a_comment_in_the_manifest_is_looked_at_once(ready: Place) -> None:
     start(ready, "general")
     ready.manifest.write_text(ready.manifest.read_text() + "# a comment\n")
-    assert "not in step" in start(ready, "general").stderr
-    assert "not in step" not in start(ready, "general").stderr
+    assert "not up to date" in start(ready, "general").stderr
+    assert "not up to date" not in start(ready, "general").stderr
 
 
 def test_a_manifest_that_asks_for_something_else_makes_the_lock_stale(ready: Place) -> None:
@@ -271,8 +271,8 @@ def test_another_base_is_looked_at_once(tmp_path: Path, index: Index) -> None:
     place.run("lock")
     start(place, "general")
     vllm.distribution(base, "something-else", "1.0")
-    assert "not in step" in start(place, "general").stderr
-    assert "not in step" not in start(place, "general").stderr
+    assert "not up to date" in start(place, "general").stderr
+    assert "not up to date" not in start(place, "general").stderr
     shutil.rmtree(base / "torch-2.13.0+cpu.dist-info")
     vllm.distribution(base, "torch", "3.0")
     events(place)
@@ -291,7 +291,7 @@ def test_a_path_that_a_process_adds_for_itself_is_no_other_base(ready: Place) ->
     start(ready, "general")
     code = f"import sys; sys.path.append({str(vendored)!r}); from tests.kit import loader; loader.run(['general'])"
     before = mtimes(ready)
-    assert "not in step" not in ready.python("-c", code).stderr
+    assert "not up to date" not in ready.python("-c", code).stderr
     assert mtimes(ready) == before
 
 
@@ -390,7 +390,7 @@ def test_going_back_to_an_older_lock_starts_no_process(ready: Place) -> None:
     events(ready)
     ready.lock.write_bytes(lock)
     ready.manifest.write_bytes(manifest)
-    assert "not in step" not in start(ready, "general").stderr
+    assert "not up to date" not in start(ready, "general").stderr
     assert events(ready) == [["import", "general"]]
 
     def kept(name: str) -> bool:
