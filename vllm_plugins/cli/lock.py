@@ -12,26 +12,33 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vllm_plugins.cli._output import Output
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.locking.pipeline import Outcome
     from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("--upgrade", action="store_true", help="take the newest versions and commits that fit")
-    parser.add_argument("--upgrade-package", action="append", default=[], metavar="N", help="the same, for one")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 3 when the lock would change")
+    parser.add_argument("--upgrade", action="store_true", help="Take the newest versions and commits that fit.")
+    parser.add_argument(
+        "--upgrade-package",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Take the newest version of this plugin or package only. Can be repeated.",
+    )
+    parser.add_argument("--check", action="store_true", help="Change nothing; exit with 3 if the lock would change.")
     parser.add_argument(
         "--base",
-        metavar="F",
-        help="resolve against a snapshot that vllm-plugins base wrote, or a release: vllm==0.32.0",
+        metavar="BASE",
+        help="Resolve against a snapshot written by vllm-plugins base, or a vLLM release such as vllm==0.32.0 "
+        "(default: this environment).",
     )
     parser.add_argument(
         "--resolver",
         choices=("auto", "pip-compile", "uv"),
         default="auto",
-        help="default: pip-compile; uv for another kind of base",
+        help="Resolve with this program (default: auto, which is pip-compile, or uv for another kind of machine).",
     )
     parser.set_defaults(run=run)
 

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from vllm_plugins.core.errors import BuildError, NoResolution
 from vllm_plugins.core.hashes import sha256
-from vllm_plugins.documents.lock_reader import Lock, Package, Target, Wheel
+from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
 from vllm_plugins.locking import _graph
 from vllm_plugins.packages import metadata, releases
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
-from vllm_plugins.documents.lock_reader import BaseUse
+from vllm_plugins.documents.lock import BaseUse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

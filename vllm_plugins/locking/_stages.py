@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking._resolvers import Resolver, ResolverName
     from vllm_plugins.locking.request import Upgrade

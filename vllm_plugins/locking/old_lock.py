@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import Package, Plugin
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock, Package, Plugin
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking.request import Upgrade
     from vllm_plugins.startup.settings import Settings
@@ -71,7 +70,8 @@ def is_current(old: Lock, manifest: Manifest, base: Base, settings: Settings) ->
     try:
         compatibility.check_base(old, base, settings.lock)
         return all(
-            selection.local(settings.wheels / wheel.filename, wheel.sha256) is not None for wheel in old.beside
+            selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256) is not None
+            for wheel in old.local_wheels
         ) and all(
             _is_unchanged(old, plugin.name, plugin.source, manifest, settings)
             for plugin in manifest.enabled
@@ -131,6 +131,6 @@ class Reuse:
         if len(built) != 1:
             return None
         try:
-            return selection.local(self.wheels / built[0].filename, built[0].sha256)
+            return selection.find_wheel(self.wheels / built[0].filename, built[0].sha256)
         except HashMismatch:
             return None  # it is built again

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.diff import Change
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking._resolvers import Resolver
     from vllm_plugins.locking.old_lock import OldLock

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from vllm_plugins.documents.lock_reader import Lock, Package, Plugin, Wheel
+    from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.packages.builder import BuiltWheel
     from vllm_plugins.packages.pip_config import PipConfig
@@ -71,7 +71,7 @@ def missing(lock: Lock, settings: Settings) -> tuple[Missing, ...]:
         for package in lock.packages
         if package.name in sources_of or package.sdist_url is not None
         for wheel in package.wheels
-        if wheel.url is None and selection.local(settings.wheels / wheel.filename, wheel.sha256) is None
+        if wheel.url is None and selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256) is None
     )
 
 

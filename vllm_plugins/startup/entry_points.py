@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.overlay import EntryPoint, Failure, Marker
 
-__all__ = ["call", "error_of", "load", "platform", "run"]
+__all__ = ["call", "error_in_path_file", "error_of", "load", "platform", "run"]
 
 # Compiled only where something has failed.
 _SYMBOL = r"undefined symbol: (\S+)"
@@ -98,12 +98,26 @@ def error_of(marker: Marker, failures: Iterable[Failure]) -> LoadError:
     )
 
 
+def error_in_path_file(site: str, error: BaseException) -> LoadError:
+    """The error that a ``.pth`` file of an overlay ends the process."""
+    return LoadError(
+        "a .pth file of a plugin ends the process when Python reads it",
+        where=site,
+        found=_text(error),
+        next_step="set `enabled: false` for the plugin with this file in plugins.yaml, and run vllm-plugins lock",
+    )
+
+
 def _convert(point: EntryPoint, what: str, error: BaseException) -> LoadError:
-    """The error of ours for an exception of a plugin. An interrupt, and the end that a signal asks for, pass."""
+    """The error of ours for an exception of a plugin."""
+    return _build(point, f"plugin {point.plugin!r} {what}: {_text(error)}", _cause(error))
+
+
+def _text(error: BaseException) -> str:
+    """An exception as text. An interrupt, and the end that a signal demands, are raised again."""
     if isinstance(error, KeyboardInterrupt) or _is_of_signal_handler(error):
         raise error
-    text = ": ".join(filter(None, [type(error).__name__, str(error)]))
-    return _build(point, f"plugin {point.plugin!r} {what}: {text}", _cause(error))
+    return ": ".join(filter(None, [type(error).__name__, str(error)]))
 
 
 def _is_of_signal_handler(error: BaseException) -> bool:
