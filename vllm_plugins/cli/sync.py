@@ -24,10 +24,17 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--installer", choices=("auto", "pip", "uv"), help="auto (default): uv if installed, else pip"
     )
     parser.add_argument("--reinstall", action="store_true", help="install again, even if the lock is installed")
-    parser.add_argument(
+    checking = parser.add_mutually_exclusive_group()
+    checking.add_argument(
+        "--load-check",
+        choices=("calls", "imports"),
+        help="calls (default): load each plugin and call it as vLLM does; imports: only load it",
+    )
+    checking.add_argument(
         "--no-load-check",
         dest="load_check",
-        action="store_false",
+        action="store_const",
+        const="none",
         help="don't load the plugins to check that they work",
     )
     baking = parser.add_mutually_exclusive_group()
@@ -54,6 +61,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     # Reading pip's configuration takes a process; if there is something to install, it runs while we import the rest.
     config = pip_config.read if offline or _is_installed(settings) else workers.begin(pip_config.read)
     from vllm_plugins.documents import base, manifest
+    from vllm_plugins.documents import state as states
     from vllm_plugins.install import sync
 
     here = base.read(arguments.base_path)
@@ -62,7 +70,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
         required = manifest.require(settings)
         pipeline.lock(required, settings, base=here, report=output.progress, detail=output.detail)
-    asked = manifest.find(settings)
+    state = states.read(settings, base=here)
 
     def build(locked: Lock) -> object:
         # A startup never builds, and a build needs an index.
@@ -71,17 +79,17 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             return None
         from vllm_plugins.locking import rebuild
 
-        return rebuild.run(locked, settings, asked, report=output.progress, detail=output.detail, config=config)
+        return rebuild.run(
+            locked, settings, state.manifest, report=output.progress, detail=output.detail, config=config
+        )
 
     done = sync.run(
-        settings,
-        base=here,
+        state,
         base_paths=arguments.base_path or (),
-        manifest=asked,
         report=output.progress,
         config=config,
-        startup=arguments.startup,
-        load_check=arguments.load_check,
+        load_check=None if arguments.load_check == "none" else arguments.load_check or "calls",
+        check_again=arguments.load_check in ("calls", "imports"),
         reinstall=arguments.reinstall,
         rebuild=build,
     )

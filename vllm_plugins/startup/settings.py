@@ -26,6 +26,11 @@ MANIFEST = "plugins.yaml"
 LOCK = "plugins.lock"
 WHEELS = "plugins.wheels"
 
+# What vLLM loads by its name (``loads`` in plugins.yaml) has this group in a marker; it is no group of vLLM's.
+LOADS = "loads"
+# VLLM_PLUGINS has no effect on these groups.
+FREE = ("vllm.logits_processors", LOADS)
+
 
 # All variables of ours. VLLM_PLUGINS is vLLM's own.
 VARIABLES = tuple(
@@ -82,7 +87,7 @@ class Settings(Record):
 
     def lets_through(self, group: str, name: str) -> bool:
         """Whether vLLM would load that entry point: ``VLLM_PLUGINS``, as ``vllm.plugins`` obeys it."""
-        if group == "vllm.logits_processors":
+        if group in FREE:
             return True
         if self.allowed is None:
             return group != "vllm.endpoint_plugins"
