@@ -43,7 +43,7 @@ def mermaid() -> bytes:
 
 def commands() -> str:
     """The command reference, from the parsers that the command line itself uses."""
-    parsers = {name: _subparser(name) for name in cli._COMMANDS}
+    parsers = {name: _subparser(name) for name in cli.COMMANDS}
     lines = [
         "# Commands",
         "",
@@ -77,7 +77,7 @@ def commands() -> str:
 
 
 def _subparser(name: str) -> argparse.ArgumentParser:
-    parser = cli._parser([name])
+    parser = cli.build_parser([name])
     (group,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     found: argparse.ArgumentParser = group.choices[name]
     return found

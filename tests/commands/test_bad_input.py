@@ -52,19 +52,19 @@ def refused(place: Place, code: int, message: str, *words: str, **env: str) -> N
         ("plugins:\n  - {name: a, source: pypi, package: a, enabled: 'yes'}\n",
          ["line 2: plugins[0].enabled: expected true or false, found the text 'yes'; write it without quotes"]),
         ("plugins:\n  - {name: a, source: pypi, package: a}\n  - {name: a, source: pypi, package: b}\n",
-         ["line 3: plugins[1].name: 'a' is the name of 'a' in line 2; change one"]),
+         ["line 3: plugins[1].name: 'a' is also the name of plugin 'a' in line 2; change one"]),
         ("plugins:\n  - {name: a, source: git}\n",
          ["line 2: plugins[0].url: missing; expected the URL of a git repository"]),
         ("plugins:\n  - {name: a, source: pypi, package: a, version: 'new'}\n",
-         ["line 2: plugins[0].version: 'new' is no version specifier; write it like \">=0.1,<2\" or \"==1.2.3\""]),
+         ["line 2: plugins[0].version: 'new' is not a valid version specifier; write it like \">=0.1,<2\" or \"==1.2.3\""]),
     ],
     ids=["no mapping", "unknown key", "wrong type", "duplicate name", "missing field", "bad specifier"],
 )  # fmt: skip
 def test_a_bad_manifest(locked: Place, text: str, problems: list[str]) -> None:
     locked.manifest.write_text(text)
-    head = f"plugins.yaml has {len(problems)} problem{'s' if len(problems) > 1 else ''} [manifest-invalid]"
+    head = f"plugins.yaml is invalid: {len(problems)} problem{'s' if len(problems) > 1 else ''} [manifest-invalid]"
     lines = "\n".join(f"  {problem}" for problem in problems)
-    message = f"{head}\n  where: {locked.manifest}\n{lines}\n  next: correct plugins.yaml and run the command again"
+    message = f"{head}\n  where: {locked.manifest}\n{lines}\n  next: correct plugins.yaml, then run the command again"
     refused(locked, 2, message)
     refused(locked, 2, message, "sync")
 
@@ -129,7 +129,7 @@ def test_a_project_of_another_name(locked: Place) -> None:
     refused(
         locked,
         1,
-        "the project is of another name than the manifest says [build-failed]\n"
+        "the project has another name than the manifest says [build-failed]\n"
         "  expected: package yours\n"
         "  found: package mine\n"
         "  required by: plugin 'mine'\n"
@@ -149,7 +149,7 @@ def test_a_lock_that_was_edited_by_hand(locked: Place) -> None:
     assert done.returncode == 4
     lines = done.stderr.splitlines()
     assert lines[:3] == [
-        "vllm-plugins: error: the lock was changed by hand: nothing is installed from it [hash-mismatch]",
+        "vllm-plugins: error: the lock was edited by hand; nothing is installed from it [hash-mismatch]",
         f"  where: {locked.lock}",
         f"  expected: content-sha256 {was}",
     ]
@@ -179,10 +179,12 @@ def test_a_lock_of_a_newer_format(locked: Place, old: str, new: str, found: str,
 
 def test_no_lock(locked: Place) -> None:
     locked.lock.unlink()
-    refused(locked, 3, f"there is no lock [lock-missing]\n  where: {locked.lock}\n  next: vllm-plugins lock", "sync")
+    refused(
+        locked, 3, f"the lock is missing [lock-missing]\n  where: {locked.lock}\n  next: vllm-plugins lock", "sync"
+    )
 
 
-def test_a_lock_that_does_not_answer_the_manifest(locked: Place) -> None:
+def test_a_lock_of_another_manifest(locked: Place) -> None:
     locked.pypi("tiny")
     refused(
         locked,
@@ -219,8 +221,8 @@ def test_a_wheel_that_is_missing_beside_the_lock_at_startup(locked: Place) -> No
         "1 locked wheel missing in plugins.wheels/ [install-failed]\n"
         f"  where: {locked.wheels}\n"
         f"  {wheel.name}\n"
-        "  next: take them from version control, or run this where the index can be reached: "
-        "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle",
+        "  next: take them from version control, or run this where the index can be reached: VLLM_PLUGIN_OFFLINE=0 "
+        f"vllm-plugins bundle --config {locked.manifest} --registry-dir {locked.store}",
         "sync",
         "--reinstall",
         "--startup",  # which never runs a build
@@ -240,7 +242,7 @@ def test_a_wheel_that_is_another_beside_the_lock(locked: Place) -> None:
     done = locked.run("sync", "-q", "--reinstall", check=False)
     assert done.returncode == 4
     assert done.stderr.splitlines()[:2] == [
-        f"vllm-plugins: error: the wheel {wheel.name} is not the one that the lock names [hash-mismatch]",
+        f"vllm-plugins: error: the wheel {wheel.name} is not the locked one [hash-mismatch]",
         f"  where: {wheel}",
     ]
 
@@ -279,8 +281,9 @@ def test_a_plugin_that_wants_another_base(locked: Place, index: Index) -> None:
         locked,
         6,
         "no set of versions satisfies every plugin and the base [no-resolution]\n"
-        "  greedy 1.0 (plugin 'greedy') wants torch<2; the base has torch 2.13.0+cpu\n"
-        "  next: change one of these requirements in plugins.yaml, or lock against another vLLM environment",
+        "  greedy 1.0 (plugin 'greedy') requires torch<2; the base has torch 2.13.0+cpu\n"
+        "  next: name another release with `version` in plugins.yaml, or set `enabled: false` for the plugin; what a plugin "
+        "requires stands in its own metadata, which only its author can change",
     )
 
 
@@ -294,9 +297,10 @@ def test_two_plugins_that_do_not_go_together(locked: Place, index: Index) -> Non
         locked,
         6,
         "no set of versions satisfies every plugin and the base [no-resolution]\n"
-        "  one 1.0 (plugin 'one') wants helper<2\n"
-        "  two 1.0 (plugin 'two') wants helper>=2\n"
-        "  next: change one of these requirements in plugins.yaml, or lock against another vLLM environment",
+        "  one 1.0 (plugin 'one') requires helper<2\n"
+        "  two 1.0 (plugin 'two') requires helper>=2\n"
+        "  next: name another release with `version` in plugins.yaml, or set `enabled: false` for the plugin; what a plugin "
+        "requires stands in its own metadata, which only its author can change",
     )
 
 
@@ -307,7 +311,7 @@ def test_a_plugin_that_the_base_has_already(locked: Place) -> None:
         5,
         "a plugin is installed in the vLLM environment already, which is imported before any overlay [base-mismatch]\n"
         "  plugin 'transformers' is transformers; the base has transformers 4.57.1\n"
-        "  next: python -m pip uninstall it there, or leave it out of plugins.yaml",
+        "  next: leave it out of plugins.yaml: the vLLM environment has it already",
     )
 
 
@@ -319,12 +323,12 @@ def test_a_plugin_that_needs_vllm_where_there_is_none(bare_place: Place, index: 
     assert done.returncode == 5
     lines = done.stderr.splitlines()
     assert lines[:2] == [
-        "vllm-plugins: error: a plugin needs vllm, and this environment has none [base-mismatch]",
+        "vllm-plugins: error: a plugin requires vllm, and this environment has none [base-mismatch]",
         "  expected: an environment in which vLLM is installed",
     ]
     assert lines[3:] == [
         "  required by: needy 1.0 (plugin 'needy')",
-        "  next: in the vLLM image: vllm-plugins base -o base.json; here: vllm-plugins lock --base base.json",
+        "  next: run `vllm-plugins base -o base.json` in the vLLM image, here `vllm-plugins lock --base base.json`",
     ]
     assert bare_place.files() == before
 
@@ -393,8 +397,8 @@ def test_offline_without_the_wheels(locked: Place) -> None:
         "1 locked wheel missing in plugins.wheels/ [install-failed]\n"
         f"  where: {locked.wheels}\n"
         "  tiny-1.0-py3-none-any.whl\n"
-        "  next: take them from version control, or run this where the index can be reached: "
-        "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle",
+        "  next: take them from version control, or run this where the index can be reached: VLLM_PLUGIN_OFFLINE=0 "
+        "vllm-plugins bundle",
         "sync",
         "--offline",
         "--reinstall",
@@ -470,9 +474,15 @@ def test_a_store_that_is_read_only(locked: Place) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("VLLM_PLUGIN_FROZEN", "yes", "  expected: 0 or 1\n  found: 'yes'\n  next: set VLLM_PLUGIN_FROZEN to 0 or 1, or unset it"),
-        ("VLLM_PLUGIN_INSTALLER", "conda", "  expected: auto, pip, uv\n  found: 'conda'\n  next: set VLLM_PLUGIN_INSTALLER to one of them, or unset it"),
+        ("VLLM_PLUGIN_FROZEN", "yes", "  expected: 0 or 1\n  found: 'yes'\n  next: unset VLLM_PLUGIN_FROZEN, or set it to a valid value, as in VLLM_PLUGIN_FROZEN=1"),
+        ("VLLM_PLUGIN_INSTALLER", "conda", "  expected: auto, pip, uv\n  found: 'conda'\n  next: unset VLLM_PLUGIN_INSTALLER, or set it to a valid value, as in VLLM_PLUGIN_INSTALLER=auto"),
     ],
 )  # fmt: skip
 def test_a_variable_without_meaning(locked: Place, variable: str, value: str, message: str) -> None:
-    refused(locked, 2, f"{variable} has a value without meaning [usage]\n{message}", "sync", **{variable: value})
+    refused(
+        locked,
+        2,
+        f"the environment variable {variable} has an invalid value [usage]\n{message}",
+        "sync",
+        **{variable: value},
+    )

@@ -136,7 +136,7 @@ def test_the_right_value_keeps_what_the_base_loads_by_itself(healthy: Place, bas
 def test_a_lock_that_is_missing_stale_or_not_installed(healthy: Place) -> None:
     lock = healthy.lock.read_bytes()
     healthy.lock.unlink()
-    assert findings(healthy)[0]["what"] == "there is no lock"
+    assert findings(healthy)[0]["what"] == "the lock is missing"
     healthy.lock.write_bytes(lock)
     manifest = healthy.manifest.read_bytes()
     healthy.manifest.write_text("plugins: []\n")

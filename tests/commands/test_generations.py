@@ -239,7 +239,7 @@ def late(*words):
 activation.hold = late
 loader.run(["general"])
 """
-ONCE_MORE = "The overlay was pruned before it could be used; once more"
+ONCE_MORE = "The overlay was pruned before it could be used; trying again"
 
 
 def test_what_is_pruned_just_before_it_is_used_is_installed_again(three: Place) -> None:
@@ -261,7 +261,7 @@ def test_what_goes_away_again_and_again_is_not_installed_for_ever(three: Place) 
     assert done.returncode == 1
     assert (done.stderr.count(ONCE_MORE), done.stderr.count("Compiling bytecode")) == (2, 2)
     assert (
-        f"the overlay went away while it was made active [overlay-removed]\n  where: {three.store}/overlays/"
+        f"the overlay was removed from the store while it was made active [overlay-removed]\n  where: {three.store}/overlays/"
         in done.stderr
     )
 
@@ -290,7 +290,7 @@ def test_an_overlay_that_somebody_keeps_to_himself_is_not_used(three: Place, mon
     descriptor = os.open(three.overlay / "site", os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with pytest.raises(StoreError, match="the overlay can't be made active") as caught:
+        with pytest.raises(StoreError, match="the overlay is locked by another process") as caught:
             activation.activate(three.store, three.overlay.name)
     finally:
         os.close(descriptor)

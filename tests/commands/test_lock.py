@@ -276,7 +276,7 @@ def test_json_has_what_the_table_says(place: Place, index: Index) -> None:
 
 
 @pytest.mark.parametrize("known", [[], ["audio", "video"]])
-def test_an_extra_that_is_not_there_is_refused(place: Place, index: Index, known: list[str]) -> None:
+def test_an_unknown_extra_is_refused(place: Place, index: Index, known: list[str]) -> None:
     index.wheel("tiny", extras={extra: [] for extra in known})
     place.write("plugins:\n  - {name: mine, source: pypi, package: tiny, extras: [Vidoe]}\n")
     done = place.run("lock", "-q", check=False)
@@ -284,7 +284,7 @@ def test_an_extra_that_is_not_there_is_refused(place: Place, index: Index, known
         6,
         (
             "vllm-plugins: error: tiny 1.0 has no extra Vidoe [no-resolution]\n"
-            f"  expected: {'one of audio, video' if known else 'no extras at all: it has none'}\n"
+            f"  expected: {'one of audio, video' if known else 'no extras: this release has none'}\n"
             "  found: Vidoe\n"
             "  required by: plugin 'mine'\n"
             "  next: correct `extras` in plugins.yaml\n"
@@ -302,15 +302,15 @@ def test_two_plugins_that_are_one_distribution_are_refused(place: Place, index: 
     assert (done.returncode, done.stderr) == (
         6,
         (
-            "vllm-plugins: error: 2 plugins are the distribution tiny [no-resolution]\n"
+            "vllm-plugins: error: 2 plugins are the same distribution: tiny [no-resolution]\n"
             "  plugin 'mine': local\n"
             "  plugin 'theirs': pypi\n"
-            "  next: leave all but one of them out of plugins.yaml, or set `enabled: false` for them\n"
+            "  next: keep one of them in plugins.yaml, and set `enabled: false` for the others\n"
         ),
     )
 
 
-def test_a_broken_wheel_beside_the_lock_is_built_anew(place: Place) -> None:
+def test_a_broken_wheel_beside_the_lock_is_built_again(place: Place) -> None:
     projects.project(place.config / "mine", name="tiny")
     place.write("plugins:\n  - {name: mine, source: local, path: mine}\n")
     place.run("lock")
@@ -370,3 +370,45 @@ def test_a_local_version_in_the_name_of_an_sdist(place: Place, index: Index) -> 
     done = place.run("audit", "--json", check=False)
     assert "no longer at its index" not in done.stdout
     assert "yanked" not in {item["check"] for item in done.json["findings"]}
+
+
+@pytest.mark.parametrize("options", [("--upgrade",), ("--upgrade-package", "two")])
+def test_the_next_step_of_a_check_makes_the_lock_that_it_compares_with(
+    place: Place, index: Index, options: tuple[str, ...]
+) -> None:
+    index.wheel("two", "1.0")
+    place.pypi("two")
+    place.run("lock")
+    assert place.run("lock", "--check", *options, "-q").stdout == "plugins.lock is up to date\n"
+    index.wheel("two", "2.0")
+    done = place.run("lock", "--check", *options, "-q", check=False)
+    assert done.returncode == 3
+    next_step = done.stderr.splitlines()[-1].removeprefix("  next: ")
+    assert next_step == f"vllm-plugins lock {' '.join(options)}"
+    place.run(*next_step.split()[1:])
+    assert place.run("lock", "--check", *options, "-q").stdout == "plugins.lock is up to date\n"
+    assert place.versions == {"two": "2.0"}
+
+
+@pytest.mark.parametrize("command", ["sync", "status", "verify"])
+def test_the_next_step_for_a_lock_with_merge_conflicts_leads_on(place: Place, index: Index, command: str) -> None:
+    for name in ("demo", "other"):
+        index.wheel(name, "1.0")
+    place.pypi("demo")
+    place.run("lock")
+    ours = place.lock_text
+    place.pypi("demo", "other")
+    place.run("lock")
+    place.lock.write_text(f"<<<<<<< ours\n{ours}=======\n{place.lock_text}>>>>>>> theirs\n")
+    index.wheel("demo", "2.0")
+    index.wheel("other", "2.0")
+    refused = place.run(command, check=False)
+    assert refused.returncode == 3
+    assert "the lock has merge conflicts [lock-invalid]\n" in refused.stderr + refused.stdout
+    check = place.run("lock", "--check", "-q", check=False)
+    assert check.returncode == 3
+    assert check.stderr.splitlines()[-2:] == ["  the lock has merge conflicts", "  next: vllm-plugins lock"]
+    place.run("lock")
+    assert place.versions == {"demo": "1.0", "other": "2.0"}  # both sides agree on the first
+    assert place.run("lock", "--check", "-q").stdout == "plugins.lock is up to date: nothing to do\n"
+    place.run("sync")

@@ -119,7 +119,7 @@ def test_uv_gives_the_same_lock_as_pip_compile(place: Place, index: Index) -> No
     assert place.lock.read_bytes() == ours
 
 
-def test_uv_says_who_wants_what(place: Place, index: Index) -> None:
+def test_uv_names_the_requirement_and_the_plugin(place: Place, index: Index) -> None:
     index.wheel("greedy", requires=["torch<2"])
     place.pypi("greedy")
     done = place.run("lock", "-q", "--resolver", "uv", check=False)
@@ -171,22 +171,22 @@ def test_a_release_is_kept_for_its_extras_and_its_index(
 
 
 @pytest.mark.parametrize("named", ["vllm", "vllm>=9", "vllm==9.*", "vllm==9.9.9,>1"])
-def test_a_base_that_is_no_single_release(bare_place: Place, named: str) -> None:
+def test_a_base_that_does_not_name_one_release(bare_place: Place, named: str) -> None:
     bare_place.write("plugins: []\n")
     done = bare_place.run("lock", "-q", "--base", named, check=False)
     assert (done.returncode, done.stderr) == (
         2,
         (
-            "vllm-plugins: error: --base names no single release [usage]\n"
+            "vllm-plugins: error: --base does not name exactly one release [usage]\n"
             "  expected: a file that vllm-plugins base wrote, or a release such as vllm==0.32.0\n"
             f"  found: {named}\n"
-            "  next: vllm-plugins lock --help\n"
+            "  next: name one release: vllm-plugins lock --base vllm==0.32.0\n"
         ),
     )
 
 
 @pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
-def test_extras_of_extras_and_of_the_base_have_an_asker(tmp_path: Path, index: Index, resolver: str) -> None:
+def test_extras_of_extras_and_of_the_base_are_in_the_graph(tmp_path: Path, index: Index, resolver: str) -> None:
     base = vllm.environment(tmp_path / "base")
     vllm.distribution(base, "base-lib", "2.1", extras={"fast": ["faster"], "all": ["base-lib[fast]"]})
     place = Place(root=tmp_path, index_url=index.url, paths=(base,))
@@ -221,15 +221,15 @@ def test_a_release_that_does_not_exist(bare_place: Place) -> None:
     assert (other.returncode, other.stderr) == (
         2,
         (
-            "vllm-plugins: error: --base names a release of something else than vLLM [usage]\n"
+            "vllm-plugins: error: --base names a release of something other than vLLM [usage]\n"
             "  expected: a file that vllm-plugins base wrote, or a release such as vllm==0.32.0\n"
             "  found: torch==2.13\n"
-            "  next: vllm-plugins lock --help\n"
+            "  next: name one release: vllm-plugins lock --base vllm==0.32.0\n"
         ),
     )
 
 
-def test_a_snapshot_that_is_none(bare_place: Place) -> None:
+def test_an_invalid_snapshot(bare_place: Place) -> None:
     bare_place.write("plugins: []\n")
     (bare_place.root / "base.json").write_text('{"format": 1}')
     done = bare_place.run("lock", "-q", "--base", bare_place.root / "base.json", check=False)

@@ -30,7 +30,9 @@ def test_what_is_asked_for_by_url_is_refused_and_not_lost(
     place.write("plugins:\n  - {name: plug, source: local, path: plug}\n")
     done = place.run("lock", "--resolver", resolver, check=False)
     assert done.returncode == 6
-    assert "error: dep is asked for by its URL, and a lock holds what an index has [no-resolution]\n" in done.stderr
+    assert (
+        "error: dep is required by URL; a lock contains only packages from an index [no-resolution]\n" in done.stderr
+    )
     assert f"  found: {url.partition(':')[0]}:" in done.stderr  # pip-compile writes file:/path
     assert "  required by: plug" in done.stderr
     assert not place.lock.exists()
@@ -43,5 +45,7 @@ def test_a_wheel_of_this_machine_that_a_plugin_asks_for_is_none_of_ours(place: P
     place.write("plugins:\n  - {name: plug, source: local, path: plug}\n")
     done = place.run("lock", "--resolver", resolver, check=False)
     assert done.returncode == 6
-    assert "error: dep is asked for by its URL, and a lock holds what an index has [no-resolution]\n" in done.stderr
+    assert (
+        "error: dep is required by URL; a lock contains only packages from an index [no-resolution]\n" in done.stderr
+    )
     assert not place.lock.exists()

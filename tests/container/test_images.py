@@ -156,7 +156,7 @@ def test_the_first_start_installs_into_a_volume(world: World) -> None:
             "echo >> $(echo /opt/vllm-plugins/overlays/*/site/sample_plugin/__init__.py)",
             "HashMismatch: the overlay is not as it was installed: 1 file",
         ),
-        ("sed -i s/sample/simple/ /plugins/plugins.lock", "the lock does not say what a lock must"),
+        ("sed -i s/sample/simple/ /plugins/plugins.lock", "the lock is not valid"),
     ],
     ids=["tampered", "another lock"],
 )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from vllm_plugins.cli import _COMMANDS
+from vllm_plugins.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -80,7 +80,7 @@ def test_the_workflow_is_valid_and_pinned() -> None:
     assert all("--require-hashes" in line for line in installed)
     called = set(re.findall(r"run: vllm-plugins ([a-z]+)", text))
     assert called == {"lock", "audit", "export", "bundle"}
-    assert called <= set(_COMMANDS)
+    assert called <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)

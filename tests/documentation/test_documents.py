@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from vllm_plugins.cli import _COMMANDS
+from vllm_plugins.cli import COMMANDS
 from vllm_plugins.core import errors
 from vllm_plugins.documents import lock_reader, lock_writer, manifest, policy
 from vllm_plugins.documents.policy import CHECKS, Policy
@@ -134,15 +134,15 @@ def test_every_key_of_the_manifest_is_documented() -> None:
 
 def test_the_page_of_commands_has_every_command_and_option() -> None:
     text = generator().commands()
-    assert set(re.findall(r"^## `([a-z]+)`", text, re.MULTILINE)) == set(_COMMANDS)
-    for name in _COMMANDS:
+    assert set(re.findall(r"^## `([a-z]+)`", text, re.MULTILINE)) == set(COMMANDS)
+    for name in COMMANDS:
         parser = generator()._subparser(name)
         shown = {option for action in generator()._actions(parser) for option in action.option_strings}
         assert all(f"`{option}`" in text for option in shown), name
 
 
 def test_the_page_of_json_has_every_command() -> None:
-    assert set(sections(page("reference/json.md"))) >= set(_COMMANDS)
+    assert set(sections(page("reference/json.md"))) >= set(COMMANDS)
 
 
 def test_the_picture_of_the_architecture_has_every_wing() -> None:
@@ -158,7 +158,7 @@ def test_the_compose_file_names_variables_that_exist() -> None:
     assert set(service["environment"]) <= documented_variables()
 
 
-@pytest.mark.parametrize("command", ["", *_COMMANDS])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_every_command_has_help(bare_place: Place, command: str) -> None:
     done = bare_place.run(*filter(None, [command]), "--help")
     assert done.stdout.startswith(f"usage: vllm-plugins {command}".rstrip())
@@ -169,7 +169,7 @@ def test_every_command_of_a_page_is_one_that_the_parser_accepts() -> None:
     for path in PAGES:
         text = path.read_text(encoding="utf-8")
         for name, rest in re.findall(r"vllm-plugins ([a-z]+)((?: --[a-z-]+(?:[ =][^\s`\-]\S*)?)*)", text):
-            if name not in _COMMANDS:
+            if name not in COMMANDS:
                 continue
             known = {option for action in generator()._subparser(name)._actions for option in action.option_strings}
             assert set(re.findall(r"--[a-z-]+", rest)) <= known, f"{path}: {name}{rest}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from vllm_plugins.cli import _COMMANDS
+from vllm_plugins.cli import COMMANDS
 
 if TYPE_CHECKING:
     from tests.kit.index import Index
@@ -37,8 +37,8 @@ def used(place: Place, index: Index) -> Place:
 
 
 def test_every_command_has_a_definition() -> None:
-    assert set(SCHEMA["$defs"]) >= {"error", *_COMMANDS}
-    assert {item["$ref"].rpartition("/")[2] for item in SCHEMA["anyOf"]} == {"error", *_COMMANDS}
+    assert set(SCHEMA["$defs"]) >= {"error", *COMMANDS}
+    assert {item["$ref"].rpartition("/")[2] for item in SCHEMA["anyOf"]} == {"error", *COMMANDS}
 
 
 def test_the_output_of_every_command_is_as_published(used: Place) -> None:
@@ -58,7 +58,7 @@ def test_the_output_of_every_command_is_as_published(used: Place) -> None:
         "prune": ["--keep", "1", "--dry-run"],
         "base": ["-o", used.root / "base.json"],
     }
-    assert set(calls) == set(_COMMANDS)
+    assert set(calls) == set(COMMANDS)
     for name, words in calls.items():
         data = used.run(name, *words, "--json", check=False).json
         assert "error" not in data, data

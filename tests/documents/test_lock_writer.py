@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, PluginsError
 from vllm_plugins.documents import lock_reader, lock_writer
-from vllm_plugins.documents.lock_reader import BaseUse, Lock, Package, Plugin, Target, Wheel
+from vllm_plugins.documents.lock import BaseUse, Lock, Package, Plugin, Target, Wheel
 
 GOLDEN = Path(__file__).parents[1] / "golden/plugins.lock"
 NAME = canonicalize_name
@@ -124,14 +124,14 @@ def put(table: Any, key: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lambda d: put(wheel(d), "hashes", {"md5": "0" * 32}), "packages[2].wheels[0].hashes: no sha256; nothing else counts"),
+        (lambda d: put(wheel(d), "hashes", {"md5": "0" * 32}), "packages[2].wheels[0].hashes: expected a sha256, found none"),
         (lambda d: put(wheel(d), "hashes", {"sha256": "X"}), "packages[2].wheels[0].hashes.sha256: expected 64 hexadecimal digits, found 'X'"),
-        (lambda d: wheel(d).pop("size"), "packages[2].wheels[0].size: expected a number of bytes, found None"),
+        (lambda d: wheel(d).pop("size"), "packages[2].wheels[0].size: expected a number of bytes from 0, found None"),
         (lambda d: put(wheel(d), "url", "ftp://x/helper-1.5-py3-none-any.whl"), "packages[2].wheels[0].url: expected an https URL, found 'ftp://x/helper-1.5-py3-none-any.whl'"),
         (lambda d: put(d["packages"][0]["wheels"][0], "path", "../decoder-2.0.0-0_bbbb-py3-none-any.whl"), "packages[0].wheels[0].path: expected plugins.wheels/decoder-2.0.0-0_bbbb-py3-none-any.whl, found '../decoder-2.0.0-0_bbbb-py3-none-any.whl'"),
         (lambda d: d["packages"][2].pop("version"), "packages[2].version: missing; only exact versions are installed"),
-        (lambda d: put(d["packages"][1]["directory"], "editable", False), "packages[1].directory: only an editable directory can be without a hash"),
-        (lambda d: put(d["packages"][1], "name", "decoder"), "packages: decoder stands there more than once"),
+        (lambda d: put(d["packages"][1]["directory"], "editable", False), "packages[1].directory: expected editable = true; only editable directories may be without a hash"),
+        (lambda d: put(d["packages"][1], "name", "decoder"), "packages: decoder appears more than once"),
         (lambda d: put(d["tool"]["vllm-plugins"]["plugins"][0], "package", "gone"), "tool.vllm-plugins.plugins[0].package: gone is not among the packages"),
         (lambda d: d["tool"]["vllm-plugins"].pop("manifest-sha256"), "tool.vllm-plugins.manifest-sha256: missing"),
         (lambda d: put(d["tool"]["vllm-plugins"], "format", "1"), "tool.vllm-plugins.format: expected an integer, found '1'"),
@@ -142,10 +142,10 @@ def test_a_lock_that_names_anything_but_hashed_wheels_is_refused(change: Any, fo
     with pytest.raises(LockInvalid) as caught:
         lock_reader.parse(altered(change), Path("plugins.lock"))
     assert str(caught.value) == (
-        "the lock does not say what a lock must [lock-invalid]\n"
+        "the lock is not valid [lock-invalid]\n"
         "  where: plugins.lock\n"
         f"  found: {found}\n"
-        "  next: run vllm-plugins lock, and review the change; to go back, take the lock from version control"
+        "  next: vllm-plugins lock; or restore the lock from version control"
     )
 
 
@@ -173,7 +173,7 @@ def test_another_layout_is_the_same_lock() -> None:
 
 def test_another_meaning_is_an_edit_by_hand() -> None:
     text = GOLDEN.read_text(encoding="utf-8").replace("c" * 64, "9" * 64)
-    with pytest.raises(HashMismatch, match="the lock was changed by hand: nothing is installed from it"):
+    with pytest.raises(HashMismatch, match="the lock was edited by hand; nothing is installed from it"):
         lock_reader.parse(text.encode(), Path("plugins.lock"))
     assert lock_reader.parse(text.encode(), Path("plugins.lock"), edited=True) != LOCK
 

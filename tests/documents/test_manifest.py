@@ -135,7 +135,7 @@ def test_all_problems_are_told_in_one_run() -> None:
         read(text)
     assert [detail.partition(": ")[0] for detail in caught.value.details] == ["line 2", "line 3", "line 4", "line 5"]
     assert str(caught.value).startswith(
-        "plugins.yaml has 4 problems [manifest-invalid]\n  where: /etc/vllm/plugins.yaml\n"
+        "plugins.yaml is invalid: 4 problems [manifest-invalid]\n  where: /etc/vllm/plugins.yaml\n"
     )
 
 
@@ -174,5 +174,5 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         f"  where: {tmp_path}/plugins.yaml\n"
         "  expected: a readable file\n"
         "  found: No such file or directory\n"
-        "  next: create it, or name another with --config or VLLM_PLUGIN_CONFIG"
+        "  next: create it, or name another manifest with --config or VLLM_PLUGIN_CONFIG"
     )

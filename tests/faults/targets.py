@@ -21,7 +21,7 @@ from vllm_plugins.core import errors
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.documents import base, compatibility, lock_reader, lock_writer, manifest, selection
 from vllm_plugins.install import _stage, _store, bundle, generations
-from vllm_plugins.locking import _resolution, request
+from vllm_plugins.locking import _conflicts, _resolution, request
 from vllm_plugins.packages import _reproducible, metadata, simple_api
 from vllm_plugins.review import export
 from vllm_plugins.startup import integrity, overlay
@@ -125,7 +125,7 @@ def _marker(data: bytes) -> None:
         assert Marker.from_json(found.to_json()) == found
         found.group("vllm.general_plugins")
         _SETTINGS.refuses(found, "f" * 32)
-        assert found.in_step(None, "f" * 32) in (True, False)
+        assert found.is_up_to_date(None, "f" * 32) in (True, False)
 
 
 def _files(data: bytes) -> None:
@@ -166,7 +166,7 @@ def _base(data: bytes) -> None:
     assert found.vllm is None or isinstance(found.vllm, str)
     with tempfile.TemporaryDirectory(dir=_SCRATCH) as directory:
         for line in _resolution.constraints(found, Path(directory)).values():
-            (pin,) = _resolution.read_pins(line, given=[_resolution._path(line.partition(" @ ")[2])])
+            (pin,) = _resolution.read_pins(line, local=[_resolution._path(line.partition(" @ ")[2])])
             assert pin.url is not None
             _check_stub(Path(directory, pin.url.rpartition("/")[2].replace("%2B", "+").replace("%21", "!")))
 
@@ -182,16 +182,17 @@ def _pins(data: bytes) -> None:
     with contextlib.suppress(errors.NoResolution):
         for pin in _resolution.read_pins(text):
             Version(pin.version)
-    list(_resolution._askers(text, base.VLLM))
+    list(_conflicts.parents(text, base.VLLM))
 
 
 def _words(data: bytes) -> None:
-    """What pip-compile and uv say when they fail."""
+    """The output of pip-compile and uv when they fail."""
     said = errors.CommandFailed("it failed", returncode=1, stderr=data.decode("utf-8", "replace"))
     wanted = (request.PluginRequirement(plugin="tiny", name=canonicalize_name("tiny"), requirement="tiny>=1"),)
-    for made in (_resolution._explain(said, wanted, _HERE), _resolution._retell(said, wanted, _HERE)):
-        assert isinstance(made, PluginsError)
-        assert str(made)
+    for resolver in ("pip-compile", "uv"):
+        explained = _conflicts.explain(said, wanted, _HERE, resolver=resolver)
+        assert isinstance(explained, PluginsError)
+        assert str(explained)
 
 
 def _check_file(file: simple_api.File) -> None:

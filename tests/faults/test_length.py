@@ -130,7 +130,7 @@ def test_the_history_has_an_end(world: World) -> None:
     for number in range(3000):
         marker = markers[number % 2]
         assert marker is not None
-        assert overlay.mirror(place.store, marker)
+        assert overlay.mirror(place.store, marker, place.lock)
         sizes.append(os.path.getsize(place.store / overlay.HISTORY))
     assert max(sizes) < overlay.HISTORY_LIMIT + 200
     entries: list[Any] = [json.loads(line) for line in (place.store / overlay.HISTORY).read_text().splitlines()]

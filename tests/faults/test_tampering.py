@@ -197,7 +197,7 @@ def test_a_wheel_beside_the_lock(synced: Place) -> None:
         for words in (["verify"], ["bundle"], ["sync", "--reinstall", "--installer", "pip"], ["sync", "--reinstall"]):
             done = synced.run(*words, check=False)
             assert done.returncode == 4
-            assert f"error: the wheel {path.name} is not the one that the lock names" in done.stderr
+            assert f"error: the wheel {path.name} is not the locked one" in done.stderr
         assert start(synced).stdout == "the plugin ran\n{}\n"
         path.write_bytes(whole)
     is_well(synced)

@@ -59,8 +59,8 @@ class World:
             else:
                 found += integrity.compare(self.place.store, marker).problems
         if self.place.lock.exists():
-            for wheel in lock_reader.read(self.place.lock).beside:
-                if selection.local(self.place.wheels / wheel.filename, wheel.sha256) is None:
+            for wheel in lock_reader.read(self.place.lock).local_wheels:
+                if selection.find_wheel(self.place.wheels / wheel.filename, wheel.sha256) is None:
                     found.append(f"no wheel: {wheel.filename}")
         return found
 

@@ -249,12 +249,12 @@ class Place:
     def files(self) -> dict[str, str]:
         """Manifest, lock, built wheels and store: every path with the sha256 of its content.
 
-        For "nothing was changed". What the store's lock file says of the last process does not count.
+        For "nothing was changed". What the store's lock file says of the last process does not count, nor do the notes of starts that failed.
         """
         roots = (self.config, self.store)
         found = (path for root in roots if root.is_dir() for path in sorted(root.rglob("*")))
         return {
             path.relative_to(self.root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in found
-            if path.is_file() and path != self.store / "sync.lock"
+            if path.is_file() and path != self.store / "sync.lock" and path.parent != self.store / "failures"
         }

@@ -10,7 +10,7 @@ from vllm_plugins.documents import lock_writer
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.base import Base, Distribution, of_here
 from vllm_plugins.documents.lock import BaseUse, Lock, Package, Plugin, Target, Wheel
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import integrity, overlay
 from vllm_plugins.startup.marker import Failure, Marker
 from vllm_plugins.startup.settings import Settings
 
@@ -22,6 +22,7 @@ __all__ = ["FINGERPRINT", "MANIFEST", "base", "lock", "package", "publish", "set
 
 NAME = canonicalize_name
 FINGERPRINT = "f" * 32
+NO_FILES = b"[]\n"
 MANIFEST = "plugins:\n  - {name: tiny, source: pypi, package: tiny}\n"
 
 
@@ -101,7 +102,7 @@ def publish(
             "key": overlay.key_of(lock_bytes),
             "interpreter": overlay.interpreter(),
             "lock_sha256": overlay.sha256(lock_bytes),
-            "files_sha256": "0" * 64,
+            "files_sha256": overlay.sha256(NO_FILES),
             "registry_sha256": "0" * 64,
             "manifests": (overlay.sha256(manifest),) if manifest is not None else (),
             "bases": (FINGERPRINT,),
@@ -117,5 +118,6 @@ def publish(
     )
     directory = overlay.directory(settings.store, marker.key)
     (directory / overlay.SITE).mkdir(parents=True)
+    (directory / integrity.FILES).write_bytes(NO_FILES)
     (directory / overlay.MARKER).write_text(marker.to_json(), encoding="utf-8")
     return marker

@@ -80,7 +80,7 @@ def test_it_is_built_again_when_the_base_has_another_torch(place: Place, kernel:
     assert place.run("lock", "--check", check=False).returncode == 3
     refused = place.run("sync", check=False)
     assert refused.returncode == 5
-    assert "  kernel 1.0 was compiled against torch 2.13.0+cpu; the base has 2.14.0\n" in refused.stderr
+    assert "  kernel 1.0 was compiled with torch 2.13.0+cpu; the base has 2.14.0\n" in refused.stderr
     place.run("lock")
     place.run("sync")
     assert _against(place) == "TORCH = '2.14.0'\n"

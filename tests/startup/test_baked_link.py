@@ -61,7 +61,7 @@ def test_a_linked_overlay_of_another_store_is_not_the_one_that_was_looked_at(own
     done = own.python(*START, env={**other, "VLLM_PLUGIN_VERIFY": "1"}, check=False, traceback=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert (
-        "LockStale: the overlay that is linked into the interpreter lies in another store [lock-out-of-date]\n"
+        "LockStale: the overlay that is linked into the interpreter is in another store [lock-out-of-date]\n"
         f"  where: {own.lock}\n"
         f"  expected: overlay {own.overlay.name[:12]} in {own.root}/store2\n"
         f"  found: {own.site}\n"
@@ -87,7 +87,7 @@ def test_a_link_to_another_overlay_than_the_locks_is_refused(own: Place, index: 
     assert done.returncode == 1
     new = own.overlay.name
     assert done.stderr.endswith(
-        "LockStale: another overlay is linked into the interpreter than the lock's [lock-out-of-date]\n"
+        "LockStale: the overlay that is linked into the interpreter is not the lock's [lock-out-of-date]\n"
         f"  where: {own.lock}\n"
         f"  expected: overlay {new[:12]}\n"
         f"  found: overlay {old[:12]}\n"
@@ -188,6 +188,6 @@ def test_a_link_whose_store_was_moved_is_said_to_be_of_another(own: Place, index
     moved = own.store.rename(own.root / "moved")
     done = own.python(*START, env={"VLLM_PLUGIN_REGISTRY_DIR": str(moved)}, check=False, traceback=True)
     assert (
-        "LockStale: the overlay that is linked into the interpreter lies in another store [lock-out-of-date]\n"
+        "LockStale: the overlay that is linked into the interpreter is in another store [lock-out-of-date]\n"
         in done.stderr
     )

@@ -84,7 +84,11 @@ NEXT = (
     "  next: fix probe or ask its authors to, or set `enabled: false` for plugin 'probe' in plugins.yaml "
     "and run vllm-plugins lock\n"
 )
-REVIEW = "  next: run vllm-plugins lock, and review the change; to go back, take the lock from version control\n"
+
+
+def named(place: Place) -> str:
+    """The options for what the variables name."""
+    return f"--config {place.manifest} --registry-dir {place.store}"
 
 
 # Each makes one fault, and returns the whole error.
@@ -93,39 +97,38 @@ REVIEW = "  next: run vllm-plugins lock, and review the change; to go back, take
 def make_stale(place: Place) -> str:
     place.manifest.write_text("plugins: []\n")
     return (
-        "LockStale: the lock does not answer the manifest [lock-out-of-date]\n"
-        f"  where: {place.lock}\n"
-        f"  expected: a lock of {place.manifest}\n"
-        "  found: the manifest has changed since it was locked\n"
-        f"  next: vllm-plugins lock --config {place.manifest}\n"
+        "LockStale: the lock is out of date: the manifest has changed since it was locked [lock-out-of-date]\n"
+        f"  where: {place.lock}, {place.manifest}\n"
+        "  plugin 'probe' is in the lock only\n"
+        f"  next: vllm-plugins lock {named(place)}\n"
     )
 
 
 def make_corrupt(place: Place) -> str:
     place.lock.write_text("this is no lock")
     return (
-        "LockInvalid: the lock is not TOML [lock-invalid]\n"
+        "LockInvalid: the lock is not valid TOML [lock-invalid]\n"
         f"  where: {place.lock}\n"
         "  found: Expected '=' after a key in a key/value pair (at line 1, column 6)\n"
-        f"{REVIEW}"
+        f"  next: vllm-plugins lock {named(place)}; or restore the lock from version control\n"
     )
 
 
 def make_edited(place: Place) -> str:
     place.lock.write_text(place.lock_text.replace('value = "probe:register"', 'value = "probe:other"'))
     return (
-        "HashMismatch: the lock was changed by hand: nothing is installed from it [hash-mismatch]\n"
+        "HashMismatch: the lock was edited by hand; nothing is installed from it [hash-mismatch]\n"
         f"  where: {place.lock}\n"
         "  expected: content-sha256 <sha256>\n"
         "  found: content-sha256 <sha256>\n"
-        f"{REVIEW}"
+        f"  next: vllm-plugins lock {named(place)}; or restore the lock from version control\n"
     )
 
 
 def make_missing(place: Place) -> str:
     place.lock.unlink()
     return (
-        "LockMissing: there is a manifest and no lock: nothing is installed unlocked [lock-missing]\n"
+        "LockMissing: the manifest has no lock, and nothing is installed without one [lock-missing]\n"
         f"  where: {place.lock}\n"
         f"  next: vllm-plugins lock --config {place.manifest}\n"
     )
@@ -137,11 +140,11 @@ def make_wrong_hash(place: Place) -> str:
     (new,) = set(place.wheels.iterdir()) - {wheel}
     new.write_bytes(wheel.read_bytes())
     return (
-        f"HashMismatch: the wheel {new.name} is not the one that the lock names [hash-mismatch]\n"
+        f"HashMismatch: the wheel {new.name} is not the locked one [hash-mismatch]\n"
         f"  where: {new}\n"
         "  expected: sha256 <sha256>\n"
         "  found: sha256 <sha256>\n"
-        "  next: take the wheel from where the lock was made; if the source changed, run vllm-plugins lock\n"
+        f"  next: remove {new.name}, then: vllm-plugins sync {named(place)}\n"
     )
 
 
@@ -284,16 +287,16 @@ def test_what_vllm_itself_could_not_load_is_noticed(place: Place) -> None:
 def test_without_a_previous_overlay_previous_is_fail(place: Place) -> None:
     shutil.rmtree(place.store)
     lines = make_stale(place).splitlines(keepends=True)
-    error = [*lines[:-1], "  no earlier overlay in the store fits this environment\n", lines[-1]]
+    error = [*lines[:-1], "  no previous overlay of this lock fits this environment\n", lines[-1]]
     assert last_error(start(place, policy="previous")) == "".join(error)
 
 
 def test_a_policy_that_does_not_exist_is_refused(place: Place) -> None:
     assert last_error(start(place, policy="ignore")) == (
-        "UsageError: VLLM_PLUGIN_ON_ERROR has a value without meaning [usage]\n"
+        "UsageError: the environment variable VLLM_PLUGIN_ON_ERROR has an invalid value [usage]\n"
         "  expected: fail, previous, continue\n"
         "  found: 'ignore'\n"
-        "  next: set VLLM_PLUGIN_ON_ERROR to one of them, or unset it\n"
+        "  next: unset VLLM_PLUGIN_ON_ERROR, or set it to a valid value, as in VLLM_PLUGIN_ON_ERROR=fail\n"
     )
 
 
@@ -364,13 +367,13 @@ def test_what_a_process_goes_on_with_is_for_its_lock_alone(place: Place, other: 
     content = place.lock.read_bytes() if other != "content of the lock" else b"another"
     parts = (place.registry["overlay"], hashlib.sha256(content).hexdigest(), str(place.store), str(place.lock))
     env = {
-        "_VLLM_PLUGINS_INSTEAD": ":".join(parts),
+        "_VLLM_PLUGINS_FALLBACK": ":".join(parts),
         "VLLM_PLUGIN_ON_ERROR": "fail" if other == "policy" else "previous",
         "VLLM_PLUGIN_CONFIG": str(config / "plugins.yaml"),
         "VLLM_PLUGIN_REGISTRY_DIR": str(place.root / "another" if other == "store" else place.store),
     }
     assert place.python("-m", "tests.kit.loader", "general", env=env).stdout == "new one here\n{}\n"
-    env = {"_VLLM_PLUGINS_INSTEAD": ":".join(parts), "VLLM_PLUGIN_ON_ERROR": "previous"}
+    env = {"_VLLM_PLUGINS_FALLBACK": ":".join(parts), "VLLM_PLUGIN_ON_ERROR": "previous"}
     same = place.python("-m", "tests.kit.loader", "general", env=env).stdout
     assert same == ("new" if other == "content of the lock" else "old") + " one here\n{}\n"
 
@@ -396,4 +399,4 @@ def test_previous_runs_nothing_out_of_a_store_that_was_refused(place: Place) -> 
     place.store.chmod(0o777)
     done = start(place, policy="previous")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "everybody can write to" in done.stderr
+    assert "all users can write to" in done.stderr

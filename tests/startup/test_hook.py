@@ -102,7 +102,7 @@ def test_the_first_start_installs_and_runs_every_plugin_once(ready: Place) -> No
         "io_processor_plugins": ["probe_io"],
     }
     assert events(ready) == [["import", "no_platform", "platform", "general"]]
-    assert "Plugins are not in step" in done.stderr
+    assert "Plugins are not up to date" in done.stderr
     assert ready.registry["plugins"]["probe"]["status"] == "installed"
 
 
@@ -245,15 +245,15 @@ def test_a_lock_without_a_manifest_is_enough(ready: Place) -> None:
 def test_a_comment_in_the_manifest_is_looked_at_once(ready: Place) -> None:
     start(ready, "general")
     ready.manifest.write_text(ready.manifest.read_text() + "# a comment\n")
-    assert "not in step" in start(ready, "general").stderr
-    assert "not in step" not in start(ready, "general").stderr
+    assert "not up to date" in start(ready, "general").stderr
+    assert "not up to date" not in start(ready, "general").stderr
 
 
 def test_a_manifest_that_asks_for_something_else_makes_the_lock_stale(ready: Place) -> None:
     start(ready, "general")
     ready.manifest.write_text("plugins: []\n")
     assert last_words(fails(ready)) == [
-        "vllm_plugins.core.errors.LockStale: the lock does not answer the manifest [lock-out-of-date]",
+        "vllm_plugins.core.errors.LockStale: the lock is out of date: the manifest has changed since it was locked [lock-out-of-date]",
         f"  where: {ready.lock}",
         f"  expected: a lock of {ready.manifest}",
         "  found: the manifest has changed since it was locked",
@@ -271,8 +271,8 @@ def test_another_base_is_looked_at_once(tmp_path: Path, index: Index) -> None:
     place.run("lock")
     start(place, "general")
     vllm.distribution(base, "something-else", "1.0")
-    assert "not in step" in start(place, "general").stderr
-    assert "not in step" not in start(place, "general").stderr
+    assert "not up to date" in start(place, "general").stderr
+    assert "not up to date" not in start(place, "general").stderr
     shutil.rmtree(base / "torch-2.13.0+cpu.dist-info")
     vllm.distribution(base, "torch", "3.0")
     events(place)
@@ -291,7 +291,7 @@ def test_a_path_that_a_process_adds_for_itself_is_no_other_base(ready: Place) ->
     start(ready, "general")
     code = f"import sys; sys.path.append({str(vendored)!r}); from tests.kit import loader; loader.run(['general'])"
     before = mtimes(ready)
-    assert "not in step" not in ready.python("-c", code).stderr
+    assert "not up to date" not in ready.python("-c", code).stderr
     assert mtimes(ready) == before
 
 
@@ -357,7 +357,7 @@ def test_auto_lock_locks_nothing_where_nothing_may_be_fetched(ready: Place, vari
     env = {"VLLM_PLUGIN_AUTO_LOCK": "1", variable: "1"}
     done = ready.python("-m", "tests.kit.loader", "general", env=env, check=False, traceback=True)
     assert done.returncode == 1
-    assert "the lock does not answer the manifest" in done.stderr
+    assert "the lock is out of date: the manifest has changed since it was locked" in done.stderr
     assert ready.lock.read_bytes() == before
 
 
@@ -390,7 +390,7 @@ def test_going_back_to_an_older_lock_starts_no_process(ready: Place) -> None:
     events(ready)
     ready.lock.write_bytes(lock)
     ready.manifest.write_bytes(manifest)
-    assert "not in step" not in start(ready, "general").stderr
+    assert "not up to date" not in start(ready, "general").stderr
     assert events(ready) == [["import", "general"]]
 
     def kept(name: str) -> bool:

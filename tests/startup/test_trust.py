@@ -62,11 +62,11 @@ def test_what_everybody_can_write_is_refused(synced: Place, name: str) -> None:
     path.chmod(mode | stat.S_IWOTH)
     found = stat.filemode(path.stat().st_mode)
     assert refused(synced) == (
-        f"NotTrusted: everybody can write to {path}: nothing is run from there [not-trusted]\n"
+        f"NotTrusted: all users can write to {path}, so nothing is run from there [not-trusted]\n"
         f"  where: {path}\n"
-        f"  expected: owner {os.geteuid()} or root, and not writable by all\n"
+        f"  expected: owner {os.geteuid()} or root, and not writable for all users\n"
         f"  found: owner {os.geteuid()}, mode {found}\n"
-        f"  next: chmod o-w {path}, or mount it read-only; VLLM_PLUGIN_TRUST=any does without this check\n"
+        f"  next: chmod o-w {path}, or mount it read-only, or set VLLM_PLUGIN_TRUST=any to skip this check\n"
     )
     started(synced, VLLM_PLUGIN_TRUST="any")
     path.chmod(mode)
@@ -79,9 +79,9 @@ def test_what_another_user_owns_is_refused(synced: Place, name: str) -> None:
     path = part(synced, name)
     os.chown(path, 12345, -1)
     assert refused(synced).startswith(
-        f"NotTrusted: another user owns {path}: nothing is run from there [not-trusted]\n"
+        f"NotTrusted: another user owns {path}, so nothing is run from there [not-trusted]\n"
         f"  where: {path}\n"
-        f"  expected: owner {os.geteuid()} or root, and not writable by all\n"
+        f"  expected: owner {os.geteuid()} or root, and not writable for all users\n"
         "  found: owner 12345, mode "
     )
     started(synced, VLLM_PLUGIN_TRUST="any")
@@ -91,7 +91,7 @@ def test_what_another_user_owns_is_refused(synced: Place, name: str) -> None:
 def test_a_parent_that_everybody_can_write_needs_the_sticky_bit(synced: Place, name: str) -> None:
     parent = part(synced, name).parent
     parent.chmod(0o777)
-    assert refused(synced).startswith(f"NotTrusted: everybody can rename what lies in {parent}: nothing is run")
+    assert refused(synced).startswith(f"NotTrusted: all users can rename files in {parent}, so nothing is run")
     parent.chmod(0o1777)
     started(synced)
 
@@ -103,10 +103,10 @@ def test_a_link_counts_as_its_owner_and_its_target(synced: Place) -> None:
     synced.store.symlink_to(real)
     started(synced)
     os.chown(synced.store, 12345, -1, follow_symlinks=False)
-    assert refused(synced).startswith(f"NotTrusted: another user owns the link {synced.store}, in {synced.root}:")
+    assert refused(synced).startswith(f"NotTrusted: another user owns the link {synced.store},")
     os.chown(synced.store, 0, -1, follow_symlinks=False)
     os.chown(real, 12345, -1)
-    assert refused(synced).startswith(f"NotTrusted: another user owns {synced.store}:")
+    assert refused(synced).startswith(f"NotTrusted: another user owns {synced.store},")
 
 
 @needs_root

@@ -153,7 +153,7 @@ def test_a_process_without_plugins_checks_what_it_installs(place: Place) -> None
     """What it goes on without is its own affair: the load check has the overlay."""
     asks = "from tests.kit import loader\nloader.platform()\ndef register():\n    pass\n"
     lock(place, {GENERAL: {"asks": "asks:register"}}, asks=asks)
-    place.run("sync", env={"VLLM_PLUGIN_DISABLE": "1", "_VLLM_PLUGINS_INSTEAD": ""})
+    place.run("sync", env={"VLLM_PLUGIN_DISABLE": "1", "_VLLM_PLUGINS_FALLBACK": ""})
 
 
 def test_a_linked_platform_is_gone_on_with(own: Place, index: Index) -> None:

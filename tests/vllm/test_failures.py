@@ -105,7 +105,7 @@ def test_previous_and_continue(world: Place, model: Path) -> None:
 
 def stale(world: Place) -> str:
     world.manifest.write_text("plugins: []\n")
-    return "LockStale: the lock does not answer the manifest"
+    return "LockStale: the lock is out of date: the manifest has changed since it was locked [lock-out-of-date]"
 
 
 def missing(world: Place) -> str:
@@ -129,7 +129,7 @@ def wrong_hash(world: Place) -> str:
     (wheel,) = world.wheels.iterdir()
     wheel.write_bytes(wheel.read_bytes() + b"\0")
     shutil.rmtree(world.store)
-    return f"HashMismatch: the wheel {wheel.name} is not the one that the lock names"
+    return f"HashMismatch: the wheel {wheel.name} is not the locked one"
 
 
 @pytest.mark.parametrize("fault", [stale, missing, other_base, wrong_hash])

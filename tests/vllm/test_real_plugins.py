@@ -44,6 +44,6 @@ def test_a_real_plugin_that_wants_another_vllm_is_refused(registry: Place, name:
     registry.pypi(name)
     done = registry.run("lock", "-q", check=False)
     assert done.returncode == 6, done.stderr
-    assert f"(plugin '{name}') wants vllm" in done.stderr
+    assert f"(plugin '{name}') requires vllm" in done.stderr
     assert "; the base has vllm 0.32.0" in done.stderr
     assert os.listdir(registry.config) == ["plugins.yaml"]

@@ -46,7 +46,7 @@ def test_all_six_groups_from_the_first_start(three: Place, own_model: Path) -> N
             assert mtimes(three) == before
         else:
             assert found == expected
-        assert ("Plugins are not in step" in log) is (number == 0)
+        assert ("Plugins are not up to date" in log) is (number == 0)
         assert log.count(" is active: from-directory 1.0, from-git 1.0, from-index 1.0") >= 1
 
 

@@ -1,10 +1,9 @@
-"""The command line: parse, call, print, exit code. One file a command."""
+"""The command line: parse, call, print, exit code. One module a command."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import os
 import signal
 import sys
@@ -12,95 +11,140 @@ from typing import TYPE_CHECKING, NoReturn
 
 from vllm_plugins import __version__
 from vllm_plugins.cli._output import Output
-from vllm_plugins.core.errors import DiskError, PluginsError
-from vllm_plugins.startup.settings import Settings
+from vllm_plugins.core.errors import DiskError, PluginsError, UsageError
+from vllm_plugins.startup.settings import Settings, named_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "build_parser", "main"]
 
-# The module of a command is imported when the command is called: each needs a few of the others' dependencies.
-_COMMANDS = {
-    "lock": "resolve plugins.yaml into plugins.lock",
-    "sync": "install the lock into the store",
-    "status": "what is asked for, locked and installed",
-    "doctor": "find out why a plugin is not active",
-    "bundle": "put each wheel of the lock next to it",
-    "audit": "check the lock for a review",
-    "export": "convert the lock for other programs",
-    "diff": "what differs between two locks",
-    "verify": "check the installed files against the lock",
-    "history": "list the installed overlays",
-    "rollback": "put a previous lock back",
-    "prune": "remove old overlays",
-    "base": "write a snapshot of the vLLM environment",
+# The module of a command is imported when the command is called: each needs some of the dependencies of the others.
+COMMANDS = {
+    "lock": "Resolve plugins.yaml and write plugins.lock.",
+    "sync": "Install what plugins.lock names.",
+    "status": "Show what is requested, locked, installed and loadable.",
+    "doctor": "Find out why a plugin is missing.",
+    "bundle": "Collect every locked wheel next to the lock, for installations without an index.",
+    "audit": "Check the lock before you install it.",
+    "export": "Write the lock in another format.",
+    "diff": "Compare two locks.",
+    "verify": "Compare the installed files with the lock.",
+    "history": "List the installed overlays.",
+    "rollback": "Go back to the lock of an earlier overlay.",
+    "prune": "Remove overlays that you no longer need.",
+    "base": "Write a snapshot of the vLLM environment.",
 }
 _EXIT_CODES = """\
-exit codes: 0 well, 1 failure, 2 usage or bad manifest, 3 lock missing or stale, 4 hash mismatch,
-5 base mismatch, 6 no resolution, 7 a plugin does not load"""
+exit codes:
+  0  success
+  1  failure
+  2  wrong usage, or an invalid manifest
+  3  the lock is missing or out of date
+  4  a hash does not match
+  5  the vLLM environment does not match the lock
+  6  no versions satisfy every requirement
+  7  a plugin does not load"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code. Results go to stdout, progress and messages to stderr."""
+    """Run one command and return its exit code. Results go to stdout, progress and messages to stderr."""
     signal.signal(signal.SIGTERM, _terminate)
     words = sys.argv[1:] if argv is None else argv
-    arguments = _parser(words).parse_args(words)
-    output = Output(json=arguments.json, quiet=arguments.quiet, verbose=arguments.verbose)
+    output = Output(json="--json" in words)
     try:
+        arguments = build_parser(words).parse_args(words)
+        output = Output(
+            json=arguments.json,
+            quiet=arguments.quiet,
+            verbose=arguments.verbose,
+            options=_given_options(arguments),
+        )
         settings = Settings.from_environment(
             config=arguments.config, lock=arguments.lock, registry_dir=arguments.registry_dir
         )
         code: int = arguments.run(arguments, settings, output)
         sys.stdout.flush()
     except PluginsError as error:
-        return _fail(error, output)
+        output.error(error)
+        return error.exit_code
     except KeyboardInterrupt:
         output.message("interrupted; nothing was changed")
         return 130
     except BrokenPipeError:
-        # The reader has gone: what it wanted, it has. Python would complain again while it ends.
+        # The reader has read enough. Without this, Python would complain while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if (full := DiskError.from_os_error(error)) is None:
             raise
-        return _fail(full, output)
+        output.error(full)
+        return full.exit_code
     return code
 
 
-def _terminate(number: int, _: object) -> NoReturn:
-    """End as an interrupt does: what is half-done is taken away, and the programs that were started are ended."""
-    raise SystemExit(128 + number)
-
-
-def _fail(error: PluginsError, output: Output) -> int:
-    output.message(f"error: {error}")
-    if output.json:
-        print(json.dumps(error.to_dict(), indent=2))
-    return error.exit_code
-
-
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--config", metavar="F", help="plugins.yaml (VLLM_PLUGIN_CONFIG)")
-    common.add_argument("--lock", metavar="F", help="plugins.lock (VLLM_PLUGIN_LOCK; default: beside plugins.yaml)")
-    common.add_argument("--registry-dir", metavar="D", help="the store (VLLM_PLUGIN_REGISTRY_DIR)")
-    common.add_argument("--json", action="store_true", help="print the result as JSON")
-    common.add_argument("-q", "--quiet", action="store_true", help="no progress, only the result and errors")
-    common.add_argument("-v", "--verbose", action="store_true", help="what the programs say that are started")
-    parser = argparse.ArgumentParser(
+def build_parser(commands: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The parser, with the options of these commands only: those of all take as long as most commands."""
+    parser = _Parser(
         prog="vllm-plugins",
         description="Plugins for vLLM: listed in plugins.yaml, locked with hashes, active in every process.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"vllm-plugins {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, purpose in _COMMANDS.items():
-        called = name in words  # to make every command's options would take as long as most commands
-        command = commands.add_parser(name, parents=[common] if called else (), help=purpose, description=purpose)
+    parser.add_argument("-V", "--version", action="version", version=f"vllm-plugins {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    common = _common_options()
+    for name, purpose in COMMANDS.items():
+        called = name in commands
+        command = subparsers.add_parser(
+            name, parents=[common] if called else (), help=purpose, description=purpose, allow_abbrev=False
+        )
         if called:
             importlib.import_module(f".{name}", __package__).register(command)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours, so that ``--json`` covers them."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, next_step=f"{self.prog} --help")
+
+
+def _common_options() -> _Parser:
+    common = _Parser(add_help=False)
+    group = common.add_argument_group("common options")
+    group.add_argument(
+        "--config",
+        metavar="FILE",
+        help="Use this manifest (default: $VLLM_PLUGIN_CONFIG, or ~/.config/vllm/plugins.yaml).",
+    )
+    group.add_argument(
+        "--lock", metavar="FILE", help="Use this lock (default: $VLLM_PLUGIN_LOCK, or next to the manifest)."
+    )
+    group.add_argument(
+        "--registry-dir",
+        metavar="DIR",
+        help="Use this store (default: $VLLM_PLUGIN_REGISTRY_DIR, or ~/.local/share/vllm-plugins).",
+    )
+    group.add_argument("--json", action="store_true", help="Print the result, or the error, as JSON.")
+    group.add_argument("-q", "--quiet", action="store_true", help="Show no progress, only the result and errors.")
+    group.add_argument("-v", "--verbose", action="store_true", help="Show the output of pip, uv and git.")
+    return common
+
+
+def _given_options(arguments: argparse.Namespace) -> tuple[tuple[str, str], ...]:
+    """The options that choose files, as given: the next command needs them, too.
+
+    The hook gives all of them. Somebody who reads its log needs only those that variables of the server name.
+    """
+    if getattr(arguments, "startup", False):
+        return named_files(os.environ)
+    options = (("--config", arguments.config), ("--lock", arguments.lock), ("--registry-dir", arguments.registry_dir))
+    return tuple((option, value) for option, value in options if value)
+
+
+def _terminate(number: int, _: object) -> NoReturn:
+    """End as an interrupt does: temporary files are removed, and the programs that we started are ended."""
+    raise SystemExit(128 + number)

@@ -1,8 +1,10 @@
-"""Where a command's words go."""
+"""Print results, progress and errors."""
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,32 +13,69 @@ from vllm_plugins.startup.record import Record
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from vllm_plugins.core.errors import PluginsError
+
 __all__ = ["Output", "table"]
+
+_COMMAND = re.compile(r"\bvllm-plugins ([a-z]+)\b")
+# These name files of their own, or none.
+_WITHOUT_FILES = {"base": ("--config", "--lock", "--registry-dir")}
 
 
 class Output(Record):
-    """Results on stdout (text or, with ``json``, one JSON document); progress and messages on stderr."""
+    """Results on stdout (text or, with ``json``, one JSON document); progress and messages on stderr.
+
+    ``options`` are those that chose manifest, lock and store. Each command that a message suggests gets them, too;
+    otherwise it would act on other files.
+    """
 
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    options: tuple[tuple[str, str], ...] = ()
 
     def result(self, data: dict[str, Any], text: str) -> None:
-        """The command's one result, in the form that was asked for."""
+        """The one result of the command, in the form that was requested."""
         print(json.dumps(data, indent=2) if self.json else text)
 
+    def error(self, error: PluginsError) -> None:
+        """The error that ends the command; with ``json`` also as the result."""
+        self.message(f"error: {self.describe(error)}")
+        if self.json:
+            print(json.dumps(self.data(error), indent=2))
+
+    def describe(self, error: PluginsError) -> str:
+        """An error as text."""
+        text = str(error)
+        step = error.next_step
+        return text.removesuffix(step) + self.step(step) if step and text.endswith(step) else text
+
+    def data(self, error: PluginsError) -> dict[str, object]:
+        """An error as JSON-ready data."""
+        fields = error.to_dict()
+        return {**fields, "next_step": self.step(error.next_step)} if error.next_step else fields
+
+    def step(self, text: str) -> str:
+        """A next step whose commands act on the same files as this one."""
+        return _COMMAND.sub(lambda match: " ".join((match[0], *self._options(match[1], text))), text)
+
+    def _options(self, command: str, text: str) -> Iterable[str]:
+        for option, value in self.options:
+            if option not in text and option not in _WITHOUT_FILES.get(command, ()):
+                yield f"{option} {shlex.quote(value)}"
+
     def progress(self, line: str) -> None:
-        """What is being done now."""
+        """What is happening now."""
         if not self.quiet:
             print(line, file=sys.stderr, flush=True)
 
     def detail(self, line: str) -> None:
-        """What a program says that was started."""
+        """A line of output of a program that we started."""
         if self.verbose:
             self.progress(f"  {line}")
 
     def message(self, line: str) -> None:
-        """What must be said in any case."""
+        """A line that is printed even with ``--quiet``."""
         print(f"vllm-plugins: {line}", file=sys.stderr, flush=True)
 
 

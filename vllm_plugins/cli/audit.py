@@ -1,4 +1,4 @@
-"""``vllm-plugins audit``: check the lock before anything is installed."""
+"""``vllm-plugins audit``: check the lock before you install it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     import argparse
 
     from vllm_plugins.cli._output import Output
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.review.audit import Audit
     from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("--offline", action="store_true", help="skip checks that need the network")
+    parser.add_argument("--offline", action="store_true", help="Use no network (also: VLLM_PLUGIN_OFFLINE=1).")
     parser.add_argument(
         "--service",
-        metavar="S",
+        metavar="SERVICE",
         default="pypi",
-        help=f"the advisory service: {', '.join(advisories.SERVICES)}, or the URL of a service with OSV's API",
+        help=f"Look up vulnerabilities there: {', '.join(advisories.SERVICES)}, or a URL with OSV's API.",
     )
     parser.add_argument(
         "--require",
@@ -42,9 +42,9 @@ def register(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         choices=list(CHECKS),
-        help="fail if this check did not run; may be repeated (one of %(choices)s)",
+        help="Fail if this check could not be made. Can be repeated; one of %(choices)s.",
     )
-    parser.add_argument("--html", metavar="F", help="also write a report as one self-contained HTML page")
+    parser.add_argument("--html", metavar="FILE", help="Also write a report as one HTML page.")
     parser.set_defaults(run=run)
 
 

@@ -1,4 +1,4 @@
-"""``vllm-plugins base``: write the snapshot of this vLLM environment."""
+"""``vllm-plugins base``: write a snapshot of the vLLM environment."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("-o", "--output", metavar="F", help="write it to a file instead of stdout")
+    parser.add_argument("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
-    """The snapshot is JSON either way; ``--output`` writes it atomically."""
+    """The snapshot is always JSON; a file is written atomically."""
     snapshot = base_module.read()
     if arguments.output is None:
         print(snapshot.to_json(), end="")
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "the snapshot can't be written",
             where=str(path),
             found=error.strerror or str(error),
-            next_step="name a file in a directory that this user can write",
+            next_step="name a file in a directory that you can write to",
         ) from error
     vllm = f"vLLM {snapshot.vllm}" if snapshot.vllm else "no vLLM"
     output.result(

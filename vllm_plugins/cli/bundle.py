@@ -1,4 +1,4 @@
-"""``vllm-plugins bundle``: put each wheel of the lock next to it, so that an installation needs no index."""
+"""``vllm-plugins bundle``: collect every locked wheel, for installations without an index."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("-o", "--output", metavar="D", help="the directory (default: plugins.wheels/)")
-    parser.add_argument("--prune", action="store_true", help="remove wheels that the lock does not name")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", help="Write to this directory (default: plugins.wheels/ next to the lock)."
+    )
+    parser.add_argument("--prune", action="store_true", help="Remove wheels that the lock does not name.")
     parser.set_defaults(run=run)
 
 

@@ -15,33 +15,30 @@ from vllm_plugins.startup.settings import LOCK
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
     from vllm_plugins.cli._output import Output
-    from vllm_plugins.documents.lock_reader import Lock, Plugin
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.startup.settings import Settings
-
-# Fields of a plugin that a reviewer must see, in addition to the version.
-_FIELDS = ("source", "package", "requested", "url", "subdirectory", "commit", "editable")
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("old", metavar="OLD", help="the path of a lock, or the key of an overlay (see history)")
-    parser.add_argument("new", metavar="NEW", nargs="?", help="the same (default: plugins.lock)")
-    parser.add_argument("--exit-code", action="store_true", help="exit with 1 if the locks differ")
+    parser.add_argument(
+        "old", metavar="OLD", help="The path of a lock, or the key of an overlay from vllm-plugins history."
+    )
+    parser.add_argument("new", metavar="NEW", nargs="?", help="The same (default: the current lock).")
+    parser.add_argument("--exit-code", action="store_true", help="Exit with 1 if the locks differ.")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """Print what differs: packages, plugins, and the base packages that they use."""
+    """Print the packages, plugins and base distributions that differ."""
     old = _read(arguments.old, settings)
     new = _read(arguments.new, settings) if arguments.new else lock_reader.read(settings.lock)
     packages = diff.compare(old, new)
-    plugins = list(_plugins(old, new))
-    base = list(_base(old, new))
+    plugins, base = list(diff.plugin_changes(old, new)), list(diff.base_changes(old, new))
     rows = [(item.name, item.old or "-", "→", item.new or "-", ", ".join(item.plugins) or "-") for item in packages]
-    parts = [table(("package", "old", "", "new", "needed by"), rows)] if rows else []
+    parts = [table(("package", "old", "", "new", "required by"), rows)] if rows else []
     parts += ["\n".join(lines) for lines in (plugins, base) if lines]
     differ = bool(packages or plugins or base)
     output.result(
@@ -52,49 +49,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
 
 def _read(named: str, settings: Settings) -> Lock:
+    """The lock at a path, or the one of an overlay with that key."""
     if os.path.exists(named):
         return lock_reader.read(Path(named).absolute())
     key = generations.find(settings.store, named)
     return lock_reader.read(overlay.directory(settings.store, key) / LOCK)
-
-
-def _plugins(old: Lock, new: Lock) -> Iterator[str]:
-    for name in sorted({plugin.name for plugin in (*old.plugins, *new.plugins)}):
-        was, now = old.plugin(name), new.plugin(name)
-        if was is None or now is None:
-            yield f"plugin {name}: {'added' if was is None else 'removed'}"
-        for field in _FIELDS if was is not None and now is not None else ():
-            before, after = getattr(was, field), getattr(now, field)
-            if before != after:
-                yield f"plugin {name}: {field} {_shown(before)} → {_shown(after)}"
-        yield from (f"plugin {name}: adds entry point {point}" for point in sorted(_points(now) - _points(was)))
-        yield from (f"plugin {name}: removes entry point {point}" for point in sorted(_points(was) - _points(now)))
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "-" if value is None else str(value)
-
-
-def _points(plugin: Plugin | None) -> set[str]:
-    return {f"{group}: {name} = {value}" for group, name, value in plugin.entry_points} if plugin else set()
-
-
-def _base(old: Lock, new: Lock) -> Iterator[str]:
-    before, after = _uses(old), _uses(new)
-    for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name):
-            yield f"{name}: {before.get(name, '-')} → {after.get(name, '-')}"
-
-
-def _uses(locked: Lock) -> dict[str, str]:
-    """The targets of a lock with their vLLM, and each base distribution that the lock uses."""
-    found = {}
-    for target in locked.targets:
-        kind = f"Python {target.python} on {target.platform}"
-        found[f"target {kind}"] = f"vLLM {target.vllm}" if target.vllm else "no vLLM"
-        for use in target.base:
-            needed_by = ", ".join(f"{who} requires {specifier or 'any'}" for who, specifier in use.required_by)
-            found[f"base {use.name} ({kind})"] = f"{use.version}, {needed_by}"
-    return found

@@ -1,4 +1,4 @@
-"""``vllm-plugins export``: convert the lock for other programs."""
+"""``vllm-plugins export``: write the lock in another format."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ if TYPE_CHECKING:
     import argparse
 
     from vllm_plugins.cli._output import Output
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("--format", choices=("requirements", "pylock", "cyclonedx", "dot"), required=True)
-    parser.add_argument("-o", "--output", metavar="F", help="write to a file instead of stdout")
+    parser.add_argument(
+        "--format",
+        choices=("requirements", "pylock", "cyclonedx", "dot"),
+        required=True,
+        help="Write requirements with hashes, a pylock.toml, a CycloneDX SBOM or a Graphviz graph.",
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """Print the exported lock, or write it to a file."""
+    """The export goes to stdout, or to a file that is written atomically."""
     data = lock_reader.read_bytes(settings.lock)
     locked = lock_reader.parse(data, settings.lock)
     path = Path(os.path.abspath(arguments.output)) if arguments.output else None
@@ -42,7 +47,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "the export can't be written",
             where=str(path),
             found=error.strerror or str(error),
-            next_step="choose a file in a directory that this user can write",
+            next_step="name a file in a directory that you can write to",
         ) from error
     output.result({"path": str(path), "format": arguments.format}, f"{path}: {arguments.format}")
     return 0
@@ -60,7 +65,7 @@ def _text(kind: str, locked: Lock, data: bytes, settings: Settings, path: Path |
         from vllm_plugins.review import sbom
     except ImportError as error:
         raise UsageError(
-            "--format cyclonedx requires a library that is not installed",
+            "the library for CycloneDX documents is not installed",
             found=str(error),
             next_step="pip install 'cyclonedx-python-lib>=11'",
         ) from error

@@ -1,4 +1,4 @@
-"""``vllm-plugins history``: list the overlays of the store, and when each was active."""
+"""``vllm-plugins history``: list the installed overlays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
-    """Print the overlays, the most recently active first."""
+    """The overlay that was activated last comes first."""
     found = generations.history(settings)
     rows = [
         (item.key[:12], _date(item.activated), size(item.size), ", ".join(item.kept) or "-", _list(item))

@@ -12,26 +12,33 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vllm_plugins.cli._output import Output
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.locking.pipeline import Outcome
     from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("--upgrade", action="store_true", help="take the newest versions and commits that fit")
-    parser.add_argument("--upgrade-package", action="append", default=[], metavar="N", help="the same, for one")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 3 when the lock would change")
+    parser.add_argument("--upgrade", action="store_true", help="Take the newest versions and commits that fit.")
+    parser.add_argument(
+        "--upgrade-package",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Take the newest version of this plugin or package only. Can be repeated.",
+    )
+    parser.add_argument("--check", action="store_true", help="Change nothing; exit with 3 if the lock would change.")
     parser.add_argument(
         "--base",
-        metavar="F",
-        help="resolve against a snapshot that vllm-plugins base wrote, or a release: vllm==0.32.0",
+        metavar="BASE",
+        help="Resolve against a snapshot written by vllm-plugins base, or a vLLM release such as vllm==0.32.0 "
+        "(default: this environment).",
     )
     parser.add_argument(
         "--resolver",
         choices=("auto", "pip-compile", "uv"),
         default="auto",
-        help="default: pip-compile; uv for another kind of base",
+        help="Resolve with this program (default: auto, which is pip-compile, or uv for another kind of machine).",
     )
     parser.set_defaults(run=run)
 
@@ -47,17 +54,19 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         config = workers.begin(pip_config.read)  # pip answers while the rest is imported
     from vllm_plugins.documents import manifest
     from vllm_plugins.locking import pipeline
-    from vllm_plugins.locking.request import Upgrade
+    from vllm_plugins.locking.request import Request
 
-    base = pipeline.read_base(arguments.base, settings, report=output.progress, config=config)
-    moving = Upgrade.parse(everything=arguments.upgrade, names=arguments.upgrade_package)
+    request = Request(
+        everything=arguments.upgrade,
+        names=tuple(arguments.upgrade_package),
+        base=arguments.base,
+        resolver=arguments.resolver,
+        check=arguments.check,
+    )
     outcome = pipeline.lock(
         manifest.require(settings),
         settings,
-        base=base,
-        upgrade=moving,
-        resolver=arguments.resolver,
-        check=arguments.check,
+        request,
         report=output.progress,
         detail=output.detail,
         config=config,

@@ -1,4 +1,4 @@
-"""``vllm-plugins prune``: remove old overlays from the store."""
+"""``vllm-plugins prune``: remove overlays that you no longer need."""
 
 from __future__ import annotations
 
@@ -20,17 +20,23 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("--keep", type=_count, metavar="N", help="keep the N most recently active overlays")
-    parser.add_argument("--older-than", type=_duration, metavar="30d", help="remove only what was active longer ago")
-    parser.add_argument("--dry-run", action="store_true", help="only show what would be removed")
+    parser.add_argument("--keep", type=_count, metavar="N", help="Keep the newest N overlays.")
+    parser.add_argument(
+        "--older-than",
+        type=_duration,
+        metavar="AGE",
+        help="Keep overlays that were active within this time, such as 30d.",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="Only show what would be removed.")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """Remove overlays, except one that is active, locked, linked, or used by a running process."""
+    """The overlays that are active, locked, linked or in use always stay."""
     if arguments.keep is None and arguments.older_than is None:
         raise UsageError(
-            "prune needs --keep or --older-than", next_step="vllm-plugins prune --keep 3, or --older-than 30d"
+            "no option selects the overlays to remove",
+            next_step="vllm-plugins prune --keep 3, or vllm-plugins prune --older-than 30d",
         )
     removed = generations.prune(
         settings,

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("key", nargs="?", metavar="KEY", help="a key from history (default: the previous overlay)")
+    parser.add_argument(
+        "key",
+        nargs="?",
+        metavar="KEY",
+        help="The key of an overlay from vllm-plugins history (default: the previous one).",
+    )
     parser.set_defaults(run=run)
 
 

@@ -33,8 +33,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     output.result(
         {
             "in_step": state.is_up_to_date,
-            "problem": None if problem is None else problem.to_dict(),
-            "problems": [error.to_dict() for error in state.problems],
+            "problem": None if problem is None else output.data(problem),
+            "problems": [output.data(error) for error in state.problems],
             "manifest": str(settings.manifest) if state.manifest else None,
             "lock": str(settings.lock),
             "store": str(settings.store),
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         "\n".join(
             [
                 table(("plugin", *_COLUMNS[1:]), rows) if rows else "no plugins",
-                _summary(state),
+                _summary(state, output),
                 *([f"overlay {linked.key[:12]} is linked into the interpreter: {linked.path}"] if linked else []),
             ]
         ),
@@ -53,9 +53,9 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     return 0 if problem is None else problem.exit_code
 
 
-def _summary(state: State) -> str:
+def _summary(state: State, output: Output) -> str:
     if not state.is_up_to_date:
-        return "\n".join(map(str, state.problems))
+        return "\n".join(map(output.describe, state.problems))
     if state.is_rolled_back:
         return "up to date; the lock was rolled back and plugins.yaml has changed since: vllm-plugins lock"
     return "up to date"

@@ -12,53 +12,59 @@ if TYPE_CHECKING:
     import argparse
 
     from vllm_plugins.cli._output import Output
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("--frozen", action="store_true", help="install nothing; fail if the lock is not installed")
-    parser.add_argument("--offline", action="store_true", help="use no index, only the wheels in plugins.wheels/")
+    parser.add_argument("--frozen", action="store_true", help="Install nothing; fail if something is missing.")
+    parser.add_argument("--offline", action="store_true", help="Use no index, only the wheels in plugins.wheels/.")
     parser.add_argument(
-        "--installer", choices=("auto", "pip", "uv"), help="auto (default): uv if installed, else pip"
+        "--installer",
+        choices=("auto", "pip", "uv"),
+        help="Install with this program (default: auto, which is uv if it is installed, otherwise pip).",
     )
-    parser.add_argument("--reinstall", action="store_true", help="install again, even if the lock is installed")
+    parser.add_argument("--reinstall", action="store_true", help="Install again, even if the overlay exists.")
     checking = parser.add_mutually_exclusive_group()
     checking.add_argument(
         "--load-check",
         choices=("calls", "imports"),
-        help="calls (default): load each plugin and call it as vLLM does; imports: only load it",
+        help="calls (default): load every plugin and call it as vLLM does. imports: only load it.",
     )
     checking.add_argument(
         "--no-load-check",
         dest="load_check",
         action="store_const",
         const="none",
-        help="don't load the plugins to check that they work",
+        help="Skip the check that loads and calls every plugin once.",
     )
     baking = parser.add_mutually_exclusive_group()
-    baking.add_argument("--bake", action="store_true", help="also link the overlay into this interpreter")
-    baking.add_argument("--unbake", action="store_true", help="remove that link")
-    parser.add_argument("--startup", action="store_true", help="sync as the hook does when vLLM starts")
+    baking.add_argument(
+        "--bake", action="store_true", help="Also link the overlay into this interpreter, for images."
+    )
+    baking.add_argument("--unbake", action="store_true", help="Remove that link.")
+    parser.add_argument(
+        "--startup", action="store_true", help="Do what the hook does when vLLM starts. The hook uses this option."
+    )
     parser.add_argument(
         "--base-path",
         action="append",
-        metavar="D",
-        help="sys.path of the vLLM process (used by the hook)",
+        metavar="DIR",
+        help="Add a directory of the vLLM environment. The hook uses this option.",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
-    """Print what is active afterwards."""
+    """Print the overlay that is active afterwards."""
     settings = settings.replace(
         frozen=settings.frozen or arguments.frozen,
         offline=settings.offline or arguments.offline,
         installer=arguments.installer or settings.installer,
     )
     offline = settings.offline or settings.frozen
-    # Reading pip's configuration takes a process; if there is something to install, it runs while we import the rest.
+    # pip prints its configuration while the rest is imported, if something is to be installed.
     config = pip_config.read if offline or _is_installed(settings) else workers.begin(pip_config.read)
     from vllm_plugins.documents import base, manifest
     from vllm_plugins.documents import state as states
@@ -73,8 +79,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     state = states.read(settings, base=here)
 
     def build(locked: Lock) -> object:
-        # A startup never builds, and a build needs an index.
-        there = all((settings.wheels / wheel.filename).exists() for wheel in locked.beside)
+        # Nothing is built at a startup, or without an index.
+        there = all((settings.wheels / wheel.filename).exists() for wheel in locked.local_wheels)
         if arguments.startup or offline or there:
             return None
         from vllm_plugins.locking import rebuild

@@ -1,6 +1,6 @@
-"""The rules for the single values of plugins.yaml: each function returns what is wrong with a text, or ``None``.
+"""Rules for single values of plugins.yaml: each function returns the problem of a text, or ``None``.
 
-They keep what a person writes from meaning something else to pip, git or a file system further down.
+The rules exclude texts that pip, git or a file system would understand in another way, such as options.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ def quoted(text: str) -> str:
 def text(value: str) -> str | None:
     """The rules for every text, whatever it is for."""
     if not value:
-        return "expected a string, found an empty one; leave the key out where there is nothing to say"
+        return "expected a string, found an empty one; write a value or remove the key"
     if len(value) > _MAX_LENGTH:
         return f"has {len(value)} characters; at most {_MAX_LENGTH} are allowed"
     hidden = next((character for character in value if not character.isprintable()), None)
     if hidden is not None:
-        return f"holds the character U+{ord(hidden):04X}, which can't be seen; remove it"
+        return f"contains the invisible character U+{ord(hidden):04X}; remove it"
     if value != value.strip():
         return f"{quoted(value)} begins or ends with a space; remove it"
     if value.startswith("-"):
-        return f'{quoted(value)} begins with "-", as an option would; that is not allowed'
+        return f'{quoted(value)} begins with "-" like an option; that is not allowed'
     return None
 
 
@@ -66,14 +66,15 @@ def name(value: str) -> str | None:
     """A plugin's name."""
     if _NAME.fullmatch(value):
         return None
-    return f"{quoted(value)} is no plugin name; use letters, digits, '.', '_' and '-', a letter or digit first"
+    rule = "begin with a letter or digit, then use letters, digits, '.', '_' and '-'"
+    return f"{quoted(value)} is not a valid plugin name; {rule}"
 
 
 def package(value: str) -> str | None:
     """A distribution's name."""
     if _IDENTIFIER.fullmatch(value):
         return None
-    wrong = f"{quoted(value)} is no package name"
+    wrong = f"{quoted(value)} is not a valid package name"
     try:
         whole = Requirement(value)
     except InvalidRequirement:
@@ -92,12 +93,12 @@ def extra(value: str) -> str | None:
     """An extra's name."""
     if _IDENTIFIER.fullmatch(value):
         return None
-    return f"{quoted(value)} is no name of an extra; use letters, digits, '.', '_' and '-'"
+    return f"{quoted(value)} is not a valid name of an extra; use letters, digits, '.', '_' and '-'"
 
 
 def version(value: str) -> str | None:
     """A version specifier (PEP 440)."""
-    wrong = f"{quoted(value)} is no version specifier"
+    wrong = f"{quoted(value)} is not a valid version specifier"
     if any(word.startswith("-") for word in re.split(r"[\s,=]+", value)):
         return f'{wrong}; no part of it may begin with "-"'
     try:
@@ -117,14 +118,14 @@ def url(value: str) -> str | None:
     """The URL of a git repository, its variables unexpanded."""
     rest = _VARIABLE.sub("", value)
     if "${" in rest:
-        return f"{quoted(value)} has a ${{ that is no variable; write ${{NAME}}, with letters, digits and '_'"
+        return f"{quoted(value)} has an invalid variable; write ${{NAME}}, with letters, digits and '_'"
     if value.startswith("git+"):
-        return f"drop the git+: write {quoted(value.removeprefix('git+'))}"
+        return f"remove git+: write {quoted(value.removeprefix('git+'))}"
     scheme = _SCHEME.match(value)
     if scheme is not None:
         wrong = _scheme_url(scheme[1], value[scheme.end() :], value)
     elif value.startswith("${"):
-        wrong = None  # the variable says; git's side checks what it makes
+        wrong = None  # the variable has the scheme; sources/git_url checks the expanded address
     else:
         wrong = _plain_url(value)
     return wrong or _tail(value)
@@ -138,15 +139,13 @@ def _scheme_url(scheme: str, rest: str, value: str) -> str | None:
         return None if len(rest) > 1 and rest[0] == "/" else "a file URL has three slashes: file:///path"
     host, slash, tail = rest.partition("/")
     if not host or host.rpartition("@")[2].startswith("-") or not slash or not tail:
-        return f"{quoted(value)} names no repository; write {scheme}://host/path"
+        return f"{quoted(value)} has no path to a repository; write {scheme}://host/path"
     return None
 
 
 def _plain_url(value: str) -> str | None:
     if "::" in value.partition("[")[0]:
-        return (
-            f"{quoted(value)} names a program, which is not supported; use https, http, ssh, file or user@host:path"
-        )
+        return f"{quoted(value)} names a program, which is not allowed; use https, http, ssh, file or user@host:path"
     if value.startswith("/"):
         return f"{quoted(value)} is a path; write {quoted('file://' + value)}, or use source: local"
     if value.startswith(("~", ".")):
@@ -154,21 +153,21 @@ def _plain_url(value: str) -> str | None:
     if _SCP.fullmatch(value):
         return None
     hint = f"; did you mean {quoted('https://' + value)}?" if re.match(r"[\w-]+(\.[\w-]+)+/.", value) else ""
-    return f"{quoted(value)} is no URL{hint or '; use https, http, ssh, file or user@host:path'}"
+    return f"{quoted(value)} is not a valid URL{hint or '; use https, http, ssh, file or user@host:path'}"
 
 
 def _tail(value: str) -> str | None:
     if "#" in value:
-        return f"{quoted(value)} has a fragment; give the key subdirectory instead"
-    asked = re.search(r"\.git@([^/@:]+)$", value)
-    return None if asked is None else f"{quoted(value)} holds a ref; give the key ref: {quoted(asked[1])}"
+        return f"{quoted(value)} has a fragment; use the key subdirectory"
+    pinned = re.search(r"\.git@([^/@:]+)$", value)
+    return None if pinned is None else f"{quoted(value)} contains a ref; use the key ref: {quoted(pinned[1])}"
 
 
 def ref(value: str) -> str | None:
     """A branch, a tag or a commit."""
     if not _NO_REF.search(value):
         return None
-    return f"{quoted(value)} is no name of a branch, a tag or a commit"
+    return f"{quoted(value)} is not a valid name of a branch, tag or commit"
 
 
 def subdirectory(value: str) -> str | None:
@@ -180,7 +179,7 @@ def subdirectory(value: str) -> str | None:
     if ".." in value.split("/"):
         return f'{quoted(value)} has ".." in it; name a directory in the repository'
     if any(part.startswith("-") for part in value.split("/")):
-        return f'{quoted(value)} has a part that begins with "-", as an option would; that is not allowed'
+        return f'{quoted(value)} has a part that begins with "-" like an option; that is not allowed'
     return None
 
 

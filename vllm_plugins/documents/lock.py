@@ -1,4 +1,4 @@
-"""What a lock says, as frozen values."""
+"""The content of a lock as frozen values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["BaseUse", "Lock", "Package", "Plugin", "Target", "Wheel"]
 
 
 class Wheel(Record):
-    """One wheel file: fetched from ``url``, or (``url`` is ``None``) lying in ``plugins.wheels/``. Size in bytes."""
+    """One wheel file: at ``url``, or in ``plugins.wheels/`` if ``url`` is ``None``. The size is in bytes."""
 
     filename: str
     sha256: str
@@ -27,9 +27,9 @@ class Wheel(Record):
 class Package(Record):
     """One distribution to install.
 
-    Either ``wheels``, or ``directory``: the path of an editable source as the manifest writes it, the one thing
-    without a hash. ``dependencies`` are the locked packages that it needs. ``built_with`` is the environment in
-    which its wheel was built, ``sdist_url`` and ``sdist_sha256`` where that came from.
+    It has either ``wheels`` or ``directory``: the path of an editable source as in the manifest, the only thing
+    without a hash. ``dependencies`` are the locked packages that it requires. ``built_with`` are the distributions
+    that its wheel was built with; ``sdist_url`` and ``sdist_sha256`` are of the sdist that it was built from.
     """
 
     name: NormalizedName
@@ -45,12 +45,12 @@ class Package(Record):
 
     @property
     def compiled(self) -> bool:
-        """Whether a wheel that was built for the lock is of one platform: there is compiled code in it."""
+        """Whether a wheel that was built while locking is for one platform: it then contains compiled code."""
         return any(wheel.url is None and not wheel.filename.endswith("-any.whl") for wheel in self.wheels)
 
 
 class BaseUse(Record):
-    """A base distribution that locked packages need: ``required_by`` holds ``(who, specifier)``."""
+    """A base distribution that locked packages require; ``required_by`` has ``(package, specifier)`` pairs."""
 
     name: NormalizedName
     version: str
@@ -58,7 +58,7 @@ class BaseUse(Record):
 
 
 class Target(Record):
-    """The kind of environment that the lock was resolved for. ``python`` is ``3.11``, ``vllm`` its version."""
+    """The kind of environment that the lock was resolved for. ``python`` is such as ``3.11``."""
 
     python: str
     platform: str
@@ -69,8 +69,8 @@ class Target(Record):
 class Plugin(Record):
     """One plugin of the manifest, pinned. ``entry_points`` are ``(group, name, value)`` in vLLM's groups.
 
-    ``requested`` is what the manifest asks for: a requirement, a git ref or a path. ``project_sha256`` is of the
-    files in which an editable source declares its metadata.
+    ``requested`` is the manifest's request: a requirement, a git ref or a path. ``project_sha256`` is of the files in
+    which an editable source declares its metadata.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Plugin(Record):
 
 
 class Lock(Record):
-    """A whole lock. ``manifest_sha256`` is the meaning of the manifest that it answers (``Manifest.sha256``)."""
+    """A whole lock. ``manifest_sha256`` is ``Manifest.sha256`` of the manifest that it was made from."""
 
     manifest_sha256: str
     packages: tuple[Package, ...]
@@ -104,12 +104,12 @@ class Lock(Record):
         return next((plugin for plugin in self.plugins if plugin.name == name), None)
 
     @property
-    def beside(self) -> tuple[Wheel, ...]:
-        """Every wheel that lies in ``plugins.wheels/`` rather than on an index."""
+    def local_wheels(self) -> tuple[Wheel, ...]:
+        """Every wheel in ``plugins.wheels/``; the others are on an index."""
         return tuple(wheel for package in self.packages for wheel in package.wheels if wheel.url is None)
 
     def plugins_needing(self, package: str) -> tuple[str, ...]:
-        """The names of the plugins that are this package, or need it through others."""
+        """The names of the plugins that are this package or require it, also through other packages."""
         return tuple(self._needing.get(package, ()))
 
     @cached_property
@@ -118,11 +118,11 @@ class Lock(Record):
 
     @cached_property
     def _needing(self) -> Mapping[str, Sequence[str]]:
-        found: dict[str, list[str]] = {}
+        names: dict[str, list[str]] = {}
         for plugin in self.plugins:
             reached = [plugin.package]
-            for name in reached:  # it grows while it is walked
-                found.setdefault(name, []).append(plugin.name)
+            for name in reached:  # the list grows during the loop
+                names.setdefault(name, []).append(plugin.name)
                 package = self.package(name)
                 reached += [] if package is None else [new for new in package.dependencies if new not in reached]
-        return found
+        return names

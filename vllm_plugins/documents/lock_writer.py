@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tomlkit.items import AoT, Array, Table
 
-    from vllm_plugins.documents.lock_reader import Lock, Package, Plugin, Target, Wheel
+    from vllm_plugins.documents.lock import Lock, Package, Plugin, Target, Wheel
 
 __all__ = ["render"]
 

@@ -1,4 +1,4 @@
-"""plugins.yaml to a :class:`Manifest`: everything is checked here, and every problem of a file is told at once."""
+"""Read plugins.yaml into a :class:`Manifest`. Everything is checked here; an error has every problem of the file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _KINDS = "pypi, git or local"
 
 
 class PypiSource(Record):
-    """A distribution from an index: ``package`` and ``version`` (a PEP 440 specifier) as they are written."""
+    """A distribution from an index; ``package`` and ``version`` (a PEP 440 specifier) are as in the file."""
 
     package: str
     version: str | None = None
@@ -56,8 +56,8 @@ class PypiSource(Record):
 class GitSource(Record):
     """A project in a git repository.
 
-    ``url`` is as it is written, ``${NAME}`` unexpanded. ``ref`` is a branch, tag or commit (``None``: the remote's
-    HEAD). ``subdirectory`` is a relative POSIX path without ``..``. ``package`` is the name that is expected.
+    ``url`` is as in the file, ``${NAME}`` not expanded. ``ref`` is a branch, tag or commit (``None``: the remote's
+    HEAD). ``subdirectory`` is a relative POSIX path without ``..``. ``package`` is the expected name.
     """
 
     url: str
@@ -68,7 +68,7 @@ class GitSource(Record):
 
 
 class LocalSource(Record):
-    """A project directory; ``path`` as it is written (see :meth:`Manifest.local_directory`)."""
+    """A project directory; ``path`` is as in the file (see :meth:`Manifest.local_directory`)."""
 
     path: str
     editable: bool = False
@@ -80,7 +80,7 @@ Source = PypiSource | GitSource | LocalSource
 
 
 class Plugin(Record):
-    """One entry of the manifest; ``line`` is where it begins, from 1."""
+    """One entry of the manifest; ``line`` is its first line, from 1."""
 
     name: str
     source: Source
@@ -100,10 +100,10 @@ class Plugin(Record):
 
 
 class Manifest(Record):
-    """A plugins.yaml without problems.
+    """A valid plugins.yaml.
 
-    ``sha256`` is of what the enabled plugins ask for: comments, order, layout, credentials in URLs and disabled
-    plugins do not count, nor does ``policy``. ``file_sha256`` is of the bytes: all that the hook can compare.
+    ``sha256`` is of the requests of the enabled plugins. Comments, order, layout, credentials in URLs, disabled
+    plugins and ``policy`` don't count. ``file_sha256`` is of the bytes, which the hook compares.
     """
 
     path: Path
@@ -113,7 +113,7 @@ class Manifest(Record):
 
     @cached_property
     def sha256(self) -> str:
-        """The hash of what is asked for."""
+        """The hash of the requests."""
         return _meaning(self.enabled)
 
     @property
@@ -122,7 +122,7 @@ class Manifest(Record):
         return tuple(plugin for plugin in self.plugins if plugin.enabled)
 
     def local_directory(self, source: LocalSource) -> Path:
-        """The absolute directory of a local source; it need not exist."""
+        """The absolute directory of a local source, which may not exist."""
         written = os.path.expanduser(source.path)
         return Path(os.path.abspath(os.path.join(self.path.parent, written)))
 
@@ -165,27 +165,25 @@ def read(path: Path) -> Manifest:
     """Read a plugins.yaml.
 
     Raises:
-        ManifestError: it can't be read, or has problems; all of them are in ``details``.
+        ManifestError: it can't be read, or is invalid; ``details`` has every problem.
     """
     try:
         with open(path, "rb") as file:
             data = file.read(_yaml.MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        missing = isinstance(error, FileNotFoundError)
+        fix = "create it" if isinstance(error, FileNotFoundError) else "make it readable"
         raise ManifestError(
             "the manifest can't be read",
             where=str(path),
             expected="a readable file",
             found=(error.strerror if isinstance(error, OSError) else None) or str(error),
-            next_step="create it, or name another with --config or VLLM_PLUGIN_CONFIG"
-            if missing
-            else "correct the path or the file's permissions, or name another with --config or VLLM_PLUGIN_CONFIG",
+            next_step=f"{fix}, or name another manifest with --config or VLLM_PLUGIN_CONFIG",
         ) from error
     return parse(data, path)
 
 
 def parse(data: bytes, path: Path) -> Manifest:
-    """Read the bytes of a plugins.yaml that lies, or would lie, at ``path``. Raises as :func:`read`."""
+    """Read the bytes of a plugins.yaml with the path ``path``. Raises as :func:`read`."""
     problems = Problems()
     try:
         root = _yaml.load(data)
@@ -193,7 +191,7 @@ def parse(data: bytes, path: Path) -> Manifest:
         column = "" if error.column is None else f", column {error.column}"
         raise _error(path, [f"line {error.line}{column}: {error}"]) from error
     except RecursionError as error:
-        raise _error(path, ["line 1: nested too deeply: a manifest needs far fewer levels"]) from error
+        raise _error(path, ["line 1: too many levels: a manifest needs far fewer"]) from error
     plugins, rules = _document(root, problems)
     if problems.found:
         raise _error(path, [text for _, text in sorted(problems.found, key=lambda found: found[0])])
@@ -204,15 +202,15 @@ def _error(path: Path, lines: list[str]) -> ManifestError:
     count = len(lines)
     rest = [f"and {count - _MAX_PROBLEMS} more"] if count > _MAX_PROBLEMS else []
     return ManifestError(
-        f"{path.name} has {count} problem{'' if count == 1 else 's'}",
+        f"{path.name} is invalid: {count} problem{'' if count == 1 else 's'}",
         where=str(path),
         details=[*lines[:_MAX_PROBLEMS], *rest],
-        next_step=f"correct {path.name} and run the command again",
+        next_step=f"correct {path.name}, then run the command again",
     )
 
 
 def _meaning(plugins: tuple[Plugin, ...]) -> str:
-    """The sha256 of a canonical JSON of what the plugins ask for."""
+    """The sha256 of the plugins' requests as canonical JSON."""
     entries = []
     for plugin in sorted(plugins, key=lambda plugin: plugin.name):
         entry: dict[str, object] = {"name": plugin.name, "source": plugin.kind, **plugin.source.to_dict()}
@@ -223,7 +221,7 @@ def _meaning(plugins: tuple[Plugin, ...]) -> str:
             parts = ("".join(part.split()) for part in plugin.source.version.split(","))
             entry["version"] = ",".join(sorted(filter(None, parts)))
         if isinstance(plugin.source, GitSource):
-            # Who may read a repository says nothing of what is in it, and a hash of a short secret tells it.
+            # Credentials don't change the content, and the hash of a short secret would reveal it.
             entry["url"] = public_url(plugin.source.url)
         entries.append({key: value for key, value in entry.items() if value not in (None, [], False)})
     text = json.dumps(entries, sort_keys=True, separators=(",", ":"))
@@ -260,12 +258,12 @@ def _plugins(top: Fields, problems: Problems) -> list[Plugin]:
 
 
 def _plugin(node: Node, where: str, problems: Problems) -> Plugin | None:
-    """One plugin; ``None`` where it has problems that leave too little of it."""
+    """One plugin; ``None`` if its problems leave too little."""
     if not isinstance(node, MappingNode):
         problems.add(node, where, f"expected a mapping with name and source, found {describe(node)}")
         return None
     fields = Fields(node, where, problems)
-    name = fields.text("name", _rules.name, required="a name that no other plugin has")
+    name = fields.text("name", _rules.name, required="a unique name")
     kind = fields.text("source", _kind, required=_KINDS)
     fields.unknown((*_COMMON, *(_OF_KIND[kind] if kind else itertools.chain(*_OF_KIND.values()))), _foreign(kind))
     enabled = fields.flag("enabled", default=True)
@@ -282,9 +280,9 @@ def _kind(text: str) -> str | None:
 
 
 def _foreign(kind: str | None) -> dict[str, str]:
-    """What to say of keys that belong to another source than this plugin's."""
+    """Messages for keys that belong to another source than this plugin's."""
     return {
-        key: f"belongs to source: {owner}, and this plugin has source: {kind}; remove one of the two"
+        key: f"belongs to source: {owner}, but this plugin has source: {kind}; remove the key or change the source"
         for owner, keys in _OF_KIND.items()
         if kind not in (None, owner)
         for key in keys
@@ -312,19 +310,19 @@ def _source(fields: Fields, kind: str) -> Source | None:
 
 
 def _duplicates(found: list[tuple[int, Node, Plugin]], problems: Problems) -> None:
-    """Names are unique among all plugins; what is asked for, among those that are enabled."""
+    """Names are unique among all plugins, packages among the enabled ones."""
     named: dict[str, Plugin] = {}
-    asked: dict[str, Plugin] = {}
+    packages: dict[str, Plugin] = {}
     for number, node, plugin in found:
         first = named.setdefault(canonicalize_name(plugin.name), plugin)
         if first is not plugin:
-            same = f"{quoted(first.name)} in line {first.line}"
-            problems.add(node, f"plugins[{number}].name", f"{quoted(plugin.name)} is the name of {same}; change one")
+            same = f"the name of plugin {quoted(first.name)} in line {first.line}"
+            problems.add(node, f"plugins[{number}].name", f"{quoted(plugin.name)} is also {same}; change one")
         package = plugin.source.package
         if package is None or not plugin.enabled:
             continue
-        first = asked.setdefault(canonicalize_name(package), plugin)
+        first = packages.setdefault(canonicalize_name(package), plugin)
         if first is not plugin:
             other = f"plugin {quoted(first.name)} in line {first.line}"
-            message = f"{quoted(package)} is asked for by {other} too; remove or disable one"
+            message = f"{quoted(package)} is also the package of {other}; remove or disable one"
             problems.add(node, f"plugins[{number}].package", message)

@@ -1,6 +1,7 @@
-"""``policy:`` of plugins.yaml: which findings of an audit fail, which warn, which do not count.
+"""``policy:`` of plugins.yaml: whether a finding of an audit fails, warns or is ignored.
 
-It says nothing of what is installed, so it is no part of the manifest's meaning: another policy makes no lock stale.
+The policy has no influence on the installed packages. So it is not part of the manifest's meaning, and a change of it
+leaves the lock up to date.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["CHECKS", "Accepted", "Level", "Policy", "read"]
 
 Level = Literal["fail", "warn", "ignore"]
 
-# Every check of an audit, with what a finding of it means where the policy says nothing.
+# Every check of an audit, with the level of its findings unless the policy sets another.
 CHECKS: dict[str, Level] = {
     "vulnerabilities": "fail",
     "changed": "fail",
@@ -41,7 +42,7 @@ _MIN_AGE_DAYS = 7
 
 
 class Accepted(Record):
-    """An advisory that somebody has looked at. After ``until`` it counts again."""
+    """An advisory that was reviewed and accepted. After ``until`` it counts again."""
 
     id: str
     reason: str
@@ -49,11 +50,11 @@ class Accepted(Record):
 
 
 class Policy(Record):
-    """What an audit's findings mean. ``required`` checks must have been made. ``min_age_days``: a release younger
-    than that is ``young``.
+    """The levels of an audit's findings, and the values that its checks compare with.
 
-    Licences are SPDX expressions (PEP 639), or the words of older metadata. An empty ``allowed_licenses`` allows all
-    that are not denied.
+    ``required`` checks must have run. A release younger than ``min_age_days`` is ``young``. Licences are SPDX
+    expressions (PEP 639) or the texts of older metadata; an empty ``allowed_licenses`` allows every licence that is
+    not denied.
     """
 
     levels: tuple[tuple[str, Level], ...] = ()
@@ -64,18 +65,18 @@ class Policy(Record):
     accepted: tuple[Accepted, ...] = ()
 
     def level(self, check: str) -> Level:
-        """What a finding of that check means."""
+        """The level of the findings of a check."""
         return dict(self.levels).get(check, CHECKS[check])
 
     def accepts(self, ids: tuple[str, ...], today: date) -> Accepted | None:
-        """The acceptance of an advisory, by any of its identifiers, if it still holds."""
+        """The acceptance of an advisory, by any of its identifiers, if it has not expired."""
         return next(
             (item for item in self.accepted if item.id in ids and (item.until is None or today <= item.until)), None
         )
 
 
 def read(node: Node, problems: Problems) -> Policy:
-    """The policy in a node; what is wrong with it is added to ``problems``."""
+    """The policy in a node; its problems are added to ``problems``."""
     if not isinstance(node, MappingNode):
         problems.add(node, "policy", f"expected a mapping such as `yanked: warn`, found {describe(node)}")
         return Policy()
@@ -111,7 +112,7 @@ def _accepted(fields: Fields, problems: Problems) -> tuple[Accepted, ...]:
         inner = Fields(item, where, problems)
         inner.unknown(("id", "reason", "until"))
         name = inner.text("id", required="the identifier of an advisory, such as CVE-2026-1234")
-        reason = inner.text("reason", required="why this advisory does no harm here")
+        reason = inner.text("reason", required="the reason why this advisory is harmless here")
         until = inner.text("until", _date)
         if name and reason:
             day = date.fromisoformat(until) if until else None
@@ -127,11 +128,11 @@ def _level(text: str) -> str | None:
 
 
 def _check(text: str) -> str | None:
-    return None if text in CHECKS else f"there is no check {quoted(text)}{did_you_mean(text, [*CHECKS])}"
+    return None if text in CHECKS else f"{quoted(text)} is not a check{did_you_mean(text, [*CHECKS])}"
 
 
 def _license(text: str) -> str | None:
-    return None if text.strip() else "expected the name of a licence, found nothing"
+    return None if text.strip() else "expected the name of a licence, found an empty text"
 
 
 def _date(text: str) -> str | None:

@@ -1,7 +1,6 @@
-"""What of a lock this machine installs, as lines of a hashed requirements file.
+"""Select the packages of a lock for this machine, as lines of a requirements file with hashes.
 
-The hash makes the place a file comes from irrelevant: a wheel that lies in ``plugins.wheels/`` is taken from
-there, whatever the lock says of its address.
+The hash makes the origin of a file irrelevant. So a wheel in ``plugins.wheels/`` is used, even if the lock has a URL.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Requirement", "Selected", "build_number", "local", "select"]
+__all__ = ["Requirement", "Selected", "build_number", "find_wheel", "select"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Requirement:
-    """One distribution to install: exactly one file, by its sha256, from ``path`` or (``None``) from an index.
+    """One distribution to install: the file with this sha256, from ``path``, or from an index if that is ``None``.
 
     ``file_version`` is the version in the file name, which is not always written as that of the lock.
     """
@@ -50,7 +49,7 @@ class Requirement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selected:
-    """What to install here: wheels, and the directories of editable sources, as the manifest writes them."""
+    """The packages for this machine: wheels, and the directories of editable sources as in the manifest."""
 
     wheels: tuple[Requirement, ...]
     editable: tuple[tuple[NormalizedName, str], ...]
@@ -61,20 +60,20 @@ def select(data: bytes, settings: Settings) -> Selected:
 
     Raises:
         BaseMismatch: a package has no wheel for this machine.
-        InstallError: a wheel that must lie in ``plugins.wheels/`` is not there, or is needed and there is no index.
+        InstallError: a wheel is missing from ``plugins.wheels/`` and no index has it, or no index may be used.
         HashMismatch: a wheel there is not the locked one.
     """
     wheels: list[Requirement] = []
     editable: list[tuple[NormalizedName, str]] = []
-    absent: list[str] = []
+    missing: list[str] = []
     try:
         chosen = list(Pylock.from_dict(_best_first(tomllib.loads(data.decode("utf-8")))).select())
     except PylockSelectError as error:
         raise BaseMismatch(
-            "the lock has nothing for this machine",
+            "the lock has no wheels for this machine",
             where=str(settings.lock),
             found=str(error),
-            next_step="run vllm-plugins lock on a machine of this kind",
+            next_step="vllm-plugins lock, in this environment",
         ) from error
     for package, item in chosen:
         if isinstance(item, PackageDirectory):
@@ -82,9 +81,9 @@ def select(data: bytes, settings: Settings) -> Selected:
             continue
         assert isinstance(item, PackageWheel)
         digest = item.hashes["sha256"]
-        path = local(settings.wheels / item.filename, digest)
+        path = find_wheel(settings.wheels / item.filename, digest)
         if path is None and (item.path is not None or settings.offline):
-            absent.append(item.filename)
+            missing.append(item.filename)
         file_version = str(parse_wheel_filename(item.filename)[1])
         wheels.append(
             Requirement(
@@ -95,11 +94,11 @@ def select(data: bytes, settings: Settings) -> Selected:
                 file_version=file_version,
             )
         )
-    if absent:
+    if missing:
         raise InstallError(
-            f"{count(len(absent), 'locked wheel')} missing in {settings.wheels.name}/",
+            f"{count(len(missing), 'locked wheel')} missing in {settings.wheels.name}/",
             where=str(settings.wheels),
-            details=absent,
+            details=missing,
             next_step="take them from version control, or run this where the index can be reached: "
             "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle",
         )
@@ -119,11 +118,11 @@ def _best_first(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def local(path: Path, sha256: str) -> Path | None:
-    """The path, if a file with that hash is there; ``None`` where there is no file.
+def find_wheel(path: Path, sha256: str) -> Path | None:
+    """The path if the file with that hash is there; ``None`` if the file is missing.
 
     Raises:
-        HashMismatch: there is another file.
+        HashMismatch: the file has another hash.
     """
     try:
         with open(path, "rb") as file:
@@ -132,10 +131,10 @@ def local(path: Path, sha256: str) -> Path | None:
         return None
     if found != sha256:
         raise HashMismatch(
-            f"the wheel {path.name} is not the one that the lock names",
+            f"the wheel {path.name} is not the locked one",
             where=str(path),
             expected=f"sha256 {sha256}",
             found=f"sha256 {found}",
-            next_step="take the wheel from where the lock was made; if the source changed, run vllm-plugins lock",
+            next_step=f"remove {path.name}, then: vllm-plugins sync",
         )
     return path

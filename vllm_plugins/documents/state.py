@@ -200,7 +200,7 @@ def _differences(
     if marker is None:
         return [NotInstalled("the lock is not installed", where=where, next_step="vllm-plugins sync")]
     problems: list[PluginsError] = []
-    if not marker.in_step(manifest.file_sha256 if manifest else None, base.fingerprint):
+    if not marker.is_up_to_date(manifest.file_sha256 if manifest else None, base.fingerprint):
         problems.append(
             OverlayStale(
                 "the overlay was not checked since plugins.yaml or the vLLM environment changed",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from packaging.tags import Tag
 
-    from vllm_plugins.documents.lock_reader import Lock, Package, Target, Wheel
+    from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
     from vllm_plugins.packages.index import Index
 
 __all__ = ["Bundle", "make", "wanted"]
@@ -82,7 +82,7 @@ def make(
         StoreError: the directory can't be written.
     """
     pairs = wanted(lock)
-    absent = [pair for pair in pairs if not selection.local(directory / pair[1].filename, pair[1].sha256)]
+    absent = [pair for pair in pairs if not selection.find_wheel(directory / pair[1].filename, pair[1].sha256)]
     names = {wheel.filename for _, wheel in pairs}
     try:
         atomic.make_directory(directory)
@@ -117,7 +117,7 @@ def make(
 def _copy_built(built: Iterable[tuple[Package, Wheel]], lock: Lock, directory: Path, beside: Path) -> None:
     missing = []
     for package, wheel in built:
-        path = selection.local(beside / wheel.filename, wheel.sha256) if directory != beside else None
+        path = selection.find_wheel(beside / wheel.filename, wheel.sha256) if directory != beside else None
         if path is None:
             missing.append(f"{wheel.filename}, of {_needed_by(lock, package)}")
             continue

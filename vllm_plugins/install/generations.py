@@ -53,7 +53,7 @@ class Generation:
 def history(settings: Settings) -> tuple[Generation, ...]:
     """All complete overlays of the store, the most recently active first."""
     try:
-        switches = histories.last_switches(settings.store / overlay.HISTORY)
+        switches = histories.last_switches(settings.store / overlay.HISTORY, settings.lock)
     except OSError as error:
         raise _unreadable(settings.store, error) from error
     active = overlay.registry(settings.store).get("overlay")
@@ -127,7 +127,7 @@ def rollback(
             atomic.write(path, vouched.to_json().encode())
         # This is the commit point. If the lock is a symbolic link, the file that it points to is replaced.
         atomic.write(settings.lock.resolve(), data)
-        overlay.mirror(settings.store, vouched)
+        overlay.mirror(settings.store, vouched, settings.lock)
     return vouched
 
 

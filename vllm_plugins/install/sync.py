@@ -7,7 +7,6 @@ stage, which the next process removes, and never half an overlay.
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from vllm_plugins.packages import installers, pip_config
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.startup import entry_points, overlay
 from vllm_plugins.startup.overlay import Failure, Marker
-from vllm_plugins.startup.settings import LOCK, patience
+from vllm_plugins.startup.settings import LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.state import State
     from vllm_plugins.install._load_check import Depth
     from vllm_plugins.packages.installers import Installer
@@ -127,7 +126,7 @@ def _synchronise(job: _Job, *, reinstall: bool, check_again: bool) -> Synced:
         job.report(f"Installing again: {changed.what}")
         reinstall = True
     marker = overlay.read_marker(settings.store, job.key)
-    known = marker is not None and marker.in_step(job.manifest_sha256, job.base.fingerprint)
+    known = marker is not None and marker.is_up_to_date(job.manifest_sha256, job.base.fingerprint)
     if marker is not None and known and not reinstall and not _needs_check(marker, job, again=check_again):
         _mirror(job, marker)
         stores.sweep(settings.store)
@@ -195,7 +194,7 @@ def _mirror(job: _Job, marker: Marker) -> None:
     with contextlib.suppress(OSError):  # a read-only store
         if hashes.sha256(data) == marker.registry_sha256 and not (copy.is_file() and copy.read_bytes() == data):
             atomic.write(copy, data)
-    if not overlay.mirror(job.settings.store, marker):
+    if not overlay.mirror(job.settings.store, marker, job.settings.lock):
         job.report(f"{overlay.REGISTRY} can't be written: it still shows what was active before")
 
 
@@ -217,7 +216,7 @@ def _checked(marker: Marker, job: _Job, *, again: bool) -> Marker:
             base=fingerprint,
             paths=job.base_paths,
             scratch=temporary,
-            patience=patience(os.environ),
+            patience=job.settings.patience,
         )
     return marker.replace(checked=tuple(sorted({*marker.checked, fingerprint})), failures=others + found)
 

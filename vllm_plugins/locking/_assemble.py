@@ -1,4 +1,4 @@
-"""From what is known of every distribution to the packages of a lock, and the wheels that lie beside it."""
+"""Assemble a lock from pins, releases and built wheels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from vllm_plugins.core.errors import BuildError, NoResolution
 from vllm_plugins.core.hashes import sha256
-from vllm_plugins.documents.lock_reader import Lock, Package, Target, Wheel
+from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
 from vllm_plugins.locking import _graph
 from vllm_plugins.packages import metadata, releases
 
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.manifest import Manifest, Plugin
-    from vllm_plugins.locking._prepare import Ready
+    from vllm_plugins.locking._prepare import PreparedPlugin
     from vllm_plugins.locking.old_lock import Reuse
     from vllm_plugins.packages.builder import Builder
     from vllm_plugins.packages.index import File, Index
     from vllm_plugins.packages.releases import Pin, Release
 
-__all__ = ["Assembly", "Made"]
+__all__ = ["Assembly", "NewLock"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Made:
-    """A new lock, and the wheels to lay beside it: file name → where it is now (in ``scratch``)."""
+class NewLock:
+    """A new lock, and the wheels to put next to it: file name → where the wheel is now (in ``scratch``)."""
 
     lock: Lock
     wheels: Mapping[str, Path]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Described:
-    """A locked package with what the graph needs to know of it, and the file to lay into ``plugins.wheels/``."""
+class _Details:
+    """A locked package, what the graph needs to know about it, and the file to put into ``plugins.wheels/``."""
 
     package: Package
     requires: tuple[str, ...]
@@ -50,23 +50,23 @@ class _Described:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Assembly:
-    """From what is known of every distribution to the lock."""
+    """Everything that a lock is assembled from, apart from the pins."""
 
     base: Base
-    kept: Reuse
+    reuse: Reuse
     builder: Builder
     index: Index
     scratch: Path
     report: Callable[[str], None]
 
     def lock(
-        self, manifest: Manifest, ready: tuple[Ready, ...], found: Iterable[Release], pins: tuple[Pin, ...]
-    ) -> Made:
-        """Describe everything, put the graph's edges in, and all together."""
-        described = [self._from_plugin(item) for item in ready if item.wheel is not None]
+        self, manifest: Manifest, plugins: tuple[PreparedPlugin, ...], found: Iterable[Release], pins: tuple[Pin, ...]
+    ) -> NewLock:
+        """Describe every package, add the graph's edges, and put them together."""
+        described = [self._from_plugin(item) for item in plugins if item.wheel is not None]
         described += [self._from_release(release) for release in found]
         by_name = {item.package.name: item for item in described}
-        for plugin, item in zip(manifest.enabled, ready, strict=True):
+        for plugin, item in zip(manifest.enabled, plugins, strict=True):
             _refuse_unknown(plugin, by_name[item.locked.package])
         edges = _graph.build(pins, requires={name: item.requires for name, item in by_name.items()}, base=self.base)
         target = Target(
@@ -75,10 +75,10 @@ class Assembly:
         packages = (item.package.replace(dependencies=edges.needs[name]) for name, item in by_name.items())
         locked = (
             item.locked.replace(version=found.package.version, entry_points=found.entry_points)
-            for item in ready
+            for item in plugins
             for found in [by_name[item.locked.package]]
         )
-        return Made(
+        return NewLock(
             lock=Lock(
                 manifest_sha256=manifest.sha256,
                 packages=tuple(sorted(packages, key=lambda package: package.name)),
@@ -88,33 +88,33 @@ class Assembly:
             wheels={_hashed(item.wheel).filename: item.wheel for item in described if item.wheel is not None},
         )
 
-    def _from_plugin(self, ready: Ready) -> _Described:
+    def _from_plugin(self, plugin: PreparedPlugin) -> _Details:
         """A git or local plugin, whose wheel was built."""
-        assert ready.wheel is not None
-        if ready.directory is None:
-            self._refuse_foreign(ready.wheel, f"plugin {ready.locked.name!r}")
+        assert plugin.wheel is not None
+        if plugin.directory is None:
+            self._refuse_foreign(plugin.wheel, f"plugin {plugin.locked.name!r}")
         package = Package(
-            name=ready.locked.package,
-            version=ready.locked.version,
-            directory=ready.directory,
-            built_with=ready.built_with,
-            wheels=() if ready.directory is not None else (_hashed(ready.wheel),),
+            name=plugin.locked.package,
+            version=plugin.locked.version,
+            directory=plugin.directory,
+            built_with=plugin.built_with,
+            wheels=() if plugin.directory is not None else (_hashed(plugin.wheel),),
         )
-        return _Described(
+        return _Details(
             package=package,
-            requires=ready.requires,
-            extras=ready.extras,
-            entry_points=ready.locked.entry_points,
-            wheel=None if ready.directory is not None else ready.wheel,
+            requires=plugin.requires,
+            extras=plugin.extras,
+            entry_points=plugin.locked.entry_points,
+            wheel=None if plugin.directory is not None else plugin.wheel,
         )
 
-    def _from_release(self, release: Release) -> _Described:
-        """A distribution from an index; what it has only as an sdist is built."""
+    def _from_release(self, release: Release) -> _Details:
+        """A distribution from an index; one that the index has only as an sdist is built."""
         name, fitting = release.pin.name, release.fitting
         far = [file for file in release.wheels if not file.url.startswith("file:")]
         wheels = tuple(map(_from_index, far))
         if fitting is not None and fitting.url.startswith("file:"):
-            # It lies on this machine only, so it goes along with the lock.
+            # It is on this machine only, so it goes next to the lock.
             path = self.index.download(fitting, _fresh(self.scratch / f"local-{name}"))
             return self._local(release, path, built_with=(), others=wheels)
         if release.metadata is not None:
@@ -126,22 +126,22 @@ class Assembly:
                 requires_python=next((file.requires_python for file in far if file.requires_python), None),
             )
             found = release.metadata
-            return _Described(
+            return _Details(
                 package=package, requires=found.requires, extras=found.extras, entry_points=found.entry_points
             )
         assert release.sdist is not None
         pin, sha256 = release.pin, release.sdist.sha256
-        if (built := self.kept.built(pin.name, version=pin.version, sdist_sha256=sha256)) is not None:
-            path, built_with = built
-            return self._local(release, path, built_with=built_with, others=wheels)
+        built = self.reuse.built(pin.name)
+        if built is not None and (built.package.version, built.package.sdist_sha256) == (pin.version, sha256):
+            return self._local(release, built.path, built_with=built.package.built_with, others=wheels)
         self.report(f"Building {name} {release.pin.version}, which the index has only as an sdist")
         project = releases.download(release.sdist, self.index, self.scratch / f"sdist-{name}")
-        made = self.builder.wheel(project, self.scratch / f"wheel-{name}", plugin=name)
-        return self._local(release, made.path, built_with=made.built_with, others=wheels)
+        built_wheel = self.builder.wheel(project, self.scratch / f"wheel-{name}", plugin=name)
+        return self._local(release, built_wheel.path, built_with=built_wheel.built_with, others=wheels)
 
     def _local(
         self, release: Release, path: Path, *, built_with: tuple[str, ...], others: tuple[Wheel, ...] = ()
-    ) -> _Described:
+    ) -> _Details:
         self._refuse_foreign(path, release.pin.name)
         content = metadata.inspect(path)
         sdist = release.sdist
@@ -153,7 +153,7 @@ class Assembly:
             sdist_url=sdist.url if sdist and not sdist.url.startswith("file:") else None,
             sdist_sha256=sdist.sha256 if sdist else None,
         )
-        return _Described(
+        return _Details(
             package=package,
             requires=content.requires,
             extras=content.extras,
@@ -162,11 +162,11 @@ class Assembly:
         )
 
     def _refuse_foreign(self, path: Path, plugin: str) -> None:
-        """A wheel that was built here may be of this kind of machine alone."""
+        """Refuse a wheel that was built here and fits this kind of machine only."""
         tags = parse_wheel_filename(path.name)[3]
         if not self.base.is_here and tags.isdisjoint(self.base.tags()):
             raise BuildError(
-                "a wheel that is built here does not fit the base's kind of machine",
+                "a wheel that was built here does not fit the base's kind of machine",
                 expected=f"Python {self.base.python_minor} on {self.base.platform}",
                 found=path.name,
                 required_by=plugin,
@@ -174,14 +174,14 @@ class Assembly:
             )
 
 
-def _refuse_unknown(plugin: Plugin, found: _Described) -> None:
-    """An extra that is not there is a slip of the pen: pip warns of it and goes on without."""
+def _refuse_unknown(plugin: Plugin, found: _Details) -> None:
+    """Refuse an unknown extra, which is a typing error; pip only warns of it."""
     known = set(map(canonicalize_name, found.extras))
     unknown = [extra for extra in plugin.source.extras if canonicalize_name(extra) not in known]
     if unknown:
         raise NoResolution(
             f"{found.package.name} {found.package.version} has no extra {', '.join(unknown)}",
-            expected=f"one of {', '.join(sorted(known))}" if known else "no extras at all: it has none",
+            expected=f"one of {', '.join(sorted(known))}" if known else "no extras: this release has none",
             found=", ".join(plugin.source.extras),
             required_by=f"plugin {plugin.name!r}",
             next_step="correct `extras` in plugins.yaml",
@@ -189,9 +189,9 @@ def _refuse_unknown(plugin: Plugin, found: _Described) -> None:
 
 
 def _hashed(path: Path) -> Wheel:
-    """A local wheel under the name that it has beside the lock: its hash is in its build tag (PEP 427).
+    """A local wheel under the name that it gets next to the lock: its hash is in its build tag (PEP 427).
 
-    So another content has another name, and an older lock still finds its own wheel.
+    Another content has another name, so an older lock still finds its own wheel.
     """
     data = path.read_bytes()
     digest = sha256(data)

@@ -1,4 +1,4 @@
-"""Who needs whom: the requirements of pinned distributions, evaluated for the base's machine."""
+"""The graph of dependencies: the requirements of pinned distributions, evaluated for the base's machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
-from vllm_plugins.documents.lock_reader import BaseUse
+from vllm_plugins.documents.lock import BaseUse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,16 +21,16 @@ __all__ = ["Graph", "build"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
-    """``needs`` has, for each locked distribution, the locked ones it needs; ``uses`` what is used of the base."""
+    """``needs``: the locked dependencies of each locked distribution. ``uses``: the base packages that they use."""
 
     needs: Mapping[NormalizedName, tuple[NormalizedName, ...]]
     uses: tuple[BaseUse, ...]
 
 
 def build(pins: Iterable[Pin], *, requires: Mapping[NormalizedName, tuple[str, ...]], base: Base) -> Graph:
-    """Read the ``Requires-Dist`` lines of every pin. A pin without any in ``requires`` is the base's.
+    """Evaluate the ``Requires-Dist`` lines of every pin. A pin that is not in ``requires`` is the base's.
 
-    What the base lacks of one of its extras is needed by whoever asks for that extra.
+    A package that an extra of the base requires and the base lacks counts as required by whatever names that extra.
     """
     reading = _Reading(requires=requires, base=base, markers=dict(base.markers))
     applying = reading.applying({pin.name: pin.extras for pin in pins})
@@ -64,9 +64,9 @@ class _Reading:
     def applying(
         self, asked: Mapping[NormalizedName, frozenset[NormalizedName]]
     ) -> Mapping[NormalizedName, tuple[Requirement, ...]]:
-        """The requirements of every distribution, with the extras that are ``asked`` and those that others ask for.
+        """The requirements of every distribution, with the extras in ``asked`` and those that others require.
 
-        An extra may ask for another of the same distribution (``all = ["it[one,two]"]``).
+        An extra may require another of the same distribution (``all = ["it[one,two]"]``).
         """
         extras = {name: asked.get(name, frozenset()) for name in self.requires}
         found: dict[NormalizedName, tuple[Requirement, ...]] = {}
@@ -82,7 +82,7 @@ class _Reading:
         return found
 
     def through_base(self, requirements: Iterable[Requirement]) -> Iterable[Requirement]:
-        """Requirements, and those of the extras of the base that they ask for."""
+        """Requirements, and those of the base's extras that they name."""
         pending = list(requirements)
         seen = set()
         while pending:
@@ -98,7 +98,7 @@ class _Reading:
         for line in lines:
             try:
                 requirement = Requirement(line)
-            except InvalidRequirement:  # an old wheel's; the resolver has understood or ignored it
+            except InvalidRequirement:  # an old wheel's; the resolver has read or ignored it
                 continue
             given = ("", *sorted(extras))
             marker = requirement.marker

@@ -1,18 +1,18 @@
-"""The manifest's plugins, made ready for the resolver: commits found, sources fetched, wheels built.
+"""Prepare the manifest's plugins for the resolver: find commits, fetch sources, build wheels.
 
-What the old lock has built already, and lies in ``plugins.wheels/``, is not built again.
+A wheel that the old lock has, and that is in ``plugins.wheels/``, is not built again.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
+from packaging.utils import NormalizedName, canonicalize_name
 
 from vllm_plugins.core.errors import BuildError
 from vllm_plugins.core.redact import public_url
-from vllm_plugins.documents import lock_reader
+from vllm_plugins.documents import lock
 from vllm_plugins.documents.manifest import GitSource, LocalSource, PypiSource
 from vllm_plugins.packages import metadata, stub_wheels
 from vllm_plugins.sources import checkout, git_refs, local, pyproject
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from vllm_plugins.sources.checkout import Checkout
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Ready", "Workshop"]
+__all__ = ["Preparation", "PreparedPlugin"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ready:
-    """A plugin that the resolver can be asked for.
+class PreparedPlugin:
+    """A plugin in the form that a resolver takes.
 
     ``wheel`` is the built wheel (or, for an editable source, the stub of its metadata); ``None`` for one from an
-    index. ``locked`` has what is known of it already; version and entry points are filled in after resolving.
+    index. ``locked`` has what is known so far; version and entry points are filled in after resolving.
     """
 
-    locked: lock_reader.Plugin
+    locked: lock.Plugin
     requirement: str
     wheel: Path | None = None
     directory: str | None = None
@@ -48,24 +48,24 @@ class Ready:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Workshop:
-    """Where plugins are made ready. ``scratch`` is a directory that goes away afterwards."""
+class Preparation:
+    """What preparing plugins needs. ``scratch`` is a directory that is removed afterwards."""
 
     manifest: Manifest
     settings: Settings
-    kept: Reuse
+    reuse: Reuse
     builder: Builder
     scratch: Path
     environ: Mapping[str, str]
     report: Callable[[str], None]
     detail: Callable[[str], None]
 
-    def ready(self, plugin: Plugin) -> Ready:
-        """Make one plugin ready.
+    def prepare(self, plugin: Plugin) -> PreparedPlugin:
+        """Prepare one plugin.
 
         Raises:
-            SourceError: its repository or directory can't give what the manifest asks for.
-            BuildError: its wheel can't be built, or is of another distribution than ``package`` says.
+            SourceError: its repository or directory does not have what the manifest names.
+            BuildError: its wheel can't be built, or has another name than ``package`` says.
         """
         match plugin.source:
             case PypiSource():
@@ -75,143 +75,150 @@ class Workshop:
             case LocalSource():
                 return self._local(plugin, plugin.source)
 
-    def _pypi(self, plugin: Plugin, source: PypiSource) -> Ready:
+    def _pypi(self, plugin: Plugin, source: PypiSource) -> PreparedPlugin:
         extras = f"[{','.join(source.extras)}]" if source.extras else ""
         requirement = f"{source.package}{extras}{source.version or ''}"
-        return Ready(locked=_locked(plugin, package=source.package, requested=requirement), requirement=requirement)
+        locked = lock.Plugin(
+            name=plugin.name,
+            source=plugin.kind,
+            package=canonicalize_name(source.package),
+            version="",
+            requested=requirement,
+        )
+        return PreparedPlugin(locked=locked, requirement=requirement)
 
-    def _git(self, plugin: Plugin, source: GitSource) -> Ready:
-        was = self.kept.plugin(plugin.name, url=public_url(source.url), subdirectory=source.subdirectory)
-        same_ref = was is not None and was.requested == (source.ref or "HEAD")
-        if was is not None and was.commit is not None and same_ref:
+    def _git(self, plugin: Plugin, source: GitSource) -> PreparedPlugin:
+        url, ref = public_url(source.url), source.ref or "HEAD"
+        was = self.reuse.plugin(plugin.name)
+        if was is not None and (was.url, was.subdirectory, was.requested) != (url, source.subdirectory, ref):
+            was = None
+        if was is not None and was.commit is not None:
             commit = git_refs.CommitSha(was.commit)
-            reused = self._reused(plugin, was, requested=was.requested)
-            if reused is not None:
+            if (reused := self._reused(plugin, was, requested=ref)) is not None:
                 return reused
         else:
             self.report(f"Finding {source.ref or 'the default branch'} of {plugin.name!r}")
             commit = git_refs.resolve(source, environ=self.environ, plugin=plugin.name)
         self.report(f"Fetching {plugin.name!r} at {commit[:12]}")
-        tree = checkout.checkout(
-            source, commit, self.scratch / f"git-{plugin.name}", environ=self.environ, plugin=plugin.name
+        scratch = self.scratch / f"git-{plugin.name}"
+        tree = checkout.checkout(source, commit, scratch, environ=self.environ, plugin=plugin.name)
+        origin = _Origin(
+            requested=ref, url=url, subdirectory=source.subdirectory, commit=commit, tree_sha256=tree.tree_sha256
         )
-        return self._built(
-            plugin,
-            tree,
-            requested=source.ref or "HEAD",
-            url=public_url(source.url),
-            subdirectory=source.subdirectory,
-            commit=commit,
-        )
+        return self._built(plugin, tree, origin)
 
-    def _local(self, plugin: Plugin, source: LocalSource) -> Ready:
+    def _local(self, plugin: Plugin, source: LocalSource) -> PreparedPlugin:
         directory = self.manifest.local_directory(source)
         if source.editable:
             return self._editable(plugin, source, directory)
         without = self.settings.written
         tree_sha256 = local.hash_tree(directory, plugin=plugin.name, without=without)
-        was = self.kept.plugin(plugin.name, source="local", tree_sha256=tree_sha256)
-        if was is not None:
-            reused = self._reused(plugin, was, requested=source.path)
-            if reused is not None:
-                return reused
+        was = self.reuse.plugin(plugin.name)
+        same = was is not None and (was.source, was.tree_sha256) == ("local", tree_sha256)
+        if was is not None and same and (reused := self._reused(plugin, was, requested=source.path)) is not None:
+            return reused
         scratch = self.scratch / f"local-{plugin.name}"
         tree = local.export(directory, scratch, plugin=plugin.name, without=without)
-        return self._built(plugin, tree, requested=source.path)
+        return self._built(plugin, tree, _Origin(requested=source.path, tree_sha256=tree.tree_sha256))
 
-    def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> Ready:
+    def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> PreparedPlugin:
         self.report(f"Reading the metadata of {plugin.name!r}")
-        wheel = self.builder.metadata(directory, plugin=plugin.name)
-        name = _agreed(plugin, wheel.name)
+        content = self.builder.metadata(directory, plugin=plugin.name)
+        name, version = _check_name(plugin, content.name), str(content.version)
         stub = stub_wheels.write(
-            self.scratch, name=name, version=str(wheel.version), extras=wheel.extras, requires=wheel.requires
+            self.scratch, name=name, version=version, extras=content.extras, requires=content.requires
         )
-        locked = _locked(
-            plugin,
+        locked = lock.Plugin(
+            name=plugin.name,
+            source=plugin.kind,
             package=name,
+            version=version,
             requested=source.path,
-            version=str(wheel.version),
             editable=True,
             project_sha256=pyproject.sha256(directory),
-            entry_points=wheel.entry_points,
+            entry_points=content.entry_points,
         )
-        return Ready(
+        return PreparedPlugin(
             locked=locked,
-            requirement=_direct(plugin, name, stub),
+            requirement=_by_path(plugin, name, stub),
             wheel=stub,
             directory=source.path,
-            requires=wheel.requires,
-            extras=wheel.extras,
-        )
-
-    def _built(self, plugin: Plugin, tree: Checkout, *, requested: str, **fields: Any) -> Ready:
-        self.report(f"Building {plugin.name!r}")
-        built = self.builder.wheel(
-            tree.project, self.scratch / f"wheel-{plugin.name}", plugin=plugin.name, on_line=self.detail
-        )
-        return self._from_wheel(
-            plugin,
-            built.path,
-            built_with=built.built_with,
-            requested=requested,
-            tree_sha256=tree.tree_sha256,
-            **fields,
-        )
-
-    def _from_wheel(self, plugin: Plugin, path: Path, *, built_with: tuple[str, ...], **fields: Any) -> Ready:
-        content = metadata.inspect(path)
-        name = _agreed(plugin, content.name)
-        return Ready(
-            locked=_locked(
-                plugin, package=name, version=str(content.version), entry_points=content.entry_points, **fields
-            ),
-            requirement=_direct(plugin, name, path),
-            wheel=path,
-            built_with=built_with,
             requires=content.requires,
             extras=content.extras,
         )
 
-    def _reused(self, plugin: Plugin, was: lock_reader.Plugin, *, requested: str) -> Ready | None:
-        """What the old lock has of that source, with the wheel that was built of it."""
-        built = self.kept.built(was.package)
+    def _built(self, plugin: Plugin, tree: Checkout, origin: _Origin) -> PreparedPlugin:
+        self.report(f"Building {plugin.name!r}")
+        if tree.ignored:
+            more = f" and {len(tree.ignored) - 5} more" if len(tree.ignored) > 5 else ""
+            self.report(f"The build does not see what git ignores: {', '.join(tree.ignored[:5])}{more}")
+        built = self.builder.wheel(
+            tree.project, self.scratch / f"wheel-{plugin.name}", plugin=plugin.name, on_line=self.detail
+        )
+        return _from_wheel(plugin, built.path, origin, built_with=built.built_with)
+
+    def _reused(self, plugin: Plugin, was: lock.Plugin, *, requested: str) -> PreparedPlugin | None:
+        """The plugin as the old lock has it, if the wheel that was built then is still there."""
+        built = self.reuse.built(was.package)
         if built is None:
             return None
-        path, built_with = built
-        return self._from_wheel(
-            plugin,
-            path,
-            built_with=built_with,
+        origin = _Origin(
             requested=requested,
             url=was.url,
             subdirectory=was.subdirectory,
             commit=was.commit,
             tree_sha256=was.tree_sha256,
         )
+        return _from_wheel(plugin, built.path, origin, built_with=built.package.built_with)
 
 
-def _locked(plugin: Plugin, *, package: str, requested: str, version: str = "", **fields: Any) -> lock_reader.Plugin:
-    return lock_reader.Plugin(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Origin:
+    """The source of a built wheel, as the lock records it."""
+
+    requested: str
+    tree_sha256: str | None
+    url: str | None = None
+    subdirectory: str | None = None
+    commit: str | None = None
+
+
+def _from_wheel(plugin: Plugin, path: Path, origin: _Origin, *, built_with: tuple[str, ...]) -> PreparedPlugin:
+    content = metadata.inspect(path)
+    name = _check_name(plugin, content.name)
+    locked = lock.Plugin(
         name=plugin.name,
         source=plugin.kind,
-        package=canonicalize_name(package),
-        version=version,
-        requested=requested,
-        **fields,
+        package=name,
+        version=str(content.version),
+        requested=origin.requested,
+        url=origin.url,
+        subdirectory=origin.subdirectory,
+        commit=origin.commit,
+        tree_sha256=origin.tree_sha256,
+        entry_points=content.entry_points,
+    )
+    return PreparedPlugin(
+        locked=locked,
+        requirement=_by_path(plugin, name, path),
+        wheel=path,
+        built_with=built_with,
+        requires=content.requires,
+        extras=content.extras,
     )
 
 
-def _direct(plugin: Plugin, name: NormalizedName, path: Path) -> str:
+def _by_path(plugin: Plugin, name: NormalizedName, path: Path) -> str:
+    """The requirement that names a plugin's wheel by its path."""
     extras = f"[{','.join(plugin.source.extras)}]" if plugin.source.extras else ""
-    parse_wheel_filename(path.name)
     return f"{name}{extras} @ {path.as_uri()}"
 
 
-def _agreed(plugin: Plugin, built: NormalizedName) -> NormalizedName:
+def _check_name(plugin: Plugin, built: NormalizedName) -> NormalizedName:
     named = plugin.source.package
     if named is not None and canonicalize_name(named) != built:
         raise BuildError(
-            "the project is of another name than the manifest says",
+            "the project has another name than the manifest says",
             expected=f"package {named}",
             found=f"package {built}",
             required_by=f"plugin {plugin.name!r}",

@@ -1,8 +1,7 @@
 """The stages of locking in their order, from a manifest to a written lock.
 
-Nothing of the old lock or of ``plugins.wheels/`` is touched before everything new is there. Wheels that were
-built have their hash in their name, so that two contents never fight for a name, and writing the lock is the one
-step that counts.
+Nothing of the old lock or of ``plugins.wheels/`` changes before everything new is complete. The name of a built
+wheel contains its hash, so two contents never have the same name. Writing the lock is the one step that counts.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from vllm_plugins.core import atomic, workers
 from vllm_plugins.core.errors import BaseMismatch, NoResolution, StoreError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_writer
-from vllm_plugins.locking import _resolution, _resolvers
-from vllm_plugins.locking._assemble import Assembly, Made
-from vllm_plugins.locking._prepare import Ready, Workshop
+from vllm_plugins.locking import _resolution, _resolvers, request
+from vllm_plugins.locking._assemble import Assembly, NewLock
+from vllm_plugins.locking._prepare import Preparation, PreparedPlugin
 from vllm_plugins.locking.old_lock import Reuse
 from vllm_plugins.locking.request import PluginRequirement
 from vllm_plugins.packages import installers, releases
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking._resolvers import Resolver, ResolverName
     from vllm_plugins.locking.request import Upgrade
@@ -43,10 +42,10 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.releases import Pin, Release
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["make", "write"]
+__all__ = ["run", "write"]
 
 
-def make(
+def run(
     manifest: Manifest,
     *,
     base: Base,
@@ -59,59 +58,58 @@ def make(
     detail: Callable[[str], None],
     resolver: ResolverName = "auto",
     config: Callable[[], PipConfig],
-) -> Made:
+) -> NewLock:
     """Resolve a manifest against a base. ``scratch`` is an empty directory that outlives the result.
 
-    ``config`` may still be on its way: what does not need it goes before.
+    ``config`` may wait for pip, which is asked in the background; everything that does not need it comes first.
 
     Raises:
-        SourceError, BuildError: a plugin can't be had from its source.
-        BaseMismatch: a plugin is in the base already, or needs a vLLM and the base has none.
-        NoResolution: no set of versions satisfies all.
+        SourceError, BuildError: a plugin is not available from its source.
+        BaseMismatch: a plugin is in the base already, or requires vLLM and the base has none.
+        NoResolution: no set of versions satisfies every requirement.
     """
     caches = settings.cache or scratch / "cache"
-    offered = _resolution.constraints(base, caches / "stubs")
+    stubs = _resolution.constraints(base, caches / "stubs")
     pip = config()
     cache = caches / "uv"
     installer = installers.choose(settings.installer, config=pip, cache=cache)
     with Builder(installer=installer, base_site=base_paths(), target=base) as builder:
-        kept = Reuse(old=old, upgrade=upgrade, base=base, wheels=settings.wheels)
-        workshop = Workshop(
+        reuse = Reuse(old=old, upgrade=upgrade, base=base, wheels=settings.wheels)
+        preparation = Preparation(
             manifest=manifest,
             settings=settings,
-            kept=kept,
+            reuse=reuse,
             builder=builder,
             scratch=scratch,
             environ=environ,
             report=report,
             detail=detail,
         )
-        ready = _ready(workshop, base)
-        solver = _resolvers.choose(resolver, base=base, config=pip, cache=cache)
-        report(f"Resolving {count(len(ready), 'plugin')} against {_tell(base)} with {solver.name}")
-        opening = workers.begin(lambda: _index(pip))  # half of all imports, while the resolver resolves
+        plugins = _prepared(preparation, base)
+        program = _resolvers.choose(resolver, base=base, config=pip, cache=cache)
+        report(f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}")
+        opening = workers.begin(lambda: _index(pip))  # half of all imports, while the resolver runs
         pins = _pins(
-            ready,
+            plugins,
             base=base,
-            offered=offered,
+            stubs=stubs,
             old=old,
             upgrade=upgrade,
-            resolver=solver,
+            resolver=program,
             index=opening,
             scratch=_fresh(scratch / "resolve"),
         )
-        chosen = [pin for pin in pins if pin.url is None]
         with opening() as index:
-            found = _releases(chosen, index, base, caches, report)
-            assembly = Assembly(base=base, kept=kept, builder=builder, index=index, scratch=scratch, report=report)
-            return assembly.lock(manifest, ready, found, pins)
+            found = _releases([pin for pin in pins if pin.url is None], index, base, caches, report)
+            assembly = Assembly(base=base, reuse=reuse, builder=builder, index=index, scratch=scratch, report=report)
+            return assembly.lock(manifest, plugins, found, pins)
 
 
-def _ready(workshop: Workshop, base: Base) -> tuple[Ready, ...]:
-    ready = tuple(workers.side_by_side(workshop.ready, workshop.manifest.enabled))
-    _refuse_base_plugins(ready, base)
-    _refuse_two_of_one(ready)
-    return ready
+def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...]:
+    plugins = tuple(workers.side_by_side(preparation.prepare, preparation.manifest.enabled))
+    _refuse_base_plugins(plugins, base)
+    _refuse_duplicates(plugins)
+    return plugins
 
 
 def _index(config: PipConfig) -> Index:
@@ -131,52 +129,56 @@ def _releases(
 
 
 def _pins(
-    ready: tuple[Ready, ...],
+    plugins: tuple[PreparedPlugin, ...],
     *,
     base: Base,
-    offered: Mapping[NormalizedName, str],
+    stubs: Mapping[NormalizedName, str],
     old: Lock | None,
     upgrade: Upgrade,
     resolver: Resolver,
     index: Callable[[], Index],
     scratch: Path,
 ) -> tuple[Pin, ...]:
-    wanted = [
+    requirements = [
         PluginRequirement(plugin=item.locked.name, name=item.locked.package, requirement=item.requirement)
-        for item in ready
+        for item in plugins
     ]
-    seeds = {package.name: package.version for package in old.packages} if old else {}
     try:
         return _resolution.compile_pins(
-            wanted, base=base, offered=offered, seeds=seeds, upgrade=upgrade, resolver=resolver, scratch=scratch
+            requirements,
+            base=base,
+            stubs=stubs,
+            preferred=request.preferred(old, upgrade),
+            resolver=resolver,
+            scratch=scratch,
         )
     except NoResolution as error:
         if error.expected is not None:
-            # pip goes on as if an index that refuses it had nothing; this raises what the index says.
+            # pip treats an index that refuses access as empty; this raises the index's real answer.
             index().files(canonicalize_name(Requirement(error.expected).name))
         raise
 
 
-def write(made: Made, settings: Settings) -> bool:
-    """Lay the built wheels beside the lock, then write it; returns whether the file's bytes are others now.
+def write(new: NewLock, settings: Settings) -> bool:
+    """Put the built wheels next to the lock, then write it; returns whether the file's bytes have changed.
 
     Raises:
-        StoreError: the files can't be written; the old lock is as it was.
+        StoreError: the files can't be written; the old lock is unchanged.
     """
-    data = lock_writer.render(made.lock)
+    data = lock_writer.render(new.lock)
     try:
         with contextlib.suppress(FileNotFoundError):
-            if settings.lock.read_bytes() == data and not made.wheels:
+            if settings.lock.read_bytes() == data and not new.wheels:
                 return False
         settings.lock.parent.mkdir(parents=True, exist_ok=True)
-        for name, path in made.wheels.items():
+        for name, path in new.wheels.items():
             atomic.make_directory(settings.wheels)
             atomic.write(settings.wheels / name, path.read_bytes())
-        # Through a link: the file that it names is the lock.
+        # If the lock is a symbolic link, its target is replaced and the link stays.
         atomic.write(settings.lock.resolve(), data)
     except OSError as error:
         raise StoreError(
-            "the lock can't be written; the old one is as it was",
+            "the lock can't be written; the old lock is unchanged",
             where=str(error.filename or settings.lock),
             found=error.strerror or str(error),
             next_step="free some space, or give this user write access to that directory",
@@ -184,33 +186,36 @@ def write(made: Made, settings: Settings) -> bool:
     return True
 
 
-def _refuse_base_plugins(ready: tuple[Ready, ...], base: Base) -> None:
+def _refuse_base_plugins(plugins: tuple[PreparedPlugin, ...], base: Base) -> None:
     reasons = [
         f"plugin {item.locked.name!r} is {item.locked.package}; the base has {there.name} {there.version}"
-        for item in ready
+        for item in plugins
         if (there := base.get(item.locked.package)) is not None
     ]
     if reasons:
         raise BaseMismatch(
             "a plugin is installed in the vLLM environment already, which is imported before any overlay",
             details=reasons,
-            next_step="python -m pip uninstall it there, or leave it out of plugins.yaml",
+            next_step="leave it out of plugins.yaml: the vLLM environment has it already",
         )
 
 
-def _refuse_two_of_one(ready: tuple[Ready, ...]) -> None:
-    """Two plugins from an index ask for one distribution together; one that is built here is that distribution."""
-    for item in ready:
-        others = [other for other in ready if other.locked.package == item.locked.package]
+def _refuse_duplicates(plugins: tuple[PreparedPlugin, ...]) -> None:
+    """Refuse a built plugin that is the same distribution as another plugin.
+
+    Two plugins from an index may share a distribution: their requirements are combined.
+    """
+    for item in plugins:
+        others = [other for other in plugins if other.locked.package == item.locked.package]
         if item.wheel is not None and len(others) > 1:
             raise NoResolution(
-                f"{len(others)} plugins are the distribution {item.locked.package}",
+                f"{len(others)} plugins are the same distribution: {item.locked.package}",
                 details=[f"plugin {other.locked.name!r}: {other.locked.source}" for other in others],
-                next_step="leave all but one of them out of plugins.yaml, or set `enabled: false` for them",
+                next_step="keep one of them in plugins.yaml, and set `enabled: false` for the others",
             )
 
 
-def _tell(base: Base) -> str:
+def _name(base: Base) -> str:
     return f"vLLM {base.vllm}" if base.vllm else f"Python {base.python} without vLLM"
 
 

@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LockStale
-from vllm_plugins.documents import base
+from vllm_plugins.documents import base as base_document
 from vllm_plugins.locking import old_lock
-from vllm_plugins.locking.request import Upgrade
+from vllm_plugins.locking.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.diff import Change
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
-    from vllm_plugins.locking._resolvers import Resolver, ResolverName
+    from vllm_plugins.locking._resolvers import Resolver
     from vllm_plugins.locking.old_lock import OldLock
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Outcome", "lock", "read_base"]
+__all__ = ["Outcome", "lock"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,27 +39,26 @@ class Outcome:
 def lock(
     manifest: Manifest,
     settings: Settings,
+    request: Request | None = None,
     *,
-    base: Base,
-    upgrade: Upgrade | None = None,
-    resolver: ResolverName = "auto",
-    check: bool = False,
+    base: Base | None = None,
     report: Callable[[str], None],
     detail: Callable[[str], None],
     config: Callable[[], PipConfig] | None = None,
 ) -> Outcome:
-    """Lock a manifest against a base; with ``check``, write nothing.
+    """Lock a manifest against a base: the given one, or the one that the request names.
 
-    ``config`` is pip's, where somebody has begun to read it already.
+    ``config`` is pip's, if it is being read already. ``report`` and ``detail`` take lines of progress.
 
     Raises:
-        LockStale: with ``check``, the lock would change.
+        LockStale: the request only checks, and the lock would change.
     """
-    upgrade = upgrade or Upgrade()
-    old = old_lock.read(settings, upgrade)
-    upgrade = upgrade.with_packages(manifest, old.lock)
-    untouched = old.lock is not None and not old.edited and not upgrade
-    if old.lock is not None and untouched and old_lock.is_current(old.lock, manifest, base, settings):
+    request = request or Request()
+    base = base or _base(request.base, settings, report=report, config=config)
+    old = old_lock.read(settings, request.upgrade)
+    upgrade = request.upgrade.with_packages(manifest, old.lock)
+    may_hold = old.lock is not None and old.flaw is None and not upgrade
+    if old.lock is not None and may_hold and old_lock.is_current(old.lock, manifest, base, settings):
         return Outcome(lock=old.lock)
     from vllm_plugins.core import scratch, workers
     from vllm_plugins.packages import pip_config
@@ -69,7 +68,7 @@ def lock(
     from vllm_plugins.locking import _stages
 
     with scratch.directory() as temporary:
-        made = _stages.make(
+        new = _stages.run(
             manifest,
             base=base,
             old=old.lock,
@@ -79,34 +78,34 @@ def lock(
             scratch=temporary,
             report=report,
             detail=detail,
-            resolver=resolver,
+            resolver=request.resolver,
             config=config,
         )
-        changes = diff.compare(old.lock, made.lock)
-        if check:
-            _refuse_changes(old, made.lock, changes, settings)
+        changes = diff.compare(old.lock, new.lock)
+        if request.check:
+            _refuse_changes(old, new.lock, changes, settings, request)
         else:
-            _stages.write(made, settings)
-    return Outcome(lock=made.lock, changes=changes, resolved=True)
+            _stages.write(new, settings)
+    return Outcome(lock=new.lock, changes=changes, resolved=True)
 
 
-def read_base(
+def _base(
     named: str | None,
     settings: Settings,
     *,
     report: Callable[[str], None],
-    config: Callable[[], PipConfig] | None = None,
+    config: Callable[[], PipConfig] | None,
 ) -> Base:
-    """The base to lock against: this environment, or what ``--base`` names, a snapshot or a release of vLLM."""
+    """The base to lock against: this environment, or the snapshot or release of vLLM that ``--base`` names."""
     if named is None:
-        return base.read()
+        return base_document.read()
     from vllm_plugins.core import scratch
     from vllm_plugins.locking import _resolvers, release_base
     from vllm_plugins.packages import pip_config
     from vllm_plugins.packages.index import Index
 
     if os.path.exists(named) or not release_base.is_release(named):
-        return base.read_snapshot(Path(named))
+        return base_document.read_snapshot(Path(named))
     pip = (config or pip_config.read)()
     with scratch.directory() as temporary, Index(pip) as index:
         caches = settings.cache
@@ -120,21 +119,20 @@ def read_base(
         )
 
 
-def _refuse_changes(old: OldLock, new: Lock, changes: Iterable[Change], settings: Settings) -> None:
-    """``--check``: say all that would change."""
-    if old.lock == new and not old.edited:
+def _refuse_changes(old: OldLock, new: Lock, changes: Iterable[Change], settings: Settings, request: Request) -> None:
+    """``--check``: report everything that would change."""
+    if old.lock == new and old.flaw is None:
         return
     reasons = [_line(change) for change in changes]
-    if old.lock is not None and old.lock.manifest_sha256 != new.manifest_sha256:
+    if old.lock is not None and old.lock.manifest_sha256 != new.manifest_sha256 and old.flaw is None:
         reasons.append("plugins.yaml has changed since it was locked")
     reasons += [f"the source of plugin {name!r} has changed" for name in _changed_sources(old.lock, new)]
-    if old.edited:
-        reasons.append("the lock was changed by hand")
+    reasons += [old.flaw] if old.flaw is not None else []
     raise LockStale(
-        "there is no lock" if old.lock is None else "the lock would change",
+        "there is no lock" if old.lock is None and old.flaw is None else "the lock would change",
         where=str(settings.lock),
-        details=reasons or ["what is used of the base, or where plugins come from, would be written again"],
-        next_step="vllm-plugins lock",
+        details=reasons or ["the packages stay; what they use of the base, or where they come from, has changed"],
+        next_step=request.command,
     )
 
 

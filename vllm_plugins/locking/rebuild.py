@@ -1,7 +1,7 @@
-"""A built wheel that is not there any more is built again: from the locked source, in the locked build environment.
+"""Build a missing wheel again, from the locked source and in the locked build environment.
 
-It must come out with the locked hash. If it doesn't, the error says what differs inside of it, as far as that can be
-known: an overlay of the store may hold what the locked wheel held.
+Its hash must be the locked one. If it isn't, the error says what differs in the wheel, as far as that can be known:
+an overlay of the store may contain the files of the locked wheel.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from vllm_plugins.documents.lock_reader import Lock, Package, Plugin, Wheel
+    from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.packages.builder import BuiltWheel
     from vllm_plugins.packages.pip_config import PipConfig
@@ -47,7 +47,7 @@ _SHOWN = 12  # members, and lines of a text, that an error shows
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Missing:
-    """A built wheel that does not lie beside the lock. ``plugin`` is ``None`` where it was built from an sdist."""
+    """A built wheel that is missing next to the lock. ``plugin`` is ``None`` if it was built from an sdist."""
 
     package: Package
     wheel: Wheel
@@ -55,15 +55,15 @@ class Missing:
 
     @property
     def name(self) -> str:
-        """What a person calls it: the plugin, else the distribution."""
+        """The name for messages: the plugin's, or else the distribution's."""
         return self.plugin.name if self.plugin is not None else self.package.name
 
 
 def missing(lock: Lock, settings: Settings) -> tuple[Missing, ...]:
-    """The wheels of the lock that can be built again, and have to.
+    """The missing wheels of a lock that can be built again.
 
     Raises:
-        HashMismatch: another wheel lies there.
+        HashMismatch: a wheel of that name is there with other content.
     """
     sources_of = {plugin.package: plugin for plugin in lock.plugins if plugin.commit or plugin.tree_sha256}
     return tuple(
@@ -71,7 +71,7 @@ def missing(lock: Lock, settings: Settings) -> tuple[Missing, ...]:
         for package in lock.packages
         if package.name in sources_of or package.sdist_url is not None
         for wheel in package.wheels
-        if wheel.url is None and selection.local(settings.wheels / wheel.filename, wheel.sha256) is None
+        if wheel.url is None and selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256) is None
     )
 
 
@@ -84,15 +84,15 @@ def run(
     detail: Callable[[str], None],
     config: Callable[[], PipConfig] = pip_config.read,
 ) -> tuple[str, ...]:
-    """Build what is missing and lay it beside the lock; returns what was built, by name.
+    """Build the missing wheels and put them next to the lock; returns the names of what was built.
 
-    The manifest, where it is there, knows how to reach a repository, and where a local directory is. Offline, only
+    The manifest, if there is one, says how to reach a repository and where a local directory is. Offline, only local
     directories are built again.
 
     Raises:
-        SourceError: the commit, or the sdist, is not to be had any more.
-        BuildError: it can't be built.
-        HashMismatch: source or wheel are not the locked ones.
+        SourceError: the commit or the sdist is not available any more.
+        BuildError: a wheel can't be built.
+        HashMismatch: a source or a wheel is not the locked one.
         StoreError: the wheel can't be written.
     """
     absent = missing(lock, settings)
@@ -100,7 +100,7 @@ def run(
         absent = tuple(item for item in absent if item.plugin is not None and item.plugin.commit is None)
     if not absent:
         return ()
-    done = []
+    names = []
     with scratch.directory() as temporary:
         cache = settings.cache or temporary
         installer = installers.choose(settings.installer, config=config(), cache=cache / "uv")
@@ -109,19 +109,19 @@ def run(
                 report(f"Building {item.name!r} again: {item.wheel.filename} is not in {settings.wheels.name}/")
                 project = _project(item, manifest, temporary / f"source-{item.name}", settings, config)
                 if project is None:
-                    continue  # whoever needs the wheel says that it is not there
+                    continue  # the installation reports that the wheel is missing
                 into = temporary / f"wheel-{item.name}"
                 pins = _pins(item.package)
                 built = builder.wheel(project, into, plugin=item.name, on_line=detail, pins=pins)
                 if built.sha256 != item.wheel.sha256:
                     raise _differs(item, built, settings)
                 _keep(built.path, settings.wheels / item.wheel.filename)
-                done.append(item.name)
-    return tuple(done)
+                names.append(item.name)
+    return tuple(names)
 
 
 def _pins(package: Package) -> tuple[str, ...]:
-    """What was in the build environment, but for the base's torch where nothing was compiled against it."""
+    """The locked build environment, without the base's torch if nothing was compiled against it."""
     return tuple(
         pin
         for pin in package.built_with
@@ -144,8 +144,8 @@ def _project(
 
 def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path, settings: Settings) -> Checkout | None:
     """The locked source; ``None`` for a directory of another machine."""
-    asked = next((item for item in manifest.plugins if item.name == plugin.name), None) if manifest else None
-    source = asked.source if asked is not None else None
+    entry = next((item for item in manifest.plugins if item.name == plugin.name), None) if manifest else None
+    source = entry.source if entry is not None else None
     if plugin.commit is not None:
         if not isinstance(source, GitSource) or public_url(source.url) != plugin.url:
             source = GitSource(url=plugin.url or "")
@@ -158,12 +158,12 @@ def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path, settings: S
         return None
     if tree.tree_sha256 != plugin.tree_sha256:
         raise HashMismatch(
-            "the source is not the one that was locked",
+            "the source is not the locked one",
             where=plugin.url or plugin.requested,
             expected=f"tree-sha256 {plugin.tree_sha256}",
             found=f"tree-sha256 {tree.tree_sha256}",
             required_by=f"plugin {plugin.name!r}",
-            next_step="find out who changed it; if the change is meant, run vllm-plugins lock, and review it",
+            next_step="if the change is intended, run `vllm-plugins lock` and review the new lock",
         )
     return tree
 
@@ -174,7 +174,7 @@ def _keep(wheel: Path, target: Path) -> None:
         atomic.write(target, wheel.read_bytes())
     except OSError as error:
         raise StoreError(
-            "a wheel that was built again can't be laid beside the lock",
+            "a wheel that was built again can't be written next to the lock",
             where=str(error.filename or target),
             found=error.strerror or str(error),
             next_step="give this user write access to that directory",
@@ -193,15 +193,15 @@ def _differs(item: Missing, built: BuiltWheel, settings: Settings) -> HashMismat
     if site is not None:
         details += _members(built.path, site, package)
     else:
-        details.append("what the locked wheel held is not at hand: no overlay of the store has it installed")
+        details.append("the files can't be compared: no overlay of the store contains the locked wheel")
     return HashMismatch(
-        "the wheel came out otherwise when it was built again",
+        "the wheel is different when it is built again",
         where=wheel.filename,
         expected=f"sha256 {wheel.sha256}, {wheel.size} bytes",
         found=f"sha256 {built.sha256}, {built.size} bytes",
         details=details,
         required_by=f"plugin {item.name!r}" if item.plugin is not None else f"{package.name} {package.version}",
-        next_step="take the wheel from version control; what differs at each build is built once, and kept",
+        next_step="restore the wheel from version control; or lock the new one: vllm-plugins lock",
     )
 
 

@@ -1,7 +1,7 @@
-"""The base that a release of vLLM makes: its own environment, resolved from the index and never installed.
+"""The base that a release of vLLM makes: its environment, resolved from the index and never installed.
 
-For locking where neither vLLM nor a snapshot of its environment is at hand. Only metadata is fetched, and it is
-kept, because a release does not change.
+For locking where neither vLLM nor a snapshot of its environment is available. Only metadata is fetched. It is
+cached, because a release does not change.
 """
 
 from __future__ import annotations
@@ -51,29 +51,29 @@ def read(
     scratch: Path,
     report: Callable[[str], None],
 ) -> Base:
-    """The environment of a release for this interpreter's kind of machine, from the cache where it is there.
+    """The environment of a release for this interpreter's kind of machine, from the cache if it is there.
 
-    ``caches`` is the directory of ours, ``scratch`` an empty one.
+    ``caches`` is our cache directory, ``scratch`` an empty one.
 
     Raises:
-        UsageError: the requirement is of something else than a vLLM, or of more than one release.
+        UsageError: the requirement does not name exactly one release of vLLM.
         NoResolution: there is no such release, or it can't be resolved for this kind of machine.
     """
     requirement = Requirement(release)
     if not canonicalize_name(requirement.name).startswith("vllm"):
-        raise _no_release("a release of something else than vLLM", release)
+        raise _not_a_release("--base names a release of something other than vLLM", release)
     exact = [item for item in requirement.specifier if item.operator == "==" and not item.version.endswith(".*")]
     if len(exact) != 1 or len(requirement.specifier) != 1:
-        raise _no_release("no single release", release)
+        raise _not_a_release("--base does not name exactly one release", release)
     empty = base.of_here(())
     place = None
     if caches is not None:
         depends = (str(requirement), empty.python_minor, empty.markers, empty.platforms, index.places)
         digest = hashlib.sha256(repr(depends).encode()).hexdigest()[:12]
         place = caches / "bases" / f"{canonicalize_name(requirement.name)}{requirement.specifier}-{digest}.base"
-        found = _kept(place)
-        if found is not None:
-            return found
+        cached = _cached(place)
+        if cached is not None:
+            return cached
     report(f"Resolving the environment of {release} from the index")
     (scratch / "requirements.in").write_text(f"{release}\n", encoding="utf-8")
     (scratch / "constraints.txt").touch()
@@ -83,41 +83,41 @@ def read(
         raise NoResolution(
             f"the environment of {release} can't be resolved for this kind of machine",
             details=error.details[1:],
-            next_step="name a release that the index has, or a snapshot: vllm-plugins base -o base.json in the image",
+            next_step="name a release that the index has, or a snapshot that `vllm-plugins base` wrote in the image",
         ) from error
     pins = [pin for pin in read_pins((scratch / "requirements.txt").read_text(encoding="utf-8")) if pin.url is None]
     report(f"Reading the metadata of its {count(len(pins), 'distribution')}")
     tags = empty.tags()
     with ThreadPoolExecutor(max_workers=16) as pool:
         distributions = list(pool.map(lambda pin: _distribution(pin, index, tags, caches), pins))
-    made = base.of_here(_with_vllm(distributions))
+    environment = base.of_here(_with_vllm(distributions))
     if place is not None:
-        cache.write(place, made.to_json())
-    return made
+        cache.write(place, environment.to_json())
+    return environment
 
 
-def _no_release(what: str, found: str) -> UsageError:
+def _not_a_release(what: str, found: str) -> UsageError:
     return UsageError(
-        f"--base names {what}",
+        what,
         expected="a file that vllm-plugins base wrote, or a release such as vllm==0.32.0",
         found=found,
-        next_step="vllm-plugins lock --help",
+        next_step="name one release: vllm-plugins lock --base vllm==0.32.0",
     )
 
 
-def _kept(place: Path) -> Base | None:
+def _cached(place: Path) -> Base | None:
     text = cache.read(place)
     try:
         return None if text is None else base.from_json(text)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None  # of another version of this program
+        return None  # written by another version of this program
 
 
 def _distribution(pin: Pin, index: Index, tags: tuple[Tag, ...], caches: Path | None) -> Distribution:
     try:
         metadata = releases.read(pin, index, tags=tags, caches=caches).metadata
     except PluginsError:
-        metadata = None  # its extras are then unknown; that it is there, and in which version, is what counts
+        metadata = None  # its extras stay unknown; name and version are what counts
     return base.distribution(
         pin.name, pin.version, metadata.extras if metadata else (), metadata.requires if metadata else ()
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,15 @@ from packaging.utils import InvalidName, canonicalize_name
 from vllm_plugins.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from packaging.utils import NormalizedName
 
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.locking._resolvers import ResolverName
 
-__all__ = ["PluginRequirement", "Upgrade"]
+__all__ = ["PluginRequirement", "Request", "Upgrade", "preferred"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,15 +40,6 @@ class Upgrade:
 
     everything: bool = False
     names: frozenset[NormalizedName] = frozenset()
-
-    @classmethod
-    def parse(cls, *, everything: bool = False, names: Sequence[str] = ()) -> Upgrade:
-        """Check the names of ``--upgrade-package``.
-
-        Raises:
-            UsageError: a name is not a valid name of a package.
-        """
-        return cls(everything=everything, names=frozenset(map(_normalized, names)))
 
     def __bool__(self) -> bool:
         return self.everything or bool(self.names)
@@ -75,6 +68,45 @@ class Upgrade:
                 next_step="name a plugin of plugins.yaml or a package of plugins.lock",
             )
         return replace(self, names=self.names.union(*(own.get(name, set()) for name in self.names)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What a user asks of one run. ``base`` is the value of ``--base``; ``names`` are those of ``--upgrade-package``.
+
+    ``check``: compare the new lock with the old one and write nothing.
+    """
+
+    everything: bool = False
+    names: tuple[str, ...] = ()
+    base: str | None = None
+    resolver: ResolverName = "auto"
+    check: bool = False
+
+    @property
+    def upgrade(self) -> Upgrade:
+        """The pins that may move.
+
+        Raises:
+            UsageError: a name is not a valid name of a package.
+        """
+        return Upgrade(everything=self.everything, names=frozenset(map(_normalized, self.names)))
+
+    @property
+    def command(self) -> str:
+        """The command that makes the lock that ``check`` compares with."""
+        words = ["vllm-plugins", "lock"]
+        words += ["--upgrade"] if self.everything else []
+        words += [word for name in self.names for word in ("--upgrade-package", name)]
+        words += ["--base", self.base] if self.base is not None else []
+        words += ["--resolver", self.resolver] if self.resolver != "auto" else []
+        return shlex.join(words)
+
+
+def preferred(old: Lock | None, upgrade: Upgrade) -> Mapping[NormalizedName, str]:
+    """The old lock's pins that the resolver keeps where they still fit: those that may not move."""
+    packages = () if old is None or upgrade.everything else old.packages
+    return {package.name: package.version for package in packages if package.name not in upgrade.names}
 
 
 def _normalized(word: str) -> NormalizedName:

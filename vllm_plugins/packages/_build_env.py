@@ -128,7 +128,7 @@ class Environments:
         Raises:
             BuildError: it had.
         """
-        for name, version, there in (self.target or self._base).otherwise(environment.contents):
+        for name, version, there in (self.target or self._base).other_versions(environment.contents):
             raise BuildError(
                 f"the wheel was compiled against another {name} than the base has",
                 where=wheel,

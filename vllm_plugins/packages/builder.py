@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING
 from build import BuildBackendException, BuildException, ProjectBuilder
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from vllm_plugins.core import process, scratch
-from vllm_plugins.core.errors import BuildError, CommandFailed, InstallError
+from vllm_plugins.core import lfs, process, scratch
+from vllm_plugins.core.errors import BuildError, InstallError, PluginsError
 from vllm_plugins.core.hashes import sha256
 from vllm_plugins.packages import _reproducible, metadata
 from vllm_plugins.packages._build_env import Environments
@@ -100,6 +101,7 @@ class Builder:
             _reproducible.normalise(path)
             content = metadata.inspect(path)
             _check_name(path, content)
+            _check_pointers(path)
         if not path.name.endswith("-any.whl"):
             self._environments.check_compiled(environment, path.name, plugin)
         data = path.read_bytes()
@@ -166,6 +168,19 @@ def _check_name(wheel: Path, content: Metadata) -> None:
         )
 
 
+def _check_pointers(wheel: Path) -> None:
+    """Refuse a wheel that contains Git LFS pointers: the plugin would load them in place of its files."""
+    with zipfile.ZipFile(wheel) as archive:
+        small = [item for item in archive.infolist() if item.file_size < lfs.LONGEST]
+        found = [item.filename for item in small if lfs.is_pointer(archive.read(item))]
+    if found:
+        raise BuildError(
+            "the built wheel contains Git LFS pointers in place of files",
+            found=", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else ""),
+            next_step="install git-lfs and lock again; for a local directory, run `git lfs pull` in it first",
+        )
+
+
 def _reader(project: Path) -> ProjectBuilder:
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about misspelled tables: the backend reports them, or the build fails
@@ -196,15 +211,16 @@ def _failures(project: Path, plugin: str) -> Iterator[None]:
     try:
         yield
     except (BuildException, BuildBackendException, InstallError, BuildError) as error:
-        cause = error.exception if isinstance(error, BuildBackendException) else error
-        details = cause.details if isinstance(cause, (CommandFailed, InstallError)) else (str(error) or repr(cause),)
         ours = error if isinstance(error, (InstallError, BuildError)) else None
+        cause = error.exception if isinstance(error, BuildBackendException) else error
+        details = cause.details if isinstance(cause, PluginsError) else (str(error) or repr(cause),)
         raise BuildError(
             "the build failed" if ours is None else ours.what,
-            where=str(project),
+            where=(ours and ours.where) or str(project),
+            expected=None if ours is None else ours.expected,
             found=None if ours is None else ours.found,
             details=[line for line in details if line.strip() and not line.startswith("command: ")],
             required_by=f"plugin {plugin!r}",
-            next_step=(error.next_step if isinstance(error, InstallError) else None)
+            next_step=(ours and ours.next_step)
             or f"read the output above; `python -m build` in the project of {plugin!r} must work",
         ) from error

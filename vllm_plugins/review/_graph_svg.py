@@ -15,7 +15,7 @@ from vllm_plugins.core.humanize import count
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from vllm_plugins.documents.lock_reader import Lock
+    from vllm_plugins.documents.lock import Lock
 
 __all__ = ["svg"]
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from packaging.utils import canonicalize_name
 
 if TYPE_CHECKING:
-    from vllm_plugins.documents.lock_reader import Package
+    from vllm_plugins.documents.lock import Package
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.simple_api import File
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import shlex
 from typing import TYPE_CHECKING
 
 from vllm_plugins.startup import overlay
-from vllm_plugins.startup.settings import VARIABLES
+from vllm_plugins.startup.settings import unknown_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -98,15 +97,8 @@ def device(state: State, environ: Mapping[str, str]) -> Iterator[Texts]:
 
 def mistyped(environ: Mapping[str, str]) -> Iterator[Texts]:
     """Variables that look like ones of ours, and that nothing reads."""
-    known = [*VARIABLES, "VLLM_PLUGINS"]
-    for name in sorted(environ):
-        if name in known:
-            continue
-        similar = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.9)
-        if not similar and not name.upper().startswith(("VLLM_PLUGIN", "VLLM_PLUGINS_")):
-            continue
-        similar = similar or difflib.get_close_matches(name.upper(), known, n=1)
+    for name, meant in unknown_variables(environ).items():
         fix = f"unset {name}"
-        if similar:
-            fix = f"export {similar[0]}={shlex.quote(environ[name])}; {fix}"
+        if meant:
+            fix = f"export {meant}={shlex.quote(environ[name])}; {fix}"
         yield f"{name} is not a variable of vllm-plugins: it has no effect", f"{name} is set", fix

@@ -15,7 +15,7 @@ from vllm_plugins.core.redact import redact
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from vllm_plugins.documents.lock_reader import Package
+    from vllm_plugins.documents.lock import Package
 
 __all__ = ["SERVICES", "Advisory", "ask", "find"]
 

@@ -22,7 +22,7 @@ from vllm_plugins.sources import git_refs
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from vllm_plugins.documents.lock_reader import Lock, Package, Plugin
+    from vllm_plugins.documents.lock import Lock, Package, Plugin
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.documents.policy import Level, Policy
     from vllm_plugins.packages.index import Index
@@ -232,7 +232,7 @@ def _published(auditor: _Auditor, package: Package, published: Published) -> Ite
 def _license(package: Package, settings: Settings, index: Index) -> str | None:
     """The licence in the wheel in ``plugins.wheels/``, or else in the wheel at the index."""
     for wheel in package.wheels:
-        path = selection.local(settings.wheels / wheel.filename, wheel.sha256)
+        path = selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256)
         if path is not None:
             with zipfile.ZipFile(path) as archive:
                 return _licenses.declared(archives.metadata_files(archive, ("METADATA",))["METADATA"])

@@ -16,7 +16,7 @@ from vllm_plugins.startup.settings import WHEELS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from vllm_plugins.documents.lock_reader import Lock, Package, Plugin, Wheel
+    from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
     from vllm_plugins.review.audit import Audit, Facts
 
 __all__ = ["render"]

@@ -30,7 +30,7 @@ from vllm_plugins.startup.settings import WHEELS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vllm_plugins.documents.lock_reader import Lock, Package, Plugin, Wheel
+    from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
 
 __all__ = ["render"]
 

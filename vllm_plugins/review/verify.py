@@ -26,7 +26,7 @@ from vllm_plugins.startup import integrity, overlay
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from vllm_plugins.documents.lock_reader import Lock, Package
+    from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.startup.marker import Marker
 
 __all__ = ["Report", "run"]
@@ -138,7 +138,7 @@ def _wheel(package: Package, wheels: Path) -> Path | None:
     tags = set(sys_tags())
     for wheel in package.wheels:
         if not tags.isdisjoint(parse_wheel_filename(wheel.filename)[3]):
-            path = selection.local(wheels / wheel.filename, wheel.sha256)
+            path = selection.find_wheel(wheels / wheel.filename, wheel.sha256)
             if path is not None:
                 return path
     return None

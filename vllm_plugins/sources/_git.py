@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from vllm_plugins.core.process import Completed
     from vllm_plugins.sources.git_url import Remote
 
-__all__ = ["Repository", "configured", "environment", "network_environment", "reason", "run", "without_files"]
+__all__ = [
+    "Repository",
+    "configured",
+    "environment",
+    "network_environment",
+    "reason",
+    "run",
+    "user_environment",
+    "without_files",
+]
 
 # Variables that name a repository, its index or its objects, as set for us by a git hook or a shell that we run in.
 # GIT_CONFIG_COUNT and its pairs are the user's configuration and stay.
@@ -99,16 +108,22 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
     Processes that git starts get it too, submodules included.
     """
-    ours = (*_DROPPED, *git_url.VARIABLES)
-    kept = {key: value for key, value in environ.items() if key not in ours and not key.startswith("GIT_TRACE")}
-    env = configured(kept, _HARDENED)
+    env = configured(user_environment(environ), _HARDENED)
     env = _allowing(_PROTOCOLS, env)
     env["GIT_TERMINAL_PROMPT"] = "0"
     env["GIT_OPTIONAL_LOCKS"] = "0"
-    # The same tree with Git LFS installed and without; its pointers stay pointers.
+    env["GIT_ATTR_NOSYSTEM"] = "1"  # attributes of this machine would change line ends and filters
+    # A checkout is the same with Git LFS installed and without. The content of pointers is fetched afterwards.
     env["GIT_LFS_SKIP_SMUDGE"] = "1"
     env["LC_ALL"] = "C"  # its output is read here
     return env
+
+
+def user_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a call that reads the user's configuration as it is."""
+    ours = (*_DROPPED, *git_url.VARIABLES)
+    kept = {key: value for key, value in environ.items() if key not in ours and not key.startswith("GIT_TRACE")}
+    return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 
 
 def without_files(env: Mapping[str, str]) -> dict[str, str]:

@@ -21,7 +21,18 @@ from vllm_plugins.sources import _git, pyproject
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["Entry", "Sha256", "copy", "filled_or_removed", "git_top", "inside", "list_source", "sha256", "walk"]
+__all__ = [
+    "Entry",
+    "Sha256",
+    "copy",
+    "filled_or_removed",
+    "git_top",
+    "ignored",
+    "inside",
+    "list_source",
+    "sha256",
+    "walk",
+]
 
 Sha256 = NewType("Sha256", str)
 
@@ -93,6 +104,24 @@ def list_source(
             if not (entry.path + b"/").startswith(out):
                 entries.setdefault(entry.path, entry)
     return tuple(sorted(entries.values())), top
+
+
+def ignored(directory: Path, *, environ: Mapping[str, str], without: Iterable[Path] = ()) -> tuple[str, ...]:
+    """Return the files and directories that git ignores in a directory of its work tree, sorted.
+
+    Files that tools leave, hidden ones and paths of ``without`` are not among them.
+    """
+    root = os.fsencode(directory)
+    words = ["ls-files", "--others", "--ignored", "--exclude-standard", "--directory"]
+    done = _git.run(words, env=_git.environment(environ), cwd=directory)
+    junk, out = _Junk(root), inside(directory, without)
+    names = []
+    for line in done.stdout.encode("ascii", "replace").splitlines():
+        path = _unquote(line).rstrip(b"/")
+        hidden = any(part.startswith(b".") for part in path.split(b"/"))
+        if not hidden and not junk.holds(path) and not junk(path, line.rstrip(b'"').endswith(b"/")):
+            names.append(os.fsdecode(path))
+    return tuple(sorted(name for name in names if not f"{name}/".startswith(tuple(f"{item}/" for item in out))))
 
 
 def inside(directory: Path, paths: Iterable[Path]) -> tuple[str, ...]:

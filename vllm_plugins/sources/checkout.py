@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import SourceError
-from vllm_plugins.sources import _git, _tree, git_url, pyproject
+from vllm_plugins.sources import _git, _lfs, _tree, git_url, pyproject
 from vllm_plugins.sources._git import Repository
 from vllm_plugins.sources._tree import filled_or_removed
 
@@ -27,14 +27,16 @@ __all__ = ["Checkout", "checkout"]
 class Checkout:
     """A source tree that a build may use: ``root`` is the whole tree, ``project`` the directory to build.
 
-    ``tree_sha256`` covers every file of a git repository. For a local directory it covers the project, and ``commit``
-    is ``None``.
+    ``tree_sha256`` covers every file of a git repository, with Git LFS files as pointers. For a local directory it
+    covers the project, and ``commit`` is ``None``. ``ignored`` are files of a local directory that git ignores: pip
+    would give them to the build, we don't.
     """
 
     root: Path
     project: Path
     commit: CommitSha | None
     tree_sha256: _tree.Sha256
+    ignored: tuple[str, ...] = ()
 
 
 def checkout(
@@ -69,6 +71,7 @@ def checkout(
         if not has_all and pyproject.reads_history(project):
             _fetch_history(repository, commit)
         tree = _tree.sha256(_tree.walk(into))
+        _lfs.fetch(repository)
     return Checkout(root=into, project=project, commit=commit, tree_sha256=tree)
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["export", "hash_tree"]
 
+_COMPARING = ("core.autocrlf", "core.eol", "core.fileMode", "core.symlinks")
+
 
 def hash_tree(
     directory: Path, *, plugin: str, without: Iterable[Path] = (), environ: Mapping[str, str] | None = None
@@ -67,11 +69,27 @@ def export(
             names = [*tracked.split("\0")[:-1], *(str(project / name) for name in _sparse(directory, environ))]
             if names:
                 repository.must("update-index", "--skip-worktree", "--", *names)
-            repository.ask("update-index", "-q", "--refresh")
+            repository.ask("update-index", "-q", "--refresh", config=_line_ends(repository, top, environ))
         else:
             _tree.copy(entries, project)
         tree = _tree.sha256(_tree.walk(project))
-    return Checkout(root=into, project=project, commit=None, tree_sha256=tree)
+        ignored = _tree.ignored(directory, environ=environ, without=without) if top is not None else ()
+    return Checkout(root=into, project=project, commit=None, tree_sha256=tree, ignored=ignored)
+
+
+def _line_ends(repository: Repository, top: Path, environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Give a clone the settings by which git compares the files of the original with its commits.
+
+    A work tree with CRLF is clean under the user's ``core.autocrlf``. Under another value every file of its copy is
+    modified, and a version that is read from git says so.
+    """
+    env, values = _git.user_environment(environ), []
+    for key in _COMPARING:
+        done = _git.run(["config", "--get", key], env=env, cwd=top)
+        if done.returncode == 0:
+            values.append((key, done.stdout.strip()))
+            repository.must("config", key, done.stdout.strip())
+    return values
 
 
 def _sparse(directory: Path, environ: Mapping[str, str]) -> list[str]:

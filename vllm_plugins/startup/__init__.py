@@ -1,33 +1,32 @@
 """What every vLLM process runs. Standard library only.
 
-The logger is a child of vLLM's own, so that its lines carry vLLM's format and process prefix.
+The logger is a child of vLLM's own, so that its lines have vLLM's format and process prefix.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 
 __all__ = ["logger", "prepare_logging"]
 
 logger = logging.getLogger("vllm.plugins.manager")
 
-# As vLLM's own, without the prefix that it gives each process.
+# vLLM's own format (0.8.5 to 0.33), without the prefix that it gives to each process.
 _FORMAT = "%(levelname)s %(asctime)s [%(filename)s:%(lineno)d] %(message)s"
 _DATE = "%m-%d %H:%M:%S"
 
 
-def prepare_logging() -> None:
-    """Let the logger be heard where vLLM has not set up logging yet.
+def prepare_logging(level: str | None) -> None:
+    """Give the logger a handler where vLLM has not configured logging yet. ``level`` is ``Settings.log_level``.
 
     The API server does that after it has parsed its arguments (``vllm.logger.configure_logging``), which is later
-    than it resolves the platform: an installation would go on in silence. What vLLM sets up then replaces this.
+    than it resolves the platform: an installation would show no progress. vLLM's own handlers then replace ours.
     """
-    if logger.hasHandlers() or os.environ.get("VLLM_CONFIGURE_LOGGING") == "0":
+    if level is None or logger.hasHandlers():
         return
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(_FORMAT, _DATE))
     handler.addFilter(lambda _: not (logging.getLogger("vllm").handlers or logging.getLogger().handlers))
     logger.addHandler(handler)
-    level = logging.getLevelName(os.environ.get("VLLM_LOGGING_LEVEL", "INFO").upper())
-    logger.setLevel(level if isinstance(level, int) else logging.INFO)
+    number = logging.getLevelName(level.upper())
+    logger.setLevel(number if isinstance(number, int) else logging.INFO)

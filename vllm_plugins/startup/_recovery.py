@@ -1,16 +1,20 @@
-"""What the hook does when all is not in step: a child process that installs, or the overlay that worked before."""
+"""What the hook does when a start is not up to date: install in a child process, or use the overlay before.
+
+The processes of one server must come to the same result, so a process that falls back passes that on in its
+environment (``settings.FALLBACK``).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import process
-from vllm_plugins.core.errors import CommandFailed, LoadError, PluginsError
-from vllm_plugins.startup import activation, history, logger, overlay
+from vllm_plugins.core.errors import CommandFailed, LoadError, LockMissing, LockStale, PluginsError
+from vllm_plugins.startup import activation, history, last_failure, logger, overlay
+from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,11 +23,54 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.marker import Marker
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["given", "instead", "synchronise"]
+__all__ = ["check_named_files", "fall_back", "inherited", "synchronise", "wrong_link"]
+
+
+def check_named_files(settings: Settings) -> None:
+    """Check that neither a missing manifest nor a missing lock was named, where both are missing.
+
+    Raises:
+        LockMissing: one was. A forgotten mount must not start a server without its plugins.
+    """
+    warn_of_unknown_variables()
+    named = [
+        f"{name}={path}"
+        for name, path, is_named in (
+            ("VLLM_PLUGIN_CONFIG", settings.manifest, settings.manifest_named),
+            ("VLLM_PLUGIN_LOCK", settings.lock, settings.lock_named),
+        )
+        if is_named
+    ]
+    if not named:
+        return
+    if not settings.optional:
+        raise LockMissing(
+            "a file that an environment variable names is missing, and there is no other plugins.lock",
+            where=", ".join(named),
+            expected=f"{settings.manifest} or {settings.lock}",
+            found="neither",
+            next_step="mount or create the file, or unset the variable; an image that may run without plugins sets "
+            "VLLM_PLUGIN_OPTIONAL=1",
+        )
+    logger.warning("No plugins: neither %s nor %s exists", settings.manifest, settings.lock)
+
+
+def warn_of_unknown_variables() -> None:
+    """Log the environment variables that are probably mistyped."""
+    for name, meant in variables.unknown_variables().items():
+        hint = f"; did you mean {meant}?" if meant else ""
+        logger.warning("The environment variable %s has no effect%s", name, hint)
 
 
 def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
-    """Run ``sync --startup`` and return the overlay's marker, or raise the error that it ended with."""
+    """Run ``sync --startup`` in a child process, and return the overlay's marker.
+
+    Raises:
+        PluginsError: the error that the child process ended with.
+    """
+    warn_of_unknown_variables()
+    how = "checking, because VLLM_PLUGIN_FROZEN=1 forbids to install" if settings.frozen else "installing"
+    logger.info("Plugins are not up to date with %s: %s", settings.lock, how)
     argv = [sys.executable, "-P", "-m", "vllm_plugins", "sync", "--startup", "--json"]
     argv += ["--config", str(settings.manifest), "--lock", str(settings.lock)]
     argv += ["--registry-dir", str(settings.store)]
@@ -33,11 +80,11 @@ def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
     try:
         report: Any = json.loads(done.stdout)
         if done.returncode == 0:
-            return _made(settings, str(report["overlay"]))
+            return _installed(settings, str(report["overlay"]))
         error = PluginsError.from_dict(report)
     except (ValueError, KeyError, TypeError) as unreadable:
         raise CommandFailed(
-            f"the child process that installs plugins ended with {done.returncode} and no report",
+            f"the child process that installs plugins ended with {process.status(done.returncode)} and no report",
             returncode=done.returncode,
             stdout=done.stdout,
             stderr=done.stderr,
@@ -46,64 +93,87 @@ def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
     raise error
 
 
-def _made(settings: Settings, key: str) -> Marker:
-    """The marker of the overlay that ``sync`` has just made active."""
+def _installed(settings: Settings, key: str) -> Marker:
+    """The marker of the overlay that ``sync`` has installed."""
     marker = overlay.read_marker(settings.store, key)
     if marker is None:
         raise overlay.gone(settings.store, key)
     return marker
 
 
-def instead(
+def wrong_link(settings: Settings, linked: str, key: str | None) -> LockStale:
+    """The error that the overlay which is linked into the interpreter is not the lock's, whose key is ``key``."""
+    next_step = "vllm-plugins sync --bake, or vllm-plugins sync --unbake"
+    if key != linked:
+        return LockStale(
+            "the overlay that is linked into the interpreter is not the lock's",
+            where=str(settings.lock),
+            expected=f"overlay {key[:12]}" if key else "no overlay, because there is no lock",
+            found=f"overlay {linked[:12]}",
+            next_step=next_step,
+        )
+    return LockStale(
+        "the overlay that is linked into the interpreter is in another store",
+        where=str(settings.lock),
+        expected=f"overlay {linked[:12]} in {settings.store}",
+        found=", ".join(entry for entry in sys.path if linked in entry),
+        next_step=next_step,
+    )
+
+
+def fall_back(
     settings: Settings, error: PluginsError, *, leave: Callable[[], None], secure: Callable[[Marker], None]
 ) -> Marker | None:
-    """What ``VLLM_PLUGIN_ON_ERROR`` says to go on with when the lock's overlay can't be active as a whole.
+    """Do what ``VLLM_PLUGIN_ON_ERROR`` says when the lock's overlay can't be active as a whole.
 
-    That is another overlay, which ``secure`` accepts, or no plugins at all. With ``leave``, the overlay leaves the
-    path. Child processes come to the same result.
+    Returns the overlay to use instead, which ``secure`` has accepted, or ``None`` for no plugins. ``leave`` takes the
+    present overlay off the path.
 
     Raises:
-        PluginsError: there is nothing to go on with: that error, or a better reason for it.
+        PluginsError: vLLM must stop. This is ``error``, or its cause.
     """
     failed = activation.active_key() if isinstance(error, LoadError) else None
-    if failed is not None and activation.settled(failed):
+    if failed is not None and activation.is_confirmed(failed):
         error = _damage(settings, failed) or error
     else:
-        failed = None  # of another overlay, which is not active
+        failed = None  # the error is another overlay's, which is not active
+    last_failure.note(settings, error)
     leave()
     if settings.on_error == "fail":
         raise error
     if settings.on_error == "previous":
         marker = _previous(settings, unlike=failed, secure=secure)
         if marker is None:
-            error.details = (*error.details, "no earlier overlay in the store fits this environment")
+            error.details = (*error.details, "no previous overlay of this lock fits this environment")
             raise error
         logger.error("%s\n  going on with the previous overlay, %s", error, marker.key)
-        os.environ[activation.INSTEAD] = _told(settings, marker.key, _content(settings.lock))
+        variables.pass_on(variables.FALLBACK, _fallback(settings, marker.key, _content(settings.lock)))
         return marker
     logger.error("%s\n  going on without plugins", error)
-    os.environ["VLLM_PLUGIN_DISABLE"] = "1"
-    os.environ[activation.INSTEAD] = ""
+    variables.disable()
+    variables.pass_on(variables.FALLBACK, "")
     return None
 
 
-def given(settings: Settings, lock: bytes | None) -> Marker | None:
-    """The overlay that the process which started this one goes on with instead of this lock's, if it does.
+def inherited(settings: Settings, lock: bytes | None) -> Marker | None:
+    """The overlay that the parent process fell back to, if it did with the same settings and lock.
 
-    Otherwise this one would try again, and might come to another result. ``lock`` are the lock's bytes: with another
-    lock, it is to try.
+    Otherwise this process would try the lock again, and might come to another result than its parent. ``lock`` are
+    the bytes of the lock: another lock is tried.
     """
-    key = os.environ.get(activation.INSTEAD, "").partition(":")[0]
-    if settings.on_error != "previous" or os.environ.get(activation.INSTEAD) != _told(settings, key, lock):
+    value = variables.inherited(variables.FALLBACK) or ""
+    key = value.partition(":")[0]
+    if settings.on_error != "previous" or value != _fallback(settings, key, lock):
         return None
     marker = overlay.read_marker(settings.store, key)
     if marker is None or not _fits(settings, marker, overlay.fingerprint()):
         return None
-    logger.info("Going on with overlay %s, as the process that started this one", key[:12])
+    logger.info("Going on with overlay %s, like the parent process", key[:12])
     return marker
 
 
-def _told(settings: Settings, key: str, lock: bytes | None) -> str:
+def _fallback(settings: Settings, key: str, lock: bytes | None) -> str:
+    """What a process passes on: the overlay, and for which lock and store it is used."""
     return f"{key}:{overlay.sha256(lock or b'')}:{settings.store}:{settings.lock}"
 
 
@@ -115,7 +185,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def _damage(settings: Settings, key: str) -> PluginsError | None:
-    """That the overlay is not as it was published, which is why a plugin of it does not load."""
+    """The difference between an overlay and what was published, which may be why a plugin of it can't be loaded."""
     from vllm_plugins.startup import integrity
 
     marker = overlay.read_marker(settings.store, key)
@@ -128,9 +198,15 @@ def _damage(settings: Settings, key: str) -> PluginsError | None:
 
 
 def _previous(settings: Settings, *, unlike: str | None, secure: Callable[[Marker], None]) -> Marker | None:
-    """The overlay that was active last, else the newest, among those that are known to fit this base."""
+    """The overlay that was active last for this lock's path, among those that are known to fit the base.
+
+    Overlays of other projects in the same store don't count. They have other plugins.
+    """
+    switches: dict[str, float] = {}
+    with contextlib.suppress(OSError):
+        switches = history.last_switches(settings.store / overlay.HISTORY, settings.lock)
     base = overlay.fingerprint()
-    for key in _latest_first(settings.store):
+    for key in reversed(switches):
         marker = overlay.read_marker(settings.store, key) if key != unlike else None
         if marker is None or not _fits(settings, marker, base):
             continue
@@ -145,19 +221,3 @@ def _previous(settings: Settings, *, unlike: str | None, secure: Callable[[Marke
 
 def _fits(settings: Settings, marker: Marker, base: str) -> bool:
     return marker.interpreter == overlay.interpreter() and base in marker.bases and not settings.refuses(marker, base)
-
-
-def _latest_first(store: Path) -> list[str]:
-    """The key of each overlay, as it was made active, by the history; those of which it knows nothing by their age.
-
-    The registry alone does not do: it tells of the last overlay only, which may be the one that is refused.
-    """
-    order: dict[str, int] = {}
-    with contextlib.suppress(OSError):
-        order = {key: number for number, key in enumerate(history.last_switches(store / overlay.HISTORY))}
-    found: list[tuple[int, float, str]] = []
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(store / "overlays"):
-            with contextlib.suppress(OSError):
-                found.append((order.get(entry.name, -1), entry.stat().st_mtime, entry.name))
-    return [key for *_, key in sorted(found, reverse=True)]

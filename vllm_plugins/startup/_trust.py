@@ -1,7 +1,7 @@
-"""Who may: at startup, store and lock must be out of the reach of other users.
+"""The trust check at startup: no other user may be able to change the lock, the manifest or the store.
 
-Whoever can write to them decides what code vLLM runs. Trusted are this user, root, and the owner of this package,
-who decides that anyway. What a read-only file system holds was put there by whoever may mount, and counts as trusted.
+Their content decides what code vLLM runs. Trusted users are this one, root, and the owner of this package, who can
+change that code anyway. A read-only file system is trusted, because only an administrator can mount it.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "check_overlay", "check_store"]
 
-_MEND = "or mount it read-only; VLLM_PLUGIN_TRUST=any does without this check"
+_OTHERS = "or mount it read-only, or set VLLM_PLUGIN_TRUST=any to skip this check"
 
 
 def check(settings: Settings) -> None:
-    """Check lock, manifest and store, where they are there, and the directories that they lie in.
+    """Check lock, manifest and store, if they exist, and the directories above them.
 
     Raises:
-        NotTrusted: somebody else owns one of them, or everybody can write to it.
+        NotTrusted: another user owns one of them, or all users can write to it.
     """
     _check(settings, str(settings.lock), str(settings.manifest), str(settings.store))
 
 
 def check_store(settings: Settings) -> None:
-    """Check the store alone. Raises as :func:`check`."""
+    """Check the store only. Raises the same error as :func:`check`."""
     _check(settings, str(settings.store))
 
 
 def _check(settings: Settings, *paths: str) -> None:
     if settings.trust == "any":
         return
-    for directory, found in _above(*paths).items():
-        _place(directory, found)
+    for directory, status in _parents(*paths).items():
+        _check_parent(directory, status)
     trusted = _trusted()
-    for thing in (*paths, f"{settings.store}/overlays"):
-        _thing(thing, trusted)
+    for path in (*paths, f"{settings.store}/overlays"):
+        _check_path(path, trusted)
 
 
 def check_overlay(settings: Settings, directory: Path) -> None:
-    """Check one overlay of the store. Raises as :func:`check`."""
+    """Check one overlay of the store. Raises the same error as :func:`check`."""
     if settings.trust != "any":
         trusted = _trusted()
         for part in (f"{directory}", f"{directory}/overlay.json", f"{directory}/site"):
-            _thing(part, trusted)
+            _check_path(part, trusted)
 
 
-def _above(*paths: str) -> dict[str, os.stat_result | None]:
-    """Every directory above these paths, the nearest first, and above what they link to; links themselves, too."""
+def _parents(*paths: str) -> dict[str, os.stat_result | None]:
+    """The directories and links above these paths, the nearest first, and above the targets of links."""
     found: dict[str, os.stat_result | None] = {}
     for path in paths:
         if _climb(path, found):
@@ -63,7 +63,7 @@ def _above(*paths: str) -> dict[str, os.stat_result | None]:
 
 
 def _climb(path: str, found: dict[str, os.stat_result | None]) -> bool:
-    """Note every directory above one path. Returns whether that path has a link in it."""
+    """Add every directory above one path. Returns whether a part of the path is a link."""
     linked = os.path.islink(path)
     parent = os.path.dirname(path)
     while parent != path:
@@ -75,27 +75,27 @@ def _climb(path: str, found: dict[str, os.stat_result | None]) -> bool:
     return linked
 
 
-def _place(directory: str, found: os.stat_result | None) -> None:
-    """A directory that something lies in: with the sticky bit, others can't rename what is ours."""
-    if found is not None and stat.S_ISLNK(found.st_mode):
-        found = _status(directory, os.stat)
-    if found is not None and found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-        _refuse_unless_read_only(directory, "everybody can rename what lies in", "chmod o-w", found)
+def _check_parent(directory: str, status: os.stat_result | None) -> None:
+    """Check a directory above: all users may write to it only with the sticky bit, which forbids to rename ours."""
+    if status is not None and stat.S_ISLNK(status.st_mode):
+        status = _status(directory, os.stat)
+    if status is not None and status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        _refuse_unless_read_only(directory, "all users can rename files in", "chmod o-w", status)
 
 
-def _thing(path: str, trusted: set[int]) -> None:
-    found = _status(path, os.lstat)
-    if found is not None and stat.S_ISLNK(found.st_mode):
-        if found.st_uid not in trusted:
-            directory = os.path.dirname(path)
-            _refuse_unless_read_only(directory, f"another user owns the link {path}, in", "chown -h", found)
-        found = _status(path, os.stat)
-    if found is None:
-        return  # not there, or not ours to see: whoever reads it says so
-    if found.st_uid not in trusted:
-        _refuse_unless_read_only(path, "another user owns", f"chown {os.geteuid()}", found)
-    if found.st_mode & stat.S_IWOTH:
-        _refuse_unless_read_only(path, "everybody can write to", "chmod o-w", found)
+def _check_path(path: str, trusted: set[int]) -> None:
+    """Check the owner and mode of a path, and of its target if it is a link."""
+    status = _status(path, os.lstat)
+    if status is not None and stat.S_ISLNK(status.st_mode):
+        if status.st_uid not in trusted:
+            _refuse_unless_read_only(path, "another user owns the link", f"chown -h {os.geteuid()}", status)
+        status = _status(path, os.stat)
+    if status is None:
+        return  # missing or not readable: reading it has an error of its own
+    if status.st_uid not in trusted:
+        _refuse_unless_read_only(path, "another user owns", f"chown {os.geteuid()}", status)
+    if status.st_mode & stat.S_IWOTH:
+        _refuse_unless_read_only(path, "all users can write to", "chmod o-w", status)
 
 
 def _trusted() -> set[int]:
@@ -109,18 +109,19 @@ def _status(path: str, look: Callable[[str], os.stat_result]) -> os.stat_result 
         return None
 
 
-def _refuse_unless_read_only(path: str, what: str, mend: str, found: os.stat_result) -> None:
+def _refuse_unless_read_only(path: str, what: str, remedy: str, status: os.stat_result) -> None:
     try:
-        if os.statvfs(path).f_flag & os.ST_RDONLY:
+        # The file system that a link is in counts, not its target's.
+        if os.statvfs(os.path.dirname(path) if stat.S_ISLNK(status.st_mode) else path).f_flag & os.ST_RDONLY:
             return
     except OSError:
         pass
     from vllm_plugins.core.errors import NotTrusted
 
     raise NotTrusted(
-        f"{what} {path}: nothing is run from there",
+        f"{what} {path}, so nothing is run from there",
         where=path,
-        expected=f"owner {os.geteuid()} or root, and not writable by all",
-        found=f"owner {found.st_uid}, mode {stat.filemode(found.st_mode)}",
-        next_step=f"{mend} {path}, {_MEND}",
+        expected=f"owner {os.geteuid()} or root, and not writable for all users",
+        found=f"owner {status.st_uid}, mode {stat.filemode(status.st_mode)}",
+        next_step=f"{remedy} {path}, {_OTHERS}",
     )

@@ -1,8 +1,12 @@
-"""What vLLM has listed itself of an overlay that was on the path before it was asked: none of it is left to vLLM.
+"""Withdrawing the plugins that vLLM has listed itself, from an overlay that was on the path before.
 
-vLLM logs a plugin that can't be loaded, and goes on; what a platform plugin raises it drops; a general plugin it
-calls with no ``try`` (``vllm.plugins``, ``vllm.platforms``). And what it has listed it calls, whether or not the
-overlay is the right one. So the hook, which it calls first, withdraws all of it, and runs itself what is to run.
+vLLM logs a plugin that can't be loaded, and goes on. It drops the exceptions of platform plugins, calls general
+plugins without a ``try`` (``vllm.plugins``, ``vllm.platforms``), and calls what it has listed even if the overlay is
+not the right one. So the hook, which it calls first, withdraws them all, and runs the right ones itself.
+
+Seen in vLLM 0.8.5 to 0.33: the functions are in a local variable of the caller, a dictionary by the entry points'
+names, called ``plugins`` (``load_general_plugins``) or ``platform_plugins``
+(``resolve_current_platform_cls_qualname``).
 """
 
 from __future__ import annotations
@@ -32,14 +36,12 @@ class Point(Protocol):
 
 
 def withdraw(points: Iterable[Point], vllm: FrameType, hook: Callable[[], object]) -> bool:
-    """Let none of the functions that vLLM is about to call, and that are one of these, do anything.
+    """Replace the functions of these entry points, which vLLM is about to call, by one that does nothing.
 
-    ``vllm`` is the frame that has called ``hook``, of us. One of its variables has the functions by their names, ours
-    among them: ``plugins`` in ``load_general_plugins``, ``platform_plugins`` in
-    ``resolve_current_platform_cls_qualname``; vLLM hands them to nobody. Nothing is imported. Returns whether there
-    is such a variable: otherwise a vLLM that we don't know calls them all the same.
+    ``vllm`` is the frame that has called our ``hook``. Its dictionary of functions is recognized by our own function
+    in it, whatever its name. Returns whether there is one: another vLLM may call the plugins all the same.
     """
-    functions = next((found for found in vllm.f_locals.values() if _holds(found, hook)), None)
+    functions = next((value for value in vllm.f_locals.values() if _contains(value, hook)), None)
     if functions is None:
         return False
     for point in points:
@@ -49,27 +51,27 @@ def withdraw(points: Iterable[Point], vllm: FrameType, hook: Callable[[], object
 
 
 def on_path(group: str) -> list[Point]:
-    """The entry points in a group of every overlay on the path, in whose store it may lie."""
+    """The entry points in a group of all overlays on the path, whichever store they are in."""
     from importlib.metadata import distributions
 
     sites = [entry for entry in sys.path if activation.is_site(entry)]
     return [point for found in distributions(path=sites) for point in found.entry_points if point.group == group]
 
 
-def _holds(found: object, hook: object) -> bool:
-    return isinstance(found, dict) and any(value is hook for value in found.values())
+def _contains(value: object, hook: object) -> bool:
+    return isinstance(value, dict) and any(function is hook for function in value.values())
 
 
 def _is(function: object, value: str) -> bool:
-    """Whether a function is what an entry point names. Some are made anew at each look: methods of a class."""
+    """Whether a function is the one that an entry point names. Class methods are a new object at each access."""
     module, _, attributes = value.partition("[")[0].partition(":")
     target: Any = sys.modules.get(module.strip())
     for name in filter(None, attributes.strip().split(".")):
         target = getattr(target, name, None)
-    return target is not None and (target == function or _whence(target) == _whence(function) != (None, None))
+    return target is not None and (target == function or _origin(target) == _origin(function) != (None, None))
 
 
-def _whence(function: object) -> tuple[object, object]:
+def _origin(function: object) -> tuple[object, object]:
     return getattr(function, "__module__", None), getattr(function, "__qualname__", None)
 
 

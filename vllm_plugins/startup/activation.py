@@ -1,7 +1,6 @@
-"""The import path of a process: which overlay is on it, holding one, putting it on and taking it off again.
+"""The import path of a process: put an overlay on it, hold the overlay, and take it off again.
 
-A child process may inherit the path, and a link (``sync --bake``) be there before anybody asks. Everything here is
-standard library: it runs in every vLLM process.
+An overlay may also be on the path already: inherited from the parent process, or linked with ``sync --bake``.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.startup import overlay
+from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,27 +22,24 @@ if TYPE_CHECKING:
 __all__ = [
     "activate",
     "active_key",
+    "confirm",
     "deactivate",
     "hold",
+    "is_confirmed",
     "is_on_path",
     "is_site",
     "release",
-    "settle",
-    "settled",
 ]
 
-HOLD_PATIENCE = 10.0  # seconds: who looks or prunes has an overlay alone for a moment
-# Variables of ours alone: vLLM warns of those that begin with VLLM_.
-SETTLED = "_VLLM_PLUGINS_OVERLAY"
-INSTEAD = "_VLLM_PLUGINS_INSTEAD"
+HOLD_PATIENCE = 10.0  # seconds: a process that looks at an overlay, or prunes it, locks it for a moment
 
-# The key of what was activated in this process, and the entries and finders that came with it: to be undone.
+# The key of the overlay that this process has activated, and the path entries and finders that came with it.
 _active: tuple[str, list[str], list[Any]] | None = None
 _held: dict[str, int] = {}
 
 
 def active_key() -> str | None:
-    """The key of the overlay on this process's path: put there by us, by the parent process, or by a link."""
+    """The key of the overlay on the path, put there by this process, its parent process, or a link."""
     if _active is not None:
         return _active[0]
     for entry in overlay.entries():
@@ -53,39 +50,38 @@ def active_key() -> str | None:
 
 
 def is_site(entry: object) -> bool:
-    """Whether an entry of a path is an overlay."""
+    """Whether an entry of ``sys.path`` is an overlay."""
     return isinstance(entry, str) and overlay.key_in(entry) is not None
 
 
 def is_on_path(store: Path, key: str) -> bool:
-    """Whether the overlay of that key which is on this process's path is the one in this store."""
+    """Whether the overlay with this key on the path is the one in this store, and not in another."""
     ours = os.path.realpath(overlay.directory(store, key) / overlay.SITE)
     return all(os.path.realpath(entry) == ours for entry in overlay.entries() if overlay.key_in(entry) == key)
 
 
-def settled(key: str) -> bool:
-    """Whether this process, or one that it comes from, has found that overlay to be the one to use."""
-    return os.environ.get(SETTLED) == key
+def is_confirmed(key: str) -> bool:
+    """Whether this process, or one before it, has found an overlay to be the right one."""
+    return variables.inherited(variables.CONFIRMED) == key
 
 
-def settle(key: str) -> None:
-    """Note, for this process and those that it starts, that an overlay is the one to use: they ask no more."""
-    os.environ[SETTLED] = key
+def confirm(key: str) -> None:
+    """Tell this process, and those that it starts, that an overlay is the right one: they don't check again."""
+    variables.pass_on(variables.CONFIRMED, key)
 
 
 def hold(store: Path, key: str) -> None:
-    """Keep an overlay from being pruned while this process lives.
+    """Keep an overlay from being pruned as long as this process lives, with a shared lock of its directory.
 
-    A shared lock of its directory says so, which ends with the process. Where locks do not work, nothing does. One
-    that is on the path is held where it lies, whatever the store.
+    An overlay on the path is held where it is, whatever the store. Where locks don't work, nothing is held.
 
     Raises:
-        OverlayGone: it was taken out of the store.
+        OverlayGone: the overlay was removed from the store.
         StoreError: it can't be held.
     """
-    if sys.flags.optimize:  # its bytecode would be written into the overlay, which stays as it was published
+    if sys.flags.optimize:  # Python would write optimized bytecode into the overlay, which must stay as published
         sys.dont_write_bytecode = True
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for child processes, which import before they ask us
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for child processes, which import before they call the hook
     if key not in _held:
         try:
             places = (entry for entry in overlay.entries() if overlay.key_in(entry) == key)
@@ -96,23 +92,30 @@ def hold(store: Path, key: str) -> None:
             from vllm_plugins.core.errors import StoreError
 
             raise StoreError(
-                "the overlay can't be made active",
+                "the overlay is locked by another process"
+                if isinstance(error, BlockingIOError)
+                else "the overlay can't be read",
                 where=str(overlay.directory(store, key)),
                 found=error.strerror or str(error),
-                next_step="end what has it to itself (vllm-plugins prune?), and start again"
+                next_step="wait until vllm-plugins prune or sync has ended, and start again"
                 if isinstance(error, BlockingIOError)
                 else "give this user read access to it",
             ) from error
 
 
 def release(key: str) -> None:
-    """Hold an overlay no longer."""
+    """Stop holding an overlay."""
     descriptor = _held.pop(key, None)
     if descriptor is not None:
         os.close(descriptor)
 
 
 def _hold(path: str) -> int:
+    """A descriptor with which a directory is locked, and which still is the directory at that path.
+
+    Between opening and locking, the directory may have been replaced (``sync --reinstall``) or pruned: the lock would
+    be of a directory that nobody uses, and the one at the path could be pruned. So both are compared afterwards.
+    """
     deadline = time.monotonic() + HOLD_PATIENCE
     while True:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -122,13 +125,13 @@ def _hold(path: str) -> int:
         except OSError:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # another has taken its place (sync --reinstall), or it is being looked at, or pruned
+        os.close(descriptor)
 
 
 def _is_shared(descriptor: int, deadline: float) -> bool:
-    """Take a shared lock of a directory. False while a process has it alone; true where locks don't work.
+    """Take a shared lock of a directory. False while another process has locked it; true where locks don't work.
 
-    ``core.flock`` is for everybody else: every vLLM process comes through here, and loads nothing of ``core``.
+    All other locks are taken by ``core.flock``, which a start that is up to date does not load.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -143,22 +146,33 @@ def _is_shared(descriptor: int, deadline: float) -> bool:
 
 
 def activate(store: Path, key: str) -> None:
-    """Put an overlay behind everything else on ``sys.path``; its ``.pth`` files are obeyed.
+    """Put an overlay at the end of ``sys.path``, and process its ``.pth`` files. Does nothing if it is active.
 
-    Only the process's own import system changes: no file is written. Twice is once.
+    Only the import system of this process changes. No file is written.
 
     Raises:
-        StoreError: as :func:`hold`.
+        StoreError: the overlay can't be held, as in :func:`hold`.
+        LoadError: a ``.pth`` file of the overlay has ended the process (``sys.exit``).
     """
     global _active  # noqa: PLW0603 - the path is the process's, and so is the undo
     if _active is not None and _active[0] == key:
         return
     hold(store, key)
-    settle(key)
+    confirm(key)
     before, finders = set(overlay.entries()), list(sys.meta_path)
-    # What is on the path, as `site` has it, which would look at each entry again.
+    # Without this set, `site` would look up every entry of the path in the file system.
     known = set(map(os.path.normpath, filter(os.path.isabs, before)))
-    _site.addsitedir(str(overlay.directory(store, key) / overlay.SITE), known)
+    site = str(overlay.directory(store, key) / overlay.SITE)
+    try:
+        _site.addsitedir(site, known)
+    except BaseException as error:
+        # `site` reports exceptions of .pth files and goes on, except for those that end a process.
+        from vllm_plugins.startup import entry_points
+
+        deactivate()
+        if isinstance(error, Exception):
+            raise
+        raise entry_points.error_in_path_file(site, error) from error
     _active = (
         key,
         [entry for entry in overlay.entries() if entry not in before],
@@ -167,11 +181,11 @@ def activate(store: Path, key: str) -> None:
 
 
 def deactivate(*, forget_modules: bool = False) -> None:
-    """Take the active overlay off the path again; with ``forget_modules`` also what was imported from it."""
+    """Take the active overlay off the path. With ``forget_modules``, also forget the modules imported from it."""
     global _active  # noqa: PLW0603
     path = overlay.entries()
     sites = {entry for entry in path if overlay.key_in(entry) is not None}
-    # What an overlay's .pth files have added stands after it; what they name and stands before was there without.
+    # Entries that an overlay's .pth files have added come after it. Those before it were there without it.
     after = {entry for number, entry in enumerate(path) if not sites.isdisjoint(path[:number])}
     named = {entry for site in sites for entry in _named(site)}
     gone = sites | (after & named)
@@ -190,12 +204,12 @@ def deactivate(*, forget_modules: bool = False) -> None:
                 del sys.modules[name]
     for key in list(_held):
         release(key)
-    os.environ.pop(SETTLED, None)
+    variables.pass_on(variables.CONFIRMED, None)
     _active = None
 
 
 def _named(site: str) -> list[str]:
-    """The directories that ``.pth`` files of an overlay have put on the path, of this process or of its parent."""
+    """The directories that the ``.pth`` files of an overlay add to the path."""
     found: list[str] = []
     with contextlib.suppress(OSError):
         for name in os.listdir(site):

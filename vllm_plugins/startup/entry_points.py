@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.overlay import EntryPoint, Failure, Marker
 
-__all__ = ["call", "error_of", "load", "platform", "run"]
+__all__ = ["call", "error_in_path_file", "error_of", "load", "platform", "run"]
 
 _LONGEST = 1000  # characters of an exception's text
 
@@ -124,12 +124,26 @@ def _choice(failed: Iterable[tuple[str, str]], working: Iterable[EntryPoint]) ->
     return f"to run only those that work: export VLLM_PLUGINS={','.join(['vllm_plugins', *sorted(chosen)])}; else "
 
 
+def error_in_path_file(site: str, error: BaseException) -> LoadError:
+    """The error that a ``.pth`` file of an overlay ends the process."""
+    return LoadError(
+        "a .pth file of a plugin ends the process when Python reads it",
+        where=site,
+        found=_text(error),
+        next_step="set `enabled: false` for the plugin with this file in plugins.yaml, and run vllm-plugins lock",
+    )
+
+
 def _convert(point: EntryPoint, what: str, error: BaseException) -> LoadError:
-    """The error of ours for an exception of a plugin. An interrupt, and the end that a signal asks for, pass."""
+    """The error of ours for an exception of a plugin."""
+    return _build(point, f"plugin {point.plugin!r} {what}: {_text(error)}", _cause(error))
+
+
+def _text(error: BaseException) -> str:
+    """An exception as text. An interrupt, and the end that a signal demands, are raised again."""
     if isinstance(error, KeyboardInterrupt) or _is_of_signal_handler(error):
         raise error
-    text = ": ".join(filter(None, [type(error).__name__, _text(error)]))
-    return _build(point, f"plugin {point.plugin!r} {what}: {text}", _cause(error))
+    return ": ".join(filter(None, [type(error).__name__, _message(error)]))
 
 
 def _is_of_signal_handler(error: BaseException) -> bool:
@@ -164,8 +178,8 @@ def _build(point: EntryPoint, what: str, found: str) -> LoadError:
     )
 
 
-def _text(error: BaseException) -> str:
-    """The text of an exception as one line of bounded length. A plugin's exceptions may do anything."""
+def _message(error: BaseException) -> str:
+    """The message of an exception as one line of bounded length. A plugin's exceptions may do anything."""
     try:
         line = " ".join(str(error).split())
     except Exception:  # noqa: BLE001 - __str__ of a plugin
@@ -175,7 +189,7 @@ def _text(error: BaseException) -> str:
 
 def _cause(error: BaseException) -> str:
     """What an import error means, where its text tells."""
-    text = _text(error)
+    text = _message(error)
     if symbol := re.search(_SYMBOL, text):
         return f"the symbol {symbol[1]} is missing: the library was built for another torch, vLLM or C library"
     if library := re.search(_LIBRARY, text):

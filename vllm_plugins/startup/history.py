@@ -1,51 +1,98 @@
-"""The store's ``history.jsonl``: a line for each switch from one overlay to another, which ``overlay.mirror`` adds.
+"""The store's ``history.jsonl``: one line for each switch to an overlay, which ``overlay.mirror`` adds.
 
-A line has the time, in seconds since 1970, and the key. Whatever is no such line is passed over.
+A line has the time in seconds since 1970, the key of the overlay, and the path of the lock that it was switched to
+for. The path is what tells two projects in one store apart: each goes back to its own overlays only. Lines that are
+damaged, or have no path (as an older version wrote them), are skipped.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import atomic
+from vllm_plugins.startup.record import Record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["last_switches", "shorten"]
+__all__ = ["Switch", "last_switches", "projects", "read", "shorten"]
 
-_LATEST = 253402300800  # seconds since 1970: the year 10000, which no calendar here knows
-
-
-def shorten(path: Path) -> None:
-    """Leave the last line of each overlay.
-
-    Raises:
-        OSError: the file can't be written.
-    """
-    kept = last_switches(path).items()
-    lines = (f'{{"at": {int(at)}, "overlay": {json.dumps(key)}}}\n' for key, at in kept)
-    atomic.write(path, "".join(lines).encode())
+_LATEST = 253402300800  # seconds since 1970: the year 10000, which datetime can't show
 
 
-def last_switches(path: Path) -> dict[str, float]:
-    """When each overlay was last made active, by its key, in the order of these switches.
+class Switch(Record):
+    """One switch: the project whose lock is at ``lock`` began to use the overlay ``key``."""
+
+    at: float
+    key: str
+    lock: str
+
+
+def read(path: Path) -> list[Switch]:
+    """All switches, in their order.
 
     Raises:
-        OSError: it is there and can't be read.
+        OSError: the file exists, but can't be read.
     """
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
-        return {}
-    found: dict[str, float] = {}
+        return []
+    found: list[Switch] = []
     for line in lines:
-        with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             entry: Any = json.loads(line)
-            key, at = str(entry["overlay"]), float(entry["at"])
-            if 0 <= at < _LATEST:
-                found.pop(key, None)
-                found[key] = at
+            key, lock, at = entry["overlay"], entry["lock"], float(entry["at"])
+            # A key becomes a part of a path: it must not lead out of the store.
+            if len(key) == 32 and key.isalnum() and isinstance(lock, str) and 0 <= at < _LATEST:
+                found.append(Switch(at=at, key=key, lock=lock))
     return found
+
+
+def last_switches(path: Path, lock: Path) -> dict[str, float]:
+    """The time of a project's last switch to each of its overlays, by key, in the order of these switches.
+
+    ``lock`` is the path of the project's lock. Raises the same errors as :func:`read`.
+    """
+    name, real = str(lock), _real(str(lock))
+    found: dict[str, float] = {}
+    for switch in read(path):
+        if switch.lock == name or _real(switch.lock) == real:
+            found.pop(switch.key, None)
+            found[switch.key] = switch.at
+    return found
+
+
+def projects(path: Path) -> dict[str, set[str]]:
+    """The paths of the locks that each overlay was used for, by key. Raises the same errors as :func:`read`."""
+    found: dict[str, set[str]] = {}
+    for switch in read(path):
+        found.setdefault(switch.key, set()).add(switch.lock)
+    return found
+
+
+def shorten(path: Path) -> None:
+    """Keep only the last line of each project and overlay.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    kept: dict[tuple[str, str], Switch] = {}
+    for switch in read(path):
+        kept.pop((switch.key, switch.lock), None)
+        kept[switch.key, switch.lock] = switch
+    lines = (
+        json.dumps({"at": int(switch.at), "overlay": switch.key, "lock": switch.lock}) for switch in kept.values()
+    )
+    atomic.write(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _real(lock: str) -> str:
+    """A path with the symbolic links of its directory resolved: one project may have two names.
+
+    The file itself may be a link, too, whose target changes with each release (a ConfigMap's, for one).
+    """
+    return os.path.join(os.path.realpath(os.path.dirname(lock)), os.path.basename(lock))

@@ -1,22 +1,21 @@
-"""What vLLM calls, in ``vllm.platform_plugins`` and ``vllm.general_plugins``.
+"""The functions that vLLM calls, in ``vllm.platform_plugins`` and ``vllm.general_plugins``.
 
-vLLM lists a group's entry points, loads them all, and only then calls the functions (``vllm.plugins``,
-``load_plugins_by_group``). So the call that puts the overlay on the path comes too late for that listing, and
-runs itself what the listing missed. Where the path was there before, in child processes that inherit it, vLLM has
-listed the plugins; they are withdrawn, and run in the same way (``_vllm_listing``). What groups other than
-these two have, vLLM finds without help.
+vLLM lists the entry points of a group, loads them all, and only then calls the functions (``vllm.plugins``,
+``load_plugins_by_group``). The call that puts the overlay on the path therefore comes too late for that listing, and
+runs what the listing missed. In child processes that inherit the path, vLLM has listed the plugins itself: they are
+withdrawn (``_vllm_listing``) and run in the same way. Plugins of all other groups are found by vLLM.
 
-In step, a call costs one read of the lock, the manifest and the marker, and a listing of the base. Otherwise one
-child process, ``python -m vllm_plugins sync --startup``, makes the store equal to the lock.
+A call in a process that is up to date reads the lock, the manifest and the marker, and lists the directories of the
+base. Otherwise one child process, ``python -m vllm_plugins sync --startup``, makes the store equal to the lock.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from vllm_plugins.startup import _trust, activation, logger, overlay, prepare_logging
+from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,26 +28,28 @@ if TYPE_CHECKING:
 
 __all__ = ["GENERAL", "PLATFORM", "activate", "general", "platform"]
 
-_frame = sys._getframe  # noqa: SLF001 - what vLLM has listed, it hands to nobody
+# The frame of vLLM's function that calls us is what _vllm_listing looks into. It must be taken in the first function
+# of ours, and that module is not loaded in a start that is up to date.
+_frame = sys._getframe  # noqa: SLF001 - vLLM passes its list to nobody
 
 PLATFORM = "vllm.platform_plugins"
 GENERAL = "vllm.general_plugins"
 
 
 class _Process:
-    """What has happened in this process.
+    """The state of this process.
 
-    ``answer`` and ``failure`` are of :func:`platform`, ``busy`` stops re-entry, ``told`` says that it was said that
-    there is nothing to do.
+    ``has_run_platform`` says that :func:`platform` was called before, and ``platform_class`` and ``failure`` are what
+    came of it. ``busy`` stops re-entry: an installation or a plugin may import vLLM, which calls the hook again.
     """
 
-    __slots__ = ("answer", "asked", "busy", "failure", "told")
+    __slots__ = ("busy", "failure", "has_run_platform", "has_said_nothing_to_do", "platform_class")
 
     def __init__(self) -> None:
-        self.told = False
+        self.has_said_nothing_to_do = False
         self.busy = False
-        self.asked = False
-        self.answer: str | None = None
+        self.has_run_platform = False
+        self.platform_class: str | None = None
         self.failure: Exception | None = None
 
 
@@ -56,40 +57,40 @@ _process = _Process()
 
 
 def platform() -> str | None:
-    """The hook in ``vllm.platform_plugins``: the class name that a locked platform plugin answers, or ``None``.
+    """The hook in ``vllm.platform_plugins``: the class name that a locked platform plugin returns, or ``None``.
 
-    vLLM asks a winner twice, and may look for its platform again; the answer is kept. It swallows exceptions here, so
-    a failure is kept as well, for :func:`general` to raise.
+    vLLM calls the plugin that wins twice, and may resolve its platform again, so the result is kept. vLLM drops
+    exceptions here, so a failure is kept too, and :func:`general` raises it.
 
     Raises:
-        PluginsError: with ``VLLM_PLUGIN_ON_ERROR=fail``, whatever keeps the lock from being active.
+        PluginsError: with ``VLLM_PLUGIN_ON_ERROR=fail``, the reason why the lock can't be active.
     """
     if _process.busy:
         return None
     vllm = _frame(1)
-    if _process.asked:
+    if _process.has_run_platform:
         if activation.active_key() is not None:
             from vllm_plugins.startup import _vllm_listing
 
             _vllm_listing.withdraw(_vllm_listing.on_path(PLATFORM), vllm, platform)
     else:
         try:
-            _process.answer = _start(PLATFORM, vllm)
+            _process.platform_class = _start(PLATFORM, vllm)
         except Exception as error:  # noqa: BLE001 - vLLM would drop it; it is raised below, and by general()
             _process.failure = error
             logger.error("%s", error)
         finally:
-            _process.asked = True
+            _process.has_run_platform = True
     if _process.failure is not None:
         raise _process.failure
-    return _process.answer
+    return _process.platform_class
 
 
 def general() -> None:
     """The hook in ``vllm.general_plugins``.
 
     Raises:
-        PluginsError: with ``VLLM_PLUGIN_ON_ERROR=fail``, whatever keeps the lock from being active; vLLM stops.
+        PluginsError: with ``VLLM_PLUGIN_ON_ERROR=fail``, the reason why the lock can't be active; vLLM stops.
     """
     if _process.busy:
         return
@@ -110,26 +111,26 @@ def activate() -> None:
     if _is_disabled(lambda: activation.deactivate(forget_modules=True)):
         return
     settings = Settings.from_environment()
-    prepare_logging()
-    inherited = activation.active_key()
-    if inherited is not None:
-        _follow(settings, inherited)
-        _marker(settings, inherited)
-    elif (marker := _secured(settings)) is not None:
+    prepare_logging(settings.log_level)
+    key = activation.active_key()
+    if key is not None:
+        _follow(settings, key)
+        _active_marker(settings, key)
+    elif (marker := _held_marker(settings)) is not None:
         activation.activate(settings.store, marker.key)
 
 
 def _is_disabled(leave: Callable[[], None]) -> bool:
-    """Whether there is nothing to do. As the process that started this one, it may have to go on without plugins."""
-    if os.environ.get("VLLM_PLUGIN_DISABLE") != "1":
+    """Whether there is nothing to do. If the parent process goes on without plugins, so does this one."""
+    if not variables.is_disabled():
         return False
-    if os.environ.get(activation.INSTEAD) == "":
+    if variables.inherited(variables.FALLBACK) == "":
         leave()
     return True
 
 
 def _leave(group: str, vllm: FrameType) -> None:
-    """Give up what is on the path: vLLM calls nothing of it any more."""
+    """Take the overlay off the path, and what vLLM has listed of it."""
     if activation.active_key() is not None:
         from vllm_plugins.startup import _vllm_listing
 
@@ -138,24 +139,24 @@ def _leave(group: str, vllm: FrameType) -> None:
 
 
 def _start(group: str, vllm: FrameType) -> str | None:
-    """Activate where that is still to be done, and run the group's plugins, of which vLLM then calls none itself."""
+    """Make the overlay active unless it is, and run the group's plugins in place of vLLM."""
     if _is_disabled(lambda: _leave(group, vllm)):
         return None
     settings = Settings.from_environment()
-    prepare_logging()
+    prepare_logging(settings.log_level)
     _process.busy = True
     try:
-        inherited = activation.active_key()
-        if inherited is None:
-            marker = _secured(settings)
+        key = activation.active_key()
+        if key is None:
+            marker = _held_marker(settings)
             return None if marker is None else _activate_and_run(settings, marker, group)
-        _follow(settings, inherited)
-        marker = _marker(settings, inherited)
+        _follow(settings, key)
+        marker = _active_marker(settings, key)
         if marker is None or not (points := marker.group(group)):
             return None
         from vllm_plugins.startup import _vllm_listing
 
-        # Where that is not possible, vLLM calls them.
+        # Where they can't be withdrawn, vLLM calls them.
         return _run(settings, points, group) if _vllm_listing.withdraw(points, vllm, _HOOKS[group]) else None
     except Exception as error:
         from vllm_plugins.core.errors import PluginsError
@@ -167,59 +168,50 @@ def _start(group: str, vllm: FrameType) -> str | None:
         _process.busy = False
 
 
-def _follow(settings: Settings, inherited: str) -> None:
-    """The overlay was on the path before we were asked, as that of a parent process, or by ``sync --bake``."""
-    if activation.settled(inherited):
-        activation.hold(settings.store, inherited)
+def _follow(settings: Settings, key: str) -> None:
+    """Use an overlay that was on the path before: a parent process put it there, or ``sync --bake`` did."""
+    if activation.is_confirmed(key):
+        activation.hold(settings.store, key)
     else:
-        _settle(settings, inherited)
+        _confirm(settings, key)
 
 
-def _settle(settings: Settings, linked: str) -> None:
-    """Find out whether an overlay that is linked into the interpreter is the one to use."""
-    marker = _ensure(settings)
-    found = None if marker is None else marker.key
-    if marker is None or found != linked:
-        from vllm_plugins.core.errors import LockStale
+def _confirm(settings: Settings, linked: str) -> None:
+    """Check that an overlay which is linked into the interpreter is the lock's."""
+    marker = _up_to_date_marker(settings)
+    if marker is None or marker.key != linked or not activation.is_on_path(settings.store, linked):
+        from vllm_plugins.startup import _recovery
 
-        raise LockStale(
-            "another overlay is linked into the interpreter than the lock's",
-            where=str(settings.lock),
-            expected=f"overlay {found[:12]}" if found else "no overlay, as there is no lock",
-            found=f"overlay {linked[:12]}",
-            next_step="vllm-plugins sync --bake, or vllm-plugins sync --unbake",
-        )
-    if not activation.is_on_path(settings.store, linked):
-        from vllm_plugins.core.errors import LockStale
-
-        raise LockStale(
-            "the overlay that is linked into the interpreter lies in another store",
-            where=str(settings.lock),
-            expected=f"overlay {linked[:12]} in {settings.store}",
-            found=", ".join(entry for entry in sys.path if linked in entry),
-            next_step="vllm-plugins sync --bake, or vllm-plugins sync --unbake",
-        )
+        raise _recovery.wrong_link(settings, linked, None if marker is None else marker.key)
     _hold(settings, marker)
-    activation.settle(linked)
+    activation.confirm(linked)
 
 
 def _fall_back(settings: Settings, group: str, error: PluginsError, vllm: FrameType) -> str | None:
-    """Go on with what ``VLLM_PLUGIN_ON_ERROR`` says."""
+    """Do what ``VLLM_PLUGIN_ON_ERROR`` says."""
     from vllm_plugins.startup import _recovery
 
     def secure(candidate: Marker) -> None:
         _trust.check_store(settings)
         _hold(settings, candidate)
 
-    marker = _recovery.instead(settings, error, leave=lambda: _leave(group, vllm), secure=secure)
-    return None if marker is None else _activate_and_run(settings, marker, group)
+    marker = _recovery.fall_back(settings, error, leave=lambda: _leave(group, vllm), secure=secure)
+    return None if marker is None else _activate_and_run(settings, marker, group, is_fallback=True)
 
 
-def _activate_and_run(settings: Settings, marker: Marker, group: str) -> str | None:
+def _activate_and_run(settings: Settings, marker: Marker, group: str, *, is_fallback: bool = False) -> str | None:
     activation.activate(settings.store, marker.key)
-    overlay.mirror(settings.store, marker)
+    overlay.mirror(settings.store, marker, settings.lock)
     logger.info("Overlay %s is active: %s", marker.key[:12], ", ".join(marker.plugins) or "no plugins")
-    return _run(settings, marker.group(group), group)
+    if group == GENERAL and settings.ignores_platforms and (ignored := marker.group(PLATFORM)):
+        names = ", ".join(point.name for point in ignored)
+        logger.warning("vLLM ignores platform plugins because of VLLM_TARGET_DEVICE=cpu: %s", names)
+    result = _run(settings, marker.group(group), group)
+    if not is_fallback and overlay.failure_note(settings.store, settings.lock).exists():
+        from vllm_plugins.startup import last_failure
+
+        last_failure.clear(settings)
+    return result
 
 
 def _run(settings: Settings, points: Iterable[EntryPoint], group: str) -> str | None:
@@ -228,22 +220,22 @@ def _run(settings: Settings, points: Iterable[EntryPoint], group: str) -> str | 
         return None
     from vllm_plugins.startup import entry_points
 
-    answers = entry_points.run(allowed)
-    return entry_points.platform(answers) if group == PLATFORM else None
+    results = entry_points.run(allowed)
+    return entry_points.platform(results) if group == PLATFORM else None
 
 
-def _marker(settings: Settings, key: str) -> Marker | None:
-    """The marker of an overlay that is on the path. Its ``.pth`` files are obeyed, if they run code."""
+def _active_marker(settings: Settings, key: str) -> Marker | None:
+    """The marker of an overlay that is on the path. If its ``.pth`` files run code, they are run in this process."""
     marker = overlay.read_marker(settings.store, key)
     if marker is not None and marker.import_lines:
         activation.activate(settings.store, key)
     return marker
 
 
-def _secured(settings: Settings, tries: int = 3) -> Marker | None:
-    """The overlay that is in step, trusted and held; one that is pruned before it can be held is installed again."""
+def _held_marker(settings: Settings, tries: int = 3) -> Marker | None:
+    """The overlay that is up to date, trusted and held. If it is pruned before that, it is installed again."""
     try:
-        marker = _ensure(settings)
+        marker = _up_to_date_marker(settings)
         if marker is not None:
             _hold(settings, marker)
     except Exception as error:
@@ -253,53 +245,61 @@ def _secured(settings: Settings, tries: int = 3) -> Marker | None:
             raise
     else:
         return marker
-    logger.info("The overlay was pruned before it could be used; once more")
-    return _secured(settings, tries - 1)
+    logger.info("The overlay was pruned before it could be used; trying again")
+    return _held_marker(settings, tries - 1)
 
 
-def _ensure(settings: Settings) -> Marker | None:
-    """The marker of an overlay that is in step with lock, manifest and base; installed first where it is not.
+def _up_to_date_marker(settings: Settings) -> Marker | None:
+    """The overlay that is up to date with lock, manifest and base, installed first if necessary.
 
-    ``None`` when there is neither manifest nor lock.
+    ``None`` where there is neither manifest nor lock, and none is expected.
     """
     manifest, lock = _read(settings.manifest), _read(settings.lock)
-    if os.environ.get(activation.INSTEAD):
+    if variables.inherited(variables.FALLBACK):
         from vllm_plugins.startup import _recovery
 
-        if (given := _recovery.given(settings, lock)) is not None:
+        if (marker := _recovery.inherited(settings, lock)) is not None:
             _trust.check(settings)
-            return given
+            return marker
     if lock is None and manifest is None:
-        if settings.manifest_named and not _process.told:
-            _process.told = True
-            logger.info("No plugins: neither %s nor %s is there", settings.manifest, settings.lock)
+        _check_named_files(settings)
         return None
     if lock is None and not settings.auto_lock:
         from vllm_plugins.core.errors import LockMissing
 
         raise LockMissing(
-            "there is a manifest and no lock: nothing is installed unlocked",
+            "the manifest has no lock, and nothing is installed without one",
             where=str(settings.lock),
             next_step=f"vllm-plugins lock --config {settings.manifest}",
         )
     _trust.check(settings)
     paths = overlay.base_paths()
     base = overlay.fingerprint(paths)
-    wanted = None if manifest is None else overlay.sha256(manifest)
+    manifest_sha256 = None if manifest is None else overlay.sha256(manifest)
     if lock is not None:
         marker = overlay.read_marker(settings.store, overlay.key_of(lock))
-        if marker is not None and marker.in_step(wanted, base) and not settings.refuses(marker, base):
+        if marker is not None and marker.is_up_to_date(manifest_sha256, base) and not settings.refuses(marker, base):
             return marker
     from vllm_plugins.startup import _recovery
 
-    logger.info("Plugins are not in step with %s: %s", settings.lock, "frozen" if settings.frozen else "installing")
     return _recovery.synchronise(settings, paths)
 
 
-def _hold(settings: Settings, marker: Marker) -> None:
-    """Hold an overlay, so that it is not pruned meanwhile, and check that nobody else can have changed it.
+def _check_named_files(settings: Settings) -> None:
+    """Refuse to start without plugins where a variable names a file that is missing. Done once in a process."""
+    if _process.has_said_nothing_to_do:
+        return
+    from vllm_plugins.startup import _recovery
 
-    With ``VLLM_PLUGIN_VERIFY=1``, that nobody has.
+    _recovery.check_named_files(settings)
+    _process.has_said_nothing_to_do = True
+
+
+def _hold(settings: Settings, marker: Marker) -> None:
+    """Hold an overlay, so that it can't be pruned, and check that no other user can have changed it.
+
+    With ``VLLM_PLUGIN_VERIFY=1`` also check that nobody has. It is held first: what is checked can't be replaced
+    then.
     """
     activation.hold(settings.store, marker.key)
     try:
@@ -318,9 +318,9 @@ def _check(settings: Settings, marker: Marker) -> None:
         from vllm_plugins.startup import integrity
 
         started = time.perf_counter()
-        found = integrity.check(settings.store, marker)
+        verified = integrity.check(settings.store, marker)
         took = (time.perf_counter() - started) * 1000
-        logger.info("Verified %s, %s, in %.0f ms", count(found.files, "file"), size(found.size), took)
+        logger.info("Verified %s, %s, in %.0f ms", count(verified.files, "file"), size(verified.size), took)
 
 
 def _read(path: Path) -> bytes | None:
@@ -335,5 +335,5 @@ def _read(path: Path) -> bytes | None:
             f"{path.name} can't be read",
             where=str(path),
             found=error.strerror or str(error),
-            next_step="make it a file that this user can read",
+            next_step="give this user read access to it",
         ) from error

@@ -1,6 +1,6 @@
-"""Whether the files of a published overlay are still the ones that were published.
+"""The integrity check: whether the files of an overlay are still those that were published.
 
-Standard library only: with ``VLLM_PLUGIN_VERIFY=1`` the hook asks before it makes an overlay active.
+With ``VLLM_PLUGIN_VERIFY=1`` the hook runs it before it makes an overlay active.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CHUNK = 1 << 20  # bytes
 
 
 class Differences(Record):
-    """How many files and bytes were hashed, and how each that is not as it was published differs."""
+    """The result of a comparison: the number of hashed files and bytes, and a text for each difference."""
 
     files: int
     size: int
@@ -36,7 +36,7 @@ class Differences(Record):
 
 
 def files(site: Path) -> Iterator[str]:
-    """Every file below a directory, links to directories included, as a path relative to it."""
+    """The relative path of every file below a directory, and of every link to a directory."""
     root = os.path.join(site, "")
     for directory, directories, names in os.walk(root):
         links = (name for name in directories if os.path.islink(os.path.join(directory, name)))
@@ -45,12 +45,10 @@ def files(site: Path) -> Iterator[str]:
 
 
 def compare(store: Path, marker: Marker) -> Differences:
-    """Hash every file of an overlay, in as many threads as there are processors.
-
-    The list of what must be there is ``files.json``, whose own hash is in the marker.
+    """Hash every file of an overlay, in as many threads as there are processors, and compare with ``files.json``.
 
     Raises:
-        HashMismatch: that list is not the one that the marker names.
+        HashMismatch: ``files.json`` itself does not have the hash that the marker gives.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -62,7 +60,7 @@ def compare(store: Path, marker: Marker) -> Differences:
     problems += [f"extra: {path}" for path in there - wanted.keys()]
     both = sorted(there & wanted.keys())
     size = 0
-    # hashlib lets other threads run while it works.
+    # hashlib releases the interpreter's lock while it hashes.
     with ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), 8)) as pool:
         for path, (digest, length) in zip(both, pool.map(_digest, (str(site / path) for path in both)), strict=True):
             size += length
@@ -92,53 +90,68 @@ def compare_sizes(store: Path, marker: Marker) -> tuple[str, ...]:
 
 
 def check(store: Path, marker: Marker) -> Differences:
-    """:func:`compare`, where a difference is an error.
+    """Compare, and refuse a difference.
 
     Raises:
         HashMismatch: a file is changed, missing, extra or unreadable.
     """
-    found = compare(store, marker)
-    if found.problems:
+    differences = compare(store, marker)
+    if differences.problems:
         raise HashMismatch(
-            f"the overlay is not as it was installed: {count(len(found.problems), 'file')}",
+            f"the overlay is not as it was installed: {count(len(differences.problems), 'file')} differ"
+            f"{'s' if len(differences.problems) == 1 else ''}",
             where=str(overlay.directory(store, marker.key) / overlay.SITE),
-            details=shown(found.problems),
-            next_step="find out who changed it, then: vllm-plugins sync --reinstall",
+            details=shown(differences.problems),
+            next_step="find out who changed it, then run vllm-plugins sync --reinstall",
         )
-    return found
+    return differences
 
 
 def shown(problems: Iterable[str], most: int = 50) -> list[str]:
-    """The first of many problems, and how many more there are."""
+    """The first of many problems, and the number of the others."""
     every = list(problems)
     return every if len(every) <= most else [*every[:most], f"and {len(every) - most} more"]
 
 
 def listed(root: Path, marker: Marker) -> dict[str, str]:
-    """The sha256 of every file that was published, by its path below ``site``. Raises as :func:`compare`."""
+    """The sha256 of every published file, by its path below ``site``. Raises the same error as :func:`compare`."""
     return {path: digest for path, digest, _ in _entries(root, marker)}
 
 
 def _entries(root: Path, marker: Marker) -> list[tuple[str, str, int]]:
-    """Path, sha256 and size of every file that was published. Raises as :func:`compare`."""
+    """Path, sha256 and size of every published file. Raises the same error as :func:`compare`."""
     try:
         data = (root / FILES).read_bytes()
         if overlay.sha256(data) != marker.files_sha256:
             raise ValueError(f"its sha256 is {overlay.sha256(data)}")  # noqa: TRY301 - one error for every reason
         entries: Any = json.loads(data)
-        return [(str(path), str(digest), int(size)) for path, digest, size in entries]
+        if not all(_is_entry(entry) for entry in entries):
+            raise ValueError("an entry is not a path, a sha256 and a size")  # noqa: TRY301
+        return [(path, digest, size) for path, digest, size in entries]
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise HashMismatch(
-            "the overlay's list of files is not the one that was published with it",
+            "the overlay's list of files is not the one that was published",
             where=str(root / FILES),
             expected=f"sha256 {marker.files_sha256}",
             found=f"{type(error).__name__}: {error}",
-            next_step="vllm-plugins sync --reinstall",
+            next_step="run vllm-plugins sync --reinstall",
         ) from error
 
 
+def _is_entry(entry: Any) -> bool:
+    """Whether a row of ``files.json`` is a path, a sha256 and a size."""
+    if not isinstance(entry, list) or len(entry) != 3:
+        return False
+    path, digest, size = entry
+    is_hash = isinstance(digest, str) and len(digest) == 64
+    return isinstance(path, str) and is_hash and type(size) is int and size >= 0
+
+
 def _digest(path: str) -> tuple[str, int]:
-    """The sha256 of one file and its size; an empty hash where it can't be read, or is no plain file."""
+    """The sha256 and size of a file. The hash is empty if it can't be read, or is a link or a device.
+
+    A link could point to a file with the right content, whose owner may change it later. Opening a pipe would wait.
+    """
     digest, size = hashlib.sha256(), 0
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:

@@ -1,4 +1,4 @@
-"""The marker: what a complete overlay says of itself."""
+"""The marker (``overlay.json``): the description of a complete overlay, written when it is published."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SEAL = ' "sha256": '
 
 
 class EntryPoint(Record):
-    """One entry point of the overlay; ``plugin`` is the manifest's name for what it came with."""
+    """An entry point of an overlay. ``plugin`` is the name of its plugin in the manifest."""
 
     group: str
     name: str
@@ -29,7 +29,7 @@ class EntryPoint(Record):
 
 
 class Failure(Record):
-    """An entry point that did not load with the base of that fingerprint; ``found`` is the cause, if it is known."""
+    """An entry point that can't be loaded with the base of this fingerprint. ``found`` is the cause, if known."""
 
     base: str
     group: str
@@ -39,17 +39,16 @@ class Failure(Record):
 
 
 class Marker(Record):
-    """What a complete overlay says of itself (``overlay.json``).
+    """The description of a complete overlay.
 
-    ``points`` are the entry points as they are written: group, name, value, distribution and plugin of each. A start
-    wants records of one group alone, which :meth:`group` makes. ``manifests`` and ``bases`` are the sha256 of
-    manifest bytes and the base fingerprints that were found to be in step with the lock: the hook compares, and
-    never has to parse or resolve. ``import_lines`` says that a ``.pth`` file of the overlay runs code, which a
-    spawned process does not inherit. ``editable`` are distributions whose code lies elsewhere, and is in no lock.
-    ``checked`` are the bases with which every entry point was loaded once, and ``failures`` what did not load then.
-    ``files_sha256`` is of the list of all files, ``files.json``, and ``registry_sha256`` of the overlay's
-    ``registry.json``. As a file it has a hash of its own: a marker with a wrong bit would name other plugins, and is
-    none.
+    ``points`` are the entry points as they are stored: group, name, value, distribution and plugin of each. A start
+    needs those of one group only, which :meth:`group` converts. ``manifests`` and ``bases`` are the sha256 of
+    manifests and the fingerprints of bases that were found to fit the lock: the hook compares, and never parses or
+    resolves. ``import_lines`` says that a ``.pth`` file of the overlay runs code, which a spawned process does not
+    inherit. ``editable`` are the distributions whose code is elsewhere and not in the lock. ``checked`` are the bases
+    with which every entry point was loaded once, and ``failures`` those that failed then. ``files_sha256`` is the
+    hash of ``files.json``, the list of all files, and ``registry_sha256`` that of the overlay's ``registry.json``.
+    The file ends with a hash of itself: a marker with a wrong bit could name other plugins, and does not count.
     """
 
     key: str
@@ -68,19 +67,19 @@ class Marker(Record):
 
     @property
     def entry_points(self) -> tuple[EntryPoint, ...]:
-        """All entry points, in the order in which they are loaded."""
+        """All entry points, in the order of loading."""
         return tuple(map(_record, self.points))
 
     def group(self, group: str) -> tuple[EntryPoint, ...]:
-        """Those of one group."""
+        """The entry points of one group."""
         return tuple(_record(point) for point in self.points if point[0] == group)
 
-    def in_step(self, manifest_sha256: str | None, base: str) -> bool:
-        """Whether this overlay is known to fit that manifest (``None``: there is none) and that base."""
+    def is_up_to_date(self, manifest_sha256: str | None, base: str) -> bool:
+        """Whether the overlay is known to fit a manifest (``None``: there is none) and a base."""
         return base in self.bases and (manifest_sha256 is None or manifest_sha256 in self.manifests)
 
     def to_json(self) -> str:
-        """The marker as it is written."""
+        """The content of the marker's file."""
         data = {
             "format": FORMAT,
             "key": self.key,
@@ -103,7 +102,7 @@ class Marker(Record):
 
     @classmethod
     def from_json(cls, text: str) -> Marker | None:
-        """Read a marker; ``None`` when the text is not one of this format (the overlay then does not count)."""
+        """Read a marker; ``None`` if the text is not a valid one of this format. The overlay then does not count."""
         try:
             data: Any = json.loads(text)
             if data["format"] != FORMAT or text != _sealed(text[: text.rfind(_SEAL)]):
@@ -133,7 +132,7 @@ class Marker(Record):
 def _points(rows: Any) -> tuple[Point, ...]:
     points = tuple(map(tuple, rows))
     if set(map(len, points)) - {5} or not {type(value) for point in points for value in point} <= {str}:
-        raise ValueError("an entry point is five strings")
+        raise ValueError("an entry point has five strings")
     return points
 
 
@@ -143,5 +142,5 @@ def _record(point: Point) -> EntryPoint:
 
 
 def _sealed(text: str) -> str:
-    """A JSON object that is still open, closed with the hash of all that stands before."""
+    """The text of an unfinished JSON object, closed with the hash of the text before."""
     return f'{text}{_SEAL}"{hashlib.sha256(text.encode()).hexdigest()}"\n}}\n'

@@ -1,8 +1,7 @@
-"""The store: overlays by key, the marker that makes one valid, and which directories of a path are the base.
+"""The layout of the store: overlays by key, their markers, the registry; and the directories of the base.
 
-A key is the hash of the lock's bytes and of the interpreter's ABI and platform, so that the same lock is always
-the same overlay. A directory counts only with its marker, which is written before the one rename that publishes
-it. Everything here is standard library: it runs in every vLLM process.
+A key is the hash of the lock's bytes and of the interpreter's ABI and platform, so the same lock always has the same
+overlay. An overlay is complete only with its marker, which is written before the one rename that publishes it.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ __all__ = [
     "base_paths",
     "directory",
     "entries",
+    "failure_note",
     "fingerprint",
     "gone",
     "interpreter",
@@ -46,6 +46,7 @@ HISTORY = "history.jsonl"
 HISTORY_LIMIT = 1 << 16  # bytes
 SITE = "site"
 OVERLAYS = "overlays"
+FAILURES = "failures"
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
 
@@ -56,26 +57,30 @@ def sha256(data: bytes) -> str:
 
 
 def interpreter() -> str:
-    """What decides whether an overlay's wheels fit: implementation, version, ABI, platform and C library."""
-    # sysconfig knows the same, and costs milliseconds to import.
+    """The part of a key that is the interpreter's: implementation, version, ABI, platform and C library."""
+    # sysconfig has the same, but takes milliseconds to import.
     libc = getattr(sys.implementation, "_multiarch", sys.platform)
     return f"{sys.implementation.cache_tag}{sys.abiflags}-{libc}-{os.uname().machine}"
 
 
 def key_of(lock: bytes) -> str:
-    """The key of the overlay that these bytes of a lock make on this interpreter: 32 hexadecimal digits."""
+    """The key of the overlay of a lock on this interpreter: 32 hexadecimal digits."""
     digest = hashlib.sha256(lock)
     digest.update(b"\0" + interpreter().encode())
     return digest.hexdigest()[:32]
 
 
 def directory(store: Path, key: str) -> Path:
-    """Where the overlay with this key lies, or will."""
+    """The directory of the overlay with this key, which need not exist."""
     return store / OVERLAYS / key
 
 
 def read_marker(store: Path, key: str) -> Marker | None:
-    """The marker of a complete overlay; ``None`` where there is none."""
+    """The marker of a complete overlay; ``None`` where there is none.
+
+    Raises:
+        StoreError: the store can't be read.
+    """
     place = directory(store, key)
     try:
         text = (place / MARKER).read_bytes().decode()
@@ -91,16 +96,16 @@ def read_marker(store: Path, key: str) -> Marker | None:
             next_step="give this user read access to the store, or set VLLM_PLUGIN_REGISTRY_DIR to another",
         ) from error
     marker = Marker.from_json(text)
-    # A store that was restored without them has markers all the same.
+    # A backup may have restored the marker without the modules.
     return marker if marker is not None and marker.key == key and os.path.isdir(place / SITE) else None
 
 
 def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The directories of ``sys.path`` that hold the vLLM environment's distributions.
+    """The directories of ``sys.path`` that contain the distributions of the vLLM environment.
 
-    Not among them: the standard library's own, which have none; overlays, the working directory and the directory of
-    the running script, which depend on how a process was started; and directories inside of a package, which a
-    process adds for itself while it runs (``setuptools/_vendor``, which has distributions).
+    Left out are the standard library, which has none; overlays; the working directory and the directory of the
+    running script, which depend on how a process was started; and directories inside of packages, which a process
+    adds while it runs (``setuptools/_vendor`` contains distributions).
     """
     library = os.path.dirname(os.__file__)
     left_out = {"", library, os.path.join(library, "lib-dynload")}
@@ -116,66 +121,86 @@ def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
 
 
 def fingerprint(paths: Sequence[str] | None = None) -> str:
-    """A hash of which distributions, in which versions, the base has: one directory listing a path entry.
+    """A hash of the base's distributions and their versions.
 
-    Names and versions are read off the names of the metadata directories (PEP 376), without opening them.
+    It takes one directory listing for each path entry: names and versions are in the names of the metadata
+    directories (PEP 376).
     """
     names: list[str] = []
     for entry in base_paths() if paths is None else paths:
         try:
             names += [name for name in os.listdir(entry) if name.endswith(_INSTALLED)]
-        except OSError:  # not a directory, not there, or not ours to read: then nothing is imported from it either
+        except OSError:  # missing, not a directory, or not readable: nothing is imported from it either
             continue
     version = ".".join(map(str, sys.version_info[:3]))
     return sha256("\n".join([interpreter(), version, *sorted(set(names))]).encode(errors="surrogateescape"))[:32]
 
 
 def gone(store: Path, key: str) -> OverlayGone:
-    """The error that an overlay which was there is not."""
+    """The error that an overlay was removed while it was used."""
     from vllm_plugins.core.errors import OverlayGone
 
     return OverlayGone(
-        "the overlay went away while it was made active",
+        "the overlay was removed from the store while it was made active",
         where=str(directory(store, key)),
-        next_step="start again; keep other programs out of the store",
+        next_step="start again; let only vllm-plugins prune remove files from the store",
     )
 
 
-def mirror(store: Path, marker: Marker) -> bool:
-    """Make the store's ``registry.json`` the one of this overlay, where it is another's or damaged.
+def failure_note(store: Path, lock: Path) -> Path:
+    """The file with the note of the last start that failed, for the project whose lock is at ``lock``."""
+    return store / FAILURES / f"{sha256(os.fsencode(lock))[:32]}.json"
 
-    Returns whether it is now.
 
-    The registry says what is active; switching to a lock that is already installed changes only that. The history
-    is written first: after a kill in between, the switch is made again and has two lines, and none is without one.
+def mirror(store: Path, marker: Marker, lock: Path) -> bool:
+    """Copy this overlay's ``registry.json`` to the store, and note the switch in the history, unless both are done.
+
+    ``lock`` is the path of the lock that is switched to, by which the history knows its project. Returns whether the
+    registry is this overlay's now.
+
+    The history is written first. After a kill in between, the switch is made again and has two lines, and no switch
+    is without one.
     """
     target = store / REGISTRY
+    tail = f'"overlay": "{marker.key}", "lock": {json.dumps(str(lock))}}}\n'.encode()
+    is_mirrored = False
     try:
         with contextlib.suppress(FileNotFoundError):
-            if sha256(target.read_bytes()) == marker.registry_sha256:
-                return True
-        from vllm_plugins.core import atomic
-
-        wanted = (directory(store, marker.key) / REGISTRY).read_bytes()
-        if sha256(wanted) != marker.registry_sha256:
+            is_mirrored = sha256(target.read_bytes()) == marker.registry_sha256
+        if is_mirrored and _ends_with(store / HISTORY, tail):
+            return True
+        registry = b"" if is_mirrored else (directory(store, marker.key) / REGISTRY).read_bytes()
+        if not is_mirrored and sha256(registry) != marker.registry_sha256:
             return False
-        _note(store, marker.key)
-        # A start need not wait for a disk: what a power cut takes away of it, the next start writes again.
-        atomic.write(target, wanted, durable=False)
-    except OSError:  # a read-only store: then the registry can't follow, and need not
-        return False
+        _note(store / HISTORY, tail)
+        if not is_mirrored:
+            from vllm_plugins.core import atomic
+
+            # A start need not wait for the disk: what a power cut takes away, the next start writes again.
+            atomic.write(target, registry, durable=False)
+    except OSError:  # a read-only store, whose registry stays as it is
+        return is_mirrored
     return True
 
 
-def _note(store: Path, key: str) -> None:
-    """Add a line to the history; a long one is shortened."""
-    line = f'{{"at": {int(time.time())}, "overlay": "{key}"}}\n'.encode()
-    path = store / HISTORY
+def _ends_with(path: Path, tail: bytes) -> bool:
+    """Whether the last line of the history is of this switch."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            length = file.seek(0, os.SEEK_END)
+            return os.pread(file.fileno(), len(tail), max(0, length - len(tail))) == tail
+    except FileNotFoundError:
+        return False
+
+
+def _note(path: Path, tail: bytes) -> None:
+    """Add a line to the history, which is shortened when it is long."""
+    line = f'{{"at": {int(time.time())}, '.encode() + tail
     with open(path, "a+b") as file:
         length = file.tell()
         if length == 0:
             os.fchmod(file.fileno(), 0o644)
-        elif os.pread(file.fileno(), 1, length - 1) != b"\n":  # the disk was full
+        elif os.pread(file.fileno(), 1, length - 1) != b"\n":  # the disk was full when the last line was written
             line = b"\n" + line
         file.write(line)
     if length > HISTORY_LIMIT:
@@ -185,7 +210,7 @@ def _note(store: Path, key: str) -> None:
 
 
 def registry(store: Path) -> Mapping[str, Any]:
-    """The store's ``registry.json``; empty when it is missing or is no JSON object."""
+    """The store's ``registry.json``; empty if it is missing or not valid."""
     try:
         data: Any = json.loads((store / REGISTRY).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -194,13 +219,13 @@ def registry(store: Path) -> Mapping[str, Any]:
 
 
 def entries() -> list[str]:
-    """``sys.path``, but for what somebody put there that is no text: the import system passes it over, too."""
+    """The strings in ``sys.path``. The import system skips anything else, too."""
     entries: list[object] = [*sys.path]
     return [entry for entry in entries if isinstance(entry, str)]
 
 
 def key_in(entry: str) -> str | None:
-    """The key in a path entry ``…/overlays/<key>/site``; ``None`` for any other entry."""
+    """The key in a path entry ``…/overlays/<key>/site``; ``None`` for other entries."""
     if not entry.endswith(SITE):
         return None
     head, tail = os.path.split(entry)

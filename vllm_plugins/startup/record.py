@@ -1,6 +1,7 @@
-"""Frozen values for what every vLLM process, or every command, loads: their classes are made in microseconds.
+"""Frozen values whose classes are defined in microseconds.
 
-A named tuple or a dataclass compiles text for each class, which takes half a millisecond.
+Only for the modules that a start which is up to date loads: a named tuple or a dataclass compiles source text for
+each class, which takes half a millisecond. Everything else is a dataclass.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ __all__ = ["Record"]
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Record:
-    """A subclass names its fields, and what they are by default, as a dataclass does.
+    """The base of a frozen value. A subclass declares fields and defaults as a dataclass does.
 
-    Two of one class with the same values are equal.
+    Two records of one class with the same values are equal. The type checker sees the fields; ``__init__`` takes them
+    as keywords and checks their names.
     """
 
     def __init__(self, **fields: Any) -> None:
@@ -27,15 +29,15 @@ class Record:
             if unknown := fields.keys() - known:
                 raise TypeError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
             if missing := [name for name in known - fields.keys() if not hasattr(kind, name)]:
-                raise TypeError(f"{kind.__name__} needs {', '.join(sorted(missing))}")
+                raise TypeError(f"{kind.__name__} requires {', '.join(sorted(missing))}")
         self.__dict__.update(fields)
 
     def replace(self, **fields: Any) -> Self:
-        """The same with other values in some fields."""
+        """A copy with other values in some fields."""
         return type(self)(**{**self.to_dict(), **fields})
 
     def to_dict(self) -> dict[str, Any]:
-        """The values of all fields by their names."""
+        """The values of all fields, by name."""
         return {name: getattr(self, name) for name in type(self).__annotations__}
 
     def _values(self) -> tuple[Any, ...]:

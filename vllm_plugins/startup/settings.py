@@ -1,4 +1,8 @@
-"""The environment variables and the paths they choose, read once, as a frozen value."""
+"""The environment variables, and the paths that they choose, as a frozen value.
+
+No other module reads a variable of ours. Settings come from a mapping, and what a process tells the processes that it
+starts (:func:`inherited`, :func:`pass_on`) goes through this process's own environment.
+"""
 
 from __future__ import annotations
 
@@ -20,34 +24,46 @@ if TYPE_CHECKING:
     TrustPolicy = Literal["owner", "any"]
     Choice = TypeVar("Choice", bound=str)
 
-__all__ = ["Settings", "patience"]
+__all__ = ["Settings", "inherited", "is_disabled", "pass_on", "patience", "unknown_variables"]
 
 MANIFEST = "plugins.yaml"
 LOCK = "plugins.lock"
 WHEELS = "plugins.wheels"
 
-# What vLLM loads by its name (``loads`` in plugins.yaml) has this group in a marker; it is no group of vLLM's.
+# The group in a marker of what vLLM loads by its name (``loads`` in plugins.yaml). vLLM has no group of that name.
 LOADS = "loads"
 # VLLM_PLUGINS has no effect on these groups.
 FREE = ("vllm.logits_processors", LOADS)
-
-
-# All variables of ours. VLLM_PLUGINS is vLLM's own.
-VARIABLES = tuple(
-    f"VLLM_PLUGIN_{name}"
-    for name in (
-        *("CONFIG", "LOCK", "REGISTRY_DIR", "ON_ERROR", "FROZEN", "OFFLINE", "AUTO_LOCK", "INSTALLER", "TRUST"),
-        *("VERIFY", "DISABLE", "TIMEOUT"),
-    )
+# All variables that users set. VLLM_PLUGINS is vLLM's own.
+VARIABLES: tuple[str, ...] = (
+    "VLLM_PLUGIN_AUTO_LOCK",
+    "VLLM_PLUGIN_CONFIG",
+    "VLLM_PLUGIN_DISABLE",
+    "VLLM_PLUGIN_FROZEN",
+    "VLLM_PLUGIN_INSTALLER",
+    "VLLM_PLUGIN_LOCK",
+    "VLLM_PLUGIN_OFFLINE",
+    "VLLM_PLUGIN_ON_ERROR",
+    "VLLM_PLUGIN_OPTIONAL",
+    "VLLM_PLUGIN_REGISTRY_DIR",
+    "VLLM_PLUGIN_TIMEOUT",
+    "VLLM_PLUGIN_TRUST",
+    "VLLM_PLUGIN_VERIFY",
 )
+# What a vLLM process tells the processes that it starts. vLLM warns of unknown names that begin with VLLM_.
+CONFIRMED = "_VLLM_PLUGINS_OVERLAY"  # the key of the overlay that was found to be the right one
+FALLBACK = "_VLLM_PLUGINS_FALLBACK"  # the overlay that is used instead of the lock's; empty: no plugins
+_DISABLE = "VLLM_PLUGIN_DISABLE"
 
 
 class Settings(Record):
-    """Where things are and what is allowed.
+    """Paths and policies.
 
-    ``manifest``, ``lock`` and ``store`` are absolute; they need not exist. ``manifest_named`` says that
-    ``VLLM_PLUGIN_CONFIG`` (or ``--config``) named the manifest, rather than the default place.
-    ``allowed`` is ``VLLM_PLUGINS`` as vLLM reads it (``vllm.envs``): ``None`` allows every entry point.
+    ``manifest``, ``lock`` and ``store`` are absolute paths; they need not exist. ``manifest_named`` and
+    ``lock_named`` say that a variable or an option named the file, rather than its default place. ``optional`` says
+    that both files may be missing all the same. ``allowed`` is the value of ``VLLM_PLUGINS``: ``None`` allows all
+    entry points. ``ignores_platforms`` says that vLLM consults no platform plugin, and ``log_level`` is the level of
+    vLLM's logger, or ``None`` where the user configures logging.
     """
 
     manifest: Path
@@ -55,6 +71,8 @@ class Settings(Record):
     store: Path
     cache_home: Path
     manifest_named: bool = False
+    lock_named: bool = False
+    optional: bool = False
     on_error: ErrorPolicy = "fail"
     frozen: bool = False
     offline: bool = False
@@ -63,11 +81,14 @@ class Settings(Record):
     trust: TrustPolicy = "owner"
     verify: bool = False
     disabled: bool = False
+    patience: int = 3600
     allowed: tuple[str, ...] | None = None
+    ignores_platforms: bool = False
+    log_level: str | None = "INFO"
 
     @property
     def cache(self) -> Path | None:
-        """Where downloads are kept between installations; ``None`` where this user has no such place."""
+        """The directory that keeps downloads between installations; ``None`` where this user can't write one."""
         parent = self.cache_home / "vllm-plugins"
         try:
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -77,16 +98,16 @@ class Settings(Record):
 
     @property
     def wheels(self) -> Path:
-        """Where the wheels that were built while locking lie: beside the lock."""
+        """The directory of the wheels that were built while locking: next to the lock."""
         return self.lock.parent / WHEELS
 
     @property
     def written(self) -> tuple[Path, ...]:
-        """What this program writes: no part of any source, though it may lie in a plugin's directory."""
+        """The paths that this program writes. In a plugin's directory, they are not part of its source."""
         return tuple(place for path in (self.lock, self.wheels, self.store) for place in {path, path.resolve()})
 
     def lets_through(self, group: str, name: str) -> bool:
-        """Whether vLLM would load that entry point: ``VLLM_PLUGINS``, as ``vllm.plugins`` obeys it."""
+        """Whether vLLM would load an entry point: ``VLLM_PLUGINS`` as ``vllm.plugins`` reads it (0.8.5 to 0.33)."""
         if group in FREE:
             return True
         if self.allowed is None:
@@ -94,7 +115,7 @@ class Settings(Record):
         return name in self.allowed
 
     def refuses(self, marker: Marker, base: str) -> bool:
-        """Whether what is in step must not start all the same: ``sync`` then says why, or finds it mended."""
+        """Whether an overlay that is up to date must not be used: ``sync`` says why, or finds the cause gone."""
         return bool(self.frozen and marker.editable) or any(
             failure.base == base and self.lets_through(failure.group, failure.name) for failure in marker.failures
         )
@@ -108,25 +129,26 @@ class Settings(Record):
         lock: str | None = None,
         registry_dir: str | None = None,
     ) -> Settings:
-        """Read the ``VLLM_PLUGIN_*`` variables; the keyword arguments (command-line options) go before them.
+        """Read the variables. Options of the command line, the keyword arguments, take precedence over them.
 
         Raises:
-            UsageError: a variable holds a value that it can't have.
+            UsageError: a variable has an invalid value.
         """
         env = os.environ if environ is None else environ
         home = _home(env)
-        named = config or env.get("VLLM_PLUGIN_CONFIG") or None
-        manifest = _absolute(named or f"~/.config/vllm/{MANIFEST}", home)
+        manifest_name = config or env.get("VLLM_PLUGIN_CONFIG")
+        manifest = _absolute(manifest_name or f"~/.config/vllm/{MANIFEST}", home)
         lock_name = lock or env.get("VLLM_PLUGIN_LOCK")
         store_name = registry_dir or env.get("VLLM_PLUGIN_REGISTRY_DIR")
         allowed = env.get("VLLM_PLUGINS")
-        patience(env)  # for who reads it later
         return cls(
             manifest=manifest,
             lock=_absolute(lock_name, home) if lock_name else manifest.parent / LOCK,
             store=_absolute(store_name or "~/.local/share/vllm-plugins", home),
             cache_home=_absolute(env.get("XDG_CACHE_HOME") or "~/.cache", home),
-            manifest_named=named is not None,
+            manifest_named=bool(manifest_name),
+            lock_named=bool(lock_name),
+            optional=_flag(env, "VLLM_PLUGIN_OPTIONAL"),
             on_error=_choice(env, "VLLM_PLUGIN_ON_ERROR", "fail", "previous", "continue"),
             frozen=_flag(env, "VLLM_PLUGIN_FROZEN"),
             offline=_flag(env, "VLLM_PLUGIN_OFFLINE"),
@@ -134,31 +156,91 @@ class Settings(Record):
             installer=_choice(env, "VLLM_PLUGIN_INSTALLER", "auto", "pip", "uv"),
             trust=_choice(env, "VLLM_PLUGIN_TRUST", "owner", "any"),
             verify=_flag(env, "VLLM_PLUGIN_VERIFY"),
-            disabled=_flag(env, "VLLM_PLUGIN_DISABLE"),
-            # vllm.envs splits at commas and strips nothing: "" allows only the plugin named "".
+            disabled=_flag(env, _DISABLE),
+            patience=patience(env),
+            # vllm.envs splits at commas and strips nothing: "" allows only a plugin named "".
             allowed=None if allowed is None else tuple(allowed.split(",")),
+            ignores_platforms=env.get("VLLM_TARGET_DEVICE") == "cpu",  # seen in vLLM 0.28 to 0.33
+            log_level=None if env.get("VLLM_CONFIGURE_LOGGING") == "0" else env.get("VLLM_LOGGING_LEVEL", "INFO"),
         )
 
 
 def patience(environ: Mapping[str, str]) -> int:
-    """``VLLM_PLUGIN_TIMEOUT``: how many seconds one call of a program that uses the network may take.
+    """``VLLM_PLUGIN_TIMEOUT``: the seconds that one call of a program that uses the network may take.
 
-    A server that goes on sending, however slowly, would keep pip, uv and git for as long as it likes.
+    Without a limit, a server that sends its data slowly enough would keep pip, uv or git for ever.
 
     Raises:
-        UsageError: the variable holds no such number.
+        UsageError: the variable is not a valid number.
     """
     value = environ.get("VLLM_PLUGIN_TIMEOUT") or "3600"
     if not value.isascii() or not value.isdecimal() or not 0 < len(value.lstrip("0")) < 8:
-        raise _meaningless(
-            "VLLM_PLUGIN_TIMEOUT", value[:80], expected="a whole number of seconds", mend="one such as 3600"
-        )
+        raise _invalid("VLLM_PLUGIN_TIMEOUT", value[:80], expected="a whole number of seconds", example="3600")
     return int(value)
 
 
+def is_disabled() -> bool:
+    """Whether this process must do nothing: ``VLLM_PLUGIN_DISABLE=1``, whatever the other variables contain."""
+    return os.environ.get(_DISABLE) == "1"
+
+
+def disable() -> None:
+    """Let this process, and those that it starts, do nothing from now on."""
+    os.environ[_DISABLE] = "1"
+
+
+def inherited(name: str) -> str | None:
+    """What the process that started this one, or this one before, has passed on."""
+    return os.environ.get(name)
+
+
+def pass_on(name: str, value: str | None) -> None:
+    """Tell the processes that this one starts; ``None`` takes it back."""
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
+    """Variables that look like ours and are not, with the name that was probably meant.
+
+    A mistyped variable has no effect and no error: ``VLLM_PLUGINS_CONFIG`` for ``VLLM_PLUGIN_CONFIG``.
+    """
+    import difflib
+
+    known = (*VARIABLES, "VLLM_PLUGINS")
+    found: dict[str, str | None] = {}
+    for name in sorted(os.environ if environ is None else environ):
+        upper = name.upper()
+        if name in known or name.startswith("_VLLM_PLUGINS_") or "PLUG" not in upper:
+            continue
+        is_similar = "LLM" in upper or "VLM" in upper
+        close = difflib.get_close_matches(upper, known, n=1, cutoff=0.9) if is_similar else []
+        close = [other for other in known if _letters(other) == _letters(upper)] or close
+        if close or upper.startswith("VLLM_PLUGIN"):
+            found[name] = next(iter(close or difflib.get_close_matches(upper, known, n=1)), None)
+    return found
+
+
+def _letters(name: str) -> str:
+    """A name without what is easily mistaken: separators and the plural."""
+    return name.replace("_", "").replace("-", "").replace("PLUGINS", "PLUGIN")
+
+
+def named_files(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The files that variables name, as options of the command line."""
+    options = {
+        "--config": "VLLM_PLUGIN_CONFIG",
+        "--lock": "VLLM_PLUGIN_LOCK",
+        "--registry-dir": "VLLM_PLUGIN_REGISTRY_DIR",
+    }
+    return tuple((option, value) for option, name in options.items() if (value := environ.get(name)))
+
+
 def _home(env: Mapping[str, str]) -> str:
-    # Without HOME and without a passwd entry (an arbitrary uid in a container) "~" stays as it is; "/" then
-    # makes paths that do not exist, which is what "no manifest, no lock" means.
+    # Without HOME and without a passwd entry (an arbitrary uid in a container), "~" stays as it is. "/" then makes
+    # paths that do not exist, which means that there is neither manifest nor lock.
     home = env.get("HOME") or os.path.expanduser("~")
     return home if os.path.isabs(home) else "/"
 
@@ -170,27 +252,27 @@ def _absolute(name: str, home: str) -> Path:
 
 
 def _choice(env: Mapping[str, str], name: str, *choices: Choice) -> Choice:
-    """One of the choices; the first of them is what an unset variable means."""
+    """One of the choices. The first is the default."""
     value = env.get(name) or choices[0]
     for choice in choices:
         if choice == value:
             return choice
-    raise _meaningless(name, value, expected=", ".join(choices), mend="one of them")
+    raise _invalid(name, value, expected=", ".join(choices), example=choices[0])
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:
     value = env.get(name) or "0"
     if value not in ("0", "1"):
-        raise _meaningless(name, value, expected="0 or 1", mend="0 or 1")
+        raise _invalid(name, value, expected="0 or 1", example="1")
     return value == "1"
 
 
-def _meaningless(name: str, value: str, *, expected: str, mend: str) -> UsageError:
+def _invalid(name: str, value: str, *, expected: str, example: str) -> UsageError:
     from vllm_plugins.core.errors import UsageError
 
     return UsageError(
-        f"{name} has a value without meaning",
+        f"the environment variable {name} has an invalid value",
         expected=expected,
         found=repr(value),
-        next_step=f"set {name} to {mend}, or unset it",
+        next_step=f"unset {name}, or set it to a valid value, as in {name}={example}",
     )

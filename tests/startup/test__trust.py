@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit.sandbox import needs_root
+from vllm_plugins.core.errors import NotTrusted
+from vllm_plugins.startup import _trust
+from vllm_plugins.startup.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OTHER = 12345
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A place in which all is as it should be."""
+    root = tmp_path / "place"
+    (root / "store" / "overlays").mkdir(parents=True)
+    for name in ("plugins.yaml", "plugins.lock"):
+        (root / name).touch(mode=0o644)
+    env = {"VLLM_PLUGIN_CONFIG": str(root / "plugins.yaml"), "VLLM_PLUGIN_REGISTRY_DIR": str(root / "store")}
+    return Settings.from_environment(env)
+
+
+@pytest.fixture
+def overlay(settings: Settings) -> Path:
+    directory = settings.store / "overlays" / ("0" * 32)
+    (directory / "site").mkdir(parents=True)
+    (directory / "overlay.json").touch(mode=0o644)
+    return directory
+
+
+def test_what_this_user_owns_is_trusted(settings: Settings, overlay: Path) -> None:
+    _trust.check(settings)
+    _trust.check_store(settings)
+    _trust.check_overlay(settings, overlay)
+
+
+def test_missing_files_are_not_the_trust_checks_business(tmp_path: Path) -> None:
+    _trust.check(Settings.from_environment({"HOME": str(tmp_path)}))
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["plugins.yaml", "plugins.lock", "store", "store/overlays"])
+def test_another_users_file_is_refused(settings: Settings, name: str) -> None:
+    path = settings.manifest.parent / name
+    os.chown(path, OTHER, -1)
+    with pytest.raises(NotTrusted, match=f"another user owns {path}"):
+        _trust.check(settings)
+    _trust.check(settings.replace(trust="any"))
+
+
+@needs_root
+def test_the_owner_of_this_package_is_trusted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who installed the manager decides what runs anyway."""
+    os.chown(settings.lock, OTHER, -1)
+    package = settings.manifest.parent / "package"
+    package.mkdir()
+    monkeypatch.setattr(_trust, "__file__", str(package / "_trust.py"))
+    with pytest.raises(NotTrusted):
+        _trust.check(settings)
+    os.chown(package, OTHER, -1)
+    _trust.check(settings)
+
+
+@needs_root
+def test_root_is_trusted_by_every_user(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = settings.manifest.parent / "package"
+    package.mkdir()
+    os.chown(package, OTHER + 1, -1)
+    monkeypatch.setattr(_trust, "__file__", str(package / "_trust.py"))
+    monkeypatch.setattr(os, "geteuid", lambda: OTHER)
+    _trust.check(settings)
+    os.chown(settings.lock, OTHER, -1)
+    _trust.check(settings)
+    os.chown(settings.lock, OTHER + 2, -1)
+    with pytest.raises(NotTrusted):
+        _trust.check(settings)
+
+
+@pytest.mark.parametrize("name", ["plugins.yaml", "plugins.lock", "store", "store/overlays"])
+def test_a_file_that_all_users_can_write_is_refused(settings: Settings, name: str) -> None:
+    path = settings.manifest.parent / name
+    path.chmod(path.stat().st_mode | 0o002)
+    with pytest.raises(NotTrusted, match=f"all users can write to {path}"):
+        _trust.check(settings)
+    path.chmod(path.stat().st_mode & ~0o002 | 0o020)
+    _trust.check(settings)  # a group is not all users
+
+
+@pytest.mark.parametrize("part", ["", "overlay.json", "site"])
+def test_an_overlay_that_all_users_can_write_is_refused(settings: Settings, overlay: Path, part: str) -> None:
+    path = overlay / part
+    path.chmod(path.stat().st_mode | 0o002)
+    with pytest.raises(NotTrusted, match="all users can write to"):
+        _trust.check_overlay(settings, overlay)
+    _trust.check_overlay(settings.replace(trust="any"), overlay)
+
+
+def test_a_parent_that_all_users_can_write_requires_the_sticky_bit(settings: Settings) -> None:
+    parent = settings.manifest.parent
+    parent.chmod(0o777)
+    for check in (_trust.check, _trust.check_store):
+        with pytest.raises(NotTrusted, match=f"all users can rename files in {parent}"):
+            check(settings)
+    parent.chmod(0o1777)
+    _trust.check(settings)
+
+
+def test_the_parents_of_a_links_target_are_checked_too(settings: Settings, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "inner"
+    elsewhere.mkdir(parents=True)
+    settings.lock.rename(elsewhere / "plugins.lock")
+    settings.lock.symlink_to(elsewhere / "plugins.lock")
+    _trust.check(settings)
+    elsewhere.parent.chmod(0o777)
+    with pytest.raises(NotTrusted, match=f"rename files in {elsewhere.parent}"):
+        _trust.check(settings)
+
+
+def test_the_parents_of_a_linked_directory_are_checked_too(settings: Settings, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "inner"
+    elsewhere.parent.mkdir()
+    settings.manifest.parent.rename(elsewhere)
+    settings.manifest.parent.symlink_to(elsewhere)
+    _trust.check(settings)
+    elsewhere.parent.chmod(0o777)
+    with pytest.raises(NotTrusted, match=f"rename files in {elsewhere.parent}"):
+        _trust.check(settings)
+
+
+@needs_root
+def test_another_users_link_and_another_users_target_are_refused(settings: Settings, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    settings.lock.rename(target)
+    settings.lock.symlink_to(target)
+    os.chown(settings.lock, OTHER, -1, follow_symlinks=False)
+    with pytest.raises(NotTrusted, match="another user owns the link") as caught:
+        _trust.check(settings)
+    assert caught.value.next_step is not None
+    assert caught.value.next_step.startswith(f"chown -h {os.geteuid()} {settings.lock}, ")
+    os.chown(settings.lock, os.geteuid(), -1, follow_symlinks=False)
+    os.chown(target, OTHER, -1)
+    with pytest.raises(NotTrusted, match=f"another user owns {settings.lock}"):
+        _trust.check(settings)
+
+
+def test_a_read_only_file_system_is_trusted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.lock.chmod(0o666)
+    with pytest.raises(NotTrusted):
+        _trust.check(settings)
+
+    class ReadOnly:
+        f_flag = os.ST_RDONLY
+
+    monkeypatch.setattr(os, "statvfs", lambda _path: ReadOnly)
+    _trust.check(settings)
+
+
+def test_a_file_system_that_tells_nothing_is_not_trusted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.lock.chmod(0o666)
+
+    def fails(_path: str) -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "statvfs", fails)
+    with pytest.raises(NotTrusted):
+        _trust.check(settings)

@@ -1,0 +1,327 @@
+"""The hook in the process of the tests: what is refused, what is noted, and what a failing plugin does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.startup import overlays
+from vllm_plugins.core.errors import HashMismatch, LoadError, LockMissing, NotTrusted, OverlayGone
+from vllm_plugins.startup import activation, hook, last_failure, overlay
+from vllm_plugins.startup import settings as variables
+from vllm_plugins.startup.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vllm_plugins.startup.marker import Marker
+
+LOCK = b"a lock\n"
+POINT = (hook.GENERAL, "probe", "probe_in_process:register", "probe", "probe")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home with nothing in it; the process is afterwards as it was."""
+    for name in os.environ:
+        if name.startswith(("VLLM_", "_VLLM_")):
+            monkeypatch.delenv(name)
+    for name in (variables.FALLBACK, variables.CONFIRMED, "VLLM_PLUGIN_DISABLE"):
+        monkeypatch.setenv(name, "to be restored")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("VLLM_PLUGIN_REGISTRY_DIR", str(tmp_path / "store"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(hook, "_process", hook._Process())
+    (tmp_path / "config").mkdir()
+    yield tmp_path
+    activation.deactivate(forget_modules=True)
+    for name in (variables.FALLBACK, variables.CONFIRMED, "VLLM_PLUGIN_DISABLE"):
+        os.environ.pop(name, None)
+
+
+def install(place: Path, source: str = "", lock: bytes = LOCK, **fields: object) -> Marker:
+    """A lock, and its overlay with one general plugin."""
+    (place / "config" / "plugins.lock").write_bytes(lock)
+    fields = {"points": (POINT,), "plugins": ("probe 1.0",), **fields}
+    return overlays.write(place / "store", lock, {"probe_in_process.py": source}, **fields)
+
+
+@pytest.fixture
+def named(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VLLM_PLUGIN_CONFIG", str(place / "config" / "plugins.yaml"))
+    return place
+
+
+GOOD = "calls = []\ndef register():\n    calls.append(1)\n"
+
+
+def test_a_start_that_is_up_to_date_runs_each_plugin_once(named: Path) -> None:
+    install(named, GOOD)
+    hook.general()
+    assert sys.modules["probe_in_process"].calls == [1]
+    assert overlay.registry(named / "store")["overlay"] == overlay.key_of(LOCK)
+
+
+def test_without_files_that_anybody_named_there_is_nothing_to_do(place: Path) -> None:
+    hook.platform()
+    hook.general()
+    hook.activate()
+    assert activation.active_key() is None
+
+
+@pytest.mark.parametrize("name", ["VLLM_PLUGIN_CONFIG", "VLLM_PLUGIN_LOCK"])
+def test_a_named_file_that_is_missing_stops_the_start(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, str(place / "config" / "missing"))
+    with pytest.raises(LockMissing) as caught:
+        hook.general()
+    assert caught.value.where == f"{name}={place}/config/missing"
+    monkeypatch.setenv("VLLM_PLUGIN_OPTIONAL", "1")
+    hook.general()
+
+
+def test_a_named_file_that_is_missing_is_raised_in_every_call(named: Path) -> None:
+    for function in (hook.platform, hook.platform, hook.general, hook.activate, hook.general):
+        with pytest.raises(LockMissing):
+            function()
+
+
+def test_a_named_file_that_is_missing_is_loud_when_vllm_goes_on(
+    named: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "continue")
+    hook.general()
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "is missing" in record.getMessage()
+    assert record.getMessage().endswith("going on without plugins")
+
+
+def test_an_optional_file_that_is_missing_is_said_once(
+    named: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("VLLM_PLUGIN_OPTIONAL", "1")
+    for _ in range(3):
+        hook.platform()
+        hook.general()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_manifest_without_a_lock_is_an_error_even_if_both_are_optional(
+    named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_PLUGIN_OPTIONAL", "1")
+    (named / "config" / "plugins.yaml").write_text("plugins: []\n")
+    with pytest.raises(LockMissing, match="the manifest has no lock"):
+        hook.general()
+
+
+def test_a_lock_alone_is_enough(named: Path) -> None:
+    install(named, GOOD)
+    hook.activate()
+    assert activation.active_key() == overlay.key_of(LOCK)
+
+
+def test_a_mistyped_variable_is_warned_of_when_there_is_nothing_to_do(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("VLLM_PLUGINS_CONFIG", "/etc/vllm/plugins.yaml")
+    hook.general()
+    assert [record.getMessage() for record in caplog.records] == [
+        "The environment variable VLLM_PLUGINS_CONFIG has no effect; did you mean VLLM_PLUGIN_CONFIG?"
+    ]
+
+
+@pytest.mark.parametrize("frozen", ["0", "1"])
+def test_verification_refuses_a_changed_file_frozen_or_not(
+    named: Path, monkeypatch: pytest.MonkeyPatch, frozen: str
+) -> None:
+    marker = install(named, GOOD)
+    (overlay.directory(named / "store", marker.key) / "site" / "probe_in_process.py").write_text("changed\n")
+    monkeypatch.setenv("VLLM_PLUGIN_FROZEN", frozen)
+    hook.activate()
+    activation.deactivate()
+    monkeypatch.setenv("VLLM_PLUGIN_VERIFY", "1")
+    with pytest.raises(HashMismatch):
+        hook.activate()
+    assert activation.active_key() is None
+    assert activation._held == {}
+
+
+def test_what_a_parent_process_fell_back_to_is_checked_for_trust(
+    named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = install(named, GOOD, lock=b"older\n")
+    (named / "config" / "plugins.lock").write_bytes(b"newer\n")
+    newer = overlay.sha256(b"newer\n")
+    lock = named / "config" / "plugins.lock"
+    monkeypatch.setenv(variables.FALLBACK, f"{marker.key}:{newer}:{named / 'store'}:{lock}")
+    monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "previous")
+    (named / "config").chmod(0o777)
+    with pytest.raises(NotTrusted):
+        hook.activate()
+    (named / "config").chmod(0o755)
+    hook.activate()
+    assert activation.active_key() == marker.key
+
+
+def test_what_a_parent_process_fell_back_to_must_fit_the_base(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = install(named, GOOD, lock=b"older\n", bases=("0" * 32,))
+    lock = named / "config" / "plugins.lock"
+    monkeypatch.setenv(variables.FALLBACK, f"{marker.key}:{overlay.sha256(LOCK)}:{named / 'store'}:{lock}")
+    monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "previous")
+    current = install(named, GOOD)
+    hook.activate()
+    assert activation.active_key() == current.key
+
+
+ENDINGS = {
+    "exit with 0": "import sys\ndef register():\n    sys.exit(0)\n",
+    "exit while imported": "import sys\nsys.exit(0)\n",
+    "raise a base exception": "class End(BaseException):\n    pass\ndef register():\n    raise End('now')\n",
+    "raise a generator's exit": "def register():\n    raise GeneratorExit\n",
+}
+
+
+@pytest.mark.parametrize("source", ENDINGS.values(), ids=ENDINGS)
+def test_a_plugin_that_ends_the_process_is_a_failing_plugin(
+    named: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    install(named, source)
+    with pytest.raises(LoadError, match="plugin 'probe' "):
+        hook.general()
+    monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "continue")
+    hook.general()
+    assert variables.is_disabled()
+
+
+def test_a_path_file_that_ends_the_process_is_a_failing_plugin(named: Path) -> None:
+    (named / "config" / "plugins.lock").write_bytes(LOCK)
+    overlays.write(named / "store", LOCK, {"end.pth": "import sys; sys.exit(0)\n"})
+    path = list(sys.path)
+    with pytest.raises(LoadError, match=r"a \.pth file of a plugin ends the process") as caught:
+        hook.general()
+    assert caught.value.found == "SystemExit: 0"
+    assert sys.path == path
+
+
+def test_an_interrupt_passes(named: Path) -> None:
+    install(named, "def register():\n    raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        hook.general()
+
+
+def test_the_end_that_a_signal_demands_passes(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM's engine ends with a SystemExit from its signal handler, which may come while a plugin runs."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise SystemExit
+
+    before = signal.signal(signal.SIGTERM, end)
+    monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "continue")
+    install(named, "import os, signal\ndef register():\n    os.kill(os.getpid(), signal.SIGTERM)\n")
+    try:
+        with pytest.raises(SystemExit):
+            hook.general()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_last_failure_is_noted_until_a_start_succeeds(named: Path) -> None:
+    marker = install(named, "raise RuntimeError('broken')\n")
+    with pytest.raises(LoadError):
+        hook.general()
+    settings = Settings.from_environment()
+    noted = last_failure.read(settings)
+    assert noted is not None
+    assert (noted.error.id, noted.on_error) == ("plugin-load-failed", "fail")
+    assert noted.error.what == "plugin 'probe' can't be loaded: RuntimeError: broken"
+    other = settings.replace(lock=named / "other" / "plugins.lock")
+    assert last_failure.read(other) is None
+    (overlay.directory(named / "store", marker.key) / "site" / "probe_in_process.py").write_text(GOOD)
+    hook.general()
+    assert last_failure.read(settings) is None
+
+
+def test_nothing_is_noted_in_a_store_that_others_can_write(named: Path) -> None:
+    install(named, GOOD)
+    (named / "store").chmod(0o777)
+    with pytest.raises(NotTrusted):
+        hook.general()
+    (named / "store").chmod(0o755)
+    assert last_failure.read(Settings.from_environment()) is None
+
+
+def test_previous_never_uses_the_overlay_of_another_project(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = install(named, GOOD, lock=b"ours\n")
+    overlay.mirror(named / "store", ours, named / "config" / "plugins.lock")
+    theirs = install(named, "raise SystemError\n", lock=b"theirs\n")
+    overlay.mirror(named / "store", theirs, named / "elsewhere" / "plugins.lock")
+    failing = install(named, "raise RuntimeError\n")
+    monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "previous")
+    hook.general()
+    assert activation.active_key() == ours.key
+    assert failing.key != ours.key
+
+
+def test_without_an_overlay_of_its_own_previous_is_fail(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = install(named, GOOD, lock=b"theirs\n")
+    overlay.mirror(named / "store", theirs, named / "elsewhere" / "plugins.lock")
+    install(named, "raise RuntimeError\n")
+    monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "previous")
+    with pytest.raises(LoadError) as caught:
+        hook.general()
+    assert caught.value.details == ("no previous overlay of this lock fits this environment",)
+
+
+def test_an_overlay_that_is_replaced_while_it_is_locked_is_locked_again(
+    named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock of the old directory would keep nobody from pruning the new one."""
+    marker = install(named, GOOD)
+    site = overlay.directory(named / "store", marker.key) / "site"
+    real = activation._is_shared
+    moved: list[Path] = []
+
+    def replace_first(descriptor: int, deadline: float) -> bool:
+        if not moved:
+            moved.append(site.rename(named / "replaced"))
+            site.mkdir()
+        return real(descriptor, deadline)
+
+    monkeypatch.setattr(activation, "_is_shared", replace_first)
+    activation.hold(named / "store", marker.key)
+    assert os.path.samestat(os.fstat(activation._held[marker.key]), site.stat())
+
+
+def test_an_overlay_that_is_removed_while_it_is_locked_is_gone(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = install(named, GOOD)
+    site = overlay.directory(named / "store", marker.key) / "site"
+    real = activation._is_shared
+
+    def remove(descriptor: int, deadline: float) -> bool:
+        site.rename(named / "removed")
+        return real(descriptor, deadline)
+
+    monkeypatch.setattr(activation, "_is_shared", remove)
+    with pytest.raises(OverlayGone):
+        activation.hold(named / "store", marker.key)
+    assert activation._held == {}
+
+
+def test_vllms_own_platform_is_warned_of(
+    named: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("VLLM_TARGET_DEVICE", "cpu")
+    install(named, GOOD, points=((hook.PLATFORM, "npu", "probe_in_process:register", "probe", "probe"),))
+    with caplog.at_level(logging.INFO, logger="vllm.plugins.manager"):
+        hook.general()
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert record.getMessage() == "vLLM ignores platform plugins because of VLLM_TARGET_DEVICE=cpu: npu"
