@@ -173,13 +173,3 @@ def test_every_command_of_a_page_is_one_that_the_parser_accepts() -> None:
                 continue
             known = {option for action in generator()._subparser(name)._actions for option in action.option_strings}
             assert set(re.findall(r"--[a-z-]+", rest)) <= known, f"{path}: {name}{rest}"
-
-
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_page_uses_a_retired_word(path: Path) -> None:
-    text = re.sub(r"^ *```.*?^ *```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    text = re.sub(r"`[^`\n]*`", "", text)
-    found = re.findall(
-        r"\b(?:mend(?:s|ed)?|anew|beside|in step|as ever|do without|asks for|asked for|is no valid)\b", text
-    )
-    assert not found

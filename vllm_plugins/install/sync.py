@@ -18,7 +18,7 @@ from vllm_plugins.documents import selection
 from vllm_plugins.documents.selection import Requirement
 from vllm_plugins.install import _load_check, _registry, _stage
 from vllm_plugins.install import _store as stores
-from vllm_plugins.packages import installers, pip_config
+from vllm_plugins.packages import installers, metadata, pip_config
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.startup import entry_points, overlay
 from vllm_plugins.startup.overlay import Failure, Marker
@@ -237,6 +237,9 @@ def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
         site.mkdir(parents=True)
         requirements = _fill(job, staged, site)
         job.report("Checking every file")
+        if left_out := metadata.scripts(site):
+            more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+            job.report(f"Leaving out scripts, because an overlay is on no PATH: {', '.join(left_out[:5])}{more}")
         records = _stage.clean(site)
         contents = _stage.check(site, records, {item.name: item.version for item in requirements})
         job.report("Compiling bytecode")

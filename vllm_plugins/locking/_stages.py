@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import atomic, workers
 from vllm_plugins.core.errors import BaseMismatch, NoResolution, StoreError
@@ -154,8 +153,9 @@ def _pins(
         )
     except NoResolution as error:
         if error.expected is not None:
-            # pip treats an index that refuses access as empty; this raises the index's real answer.
-            index().files(canonicalize_name(Requirement(error.expected).name))
+            # To pip, an index that refuses access and a wheel with the metadata of another version are absent. This
+            # raises the real reason.
+            releases.check_metadata(Requirement(error.expected), index(), tags=base.tags())
         raise
 
 
