@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit import projects
+from tests.kit import projects, templates
 from tests.kit.place import Place
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def template(tmp_path_factory: pytest.TempPathFactory, vllm: Path) -> Path:
 
 @pytest.fixture
 def place(template: Path, tmp_path: Path, vllm: Path) -> Place:
-    for name in ("config", "store"):
-        shutil.copytree(template / name, tmp_path / name)
-    return Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv")
+    place = Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv")
+    templates.copy(template, place)
+    return place
 
 
 def start(place: Place, *words: str, policy: str = "fail") -> Completed:
