@@ -70,6 +70,8 @@ def run(
     caches = settings.cache or scratch / "cache"
     stubs = _resolution.constraints(base, caches / "stubs")
     pip = config()
+    if pip.ignored:
+        report(f"Not used, as only the places of packages count: {', '.join(pip.ignored)}")
     cache = caches / "uv"
     installer = installers.choose(settings.installer, config=pip, cache=cache)
     with Builder(installer=installer, base_site=base_paths(), target=base) as builder:
