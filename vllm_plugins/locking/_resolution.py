@@ -62,15 +62,15 @@ def compile_pins(
     preferred: Mapping[NormalizedName, str],
     resolver: Resolver,
     scratch: Path,
+    wheels: Path,
 ) -> tuple[Pin, ...]:
     """Pin everything that the requirements need, sorted by name, with the base's packages among it as stubs.
 
     ``stubs`` are the base's :func:`constraints`. ``preferred`` versions are taken if they satisfy every requirement.
-    ``scratch`` is an empty directory.
+    ``scratch`` is an empty directory, ``wheels`` has what was built from sdists.
 
     Raises:
-        NoResolution: no set of versions satisfies every requirement; says which, and what the base has.
-        SourceError: an index can't be read.
+        CommandFailed: the resolver found no set of versions, or failed in another way.
         DiskError: the disk is full or broken.
     """
     lines = tuple(requirements)
@@ -83,11 +83,11 @@ def compile_pins(
     pins = (f"{name}==={version}\n" for name, version in sorted(preferred.items()))
     output.write_text("".join(pins), encoding="utf-8")
     try:
-        resolver.compile(scratch, base)
+        resolver.compile(scratch, base, wheels=wheels)
     except CommandFailed as error:
         if (full := DiskError.from_output(error.stderr, details=error.details)) is not None:
             raise full from error
-        raise _conflicts.explain(error, lines, base, resolver=resolver.name) from error
+        raise
     text = output.read_text(encoding="utf-8")
     urls = (item.partition(" @ ")[2] for item in (*stubs.values(), *(line.requirement for line in lines)))
     resolved = tuple(read_pins(text, local={_path(url) for url in urls}))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.index import File, Index
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["Pin", "Release", "read"]
+__all__ = ["Pin", "Release", "download", "read", "read_metadata"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +70,7 @@ def read(pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None) ->
         None,
     )
     if fitting is not None:
-        return Release(pin=pin, wheels=wheels, fitting=fitting, metadata=_metadata(fitting, index, caches))
+        return Release(pin=pin, wheels=wheels, fitting=fitting, metadata=read_metadata(fitting, index, caches))
     sdist = next((file for file in files if not file.filename.endswith(simple_api.WHEEL)), None)
     if sdist is None:
         raise NoResolution(
@@ -106,7 +106,7 @@ def download(sdist: File, index: Index, into: Path) -> Path:
     return directories[0] if len(directories) == 1 else unpacked
 
 
-def _metadata(file: File, index: Index, caches: Path | None) -> Metadata:
+def read_metadata(file: File, index: Index, caches: Path | None) -> Metadata:
     """Return the metadata of a wheel, which must agree with its file name.
 
     Raises:
