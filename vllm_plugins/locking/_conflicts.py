@@ -63,6 +63,11 @@ def _next_step(findings: Mapping[str, Finding]) -> str:
         unknown = "; or the index configuration (pip config list)" if verb != "change" else ""
         return f"{verb} `version` of plugin {own[0]!r} in plugins.yaml{unknown}"
     first = next(iter(findings))
+    if findings[first].yanked and len(findings[first].path) == 1:
+        version = findings[first].path[0].rpartition(" ")[2]
+        return (
+            f'set `enabled: false` for plugin {first!r} in plugins.yaml; to accept it, set `version: "=={version}"`'
+        )
     return (
         f"set `enabled: false` for plugin {first!r} in plugins.yaml, or use an environment that fits it; {_NOT_YOURS}"
     )

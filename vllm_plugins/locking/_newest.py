@@ -36,7 +36,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PassedOver:
-    """A plugin at an older release: ``newest`` is the newest stable one, ``text`` tells what was passed over and why."""
+    """A plugin at an older release: ``newest`` is the newest stable one, ``text`` tells what and why."""
 
     plugin: str
     newest: str
@@ -64,7 +64,8 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
         release = _Release(walk=walk, root=root, pin=pin, passed=choice[:_READ])
         head = f"plugin {root.plugin!r} is locked at {root.name} {pin}; the newest release is {newer[0].version}"
         if kept.get(root.name) == str(pin):
-            reasons = ["the old lock has this version: take the newest with `vllm-plugins lock --upgrade`"]
+            command = f"vllm-plugins lock --upgrade-package {root.plugin}"
+            reasons = [f"the version of the old lock is kept; `{command}` takes the newest that fits"]
         elif not choice:
             reasons = ["`version` in plugins.yaml excludes the newer releases"]
         else:
@@ -74,8 +75,6 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
                 refused += [f"plugin {root.plugin!r}: {silent}", *(f"  passed over: {line}" for line in reasons)]
                 accepted = accepted or f'`version: "=={pin}"` for plugin {root.plugin!r}'
         passed.append(PassedOver(plugin=root.plugin, newest=str(newer[0].version), text="; ".join([head, *reasons])))
-        if refused:
-            accepted = f'`version: "=={pin}"` for plugin {root.plugin!r}'
     if refused:
         raise NoResolution(
             "the newest releases of a plugin don't fit, and an older one fits only because it declares less",

@@ -59,6 +59,7 @@ class Finding:
     path: tuple[str, ...] = ()
     requirement: Requirement | None = None
     requires_python: bool = False
+    yanked: bool = False
     too_new: bool = False
     others: int = 0
     is_certain: bool = True
@@ -161,8 +162,9 @@ class Walk:
             if candidate.obstacle is not None:
                 found: Finding | None = _obstacle(candidate, path)
             elif candidate.wheel is None and (name, candidate.version) not in self.candidates.built:
-                if is_root and number and str(candidate.version) != self.preferred.get(name):
-                    continue  # an older sdist is not built to find out what it requires
+                is_newest = number == 0 or str(candidate.version) == self.preferred.get(name)
+                if not is_newest and (is_root or any(built == name for built, _ in self.candidates.built)):
+                    continue  # sdists are not built one after the other to find out what they require
                 self.to_build[name] = candidate
                 return None
             else:
@@ -316,4 +318,5 @@ def _obstacle(candidate: Candidate, path: tuple[str, ...]) -> Finding:
         path=(*path, str(candidate)),
         reason=candidate.obstacle,
         requires_python=candidate.requires_python,
+        yanked=candidate.yanked is not None,
     )
