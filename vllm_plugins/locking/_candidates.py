@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.tags import create_compatible_tags_selector
@@ -25,25 +25,29 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.index import File, Index
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["Candidate", "Candidates"]
+__all__ = ["Candidate", "Candidates", "Obstacle"]
 
 _SHOWN = 3  # platform tags
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """One release: the ``wheel`` that the base's machine would take, else an ``sdist``, else the ``obstacle``.
+class Obstacle:
+    """Why a release can't be used, whatever it requires."""
 
-    ``requires_python`` says that the obstacle is the release's Requires-Python.
-    """
+    kind: Literal["python", "machine", "yanked", "metadata"]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One release: the ``wheel`` that the base's machine would take, else an ``sdist``, else the ``obstacle``."""
 
     name: NormalizedName
     version: Version
     wheel: File | None = None
     sdist: File | None = None
     yanked: str | None = None
-    obstacle: str | None = None
-    requires_python: bool = False
+    obstacle: Obstacle | None = None
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -63,7 +67,7 @@ class Candidates:
     built: dict[tuple[NormalizedName, Version], Metadata] = field(default_factory=dict)
     _tags: Sequence[Tag] = field(init=False)
     _known: dict[NormalizedName, tuple[Candidate, ...]] = field(default_factory=dict)
-    _metadata: dict[str, Metadata | str] = field(default_factory=dict)
+    _metadata: dict[str, Metadata | Obstacle] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._tags = self.base.tags()
@@ -102,8 +106,8 @@ class Candidates:
             return tuple(offered)
         return tuple(found for found in offered if not found.version.is_prerelease)
 
-    def metadata(self, candidate: Candidate) -> Metadata | str:
-        """The metadata of a candidate; text where it can't be used, which says why."""
+    def metadata(self, candidate: Candidate) -> Metadata | Obstacle:
+        """The metadata of a candidate, or why it can't be used."""
         built = self.built.get((candidate.name, candidate.version))
         if built is not None:
             return built
@@ -113,11 +117,11 @@ class Candidates:
             self._metadata[url] = self._read(candidate.wheel)
         return self._metadata[url]
 
-    def _read(self, file: File) -> Metadata | str:
+    def _read(self, file: File) -> Metadata | Obstacle:
         try:
             found = releases.read_metadata(self.index.complete(file), self.index, self.caches)
         except (NoResolution, InstallError) as error:
-            return f"can't be used: {error.what}"
+            return Obstacle(kind="metadata", reason=f"can't be used: {error.what}")
         if found.requires_python is not None and not self._is_python(found.requires_python):
             return self._other_python([found.requires_python])
         return found
@@ -133,7 +137,6 @@ class Candidates:
                 version=version,
                 yanked=yanked,
                 obstacle=self._other_python(wanted),
-                requires_python=True,
             )
         wheels = [file for file in for_python if file.filename.endswith(simple_api.WHEEL)]
         best_first = sorted(wheels, key=lambda file: selection.build_number(file.filename), reverse=True)
@@ -142,7 +145,8 @@ class Candidates:
         sdist = next((file for file in for_python if not file.filename.endswith(simple_api.WHEEL)), None)
         obstacle = None
         if wheel is None and sdist is None:
-            obstacle = f"has only wheels for {_tags(wheels)}; the base is {self._here}"
+            reason = f"has only wheels for {_tags(wheels)}; the base is {self._here}"
+            obstacle = Obstacle(kind="machine", reason=reason)
         return Candidate(name=name, version=version, wheel=wheel, sdist=sdist, yanked=yanked, obstacle=obstacle)
 
     @property
@@ -155,14 +159,16 @@ class Candidates:
         except InvalidSpecifier:
             return True  # resolvers ignore it, too
 
-    def _other_python(self, wanted: Iterable[str]) -> str:
-        return f"requires Python {' or '.join(dict.fromkeys(wanted))}; the base has Python {self.base.python}"
+    def _other_python(self, wanted: Iterable[str]) -> Obstacle:
+        requires = " or ".join(dict.fromkeys(wanted))
+        return Obstacle(kind="python", reason=f"requires Python {requires}; the base has Python {self.base.python}")
 
 
 def _withdrawn(candidate: Candidate) -> Candidate:
     if candidate.yanked is None or candidate.obstacle is not None:
         return candidate
-    return replace(candidate, obstacle=f"was yanked{f' ({candidate.yanked})' if candidate.yanked else ''}")
+    reason = f"was yanked{f' ({candidate.yanked})' if candidate.yanked else ''}"
+    return replace(candidate, obstacle=Obstacle(kind="yanked", reason=reason))
 
 
 def _tags(wheels: Iterable[File]) -> str:

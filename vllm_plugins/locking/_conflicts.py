@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.core.errors import CommandFailed
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.locking._walk import Finding, Root
+    from vllm_plugins.locking._findings import Finding, Root
 
 __all__ = ["clash", "missing_vllm", "parents", "resolver_failed", "unsatisfiable", "url_dependency"]
 
@@ -63,7 +63,8 @@ def _next_step(findings: Mapping[str, Finding]) -> str:
         unknown = "; or the index configuration (pip config list)" if verb != "change" else ""
         return f"{verb} `version` of plugin {own[0]!r} in plugins.yaml{unknown}"
     first = next(iter(findings))
-    if findings[first].yanked and len(findings[first].path) == 1:
+    obstacle = findings[first].obstacle
+    if obstacle is not None and obstacle.kind == "yanked" and len(findings[first].path) == 1:
         version = findings[first].path[0].rpartition(" ")[2]
         return (
             f'set `enabled: false` for plugin {first!r} in plugins.yaml; to accept it, set `version: "=={version}"`'

@@ -17,6 +17,7 @@ from packaging.version import Version
 
 from vllm_plugins.core.errors import NoResolution
 from vllm_plugins.core.humanize import count
+from vllm_plugins.locking._candidates import Obstacle
 from vllm_plugins.locking._walk import Walk
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.locking._candidates import Candidate
-    from vllm_plugins.locking._walk import Finding, Root
+    from vllm_plugins.locking._findings import Finding, Root
     from vllm_plugins.packages.metadata import Metadata
 
 __all__ = ["PassedOver", "check"]
@@ -122,7 +123,7 @@ class _Release:
                 return f"{this} has no entry points of vLLM, and {candidate} has: it may be a placeholder"
             if finding is None:
                 continue
-            if finding.requires_python and chosen.requires_python is None:
+            if finding.obstacle is not None and finding.obstacle.kind == "python" and chosen.requires_python is None:
                 return f"{this} does not say which Python it requires, and {candidate} does"
             if finding.requirement is not None and not self._declares(chosen, finding):
                 return f"{this} declares nothing about {finding.requirement.name}, and {candidate} does"
@@ -151,7 +152,7 @@ class _Release:
             base=self.walk.base, candidates=self.walk.candidates, roots=(root,), preferred=self.walk.preferred
         )
         walk.run()
-        return set(walk.seen) - {self.root.name}
+        return set(walk.reached()) - {self.root.name}
 
     def _metadata(self, version: Version) -> Metadata | None:
         candidates = self.walk.candidates
@@ -159,7 +160,7 @@ class _Release:
             is_readable = candidate.wheel is not None or (candidate.name, candidate.version) in candidates.built
             if candidate.version == version and is_readable:
                 found = candidates.metadata(candidate)
-                return None if isinstance(found, str) else found
+                return None if isinstance(found, Obstacle) else found
         return None
 
 

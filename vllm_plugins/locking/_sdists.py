@@ -65,7 +65,7 @@ class Sdists:
         """
         assert candidate.sdist is not None
         whose = f"plugin {plugin!r}"
-        whose += f", through {path}" if path and not path.startswith("plugin ") else ""
+        whose += f", through {path}" if path else ""
         sdist = self.index.complete(candidate.sdist)
         self.wheels.mkdir(parents=True, exist_ok=True)
         old = self.reuse.built(candidate.name)

@@ -12,8 +12,9 @@ from packaging.version import Version
 from vllm_plugins.core.errors import CommandFailed, DiskError
 from vllm_plugins.locking import _conflicts, _newest, _resolution, request
 from vllm_plugins.locking._candidates import Candidates
+from vllm_plugins.locking._findings import Root
 from vllm_plugins.locking._sdists import Sdists
-from vllm_plugins.locking._walk import Root, Walk
+from vllm_plugins.locking._walk import Walk
 from vllm_plugins.locking.request import PluginRequirement
 from vllm_plugins.packages.metadata import Metadata
 
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
+    from vllm_plugins.locking._findings import Finding
     from vllm_plugins.locking._newest import PassedOver
     from vllm_plugins.locking._prepare import PreparedPlugin
     from vllm_plugins.locking._resolvers import Resolver
     from vllm_plugins.locking._sdists import BuiltSdist
-    from vllm_plugins.locking._walk import Finding
     from vllm_plugins.locking.old_lock import Reuse
     from vllm_plugins.locking.request import Upgrade
     from vllm_plugins.packages.builder import Builder
@@ -108,7 +109,8 @@ class Solver:
             if not walk.to_build:
                 return findings
             for name, candidate in list(walk.to_build.items()):
-                content = sdists.build(candidate, plugin=walk.plugin_of(name), path=walk.path_to(name))
+                need = walk.reached()[name][0]
+                content = sdists.build(candidate, plugin=need.plugin, path=" → ".join(need.path))
                 walk.candidates.built[name, candidate.version] = content
 
     def _pins(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
@@ -17,6 +17,8 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.base import VLLM, satisfies
+from vllm_plugins.locking._candidates import Obstacle
+from vllm_plugins.locking._findings import Finding, Need
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,48 +27,15 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base, Distribution
     from vllm_plugins.locking._candidates import Candidate, Candidates
+    from vllm_plugins.locking._findings import Root
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["Finding", "Root", "Walk"]
+    _Step = tuple[str, tuple[str, ...], Metadata | None, Requirement, frozenset[NormalizedName]]
 
-Kind = Literal["unknown", "version", "release", "conflict", "url", "vllm"]
+__all__ = ["Walk"]
+
 _MOST = 12  # releases of a dependency whose requirements are read before the resolver has to decide
 _MOST_OF_A_PLUGIN = 200
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Root:
-    """A plugin of the manifest: its requirement, or (``metadata``) what was built from its source."""
-
-    plugin: str
-    name: NormalizedName
-    extras: frozenset[NormalizedName] = frozenset()
-    specifier: SpecifierSet = field(default_factory=SpecifierSet)
-    metadata: Metadata | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """Why a requirement can't be satisfied.
-
-    ``too_new``: the base is newer than the requirement admits.
-    ``path`` leads from the plugin's distribution to the one that has the requirement. ``requirement`` is the one that
-    fails, ``others`` how many further releases of the first distribution fail, too.
-    """
-
-    kind: Kind
-    reason: str
-    path: tuple[str, ...] = ()
-    requirement: Requirement | None = None
-    requires_python: bool = False
-    yanked: bool = False
-    too_new: bool = False
-    others: int = 0
-    is_certain: bool = True
-
-    def __str__(self) -> str:
-        more = f" (the same or another reason rules out {count(self.others, 'other release')})" if self.others else ""
-        return " ".join((" → ".join(self.path), self.reason)).strip() + more
 
 
 @dataclass(kw_only=True)
@@ -82,7 +51,7 @@ class Walk:
     roots: tuple[Root, ...]
     preferred: Mapping[NormalizedName, str]
     to_build: dict[NormalizedName, Candidate] = field(default_factory=dict)
-    seen: dict[NormalizedName, list[tuple[tuple[str, ...], Requirement]]] = field(default_factory=dict)
+    _chosen: dict[tuple[str, str, frozenset[NormalizedName]], Candidate] = field(default_factory=dict)
     _results: dict[tuple[str, str, frozenset[str]], Finding | None] = field(default_factory=dict)
 
     def run(self) -> dict[str, Finding]:
@@ -92,39 +61,62 @@ class Walk:
             SourceError: the index can't be read.
         """
         self.to_build.clear()
-        self.seen.clear()
+        self._chosen.clear()
         self._results.clear()
         self._prefetch(Requirement(root.name) for root in self.roots if root.metadata is None)
         found = ((root, self._root(root)) for root in self.roots)
         return {root.plugin: finding for root, finding in found if finding is not None}
 
-    def path_to(self, name: NormalizedName) -> str:
-        """The path from a plugin's distribution to a requirement on another one; empty for a plugin's own."""
-        found = self.seen.get(name, ())
-        return " → ".join(found[0][0]) if found else ""
+    def reached(self) -> dict[NormalizedName, list[Need]]:
+        """Every requirement of the releases that this walk has settled on, by the name that it is about."""
+        found: dict[NormalizedName, list[Need]] = {}
+        pending: list[_Step] = [(root.plugin, (), root.metadata, self._own(root), root.extras) for root in self.roots]
+        visited = set()
+        while pending:
+            plugin, path, metadata, requirement, extras = pending.pop(0)
+            name = canonicalize_name(requirement.name)
+            key = (name, str(requirement.specifier), extras)
+            found.setdefault(name, []).append(Need(plugin=plugin, path=path, requirement=requirement))
+            there = self.base.get(name)
+            if there is not None and key not in visited:
+                visited.add(key)
+                more = [needed for needed in self._applying(there.requires, extras) if needed.name != there.name]
+                pending += [(plugin, path, None, needed, _extras(needed)) for needed in more]
+            if metadata is None and (chosen := self._chosen.get(key)) is not None:
+                metadata = self._readable(chosen)
+            if metadata is None or (key in visited and path):
+                continue
+            visited.add(key)
+            here = (*path, f"{name} {metadata.version}")
+            pending += [
+                (plugin, here, None, needed, _extras(needed)) for needed in self._applying(metadata.requires, extras)
+            ]
+        return found
 
-    def plugin_of(self, name: NormalizedName) -> str:
-        """The plugin that has led to a distribution."""
-        first = self.seen[name][0][0][0] if self.seen.get(name) else ""
-        of_path = (root.plugin for root in self.roots if first.partition(" ")[0] in (root.name, "plugin"))
-        exact = (root.plugin for root in self.roots if root.name == name)
-        return next(exact, None) or next(of_path, "")
+    def _own(self, root: Root) -> Requirement:
+        return Requirement(f"{root.name}{root.specifier}")
+
+    def _readable(self, candidate: Candidate) -> Metadata | None:
+        if candidate.wheel is None and (candidate.name, candidate.version) not in self.candidates.built:
+            return None
+        metadata = self.candidates.metadata(candidate)
+        return None if isinstance(metadata, Obstacle) else metadata
 
     def judge(self, root: Root, candidate: Candidate) -> Finding | None:
         """Why one release of a plugin can't be satisfied."""
         if candidate.obstacle is not None:
-            return _obstacle(candidate, ())
+            return _unusable(candidate.obstacle, (str(candidate),))
         if candidate.wheel is None and (candidate.name, candidate.version) not in self.candidates.built:
             return None  # only its build would tell
         return self._release(candidate, root.extras, ())
 
     def clashes(self) -> list[str]:
         """The requirements on one distribution, with their paths, that no release satisfies together."""
-        lines = []
-        for name, asked in sorted(self.seen.items()):
-            together = SpecifierSet(",".join(str(requirement.specifier) for _, requirement in asked))
-            if len(asked) > 1 and self.base.get(name) is None and not self._has(name, together):
-                lines += [f"{' → '.join(path)} requires {requirement}" for path, requirement in asked]
+        lines: list[str] = []
+        for name, needs in sorted(self.reached().items()):
+            together = SpecifierSet(",".join(str(need.requirement.specifier) for need in needs))
+            if len(needs) > 1 and self.base.get(name) is None and not self._has(name, together):
+                lines += map(str, needs)
         return list(dict.fromkeys(lines))
 
     def _has(self, name: NormalizedName, specifier: SpecifierSet) -> bool:
@@ -136,8 +128,6 @@ class Walk:
     def _root(self, root: Root) -> Finding | None:
         if root.metadata is not None:
             return self._requirements(root.metadata, root.extras, (f"{root.name} {root.metadata.version}",))
-        requirement = Requirement(f"{root.name}{root.specifier}")
-        self.seen.setdefault(root.name, []).append(((f"plugin {root.plugin!r}",), requirement))
         return self._search(root.name, root.specifier, root.extras, (), is_root=True)
 
     def _search(
@@ -160,17 +150,20 @@ class Walk:
                 assert newest is not None
                 return replace(newest, others=len(admitted) - 1, is_certain=False)
             if candidate.obstacle is not None:
-                found: Finding | None = _obstacle(candidate, path)
+                found: Finding | None = _unusable(candidate.obstacle, (*path, str(candidate)))
             elif candidate.wheel is None and (name, candidate.version) not in self.candidates.built:
                 is_newest = number == 0 or str(candidate.version) == self.preferred.get(name)
                 if not is_newest and (is_root or any(built == name for built, _ in self.candidates.built)):
                     continue  # sdists are not built one after the other to find out what they require
-                self.to_build[name] = candidate
+                self.to_build[name] = self._chosen[name, str(specifier), extras] = candidate
                 return None
             else:
                 tried += 1
                 found = self._release(candidate, extras, path)
-            if found is None or found.kind == "vllm":
+            if found is None:
+                self._chosen[name, str(specifier), extras] = candidate
+                return None
+            if found.kind == "vllm":
                 return found  # without vLLM, an older release that does not mention it is not an answer
             newest = newest or found
         assert newest is not None
@@ -197,8 +190,8 @@ class Walk:
     ) -> Finding | None:
         metadata = self.candidates.metadata(candidate)
         here = (*path, str(candidate))
-        if isinstance(metadata, str):
-            return Finding(kind="release", path=here, reason=metadata)
+        if isinstance(metadata, Obstacle):
+            return _unusable(metadata, here)
         return self._requirements(metadata, extras, here)
 
     def _requirements(
@@ -213,8 +206,7 @@ class Walk:
 
     def _requirement(self, requirement: Requirement, path: tuple[str, ...]) -> Finding | None:
         name = canonicalize_name(requirement.name)
-        extras = frozenset(map(canonicalize_name, requirement.extras))
-        self.seen.setdefault(name, []).append((path, requirement))
+        extras = _extras(requirement)
         if requirement.url is not None:
             where = redact(requirement.url)
             reason = f"requires {requirement.name} by URL: {where}; a lock contains only packages from an index"
@@ -311,12 +303,9 @@ class Walk:
                 self.candidates.metadata(first)
 
 
-def _obstacle(candidate: Candidate, path: tuple[str, ...]) -> Finding:
-    assert candidate.obstacle is not None
-    return Finding(
-        kind="release",
-        path=(*path, str(candidate)),
-        reason=candidate.obstacle,
-        requires_python=candidate.requires_python,
-        yanked=candidate.yanked is not None,
-    )
+def _extras(requirement: Requirement) -> frozenset[NormalizedName]:
+    return frozenset(map(canonicalize_name, requirement.extras))
+
+
+def _unusable(obstacle: Obstacle, path: tuple[str, ...]) -> Finding:
+    return Finding(kind="release", path=path, reason=obstacle.reason, obstacle=obstacle)
