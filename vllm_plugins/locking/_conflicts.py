@@ -27,7 +27,7 @@ __all__ = ["clash", "missing_vllm", "parents", "resolver_failed", "unsatisfiable
 
 _LAST_LINES = 10
 # A requirement of a distribution is its author's to change, not the user's.
-_NOT_YOURS = "what it requires is in its own metadata, which only its author can change"
+_NOT_YOURS = "what a plugin requires is in its own metadata, which only its author can change"
 
 
 def unsatisfiable(
@@ -39,13 +39,12 @@ def unsatisfiable(
         lines = [f"{' → '.join(findings[name].path)} (plugin {name!r})" for name in needs_vllm]
         return missing_vllm(base, lines)
     by_name = {root.plugin: root for root in roots}
-    plugins = ", ".join(repr(name) for name in findings)
-    what = f"plugin {plugins} does" if len(findings) == 1 else f"the plugins {plugins} do"
+    verb = "does" if len(findings) == 1 else "do"
     names = {found.kind for found in findings.values()}
     details = [f"plugin {name!r}: {_asked(by_name[name], found)}{found}" for name, found in findings.items()]
     details += [f"index: {place}" for place in places] if "unknown" in names else []
     return NoResolution(
-        f"{what} not fit this environment",
+        f"{_plugins(findings)} {verb} not fit this environment",
         details=details,
         next_step=_next_step(findings),
     )
@@ -57,21 +56,22 @@ def _asked(root: Root, finding: Finding) -> str:
 
 
 def _next_step(findings: Mapping[str, Finding]) -> str:
-    own = [name for name, found in findings.items() if not found.path]
-    if own:
-        verb = "correct `package` or" if any(findings[name].kind == "unknown" for name in own) else "change"
-        unknown = "; or the index configuration (pip config list)" if verb != "change" else ""
-        return f"{verb} `version` of plugin {own[0]!r} in plugins.yaml{unknown}"
-    first = next(iter(findings))
-    obstacle = findings[first].obstacle
-    if obstacle is not None and obstacle.kind == "yanked" and len(findings[first].path) == 1:
-        version = findings[first].path[0].rpartition(" ")[2]
-        return (
-            f'set `enabled: false` for plugin {first!r} in plugins.yaml; to accept it, set `version: "=={version}"`'
-        )
-    return (
-        f"set `enabled: false` for plugin {first!r} in plugins.yaml, or use an environment that fits it; {_NOT_YOURS}"
-    )
+    for name, found in findings.items():
+        if not found.path and found.kind == "unknown":
+            return f"correct `package` of plugin {name!r} in plugins.yaml, or the indexes of `pip config list`"
+        if not found.path:
+            return f"change `version` of plugin {name!r} in plugins.yaml"
+    first, found = next(iter(findings.items()))
+    leave_out = f"set `enabled: false` for {_plugins(findings)} in plugins.yaml"
+    if found.obstacle is not None and found.obstacle.kind == "yanked" and len(found.path) == 1:
+        version = found.path[0].rpartition(" ")[2]
+        return f'{leave_out}; or, to accept what was yanked, set `version: "=={version}"` for plugin {first!r}'
+    return f"{leave_out}, or use another environment; {_NOT_YOURS}"
+
+
+def _plugins(findings: Mapping[str, Finding]) -> str:
+    names = ", ".join(map(repr, findings))
+    return f"plugin {names}" if len(findings) == 1 else f"the plugins {names}"
 
 
 def clash(lines: Sequence[str]) -> NoResolution:
@@ -79,10 +79,7 @@ def clash(lines: Sequence[str]) -> NoResolution:
     return NoResolution(
         "the requirements of the plugins exclude one another",
         details=lines,
-        next_step=(
-            "set `enabled: false` for one of these plugins in plugins.yaml, or name another release with `version`; "
-            "what a plugin requires is in its own metadata, which only its author can change"
-        ),
+        next_step=f"set `enabled: false` for one of them in plugins.yaml, or name another `version`; {_NOT_YOURS}",
     )
 
 

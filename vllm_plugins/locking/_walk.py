@@ -152,9 +152,10 @@ class Walk:
             if candidate.obstacle is not None:
                 found: Finding | None = _unusable(candidate.obstacle, (*path, str(candidate)))
             elif candidate.wheel is None and (name, candidate.version) not in self.candidates.built:
-                is_newest = number == 0 or str(candidate.version) == self.preferred.get(name)
-                if not is_newest and (is_root or any(built == name for built, _ in self.candidates.built)):
-                    continue  # sdists are not built one after the other to find out what they require
+                is_locked = str(candidate.version) == self.preferred.get(name)
+                is_older = any(tried.version > candidate.version for tried in admitted[:number])
+                if not is_locked and (is_older or any(built == name for built, _ in self.candidates.built)):
+                    continue  # old sdists are not built one after the other to find out what they require
                 self.to_build[name] = self._chosen[name, str(specifier), extras] = candidate
                 return None
             else:
