@@ -214,7 +214,7 @@ def _failures(project: Path, plugin: str) -> Iterator[None]:
         ours = error if isinstance(error, (InstallError, BuildError)) else None
         cause = error.exception if isinstance(error, BuildBackendException) else error
         # Of a backend that can't be imported, the reason is in the traceback of the build environment.
-        output = str(getattr(cause, "traceback", "")).splitlines()[-_LAST_LINES:]
+        output = str(getattr(cause, "traceback", "")).splitlines()[-15:]
         details = cause.details if isinstance(cause, PluginsError) else (*output, str(error) or repr(cause))
         raise BuildError(
             "the build failed" if ours is None else ours.what,
