@@ -14,5 +14,6 @@ COPY plugins.wheels /plugins/plugins.wheels
 RUN vllm-plugins sync --offline --registry-dir /opt/vllm-plugins \
     && rm -rf /root/.cache/vllm-plugins
 ENV VLLM_PLUGIN_REGISTRY_DIR=/opt/vllm-plugins \
+    VLLM_PLUGIN_OPTIONAL=0 \
     VLLM_PLUGIN_FROZEN=1
 USER 10001

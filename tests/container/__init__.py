@@ -1,1 +1,1 @@
-"""The Dockerfiles, built for real, and the images run as production runs them: with podman, as root."""
+"""The Dockerfiles, built with podman as root, and the images, run as production runs them."""

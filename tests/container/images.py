@@ -1,4 +1,4 @@
-"""Images without a daemon: podman with a storage of its own, and a base image that stands in for vLLM's official one."""
+"""Podman with a storage of its own, and a base image that stands in for vLLM's official one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PACKAGES = "python3,python3-pip,ca-certificates,libnuma1,libgomp1"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Podman:
-    """podman, with all that it keeps below ``root``."""
+    """Podman, with all of its files below ``root``."""
 
     root: Path
 
@@ -75,7 +75,7 @@ class Podman:
         return int(self.run("inspect", "--type", "image", "--format", "{{.Size}}", tag).stdout)
 
     def close(self) -> None:
-        """Take away what is left of the containers, and the storage."""
+        """Remove the containers and the storage."""
         self.run("rm", "--all", "--force", "--time", "2", check=False)
         self.run("rmi", "--all", "--force", check=False)
         subprocess.run(["umount", self.root / "storage" / "overlay"], capture_output=True, check=False)
@@ -85,7 +85,7 @@ class Podman:
 def base(podman: Podman, *, site: Path, model: Path, scratch: Path) -> str:
     """Debian with Python, vLLM for a CPU from ``site``, and a model in ``/model``; returns the image's tag.
 
-    It trusts whom this machine trusts, so that pip reaches the package registry from inside.
+    It has this machine's certificates, so that pip reaches the package index from inside.
     """
     tag, tar = "localhost/vllm-base:test", scratch / "root.tar"
     sources = next(

@@ -14,6 +14,7 @@ from vllm_plugins.cli import COMMANDS
 from vllm_plugins.core import errors
 from vllm_plugins.documents import lock_reader, lock_writer, manifest, policy
 from vllm_plugins.documents.policy import CHECKS, Policy
+from vllm_plugins.packages import programs
 
 if TYPE_CHECKING:
     from tests.kit.place import Place
@@ -152,6 +153,17 @@ def test_the_picture_of_the_architecture_has_every_wing() -> None:
     assert set(re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)) == wings
 
 
+def test_every_honoured_key_of_pip_and_uv_is_documented() -> None:
+    text = page("reference/configuration.md")
+    of_pip, of_uv, variables = (
+        set(re.findall(r"`([\w-]+)`", " ".join(line.partition(" | ")[0] for line in table.splitlines())))
+        for table in re.findall(r"((?:^\|.*\n)+)", text.partition("## Ignored")[0], re.MULTILINE)
+    )
+    assert of_pip == programs.PIP_HONOURED
+    assert of_uv == programs.UV_HONOURED
+    assert variables == programs.UV_VARIABLES
+
+
 def test_the_compose_file_names_variables_that_exist() -> None:
     compose = yaml.safe_load((ROOT / "examples/compose.yaml").read_text(encoding="utf-8"))
     (service,) = compose["services"].values()
@@ -173,13 +185,3 @@ def test_every_command_of_a_page_is_one_that_the_parser_accepts() -> None:
                 continue
             known = {option for action in generator()._subparser(name)._actions for option in action.option_strings}
             assert set(re.findall(r"--[a-z-]+", rest)) <= known, f"{path}: {name}{rest}"
-
-
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_page_uses_a_retired_word(path: Path) -> None:
-    text = re.sub(r"^ *```.*?^ *```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    text = re.sub(r"`[^`\n]*`", "", text)
-    found = re.findall(
-        r"\b(?:mend(?:s|ed)?|anew|beside|in step|as ever|do without|asks for|asked for|is no valid)\b", text
-    )
-    assert not found

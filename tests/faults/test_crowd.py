@@ -170,11 +170,11 @@ def test_a_store_where_locks_do_nothing(large: World, preload: Preload, do: Do, 
         said = Crowd(world.place, 8, env=lambda _: armed).end()
         check(said)
         assert installs(said) > 1
-        assert any(f"File locks {words} in the store; several processes may install" in item.text for item in said)
+        assert any(f"File locks {words} in the store: several processes may install" in item.text for item in said)
         assert [path.name for path in world.place.overlays] == [world.key(world.new)]
         assert world.problems() == []
     done = world.place.run("prune", "--keep", "0", env=armed)
-    assert "Nothing is removed: without file locks nobody knows which overlays are in use\n" in done.stderr
+    assert "Nothing is removed: without file locks, we can't tell which overlays are in use\n" in done.stderr
     # What is a day old is nobody's, whatever locks say.
     staging = world.place.store / "staging"
     left = staging / "vllm-plugins-another-machine"

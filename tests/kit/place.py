@@ -118,11 +118,16 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The whole environment of a process in this place: nothing of this machine's pip, uv or git configuration."""
+        """The whole environment of a process in this place.
+
+        The user's configuration of pip, uv and git is read, as on any machine: it is below :attr:`home`, which is empty.
+        That of this machine is not, as far as variables can turn it off, because no test is about it.
+        """
         prefixes = ("COVERAGE_",) if self.index_url is not None else ("COVERAGE_", "PIP_", "SSL_", "REQUESTS_")
         kept = {key: value for key, value in os.environ.items() if key in _KEPT or key.startswith(prefixes)}
         if self.index_url is not None:
-            kept |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": self.index_url, "PIP_RETRIES": "0"}
+            kept |= {"PIP_INDEX_URL": self.index_url, "PIP_RETRIES": "0"}
+            kept["XDG_CONFIG_DIRS"] = str(self.root / "system")  # in place of /etc/xdg, for pip and uv
         return {
             **kept,
             "PATH": os.pathsep.join([*map(os.path.dirname, (self.interpreter, sys.executable)), os.environ["PATH"]]),
@@ -131,9 +136,7 @@ class Place:
             "PYTHONPATH": os.pathsep.join(map(str, (*self.paths, *self._sources))),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            "UV_NO_CONFIG": "1",
             "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": os.devnull,
             "VLLM_PLUGIN_CONFIG": str(self.manifest),
             "VLLM_PLUGIN_REGISTRY_DIR": str(self.store),
             **self.variables,
@@ -170,6 +173,7 @@ class Place:
         check: bool = True,
         umask: int = 0o022,
         traceback: bool = False,
+        cwd: Path | None = None,
     ) -> Completed:
         """A fresh interpreter in this place. With ``check``, anything but exit status 0 fails the test.
 
@@ -178,7 +182,7 @@ class Place:
         argv = [self.interpreter, *map(str, words)]
         done = subprocess.run(
             argv,
-            cwd=self.root,
+            cwd=cwd or self.root,
             env={**self.environment, **(env or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -22,12 +22,14 @@ _WHEEL = "Wheel-Version: 1.0\nGenerator: a test\nRoot-Is-Purelib: true\nTag: py3
 class RawWheel:
     """A wheel to be. ``entries`` are ``(path, content, mode)`` as they stand in the archive, twice if they do.
 
-    ``name`` and ``version`` are those of its file; ``says`` is another name for its METADATA.
+    ``name``, ``version`` and ``build`` are those of its file; ``says`` and ``says_version`` are others for its METADATA.
     """
 
     name: str = "bad"
     version: str = "1.0"
     says: str | None = None
+    says_version: str | None = None
+    build: str = ""
     has_record: bool = True
     entries: list[tuple[str, bytes, int]] = field(default_factory=list)
 
@@ -44,7 +46,9 @@ class RawWheel:
 
     def write(self, into: Path) -> Path:
         """Write it into a directory, with a RECORD of all that stands in it."""
-        core = f"Metadata-Version: 2.1\nName: {self.says or self.name}\nVersion: {self.version}\n"
+        core = (
+            f"Metadata-Version: 2.1\nName: {self.says or self.name}\nVersion: {self.says_version or self.version}\n"
+        )
         entries = [*self.entries, (f"{self.info}/METADATA", core.encode(), 0o100644)]
         entries.append((f"{self.info}/WHEEL", _WHEEL.encode(), 0o100644))
         if self.has_record:
@@ -53,7 +57,8 @@ class RawWheel:
             csv.writer(text, lineterminator="\n").writerows([*rows, (f"{self.info}/RECORD", "", "")])
             entries.append((f"{self.info}/RECORD", text.getvalue().encode(), 0o100644))
         into.mkdir(parents=True, exist_ok=True)
-        path = into / f"{self.name}-{self.version}-py3-none-any.whl"
+        tag = f"-{self.build}" if self.build else ""
+        path = into / f"{self.name}-{self.version}{tag}-py3-none-any.whl"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data, mode in entries:
                 item = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))

@@ -83,3 +83,74 @@ def test_cycles_end() -> None:
         "b": ("a", "c"),
         "c": (),
     }
+
+
+def conditional(requires: Mapping[str, Iterable[str]], *pins: Pin, **environment: str) -> _graph.Graph:
+    """The graph on a machine with Python 3.11.7 and x86_64, or other values; the plugin is ``a``."""
+    known = {"python_full_version": "3.11.7", "platform_machine": "x86_64", **environment}
+    here = BASE.replace(markers=tuple(sorted({**dict(BASE.markers), **known}.items())))
+    lines: dict[NormalizedName, tuple[str, ...]] = {NAME(name): tuple(found) for name, found in requires.items()}
+    return _graph.build(pins or map(pin, requires), requires=lines, base=here, plugins={NAME("a")})
+
+
+def test_a_package_that_only_some_machines_need_has_a_marker() -> None:
+    found = conditional({"a": ['b; python_full_version >= "3.11.3"', "c"], "b": ["d"], "c": [], "d": []})
+    marker = 'python_full_version >= "3.11.3"'
+    assert found.markers == {"b": marker, "d": marker}
+    assert found.needs[NAME("a")] == ("b", "c")
+    assert found.environment is None
+
+
+def test_a_package_that_is_also_needed_without_a_condition_has_no_marker() -> None:
+    requires = {"a": ['b; python_full_version >= "3.11.3"', "c"], "b": ["d"], "c": ["d"], "d": []}
+    assert set(conditional(requires).markers) == {"b"}
+
+
+def test_a_requirement_that_does_not_apply_here_restricts_the_environments() -> None:
+    found = conditional({"a": ['shim; python_full_version < "3.11.3"', 'arm; platform_machine == "aarch64"']})
+    assert found.environment == 'platform_machine != "aarch64" and python_full_version >= "3.11.3"'
+    assert found.markers == {}
+
+
+def test_a_restriction_counts_only_where_its_package_is_needed() -> None:
+    found = conditional({"a": ['b; platform_machine == "x86_64"'], "b": ['shim; python_full_version < "3.11.3"']})
+    assert found.environment == 'platform_machine != "x86_64" or python_full_version >= "3.11.3"'
+
+
+def test_a_requirement_that_the_lock_or_the_base_satisfies_anyway_restricts_nothing() -> None:
+    line = 'python_full_version < "3.11.3"'
+    found = conditional({"a": ["b", f"b<9; {line}", f"torch>=2; {line}"], "b": []})
+    assert found.environment is None
+    assert found.uses == (BaseUse(name=NAME("torch"), version="2.13.0", required_by=(("a", ">=2"),)),)
+
+
+def test_a_requirement_that_the_lock_or_the_base_does_not_satisfy_restricts_the_environments() -> None:
+    line = 'python_full_version < "3.11.3"'
+    for requirement in ("b>=9", "b[fast]", "torch<2", "b @ https://example.org/b.whl"):
+        found = conditional({"a": ["b", f"{requirement} ; {line}"], "b": []})
+        assert found.environment == 'python_full_version >= "3.11.3"', requirement
+        assert found.uses == ()
+
+
+def test_conditions_pass_through_extras_of_the_base() -> None:
+    here = base.of_here(
+        (base.distribution(NAME("ray"), "2.50", ("x",), ("c; extra == 'x' and platform_machine == 'x86_64'",)),)
+    )
+    here = here.replace(markers=tuple(sorted({**dict(here.markers), "platform_machine": "x86_64"}.items())))
+    lines = {NAME("a"): ("ray[x]",), NAME("c"): ()}
+    found = _graph.build(map(pin, ("a", "c")), requires=lines, base=here, plugins={NAME("a")})
+    assert found.markers == {"c": 'platform_machine == "x86_64"'}
+
+
+def test_markers_that_are_too_complex_pin_the_values_of_this_machine() -> None:
+    found = conditional({"a": ['b; python_full_version ~= "3.11.2"', 'c; python_full_version ~= "3.12.2"'], "b": []})
+    assert found.environment == 'python_full_version == "3.11.7"'
+    half = " or ".join(f'platform_machine == "{number}"' for number in range(50))
+    other = " or ".join(f'python_full_version == "3.11.{number}"' for number in range(50))
+    found = conditional({"a": [f"b; ({half}) and ({other})"], "b": []})
+    assert found.environment == 'platform_machine == "x86_64" and python_full_version == "3.11.7"'
+
+
+def test_a_circle_of_packages_keeps_its_condition() -> None:
+    requires = {"a": ['b; platform_machine == "x86_64"'], "b": ["c"], "c": ["b"]}
+    assert conditional(requires).markers == dict.fromkeys(("b", "c"), 'platform_machine == "x86_64"')

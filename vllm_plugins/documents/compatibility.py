@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import BaseMismatch, LockStale
+from vllm_plugins.documents import markers
 from vllm_plugins.documents.base import satisfies
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ def _plugin_changes(lock: Lock, manifest: Manifest) -> Iterable[str]:
 def check_base(lock: Lock, base: Base, path: Path) -> None:
     """Check that the lock applies to this base. ``path`` is the lock's, for messages.
 
-    A target must have the base's Python and platform. The base must still have what the lock uses of it, in a
-    version that everyone accepts, and the torch that wheels were compiled with. It must not have a locked
-    distribution itself, because the base's copy is imported first.
+    A target must have the base's Python and platform, and the markers of the lock's environments must hold. The base
+    must still have what the lock uses of it, in a version that everyone accepts, and the torch that wheels were
+    compiled with. It must not have a locked distribution itself, because the base's copy is imported first.
 
     Raises:
         BaseMismatch: it does not apply; ``details`` has all reasons.
@@ -69,11 +70,22 @@ def check_base(lock: Lock, base: Base, path: Path) -> None:
             found=f"Python {base.python_minor} on {base.platform}",
             next_step="vllm-plugins lock, in this environment",
         )
+    environment = dict(base.markers)
+    if lock.environments and not any(markers.applies(marker, environment) for marker in lock.environments):
+        names = sorted({name for marker in lock.environments for name in markers.variables(marker)})
+        raise BaseMismatch(
+            "the lock was made for another kind of environment",
+            where=str(path),
+            expected=" or ".join(lock.environments),
+            found=" and ".join(f'{name} == "{environment.get(name, "")}"' for name in names),
+            next_step="vllm-plugins lock, in this environment",
+        )
+    packages = [package for package in lock.packages if markers.applies(package.marker, environment)]
     reasons = [reason for use in fitting[0].base for reason in _unsatisfied(use, base)]
-    reasons += [reason for package in lock.packages for reason in build_mismatches(package, base)]
+    reasons += [reason for package in packages for reason in build_mismatches(package, base)]
     reasons += [
         f"{package.name} {package.version} is locked; the base has {there.version}, which is imported first"
-        for package in lock.packages
+        for package in packages
         if (there := base.get(package.name)) is not None
     ]
     if reasons:

@@ -27,13 +27,15 @@ class Wheel(Record):
 class Package(Record):
     """One distribution to install.
 
-    It has either ``wheels`` or ``directory``: the path of an editable source as in the manifest, the only thing
-    without a hash. ``dependencies`` are the locked packages that it requires. ``built_with`` are the distributions
-    that its wheel was built with; ``sdist_url`` and ``sdist_sha256`` are of the sdist that it was built from.
+    A package with a ``marker`` (PEP 508) is installed only where that holds. A package has either ``wheels`` or
+    ``directory``: the path of an editable source as in the manifest, the only thing without a hash. ``dependencies``
+    are the locked packages that it requires. ``built_with`` are the distributions that its wheel was built with;
+    ``sdist_url`` and ``sdist_sha256`` are of the sdist that it was built from.
     """
 
     name: NormalizedName
     version: str
+    marker: str | None = None
     wheels: tuple[Wheel, ...] = ()
     directory: str | None = None
     index: str | None = None
@@ -90,12 +92,16 @@ class Plugin(Record):
 
 
 class Lock(Record):
-    """A whole lock. ``manifest_sha256`` is ``Manifest.sha256`` of the manifest that it was made from."""
+    """A whole lock. ``manifest_sha256`` is ``Manifest.sha256`` of the manifest that it was made from.
+
+    ``environments`` are the markers of the environments that it is for, finer than the targets; empty for all.
+    """
 
     manifest_sha256: str
     packages: tuple[Package, ...]
     plugins: tuple[Plugin, ...]
     targets: tuple[Target, ...]
+    environments: tuple[str, ...] = ()
 
     def package(self, name: str) -> Package | None:
         """The locked package of that name."""

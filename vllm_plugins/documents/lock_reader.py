@@ -99,7 +99,7 @@ def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
         tool = _tool(document, where)
         pylock = Pylock.from_dict(document)
         packages = tuple(_package(package, f"packages[{i}]") for i, package in enumerate(pylock.packages))
-        lock = _lock(tool, packages)
+        lock = _lock(tool, packages, tuple(map(str, pylock.environments or ())))
         content = content_sha256(document)
     except PylockUnsupportedVersionError as error:
         raise _newer(where, f"lock-version {document.get('lock-version')!r}", "lock-version 1.0") from error
@@ -146,7 +146,7 @@ def _tool(document: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     return table
 
 
-def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
+def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...], environments: tuple[str, ...]) -> Lock:
     here = f"tool.{TOOL}"
     names = Counter(package.name for package in packages)
     if twice := [name for name, times in names.items() if times > 1]:
@@ -160,6 +160,7 @@ def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...]) -> Lock:
         packages=packages,
         plugins=plugins,
         targets=tuple(_target(item, f"{here}.targets[{i}]") for i, item in enumerate(_items(tool, here, "targets"))),
+        environments=environments,
     )
 
 
@@ -179,6 +180,7 @@ def _package(package: Any, here: str) -> Package:
     return Package(
         name=package.name,
         version=str(package.version),
+        marker=None if package.marker is None else str(package.marker),
         wheels=tuple(_wheel(wheel, f"{here}.wheels[{i}]") for i, wheel in enumerate(package.wheels or ())),
         directory=package.directory.path if package.directory is not None else None,
         index=package.index,

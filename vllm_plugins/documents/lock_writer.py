@@ -1,4 +1,4 @@
-"""Writing ``plugins.lock``: the same lock is the same bytes, laid out to be reviewed."""
+"""Write ``plugins.lock``: equal locks are equal bytes, in a layout for reviews."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ def render(lock: Lock) -> bytes:
     document = tomlkit.document()
     document.add(tomlkit.comment(_HEAD))
     document.add("lock-version", tomlkit.item("1.0"))
+    if lock.environments:
+        document.add("environments", _lines(sorted(lock.environments)))
     document.add("created-by", tomlkit.item("vllm-plugin-manager"))
     packages = sorted(lock.packages, key=lambda package: package.name)
-    # PEP 751 wants the key even where there is nothing to install.
+    # PEP 751 requires the key even if there is nothing to install.
     document.add("packages", _tables(map(_package, packages)) if packages else tomlkit.array())
     tool = tomlkit.table()
     tool.add("format", FORMAT)
@@ -87,6 +89,7 @@ def _package(package: Package) -> Table:
         {
             "name": package.name,
             "version": package.version,
+            "marker": package.marker,
             "requires-python": package.requires_python,
             "dependencies": [{"name": name} for name in sorted(package.dependencies)],
             "directory": None,

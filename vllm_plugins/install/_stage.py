@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ __all__ = ["Contents", "Distribution", "check", "clean", "publish", "seal"]
 
 # Notes of installers about themselves. They differ between installers, and name paths of this machine.
 _NOTES = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
+_PIP_HEADERS = re.compile(r"^include/site/python3\.\d+/")
 _OTHER_INSTALLER = "try the other installer: vllm-plugins sync --installer pip, or --installer uv"
 _BAD_WHEEL = "report it to the plugin's author, and set `enabled: false` for the plugin in plugins.yaml"
 
@@ -231,7 +233,7 @@ def _clean(site: Path, info: Path) -> Rows:
     rows = _record(info)
     is_package = any(row.path == "bin/__init__.py" for row in rows)  # then bin/ is no directory of scripts
     for row in rows:
-        path = _relative(row.path, info)
+        path = _same_place(site, _relative(row.path, info))
         is_script = path.startswith("bin/") and not is_package
         if is_script or (path.startswith(f"{info.name}/") and path.rpartition("/")[2] in _NOTES):
             (site / path).unlink(missing_ok=True)
@@ -310,6 +312,15 @@ def _record(info: Path) -> tuple[RecordEntry, ...]:
             found=str(error),
             next_step=_BAD_WHEEL,
         ) from error
+
+
+def _same_place(site: Path, path: str) -> str:
+    """The place of a file with either installer: pip puts headers into a directory for its Python."""
+    place = _PIP_HEADERS.sub("include/", path)
+    if place != path:
+        with contextlib.suppress(FileNotFoundError):  # reported as a file that was not installed
+            os.renames(site / path, site / place)
+    return place
 
 
 def _relative(path: str, info: Path) -> str:

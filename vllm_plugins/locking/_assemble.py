@@ -68,12 +68,20 @@ class Assembly:
         by_name = {item.package.name: item for item in described}
         for plugin, item in zip(manifest.enabled, plugins, strict=True):
             _refuse_unknown(plugin, by_name[item.locked.package])
-        pins = self.solution.pins
-        edges = _graph.build(pins, requires={name: item.requires for name, item in by_name.items()}, base=self.base)
+        roots = {item.locked.package for item in plugins}
+        edges = _graph.build(
+            self.solution.pins,
+            requires={name: item.requires for name, item in by_name.items()},
+            base=self.base,
+            plugins=roots,
+        )
         target = Target(
             python=self.base.python_minor, platform=self.base.platform, vllm=self.base.vllm, base=edges.uses
         )
-        packages = (item.package.replace(dependencies=edges.needs[name]) for name, item in by_name.items())
+        packages = (
+            item.package.replace(dependencies=edges.needs[name], marker=edges.markers.get(name))
+            for name, item in by_name.items()
+        )
         locked = (
             item.locked.replace(
                 version=found.package.version,
@@ -89,6 +97,7 @@ class Assembly:
                 packages=tuple(sorted(packages, key=lambda package: package.name)),
                 plugins=tuple(sorted(locked, key=lambda plugin: plugin.name)),
                 targets=(target,),
+                environments=(edges.environment,) if edges.environment else (),
             ),
             wheels={_hashed(item.wheel).filename: item.wheel for item in described if item.wheel is not None},
             notes=tuple(item.text for item in self.solution.passed_over),

@@ -57,7 +57,8 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
         if root.metadata is not None or root.name not in pins:
             continue
         pin = Version(pins[root.name])
-        newer = [found for found in walk.candidates.all(root.name) if found.version > pin and _is_stable(found)]
+        every = walk.candidates.all(root.name)
+        newer = [found for found in every if _is_stable(found) and Version(found.version.public) > pin]
         if not newer or pin.is_prerelease:
             continue
         admitted = {found.version for found in walk.candidates.admitted(root.name, root.specifier)}

@@ -6,6 +6,7 @@ resolver can use the base and can't change it. The resolver pins; the index says
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from vllm_plugins.locking.request import PluginRequirement
 
 __all__ = ["compile_pins", "constraints", "read_pins"]
+
+
+_PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?==(\S+)", re.MULTILINE)
+_LOCAL_VERSIONS = 5  # runs of a resolver; an index has few local versions of one release
 
 
 def constraints(base: Base, directory: Path) -> dict[NormalizedName, str]:
@@ -79,11 +84,8 @@ def compile_pins(
     constrained = (f"{line}\n" for name, line in stubs.items() if name not in own)
     (scratch / "constraints.txt").write_text("".join(constrained), encoding="utf-8")
     output = scratch / "requirements.txt"
-    # With "==1.0", a 1.0+cu129 that the index has got meanwhile would be taken.
-    pins = (f"{name}==={version}\n" for name, version in sorted(preferred.items()))
-    output.write_text("".join(pins), encoding="utf-8")
     try:
-        resolver.compile(scratch, base, wheels=wheels)
+        _compile(scratch, base, preferred=preferred, resolver=resolver, wheels=wheels)
     except CommandFailed as error:
         if (full := DiskError.from_output(error.stderr, details=error.details)) is not None:
             raise full from error
@@ -91,10 +93,52 @@ def compile_pins(
     text = output.read_text(encoding="utf-8")
     urls = (item.partition(" @ ")[2] for item in (*stubs.values(), *(line.requirement for line in lines)))
     resolved = tuple(read_pins(text, local={_path(url) for url in urls}))
+    if unanswered := own - {pin.name for pin in resolved}:
+        raise NoResolution(
+            f"{resolver.name} ended without an error and without pinning every plugin",
+            expected=", ".join(sorted(own)),
+            found=f"no pin of {', '.join(sorted(unanswered))}",
+            next_step="use the other resolver: vllm-plugins lock --resolver uv, or --resolver pip-compile",
+        )
     if base.vllm is None and any(pin.name == VLLM for pin in resolved):
         names = {pin.name for pin in resolved}
         raise _conflicts.missing_vllm(base, [name for name in _conflicts.parents(text, VLLM) if name in names])
     return resolved
+
+
+def _compile(
+    scratch: Path, base: Base, *, preferred: Mapping[NormalizedName, str], resolver: Resolver, wheels: Path
+) -> None:
+    """Run the resolver; of a preferred version, another local version is not taken in its place.
+
+    An index may get ``1.0+cu129`` after ``1.0`` was locked. ``==1.0`` matches both, and the local version is higher.
+    pip keeps ``===1.0``. uv takes the local version whatever it is given, so that is excluded, and uv runs again.
+
+    Raises:
+        CommandFailed: the resolver failed at its first run.
+    """
+    output, constraints_file = scratch / "requirements.txt", scratch / "constraints.txt"
+    exactly = "===" if resolver.name == "pip-compile" else "=="
+    pins = "".join(f"{name}{exactly}{version}\n" for name, version in sorted(preferred.items()))
+    output.write_text(pins, encoding="utf-8")
+    resolver.compile(scratch, base, wheels=wheels)
+    for _ in range(_LOCAL_VERSIONS):
+        text = output.read_text(encoding="utf-8")
+        excluded = [
+            f"{name}!={version}\n"
+            for name, version in _PIN.findall(text)
+            if "+" in version and version.partition("+")[0] == preferred.get(canonicalize_name(name))
+        ]
+        if not excluded:
+            return
+        with open(constraints_file, "a", encoding="utf-8") as file:
+            file.writelines(excluded)
+        output.write_text(pins, encoding="utf-8")
+        try:
+            resolver.compile(scratch, base, wheels=wheels)
+        except CommandFailed:  # something requires the local version
+            output.write_text(text, encoding="utf-8")
+            return
 
 
 def read_pins(text: str, *, local: Collection[str | None] = ()) -> Iterable[Pin]:

@@ -6,13 +6,16 @@ the places of :class:`pip_config.PipConfig`, and run in a directory of ours.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from vllm_plugins.core import process
+from vllm_plugins.core import process, scratch
 from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, InstallError, PluginsError, UsageError
-from vllm_plugins.packages import programs
+from vllm_plugins.packages import metadata, programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +65,28 @@ class Pip:
         argv += ["--progress-bar", "off", "--target", str(target), "--requirement", str(requirements)]
         argv += ["--no-index"] if offline else []
         _install(argv, programs.pip_environment(self.config), self.config, cwd=requirements.parent)
+        if _missing(target):
+            self._add_missing(requirements, target, offline=offline)
+
+    def _add_missing(self, requirements: Path, target: Path, *, offline: bool) -> None:
+        """Add the files that pip has left out.
+
+        With ``--target``, pip skips a directory of ``.data/data`` whose name is also that of a package. Other ways of
+        installing, and uv, put both into one directory.
+        """
+        with scratch.directory() as directory:
+            argv = [*programs.PIP, "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
+            argv += ["--require-hashes", "--only-binary", ":all:", "--progress-bar", "off", "--dest", str(directory)]
+            argv += ["--requirement", str(requirements), *(["--no-index"] if offline else [])]
+            _install(argv, programs.pip_environment(self.config), self.config, cwd=requirements.parent)
+            absent = _missing(target)
+            for wheel in sorted(directory.glob("*.whl")):
+                with zipfile.ZipFile(wheel) as archive:
+                    for name in archive.namelist():
+                        top, _, path = name.partition("/data/")
+                        if top.endswith(".data") and "/" not in top and path in absent:
+                            (target / path).parent.mkdir(parents=True, exist_ok=True)
+                            (target / path).write_bytes(archive.read(name))
 
     def provision(
         self,
@@ -117,6 +142,17 @@ class Uv:
         argv += ["--constraint", str(constraints)]
         argv += [*([] if self.config.index_url is not None else ["--no-index"]), "--", *requirements]
         _provision(argv, programs.uv_environment(self.config), self.config, on_line, cwd=constraints.parent)
+
+
+def _missing(target: Path) -> set[str]:
+    """Return the files that a RECORD in a target names, and that are not there."""
+    names: set[str] = set()
+    for file in target.glob("*.dist-info/RECORD"):
+        with contextlib.suppress(ValueError):  # an invalid RECORD is reported when the installation is checked
+            # pip writes paths relative to a lib/python directory of its own.
+            entries = metadata.parse_record(file.read_bytes().decode("utf-8"))
+            names |= {os.path.normpath(entry.path.removeprefix("../../")) for entry in entries}
+    return {name for name in names if not name.startswith(("..", "/")) and not os.path.lexists(target / name)}
 
 
 def choose(name: InstallerName, *, config: PipConfig, cache: Path) -> Installer:

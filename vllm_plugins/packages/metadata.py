@@ -6,6 +6,7 @@ Only the fields that are needed are read: old wheels break today's rules in the 
 from __future__ import annotations
 
 import configparser
+import contextlib
 import csv
 import io
 import json
@@ -35,6 +36,7 @@ __all__ = [
     "parse",
     "parse_record",
     "record",
+    "scripts",
 ]
 
 
@@ -153,6 +155,17 @@ def format_record(entries: Iterable[RecordEntry]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(entries)
     return text.getvalue()
+
+
+def scripts(site: Path) -> tuple[str, ...]:
+    """Return the names of the scripts that installers have put into ``bin`` of a directory, sorted."""
+    found: set[str] = set()
+    for file in site.glob("*.dist-info/RECORD"):
+        with contextlib.suppress(ValueError):  # an invalid RECORD is reported when the installation is checked
+            paths = [entry.path.removeprefix("../../") for entry in parse_record(file.read_bytes().decode("utf-8"))]
+            if "bin/__init__.py" not in paths:  # otherwise it is a package
+                found |= {path.removeprefix("bin/") for path in paths if path.startswith("bin/")}
+    return tuple(sorted(found))
 
 
 def _entry_points(text: str) -> tuple[tuple[str, str, str], ...]:

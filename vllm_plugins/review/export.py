@@ -42,9 +42,11 @@ def requirements(lock: Lock) -> str:
     lines += [f"# For {kind}, with vLLM installed" for kind in kinds]
     for package in sorted(lock.packages, key=lambda package: package.name):
         remote = [wheel for wheel in package.wheels if wheel.url is not None]
-        lines += [_line(f"./{WHEELS}/{wheel.filename}", [wheel]) for wheel in package.wheels if wheel.url is None]
+        marker = f" ; {package.marker}" if package.marker else ""
+        built = [wheel for wheel in package.wheels if wheel.url is None]
+        lines += [_line(f"./{WHEELS}/{wheel.filename}{marker}", [wheel]) for wheel in built]
         if remote:
-            lines.append(_line(_exact(package, remote), remote))
+            lines.append(_line(f"{_exact(package, remote)}{marker}", remote))
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,245 @@
+"""Configuration of pip and uv: where packages come from counts, and what is installed is the lock's business alone."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.kit import faulty, projects
+
+if TYPE_CHECKING:
+    from tests.kit.index import Index, Server
+    from tests.kit.place import Place
+
+INSTALLERS = pytest.mark.parametrize("installer", ["pip", "uv"])
+RESOLVERS = pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+
+
+@pytest.fixture
+def locked(place: Place, index: Index) -> Place:
+    """A lock of a plugin and of what it needs, of which the index has an older release."""
+    index.wheel("tiny", requires=["helper"])
+    index.wheel("helper", "1.0")
+    index.wheel("helper", "2.0")
+    place.pypi("tiny")
+    place.run("lock")
+    assert place.versions == {"tiny": "1.0", "helper": "2.0"}
+    return place
+
+
+def _sync(place: Place, installer: str, **variables: str) -> None:
+    shutil.rmtree(place.store, ignore_errors=True)
+    place.run("sync", "--installer", installer, env=variables)
+    assert (place.site / "helper-2.0.dist-info").is_dir()
+
+
+def _configure(place: Place, program: str, text: str) -> None:
+    path = place.home / ".config" / program / {"pip": "pip.conf", "uv": "uv.toml"}[program]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+PIP_KEYS = (
+    "user = true",
+    "prefix = {root}/prefix",
+    "root = {root}/root",
+    "target = {root}/target",
+    "constraint = {root}/constraints.txt",
+    "build-constraint = {root}/constraints.txt",
+    "requirement = {root}/requirements.txt",
+    "editable = {root}",
+    "dry-run = true",
+    "no-binary = :all:",
+    "only-binary = :none:",
+    "no-deps = true",
+    "require-hashes = false",
+    "uploaded-prior-to = 2020-01-01T00:00:00Z",
+    "platform = win_amd64",
+    "python-version = 3.8",
+    "python = /nowhere/python",
+    "require-virtualenv = true",
+    "ignore-installed = false",
+    "report = {root}/report.json",
+    "quiet = 3",
+    "isolated = true",
+    "verbose = 3",
+    "log = {root}/pip.log",
+)
+
+
+@pytest.mark.parametrize("line", PIP_KEYS)
+def test_no_key_of_pip_changes_what_is_installed_or_where(locked: Place, line: str) -> None:
+    (locked.root / "constraints.txt").write_text("helper<2\n")
+    (locked.root / "requirements.txt").write_text("missing\n")
+    _configure(
+        locked, "pip", f"[global]\nindex-url = {locked.index_url}\n[install]\n{line.format(root=locked.root)}\n"
+    )
+    _sync(locked, "pip", PIP_INDEX_URL="")
+    key, _, value = line.format(root=locked.root).partition(" = ")
+    _configure(locked, "pip", "")
+    _sync(locked, "pip", **{f"PIP_{key.upper().replace('-', '_')}": value})
+    assert not any((locked.root / name).exists() for name in ("prefix", "target", "report.json"))
+
+
+UV_TABLES = (
+    'exclude-newer = "2020-01-01T00:00:00Z"',
+    'override-dependencies = ["helper==1.0"]',
+    'constraint-dependencies = ["helper<2"]',
+    'required-version = "<0.5"',
+    'no-binary-package = ["tiny"]',
+    "no-build = true",
+    "compile-bytecode = true",
+    'link-mode = "symlink"',
+    "offline = true",
+    'python-preference = "only-managed"',
+    'cache-dir = "/nowhere"',
+    'resolution = "lowest"',
+)
+
+
+@pytest.mark.parametrize("line", [*UV_TABLES, '[[index]]\nname = "intern"\nurl = "http://127.0.0.1:9/simple"'])
+@INSTALLERS
+def test_no_project_in_the_working_directory_configures_uv(locked: Place, line: str, installer: str) -> None:
+    table = line.replace("[[index]]", "[[tool.uv.index]]") if line.startswith("[[") else f"[tool.uv]\n{line}"
+    (locked.root / "pyproject.toml").write_text(f"{table}\n")
+    _sync(locked, installer)
+    (locked.root / "pyproject.toml").unlink()
+    (locked.root / "uv.toml").write_text(f"{line}\n")
+    _sync(locked, installer)
+
+
+@pytest.mark.parametrize("line", UV_TABLES)
+def test_no_key_of_a_users_uv_toml_changes_what_is_installed(locked: Place, line: str) -> None:
+    _configure(locked, "uv", f"{line}\n")
+    _sync(locked, "uv")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("UV_COMPILE_BYTECODE", "1"),
+        ("UV_LINK_MODE", "symlink"),
+        ("UV_SYSTEM_PYTHON", "1"),
+        ("UV_NO_CACHE", "1"),
+        ("UV_CACHE_DIR", "/nowhere"),
+        ("UV_EXCLUDE_NEWER", "2020-01-01T00:00:00Z"),
+        ("UV_OVERRIDE", "/nowhere.txt"),
+        ("UV_CONSTRAINT", "/nowhere.txt"),
+        ("UV_BUILD_CONSTRAINT", "/nowhere.txt"),
+        ("UV_EXCLUDE", "/nowhere.txt"),
+        ("UV_CONFIG_FILE", "{root}/exclude.toml"),
+        ("UV_WORKING_DIR", "/nowhere"),
+        ("UV_WORKING_DIRECTORY", "/nowhere"),
+        ("UV_PROJECT", "/nowhere"),
+        ("UV_OFFLINE", "1"),
+        ("UV_NO_BINARY", "1"),
+        ("UV_REQUIRE_HASHES", "0"),
+        ("UV_NO_VERIFY_HASHES", "1"),
+        ("UV_PYTHON", "/nowhere"),
+        ("UV_TORCH_BACKEND", "cpu"),
+        ("UV_INDEX_STRATEGY", "first-index"),
+        ("UV_RESOLUTION", "lowest"),
+        ("UV_PRERELEASE", "allow"),
+        ("UV_ENV_FILE", "/nowhere"),
+        ("VIRTUAL_ENV", "/nowhere"),
+    ],
+)
+def test_no_variable_of_uv_changes_what_is_installed(locked: Place, name: str, value: str) -> None:
+    (locked.root / "exclude.toml").write_text('exclude-newer = "2020-01-01T00:00:00Z"\n')
+    _sync(locked, "uv", **{name: value.format(root=locked.root)})
+
+
+@RESOLVERS
+def test_a_lock_names_the_keys_that_it_does_not_follow(place: Place, index: Index, resolver: str) -> None:
+    index.wheel("tiny", "1.0")
+    index.wheel("tiny", "2.0")
+    place.pypi("tiny")
+    (place.root / "constraints.txt").write_text("tiny<2\n")
+    _configure(place, "pip", f"[global]\nconstraint = {place.root}/constraints.txt\n")
+    env = {"UV_CONSTRAINT": f"{place.root}/constraints.txt", "UV_EXCLUDE_NEWER": "2020-01-01T00:00:00Z"}
+    done = place.run("lock", "--resolver", resolver, env=env)
+    assert place.versions == {"tiny": "2.0"}
+    assert "constraint, UV_CONSTRAINT, UV_EXCLUDE_NEWER" in done.stderr
+
+
+@RESOLVERS
+@INSTALLERS
+def test_an_index_that_only_uv_is_told_of_counts_for_everything(
+    place: Place, index: Index, index_server: Server, resolver: str, installer: str
+) -> None:
+    index.wheel("tiny", requires=["private"])
+    other = index_server.index(f"{index.directory.name}-private")
+    other.wheel("private")
+    place.pypi("tiny")
+    for variables in (
+        {"UV_INDEX": f"inner={other.url}"},
+        {"UV_EXTRA_INDEX_URL": other.url},
+        {"UV_FIND_LINKS": str(other.directory / "private")},
+        {"PIP_INDEX_URL": other.url, "UV_INDEX": index.url},
+    ):
+        place.lock.unlink(missing_ok=True)
+        shutil.rmtree(place.store, ignore_errors=True)
+        place.run("lock", "--resolver", resolver, env=variables)
+        place.run("sync", "--installer", installer, env=variables)
+        assert set(place.versions) == {"tiny", "private"}
+
+
+def test_programs_of_the_working_directory_are_not_run(place: Place, index: Index) -> None:
+    """pip.py, piptools.py and what they import, wherever an interpreter looks in its working directory."""
+    index.wheel("tiny", requires=["built"])
+    index.wheel("helper")
+    index.sdist("built")
+    work = place.root / "work"
+    projects.project(work / "mine", name="mine", requires=["helper"])
+    for name in (
+        "pip",
+        "piptools",
+        "uv",
+        "build",
+        "packaging",
+        "requests",
+        "yaml",
+        "tomlkit",
+        "keyring",
+        "pip_audit",
+    ):
+        (work / f"{name}.py").write_text(f"raise SystemExit('{name}.py of the working directory was run')\n")
+    (work / "sitecustomize.py").write_text("raise SystemExit('sitecustomize.py was run')\n")
+    place.write(
+        """
+        plugins:
+          - {name: tiny, source: pypi, package: tiny}
+          - {name: mine, source: local, path: ../work/mine}
+        """
+    )
+    for installer in ("pip", "uv"):
+        env = {"VLLM_PLUGIN_INSTALLER": installer, "PIP_KEYRING_PROVIDER": "import"}
+        for words in (("lock",), ("lock", "--check"), ("sync",), ("bundle",), ("audit",), ("verify",), ("status",)):
+            done = place.python("-m", "vllm_plugins", *words, env=env, cwd=work, check=False)
+            assert "working directory" not in done.stdout + done.stderr
+            assert done.returncode == 0, done.stderr
+        shutil.rmtree(place.store)
+        place.lock.unlink()
+
+
+@pytest.mark.parametrize("code", [401, 403, 410])
+@RESOLVERS
+def test_an_index_that_denies_what_it_does_not_have_is_passed_over(
+    place: Place, index: Index, resolver: str, code: int
+) -> None:
+    index.wheel("tiny", requires=["helper"])
+    index.wheel("helper")
+    index.wheel("other")
+    place.pypi("tiny")
+    parts = urlsplit(index.url)
+    with faulty.serve(f"http://{parts.netloc}") as bucket:
+        bucket.plan = lambda path: None if "/other" in path else faulty.status(code)
+        env = {"PIP_EXTRA_INDEX_URL": f"{bucket.address}{parts.path}"}
+        place.run("lock", "--resolver", resolver, env=env)
+        for installer in ("pip", "uv"):
+            shutil.rmtree(place.store, ignore_errors=True)
+            place.run("sync", "--installer", installer, env=env)
+        place.run("bundle", env=env)
