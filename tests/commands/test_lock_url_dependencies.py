@@ -28,11 +28,8 @@ def test_a_dependency_by_url_is_refused(place: Place, index: Index, resolver: st
     place.write("plugins:\n  - {name: plug, source: local, path: plug}\n")
     done = place.run("lock", "--resolver", resolver, check=False)
     assert done.returncode == 6
-    assert (
-        "error: dep is required by URL; a lock contains only packages from an index [no-resolution]\n" in done.stderr
-    )
-    assert f"  found: {url.partition(':')[0]}:" in done.stderr  # pip-compile writes file:/path
-    assert "  required by: plug" in done.stderr
+    assert "; a lock contains only packages from an index\n" in done.stderr
+    assert f"  plugin 'plug': plug 1.0 requires dep by URL: {url.partition(':')[0]}:" in done.stderr
     assert not place.lock.exists()
 
 
@@ -43,7 +40,5 @@ def test_a_dependency_by_the_path_of_a_wheel_is_refused(place: Place, resolver: 
     place.write("plugins:\n  - {name: plug, source: local, path: plug}\n")
     done = place.run("lock", "--resolver", resolver, check=False)
     assert done.returncode == 6
-    assert (
-        "error: dep is required by URL; a lock contains only packages from an index [no-resolution]\n" in done.stderr
-    )
+    assert "; a lock contains only packages from an index\n" in done.stderr
     assert not place.lock.exists()
