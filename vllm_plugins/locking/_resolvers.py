@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from vllm_plugins.core import process
-from vllm_plugins.core.errors import UsageError
+from vllm_plugins.core.errors import CommandFailed, UsageError
 from vllm_plugins.packages import installers, programs
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = ["PipCompile", "Resolver", "ResolverName", "UvCompile", "choose"]
 ResolverName = Literal["auto", "pip-compile", "uv"]
 NAMES = get_args(ResolverName)
 
+_UNREAD = 2  # the exit status of uv where something can't be read; 1 means that there is no resolution
 _MANYLINUX = re.compile(r"manylinux_2_(\d+)_(\w+)")
 # Those that uv knows (uv pip compile --help).
 _KNOWN_GLIBC = (17, 28, *range(31, 41))
@@ -77,16 +78,23 @@ class UvCompile:
     def compile(self, directory: Path, base: Base, *, wheels: Path | None = None) -> None:
         """See :class:`Resolver`."""
         argv = [str(self.program), "pip", "compile", "--quiet", "--no-header", "--no-strip-extras", "--no-progress"]
-        argv += ["--no-config"]
         argv += ["--cache-dir", str(self.cache), "--python", sys.executable, "--constraint", "constraints.txt"]
         argv += ["--output-file", "requirements.txt", "requirements.in"]
         argv += ["--no-index"] if self.config.index_url is None else []
         if not base.is_here:
             argv += ["--python-version", base.python, "--python-platform", platform(base)]
         argv += ["--only-binary", ":all:"] if wheels is not None else []
-        env = {**programs.uv_environment(_offering(self.config, wheels)), "TMPDIR": str(_temporary(directory))}
+        env = programs.uv_environment(_offering(self.config, wheels), directory)
+        env |= {"TMPDIR": str(_temporary(directory))}
         env |= {"GIT_ALLOW_PROTOCOL": "none"} if wheels is not None else {}
-        process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
+        try:
+            process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
+        except CommandFailed as error:
+            if error.returncode != _UNREAD or len(self.config.indexes) < 2:
+                raise
+            # Only with this strategy does uv pass over an index that answers 410 for a name that it lacks.
+            env["UV_INDEX_STRATEGY"] = "first-index"
+            process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
 
 
 def _offering(config: PipConfig, wheels: Path | None) -> PipConfig:

@@ -24,7 +24,7 @@ from urllib3.util.retry import Retry
 from vllm_plugins.core import hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.core.redact import public_url, redact
-from vllm_plugins.packages import _logins, archives, simple_api
+from vllm_plugins.packages import _logins, archives, programs, simple_api
 from vllm_plugins.packages.simple_api import File
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ _PAUSE = 60  # seconds
 _FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError)
 # Compressing an archive again would change what is hashed.
 _UNCOMPRESSED = {"Accept-Encoding": "identity"}
-# An index that has no such name answers so: pip goes on with the next index.
-_UNKNOWN = (401, 403, 404, 410)
-# Of these, the first two may also mean that a login is missing.
+# Answers that may also mean that a login is missing.
 _DENIED = (401, 403)
 
 
@@ -209,7 +207,7 @@ class Index:
             return simple_api.from_html(_read(path), base=path.as_uri(), index=index) if path.is_file() else []
         try:
             with self._request("GET", url, index=index, headers={"Accept": simple_api.ACCEPT}) as response:
-                if response.status_code in _UNKNOWN:
+                if response.status_code in programs.UNKNOWN:
                     if response.status_code in _DENIED:
                         status = f"{response.status_code} {response.reason}"
                         denied.append(self._error(url, requests.HTTPError(status)))
