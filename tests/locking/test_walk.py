@@ -8,6 +8,7 @@ import pytest
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.kit.raw_wheel import RawWheel
 from tests.locking.links import BASE, root
 from vllm_plugins.documents import base
 from vllm_plugins.locking._findings import Root
@@ -71,6 +72,14 @@ def test_a_release_that_this_python_or_machine_can_not_use(links: Links, fields:
         "demo": f"demo 1.0 {reason}",
         "needy": f"needy 1.0 → demo 1.0 {reason}",
     }
+
+
+def test_a_wheel_whose_name_and_metadata_disagree_is_told(links: Links) -> None:
+    RawWheel(name="demo", version="1.0", says_version="1.0+cu12").write(links.directory)
+    assert links.lines("demo")["demo"] == (
+        "demo 1.0 can't be used: the file name of the wheel demo-1.0-py3-none-any.whl does not agree with its "
+        "metadata; it has demo 1.0+cu12 (its METADATA)"
+    )
 
 
 def test_unknown_names_and_versions_are_told_apart(links: Links) -> None:

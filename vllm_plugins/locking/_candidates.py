@@ -121,7 +121,7 @@ class Candidates:
         try:
             found = releases.read_metadata(self.index.complete(file), self.index, self.caches)
         except (NoResolution, InstallError) as error:
-            return Obstacle(kind="metadata", reason=f"can't be used: {error.what}")
+            return Obstacle(kind="metadata", reason=f"can't be used: {error.what}; it has {error.found}")
         if found.requires_python is not None and not self._is_python(found.requires_python):
             return self._other_python([found.requires_python])
         return found
