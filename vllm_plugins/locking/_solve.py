@@ -25,14 +25,12 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.locking._findings import Finding
     from vllm_plugins.locking._newest import PassedOver
     from vllm_plugins.locking._prepare import PreparedPlugin
     from vllm_plugins.locking._resolvers import Resolver
     from vllm_plugins.locking._sdists import BuiltSdist
     from vllm_plugins.locking.old_lock import Reuse
-    from vllm_plugins.locking.request import Upgrade
     from vllm_plugins.packages.builder import Builder
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.releases import Pin
@@ -51,12 +49,8 @@ class Solution:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Solver:
-    """What solving needs. ``stubs`` are the base's constraints, ``scratch`` is an empty directory."""
+    """What solving needs. ``scratch`` is an empty directory."""
 
-    base: Base
-    stubs: Mapping[NormalizedName, str]
-    old: Lock | None
-    upgrade: Upgrade
     resolver: Resolver
     index: Index
     builder: Builder
@@ -65,6 +59,11 @@ class Solver:
     scratch: Path
     report: Callable[[str], None]
     detail: Callable[[str], None]
+
+    @property
+    def base(self) -> Base:
+        """The base that the lock is for."""
+        return self.reuse.base
 
     def solve(self, plugins: tuple[PreparedPlugin, ...]) -> Solution:
         """Pin everything that the plugins need.
@@ -75,7 +74,7 @@ class Solver:
             BuildError: what the index has only as an sdist can't be built.
             SourceError: the index can't be read.
         """
-        preferred = request.preferred(self.old, self.upgrade)
+        preferred = request.preferred(self.reuse.old, self.reuse.upgrade)
         wheels = self.scratch / "wheels"
         wheels.mkdir(parents=True)
         walk = Walk(
@@ -131,7 +130,7 @@ class Solver:
             return _resolution.compile_pins(
                 lines,
                 base=self.base,
-                stubs=self.stubs,
+                stubs=_resolution.constraints(self.base, self.caches / "stubs"),
                 preferred=preferred,
                 resolver=self.resolver,
                 scratch=directory,

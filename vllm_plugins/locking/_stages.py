@@ -14,7 +14,7 @@ from vllm_plugins.core import atomic, workers
 from vllm_plugins.core.errors import BaseMismatch, NoResolution, StoreError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_writer
-from vllm_plugins.locking import _resolution, _resolvers
+from vllm_plugins.locking import _resolvers
 from vllm_plugins.locking._assemble import Assembly, NewLock
 from vllm_plugins.locking._prepare import Preparation, PreparedPlugin
 from vllm_plugins.locking._solve import Solver
@@ -64,7 +64,6 @@ def run(
         NoResolution: no set of versions satisfies every requirement.
     """
     caches = settings.cache or scratch / "cache"
-    stubs = _resolution.constraints(base, caches / "stubs")
     pip = config()
     opening = workers.begin(lambda: _index(pip))  # half of all imports, while plugins are prepared
     if pip.ignored:
@@ -88,10 +87,6 @@ def run(
         report(f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}")
         with opening() as index:
             solver = Solver(
-                base=base,
-                stubs=stubs,
-                old=old,
-                upgrade=upgrade,
                 resolver=program,
                 index=index,
                 builder=builder,
