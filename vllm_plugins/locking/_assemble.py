@@ -79,8 +79,11 @@ class Assembly:
             item.package.replace(dependencies=edges.needs[name], marker=edges.markers.get(name))
             for name, item in by_name.items()
         )
+        loads = {plugin.name: plugin.loads for plugin in manifest.plugins}
         locked = (
-            item.locked.replace(version=found.package.version, entry_points=found.entry_points)
+            item.locked.replace(
+                version=found.package.version, entry_points=found.entry_points, loads=loads[item.locked.name]
+            )
             for item in plugins
             for found in [by_name[item.locked.package]]
         )
