@@ -35,7 +35,7 @@ TOOL = "vllm-plugins"
 _FILENAME = re.compile(r"[\w.+!-]+")
 _PYTHON = re.compile(r"3\.[0-9]{1,3}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_RELOCK = "vllm-plugins lock; or restore the lock from version control"
+_RELOCK = "run vllm-plugins lock and review the change, or restore the lock from version control"
 
 
 def read(path: Path, *, edited: bool = False) -> Lock:
@@ -235,6 +235,7 @@ def _plugin(item: Any, here: str) -> Plugin:
         tree_sha256=_get(item, here, "tree-sha256", str, default=None),
         editable=_get(item, here, "editable", bool, default=False),
         project_sha256=_get(item, here, "project-sha256", str, default=None),
+        passed_over=_get(item, here, "passed-over", str, default=None),
         entry_points=tuple((group, name, value) for group, name, value in points),
         loads=_strings(item, here, "loads"),
     )

@@ -151,6 +151,7 @@ def _plugin(plugin: Plugin) -> Table:
             "editable": plugin.editable,
             "project-sha256": plugin.project_sha256,
             "loads": list(plugin.loads),
+            "passed-over": plugin.passed_over,
             "entry-points": [
                 {"group": group, "name": name, "value": value} for group, name, value in sorted(plugin.entry_points)
             ],
