@@ -137,7 +137,7 @@ def test_a_project_of_another_name(locked: Place) -> None:
     )
 
 
-RELOCK = "  next: run vllm-plugins lock, and review the change; to go back, take the lock from version control"
+RELOCK = "  next: vllm-plugins lock; or restore the lock from version control"
 
 
 def test_a_lock_that_was_edited_by_hand(locked: Place) -> None:
@@ -222,7 +222,7 @@ def test_a_wheel_that_is_missing_beside_the_lock_at_startup(locked: Place) -> No
         f"  where: {locked.wheels}\n"
         f"  {wheel.name}\n"
         "  next: take them from version control, or run this where the index can be reached: VLLM_PLUGIN_OFFLINE=0 "
-        f"vllm-plugins bundle --config {locked.manifest} --registry-dir {locked.store}",
+        "vllm-plugins bundle",
         "sync",
         "--reinstall",
         "--startup",  # which never runs a build

@@ -77,7 +77,7 @@ def test_a_swapped_wheel_is_found_and_left_alone(locked: Place) -> None:
     for command in (["bundle"], ["sync", "--offline"]):
         done = locked.run(*command, check=False)
         assert done.returncode == 4
-        assert f"the wheel {wheel.name} is not the one that the lock names [hash-mismatch]\n" in done.stderr
+        assert f"the wheel {wheel.name} is not the locked one [hash-mismatch]\n" in done.stderr
     assert locked.files() == before
 
 
@@ -86,7 +86,7 @@ def test_an_index_with_another_file_of_that_name(locked: Place, index: Index) ->
     before = names(locked)
     done = locked.run("bundle", check=False)
     assert done.returncode == 4
-    assert "tiny-1.0-py3-none-any.whl is not the file that the index tells of [hash-mismatch]\n" in done.stderr
+    assert "tiny-1.0-py3-none-any.whl does not match the hash or size of its index [hash-mismatch]\n" in done.stderr
     assert "required by: tiny 1.0 for plugin 'tiny'\n" in done.stderr
     assert set(names(locked)) - {"helper-1.5-py3-none-any.whl"} == set(before)
 
@@ -157,7 +157,7 @@ def test_diff_of_two_locks(locked: Place, index: Index) -> None:
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert [line.split() for line in lines[:3]] == [
-        ["package", "old", "new", "needed", "by"],
+        ["package", "old", "new", "required", "by"],
         ["helper", "1.5", "→", "-", "tiny"],
         ["tiny", "1.0", "→", "2.0", "tiny"],
     ]
