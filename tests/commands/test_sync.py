@@ -40,7 +40,7 @@ def test_the_store_is_what_the_lock_says(locked: Place, installer: str) -> None:
     assert done.stdout == f"installed: mine 1.0, tiny 1.0 (overlay {locked.overlay.name[:12]})\n"
     assert done.stderr == (
         f"Installing 3 distributions with {installer}\n"
-        "Checking every file\nCompiling bytecode\nLoading every entry point\n"
+        "Checking every file\nCompiling bytecode\nLoading and calling every entry point\n"
     )
     found = importlib.metadata.distributions(path=[str(locked.site)])
     assert {item.name: item.version for item in found} == {"tiny": "1.0", "helper": "1.5", "mine-plugin": "1.0"}

@@ -130,13 +130,122 @@ def test_one_that_ends_the_process_hides_no_other(place: Place) -> None:
     assert (done.returncode, done.stderr) == (
         7,
         (
-            "vllm-plugins: error: 2 entry points can't be loaded [plugin-load-failed]\n"
+            "vllm-plugins: error: 2 entry points failed [plugin-load-failed]\n"
             "  plugin 'probe' can't be loaded: its import ended the process with signal SIGSEGV "
             f"(entry point a_crash {where.format('a_crash')}\n"
             f"  plugin 'probe' can't be loaded: RuntimeError: bad (entry point z_bad {where.format('z_bad')}\n"
-            "  next: fix these plugins, or set `enabled: false` for them in plugins.yaml and run vllm-plugins lock\n"
+            "  these work: good (vllm.logits_processors)\n"
+            "  next: fix these plugins or ask their authors to, or set `enabled: false` for them in plugins.yaml and run "
+            "vllm-plugins lock\n"
         ),
     )
+
+
+MANY = {
+    "many/good.py": "def register():\n    print('good runs')\n",
+    "many/absent.py": "import module_that_is_absent\n",
+    "many/raises.py": "def register():\n    raise RuntimeError('needs another vLLM')\n",
+    "many/leaves.py": "import sys\n\n\ndef register():\n    sys.exit(0)\n",
+    "many/breaks.py": "def register():\n    raise BaseException('odd')\n",
+    "many/crashes.py": "import os\n\n\ndef register():\n    os._exit(9)\n",
+    "many/__init__.py": "",
+}
+
+
+def lock_many(place: Place) -> None:
+    names = [name.removeprefix("many/").removesuffix(".py") for name in MANY if not name.endswith("__init__.py")]
+    points = {"vllm.general_plugins": {name: f"many.{name}:register" for name in names}}
+    projects.project(place.config / "many", name="many", entry_points=points, modules=MANY)
+    place.write("plugins:\n  - {name: many, source: local, path: many}\n")
+    place.run("lock")
+
+
+def test_each_function_is_called_and_the_working_ones_can_be_chosen(place: Place) -> None:
+    lock_many(place)
+    done = place.run("sync", "-q", "--json", check=False)
+    assert done.returncode == 7
+    error = done.json
+    assert error["what"] == "5 entry points failed"
+    assert [line.partition(" (entry point ")[0] for line in error["details"]] == [
+        "plugin 'many' can't be loaded: ModuleNotFoundError: No module named 'module_that_is_absent'",
+        "plugin 'many' raised an error: BaseException: odd",
+        "plugin 'many' failed: its function ended the process with exit status 9",
+        "plugin 'many' raised an error: SystemExit: 0",
+        "plugin 'many' raised an error: RuntimeError: needs another vLLM",
+        "these work: good (vllm.general_plugins)",
+    ]
+    choice = "VLLM_PLUGINS=vllm_plugins,good"
+    assert error["next_step"].startswith(f"to run only those that work: export {choice}; else ")
+    status = place.run("status", "--json", check=False)
+    assert (status.returncode, status.json["problem"]["what"]) == (7, "5 entry points failed")
+    assert place.run("doctor", "--json", check=False).json["findings"][0]["fix"] == error["next_step"]
+    # Following the advice leads on: everything agrees, and vLLM runs what works.
+    name, _, value = choice.partition("=")
+    place.variables[name] = value
+    assert place.run("sync").returncode == 0
+    assert place.run("status").returncode == 0
+    assert place.run("doctor").returncode == 0
+    assert place.python("-m", "tests.kit.loader", "platform", "general").stdout.startswith("good runs\n")
+
+
+def test_with_imports_nothing_is_called(place: Place) -> None:
+    lock_plugin(place, "def Thing():\n    raise RuntimeError('no GPU here')\n", group="vllm.general_plugins")
+    assert place.run("sync", check=False).returncode == 7
+    done = place.run("sync", "--load-check", "imports")
+    assert done.stderr == "Loading every entry point\n"
+    assert place.run("status").returncode == 0
+    assert place.run("sync", "--load-check", "calls", check=False).returncode == 7
+
+
+def test_without_the_check_an_earlier_failure_is_forgotten(place: Place) -> None:
+    lock_plugin(place, "raise RuntimeError\n")
+    assert place.run("sync", check=False).returncode == 7
+    assert place.run("sync", "--no-load-check").returncode == 0
+    status = place.run("status")
+    assert status.stdout.splitlines()[1].split()[5] == "?"
+    assert place.run("sync", check=False).returncode == 7
+
+
+def test_platform_plugins_are_called_before_general_ones(place: Place, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    module = f"def note(word):\n    with open({str(log)!r}, 'a') as file:\n        file.write(word + ' ')\n\n\n"
+    module += "note('import')\n\n\ndef chip():\n    note('platform')\n\n\ndef register():\n    note('general')\n"
+    points = {"vllm.general_plugins": {"a": "order:register"}, "vllm.platform_plugins": {"b": "order:chip"}}
+    projects.project(place.config / "order", name="order", entry_points=points, modules={"order.py": module})
+    place.write("plugins:\n  - {name: order, source: local, path: order}\n")
+    place.run("lock")
+    place.run("sync")
+    assert log.read_text().split() == ["import", "platform", "general"]
+
+
+def test_two_active_platform_plugins_are_refused_and_one_can_be_chosen(place: Place) -> None:
+    chips = "def one():\n    return 'chips:One'\n\n\ndef two():\n    return 'chips:Two'\n\n\ndef none():\n    return None\n"
+    points = {"vllm.platform_plugins": {name: f"chips:{name}" for name in ("one", "two", "none")}}
+    projects.project(place.config / "chips", name="chips", entry_points=points, modules={"chips.py": chips})
+    place.write("plugins:\n  - {name: chips, source: local, path: chips}\n")
+    place.run("lock")
+    done = place.run("sync", "-q", "--json", check=False)
+    assert done.returncode == 7
+    assert "Only one platform plugin can be activated, but got: ['one', 'two']" in done.json["details"][0]
+    assert place.run("sync", env={"VLLM_PLUGINS": "vllm_plugins,one"}).returncode == 0
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_the_output_of_a_plugin_may_have_any_length(place: Place, stream: str) -> None:
+    source = f"import sys\n\n\ndef Thing():\n    for _ in range(64):\n        sys.{stream}.write('x' * (1 << 20))\n"
+    lock_plugin(place, f"{source}    raise RuntimeError('y' * 100000)\n", group="vllm.general_plugins")
+    done = place.run("sync", "-q", check=False)
+    assert done.returncode == 7
+    assert "plugin 'probe' raised an error: RuntimeError: yyyy" in done.stderr
+    assert len(done.stderr) < 3000
+    assert len((place.overlay / "overlay.json").read_bytes()) < 5000
+
+
+def test_a_missing_module_of_vllm_says_that_the_plugin_is_for_another_vllm(place: Place) -> None:
+    lock_plugin(place, "def Thing():\n    from vllm.gone.models import Model\n", group="vllm.general_plugins")
+    done = place.run("sync", "-q", check=False)
+    assert done.returncode == 7
+    assert "found: the plugin was made for another vLLM than this one, whose vllm.gone" in done.stderr
 
 
 def test_optimised_bytecode_is_not_written_into_an_overlay(place: Place) -> None:

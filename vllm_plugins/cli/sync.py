@@ -26,11 +26,18 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="Install with this program (default: auto, which is uv if it is installed, otherwise pip).",
     )
     parser.add_argument("--reinstall", action="store_true", help="Install again, even if the overlay exists.")
-    parser.add_argument(
+    checking = parser.add_mutually_exclusive_group()
+    checking.add_argument(
+        "--load-check",
+        choices=("calls", "imports"),
+        help="calls (default): load every plugin and call it as vLLM does. imports: only load it.",
+    )
+    checking.add_argument(
         "--no-load-check",
         dest="load_check",
-        action="store_false",
-        help="Skip the check that loads every entry point once.",
+        action="store_const",
+        const="none",
+        help="Skip the check that loads and calls every plugin once.",
     )
     baking = parser.add_mutually_exclusive_group()
     baking.add_argument(
@@ -60,6 +67,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     # pip prints its configuration while the rest is imported, if something is to be installed.
     config = pip_config.read if offline or _is_installed(settings) else workers.begin(pip_config.read)
     from vllm_plugins.documents import base, manifest
+    from vllm_plugins.documents import state as states
     from vllm_plugins.install import sync
 
     here = base.read(arguments.base_path)
@@ -68,7 +76,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
         required = manifest.require(settings)
         pipeline.lock(required, settings, base=here, report=output.progress, detail=output.detail)
-    asked = manifest.find(settings)
+    state = states.read(settings, base=here)
 
     def build(locked: Lock) -> object:
         # Nothing is built at a startup, or without an index.
@@ -77,17 +85,17 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             return None
         from vllm_plugins.locking import rebuild
 
-        return rebuild.run(locked, settings, asked, report=output.progress, detail=output.detail, config=config)
+        return rebuild.run(
+            locked, settings, state.manifest, report=output.progress, detail=output.detail, config=config
+        )
 
     done = sync.run(
-        settings,
-        base=here,
+        state,
         base_paths=arguments.base_path or (),
-        manifest=asked,
         report=output.progress,
         config=config,
-        startup=arguments.startup,
-        load_check=arguments.load_check,
+        load_check=None if arguments.load_check == "none" else arguments.load_check or "calls",
+        check_again=arguments.load_check in ("calls", "imports"),
         reinstall=arguments.reinstall,
         rebuild=build,
     )

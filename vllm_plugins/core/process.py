@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import select
 import shlex
@@ -63,12 +64,14 @@ def run(
     on_line: Callable[[str], None] | None = None,
     check: bool = True,
     timeout: float | None = None,
+    keep: int | None = None,
 ) -> Completed:
     """Run a program to its end, without a shell, its standard input empty, under umask 022.
 
     Both pipes are read at the same time. ``on_line`` is given each line of standard error, redacted, as it
     comes. The program gets a session of its own, so that on an interrupt it is ended with all its children. None of
-    it comes back into the hook, whatever it imports. ``timeout`` is in seconds.
+    it comes back into the hook, whatever it imports. ``timeout`` is in seconds. With ``keep``, only
+    that many bytes at the end of each stream are kept, and ``on_line`` is not called: output may have any length.
 
     Raises:
         CommandFailed: it could not be started, did not end in time, or (with ``check``) did not end with 0.
@@ -79,10 +82,13 @@ def run(
     assert process.stderr is not None
     out: list[str] = []
     err: list[str] = []
-    readers = (
-        threading.Thread(target=_copy, args=(process.stdout, out), daemon=True),
-        threading.Thread(target=_read, args=(process.stderr, err, on_line, secrets), daemon=True),
-    )
+    if keep is None:
+        reading = functools.partial(_copy, process.stdout, out)
+        reading_errors = functools.partial(_read, process.stderr, err, on_line, secrets)
+    else:
+        reading = functools.partial(_read_tail, process.stdout, out, keep)
+        reading_errors = functools.partial(_read_tail, process.stderr, err, keep)
+    readers = tuple(threading.Thread(target=target, daemon=True) for target in (reading, reading_errors))
     try:
         with _ended(process):
             for reader in readers:
@@ -206,6 +212,17 @@ def _read(stream: IO[str], lines: list[str], on_line: Callable[[str], None] | No
             lines.append(clean)
             if on_line is not None:
                 on_line(clean.rstrip("\n"))
+
+
+def _read_tail(stream: IO[str], kept: list[str], length: int) -> None:
+    """Read to the end, and keep the last bytes only."""
+    tail = b""
+    with stream:
+        assert isinstance(stream, io.TextIOWrapper)  # a pipe that was opened as text
+        assert isinstance(stream.buffer, io.BufferedReader)
+        while chunk := stream.buffer.read1(length):
+            tail = (tail + chunk)[-length:]
+    kept.append(redact(tail.decode("utf-8", "backslashreplace")))
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -218,8 +218,13 @@ def _differences(
                 next_step="set `editable: false` in plugins.yaml, then: vllm-plugins lock",
             )
         )
-    if failures := [failure for failure in marker.failures if failure.base == base.fingerprint]:
-        problems.append(entry_points.error_of(marker, failures))
+    failures = [
+        failure
+        for failure in marker.failures
+        if failure.base == base.fingerprint and settings.lets_through(failure.group, failure.name)
+    ]
+    if failures:
+        problems.append(entry_points.error_of(marker, failures, settings.lets_through))
     linked = activation.active_key()
     if linked is not None and linked != marker.key:
         problems.append(

@@ -1,88 +1,194 @@
-"""The load check: every entry point of an overlay is loaded once, in a child process.
+"""The load check: load and call an overlay's entry points as vLLM does, in a child process.
 
-A plugin may end the process that imports it, or never return, so each entry point's result is written to a file as
-soon as it is known. As a program (``python -m vllm_plugins.install._load_check``) this module is the child process.
+A plugin may end its process, or never return, so each result is written to a file as soon as it is known, and the
+next process begins after the entry point that ended the last one. As a program (``python -m
+vllm_plugins.install._load_check``) this module is the child process.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
+import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vllm_plugins.core.errors import CommandFailed, LoadError
 from vllm_plugins.startup import activation, entry_points, overlay
 from vllm_plugins.startup.overlay import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from vllm_plugins.startup.overlay import Marker
+    from vllm_plugins.startup.overlay import EntryPoint, Marker
 
-__all__ = ["check"]
+__all__ = ["Depth", "check"]
+
+Depth = Literal["calls", "imports"]
+
+_PLATFORM, _GENERAL = "vllm.platform_plugins", "vllm.general_plugins"
+_OUTPUT = 1 << 16  # bytes of a plugin's output that are kept
+_LONGEST = 1000  # characters of an explanation
+
+
+class _Step(NamedTuple):
+    """One step of the check: load or call the entry point of that number."""
+
+    verb: Literal["load", "call"]
+    number: int
 
 
 def check(
-    store: Path, marker: Marker, *, base: str, paths: Iterable[str], scratch: Path, patience: float
+    store: Path,
+    marker: Marker,
+    *,
+    depth: Depth,
+    allows: Callable[[str, str], bool],
+    base: str,
+    paths: Iterable[str],
+    scratch: Path,
+    patience: float,
 ) -> tuple[Failure, ...]:
-    """Load every entry point of a published overlay in a child process, and return those that failed.
+    """Check every entry point of a published overlay in a child process, and return those that failed.
 
-    ``base`` is the fingerprint of the base, which the failures carry, and ``paths`` are its directories. ``scratch``
-    is an empty directory, ``patience`` the seconds that the process may take.
+    With the depth ``calls``, platform and general plugins are also called, in the order of a start of vLLM; with
+    ``imports``, nothing is called. ``allows`` says whether vLLM would use an entry point, by group and name. ``base``
+    is the fingerprint of the base, which the failures carry, and ``paths`` are its directories. ``scratch`` is an
+    empty directory, ``patience`` the seconds that the process may take.
     """
-    from vllm_plugins.core import process
-
-    if not marker.entry_points:
-        return ()
-    result = scratch / "result"
+    steps = _steps(marker.entry_points, depth)
     reports: list[dict[str, str]] = []
-    while len(reports) < len(marker.entry_points):
-        result.unlink(missing_ok=True)
-        module = "vllm_plugins.install._load_check"
-        argv = [sys.executable, "-P", "-m", module, str(store), marker.key, str(len(reports)), str(result)]
-        try:
-            done = process.run([*argv, *paths], check=False, timeout=patience)
-            end, output = f"ended the process with {process.status(done.returncode)}", done.stderr
-        except CommandFailed as error:
-            if error.returncode == process.NOT_STARTED:
-                raise
-            end, output = f"did not end within {patience:g} seconds (VLLM_PLUGIN_TIMEOUT)", ""
-        lines = result.read_text(encoding="utf-8").split("\n")[:-1] if result.exists() else []  # complete lines
-        reports += [json.loads(line) for line in lines]
-        if len(reports) < len(marker.entry_points):
-            # The entry point that was being loaded is the cause. The next process begins with the one after it.
-            plugin = marker.entry_points[len(reports)].plugin
-            last = (output.splitlines() or [""])[-1]
-            reports.append({"what": f"plugin {plugin!r} can't be loaded: its import {end}", "found": last})
+    while len(reports) < len(steps):
+        argv = [str(store), marker.key, depth, str(len(reports)), str(scratch / "result"), *paths]
+        reports += _run(argv, steps[len(reports) :], marker.entry_points, scratch / "result", patience=patience)
+    failures: dict[int, tuple[str, str]] = {}
+    platforms: dict[int, str] = {}
+    for step, report in zip(steps, reports, strict=True):
+        if "what" in report:
+            failures.setdefault(step.number, (report["what"], report["found"]))
+        if "platform" in report:
+            platforms[step.number] = report["platform"]
+    _check_platforms(marker.entry_points, platforms, allows, failures)
     return tuple(
-        Failure(base=base, group=point.group, name=point.name, what=report["what"], found=report["found"])
-        for point, report in zip(marker.entry_points, reports, strict=True)
-        if report
+        Failure(base=base, group=point.group, name=point.name, what=_short(what), found=_short(found))
+        for number, point in enumerate(marker.entry_points)
+        if number in failures
+        for what, found in (failures[number],)
     )
 
 
-def _main(store: str, key: str, first: str, result: str, *paths: str) -> None:
+def _steps(points: Sequence[EntryPoint], depth: Depth) -> list[_Step]:
+    """All steps in the order of a start: platform plugins, general plugins, then the others.
+
+    vLLM loads all plugins of a group before it calls the first (``load_plugins_by_group``, 0.8.5 to 0.33).
+    """
+    steps: list[_Step] = []
+    for group in (_PLATFORM, _GENERAL):
+        numbers = [number for number, point in enumerate(points) if point.group == group]
+        steps += [_Step("load", number) for number in numbers]
+        steps += [_Step("call", number) for number in numbers if depth == "calls"]
+    return steps + [
+        _Step("load", number) for number, point in enumerate(points) if point.group not in (_PLATFORM, _GENERAL)
+    ]
+
+
+def _run(
+    words: Sequence[str], steps: Sequence[_Step], points: Sequence[EntryPoint], result: Path, *, patience: float
+) -> list[dict[str, str]]:
+    """Run these steps in one process. Returns a report for each step that it began."""
+    from vllm_plugins.core import process
+
+    result.unlink(missing_ok=True)
+    argv = [sys.executable, "-P", "-m", "vllm_plugins.install._load_check", *words]
+    try:
+        done = process.run(argv, check=False, timeout=patience, keep=_OUTPUT)
+        end, output = f"ended the process with {process.status(done.returncode)}", done.stderr
+    except CommandFailed as error:
+        if error.returncode == process.NOT_STARTED:
+            raise
+        end, output = f"did not end within {patience:g} seconds (VLLM_PLUGIN_TIMEOUT)", ""
+    lines = result.read_text(encoding="utf-8").split("\n")[:-1] if result.exists() else []  # complete lines
+    reports: list[dict[str, str]] = [json.loads(line) for line in lines]
+    if len(reports) < len(steps):
+        # The step that had begun is the cause.
+        step = steps[len(reports)]
+        plugin = points[step.number].plugin
+        what = f"can't be loaded: its import {end}" if step.verb == "load" else f"failed: its function {end}"
+        reports.append({"what": f"plugin {plugin!r} {what}", "found": (output.splitlines() or [""])[-1]})
+    return reports
+
+
+def _check_platforms(
+    points: Sequence[EntryPoint],
+    platforms: dict[int, str],
+    allows: Callable[[str, str], bool],
+    failures: dict[int, tuple[str, str]],
+) -> None:
+    """Add a failure for each platform plugin if more than one of those that vLLM would use is active here."""
+    active = {number: name for number, name in platforms.items() if allows(_PLATFORM, points[number].name)}
+    try:
+        entry_points.platform({points[number].name: name for number, name in active.items()})
+    except LoadError as error:
+        for number in active:
+            failures.setdefault(number, (f"plugin {points[number].plugin!r} failed: {error.what}", ""))
+
+
+def _short(text: str) -> str:
+    """A text as one line of bounded length."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+
+
+def _main(store: str, key: str, depth: Depth, first: str, result: str, *paths: str) -> None:
     from pathlib import Path
 
+    # The parent interrupts us at the end of its patience. As an exception, that would look like the plugin's own.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     activation.deactivate()  # an overlay that is linked into the interpreter
     sys.path += [path for path in paths if path not in sys.path]
     marker = overlay.read_marker(Path(store), key)
     if marker is None:
         raise SystemExit("the overlay was removed from the store")
     activation.activate(Path(store), key)
+    points = marker.entry_points
+    steps = _steps(points, depth)
+    if any(step.verb == "call" for step in steps):
+        with contextlib.suppress(BaseException):  # as in a start, where it is vLLM that calls
+            importlib.import_module("vllm")
+    loaded: dict[int, Any] = {}
     with open(result, "w", encoding="utf-8") as file:
-        for point in marker.entry_points[int(first) :]:
-            try:
-                entry_points.load(point)
-                report = {}
-            except LoadError as error:
-                report = {"what": error.what, "found": error.found or ""}
-            file.write(json.dumps(report) + "\n")
+        for step in steps[int(first) :]:
+            file.write(json.dumps(_report(step, points[step.number], loaded)) + "\n")
             file.flush()
-    os._exit(0)  # imports may have left threads or exit handlers behind, which must not run or be waited for
+    os._exit(0)  # plugins may have left threads or exit handlers behind, which must not run or be waited for
+
+
+def _report(step: _Step, point: EntryPoint, loaded: dict[int, Any]) -> dict[str, str]:
+    """Run one step. ``loaded`` has what the entry points name, or ``None`` where one can't be loaded."""
+    if step.verb == "load" or step.number not in loaded:
+        try:
+            loaded[step.number] = entry_points.load(point)
+        except LoadError as error:
+            loaded[step.number] = None
+            return {"what": error.what, "found": error.found or ""} if step.verb == "load" else {}
+        except BaseException as error:  # noqa: BLE001 - such as a KeyboardInterrupt that the plugin raised itself
+            loaded[step.number] = None
+            what = f"plugin {point.plugin!r} can't be loaded: {type(error).__name__}"
+            return {"what": what, "found": ""} if step.verb == "load" else {}
+    if step.verb == "load" or loaded[step.number] is None:
+        return {}
+    try:
+        answer = entry_points.call(point, loaded[step.number])
+        return {"platform": str(answer)} if point.group == _PLATFORM and answer is not None else {}
+    except LoadError as error:
+        return {"what": error.what, "found": error.found or ""}
+    except BaseException as error:  # noqa: BLE001 - the same
+        return {"what": f"plugin {point.plugin!r} failed: {type(error).__name__}", "found": ""}
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    first_words = sys.argv[1:4]
+    _main(first_words[0], first_words[1], "calls" if first_words[2] == "calls" else "imports", *sys.argv[4:])

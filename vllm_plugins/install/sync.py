@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import atomic, flock, hashes, scratch
-from vllm_plugins.core.errors import InstallError
+from vllm_plugins.core.errors import HashMismatch, InstallError, PluginsError
 from vllm_plugins.core.humanize import count
-from vllm_plugins.documents import compatibility, lock_reader, selection
+from vllm_plugins.documents import selection
 from vllm_plugins.documents.selection import Requirement
 from vllm_plugins.install import _load_check, _registry, _stage
 from vllm_plugins.install import _store as stores
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
-    from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.documents.state import State
+    from vllm_plugins.install._load_check import Depth
     from vllm_plugins.packages.installers import Installer
     from vllm_plugins.startup.settings import Settings
 
@@ -59,74 +60,74 @@ class _Job:
     base_paths: Sequence[str]
     manifest_sha256: str | None
     config: Callable[[], PipConfig]
-    load_check: bool
+    depth: Depth | None
     report: Callable[[str], None]
     rebuild: Callable[[Lock], object]
+    problems: tuple[PluginsError, ...]
 
 
 def run(
-    settings: Settings,
+    state: State,
     *,
-    base: Base,
     base_paths: Sequence[str] = (),
-    manifest: Manifest | None,
     report: Callable[[str], None],
     config: Callable[[], PipConfig] = pip_config.read,
-    startup: bool = False,
     reinstall: bool = False,
-    load_check: bool = True,
+    load_check: Depth | None = "calls",
+    check_again: bool = False,
     rebuild: Callable[[Lock], object] = lambda _: None,
 ) -> Synced:
-    """Make the store equal to the lock. ``manifest`` is ``None`` if there is only a lock.
+    """Make the store equal to the lock of a state.
 
     ``base_paths`` are directories of the base that are not on this interpreter's own path. ``config`` returns pip's
-    configuration, and is called only if an index is needed. With ``load_check``, each entry point is loaded once with
-    this base; at ``startup``, only failures of entry points that ``VLLM_PLUGINS`` allows count. ``rebuild`` is called
-    before anything is installed, and may add missing built wheels next to the lock.
+    configuration, and is called only if an index is needed. ``load_check`` says what is tried with each entry point
+    (``None``: nothing, and earlier failures are forgotten); ``check_again`` that it is tried even if it has been.
+    Failures of entry points that ``VLLM_PLUGINS`` leaves out don't count. ``rebuild`` is called before anything is
+    installed, and may add missing built wheels next to the lock.
 
     Raises:
         LockMissing, LockInvalid, HashMismatch: there is no usable lock.
         LockStale: the lock does not match the manifest.
         BaseMismatch: the lock does not apply to this base.
         InstallError, StoreError, HashMismatch: the installation failed. Lock, store and registry are unchanged.
-        LoadError: a plugin can't be loaded. The overlay is installed, and is not up to date.
+        LoadError: a plugin failed in the load check. The overlay is installed, and is not up to date.
     """
-    data = lock_reader.read_bytes(settings.lock)
-    locked = lock_reader.parse(data, settings.lock)
-    key = overlay.key_of(data)
-    compatibility.check_manifest(locked, manifest, settings.lock, overlay.read_marker(settings.store, key))
-    compatibility.check_base(locked, base, settings.lock)
+    settings = state.settings
+    locked = state.require_lock()
     job = _Job(
         settings=settings,
-        lock=locked,
-        lock_bytes=data,
-        key=key,
-        base=base,
+        lock=locked.lock,
+        lock_bytes=locked.data,
+        key=locked.key,
+        base=state.base,
         base_paths=base_paths,
-        manifest_sha256=None if manifest is None else manifest.file_sha256,
+        manifest_sha256=None if state.manifest is None else state.manifest.file_sha256,
         config=config,
-        load_check=load_check,
+        depth=load_check,
         report=report,
         rebuild=rebuild,
+        problems=state.overlay_problems,
     )
-    done = _synchronise(job, reinstall=reinstall)
-    failing = [
-        failure
-        for failure in _failing(done.marker, job)
-        if not startup or settings.lets_through(failure.group, failure.name)
-    ]
-    if failing:
-        raise entry_points.error_of(done.marker, failing)
+    done = _synchronise(job, reinstall=reinstall, check_again=check_again)
+    failures = [item for item in _failures(done.marker, job) if settings.lets_through(item.group, item.name)]
+    if failures:
+        raise entry_points.error_of(done.marker, failures, settings.lets_through)
     return done
 
 
-def _synchronise(job: _Job, *, reinstall: bool) -> Synced:
+def _synchronise(job: _Job, *, reinstall: bool, check_again: bool) -> Synced:
     settings = job.settings
+    changed = next((problem for problem in job.problems if isinstance(problem, HashMismatch)), None)
     if settings.frozen:
         _refuse_editable(job)
+        if changed is not None:
+            raise changed
+    elif changed is not None:
+        job.report(f"Installing again: {changed.what}")
+        reinstall = True
     marker = overlay.read_marker(settings.store, job.key)
     known = marker is not None and marker.is_up_to_date(job.manifest_sha256, job.base.fingerprint)
-    if marker is not None and known and not reinstall and not _unchecked(marker, job):
+    if marker is not None and known and not reinstall and not _needs_check(marker, job, again=check_again):
         _mirror(job, marker)
         stores.sweep(settings.store)
         return Synced(marker=marker, lock=job.lock, installed=False)
@@ -139,20 +140,23 @@ def _synchronise(job: _Job, *, reinstall: bool) -> Synced:
             )
         return Synced(marker=marker, lock=job.lock, installed=False)
     with stores.errors(settings.store):
-        return _locked(job, reinstall=reinstall)
+        return _locked(job, reinstall=reinstall, check_again=check_again)
 
 
-def _failing(marker: Marker, job: _Job) -> list[Failure]:
+def _failures(marker: Marker, job: _Job) -> list[Failure]:
     return [failure for failure in marker.failures if failure.base == job.base.fingerprint]
 
 
-def _unchecked(marker: Marker, job: _Job) -> bool:
-    """Whether the load check must run: it did not run with this base, or something failed.
+def _needs_check(marker: Marker, job: _Job, *, again: bool) -> bool:
+    """Whether the load check must run, or its failures be forgotten.
 
-    Without vLLM, hardly any plugin can be loaded, so there is nothing to learn.
+    It runs if it did not run with this base, or something failed. Without vLLM, hardly any plugin can be loaded, so
+    there is nothing to learn.
     """
-    checked = job.base.fingerprint in marker.checked and not _failing(marker, job)
-    return job.load_check and job.base.vllm is not None and not checked
+    failures = _failures(marker, job)
+    if job.depth is None:
+        return bool(failures)
+    return job.base.vllm is not None and bool(again or failures or job.base.fingerprint not in marker.checked)
 
 
 def _refuse_editable(job: _Job) -> None:
@@ -166,7 +170,7 @@ def _refuse_editable(job: _Job) -> None:
         )
 
 
-def _locked(job: _Job, *, reinstall: bool) -> Synced:
+def _locked(job: _Job, *, reinstall: bool, check_again: bool) -> Synced:
     store = job.settings.store
     stores.prepare(store)
     with stores.exclusive(store, job.report) as alone:
@@ -175,7 +179,7 @@ def _locked(job: _Job, *, reinstall: bool) -> Synced:
         installed = marker is None or reinstall
         if marker is None or reinstall:
             marker = _install(job, alone=alone, reinstall=reinstall)
-        checked = _checked(_known(marker, job), job)
+        checked = _checked(_known(marker, job), job, again=check_again)
         if checked != marker:
             marker = checked
             atomic.write(overlay.directory(store, job.key) / overlay.MARKER, marker.to_json().encode())
@@ -194,22 +198,26 @@ def _mirror(job: _Job, marker: Marker) -> None:
         job.report(f"{overlay.REGISTRY} can't be written: it still shows what was active before")
 
 
-def _checked(marker: Marker, job: _Job) -> Marker:
+def _checked(marker: Marker, job: _Job, *, again: bool) -> Marker:
     """The marker with the result of the load check with this base, which runs if it must."""
-    if not _unchecked(marker, job):
+    if not _needs_check(marker, job, again=again):
         return marker
     fingerprint = job.base.fingerprint
-    job.report("Loading every entry point")
+    others = tuple(failure for failure in marker.failures if failure.base != fingerprint)
+    if job.depth is None:
+        return marker.replace(checked=tuple(sorted({*marker.checked} - {fingerprint})), failures=others)
+    job.report("Loading and calling every entry point" if job.depth == "calls" else "Loading every entry point")
     with scratch.directory(job.settings.store / stores.STAGING) as temporary:
         found = _load_check.check(
             job.settings.store,
             marker,
+            depth=job.depth,
+            allows=job.settings.lets_through,
             base=fingerprint,
             paths=job.base_paths,
             scratch=temporary,
             patience=job.settings.patience,
         )
-    others = tuple(failure for failure in marker.failures if failure.base != fingerprint)
     return marker.replace(checked=tuple(sorted({*marker.checked, fingerprint})), failures=others + found)
 
 

@@ -12,6 +12,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core.errors import LoadError
+from vllm_plugins.startup.settings import FREE, LOADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.overlay import EntryPoint, Failure, Marker
 
 __all__ = ["call", "error_in_path_file", "error_of", "load", "platform", "run"]
+
+_LONGEST = 1000  # characters of an exception's text
 
 # Compiled only where something has failed.
 _SYMBOL = r"undefined symbol: (\S+)"
@@ -38,7 +41,7 @@ def load(point: EntryPoint) -> Callable[[], Any]:
             target = getattr(target, name)
     except BaseException as error:
         raise _convert(point, "can't be loaded", error) from error
-    if not callable(target):
+    if point.group != LOADS and not callable(target):
         raise _convert(point, "can't be called", TypeError(f"{point.value} is of type {type(target).__name__}"))
     return target  # type: ignore[no-any-return]
 
@@ -85,17 +88,40 @@ def platform(results: dict[str, object]) -> str | None:
     return next(map(str, results.values()), None)
 
 
-def error_of(marker: Marker, failures: Iterable[Failure]) -> LoadError:
-    """The error for entry points, at least one, that failed when they were loaded after an installation."""
+def error_of(marker: Marker, failures: Iterable[Failure], allows: Callable[[str, str], bool]) -> LoadError:
+    """The error for entry points, at least one, that failed in the load check.
+
+    ``allows`` says whether vLLM uses an entry point, by group and name (``Settings.lets_through``). The error names
+    the entry points that work, and how to run only those, where ``VLLM_PLUGINS`` can choose them.
+    """
     points = {(point.group, point.name): point for point in marker.entry_points}
-    errors = [_build(points[failure.group, failure.name], failure.what, failure.found) for failure in failures]
+    failed = {(failure.group, failure.name): failure for failure in failures}
+    errors = [_build(points[key], failure.what, failure.found) for key, failure in failed.items()]
+    working = [point for key, point in points.items() if key not in failed and allows(*key)]
+    names = ", ".join(f"{point.name} ({point.group})" for point in working)
+    details = [f"these work: {names}"] if working else []
+    choice = _choice(failed.keys(), working)
     if len(errors) == 1:
-        return errors[0]
+        (error,) = errors
+        next_step = f"{choice}{error.next_step}"
+        return LoadError(error.what, where=error.where, found=error.found, details=details, next_step=next_step)
+    next_step = "fix these plugins or ask their authors to, or set `enabled: false` for them in plugins.yaml and run "
     return LoadError(
-        f"{len(errors)} entry points can't be loaded",
-        details=[f"{error.what} ({error.where})" for error in errors],
-        next_step="fix these plugins, or set `enabled: false` for them in plugins.yaml and run vllm-plugins lock",
+        f"{len(errors)} entry points failed",
+        details=[*(f"{error.what} ({error.where})" for error in errors), *details],
+        next_step=f"{choice}{next_step}vllm-plugins lock",
     )
+
+
+def _choice(failed: Iterable[tuple[str, str]], working: Iterable[EntryPoint]) -> str:
+    """How to run the working entry points only, where ``VLLM_PLUGINS`` can leave out those that failed.
+
+    It has no effect on logits processors, and chooses by name in all other groups (vllm.plugins, 0.8.5 to 0.33).
+    """
+    chosen = {point.name for point in working if point.group not in FREE}
+    if not chosen or any(group in FREE or name in chosen for group, name in failed):
+        return ""
+    return f"to run only those that work: export VLLM_PLUGINS={','.join(['vllm_plugins', *sorted(chosen)])}; else "
 
 
 def error_in_path_file(site: str, error: BaseException) -> LoadError:
@@ -117,7 +143,7 @@ def _text(error: BaseException) -> str:
     """An exception as text. An interrupt, and the end that a signal demands, are raised again."""
     if isinstance(error, KeyboardInterrupt) or _is_of_signal_handler(error):
         raise error
-    return ": ".join(filter(None, [type(error).__name__, str(error)]))
+    return ": ".join(filter(None, [type(error).__name__, _message(error)]))
 
 
 def _is_of_signal_handler(error: BaseException) -> bool:
@@ -136,6 +162,13 @@ def _is_of_signal_handler(error: BaseException) -> bool:
 
 
 def _build(point: EntryPoint, what: str, found: str) -> LoadError:
+    if point.group == LOADS:
+        return LoadError(
+            what,
+            where=f"loads: {point.value}, of plugin {point.plugin!r} in plugins.yaml",
+            found=found or None,
+            next_step=f"correct `loads` of plugin {point.plugin!r} in plugins.yaml and run vllm-plugins lock",
+        )
     return LoadError(
         what,
         where=f"entry point {point.name} = {point.value} in {point.group}, of {point.distribution}",
@@ -145,9 +178,18 @@ def _build(point: EntryPoint, what: str, found: str) -> LoadError:
     )
 
 
+def _message(error: BaseException) -> str:
+    """The message of an exception as one line of bounded length. A plugin's exceptions may do anything."""
+    try:
+        line = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - __str__ of a plugin
+        return ""
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+
+
 def _cause(error: BaseException) -> str:
     """What an import error means, where its text tells."""
-    text = str(error)
+    text = _message(error)
     if symbol := re.search(_SYMBOL, text):
         return f"the symbol {symbol[1]} is missing: the library was built for another torch, vLLM or C library"
     if library := re.search(_LIBRARY, text):

@@ -30,6 +30,10 @@ MANIFEST = "plugins.yaml"
 LOCK = "plugins.lock"
 WHEELS = "plugins.wheels"
 
+# The group in a marker of what vLLM loads by its name (``loads`` in plugins.yaml). vLLM has no group of that name.
+LOADS = "loads"
+# VLLM_PLUGINS has no effect on these groups.
+FREE = ("vllm.logits_processors", LOADS)
 # All variables that users set. VLLM_PLUGINS is vLLM's own.
 VARIABLES: tuple[str, ...] = (
     "VLLM_PLUGIN_AUTO_LOCK",
@@ -104,7 +108,7 @@ class Settings(Record):
 
     def lets_through(self, group: str, name: str) -> bool:
         """Whether vLLM would load an entry point: ``VLLM_PLUGINS`` as ``vllm.plugins`` reads it (0.8.5 to 0.33)."""
-        if group == "vllm.logits_processors":
+        if group in FREE:
             return True
         if self.allowed is None:
             return group != "vllm.endpoint_plugins"
