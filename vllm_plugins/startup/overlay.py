@@ -48,6 +48,7 @@ SITE = "site"
 OVERLAYS = "overlays"
 FAILURES = "failures"
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
+_EGG = ".egg"
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
 
 
@@ -103,33 +104,48 @@ def read_marker(store: Path, key: str) -> Marker | None:
 def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
     """The directories of ``sys.path`` that contain the distributions of the vLLM environment.
 
-    Left out are the standard library, which has none; overlays; the working directory and the directory of the
-    running script, which depend on how a process was started; and directories inside of packages, which a process
-    adds while it runs (``setuptools/_vendor`` contains distributions).
+    Left out are the standard library, which has none; overlays; the entry that Python puts first for the working
+    directory or the running script, because it depends on how a process was started; and directories inside of
+    packages, which a process adds while it runs (``setuptools/_vendor`` contains distributions). Eggs stay, and so
+    does a working directory that ``PYTHONPATH`` or a ``.pth`` file names: it is on the path a second time.
     """
     library = os.path.dirname(os.__file__)
     left_out = {"", library, os.path.join(library, "lib-dynload")}
-    with contextlib.suppress(FileNotFoundError):  # the working directory was deleted
-        left_out.add(os.getcwd())
-        left_out.add(os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and sys.argv[0] else "")
-    there = entries() if path is None else path
+    there = list(entries() if path is None else path)
+    if path is None and there and not sys.flags.safe_path and there[0] in _started_in():
+        del there[0]
     return tuple(
         entry
         for entry in dict.fromkeys(there)
-        if entry not in left_out and key_in(entry) is None and not any(part in entry for part in _PACKAGES)
+        if entry not in left_out
+        and key_in(entry) is None
+        and (entry.endswith(_EGG) or not any(part in entry for part in _PACKAGES))
     )
+
+
+def _started_in() -> set[str]:
+    """The working directory, and the directory of the running script."""
+    found: set[str] = set()
+    with contextlib.suppress(FileNotFoundError):  # the working directory was deleted
+        found.add(os.getcwd())
+        if sys.argv and sys.argv[0]:
+            found.add(os.path.dirname(os.path.abspath(sys.argv[0])))
+    return found
 
 
 def fingerprint(paths: Sequence[str] | None = None) -> str:
     """A hash of the base's distributions and their versions.
 
     It takes one directory listing for each path entry: names and versions are in the names of the metadata
-    directories (PEP 376).
+    directories (PEP 376), or in that of the entry itself for an egg. A name that begins with ``~`` is what pip leaves
+    of an interrupted uninstallation, which is not installed.
     """
     names: list[str] = []
     for entry in base_paths() if paths is None else paths:
+        if entry.endswith(_EGG):
+            names.append(os.path.basename(entry))
         try:
-            names += [name for name in os.listdir(entry) if name.endswith(_INSTALLED)]
+            names += [name for name in os.listdir(entry) if name.endswith(_INSTALLED) and name[0] != "~"]
         except OSError:  # missing, not a directory, or not readable: nothing is imported from it either
             continue
     version = ".".join(map(str, sys.version_info[:3]))
