@@ -245,9 +245,9 @@ def test_each_error_of_a_policy_is_reported_with_its_line(place: Place) -> None:
     assert [line.strip() for line in done.stderr.splitlines() if line.strip().startswith("line ")] == [
         "line 4: policy.yankd: unknown key; did you mean yanked?",
         "line 5: policy.young: expected fail, warn or ignore, found 'perhaps'",
-        "line 6: policy.min-age-days: expected a whole number up to 99999, found the number -1",
-        "line 7: policy.required[0]: there is no check 'vulnerability'; did you mean vulnerabilities?",
-        "line 9: policy.accepted[0].reason: missing; expected why this advisory does no harm here",
+        "line 6: policy.min-age-days: expected a whole number from 0 to 99999, found the number -1",
+        "line 7: policy.required[0]: 'vulnerability' is not a check; did you mean vulnerabilities?",
+        "line 9: policy.accepted[0].reason: missing; expected the reason why this advisory is harmless here",
         "line 10: policy.accepted[1].until: expected a date such as 2026-12-31, found 'tomorrow'",
     ]
 

@@ -137,7 +137,7 @@ def test_a_project_of_another_name(locked: Place) -> None:
     )
 
 
-RELOCK = "  next: vllm-plugins lock; or restore the lock from version control"
+RELOCK = "  next: run vllm-plugins lock and review the change, or restore the lock from version control"
 
 
 def test_a_lock_that_was_edited_by_hand(locked: Place) -> None:

@@ -80,7 +80,7 @@ def test_requirements_install_as_they_stand(locked: Place, installer: tuple[str,
     text = (locked.config / "requirements.txt").read_text()
     assert text == locked.run("export", "--format", "requirements").stdout
     (wheel,) = locked.package("helper")["wheels"]
-    assert f"\nhelper==1.5 \\\n    --hash=sha256:{wheel['hashes']['sha256']}\n" in text
+    assert f"\nhelper===1.5 \\\n    --hash=sha256:{wheel['hashes']['sha256']}\n" in text
 
 
 @pytest.mark.parametrize("installer", [PIP, UV], ids=["pip", "uv"])

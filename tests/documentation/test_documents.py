@@ -14,6 +14,7 @@ from vllm_plugins.cli import COMMANDS
 from vllm_plugins.core import errors
 from vllm_plugins.documents import lock_reader, lock_writer, manifest, policy
 from vllm_plugins.documents.policy import CHECKS, Policy
+from vllm_plugins.packages import programs
 
 if TYPE_CHECKING:
     from tests.kit.place import Place
@@ -150,6 +151,17 @@ def test_the_picture_of_the_architecture_has_every_wing() -> None:
     text = page("explanation/architecture.md")
     assert set(re.findall(r"<b>(\w+)</b>", text)) == wings
     assert set(re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)) == wings
+
+
+def test_every_honoured_key_of_pip_and_uv_is_documented() -> None:
+    text = page("reference/configuration.md")
+    of_pip, of_uv, variables = (
+        set(re.findall(r"`([\w-]+)`", " ".join(line.partition(" | ")[0] for line in table.splitlines())))
+        for table in re.findall(r"((?:^\|.*\n)+)", text.partition("## Ignored")[0], re.MULTILINE)
+    )
+    assert of_pip == programs.PIP_HONOURED
+    assert of_uv == programs.UV_HONOURED
+    assert variables == programs.UV_VARIABLES
 
 
 def test_the_compose_file_names_variables_that_exist() -> None:

@@ -109,6 +109,8 @@ def test_a_working_directory_is_the_base_only_if_the_path_names_it_by_itself(tmp
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     install(site, "flask", "1.0")
     elsewhere.mkdir()
+    # As our own command does: what Python puts first is left out before anything is imported.
+    first = "import os, sys; sys.path[:1] in ([''], [os.getcwd()]) and sys.path.pop(0); "
     code = "import json; from vllm_plugins.startup import overlay; print(json.dumps(overlay.base_paths()))"
     (site / "script.py").write_text(code, encoding="utf-8")
     sources = overlay.__file__.rpartition("/vllm_plugins/")[0]
@@ -127,6 +129,7 @@ def test_a_working_directory_is_the_base_only_if_the_path_names_it_by_itself(tmp
         assert not paths("-c", code, cwd=cwd, named=False)
         assert not paths(script, cwd=cwd, named=False)
     assert paths("-m", "script", cwd=site)
+    assert paths("-c", first + code, cwd=site)
     assert not paths("-m", "script", cwd=site, named=False)
 
 

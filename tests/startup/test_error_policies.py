@@ -105,7 +105,7 @@ def make_corrupt(place: Place) -> str:
         "LockInvalid: the lock is not valid TOML [lock-invalid]\n"
         f"  where: {place.lock}\n"
         "  found: Expected '=' after a key in a key/value pair (at line 1, column 6)\n"
-        f"  next: vllm-plugins lock; or restore the lock from version control\n"
+        "  next: run vllm-plugins lock and review the change, or restore the lock from version control\n"
     )
 
 
@@ -116,7 +116,7 @@ def make_edited(place: Place) -> str:
         f"  where: {place.lock}\n"
         "  expected: content-sha256 <sha256>\n"
         "  found: content-sha256 <sha256>\n"
-        f"  next: vllm-plugins lock; or restore the lock from version control\n"
+        "  next: run vllm-plugins lock and review the change, or restore the lock from version control\n"
     )
 
 

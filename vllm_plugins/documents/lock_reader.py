@@ -35,7 +35,7 @@ TOOL = "vllm-plugins"
 _FILENAME = re.compile(r"[\w.+!-]+")
 _PYTHON = re.compile(r"3\.[0-9]{1,3}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_RELOCK = "vllm-plugins lock; or restore the lock from version control"
+_RELOCK = "run vllm-plugins lock and review the change, or restore the lock from version control"
 
 
 def read(path: Path, *, edited: bool = False) -> Lock:

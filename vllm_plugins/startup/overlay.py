@@ -107,12 +107,12 @@ def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
     Left out are the standard library, which has none; overlays; the entry that Python puts first for the working
     directory or the running script, because it depends on how a process was started; and directories inside of
     packages, which a process adds while it runs (``setuptools/_vendor`` contains distributions). Eggs stay, and so
-    does a working directory that ``PYTHONPATH`` or a ``.pth`` file names: it is on the path a second time.
+    does a working directory that ``PYTHONPATH`` or a ``.pth`` file names.
     """
     library = os.path.dirname(os.__file__)
     left_out = {"", library, os.path.join(library, "lib-dynload")}
     there = list(entries() if path is None else path)
-    if path is None and there and not sys.flags.safe_path and there[0] in _started_in():
+    if path is None and there and _is_start(there[0], there):
         del there[0]
     return tuple(
         entry
@@ -123,14 +123,21 @@ def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
     )
 
 
-def _started_in() -> set[str]:
-    """The working directory, and the directory of the running script."""
-    found: set[str] = set()
-    with contextlib.suppress(FileNotFoundError):  # the working directory was deleted
-        found.add(os.getcwd())
+def _is_start(first: str, path: Sequence[str]) -> bool:
+    """Whether the first entry is only there because the process was started in it, or from a script in it.
+
+    One that ``PYTHONPATH`` names is still first where ``python -P`` or ``__main__`` left the other out.
+    """
+    try:
+        started_in = [os.getcwd()]
         if sys.argv and sys.argv[0]:
-            found.add(os.path.dirname(os.path.abspath(sys.argv[0])))
-    return found
+            started_in.append(os.path.dirname(os.path.abspath(sys.argv[0])))
+    except FileNotFoundError:  # the working directory was deleted
+        return False
+    if first not in started_in or path.count(first) > 1:
+        return False
+    named = os.environ.get("PYTHONPATH", "")
+    return first not in [os.path.abspath(entry) for entry in named.split(os.pathsep) if entry]
 
 
 def fingerprint(paths: Sequence[str] | None = None) -> str:
