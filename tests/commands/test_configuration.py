@@ -11,6 +11,8 @@ import pytest
 from tests.kit import faulty, projects
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.kit.index import Index, Server
     from tests.kit.place import Place
 
@@ -70,17 +72,15 @@ PIP_KEYS = (
 )
 
 
-@pytest.mark.parametrize("line", PIP_KEYS)
-def test_no_key_of_pip_changes_what_is_installed_or_where(locked: Place, line: str) -> None:
+def test_no_key_of_pip_changes_what_is_installed_or_where(locked: Place) -> None:
     (locked.root / "constraints.txt").write_text("helper<2\n")
     (locked.root / "requirements.txt").write_text("missing\n")
-    _configure(
-        locked, "pip", f"[global]\nindex-url = {locked.index_url}\n[install]\n{line.format(root=locked.root)}\n"
-    )
+    lines = [line.format(root=locked.root) for line in PIP_KEYS]
+    _configure(locked, "pip", "\n".join(["[global]", f"index-url = {locked.index_url}", "[install]", *lines]))
     _sync(locked, "pip", PIP_INDEX_URL="")
-    key, _, value = line.format(root=locked.root).partition(" = ")
     _configure(locked, "pip", "")
-    _sync(locked, "pip", **{f"PIP_{key.upper().replace('-', '_')}": value})
+    pairs = (line.split(" = ") for line in lines)
+    _sync(locked, "pip", **{f"PIP_{key.upper().replace('-', '_')}": value for key, value in pairs})
     assert not any((locked.root / name).exists() for name in ("prefix", "target", "report.json"))
 
 
@@ -100,56 +100,54 @@ UV_TABLES = (
 )
 
 
-@pytest.mark.parametrize("line", [*UV_TABLES, '[[index]]\nname = "intern"\nurl = "http://127.0.0.1:9/simple"'])
 @INSTALLERS
-def test_no_project_in_the_working_directory_configures_uv(locked: Place, line: str, installer: str) -> None:
-    table = line.replace("[[index]]", "[[tool.uv.index]]") if line.startswith("[[") else f"[tool.uv]\n{line}"
-    (locked.root / "pyproject.toml").write_text(f"{table}\n")
+def test_no_project_in_the_working_directory_configures_uv(locked: Place, installer: str) -> None:
+    lines = "\n".join(UV_TABLES)
+    index = 'name = "intern"\nurl = "http://127.0.0.1:9/simple"\n'
+    (locked.root / "pyproject.toml").write_text(f"[tool.uv]\n{lines}\n[[tool.uv.index]]\n{index}")
     _sync(locked, installer)
     (locked.root / "pyproject.toml").unlink()
-    (locked.root / "uv.toml").write_text(f"{line}\n")
+    (locked.root / "uv.toml").write_text(f"{lines}\n[[index]]\n{index}")
     _sync(locked, installer)
 
 
-@pytest.mark.parametrize("line", UV_TABLES)
-def test_no_key_of_a_users_uv_toml_changes_what_is_installed(locked: Place, line: str) -> None:
-    _configure(locked, "uv", f"{line}\n")
+def test_no_key_of_a_users_uv_toml_changes_what_is_installed(locked: Place) -> None:
+    _configure(locked, "uv", "\n".join(UV_TABLES))
     _sync(locked, "uv")
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("UV_COMPILE_BYTECODE", "1"),
-        ("UV_LINK_MODE", "symlink"),
-        ("UV_SYSTEM_PYTHON", "1"),
-        ("UV_NO_CACHE", "1"),
-        ("UV_CACHE_DIR", "/nowhere"),
-        ("UV_EXCLUDE_NEWER", "2020-01-01T00:00:00Z"),
-        ("UV_OVERRIDE", "/nowhere.txt"),
-        ("UV_CONSTRAINT", "/nowhere.txt"),
-        ("UV_BUILD_CONSTRAINT", "/nowhere.txt"),
-        ("UV_EXCLUDE", "/nowhere.txt"),
-        ("UV_CONFIG_FILE", "{root}/exclude.toml"),
-        ("UV_WORKING_DIR", "/nowhere"),
-        ("UV_WORKING_DIRECTORY", "/nowhere"),
-        ("UV_PROJECT", "/nowhere"),
-        ("UV_OFFLINE", "1"),
-        ("UV_NO_BINARY", "1"),
-        ("UV_REQUIRE_HASHES", "0"),
-        ("UV_NO_VERIFY_HASHES", "1"),
-        ("UV_PYTHON", "/nowhere"),
-        ("UV_TORCH_BACKEND", "cpu"),
-        ("UV_INDEX_STRATEGY", "first-index"),
-        ("UV_RESOLUTION", "lowest"),
-        ("UV_PRERELEASE", "allow"),
-        ("UV_ENV_FILE", "/nowhere"),
-        ("VIRTUAL_ENV", "/nowhere"),
-    ],
-)
-def test_no_variable_of_uv_changes_what_is_installed(locked: Place, name: str, value: str) -> None:
+UV_VARIABLES = {
+    "UV_COMPILE_BYTECODE": "1",
+    "UV_LINK_MODE": "symlink",
+    "UV_SYSTEM_PYTHON": "1",
+    "UV_NO_CACHE": "1",
+    "UV_CACHE_DIR": "/nowhere",
+    "UV_EXCLUDE_NEWER": "2020-01-01T00:00:00Z",
+    "UV_OVERRIDE": "/nowhere.txt",
+    "UV_CONSTRAINT": "/nowhere.txt",
+    "UV_BUILD_CONSTRAINT": "/nowhere.txt",
+    "UV_EXCLUDE": "/nowhere.txt",
+    "UV_CONFIG_FILE": "{root}/exclude.toml",
+    "UV_WORKING_DIR": "/nowhere",
+    "UV_WORKING_DIRECTORY": "/nowhere",
+    "UV_PROJECT": "/nowhere",
+    "UV_OFFLINE": "1",
+    "UV_NO_BINARY": "1",
+    "UV_REQUIRE_HASHES": "0",
+    "UV_NO_VERIFY_HASHES": "1",
+    "UV_PYTHON": "/nowhere",
+    "UV_TORCH_BACKEND": "cpu",
+    "UV_INDEX_STRATEGY": "first-index",
+    "UV_RESOLUTION": "lowest",
+    "UV_PRERELEASE": "allow",
+    "UV_ENV_FILE": "/nowhere",
+    "VIRTUAL_ENV": "/nowhere",
+}
+
+
+def test_no_variable_of_uv_changes_what_is_installed(locked: Place) -> None:
     (locked.root / "exclude.toml").write_text('exclude-newer = "2020-01-01T00:00:00Z"\n')
-    _sync(locked, "uv", **{name: value.format(root=locked.root)})
+    _sync(locked, "uv", **{name: value.format(root=locked.root) for name, value in UV_VARIABLES.items()})
 
 
 @RESOLVERS
@@ -165,13 +163,12 @@ def test_a_lock_names_the_keys_that_it_does_not_follow(place: Place, index: Inde
     assert "constraint, UV_CONSTRAINT, UV_EXCLUDE_NEWER" in done.stderr
 
 
-@RESOLVERS
-@INSTALLERS
+@pytest.mark.parametrize(("resolver", "installer"), [("pip-compile", "uv"), ("uv", "pip")])
 def test_an_index_that_only_uv_is_told_of_counts_for_everything(
-    place: Place, index: Index, index_server: Server, resolver: str, installer: str
+    place: Place, index: Index, index_server: Server, tmp_path: Path, resolver: str, installer: str
 ) -> None:
     index.wheel("tiny", requires=["private"])
-    other = index_server.index(f"{index.directory.name}-private")
+    other = index_server.index(f"private-{tmp_path.parent.name}-{tmp_path.name}")
     other.wheel("private")
     place.pypi("tiny")
     for variables in (
@@ -225,8 +222,7 @@ def test_programs_of_the_working_directory_are_not_run(place: Place, index: Inde
         place.lock.unlink()
 
 
-@pytest.mark.parametrize("code", [401, 403, 410])
-@RESOLVERS
+@pytest.mark.parametrize(("resolver", "code"), [("pip-compile", 401), ("pip-compile", 410), ("uv", 403), ("uv", 410)])
 def test_an_index_that_denies_what_it_does_not_have_is_passed_over(
     place: Place, index: Index, resolver: str, code: int
 ) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
 
 from vllm_plugins.packages import installers, pip_config, programs
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["environment", "install"]
 
@@ -27,5 +25,6 @@ def install(python: Path, *words: str) -> None:
 def _run(*words: str) -> None:
     uv = installers.find_uv()
     assert uv is not None, "uv is not installed next to this interpreter"
-    env = programs.uv_environment(pip_config.read())
-    subprocess.run([uv, *words, "--quiet"], env=env, check=True)
+    with tempfile.TemporaryDirectory() as directory:
+        env = programs.uv_environment(pip_config.read(), Path(directory))
+        subprocess.run([uv, *words, "--quiet"], env=env, check=True)

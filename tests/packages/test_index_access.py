@@ -164,3 +164,21 @@ def test_an_index_of_plain_html_files_without_hashes(place: Place, tmp_path: Pat
     data = (root / "helper" / wheel["name"]).read_bytes()
     assert wheel["hashes"] == {"sha256": hashlib.sha256(data).hexdigest()}
     assert wheel["size"] == len(data)
+
+
+@INSTALLERS
+def test_a_keyring_knows_the_login_of_an_index(place: Place, index: Index, tmp_path: Path, installer: str) -> None:
+    password = "of the keyring / 1"
+    upstream, path = address(index)
+    program = tmp_path / "bin" / "keyring"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntest \"$1 $3\" = 'get ada' && echo '{password}'\n")
+    program.chmod(0o755)
+    with gateway.tls(upstream, tmp_path, user="ada", password=password) as server:
+        there = replace(place, index_url=f"https://ada@{server.host}{path}")
+        there.variables["PIP_CERT"] = str(server.authority)
+        there.variables["PIP_KEYRING_PROVIDER"] = "subprocess"
+        there.variables["PATH"] = f"{program.parent}:{place.environment['PATH']}"
+        said = lock_and_install(there, index, installer)
+    assert password not in said
+    assert password.encode() not in everything_written(place)

@@ -204,7 +204,7 @@ def test_a_damaged_uv_toml_is_an_error_with_its_name(home: Path) -> None:
 KEYRING = """#!/bin/sh
 echo "$@" >>"$HOME/keyring.log"
 case "$*" in
-"--mode=creds --output=json get https://index.example/simple"*) echo '{"username": "ada", "password": "%s"}';;
+"--mode=creds --output=json get https://index.example/simple/") echo '{"username": "ada", "password": "%s"}';;
 *) exit 1;;
 esac
 """

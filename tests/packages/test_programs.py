@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tomllib
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from vllm_plugins.packages import installers, programs
 from vllm_plugins.packages.pip_config import PipConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OPTION = re.compile(r"^ +(?:-\w, )?--([a-z][a-z0-9-]+)", re.MULTILINE)
 VARIABLE = re.compile(r"\[env: (UV_[A-Z_]+)=")
@@ -86,9 +91,11 @@ def test_pip_gets_the_honoured_keys_and_nothing_else_of_its_configuration() -> N
     assert found["PATH"] == "/bin"
 
 
-def test_uv_gets_the_honoured_keys_and_nothing_else_of_its_configuration() -> None:
+def test_uv_gets_the_honoured_keys_and_nothing_else_of_its_configuration(tmp_path: Path) -> None:
     environ = {"UV_COMPILE_BYTECODE": "1", "UV_INDEX_URL": "x", "UV_HTTP_CONNECT_TIMEOUT": "3", "UV_OVERRIDE": "/x"}
-    found = programs.uv_environment(CONFIG, {**environ, "PIP_USER": "1", "VIRTUAL_ENV": "/x"})
+    found = programs.uv_environment(
+        replace(CONFIG, extra_index_urls=()), tmp_path, {**environ, "PIP_USER": "1", "VIRTUAL_ENV": "/x"}
+    )
     assert found == {
         "NO_COLOR": "1",
         "SSL_CERT_FILE": "/certificates.pem",
@@ -98,7 +105,6 @@ def test_uv_gets_the_honoured_keys_and_nothing_else_of_its_configuration() -> No
         "UV_HTTP_CONNECT_TIMEOUT": "3",
         "UV_HTTP_RETRIES": "2",
         "UV_HTTP_TIMEOUT": "7",
-        "UV_INDEX": "https://two.example/simple https://three.example/simple",
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_INSECURE_HOST": "two.example",
         "UV_NO_CONFIG": "1",
@@ -106,16 +112,29 @@ def test_uv_gets_the_honoured_keys_and_nothing_else_of_its_configuration() -> No
     }
 
 
-def test_without_an_index_pip_is_told_to_use_none() -> None:
+def test_several_indexes_are_configured_by_a_file_without_their_logins(tmp_path: Path) -> None:
+    found = programs.uv_environment(CONFIG, tmp_path, {})
+    assert found["UV_CONFIG_FILE"] == str(tmp_path / "uv.toml")
+    assert (found["UV_INDEX_I0_USERNAME"], found["UV_INDEX_I0_PASSWORD"]) == ("ada", "s3cret")
+    assert "UV_NO_CONFIG" not in found
+    text = (tmp_path / "uv.toml").read_text()
+    assert "s3cret" not in text
+    indexes = tomllib.loads(text)["index"]
+    assert [index["url"] for index in indexes] == ["https://index.example/simple", *CONFIG.extra_index_urls]
+    assert [index.get("default", False) for index in indexes] == [True, False, False]
+    assert all(index["ignore-error-codes"] == [401, 403, 404, 410] for index in indexes)
+
+
+def test_without_an_index_pip_is_told_to_use_none(tmp_path: Path) -> None:
     found = programs.pip_environment(PipConfig.without_index(), {})
     assert found["PIP_NO_INDEX"] == "1"
     assert "PIP_INDEX_URL" not in found
-    assert "UV_DEFAULT_INDEX" not in programs.uv_environment(PipConfig.without_index(), {})
+    assert "UV_DEFAULT_INDEX" not in programs.uv_environment(PipConfig.without_index(), tmp_path, {})
 
 
 @pytest.mark.parametrize("config", [replace(CONFIG, no_proxy_env=True), replace(CONFIG, proxy="http://proxy:1")])
-def test_a_proxy_of_the_environment_gives_way_to_pips_configuration(config: PipConfig) -> None:
+def test_a_proxy_of_the_environment_gives_way_to_pips_configuration(config: PipConfig, tmp_path: Path) -> None:
     environ = {"https_proxy": "http://environment:1", "HTTP_PROXY": "http://environment:1"}
-    for env in (programs.pip_environment(config, environ), programs.uv_environment(config, environ)):
+    for env in (programs.pip_environment(config, environ), programs.uv_environment(config, tmp_path, environ)):
         assert "http://environment:1" not in env.values()
     assert programs.pip_environment(CONFIG, environ)["https_proxy"] == "http://environment:1"

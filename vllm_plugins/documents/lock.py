@@ -72,7 +72,8 @@ class Plugin(Record):
     """One plugin of the manifest, pinned. ``entry_points`` are ``(group, name, value)`` in vLLM's groups.
 
     ``requested`` is the manifest's request: a requirement, a git ref or a path. ``project_sha256`` is of the files in
-    which an editable source declares its metadata.
+    which an editable source declares its metadata. ``passed_over`` is the newest release, where an older
+    one was locked.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Plugin(Record):
     tree_sha256: str | None = None
     editable: bool = False
     project_sha256: str | None = None
+    passed_over: str | None = None
     entry_points: tuple[tuple[str, str, str], ...] = ()
 
 

@@ -231,6 +231,7 @@ def _plugin(item: Any, here: str) -> Plugin:
         tree_sha256=_get(item, here, "tree-sha256", str, default=None),
         editable=_get(item, here, "editable", bool, default=False),
         project_sha256=_get(item, here, "project-sha256", str, default=None),
+        passed_over=_get(item, here, "passed-over", str, default=None),
         entry_points=tuple((group, name, value) for group, name, value in points),
     )
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from vllm_plugins.core import process
-from vllm_plugins.core.errors import UsageError
+from vllm_plugins.core.errors import CommandFailed, UsageError
 from vllm_plugins.packages import installers, programs
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = ["PipCompile", "Resolver", "ResolverName", "UvCompile", "choose"]
 ResolverName = Literal["auto", "pip-compile", "uv"]
 NAMES = get_args(ResolverName)
 
+_UNREAD = 2  # the exit status of uv where something can't be read; 1 means that there is no resolution
 _MANYLINUX = re.compile(r"manylinux_2_(\d+)_(\w+)")
 # Those that uv knows (uv pip compile --help).
 _KNOWN_GLIBC = (17, 28, *range(31, 41))
@@ -38,8 +39,11 @@ class Resolver(Protocol):
     def name(self) -> str:
         """``pip-compile`` or ``uv``."""
 
-    def compile(self, directory: Path, base: Base) -> None:
-        """Pin the requirements in a directory, for the base's kind of machine."""
+    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None) -> None:
+        """Pin the requirements in a directory, for the base's kind of machine.
+
+        With a directory of ``wheels``, those are offered besides the wheels of the indexes, and nothing is built.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,13 +53,16 @@ class PipCompile:
     config: PipConfig
     name: str = "pip-compile"
 
-    def compile(self, directory: Path, base: Base) -> None:  # noqa: ARG002 - it is of this kind, see choose()
+    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None) -> None:  # noqa: ARG002 - see choose
         """See :class:`Resolver`."""
         argv = [sys.executable, "-P", "-m", "piptools", "compile", "--quiet", "--no-config", "--no-header"]
         argv += ["--resolver", "backtracking", "--no-strip-extras", "--allow-unsafe", "--no-emit-options"]
         argv += ["--cache-dir", str(directory / "cache"), "--constraint", "constraints.txt"]
         argv += ["--output-file", "requirements.txt", "requirements.in"]
-        env = programs.pip_environment(self.config)
+        env = {**programs.pip_environment(_offering(self.config, wheels)), "TMPDIR": str(_temporary(directory))}
+        # A dependency that is named by URL is refused before; were one left, git would run what it names.
+        env |= {"GIT_ALLOW_PROTOCOL": "none"} if wheels is not None else {}
+        env |= {"PIP_ONLY_BINARY": ":all:"} if wheels is not None else {}
         process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
 
 
@@ -68,17 +75,37 @@ class UvCompile:
     cache: Path
     name: str = "uv"
 
-    def compile(self, directory: Path, base: Base) -> None:
+    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None) -> None:
         """See :class:`Resolver`."""
         argv = [str(self.program), "pip", "compile", "--quiet", "--no-header", "--no-strip-extras", "--no-progress"]
-        argv += ["--no-config"]
         argv += ["--cache-dir", str(self.cache), "--python", sys.executable, "--constraint", "constraints.txt"]
         argv += ["--output-file", "requirements.txt", "requirements.in"]
         argv += ["--no-index"] if self.config.index_url is None else []
         if not base.is_here:
             argv += ["--python-version", base.python, "--python-platform", platform(base)]
-        env = programs.uv_environment(self.config)
-        process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
+        argv += ["--only-binary", ":all:"] if wheels is not None else []
+        env = programs.uv_environment(_offering(self.config, wheels), directory)
+        env |= {"TMPDIR": str(_temporary(directory))}
+        env |= {"GIT_ALLOW_PROTOCOL": "none"} if wheels is not None else {}
+        try:
+            process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
+        except CommandFailed as error:
+            if error.returncode != _UNREAD or len(self.config.indexes) < 2:
+                raise
+            # Only with this strategy does uv pass over an index that answers 410 for a name that it lacks.
+            env["UV_INDEX_STRATEGY"] = "first-index"
+            process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
+
+
+def _offering(config: PipConfig, wheels: Path | None) -> PipConfig:
+    return config if wheels is None else replace(config, find_links=(*config.find_links, wheels.as_uri()))
+
+
+def _temporary(directory: Path) -> Path:
+    """Where a resolver's temporary files go: into our scratch, which a killed process does not leave behind."""
+    place = directory / "tmp"
+    place.mkdir(exist_ok=True)
+    return place
 
 
 def choose(name: ResolverName, *, base: Base, config: PipConfig, cache: Path) -> Resolver:

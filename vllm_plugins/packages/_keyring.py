@@ -47,7 +47,9 @@ def with_login(url: str, provider: str | None) -> str:
     host = parts.netloc.rpartition("@")[2]
     if user is None and _is_in_netrc(url):
         return url
-    for service in (urlunsplit(parts._replace(netloc=host)), host):
+    index = urlunsplit(parts._replace(netloc=host))
+    # pip asks for the URL of the index with a slash at its end, then for the host; uv for the URL as it is written.
+    for service in dict.fromkeys((f"{index.rstrip('/')}/", index, host)):
         pair = _ask(provider, service, user)
         if pair is not None:
             login = ":".join(quote(word, safe="") for word in pair)

@@ -24,7 +24,7 @@ from urllib3.util.retry import Retry
 from vllm_plugins.core import hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.core.redact import public_url, redact
-from vllm_plugins.packages import _logins, archives, simple_api
+from vllm_plugins.packages import _logins, archives, programs, simple_api
 from vllm_plugins.packages.simple_api import File
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ _PAUSE = 60  # seconds
 _FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError)
 # Compressing an archive again would change what is hashed.
 _UNCOMPRESSED = {"Accept-Encoding": "identity"}
-# An index that has no such name answers so: pip goes on with the next index.
-_UNKNOWN = (401, 403, 404, 410)
-# Of these, the first two may also mean that a login is missing.
+# Answers that may also mean that a login is missing.
 _DENIED = (401, 403)
 
 
@@ -65,6 +63,7 @@ class Index:
 
     def __init__(self, config: PipConfig) -> None:
         self._config = config
+        self._known: dict[NormalizedName, tuple[File, ...]] = {}
         self._session = requests.Session()
         retry = _Retry(
             total=config.retries,
@@ -100,9 +99,17 @@ class Index:
 
         An index that denies access to a name counts as one that does not have it, if another place has the name.
 
+        Each page is read once.
+
         Raises:
             SourceError: an index can't be read, or the only indexes that could have the name deny access.
         """
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = self._read_pages(name)
+        return known
+
+    def _read_pages(self, name: NormalizedName) -> tuple[File, ...]:
         found: list[File] = []
         denied: list[SourceError] = []
         for index in self._config.indexes:
@@ -200,7 +207,7 @@ class Index:
             return simple_api.from_html(_read(path), base=path.as_uri(), index=index) if path.is_file() else []
         try:
             with self._request("GET", url, index=index, headers={"Accept": simple_api.ACCEPT}) as response:
-                if response.status_code in _UNKNOWN:
+                if response.status_code in programs.UNKNOWN:
                     if response.status_code in _DENIED:
                         status = f"{response.status_code} {response.reason}"
                         denied.append(self._error(url, requests.HTTPError(status)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -120,12 +121,20 @@ class Uv:
 
     def install(self, requirements: Path, target: Path, *, offline: bool) -> None:
         """Install with uv; see :class:`Installer`."""
-        argv = [str(self.program), "pip", "install", "--quiet", "--no-progress", "--no-config"]
+        argv = [str(self.program), "pip", "install", "--quiet", "--no-progress"]
         argv += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile-bytecode"]
         argv += ["--link-mode", "copy", "--cache-dir", str(self.cache), "--python", sys.executable]
         argv += ["--target", str(target), "--requirements", str(requirements)]
         argv += ["--no-index"] if offline or self.config.index_url is None else []
-        _install(argv, programs.uv_environment(self.config), self.config, cwd=requirements.parent)
+        env = programs.uv_environment(self.config, requirements.parent)
+        try:
+            _install(argv, env, self.config, cwd=requirements.parent)
+        except InstallError:
+            if offline or len(self.config.indexes) < 2:
+                raise
+            # uv gives up where one of several indexes answers 410 for a name that it lacks. pip goes on.
+            _empty(target)
+            Pip(config=self.config).install(requirements, target, offline=offline)
         (target / ".lock").unlink(missing_ok=True)  # a file of uv's own, with mode 0666
 
     def provision(
@@ -137,11 +146,26 @@ class Uv:
         on_line: Callable[[str], None] | None = None,
     ) -> None:
         """Provision with uv; see :class:`Installer`."""
-        argv = [str(self.program), "pip", "install", "--quiet", "--no-progress", "--no-config"]
+        argv = [str(self.program), "pip", "install", "--quiet", "--no-progress"]
         argv += ["--link-mode", "copy", "--cache-dir", str(self.cache), "--python", str(python)]
         argv += ["--constraint", str(constraints)]
         argv += [*([] if self.config.index_url is not None else ["--no-index"]), "--", *requirements]
-        _provision(argv, programs.uv_environment(self.config), self.config, on_line, cwd=constraints.parent)
+        env = programs.uv_environment(self.config, constraints.parent)
+        try:
+            _provision(argv, env, self.config, on_line, cwd=constraints.parent)
+        except InstallError:
+            if len(self.config.indexes) < 2:
+                raise
+            pip = Pip(config=self.config)  # as above
+            pip.provision(python, requirements, constraints=constraints, on_line=on_line)
+
+
+def _empty(target: Path) -> None:
+    for path in target.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _missing(target: Path) -> set[str]:
@@ -193,6 +217,8 @@ def _provision(
     cwd: Path,
 ) -> None:
     try:
+        # Temporary files go where a killed process leaves nothing behind.
+        env = {**env, "TMPDIR": str(cwd)}
         process.run(argv, cwd=cwd, env=env, secrets=config.secrets, on_line=on_line, timeout=config.patience)
     except CommandFailed as error:
         raise InstallError(

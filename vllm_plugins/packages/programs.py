@@ -8,12 +8,17 @@ own requests always look at the same places.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from vllm_plugins.core.redact import public_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from vllm_plugins.packages.pip_config import PipConfig
 
@@ -22,6 +27,7 @@ __all__ = [
     "PIP",
     "PIP_HONOURED",
     "PIP_IGNORED",
+    "UNKNOWN",
     "UV_HONOURED",
     "UV_IGNORED",
     "UV_VARIABLES",
@@ -29,6 +35,8 @@ __all__ = [
     "uv_environment",
 ]
 
+# An index that lacks a name answers so: pip goes on with the next index.
+UNKNOWN = (401, 403, 404, 410)
 # -P: a pip.py in a directory on the path is not pip.
 PIP = (sys.executable, "-P", "-m", "pip")
 
@@ -131,12 +139,14 @@ def pip_environment(config: PipConfig, environ: Mapping[str, str] | None = None)
     return {**kept, **{key: value for key, value in ours.items() if value}}
 
 
-def uv_environment(config: PipConfig, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+def uv_environment(config: PipConfig, directory: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment of uv: no configuration of uv except the honoured keys.
 
-    ``--no-index`` has no variable: without an index, the caller adds it to the command line.
+    ``directory`` is one of ours, where uv will run. ``--no-index`` has no variable: without an index, the caller adds
+    it to the command line.
     """
     environ = os.environ if environ is None else environ
+    places = _several(config, directory) if len(config.indexes) > 1 else _one(config)
     passed = {key: value for key, value in environ.items() if key in UV_VARIABLES - _READ}
     ours = {
         # pip looks at all indexes alike; uv would stop at the first that has the name. Hashes make either safe.
@@ -144,10 +154,8 @@ def uv_environment(config: PipConfig, environ: Mapping[str, str] | None = None) 
         "UV_HTTP_TIMEOUT": str(max(1, round(config.timeout))),
         "UV_HTTP_RETRIES": str(config.retries),
         **passed,
-        "UV_NO_CONFIG": "1",
+        **places,
         "UV_PYTHON_DOWNLOADS": "never",
-        "UV_DEFAULT_INDEX": config.index_url or "",
-        "UV_INDEX": " ".join(config.extra_index_urls),
         "UV_FIND_LINKS": ",".join(config.find_links),
         "UV_INSECURE_HOST": " ".join(config.trusted_hosts),
         # The logins of a keyring are in the URLs already. uv knows one of pip's two providers.
@@ -163,6 +171,27 @@ def uv_environment(config: PipConfig, environ: Mapping[str, str] | None = None) 
     }
     kept = _kept(config, environ)
     return {**kept, **{key: value for key, value in ours.items() if value}}
+
+
+def _one(config: PipConfig) -> dict[str, str]:
+    return {"UV_NO_CONFIG": "1", "UV_DEFAULT_INDEX": config.index_url or ""}
+
+
+def _several(config: PipConfig, directory: Path) -> dict[str, str]:
+    """Configure several indexes by a file, the only way to tell uv which answers mean that an index lacks a name.
+
+    The logins are in variables, and not in the file.
+    """
+    lines, variables = [], {"UV_CONFIG_FILE": str(directory / "uv.toml")}
+    for number, url in enumerate(config.indexes):
+        parts = urlsplit(url)
+        lines += ["[[index]]", f'name = "i{number}"', f"url = {json.dumps(public_url(url))}"]
+        lines += [f"ignore-error-codes = {list(UNKNOWN)}", *(["default = true"] if number == 0 else [])]
+        for key, value in (("USERNAME", parts.username), ("PASSWORD", parts.password)):
+            if value:
+                variables[f"UV_INDEX_I{number}_{key}"] = unquote(value)
+    (directory / "uv.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return variables
 
 
 def _kept(config: PipConfig, environ: Mapping[str, str] | None) -> dict[str, str]:

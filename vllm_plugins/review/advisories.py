@@ -60,7 +60,7 @@ def ask(
         words += ["--format", "json", "--desc", "off", "--aliases", "on", "--progress-spinner", "off"]
         words += ["--timeout", str(_TIMEOUT), "--cache-dir", cache / "advisories" if cache else Path(directory, "c")]
         try:
-            done = process.run(words, check=False)
+            done = process.run(words, cwd=Path(directory), check=False)
             return _parse(json.loads(done.stdout))
         except (CommandFailed, ValueError, KeyError, TypeError, AttributeError) as error:
             output = [] if isinstance(error, CommandFailed) else done.stderr.strip().splitlines()

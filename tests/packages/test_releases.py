@@ -1,0 +1,142 @@
+"""Releases: the files of a version, the wheel for a machine, and its metadata."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+from packaging.tags import Tag, parse_tag
+from packaging.utils import canonicalize_name
+
+from tests.kit import projects
+from tests.kit.raw_wheel import RawWheel
+from vllm_plugins.core.errors import NoResolution, SourceError
+from vllm_plugins.packages import releases
+from vllm_plugins.packages.index import File, Index
+from vllm_plugins.packages.pip_config import PipConfig
+from vllm_plugins.packages.releases import Pin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vllm_plugins.packages.releases import Release
+
+ANY = tuple(parse_tag("py3-none-any"))
+LINUX = (*parse_tag("cp311-cp311-manylinux_2_28_x86_64"), *parse_tag("cp311-cp311-manylinux_2_17_x86_64"), *ANY)
+
+
+@pytest.fixture
+def links(tmp_path: Path) -> Path:
+    """A directory of wheels and sdists, which the index below reads."""
+    (tmp_path / "links").mkdir()
+    return tmp_path / "links"
+
+
+@pytest.fixture
+def index(links: Path) -> Iterator[Index]:
+    with Index(PipConfig(index_url=None, find_links=(links.as_uri(),))) as opened:
+        yield opened
+
+
+def _read(index: Index, version: str = "1.0", tags: tuple[Tag, ...] = ANY, caches: Path | None = None) -> Release:
+    pin = Pin(name=canonicalize_name("tiny"), version=version, extras=frozenset(), url=None)
+    return releases.read(pin, index, tags=tags, caches=caches)
+
+
+def _named(path: Path, name: str) -> Path:
+    return path.rename(path.with_name(name))
+
+
+def test_a_release_has_the_files_of_its_version_only(links: Path, index: Index) -> None:
+    for version in ("1.0", "1.0+cu129", "1.0.post1", "2.0"):
+        projects.wheel(links, "tiny", version)
+    projects.wheel(links, "tiny-more", "1.0")
+    assert [file.filename for file in _read(index).wheels] == ["tiny-1.0-py3-none-any.whl"]
+    assert [file.filename for file in _read(index, "1.0+cu129").wheels] == ["tiny-1.0+cu129-py3-none-any.whl"]
+
+
+def test_the_wheel_for_the_machine_has_the_best_tag(links: Path, index: Index) -> None:
+    linux = "cp311-cp311-manylinux"
+    for tag in (f"{linux}_2_17_x86_64", f"{linux}_2_28_x86_64", "cp312-cp312-any", "py3-none-any"):
+        _named(projects.wheel(links, "tiny", requires=[f"for-{tag.split('_x')[0]}"]), f"tiny-1.0-{tag}.whl")
+    found = _read(index, tags=LINUX)
+    assert found.fitting is not None
+    assert found.fitting.filename == "tiny-1.0-cp311-cp311-manylinux_2_28_x86_64.whl"
+    assert found.metadata is not None
+    assert "manylinux_2_28" in found.metadata.requires[0]
+    assert len(found.wheels) == 4
+
+
+def test_of_equal_tags_the_highest_build_counts(links: Path, index: Index) -> None:
+    for build in ("", "1-", "9-", "10-", "9_later-"):
+        _named(projects.wheel(links, "tiny"), f"tiny-1.0-{build}py3-none-any.whl")
+    fitting = _read(index).fitting
+    assert fitting is not None
+    assert fitting.filename == "tiny-1.0-10-py3-none-any.whl"
+
+
+def test_a_release_without_a_wheel_for_the_machine_has_its_sdist(links: Path, index: Index) -> None:
+    _named(projects.wheel(links, "tiny"), "tiny-1.0-cp38-cp38-win_amd64.whl")
+    projects.sdist(links, "tiny")
+    found = _read(index)
+    assert (found.fitting, found.metadata) == (None, None)
+    assert found.sdist is not None
+    assert found.sdist.sha256 is not None
+    project = releases.download(found.sdist, index, links / "out")
+    assert (project / "pyproject.toml").is_file()
+
+
+def test_a_release_with_nothing_for_the_machine_is_an_error_that_names_its_files(links: Path, index: Index) -> None:
+    _named(projects.wheel(links, "tiny"), "tiny-1.0-cp38-cp38-win_amd64.whl")
+    with pytest.raises(NoResolution) as caught:
+        _read(index)
+    assert caught.value.found == "tiny-1.0-cp38-cp38-win_amd64.whl"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        RawWheel(name="tiny", says_version="1.0.1"),
+        RawWheel(name="tiny", says_version="1.0+cu12"),
+        RawWheel(name="tiny", says="other"),
+    ],
+    ids=["version", "local version", "name"],
+)
+def test_a_wheel_whose_name_and_metadata_disagree_is_refused(links: Path, index: Index, raw: RawWheel) -> None:
+    raw.write(links)
+    with pytest.raises(NoResolution, match="does not agree with its metadata"):
+        _read(index)
+
+
+@pytest.mark.parametrize(("file", "inside"), [("1.0", "1.0.0"), ("1.0", "v1.0"), ("2!1.0", "2!1")])
+def test_another_form_of_the_same_version_agrees(links: Path, index: Index, file: str, inside: str) -> None:
+    RawWheel(name="tiny", version=file, says="Tiny", says_version=inside).write(links)
+    assert _read(index, file).metadata is not None
+
+
+def test_metadata_comes_from_the_cache_for_the_same_wheel_only(links: Path, index: Index, tmp_path: Path) -> None:
+    caches = tmp_path / "caches"
+    wheel = projects.wheel(links, "tiny", requires=["one"])
+    assert _read(index, caches=caches).metadata == _read(index, caches=caches).metadata
+    (entry,) = (caches / "metadata").iterdir()
+    entry.write_text("damaged")
+    found = _read(index, caches=caches).metadata
+    assert found is not None
+    assert found.requires == ("one",)
+    wheel.unlink()
+    projects.wheel(links, "tiny", requires=["two"])
+    found = _read(index, caches=caches).metadata
+    assert found is not None
+    assert found.requires == ("two",)
+
+
+def test_an_sdist_that_can_not_be_unpacked_is_an_error(links: Path, index: Index, tmp_path: Path) -> None:
+    path = links / "tiny-1.0.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tiny/setup.py", "x")
+    path.write_bytes(path.read_bytes()[:40])
+    file = File(filename=path.name, url=path.as_uri())
+    with pytest.raises(SourceError, match="can't be unpacked"):
+        releases.download(file, index, tmp_path / "out")
