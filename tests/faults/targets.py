@@ -147,7 +147,7 @@ def _notes(data: bytes) -> None:
     (notes / overlay.REGISTRY).write_bytes(registry)
     (notes / overlay.HISTORY).write_bytes(lines)
     overlay.registry(notes)
-    (generation,) = generations.history(_SETTINGS.replace(store=notes))
+    (generation,) = generations.history(_SETTINGS.replace(store=notes), every=True)
     assert generation.key == _KEY
     from vllm_plugins.cli import history as command
 

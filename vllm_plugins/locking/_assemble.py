@@ -82,10 +82,12 @@ class Assembly:
             item.package.replace(dependencies=edges.needs[name], marker=edges.markers.get(name))
             for name, item in by_name.items()
         )
+        loads = {plugin.name: plugin.loads for plugin in manifest.plugins}
         locked = (
             item.locked.replace(
                 version=found.package.version,
                 entry_points=found.entry_points,
+                loads=loads[item.locked.name],
                 passed_over=self._passed_over(item.locked.name, found.package.version),
             )
             for item in plugins
