@@ -87,7 +87,7 @@ def read(pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None) ->
 def check_metadata(requirement: Requirement, index: Index, *, tags: Sequence[Tag]) -> None:
     """Check the wheels that fit a requirement and a machine, the newest releases first.
 
-    pip passes over a wheel whose metadata is that of another version, and then says that there is no such release.
+    pip skips a wheel whose metadata is that of another version, and then reports that there is no such release.
 
     Raises:
         NoResolution: the file name of a wheel does not agree with its metadata.
