@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit import projects
+from tests.kit import projects, templates
 from tests.kit.place import Place
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def template(tmp_path_factory: pytest.TempPathFactory, vllm: Path) -> Path:
 
 @pytest.fixture
 def place(template: Path, tmp_path: Path, vllm: Path) -> Place:
-    for name in ("config", "store"):
-        shutil.copytree(template / name, tmp_path / name)
-    return Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv")
+    place = Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv")
+    templates.copy(template, place)
+    return place
 
 
 def start(place: Place, *words: str, policy: str = "fail") -> Completed:
@@ -82,7 +82,7 @@ def start(place: Place, *words: str, policy: str = "fail") -> Completed:
 
 NEXT = (
     "  next: fix probe or ask its authors to, or set `enabled: false` for plugin 'probe' in plugins.yaml "
-    "and run vllm-plugins lock\n"
+    "and run vllm-plugins lock"
 )
 
 
@@ -130,7 +130,7 @@ def make_missing(place: Place) -> str:
     return (
         "LockMissing: the manifest has no lock, and nothing is installed without one [lock-missing]\n"
         f"  where: {place.lock}\n"
-        f"  next: vllm-plugins lock --config {place.manifest}\n"
+        "  next: vllm-plugins lock\n"
     )
 
 
@@ -167,7 +167,7 @@ def _make_bad(place: Place, name: str) -> str:
         f"LoadError: {words} [plugin-load-failed]\n"
         "  where: entry point probe = probe:register in vllm.general_plugins, of probe\n"
         f"{MISSING if name == 'import' else ''}"
-        f"{NEXT}"
+        f"{NEXT} {named(place)}\n"
     )
 
 
@@ -183,6 +183,8 @@ def last_error(done: Completed) -> str:
 
 
 def without_hashes(text: str) -> str:
+    """A text without hashes, and without the options that the child process adds to its next steps."""
+    text = re.sub(r"( --(config|lock|registry-dir) \S+)+", "", text)
     return re.sub(r"\b[0-9a-f]{64}\b", "<sha256>", text)
 
 
@@ -253,14 +255,14 @@ def test_a_plugin_that_does_not_load_is_named_with_its_entry_point_and_the_cause
             f"LoadError: {words} [plugin-load-failed]\n"
             "  where: entry point probe = probe:register in vllm.general_plugins, of probe\n"
             f"{MISSING if name == 'import' else ''}"
-            f"{NEXT}"
+            f"{NEXT} {named(place)}\n"
         )
 
 
 def test_what_the_platform_hook_met_is_raised_by_the_general_hook(place: Place) -> None:
     write_plugin(place, BAD["raises"][0], "2.0", group="vllm.platform_plugins")
     done = start(place, "platform", "general")
-    error = f"{BAD['raises'][1]} [plugin-load-failed]\n  where: entry point probe = probe:register in vllm.platform_plugins, of probe\n{NEXT}"
+    error = f"{BAD['raises'][1]} [plugin-load-failed]\n  where: entry point probe = probe:register in vllm.platform_plugins, of probe\n{NEXT} {named(place)}\n"
     assert last_error(done) == f"LoadError: {error}"
     assert f"ERROR vllm.plugins.manager: {error}" in done.stderr  # when it happened, which vLLM keeps to itself
     # vLLM's platform goes on until then.
@@ -335,7 +337,7 @@ def test_a_process_that_is_started_anew_goes_on_with_what_its_starter_has(place:
     done = place.python("-u", "-c", code, env={"VLLM_PLUGIN_ON_ERROR": "previous"})
     assert done.stdout.count("old one here\n") == 3
     assert "new one here" not in done.stdout
-    assert "as the process that started this one" in done.stderr
+    assert "like the parent process" in done.stderr
     # One that knows of none of them installs.
     assert start(place, policy="previous").stdout == "new one here\n{}\n"
 
