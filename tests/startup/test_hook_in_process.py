@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import signal
@@ -12,8 +13,9 @@ import pytest
 
 from tests.startup import overlays
 from vllm_plugins.core.errors import HashMismatch, LoadError, LockMissing, NotTrusted, OverlayGone
-from vllm_plugins.startup import activation, hook, last_failure, overlay
+from vllm_plugins.startup import _recovery, activation, hook, last_failure, overlay
 from vllm_plugins.startup import settings as variables
+from vllm_plugins.startup.marker import Failure
 from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
@@ -326,3 +328,75 @@ def test_vllms_own_platform_is_warned_of(
         hook.general()
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert record.getMessage() == "vLLM ignores platform plugins because of VLLM_TARGET_DEVICE=cpu: npu"
+
+
+def test_an_overlay_that_all_users_can_write_is_not_used(named: Path) -> None:
+    marker = install(named, GOOD)
+    (overlay.directory(named / "store", marker.key) / "site").chmod(0o777)
+    with pytest.raises(NotTrusted):
+        hook.activate()
+
+
+def test_previous_uses_nothing_of_a_store_that_all_users_can_write(
+    named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = install(named, GOOD, lock=b"older\n")
+    overlay.mirror(named / "store", older, named / "config" / "plugins.lock")
+    install(named, GOOD)
+    (named / "store").chmod(0o777)
+    monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "previous")
+    with pytest.raises(NotTrusted):
+        hook.general()
+    assert activation.active_key() is None
+
+
+def test_previous_skips_an_overlay_that_all_users_can_write(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = []
+    for lock in (b"oldest\n", b"older\n"):
+        marker = install(named, GOOD, lock=lock)
+        overlay.mirror(named / "store", marker, named / "config" / "plugins.lock")
+        keys.append(marker.key)
+    (overlay.directory(named / "store", keys[1]) / "site").chmod(0o777)
+    install(named, "raise RuntimeError\n")
+    monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "previous")
+    hook.general()
+    assert activation.active_key() == keys[0]
+    assert last_failure.read(Settings.from_environment()) is not None  # a fallback is not a success
+
+
+def test_an_overlay_with_a_failing_plugin_is_not_up_to_date(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = overlay.fingerprint()
+    failure = Failure(base=base, group=hook.GENERAL, name="probe", what="it fails", found="")
+    marker = install(named, GOOD, failures=(failure,))
+    asked: list[Settings] = []
+
+    def synchronise(settings: Settings, _paths: object) -> Marker:
+        asked.append(settings)
+        return marker
+
+    monkeypatch.setattr(_recovery, "synchronise", synchronise)
+    hook.activate()
+    assert len(asked) == 1
+
+
+def test_other_processes_may_hold_the_same_overlay(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activation, "HOLD_PATIENCE", 0.1)
+    marker = install(named, GOOD)
+    descriptor = os.open(overlay.directory(named / "store", marker.key) / "site", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        hook.activate()
+    finally:
+        os.close(descriptor)
+    assert activation.active_key() == marker.key
+
+
+def test_what_a_parent_process_fell_back_to_counts_under_its_policy_alone(
+    named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = install(named, GOOD, lock=b"older\n")
+    current = install(named, GOOD)
+    lock = named / "config" / "plugins.lock"
+    monkeypatch.setenv(variables.FALLBACK, f"{older.key}:{overlay.sha256(LOCK)}:{named / 'store'}:{lock}")
+    hook.activate()
+    assert activation.active_key() == current.key
