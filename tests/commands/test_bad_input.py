@@ -252,11 +252,11 @@ def test_a_package_that_no_index_has(locked: Place) -> None:
     refused(
         locked,
         6,
-        "no release satisfies no-such-package>=2 [no-resolution]\n"
-        "  expected: no-such-package>=2\n"
-        "  found: no release at all: no index has that name\n"
-        "  required by: no-such-package\n"
-        "  next: correct the name or the version in plugins.yaml, or the index configuration (pip config list)",
+        "plugin 'no-such-package' does not fit this environment [no-resolution]\n"
+        "  plugin 'no-such-package': plugins.yaml requires no-such-package>=2; "
+        "no index has a distribution of this name\n"
+        f"  index: {locked.index_url}\n"
+        "  next: correct `package` of plugin 'no-such-package' in plugins.yaml, or the indexes of `pip config list`",
     )
 
 
@@ -266,11 +266,9 @@ def test_a_version_that_no_release_has(locked: Place, index: Index) -> None:
     refused(
         locked,
         6,
-        "no release satisfies tiny>=2 [no-resolution]\n"
-        "  expected: tiny>=2\n"
-        "  found: releases 1.0, 1.5\n"
-        "  required by: tiny\n"
-        "  next: correct the name or the version in plugins.yaml, or the index configuration (pip config list)",
+        "plugin 'tiny' does not fit this environment [no-resolution]\n"
+        "  plugin 'tiny': plugins.yaml requires tiny>=2; no release satisfies >=2; there is 1.5 and 1 other release\n"
+        "  next: change `version` of plugin 'tiny' in plugins.yaml",
     )
 
 
@@ -280,10 +278,10 @@ def test_a_plugin_that_wants_another_base(locked: Place, index: Index) -> None:
     refused(
         locked,
         6,
-        "no set of versions satisfies every plugin and the base [no-resolution]\n"
-        "  greedy 1.0 (plugin 'greedy') requires torch<2; the base has torch 2.13.0+cpu\n"
-        "  next: name another release with `version` in plugins.yaml, or set `enabled: false` for the plugin; what a plugin "
-        "requires stands in its own metadata, which only its author can change",
+        "plugin 'greedy' does not fit this environment [no-resolution]\n"
+        "  plugin 'greedy': greedy 1.0 requires torch<2; the base has torch 2.13.0+cpu\n"
+        "  next: set `enabled: false` for plugin 'greedy' in plugins.yaml, or use another environment; "
+        "what a plugin requires is in its own metadata, which only its author can change",
     )
 
 
@@ -296,11 +294,11 @@ def test_two_plugins_that_do_not_go_together(locked: Place, index: Index) -> Non
     refused(
         locked,
         6,
-        "no set of versions satisfies every plugin and the base [no-resolution]\n"
-        "  one 1.0 (plugin 'one') requires helper<2\n"
-        "  two 1.0 (plugin 'two') requires helper>=2\n"
-        "  next: name another release with `version` in plugins.yaml, or set `enabled: false` for the plugin; what a plugin "
-        "requires stands in its own metadata, which only its author can change",
+        "the requirements of the plugins exclude one another [no-resolution]\n"
+        "  plugin 'one': one 1.0 requires helper<2\n"
+        "  plugin 'two': two 1.0 requires helper>=2\n"
+        "  next: set `enabled: false` for one of them in plugins.yaml, or name another `version`; "
+        "what a plugin requires is in its own metadata, which only its author can change",
     )
 
 

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from tests.kit import projects
 from tests.kit.sandbox import needs_root, read_only
 from vllm_plugins.core.errors import StoreError
+from vllm_plugins.documents import manifest
 from vllm_plugins.startup import activation
 
 if TYPE_CHECKING:
@@ -71,9 +74,11 @@ def test_rollback_puts_the_lock_before_this_one_back(three: Place) -> None:
     wanted = (three.store / "overlays" / key / "plugins.lock").read_bytes()
     done = three.run("rollback")
     assert done.stdout == (
-        f"put back the lock of overlay {key[:12]}: tiny 2.0\nvLLM uses it from its next start on\n"
+        f"tiny: 3.0 → 2.0\nput back the lock of overlay {key[:12]}: tiny 2.0\nvLLM uses it from its next start on\n"
     )
-    assert three.lock.read_bytes() == wanted
+    sha256 = manifest.read(three.manifest).sha256
+    note = f'\naccepted-manifests = ["{sha256}"]'
+    assert three.lock_text.replace(note, "").encode() == wanted
     assert three.registry["plugins"]["tiny"]["version"] == "2.0"
     # The manifest still asks for 3.0. It is in step all the same, until either changes, and says so.
     started = three.python(*START, env={"VLLM_PLUGIN_FROZEN": "1"})
@@ -146,7 +151,8 @@ def test_previous_is_what_was_gone_back_to_and_not_what_was_left(three: Place, i
 
 def test_previous_passes_over_what_is_no_overlay(three: Place) -> None:
     (three.store / "overlays" / "dangling").symlink_to("nowhere")
-    (three.store / "history.jsonl").write_text("[]\nno line\n", encoding="utf-8")
+    with open(three.store / "history.jsonl", "a", encoding="utf-8") as file:
+        file.write("[]\nno line\n")
     three.manifest.unlink()
     three.lock.write_text("no lock", encoding="utf-8")
     done = three.python(*START, env={"VLLM_PLUGIN_ON_ERROR": "previous"})
@@ -234,7 +240,7 @@ def late(*words):
     if len(sys.argv) == 1:
         shutil.rmtree(overlay.directory(*words))
     else:
-        subprocess.run([sys.executable, "-m", "vllm_plugins", "prune", "--keep", "0", *sys.argv[1:]], check=True)
+        subprocess.run([sys.executable, "-m", "vllm_plugins", "prune", "--keep", "0", "--all-projects", *sys.argv[1:]], check=True)
     hold(*words)
 activation.hold = late
 loader.run(["general"])
@@ -332,6 +338,88 @@ def test_rollback_without_a_store(three: Place) -> None:
         2,
         "vllm-plugins: error: there is no previous overlay that fits this environment [usage]",
     )
+
+
+def other_project(place: Place) -> Place:
+    """Another project of the same user, in the same store."""
+    other = replace(place, root=place.root / "other", variables={"VLLM_PLUGIN_REGISTRY_DIR": str(place.store)})
+    other.config.mkdir(exist_ok=True)
+    return other
+
+
+def test_two_projects_in_one_store_do_not_meet(three: Place, index: Index) -> None:
+    other = other_project(three)
+    for version in ("1.0", "2.0"):
+        index.wheel(
+            "more",
+            version,
+            entry_points={"vllm.general_plugins": {"more": "more:register"}},
+            modules={"more.py": "def register():\n    pass\n"},
+        )
+        other.pypi(f"more=={version}")
+        other.run("lock")
+        other.run("sync", "--no-load-check")
+    mine = keys(three)
+    assert [item["plugins"] for item in other.run("history", "--json").json["generations"]] == [
+        ["more 2.0"],
+        ["more 1.0"],
+    ]
+    assert len(other.run("history", "--json", "--all-projects").json["generations"]) == 5
+    assert "tiny 2.0" in three.run("rollback").stdout
+    assert "more 1.0" in other.run("rollback").stdout
+    refused = other.run("rollback", mine[0][:12], check=False)
+    assert (refused.returncode, refused.stderr.splitlines()[0]) == (
+        2,
+        "vllm-plugins: error: the overlay belongs to another project [usage]",
+    )
+    other.run("prune", "--keep", "0")
+    assert sorted(keys(three)) == sorted(mine)
+    assert [item["plugins"] for item in other.run("history", "--json").json["generations"]] == [["more 1.0"]]
+    other.run("prune", "--keep", "0", "--all-projects")
+    assert [item["plugins"] for item in three.run("history", "--json").json["generations"]] == [["tiny 2.0"]]
+
+
+def test_an_overlay_of_two_projects_is_not_pruned_for_one_of_them(three: Place) -> None:
+    other = other_project(three)
+    (other.config / "plugins.lock").write_bytes(
+        (three.store / "overlays" / keys(three)[2] / "plugins.lock").read_bytes()
+    )
+    other.run("sync", "--no-load-check")
+    assert three.run("history", "--json").json["generations"][2]["kept"] == ["active", "shared"]
+    three.run("prune", "--keep", "0")
+    assert other.run("status").returncode == 0
+
+
+def test_a_dry_run_of_a_rollback_changes_nothing(three: Place) -> None:
+    before = three.files()
+    done = three.run("rollback", "--dry-run")
+    assert done.stdout == f"tiny: 3.0 → 2.0\nwould put back the lock of overlay {keys(three)[1][:12]}: tiny 2.0\n"
+    assert three.files() == before
+
+
+def test_a_lock_that_is_not_installed_is_copied_before_a_rollback(three: Place, index: Index) -> None:
+    index.wheel("tiny", "4.0", entry_points={"vllm.general_plugins": {"tiny": "tiny:register"}}, modules=module())
+    three.pypi("tiny==4.0")
+    three.run("lock")
+    present = three.lock.read_bytes()
+    (copy,) = (Path(line.rpartition(": ")[2]) for line in three.run("rollback").stdout.splitlines() if "kept" in line)
+    assert copy.read_bytes() == present
+    assert three.run("status").returncode == 0
+
+
+def test_a_rolled_back_lock_is_up_to_date_on_another_machine(three: Place) -> None:
+    three.run("rollback")
+    there = replace(three, root=three.root / "there")
+    for path in (three.manifest, three.lock):
+        shutil.copyfile(path, there.config / path.name)
+    there.run("sync", "--no-load-check")
+    status = there.run("status")
+    assert status.stdout.splitlines()[-1].startswith("up to date; the lock was rolled back")
+    assert there.overlay.name == three.overlay.name
+    assert there.run("lock", "--check", check=False).returncode == 3
+    # Another change of the manifest is not accepted.
+    there.pypi("tiny==1.0")
+    assert there.run("status", check=False).returncode == 3
 
 
 def test_what_lies_beside_the_replaced_directories_is_left_alone(three: Place) -> None:

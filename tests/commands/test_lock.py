@@ -41,6 +41,8 @@ def test_a_plugin_is_locked_against_the_base(place: Place, index: Index) -> None
     )
     assert done.stderr == (
         "Resolving 1 plugin against vLLM 0.32.0 with pip-compile\n"
+        "Reading tiny\n"
+        "Reading helper\n"
         "Reading the index for the files of 2 distributions\n"
     )
     assert place.versions == {"helper": "1.5", "tiny": "1.0"}
@@ -272,6 +274,7 @@ def test_json_has_what_the_table_says(place: Place, index: Index) -> None:
         "plugins": {"tiny": "1.0"},
         "packages": {"tiny": "1.0"},
         "changes": [{"package": "tiny", "old": None, "new": "1.0", "plugins": ["tiny"]}],
+        "notes": [],
     }
 
 

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
 @pytest.mark.parametrize("kind", ["wheel", "git"])
-def test_what_is_asked_for_by_url_is_refused_and_not_lost(
-    place: Place, index: Index, resolver: str, kind: str
-) -> None:
+def test_a_dependency_by_url_is_refused(place: Place, index: Index, resolver: str, kind: str) -> None:
     if kind == "wheel":
         index.wheel("dep", "1.0")
         url = urljoin(f"{index.url}dep/", index.page("dep")["files"][0]["url"])
@@ -30,22 +28,17 @@ def test_what_is_asked_for_by_url_is_refused_and_not_lost(
     place.write("plugins:\n  - {name: plug, source: local, path: plug}\n")
     done = place.run("lock", "--resolver", resolver, check=False)
     assert done.returncode == 6
-    assert (
-        "error: dep is required by URL; a lock contains only packages from an index [no-resolution]\n" in done.stderr
-    )
-    assert f"  found: {url.partition(':')[0]}:" in done.stderr  # pip-compile writes file:/path
-    assert "  required by: plug" in done.stderr
+    assert "; a lock contains only packages from an index\n" in done.stderr
+    assert f"  plugin 'plug': plug 1.0 requires dep by URL: {url.partition(':')[0]}:" in done.stderr
     assert not place.lock.exists()
 
 
 @pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
-def test_a_wheel_of_this_machine_that_a_plugin_asks_for_is_none_of_ours(place: Place, resolver: str) -> None:
+def test_a_dependency_by_the_path_of_a_wheel_is_refused(place: Place, resolver: str) -> None:
     wheel = projects.wheel(place.root / "away", "dep", "1.0")
     projects.project(place.config / "plug", name="plug", requires=[f"dep @ {wheel.as_uri()}"])
     place.write("plugins:\n  - {name: plug, source: local, path: plug}\n")
     done = place.run("lock", "--resolver", resolver, check=False)
     assert done.returncode == 6
-    assert (
-        "error: dep is required by URL; a lock contains only packages from an index [no-resolution]\n" in done.stderr
-    )
+    assert "; a lock contains only packages from an index\n" in done.stderr
     assert not place.lock.exists()

@@ -178,7 +178,7 @@ def test_startup_verifies_on_request(synced: Place) -> None:
     refused = synced.python(*start, env={"VLLM_PLUGIN_VERIFY": "1"}, check=False, traceback=True)
     assert refused.returncode == 1
     assert refused.stderr.endswith(
-        "HashMismatch: the overlay is not as it was installed: 1 file [hash-mismatch]\n"
+        "HashMismatch: the overlay is not as it was installed: 1 file differs [hash-mismatch]\n"
         f"  where: {synced.site}\n"
         "  changed: tiny/__init__.py\n"
         "  next: find out who changed it, then: vllm-plugins sync --reinstall\n"

@@ -21,7 +21,7 @@ from vllm_plugins.core import errors
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.documents import base, compatibility, lock_reader, lock_writer, manifest, selection
 from vllm_plugins.install import _stage, _store, bundle, generations
-from vllm_plugins.locking import _conflicts, _resolution, request
+from vllm_plugins.locking import _conflicts, _resolution
 from vllm_plugins.packages import _reproducible, metadata, simple_api
 from vllm_plugins.review import export
 from vllm_plugins.startup import integrity, overlay
@@ -147,7 +147,7 @@ def _notes(data: bytes) -> None:
     (notes / overlay.REGISTRY).write_bytes(registry)
     (notes / overlay.HISTORY).write_bytes(lines)
     overlay.registry(notes)
-    (generation,) = generations.history(_SETTINGS.replace(store=notes))
+    (generation,) = generations.history(_SETTINGS.replace(store=notes), every=True)
     assert generation.key == _KEY
     from vllm_plugins.cli import history as command
 
@@ -188,9 +188,8 @@ def _pins(data: bytes) -> None:
 def _words(data: bytes) -> None:
     """The output of pip-compile and uv when they fail."""
     said = errors.CommandFailed("it failed", returncode=1, stderr=data.decode("utf-8", "replace"))
-    wanted = (request.PluginRequirement(plugin="tiny", name=canonicalize_name("tiny"), requirement="tiny>=1"),)
     for resolver in ("pip-compile", "uv"):
-        explained = _conflicts.explain(said, wanted, _HERE, resolver=resolver)
+        explained = _conflicts.resolver_failed(said, resolver)
         assert isinstance(explained, PluginsError)
         assert str(explained)
 

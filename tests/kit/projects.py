@@ -79,14 +79,19 @@ def wheel(
     entry_points: EntryPoints | None = None,
     modules: Mapping[str, str] | None = None,
     license: str | None = None,  # noqa: A002 - the key of [project]
+    requires_python: str | None = None,
+    tag: str = "py3-none-any",
 ) -> Path:
-    """Write a wheel without any build; the same arguments give the same bytes."""
+    """Write a wheel without any build; the same arguments give the same bytes. ``tag`` is in its file name only."""
     into.mkdir(parents=True, exist_ok=True)
     files = {file: source.encode() for file, source in _modules(name, version, modules).items()}
     table = _table(name, version, requires, extras, entry_points)
     if license is not None:
         table["license"] = license
-    return inline_backend.write_wheel(into, table, files)
+    if requires_python is not None:
+        table["requires-python"] = requires_python
+    path = inline_backend.write_wheel(into, table, files)
+    return path.rename(path.with_name(path.name.replace("py3-none-any", tag)))
 
 
 def sdist(

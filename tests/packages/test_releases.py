@@ -6,8 +6,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.tags import Tag, parse_tag, sys_tags
+from packaging.tags import Tag, parse_tag
 from packaging.utils import canonicalize_name
 
 from tests.kit import projects
@@ -109,21 +108,12 @@ def test_a_wheel_whose_name_and_metadata_disagree_is_refused(links: Path, index:
     raw.write(links)
     with pytest.raises(NoResolution, match="does not agree with its metadata"):
         _read(index)
-    with pytest.raises(NoResolution, match="does not agree with its metadata"):
-        releases.check_metadata(Requirement("tiny>=1"), index, tags=ANY)
 
 
 @pytest.mark.parametrize(("file", "inside"), [("1.0", "1.0.0"), ("1.0", "v1.0"), ("2!1.0", "2!1")])
 def test_another_form_of_the_same_version_agrees(links: Path, index: Index, file: str, inside: str) -> None:
     RawWheel(name="tiny", version=file, says="Tiny", says_version=inside).write(links)
     assert _read(index, file).metadata is not None
-
-
-def test_only_wheels_that_fit_the_requirement_and_the_machine_are_checked(links: Path, index: Index) -> None:
-    RawWheel(name="tiny", version="2.0", says_version="2.1").write(links)
-    _named(RawWheel(name="tiny", version="1.5", says_version="1.6").write(links), "tiny-1.5-cp38-cp38-win_amd64.whl")
-    projects.wheel(links, "tiny", "1.0")
-    releases.check_metadata(Requirement("tiny<2"), index, tags=tuple(sys_tags()))
 
 
 def test_metadata_comes_from_the_cache_for_the_same_wheel_only(links: Path, index: Index, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def make_missing(place: Place) -> str:
     return (
         "LockMissing: the manifest has no lock, and nothing is installed without one [lock-missing]\n"
         f"  where: {place.lock}\n"
-        f"  next: vllm-plugins lock --config {place.manifest}\n"
+        "  next: vllm-plugins lock\n"
     )
 
 
@@ -183,6 +183,8 @@ def last_error(done: Completed) -> str:
 
 
 def without_hashes(text: str) -> str:
+    """A text without hashes, and without the options that the child process adds to its next steps."""
+    text = re.sub(r"( --(config|lock|registry-dir) \S+)+", "", text)
     return re.sub(r"\b[0-9a-f]{64}\b", "<sha256>", text)
 
 

@@ -83,7 +83,8 @@ def test_a_named_file_that_is_missing_stops_the_start(
     monkeypatch.setenv(name, str(place / "config" / "missing"))
     with pytest.raises(LockMissing) as caught:
         hook.general()
-    assert caught.value.where == f"{name}={place}/config/missing"
+    assert caught.value.what == f"the file that {name} names is missing"
+    assert caught.value.where == f"{place}/config/missing"
     monkeypatch.setenv("VLLM_PLUGIN_OPTIONAL", "1")
     hook.general()
 

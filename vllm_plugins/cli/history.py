@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
+    parser.add_argument(
+        "--all-projects", action="store_true", help="Also list overlays of other projects in this store."
+    )
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """The overlay that was activated last comes first."""
-    found = generations.history(settings)
+    found = generations.history(settings, every=arguments.all_projects)
     rows = [
         (item.key[:12], _date(item.activated), size(item.size), ", ".join(item.kept) or "-", _list(item))
         for item in found

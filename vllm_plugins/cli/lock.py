@@ -80,7 +80,8 @@ def _text(settings: Settings, outcome: Outcome, *, check: bool) -> str:
         return f"{settings.lock.name} is up to date: nothing to do"
     if check:
         return f"{settings.lock.name} is up to date"
-    return f"{_table(outcome)}\n{settings.lock}: {_summary(outcome.lock)}"
+    notes = "".join(f"note: {note}\n" for note in outcome.notes)
+    return f"{_table(outcome)}\n{notes}{settings.lock}: {_summary(outcome.lock)}"
 
 
 def _table(outcome: Outcome) -> str:
@@ -107,4 +108,5 @@ def _data(settings: Settings, outcome: Outcome) -> dict[str, Any]:
             {"package": change.name, "old": change.old, "new": change.new, "plugins": list(change.plugins)}
             for change in outcome.changes
         ],
+        "notes": list(outcome.notes),
     }

@@ -27,6 +27,9 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="AGE",
         help="Keep overlays that were active within this time, such as 30d.",
     )
+    parser.add_argument(
+        "--all-projects", action="store_true", help="Also remove overlays of other projects in this store."
+    )
     parser.add_argument("--dry-run", action="store_true", help="Only show what would be removed.")
     parser.set_defaults(run=run)
 
@@ -42,6 +45,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         settings,
         keep=arguments.keep,
         older_than=arguments.older_than,
+        every=arguments.all_projects,
         dry_run=arguments.dry_run,
         report=output.progress,
     )

@@ -69,6 +69,8 @@ def _row(plugin: PluginState) -> tuple[str, ...]:
     if locked is not None and locked.editable:
         version += " editable"
     points = ", ".join(f"{group}:{point}" for group, point, _ in locked.entry_points) if locked else ""
+    if locked is not None and not points:
+        points = f"none: vLLM loads {', '.join(locked.loads) or 'it'} where you name it"
     loadable = {None: "?", True: "yes", False: "no"}[plugin.loadable] if locked else "-"
     return (
         plugin.name,

@@ -96,6 +96,15 @@ def extra(value: str) -> str | None:
     return f"{quoted(value)} is not a valid name of an extra; use letters, digits, '.', '_' and '-'"
 
 
+def load(value: str) -> str | None:
+    """The name of an object that vLLM loads: ``module`` or ``module:attribute``."""
+    module, separator, attribute = value.partition(":")
+    parts = [*module.split("."), *(attribute.split(".") if separator else ())]
+    if all(part.isidentifier() for part in parts):
+        return None
+    return f"{quoted(value)} is not a valid name of an object; use module:attribute, such as my_plugin.kv:Connector"
+
+
 def version(value: str) -> str | None:
     """A version specifier (PEP 440)."""
     wrong = f"{quoted(value)} is not a valid version specifier"

@@ -23,14 +23,14 @@ __all__ = ["build_mismatches", "check_base", "check_manifest"]
 def check_manifest(lock: Lock, manifest: Manifest | None, path: Path, marker: Marker | None) -> None:
     """Check that the lock was made from this manifest, if there is one. ``path`` is the lock's, for messages.
 
-    A lock that was rolled back to also passes: the ``marker`` of its overlay then names the bytes of this manifest.
+    A lock that was rolled back to also passes: the lock, or its overlay's ``marker``, accepts the manifest.
 
     Raises:
         LockStale: the manifest has changed since.
     """
     if manifest is None or (marker is not None and manifest.file_sha256 in marker.manifests):
         return
-    if manifest.sha256 != lock.manifest_sha256:
+    if manifest.sha256 not in (lock.manifest_sha256, *lock.accepted_manifests):
         raise LockStale(
             "the lock is out of date: the manifest has changed since it was locked",
             where=f"{path}, {manifest.path}",

@@ -72,7 +72,8 @@ class Plugin(Record):
     """One plugin of the manifest, pinned. ``entry_points`` are ``(group, name, value)`` in vLLM's groups.
 
     ``requested`` is the manifest's request: a requirement, a git ref or a path. ``project_sha256`` is of the files in
-    which an editable source declares its metadata.
+    which an editable source declares its metadata. ``passed_over`` is the newest release, where an older
+    one was locked. ``loads`` are objects that vLLM loads where users name them.
     """
 
     name: str
@@ -86,13 +87,16 @@ class Plugin(Record):
     tree_sha256: str | None = None
     editable: bool = False
     project_sha256: str | None = None
+    passed_over: str | None = None
     entry_points: tuple[tuple[str, str, str], ...] = ()
+    loads: tuple[str, ...] = ()
 
 
 class Lock(Record):
     """A whole lock. ``manifest_sha256`` is ``Manifest.sha256`` of the manifest that it was made from.
 
     ``environments`` are the markers of the environments that it is for, finer than the targets; empty for all.
+    ``accepted_manifests`` are further values of ``Manifest.sha256``: those of a rollback.
     """
 
     manifest_sha256: str
@@ -100,6 +104,7 @@ class Lock(Record):
     plugins: tuple[Plugin, ...]
     targets: tuple[Target, ...]
     environments: tuple[str, ...] = ()
+    accepted_manifests: tuple[str, ...] = ()
 
     def package(self, name: str) -> Package | None:
         """The locked package of that name."""

@@ -116,9 +116,12 @@ def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
     return lock
 
 
+_NOT_CONTENT = ("content-sha256", "accepted-manifests")
+
+
 def content_sha256(document: Mapping[str, Any]) -> str:
-    """The hash of a lock document's content; layout and the hash itself don't count."""
-    tool = {key: value for key, value in document["tool"][TOOL].items() if key != "content-sha256"}
+    """The hash of a lock document's content; layout, the hash itself and the note of a rollback don't count."""
+    tool = {key: value for key, value in document["tool"][TOOL].items() if key not in _NOT_CONTENT}
     meaning = {**document, "tool": {**document["tool"], TOOL: tool}}
     return sha256(json.dumps(meaning, sort_keys=True, separators=(",", ":"), default=str).encode())
 
@@ -161,6 +164,7 @@ def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...], environments: 
         plugins=plugins,
         targets=tuple(_target(item, f"{here}.targets[{i}]") for i, item in enumerate(_items(tool, here, "targets"))),
         environments=environments,
+        accepted_manifests=_strings(tool, here, "accepted-manifests"),
     )
 
 
@@ -231,7 +235,9 @@ def _plugin(item: Any, here: str) -> Plugin:
         tree_sha256=_get(item, here, "tree-sha256", str, default=None),
         editable=_get(item, here, "editable", bool, default=False),
         project_sha256=_get(item, here, "project-sha256", str, default=None),
+        passed_over=_get(item, here, "passed-over", str, default=None),
         entry_points=tuple((group, name, value) for group, name, value in points),
+        loads=_strings(item, here, "loads"),
     )
 
 

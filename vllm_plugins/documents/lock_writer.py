@@ -150,6 +150,8 @@ def _plugin(plugin: Plugin) -> Table:
             "tree-sha256": plugin.tree_sha256,
             "editable": plugin.editable,
             "project-sha256": plugin.project_sha256,
+            "loads": list(plugin.loads),
+            "passed-over": plugin.passed_over,
             "entry-points": [
                 {"group": group, "name": name, "value": value} for group, name, value in sorted(plugin.entry_points)
             ],

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _MAX_PROBLEMS = 100
-_COMMON = ("name", "source", "enabled", "package", "extras")
+_COMMON = ("name", "source", "enabled", "package", "extras", "loads")
 _OF_KIND = {"pypi": ("version",), "git": ("url", "ref", "subdirectory"), "local": ("path", "editable")}
 _KINDS = "pypi, git or local"
 
@@ -85,6 +85,7 @@ class Plugin(Record):
     name: str
     source: Source
     enabled: bool = True
+    loads: tuple[str, ...] = ()
     line: int = 1
 
     @property
@@ -214,6 +215,7 @@ def _meaning(plugins: tuple[Plugin, ...]) -> str:
     entries = []
     for plugin in sorted(plugins, key=lambda plugin: plugin.name):
         entry: dict[str, object] = {"name": plugin.name, "source": plugin.kind, **plugin.source.to_dict()}
+        entry["loads"] = sorted(plugin.loads)
         entry["extras"] = sorted({canonicalize_name(extra) for extra in plugin.source.extras})
         if plugin.source.package is not None:
             entry["package"] = canonicalize_name(plugin.source.package)
@@ -267,10 +269,11 @@ def _plugin(node: Node, where: str, problems: Problems) -> Plugin | None:
     kind = fields.text("source", _kind, required=_KINDS)
     fields.unknown((*_COMMON, *(_OF_KIND[kind] if kind else itertools.chain(*_OF_KIND.values()))), _foreign(kind))
     enabled = fields.flag("enabled", default=True)
+    loads = fields.texts("loads", _rules.load)
     source = _source(fields, kind) if kind else None
     if name is None or source is None:
         return None
-    return Plugin(name=name, source=source, enabled=enabled, line=line(node))
+    return Plugin(name=name, source=source, enabled=enabled, loads=tuple(dict.fromkeys(loads)), line=line(node))
 
 
 def _kind(text: str) -> str | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from vllm_plugins.startup.settings import LOADS
+
 if TYPE_CHECKING:
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.startup.overlay import Marker
@@ -19,7 +21,7 @@ def render(lock: Lock, marker: Marker) -> bytes:
     """The registry of one overlay: each plugin of its lock, its source and its entry points."""
     plugins: dict[str, dict[str, Any]] = {}
     for plugin in sorted(lock.plugins, key=lambda plugin: plugin.name):
-        points = [point for point in marker.entry_points if point.plugin == plugin.name]
+        points = [point for point in marker.entry_points if point.plugin == plugin.name and point.group != LOADS]
         plugins[plugin.name] = {
             "name": plugin.name,
             "source": plugin.source,
@@ -28,6 +30,7 @@ def render(lock: Lock, marker: Marker) -> bytes:
             "status": "installed",
             "entry_points": [f"{point.group}:{point.name}" for point in points],
             **({"commit": plugin.commit} if plugin.commit else {}),
+            **({"loads": list(plugin.loads)} if plugin.loads else {}),
             **({"editable": True} if plugin.editable else {}),
         }
     registry = {"version": "1.0", "plugins": plugins, "overlay": marker.key, "lock_sha256": marker.lock_sha256}

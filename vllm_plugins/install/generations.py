@@ -1,4 +1,8 @@
-"""Generations: the overlays of the store. Listing them, going back to one, and removing old ones."""
+"""Generations: the overlays of a project. Listing them, going back to one, and removing old ones.
+
+Several projects may share a store. An overlay belongs to each project whose lock it was active for, by the path of
+the lock (``startup.history``). A project neither goes back to another project's overlay nor removes it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import atomic, scratch
@@ -18,15 +23,14 @@ from vllm_plugins.startup import overlay
 from vllm_plugins.startup.settings import LOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.startup.marker import Marker
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Generation", "find", "history", "prune", "rollback"]
+__all__ = ["Generation", "Rollback", "find", "history", "plan", "prune", "rollback"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +38,8 @@ class Generation:
     """One overlay. Times are in seconds since 1970, ``size`` is in bytes. ``activated`` is the last switch to it.
 
     ``kept`` are the reasons why it can't be pruned: ``active`` (in the registry), ``locked`` (it belongs to
-    plugins.lock), ``linked`` (into this interpreter), ``in use`` (by a running process).
+    plugins.lock), ``linked`` (into this interpreter), ``in use`` (by a running process), ``shared`` (it belongs to
+    another project, too).
     """
 
     key: str
@@ -50,25 +55,37 @@ class Generation:
         return self.activated or self.published
 
 
-def history(settings: Settings) -> tuple[Generation, ...]:
-    """All complete overlays of the store, the most recently active first."""
-    try:
-        switches = histories.last_switches(settings.store / overlay.HISTORY, settings.lock)
-    except OSError as error:
-        raise _unreadable(settings.store, error) from error
-    active = overlay.registry(settings.store).get("overlay")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollback:
+    """What a rollback does: the overlay that it goes back to, and the bytes of the lock that it writes.
+
+    ``copy`` is where the present lock is kept, if the store does not have it.
+    """
+
+    marker: Marker
+    data: bytes
+    copy: Path | None
+
+
+def history(settings: Settings, *, every: bool = False) -> tuple[Generation, ...]:
+    """All complete overlays of this project, the most recently active first; with ``every``, of all projects."""
+    switches, projects = _switches(settings)
+    active = {overlay.registry(settings.store).get("overlay"), next(reversed(switches), None)}
     locked = _key(settings.lock)
     linked = link.read()
+    others = {key for path in set().union(*projects.values()) if (key := _key(Path(path))) is not None}
     found = []
     for directory in _overlays(settings.store):
         marker = overlay.read_marker(settings.store, directory.name)
-        if marker is None:
+        mine = directory.name in switches or directory.name == locked
+        if marker is None or not (every or mine):
             continue
         reasons = {
-            "active": marker.key == active,
-            "locked": marker.key == locked,
+            "active": marker.key in active,
+            "locked": marker.key == locked or (every and marker.key in others),
             "linked": linked is not None and linked.key == marker.key,
             "in use": stores.in_use(settings.store, marker.key),
+            "shared": not every and bool(_other_projects(settings, projects.get(marker.key, set()))),
         }
         found.append(
             Generation(
@@ -85,8 +102,22 @@ def history(settings: Settings) -> tuple[Generation, ...]:
     return tuple(sorted(found, key=lambda item: (item.last, order.get(item.key, -1)), reverse=True))
 
 
+def _switches(settings: Settings) -> tuple[dict[str, float], dict[str, set[str]]]:
+    """The last switch of this project to each overlay, and the projects of each overlay."""
+    path = settings.store / overlay.HISTORY
+    try:
+        return histories.last_switches(path, settings.lock), histories.projects(path)
+    except OSError as error:
+        raise _unreadable(settings.store, error) from error
+
+
+def _other_projects(settings: Settings, locks: Iterable[str]) -> list[str]:
+    here = os.path.realpath(settings.lock.parent), settings.lock.name
+    return sorted(lock for lock in locks if (os.path.realpath(os.path.dirname(lock)), os.path.basename(lock)) != here)
+
+
 def find(store: Path, prefix: str) -> str:
-    """The key of the one overlay whose key begins with ``prefix``.
+    """The key of the one overlay of the store whose key begins with ``prefix``.
 
     Raises:
         UsageError: no key, or more than one, begins with it.
@@ -104,36 +135,47 @@ def find(store: Path, prefix: str) -> str:
 
 def rollback(
     settings: Settings, key: str | None, *, base: Base, manifest: Manifest | None, report: Callable[[str], None]
-) -> Marker:
-    """Put the lock of an overlay back. The default (``None``) is the overlay that was active before that of the lock.
+) -> Rollback:
+    """Put the lock of an overlay back. The default (``None``) is this project's previous overlay.
 
-    The manifest still asks for what is being taken back. The marker notes that this lock is good for the manifest as
-    it is now, until either is changed. Nothing is installed.
+    The manifest still asks for what is being taken back, so the lock is written with a note that accepts it as it is
+    now: the lock is up to date on other machines, too. Nothing is installed. A lock that the store does not have is
+    copied first.
 
     Raises:
-        UsageError: there is no such overlay.
+        UsageError: there is no such overlay in this project.
         BaseMismatch: its lock does not apply to this base.
         StoreError: store or lock can't be written. The lock is unchanged.
     """
-    _target(settings, key, base)  # fail before waiting for other processes
+    plan(settings, key, base=base, manifest=manifest)  # fail before waiting for other processes
     with stores.errors(settings.store), stores.exclusive(settings.store, report):
-        marker, data = _target(settings, key, base)
-        manifests = {*marker.manifests, *([manifest.file_sha256] if manifest else [])}
-        vouched = marker.replace(
-            manifests=tuple(sorted(manifests)), bases=tuple(sorted({*marker.bases, base.fingerprint}))
+        planned = plan(settings, key, base=base, manifest=manifest)
+        manifests = {*planned.marker.manifests, *([manifest.file_sha256] if manifest else [])}
+        marker = planned.marker.replace(
+            manifests=tuple(sorted(manifests)), bases=tuple(sorted({*planned.marker.bases, base.fingerprint}))
         )
-        if vouched != marker:
+        if marker != planned.marker:
             path = overlay.directory(settings.store, marker.key) / overlay.MARKER
-            atomic.write(path, vouched.to_json().encode())
+            atomic.write(path, marker.to_json().encode())
+        if planned.copy is not None:
+            atomic.write(planned.copy, settings.lock.read_bytes())
         # This is the commit point. If the lock is a symbolic link, the file that it points to is replaced.
-        atomic.write(settings.lock.resolve(), data)
-        overlay.mirror(settings.store, vouched, settings.lock)
-    return vouched
+        atomic.write(settings.lock.resolve(), planned.data)
+        overlay.mirror(settings.store, marker, settings.lock)
+    return planned
 
 
-def _target(settings: Settings, key: str | None, base: Base) -> tuple[Marker, bytes]:
-    """The overlay to go back to, and its lock."""
+def plan(settings: Settings, key: str | None, *, base: Base, manifest: Manifest | None) -> Rollback:
+    """What :func:`rollback` would do. Nothing is changed. Raises the same errors."""
     key = key or _previous(settings, base)
+    switches, projects = _switches(settings)
+    if key not in switches and (others := _other_projects(settings, projects.get(key, set()))):
+        raise UsageError(
+            "the overlay belongs to another project",
+            where=str(overlay.directory(settings.store, key)),
+            found=", ".join(others),
+            next_step="choose one of this project: vllm-plugins history",
+        )
     marker, data = overlay.read_marker(settings.store, key), _lock_bytes(settings.store, key)
     if marker is None or data is None or overlay.key_of(data) != key:
         raise UsageError(
@@ -142,8 +184,37 @@ def _target(settings: Settings, key: str | None, base: Base) -> tuple[Marker, by
             next_step="choose another one: vllm-plugins history",
         )
     path = overlay.directory(settings.store, key) / LOCK
-    compatibility.check_base(lock_reader.parse(data, path), base, path)
-    return marker, data
+    lock = lock_reader.parse(data, path)
+    compatibility.check_base(lock, base, path)
+    if manifest is not None and manifest.sha256 not in (lock.manifest_sha256, *lock.accepted_manifests):
+        data = _accepting(data, manifest.sha256, path)
+    return Rollback(marker=marker, data=data, copy=_copy(settings))
+
+
+def _accepting(data: bytes, manifest_sha256: str, path: Path) -> bytes:
+    """The bytes of a lock with the note that accepts a manifest. The note does not change the overlay's key."""
+    key = overlay.key_of(data)
+    head, separator, rest = data.partition(b"\nmanifest-sha256 = ")
+    if (start := rest.find(overlay.ACCEPTED)) != -1:
+        rest = rest[:start] + rest[rest.index(b"\n", start + 1) :]
+    line, newline, rest = rest.partition(b"\n")
+    note = overlay.ACCEPTED.lstrip(b"\n") + manifest_sha256.encode() + b'"]\n'
+    new = head + separator + line + newline + note + rest
+    lock_reader.parse(new, path)  # what we write, we can read
+    assert overlay.key_of(new) == key
+    return new
+
+
+def _copy(settings: Settings) -> Path | None:
+    """Where to copy the present lock; ``None`` if the store has it, or there is none."""
+    try:
+        data = settings.lock.read_bytes()
+    except OSError:
+        return None
+    key = overlay.key_of(data)
+    if _lock_bytes(settings.store, key) is not None and overlay.read_marker(settings.store, key) is not None:
+        return None
+    return settings.lock.with_name(f"{settings.lock.name}.{key[:12]}")
 
 
 def prune(
@@ -151,12 +222,14 @@ def prune(
     *,
     keep: int | None,
     older_than: float | None,
+    every: bool = False,
     dry_run: bool = False,
     report: Callable[[str], None],
 ) -> tuple[Generation, ...]:
     """Remove overlays beyond the newest ``keep`` that were last active more than ``older_than`` seconds ago.
 
-    Returns the removed overlays. An overlay with a reason in ``Generation.kept`` is never removed.
+    Returns the removed overlays. An overlay with a reason in ``Generation.kept`` is never removed. Overlays of other
+    projects are only removed with ``every``, and then not those of their present locks.
 
     Raises:
         StoreError: the store can't be written.
@@ -167,7 +240,7 @@ def prune(
             report("Nothing is removed: without file locks, we can't tell which overlays are in use")
             return ()
         limit = None if older_than is None else time.time() - older_than
-        for number, generation in enumerate(history(settings)):
+        for number, generation in enumerate(history(settings, every=every)):
             old = (keep is None or number >= keep) and (limit is None or generation.last < limit)
             if old and not generation.kept and (dry_run or _remove(settings.store, generation.key)):
                 removed.append(generation)
@@ -188,11 +261,16 @@ def _remove(store: Path, key: str) -> bool:
 
 
 def _previous(settings: Settings, base: Base) -> str:
-    """The key of the most recently active overlay, other than that of the lock, whose lock applies to this base."""
+    """The key of this project's most recently active overlay, except the lock's own, whose lock fits this base."""
     current = _key(settings.lock)
     for generation in history(settings):
         data = _lock_bytes(settings.store, generation.key)
-        if generation.key != current and data is not None and overlay.key_of(data) == generation.key:
+        if (
+            generation.activated is not None
+            and generation.key != current
+            and data is not None
+            and overlay.key_of(data) == generation.key
+        ):
             with contextlib.suppress(PluginsError):
                 compatibility.check_base(lock_reader.parse(data, settings.lock), base, settings.lock)
                 return generation.key

@@ -22,7 +22,7 @@ from vllm_plugins.packages import installers, metadata, pip_config
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.startup import entry_points, overlay
 from vllm_plugins.startup.overlay import Failure, Marker
-from vllm_plugins.startup.settings import LOCK
+from vllm_plugins.startup.settings import LOADS, LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -314,6 +314,8 @@ def _marker(job: _Job, distributions: tuple[_stage.Distribution, ...], site: Pat
             )
         name = plugin.name if plugin is not None else next(iter(job.lock.plugins_needing(installed.name)), "")
         points += [(group, point, value, str(installed.name), name) for group, point, value in installed.entry_points]
+        if plugin is not None:
+            points += [(LOADS, value, value, str(installed.name), name) for value in plugin.loads]
     return Marker(
         key=job.key,
         interpreter=overlay.interpreter(),

@@ -12,29 +12,32 @@ from vllm_plugins.core.errors import BuildError, NoResolution
 from vllm_plugins.core.hashes import sha256
 from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
 from vllm_plugins.locking import _graph
-from vllm_plugins.packages import metadata, releases
+from vllm_plugins.packages import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.manifest import Manifest, Plugin
     from vllm_plugins.locking._prepare import PreparedPlugin
-    from vllm_plugins.locking.old_lock import Reuse
-    from vllm_plugins.packages.builder import Builder
+    from vllm_plugins.locking._solve import Solution
     from vllm_plugins.packages.index import File, Index
-    from vllm_plugins.packages.releases import Pin, Release
+    from vllm_plugins.packages.releases import Release
 
 __all__ = ["Assembly", "NewLock"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewLock:
-    """A new lock, and the wheels to put next to it: file name → where the wheel is now (in ``scratch``)."""
+    """A new lock, and the wheels to put next to it: file name → where the wheel is now (in ``scratch``).
+
+    ``notes`` are for the user: the releases that were passed over.
+    """
 
     lock: Lock
     wheels: Mapping[str, Path]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,18 +53,15 @@ class _Details:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Assembly:
-    """Everything that a lock is assembled from, apart from the pins."""
+    """Everything that a lock is assembled from, apart from the plugins and releases."""
 
     base: Base
-    reuse: Reuse
-    builder: Builder
+    old: Lock | None
     index: Index
     scratch: Path
-    report: Callable[[str], None]
+    solution: Solution
 
-    def lock(
-        self, manifest: Manifest, plugins: tuple[PreparedPlugin, ...], found: Iterable[Release], pins: tuple[Pin, ...]
-    ) -> NewLock:
+    def lock(self, manifest: Manifest, plugins: tuple[PreparedPlugin, ...], found: Iterable[Release]) -> NewLock:
         """Describe every package, add the graph's edges, and put them together."""
         described = [self._from_plugin(item) for item in plugins if item.wheel is not None]
         described += [self._from_release(release) for release in found]
@@ -70,7 +70,10 @@ class Assembly:
             _refuse_unknown(plugin, by_name[item.locked.package])
         roots = {item.locked.package for item in plugins}
         edges = _graph.build(
-            pins, requires={name: item.requires for name, item in by_name.items()}, base=self.base, plugins=roots
+            self.solution.pins,
+            requires={name: item.requires for name, item in by_name.items()},
+            base=self.base,
+            plugins=roots,
         )
         target = Target(
             python=self.base.python_minor, platform=self.base.platform, vllm=self.base.vllm, base=edges.uses
@@ -79,8 +82,14 @@ class Assembly:
             item.package.replace(dependencies=edges.needs[name], marker=edges.markers.get(name))
             for name, item in by_name.items()
         )
+        loads = {plugin.name: plugin.loads for plugin in manifest.plugins}
         locked = (
-            item.locked.replace(version=found.package.version, entry_points=found.entry_points)
+            item.locked.replace(
+                version=found.package.version,
+                entry_points=found.entry_points,
+                loads=loads[item.locked.name],
+                passed_over=self._passed_over(item.locked.name, found.package.version),
+            )
             for item in plugins
             for found in [by_name[item.locked.package]]
         )
@@ -93,7 +102,15 @@ class Assembly:
                 environments=(edges.environment,) if edges.environment else (),
             ),
             wheels={_hashed(item.wheel).filename: item.wheel for item in described if item.wheel is not None},
+            notes=tuple(item.text for item in self.solution.passed_over),
         )
+
+    def _passed_over(self, plugin: str, version: str) -> str | None:
+        """The newest release that was passed over when this one was chosen: as long as it stays, so does the note."""
+        was = self.old.plugin(plugin) if self.old is not None else None
+        if was is not None and was.version == version:
+            return was.passed_over
+        return next((item.newest for item in self.solution.passed_over if item.plugin == plugin), None)
 
     def _from_plugin(self, plugin: PreparedPlugin) -> _Details:
         """A git or local plugin, whose wheel was built."""
@@ -116,7 +133,7 @@ class Assembly:
         )
 
     def _from_release(self, release: Release) -> _Details:
-        """A distribution from an index; one that the index has only as an sdist is built."""
+        """A distribution from an index; one that the index has only as an sdist was built before."""
         name, fitting = release.pin.name, release.fitting
         far = [file for file in release.wheels if not file.url.startswith("file:")]
         wheels = tuple(map(_from_index, far))
@@ -137,14 +154,8 @@ class Assembly:
                 package=package, requires=found.requires, extras=found.extras, entry_points=found.entry_points
             )
         assert release.sdist is not None
-        pin, sha256 = release.pin, release.sdist.sha256
-        built = self.reuse.built(pin.name)
-        if built is not None and (built.package.version, built.package.sdist_sha256) == (pin.version, sha256):
-            return self._local(release, built.path, built_with=built.package.built_with, others=wheels)
-        self.report(f"Building {name} {release.pin.version}, which the index has only as an sdist")
-        project = releases.download(release.sdist, self.index, self.scratch / f"sdist-{name}")
-        built_wheel = self.builder.wheel(project, self.scratch / f"wheel-{name}", plugin=name)
-        return self._local(release, built_wheel.path, built_with=built_wheel.built_with, others=wheels)
+        built = self.solution.sdists[name]
+        return self._local(release, built.path, built_with=built.built_with, others=wheels)
 
     def _local(
         self, release: Release, path: Path, *, built_with: tuple[str, ...], others: tuple[Wheel, ...] = ()

@@ -1,65 +1,97 @@
-"""What resolvers say of a failure, turned into the requirements that conflict and where they come from."""
+"""The errors for what can't be resolved: the plugins, the paths to what rules them out, and one next step.
+
+The reasons come from the index and from metadata (``_walk``), whatever the resolver was and said.
+"""
 
 from __future__ import annotations
 
 import itertools
-import re
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
+from packaging.utils import NormalizedName, canonicalize_name
 
-from vllm_plugins.core.errors import BaseMismatch, CommandFailed, NoResolution, SourceError
+from vllm_plugins.core.errors import BaseMismatch, NoResolution, SourceError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import redact
-from vllm_plugins.documents.base import VLLM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from packaging.requirements import Requirement
+
+    from vllm_plugins.core.errors import CommandFailed
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.locking.request import PluginRequirement
+    from vllm_plugins.locking._findings import Finding, Root
 
-__all__ = ["explain", "missing_vllm", "parents", "url_dependency"]
+__all__ = ["clash", "missing_vllm", "parents", "resolver_failed", "unsatisfiable", "url_dependency"]
 
-# How resolvelib shows one cause: SpecifierRequirement('torch<2'), parent=LinkCandidate('https://… (from …)')
-_CAUSE = re.compile(r"requirement=\w+\((?P<requirement>'[^']*'|\"[^\"]*\")\), parent=(?P<parent>None|\w+\([^)]*)")
-_FILE_OF_PARENT = re.compile(r"[^/'\" ]{1,255}\.(?:whl|tar\.gz|zip)")
-_NO_MATCH = re.compile(r"(?:satisfies the requirement|No matching distribution found for) (?P<requirement>[^(\n]+)")
-# pip warns of these, and goes on as if the index were empty.
-_UNREAD = (
-    "confirming the ssl certificate",
-    "Credentials not correct",
-    "Max retries exceeded",
-    "connection error:",
-    "ConnectionError",
-    "ReadTimeout",
-    "Could not fetch URL",
-    # On an answer that it does not expect, pip ends with a traceback, whose last line says what it was.
-    "ChunkedEncodingError",
-    "ContentDecodingError",
-    "IncompleteRead",
-    "InvalidSchema",
-    "JSONDecodeError",
-    "ProtocolError",
-    "TooManyRedirects",
-    "UnicodeDecodeError",
-    "VLLM_PLUGIN_TIMEOUT",
-)
+_LAST_LINES = 10
 # A requirement of a distribution is its author's to change, not the user's.
-_ANOTHER_RELEASE = (
-    "name another release with `version` in plugins.yaml, or set `enabled: false` for the plugin; what a plugin "
-    "requires stands in its own metadata, which only its author can change"
-)
-_VERSIONS = re.compile(r"\(from versions: (?P<versions>[^)]*)\)")
+_NOT_YOURS = "what a plugin requires is in its own metadata, which only its author can change"
 
 
-def explain(
-    error: CommandFailed, requirements: tuple[PluginRequirement, ...], base: Base, *, resolver: str
-) -> NoResolution | SourceError | BaseMismatch:
-    """The error that tells why a resolver failed."""
-    return (_from_pip if resolver == "pip-compile" else _from_uv)(error, requirements, base)
+def unsatisfiable(
+    findings: Mapping[str, Finding], roots: Sequence[Root], base: Base, places: Iterable[str]
+) -> NoResolution | BaseMismatch:
+    """The error for plugins that can't be satisfied, all of them; ``places`` are the indexes that were asked."""
+    needs_vllm = [name for name, found in findings.items() if found.kind == "vllm"]
+    if needs_vllm:
+        lines = [f"{' → '.join(findings[name].path)} (plugin {name!r})" for name in needs_vllm]
+        return missing_vllm(base, lines)
+    by_name = {root.plugin: root for root in roots}
+    verb = "does" if len(findings) == 1 else "do"
+    names = {found.kind for found in findings.values()}
+    details = [f"plugin {name!r}: {_asked(by_name[name], found)}{found}" for name, found in findings.items()]
+    details += [f"index: {place}" for place in places] if "unknown" in names else []
+    return NoResolution(
+        f"{_plugins(findings)} {verb} not fit this environment",
+        details=details,
+        next_step=_next_step(findings),
+    )
+
+
+def _asked(root: Root, finding: Finding) -> str:
+    """The requirement of plugins.yaml, where the finding is about that."""
+    return "" if finding.path else f"plugins.yaml requires {root.name}{root.specifier}; "
+
+
+def _next_step(findings: Mapping[str, Finding]) -> str:
+    for name, found in findings.items():
+        if not found.path and found.kind == "unknown":
+            return f"correct `package` of plugin {name!r} in plugins.yaml, or the indexes of `pip config list`"
+        if not found.path:
+            return f"change `version` of plugin {name!r} in plugins.yaml"
+    first, found = next(iter(findings.items()))
+    leave_out = f"set `enabled: false` for {_plugins(findings)} in plugins.yaml"
+    if found.obstacle is not None and found.obstacle.kind == "yanked" and len(found.path) == 1:
+        version = found.path[0].rpartition(" ")[2]
+        return f'{leave_out}; or, to accept what was yanked, set `version: "=={version}"` for plugin {first!r}'
+    return f"{leave_out}, or use another environment; {_NOT_YOURS}"
+
+
+def _plugins(findings: Mapping[str, Finding]) -> str:
+    names = ", ".join(map(repr, findings))
+    return f"plugin {names}" if len(findings) == 1 else f"the plugins {names}"
+
+
+def clash(lines: Sequence[str]) -> NoResolution:
+    """The error for requirements that exclude one another."""
+    return NoResolution(
+        "the requirements of the plugins exclude one another",
+        details=lines,
+        next_step=f"set `enabled: false` for one of them in plugins.yaml, or name another `version`; {_NOT_YOURS}",
+    )
+
+
+def resolver_failed(error: CommandFailed, resolver: str) -> NoResolution | SourceError:
+    """The error where each plugin fits by itself, and the resolver failed: its own last lines say why."""
+    lines = [line for line in error.stderr.splitlines() if line.strip()][-_LAST_LINES:]
+    other = "uv" if resolver != "uv" else "pip-compile"
+    step = f"fix what its output names, or use the other resolver: vllm-plugins lock --resolver {other}"
+    crashed = error.returncode < 0 or "Traceback (most recent call last)" in error.stderr
+    if crashed:
+        return SourceError(f"{resolver} failed", details=lines, next_step=step)
+    return NoResolution(f"{resolver} found no set of versions that fits all plugins", details=lines, next_step=step)
 
 
 def url_dependency(requirement: Requirement, text: str) -> NoResolution:
@@ -83,6 +115,7 @@ def parents(text: str, name: NormalizedName) -> Iterable[str]:
 
 
 def missing_vllm(base: Base, names: Iterable[str] = ()) -> BaseMismatch:
+    """The error for a plugin that requires vLLM where there is none."""
     return BaseMismatch(
         "a plugin requires vllm, and this environment has none",
         expected="an environment in which vLLM is installed",
@@ -90,104 +123,3 @@ def missing_vllm(base: Base, names: Iterable[str] = ()) -> BaseMismatch:
         required_by=", ".join(dict.fromkeys(names)) or None,
         next_step="run `vllm-plugins base -o base.json` in the vLLM image, here `vllm-plugins lock --base base.json`",
     )
-
-
-def _from_pip(
-    error: CommandFailed, requirements: tuple[PluginRequirement, ...], base: Base
-) -> NoResolution | SourceError | BaseMismatch:
-    """Read the causes out of pip-compile's output, and add what the base has."""
-    words = error.stderr
-    without = [match for match in _CAUSE.finditer(words) if _name(match["requirement"][1:-1]) == VLLM]
-    if base.vllm is None and without:
-        return missing_vllm(base, (_cause(match, requirements, base).partition(" requires ")[0] for match in without))
-    unread = [line for line in words.splitlines() if any(part in line for part in _UNREAD)]
-    if unread:
-        return SourceError(
-            "the index can't be read",
-            details=list(dict.fromkeys(unread))[:5],
-            next_step="fix the network, the login or the index configuration (pip config list)",
-        )
-    causes = [_cause(match, requirements, base) for match in _CAUSE.finditer(words)]
-    missing = _NO_MATCH.search(words)
-    versions = _VERSIONS.search(words)
-    if versions is not None and missing is not None and len(causes) <= 1:
-        requirement = missing["requirement"].strip()
-        offered = versions["versions"].strip()
-        return NoResolution(
-            f"no release satisfies {requirement}",
-            expected=requirement,
-            found="no release at all: no index has that name" if offered == "none" else f"releases {offered}",
-            required_by=_plugin_of(requirement, requirements),
-            next_step="correct the name or the version in plugins.yaml, or the index configuration (pip config list)",
-        )
-    if causes:
-        return NoResolution(
-            "no set of versions satisfies every plugin and the base",
-            details=list(dict.fromkeys(causes)),
-            next_step=_ANOTHER_RELEASE,
-        )
-    if "Traceback (most recent call last)" in words:
-        return SourceError(
-            "pip-compile can't read what an index answers",
-            details=[line for line in words.splitlines() if line.strip()][-1:],
-            next_step="fix the index or its configuration (pip config list)",
-        )
-    return NoResolution(
-        "pip-compile failed", details=error.details, next_step="fix the cause that its output names, and lock again"
-    )
-
-
-def _from_uv(
-    error: CommandFailed, requirements: tuple[PluginRequirement, ...], base: Base
-) -> NoResolution | BaseMismatch:
-    """Repeat uv's own explanation, and add what the base has."""
-    words = [line.strip(" │╰─▶×") for line in error.stderr.splitlines()]
-    named = {canonicalize_name(name) for line in words for name in re.findall(r"[A-Za-z0-9][\w.-]*", line)}
-    if base.vllm is None and VLLM in named:
-        return missing_vllm(base, (line.plugin for line in requirements if line.name in named))
-    has = [f"the base has {item.name} {item.version}" for item in base.distributions if item.name in named]
-    return NoResolution(
-        "no set of versions satisfies every plugin and the base",
-        details=[*filter(None, words), *has],
-        required_by=", ".join(f"plugin {line.plugin!r}" for line in requirements if line.name in named) or None,
-        next_step=_ANOTHER_RELEASE,
-    )
-
-
-def _cause(match: re.Match[str], requirements: tuple[PluginRequirement, ...], base: Base) -> str:
-    text = match["requirement"][1:-1]
-    who = "plugins.yaml"
-    if match["parent"] != "None":
-        files = _FILE_OF_PARENT.findall(unquote(match["parent"]))
-        who = _distribution(files[0]) if files else "a dependency"
-        plugin = _plugin_of(who.split(" ")[0], requirements)
-        who = f"{who} (plugin {plugin!r})" if plugin else who
-    else:
-        plugin = _plugin_of(text, requirements)
-        who = f"plugin {plugin!r}" if plugin else who
-    name = _name(text)
-    there = base.get(name) if name else None
-    has = f"; the base has {there.name} {there.version}" if there is not None else ""
-    return f"{who} requires {text}{has}"
-
-
-def _distribution(filename: str) -> str:
-    try:
-        name, version, _, _ = parse_wheel_filename(filename)
-    except InvalidWheelFilename:
-        stem = re.sub(r"\.(tar\.gz|zip)$", "", filename)
-        before, _, after = stem.rpartition("-")
-        return f"{canonicalize_name(before)} {after}"
-    return f"{name} {version}"
-
-
-def _name(requirement: str) -> NormalizedName | None:
-    try:
-        return canonicalize_name(Requirement(requirement).name)
-    except InvalidRequirement:
-        return None
-
-
-def _plugin_of(requirement: str, requirements: tuple[PluginRequirement, ...]) -> str | None:
-    name = _name(requirement)
-    return next((line.plugin for line in requirements if line.name == name), None)

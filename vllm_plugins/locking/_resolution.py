@@ -67,15 +67,15 @@ def compile_pins(
     preferred: Mapping[NormalizedName, str],
     resolver: Resolver,
     scratch: Path,
+    wheels: Path,
 ) -> tuple[Pin, ...]:
     """Pin everything that the requirements need, sorted by name, with the base's packages among it as stubs.
 
     ``stubs`` are the base's :func:`constraints`. ``preferred`` versions are taken if they satisfy every requirement.
-    ``scratch`` is an empty directory.
+    ``scratch`` is an empty directory, ``wheels`` has what was built from sdists.
 
     Raises:
-        NoResolution: no set of versions satisfies every requirement; says which, and what the base has.
-        SourceError: an index can't be read.
+        CommandFailed: the resolver found no set of versions, or failed in another way.
         DiskError: the disk is full or broken.
     """
     lines = tuple(requirements)
@@ -85,11 +85,11 @@ def compile_pins(
     (scratch / "constraints.txt").write_text("".join(constrained), encoding="utf-8")
     output = scratch / "requirements.txt"
     try:
-        _compile(scratch, base, preferred=preferred, resolver=resolver)
+        _compile(scratch, base, preferred=preferred, resolver=resolver, wheels=wheels)
     except CommandFailed as error:
         if (full := DiskError.from_output(error.stderr, details=error.details)) is not None:
             raise full from error
-        raise _conflicts.explain(error, lines, base, resolver=resolver.name) from error
+        raise
     text = output.read_text(encoding="utf-8")
     urls = (item.partition(" @ ")[2] for item in (*stubs.values(), *(line.requirement for line in lines)))
     resolved = tuple(read_pins(text, local={_path(url) for url in urls}))
@@ -106,7 +106,9 @@ def compile_pins(
     return resolved
 
 
-def _compile(scratch: Path, base: Base, *, preferred: Mapping[NormalizedName, str], resolver: Resolver) -> None:
+def _compile(
+    scratch: Path, base: Base, *, preferred: Mapping[NormalizedName, str], resolver: Resolver, wheels: Path
+) -> None:
     """Run the resolver; of a preferred version, another local version is not taken in its place.
 
     An index may get ``1.0+cu129`` after ``1.0`` was locked. ``==1.0`` matches both, and the local version is higher.
@@ -119,7 +121,7 @@ def _compile(scratch: Path, base: Base, *, preferred: Mapping[NormalizedName, st
     exactly = "===" if resolver.name == "pip-compile" else "=="
     pins = "".join(f"{name}{exactly}{version}\n" for name, version in sorted(preferred.items()))
     output.write_text(pins, encoding="utf-8")
-    resolver.compile(scratch, base)
+    resolver.compile(scratch, base, wheels=wheels)
     for _ in range(_LOCAL_VERSIONS):
         text = output.read_text(encoding="utf-8")
         excluded = [
@@ -133,7 +135,7 @@ def _compile(scratch: Path, base: Base, *, preferred: Mapping[NormalizedName, st
             file.writelines(excluded)
         output.write_text(pins, encoding="utf-8")
         try:
-            resolver.compile(scratch, base)
+            resolver.compile(scratch, base, wheels=wheels)
         except CommandFailed:  # something requires the local version
             output.write_text(text, encoding="utf-8")
             return

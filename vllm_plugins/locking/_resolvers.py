@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from vllm_plugins.core import process
@@ -39,8 +39,11 @@ class Resolver(Protocol):
     def name(self) -> str:
         """``pip-compile`` or ``uv``."""
 
-    def compile(self, directory: Path, base: Base) -> None:
-        """Pin the requirements in a directory, for the base's kind of machine."""
+    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None) -> None:
+        """Pin the requirements in a directory, for the base's kind of machine.
+
+        With a directory of ``wheels``, those are offered besides the wheels of the indexes, and nothing is built.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,13 +53,16 @@ class PipCompile:
     config: PipConfig
     name: str = "pip-compile"
 
-    def compile(self, directory: Path, base: Base) -> None:  # noqa: ARG002 - it is of this kind, see choose()
+    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None) -> None:  # noqa: ARG002 - see choose
         """See :class:`Resolver`."""
         argv = [sys.executable, "-P", "-m", "piptools", "compile", "--quiet", "--no-config", "--no-header"]
         argv += ["--resolver", "backtracking", "--no-strip-extras", "--allow-unsafe", "--no-emit-options"]
         argv += ["--cache-dir", str(directory / "cache"), "--constraint", "constraints.txt"]
         argv += ["--output-file", "requirements.txt", "requirements.in"]
-        env = programs.pip_environment(self.config)
+        env = {**programs.pip_environment(_offering(self.config, wheels)), "TMPDIR": str(_temporary(directory))}
+        # A dependency that is named by URL is refused before; were one left, git would run what it names.
+        env |= {"GIT_ALLOW_PROTOCOL": "none"} if wheels is not None else {}
+        env |= {"PIP_ONLY_BINARY": ":all:"} if wheels is not None else {}
         process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
 
 
@@ -69,7 +75,7 @@ class UvCompile:
     cache: Path
     name: str = "uv"
 
-    def compile(self, directory: Path, base: Base) -> None:
+    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None) -> None:
         """See :class:`Resolver`."""
         argv = [str(self.program), "pip", "compile", "--quiet", "--no-header", "--no-strip-extras", "--no-progress"]
         argv += ["--cache-dir", str(self.cache), "--python", sys.executable, "--constraint", "constraints.txt"]
@@ -77,7 +83,10 @@ class UvCompile:
         argv += ["--no-index"] if self.config.index_url is None else []
         if not base.is_here:
             argv += ["--python-version", base.python, "--python-platform", platform(base)]
-        env = programs.uv_environment(self.config, directory)
+        argv += ["--only-binary", ":all:"] if wheels is not None else []
+        env = programs.uv_environment(_offering(self.config, wheels), directory)
+        env |= {"TMPDIR": str(_temporary(directory))}
+        env |= {"GIT_ALLOW_PROTOCOL": "none"} if wheels is not None else {}
         try:
             process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
         except CommandFailed as error:
@@ -86,6 +95,17 @@ class UvCompile:
             # Only with this strategy does uv pass over an index that answers 410 for a name that it lacks.
             env["UV_INDEX_STRATEGY"] = "first-index"
             process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
+
+
+def _offering(config: PipConfig, wheels: Path | None) -> PipConfig:
+    return config if wheels is None else replace(config, find_links=(*config.find_links, wheels.as_uri()))
+
+
+def _temporary(directory: Path) -> Path:
+    """Where a resolver's temporary files go: into our scratch, which a killed process does not leave behind."""
+    place = directory / "tmp"
+    place.mkdir(exist_ok=True)
+    return place
 
 
 def choose(name: ResolverName, *, base: Base, config: PipConfig, cache: Path) -> Resolver:

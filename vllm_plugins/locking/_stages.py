@@ -10,17 +10,15 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from packaging.requirements import Requirement
-
 from vllm_plugins.core import atomic, workers
 from vllm_plugins.core.errors import BaseMismatch, NoResolution, StoreError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_writer
-from vllm_plugins.locking import _resolution, _resolvers, request
+from vllm_plugins.locking import _resolvers
 from vllm_plugins.locking._assemble import Assembly, NewLock
 from vllm_plugins.locking._prepare import Preparation, PreparedPlugin
+from vllm_plugins.locking._solve import Solver
 from vllm_plugins.locking.old_lock import Reuse
-from vllm_plugins.locking.request import PluginRequirement
 from vllm_plugins.packages import installers, releases
 from vllm_plugins.packages.builder import Builder
 from vllm_plugins.startup.overlay import base_paths
@@ -29,12 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
-    from packaging.utils import NormalizedName
-
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
-    from vllm_plugins.locking._resolvers import Resolver, ResolverName
+    from vllm_plugins.locking._resolvers import ResolverName
     from vllm_plugins.locking.request import Upgrade
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.pip_config import PipConfig
@@ -68,8 +64,8 @@ def run(
         NoResolution: no set of versions satisfies every requirement.
     """
     caches = settings.cache or scratch / "cache"
-    stubs = _resolution.constraints(base, caches / "stubs")
     pip = config()
+    opening = workers.begin(lambda: _index(pip))  # half of all imports, while plugins are prepared
     if pip.ignored:
         report(f"Not used, as only the places of packages count: {', '.join(pip.ignored)}")
     cache = caches / "uv"
@@ -89,21 +85,21 @@ def run(
         plugins = _prepared(preparation, base)
         program = _resolvers.choose(resolver, base=base, config=pip, cache=cache)
         report(f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}")
-        opening = workers.begin(lambda: _index(pip))  # half of all imports, while the resolver runs
-        pins = _pins(
-            plugins,
-            base=base,
-            stubs=stubs,
-            old=old,
-            upgrade=upgrade,
-            resolver=program,
-            index=opening,
-            scratch=_fresh(scratch / "resolve"),
-        )
         with opening() as index:
-            found = _releases([pin for pin in pins if pin.url is None], index, base, caches, report)
-            assembly = Assembly(base=base, reuse=reuse, builder=builder, index=index, scratch=scratch, report=report)
-            return assembly.lock(manifest, plugins, found, pins)
+            solver = Solver(
+                resolver=program,
+                index=index,
+                builder=builder,
+                reuse=reuse,
+                caches=caches,
+                scratch=scratch / "solve",
+                report=report,
+                detail=detail,
+            )
+            solution = solver.solve(plugins)
+            found = _releases([pin for pin in solution.pins if pin.url is None], index, base, caches, report)
+            assembly = Assembly(base=base, old=old, index=index, scratch=scratch, solution=solution)
+            return assembly.lock(manifest, plugins, found)
 
 
 def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...]:
@@ -127,38 +123,6 @@ def _releases(
     tags = base.tags()
     with ThreadPoolExecutor(max_workers=16) as pool:
         return list(pool.map(lambda pin: releases.read(pin, index, tags=tags, caches=caches), pins))
-
-
-def _pins(
-    plugins: tuple[PreparedPlugin, ...],
-    *,
-    base: Base,
-    stubs: Mapping[NormalizedName, str],
-    old: Lock | None,
-    upgrade: Upgrade,
-    resolver: Resolver,
-    index: Callable[[], Index],
-    scratch: Path,
-) -> tuple[Pin, ...]:
-    requirements = [
-        PluginRequirement(plugin=item.locked.name, name=item.locked.package, requirement=item.requirement)
-        for item in plugins
-    ]
-    try:
-        return _resolution.compile_pins(
-            requirements,
-            base=base,
-            stubs=stubs,
-            preferred=request.preferred(old, upgrade),
-            resolver=resolver,
-            scratch=scratch,
-        )
-    except NoResolution as error:
-        if error.expected is not None:
-            # To pip, an index that refuses access and a wheel with the metadata of another version are absent. This
-            # raises the real reason.
-            releases.check_metadata(Requirement(error.expected), index(), tags=base.tags())
-        raise
 
 
 def write(new: NewLock, settings: Settings) -> bool:
@@ -219,8 +183,3 @@ def _refuse_duplicates(plugins: tuple[PreparedPlugin, ...]) -> None:
 
 def _name(base: Base) -> str:
     return f"vLLM {base.vllm}" if base.vllm else f"Python {base.python} without vLLM"
-
-
-def _fresh(directory: Path) -> Path:
-    directory.mkdir(parents=True)
-    return directory

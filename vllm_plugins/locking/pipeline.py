@@ -29,11 +29,15 @@ __all__ = ["Outcome", "lock"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """The lock after a run. ``resolved``: it was made in this run; else nothing could have changed."""
+    """The lock after a run. ``resolved``: it was made in this run; else nothing could have changed.
+
+    ``notes``: one line for each plugin that is not at its newest release.
+    """
 
     lock: Lock
     changes: tuple[Change, ...] = ()
     resolved: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def lock(
@@ -86,7 +90,7 @@ def lock(
             _refuse_changes(old, new.lock, changes, settings, request)
         else:
             _stages.write(new, settings)
-    return Outcome(lock=new.lock, changes=changes, resolved=True)
+    return Outcome(lock=new.lock, changes=changes, resolved=True, notes=new.notes)
 
 
 def _base(

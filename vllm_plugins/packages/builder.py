@@ -213,7 +213,9 @@ def _failures(project: Path, plugin: str) -> Iterator[None]:
     except (BuildException, BuildBackendException, InstallError, BuildError) as error:
         ours = error if isinstance(error, (InstallError, BuildError)) else None
         cause = error.exception if isinstance(error, BuildBackendException) else error
-        details = cause.details if isinstance(cause, PluginsError) else (str(error) or repr(cause),)
+        # Of a backend that can't be imported, the reason is in the traceback of the build environment.
+        output = str(getattr(cause, "traceback", "")).splitlines()[-15:]
+        details = cause.details if isinstance(cause, PluginsError) else (*output, str(error) or repr(cause))
         raise BuildError(
             "the build failed" if ours is None else ours.what,
             where=(ours and ours.where) or str(project),

@@ -63,6 +63,7 @@ class Index:
 
     def __init__(self, config: PipConfig) -> None:
         self._config = config
+        self._known: dict[NormalizedName, tuple[File, ...]] = {}
         self._session = requests.Session()
         retry = _Retry(
             total=config.retries,
@@ -98,9 +99,17 @@ class Index:
 
         An index that denies access to a name counts as one that does not have it, if another place has the name.
 
+        Each page is read once.
+
         Raises:
             SourceError: an index can't be read, or the only indexes that could have the name deny access.
         """
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = self._read_pages(name)
+        return known
+
+    def _read_pages(self, name: NormalizedName) -> tuple[File, ...]:
         found: list[File] = []
         denied: list[SourceError] = []
         for index in self._config.indexes:

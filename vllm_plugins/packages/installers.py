@@ -217,6 +217,8 @@ def _provision(
     cwd: Path,
 ) -> None:
     try:
+        # Temporary files go where a killed process leaves nothing behind.
+        env = {**env, "TMPDIR": str(cwd)}
         process.run(argv, cwd=cwd, env=env, secrets=config.secrets, on_line=on_line, timeout=config.patience)
     except CommandFailed as error:
         raise InstallError(

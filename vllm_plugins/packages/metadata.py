@@ -49,6 +49,7 @@ class Metadata:
     extras: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     entry_points: tuple[tuple[str, str, str], ...] = ()
+    requires_python: str | None = None
 
     def to_json(self) -> str:
         """Return the text that :func:`from_json` reads."""
@@ -76,6 +77,7 @@ def from_json(text: str) -> Metadata:
         extras=tuple(map(str, data["extras"])),
         requires=tuple(map(str, data["requires"])),
         entry_points=tuple((str(group), str(name), str(value)) for group, name, value in data["entry_points"]),
+        requires_python=None if data["requires_python"] is None else str(data["requires_python"]),
     )
 
 
@@ -98,6 +100,7 @@ def parse(core: bytes, entry_points: bytes | None, *, where: str) -> Metadata:
             extras=tuple(map(str, fields.get_all("Provides-Extra", []))),
             requires=tuple(map(str, fields.get_all("Requires-Dist", []))),
             entry_points=_entry_points((entry_points or b"").decode("utf-8")),
+            requires_python=str(fields["Requires-Python"]) if fields["Requires-Python"] else None,
         )
     except (ValueError, InvalidVersion, configparser.Error) as error:
         raise InstallError(

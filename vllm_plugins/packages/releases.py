@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packaging.tags import create_compatible_tags_selector
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from vllm_plugins.core import hashes
@@ -19,16 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from packaging.requirements import Requirement
     from packaging.tags import Tag
     from packaging.utils import NormalizedName
 
     from vllm_plugins.packages.index import File, Index
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["Pin", "Release", "check_metadata", "download", "read"]
-
-_CHECKED = 5  # wheels; each may take several requests
+__all__ = ["Pin", "Release", "download", "read", "read_metadata"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +70,7 @@ def read(pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None) ->
         None,
     )
     if fitting is not None:
-        return Release(pin=pin, wheels=wheels, fitting=fitting, metadata=_metadata(fitting, index, caches))
+        return Release(pin=pin, wheels=wheels, fitting=fitting, metadata=read_metadata(fitting, index, caches))
     sdist = next((file for file in files if not file.filename.endswith(simple_api.WHEEL)), None)
     if sdist is None:
         raise NoResolution(
@@ -82,28 +79,6 @@ def read(pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None) ->
             next_step="choose another version of it in plugins.yaml",
         )
     return Release(pin=pin, wheels=wheels, sdist=index.complete(sdist))
-
-
-def check_metadata(requirement: Requirement, index: Index, *, tags: Sequence[Tag]) -> None:
-    """Check the wheels that fit a requirement and a machine, the newest releases first.
-
-    pip passes over a wheel whose metadata is that of another version, and then says that there is no such release.
-
-    Raises:
-        NoResolution: the file name of a wheel does not agree with its metadata.
-        SourceError: the index can't be read.
-    """
-    name = canonicalize_name(requirement.name)
-    found = [(version, file) for file in index.files(name) if (version := simple_api.version(file.filename, name))]
-    fitting = [
-        (version, file)
-        for version, file in found
-        if file.filename.endswith(simple_api.WHEEL)
-        and requirement.specifier.contains(version, prereleases=True)
-        and not parse_wheel_filename(file.filename)[3].isdisjoint(tags)
-    ]
-    for _, file in sorted(fitting, key=lambda item: (item[0], item[1].filename), reverse=True)[:_CHECKED]:
-        _metadata(file, index, None)
 
 
 def download(sdist: File, index: Index, into: Path) -> Path:
@@ -131,7 +106,7 @@ def download(sdist: File, index: Index, into: Path) -> Path:
     return directories[0] if len(directories) == 1 else unpacked
 
 
-def _metadata(file: File, index: Index, caches: Path | None) -> Metadata:
+def read_metadata(file: File, index: Index, caches: Path | None) -> Metadata:
     """Return the metadata of a wheel, which must agree with its file name.
 
     Raises:

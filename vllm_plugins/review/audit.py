@@ -165,7 +165,7 @@ def _of_lock(auditor: _Auditor) -> Iterator[Finding]:
             )
     for plugin in auditor.lock.plugins:
         package_of = auditor.lock.package(plugin.package)
-        if package_of is not None and not plugin.entry_points:
+        if package_of is not None and not plugin.entry_points and not plugin.loads:
             what = f"has no entry point in vLLM's groups: vLLM loads plugin {plugin.name!r} only where you name it"
             yield auditor.finding("no-entry-point", package_of, what, "check that it is the right distribution")
 

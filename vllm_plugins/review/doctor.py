@@ -249,8 +249,11 @@ def _notes(case: _Case) -> Iterable[str]:
     if case.state.is_rolled_back:
         yield "the lock was rolled back, and plugins.yaml asks for something else; to go forward: vllm-plugins lock"
     for plugin in case.state.locked.lock.plugins if case.state.locked is not None else ():
-        if not plugin.entry_points:
-            yield f"plugin {plugin.name!r} has no vLLM entry point: vLLM loads it where you name it"
+        if not plugin.entry_points and not plugin.loads:
+            yield (
+                f"plugin {plugin.name!r} has no vLLM entry point: vLLM loads it where you name it; "
+                "to have that checked, add `loads: [module:attribute]` in plugins.yaml"
+            )
 
 
 _CHECKS: dict[str, Callable[[_Case], Iterator[Finding]]] = {

@@ -27,30 +27,28 @@ __all__ = ["check_named_files", "fall_back", "inherited", "synchronise", "wrong_
 
 
 def check_named_files(settings: Settings) -> None:
-    """Check that neither a missing manifest nor a missing lock was named, where both are missing.
+    """Where manifest and lock are missing, check that no variable names one of them.
 
     Raises:
-        LockMissing: one was. A forgotten mount must not start a server without its plugins.
+        LockMissing: one does. A forgotten mount must not start a server without its plugins.
     """
     warn_of_unknown_variables()
-    named = [
-        f"{name}={path}"
-        for name, path, is_named in (
-            ("VLLM_PLUGIN_CONFIG", settings.manifest, settings.manifest_named),
-            ("VLLM_PLUGIN_LOCK", settings.lock, settings.lock_named),
-        )
-        if is_named
-    ]
+    named = {}
+    if settings.manifest_named:
+        named["VLLM_PLUGIN_CONFIG"] = str(settings.manifest)
+    if settings.lock_named:
+        named["VLLM_PLUGIN_LOCK"] = str(settings.lock)
     if not named:
         return
     if not settings.optional:
+        names = " and ".join(named)
         raise LockMissing(
-            "a file that an environment variable names is missing, and there is no other plugins.lock",
-            where=", ".join(named),
-            expected=f"{settings.manifest} or {settings.lock}",
-            found="neither",
-            next_step="mount or create the file, or unset the variable; an image that may run without plugins sets "
-            "VLLM_PLUGIN_OPTIONAL=1",
+            f"the files that {names} name are missing"
+            if len(named) > 1
+            else f"the file that {names} names is missing",
+            where=", ".join(named.values()),
+            found=f"neither {settings.manifest} nor {settings.lock}",
+            next_step="mount or create the file; set VLLM_PLUGIN_OPTIONAL=1 if vLLM may start without plugins",
         )
     logger.warning("No plugins: neither %s nor %s exists", settings.manifest, settings.lock)
 

@@ -46,6 +46,8 @@ HISTORY = "history.jsonl"
 HISTORY_LIMIT = 1 << 16  # bytes
 SITE = "site"
 OVERLAYS = "overlays"
+# A rolled-back lock has this line: the hash of a manifest that asks for something else, and is accepted all the same.
+ACCEPTED = b'\naccepted-manifests = ["'
 FAILURES = "failures"
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
@@ -64,7 +66,14 @@ def interpreter() -> str:
 
 
 def key_of(lock: bytes) -> str:
-    """The key of the overlay of a lock on this interpreter: 32 hexadecimal digits."""
+    """The key of the overlay of a lock on this interpreter: 32 hexadecimal digits.
+
+    The note of a rollback (:data:`ACCEPTED`) does not count: it does not change what is installed.
+    """
+    start = lock.find(ACCEPTED)
+    if start != -1:
+        end = start + len(ACCEPTED) + 66  # 64 hexadecimal digits, a quotation mark and a bracket
+        lock = lock[:start] + lock[end:] if lock[end - 2 : end + 1] == b'"]\n' else lock
     digest = hashlib.sha256(lock)
     digest.update(b"\0" + interpreter().encode())
     return digest.hexdigest()[:32]

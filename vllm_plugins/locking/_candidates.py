@@ -1,0 +1,183 @@
+"""The releases of a distribution that the index has, and which of them the base's Python and machine can use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.tags import create_compatible_tags_selector
+from packaging.utils import parse_wheel_filename
+
+from vllm_plugins.core.errors import InstallError, NoResolution
+from vllm_plugins.documents import selection
+from vllm_plugins.packages import releases, simple_api
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from packaging.tags import Tag
+    from packaging.utils import NormalizedName
+    from packaging.version import Version
+
+    from vllm_plugins.documents.base import Base
+    from vllm_plugins.packages.index import File, Index
+    from vllm_plugins.packages.metadata import Metadata
+
+__all__ = ["Candidate", "Candidates", "Obstacle"]
+
+_SHOWN = 3  # platform tags
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Obstacle:
+    """Why a release can't be used, whatever it requires."""
+
+    kind: Literal["python", "machine", "yanked", "metadata"]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One release: the ``wheel`` that the base's machine would take, else an ``sdist``, else the ``obstacle``."""
+
+    name: NormalizedName
+    version: Version
+    wheel: File | None = None
+    sdist: File | None = None
+    yanked: str | None = None
+    obstacle: Obstacle | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+@dataclass(kw_only=True)
+class Candidates:
+    """Every release of every distribution that is asked for; each page and each metadata is read once.
+
+    ``built`` is the metadata of what was built from sdists, by name and version.
+    """
+
+    base: Base
+    index: Index
+    caches: Path | None
+    report: Callable[[str], None]
+    built: dict[tuple[NormalizedName, Version], Metadata] = field(default_factory=dict)
+    _tags: Sequence[Tag] = field(init=False)
+    _known: dict[NormalizedName, tuple[Candidate, ...]] = field(default_factory=dict)
+    _metadata: dict[str, Metadata | Obstacle] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._tags = self.base.tags()
+
+    def all(self, name: NormalizedName) -> tuple[Candidate, ...]:
+        """Every release of a distribution, the newest first.
+
+        Raises:
+            SourceError: the index can't be read.
+        """
+        if name not in self._known:
+            self.report(f"Reading {name}")
+            by_version: dict[Version, list[File]] = {}
+            for file in self.index.files(name):
+                version = simple_api.version(file.filename, name)
+                if version is not None:
+                    by_version.setdefault(version, []).append(file)
+            self._known[name] = tuple(
+                self._candidate(name, version, by_version[version]) for version in sorted(by_version, reverse=True)
+            )
+        return self._known[name]
+
+    def admitted(self, name: NormalizedName, specifier: SpecifierSet) -> tuple[Candidate, ...]:
+        """The releases that a specifier admits, the newest first, as resolvers choose among them.
+
+        A pre-release is admitted if the specifier names one or nothing else is usable; a yanked release if the
+        specifier names exactly that.
+        """
+        every = [found for found in self.all(name) if specifier.contains(found.version, prereleases=True)]
+        exact = any(item.operator in ("==", "===") and not item.version.endswith(".*") for item in specifier)
+        if not exact:
+            every = [_withdrawn(found) for found in every]
+        offered = [found for found in every if found.yanked is None or exact] or every
+        usable = [found.version for found in offered if found.obstacle is None]
+        if specifier.prereleases or all(version.is_prerelease for version in usable):
+            return tuple(offered)
+        return tuple(found for found in offered if not found.version.is_prerelease)
+
+    def metadata(self, candidate: Candidate) -> Metadata | Obstacle:
+        """The metadata of a candidate, or why it can't be used."""
+        built = self.built.get((candidate.name, candidate.version))
+        if built is not None:
+            return built
+        assert candidate.wheel is not None
+        url = candidate.wheel.url
+        if url not in self._metadata:
+            self._metadata[url] = self._read(candidate.wheel)
+        return self._metadata[url]
+
+    def _read(self, file: File) -> Metadata | Obstacle:
+        try:
+            found = releases.read_metadata(self.index.complete(file), self.index, self.caches)
+        except (NoResolution, InstallError) as error:
+            return Obstacle(kind="metadata", reason=f"can't be used: {error.what}; it has {error.found}")
+        if found.requires_python is not None and not self._is_python(found.requires_python):
+            return self._other_python([found.requires_python])
+        return found
+
+    def _candidate(self, name: NormalizedName, version: Version, files: list[File]) -> Candidate:
+        offered = [file for file in files if not file.yanked]
+        yanked = None if offered else next((file.yanked_reason for file in files), "")
+        for_python = [file for file in offered or files if self._is_python(file.requires_python)]
+        if not for_python:
+            wanted = [file.requires_python for file in offered or files if file.requires_python]
+            return Candidate(
+                name=name,
+                version=version,
+                yanked=yanked,
+                obstacle=self._other_python(wanted),
+            )
+        wheels = [file for file in for_python if file.filename.endswith(simple_api.WHEEL)]
+        best_first = sorted(wheels, key=lambda file: selection.build_number(file.filename), reverse=True)
+        choices = ((file, parse_wheel_filename(file.filename)[3]) for file in best_first)
+        wheel = next(create_compatible_tags_selector(self._tags)(choices), None)
+        sdist = next((file for file in for_python if not file.filename.endswith(simple_api.WHEEL)), None)
+        obstacle = None
+        if wheel is None and sdist is None:
+            reason = f"has only wheels for {_tags(wheels)}; the base is {self._here}"
+            obstacle = Obstacle(kind="machine", reason=reason)
+        return Candidate(name=name, version=version, wheel=wheel, sdist=sdist, yanked=yanked, obstacle=obstacle)
+
+    @property
+    def _here(self) -> str:
+        return f"Python {self.base.python_minor} on {self.base.platform}"
+
+    def _is_python(self, requires: str | None) -> bool:
+        try:
+            return SpecifierSet(requires or "").contains(self.base.python, prereleases=True)
+        except InvalidSpecifier:
+            return True  # resolvers ignore it, too
+
+    def _other_python(self, wanted: Iterable[str]) -> Obstacle:
+        requires = " or ".join(dict.fromkeys(wanted))
+        return Obstacle(kind="python", reason=f"requires Python {requires}; the base has Python {self.base.python}")
+
+
+def _withdrawn(candidate: Candidate) -> Candidate:
+    if candidate.yanked is None or candidate.obstacle is not None:
+        return candidate
+    reason = f"was yanked{f' ({candidate.yanked})' if candidate.yanked else ''}"
+    return replace(candidate, obstacle=Obstacle(kind="yanked", reason=reason))
+
+
+def _tags(wheels: Iterable[File]) -> str:
+    """The machines that wheels are for, such as ``cp312 macosx_11_0_arm64``."""
+    found = dict.fromkeys(
+        f"{tag.interpreter} {tag.platform}"
+        for file in wheels
+        for tag in sorted(parse_wheel_filename(file.filename)[3], key=str)
+    )
+    names = list(found)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

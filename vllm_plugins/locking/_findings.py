@@ -1,0 +1,68 @@
+"""What is looked for in a walk through requirements, and what is found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from packaging.specifiers import SpecifierSet
+
+from vllm_plugins.core.humanize import count
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+    from packaging.utils import NormalizedName
+
+    from vllm_plugins.locking._candidates import Obstacle
+    from vllm_plugins.packages.metadata import Metadata
+
+__all__ = ["Finding", "Kind", "Need", "Root"]
+
+Kind = Literal["unknown", "version", "release", "conflict", "url", "vllm"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Root:
+    """A plugin of the manifest: its requirement, or (``metadata``) what was built from its source."""
+
+    plugin: str
+    name: NormalizedName
+    extras: frozenset[NormalizedName] = frozenset()
+    specifier: SpecifierSet = field(default_factory=SpecifierSet)
+    metadata: Metadata | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """Why a requirement can't be satisfied.
+
+    ``too_new``: the base is newer than the requirement admits.
+    ``path`` leads from the plugin's distribution to the one that has the requirement. ``requirement`` is the one that
+    fails, ``others`` how many further releases of the first distribution fail, too.
+    """
+
+    kind: Kind
+    reason: str
+    path: tuple[str, ...] = ()
+    requirement: Requirement | None = None
+    obstacle: Obstacle | None = None
+    too_new: bool = False
+    others: int = 0
+    is_certain: bool = True
+
+    def __str__(self) -> str:
+        more = f" (the same or another reason rules out {count(self.others, 'other release')})" if self.others else ""
+        return " ".join((" → ".join(self.path), self.reason)).strip() + more
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Need:
+    """A requirement, the plugin that leads to it, and the path there; the plugin's own has no path."""
+
+    plugin: str
+    path: tuple[str, ...]
+    requirement: Requirement
+
+    def __str__(self) -> str:
+        who = " → ".join(self.path) or "plugins.yaml"
+        return f"plugin {self.plugin!r}: {who} requires {self.requirement}"

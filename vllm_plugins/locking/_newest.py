@@ -1,0 +1,173 @@
+"""Plugins that are locked at an older release than their newest: which releases were passed over, and why.
+
+A resolver takes the newest release that fits. An old release may fit for no other reason than that it declares
+nothing: a placeholder without requirements, or one from before its author wrote down which vLLM it needs. That is
+refused unless ``version`` in plugins.yaml excludes the newer releases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from vllm_plugins.core.errors import NoResolution
+from vllm_plugins.core.humanize import count
+from vllm_plugins.locking._candidates import Obstacle
+from vllm_plugins.locking._walk import Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from packaging.utils import NormalizedName
+
+    from vllm_plugins.locking._candidates import Candidate
+    from vllm_plugins.locking._findings import Finding, Root
+    from vllm_plugins.packages.metadata import Metadata
+
+__all__ = ["PassedOver", "check"]
+
+_READ = 40  # releases that were passed over whose metadata is read
+_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PassedOver:
+    """A plugin at an older release: ``newest`` is the newest stable one, ``text`` tells what and why."""
+
+    plugin: str
+    newest: str
+    text: str
+
+
+def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[NormalizedName, str]) -> list[PassedOver]:
+    """The plugins that are not at their newest stable release. ``kept`` are pins that only an upgrade may change.
+
+    Raises:
+        NoResolution: a plugin's release fits only because it declares less than a newer one.
+    """
+    passed: list[PassedOver] = []
+    refused: list[str] = []
+    accepted = ""
+    for root in walk.roots:
+        if root.metadata is not None or root.name not in pins:
+            continue
+        pin = Version(pins[root.name])
+        every = walk.candidates.all(root.name)
+        newer = [found for found in every if _is_stable(found) and Version(found.version.public) > pin]
+        if not newer or pin.is_prerelease:
+            continue
+        admitted = {found.version for found in walk.candidates.admitted(root.name, root.specifier)}
+        choice = [found for found in newer if found.version in admitted]
+        release = _Release(walk=walk, root=root, pin=pin, passed=choice[:_READ])
+        head = f"plugin {root.plugin!r} is locked at {root.name} {pin}; the newest release is {newer[0].version}"
+        if kept.get(root.name) == str(pin):
+            command = f"vllm-plugins lock --upgrade-package {root.plugin}"
+            reasons = [f"the version of the old lock is kept; `{command}` takes the newest that fits"]
+        elif not choice:
+            reasons = ["`version` in plugins.yaml excludes the newer releases"]
+        else:
+            reasons = list(release.reasons())
+            silent = release.silent()
+            if silent is not None:
+                refused += [f"plugin {root.plugin!r}: {silent}", *(f"  passed over: {line}" for line in reasons)]
+                accepted = accepted or f'`version: "=={pin}"` for plugin {root.plugin!r}'
+        passed.append(PassedOver(plugin=root.plugin, newest=str(newer[0].version), text="; ".join([head, *reasons])))
+    if refused:
+        raise NoResolution(
+            "the newest releases of a plugin don't fit, and an older one fits only because it declares less",
+            details=refused,
+            next_step=f"to accept that, set {accepted} in plugins.yaml; else set `enabled: false` for it",
+        )
+    return passed
+
+
+def _is_stable(candidate: Candidate) -> bool:
+    return not candidate.version.is_prerelease and candidate.yanked is None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Release:
+    """The chosen release of a plugin, and the newer ones that its requirement admits, the newest first."""
+
+    walk: Walk
+    root: Root
+    pin: Version
+    passed: list[Candidate]
+
+    def reasons(self) -> Iterator[str]:
+        """What rules each one out, those with the same reason in one line."""
+        by_reason: dict[str, list[str]] = {}
+        for candidate, finding in self._findings():
+            reason = finding.reason if finding is not None else "fits, but not together with the other plugins"
+            path = " → ".join(finding.path[1:]) if finding is not None else ""
+            by_reason.setdefault(f"{path} {reason}".strip(), []).append(str(candidate.version))
+        for reason, versions in list(by_reason.items())[:_SHOWN]:
+            more = f" and {count(len(versions) - 1, 'other release')}" if len(versions) > 1 else ""
+            yield f"{self.root.name} {versions[0]}{more}: {reason}"
+        if len(by_reason) > _SHOWN:
+            yield f"and {count(len(by_reason) - _SHOWN, 'other reason')}"
+
+    def silent(self) -> str | None:
+        """What the chosen release does not declare, though that alone is what rules the newer ones out."""
+        chosen = self._metadata(self.pin)
+        if chosen is None:
+            return None
+        this = f"{self.root.name} {self.pin}"
+        for candidate, finding in self._findings():
+            newer = self._metadata(candidate.version)
+            if newer is not None and newer.entry_points and not chosen.entry_points:
+                return f"{this} has no entry points of vLLM, and {candidate} has: it may be a placeholder"
+            if finding is None:
+                continue
+            if finding.obstacle is not None and finding.obstacle.kind == "python" and chosen.requires_python is None:
+                return f"{this} does not say which Python it requires, and {candidate} does"
+            if finding.requirement is not None and not self._declares(chosen, finding):
+                return f"{this} declares nothing about {finding.requirement.name}, and {candidate} does"
+        return None
+
+    def _findings(self) -> Iterator[tuple[Candidate, Finding | None]]:
+        for candidate in self.passed:
+            yield candidate, self.walk.judge(self.root, candidate)
+
+    def _declares(self, chosen: Metadata, finding: Finding) -> bool:
+        """Whether the chosen release says something about what the finding is about."""
+        assert finding.requirement is not None
+        name = canonicalize_name(finding.requirement.name)
+        own = list(_requirements(chosen))
+        specifiers = [found.specifier for found in own if canonicalize_name(found.name) == name]
+        if specifiers:
+            # A requirement without a bound is from before its author knew of one.
+            return any(specifiers) or not finding.too_new
+        first = canonicalize_name(finding.path[1].partition(" ")[0]) if len(finding.path) > 1 else name
+        return any(canonicalize_name(found.name) == first for found in own) or name in self._reached()
+
+    def _reached(self) -> set[NormalizedName]:
+        """Everything that the chosen release requires, through others, too."""
+        root = replace(self.root, specifier=SpecifierSet(f"==={self.pin}"))
+        walk = Walk(
+            base=self.walk.base, candidates=self.walk.candidates, roots=(root,), preferred=self.walk.preferred
+        )
+        walk.run()
+        return set(walk.reached()) - {self.root.name}
+
+    def _metadata(self, version: Version) -> Metadata | None:
+        candidates = self.walk.candidates
+        for candidate in candidates.all(self.root.name):
+            is_readable = candidate.wheel is not None or (candidate.name, candidate.version) in candidates.built
+            if candidate.version == version and is_readable:
+                found = candidates.metadata(candidate)
+                return None if isinstance(found, Obstacle) else found
+        return None
+
+
+def _requirements(metadata: Metadata) -> Iterator[Requirement]:
+    for line in metadata.requires:
+        try:
+            yield Requirement(line)
+        except InvalidRequirement:
+            continue

@@ -1,0 +1,143 @@
+"""Wheels of the releases that the plugins need and the index has only as sdists, built before the resolver runs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tomllib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from vllm_plugins.core.errors import BuildError
+from vllm_plugins.documents.base import satisfies
+from vllm_plugins.packages import metadata, releases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from packaging.utils import NormalizedName
+
+    from vllm_plugins.documents.base import Base
+    from vllm_plugins.locking._candidates import Candidate
+    from vllm_plugins.locking.old_lock import Reuse
+    from vllm_plugins.packages.builder import Builder
+    from vllm_plugins.packages.index import Index
+    from vllm_plugins.packages.metadata import Metadata
+
+__all__ = ["BuiltSdist", "Sdists"]
+
+_MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuiltSdist:
+    """A wheel that was built from an sdist, and the environment in which it was built."""
+
+    path: Path
+    metadata: Metadata
+    built_with: tuple[str, ...]
+
+
+@dataclass(kw_only=True)
+class Sdists:
+    """Builds sdists into ``wheels``, a directory from which a resolver takes them; ``built`` has them by name."""
+
+    base: Base
+    index: Index
+    builder: Builder
+    reuse: Reuse
+    scratch: Path
+    wheels: Path
+    report: Callable[[str], None]
+    detail: Callable[[str], None]
+    built: dict[NormalizedName, BuiltSdist] = field(default_factory=dict)
+
+    def build(self, candidate: Candidate, *, plugin: str, path: str) -> Metadata:
+        """Build one, or take the wheel that the old lock has of it. ``path`` leads from the plugin to it.
+
+        Raises:
+            BuildError: it can't be built, or its build requires another torch than the base has.
+            SourceError, HashMismatch: the sdist can't be read, or is not the file that the index names.
+        """
+        assert candidate.sdist is not None
+        whose = f"plugin {plugin!r}"
+        whose += f", through {path}" if path else ""
+        sdist = self.index.complete(candidate.sdist)
+        self.wheels.mkdir(parents=True, exist_ok=True)
+        old = self.reuse.built(candidate.name)
+        locked = (old.package.version, old.package.sdist_sha256) if old is not None else None
+        if old is not None and locked == (str(candidate.version), sdist.sha256):
+            wheel, built_with = self.wheels / old.path.name, old.package.built_with
+            shutil.copyfile(old.path, wheel)
+        else:
+            self.report(f"Building {candidate}, which the index has only as an sdist")
+            project = releases.download(
+                sdist, self.index, self.scratch / f"sdist-{candidate.name}-{candidate.version}"
+            )
+            self._refuse_other_torch(project, candidate, plugin, whose)
+            wheel, built_with = self._built(project, candidate, plugin, whose)
+        content = metadata.inspect(wheel)
+        if (content.name, content.version.public) != (candidate.name, candidate.version.public):
+            raise BuildError(
+                "the build of an sdist gave another distribution than its file name says",
+                where=sdist.url,
+                expected=str(candidate),
+                found=f"{content.name} {content.version}",
+                required_by=whose,
+                next_step=f"report it to the author of {candidate.name}; {_leave_out(plugin)}",
+            )
+        self.built[candidate.name] = BuiltSdist(path=wheel, metadata=content, built_with=built_with)
+        return content
+
+    def _built(self, project: Path, candidate: Candidate, plugin: str, whose: str) -> tuple[Path, tuple[str, ...]]:
+        try:
+            built = self.builder.wheel(project, self.wheels, plugin=plugin, on_line=self.detail)
+        except BuildError as error:
+            assert candidate.sdist is not None
+            modules = dict.fromkeys(_MISSING_MODULE.findall("\n".join(error.details)))
+            raise BuildError(
+                f"the sdist of {candidate} can't be built: {error.what}",
+                where=candidate.sdist.url,
+                expected=error.expected,
+                found=f"its build imports {', '.join(modules)}, which is not there" if modules else error.found,
+                details=error.details,
+                required_by=whose,
+                next_step=f"report it to the author of {candidate.name}; {_leave_out(plugin)}",
+            ) from error
+        return built.path, built.built_with
+
+    def _refuse_other_torch(self, project: Path, candidate: Candidate, plugin: str, whose: str) -> None:
+        """Refuse a build that requires another torch than the base's: gigabytes, for a wheel that would not load."""
+        for requirement in _build_requirements(project):
+            version = self.base.shared.get(canonicalize_name(requirement.name))
+            if version is not None and not satisfies(version, str(requirement.specifier)):
+                raise BuildError(
+                    f"the build of {candidate} requires another {requirement.name} than the base has",
+                    expected=f"{requirement.name} {version}, which the base has",
+                    found=f"{requirement} in [build-system] of its pyproject.toml",
+                    required_by=whose,
+                    next_step=f"name another release with `version`; or {_leave_out(plugin)}",
+                )
+
+
+def _leave_out(plugin: str) -> str:
+    return f"set `enabled: false` for plugin {plugin!r} in plugins.yaml"
+
+
+def _build_requirements(project: Path) -> Iterator[Requirement]:
+    try:
+        document = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+        lines = document["build-system"]["requires"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # the build reports it, if it is an error
+    for line in lines if isinstance(lines, list) else []:
+        try:
+            requirement = Requirement(line)
+        except (InvalidRequirement, TypeError):
+            continue
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield requirement

@@ -1,0 +1,167 @@
+"""From prepared plugins to pins: follow requirements, build sdists, run the resolver, check what was passed over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from vllm_plugins.core.errors import CommandFailed, DiskError
+from vllm_plugins.locking import _conflicts, _newest, _resolution, request
+from vllm_plugins.locking._candidates import Candidates
+from vllm_plugins.locking._findings import Root
+from vllm_plugins.locking._sdists import Sdists
+from vllm_plugins.locking._walk import Walk
+from vllm_plugins.locking.request import PluginRequirement
+from vllm_plugins.packages.metadata import Metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from packaging.utils import NormalizedName
+
+    from vllm_plugins.documents.base import Base
+    from vllm_plugins.locking._findings import Finding
+    from vllm_plugins.locking._newest import PassedOver
+    from vllm_plugins.locking._prepare import PreparedPlugin
+    from vllm_plugins.locking._resolvers import Resolver
+    from vllm_plugins.locking._sdists import BuiltSdist
+    from vllm_plugins.locking.old_lock import Reuse
+    from vllm_plugins.packages.builder import Builder
+    from vllm_plugins.packages.index import Index
+    from vllm_plugins.packages.releases import Pin
+
+__all__ = ["Solution", "Solver"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Solution:
+    """The pins, the wheels that were built from sdists, and the plugins that are not at their newest release."""
+
+    pins: tuple[Pin, ...]
+    sdists: Mapping[NormalizedName, BuiltSdist]
+    passed_over: tuple[PassedOver, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Solver:
+    """What solving needs. ``scratch`` is an empty directory."""
+
+    resolver: Resolver
+    index: Index
+    builder: Builder
+    reuse: Reuse
+    caches: Path
+    scratch: Path
+    report: Callable[[str], None]
+    detail: Callable[[str], None]
+
+    @property
+    def base(self) -> Base:
+        """The base that the lock is for."""
+        return self.reuse.base
+
+    def solve(self, plugins: tuple[PreparedPlugin, ...]) -> Solution:
+        """Pin everything that the plugins need.
+
+        Raises:
+            NoResolution: plugins don't fit the base or one another, or would be locked at a silent old release.
+            BaseMismatch: a plugin requires a vLLM and the base has none.
+            BuildError: what the index has only as an sdist can't be built.
+            SourceError: the index can't be read.
+        """
+        preferred = request.preferred(self.reuse.old, self.reuse.upgrade)
+        wheels = self.scratch / "wheels"
+        wheels.mkdir(parents=True)
+        walk = Walk(
+            base=self.base,
+            candidates=Candidates(base=self.base, index=self.index, caches=self.caches, report=self.report),
+            roots=tuple(map(_root, plugins)),
+            preferred=preferred,
+        )
+        sdists = Sdists(
+            base=self.base,
+            index=self.index,
+            builder=self.builder,
+            reuse=self.reuse,
+            scratch=self.scratch,
+            wheels=wheels,
+            report=self.report,
+            detail=self.detail,
+        )
+        findings = self._walk(walk, sdists)
+        pins = self._pins(plugins, walk, findings, preferred, wheels)
+        chosen = {pin.name: pin.version for pin in pins}
+        passed = _newest.check(walk, chosen, kept=preferred)
+        return Solution(pins=pins, sdists=sdists.built, passed_over=tuple(passed))
+
+    def _walk(self, walk: Walk, sdists: Sdists) -> dict[str, Finding]:
+        """Walk until nothing more has to be built; returns findings that only the resolver can confirm."""
+        while True:
+            findings = walk.run()
+            if any(found.is_certain for found in findings.values()):
+                raise _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places)
+            if not walk.to_build:
+                return findings
+            for name, candidate in list(walk.to_build.items()):
+                need = walk.reached()[name][0]
+                content = sdists.build(candidate, plugin=need.plugin, path=" → ".join(need.path))
+                walk.candidates.built[name, candidate.version] = content
+
+    def _pins(
+        self,
+        plugins: tuple[PreparedPlugin, ...],
+        walk: Walk,
+        findings: Mapping[str, Finding],
+        preferred: Mapping[NormalizedName, str],
+        wheels: Path,
+    ) -> tuple[Pin, ...]:
+        lines = [
+            PluginRequirement(plugin=item.locked.name, name=item.locked.package, requirement=item.requirement)
+            for item in plugins
+        ]
+        directory = self.scratch / "resolve"
+        directory.mkdir()
+        try:
+            return _resolution.compile_pins(
+                lines,
+                base=self.base,
+                stubs=_resolution.constraints(self.base, self.caches / "stubs"),
+                preferred=preferred,
+                resolver=self.resolver,
+                scratch=directory,
+                wheels=wheels,
+            )
+        except CommandFailed as error:
+            if (full := DiskError.from_output(error.stderr, details=error.details)) is not None:
+                raise full from error
+            if findings:
+                raise _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places) from error
+            clashes = walk.clashes()
+            if clashes:
+                raise _conflicts.clash(clashes) from error
+            raise _conflicts.resolver_failed(error, self.resolver.name) from error
+
+
+def _root(plugin: PreparedPlugin) -> Root:
+    requirement = Requirement(plugin.requirement)
+    content = None
+    if plugin.wheel is not None:
+        content = Metadata(
+            name=plugin.locked.package,
+            version=Version(plugin.locked.version),
+            requires=plugin.requires,
+            extras=plugin.extras,
+            entry_points=plugin.locked.entry_points,
+        )
+    return Root(
+        plugin=plugin.locked.name,
+        name=plugin.locked.package,
+        extras=frozenset(map(canonicalize_name, requirement.extras)),
+        specifier=requirement.specifier,
+        metadata=content,
+    )

@@ -1,0 +1,312 @@
+"""Follow the requirements of each plugin through the index, and find out what can't be satisfied, and why.
+
+Each chain of requirements is followed by itself: what this module calls unsatisfiable, no resolver can satisfy. Two
+chains that exclude one another are the resolver's to find, and :meth:`Walk.clashes` names them afterwards.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from vllm_plugins.core.humanize import count
+from vllm_plugins.core.redact import redact
+from vllm_plugins.documents.base import VLLM, satisfies
+from vllm_plugins.locking._candidates import Obstacle
+from vllm_plugins.locking._findings import Finding, Need
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from packaging.utils import NormalizedName
+
+    from vllm_plugins.documents.base import Base, Distribution
+    from vllm_plugins.locking._candidates import Candidate, Candidates
+    from vllm_plugins.locking._findings import Root
+    from vllm_plugins.packages.metadata import Metadata
+
+    _Step = tuple[str, tuple[str, ...], Metadata | None, Requirement, frozenset[NormalizedName]]
+
+__all__ = ["Walk"]
+
+_MOST = 12  # releases of a dependency whose requirements are read before the resolver has to decide
+_MOST_OF_A_PLUGIN = 200
+
+
+@dataclass(kw_only=True)
+class Walk:
+    """One walk from the plugins of a manifest.
+
+    ``preferred`` are the pins of the old lock. ``to_build`` are the releases that the plugins need and the index has
+    only as an sdist: they have to be built, and the walk repeated.
+    """
+
+    base: Base
+    candidates: Candidates
+    roots: tuple[Root, ...]
+    preferred: Mapping[NormalizedName, str]
+    to_build: dict[NormalizedName, Candidate] = field(default_factory=dict)
+    _chosen: dict[tuple[str, str, frozenset[NormalizedName]], Candidate] = field(default_factory=dict)
+    _results: dict[tuple[str, str, frozenset[str]], Finding | None] = field(default_factory=dict)
+
+    def run(self) -> dict[str, Finding]:
+        """The plugins that can't be satisfied, by name.
+
+        Raises:
+            SourceError: the index can't be read.
+        """
+        self.to_build.clear()
+        self._chosen.clear()
+        self._results.clear()
+        self._prefetch(Requirement(root.name) for root in self.roots if root.metadata is None)
+        found = ((root, self._root(root)) for root in self.roots)
+        return {root.plugin: finding for root, finding in found if finding is not None}
+
+    def reached(self) -> dict[NormalizedName, list[Need]]:
+        """Every requirement of the releases that this walk has settled on, by the name that it is about."""
+        found: dict[NormalizedName, list[Need]] = {}
+        pending: list[_Step] = [(root.plugin, (), root.metadata, self._own(root), root.extras) for root in self.roots]
+        visited = set()
+        while pending:
+            plugin, path, metadata, requirement, extras = pending.pop(0)
+            name = canonicalize_name(requirement.name)
+            key = (name, str(requirement.specifier), extras)
+            found.setdefault(name, []).append(Need(plugin=plugin, path=path, requirement=requirement))
+            there = self.base.get(name)
+            if there is not None and key not in visited:
+                visited.add(key)
+                more = [needed for needed in self._applying(there.requires, extras) if needed.name != there.name]
+                pending += [(plugin, path, None, needed, _extras(needed)) for needed in more]
+            if metadata is None and (chosen := self._chosen.get(key)) is not None:
+                metadata = self._readable(chosen)
+            if metadata is None or (key in visited and path):
+                continue
+            visited.add(key)
+            here = (*path, f"{name} {metadata.version}")
+            pending += [
+                (plugin, here, None, needed, _extras(needed)) for needed in self._applying(metadata.requires, extras)
+            ]
+        return found
+
+    def _own(self, root: Root) -> Requirement:
+        return Requirement(f"{root.name}{root.specifier}")
+
+    def _readable(self, candidate: Candidate) -> Metadata | None:
+        if candidate.wheel is None and (candidate.name, candidate.version) not in self.candidates.built:
+            return None
+        metadata = self.candidates.metadata(candidate)
+        return None if isinstance(metadata, Obstacle) else metadata
+
+    def judge(self, root: Root, candidate: Candidate) -> Finding | None:
+        """Why one release of a plugin can't be satisfied."""
+        if candidate.obstacle is not None:
+            return _unusable(candidate.obstacle, (str(candidate),))
+        if candidate.wheel is None and (candidate.name, candidate.version) not in self.candidates.built:
+            return None  # only its build would tell
+        return self._release(candidate, root.extras, ())
+
+    def clashes(self) -> list[str]:
+        """The requirements on one distribution, with their paths, that no release satisfies together."""
+        lines: list[str] = []
+        for name, needs in sorted(self.reached().items()):
+            together = SpecifierSet(",".join(str(need.requirement.specifier) for need in needs))
+            if len(needs) > 1 and self.base.get(name) is None and not self._has(name, together):
+                lines += map(str, needs)
+        return list(dict.fromkeys(lines))
+
+    def _has(self, name: NormalizedName, specifier: SpecifierSet) -> bool:
+        fixed = self._fixed(name)
+        if fixed is not None:
+            return satisfies(str(fixed.version), str(specifier))
+        return any(found.obstacle is None for found in self.candidates.admitted(name, specifier))
+
+    def _root(self, root: Root) -> Finding | None:
+        if root.metadata is not None:
+            return self._requirements(root.metadata, root.extras, (f"{root.name} {root.metadata.version}",))
+        return self._search(root.name, root.specifier, root.extras, (), is_root=True)
+
+    def _search(
+        self,
+        name: NormalizedName,
+        specifier: SpecifierSet,
+        extras: frozenset[NormalizedName],
+        path: tuple[str, ...],
+        *,
+        is_root: bool = False,
+    ) -> Finding | None:
+        """Try the releases that a specifier admits, the newest first."""
+        admitted = self._ordered(self.candidates.admitted(name, specifier), is_root=is_root)
+        if not admitted:
+            return self._nothing(name, specifier)
+        newest: Finding | None = None
+        tried = 0
+        for number, candidate in enumerate(admitted):
+            if tried == (_MOST_OF_A_PLUGIN if is_root else _MOST):
+                assert newest is not None
+                return replace(newest, others=len(admitted) - 1, is_certain=False)
+            if candidate.obstacle is not None:
+                found: Finding | None = _unusable(candidate.obstacle, (*path, str(candidate)))
+            elif candidate.wheel is None and (name, candidate.version) not in self.candidates.built:
+                is_locked = str(candidate.version) == self.preferred.get(name)
+                is_older = any(tried.version > candidate.version for tried in admitted[:number])
+                if not is_locked and (is_older or any(built == name for built, _ in self.candidates.built)):
+                    continue  # old sdists are not built one after the other to find out what they require
+                self.to_build[name] = self._chosen[name, str(specifier), extras] = candidate
+                return None
+            else:
+                tried += 1
+                found = self._release(candidate, extras, path)
+            if found is None:
+                self._chosen[name, str(specifier), extras] = candidate
+                return None
+            if found.kind == "vllm":
+                return found  # without vLLM, an older release that does not mention it is not an answer
+            newest = newest or found
+        assert newest is not None
+        return replace(newest, others=len(admitted) - 1)
+
+    def _ordered(self, admitted: Iterable[Candidate], *, is_root: bool) -> list[Candidate]:
+        """The preferred release first; of a dependency, sdists last: a plugin's own newest release is not passed."""
+        listed = list(admitted)
+        if not is_root:
+            listed.sort(key=lambda found: found.obstacle is None and found.wheel is None)
+        kept = [found for found in listed if self.preferred.get(found.name) == str(found.version)]
+        return [*kept, *(found for found in listed if found not in kept)]
+
+    def _nothing(self, name: NormalizedName, specifier: SpecifierSet) -> Finding:
+        """Why no release is admitted: none has that name, or none has such a version."""
+        every = self.candidates.all(name)
+        if not every:
+            return Finding(kind="unknown", reason="no index has a distribution of this name")
+        more = f" and {count(len(every) - 1, 'other release')}" if len(every) > 1 else ""
+        return Finding(kind="version", reason=f"no release satisfies {specifier}; there is {every[0].version}{more}")
+
+    def _release(
+        self, candidate: Candidate, extras: frozenset[NormalizedName], path: tuple[str, ...]
+    ) -> Finding | None:
+        metadata = self.candidates.metadata(candidate)
+        here = (*path, str(candidate))
+        if isinstance(metadata, Obstacle):
+            return _unusable(metadata, here)
+        return self._requirements(metadata, extras, here)
+
+    def _requirements(
+        self, metadata: Metadata, extras: frozenset[NormalizedName], path: tuple[str, ...]
+    ) -> Finding | None:
+        applying = self._applying(metadata.requires, extras)
+        self._prefetch(applying)
+        for requirement in applying:
+            if (found := self._requirement(requirement, path)) is not None:
+                return found
+        return None
+
+    def _requirement(self, requirement: Requirement, path: tuple[str, ...]) -> Finding | None:
+        name = canonicalize_name(requirement.name)
+        extras = _extras(requirement)
+        if requirement.url is not None:
+            where = redact(requirement.url)
+            reason = f"requires {requirement.name} by URL: {where}; a lock contains only packages from an index"
+            return Finding(kind="url", path=path, reason=reason, requirement=requirement)
+        there = self.base.get(name)
+        if there is not None:
+            return self._from_base(there, requirement, extras, path)
+        if name == VLLM:
+            return Finding(kind="vllm", path=path, reason=f"requires {requirement}", requirement=requirement)
+        if (fixed := self._fixed(name)) is not None:
+            fits = satisfies(str(fixed.version), str(requirement.specifier))
+            there_is = f"the plugin in plugins.yaml is {name} {fixed.version}"
+            return None if fits else self._conflict(requirement, path, there_is)
+        return self._from_index(name, requirement, extras, path)
+
+    def _from_index(
+        self,
+        name: NormalizedName,
+        requirement: Requirement,
+        extras: frozenset[NormalizedName],
+        path: tuple[str, ...],
+    ) -> Finding | None:
+        key = (str(name), str(requirement.specifier), frozenset(map(str, extras)))
+        if key not in self._results:
+            self._results[key] = None  # a cycle leads back here
+            self._results[key] = self._search(name, requirement.specifier, extras, ())
+        found = self._results[key]
+        if found is None:
+            return None
+        if found.path:
+            return replace(found, path=(*path, *found.path), requirement=found.requirement or requirement, others=0)
+        return replace(found, path=path, reason=f"requires {requirement}; {found.reason}", requirement=requirement)
+
+    def _from_base(
+        self,
+        there: Distribution,
+        requirement: Requirement,
+        extras: frozenset[NormalizedName],
+        path: tuple[str, ...],
+    ) -> Finding | None:
+        """A requirement that the base must satisfy; what its extras lack comes from the index."""
+        if not satisfies(there.version, str(requirement.specifier)):
+            return self._conflict(requirement, path, f"the base has {there.name} {there.version}")
+        applying = self._applying(there.requires, extras)
+        more = [found for found in applying if canonicalize_name(found.name) != there.name]
+        return next(filter(None, (self._requirement(found, path) for found in more)), None)
+
+    def _conflict(self, requirement: Requirement, path: tuple[str, ...], there: str) -> Finding:
+        version = there.rpartition(" ")[2]
+        lower = [item for item in requirement.specifier if item.operator in (">", ">=")]
+        too_new = all(satisfies(version, str(item)) for item in lower)
+        return Finding(
+            kind="conflict",
+            path=path,
+            reason=f"requires {requirement}; {there}",
+            requirement=requirement,
+            too_new=too_new,
+        )
+
+    def _fixed(self, name: NormalizedName) -> Metadata | None:
+        return next((root.metadata for root in self.roots if root.name == name and root.metadata is not None), None)
+
+    def _applying(self, lines: Iterable[str], extras: frozenset[NormalizedName]) -> list[Requirement]:
+        markers = dict(self.base.markers)
+        found = []
+        for line in lines:
+            try:
+                requirement = Requirement(line)
+            except InvalidRequirement:
+                continue  # resolvers ignore the release or the line
+            given = ("", *sorted(extras))
+            if requirement.marker is None or any(
+                requirement.marker.evaluate({**markers, "extra": extra}) for extra in given
+            ):
+                found.append(requirement)
+        return found
+
+    def _prefetch(self, requirements: Iterable[Requirement]) -> None:
+        """Read the pages and the newest metadata of several distributions at the same time."""
+        names = {
+            canonicalize_name(found.name): found.specifier
+            for found in requirements
+            if found.url is None and self.base.get(found.name) is None and canonicalize_name(found.name) != VLLM
+        }
+        if len(names) > 1:
+            with ThreadPoolExecutor(max_workers=16) as pool:
+                list(pool.map(self._read, names, names.values()))
+
+    def _read(self, name: NormalizedName, specifier: SpecifierSet) -> None:
+        if self._fixed(name) is None:
+            admitted = self._ordered(self.candidates.admitted(name, specifier), is_root=False)
+            first = next((found for found in admitted if found.obstacle is None), None)
+            if first is not None and first.wheel is not None:
+                self.candidates.metadata(first)
+
+
+def _extras(requirement: Requirement) -> frozenset[NormalizedName]:
+    return frozenset(map(canonicalize_name, requirement.extras))
+
+
+def _unusable(obstacle: Obstacle, path: tuple[str, ...]) -> Finding:
+    return Finding(kind="release", path=path, reason=obstacle.reason, obstacle=obstacle)
