@@ -184,7 +184,7 @@ def test_a_manifest_that_keeps_a_parser_busy(place: Place, what: str) -> None:
     place.manifest.write_text(BOMBS[what], encoding="utf-8")
     done = within(place, 60, 400, "lock", "-q")
     assert done.returncode == 2
-    assert done.stderr.startswith("vllm-plugins: error: plugins.yaml has ")
+    assert done.stderr.startswith("vllm-plugins: error: plugins.yaml is invalid: ")
     assert len(done.stderr) < 20_000
 
 

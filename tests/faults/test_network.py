@@ -133,7 +133,7 @@ def test_sync(world: World, fault: str, installer: str) -> None:
     if is_another:
         assert lines[0] == "a file is not the one that the lock names"
     else:
-        assert lines[0] == "the install failed; the store is as it was"
+        assert lines[0] == "the installation failed; the store is unchanged"
         assert lines[-1] == "  next: look at the installer's words above, mend the cause, and run vllm-plugins sync"
     text = "\n".join(lines)
     assert "root:" not in text  # of /etc/passwd
