@@ -222,7 +222,7 @@ def test_a_wheel_that_is_missing_beside_the_lock_at_startup(locked: Place) -> No
         f"  where: {locked.wheels}\n"
         f"  {wheel.name}\n"
         "  next: take them from version control, or run this where the index can be reached: VLLM_PLUGIN_OFFLINE=0 "
-        f"vllm-plugins bundle --config {locked.manifest} --registry-dir {locked.store}",
+        "vllm-plugins bundle",
         "sync",
         "--reinstall",
         "--startup",  # which never runs a build

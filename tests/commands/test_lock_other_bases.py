@@ -239,7 +239,7 @@ def test_an_invalid_snapshot(bare_place: Place) -> None:
             "vllm-plugins: error: the base snapshot can't be read [usage]\n"
             f"  where: {bare_place.root}/base.json\n"
             "  found: KeyError: 'python'\n"
-            "  next: make it in the vLLM image: vllm-plugins base -o base.json\n"
+            "  next: write a new one in the vLLM image: vllm-plugins base -o base.json\n"
         ),
     )
 

@@ -105,6 +105,45 @@ def test_what_is_written_is_read_and_written_again_alike() -> None:
     Pylock.from_dict(tomllib.loads(data.decode())).validate()
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"requires_python": ">=3.6.*"},
+        {"marker": "python_full_version < "},
+        {"version": "not a version"},
+        {"wheels": (Wheel(filename="other-1.5-py3-none-any.whl", sha256="d" * 64, size=1, url="https://example.org/x"),)},
+        {"wheels": (Wheel(filename="helper-1.5-py3-none-any.whl", sha256="d" * 64, size=1, url="data:,x"),)},
+        {"wheels": (Wheel(filename="helper-1.5-py3-none-any.whl", sha256="d" * 64, size=-1, url="https://example.org/x"),)},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)  # fmt: skip
+def test_a_lock_that_could_not_be_read_again_is_never_written(fields: dict[str, Any]) -> None:
+    packages = tuple(item.replace(**fields) if item.name == "helper" else item for item in LOCK.packages)
+    with pytest.raises(LockInvalid):
+        lock_writer.render(LOCK.replace(packages=packages))
+
+
+def test_the_order_of_a_lock_in_memory_does_not_matter() -> None:
+    shuffled = LOCK.replace(
+        packages=tuple(item.replace(wheels=item.wheels[::-1]) for item in LOCK.packages[::-1]),
+        plugins=LOCK.plugins[::-1],
+    )
+    assert lock_writer.render(shuffled) == lock_writer.render(LOCK)
+
+
+def test_markers_and_environments_are_written_and_read() -> None:
+    marker = 'python_full_version < "3.11.3" and (platform_machine == "a" or platform_machine == "b")'
+    packages = tuple(item.replace(marker=marker) if item.name == "helper" else item for item in LOCK.packages)
+    lock = LOCK.replace(packages=packages, environments=(marker, 'platform_machine != "c"'))
+    data = lock_writer.render(lock)
+    read = lock_reader.parse(data, Path("plugins.lock"))
+    assert read.packages == lock.packages
+    assert set(read.environments) == set(lock.environments)
+    pylock = Pylock.from_dict(tomllib.loads(data.decode()))
+    assert [str(package.marker) for package in pylock.packages if package.marker] == [marker]
+    assert len(pylock.environments or ()) == 2
+
+
 def altered(change: Any) -> bytes:
     """The golden lock with a change in meaning, and a content hash to match."""
     document = tomlkit.parse(GOLDEN.read_text(encoding="utf-8"))
@@ -131,6 +170,9 @@ def put(table: Any, key: str, value: Any) -> None:
         (lambda d: put(d["packages"][0]["wheels"][0], "path", "../decoder-2.0.0-0_bbbb-py3-none-any.whl"), "packages[0].wheels[0].path: expected plugins.wheels/decoder-2.0.0-0_bbbb-py3-none-any.whl, found '../decoder-2.0.0-0_bbbb-py3-none-any.whl'"),
         (lambda d: d["packages"][2].pop("version"), "packages[2].version: missing; only exact versions are installed"),
         (lambda d: put(d["packages"][1]["directory"], "editable", False), "packages[1].directory: expected editable = true; only editable directories may be without a hash"),
+        (lambda d: d["packages"][1]["directory"].pop("editable"), "packages[1].directory: expected editable = true; only editable directories may be without a hash"),
+        (lambda d: put(wheel(d), "size", -1), "packages[2].wheels[0].size: expected a number of bytes from 0, found -1"),
+        (lambda d: put(wheel(d), "url", "data:application/zip;base64,x/helper-1.5-py3-none-any.whl"), "packages[2].wheels[0].url: expected an https URL, found 'data:application/zip;base64,x/helper-1.5-py3-none-any.whl'"),
         (lambda d: put(d["packages"][1], "name", "decoder"), "packages: decoder appears more than once"),
         (lambda d: put(d["tool"]["vllm-plugins"]["plugins"][0], "package", "gone"), "tool.vllm-plugins.plugins[0].package: gone is not among the packages"),
         (lambda d: d["tool"]["vllm-plugins"].pop("manifest-sha256"), "tool.vllm-plugins.manifest-sha256: missing"),

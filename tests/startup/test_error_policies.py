@@ -86,11 +86,6 @@ NEXT = (
 )
 
 
-def named(place: Place) -> str:
-    """The options for what the variables name."""
-    return f"--config {place.manifest} --registry-dir {place.store}"
-
-
 # Each makes one fault, and returns the whole error.
 
 
@@ -100,7 +95,7 @@ def make_stale(place: Place) -> str:
         "LockStale: the lock is out of date: the manifest has changed since it was locked [lock-out-of-date]\n"
         f"  where: {place.lock}, {place.manifest}\n"
         "  plugin 'probe' is in the lock only\n"
-        f"  next: vllm-plugins lock {named(place)}\n"
+        "  next: vllm-plugins lock\n"
     )
 
 
@@ -110,7 +105,7 @@ def make_corrupt(place: Place) -> str:
         "LockInvalid: the lock is not valid TOML [lock-invalid]\n"
         f"  where: {place.lock}\n"
         "  found: Expected '=' after a key in a key/value pair (at line 1, column 6)\n"
-        f"  next: vllm-plugins lock {named(place)}; or restore the lock from version control\n"
+        "  next: run vllm-plugins lock and review the change, or restore the lock from version control\n"
     )
 
 
@@ -121,7 +116,7 @@ def make_edited(place: Place) -> str:
         f"  where: {place.lock}\n"
         "  expected: content-sha256 <sha256>\n"
         "  found: content-sha256 <sha256>\n"
-        f"  next: vllm-plugins lock {named(place)}; or restore the lock from version control\n"
+        "  next: run vllm-plugins lock and review the change, or restore the lock from version control\n"
     )
 
 
@@ -144,7 +139,7 @@ def make_wrong_hash(place: Place) -> str:
         f"  where: {new}\n"
         "  expected: sha256 <sha256>\n"
         "  found: sha256 <sha256>\n"
-        f"  next: remove {new.name}, then: vllm-plugins sync {named(place)}\n"
+        f"  next: remove {new.name}, then: vllm-plugins sync\n"
     )
 
 
@@ -167,7 +162,7 @@ def _make_bad(place: Place, name: str) -> str:
         f"LoadError: {words} [plugin-load-failed]\n"
         "  where: entry point probe = probe:register in vllm.general_plugins, of probe\n"
         f"{MISSING if name == 'import' else ''}"
-        f"{NEXT} {named(place)}\n"
+        f"{NEXT}\n"
     )
 
 
@@ -255,14 +250,14 @@ def test_a_plugin_that_does_not_load_is_named_with_its_entry_point_and_the_cause
             f"LoadError: {words} [plugin-load-failed]\n"
             "  where: entry point probe = probe:register in vllm.general_plugins, of probe\n"
             f"{MISSING if name == 'import' else ''}"
-            f"{NEXT} {named(place)}\n"
+            f"{NEXT}\n"
         )
 
 
 def test_what_the_platform_hook_met_is_raised_by_the_general_hook(place: Place) -> None:
     write_plugin(place, BAD["raises"][0], "2.0", group="vllm.platform_plugins")
     done = start(place, "platform", "general")
-    error = f"{BAD['raises'][1]} [plugin-load-failed]\n  where: entry point probe = probe:register in vllm.platform_plugins, of probe\n{NEXT} {named(place)}\n"
+    error = f"{BAD['raises'][1]} [plugin-load-failed]\n  where: entry point probe = probe:register in vllm.platform_plugins, of probe\n{NEXT}\n"
     assert last_error(done) == f"LoadError: {error}"
     assert f"ERROR vllm.plugins.manager: {error}" in done.stderr  # when it happened, which vLLM keeps to itself
     # vLLM's platform goes on until then.

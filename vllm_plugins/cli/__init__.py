@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from vllm_plugins import __version__
 from vllm_plugins.cli._output import Output
 from vllm_plugins.core.errors import DiskError, PluginsError, UsageError
-from vllm_plugins.startup.settings import Settings, named_files
+from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -137,10 +137,10 @@ def _common_options() -> _Parser:
 def _given_options(arguments: argparse.Namespace) -> tuple[tuple[str, str], ...]:
     """The options that choose files, as given: the next command needs them, too.
 
-    The hook gives all of them. Somebody who reads its log needs only those that variables of the server name.
+    The hook gives them, too. Its messages don't, because the variables of the server name the files.
     """
     if getattr(arguments, "startup", False):
-        return named_files(os.environ)
+        return ()
     options = (("--config", arguments.config), ("--lock", arguments.lock), ("--registry-dir", arguments.registry_dir))
     return tuple((option, value) for option, value in options if value)
 

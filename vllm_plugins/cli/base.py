@@ -27,6 +27,8 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
     """The snapshot is always JSON; a file is written atomically."""
     snapshot = base_module.read()
+    for problem in base_module.problems():
+        output.message(f"warning: {problem}")
     if arguments.output is None:
         print(snapshot.to_json(), end="")
         return 0

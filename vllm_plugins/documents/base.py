@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import sysconfig
+import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,10 @@ from vllm_plugins.startup.record import Record
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Base", "Distribution", "distribution", "from_json", "of_here", "read", "read_snapshot"]
+__all__ = ["Base", "Distribution", "distribution", "from_json", "of_here", "problems", "read", "read_snapshot"]
 
 FORMAT = 1
+_METADATA = (".dist-info", ".egg-info")
 _PYTHON = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}[0-9a-z+.]{0,20}")
 VLLM = canonicalize_name("vllm")
 # Extension modules are compiled against these and load them at run time: another version would not fit.
@@ -133,7 +135,7 @@ def read(paths: Sequence[str] | None = None) -> Base:
     entries = overlay.base_paths() if paths is None else tuple(paths)
     found: dict[NormalizedName, Distribution] = {}
     for entry in entries:
-        for item in _distributions(entry):
+        for item in _newest(_distributions(entry)):
             found.setdefault(item.name, item)  # the first on the path is imported
     if VLLM not in found:
         owner = _owner_of_vllm(entries)
@@ -221,39 +223,95 @@ def _distribution(item: Any) -> Distribution:
     return found.replace(provided_by=None if provided_by is None else str(provided_by))
 
 
+def problems(paths: Sequence[str] | None = None) -> tuple[str, ...]:
+    """What is wrong with the base: leftovers, distributions without valid metadata, and doubled ones."""
+    found = []
+    for entry in overlay.base_paths() if paths is None else paths:
+        versions: dict[NormalizedName, list[str]] = {}
+        for path, there in _metadata_files(entry):
+            if there is None:
+                found.append(f"{path}: the metadata is missing or invalid; pip and the lock ignore this distribution")
+            else:
+                versions.setdefault(there.name, []).append(there.version)
+        found += [
+            f"{entry}: {name} is installed {len(every)} times: {', '.join(sorted(every))}"
+            for name, every in versions.items()
+            if len(every) > 1
+        ]
+        found += [
+            f"{os.path.join(entry, name)}: left over from an interrupted uninstallation; you can remove it"
+            for name in _names(entry)
+            if name.startswith("~") and name.endswith(_METADATA)
+        ]
+    return tuple(found)
+
+
+def _newest(distributions: Iterable[Distribution]) -> Iterable[Distribution]:
+    """The distributions of one directory. Of a doubled one, only the newest: its files were written last."""
+    newest: dict[NormalizedName, Distribution] = {}
+    for item in distributions:
+        if item.name not in newest or Version(newest[item.name].version) < Version(item.version):
+            newest[item.name] = item
+    return newest.values()
+
+
 def _distributions(entry: str) -> Iterable[Distribution]:
-    try:
-        names = sorted(os.listdir(entry))
-    except OSError:
-        return
-    for name in names:
-        if name.endswith(".dist-info"):
-            metadata = os.path.join(entry, name, "METADATA")
-        elif name.endswith(".egg-info"):
-            metadata = os.path.join(entry, name)
-            if os.path.isdir(metadata):
-                metadata = os.path.join(metadata, "PKG-INFO")
-        else:
+    return (there for _, there in _metadata_files(entry) if there is not None)
+
+
+def _metadata_files(entry: str) -> Iterable[tuple[str, Distribution | None]]:
+    """The place of each distribution, and its metadata; ``None`` if that can't be read."""
+    if entry.endswith(".egg"):
+        yield entry, _from_egg(entry)
+    for name in _names(entry):
+        path = os.path.join(entry, name)
+        if name.startswith("~") or not name.endswith(_METADATA):
             continue
-        found = _from_metadata(metadata)
-        if found is not None:
-            yield found
+        if name.endswith(".dist-info"):
+            yield path, _from_metadata(os.path.join(path, "METADATA"))
+        else:
+            yield path, _from_metadata(os.path.join(path, "PKG-INFO") if os.path.isdir(path) else path)
+
+
+def _names(entry: str) -> list[str]:
+    try:
+        return sorted(os.listdir(entry))
+    except OSError:
+        return []
+
+
+def _from_egg(path: str) -> Distribution | None:
+    """The distribution of an egg, which is a directory or an archive on the path."""
+    if os.path.isdir(path):
+        return _from_metadata(os.path.join(path, "EGG-INFO", "PKG-INFO"))
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("EGG-INFO/PKG-INFO") as file:
+            return _from_lines(line.decode("utf-8", "replace") for line in file)
+    except (OSError, KeyError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+        return None
 
 
 def _from_metadata(path: str) -> Distribution | None:
-    """Read the headers that matter. ``packaging.metadata`` would take 30 times as long for what is not needed."""
-    fields: dict[str, list[str]] = {"Name": [], "Version": [], "Provides-Extra": [], "Requires-Dist": []}
+    """Read the headers that matter. ``packaging.metadata`` takes 30 times as long."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if not line.strip():
-                    break
-                key, colon, value = line.partition(":")
-                if colon and key in fields:
-                    fields[key].append(value.strip())
+            return _from_lines(file)
+    except OSError:
+        return None
+
+
+def _from_lines(lines: Iterable[str]) -> Distribution | None:
+    fields: dict[str, list[str]] = {"Name": [], "Version": [], "Provides-Extra": [], "Requires-Dist": []}
+    for line in lines:
+        if not line.strip():
+            break
+        key, colon, value = line.partition(":")
+        if colon and key in fields:
+            fields[key].append(value.strip())
+    try:
         Version(fields["Version"][0])
         name = canonicalize_name(fields["Name"][0], validate=True)
-    except (OSError, IndexError, ValueError):  # a broken installation: nothing can depend on it either
+    except (IndexError, ValueError):  # a broken installation: nothing can depend on it either
         return None
     return distribution(name, fields["Version"][0], fields["Provides-Extra"], fields["Requires-Dist"])
 

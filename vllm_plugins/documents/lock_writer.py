@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
+from packaging.markers import Marker
+from packaging.specifiers import SpecifierSet
 
-from vllm_plugins.documents import selection
+from vllm_plugins.core.errors import LockInvalid
+from vllm_plugins.documents import lock_reader, selection
 from vllm_plugins.documents.lock_reader import FORMAT, TOOL, content_sha256
 from vllm_plugins.startup.settings import WHEELS
 
@@ -23,7 +27,47 @@ _HEAD = "Written by `vllm-plugins lock`. Review it and commit it; it is never ed
 
 
 def render(lock: Lock) -> bytes:
-    """The bytes of a lock file: sorted, without times and without paths of this machine."""
+    """The bytes of a lock file: sorted, without times and without paths of this machine.
+
+    Raises:
+        LockInvalid: they could not be read again. That is a fault of ours, and must not replace a lock that works.
+    """
+    data = _render(lock)
+    read = lock_reader.parse(data, Path("plugins.lock"))
+    if _canonical(read) != _canonical(lock):
+        raise LockInvalid(
+            "the new lock would not have the content that was resolved",
+            next_step="report this, with plugins.yaml; the old lock is unchanged",
+        )
+    return data
+
+
+def _canonical(lock: Lock) -> Lock:
+    """The lock in the order in which it is written, with markers and specifiers in normal form."""
+    return lock.replace(
+        packages=tuple(
+            package.replace(
+                marker=None if package.marker is None else str(Marker(package.marker)),
+                requires_python=None
+                if package.requires_python is None
+                else str(SpecifierSet(package.requires_python)),
+                dependencies=tuple(sorted(package.dependencies)),
+                wheels=tuple(sorted(package.wheels, key=lambda wheel: wheel.filename)),
+            )
+            for package in sorted(lock.packages, key=lambda package: package.name)
+        ),
+        plugins=tuple(
+            plugin.replace(entry_points=tuple(sorted(plugin.entry_points)))
+            for plugin in sorted(lock.plugins, key=lambda plugin: plugin.name)
+        ),
+        targets=tuple(
+            target.replace(base=tuple(sorted(target.base, key=lambda use: use.name))) for target in lock.targets
+        ),
+        environments=tuple(sorted(lock.environments)),
+    )
+
+
+def _render(lock: Lock) -> bytes:
     document = tomlkit.document()
     document.add(tomlkit.comment(_HEAD))
     document.add("lock-version", tomlkit.item("1.0"))

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
@@ -85,6 +86,16 @@ class _Anchors(HTMLParser):
             self.base = dict(attrs).get("href")
 
 
+def _specifier(value: object) -> str | None:
+    """A Requires-Python that is valid. An invalid one, such as ``>=3.6.*``, counts as none, as for pip and uv."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return str(SpecifierSet(value))
+    except InvalidSpecifier:
+        return None
+
+
 def _from_item(item: Any, base: str, index: str | None) -> File | None:
     if not isinstance(item, dict):
         return None
@@ -98,7 +109,7 @@ def _from_item(item: Any, base: str, index: str | None) -> File | None:
         url=address,
         sha256=_digest(hashes.get("sha256") if isinstance(hashes, dict) else None),
         size=size if type(size) is int and size >= 0 else None,
-        requires_python=requires if isinstance(requires, str) else None,
+        requires_python=_specifier(requires),
         yanked=bool(item.get("yanked")),
         yanked_reason=_text(item.get("yanked")) or "",
         upload_time=_text(item.get("upload-time")),
@@ -117,7 +128,7 @@ def _from_anchor(anchor: dict[str, str | None], base: str, index: str | None) ->
         filename=unquote(urlsplit(address).path).rpartition("/")[2],
         url=address,
         sha256=_digest(digest.partition("&")[0]) if algorithm == "sha256" else None,
-        requires_python=anchor.get("data-requires-python"),
+        requires_python=_specifier(anchor.get("data-requires-python")),
         yanked="data-yanked" in anchor,
         yanked_reason=_text(anchor.get("data-yanked")) or "",
         provenance=_address(base, anchor.get("data-provenance")),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from packaging.tags import sys_tags
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
 
 from vllm_plugins.core import bytecode, workers
 from vllm_plugins.core.hashes import record_form
@@ -89,7 +90,7 @@ def _infos(site: Path) -> list[str]:
 
 
 def _name(info: str) -> NormalizedName:
-    return canonicalize_name(info.partition("-")[0])
+    return canonicalize_name(info.removesuffix(".dist-info").rpartition("-")[0])
 
 
 def _rows(record: Path) -> Iterator[tuple[str, str]]:
@@ -124,13 +125,21 @@ def _record_hash(digest: str) -> str:
 
 
 def _against_lock(records: Iterable[str], lock: Lock) -> Iterator[str]:
-    there = {_name(info): info.removesuffix(".dist-info").partition("-")[2] for info in records}
+    # Not every wheel writes its name and version in normal form: `my-helper-2024.07.04.dist-info`.
+    there = {_name(info): info.removesuffix(".dist-info").rpartition("-")[2] for info in records}
     for name, version in sorted(there.items()):
         package = lock.package(name)
         if package is None:
             yield f"not in the lock: {name} {version}"
-        elif package.directory is None and package.version != version:
+        elif package.directory is None and not _is_same_version(package.version, version):
             yield f"{name}: expected {package.version} (the lock), found {version}"
+
+
+def _is_same_version(locked: str, installed: str) -> bool:
+    try:
+        return Version(locked) == Version(installed)
+    except InvalidVersion:
+        return locked == installed
 
 
 def _wheel(package: Package, wheels: Path) -> Path | None:

@@ -50,6 +50,7 @@ OVERLAYS = "overlays"
 ACCEPTED = b'\naccepted-manifests = ["'
 FAILURES = "failures"
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
+_EGG = ".egg"
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
 
 
@@ -112,33 +113,55 @@ def read_marker(store: Path, key: str) -> Marker | None:
 def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
     """The directories of ``sys.path`` that contain the distributions of the vLLM environment.
 
-    Left out are the standard library, which has none; overlays; the working directory and the directory of the
-    running script, which depend on how a process was started; and directories inside of packages, which a process
-    adds while it runs (``setuptools/_vendor`` contains distributions).
+    Left out are the standard library, which has none; overlays; the entry that Python puts first for the working
+    directory or the running script, because it depends on how a process was started; and directories inside of
+    packages, which a process adds while it runs (``setuptools/_vendor`` contains distributions). Eggs stay, and so
+    does a working directory that ``PYTHONPATH`` or a ``.pth`` file names.
     """
     library = os.path.dirname(os.__file__)
     left_out = {"", library, os.path.join(library, "lib-dynload")}
-    with contextlib.suppress(FileNotFoundError):  # the working directory was deleted
-        left_out.add(os.getcwd())
-        left_out.add(os.path.dirname(os.path.abspath(sys.argv[0])) if sys.argv and sys.argv[0] else "")
-    there = entries() if path is None else path
+    there = list(entries() if path is None else path)
+    if path is None and there and _is_start(there[0], there):
+        del there[0]
     return tuple(
         entry
         for entry in dict.fromkeys(there)
-        if entry not in left_out and key_in(entry) is None and not any(part in entry for part in _PACKAGES)
+        if entry not in left_out
+        and key_in(entry) is None
+        and (entry.endswith(_EGG) or not any(part in entry for part in _PACKAGES))
     )
+
+
+def _is_start(first: str, path: Sequence[str]) -> bool:
+    """Whether the first entry is only there because the process was started in it, or from a script in it.
+
+    One that ``PYTHONPATH`` names is still first where ``python -P`` or ``__main__`` left the other out.
+    """
+    try:
+        started_in = [os.getcwd()]
+        if sys.argv and sys.argv[0]:
+            started_in.append(os.path.dirname(os.path.abspath(sys.argv[0])))
+    except FileNotFoundError:  # the working directory was deleted
+        return False
+    if first not in started_in or path.count(first) > 1:
+        return False
+    named = os.environ.get("PYTHONPATH", "")
+    return first not in [os.path.abspath(entry) for entry in named.split(os.pathsep) if entry]
 
 
 def fingerprint(paths: Sequence[str] | None = None) -> str:
     """A hash of the base's distributions and their versions.
 
     It takes one directory listing for each path entry: names and versions are in the names of the metadata
-    directories (PEP 376).
+    directories (PEP 376), or in that of the entry itself for an egg. A name that begins with ``~`` is what pip leaves
+    of an interrupted uninstallation, which is not installed.
     """
     names: list[str] = []
     for entry in base_paths() if paths is None else paths:
+        if entry.endswith(_EGG):
+            names.append(os.path.basename(entry))
         try:
-            names += [name for name in os.listdir(entry) if name.endswith(_INSTALLED)]
+            names += [name for name in os.listdir(entry) if name.endswith(_INSTALLED) and name[0] != "~"]
         except OSError:  # missing, not a directory, or not readable: nothing is imported from it either
             continue
     version = ".".join(map(str, sys.version_info[:3]))

@@ -228,16 +228,6 @@ def _letters(name: str) -> str:
     return name.replace("_", "").replace("-", "").replace("PLUGINS", "PLUGIN")
 
 
-def named_files(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The files that variables name, as options of the command line."""
-    options = {
-        "--config": "VLLM_PLUGIN_CONFIG",
-        "--lock": "VLLM_PLUGIN_LOCK",
-        "--registry-dir": "VLLM_PLUGIN_REGISTRY_DIR",
-    }
-    return tuple((option, value) for option, name in options.items() if (value := environ.get(name)))
-
-
 def _home(env: Mapping[str, str]) -> str:
     # Without HOME and without a passwd entry (an arbitrary uid in a container), "~" stays as it is. "/" then makes
     # paths that do not exist, which means that there is neither manifest nor lock.
