@@ -67,6 +67,7 @@ def test_a_healthy_place_has_no_findings_and_a_list_of_checks(healthy: Place) ->
         "  copies of distributions                                   ok",
         "  names of modules                                          ok",
         "  the store                                                 ok",
+        "  the last start of vLLM                                    ok",
         "",
         "no problems found",
     ]
@@ -219,6 +220,25 @@ def test_a_missing_module_in_the_store_is_found_and_repaired_by_the_fix(healthy:
     command, *words = shlex.split(found["fix"])
     assert command == "vllm-plugins"
     healthy.run(*words)
+    assert findings(healthy) == []
+
+
+def test_the_last_start_that_failed_is_shown_until_one_succeeds(healthy: Place, index: Index) -> None:
+    flag = healthy.root / "flag"
+    module = (
+        f"import os\n\n\ndef run():\n    if os.path.exists({str(flag)!r}):\n        raise RuntimeError('no device')\n"
+    )
+    index.wheel("tiny", "2.0", entry_points=POINTS, modules={"tiny.py": module})
+    healthy.run("lock", "--upgrade")
+    healthy.run("sync")
+    flag.touch()
+    start = ("-m", "tests.kit.loader", "general")
+    assert healthy.python(*start, check=False, traceback=True).returncode == 1
+    (found,) = findings(healthy)
+    assert found["what"] == "the last start of vLLM failed: plugin 'tiny' raised an error: RuntimeError: no device"
+    assert found["error"] == "plugin-load-failed"
+    flag.unlink()
+    healthy.python(*start)
     assert findings(healthy) == []
 
 

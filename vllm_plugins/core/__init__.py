@@ -1,3 +1,3 @@
-"""What everything stands on: errors, processes, files, threads. Standard library only."""
+"""Errors, processes, files and threads, for all other wings. Standard library only."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bytecode: where it lies (PEP 3147), how it is made (PEP 552), and whether it is what its source compiles to."""
+"""Bytecode files: their paths (PEP 3147), compiling them (PEP 552), and comparing them with their source."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowErr
 
 
 def place(name: str) -> str:
-    """Where a source's bytecode lies, whatever ``PYTHONPYCACHEPREFIX`` and ``-O`` say here."""
+    """The path of a source's bytecode, whatever ``PYTHONPYCACHEPREFIX`` and ``-O`` are here."""
     directory, file = os.path.split(name)
     return os.path.join(directory, "__pycache__", f"{file.removesuffix('.py')}.{sys.implementation.cache_tag}.pyc")
 
 
 def source(path: str) -> str:
-    """The source of bytecode; any other path as it is."""
+    """The path of the source of a bytecode file. Any other path is returned as it is."""
     if not path.endswith(".pyc"):
         return path
     try:
@@ -34,11 +34,12 @@ def source(path: str) -> str:
 
 
 def compiled(data: bytes, name: str) -> bytes | None:
-    """The bytecode file of a source; its code knows it by ``name``, its path below ``site``.
+    """The content of a source's bytecode file. ``name``, its path below ``site``, is its name in tracebacks.
 
-    What :mod:`py_compile` writes, without reading and writing each file several times. It does not look at its
-    source's time (PEP 552, unchecked): a published overlay is never written to, and an image may be unpacked with
-    other times. ``None`` for what can't be compiled: wheels hold templates, and code for other Pythons.
+    This is what :mod:`py_compile` writes, without reading and writing each file several times. Python does not
+    compare it with the source's time (PEP 552, unchecked): a published overlay is never written to, and an image may
+    be unpacked with other times. ``None`` if it can't be compiled: wheels contain templates, and code for other
+    Pythons.
     """
     try:
         code = _code(data, name)
@@ -49,17 +50,17 @@ def compiled(data: bytes, name: str) -> bytes | None:
 
 
 def is_of(found: bytes, data: bytes, name: str) -> bool:
-    """Whether a bytecode file, of whatever header, holds what a source compiles to."""
+    """Whether a bytecode file, whatever its header, contains what a source compiles to."""
     try:
         expected = _code(data, name)
-        # The header (PEP 552) says what it was made from; what follows is the code.
+        # The header (PEP 552) describes the source. The code follows.
         return found[:4] == importlib.util.MAGIC_NUMBER and marshal.loads(found[16:]) == expected  # noqa: S302
     except (EOFError, TypeError, NotImplementedError, *_UNREADABLE):
         return False
 
 
 def _code(data: bytes, name: str) -> CodeType:
-    """The code of a source, the same whatever ``-O`` says here."""
+    """The code of a source, whatever ``-O`` is here."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they are the author's business
+        warnings.simplefilter("ignore")  # only the author can act on them
         return compile(data, name, "exec", dont_inherit=True, optimize=0)

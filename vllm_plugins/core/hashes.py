@@ -1,4 +1,4 @@
-"""sha256 of bytes and of files, in hexadecimal and as RECORD writes it."""
+"""sha256 of bytes and of files, in hexadecimal and in the form of RECORD."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The only module that starts processes. What it shows of them is redacted."""
+"""Running other programs. No other module starts a process, and all output that is shown is redacted."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 __all__ = ["NOT_STARTED", "Completed", "find", "run", "status"]
 
-NOT_STARTED = 127  # the exit status of what could not be started, as a shell has it
+NOT_STARTED = 127  # the exit status of a program that can't be started, as in a shell
 
 _TAIL_LINES = 20
-_GRACE = 3  # seconds between asking a program to end and making it
-_MOST = 1 << 30  # milliseconds that poll(2) can wait
+_GRACE = 3  # seconds between two signals to a program that must end
+_MOST = 1 << 30  # milliseconds: poll(2) can't wait for longer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completed:
-    """What a process left: its exit status and both streams as text, undecodable bytes escaped.
+    """The result of a program: its exit status, and its output as text with undecodable bytes escaped.
 
-    ``stderr`` is for people, and redacted; ``stdout`` is data, as it was written.
+    ``stderr`` is for people and redacted. ``stdout`` is data, and is as the program wrote it.
     """
 
     returncode: int
@@ -45,7 +45,7 @@ class Completed:
 
 
 def find(program: str) -> Path | None:
-    """The program that was installed beside this interpreter, else the one on the PATH."""
+    """The program that is installed next to this interpreter, or else the one on the PATH."""
     import shutil
     import sysconfig
     from pathlib import Path
@@ -66,15 +66,15 @@ def run(
     timeout: float | None = None,
     keep: int | None = None,
 ) -> Completed:
-    """Run a program to its end, without a shell, its standard input empty, under umask 022.
+    """Run a program to its end, without a shell, with an empty standard input and umask 022.
 
-    Both pipes are read at the same time. ``on_line`` is given each line of standard error, redacted, as it
-    comes. The program gets a session of its own, so that on an interrupt it is ended with all its children. None of
-    it comes back into the hook, whatever it imports. ``timeout`` is in seconds. With ``keep``, only
-    that many bytes at the end of each stream are kept, and ``on_line`` is not called: output may have any length.
+    ``on_line`` gets each line of standard error, redacted, as soon as it is read. The program has a session of its
+    own, so that an interrupt ends it with all its children. The hook does nothing in it. ``timeout`` is in seconds.
+    With ``keep``, only that many bytes at the end of each stream are kept, and ``on_line`` is not called: output may
+    have any length.
 
     Raises:
-        CommandFailed: it could not be started, did not end in time, or (with ``check``) did not end with 0.
+        CommandFailed: it can't be started, did not end in time, or (with ``check``) its exit status is not 0.
     """
     words = [os.fspath(word) for word in argv]
     process = _started(words, cwd, env)
@@ -126,7 +126,10 @@ def _started(words: list[str], cwd: Path | None, env: Mapping[str, str] | None) 
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, str]:
-    """None of it comes into the hook, or is told what this process goes on with (the names of ``activation``)."""
+    """The environment of a program in which the hook does nothing, whatever the program imports.
+
+    It is not one of a server's processes, so it doesn't get what those pass on (``startup.settings``).
+    """
     kept = {key: value for key, value in env.items() if not key.startswith("_VLLM_PLUGINS_")}
     return {**kept, "VLLM_PLUGIN_DISABLE": "1"}
 
@@ -138,15 +141,15 @@ def _wait(
     *,
     read: Callable[[], int],
 ) -> None:
-    """Wait for a program's end, and for its last words. What it leaves behind with its pipes open is ended, too.
+    """Wait until a program has ended and its output is read. Children that keep its pipes open are ended, too.
 
-    ``read`` tells how many lines were read so far.
+    ``read`` returns the number of lines that were read so far.
 
     Raises:
-        subprocess.TimeoutExpired: it goes on for longer.
+        subprocess.TimeoutExpired: the program takes longer.
     """
     end = None if timeout is None else time.monotonic() + timeout
-    with contextlib.suppress(OSError):  # an old kernel; then by polling
+    with contextlib.suppress(OSError):  # an old kernel has no such call, and process.wait() polls
         descriptor = os.pidfd_open(process.pid)
         try:
             waiting = select.poll()
@@ -166,7 +169,7 @@ def _wait(
 
 
 def _have_ended(readers: Collection[threading.Thread], read: Callable[[], int]) -> bool:
-    """Wait for those who read a program's last words, as long as they find any."""
+    """Wait for the threads that read a program's output, as long as there is any."""
     seen = -1
     while (now := read()) != seen:
         seen, end = now, time.monotonic() + _GRACE
@@ -179,7 +182,7 @@ def _have_ended(readers: Collection[threading.Thread], read: Callable[[], int]) 
 
 @contextlib.contextmanager
 def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
-    """A block that a program does not outlive, whatever happens here or in the crew that this thread belongs to."""
+    """A block that a program does not outlive, whatever happens in it or in the other threads of its crew."""
     try:
         with workers.working(functools.partial(_end, process)):
             yield
@@ -226,7 +229,7 @@ def _read_tail(stream: IO[str], kept: list[str], length: int) -> None:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End the process and its children: asked first, then made to. At an interrupt, pip tidies up behind itself."""
+    """End the process and its children: an interrupt first, on which pip removes its temporary files, then a kill."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -236,7 +239,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def status(returncode: int) -> str:
-    """An exit status in words; a negative one is a signal."""
+    """An exit status as text. A negative one is the number of a signal."""
     if returncode >= 0:
         return f"exit status {returncode}"
     try:

@@ -1,8 +1,8 @@
-"""Directories that are gone with their process: when a block ends, or after a kill when the next one is made.
+"""Temporary directories that are removed when their block ends, or after a kill by the next process that makes one.
 
-Each holds a file that its process has locked (flock(2), which ends with the process, however that ends). One whose
-file nobody has locked is nobody's. Other machines may not see our locks, nor we theirs, so a directory's name says on
-which machine it was made; another machine's, or any where locks do nothing, is nobody's when it is a day old.
+Each contains a file, its claim, that its process has locked. The lock ends with the process, so a directory whose
+claim nobody has locked is abandoned. Two machines may not see each other's locks: the name of a directory tells its
+machine, and another machine's directory, or any where locks do nothing, is abandoned when it is a day old.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _DAY = 24 * 60 * 60  # seconds
 
 @contextlib.contextmanager
 def directory(parent: Path | None = None) -> Iterator[Path]:
-    """A new directory with nothing in it but our claim: in ``parent``, which is ours, or where temporary files lie.
+    """A new directory that contains only our claim, in ``parent``, a directory of ours, or in the system's default.
 
-    What killed processes have left there is removed.
+    Abandoned directories there are removed.
     """
     import tempfile
 
@@ -39,7 +39,7 @@ def directory(parent: Path | None = None) -> Iterator[Path]:
         made = Path(tempfile.mkdtemp(prefix=_prefix(), dir=place))
         try:
             claim = _claim(made)
-            if claim is None:  # it was swept before it was claimed
+            if claim is None:  # another process has removed it before it was claimed
                 continue
             with open(claim, "w", encoding="utf-8"):
                 _sweep(place, made, everything=parent is not None)
@@ -50,8 +50,8 @@ def directory(parent: Path | None = None) -> Iterator[Path]:
 
 
 def sweep(parent: Path) -> None:
-    """Remove what killed processes have left in a directory that is ours alone."""
-    with contextlib.suppress(OSError):  # it can't be written: then nobody leaves anything
+    """Remove abandoned directories from a directory of ours."""
+    with contextlib.suppress(OSError):  # where we can't write, we have left nothing
         if os.listdir(parent):
             with directory(parent):
                 pass
@@ -66,7 +66,7 @@ def _prefix() -> str:
 
 
 def _claim(made: Path) -> int | None:
-    """Lock the claim of a new directory; ``None`` where somebody sweeps the directory meanwhile."""
+    """Create and lock the claim of a new directory; ``None`` if another process removes the directory meanwhile."""
     path = made / CLAIM
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -81,10 +81,10 @@ def _claim(made: Path) -> int | None:
 
 
 def _locked(claim: Path) -> int | None:
-    """A descriptor with which a file is locked; ``None`` where it is already, or can't be.
+    """A descriptor of a claim that is locked now; ``None`` if it is locked already, or can't be.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the claim is missing.
     """
     try:
         descriptor = os.open(claim, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -102,7 +102,7 @@ def _sweep(place: Path, mine: Path, *, everything: bool) -> None:
     here = flock.excludes(mine / CLAIM)
     with os.scandir(place) as entries:
         for entry in entries:
-            with contextlib.suppress(OSError):  # it has gone meanwhile
+            with contextlib.suppress(OSError):  # it was removed meanwhile
                 status = entry.stat(follow_symlinks=False)
                 ours = everything or (entry.name.startswith(_PREFIX) and status.st_uid == os.geteuid())
                 if not ours or entry.name == mine.name:
@@ -117,7 +117,7 @@ def _remove_unclaimed(directory: Path) -> None:
     try:
         claim = _locked(directory / CLAIM)
     except FileNotFoundError:
-        # Not claimed yet, then it is empty; or what was removed half-way.
+        # It is either empty, because it is not claimed yet, or half removed.
         with contextlib.suppress(OSError):
             if set(os.listdir(directory)) - {CLAIM}:
                 _remove(directory)

@@ -1,4 +1,7 @@
-"""Who works beside the main thread: threads, which it alone tells of an interrupt; processes, which end with it."""
+"""Worker threads and processes that stop with the main thread.
+
+Only the main thread gets an interrupt. It then ends the programs that its worker threads wait for.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ __all__ = ["begin", "in_processes", "side_by_side", "working"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_CHUNK = 64  # items of one task: a task for each would cost as much as what is done with it
+_CHUNK = 64  # items of one task: passing a single item to a process costs as much as the work on it
 
 _thread = threading.local()
 
 
 def begin(function: Callable[[], Result]) -> Callable[[], Result]:
-    """Let a thread begin with something, and return what waits for its result."""
+    """Start a function in a thread. The function that is returned waits for its result."""
     from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(max_workers=1)
@@ -33,10 +36,10 @@ def begin(function: Callable[[], Result]) -> Callable[[], Result]:
 
 
 def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """What a function gives for each of some items, in their order, found by a few threads at once.
+    """The results of a function for each item, in their order, computed by a few threads.
 
-    Where one fails, or an interrupt comes, the programs that the others have started are ended, and the error of the
-    first in order is raised.
+    If one fails, or an interrupt comes, the programs that the others have started are ended, and the first error in
+    the order of the items is raised.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -53,9 +56,9 @@ def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> l
 
 
 def in_processes(function: Callable[..., list[Result]], items: Sequence[Item], *more: object) -> list[Result]:
-    """What a function of this package gives for some items at a time, all together, in as many processes as can run.
+    """The results of a function for all items, computed in one process for each processor.
 
-    ``more`` is what it is given besides.
+    The function, one of this package, gets a list of items and ``more``, and returns a list of results.
     """
     chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
     workers = min(len(chunks), len(os.sched_getaffinity(0)))
@@ -69,7 +72,7 @@ def in_processes(function: Callable[..., list[Result]], items: Sequence[Item], *
 
 @contextlib.contextmanager
 def working(end: Callable[[], None]) -> Iterator[None]:
-    """A block in which this thread's work must be ended by ``end``, should the crew that it belongs to stop."""
+    """A block whose work ``end`` stops, if the crew that this thread belongs to must stop."""
     crew: _Crew | None = getattr(_thread, "crew", None)
     if crew is None:
         yield
@@ -82,7 +85,7 @@ def working(end: Callable[[], None]) -> Iterator[None]:
 
 
 class _Crew:
-    """What ends the work of each thread."""
+    """The threads of one :func:`side_by_side`, and for each the function that ends its work."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -109,9 +112,9 @@ class _Crew:
 
 
 def _end_with_parent(parent: int) -> None:
-    """Let this process, which a pool has made, be killed when ``parent`` ends (prctl(2)).
+    """Have the kernel kill this worker process when its parent ends (prctl(2)).
 
-    A worker would wait for work for ever otherwise, with all that it has of its parent: the store's lock, too.
+    Otherwise it would wait for work for ever, and keep what it has inherited open, the lock of the store included.
     """
     import ctypes
     import multiprocessing

@@ -151,7 +151,7 @@ def _environment() -> dict[str, str]:
     """Return the environment of this process with everything that would change what pip reports about it.
 
     A quiet or isolated pip would report nothing, and a verbose one more than its configuration. The variables
-    override configuration files; one of them always comes back, so an empty answer is no answer.
+    override configuration files. pip reports at least one of them, so an empty report is an error.
     """
     env = {key: value for key, value in os.environ.items() if key not in ("PIP_PYTHON", "PIP_LOG")}
     if file := env.get("PIP_CONFIG_FILE"):

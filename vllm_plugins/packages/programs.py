@@ -133,7 +133,6 @@ def pip_environment(config: PipConfig, environ: Mapping[str, str] | None = None)
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_INPUT": "1",
         "NO_COLOR": "1",
-        "PYTHONNOUSERSITE": "1",
     }
     kept = _kept(config, environ)
     return {**kept, **{key: value for key, value in ours.items() if value}}

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import stat
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from vllm_plugins.documents import base as bases
 from vllm_plugins.documents.manifest import LocalSource
 from vllm_plugins.review import _modules, _variables
 from vllm_plugins.sources import local
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import last_failure, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -258,6 +259,21 @@ def _notes(case: _Case) -> Iterable[str]:
             )
 
 
+def _last_start(case: _Case) -> Iterator[Finding]:
+    """The note that the hook writes when a start fails. The next start that succeeds removes it."""
+    failure = last_failure.read(case.state.settings)
+    if failure is None or any(problem.what == failure.error.what for problem in case.state.problems):
+        return
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(failure.at))
+    found = _from_error(failure.error)
+    yield Finding(
+        what=f"the last start of vLLM failed: {found.what}",
+        evidence="; ".join(filter(None, (when, f"VLLM_PLUGIN_ON_ERROR={failure.on_error}", found.evidence))),
+        fix=found.fix,
+        error=found.error,
+    )
+
+
 _CHECKS: dict[str, Callable[[_Case], Iterator[Finding]]] = {
     "interpreter and hook": _interpreter,
     "environment variables": _environment,
@@ -267,4 +283,5 @@ _CHECKS: dict[str, Callable[[_Case], Iterator[Finding]]] = {
     "copies of distributions": _copies,
     "names of modules": _shadowed,
     "the store": _store,
+    "the last start of vLLM": _last_start,
 }

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vllm_plugins.core import process
+from vllm_plugins.core.errors import CommandFailed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def run(code: str, **words: object) -> process.Completed:
+    return process.run([sys.executable, "-c", code], **words)  # type: ignore[arg-type]
+
+
+def test_both_streams_and_the_exit_status_are_returned() -> None:
+    done = run("import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)", check=False)
+    assert done == process.Completed(returncode=3, stdout="out\n", stderr="err\n")
+
+
+def test_large_output_on_both_streams_does_not_block() -> None:
+    done = run("import sys\nfor _ in range(2000):\n    print('o' * 100); print('e' * 100, file=sys.stderr)")
+    assert (len(done.stdout), len(done.stderr)) == (202000, 202000)
+
+
+def test_the_hook_does_nothing_in_a_program_and_what_processes_pass_on_stays_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("_VLLM_PLUGINS_OVERLAY", "x")
+    code = "import os; print(sorted(name for name in os.environ if 'VLLM_PLUGIN' in name), os.environ['VLLM_PLUGIN_DISABLE'])"
+    assert run(code).stdout == "['VLLM_PLUGIN_DISABLE'] 1\n"
+
+
+def test_a_failure_shows_the_command_and_the_last_lines_without_secrets() -> None:
+    code = "import sys; print('at https://ada:hidden@host with swordfish', file=sys.stderr); sys.exit(2)  # swordfish"
+    with pytest.raises(CommandFailed) as caught:
+        run(code, secrets=["swordfish"])
+    assert caught.value.returncode == 2
+    assert caught.value.details[1:] == ("at https://****@host with ****",)
+    assert "swordfish" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+def test_each_line_is_passed_on_redacted() -> None:
+    lines: list[str] = []
+    run("import sys; print('https://t0ken@host\\nlast', file=sys.stderr)", on_line=lines.append)
+    assert lines == ["https://****@host", "last"]
+
+
+def test_bytes_that_are_not_text_are_escaped() -> None:
+    assert run("import os; os.write(1, bytes([65, 255]))").stdout == "A\\xff"
+
+
+def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
+    note = tmp_path / "child"
+    code = (
+        "import subprocess, time\n"
+        f"child = subprocess.Popen(['sleep', '600'])\nopen({str(note)!r}, 'w').write(str(child.pid))\ntime.sleep(600)"
+    )
+    with pytest.raises(CommandFailed, match="SIGTERM") as caught:
+        run(code, timeout=3)
+    assert "it did not end within 3 seconds (VLLM_PLUGIN_TIMEOUT), and was ended" in caught.value.details
+    assert not _is_running(int(note.read_text()))
+
+
+def test_a_missing_program_is_an_error_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match="can't be started: No such file or directory") as caught:
+        process.run([tmp_path / "missing"])
+    assert caught.value.returncode == process.NOT_STARTED
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(0, "exit status 0"), (-signal.SIGKILL, "signal SIGKILL"), (-200, "signal 200")]
+)
+def test_an_exit_status_has_a_text(code: int, text: str) -> None:
+    assert process.status(code) == text
+
+
+def test_the_program_next_to_the_interpreter_comes_before_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for directory in ("scripts", "path"):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "tool").touch(mode=0o755)
+    monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path / "scripts"))
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    assert process.find("tool") == tmp_path / "scripts" / "tool"
+    (tmp_path / "scripts" / "tool").unlink()
+    assert process.find("tool") == tmp_path / "path" / "tool"
+    assert process.find("missing") is None
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().split()[2] != "Z"
+    except FileNotFoundError:
+        return False

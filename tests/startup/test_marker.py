@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from vllm_plugins.startup.marker import EntryPoint, Failure, Marker, _sealed
+
+MARKER = Marker(
+    key="0" * 32,
+    interpreter="i",
+    lock_sha256="1" * 64,
+    files_sha256="2" * 64,
+    registry_sha256="3" * 64,
+    manifests=("m",),
+    bases=("b",),
+    points=(("g", "n", "v:a", "d", "p"), ("other", "n", "v:a", "d", "p")),
+    plugins=("p 1.0",),
+    import_lines=True,
+    editable=("e",),
+    checked=("b",),
+    failures=(Failure(base="b", group="g", name="n", what="w", found="f"),),
+)
+
+
+def sealed(**changes: Any) -> str:
+    """A marker's text with other values, and a right hash."""
+    data = json.loads(MARKER.to_json())
+    del data["sha256"]
+    data = {key: value for key, value in (data | changes).items() if value is not ...}
+    return _sealed(json.dumps(data, indent=1).removesuffix("\n}") + ",\n")
+
+
+def test_a_marker_is_read_as_it_was_written() -> None:
+    assert Marker.from_json(MARKER.to_json()) == MARKER
+    assert Marker.from_json(sealed()) == MARKER
+
+
+def test_a_marker_with_one_other_bit_does_not_count() -> None:
+    text = MARKER.to_json()
+    for position in range(0, len(text), 7):
+        changed = text[:position] + chr(ord(text[position]) ^ 1) + text[position + 1 :]
+        assert Marker.from_json(changed) is None, position
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": 1},
+        {"format": "2"},
+        {"key": ...},
+        {"bases": ...},
+        {"bases": 5},
+        {"entry-points": [["g", "n", "v", "d"]]},
+        {"entry-points": [["g", "n", "v", "d", "p", "x"]]},
+        {"entry-points": [["g", "n", "v", "d", 5]]},
+        {"entry-points": [5]},
+        {"entry-points": {}, "failures": [["only", "four", "parts", "here"]]},
+        {"failures": 5},
+    ],
+)
+def test_a_marker_of_another_form_does_not_count(changes: dict[str, Any]) -> None:
+    assert Marker.from_json(sealed(**changes)) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "5", "no JSON", "[" * 100_000])
+def test_other_text_is_not_a_marker(text: str) -> None:
+    assert Marker.from_json(text) is None
+
+
+def test_only_a_true_value_says_that_a_path_file_runs_code() -> None:
+    marker = Marker.from_json(sealed(**{"import-lines": 1}))
+    assert marker is not None
+    assert not marker.import_lines
+
+
+def test_the_entry_points_of_one_group() -> None:
+    assert MARKER.group("g") == (EntryPoint(group="g", name="n", value="v:a", distribution="d", plugin="p"),)
+    assert len(MARKER.entry_points) == 2
+    assert MARKER.group("none") == ()
+
+
+def test_an_overlay_is_up_to_date_with_what_it_was_found_to_fit() -> None:
+    assert MARKER.is_up_to_date("m", "b")
+    assert MARKER.is_up_to_date(None, "b")
+    assert not MARKER.is_up_to_date("other", "b")
+    assert not MARKER.is_up_to_date("m", "other")
+    assert not MARKER.is_up_to_date(None, "other")
