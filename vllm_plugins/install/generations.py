@@ -235,6 +235,8 @@ def prune(
         StoreError: the store can't be written.
     """
     removed = []
+    if not settings.store.exists():  # nothing was installed yet
+        return ()
     with stores.errors(settings.store), stores.exclusive(settings.store, report) as alone:
         if not alone:
             report("Nothing is removed: without file locks, we can't tell which overlays are in use")
