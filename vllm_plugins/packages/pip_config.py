@@ -1,7 +1,7 @@
 """Where packages come from: pip's configuration, as pip reports it, and what uv's configuration adds to it.
 
 pip's configuration goes first. Variables of uv add indexes, and name the default index where pip has none. The
-indexes of a uv.toml, of the user or the system, count where neither the environment nor pip's configuration names one.
+indexes of a uv.toml of the user or the system count where neither the environment nor pip's configuration names one.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _file(*, named: bool) -> UvConfig:
 
 
 def _joined(variables: UvConfig, file: UvConfig, *, named: bool) -> UvConfig:
-    """Join the variables and the files of uv. Where an index is ``named`` elsewhere, those of the files don't count."""
+    """Join the variables and the files of uv. Where an index is ``named`` already, those of the files don't count."""
     return UvConfig(
         index_url=variables.index_url if named else file.index_url,
         extra_index_urls=variables.extra_index_urls if named else file.extra_index_urls,
