@@ -183,3 +183,15 @@ def test_nothing_is_said_of_scripts_where_there_are_none(place: Place, index: In
     place.pypi("tiny")
     place.run("lock")
     assert "PATH" not in place.run("sync").stderr
+
+
+@RESOLVERS
+def test_a_build_that_is_uploaded_later_is_not_installed(place: Place, index: Index, resolver: str) -> None:
+    index.wheel("tiny", requires=["kernel"])
+    _build(index, "kernel", "1", "locked")
+    place.pypi("tiny")
+    place.run("lock", "--resolver", resolver)
+    _build(index, "kernel", "2", "later")
+    for files in _sync_with_both(place).values():
+        assert files["kernel.py"] == b"WORD = 'locked'\n"
+    _install_export(place)

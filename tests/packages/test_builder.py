@@ -57,7 +57,7 @@ def test_a_wheel_is_the_same_at_any_time_in_any_directory_under_any_umask(
     assert len(digests) == 1
 
 
-def test_a_wheel_that_is_normalised_installs_and_says_the_same(tmp_path: Path) -> None:
+def test_a_normalised_wheel_installs_and_has_the_same_content(tmp_path: Path) -> None:
     wheel = projects.wheel(tmp_path, "tiny", entry_points={"vllm.general_plugins": {"tiny": "tiny:run"}})
     with zipfile.ZipFile(wheel) as archive:
         before = {name: archive.read(name) for name in archive.namelist()}
@@ -91,7 +91,7 @@ def test_a_wheel_that_is_normalised_installs_and_says_the_same(tmp_path: Path) -
     assert (tmp_path / "t/tiny/__init__.py").is_file()
 
 
-def test_what_a_wheel_vendors_is_not_taken_for_its_own(place: Place, tmp_path: Path) -> None:
+def test_vendored_metadata_is_not_that_of_the_wheel(place: Place, tmp_path: Path) -> None:
     modules = {
         "tiny/__init__.py": "",
         "a_vendor/other-9.9.dist-info/METADATA": "Metadata-Version: 2.1\nName: other\nVersion: 9.9\nLicense: GPL\n",
@@ -114,7 +114,7 @@ def test_what_a_wheel_vendors_is_not_taken_for_its_own(place: Place, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["../escaped.py", "/absolute.py", "tiny/../../escaped.py", "..\\escaped.py"])
-def test_a_wheel_that_leads_out_of_the_environment_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_wheel_with_a_path_that_leads_out_of_it_is_refused(tmp_path: Path, name: str) -> None:
     wheel = projects.wheel(tmp_path, "tiny")
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr(name, "")
@@ -154,7 +154,7 @@ def test_an_extension_module_is_the_same_in_another_directory(network_place: Pla
     assert len(digests) == 1
 
 
-def test_a_build_that_fails_says_whose_it_is_and_why(place: Place, tmp_path: Path) -> None:
+def test_a_failed_build_names_its_plugin_and_the_reason(place: Place, tmp_path: Path) -> None:
     project = projects.project(tmp_path / "mine", name="tiny")
     (project / "backend.py").write_text("def build_wheel(*_, **__):\n    raise RuntimeError('the reason')\n")
     place.write("plugins:\n  - {name: mine, source: local, path: ../mine}\n")

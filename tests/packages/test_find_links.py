@@ -36,7 +36,7 @@ def _installs(place: Place, links: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
-def test_a_file_of_another_distribution_with_the_same_beginning(place: Place, tmp_path: Path, resolver: str) -> None:
+def test_a_distribution_with_a_longer_name_is_another_one(place: Place, tmp_path: Path, resolver: str) -> None:
     links = tmp_path / "links"
     for name in ("linked", "linked-more", "linked-1"):
         projects.wheel(links, name, "1.0")
@@ -48,7 +48,7 @@ def test_a_file_of_another_distribution_with_the_same_beginning(place: Place, tm
     _installs(place, links, "linked")
 
 
-def test_of_wheels_for_several_pythons_the_fitting_one_goes_along(place: Place, tmp_path: Path) -> None:
+def test_the_wheel_for_this_python_is_copied_next_to_the_lock(place: Place, tmp_path: Path) -> None:
     links = tmp_path / "links"
     for tag in ("cp310", HERE, OTHER, "cp39"):
         _for(projects.wheel(links, "linked", "1.0"), tag)
@@ -59,9 +59,7 @@ def test_of_wheels_for_several_pythons_the_fitting_one_goes_along(place: Place, 
     _installs(place, links, "linked")
 
 
-def test_a_fitting_wheel_here_beside_one_for_elsewhere_in_the_index(
-    place: Place, index: Index, tmp_path: Path
-) -> None:
+def test_a_local_wheel_for_this_python_complements_the_index(place: Place, index: Index, tmp_path: Path) -> None:
     links = tmp_path / "links"
     _for(index.wheel("linked", "1.0"), OTHER)
     _for(projects.wheel(links, "linked", "1.0"), HERE)
@@ -76,7 +74,7 @@ def test_a_fitting_wheel_here_beside_one_for_elsewhere_in_the_index(
     _installs(place, links, "linked")
 
 
-def test_an_old_sdist_whose_version_has_a_dash(place: Place, index: Index) -> None:
+def test_an_old_sdist_may_have_a_dash_in_its_version(place: Place, index: Index) -> None:
     path = index.sdist("old-named", "1.0.post1")
     path.rename(path.with_name("old-named-1.0-1.tar.gz"))
     place.pypi("old-named")
@@ -104,7 +102,7 @@ def test_without_an_index_uv_asks_none(place: Place, index: Index, tmp_path: Pat
 
 
 @pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
-def test_a_relative_place_below_a_directory_with_a_space(tmp_path: Path, index: Index, resolver: str) -> None:
+def test_find_links_may_be_relative_and_contain_spaces(tmp_path: Path, index: Index, resolver: str) -> None:
     place = Place(root=tmp_path / "a directory, of mine", index_url=index.url)
     projects.wheel(place.root / "links", "linked")
     place.pypi("linked")
@@ -112,7 +110,7 @@ def test_a_relative_place_below_a_directory_with_a_space(tmp_path: Path, index: 
     place.run("sync")
 
 
-def test_a_build_tag_of_its_own_does_not_hide_the_content(place: Place, tmp_path: Path) -> None:
+def test_another_content_under_the_same_build_tag_is_another_file(place: Place, tmp_path: Path) -> None:
     """Another wheel of that name is another file beside the lock, and going back finds the old one."""
     links = tmp_path / "links"
     env = {"PIP_FIND_LINKS": str(links)}
@@ -129,7 +127,7 @@ def test_a_build_tag_of_its_own_does_not_hide_the_content(place: Place, tmp_path
     assert (place.site / "linked.py").read_text() == "WORD = 'one'\n"
 
 
-def test_what_was_built_of_an_sdist_is_kept(place: Place, index: Index) -> None:
+def test_a_wheel_built_from_an_sdist_is_kept_until_it_is_upgraded(place: Place, index: Index) -> None:
     def sdist(version: str) -> None:
         directory = index.directory / "built"
         project = projects.project(directory / "project", name="built", version=version)

@@ -54,7 +54,7 @@ def everything_written(place: Place) -> bytes:
     return b"".join(path.read_bytes() for root in roots for path in root.rglob("*") if path.is_file())
 
 
-def test_a_wheel_is_asked_for_its_metadata_once(place: Place, index: Index) -> None:
+def test_the_metadata_of_a_wheel_is_requested_once(place: Place, index: Index) -> None:
     """Another wheel at the same address is asked anew, and so is the same wheel at another address."""
     points = {"vllm.general_plugins": {"plugin": "plugin:register"}}
     index.wheel("plugin")
@@ -80,7 +80,7 @@ def test_a_wheel_is_asked_for_its_metadata_once(place: Place, index: Index) -> N
 
 @INSTALLERS
 @pytest.mark.parametrize("how", ["url", "netrc"])
-def test_an_index_behind_tls_and_a_login(
+def test_an_index_may_require_tls_and_a_login(
     place: Place, index: Index, tmp_path: Path, how: str, installer: str
 ) -> None:
     upstream, path = address(index)
@@ -107,7 +107,7 @@ def test_an_index_behind_tls_and_a_login(
 
 
 @INSTALLERS
-def test_an_index_that_only_a_proxy_reaches(place: Place, index: Index, installer: str) -> None:
+def test_an_index_may_be_reached_through_a_proxy_only(place: Place, index: Index, installer: str) -> None:
     upstream, path = address(index)
     with gateway.proxy(upstream) as server:
         there = replace(place, index_url=f"http://index.invalid{path}")
@@ -140,7 +140,7 @@ def test_an_index_that_does_not_answer_is_an_error(place: Place) -> None:
 
 
 @INSTALLERS
-def test_an_index_of_plain_html_files_without_hashes(place: Place, tmp_path: Path, installer: str) -> None:
+def test_an_index_may_be_plain_html_without_hashes(place: Place, tmp_path: Path, installer: str) -> None:
     """PEP 503 alone, as a static file server has it."""
     root = tmp_path / "static"
     projects.wheel(root / "plugin", "plugin", requires=["helper"])

@@ -33,7 +33,9 @@ def everything_written(place: Place) -> bytes:
     return b"".join(path.read_bytes() for path in place.root.rglob("*") if path.is_file())
 
 
-def test_https_with_a_token_from_the_environment(place: Place, repository: Repository, tmp_path: Path) -> None:
+def test_a_git_url_may_take_its_token_from_the_environment(
+    place: Place, repository: Repository, tmp_path: Path
+) -> None:
     with serve_https(repository.path.parent, tmp_path, user=TOKEN, password=TOKEN) as server:
         url = f"https://${{GIT_TOKEN}}@{server.host}/tiny/.git"
         place.write(f"plugins:\n  - {{name: tiny, source: git, url: '{url}', ref: v1}}\n")
@@ -57,7 +59,7 @@ def test_https_with_a_token_from_the_environment(place: Place, repository: Repos
 
 
 @pytest.mark.skipif(find_sshd() is None, reason="no ssh server: install openssh-server")
-def test_ssh_with_a_key(place: Place, repository: Repository, tmp_path: Path) -> None:
+def test_a_git_url_may_use_ssh_with_a_key(place: Place, repository: Repository, tmp_path: Path) -> None:
     scratch = tmp_path / "ssh"
     scratch.mkdir()
     with serve_ssh(scratch) as server:

@@ -44,7 +44,7 @@ __all__ = ["Environment", "Environments"]
 
 # Variables of this process that would let a build see another project, or us.
 _DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PIP_REQUIRE_HASHES", "PIP_TARGET", "DESTDIR")
-_EPOCH = "315532800"  # 1980-01-01, the first date that a zip file can hold
+_EPOCH = "315532800"  # 1980-01-01, the earliest date of a zip file
 _NO_DEBUG_INFO = "-Wl,--strip-all"  # which names the build directory
 
 
@@ -153,7 +153,7 @@ class Environments:
                 raise
         contents = set(map(_pin, importlib.metadata.distributions(path=[str(site)])))
         if contents & shared & self._here:
-            # The stubs in the environment hold no modules. The base's own come after those of the environment.
+            # The stubs in the environment have no modules. Those of the base come after the environment's own.
             (site / "base.pth").write_text("".join(f"{entry}\n" for entry in self.base_site), encoding="utf-8")
         return Environment(root=root, python=python, contents=tuple(sorted(contents)))
 

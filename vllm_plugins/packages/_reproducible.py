@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["normalise"]
 
-_DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can hold
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest of a zip file
 # Signatures of the RECORD that is replaced here. PEP 427 says that nobody may depend on them.
 _DROPPED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 

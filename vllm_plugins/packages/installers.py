@@ -65,7 +65,7 @@ class Pip:
         argv += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile"]
         argv += ["--progress-bar", "off", "--target", str(target), "--requirement", str(requirements)]
         argv += ["--no-index"] if offline else []
-        _install(argv, programs.pip_environment(self.config), self.config, cwd=requirements.parent)
+        _install(argv, self._environment(), self.config, cwd=requirements.parent)
         if _missing(target):
             self._add_missing(requirements, target, offline=offline)
 
@@ -79,7 +79,7 @@ class Pip:
             argv = [*programs.PIP, "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
             argv += ["--require-hashes", "--only-binary", ":all:", "--progress-bar", "off", "--dest", str(directory)]
             argv += ["--requirement", str(requirements), *(["--no-index"] if offline else [])]
-            _install(argv, programs.pip_environment(self.config), self.config, cwd=requirements.parent)
+            _install(argv, self._environment(), self.config, cwd=requirements.parent)
             absent = _missing(target)
             for wheel in sorted(directory.glob("*.whl")):
                 with zipfile.ZipFile(wheel) as archive:
@@ -102,8 +102,11 @@ class Pip:
         argv += ["--disable-pip-version-check", "--progress-bar", "off", "--constraint", str(constraints)]
         argv += ["--", *requirements]
         # A distribution on PYTHONPATH would count as installed, but the build environment does not have it.
-        env = {key: value for key, value in programs.pip_environment(self.config).items() if key != "PYTHONPATH"}
+        env = {key: value for key, value in self._environment().items() if key != "PYTHONPATH"}
         _provision(argv, env, self.config, on_line, cwd=constraints.parent)
+
+    def _environment(self) -> dict[str, str]:
+        return {**programs.pip_environment(self.config), "PYTHONNOUSERSITE": "1"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

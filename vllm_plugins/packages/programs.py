@@ -133,7 +133,6 @@ def pip_environment(config: PipConfig, environ: Mapping[str, str] | None = None)
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_INPUT": "1",
         "NO_COLOR": "1",
-        "PYTHONNOUSERSITE": "1",
     }
     kept = _kept(config, environ)
     return {**kept, **{key: value for key, value in ours.items() if value}}
@@ -153,6 +152,7 @@ def uv_environment(config: PipConfig, directory: Path, environ: Mapping[str, str
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_HTTP_TIMEOUT": str(max(1, round(config.timeout))),
         "UV_HTTP_RETRIES": str(config.retries),
+        "UV_SYSTEM_CERTS": "true" if config.system_certs else "",
         **passed,
         **places,
         "UV_PYTHON_DOWNLOADS": "never",

@@ -2,7 +2,7 @@
 
 A resolver that gets ``torch @ file:///…/torch-2.13.0+cpu-0_….whl`` as a constraint can choose that version only, and
 reads its metadata from a file of a few hundred bytes. The build tag contains the hash of the content (PEP 427): one
-directory can hold the stubs of any number of environments.
+directory can contain the stubs of any number of environments.
 """
 
 from __future__ import annotations

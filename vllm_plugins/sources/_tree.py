@@ -119,7 +119,7 @@ def ignored(directory: Path, *, environ: Mapping[str, str], without: Iterable[Pa
     for line in done.stdout.encode("ascii", "replace").splitlines():
         path = _unquote(line).rstrip(b"/")
         hidden = any(part.startswith(b".") for part in path.split(b"/"))
-        if not hidden and not junk.holds(path) and not junk(path, line.rstrip(b'"').endswith(b"/")):
+        if not hidden and not junk.contains(path) and not junk(path, line.rstrip(b'"').endswith(b"/")):
             names.append(os.fsdecode(path))
     return tuple(sorted(name for name in names if not f"{name}/".startswith(tuple(f"{item}/" for item in out))))
 
@@ -210,7 +210,7 @@ class _Junk:
             return True
         return os.path.exists(os.path.join(source, b"pyvenv.cfg"))
 
-    def holds(self, path: bytes) -> bool:
+    def contains(self, path: bytes) -> bool:
         """Return whether this file is junk, or in a directory that is."""
         return self._within(path.rpartition(b"/")[0]) or self(path, False)
 
@@ -245,7 +245,7 @@ def _ask_git(root: bytes, environ: Mapping[str, str]) -> set[bytes] | None:
     paths = set()
     for line in done.stdout.encode("ascii").splitlines():
         path = _unquote(line[2:])
-        if not line.startswith(b"? ") or not junk.holds(path.rstrip(b"/")):
+        if not line.startswith(b"? ") or not junk.contains(path.rstrip(b"/")):
             paths.add(path.rstrip(b"/"))
     return paths
 
