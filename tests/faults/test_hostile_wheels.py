@@ -190,7 +190,7 @@ def test_a_pth_that_runs_code_is_reported(place: Place, index: Index, installer:
 
 @INSTALLERS
 def test_bytecode_in_a_wheel_is_not_what_runs(place: Place, index: Index, installer: str, tmp_path: Path) -> None:
-    """A reader sees the source; the bytecode beside it, of the time that pip gives the source, says something else."""
+    """A reader sees the source; the bytecode next to it, of the time that pip gives the source, says something else."""
     source = tmp_path / "evil.py"
     source.write_text("x = 'evil'\n")
     os.utime(source, (315532800, 315532800))
