@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--gate", action="store_true", help="fail where a figure is over its goal by half")
     parser.add_argument("--only", action="append", choices=SUBJECTS, help="measure this subject")
     parser.add_argument(
-        "-o", "--output", type=Path, help="also put the table into this document, and a picture beside it"
+        "-o", "--output", type=Path, help="also put the table into this document, and a picture next to it"
     )
     arguments = parser.parse_args()
     rows, failed = [], False

@@ -188,7 +188,7 @@ def absolute(
     unit: Unit = "ms",
     processor: float | None = None,
 ) -> Row:
-    """Ours alone; what others take, where there is one, stands beside it for comparison."""
+    """Ours alone; what others take, where there is one, stands next to it for comparison."""
     ours, *others = _medians(turns)
     return Row(
         group=group,

@@ -30,7 +30,7 @@ def line(row: Row) -> str:
 
 
 def document(rows: Sequence[Row], path: Path) -> None:
-    """Put the table between the marks in a document (Markdown), and the picture beside it, as SVG.
+    """Put the table between the marks in a document (Markdown), and the picture next to it, as SVG.
 
     Raises:
         SystemExit: the document has no such marks.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import compileall
 import signal
 import site
 import sysconfig
@@ -23,9 +24,15 @@ if TYPE_CHECKING:
     from tests.kit.place import ResolverName
 
 
-def pytest_configure() -> None:
-    """A shell lets what it starts in the background ignore interrupts, and so would all that the tests interrupt."""
+def pytest_configure(config: pytest.Config) -> None:
+    """A shell lets what it starts in the background ignore interrupts, and so would all that the tests interrupt.
+
+    The processes of tests write no bytecode: without it, each would compile what it imports.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):
+        for directory in (Path(vllm_plugins.__file__).parent, Path(__file__).parent / "kit"):
+            compileall.compile_dir(directory, quiet=2)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

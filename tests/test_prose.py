@@ -20,16 +20,17 @@ KINDS = (".py", ".sh", ".yaml", ".yml", ".c", ".css", ".js", "Dockerfile", "run"
 RETIRED = {
     r"\bas ever\b": "as usual",
     r"\b(did|does|do) not go well\b": "failed",
-}
-# Those that are gone from the documentation, and not yet from the code.
-RETIRED_IN_PAGES = {
     r"\bmend(s|ed|ing)?\b": "fix",
     r"\banew\b": "again",
     r"\bbeside\b": "next to",
     r"\bin step\b": "up to date",
-    r"\bdo without\b": "skip, or: does not need",
+    r"\bdo(es)? without\b": "skip, or: does not need",
+    r"\bis no (valid|exact)\b": "is not a valid",
+    r"(?:^ *(?:# )?|\"\"\"|\\. )Who [a-z]+s\b": "a noun as the subject",
+}
+# A program may ask a server for a page. In the documentation, what is asked for is required.
+RETIRED_IN_PAGES = {
     r"\bask(s|ed) for\b": "requires",
-    r"\bis no valid\b": "is not a valid",
 }
 
 

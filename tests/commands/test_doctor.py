@@ -188,7 +188,10 @@ def test_a_plugin_that_plugs_into_nothing_or_into_a_taken_name(healthy: Place, b
         ),
     ]
     assert healthy.run("doctor", "--json", check=False).json["notes"] == [
-        "plugin 'nothing' has no vLLM entry point: vLLM loads it where you name it"
+        (
+            "plugin 'nothing' has no vLLM entry point: vLLM loads it where you name it; "
+            "to have that checked, add `loads: [module:attribute]` in plugins.yaml"
+        )
     ]
 
 

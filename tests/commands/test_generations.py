@@ -80,7 +80,7 @@ def test_rollback_puts_the_lock_before_this_one_back(three: Place) -> None:
     note = f'\naccepted-manifests = ["{sha256}"]'
     assert three.lock_text.replace(note, "").encode() == wanted
     assert three.registry["plugins"]["tiny"]["version"] == "2.0"
-    # The manifest still asks for 3.0. It is in step all the same, until either changes, and says so.
+    # The manifest still asks for 3.0. It is up to date all the same, until either changes, and says so.
     started = three.python(*START, env={"VLLM_PLUGIN_FROZEN": "1"})
     assert "is active: tiny 2.0" in started.stderr
     status = three.run("status")

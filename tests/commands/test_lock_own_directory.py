@@ -1,4 +1,4 @@
-"""plugins.yaml in the plugin's own directory: what is written beside it is no part of the source."""
+"""plugins.yaml in the plugin's own directory: what is written next to it is no part of the source."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def test_status_says_what_is_asked_for_locked_and_installed(locked: Place) -> No
     assert done.stdout == (
         "plugin  source  manifest  locked  installed  loadable  entry points\n"
         "tiny    pypi    yes       1.0     yes        yes       vllm.general_plugins:tiny, vllm.logits_processors:bend\n"
-        "mine    local   yes       1.0     yes        yes       -\n"
+        "mine    local   yes       1.0     yes        yes       none: vLLM loads it where you name it\n"
         "up to date\n"
     )
     assert locked.run("status", "--json").json["in_step"] is True

@@ -217,7 +217,7 @@ DAMAGED = ("a module", "bytecode", "metadata", "list of files")
 
 @pytest.mark.parametrize("lost", LOST)
 def test_a_store_that_was_restored_without_some_of_it(world: World, lost: str) -> None:
-    """Found where it matters, mended by one command that the error names, and never an active half."""
+    """Found where it matters, fixed by one command that the error names, and never an active half."""
     reset(world, "sync")
     place, key = world.place, world.key(world.new)
     place.run("sync")

@@ -82,7 +82,7 @@ def test_lock(world: World, fault: str, where: str) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert world.place.files() == before
     lines = done.stderr.splitlines()
-    assert lines[0] == "vllm-plugins: error: the git repository can't be read"
+    assert lines[0] == "vllm-plugins: error: the git repository can't be read [source-unavailable]"
     assert lines[1] == f"  where: {world.network.address}/tiny/.git"
     assert any(word in lines[2] for word in words), lines[2]
     assert lines[3:] == [
@@ -139,7 +139,7 @@ def test_a_server_that_says_nothing(place: Place, url: str) -> None:
         assert time.monotonic() - started < LONGEST
     assert place.files() == before
     assert done.stderr.splitlines()[:3] == [
-        "vllm-plugins: error: the git repository can't be read",
+        "vllm-plugins: error: the git repository can't be read [source-unavailable]",
         f"  where: {url.format(port=port)}",
         "  found: it did not end within 3 seconds (VLLM_PLUGIN_TIMEOUT), and was ended",
     ]

@@ -184,19 +184,19 @@ def test_a_manifest_that_keeps_a_parser_busy(place: Place, what: str) -> None:
     place.manifest.write_text(BOMBS[what], encoding="utf-8")
     done = within(place, 60, 400, "lock", "-q")
     assert done.returncode == 2
-    assert done.stderr.startswith("vllm-plugins: error: plugins.yaml has ")
+    assert done.stderr.startswith("vllm-plugins: error: plugins.yaml is invalid: ")
     assert len(done.stderr) < 20_000
 
 
 LOCKS = {
-    "depth": (b"x = " + b"[" * 100_000, "the lock is not TOML"),
-    "dotted keys": (b"a" + b".a" * 20_000 + b" = 1", "the lock is not TOML"),
+    "depth": (b"x = " + b"[" * 100_000, "the lock is not valid TOML"),
+    "dotted keys": (b"a" + b".a" * 20_000 + b" = 1", "the lock is not valid TOML"),
     "many tables": (b"".join(b"[[packages]]\nname = 'a'\n" for _ in range(20_000)), "the lock is not valid"),
-    "a number": (b"x = " + b"9" * 1_000_000, "the lock is not TOML"),
+    "a number": (b"x = " + b"9" * 1_000_000, "the lock is not valid TOML"),
     "a number in base sixteen": (HEAD + b"packages = []\nx = 0x" + b"f" * 1_000_000, "the lock is not valid"),
-    "NULs": (b"\0" * 1000, "the lock is not TOML"),
-    "no UTF-8": (b"\xff" * 1000, "the lock is not TOML"),
-    "a hundred megabytes": (b"#" * 100_000_000, "the lock has more than 32 MiB: no lock is so large"),
+    "NULs": (b"\0" * 1000, "the lock is not valid TOML"),
+    "no UTF-8": (b"\xff" * 1000, "the lock is not valid TOML"),
+    "a hundred megabytes": (b"#" * 100_000_000, "the lock is too large"),
 }  # fmt: skip
 
 
@@ -207,7 +207,10 @@ def test_a_lock_that_keeps_a_parser_busy(place: Place, what: str) -> None:
     place.pypi("tiny")
     done = within(place, 60, 600, "sync", "-q", "--frozen")
     assert done.returncode == 3
-    assert done.stderr.splitlines()[:2] == [f"vllm-plugins: error: {message}", f"  where: {place.lock}"]
+    assert done.stderr.splitlines()[:2] == [
+        f"vllm-plugins: error: {message} [lock-invalid]",
+        f"  where: {place.lock}",
+    ]
     assert len(done.stderr) < 20_000
 
 
@@ -259,7 +262,7 @@ def test_a_base_snapshot_of_garbage(place: Place, tmp_path: Path) -> None:
         done = replace(place).run("lock", "-q", "--base", path, check=False)
         assert done.returncode == 2
         assert done.stderr.splitlines()[:2] == [
-            "vllm-plugins: error: the base snapshot can't be read",
+            "vllm-plugins: error: the base snapshot can't be read [usage]",
             f"  where: {path}",
         ]
         assert len(done.stderr) < 2000

@@ -103,7 +103,7 @@ def test_a_submodule_that_reaches_into_this_machine(
             **({} if allowed is None else {"GIT_ALLOW_PROTOCOL": allowed}),
         )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "vllm-plugins: error: a git submodule can't be fetched"
+    assert done.stderr.splitlines()[0] == "vllm-plugins: error: a git submodule can't be fetched [source-unavailable]"
 
 
 @pytest.mark.parametrize("how", ["link", "link to a file", "link in between", "nothing", "git directory"])
@@ -118,7 +118,10 @@ def test_a_subdirectory_that_leads_out(place: Place, repository: Repository, tmp
     assert done.returncode == 1
     what = {"nothing": "is not a directory of the git repository", "git directory": "is not a Python project"}
     wanted = what.get(how, "leads out of the git repository")
-    assert done.stderr.splitlines()[0] == f"vllm-plugins: error: subdirectory {below!r} {wanted}"
+    assert (
+        done.stderr.splitlines()[0]
+        == f"vllm-plugins: error: the subdirectory {below!r} {wanted} [source-unavailable]"
+    )
 
 
 HOSTILE_CONFIG = """\

@@ -199,7 +199,7 @@ def sync_again(world: World) -> None:
 def start_again(world: World) -> None:
     done = world.place.python(*START)
     assert "is active: tiny 2.0" in done.stderr
-    # What is in step is not written to; then a stage may lie there until somebody installs.
+    # What is up to date is not written to; then a stage may lie there until somebody installs.
     left = len(list((world.place.store / "staging").iterdir()))
     assert left <= 1
     if left:

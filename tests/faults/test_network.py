@@ -257,7 +257,7 @@ def test_the_same_name_at_another_index(place: Place, index: Index, stranger: In
     for installer in ("pip", "uv"):
         place.run("sync", "--installer", installer, "--reinstall", env=confused)
         assert "EVIL" not in (place.site / "helper/__init__.py").read_text()
-    # Who upgrades takes the higher version, as pip does; lock and table say from where.
+    # An upgrade takes the higher version, as pip does; lock and table say from where.
     done = place.run("lock", "--upgrade", "--json", env=confused)
     assert changes(done) == {"helper": ("1.0", f"9.9 from {stranger.url}")}
     assert place.package("helper")["index"] == stranger.url

@@ -59,7 +59,7 @@ def test_nothing_is_changed(synced: Place) -> None:
 
 
 def test_each_bit_of_a_marker(synced: Place) -> None:
-    """Another marker is none, and then the overlay is installed anew."""
+    """Another marker is none, and then the overlay is installed again."""
     path = synced.overlay / overlay.MARKER
     data = path.read_bytes()
     whole = Marker.from_json(data.decode())
@@ -151,7 +151,7 @@ def test_the_registry_is_rebuilt(synced: Place, who: str, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["flipped", "deleted"])
 def test_the_overlays_own_registry(synced: Place, how: str) -> None:
-    """It never becomes the store's; ``sync`` writes both anew from the lock."""
+    """It never becomes the store's; ``sync`` writes both again from the lock."""
     path, mirrored = synced.overlay / "registry.json", synced.store / "registry.json"
     whole = path.read_bytes()
     if how == "flipped":
@@ -258,7 +258,7 @@ def test_the_cache_of_locking(synced: Place, resolver: str) -> None:
 
 
 def test_a_marker_that_somebody_has_written(synced: Place) -> None:
-    """Who writes its hash too must still have the key right, and entry points that load."""
+    """A writer of its hash must still have the key right, and entry points that load."""
     path = synced.overlay / overlay.MARKER
     text = path.read_text()
     for change in ({"key": "0" * 32}, {"format": 1}, {"sha256": "0" * 64}, {"entry-points": 5}):

@@ -1,4 +1,4 @@
-"""Who may change what is run: modes of all that is written under any umask, links, and other users' stores."""
+"""The users that may change what is run: modes of all that is written under any umask, links, and other users' stores."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class World:
     scratch: Path = field(repr=False)
 
     def reset(self, config: Path, *, lock: Path | None, stored: bool) -> None:
-        """Begin anew: this configuration, with the lock of that or none, on an empty store or on the old one's."""
+        """Begin again: this configuration, with the lock of that or none, on an empty store or on the old one's."""
         cache = self.place.root / "cache" / "vllm-plugins"
         kept = (cache / "metadata", cache / "stubs")  # what one run of `lock` keeps, the next would not write
         for directory in (self.place.config, self.place.store, self.scratch, *kept):
@@ -91,7 +91,7 @@ def make(root: Path, vllm: Path, *, files: int = 1) -> World:
 
 @cache
 def _templates(vllm: Path, files: int) -> tuple[Path, Path, Path]:
-    """Write and lock both configurations, and install the old one: once a session, beside ``vllm``."""
+    """Write and lock both configurations, and install the old one: once a session, next to ``vllm``."""
     root = vllm.with_name(f"world-{files}")
     template = Place(root=root / "template", index_url=NOWHERE, paths=(vllm,))
     configs = []

@@ -61,7 +61,7 @@ _PASSED = ("accept", "content-type", "content-encoding", "git-protocol")
 
 @dataclass(kw_only=True)
 class Faulty:
-    """``address`` is ``http://127.0.0.1:port``. ``plan`` chooses the fault for a path, or ``None``; set it anew any time.
+    """``address`` is ``http://127.0.0.1:port``. ``plan`` chooses the fault for a path, or ``None``; set it again any time.
 
     ``asked`` are the paths that were asked for, in their order.
     """

@@ -104,7 +104,7 @@ def _sha256(path: Path) -> str:
 
 @functools.lru_cache(maxsize=10_000)
 def _hashed(path: Path, *_: int) -> str:
-    """The hash of a file as it is now: a server of the world does not count it anew for every page."""
+    """The hash of a file as it is now: a server of the world does not count it again for every page."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

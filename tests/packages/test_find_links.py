@@ -1,4 +1,4 @@
-"""Directories of wheels beside the index: which files are of a distribution, and which of them are locked."""
+"""Directories of wheels next to the index: which files are of a distribution, and which of them are locked."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_find_links_may_be_relative_and_contain_spaces(tmp_path: Path, index: In
 
 
 def test_another_content_under_the_same_build_tag_is_another_file(place: Place, tmp_path: Path) -> None:
-    """Another wheel of that name is another file beside the lock, and going back finds the old one."""
+    """Another wheel of that name is another file next to the lock, and going back finds the old one."""
     links = tmp_path / "links"
     env = {"PIP_FIND_LINKS": str(links)}
     place.pypi("linked")

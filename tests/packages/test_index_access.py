@@ -55,7 +55,7 @@ def everything_written(place: Place) -> bytes:
 
 
 def test_the_metadata_of_a_wheel_is_requested_once(place: Place, index: Index) -> None:
-    """Another wheel at the same address is asked anew, and so is the same wheel at another address."""
+    """Another wheel at the same address is asked again, and so is the same wheel at another address."""
     points = {"vllm.general_plugins": {"plugin": "plugin:register"}}
     index.wheel("plugin")
     place.pypi("plugin")

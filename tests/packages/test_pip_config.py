@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vllm_plugins.core.errors import UsageError
-from vllm_plugins.packages import pip_config
+from vllm_plugins.packages import pip_config, programs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,8 +194,24 @@ def test_uv_toml_and_pyproject_of_the_working_directory_do_not_count(
     assert "evil" not in str(pip_config.read().index_url)
 
 
-def test_a_damaged_uv_toml_is_an_error_with_its_name(home: Path) -> None:
+def test_uv_toml_says_how_to_reach_an_index_whoever_names_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _uv_toml(
+        home, 'native-tls = true\nallow-insecure-host = ["index.example"]\nno-index = true\nresolution = "lowest"\n'
+    )
+    monkeypatch.setenv("PIP_INDEX_URL", INDEX)
+    found = pip_config.read()
+    assert (found.indexes, found.trusted_hosts, found.system_certs) == ((INDEX,), ("index.example",), True)
+    assert programs.uv_environment(found, home)["UV_SYSTEM_CERTS"] == "true"
+    assert found.ignored == ("resolution of uv.toml",)
+
+
+def test_a_damaged_uv_toml_is_an_error_where_it_could_name_the_index(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _uv_toml(home, "[[index]\n")
+    monkeypatch.setenv("PIP_INDEX_URL", INDEX)
+    assert pip_config.read().index_url == INDEX
+    monkeypatch.delenv("PIP_INDEX_URL")
     with pytest.raises(UsageError, match="uv's configuration") as caught:
         pip_config.read()
     assert str(caught.value.where).endswith("uv.toml")

@@ -57,7 +57,7 @@ def test_another_users_file_is_refused(settings: Settings, name: str) -> None:
 
 @needs_root
 def test_the_owner_of_this_package_is_trusted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who installed the manager decides what runs anyway."""
+    """The owner of the manager decides what runs anyway."""
     os.chown(settings.lock, OTHER, -1)
     package = settings.manifest.parent / "package"
     package.mkdir()

@@ -313,8 +313,8 @@ def test_previous_passes_over_the_overlay_whose_files_are_changed(place: Place) 
 def test_a_process_that_is_started_anew_goes_on_with_what_its_starter_has(place: Place, syncs: bool) -> None:
     """What could not be installed then may be there now: the processes of one server have the same plugins."""
     (wheel,) = place.wheels.iterdir()
-    mends = "import shutil\ndef register():\n    print('old one here')\n"
-    write_plugin(place, mends, "1.5")
+    fixed = "import shutil\ndef register():\n    print('old one here')\n"
+    write_plugin(place, fixed, "1.5")
     (older,) = set(place.wheels.iterdir()) - {wheel}
     assert start(place).stdout == "old one here\n{}\n"
     write_plugin(place, GOOD.replace("old", "new"), "2.0")

@@ -53,7 +53,7 @@ POINTS = {
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory, vllm: Path) -> Path:
-    """A manifest and its lock, with the wheel beside it."""
+    """A manifest and its lock, with the wheel next to it."""
     place = Place(
         root=tmp_path_factory.mktemp("template"), index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv"
     )

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     if not settings.offline:
         rebuild.run(locked, settings, manifest.find(settings), report=output.progress, detail=output.detail)
     done = bundle.make(
-        locked, directory, beside=settings.wheels, index=index, prune=arguments.prune, report=output.progress
+        locked, directory, built_wheels=settings.wheels, index=index, prune=arguments.prune, report=output.progress
     )
     editable = [package.name for package in locked.packages if package.directory is not None]
     lines = [f"downloaded: {name}" for name in done.fetched]

@@ -30,7 +30,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     checking.add_argument(
         "--load-check",
         choices=("calls", "imports"),
-        help="calls (default): load every plugin and call it as vLLM does. imports: only load it.",
+        help="Load every plugin and call it as vLLM does (calls, the default), or only load it (imports).",
     )
     checking.add_argument(
         "--no-load-check",

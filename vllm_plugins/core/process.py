@@ -50,8 +50,8 @@ def find(program: str) -> Path | None:
     import sysconfig
     from pathlib import Path
 
-    beside = os.path.join(sysconfig.get_path("scripts"), program)
-    found = beside if os.access(beside, os.X_OK) else shutil.which(program)
+    alongside = os.path.join(sysconfig.get_path("scripts"), program)
+    found = alongside if os.access(alongside, os.X_OK) else shutil.which(program)
     return Path(found) if found else None
 
 

@@ -65,12 +65,12 @@ def make(
     lock: Lock,
     directory: Path,
     *,
-    beside: Path,
+    built_wheels: Path,
     index: Callable[[], Index],
     prune: bool = False,
     report: Callable[[str], None],
 ) -> Bundle:
-    """Fill a directory with the wheels of a lock. ``beside`` is ``plugins.wheels/``, which contains built wheels.
+    """Fill a directory with the wheels of a lock. ``built_wheels`` is ``plugins.wheels/``.
 
     ``index`` is called only if something must be downloaded. With ``prune``, wheels that the lock does not name are
     removed.
@@ -87,7 +87,7 @@ def make(
     try:
         atomic.make_directory(directory)
         built = [(package, wheel) for package, wheel in absent if wheel.url is None]
-        _copy_built(built, lock, directory, beside)
+        _copy_built(built, lock, directory, built_wheels)
         remote = [(package, wheel) for package, wheel in absent if wheel.url is not None]
         if remote:
             report(f"Downloading {count(len(remote), 'wheel')}, {size(sum(wheel.size for _, wheel in remote))}")
@@ -114,18 +114,20 @@ def make(
     )
 
 
-def _copy_built(built: Iterable[tuple[Package, Wheel]], lock: Lock, directory: Path, beside: Path) -> None:
+def _copy_built(built: Iterable[tuple[Package, Wheel]], lock: Lock, directory: Path, built_wheels: Path) -> None:
     missing = []
     for package, wheel in built:
-        path = selection.find_wheel(beside / wheel.filename, wheel.sha256) if directory != beside else None
+        path = (
+            selection.find_wheel(built_wheels / wheel.filename, wheel.sha256) if directory != built_wheels else None
+        )
         if path is None:
             missing.append(f"{wheel.filename}, of {_needed_by(lock, package)}")
             continue
         atomic.write(directory / wheel.filename, path.read_bytes())
     if missing:
         raise InstallError(
-            f"{count(len(missing), 'built wheel')} missing in {beside.name}/",
-            where=str(beside),
+            f"{count(len(missing), 'built wheel')} missing in {built_wheels.name}/",
+            where=str(built_wheels),
             details=missing,
             next_step="take them from version control, or build them: VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle",
         )

@@ -70,7 +70,7 @@ class Rollback:
 def history(settings: Settings, *, every: bool = False) -> tuple[Generation, ...]:
     """All complete overlays of this project, the most recently active first; with ``every``, of all projects."""
     switches, projects = _switches(settings)
-    active = {overlay.registry(settings.store).get("overlay"), next(reversed(switches), None)}
+    active = {str(overlay.registry(settings.store).get("overlay")), next(reversed(switches), None)}
     locked = _key(settings.lock)
     linked = link.read()
     others = {key for path in set().union(*projects.values()) if (key := _key(Path(path))) is not None}
@@ -235,6 +235,8 @@ def prune(
         StoreError: the store can't be written.
     """
     removed = []
+    if not settings.store.exists():  # nothing was installed yet
+        return ()
     with stores.errors(settings.store), stores.exclusive(settings.store, report) as alone:
         if not alone:
             report("Nothing is removed: without file locks, we can't tell which overlays are in use")

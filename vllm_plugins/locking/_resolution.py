@@ -178,6 +178,6 @@ def _pin(requirement: Requirement) -> Pin:
         return Pin(name=name, version=version, extras=extras, url=requirement.url)
     (specifier,) = requirement.specifier
     if specifier.operator != "==":
-        raise ValueError(f"{specifier} is no exact version")
+        raise ValueError(f"{specifier} is not an exact version")
     Version(specifier.version)
     return Pin(name=name, version=specifier.version, extras=extras, url=None)

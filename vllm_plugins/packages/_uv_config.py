@@ -30,6 +30,7 @@ class UvConfig:
     find_links: tuple[str, ...] = ()
     insecure_hosts: tuple[str, ...] = ()
     keyring_provider: str | None = None
+    system_certs: bool = False
     no_index: bool = False
     ignored: tuple[str, ...] = ()
 
@@ -76,6 +77,7 @@ def from_file(environ: Mapping[str, str]) -> UvConfig:
         find_links=tuple(_texts(merged.get("find-links"))),
         insecure_hosts=tuple(_texts(merged.get("allow-insecure-host"))),
         keyring_provider=next(iter(_texts([merged.get("keyring-provider")])), None),
+        system_certs=merged.get("system-certs", merged.get("native-tls")) is True,
         no_index=merged.get("no-index") is True,
         ignored=tuple(sorted(f"{key} of uv.toml" for key in programs.CHOICE & merged.keys())),
     )

@@ -1,7 +1,7 @@
 """Where packages come from: pip's configuration, as pip reports it, and what uv's configuration adds to it.
 
-pip's configuration goes first. Variables of uv add indexes, and name the default index where pip has none. uv.toml of
-the user or the system counts where neither the environment nor pip's configuration names an index.
+pip's configuration goes first. Variables of uv add indexes, and name the default index where pip has none. The
+indexes of a uv.toml of the user or the system count where neither the environment nor pip's configuration names one.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class PipConfig:
     no_proxy_env: bool = False
     trusted_hosts: tuple[str, ...] = ()
     keyring_provider: str | None = None
+    system_certs: bool = False
     timeout: float = 15.0
     retries: int = 5
     patience: int = 3600
@@ -94,8 +95,8 @@ def read() -> PipConfig:
         values, ignored = _values(process.run(pip, cwd=Path("/"), env=env).stdout)
         index = values.get("index-url")
         uv = _uv_config.from_variables(os.environ)
-        if index is None and not values.get("extra-index-url") and not uv.names_an_index:
-            uv = _joined(uv, _uv_config.from_file(os.environ))
+        named = index is not None or bool(values.get("extra-index-url")) or uv.names_an_index
+        uv = _joined(uv, _file(named=named), named=named)
         index = index or uv.index_url or (default() if default else _default_index(env))
     except CommandFailed as error:
         raise UsageError(
@@ -114,6 +115,7 @@ def read() -> PipConfig:
         no_proxy_env=values.get("no-proxy-env", "0").lower() in _TRUE,
         trusted_hosts=tuple(dict.fromkeys((*values.get("trusted-host", "").split(), *uv.insecure_hosts))),
         keyring_provider=provider,
+        system_certs=uv.system_certs,
         timeout=_number(values, "timeout", "15"),
         retries=int(_number(values, "retries", "5")),
         patience=settings.patience(os.environ),
@@ -121,15 +123,26 @@ def read() -> PipConfig:
     )
 
 
-def _joined(variables: UvConfig, file: UvConfig) -> UvConfig:
-    """Return the configuration of the variables of uv, where they say nothing of indexes, and of its files."""
+def _file(*, named: bool) -> UvConfig:
+    """Return the configuration of uv.toml; a damaged one matters only where it could name the index."""
+    try:
+        return _uv_config.from_file(os.environ)
+    except UsageError:
+        if named:
+            return UvConfig()
+        raise
+
+
+def _joined(variables: UvConfig, file: UvConfig, *, named: bool) -> UvConfig:
+    """Join the variables and the files of uv. Where an index is ``named`` already, those of the files don't count."""
     return UvConfig(
-        index_url=file.index_url,
-        extra_index_urls=file.extra_index_urls,
-        find_links=(*variables.find_links, *file.find_links),
+        index_url=variables.index_url if named else file.index_url,
+        extra_index_urls=variables.extra_index_urls if named else file.extra_index_urls,
+        find_links=(*variables.find_links, *(() if named else file.find_links)),
         insecure_hosts=(*variables.insecure_hosts, *file.insecure_hosts),
         keyring_provider=variables.keyring_provider or file.keyring_provider,
-        no_index=file.no_index,
+        system_certs=file.system_certs,
+        no_index=False if named else file.no_index,
         ignored=(*variables.ignored, *file.ignored),
     )
 

@@ -152,6 +152,7 @@ def uv_environment(config: PipConfig, directory: Path, environ: Mapping[str, str
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_HTTP_TIMEOUT": str(max(1, round(config.timeout))),
         "UV_HTTP_RETRIES": str(config.retries),
+        "UV_SYSTEM_CERTS": "true" if config.system_certs else "",
         **passed,
         **places,
         "UV_PYTHON_DOWNLOADS": "never",

@@ -1,0 +1,201 @@
+"""Each next step that a message suggests leads on: it is run from the state that the message is printed in.
+
+A step that a test can't take has a stand-in, with the reason. A step with a new text fails the first test until it is
+registered in one of the two tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit import next_steps, pair
+from vllm_plugins import cli
+
+if TYPE_CHECKING:
+    from tests.kit.index import Index
+    from tests.kit.place import Completed, Place
+
+STATES = "test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed"
+FILES = "test_files_of_an_overlay_that_were_changed"
+WHEELS = "test_another_wheel_next_to_the_lock_and_a_missing_one"
+MANIFEST = "test_an_invalid_manifest_and_a_missing_one"
+WORDS = "test_wrong_words_and_files_on_the_command_line"
+# The text of a step, and the test that takes it.
+RUN = {
+    "vllm-plugins lock": STATES,
+    "vllm-plugins sync": STATES,
+    "vllm-plugins sync --reinstall": FILES,
+    "find out who changed it, then: vllm-plugins sync --reinstall": FILES,
+    "run vllm-plugins lock and review the change, or restore the lock from version control": "test_an_edited_lock",
+    "remove {…}, then: vllm-plugins sync": WHEELS,
+    "take them from version control, or run this where the index can be reached: "
+    "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle": WHEELS,
+    "correct {…}, then run the command again": MANIFEST,
+    "write plugins.yaml there, or name another manifest with --config or VLLM_PLUGIN_CONFIG": MANIFEST,
+    "{…} --help": WORDS,
+    "vllm-plugins prune --keep 3, or vllm-plugins prune --older-than 30d": WORDS,
+    "name a file in a directory that you can write to": WORDS,
+    "set it to a number of seconds, or unset it": WORDS,
+    "write a new one in the vLLM image: vllm-plugins base -o base.json": WORDS,
+    "vllm-plugins lock, in this environment": "tests/commands/test_lock_environments.py::"
+    "test_a_dependency_of_other_machines_restricts_the_lock_to_this_kind",
+}
+# A pattern of steps, and why no test takes them as they stand.
+STAND_INS = {
+    r"\breport (it|this)\b|ask its author": "somebody else acts; the user can only report it",
+    r"plugins\.yaml|`(extras|loads|package|version|ref|url|path)`|build-system": (
+        "the user edits a file in a way that only the user knows; tests of the message name the key to edit"
+    ),
+    r"\bvllm-plugins [a-z]+": "a command of ours: the parser accepts it, as the test below checks",
+    r"pip (config|install)|PIP_|UV_|uv\b|index|network|\bgit\b|git-lfs|ssh|installer|python -m build": (
+        "another program, or the network, has to change first"
+    ),
+    r"access|permission|as the user who|^unset |space|disk|readable|you can read|can write|mount|start again|VLLM_PLUGIN|VLLM_PLUGINS": (
+        "the machine, or a variable of the server, has to change first"
+    ),
+    r"^([{…}, ]+)$|line break": "the whole text is filled in; tests of these messages have it",
+}
+
+
+def stand_in(text: str) -> str | None:
+    return next((reason for pattern, reason in STAND_INS.items() if re.search(pattern, text)), None)
+
+
+def test_every_next_step_is_registered() -> None:
+    assert [step for step in next_steps.every() if step.text not in RUN and stand_in(step.text) is None] == []
+
+
+def test_every_registered_step_is_still_in_the_source_and_every_test_exists() -> None:
+    assert RUN.keys() - {step.text for step in next_steps.every()} == set()
+    for test in RUN.values():
+        file, _, name = test.rpartition("::")
+        path = Path(__file__).parents[2] / file if file else Path(__file__)
+        assert f"def {name}(" in path.read_text(encoding="utf-8")
+
+
+def test_every_command_in_a_next_step_exists_and_so_do_its_options() -> None:
+    (subparsers,) = [item for item in cli.build_parser()._actions if isinstance(item, argparse._SubParsersAction)]
+    commands = subparsers.choices
+    found = {
+        match
+        for step in next_steps.every()
+        for match in re.findall(r"vllm-plugins ([a-z]+)((?: -[^\s,;:`]+| [^-\s,;:`]+)*)", step.text)
+    }
+    assert len(found) > 10
+    wrong = []
+    for command, tail in found:
+        known = commands[command]._option_string_actions if command in commands else ()
+        wrong += [f"{command} {option}" for option in re.findall(r" (-[a-z-]+)", tail) if option not in known]
+    assert wrong == []
+    assert {command for command, _ in found} <= commands.keys()
+
+
+def failed(done: Completed, error: str) -> str:
+    """The next step of a command that ended with this error."""
+    assert done.returncode != 0
+    assert f"[{error}]" in done.stderr
+    return done.stderr.rpartition("\n  next: ")[2].strip()
+
+
+@pytest.fixture
+def locked(place: Place, index: Index) -> Place:
+    points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+    pair.lock(place, index, entry_points=points, modules={"tiny.py": "def register():\n    pass\n"})
+    return place
+
+
+def test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed(locked: Place) -> None:
+    data = locked.lock.read_bytes()
+    locked.lock.unlink()
+    assert failed(locked.run("sync", check=False), "lock-missing") == "vllm-plugins lock"
+    locked.run("lock")
+    assert locked.lock.read_bytes() == data
+    problem = locked.run("status", "--json", check=False).json["problem"]
+    assert (problem["error"], problem["next_step"]) == ("not-installed", "vllm-plugins sync")
+    locked.run("sync")
+    locked.run("status")
+    locked.manifest.write_text(f"{locked.manifest.read_text()}# a comment\n", encoding="utf-8")
+    problem = locked.run("status", "--json", check=False).json["problem"]
+    assert (problem["error"], problem["next_step"]) == ("overlay-out-of-date", "vllm-plugins sync")
+    locked.run("sync")
+    locked.run("status")
+    locked.pypi("tiny")
+    assert failed(locked.run("sync", check=False), "lock-out-of-date") == "vllm-plugins lock"
+    locked.run("lock")
+    locked.run("sync")
+    locked.run("status")
+
+
+def test_files_of_an_overlay_that_were_changed(locked: Place) -> None:
+    locked.run("sync")
+    with (locked.site / "tiny.py").open("a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    assert failed(locked.run("verify", check=False), "hash-mismatch").endswith("vllm-plugins sync --reinstall")
+    problem = locked.run("status", "--json", check=False).json["problem"]
+    assert (problem["error"], problem["next_step"]) == ("hash-mismatch", "vllm-plugins sync --reinstall")
+    locked.run("sync", "--reinstall")
+    locked.run("verify")
+    locked.run("status")
+
+
+def test_an_edited_lock(locked: Place) -> None:
+    data = locked.lock.read_bytes()
+    locked.lock.write_text(locked.lock_text.replace("tiny:register", "tiny:other"), encoding="utf-8")
+    assert failed(locked.run("sync", check=False), "hash-mismatch").startswith("run vllm-plugins lock")
+    locked.run("lock")
+    assert locked.lock.read_bytes() == data
+    locked.run("sync")
+
+
+def test_another_wheel_next_to_the_lock_and_a_missing_one(locked: Place) -> None:
+    (wheel,) = locked.wheels.iterdir()
+    data = wheel.read_bytes()
+    wheel.write_bytes(b"something else")
+    assert failed(locked.run("sync", check=False), "hash-mismatch") == f"remove {wheel.name}, then: vllm-plugins sync"
+    wheel.unlink()
+    locked.run("sync")
+    assert wheel.read_bytes() == data
+    step = failed(locked.run("sync", "--offline", "--reinstall", check=False), "install-failed")
+    assert step.endswith(": VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle")
+    locked.run("bundle", env={"VLLM_PLUGIN_OFFLINE": "0"})
+    locked.run("sync", "--offline", "--reinstall")
+
+
+def test_an_invalid_manifest_and_a_missing_one(locked: Place) -> None:
+    text = locked.manifest.read_text(encoding="utf-8")
+    locked.manifest.write_text(text.replace("package: tiny", "pakage: tiny"), encoding="utf-8")
+    done = locked.run("lock", check=False)
+    assert failed(done, "manifest-invalid") == "correct plugins.yaml, then run the command again"
+    assert "unknown key; did you mean package?" in done.stderr
+    locked.manifest.unlink()
+    assert failed(locked.run("lock", check=False), "usage").startswith("write plugins.yaml there, or name another")
+    (locked.config / "other.yaml").write_text(text, encoding="utf-8")
+    locked.run("lock", "--config", locked.config / "other.yaml")
+    locked.manifest.write_text(text, encoding="utf-8")
+    locked.run("lock")
+
+
+def test_wrong_words_and_files_on_the_command_line(locked: Place) -> None:
+    assert failed(locked.run("prune", "--keep", "x", check=False), "usage") == "vllm-plugins prune --help"
+    locked.run("prune", "--help")
+    assert failed(locked.run("prune", check=False), "usage").startswith("vllm-plugins prune --keep 3, or ")
+    locked.run("prune", "--keep", "3")
+    locked.run("prune", "--older-than", "30d")
+    for words in (("export", "--format", "dot"), ("base",)):
+        wrong = locked.run(*words, "-o", locked.manifest / "file", check=False)
+        assert failed(wrong, "usage") == "name a file in a directory that you can write to"
+        locked.run(*words, "-o", locked.root / "file")
+    words = ("export", "--format", "cyclonedx")
+    wrong = locked.run(*words, env={"SOURCE_DATE_EPOCH": "now"}, check=False)
+    assert failed(wrong, "usage") == "set it to a number of seconds, or unset it"
+    locked.run(*words, env={"SOURCE_DATE_EPOCH": "1700000000"})
+    (locked.root / "base.json").write_text("{}", encoding="utf-8")
+    wrong = locked.run("lock", "--base", locked.root / "base.json", check=False)
+    assert failed(wrong, "usage") == "write a new one in the vLLM image: vllm-plugins base -o base.json"
+    locked.run("base", "-o", locked.root / "base.json")
+    locked.run("lock", "--base", locked.root / "base.json")

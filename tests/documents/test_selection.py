@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit import values
+from vllm_plugins.core.errors import BaseMismatch, HashMismatch, InstallError
+from vllm_plugins.core.hashes import sha256
+from vllm_plugins.documents import lock_writer, selection
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vllm_plugins.documents.lock import Package
+    from vllm_plugins.documents.selection import Selected
+    from vllm_plugins.startup.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return values.settings(tmp_path)
+
+
+def select(settings: Settings, *packages: Package) -> Selected:
+    return selection.select(lock_writer.render(values.lock(*packages)), settings)
+
+
+def test_a_wheel_of_an_index_is_a_requirement_with_its_hash(settings: Settings) -> None:
+    (found,) = select(settings, values.package()).wheels
+    assert (found.name, found.version, found.path) == ("tiny", "1.0", None)
+    assert found.line.startswith("tiny==")
+    assert found.line.endswith(f"--hash=sha256:{'a' * 64}")
+
+
+def test_a_wheel_next_to_the_lock_is_taken_from_there(settings: Settings) -> None:
+    data = b"the wheel"
+    for url in (None, "https://example.org/tiny-1.0-py3-none-any.whl"):
+        wheel = values.wheel(url=url, sha256=sha256(data), size=len(data))
+        settings.wheels.mkdir(exist_ok=True)
+        path = settings.wheels / wheel.filename
+        path.write_bytes(data)
+        (found,) = select(settings, values.package(wheels=(wheel,))).wheels
+        assert found.path == path
+        assert found.line == f"tiny @ {path.as_uri()} --hash=sha256:{sha256(data)}"
+
+
+@pytest.mark.parametrize("url", [None, "https://example.org/tiny-1.0-py3-none-any.whl"])
+def test_another_file_next_to_the_lock_is_refused(settings: Settings, url: str | None) -> None:
+    wheel = values.wheel(url=url)
+    settings.wheels.mkdir()
+    (settings.wheels / wheel.filename).write_bytes(b"another file")
+    with pytest.raises(HashMismatch) as caught:
+        select(settings, values.package(wheels=(wheel,)))
+    assert caught.value.found == f"sha256 {sha256(b'another file')}"
+    assert caught.value.expected == f"sha256 {'a' * 64}"
+
+
+def test_a_missing_wheel_is_an_error_if_no_index_has_it_or_none_may_be_used(settings: Settings) -> None:
+    built = values.package(wheels=(values.wheel(url=None),))
+    remote = values.package("other", wheels=(values.wheel("other"),))
+    with pytest.raises(InstallError) as caught:
+        select(settings, built, remote)
+    assert caught.value.details == ("tiny-1.0-py3-none-any.whl",)
+    with pytest.raises(InstallError) as caught:
+        select(settings.replace(offline=True), built, remote)
+    assert caught.value.details == ("other-1.0-py3-none-any.whl", "tiny-1.0-py3-none-any.whl")
+
+
+def test_a_wheel_for_another_machine_is_never_selected(settings: Settings) -> None:
+    far = values.wheel(tag="cp399-cp399-other_machine")
+    (found,) = select(settings, values.package(wheels=(far, values.wheel(sha256="b" * 64)))).wheels
+    assert found.sha256 == "b" * 64
+    with pytest.raises(BaseMismatch):
+        select(settings, values.package(wheels=(far,)))
+
+
+def test_an_editable_source_has_no_hash_and_is_selected_apart(settings: Settings) -> None:
+    found = select(settings, values.package(wheels=(), directory="../mine"))
+    assert found.wheels == ()
+    assert found.editable == (("tiny", "../mine"),)
+
+
+def test_a_package_is_selected_only_where_its_marker_holds(settings: Settings) -> None:
+    there = values.package("there", marker='python_full_version == "0"', wheels=(values.wheel("there"),))
+    here = values.package("here", marker='python_full_version != "0"', wheels=(values.wheel("here"),))
+    assert [item.name for item in select(settings, values.package(), there, here).wheels] == ["here", "tiny"]
+
+
+def test_a_python_that_a_package_does_not_support_is_refused(settings: Settings) -> None:
+    with pytest.raises(BaseMismatch):
+        select(settings, values.package(requires_python=">=99"))
+
+
+def test_a_lock_of_other_environments_is_refused(settings: Settings) -> None:
+    data = lock_writer.render(values.lock(environments=('python_full_version == "0"',)))
+    with pytest.raises(BaseMismatch):
+        selection.select(data, settings)

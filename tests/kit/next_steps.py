@@ -1,0 +1,61 @@
+"""Every next step that a message of the product suggests, read from its source."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import vllm_plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["NextStep", "every"]
+
+_PACKAGE = Path(vllm_plugins.__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class NextStep:
+    """A next step: its text, with ``{…}`` for what a message fills in, and the modules whose errors have it."""
+
+    text: str
+    modules: tuple[str, ...]
+
+
+def every() -> tuple[NextStep, ...]:
+    """All next steps, sorted by text. One that only passes on another's, as ``next_step=error.next_step``, is left out."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        module = ".".join(path.relative_to(_PACKAGE).with_suffix("").parts)
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        constants = {
+            target.id: node.value
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg == "next_step":
+                for text in _texts(node.value, constants):
+                    found.setdefault(text, set()).add(module)
+    return tuple(NextStep(text=text, modules=tuple(sorted(modules))) for text, modules in sorted(found.items()))
+
+
+def _texts(node: ast.expr, constants: dict[str, ast.expr]) -> Iterator[str]:
+    """The texts that an expression may have: one for each branch of a condition."""
+    if isinstance(node, ast.IfExp):
+        yield from _texts(node.body, constants)
+        yield from _texts(node.orelse, constants)
+    elif isinstance(node, ast.BoolOp):
+        for value in node.values:
+            yield from _texts(value, constants)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.JoinedStr):
+        yield "".join(part.value if isinstance(part, ast.Constant) else "{…}" for part in node.values)  # type: ignore[misc]
+    elif isinstance(node, ast.Name) and node.id in constants:
+        yield from _texts(constants[node.id], constants)
