@@ -154,7 +154,7 @@ def test_a_changed_list_of_files_is_found(synced: Place) -> None:
     done = synced.run("verify", check=False)
     assert done.returncode == 4
     assert done.stderr == (
-        "vllm-plugins: error: the overlay's list of files is not the one that was published with it [hash-mismatch]\n"
+        "vllm-plugins: error: the overlay's list of files is not the one that was published [hash-mismatch]\n"
         f"  where: {file}\n"
         f"  expected: sha256 {before}\n"
         f"  found: ValueError: its sha256 is {overlay.sha256(file.read_bytes())}\n"
