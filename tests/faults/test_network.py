@@ -80,7 +80,8 @@ class World:
         lines = done.stderr.splitlines()
         assert lines[0].startswith("vllm-plugins: error: ")
         assert lines[-1].startswith("  next: ")
-        return [lines[0].removeprefix("vllm-plugins: error: "), *lines[1:]]
+        what, _, _ = lines[0].removeprefix("vllm-plugins: error: ").rpartition(" [")  # the id of the error
+        return [what, *lines[1:]]
 
 
 def is_page(path: str) -> bool:
