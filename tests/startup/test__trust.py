@@ -171,3 +171,37 @@ def test_a_file_system_that_tells_nothing_is_not_trusted(settings: Settings, mon
     monkeypatch.setattr(os, "statvfs", fails)
     with pytest.raises(NotTrusted):
         _trust.check(settings)
+
+
+def test_the_error_says_what_is_wrong_and_how_to_fix_it(settings: Settings) -> None:
+    settings.lock.chmod(0o646)
+    with pytest.raises(NotTrusted) as caught:
+        _trust.check(settings)
+    assert caught.value.to_dict().items() >= {
+        ("what", f"all users can write to {settings.lock}, so nothing is run from there"),
+        ("where", str(settings.lock)),
+        ("expected", f"owner {os.geteuid()} or root, and not writable for all users"),
+        ("found", f"owner {os.geteuid()}, mode -rw-r--rw-"),
+    }
+    assert str(caught.value.next_step).startswith(f"chmod o-w {settings.lock}, ")
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["file", "link", "parent"])
+def test_the_next_step_fits_the_fault(settings: Settings, kind: str) -> None:
+    path = settings.lock
+    if kind == "file":
+        os.chown(path, OTHER, -1)
+        what, step = f"another user owns {path}", f"chown {os.geteuid()} {path}, "
+    elif kind == "link":
+        path.rename(path.with_name("real"))
+        path.symlink_to("real")
+        os.lchown(path, OTHER, -1)
+        what, step = f"another user owns the link {path}", f"chown -h {os.geteuid()} {path}, "
+    else:
+        path.parent.chmod(0o777)
+        what, step = f"all users can rename files in {path.parent}", f"chmod o-w {path.parent}, "
+    with pytest.raises(NotTrusted) as caught:
+        _trust.check(settings)
+    assert caught.value.what == f"{what}, so nothing is run from there"
+    assert str(caught.value.next_step).startswith(step)
