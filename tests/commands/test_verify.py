@@ -158,7 +158,7 @@ def test_a_changed_list_of_files_is_found(synced: Place) -> None:
         f"  where: {file}\n"
         f"  expected: sha256 {before}\n"
         f"  found: ValueError: its sha256 is {overlay.sha256(file.read_bytes())}\n"
-        "  next: vllm-plugins sync --reinstall\n"
+        "  next: run vllm-plugins sync --reinstall\n"
     )
 
 
@@ -181,7 +181,7 @@ def test_startup_verifies_on_request(synced: Place) -> None:
         "HashMismatch: the overlay is not as it was installed: 1 file differs [hash-mismatch]\n"
         f"  where: {synced.site}\n"
         "  changed: tiny/__init__.py\n"
-        "  next: find out who changed it, then: vllm-plugins sync --reinstall\n"
+        "  next: find out who changed it, then run vllm-plugins sync --reinstall\n"
     )
     passed = synced.python(*start, env={"VLLM_PLUGIN_VERIFY": "1", "VLLM_PLUGIN_ON_ERROR": "continue"})
     assert "going on without plugins" in passed.stderr

@@ -149,7 +149,7 @@ def test_what_goes_on_without_plugins_has_none_that_are_linked(own: Place, index
     points = {**POINTS, "vllm.general_plugins": {"a-bad": "bad:register", "tiny": "tiny:register"}}
     index.wheel("tiny", "2.0", entry_points=points, modules=modules)
     own.run("lock", "--upgrade")
-    own.run("sync", "--bake")
+    own.run("sync", "--bake", "--load-check", "imports")
     if how == "stale":
         own.write("plugins: []\n")
     env = {"VLLM_PLUGIN_ON_ERROR": "continue", "GOOD": "" if how == "raises" else "1"}
