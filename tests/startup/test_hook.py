@@ -261,7 +261,7 @@ def test_a_manifest_that_asks_for_something_else_makes_the_lock_stale(ready: Pla
         "vllm_plugins.core.errors.LockStale: the lock is out of date: the manifest has changed since it was locked [lock-out-of-date]",
         f"  where: {ready.lock}, {ready.manifest}",
         "  plugin 'probe' is in the lock only",
-        f"  next: vllm-plugins lock --config {ready.manifest} --registry-dir {ready.store}",
+        "  next: vllm-plugins lock",
     ]
 
 

@@ -40,6 +40,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("VLLM_PLUGIN_REGISTRY_DIR", str(tmp_path / "store"))
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # this overlay has none, and VERIFY would find it
     monkeypatch.setattr(hook, "_process", hook._Process())
     (tmp_path / "config").mkdir()
     yield tmp_path
