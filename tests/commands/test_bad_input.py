@@ -382,7 +382,7 @@ def test_frozen_refuses_editable_plugins(locked: Place) -> None:
         "editable plugins are locked, and --frozen (VLLM_PLUGIN_FROZEN=1) refuses them: they have no hash [install-failed]\n"
         f"  where: {locked.lock}\n"
         "  mine\n"
-        "  next: set `editable: false` for them in plugins.yaml, then: vllm-plugins lock",
+        "  next: set `editable: false` for them in plugins.yaml, then run vllm-plugins lock",
         "sync",
         "--frozen",
     )

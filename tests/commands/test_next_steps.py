@@ -30,9 +30,9 @@ RUN = {
     "vllm-plugins lock": STATES,
     "vllm-plugins sync": STATES,
     "vllm-plugins sync --reinstall": FILES,
-    "find out who changed it, then: vllm-plugins sync --reinstall": FILES,
+    "find out who changed it, then run vllm-plugins sync --reinstall": FILES,
     "run vllm-plugins lock and review the change, or restore the lock from version control": "test_an_edited_lock",
-    "remove {…}, then: vllm-plugins sync": WHEELS,
+    "remove {…}, then run vllm-plugins sync": WHEELS,
     "take them from version control, or run this where the index can be reached: "
     "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle": WHEELS,
     "correct {…}, then run the command again": MANIFEST,
@@ -156,7 +156,9 @@ def test_another_wheel_next_to_the_lock_and_a_missing_one(locked: Place) -> None
     (wheel,) = locked.wheels.iterdir()
     data = wheel.read_bytes()
     wheel.write_bytes(b"something else")
-    assert failed(locked.run("sync", check=False), "hash-mismatch") == f"remove {wheel.name}, then: vllm-plugins sync"
+    assert (
+        failed(locked.run("sync", check=False), "hash-mismatch") == f"remove {wheel.name}, then run vllm-plugins sync"
+    )
     wheel.unlink()
     locked.run("sync")
     assert wheel.read_bytes() == data

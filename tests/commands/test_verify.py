@@ -101,7 +101,7 @@ def test_the_error_names_each_problem(synced: Place) -> None:
         "  extra: tiny/elsewhere\n"
         "  extra: tiny/new.py\n"
         "  missing: tiny/data.txt\n"
-        "  next: find out who changed it, then: vllm-plugins sync --reinstall\n"
+        "  next: find out who changed it, then run vllm-plugins sync --reinstall\n"
     )
     synced.run("sync", "--reinstall", "--no-load-check")
     assert synced.run("verify").returncode == 0

@@ -226,7 +226,7 @@ def test_a_store_that_was_restored_without_some_of_it(world: World, lost: str) -
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     started = run(world, START)
     if started.returncode:
-        assert "  next: find out who changed it, then: vllm-plugins sync --reinstall" in started.stderr
+        assert "  next: find out who changed it, then run vllm-plugins sync --reinstall" in started.stderr
     else:
         assert "is active: tiny 2.0" in started.stderr
     verified = run(world, START, {"VLLM_PLUGIN_VERIFY": "1"})

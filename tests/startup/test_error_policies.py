@@ -139,7 +139,7 @@ def make_wrong_hash(place: Place) -> str:
         f"  where: {new}\n"
         "  expected: sha256 <sha256>\n"
         "  found: sha256 <sha256>\n"
-        f"  next: remove {new.name}, then: vllm-plugins sync\n"
+        f"  next: remove {new.name}, then run vllm-plugins sync\n"
     )
 
 

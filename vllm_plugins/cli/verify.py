@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             f"the overlay has changed since it was installed: {count(len(report.problems), 'problem')}",
             where=str(overlay.directory(settings.store, state.marker.key) / overlay.SITE),
             details=integrity.shown(report.problems),
-            next_step="find out who changed it, then: vllm-plugins sync --reinstall",
+            next_step="find out who changed it, then run vllm-plugins sync --reinstall",
         )
     known = [
         *report.notes,

@@ -135,6 +135,6 @@ def find_wheel(path: Path, sha256: str) -> Path | None:
             where=str(path),
             expected=f"sha256 {sha256}",
             found=f"sha256 {found}",
-            next_step=f"remove {path.name}, then: vllm-plugins sync",
+            next_step=f"remove {path.name}, then run vllm-plugins sync",
         )
     return path

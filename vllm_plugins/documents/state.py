@@ -215,7 +215,7 @@ def _differences(
                 "VLLM_PLUGIN_FROZEN=1 refuses editable plugins: no lock has their content",
                 where=str(settings.lock),
                 details=marker.editable,
-                next_step="set `editable: false` in plugins.yaml, then: vllm-plugins lock",
+                next_step="set `editable: false` in plugins.yaml, then run vllm-plugins lock",
             )
         )
     failures = [

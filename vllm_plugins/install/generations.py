@@ -279,7 +279,7 @@ def _previous(settings: Settings, base: Base) -> str:
     raise UsageError(
         "there is no previous overlay that fits this environment",
         where=str(settings.store),
-        next_step="take the previous plugins.lock from version control, then: vllm-plugins sync",
+        next_step="take the previous plugins.lock from version control, then run vllm-plugins sync",
     )
 
 

@@ -166,7 +166,7 @@ def _refuse_editable(job: _Job) -> None:
             "editable plugins are locked, and --frozen (VLLM_PLUGIN_FROZEN=1) refuses them: they have no hash",
             where=str(job.settings.lock),
             details=editable,
-            next_step="set `editable: false` for them in plugins.yaml, then: vllm-plugins lock",
+            next_step="set `editable: false` for them in plugins.yaml, then run vllm-plugins lock",
         )
 
 

@@ -156,7 +156,7 @@ def _of_lock(auditor: _Auditor) -> Iterator[Finding]:
     for package in auditor.lock.packages:
         if package.directory is not None:
             what = f"is editable: {package.directory} has no hash, and is used as it is when vLLM starts"
-            step = "remove `editable: true` in plugins.yaml, then: vllm-plugins lock"
+            step = "remove `editable: true` in plugins.yaml, then run vllm-plugins lock"
             yield auditor.finding("unhashed", package, what, step)
         elif package.sdist_url is not None:
             what = "has no wheel at its index; its wheel was built from the sdist on the machine that locked"

@@ -22,7 +22,7 @@ from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import base as bases
 from vllm_plugins.documents.manifest import LocalSource
-from vllm_plugins.review import _modules, _variables
+from vllm_plugins.review import _doctor_variables, _modules
 from vllm_plugins.sources import local
 from vllm_plugins.startup import last_failure, overlay
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from vllm_plugins.documents.state import State
-    from vllm_plugins.review._variables import Names
+    from vllm_plugins.review._doctor_variables import Names
 
 __all__ = ["Check", "Finding", "Report", "examine"]
 
@@ -78,7 +78,7 @@ class _Case:
 
 def examine(state: State, environ: Mapping[str, str]) -> Report:
     """Run each check. Nothing is changed, and no network is used."""
-    case = _Case(state=state, points=_variables.base_names(), environ=environ)
+    case = _Case(state=state, points=_doctor_variables.base_names(), environ=environ)
     findings: list[Finding] = []
     checks: list[Check] = []
     for subject, check in _CHECKS.items():
@@ -96,11 +96,11 @@ def _interpreter(case: _Case) -> Iterator[Finding]:
             evidence=f"{sys.executable} can't import vllm" + (f"; the command vllm uses {other}" if other else ""),
             fix=f"use the interpreter that runs vLLM: {other or 'python'} -m pip install {_ourselves()}",
         )
-    missing = [group for group in _HOOKS if _variables.OURS not in case.points.get(group, {})]
+    missing = [group for group in _HOOKS if _doctor_variables.OURS not in case.points.get(group, {})]
     if missing:
         yield Finding(
             what="vLLM does not find the hook",
-            evidence=f"{sys.prefix} has no entry point {_variables.OURS} in {' and '.join(missing)}",
+            evidence=f"{sys.prefix} has no entry point {_doctor_variables.OURS} in {' and '.join(missing)}",
             fix=f"{shlex.quote(sys.executable)} -m pip install --force-reinstall --no-deps {_ourselves()}",
         )
 
@@ -131,9 +131,9 @@ def _environment(case: _Case) -> Iterator[Finding]:
     if case.state.settings.disabled:
         yield Finding(what="the hook is disabled", evidence="VLLM_PLUGIN_DISABLE=1", fix="unset VLLM_PLUGIN_DISABLE")
     texts = (
-        *_variables.mistyped(case.environ),
-        *_variables.allowlist(case.state, case.points, case.environ),
-        *_variables.device(case.state, case.environ),
+        *_doctor_variables.mistyped(case.environ),
+        *_doctor_variables.allowlist(case.state, case.points, case.environ),
+        *_doctor_variables.device(case.state, case.environ),
     )
     yield from (Finding(what=what, evidence=evidence, fix=fix) for what, evidence, fix in texts)
 

@@ -10,7 +10,7 @@ import pytest
 
 import vllm_plugins
 from tests.kit import states
-from vllm_plugins.review import _variables
+from vllm_plugins.review import _doctor_variables
 from vllm_plugins.startup.settings import VARIABLES
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def test_every_variable_in_the_code_is_listed() -> None:
     ],
 )
 def test_a_mistyped_variable_is_found(name: str, meant: str | None) -> None:
-    ((what, _, fix),) = _variables.mistyped({name: "/a b", "VLLM_PLUGIN_VERIFY": "1", "HOME": "/"})
+    ((what, _, fix),) = _doctor_variables.mistyped({name: "/a b", "VLLM_PLUGIN_VERIFY": "1", "HOME": "/"})
     assert what == f"{name} is not a variable of vllm-plugins: it has no effect"
     assert fix.endswith(f"unset {name}")
     assert meant is None or fix == f"export {meant}='/a b'; unset {name}"
@@ -47,15 +47,15 @@ def test_a_mistyped_variable_is_found(name: str, meant: str | None) -> None:
 
 @pytest.mark.parametrize("name", ["VLLM_TARGET_DEVICE", "VLLM_USE_V1", "VLLM_LOGGING_LEVEL", "PLUGINS", *VARIABLES])
 def test_other_variables_are_left_alone(name: str) -> None:
-    assert list(_variables.mistyped({name: "1"})) == []
+    assert list(_doctor_variables.mistyped({name: "1"})) == []
 
 
 def fixes(
-    allowed: str | None, points: Mapping[str, tuple[str, ...]], base: _variables.Names | None = None
+    allowed: str | None, points: Mapping[str, tuple[str, ...]], base: _doctor_variables.Names | None = None
 ) -> list[str]:
     state = states.state(points, allowed=allowed)
     environ = {} if allowed is None else {"VLLM_PLUGINS": allowed}
-    return [fix for _, _, fix in _variables.allowlist(state, base or {}, environ)]
+    return [fix for _, _, fix in _doctor_variables.allowlist(state, base or {}, environ)]
 
 
 LORA = {GENERAL: {"lora": "vllm"}}
@@ -87,7 +87,7 @@ def test_following_the_advice_leaves_no_advice(allowed: str | None) -> None:
 
 def test_a_failed_entry_point_is_not_missed() -> None:
     state = states.state({GENERAL: ("good", "bad")}, allowed="vllm_plugins,good", failed=((GENERAL, "bad"),))
-    assert list(_variables.allowlist(state, {}, {"VLLM_PLUGINS": "vllm_plugins,good"})) == []
+    assert list(_doctor_variables.allowlist(state, {}, {"VLLM_PLUGINS": "vllm_plugins,good"})) == []
 
 
 @pytest.mark.parametrize(
@@ -96,4 +96,4 @@ def test_a_failed_entry_point_is_not_missed() -> None:
 )
 def test_the_cpu_target_turns_off_platform_plugins(device: str | None, group: str, found: int) -> None:
     environ = {} if device is None else {"VLLM_TARGET_DEVICE": device}
-    assert len(list(_variables.device(states.state({group: ("chip",)}), environ))) == found
+    assert len(list(_doctor_variables.device(states.state({group: ("chip",)}), environ))) == found
