@@ -281,7 +281,7 @@ def _check_rows(site: Path, info: Path, rows: Rows) -> None:
             where=f"{info.name}/RECORD",
             expected="each file of the distribution, including METADATA",
             found=f"{len(rows)} files",
-            next_step="check that the disk is not full, which not every installer reports, then run vllm-plugins sync",
+            next_step="check that the disk is not full (not every installer reports it), then run vllm-plugins sync",
         )
     for path, digest, _ in rows:
         if not _is_plain(os.path.join(site, path)):
