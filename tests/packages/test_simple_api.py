@@ -67,6 +67,7 @@ def test_a_field_of_a_wrong_type_counts_as_absent(fields: dict[str, object]) -> 
         {"url": None},
         {"url": "ftp://x/y.whl"},
         {"url": "https://[bad/y.whl"},
+        {"url": "http:s//index.example/x.whl"},  # an address without a server
     ],
 )
 def test_a_file_with_an_unusable_name_or_url_is_left_out(fields: dict[str, object]) -> None:

@@ -143,7 +143,9 @@ def _address(base: str, url: object) -> str | None:
         address = public_url(urljoin(base, url.strip()))
     except ValueError:
         return None
-    return address if urlsplit(address).scheme in ("https", "http", "file") else None
+    parts = urlsplit(address)
+    is_http = parts.scheme in ("https", "http") and parts.netloc != ""  # "http:x" names no server
+    return address if is_http or parts.scheme == "file" else None
 
 
 def _text(value: object) -> str | None:
