@@ -126,7 +126,7 @@ def test_the_list_of_files(synced: Place) -> None:
     done = start(synced, **VERIFY)
     assert done.returncode != 0
     assert "the plugin ran" not in done.stdout
-    assert "the overlay's list of files is not the one that was published with it" in done.stderr
+    assert "the overlay's list of files is not the one that was published" in done.stderr
     synced.run("sync", "--reinstall")
     is_well(synced)
 
