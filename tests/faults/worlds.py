@@ -48,6 +48,9 @@ class World:
             shutil.copytree(lock / wheels, self.place.wheels)
         if stored:
             shutil.copytree(self.stored, self.place.store)
+            history = self.place.store / overlay.HISTORY  # it says which lock an overlay is of, by its path
+            text = history.read_text(encoding="utf-8")
+            history.write_text(text.replace(f'"{self.stored.parent}/', f'"{self.place.root}/'), encoding="utf-8")
 
     def problems(self) -> list[str]:
         """What is wrong with what there is: overlays that are not whole, and a lock whose wheels are not there."""

@@ -74,12 +74,12 @@ class Server:
     address: str
 
     def index(self, name: str, *, releases: bool = False, distance: float = 0) -> Index:
-        """A new, empty index; with ``releases``, it has a JSON page of all releases of a project (see ``server``).
+        """An index, empty unless it was there already; with ``releases``, it has a JSON page of all releases of a project (see ``server``).
 
         Each answer comes after ``distance`` seconds, as from elsewhere.
         """
         directory = self.root / name
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)  # a worker that steals work comes back to a module
         (directory / "distance").write_text(str(distance))
         if releases:
             (directory / "releases").touch()
