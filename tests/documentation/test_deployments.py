@@ -16,7 +16,7 @@ from vllm_plugins.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-DOCKERFILES = sorted((EXAMPLES / "image").glob("*Dockerfile"))
+DOCKERFILES = [ROOT / "Dockerfile", *sorted((EXAMPLES / "image").glob("*Dockerfile"))]
 MANIFESTS = sorted((EXAMPLES / "kubernetes").iterdir())
 WORKFLOW = EXAMPLES / "github-actions" / "plugins.yml"
 DIGEST = re.compile(r"[\w./-]+@sha256:[0-9a-f]{64}")

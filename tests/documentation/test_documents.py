@@ -87,7 +87,7 @@ def test_the_example_manifests_are_valid(name: str) -> None:
 
 
 def test_the_example_lock_is_one_that_we_would_write() -> None:
-    data = (ROOT / "examples/plugins.lock.example").read_bytes()
+    data = (ROOT / "plugins.lock.example").read_bytes()
     locked = lock_reader.parse(data, Path("plugins.lock.example"))
     assert lock_writer.render(locked) == data
     assert {plugin.source for plugin in locked.plugins} == {"pypi", "git", "local"}

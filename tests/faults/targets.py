@@ -330,7 +330,7 @@ TARGETS = {
         Target(
             name="lock",
             run=_lock,
-            seeds=((_ROOT / "examples/plugins.lock.example").read_bytes(),),
+            seeds=((_ROOT / "plugins.lock.example").read_bytes(),),
             words=("[[packages]]", "wheels = [", "{name = ", "0xffffffff", "1e999", "nan", "'''", "hashes.", "size"),
         ),
         Target(name="marker", run=_marker, seeds=(_MARKER.to_json().encode(),), words=("null", "1e999", "\\ud800")),

@@ -1,9 +1,9 @@
 # vLLM with the plugin manager in it. Its entry point stays vLLM's own. At the top of the repository:
 #   docker pull vllm/vllm-openai:v0.32.0
-#   docker build -f examples/image/Dockerfile -t vllm-with-plugins \
+#   docker build -t vllm-with-plugins \
 #     --build-arg BASE_IMAGE="$(docker inspect --format '{{index .RepoDigests 0}}' vllm/vllm-openai:v0.32.0)" .
 #   docker run --shm-size 1g -v ./plugins:/plugins:ro -v store:/store vllm-with-plugins --model …
-# For an image with plugins in it, built on this one: baked.Dockerfile
+# For an image with plugins in it, built on this one: examples/image/baked.Dockerfile
 ARG BASE_IMAGE=vllm/vllm-openai@sha256:give-the-digest-as-the-first-lines-of-the-Dockerfile-show
 
 FROM ${BASE_IMAGE} AS wheel
