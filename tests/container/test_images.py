@@ -74,9 +74,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for words in (["lock"], ["bundle"]):
             config = ["--config", str(plugins / "plugins.yaml")]
             subprocess.run([PYTHON, "-m", "vllm_plugins", *words, *config], check=True, cwd=plugins)
-        figures = {
-            "manager, seconds": podman.build("localhost/manager", ROOT / "Dockerfile", ROOT, BASE_IMAGE=base)
-        }
+        figures = {"manager, seconds": podman.build("localhost/manager", ROOT / "Dockerfile", ROOT, BASE_IMAGE=base)}
         file = IMAGES / "baked.Dockerfile"
         figures["baked, seconds"] = podman.build("localhost/baked", file, plugins, MANAGER_IMAGE="localhost/manager")
         figures["manager, MB"] = (podman.size("localhost/manager") - podman.size(base)) / 1e6
