@@ -72,6 +72,7 @@ class Solver:
             NoResolution: plugins don't fit the base or one another, or would be locked at a silent old release.
             BaseMismatch: a plugin requires a vLLM and the base has none.
             BuildError: what the index has only as an sdist can't be built.
+            HashMismatch: the index has a file that does not match its hash.
             SourceError: the index can't be read.
         """
         preferred = request.preferred(self.reuse.old, self.reuse.upgrade)
@@ -132,6 +133,7 @@ class Solver:
                 base=self.base,
                 stubs=_resolution.constraints(self.base, self.caches / "stubs"),
                 preferred=preferred,
+                excluded=sorted(f"{found.name}!={found.version.public}" for found in walk.by_url),
                 resolver=self.resolver,
                 scratch=directory,
                 wheels=wheels,
@@ -144,7 +146,9 @@ class Solver:
             clashes = walk.clashes()
             if clashes:
                 raise _conflicts.clash(clashes) from error
-            raise _conflicts.resolver_failed(error, self.resolver.name) from error
+            walk.check_files()
+            found_none = self.resolver.found_none(error)
+            raise _conflicts.resolver_failed(error, self.resolver.name, found_none=found_none) from error
 
 
 def _root(plugin: PreparedPlugin) -> Root:
