@@ -81,7 +81,7 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
         raise NoResolution(
             "the newest releases of a plugin don't fit, and an older one fits only because it declares less",
             details=refused,
-            next_step=f"to accept that, set {accepted} in plugins.yaml; else set `enabled: false` for it",
+            next_step=f"to accept an older release, set {accepted} in plugins.yaml; else set `enabled: false` for it",
         )
     return passed
 

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from vllm_plugins.core.errors import CommandFailed, DiskError
+from vllm_plugins.core.errors import CommandFailed, DiskError, NoResolution
 from vllm_plugins.locking import _conflicts, _newest, _resolution, request
 from vllm_plugins.locking._candidates import Candidates
 from vllm_plugins.locking._findings import Root
@@ -105,7 +105,13 @@ class Solver:
         while True:
             findings = walk.run()
             if any(found.is_certain for found in findings.values()):
-                raise _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places)
+                error = _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places)
+                try:  # the other plugins, in the same run
+                    _newest.check(walk, walk.settled(), kept=walk.preferred)
+                except NoResolution as silent:
+                    error.details += silent.details
+                    error.next_step = "; ".join(filter(None, (error.next_step, silent.next_step)))
+                raise error
             if not walk.to_build:
                 return findings
             for name, candidate in list(walk.to_build.items()):

@@ -130,6 +130,11 @@ class Walk:
                 lines += map(str, needs)
         return list(dict.fromkeys(lines))
 
+    def settled(self) -> dict[NormalizedName, str]:
+        """The releases of the plugins that are satisfied, without what a resolver may change."""
+        keys = ((root, (root.name, str(root.specifier), root.extras)) for root in self.roots)
+        return {root.name: str(self._chosen[key].version) for root, key in keys if key in self._chosen}
+
     def check_files(self) -> None:
         """Read every wheel that this walk has settled on. Its metadata may have come from our cache.
 
