@@ -240,6 +240,7 @@ def test_the_last_start_that_failed_is_shown_until_one_succeeds(healthy: Place, 
     (found,) = findings(healthy)
     assert found["what"] == "the last start of vLLM failed: plugin 'tiny' raised an error: RuntimeError: no device"
     assert found["error"] == "plugin-load-failed"
+    assert f"{found['what']}; to see why: vllm-plugins doctor" in healthy.run("status").stdout
     flag.unlink()
     healthy.python(*start)
     assert findings(healthy) == []

@@ -82,3 +82,12 @@ def test_a_name_that_is_not_valid_is_refused(place: Place, value: str) -> None:
     done = place.run("lock", check=False)
     assert done.returncode == 2
     assert "plugins[0].loads[0]: " in done.stderr
+
+
+def test_several_names_that_are_not_there_are_the_user_s_to_correct(place: Place) -> None:
+    lock(place, ", loads: ['connector.kv:Absent', 'connector.absent:Connector']")
+    done = place.run("sync", "-q", "--json", check=False)
+    assert done.returncode == 7
+    assert done.json["error"] == "plugin-load-failed"
+    assert done.json["what"] == "2 names in `loads` failed"
+    assert done.json["next_step"] == "correct `loads` of plugin 'kv' in plugins.yaml and run vllm-plugins lock"

@@ -85,6 +85,58 @@ def test_a_placeholder_is_refused_until_version_accepts_it(place: Place, index: 
 
 
 @BOTH
+def test_a_placeholder_is_told_in_the_same_run_as_plugins_that_do_not_fit(
+    place: Place, index: Index, resolver: str
+) -> None:
+    index.wheel("back", "0.0.0")
+    index.wheel("back", "2.0", requires=["vllm<0.30"], entry_points=POINTS)
+    index.wheel("near", requires=["vllm<0.30"], entry_points=POINTS)
+    place.pypi("back", "near")
+    text = "\n".join(failure(place, 6, "--resolver", resolver))
+    assert "plugin 'near': near 1.0 requires vllm<0.30" in text
+    assert "plugin 'back': back 0.0.0 has no entry points of vLLM" in text
+
+
+@BOTH
+def test_a_release_that_requires_a_url_is_passed_over_and_not_fetched(
+    place: Place, index: Index, resolver: str
+) -> None:
+    index.wheel("demo", requires=["helper"], entry_points=POINTS)
+    index.wheel("helper", "1.0")
+    index.wheel("helper", "2.0", requires=["other @ git+https://example.invalid/other"])
+    index.wheel("silent", "1.0", entry_points=POINTS)
+    index.wheel("silent", "2.0", requires=["other @ git+https://example.invalid/other"], entry_points=POINTS)
+    place.pypi("demo")
+    place.run("lock", "-q", "--resolver", resolver)
+    assert place.versions == {"demo": "1.0", "helper": "1.0"}
+    place.lock.unlink()
+    place.pypi("silent")
+    text = "\n".join(failure(place, 6, "--resolver", resolver))
+    assert "passed over: silent 2.0: requires other by URL: git+https://example.invalid/other" in text
+
+
+@BOTH
+def test_a_missing_directory_of_links_is_as_an_empty_one(place: Place, index: Index, resolver: str) -> None:
+    index.wheel("demo", entry_points=POINTS)
+    place.pypi("demo")
+    place.run("lock", "-q", "--resolver", resolver, env={"PIP_FIND_LINKS": str(place.config / "absent")})
+    assert place.versions == {"demo": "1.0"}
+
+
+@BOTH
+def test_a_plugin_whose_wheel_can_not_be_read_again_is_not_said_to_be_unfit(
+    place: Place, index: Index, resolver: str
+) -> None:
+    wheel = index.wheel("demo", entry_points=POINTS)
+    place.pypi("demo")
+    place.run("lock", "-q", "--resolver", resolver)  # its metadata is in our cache from now on
+    place.lock.unlink()
+    wheel.write_bytes(b"log in")
+    done = place.run("lock", "-q", "--resolver", resolver, check=False)
+    assert done.returncode in (1, 4), done.stderr
+
+
+@BOTH
 def test_a_plugin_that_follows_vllm_is_locked_at_the_release_for_this_one(
     place: Place, index: Index, resolver: str
 ) -> None:

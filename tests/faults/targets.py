@@ -188,8 +188,8 @@ def _pins(data: bytes) -> None:
 def _words(data: bytes) -> None:
     """The output of pip-compile and uv when they fail."""
     said = errors.CommandFailed("it failed", returncode=1, stderr=data.decode("utf-8", "replace"))
-    for resolver in ("pip-compile", "uv"):
-        explained = _conflicts.resolver_failed(said, resolver)
+    for resolver, found_none in (("pip-compile", False), ("uv", True)):
+        explained = _conflicts.resolver_failed(said, resolver, found_none=found_none)
         assert isinstance(explained, PluginsError)
         assert str(explained)
 

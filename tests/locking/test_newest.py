@@ -109,7 +109,7 @@ def test_a_conflict_of_a_dependency_counts_as_declared_where_the_dependency_is_r
     links.wheel("demo", "2.0", requires=["helper>=2"], entry_points=POINTS)
     assert passed(links, "demo", "1.0") is not None
     links.wheel("demo", "1.0", entry_points=POINTS)
-    assert "declares nothing about torch" in refusal(links, "demo", "1.0").details[0]
+    assert "declares nothing about helper" in refusal(links, "demo", "1.0").details[0]
 
 
 def test_a_version_in_the_manifest_accepts_an_older_release(links: Links) -> None:
@@ -130,3 +130,10 @@ def test_a_pin_of_the_old_lock_is_kept(links: Links) -> None:
 
 
 HEAD = "plugin 'demo' is locked at demo 0.0.0; the newest release is 2.0"
+
+
+def test_the_message_names_the_dependency_that_leads_to_the_conflict(links: Links) -> None:
+    links.wheel("helper", "2.0", requires=["torch<2"])
+    links.wheel("demo", "0.0.0", entry_points=POINTS)
+    links.wheel("demo", "2.0", requires=["helper"], entry_points=POINTS)
+    assert "demo 0.0.0 declares nothing about helper, and demo 2.0 does" in refusal(links, "demo", "0.0.0").details[0]

@@ -10,6 +10,7 @@ from packaging.version import Version
 
 from tests.kit.raw_wheel import RawWheel
 from tests.locking.links import BASE, root
+from vllm_plugins.core.errors import SourceError
 from vllm_plugins.documents import base
 from vllm_plugins.locking._findings import Root
 from vllm_plugins.packages.metadata import Metadata
@@ -188,6 +189,34 @@ def test_sdists_of_a_dependency_are_not_built_one_after_the_other(links: Links) 
         findings = walk.run()
         assert walk.to_build == {}
     assert findings["demo"].path == ("demo 1.0", "helper 2.0")
+
+
+def test_an_sdist_that_only_a_passed_over_release_needs_is_not_built(links: Links) -> None:
+    links.wheel("demo", "2.0", requires=["helper", "torch<2"])
+    links.wheel("demo", "1.0")
+    links.sdist("helper", "1.0")
+    with links.walk("demo") as walk:
+        assert walk.run() == {}
+        assert walk.to_build == {}
+
+
+def test_a_passed_over_release_that_requires_a_url_is_kept_from_the_resolver(links: Links) -> None:
+    links.wheel("demo", requires=["helper"])
+    links.wheel("helper", "1.0")
+    links.wheel("helper", "2.0", requires=["other @ git+https://example.org/other"])
+    with links.walk("demo") as walk:
+        assert walk.run() == {}
+        assert [str(found) for found in walk.by_url] == ["helper 2.0"]
+
+
+def test_a_wheel_whose_metadata_is_known_and_that_is_damaged_since_is_an_error(links: Links) -> None:
+    links.wheel("demo")
+    with links.walk("demo") as walk:
+        assert walk.run() == {}
+        walk.check_files()
+        next(links.directory.glob("demo-*.whl")).write_bytes(b"log in")
+        with pytest.raises(SourceError):
+            walk.check_files()
 
 
 def test_the_old_pin_is_tried_first(links: Links) -> None:

@@ -91,9 +91,37 @@ def test_an_html_page_gives_its_links() -> None:
     assert (sdist.sha256, sdist.yanked, sdist.yanked_reason) == (None, True, "")
 
 
-def test_a_broken_html_page_gives_no_files() -> None:
-    for text in ("", "<a", "<a href=x.whl", "<![CDATA[<a href=x.whl>", "\0" * 100):
-        assert simple_api.from_html(text, base=BASE, index=None) == []
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<a",
+        "<a href=x.whl",
+        "<![CDATA[<a href=x.whl>",
+        "\0" * 100,
+        "<html><body>Welcome. <a href='/login'>Log in</a></body></html>",
+        "<html><body><form action=login></form></body></html>",
+        "<html><head><meta http-equiv=refresh content='0; url=/login'></head></html>",
+        "<html><script>app()</script><a href='../'>up</a></html>",
+    ],
+)
+def test_a_page_of_another_kind_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="the page"):
+        simple_api.from_html(text, base=BASE, index=None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!DOCTYPE html><html><head><title>Links for tiny</title></head><body><h1>Links for tiny</h1></body></html>",
+        "<html><meta name='pypi:repository-version' content='1.1'><script></script></html>",
+        "<html><h1>Index of /simple/tiny/</h1><a href='../'>../</a><a href='?C=N;O=D'>Name</a><a href='1.0/'>1.0/</a></html>",
+        "<html><a href='/simple/'>Parent directory</a></html>",
+    ],
+)
+def test_a_listing_without_files_is_not_an_error(text: str) -> None:
+    found = simple_api.from_html(text, base=BASE, index=None)
+    assert not any(simple_api.version(file.filename, canonicalize_name("tiny")) for file in found)
 
 
 def test_no_url_keeps_a_login() -> None:

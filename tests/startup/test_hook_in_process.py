@@ -118,6 +118,19 @@ def test_an_optional_file_that_is_missing_is_said_once(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
+def test_a_start_without_the_optional_file_removes_the_note_of_the_last_failure(
+    named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.from_environment()
+    settings.store.mkdir(parents=True, exist_ok=True)
+    with pytest.raises(LockMissing):
+        hook.general()
+    assert last_failure.read(settings) is not None
+    monkeypatch.setenv("VLLM_PLUGIN_OPTIONAL", "1")
+    hook.general()
+    assert last_failure.read(settings) is None
+
+
 def test_a_manifest_without_a_lock_is_an_error_even_if_both_are_optional(
     named: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vllm_plugins.cli._output import table
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
+from vllm_plugins.startup import last_failure
 
 if TYPE_CHECKING:
     import argparse
@@ -56,9 +57,12 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 def _summary(state: State, output: Output) -> str:
     if not state.is_up_to_date:
         return "\n".join(map(output.describe, state.problems))
+    line = "up to date"
     if state.is_rolled_back:
-        return "up to date; the lock was rolled back and plugins.yaml has changed since: vllm-plugins lock"
-    return "up to date"
+        line += "; the lock was rolled back and plugins.yaml has changed since: vllm-plugins lock"
+    if (failure := last_failure.read(state.settings)) is not None:
+        line += f"\nthe last start of vLLM failed: {failure.error.what}; to see why: vllm-plugins doctor"
+    return line
 
 
 def _row(plugin: PluginState) -> tuple[str, ...]:

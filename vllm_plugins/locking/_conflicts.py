@@ -83,13 +83,15 @@ def clash(lines: Sequence[str]) -> NoResolution:
     )
 
 
-def resolver_failed(error: CommandFailed, resolver: str) -> NoResolution | SourceError:
-    """The error where each plugin fits by itself, and the resolver failed: its own last lines say why."""
+def resolver_failed(error: CommandFailed, resolver: str, *, found_none: bool) -> NoResolution | SourceError:
+    """The error where each plugin fits by itself, and the resolver failed: its own last lines say why.
+
+    ``found_none``: it failed because no set of versions fits.
+    """
     lines = [line for line in error.stderr.splitlines() if line.strip()][-_LAST_LINES:]
     other = "uv" if resolver != "uv" else "pip-compile"
     step = f"fix what its output names, or use the other resolver: vllm-plugins lock --resolver {other}"
-    crashed = error.returncode < 0 or "Traceback (most recent call last)" in error.stderr
-    if crashed:
+    if not found_none:
         return SourceError(f"{resolver} failed", details=lines, next_step=step)
     return NoResolution(f"{resolver} found no set of versions that fits all plugins", details=lines, next_step=step)
 

@@ -81,7 +81,7 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
         raise NoResolution(
             "the newest releases of a plugin don't fit, and an older one fits only because it declares less",
             details=refused,
-            next_step=f"to accept that, set {accepted} in plugins.yaml; else set `enabled: false` for it",
+            next_step=f"to accept an older release, set {accepted} in plugins.yaml; else set `enabled: false` for it",
         )
     return passed
 
@@ -127,7 +127,8 @@ class _Release:
             if finding.obstacle is not None and finding.obstacle.kind == "python" and chosen.requires_python is None:
                 return f"{this} does not say which Python it requires, and {candidate} does"
             if finding.requirement is not None and not self._declares(chosen, finding):
-                return f"{this} declares nothing about {finding.requirement.name}, and {candidate} does"
+                through = finding.path[1].partition(" ")[0] if len(finding.path) > 1 else finding.requirement.name
+                return f"{this} declares nothing about {through}, and {candidate} does"
         return None
 
     def _findings(self) -> Iterator[tuple[Candidate, Finding | None]]:

@@ -65,6 +65,7 @@ def compile_pins(
     base: Base,
     stubs: Mapping[NormalizedName, str],
     preferred: Mapping[NormalizedName, str],
+    excluded: Iterable[str] = (),
     resolver: Resolver,
     scratch: Path,
     wheels: Path,
@@ -72,7 +73,8 @@ def compile_pins(
     """Pin everything that the requirements need, sorted by name, with the base's packages among it as stubs.
 
     ``stubs`` are the base's :func:`constraints`. ``preferred`` versions are taken if they satisfy every requirement.
-    ``scratch`` is an empty directory, ``wheels`` has what was built from sdists.
+    ``excluded`` are constraints such as ``name!=1.0``. ``scratch`` is an empty directory, ``wheels`` has what was
+    built from sdists.
 
     Raises:
         CommandFailed: the resolver found no set of versions, or failed in another way.
@@ -81,7 +83,7 @@ def compile_pins(
     lines = tuple(requirements)
     (scratch / "requirements.in").write_text("".join(f"{line.requirement}\n" for line in lines), encoding="utf-8")
     own = {line.name for line in lines}
-    constrained = (f"{line}\n" for name, line in stubs.items() if name not in own)
+    constrained = (f"{line}\n" for line in (*(line for name, line in stubs.items() if name not in own), *excluded))
     (scratch / "constraints.txt").write_text("".join(constrained), encoding="utf-8")
     output = scratch / "requirements.txt"
     try:

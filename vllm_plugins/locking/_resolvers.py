@@ -26,7 +26,9 @@ __all__ = ["PipCompile", "Resolver", "ResolverName", "UvCompile", "choose"]
 ResolverName = Literal["auto", "pip-compile", "uv"]
 NAMES = get_args(ResolverName)
 
-_UNREAD = 2  # the exit status of uv where something can't be read; 1 means that there is no resolution
+_FOUND_NONE, _UNREAD = 1, 2  # exit statuses of uv: no resolution, and something that can't be read
+_TRACEBACK = "Traceback (most recent call last)"
+_PIP_FOUND_NONE = re.compile(r"^pip\._internal\.exceptions\.DistributionNotFound\b", re.MULTILINE)
 _MANYLINUX = re.compile(r"manylinux_2_(\d+)_(\w+)")
 # Those that uv knows (uv pip compile --help).
 _KNOWN_GLIBC = (17, 28, *range(31, 41))
@@ -44,6 +46,9 @@ class Resolver(Protocol):
 
         With a directory of ``wheels``, those are offered besides the wheels of the indexes, and nothing is built.
         """
+
+    def found_none(self, error: CommandFailed) -> bool:
+        """Whether the resolver failed because no set of versions fits, and not for another reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +69,12 @@ class PipCompile:
         env |= {"GIT_ALLOW_PROTOCOL": "none"} if wheels is not None else {}
         env |= {"PIP_ONLY_BINARY": ":all:"} if wheels is not None else {}
         process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
+
+    def found_none(self, error: CommandFailed) -> bool:
+        """See :class:`Resolver`; pip-compile has one exit status for everything, and shows pip's exception."""
+        return error.returncode > 0 and (
+            _TRACEBACK not in error.stderr or _PIP_FOUND_NONE.search(error.stderr) is not None
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +106,10 @@ class UvCompile:
             # Only with this strategy does uv pass over an index that answers 410 for a name that it lacks.
             env["UV_INDEX_STRATEGY"] = "first-index"
             process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
+
+    def found_none(self, error: CommandFailed) -> bool:
+        """See :class:`Resolver`."""
+        return error.returncode == _FOUND_NONE
 
 
 def _offering(config: PipConfig, wheels: Path | None) -> PipConfig:

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from vllm_plugins.core.errors import CommandFailed, DiskError
+from vllm_plugins.core.errors import CommandFailed, DiskError, NoResolution
 from vllm_plugins.locking import _conflicts, _newest, _resolution, request
 from vllm_plugins.locking._candidates import Candidates
 from vllm_plugins.locking._findings import Root
@@ -72,6 +72,7 @@ class Solver:
             NoResolution: plugins don't fit the base or one another, or would be locked at a silent old release.
             BaseMismatch: a plugin requires a vLLM and the base has none.
             BuildError: what the index has only as an sdist can't be built.
+            HashMismatch: the index has a file that does not match its hash.
             SourceError: the index can't be read.
         """
         preferred = request.preferred(self.reuse.old, self.reuse.upgrade)
@@ -104,7 +105,13 @@ class Solver:
         while True:
             findings = walk.run()
             if any(found.is_certain for found in findings.values()):
-                raise _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places)
+                error = _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places)
+                try:  # the other plugins, in the same run
+                    _newest.check(walk, walk.settled(), kept=walk.preferred)
+                except NoResolution as silent:
+                    error.details += silent.details
+                    error.next_step = "; ".join(filter(None, (error.next_step, silent.next_step)))
+                raise error
             if not walk.to_build:
                 return findings
             for name, candidate in list(walk.to_build.items()):
@@ -132,6 +139,7 @@ class Solver:
                 base=self.base,
                 stubs=_resolution.constraints(self.base, self.caches / "stubs"),
                 preferred=preferred,
+                excluded=sorted(f"{found.name}!={found.version.public}" for found in walk.by_url),
                 resolver=self.resolver,
                 scratch=directory,
                 wheels=wheels,
@@ -144,7 +152,9 @@ class Solver:
             clashes = walk.clashes()
             if clashes:
                 raise _conflicts.clash(clashes) from error
-            raise _conflicts.resolver_failed(error, self.resolver.name) from error
+            walk.check_files()
+            found_none = self.resolver.found_none(error)
+            raise _conflicts.resolver_failed(error, self.resolver.name, found_none=found_none) from error
 
 
 def _root(plugin: PreparedPlugin) -> Root:

@@ -43,7 +43,8 @@ class Walk:
     """One walk from the plugins of a manifest.
 
     ``preferred`` are the pins of the old lock. ``to_build`` are the releases that the plugins need and the index has
-    only as an sdist: they have to be built, and the walk repeated.
+    only as an sdist: they have to be built, and the walk repeated. ``by_url`` are releases that were passed over, as
+    they require something by URL: a resolver would fail at them, or fetch it.
     """
 
     base: Base
@@ -51,6 +52,7 @@ class Walk:
     roots: tuple[Root, ...]
     preferred: Mapping[NormalizedName, str]
     to_build: dict[NormalizedName, Candidate] = field(default_factory=dict)
+    by_url: set[Candidate] = field(default_factory=set)
     _chosen: dict[tuple[str, str, frozenset[NormalizedName]], Candidate] = field(default_factory=dict)
     _results: dict[tuple[str, str, frozenset[str]], Finding | None] = field(default_factory=dict)
 
@@ -61,11 +63,15 @@ class Walk:
             SourceError: the index can't be read.
         """
         self.to_build.clear()
+        self.by_url.clear()
         self._chosen.clear()
         self._results.clear()
         self._prefetch(Requirement(root.name) for root in self.roots if root.metadata is None)
-        found = ((root, self._root(root)) for root in self.roots)
-        return {root.plugin: finding for root, finding in found if finding is not None}
+        found = {root.plugin: finding for root in self.roots if (finding := self._root(root)) is not None}
+        if self.to_build:  # some may have been needed by a release only that was passed over later
+            self.to_build.clear()
+            self.reached()
+        return found
 
     def reached(self) -> dict[NormalizedName, list[Need]]:
         """Every requirement of the releases that this walk has settled on, by the name that it is about."""
@@ -84,6 +90,8 @@ class Walk:
                 pending += [(plugin, path, None, needed, _extras(needed)) for needed in more]
             if metadata is None and (chosen := self._chosen.get(key)) is not None:
                 metadata = self._readable(chosen)
+                if metadata is None and not self._is_read(chosen):
+                    self.to_build[name] = chosen
             if metadata is None or (key in visited and path):
                 continue
             visited.add(key)
@@ -97,16 +105,19 @@ class Walk:
         return Requirement(f"{root.name}{root.specifier}")
 
     def _readable(self, candidate: Candidate) -> Metadata | None:
-        if candidate.wheel is None and (candidate.name, candidate.version) not in self.candidates.built:
+        if not self._is_read(candidate):
             return None
         metadata = self.candidates.metadata(candidate)
         return None if isinstance(metadata, Obstacle) else metadata
+
+    def _is_read(self, candidate: Candidate) -> bool:
+        return candidate.wheel is not None or (candidate.name, candidate.version) in self.candidates.built
 
     def judge(self, root: Root, candidate: Candidate) -> Finding | None:
         """Why one release of a plugin can't be satisfied."""
         if candidate.obstacle is not None:
             return _unusable(candidate.obstacle, (str(candidate),))
-        if candidate.wheel is None and (candidate.name, candidate.version) not in self.candidates.built:
+        if not self._is_read(candidate):
             return None  # only its build would tell
         return self._release(candidate, root.extras, ())
 
@@ -118,6 +129,22 @@ class Walk:
             if len(needs) > 1 and self.base.get(name) is None and not self._has(name, together):
                 lines += map(str, needs)
         return list(dict.fromkeys(lines))
+
+    def settled(self) -> dict[NormalizedName, str]:
+        """The releases of the plugins that are satisfied, without what a resolver may change."""
+        keys = ((root, (root.name, str(root.specifier), root.extras)) for root in self.roots)
+        return {root.name: str(self._chosen[key].version) for root, key in keys if key in self._chosen}
+
+    def check_files(self) -> None:
+        """Read every wheel that this walk has settled on. Its metadata may have come from our cache.
+
+        Raises:
+            HashMismatch: a file does not match its hash.
+            SourceError: a file can't be read.
+        """
+        for candidate in dict.fromkeys(self._chosen.values()):
+            if candidate.wheel is not None:
+                self.candidates.index.members(candidate.wheel, ("METADATA",))
 
     def _has(self, name: NormalizedName, specifier: SpecifierSet) -> bool:
         fixed = self._fixed(name)
@@ -151,7 +178,7 @@ class Walk:
                 return replace(newest, others=len(admitted) - 1, is_certain=False)
             if candidate.obstacle is not None:
                 found: Finding | None = _unusable(candidate.obstacle, (*path, str(candidate)))
-            elif candidate.wheel is None and (name, candidate.version) not in self.candidates.built:
+            elif not self._is_read(candidate):
                 is_locked = str(candidate.version) == self.preferred.get(name)
                 is_older = any(tried.version > candidate.version for tried in admitted[:number])
                 if not is_locked and (is_older or any(built == name for built, _ in self.candidates.built)):
@@ -161,6 +188,8 @@ class Walk:
             else:
                 tried += 1
                 found = self._release(candidate, extras, path)
+                if found is not None and found.kind == "url" and len(found.path) == len(path) + 1:
+                    self.by_url.add(candidate)
             if found is None:
                 self._chosen[name, str(specifier), extras] = candidate
                 return None

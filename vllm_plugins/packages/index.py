@@ -97,7 +97,8 @@ class Index:
     def files(self, name: NormalizedName) -> tuple[File, ...]:
         """Return the files of a distribution from every index and page of links, in pip's order.
 
-        An index that denies access to a name counts as one that does not have it, if another place has the name.
+        An index that denies access to a name, or answers with another kind of page, counts as one that does not have
+        it, if another place has the name.
 
         Each page is read once.
 
@@ -201,10 +202,17 @@ class Index:
             raise self._error(url, error) from error
 
     def _page(self, url: str, *, index: str | None, denied: list[SourceError]) -> list[File]:
-        """Return the files of a page; an error of denied access is added to ``denied``."""
+        """Return the files of a page. Where another place may have them, the error is added to ``denied``.
+
+        That is so for a denied access, an answer that is another kind of page, and a missing directory.
+        """
         if url.startswith("file:"):
             path = _path(url) / "index.html"
-            return simple_api.from_html(_read(path), base=path.as_uri(), index=index) if path.is_file() else []
+            if path.is_file():
+                return simple_api.from_html(_read(path), base=path.as_uri(), index=index)
+            if not path.parent.parent.is_dir():
+                denied.append(self._error(url, FileNotFoundError(f"{path.parent.parent} is not a directory")))
+            return []
         try:
             with self._request("GET", url, index=index, headers={"Accept": simple_api.ACCEPT}) as response:
                 if response.status_code in programs.UNKNOWN:
@@ -218,7 +226,11 @@ class Index:
                 base = public_url(response.url)
                 if kind == simple_api.JSON:
                     return simple_api.from_json(body, base=base, index=index)
-                return simple_api.from_html(body.decode("utf-8", "replace"), base=base, index=index)
+                try:
+                    return simple_api.from_html(body.decode("utf-8", "replace"), base=base, index=index)
+                except ValueError as error:
+                    denied.append(self._error(url, error))
+                    return []
         except (*_FAILURES, ValueError, RecursionError) as error:
             raise self._error(url, error) from error
 

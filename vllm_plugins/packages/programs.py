@@ -11,14 +11,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
 
 from vllm_plugins.core.redact import public_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from vllm_plugins.packages.pip_config import PipConfig
 
@@ -156,7 +157,7 @@ def uv_environment(config: PipConfig, directory: Path, environ: Mapping[str, str
         **passed,
         **places,
         "UV_PYTHON_DOWNLOADS": "never",
-        "UV_FIND_LINKS": ",".join(config.find_links),
+        "UV_FIND_LINKS": ",".join(filter(_is_there, config.find_links)),
         "UV_INSECURE_HOST": " ".join(config.trusted_hosts),
         # The logins of a keyring are in the URLs already. uv knows one of pip's two providers.
         "UV_KEYRING_PROVIDER": "subprocess" if config.keyring_provider == "subprocess" else "",
@@ -192,6 +193,13 @@ def _several(config: PipConfig, directory: Path) -> dict[str, str]:
                 variables[f"UV_INDEX_I{number}_{key}"] = unquote(value)
     (directory / "uv.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return variables
+
+
+def _is_there(links: str) -> bool:
+    """Whether a place of ``--find-links`` exists: uv stops at a missing directory, and pip goes on."""
+    if links.startswith(("https://", "http://")):
+        return True
+    return Path(url2pathname(urlsplit(links).path) if links.startswith("file:") else links).expanduser().exists()
 
 
 def _kept(config: PipConfig, environ: Mapping[str, str] | None) -> dict[str, str]:

@@ -21,6 +21,8 @@ __all__ = ["ACCEPT", "File", "from_html", "from_json", "version"]
 
 WHEEL = ".whl"
 _SDIST = (".tar.gz", ".zip")
+_FILES = (WHEEL, *_SDIST, ".tar.bz2", ".tar.xz", ".tgz", ".egg", ".exe", ".metadata", ".asc")
+_INTERACTIVE = ("form", "frame", "iframe", "input", "script")
 
 JSON = "application/vnd.pypi.simple.v1+json"
 ACCEPT = f"{JSON}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
@@ -69,8 +71,28 @@ def from_html(text: str, *, base: str, index: str | None) -> list[File]:
         parser.feed(text)
     except AssertionError as error:  # raised by html.parser for "<![x"
         raise ValueError(str(error)) from error
-    base = urljoin(base, parser.base or "")
-    return [file for anchor in parser.anchors if (file := _from_anchor(anchor, base, index)) is not None]
+    here = urljoin(base, parser.base or "")
+    files = [file for anchor in parser.anchors if (file := _from_anchor(anchor, here, index)) is not None]
+    if not parser.is_index and not any(file.filename.endswith(_FILES) for file in files):
+        _check_listing(parser, files, here)
+    return files
+
+
+def _check_listing(parser: _Anchors, files: list[File], here: str) -> None:
+    """Tell a listing without a file from another page, such as the login page of a network.
+
+    A listing links to its own subdirectories and to the directories above it.
+    """
+    if not parser.is_html:
+        raise ValueError("the page is not HTML")
+    if parser.is_interactive:
+        raise ValueError("the page contains a form or a script, and no link to a package")
+    for file in files:
+        directory = file.url.partition("?")[0].rpartition("/")[0] + "/"
+        if not directory.startswith(here.rpartition("/")[0] + "/") and not here.startswith(
+            f"{file.url.rstrip('/')}/"
+        ):
+            raise ValueError(f"the page links to {file.url}, and to no package")
 
 
 class _Anchors(HTMLParser):
@@ -78,8 +100,12 @@ class _Anchors(HTMLParser):
         super().__init__()
         self.anchors: list[dict[str, str | None]] = []
         self.base: str | None = None
+        self.is_html = self.is_index = self.is_interactive = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.is_html = True
+        self.is_interactive |= tag in _INTERACTIVE or (tag == "meta" and dict(attrs).get("http-equiv") == "refresh")
+        self.is_index |= tag == "meta" and dict(attrs).get("name") == "pypi:repository-version"
         if tag == "a":
             self.anchors.append(dict(attrs))
         elif tag == "base" and self.base is None:

@@ -38,9 +38,7 @@ def check_named_files(settings: Settings) -> None:
         named["VLLM_PLUGIN_CONFIG"] = str(settings.manifest)
     if settings.lock_named:
         named["VLLM_PLUGIN_LOCK"] = str(settings.lock)
-    if not named:
-        return
-    if not settings.optional:
+    if named and not settings.optional:
         names = " and ".join(named)
         raise LockMissing(
             f"the files that {names} name are missing"
@@ -50,7 +48,9 @@ def check_named_files(settings: Settings) -> None:
             found=f"neither {settings.manifest} nor {settings.lock}",
             next_step="mount or create the file; set VLLM_PLUGIN_OPTIONAL=1 if vLLM may start without plugins",
         )
-    logger.warning("No plugins: neither %s nor %s exists", settings.manifest, settings.lock)
+    if named:
+        logger.warning("No plugins: neither %s nor %s exists", settings.manifest, settings.lock)
+    last_failure.clear(settings)  # this start does not fail
 
 
 def warn_of_unknown_variables() -> None:

@@ -105,9 +105,15 @@ def error_of(marker: Marker, failures: Iterable[Failure], allows: Callable[[str,
         (error,) = errors
         next_step = f"{choice}{error.next_step}"
         return LoadError(error.what, where=error.where, found=error.found, details=details, next_step=next_step)
-    next_step = "fix these plugins or ask their authors to, or set `enabled: false` for them in plugins.yaml and run "
+    named = sorted({points[key].plugin for key in failed if points[key].group == LOADS})
+    correct = (
+        f"correct `loads` of {' and '.join(f'plugin {name!r}' for name in named)} in plugins.yaml" if named else ""
+    )
+    fix = "fix these plugins or ask their authors to, or set `enabled: false` for them in plugins.yaml"
+    only_loads = all(points[key].group == LOADS for key in failed)
+    next_step = f"{correct} and run " if only_loads else f"{correct}{'; ' if named else ''}{fix} and run "
     return LoadError(
-        f"{len(errors)} entry points failed",
+        f"{len(errors)} {'names in `loads`' if only_loads else 'entry points'} failed",
         details=[*(f"{error.what} ({error.where})" for error in errors), *details],
         next_step=f"{choice}{next_step}vllm-plugins lock",
     )
