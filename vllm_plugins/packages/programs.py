@@ -13,6 +13,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
 
 from vllm_plugins.core.redact import public_url
 
@@ -156,7 +157,7 @@ def uv_environment(config: PipConfig, directory: Path, environ: Mapping[str, str
         **passed,
         **places,
         "UV_PYTHON_DOWNLOADS": "never",
-        "UV_FIND_LINKS": ",".join(config.find_links),
+        "UV_FIND_LINKS": ",".join(filter(_is_there, config.find_links)),
         "UV_INSECURE_HOST": " ".join(config.trusted_hosts),
         # The logins of a keyring are in the URLs already. uv knows one of pip's two providers.
         "UV_KEYRING_PROVIDER": "subprocess" if config.keyring_provider == "subprocess" else "",
@@ -171,6 +172,11 @@ def uv_environment(config: PipConfig, directory: Path, environ: Mapping[str, str
     }
     kept = _kept(config, environ)
     return {**kept, **{key: value for key, value in ours.items() if value}}
+
+
+def _is_there(place: str) -> bool:
+    """Whether a place of find-links can be read: uv fails where pip, and our own requests, skip a missing path."""
+    return not place.startswith("file:") or os.path.exists(url2pathname(urlsplit(place).path))
 
 
 def _one(config: PipConfig) -> dict[str, str]:
