@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import re
 from typing import TYPE_CHECKING
@@ -22,6 +23,14 @@ def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     for action in whole._actions:
         if isinstance(action, argparse._SubParsersAction):
             yield from ((parser.prog, parser) for parser in action.choices.values())
+
+
+@pytest.mark.parametrize(("encoding", "expected"), [("ascii", "1 ? 2 ?\n"), ("utf-8", "1 → 2 ?\n")])
+def test_a_result_is_printed_in_every_locale(monkeypatch: pytest.MonkeyPatch, encoding: str, expected: str) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding, write_through=True))
+    Output().result({}, "1 → 2 \udcff")
+    assert written.getvalue().decode() == expected
 
 
 def test_every_command_is_in_the_parser() -> None:

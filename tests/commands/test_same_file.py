@@ -132,6 +132,20 @@ def test_a_wheel_whose_name_and_metadata_disagree_is_refused_with_the_reason(
     assert not place.lock.exists()
 
 
+@RESOLVERS
+def test_a_new_resolution_of_several_wheels_is_equal_to_its_lock(place: Place, index: Index, resolver: str) -> None:
+    index.wheel("tiny", requires=["built", "linked"])
+    for build in ("1", "2"):
+        _build(index, "linked", build, build)
+    index.sdist("built")
+    foreign = index.wheel("built")
+    foreign.rename(foreign.with_name(foreign.name.replace("py3-none-any", "cp39-cp39-win_amd64")))
+    place.pypi("tiny")
+    place.run("lock", "--resolver", resolver)
+    place.run("lock", "--upgrade", "--check", "--resolver", resolver)
+    assert "no package changed" in place.run("lock", "--upgrade", "--resolver", resolver).stdout
+
+
 def test_data_directories_of_wheels_are_laid_out_alike_by_both_installers(place: Place, index: Index) -> None:
     data = "tiny-1.0.data"
     raw = RawWheel(name="tiny").add("tiny/__init__.py")

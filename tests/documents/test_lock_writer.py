@@ -233,3 +233,16 @@ def test_bytes_that_were_changed_give_the_same_lock_or_our_error(position: int, 
     except PluginsError:
         return
     assert read == LOCK
+
+
+def test_a_lock_in_normal_form_is_what_is_read_from_its_file() -> None:
+    builds = tuple(
+        Wheel(
+            filename=f"decoder-2.0.0-{build}-py3-none-any.whl", sha256=letter * 64, size=1, url=f"https://x/{letter}"
+        )
+        for build, letter in (("2", "a"), ("10", "b"), ("1a", "c"))
+    )
+    packages = (*LOCK.packages[1:], LOCK.packages[0].replace(wheels=builds, marker="python_full_version<'3.11.3'"))
+    lock = lock_writer.normal_form(LOCK.replace(packages=packages))
+    assert lock_reader.parse(lock_writer.render(lock), Path("plugins.lock")) == lock
+    assert [wheel.filename.split("-")[2] for wheel in lock.packages[0].wheels] == ["10", "2", "1a"]

@@ -119,7 +119,11 @@ def test_lock_and_pages(world: World, fault: str) -> None:
 def test_lock_and_files(world: World, fault: str) -> None:
     """What pip asks of a wheel before it is chosen."""
     world.breaks(FAULTS[fault], is_file)
-    lines = world.fails(1, "lock", "--upgrade")
+    is_another = fault == "noise"  # other bytes than those that the page names, as for bundle
+    lines = world.fails(4 if is_another else 1, "lock", "--upgrade")
+    if is_another:
+        assert lines[0].endswith("does not match the hash or size of its index")
+        return
     assert lines[0] in ("the index can't be read", "pip-compile can't read what an index answers")
     assert lines[-1].startswith((MEND, "  next: fix the "))
 

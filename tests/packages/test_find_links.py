@@ -155,3 +155,15 @@ def test_a_wheel_built_from_an_sdist_is_kept_until_it_is_upgraded(place: Place, 
     sdist("1.1")
     place.run("lock", "--upgrade")
     assert place.versions["built"] == "1.1"
+
+
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_a_missing_page_or_directory_of_links_is_skipped_by_both_installers(
+    place: Place, index: Index, installer: str, tmp_path: Path
+) -> None:
+    index.wheel("tiny")
+    place.pypi("tiny")
+    env = {"PIP_FIND_LINKS": f"{tmp_path / 'missing'} {place.index_url}missing/links.html"}
+    place.run("lock", "--resolver", "pip-compile", env=env)
+    place.run("sync", "--installer", installer, env=env)
+    assert (place.site / "tiny").exists() or (place.site / "tiny.py").exists()

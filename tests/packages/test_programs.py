@@ -93,15 +93,16 @@ def test_pip_gets_the_honoured_keys_and_nothing_else_of_its_configuration() -> N
 
 def test_uv_gets_the_honoured_keys_and_nothing_else_of_its_configuration(tmp_path: Path) -> None:
     environ = {"UV_COMPILE_BYTECODE": "1", "UV_INDEX_URL": "x", "UV_HTTP_CONNECT_TIMEOUT": "3", "UV_OVERRIDE": "/x"}
-    found = programs.uv_environment(
-        replace(CONFIG, extra_index_urls=()), tmp_path, {**environ, "PIP_USER": "1", "VIRTUAL_ENV": "/x"}
-    )
+    wheels = tmp_path / "with space"
+    wheels.mkdir()
+    config = replace(CONFIG, extra_index_urls=(), find_links=(wheels.as_uri(),))
+    found = programs.uv_environment(config, tmp_path, {**environ, "PIP_USER": "1", "VIRTUAL_ENV": "/x"})
     assert found == {
         "NO_COLOR": "1",
         "SSL_CERT_FILE": "/certificates.pem",
         "SSL_CLIENT_CERT": "/client.pem",
         "UV_DEFAULT_INDEX": "https://ada:s3cret@index.example/simple",
-        "UV_FIND_LINKS": "https://links.example/with%20space",
+        "UV_FIND_LINKS": wheels.as_uri(),
         "UV_HTTP_CONNECT_TIMEOUT": "3",
         "UV_HTTP_RETRIES": "2",
         "UV_HTTP_TIMEOUT": "7",
@@ -110,6 +111,14 @@ def test_uv_gets_the_honoured_keys_and_nothing_else_of_its_configuration(tmp_pat
         "UV_NO_CONFIG": "1",
         "UV_PYTHON_DOWNLOADS": "never",
     }
+
+
+def test_uv_gets_only_the_paths_of_find_links_that_exist(tmp_path: Path) -> None:
+    wheels = tmp_path / "wheel house"
+    wheels.mkdir()
+    places = ((tmp_path / "missing").as_uri(), wheels.as_uri(), "https://links.example/page")
+    found = programs.uv_environment(replace(CONFIG, find_links=places), tmp_path, {})
+    assert found["UV_FIND_LINKS"] == f"{wheels.as_uri()},https://links.example/page"
 
 
 def test_several_indexes_are_configured_by_a_file_without_their_logins(tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ class Output(Record):
 
     def result(self, data: dict[str, Any], text: str) -> None:
         """The one result of the command, in the form that was requested."""
-        print(json.dumps(data, indent=2) if self.json else text)
+        # Without UTF-8 there is no arrow, and a path may not be text: neither may fail a command that is finished.
+        encoding = sys.stdout.encoding or "utf-8"
+        print(json.dumps(data, indent=2) if self.json else text.encode(encoding, "replace").decode(encoding))
 
     def error(self, error: PluginsError) -> None:
         """The error that ends the command; with ``json`` also as the result."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.lock import Lock, Package, Plugin, Target, Wheel
 
-__all__ = ["render"]
+__all__ = ["normal_form", "render"]
 
 _HEAD = "Written by `vllm-plugins lock`. Review it and commit it; it is never edited by hand."
 
@@ -34,7 +34,7 @@ def render(lock: Lock) -> bytes:
     """
     data = _render(lock)
     read = lock_reader.parse(data, Path("plugins.lock"))
-    if _canonical(read) != _canonical(lock):
+    if normal_form(read) != normal_form(lock):
         raise LockInvalid(
             "the new lock would not have the content that was resolved",
             next_step="report this, with plugins.yaml; the old lock is unchanged",
@@ -42,8 +42,11 @@ def render(lock: Lock) -> bytes:
     return data
 
 
-def _canonical(lock: Lock) -> Lock:
-    """The lock in the order in which it is written, with markers and specifiers in normal form."""
+def normal_form(lock: Lock) -> Lock:
+    """The lock as it is read from its file: everything in the order of the file, markers and specifiers normalized.
+
+    Two locks with the same content differ otherwise, and ``lock --check`` would report a change.
+    """
     return lock.replace(
         packages=tuple(
             package.replace(
@@ -52,7 +55,7 @@ def _canonical(lock: Lock) -> Lock:
                 if package.requires_python is None
                 else str(SpecifierSet(package.requires_python)),
                 dependencies=tuple(sorted(package.dependencies)),
-                wheels=tuple(sorted(package.wheels, key=lambda wheel: wheel.filename)),
+                wheels=tuple(_sorted(package.wheels)),
             )
             for package in sorted(lock.packages, key=lambda package: package.name)
         ),

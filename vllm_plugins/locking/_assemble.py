@@ -10,6 +10,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from vllm_plugins.core.errors import BuildError, NoResolution
 from vllm_plugins.core.hashes import sha256
+from vllm_plugins.documents import lock_writer
 from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
 from vllm_plugins.locking import _graph
 from vllm_plugins.packages import metadata
@@ -94,12 +95,14 @@ class Assembly:
             for found in [by_name[item.locked.package]]
         )
         return NewLock(
-            lock=Lock(
-                manifest_sha256=manifest.sha256,
-                packages=tuple(sorted(packages, key=lambda package: package.name)),
-                plugins=tuple(sorted(locked, key=lambda plugin: plugin.name)),
-                targets=(target,),
-                environments=(edges.environment,) if edges.environment else (),
+            lock=lock_writer.normal_form(
+                Lock(
+                    manifest_sha256=manifest.sha256,
+                    packages=tuple(packages),
+                    plugins=tuple(locked),
+                    targets=(target,),
+                    environments=(edges.environment,) if edges.environment else (),
+                )
             ),
             wheels={_hashed(item.wheel).filename: item.wheel for item in described if item.wheel is not None},
             notes=tuple(item.text for item in self.solution.passed_over),

@@ -133,9 +133,10 @@ class Uv:
         try:
             _install(argv, env, self.config, cwd=requirements.parent)
         except InstallError:
-            if offline or len(self.config.indexes) < 2:
+            if offline or not _has_several_places(self.config):
                 raise
-            # uv gives up where one of several indexes answers 410 for a name that it lacks. pip goes on.
+            # uv gives up where one of several indexes answers 410 for a name that it lacks, or where a page of links
+            # is missing. pip goes on.
             _empty(target)
             Pip(config=self.config).install(requirements, target, offline=offline)
         (target / ".lock").unlink(missing_ok=True)  # a file of uv's own, with mode 0666
@@ -157,10 +158,14 @@ class Uv:
         try:
             _provision(argv, env, self.config, on_line, cwd=constraints.parent)
         except InstallError:
-            if len(self.config.indexes) < 2:
+            if not _has_several_places(self.config):
                 raise
             pip = Pip(config=self.config)  # as above
             pip.provision(python, requirements, constraints=constraints, on_line=on_line)
+
+
+def _has_several_places(config: PipConfig) -> bool:
+    return len(config.indexes) + len(config.find_links) > 1
 
 
 def _empty(target: Path) -> None:
