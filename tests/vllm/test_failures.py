@@ -110,7 +110,7 @@ def stale(world: Place) -> str:
 
 def missing(world: Place) -> str:
     world.lock.unlink()
-    return "LockMissing: there is a manifest and no lock: nothing is installed unlocked"
+    return "LockMissing: the manifest has no lock, and nothing is installed without one [lock-missing]"
 
 
 def other_base(world: Place) -> str:
@@ -122,14 +122,14 @@ def other_base(world: Place) -> str:
     project = world.config / "probe/pyproject.toml"
     project.write_text(project.read_text().replace("[project]\n", '[project]\ndependencies = ["torch<2"]\n'))
     world.run("lock", "--base", world.root / "base.json")
-    return "BaseMismatch: the lock does not fit this vLLM environment"
+    return "BaseMismatch: the lock does not fit this vLLM environment [base-mismatch]"
 
 
 def wrong_hash(world: Place) -> str:
     (wheel,) = world.wheels.iterdir()
     wheel.write_bytes(wheel.read_bytes() + b"\0")
     shutil.rmtree(world.store)
-    return f"HashMismatch: the wheel {wheel.name} is not the locked one"
+    return f"HashMismatch: the wheel {wheel.name} is not the locked one [hash-mismatch]"
 
 
 @pytest.mark.parametrize("fault", [stale, missing, other_base, wrong_hash])
