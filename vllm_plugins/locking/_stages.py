@@ -67,7 +67,7 @@ def run(
     pip = config()
     opening = workers.begin(lambda: _index(pip))  # half of all imports, while plugins are prepared
     if pip.ignored:
-        report(f"Not used, as only the places of packages count: {', '.join(pip.ignored)}")
+        report(f"Ignoring options that do not say where packages come from: {', '.join(pip.ignored)}")
     cache = caches / "uv"
     installer = installers.choose(settings.installer, config=pip, cache=cache)
     with Builder(installer=installer, base_site=base_paths(), target=base) as builder:
