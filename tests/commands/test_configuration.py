@@ -189,7 +189,7 @@ def test_programs_of_the_working_directory_are_not_run(place: Place, index: Inde
     index.wheel("tiny", requires=["built"])
     index.wheel("helper")
     index.sdist("built")
-    work = place.root / "work"
+    work = place.root / "started-here"
     projects.project(work / "mine", name="mine", requires=["helper"])
     for name in (
         "pip",
@@ -209,7 +209,7 @@ def test_programs_of_the_working_directory_are_not_run(place: Place, index: Inde
         """
         plugins:
           - {name: tiny, source: pypi, package: tiny}
-          - {name: mine, source: local, path: ../work/mine}
+          - {name: mine, source: local, path: ../started-here/mine}
         """
     )
     for installer in ("pip", "uv"):

@@ -1,4 +1,6 @@
-"""Metadata of a distribution: METADATA, entry points and RECORD. The only readers of these files.
+"""Metadata of a distribution: METADATA, entry points and RECORD.
+
+The only reader of these files of wheels and overlays; ``documents.base``, which ranks lower, reads what the base has.
 
 Only the fields that are needed are read: old wheels break today's rules in the others.
 """

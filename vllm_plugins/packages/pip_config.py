@@ -55,7 +55,7 @@ class PipConfig:
     system_certs: bool = False
     timeout: float = 15.0
     retries: int = 5
-    patience: int = 3600
+    patience: int = settings.PATIENCE
     ignored: tuple[str, ...] = ()
 
     @classmethod

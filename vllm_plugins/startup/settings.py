@@ -56,6 +56,9 @@ FALLBACK = "_VLLM_PLUGINS_FALLBACK"  # the overlay that is used instead of the l
 _DISABLE = "VLLM_PLUGIN_DISABLE"
 
 
+PATIENCE = 3600  # seconds; the default of VLLM_PLUGIN_TIMEOUT
+
+
 class Settings(Record):
     """Paths and policies.
 
@@ -81,7 +84,7 @@ class Settings(Record):
     trust: TrustPolicy = "owner"
     verify: bool = False
     disabled: bool = False
-    patience: int = 3600
+    patience: int = PATIENCE
     allowed: tuple[str, ...] | None = None
     ignores_platforms: bool = False
     log_level: str | None = "INFO"
@@ -173,7 +176,7 @@ def patience(environ: Mapping[str, str]) -> int:
     Raises:
         UsageError: the variable is not a valid number.
     """
-    value = environ.get("VLLM_PLUGIN_TIMEOUT") or "3600"
+    value = environ.get("VLLM_PLUGIN_TIMEOUT") or str(PATIENCE)
     if not value.isascii() or not value.isdecimal() or not 0 < len(value.lstrip("0")) < 8:
         raise _invalid("VLLM_PLUGIN_TIMEOUT", value[:80], expected="a whole number of seconds", example="3600")
     return int(value)
