@@ -24,7 +24,7 @@ from vllm_plugins.packages.builder import Builder
 from vllm_plugins.startup.overlay import base_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -65,6 +65,7 @@ def run(
     """
     caches = settings.cache or scratch / "cache"
     pip = config()
+    pip.require_public()
     opening = workers.begin(lambda: _index(pip))  # half of all imports, while plugins are prepared
     if pip.ignored:
         report(f"Ignoring options that do not say where packages come from: {', '.join(pip.ignored)}")
@@ -99,7 +100,15 @@ def run(
             solution = solver.solve(plugins)
             found = _releases([pin for pin in solution.pins if pin.url is None], index, base, caches, report)
             assembly = Assembly(base=base, old=old, index=index, scratch=scratch, solution=solution)
-            return assembly.lock(manifest, plugins, found)
+            new = assembly.lock(manifest, plugins, found)
+            pip.require_public(_addresses(new.lock))
+            return new
+
+
+def _addresses(lock: Lock) -> Iterator[str]:
+    for package in lock.packages:
+        yield from (wheel.url for wheel in package.wheels if wheel.url is not None)
+        yield from filter(None, (package.sdist_url, package.index))
 
 
 def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...]:
