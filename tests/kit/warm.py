@@ -38,8 +38,69 @@ def command(address: str, module: str) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", client, address, module)
 
 
+class _Server:
+    def __init__(self, listener: socket.socket, path: list[str]) -> None:
+        self._listener = listener
+        self._path = path
+        self._waiting = select.poll()
+        self._waiting.register(listener, select.POLLIN)
+        self._waiting.register(0, select.POLLIN)
+        self._clients: dict[int, tuple[socket.socket, int]] = {}  # by descriptor: each with its fork
+        self._forks: dict[int, tuple[int, int]] = {}  # by pidfd: process, and descriptor of the client
+
+    def serve(self) -> None:
+        """Serve until standard input is closed."""
+        while True:
+            for ready, _ in self._waiting.poll():
+                if ready == self._listener.fileno():
+                    self._accept()
+                elif ready in self._forks:
+                    self._end(ready)
+                elif ready in self._clients:
+                    self._interrupt(ready)
+                elif ready == 0:
+                    for pid, _ in self._forks.values():
+                        os.kill(pid, signal.SIGKILL)
+                    return
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        request, descriptors, _, _ = socket.recv_fds(client, _MOST, 3)
+        if not request:
+            client.close()
+            return
+        pid = os.fork()
+        if not pid:
+            _run(marshal.loads(request), descriptors, self._path)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        fork = os.pidfd_open(pid)
+        self._forks[fork] = pid, client.fileno()
+        self._clients[client.fileno()] = client, pid
+        self._waiting.register(fork, select.POLLIN)
+        self._waiting.register(client, 0)  # its end alone
+
+    def _end(self, fork: int) -> None:
+        """A fork has ended: so does its client."""
+        self._waiting.unregister(fork)
+        os.close(fork)
+        pid, number = self._forks.pop(fork)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        client, _ = self._clients.pop(number)
+        with contextlib.suppress(KeyError):
+            self._waiting.unregister(client)
+        with client, contextlib.suppress(OSError):
+            client.send(str(status).encode())
+
+    def _interrupt(self, number: int) -> None:
+        """A client was killed: its fork is interrupted, as a signal to its session would."""
+        self._waiting.unregister(number)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._clients[number][1], signal.SIGINT)
+
+
 def main() -> None:
-    """``python -m tests.kit.warm FD``: serve a socket that listens until standard input is closed."""
+    """``python -m tests.kit.warm FD``: serve a socket that listens."""
     listener = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(listener.fileno(), False)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -47,47 +108,7 @@ def main() -> None:
     _import_everything()
     gc.collect()
     gc.freeze()
-    waiting = select.poll()
-    waiting.register(listener, select.POLLIN)
-    waiting.register(0, select.POLLIN)
-    clients: dict[int, tuple[socket.socket, int]] = {}  # by descriptor: each with its fork
-    forks: dict[int, tuple[int, int]] = {}  # by pidfd: process, and descriptor of the client
-    while True:
-        for ready, _ in waiting.poll():
-            if ready == 0:
-                for pid, _ in forks.values():
-                    os.kill(pid, signal.SIGKILL)
-                return
-            if ready == listener.fileno():
-                client, _ = listener.accept()
-                request, descriptors, _, _ = socket.recv_fds(client, _MOST, 3)
-                if not request:
-                    client.close()
-                    continue
-                pid = os.fork()
-                if not pid:
-                    _run(marshal.loads(request), descriptors, path)
-                for descriptor in descriptors:
-                    os.close(descriptor)
-                fork = os.pidfd_open(pid)
-                forks[fork] = pid, client.fileno()
-                clients[client.fileno()] = client, pid
-                waiting.register(fork, select.POLLIN)
-                waiting.register(client, 0)  # its end alone
-            elif ready in forks:
-                pid, number = forks.pop(ready)
-                waiting.unregister(ready)
-                os.close(ready)
-                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                client, _ = clients.pop(number)
-                with contextlib.suppress(KeyError):
-                    waiting.unregister(client)
-                with client, contextlib.suppress(OSError):
-                    client.send(str(status).encode())
-            elif ready in clients:
-                waiting.unregister(ready)
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(clients[ready][1], signal.SIGINT)
+    _Server(listener, path).serve()
 
 
 def _import_everything() -> None:

@@ -40,8 +40,8 @@ __all__ = [
 # An index that lacks a name answers so: pip goes on with the next index.
 UNKNOWN = (401, 403, 404, 410)
 # -P: a pip.py in the working directory is not pip.
-PIP = (sys.executable, "-P", "-m", "pip")
-PIP_COMPILE = (sys.executable, "-P", "-m", "piptools", "compile")
+PIP: tuple[str, ...] = (sys.executable, "-P", "-m", "pip")
+PIP_COMPILE: tuple[str, ...] = (sys.executable, "-P", "-m", "piptools", "compile")
 
 
 def _names(*lines: str) -> frozenset[str]:
