@@ -6,7 +6,7 @@ not the right one. So the hook, which it calls first, withdraws them all, and ru
 
 Seen in vLLM 0.8.5 to 0.33: the functions are in a local variable of the caller, a dictionary by the entry points'
 names, called ``plugins`` (``load_general_plugins``) or ``platform_plugins``
-(``resolve_current_platform_cls_qualname``).
+(``resolve_current_platform_cls_qualname``). The plugins of a group are imported in ``load_plugins_by_group``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FrameType
 
-__all__ = ["on_path", "withdraw"]
+__all__ = ["is_nested", "on_path", "withdraw"]
+
+_LISTING = "load_plugins_by_group"
 
 
 class Point(Protocol):
@@ -48,6 +50,16 @@ def withdraw(points: Iterable[Point], vllm: FrameType, hook: Callable[[], object
         if point.name in functions and _is(functions[point.name], point.value):
             functions[point.name] = _nothing
     return True
+
+
+def is_nested(vllm: FrameType) -> bool:
+    """Whether vLLM is importing the plugins of a group, in this frame of vLLM or in one that has called it."""
+    frame: FrameType | None = vllm
+    while frame is not None:
+        if frame.f_code.co_name == _LISTING:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def on_path(group: str) -> list[Point]:
