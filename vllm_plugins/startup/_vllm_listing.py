@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vllm_plugins.startup import activation
+from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,14 +53,19 @@ def withdraw(points: Iterable[Point], vllm: FrameType, hook: Callable[[], object
     return True
 
 
-def is_nested(vllm: FrameType) -> bool:
-    """Whether vLLM is importing the plugins of a group, in this frame of vLLM or in one that has called it."""
+def is_nested(vllm: FrameType, hook: Callable[[], object]) -> bool:
+    """Whether vLLM asks for its platform, in this frame, while it imports plugins that it has listed before.
+
+    A package that imports vLLM at its top has that effect. It is only partly imported then, and would seem to be a
+    plugin that can't be loaded. So the hook does nothing: vLLM calls what it could import, as it does without us, and
+    asks again afterwards.
+    """
     frame: FrameType | None = vllm
-    while frame is not None:
-        if frame.f_code.co_name == _LISTING:
-            return True
+    while frame is not None and frame.f_code.co_name != _LISTING:
         frame = frame.f_back
-    return False
+    if frame is not None and variables.inherited(variables.FALLBACK) == "":  # a link to an overlay that was given up
+        withdraw(on_path("vllm.platform_plugins"), vllm, hook)
+    return frame is not None
 
 
 def on_path(group: str) -> list[Point]:

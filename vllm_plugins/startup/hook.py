@@ -68,14 +68,14 @@ def platform() -> str | None:
     if _process.busy:
         return None
     vllm = _frame(1)
-    if _is_nested(vllm):
-        return None
-    if _process.has_run_platform:
-        if activation.active_key() is not None:
-            from vllm_plugins.startup import _vllm_listing
+    if activation.active_key() is not None:
+        from vllm_plugins.startup import _vllm_listing
 
+        if _vllm_listing.is_nested(vllm, platform):
+            return None
+        if _process.has_run_platform:
             _vllm_listing.withdraw(_vllm_listing.on_path(PLATFORM), vllm, platform)
-    else:
+    if not _process.has_run_platform:
         try:
             _process.platform_class = _start(PLATFORM, vllm)
         except Exception as error:  # noqa: BLE001 - vLLM would drop it; it is raised below, and by general()
@@ -128,23 +128,6 @@ def _is_disabled(leave: Callable[[], None]) -> bool:
         return False
     if variables.inherited(variables.FALLBACK) == "":
         leave()
-    return True
-
-
-def _is_nested(vllm: FrameType) -> bool:
-    """Whether vLLM asks for its platform while it imports plugins that it has listed itself.
-
-    A package that imports vLLM at its top has that effect. It is only partly imported then, and would seem to be a
-    plugin that can't be loaded. So vLLM calls what it could import, as it does without us, and asks again afterwards.
-    """
-    if activation.active_key() is None:  # what it imports now is of the base
-        return False
-    from vllm_plugins.startup import _vllm_listing
-
-    if not _vllm_listing.is_nested(vllm):
-        return False
-    if variables.inherited(variables.FALLBACK) == "":  # a link; what it points to is given up
-        _vllm_listing.withdraw(_vllm_listing.on_path(PLATFORM), vllm, platform)
     return True
 
 
