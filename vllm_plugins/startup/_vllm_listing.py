@@ -57,7 +57,7 @@ def is_nested(vllm: FrameType, hook: Callable[[], object]) -> bool:
     """Whether vLLM asks for its platform, in this frame, while it imports plugins that it has listed before.
 
     A package that imports vLLM at its top has that effect. It is only partly imported then, and would seem to be a
-    plugin that can't be loaded. So the hook does nothing: vLLM calls what it could import, as it does without us, and
+    plugin that can't be loaded. So the hook does nothing: vLLM calls what it could import, as plain vLLM does, and
     asks again afterwards.
     """
     frame: FrameType | None = vllm
