@@ -325,7 +325,9 @@ def test_an_overlay_that_is_replaced_while_it_is_locked_is_locked_again(
     assert os.path.samestat(os.fstat(activation._held[marker.key]), site.stat())
 
 
-def test_an_overlay_that_is_removed_while_it_is_locked_is_gone(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overlay_that_is_removed_while_it_is_locked_is_gone(
+    shipped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     marker = install(shipped, GOOD)
     site = overlay.directory(shipped / "store", marker.key) / "site"
     real = activation._is_shared
