@@ -152,6 +152,15 @@ def test_a_file_that_differs_from_its_wheel_is_found(world: World) -> None:
     assert world.verify(package(locked)).problems == ("differs from its wheel: bad.txt",)
 
 
+@pytest.mark.parametrize("name", ["INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"])
+def test_notes_of_an_installer_in_a_wheel_are_not_missed(world: World, name: str) -> None:
+    """A wheel that was made of an installation brings them, and they are removed while installing."""
+    locked = world.unpack(wheel().add(f"bad-1.0.dist-info/{name}", "pip\n"))
+    (world.site / "bad-1.0.dist-info" / name).unlink()
+    rewrite_record(world.site, {f"bad-1.0.dist-info/{name}": None})
+    assert world.verify(package(locked)).problems == ()
+
+
 def test_a_file_that_is_not_in_its_wheel_is_found(world: World) -> None:
     locked = world.unpack(wheel())
     (world.site / "more.txt").write_text("evil\n")

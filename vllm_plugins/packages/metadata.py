@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "INSTALLER_NOTES",
     "Metadata",
     "RecordEntry",
     "format_record",
@@ -40,6 +41,10 @@ __all__ = [
     "record",
     "scripts",
 ]
+
+# Files of a .dist-info in which installers note something about themselves. They differ between installers, and name
+# paths of this machine. A wheel that was made of an installation may bring some.
+INSTALLER_NOTES = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +102,7 @@ def parse(core: bytes, entry_points: bytes | None, *, where: str) -> Metadata:
     fields = headers(core)
     try:
         return Metadata(
-            name=canonicalize_name(str(fields["Name"]), validate=True),
+            name=canonicalize_name(str(fields["Name"] or ""), validate=True),
             version=Version(str(fields["Version"])),
             extras=tuple(map(str, fields.get_all("Provides-Extra", []))),
             requires=tuple(map(str, fields.get_all("Requires-Dist", []))),

@@ -155,8 +155,9 @@ def _wheel(package: Package, wheels: Path) -> Path | None:
 
 def _against_wheel(wheel: Path, rows: Mapping[str, str]) -> Iterator[str]:
     with zipfile.ZipFile(wheel) as archive:
-        record = f"{archives.dist_info(archive.namelist())}/RECORD"
+        info = archives.dist_info(archive.namelist())
         wanted = dict(_normal(metadata.record(archive)))
+    rewritten = {f"{info}/{name}" for name in ("RECORD", *metadata.INSTALLER_NOTES)}
     spread = False
     for path, digest in wanted.items():
         head, _, rest = path.partition("/")
@@ -165,7 +166,7 @@ def _against_wheel(wheel: Path, rows: Mapping[str, str]) -> Iterator[str]:
             scheme, _, path = rest.partition("/")  # noqa: PLW2901 - the path of the same file in site
             if scheme not in ("purelib", "platlib"):
                 continue
-        if path != record and digest and rows.get(path) != digest:
+        if path not in rewritten and digest and rows.get(path) != digest:
             yield f"differs from its wheel: {path}"
     if not spread:
         yield from (
