@@ -39,6 +39,7 @@ __all__ = [
     "parse",
     "parse_record",
     "record",
+    "runs_code",
     "scripts",
 ]
 
@@ -162,6 +163,12 @@ def format_record(entries: Iterable[RecordEntry]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(entries)
     return text.getvalue()
+
+
+def runs_code(path_file: Path) -> bool:
+    """Return whether a ``.pth`` file runs code, as ``site.addpackage`` of some Python reads it."""
+    text = path_file.read_text(encoding="utf-8-sig", errors="replace")  # since 3.13 it reads past a byte order mark
+    return any(line.startswith(("import ", "import\t")) for line in text.splitlines())
 
 
 def scripts(site: Path) -> tuple[str, ...]:
