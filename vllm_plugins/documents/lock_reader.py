@@ -196,6 +196,7 @@ def _package(package: Any, here: str) -> Package:
         built_with=_strings(tool, f"{here}.tool.{TOOL}", "built-with"),
         sdist_url=_get(tool, f"{here}.tool.{TOOL}", "sdist-url", str, default=None),
         sdist_sha256=_get(tool, f"{here}.tool.{TOOL}", "sdist-sha256", str, default=None),
+        find_links=_get(tool, f"{here}.tool.{TOOL}", "find-links", bool, default=False),
     )
 
 
