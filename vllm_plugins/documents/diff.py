@@ -53,23 +53,25 @@ def compare(old: Lock | None, new: Lock) -> tuple[Change, ...]:
 
 
 def plugin_changes(old: Lock, new: Lock) -> Iterator[str]:
-    """A sentence for each difference of a plugin, besides the version and the content of its package."""
+    """A sentence for each difference of a plugin, besides the version of its package."""
+    if old.manifest_sha256 != new.manifest_sha256:
+        yield f"plugins.yaml: {_short(old.manifest_sha256)} → {_short(new.manifest_sha256)}"
     for name in sorted({plugin.name for plugin in (*old.plugins, *new.plugins)}):
         was, now = old.plugin(name), new.plugin(name)
         if was is None or now is None:
             yield f"plugin {name}: {'added' if was is None else 'removed'}"
         else:
             yield from (f"plugin {name}: {change}" for change in _field_changes(was, now))
-        for what, before, after in (
+        for kind, before, after in (
             ("entry point", _entry_points(was), _entry_points(now)),
-            ("object", set(was.loads) if was else set(), set(now.loads) if now else set()),
+            ("`loads`", set(was.loads if was else ()), set(now.loads if now else ())),
         ):
-            yield from (f"plugin {name}: adds {what} {item}" for item in sorted(after - before))
-            yield from (f"plugin {name}: removes {what} {item}" for item in sorted(before - after))
+            yield from (f"plugin {name}: adds {kind} {point}" for point in sorted(after - before))
+            yield from (f"plugin {name}: removes {kind} {point}" for point in sorted(before - after))
 
 
 def base_changes(old: Lock, new: Lock) -> Iterator[str]:
-    """A line for each difference of the manifest, the targets, and the base distributions that are used."""
+    """A line for each difference of the targets, and of the base distributions that are used."""
     before, after = _base_uses(old), _base_uses(new)
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
@@ -102,18 +104,17 @@ def _field_changes(was: Plugin, now: Plugin) -> Iterator[str]:
         ("url", was.url, now.url),
         ("subdirectory", was.subdirectory, now.subdirectory),
         ("commit", was.commit, now.commit),
-        # The version of a package has its commit, or its content where there is none.
-        ("content", *((_short(item.tree_sha256) if item.commit else None) for item in (was, now))),
         ("editable", "yes" if was.editable else "no", "yes" if now.editable else "no"),
-        ("project files", _short(was.project_sha256), _short(now.project_sha256)),
-        ("newer release", was.passed_over, now.passed_over),
+        ("metadata of the editable source", _short(was.project_sha256), _short(now.project_sha256)),
+        ("source files", _short(was.tree_sha256), _short(now.tree_sha256)),
+        ("newest release, which was passed over:", was.passed_over, now.passed_over),
     ):
         if before != after:
             yield f"{field} {before or '-'} → {after or '-'}"
 
 
 def _short(digest: str | None) -> str | None:
-    return None if digest is None else digest[:7]
+    return digest and digest[:12]
 
 
 def _entry_points(plugin: Plugin | None) -> set[str]:
@@ -121,12 +122,8 @@ def _entry_points(plugin: Plugin | None) -> set[str]:
 
 
 def _base_uses(lock: Lock) -> dict[str, str]:
-    """What the lock was made from and is for: the manifest, environments, vLLM, and base distributions, in words."""
-    uses = {"manifest": lock.manifest_sha256[:7]}
-    for number, environment in enumerate(sorted(lock.environments), start=1):
-        uses[f"environment {number}"] = environment
-    for accepted in lock.accepted_manifests:
-        uses[f"manifest {accepted[:7]}"] = "accepted since a rollback"
+    """The environments and the vLLM of each target, and the base distributions that the lock uses, in words."""
+    uses = {"environments": " or ".join(lock.environments)} if lock.environments else {}
     for target in lock.targets:
         kind = f"Python {target.python} on {target.platform}"
         uses[f"target {kind}"] = f"vLLM {target.vllm}" if target.vllm else "no vLLM"
