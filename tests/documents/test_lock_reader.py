@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import tomllib
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tomlkit
 
 from tests.kit import values
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
@@ -40,7 +40,16 @@ def written(whole: dict[str, Any]) -> bytes:
     tool = whole.get("tool")
     if isinstance(tool, dict) and isinstance(tool.get("vllm-plugins"), dict):
         tool["vllm-plugins"]["content-sha256"] = lock_reader.content_sha256(whole)
-    return tomlkit.dumps(whole).encode()
+    return "".join(f"{key} = {toml(value)}\n" for key, value in whole.items()).encode()
+
+
+def toml(value: Any) -> str:
+    """A value in TOML, tables and arrays inline. A library would take most of the time of these tests."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {toml(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    return value.isoformat() if isinstance(value, dt.date) else json.dumps(value, ensure_ascii=False)
 
 
 def refused(data: bytes) -> LockInvalid:
