@@ -89,7 +89,15 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     directory = tmp_path_factory.mktemp("cached")
     (directory / "stubs").mkdir()
-    argv = [str(installers.find_uv()), "pip", "list", "--python", sys.executable, "--cache-dir", directory / "uv"]
+    argv = [
+        str(installers.find_uv()),
+        "pip",
+        "list",
+        "--python",
+        sys.executable,
+        "--cache-dir",
+        str(directory / "uv"),
+    ]
     subprocess.run(argv, check=True, capture_output=True)
     return directory
 
