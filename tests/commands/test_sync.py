@@ -150,7 +150,7 @@ def test_switching_back_to_an_older_lock_installs_nothing(locked: Place, index: 
 def test_a_lock_without_a_manifest_is_enough(locked: Place) -> None:
     locked.manifest.unlink()
     shutil.rmtree(locked.config / "mine")
-    locked.run("sync")
+    locked.run("sync", env={"VLLM_PLUGIN_CONFIG": "", "VLLM_PLUGIN_LOCK": str(locked.lock)})
     assert set(locked.registry["plugins"]) == {"mine", "tiny"}
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "HashMismatch",
     "InstallError",
     "LoadError",
+    "LockContradiction",
     "LockInvalid",
     "LockMissing",
     "LockStale",
@@ -171,6 +172,13 @@ class LockStale(PluginsError):
     """The lock does not match the manifest."""
 
     id = "lock-out-of-date"
+    exit_code = 3
+
+
+class LockContradiction(PluginsError):
+    """The lock contradicts itself, the manifest, the index or its sources. ``details`` has every contradiction."""
+
+    id = "lock-contradiction"
     exit_code = 3
 
 

@@ -266,6 +266,10 @@ def _up_to_date_marker(settings: Settings) -> Marker | None:
     if lock is None and manifest is None:
         _check_named_files(settings)
         return None
+    if manifest is None and settings.manifest_named and not settings.optional:
+        from vllm_plugins.startup import named_files
+
+        named_files.check_manifest(settings)
     if lock is None and not settings.auto_lock:
         from vllm_plugins.core.errors import LockMissing
 
