@@ -156,7 +156,7 @@ def test_only_modules_of_the_overlay_are_forgotten(tmp_path: Path, monkeypatch: 
     site = put(tmp_path, probe_one__py="")
     modules = {"probe_inside": f"{site}/deep/x.py", "probe_next": f"{site}x/x.py", "probe_none": None}
     for name, file in modules.items():
-        monkeypatch.setitem(sys.modules, name, SimpleNamespace(__file__=file))  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(__file__=file))
     activation.activate(tmp_path, KEY)
     activation.deactivate(forget_modules=True)
     assert modules.keys() & sys.modules.keys() == {"probe_next", "probe_none"}
