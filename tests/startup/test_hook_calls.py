@@ -143,14 +143,53 @@ def test_a_vllm_that_keeps_its_list_elsewhere_calls_the_plugins_itself(home: Pat
     assert calls() == []
 
 
-def test_an_inherited_overlay_is_held_and_not_checked_again(home: Path) -> None:
+@pytest.mark.parametrize("function", ["load_general_plugins", "activate"])
+def test_an_inherited_overlay_is_held_and_not_checked_again(home: Path, function: str) -> None:
     """The lock may have changed since the parent process started: a server runs one set of plugins."""
     marker = install(home)
     listed = inherit(home, marker)
     (home / "config" / "plugins.lock").write_bytes(b"another lock\n")
-    load_general_plugins(listed)
-    assert calls() == ["general"]
-    assert list(activation._held) == [marker.key]
+    if function == "activate":
+        hook.activate()
+    else:
+        load_general_plugins(listed)
+        assert calls() == ["general"]
+    assert (activation.active_key(), list(activation._held)) == (marker.key, [marker.key])
+
+
+def load_plugins_by_group(listed: dict[str, Callable[[], object]]) -> list[object]:
+    """As vLLM does it where the package of a plugin, while it is imported, asks for the platform."""
+    return resolve_platform(listed)
+
+
+def test_a_question_for_the_platform_while_plugins_are_imported_is_left_to_vllm(home: Path) -> None:
+    listed = inherit(home, install(home))
+    assert load_plugins_by_group(listed) == [None, "probe.Platform"]
+    assert resolve_platform(listed) == ["probe.Platform", None]
+    assert load_plugins_by_group(listed) == [None, "probe.Platform"]
+
+
+def test_without_an_overlay_on_the_path_such_a_question_is_answered(home: Path) -> None:
+    install(home)
+    assert load_plugins_by_group({}) == ["probe.Platform"]
+
+
+def test_such_a_question_withdraws_an_overlay_that_was_given_up(home: Path) -> None:
+    listed = inherit(home, install(home))
+    variables.pass_on(variables.FALLBACK, "")
+    assert load_plugins_by_group(listed) == [None, None]
+
+
+@pytest.mark.parametrize("function", ["platform", "general", "activate"])
+def test_logging_is_prepared_with_the_level_of_the_settings(
+    home: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    levels: list[str | None] = []
+    monkeypatch.setattr(hook, "prepare_logging", levels.append)
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
+    install(home)
+    getattr(hook, function)()
+    assert levels == ["DEBUG"]
 
 
 def test_an_inherited_overlay_without_plugins_of_a_group_has_nothing_to_run(home: Path) -> None:
