@@ -45,6 +45,9 @@ from vllm_plugins.core.redact import public_url, redact
         ("https://ada:sec#ret@host/x", "https://****@host/x"),
         ("https://ada:sec ret@host/x", "https://****@host/x"),
         ("https://ada:12@34/secret@host/x", "https://****@host/x"),
+        ("https://ada:sec@b.c/ret@host/x", "https://****@host/x"),
+        ("https://ada:sec@b.c/r@d.e/t@host/x", "https://****@host/x"),
+        ("https://ada:sec@b.c/ret@host.example/x?y=1", "https://****@host.example/x?y=1"),
         ("https://ada:sec://ret@host/x", "https://****@host/x"),
         ("https://sec+ret/secret=@host/x", "https://****@host/x"),
         # ssh: a name is no secret, a password and a token are.
