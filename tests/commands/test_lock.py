@@ -275,6 +275,7 @@ def test_json_has_what_the_table_says(place: Place, index: Index) -> None:
         "packages": {"tiny": "1.0"},
         "changes": [{"package": "tiny", "old": None, "new": "1.0", "plugins": ["tiny"]}],
         "notes": [],
+        "unchecked": [],
     }
 
 
