@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -69,14 +70,12 @@ def lock(
     base = base or _base(request.base, settings, report=report, config=config)
     old = old_lock.read(settings, request.upgrade)
     upgrade = request.upgrade.with_packages(manifest, old.lock)
+    derived = partial(_derived, manifest, settings, request, base=base, report=report, detail=detail, config=config)
     if request.check:
         _refuse_contradictions(old, manifest, settings)
     may_hold = old.lock is not None and old.flaw is None and not upgrade
     if old.lock is not None and may_hold and old_lock.is_current(old.lock, manifest, base, settings):
-        unchecked = _derived(
-            old.lock, manifest, settings, request, base=base, report=report, detail=detail, config=config
-        )
-        return Outcome(lock=old.lock, unchecked=unchecked)
+        return Outcome(lock=old.lock, unchecked=derived(locked=old.lock))
     from vllm_plugins.core import scratch, workers
     from vllm_plugins.packages import pip_config
 
@@ -104,26 +103,16 @@ def lock(
             _refuse_changes(old, new.lock, changes, settings, request)
         else:
             _stages.write(new, settings)
-        unchecked = _derived(
-            new.lock,
-            manifest,
-            settings,
-            request,
-            base=base,
-            report=report,
-            detail=detail,
-            config=config,
-            new=new.wheels,
-        )
+        unchecked = derived(locked=new.lock, new=new.wheels)
     return Outcome(lock=new.lock, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
 
 
 def _derived(
-    locked: Lock,
     manifest: Manifest,
     settings: Settings,
     request: Request,
     *,
+    locked: Lock,
     base: Base,
     report: Callable[[str], None],
     detail: Callable[[str], None],
