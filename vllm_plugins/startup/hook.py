@@ -128,7 +128,7 @@ def _is_disabled_by_user() -> bool:
 
 
 def _goes_on_without_plugins(leave: Callable[[], None]) -> bool:
-    """Whether this process, or its parent process, has decided to go on without plugins. ``leave`` drops them here."""
+    """Whether this process, or its parent process, goes on without plugins. ``leave`` drops them here."""
     if not variables.is_disabled():
         return False
     leave()
