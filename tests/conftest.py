@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import compileall
+import os
 import signal
 import site
 import subprocess
@@ -36,6 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         for directory in (Path(vllm_plugins.__file__).parent, Path(__file__).parent / "kit"):
             compileall.compile_dir(directory, quiet=2)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are cores: tests wait for other processes, and for time to pass, a quarter of theirs."""
+    cores = len(os.sched_getaffinity(0))
+    return cores + cores // 2
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

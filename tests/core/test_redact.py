@@ -159,12 +159,12 @@ HARD = ["a", "/", "@", ":", "a:", "://", "a://", "a:b@", "http://a:b ", "http://
 
 
 @pytest.mark.parametrize("piece", HARD)
-def test_a_megabyte_takes_linear_time(piece: str) -> None:
-    """In a process with a limit of processor time: a quadratic search would take hours."""
+def test_a_long_text_takes_linear_time(piece: str) -> None:
+    """In a process with a limit of processor time: a quadratic search would take many minutes."""
     script = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_CPU, (20, 20))\n"
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_CPU, (10, 10))\n"
         "from vllm_plugins.core.redact import public_url, redact\n"
-        f"text = {piece!r} * (1_000_000 // {len(piece)})\n"
+        f"text = {piece!r} * (300_000 // {len(piece)})\n"
         "redact(text); redact(text + '@'); public_url(text)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
