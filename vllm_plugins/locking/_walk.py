@@ -22,6 +22,7 @@ from vllm_plugins.locking._findings import Finding, Need
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from packaging.utils import NormalizedName
 
@@ -134,6 +135,11 @@ class Walk:
         """The releases of the plugins that are satisfied, without what a resolver may change."""
         keys = ((root, (root.name, str(root.specifier), root.extras)) for root in self.roots)
         return {root.name: str(self._chosen[key].version) for root, key in keys if key in self._chosen}
+
+    def write_stubs(self, into: Path) -> None:
+        """Write stubs of the releases whose metadata a resolver would not find as this walk has."""
+        for candidate in dict.fromkeys(self._chosen.values()):
+            self.candidates.write_stub(candidate, into)
 
     def check_files(self) -> None:
         """Read every wheel that this walk has settled on. Its metadata may have come from our cache.

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from email.parser import BytesHeaderParser
 from typing import TYPE_CHECKING, NamedTuple
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
@@ -58,6 +59,15 @@ class Metadata:
     requires: tuple[str, ...] = ()
     entry_points: tuple[tuple[str, str, str], ...] = ()
     requires_python: str | None = None
+
+    @property
+    def odd_python(self) -> bool:
+        """Whether Requires-Python is not valid. It then counts as none, as it does for pip."""
+        try:
+            SpecifierSet(self.requires_python or "")
+        except InvalidSpecifier:
+            return True
+        return False
 
     def to_json(self) -> str:
         """Return the text that :func:`from_json` reads."""
