@@ -118,6 +118,7 @@ def test_a_subdirectory_with_a_submodule(place: Place, tmp_path: Path) -> None:
     place.run("sync")
     assert place.plugin("tiny")["subdirectory"] == "plugins/sub"
     assert (place.site / "shared/words.py").read_text() == "HELLO = 'hello'\n"
+    assert not (place.site / "shared/.git").exists()
 
 
 @pytest.mark.network

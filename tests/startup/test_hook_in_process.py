@@ -31,22 +31,8 @@ POINT = (hook.GENERAL, "probe", "probe_in_process:register", "probe", "probe")
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home with nothing in it; the process is afterwards as it was."""
-    for name in os.environ:
-        if name.startswith(("VLLM_", "_VLLM_")):
-            monkeypatch.delenv(name)
-    for name in (variables.FALLBACK, variables.CONFIRMED, "VLLM_PLUGIN_DISABLE"):
-        monkeypatch.setenv(name, "to be restored")
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("VLLM_PLUGIN_REGISTRY_DIR", str(tmp_path / "store"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # this overlay has none, and VERIFY would find it
-    monkeypatch.setattr(hook, "_process", hook._Process())
-    (tmp_path / "config").mkdir()
-    yield tmp_path
-    activation.deactivate(forget_modules=True)
-    for name in (variables.FALLBACK, variables.CONFIRMED, "VLLM_PLUGIN_DISABLE"):
-        os.environ.pop(name, None)
+    with overlays.process(tmp_path, monkeypatch):
+        yield tmp_path
 
 
 def install(place: Path, source: str = "", lock: bytes = LOCK, **fields: object) -> Marker:

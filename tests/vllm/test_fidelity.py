@@ -86,3 +86,28 @@ def test_a_server_with_a_platform_plugin_that_imports_vllm_at_its_top(top: Place
     for found in seen[1:]:
         assert {**seen[0], **found} == seen[0]
         assert {"MainProcess", "EngineCore", "VllmWorker-0"} <= set(found)
+
+
+def test_the_load_check_meets_vllm_as_a_server_does(world: Place, bare: Path) -> None:
+    """Plain vLLM drops a platform plugin that imports what vLLM is importing, and goes on with its own platform."""
+    source = TOP.replace("import vllm.utils.system_utils", "from vllm.config import VllmConfig")
+    plugins.write_package(world, {PLATFORM: {"probe": "probe:platform"}}, source, cpu=CPU)
+    done = world.run("sync", "-q", check=False)
+    assert done.returncode == 7
+    assert "found: vLLM loads this plugin while it imports vllm.config" in done.stderr
+    world.run("sync", "-q", "--no-load-check")
+    server = "import vllm.engine.arg_utils, vllm.platforms; print(type(vllm.platforms.current_platform).__name__)"
+    assert plain(world, bare).python("-c", server).stdout.split()[-1] == "CpuPlatform"
+
+
+def test_a_logits_processor_that_the_model_runner_refuses(world: Place, bare: Path) -> None:
+    source = "from vllm.v1.sample.logits_processor import LogitsProcessor\nclass Force(LogitsProcessor):\n    pass\n"
+    plugins.write_package(world, {"vllm.logits_processors": {"probe": "probe:Force"}}, source)
+    assert world.run("sync").returncode == 0
+    second = {"VLLM_USE_V2_MODEL_RUNNER": "1"}
+    done = world.run("sync", "-q", "--reinstall", check=False, env=second)
+    assert done.returncode == 7
+    assert "found: model runner V2 refuses it; VLLM_USE_V2_MODEL_RUNNER=0 selects V1" in done.stderr
+    loader = "from vllm.v1.worker.gpu.sample.logits_processor import loader; loader._load_v2_logitsprocs_plugins()"
+    refused = plain(world, bare).python("-c", loader, check=False, traceback=True)
+    assert "V1-interface plugins are not supported by the V2 model runner" in refused.stderr
