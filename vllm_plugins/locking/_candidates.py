@@ -142,21 +142,13 @@ class Candidates:
     def write_stub(self, candidate: Candidate, into: Path) -> None:
         """Write a stub of a candidate whose metadata a resolver would not find at the index as we do.
 
-        That is so where the index has got another build, and where uv can't read a Requires-Python, or repairs it.
+        That is so where the index has got another build, and where uv can't read what METADATA or the page says.
         """
         content = self.metadata(candidate) if candidate.wheel is not None else None
         if candidate.wheel is None or content is None or isinstance(content, Obstacle):
             return
-        if candidate.is_outbid or candidate.wheel.odd_python or content.odd_python:
-            stub_wheels.write(
-                into,
-                name=content.name,
-                version=str(content.version),
-                extras=content.extras,
-                requires=content.requires,
-                build=stub_wheels.LAST_BUILD,
-                tags="-".join(candidate.wheel.filename.removesuffix(simple_api.WHEEL).split("-")[-3:]),
-            )
+        if candidate.is_outbid or candidate.wheel.odd_python or content.is_odd:
+            stub_wheels.write_over(into, candidate.wheel.filename, content)
 
     def _candidate(self, name: NormalizedName, version: Version, files: list[File]) -> Candidate:
         offered = [file for file in files if not file.yanked]

@@ -169,7 +169,7 @@ class Solver:
                 base=self.base,
                 stubs=_resolution.constraints(self.base, self.caches / "stubs"),
                 preferred=preferred,
-                excluded=sorted(f"{found.name}!={found.version.public}" for found in walk.by_url),
+                excluded=sorted(f"{found.name}!={found.version.public}" for found in walk.refused),
                 resolver=self.resolver,
                 scratch=directory,
                 wheels=wheels,

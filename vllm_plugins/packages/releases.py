@@ -136,9 +136,10 @@ def download(sdist: File, index: Index, into: Path) -> Path:
 
 
 def read_metadata(file: File, index: Index, caches: Path | None) -> Metadata:
-    """Return the metadata of a wheel, which must agree with its file name.
+    """Return the metadata of a wheel in normal form. It must agree with the wheel's file name.
 
     Raises:
+        InstallError: it is not valid.
         NoResolution: it does not: pip refuses such a wheel, and uv installs another version than it has locked.
     """
     found = _cached_metadata(file, index, caches)
@@ -151,7 +152,7 @@ def read_metadata(file: File, index: Index, caches: Path | None) -> Metadata:
             found=f"{found.name} {found.version} (its METADATA)",
             next_step="report it to whoever published the wheel, and choose another version in plugins.yaml",
         )
-    return found
+    return metadata.normal_form(found, where=file.filename)
 
 
 def _cached_metadata(file: File, index: Index, caches: Path | None) -> Metadata:

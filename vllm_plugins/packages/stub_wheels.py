@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["LAST_BUILD", "write"]
+    from vllm_plugins.packages.metadata import Metadata
+
+__all__ = ["write", "write_over"]
 
 _WHEEL = "Wheel-Version: 1.0\nGenerator: vllm-plugin-manager\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 # Higher than the number of any build. Of several builds with the same tags, resolvers take the highest.
-LAST_BUILD = 999_999_999
+_LAST_BUILD = 999_999_999
 
 
 def write(
@@ -57,6 +59,23 @@ def write(
             return path
     atomic.write(path, data, durable=False)
     return path
+
+
+def write_over(into: Path, wheel: str, content: Metadata) -> Path:
+    """Write a stub that a resolver takes instead of a wheel of that file name, with the metadata as we read it.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    return write(
+        into,
+        name=content.name,
+        version=str(content.version),
+        extras=content.extras,
+        requires=content.requires,
+        build=_LAST_BUILD,
+        tags="-".join(wheel.removesuffix(".whl").split("-")[-3:]),
+    )
 
 
 def _archive(info: str, metadata: str) -> bytes:
