@@ -22,6 +22,7 @@ __all__ = ["ACCEPT", "File", "from_html", "from_json", "version"]
 WHEEL = ".whl"
 _SDIST = (".tar.gz", ".zip")
 _FILES = (WHEEL, *_SDIST, ".tar.bz2", ".tar.xz", ".tgz", ".egg", ".exe", ".metadata", ".asc")
+PAGES = (".html", ".htm")  # of the files of --find-links, pip reads these as pages, and takes all others as they are
 _INTERACTIVE = ("form", "frame", "iframe", "input", "script")
 
 JSON = "application/vnd.pypi.simple.v1+json"
