@@ -97,15 +97,15 @@ def flush(directory: Path) -> None:
     system = ctypes.CDLL(None, use_errno=True)
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        done = system.syncfs(descriptor) if hasattr(system, "syncfs") else -1
-        number = ctypes.get_errno() if done else 0
+        number = errno.ENOSYS
+        if hasattr(system, "syncfs"):
+            number = ctypes.get_errno() if system.syncfs(descriptor) else 0
     finally:
         os.close(descriptor)
-    if done == 0:
-        return
-    if number not in (0, errno.ENOSYS, errno.EPERM):
+    if number in (errno.ENOSYS, errno.EPERM):
+        os.sync()  # the system has no such call, or a sandbox forbids it
+    elif number:
         raise OSError(number, os.strerror(number), os.fspath(directory))
-    os.sync()  # the system has no such call, or a sandbox forbids it
 
 
 def _sweep(target: Path) -> None:
