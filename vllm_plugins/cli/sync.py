@@ -75,7 +75,14 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         from vllm_plugins.locking import pipeline
 
         required = manifest.require(settings)
-        pipeline.lock(required, settings, base=here, report=output.progress, detail=output.detail)
+        pipeline.lock(
+            required,
+            settings,
+            base=here,
+            base_paths=arguments.base_path,
+            report=output.progress,
+            detail=output.detail,
+        )
     state = states.read(settings, base=here)
 
     def build(locked: Lock) -> object:
@@ -91,7 +98,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
     done = sync.run(
         state,
-        base_paths=arguments.base_path or (),
+        base_paths=arguments.base_path,
         report=output.progress,
         config=config,
         load_check=None if arguments.load_check == "none" else arguments.load_check or "calls",

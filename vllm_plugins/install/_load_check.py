@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import signal
@@ -102,9 +103,8 @@ def _run(
     from vllm_plugins.core import process
 
     result.unlink(missing_ok=True)
-    argv = [sys.executable, "-P", "-m", "vllm_plugins.install._load_check", *words]
     try:
-        done = process.run(argv, check=False, timeout=patience, keep=_OUTPUT)
+        done = process.run_module("vllm_plugins.install._load_check", words, timeout=patience, keep=_OUTPUT)
         end, output = f"ended the process with {process.status(done.returncode)}", done.stderr
     except CommandFailed as error:
         if error.returncode == process.NOT_STARTED:
@@ -148,7 +148,7 @@ def _main(store: str, key: str, depth: Depth, first: str, result: str, *paths: s
     # The parent interrupts us at the end of its patience. As an exception, that would look like the plugin's own.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     activation.deactivate()  # an overlay that is linked into the interpreter
-    sys.path += [path for path in paths if path not in sys.path]
+    sys.path[:] = _as_in_vllm(paths, sys.path)
     marker = overlay.read_marker(Path(store), key)
     if marker is None:
         raise SystemExit("the overlay was removed from the store")
@@ -164,6 +164,15 @@ def _main(store: str, key: str, depth: Depth, first: str, result: str, *paths: s
             file.write(json.dumps(_report(step, points[step.number], loaded)) + "\n")
             file.flush()
     os._exit(0)  # plugins may have left threads or exit handlers behind, which must not run or be waited for
+
+
+def _as_in_vllm(paths: Sequence[str], own: Sequence[str]) -> list[str]:
+    """The path of a vLLM process, from the directories of the base and from the path of this process, ``own``.
+
+    This process has no PYTHONPATH. Its entries come first, as in a vLLM process.
+    """
+    first = list(itertools.takewhile(lambda path: path not in own, paths))
+    return [*first, *own, *(path for path in paths if path not in (*first, *own))]
 
 
 def _report(step: _Step, point: EntryPoint, loaded: dict[int, Any]) -> dict[str, str]:

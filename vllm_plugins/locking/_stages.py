@@ -21,10 +21,10 @@ from vllm_plugins.locking._solve import Solver
 from vllm_plugins.locking.old_lock import Reuse
 from vllm_plugins.packages import installers, releases
 from vllm_plugins.packages.builder import Builder
-from vllm_plugins.startup.overlay import base_paths
+from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -44,6 +44,7 @@ def run(
     manifest: Manifest,
     *,
     base: Base,
+    base_paths: Sequence[str] | None = None,
     old: Lock | None,
     upgrade: Upgrade,
     settings: Settings,
@@ -69,8 +70,9 @@ def run(
     if pip.ignored:
         report(f"Ignoring options that do not say where packages come from: {', '.join(pip.ignored)}")
     cache = caches / "uv"
+    site = overlay.base_paths() if base_paths is None else base_paths
     installer = installers.choose(settings.installer, config=pip, cache=cache)
-    with Builder(installer=installer, base_site=base_paths(), target=base) as builder:
+    with Builder(installer=installer, base_site=site, target=base) as builder:
         reuse = Reuse(old=old, upgrade=upgrade, base=base, wheels=settings.wheels)
         preparation = Preparation(
             manifest=manifest,

@@ -13,7 +13,7 @@ from vllm_plugins.locking import old_lock
 from vllm_plugins.locking.request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.diff import Change
@@ -46,13 +46,15 @@ def lock(
     request: Request | None = None,
     *,
     base: Base | None = None,
+    base_paths: Sequence[str] | None = None,
     report: Callable[[str], None],
     detail: Callable[[str], None],
     config: Callable[[], PipConfig] | None = None,
 ) -> Outcome:
     """Lock a manifest against a base: the given one, or the one that the request names.
 
-    ``config`` is pip's, if it is being read already. ``report`` and ``detail`` take lines of progress.
+    ``base_paths`` are the directories of this machine's base, by default this interpreter's. ``config`` is pip's, if
+    it is being read already. ``report`` and ``detail`` take lines of progress.
 
     Raises:
         LockStale: the request only checks, and the lock would change.
@@ -75,6 +77,7 @@ def lock(
         new = _stages.run(
             manifest,
             base=base,
+            base_paths=base_paths,
             old=old.lock,
             upgrade=upgrade,
             settings=settings,

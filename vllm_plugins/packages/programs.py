@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
+from vllm_plugins.core import process
 from vllm_plugins.core.redact import public_url
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ __all__ = [
 
 # An index that lacks a name answers so: pip goes on with the next index.
 UNKNOWN = (401, 403, 404, 410)
-# -P: a pip.py in a directory on the path is not pip.
-PIP = (sys.executable, "-P", "-m", "pip")
+PIP = (*process.PYTHON, "-m", "pip")
 
 
 def _names(*lines: str) -> frozenset[str]:

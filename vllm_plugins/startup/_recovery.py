@@ -69,12 +69,11 @@ def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
     warn_of_unknown_variables()
     how = "checking, because VLLM_PLUGIN_FROZEN=1 forbids to install" if settings.frozen else "installing"
     logger.info("Plugins are not up to date with %s: %s", settings.lock, how)
-    argv = [sys.executable, "-P", "-m", "vllm_plugins", "sync", "--startup", "--json"]
-    argv += ["--config", str(settings.manifest), "--lock", str(settings.lock)]
-    argv += ["--registry-dir", str(settings.store)]
+    words = ["sync", "--startup", "--json", "--config", str(settings.manifest), "--lock", str(settings.lock)]
+    words += ["--registry-dir", str(settings.store)]
     for path in paths:
-        argv += ["--base-path", path]
-    done = process.run(argv, on_line=logger.info, check=False)
+        words += ["--base-path", path]
+    done = process.run_module("vllm_plugins", words, on_line=logger.info)
     try:
         report: Any = json.loads(done.stdout)
         if done.returncode == 0:
