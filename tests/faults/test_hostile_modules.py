@@ -5,22 +5,18 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
-import site
 import sys
-import sysconfig
-import venv
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-import vllm_plugins
-from tests.kit import projects
+from tests.kit import interpreters, projects
 from tests.kit.place import Place
 from tests.kit.repositories import Repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from tests.kit.index import Index
 
@@ -41,13 +37,8 @@ def third_party() -> set[str]:
 @pytest.fixture
 def world(tmp_path: Path, index: Index, vllm: Path) -> Place:
     """A place whose interpreter has vLLM and us in its own directories, so that it needs no PYTHONPATH."""
-    venv.EnvBuilder(symlinks=True).create(tmp_path / "env")
-    directory = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "env")}))
-    entries = [*site.getsitepackages(), str(vllm), str(Path(vllm_plugins.__file__).parents[1])]
-    (directory / "a-world.pth").write_text("".join(f"{entry}\n" for entry in entries), encoding="utf-8")
-    place = Place(
-        root=tmp_path, index_url=index.url, interpreter=str(tmp_path / "env/bin/python"), resolver="pip-compile"
-    )
+    interpreter = interpreters.make(tmp_path / "env", vllm)
+    place = Place(root=tmp_path, index_url=index.url, interpreter=interpreter, resolver="pip-compile")
     index.wheel("tiny", entry_points=POINTS, modules=MODULES)
     index.sdist("built")
     repository = Repository.init(tmp_path / "repository")

@@ -87,15 +87,13 @@ def run(
 
     Raises:
         LockMissing, LockInvalid, HashMismatch: there is no usable lock.
-        LockStale: the lock does not match the manifest.
-        BaseMismatch: the lock does not apply to this base.
+        LockStale, BaseMismatch: the lock does not apply to the manifest, or to this base.
         InstallError, StoreError, HashMismatch: the installation failed. Lock, store and registry are unchanged.
         LoadError: a plugin failed in the load check. The overlay is installed, and is not up to date.
     """
-    settings = state.settings
     locked = state.require_lock()
     job = _Job(
-        settings=settings,
+        settings=state.settings,
         lock=locked.lock,
         lock_bytes=locked.data,
         key=locked.key,
@@ -109,9 +107,9 @@ def run(
         problems=state.overlay_problems,
     )
     done = _synchronise(job, reinstall=reinstall, check_again=check_again)
-    failures = [item for item in _failures(done.marker, job) if settings.lets_through(item.group, item.name)]
+    failures = [item for item in _failures(done.marker, job) if state.settings.lets_through(item.group, item.name)]
     if failures:
-        raise entry_points.error_of(done.marker, failures, settings.lets_through)
+        raise entry_points.error_of(done.marker, failures, state.settings.lets_through)
     return done
 
 

@@ -21,7 +21,6 @@ from vllm_plugins.locking._solve import Solver
 from vllm_plugins.locking.old_lock import Reuse
 from vllm_plugins.packages import installers, releases
 from vllm_plugins.packages.builder import Builder
-from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -44,7 +43,7 @@ def run(
     manifest: Manifest,
     *,
     base: Base,
-    base_paths: Sequence[str] | None = None,
+    base_paths: Sequence[str],
     old: Lock | None,
     upgrade: Upgrade,
     settings: Settings,
@@ -69,10 +68,8 @@ def run(
     opening = workers.begin(lambda: _index(pip))  # half of all imports, while plugins are prepared
     if pip.ignored:
         report(f"Ignoring options that do not say where packages come from: {', '.join(pip.ignored)}")
-    cache = caches / "uv"
-    site = overlay.base_paths() if base_paths is None else base_paths
-    installer = installers.choose(settings.installer, config=pip, cache=cache)
-    with Builder(installer=installer, base_site=site, target=base) as builder:
+    installer = installers.choose(settings.installer, config=pip, cache=caches / "uv")
+    with Builder(installer=installer, base_site=base_paths, target=base) as builder:
         reuse = Reuse(old=old, upgrade=upgrade, base=base, wheels=settings.wheels)
         preparation = Preparation(
             manifest=manifest,
@@ -85,7 +82,7 @@ def run(
             detail=detail,
         )
         plugins = _prepared(preparation, base)
-        program = _resolvers.choose(resolver, base=base, config=pip, cache=cache)
+        program = _resolvers.choose(resolver, base=base, config=pip, cache=caches / "uv")
         report(f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}")
         with opening() as index:
             solver = Solver(
@@ -99,9 +96,9 @@ def run(
                 detail=detail,
             )
             solution = solver.solve(plugins)
-            found = _releases([pin for pin in solution.pins if pin.url is None], index, base, caches, report)
             assembly = Assembly(base=base, old=old, index=index, scratch=scratch, solution=solution)
-            return assembly.lock(manifest, plugins, found)
+            pins = [pin for pin in solution.pins if pin.url is None]
+            return assembly.lock(manifest, plugins, _releases(pins, index, base, caches, report))
 
 
 def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...]:

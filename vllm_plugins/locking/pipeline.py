@@ -11,6 +11,7 @@ from vllm_plugins.core.errors import LockStale
 from vllm_plugins.documents import base as base_document
 from vllm_plugins.locking import old_lock
 from vllm_plugins.locking.request import Request
+from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -77,7 +78,7 @@ def lock(
         new = _stages.run(
             manifest,
             base=base,
-            base_paths=base_paths,
+            base_paths=overlay.base_paths() if base_paths is None else base_paths,
             old=old.lock,
             upgrade=upgrade,
             settings=settings,
