@@ -19,7 +19,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
 from vllm_plugins.core.hashes import sha256
-from vllm_plugins.documents import merge_conflicts
+from vllm_plugins.documents import _lock_keys, merge_conflicts
 from vllm_plugins.documents.lock import BaseUse, Lock, Package, Plugin, Target, Wheel
 from vllm_plugins.startup.settings import WHEELS
 
@@ -32,6 +32,7 @@ FORMAT = 1
 _MAX_DOTS = 2000  # in a line; tomllib takes the square of a dotted key's length, in time and memory
 MAX_BYTES = 32 << 20  # a thousand packages with a hundred wheels each
 TOOL = "vllm-plugins"
+_NEVER = re.compile(r"\b(extras?|dependency_groups)\b")
 _FILENAME = re.compile(r"[\w.+!-]+")
 _PYTHON = re.compile(r"3\.[0-9]{1,3}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -100,6 +101,8 @@ def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
         pylock = Pylock.from_dict(document)
         packages = tuple(_package(package, f"packages[{i}]") for i, package in enumerate(pylock.packages))
         lock = _lock(tool, packages, tuple(map(str, pylock.environments or ())))
+        for place, why in _lock_keys.refused(document):
+            raise _FieldError(f"{place}: {why}")  # noqa: TRY301 - one error for every reason
         content = content_sha256(document)
     except PylockUnsupportedVersionError as error:
         raise _newer(where, f"lock-version {document.get('lock-version')!r}", "lock-version 1.0") from error
@@ -178,6 +181,8 @@ def _package(package: Any, here: str) -> Package:
         raise _FieldError(
             f"{here}.directory: expected editable = true; only editable directories may be without a hash"
         )
+    if package.marker is not None and _NEVER.search(str(package.marker)):
+        raise _FieldError(f"{here}.marker: {package.marker} never holds: nobody chooses extras or groups")
     tool = (package.tool or {}).get(TOOL, {})
     if not isinstance(tool, dict):
         raise _FieldError(f"{here}.tool.{TOOL}: expected a table")
@@ -196,6 +201,7 @@ def _package(package: Any, here: str) -> Package:
         built_with=_strings(tool, f"{here}.tool.{TOOL}", "built-with"),
         sdist_url=_get(tool, f"{here}.tool.{TOOL}", "sdist-url", str, default=None),
         sdist_sha256=_get(tool, f"{here}.tool.{TOOL}", "sdist-sha256", str, default=None),
+        find_links=_get(tool, f"{here}.tool.{TOOL}", "find-links", bool, default=False),
     )
 
 
@@ -206,6 +212,8 @@ def _wheel(wheel: Any, here: str) -> Wheel:
     if wheel.size is None or wheel.size < 0:
         raise _FieldError(f"{here}.size: expected a number of bytes from 0, found {wheel.size!r}")
     filename = _wheel_filename(wheel.filename, f"{here}.name")
+    if wheel.path is not None and wheel.url is not None:
+        raise _FieldError(f"{here}: expected a path or a URL, found both")
     if wheel.path is not None and PurePosixPath(wheel.path) != PurePosixPath(WHEELS, filename):
         raise _FieldError(f"{here}.path: expected {WHEELS}/{filename}, found {wheel.path!r}")
     if wheel.path is None and not wheel.url.startswith(("https://", "http://", "file://")):

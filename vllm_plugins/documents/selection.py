@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from packaging.pylock import PackageDirectory, PackageWheel, Pylock, PylockSelectError
-from packaging.utils import parse_wheel_filename
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BaseMismatch, HashMismatch, InstallError
 from vllm_plugins.core.humanize import count
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from packaging.utils import NormalizedName
@@ -60,14 +61,16 @@ def select(data: bytes, settings: Settings) -> Selected:
 
     Raises:
         BaseMismatch: a package has no wheel for this machine.
-        InstallError: a wheel is missing from ``plugins.wheels/`` and no index has it, or no index may be used.
+        InstallError: a wheel is missing from ``plugins.wheels/`` and no index has it, or no index may be used; or the
+            package of a plugin is not for this machine.
         HashMismatch: a wheel there is not the locked one.
     """
     wheels: list[Requirement] = []
     editable: list[tuple[NormalizedName, str]] = []
     missing: list[str] = []
+    document = tomllib.loads(data.decode("utf-8"))
     try:
-        chosen = list(Pylock.from_dict(_best_first(tomllib.loads(data.decode("utf-8")))).select())
+        chosen = list(Pylock.from_dict(_best_first(document)).select())
     except PylockSelectError as error:
         raise BaseMismatch(
             "the lock has no wheels for this machine",
@@ -75,6 +78,7 @@ def select(data: bytes, settings: Settings) -> Selected:
             found=str(error),
             next_step="vllm-plugins lock, in this environment",
         ) from error
+    _require_plugins(document, {package.name for package, _ in chosen}, settings)
     for package, item in chosen:
         if isinstance(item, PackageDirectory):
             editable.append((package.name, item.path))
@@ -103,6 +107,19 @@ def select(data: bytes, settings: Settings) -> Selected:
             "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle",
         )
     return Selected(wheels=tuple(wheels), editable=tuple(editable))
+
+
+def _require_plugins(document: Mapping[str, Any], chosen: Collection[str], settings: Settings) -> None:
+    """Refuse a selection without the package of a plugin: it would be reported as installed."""
+    plugins = document["tool"]["vllm-plugins"].get("plugins", [])
+    absent = [plugin for plugin in plugins if canonicalize_name(plugin["package"]) not in chosen]
+    if absent:
+        raise InstallError(
+            "the lock installs a plugin's package only elsewhere, and not on this machine",
+            where=str(settings.lock),
+            details=[f"plugin {plugin['name']!r}: {plugin['package']}" for plugin in absent],
+            next_step="vllm-plugins lock, in this environment",
+        )
 
 
 def build_number(filename: str) -> tuple[int, str]:

@@ -65,6 +65,7 @@ def run(
     """
     caches = settings.cache or scratch / "cache"
     pip = config()
+    pip.require_public()
     opening = workers.begin(lambda: _index(pip))  # half of all imports, while plugins are prepared
     if pip.ignored:
         report(f"Ignoring options that do not say where packages come from: {', '.join(pip.ignored)}")
@@ -97,8 +98,16 @@ def run(
             )
             solution = solver.solve(plugins)
             assembly = Assembly(base=base, old=old, index=index, scratch=scratch, solution=solution)
-            pins = [pin for pin in solution.pins if pin.url is None]
-            return assembly.lock(manifest, plugins, _releases(pins, index, base, caches, report))
+            found = _releases(solution.pins, index, base, caches, report)
+            return _public(assembly.lock(manifest, plugins, found), pip)
+
+
+def _public(new: NewLock, pip: PipConfig) -> NewLock:
+    """The lock, if each of its URLs may be written down."""
+    for package in new.lock.packages:
+        urls = (*(wheel.url for wheel in package.wheels), package.sdist_url, package.index)
+        pip.require_public(filter(None, urls))
+    return new
 
 
 def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...]:
@@ -117,6 +126,8 @@ def _index(config: PipConfig) -> Index:
 def _releases(
     pins: Collection[Pin], index: Index, base: Base, caches: Path, report: Callable[[str], None]
 ) -> list[Release]:
+    """The releases of all pins that are of an index, and not of a wheel that was built here."""
+    pins = [pin for pin in pins if pin.url is None]
     if pins:
         report(f"Reading the index for the files of {count(len(pins), 'distribution')}")
     tags = base.tags()

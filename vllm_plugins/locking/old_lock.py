@@ -61,13 +61,12 @@ def read(settings: Settings, upgrade: Upgrade) -> OldLock:
 
 
 def is_current(old: Lock, manifest: Manifest, base: Base, settings: Settings) -> bool:
-    """Whether another run could change nothing: same manifest, a base that fits, same local sources, all wheels.
+    """Whether another run could change nothing: it agrees with the manifest and the base, all wheels are there.
 
-    No network, and no process but git for local sources.
+    Local sources are unchanged, too. No network, and no process but git for local sources.
     """
-    if old.manifest_sha256 != manifest.sha256:
-        return False
     try:
+        compatibility.check_manifest(old.replace(accepted_manifests=()), manifest, settings.lock, None)
         compatibility.check_base(old, base, settings.lock)
         return all(
             selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256) is not None

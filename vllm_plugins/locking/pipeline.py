@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import LockStale
+from vllm_plugins.core.errors import LockInvalid, LockStale
 from vllm_plugins.documents import base as base_document
+from vllm_plugins.documents import compatibility, consistency
 from vllm_plugins.locking import old_lock
 from vllm_plugins.locking.request import Request
 from vllm_plugins.startup import overlay
@@ -59,11 +61,14 @@ def lock(
 
     Raises:
         LockStale: the request only checks, and the lock would change.
+        LockContradiction: the request only checks, and the lock is not what a lock of this manifest is.
     """
     request = request or Request()
     base = base or _base(request.base, settings, report=report, config=config)
     old = old_lock.read(settings, request.upgrade)
     upgrade = request.upgrade.with_packages(manifest, old.lock)
+    if request.check:
+        _refuse_contradictions(old, manifest, settings)
     may_hold = old.lock is not None and old.flaw is None and not upgrade
     if old.lock is not None and may_hold and old_lock.is_current(old.lock, manifest, base, settings):
         return Outcome(lock=old.lock)
@@ -89,6 +94,7 @@ def lock(
             resolver=request.resolver,
             config=config,
         )
+        _check_result(new.lock, manifest)
         changes = diff.compare(old.lock, new.lock)
         if request.check:
             _refuse_changes(old, new.lock, changes, settings, request)
@@ -125,6 +131,23 @@ def _base(
         return release_base.read(
             named, resolver=resolver, index=index, caches=caches, scratch=temporary, report=report
         )
+
+
+def _check_result(new: Lock, manifest: Manifest) -> None:
+    """What is written here is not refused afterwards."""
+    if reasons := consistency.of_lock(new) + consistency.with_manifest(new, manifest):
+        raise LockInvalid(
+            "the new lock would contradict itself or plugins.yaml",
+            details=reasons,
+            next_step="report this, with plugins.yaml; the old lock is unchanged",
+        )
+
+
+def _refuse_contradictions(old: OldLock, manifest: Manifest, settings: Settings) -> None:
+    """``--check``: the lock against itself and the manifest. A manifest that has changed since is told later."""
+    if old.lock is not None and old.flaw is None:
+        with contextlib.suppress(LockStale):
+            compatibility.check_manifest(old.lock.replace(accepted_manifests=()), manifest, settings.lock, None)
 
 
 def _refuse_changes(old: OldLock, new: Lock, changes: Iterable[Change], settings: Settings, request: Request) -> None:

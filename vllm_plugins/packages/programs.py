@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CHOICE",
     "PIP",
+    "PIP_COMPILE",
     "PIP_HONOURED",
     "PIP_IGNORED",
     "UNKNOWN",
@@ -38,7 +39,8 @@ __all__ = [
 
 # An index that lacks a name answers so: pip goes on with the next index.
 UNKNOWN = (401, 403, 404, 410)
-PIP = (*process.PYTHON, "-m", "pip")
+PIP: tuple[str, ...] = (*process.PYTHON, "-m", "pip")
+PIP_COMPILE: tuple[str, ...] = (*process.PYTHON, "-m", "piptools", "compile")
 
 
 def _names(*lines: str) -> frozenset[str]:
