@@ -13,6 +13,7 @@ import tomlkit
 
 from tests.kit import projects
 from tests.kit.repositories import Repository
+from vllm_plugins.core.hashes import sha256
 from vllm_plugins.documents.lock_reader import TOOL, content_sha256
 from vllm_plugins.locking._assemble import _hashed
 
@@ -38,7 +39,7 @@ def honest(place: Place, index: Index, templates: Templates) -> Place:
 
     def make() -> None:
         index.wheel("tiny", "1.0", modules=MODULES, entry_points=POINTS)
-        index.wheel("tiny", "2.0", modules=MODULES, entry_points=POINTS, requires=["helper"])
+        index.wheel("tiny", "2.0", modules=MODULES, entry_points=POINTS, requires=["helper>=1"])
         index.wheel("helper")
         index.wheel("stowaway")
         projects.project(place.config / "mine", name="mine-plugin", entry_points=POINTS)
@@ -251,3 +252,203 @@ def test_a_git_plugin_of_another_commit_than_the_manifest_names_is_refused(place
     again: Completed = place.run("lock")
     assert again.returncode == 0
     assert place.plugin("tool")["commit-id"] == second
+
+
+def the_index_taken_out(place: Place, index: Index, document: Document) -> None:
+    """So that no advisory is looked up."""
+    for item in document["packages"]:
+        item.pop("index", None)
+
+
+def another_index(place: Place, index: Index, document: Document) -> None:
+    package(document, "tiny")["wheels"][0]["url"] = "https://evil.example/tiny-2.0-py3-none-any.whl"
+
+
+def another_wheel_at_the_index(place: Place, index: Index, document: Document) -> None:
+    """One that the index does not have, which a bundle would fetch and offline installations would take."""
+    path = projects.wheel(place.root / "evil", "tiny", "2.0", modules=EVIL, entry_points=POINTS, requires=["helper"])
+    wheel = _hashed(path)
+    name = "tiny-2.0-9-py3-none-any.whl"
+    there = {"name": name, "url": path.as_uri(), "size": wheel.size, "hashes": {"sha256": wheel.sha256}}
+    package(document, "tiny")["wheels"].insert(0, there)
+
+
+def another_wheel_that_claims_to_be_of_find_links(place: Place, index: Index, document: Document) -> None:
+    an_evil_wheel_in_place_of_the_index_s(place, index, document)
+    package(document, "tiny")["tool"] = {TOOL: {"find-links": True}}
+
+
+def another_wheel_that_claims_to_be_built_from_an_sdist(place: Place, index: Index, document: Document) -> None:
+    an_evil_wheel_in_place_of_the_index_s(place, index, document)
+    sdist = index.sdist("tiny", "2.0", modules=MODULES)
+    claim = {"sdist-url": f"{index.url}tiny/{sdist.name}", "sdist-sha256": _hashed_file(sdist), "built-with": []}
+    package(document, "tiny")["tool"] = {TOOL: claim}
+
+
+def _hashed_file(path: Path) -> str:
+    return sha256(path.read_bytes())
+
+
+def a_package_that_a_plugin_does_not_require(place: Place, index: Index, document: Document) -> None:
+    document["packages"].append(of_index(index, "stowaway", "1.0"))
+    package(document, "tiny")["dependencies"].append({"name": "stowaway"})
+
+
+def a_dependency_left_out(place: Place, index: Index, document: Document) -> None:
+    document["packages"].remove(package(document, "helper"))
+    package(document, "tiny")["dependencies"] = []
+
+
+def a_dependency_that_is_never_installed(place: Place, index: Index, document: Document) -> None:
+    package(document, "helper")["marker"] = 'python_full_version < "3"'
+
+
+def an_older_dependency(place: Place, index: Index, document: Document) -> None:
+    """The plugin requires a newer one."""
+    index.wheel("helper", "0.1")
+    package(document, "helper").update(of_index(index, "helper", "0.1"))
+
+
+def entry_points_that_are_not_there(place: Place, index: Index, document: Document) -> None:
+    plugin(document, "tiny")["entry-points"] = []
+
+
+def another_requirement_of_the_base(place: Place, index: Index, document: Document) -> None:
+    (target,) = document["tool"][TOOL]["targets"]
+    required_by = [{"name": "tiny", "specifier": ">=1"}]
+    target["base"] = [{"name": "torch", "version": "2.13.0", "required-by": required_by}]
+
+
+def another_requires_python(place: Place, index: Index, document: Document) -> None:
+    package(document, "tiny")["requires-python"] = ">=3.8"
+
+
+FAR = (
+    the_index_taken_out,
+    another_index,
+    another_wheel_at_the_index,
+    another_wheel_that_claims_to_be_of_find_links,
+    another_wheel_that_claims_to_be_built_from_an_sdist,
+    a_package_that_a_plugin_does_not_require,
+    a_dependency_left_out,
+    a_dependency_that_is_never_installed,
+    an_older_dependency,
+    entry_points_that_are_not_there,
+    another_requirement_of_the_base,
+    another_requires_python,
+)
+
+
+@pytest.mark.parametrize("attack", FAR, ids=lambda attack: attack.__name__)
+def test_lock_check_derives_what_only_the_index_and_the_sources_know(
+    honest: Place, index: Index, attack: Callable[[Place, Index, Document], None]
+) -> None:
+    forge(honest, lambda document: attack(honest, index, document))
+    before = honest.files()
+    done = honest.run("lock", "--check", check=False)
+    assert (done.returncode, CONTRADICTION in done.stderr) == (3, True), done
+    assert honest.files() == before
+    (step,) = [line for line in done.stderr.splitlines() if line.startswith("  next: ")]
+    words = step.rpartition("vllm-plugins ")[2].split()
+    honest.run(*words)
+    honest.run("lock", "--check")
+    assert (honest.plugin("tiny")["version"], honest.versions["helper"]) == ("2.0", "1.0")
+
+
+def test_a_good_lock_passes_and_says_what_was_not_checked(honest: Place) -> None:
+    done = honest.run("lock", "--check")
+    assert done.stdout == (
+        "plugins.lock is up to date\nnot checked: whether mine would be built to the locked wheel again (--rebuild does)\n"
+    )
+    assert honest.run("lock", "--check", "--rebuild").stdout == "plugins.lock is up to date\n"
+    offline = honest.run("lock", "--check", "--json", env={"VLLM_PLUGIN_OFFLINE": "1"})
+    assert offline.json["unchecked"][0] == "the files of 2 packages, and what they require: offline"
+
+
+@pytest.mark.parametrize("source", ["local", "git", "sdist"])
+def test_a_wheel_that_its_source_does_not_build_is_found_by_building(place: Place, index: Index, source: str) -> None:
+    points = {"vllm.general_plugins": {"tool": "tool_plugin:register"}}
+    project = projects.project(place.root / "repository", name="tool-plugin", entry_points=points)
+    if source == "git":
+        repository = Repository.init(project)
+        repository.commit()
+        of_git(place, repository, "main")
+    elif source == "local":
+        place.write(f"plugins:\n  - {{name: tool, source: local, path: '{project}'}}\n")
+    else:
+        index.sdist("tool-plugin", entry_points=points)
+        place.write("plugins:\n  - {name: tool, source: pypi, package: tool-plugin}\n")
+    place.run("lock")
+    place.run("lock", "--check", "--rebuild")
+    evil = projects.wheel(
+        place.root / "evil", "tool-plugin", entry_points=points, modules={"tool_plugin.py": "evil\n"}
+    )
+
+    def change(document: Document) -> None:
+        package(document, "tool-plugin")["wheels"] = [put_next_to_the_lock(place, evil)]
+
+    forge(place, change)
+    assert "not checked: whether tool" in place.run("lock", "--check").stdout
+    done = place.run("lock", "--check", "--rebuild", check=False)
+    assert (done.returncode, "[hash-mismatch]" in done.stderr) == (4, True), done
+    assert "the wheel is different when it is built again" in done.stderr
+    assert "only in the locked wheel: tool_plugin.py" in done.stderr
+    place.run("lock", "--upgrade-package", "tool-plugin")
+    place.run("lock", "--check", "--rebuild")
+
+
+def test_a_commit_that_is_not_of_the_branch_is_refused(place: Place) -> None:
+    """A server gives any commit of a fork or of a closed pull request by its hash."""
+    repository, _, second = git_place(place)
+    repository.branch("pull")
+    evil = repository.commit("evil", {"evil.txt": "evil"})
+    repository.switch("main")
+    other = locked_from(place, repository, evil)
+    honest = locked_from(place, repository, "main")
+    swap(place, other, honest, "requested")
+    done = place.run("lock", "--check", check=False)
+    assert (done.returncode, CONTRADICTION in done.stderr) == (3, True), done
+    assert f"commit {evil} is not main of {repository.url}" in done.stderr
+    place.run("lock", "--upgrade-package", "tool-plugin")
+    place.run("lock", "--check")
+    repository.commit("third", {"third.txt": "3"})
+    place.run("lock", "--check")  # the branch has moved on
+    assert place.plugin("tool")["commit-id"] == second
+
+
+def test_a_tag_that_was_moved_is_refused(place: Place) -> None:
+    repository, *_ = git_place(place)
+    repository.tag("v1")
+    of_git(place, repository, "v1")
+    place.run("lock")
+    place.run("lock", "--check")
+    repository.commit("third", {"third.txt": "3"})
+    repository.git("tag", "--force", "v1")
+    done = place.run("lock", "--check", check=False)
+    assert (done.returncode, CONTRADICTION in done.stderr) == (3, True), done
+
+
+def test_another_tree_hash_is_refused(place: Place) -> None:
+    repository, *_ = git_place(place)
+    of_git(place, repository, "main")
+    place.run("lock")
+    forge(place, lambda document: plugin(document, "tool").update({"tree-sha256": "0" * 64}))
+    done = place.run("lock", "--check", check=False)
+    assert (done.returncode, CONTRADICTION in done.stderr) == (3, True), done
+    assert "tree-sha256" in done.stderr
+
+
+def test_rebuild_alone_is_a_usage_error(honest: Place) -> None:
+    done = honest.run("lock", "--rebuild", check=False)
+    assert (done.returncode, "vllm-plugins lock --check --rebuild" in done.stderr) == (2, True)
+
+
+def test_a_lock_can_not_bring_its_own_tool_into_a_build(honest: Place, index: Index) -> None:
+    """A hook of setuptools, for example, would run in every build of its environment."""
+    index.wheel("stowaway")
+    forge(
+        honest,
+        lambda document: package(document, "mine-plugin").update({"tool": {TOOL: {"built-with": ["stowaway==1.0"]}}}),
+    )
+    done = honest.run("lock", "--check", "--rebuild", check=False)
+    assert (done.returncode, "only in the locked build environment: stowaway==1.0" in done.stderr) == (4, True), done

@@ -64,11 +64,8 @@ def run(
         NoResolution: no set of versions satisfies every requirement.
     """
     caches = settings.cache or scratch / "cache"
-    pip = config()
-    pip.require_public()
+    pip = _usable(config(), report)
     opening = workers.begin(lambda: _index(pip))  # half of all imports, while plugins are prepared
-    if pip.ignored:
-        report(f"Ignoring options that do not say where packages come from: {', '.join(pip.ignored)}")
     installer = installers.choose(settings.installer, config=pip, cache=caches / "uv")
     with Builder(installer=installer, base_site=base_paths, target=base) as builder:
         reuse = Reuse(old=old, upgrade=upgrade, base=base, wheels=settings.wheels)
@@ -100,6 +97,14 @@ def run(
             assembly = Assembly(base=base, old=old, index=index, scratch=scratch, solution=solution)
             found = _releases(solution.pins, index, base, caches, report)
             return _public(assembly.lock(manifest, plugins, found), pip)
+
+
+def _usable(config: PipConfig, report: Callable[[str], None]) -> PipConfig:
+    """The configuration, if its URLs may be written down. Options that have no effect are reported."""
+    config.require_public()
+    if config.ignored:
+        report(f"Ignoring options that do not say where packages come from: {', '.join(config.ignored)}")
+    return config
 
 
 def _public(new: NewLock, pip: PipConfig) -> NewLock:

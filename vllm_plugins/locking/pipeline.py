@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LockInvalid, LockStale
@@ -16,7 +18,7 @@ from vllm_plugins.locking.request import Request
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.diff import Change
@@ -34,13 +36,15 @@ __all__ = ["Outcome", "lock"]
 class Outcome:
     """The lock after a run. ``resolved``: it was made in this run; else nothing could have changed.
 
-    ``notes``: one line for each plugin that is not at its newest release.
+    ``notes``: one line for each plugin that is not at its newest release. ``unchecked``: what ``--check`` could not
+    compare.
     """
 
     lock: Lock
     changes: tuple[Change, ...] = ()
     resolved: bool = False
     notes: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
 
 def lock(
@@ -61,17 +65,20 @@ def lock(
 
     Raises:
         LockStale: the request only checks, and the lock would change.
-        LockContradiction: the request only checks, and the lock is not what a lock of this manifest is.
+        LockContradiction: the request only checks, and the lock is not what a lock of this manifest is, or not what
+            the index and the sources say.
+        HashMismatch: the request builds again, and a wheel is another one.
     """
     request = request or Request()
     base = base or _base(request.base, settings, report=report, config=config)
     old = old_lock.read(settings, request.upgrade)
     upgrade = request.upgrade.with_packages(manifest, old.lock)
+    derived = partial(_derived, manifest, settings, request, base=base, report=report, detail=detail, config=config)
     if request.check:
         _refuse_contradictions(old, manifest, settings)
     may_hold = old.lock is not None and old.flaw is None and not upgrade
     if old.lock is not None and may_hold and old_lock.is_current(old.lock, manifest, base, settings):
-        return Outcome(lock=old.lock)
+        return Outcome(lock=old.lock, unchecked=derived(locked=old.lock))
     from vllm_plugins.core import scratch, workers
     from vllm_plugins.packages import pip_config
 
@@ -100,7 +107,41 @@ def lock(
             _refuse_changes(old, new.lock, changes, settings, request)
         else:
             _stages.write(new, settings)
-    return Outcome(lock=new.lock, changes=changes, resolved=True, notes=new.notes)
+        unchecked = derived(locked=new.lock, new=new.wheels)
+    return Outcome(lock=new.lock, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
+
+
+def _derived(
+    manifest: Manifest,
+    settings: Settings,
+    request: Request,
+    *,
+    locked: Lock,
+    base: Base,
+    report: Callable[[str], None],
+    detail: Callable[[str], None],
+    config: Callable[[], PipConfig] | None,
+    new: Mapping[str, Path] = MappingProxyType({}),
+) -> tuple[str, ...]:
+    """``--check``: compare a lock with the index and the sources; returns what was not compared.
+
+    ``new`` are wheels that were built in this run, by their names in the lock.
+    """
+    if not request.check:
+        return ()
+    from vllm_plugins.locking import _derivation
+
+    return _derivation.check(
+        locked,
+        manifest,
+        settings,
+        base=base,
+        new=new,
+        rebuild=request.rebuild,
+        config=config,
+        report=report,
+        detail=detail,
+    )
 
 
 def _base(

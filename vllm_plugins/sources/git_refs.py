@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import GitSource
     from vllm_plugins.sources.git_url import Remote
 
-__all__ = ["CommitSha", "is_full", "resolve"]
+__all__ = ["CommitSha", "contains", "is_full", "resolve"]
 
 CommitSha = NewType("CommitSha", str)
 
@@ -87,6 +87,34 @@ def _advertised(remote: Remote, env: Mapping[str, str], plugin: str) -> dict[str
             next_step="use a repository with SHA-1 commits (git init --object-format=sha1)",
         )
     return refs
+
+
+def contains(source: GitSource, commit: CommitSha, *, environ: Mapping[str, str], plugin: str) -> bool:
+    """Whether a commit is what the ref of a source means, or was: a branch moves on, a tag or a commit does not.
+
+    A server gives any commit of any fork by its hash. The history of the branch must have it.
+
+    Raises:
+        SourceError: as :func:`resolve`.
+    """
+    if resolve(source, environ=environ, plugin=plugin) == commit:
+        return True
+    ref = source.ref or "HEAD"
+    if is_full(ref):
+        return False
+    remote = git_url.read(source.url, environ=environ, plugin=plugin)
+    env = _git.network_environment(remote, environ)
+    refs = _advertised(remote, env, plugin)
+    names = ("HEAD",) if ref == "HEAD" else (ref, f"refs/{ref}", f"refs/tags/{ref}", f"refs/heads/{ref}")
+    name = next((name for name in names if name in refs), None)
+    if name is None or not (name == "HEAD" or name.startswith("refs/heads/")):
+        return False
+    with scratch.directory() as directory:
+        repository = Repository(root=directory, remote=remote, env=env, plugin=plugin)
+        repository.create()
+        # Commits alone, without trees and files.
+        repository.must("fetch", "--quiet", "--no-tags", "--filter=tree:0", "--", "origin", f"+{name}:refs/check")
+        return commit in repository.must("rev-list", "refs/check").split()
 
 
 def _checked(full: CommitSha, refs: Mapping[str, CommitSha], remote: Remote, plugin: str) -> CommitSha:
