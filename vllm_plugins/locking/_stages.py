@@ -7,6 +7,7 @@ wheel contains its hash, so two contents never have the same name. Writing the l
 from __future__ import annotations
 
 import contextlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from vllm_plugins.packages import installers, releases
 from vllm_plugins.packages.builder import Builder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -47,7 +48,6 @@ def run(
     old: Lock | None,
     upgrade: Upgrade,
     settings: Settings,
-    environ: Mapping[str, str],
     scratch: Path,
     report: Callable[[str], None],
     detail: Callable[[str], None],
@@ -75,7 +75,7 @@ def run(
             reuse=reuse,
             builder=builder,
             scratch=scratch,
-            environ=environ,
+            environ=os.environ,
             report=report,
             detail=detail,
         )

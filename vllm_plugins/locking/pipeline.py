@@ -65,8 +65,7 @@ def lock(
 
     Raises:
         LockStale: the request only checks, and the lock would change.
-        LockContradiction: the request only checks, and the lock is not what a lock of this manifest is, or not what
-            the index and the sources say.
+        LockContradiction: the request only checks, and the lock contradicts the manifest, the index or a source.
         HashMismatch: the request builds again, and a wheel is another one.
     """
     request = request or Request()
@@ -94,7 +93,6 @@ def lock(
             old=old.lock,
             upgrade=upgrade,
             settings=settings,
-            environ=os.environ,
             scratch=temporary,
             report=report,
             detail=detail,
