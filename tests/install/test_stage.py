@@ -333,6 +333,14 @@ def test_a_file_without_an_owner_is_listed_as_it_is(site: Path) -> None:
     assert listed["tiny.py"] == hashes.sha256(b"x = 1\n")
 
 
+def test_bytecode_without_an_owner_is_listed_where_its_source_can_not_be_compiled(site: Path) -> None:
+    compiled = bytecode.place("bad.py")
+    stages.install(site, files={"bad.py": b"not python(", compiled: b"bytecode"})
+    _stage.seal(site, {})
+    listed = {path: digest for path, digest, _ in json.loads((site.parent / integrity.FILES).read_bytes())}
+    assert listed[compiled] == hashes.sha256(b"bytecode")
+
+
 def test_a_source_that_can_not_be_compiled_has_no_bytecode(site: Path) -> None:
     stages.install(site, files={"bad.py": b"not python("})
     listed = sealed(site)
