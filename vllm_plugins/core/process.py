@@ -90,8 +90,8 @@ def run_module(
     was imported from.
     """
     home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    pythonpath = home if home in map(os.path.abspath, filter(None, named)) else None
+    named = os.environ.get("PYTHONPATH", "")
+    pythonpath = home if home in map(os.path.abspath, filter(None, named.split(os.pathsep))) else None
     try:
         cwd = os.getcwd()
     except FileNotFoundError:  # it was deleted
