@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import atomic, workers
@@ -20,11 +19,11 @@ from vllm_plugins.locking._assemble import Assembly, NewLock
 from vllm_plugins.locking._prepare import Preparation, PreparedPlugin
 from vllm_plugins.locking._solve import Solver
 from vllm_plugins.locking.old_lock import Reuse
-from vllm_plugins.packages import installers, releases
+from vllm_plugins.packages import installers
 from vllm_plugins.packages.builder import Builder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from vllm_plugins.locking.request import Upgrade
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.pip_config import PipConfig
-    from vllm_plugins.packages.releases import Pin, Release
     from vllm_plugins.startup.settings import Settings
 
 __all__ = ["run", "write"]
@@ -94,8 +92,8 @@ def run(
                 detail=detail,
             )
             solution = solver.solve(plugins)
+            found = solver.releases(solution)
             assembly = Assembly(base=base, old=old, index=index, scratch=scratch, solution=solution)
-            found = _releases(solution.pins, index, base, caches, report)
             return _public(assembly.lock(manifest, plugins, found), pip)
 
 
@@ -126,18 +124,6 @@ def _index(config: PipConfig) -> Index:
     from vllm_plugins.packages.index import Index
 
     return Index(config)
-
-
-def _releases(
-    pins: Collection[Pin], index: Index, base: Base, caches: Path, report: Callable[[str], None]
-) -> list[Release]:
-    """The releases of all pins that are of an index, and not of a wheel that was built here."""
-    pins = [pin for pin in pins if pin.url is None]
-    if pins:
-        report(f"Reading the index for the files of {count(len(pins), 'distribution')}")
-    tags = base.tags()
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        return list(pool.map(lambda pin: releases.read(pin, index, tags=tags, caches=caches), pins))
 
 
 def write(new: NewLock, settings: Settings) -> bool:
