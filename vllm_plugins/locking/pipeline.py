@@ -99,8 +99,7 @@ def lock(
             resolver=request.resolver,
             config=config,
         )
-        _check_result(new.lock, manifest)
-        _check_names(new.lock, base)
+        _check_result(new.lock, manifest, base)
         changes = diff.compare(old.lock, new.lock)
         if request.check:
             _refuse_changes(old, new.lock, changes, settings, request)
@@ -173,8 +172,9 @@ def _base(
         )
 
 
-def _check_result(new: Lock, manifest: Manifest) -> None:
+def _check_result(new: Lock, manifest: Manifest, base: Base) -> None:
     """What is written here is not refused afterwards."""
+    _check_names(new, base)
     if reasons := consistency.of_lock(new) + consistency.with_manifest(new, manifest):
         raise LockInvalid(
             "the new lock would contradict itself or plugins.yaml",
