@@ -69,7 +69,7 @@ class _Job:
 def run(
     state: State,
     *,
-    base_paths: Sequence[str] = (),
+    base_paths: Sequence[str] | None = None,
     report: Callable[[str], None],
     config: Callable[[], PipConfig] = pip_config.read,
     reinstall: bool = False,
@@ -79,7 +79,7 @@ def run(
 ) -> Synced:
     """Make the store equal to the lock of a state.
 
-    ``base_paths`` are directories of the base that are not on this interpreter's own path. ``config`` returns pip's
+    ``base_paths`` are the directories of the base, by default this interpreter's. ``config`` returns pip's
     configuration, and is called only if an index is needed. ``load_check`` says what is tried with each entry point
     (``None``: nothing, and earlier failures are forgotten); ``check_again`` that it is tried even if it has been.
     Failures of entry points that ``VLLM_PLUGINS`` leaves out don't count. ``rebuild`` is called before anything is
@@ -87,20 +87,18 @@ def run(
 
     Raises:
         LockMissing, LockInvalid, HashMismatch: there is no usable lock.
-        LockStale: the lock does not match the manifest.
-        BaseMismatch: the lock does not apply to this base.
+        LockStale, BaseMismatch: the lock does not apply to the manifest, or to this base.
         InstallError, StoreError, HashMismatch: the installation failed. Lock, store and registry are unchanged.
         LoadError: a plugin failed in the load check. The overlay is installed, and is not up to date.
     """
-    settings = state.settings
     locked = state.require_lock()
     job = _Job(
-        settings=settings,
+        settings=state.settings,
         lock=locked.lock,
         lock_bytes=locked.data,
         key=locked.key,
         base=state.base,
-        base_paths=base_paths,
+        base_paths=overlay.base_paths() if base_paths is None else base_paths,
         manifest_sha256=None if state.manifest is None else state.manifest.file_sha256,
         config=config,
         depth=load_check,
@@ -109,9 +107,9 @@ def run(
         problems=state.overlay_problems,
     )
     done = _synchronise(job, reinstall=reinstall, check_again=check_again)
-    failures = [item for item in _failures(done.marker, job) if settings.lets_through(item.group, item.name)]
+    failures = [item for item in _failures(done.marker, job) if state.settings.lets_through(item.group, item.name)]
     if failures:
-        raise entry_points.error_of(done.marker, failures, settings.lets_through)
+        raise entry_points.error_of(done.marker, failures, state.settings.lets_through)
     return done
 
 
@@ -334,7 +332,7 @@ def _editable(
     into.mkdir()
     home = (job.settings.manifest if job.manifest_sha256 else job.settings.lock).parent
     built = []
-    with Builder(installer=installer, base_site=overlay.base_paths()) as builder:
+    with Builder(installer=installer, base_site=job.base_paths) as builder:
         for name, directory in sources:
             plugin = next(iter(job.lock.plugins_needing(name)), name)
             job.report(f"Building {plugin!r} as editable from {directory}")
