@@ -8,7 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from packaging.pylock import Pylock
+
+from tests.kit import pep751
 
 if TYPE_CHECKING:
     from tests.kit.index import Index
@@ -47,7 +48,7 @@ def test_a_dependency_of_other_machines_restricts_the_lock_to_this_kind(
     assert place.versions == {"tiny": "1.0"}
     environment = f'platform_machine != "riscv64" and python_full_version < "{OTHER}"'
     assert place.locked["environments"] == [environment]
-    Pylock.from_dict(place.locked).validate()
+    pep751.read(place.locked)
     place.run("sync")
     place.run("lock", "--check")
 

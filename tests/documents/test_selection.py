@@ -23,7 +23,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def select(settings: Settings, *packages: Package) -> Selected:
-    return selection.select(lock_writer.render(values.lock(*packages)), settings)
+    return selection.select(lock_writer.normal_form(values.lock(*packages)), settings)
 
 
 def test_a_wheel_of_an_index_is_a_requirement_with_its_hash(settings: Settings) -> None:
@@ -93,6 +93,6 @@ def test_a_python_that_a_package_does_not_support_is_refused(settings: Settings)
 
 
 def test_a_lock_of_other_environments_is_refused(settings: Settings) -> None:
-    data = lock_writer.render(values.lock(environments=('python_full_version == "0"',)))
+    lock = values.lock(environments=('python_full_version == "0"',))
     with pytest.raises(BaseMismatch):
-        selection.select(data, settings)
+        selection.select(lock, settings)

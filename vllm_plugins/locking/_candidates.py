@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.tags import create_compatible_tags_selector
 from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core.errors import InstallError, NoResolution
@@ -139,9 +138,7 @@ class Candidates:
                 obstacle=self._other_python(wanted),
             )
         wheels = [file for file in for_python if file.filename.endswith(simple_api.WHEEL)]
-        best_first = sorted(wheels, key=lambda file: selection.build_number(file.filename), reverse=True)
-        choices = ((file, parse_wheel_filename(file.filename)[3]) for file in best_first)
-        wheel = next(create_compatible_tags_selector(self._tags)(choices), None)
+        wheel = selection.best_wheel(wheels, self._tags)
         sdist = next((file for file in for_python if not file.filename.endswith(simple_api.WHEEL)), None)
         obstacle = None
         if wheel is None and sdist is None:

@@ -6,7 +6,6 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packaging.tags import create_compatible_tags_selector
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
@@ -64,11 +63,7 @@ def read(pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None) ->
     version = Version(pin.version)
     files = [file for file in index.files(pin.name) if simple_api.version(file.filename, pin.name) == version]
     wheels = tuple(index.complete(file) for file in _unique(files) if file.filename.endswith(simple_api.WHEEL))
-    best_first = sorted(wheels, key=lambda file: selection.build_number(file.filename), reverse=True)
-    fitting = next(
-        create_compatible_tags_selector(tags)((file, parse_wheel_filename(file.filename)[3]) for file in best_first),
-        None,
-    )
+    fitting = selection.best_wheel(wheels, tags)
     if fitting is not None:
         return Release(pin=pin, wheels=wheels, fitting=fitting, metadata=read_metadata(fitting, index, caches))
     sdist = next((file for file in files if not file.filename.endswith(simple_api.WHEEL)), None)
