@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import compileall
+import os
 import signal
 import site
+import subprocess
+import sys
 import sysconfig
 import venv
 from pathlib import Path
@@ -16,6 +19,7 @@ from tests.kit import index as indexes
 from tests.kit import vllm as stand_in
 from tests.kit.place import Place
 from tests.kit.templates import Templates
+from vllm_plugins.packages import installers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         for directory in (Path(vllm_plugins.__file__).parent, Path(__file__).parent / "kit"):
             compileall.compile_dir(directory, quiet=2)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are cores: tests wait for other processes, and for time to pass, a quarter of theirs."""
+    cores = len(os.sched_getaffinity(0))
+    return cores + cores // 2
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -78,6 +88,27 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return stand_in.environment(tmp_path_factory.mktemp("vllm"))
 
 
+@pytest.fixture(scope="session")
+def cached(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What every place's cache has from the start: the stubs of the base, and what uv knows of this interpreter.
+
+    Both depend on this machine alone, and take longer than most tests. ``commands/test_processes.py`` locks without.
+    """
+    directory = tmp_path_factory.mktemp("cached")
+    (directory / "stubs").mkdir()
+    argv = [
+        str(installers.find_uv()),
+        "pip",
+        "list",
+        "--python",
+        sys.executable,
+        "--cache-dir",
+        str(directory / "uv"),
+    ]
+    subprocess.run(argv, check=True, capture_output=True)
+    return directory
+
+
 @pytest.fixture
 def resolver() -> ResolverName:
     """The resolver of ``lock``: uv, four times as fast. Tests about resolving override this with ``auto``."""
@@ -85,15 +116,15 @@ def resolver() -> ResolverName:
 
 
 @pytest.fixture
-def place(tmp_path: Path, index: Index, vllm: Path, resolver: ResolverName) -> Place:
+def place(tmp_path: Path, index: Index, vllm: Path, resolver: ResolverName, cached: Path) -> Place:
     """One user's world, with this test's index and a vLLM environment."""
-    return Place(root=tmp_path, index_url=index.url, paths=(vllm,), resolver=resolver)
+    return Place(root=tmp_path, index_url=index.url, paths=(vllm,), resolver=resolver, cached=cached)
 
 
 @pytest.fixture
-def bare_place(tmp_path: Path, index: Index, resolver: ResolverName) -> Place:
+def bare_place(tmp_path: Path, index: Index, resolver: ResolverName, cached: Path) -> Place:
     """The same without vLLM."""
-    return Place(root=tmp_path, index_url=index.url, resolver=resolver)
+    return Place(root=tmp_path, index_url=index.url, resolver=resolver, cached=cached)
 
 
 @pytest.fixture(scope="session")

@@ -256,7 +256,7 @@ def test_what_is_pruned_just_before_it_is_used_is_installed_again(three: Place) 
     (other / "plugins.lock").write_bytes((three.store / "overlays" / key / "plugins.lock").read_bytes())
     done = three.python(
         *("-c", GONE_BEFORE_IT_IS_HELD, "--config", three.manifest, "--lock", three.lock),
-        env={"VLLM_PLUGIN_CONFIG": str(other / "plugins.yaml")},
+        env={"VLLM_PLUGIN_CONFIG": "", "VLLM_PLUGIN_LOCK": str(other / "plugins.lock")},
     )
     assert (done.stderr.count(ONCE_MORE), done.stderr.count("Compiling bytecode")) == (1, 1)
     assert f"Overlay {key[:12]} is active: tiny 1.0" in done.stderr
@@ -384,6 +384,7 @@ def test_an_overlay_of_two_projects_is_not_pruned_for_one_of_them(three: Place) 
     (other.config / "plugins.lock").write_bytes(
         (three.store / "overlays" / keys(three)[2] / "plugins.lock").read_bytes()
     )
+    other.variables.update({"VLLM_PLUGIN_CONFIG": "", "VLLM_PLUGIN_LOCK": str(other.lock)})
     other.run("sync", "--no-load-check")
     assert three.run("history", "--json").json["generations"][2]["kept"] == ["active", "shared"]
     three.run("prune", "--keep", "0")

@@ -72,6 +72,15 @@ def test_every_kind_of_git_ref_is_locked_to_its_commit(place: Place, repository:
     assert repository.git("rev-parse", "v2") != repository.git("rev-parse", "v2^{commit}")
 
 
+def test_the_hash_of_an_annotated_tag_is_not_a_commit(place: Place, repository: Repository) -> None:
+    tag = repository.git("rev-parse", "v2")
+    place.write(f"plugins:\n  - {{name: tiny, source: git, url: {repository.url}, ref: '{tag}'}}\n")
+    done = place.run("lock", check=False)
+    assert done.returncode == 1
+    assert "the git ref is the hash of an annotated tag, not of a commit" in done.stderr
+    assert repository.git("rev-parse", "v2^{commit}") in done.stderr
+
+
 def test_the_tree_hash_is_of_the_content(place: Place, repository: Repository) -> None:
     one = lock_ref(place, repository, "v1")["tree-sha256"]
     assert lock_ref(place, repository, repository.git("rev-parse", "v1"))["tree-sha256"] == one
@@ -109,6 +118,7 @@ def test_a_subdirectory_with_a_submodule(place: Place, tmp_path: Path) -> None:
     place.run("sync")
     assert place.plugin("tiny")["subdirectory"] == "plugins/sub"
     assert (place.site / "shared/words.py").read_text() == "HELLO = 'hello'\n"
+    assert not (place.site / "shared/.git").exists()
 
 
 @pytest.mark.network

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +56,18 @@ def test_a_command_does_the_same_in_a_new_interpreter(synced: Place, words: list
     changing = ("sync", "bundle", "prune")  # the first call leaves nothing to do for the second
     if words[0] not in changing:
         assert (new.stdout, new.stderr) == (forked.stdout, forked.stderr)
+
+
+@pytest.mark.parametrize("resolver", ["uv", "pip-compile"])
+def test_a_lock_with_an_empty_cache_has_the_same_bytes(synced: Place, resolver: str) -> None:
+    synced.lock.unlink()
+    synced.run("lock", "--resolver", resolver)
+    locked = synced.lock.read_bytes()
+    synced.lock.unlink()
+    shutil.rmtree(synced.root / "cache")
+    replace(synced, cached=None).run("lock", "--resolver", resolver, fresh=True)
+    assert synced.lock.read_bytes() == locked
+    assert not (synced.root / "cache/vllm-plugins/stubs").is_symlink()
 
 
 def test_rollback_in_a_new_interpreter(synced: Place) -> None:

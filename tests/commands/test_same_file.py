@@ -101,15 +101,16 @@ def test_a_local_version_that_is_uploaded_later_is_not_installed(place: Place, i
 
 
 @RESOLVERS
-@pytest.mark.parametrize("version", ["1.0rc1", "1!2.0", "1.0.post1", "2.8.0a0+nv25.6", "1.0.0"])
-def test_any_form_of_a_version_is_installed_as_it_is_locked(
-    place: Place, index: Index, version: str, resolver: str
-) -> None:
-    index.wheel("tiny", version)
-    place.write(f'plugins:\n  - {{name: tiny, source: pypi, package: tiny, version: "=={version}"}}\n')
+def test_any_form_of_a_version_is_installed_as_it_is_locked(place: Place, index: Index, resolver: str) -> None:
+    versions = ("1.0rc1", "1!2.0", "1.0.post1", "2.8.0a0+nv25.6", "1.0.0")
+    names = [f"tiny-{number}" for number in range(len(versions))]
+    for name, version in zip(names, versions, strict=True):
+        index.wheel(name, version)
+    place.pypi(*(f"{name}=={version}" for name, version in zip(names, versions, strict=True)))
     place.run("lock", "--resolver", resolver)
     for files in _sync_with_both(place).values():
-        assert f"tiny-{version}.dist-info/METADATA" in files
+        for name, version in zip(names, versions, strict=True):
+            assert f"{name.replace('-', '_')}-{version}.dist-info/METADATA" in files
     _install_export(place)
 
 

@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit import pair
+from tests.kit import pair, projects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +33,22 @@ def locked(place: Place, index: Index, templates: Templates) -> Place:
         pair.lock(place, index, helper="1.5", entry_points=POINTS, modules=MODULES)
 
     return templates.fill(place, index, make)
+
+
+@pytest.mark.parametrize("downloads", [False, True])
+def test_pip_is_asked_for_its_indexes_only_if_a_wheel_has_a_url(place: Place, index: Index, downloads: bool) -> None:
+    index.wheel("tiny")
+    projects.project(place.config / "mine", name="mine")
+    place.write("plugins:\n  - {name: mine, source: local, path: mine}\n")
+    if downloads:
+        place.pypi("tiny")
+    place.run("lock")
+    note = place.root / "pip was started"
+    (place.root / "fake").mkdir()
+    (place.root / "fake/pip.py").write_text(f"open({str(note)!r}, 'w').close()\n")
+    faked = replace(place, paths=(place.root / "fake", *place.paths))
+    faked.run("sync", "--no-load-check", fresh=True, check=not downloads)
+    assert note.exists() is downloads
 
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])
@@ -150,7 +167,7 @@ def test_switching_back_to_an_older_lock_installs_nothing(locked: Place, index: 
 def test_a_lock_without_a_manifest_is_enough(locked: Place) -> None:
     locked.manifest.unlink()
     shutil.rmtree(locked.config / "mine")
-    locked.run("sync")
+    locked.run("sync", env={"VLLM_PLUGIN_CONFIG": "", "VLLM_PLUGIN_LOCK": str(locked.lock)})
     assert set(locked.registry["plugins"]) == {"mine", "tiny"}
 
 

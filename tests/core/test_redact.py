@@ -45,6 +45,9 @@ from vllm_plugins.core.redact import public_url, redact
         ("https://ada:sec#ret@host/x", "https://****@host/x"),
         ("https://ada:sec ret@host/x", "https://****@host/x"),
         ("https://ada:12@34/secret@host/x", "https://****@host/x"),
+        ("https://ada:sec@b.c/ret@host/x", "https://****@host/x"),
+        ("https://ada:sec@b.c/r@d.e/t@host/x", "https://****@host/x"),
+        ("https://ada:sec@b.c/ret@host.example/x?y=1", "https://****@host.example/x?y=1"),
         ("https://ada:sec://ret@host/x", "https://****@host/x"),
         ("https://sec+ret/secret=@host/x", "https://****@host/x"),
         # ssh: a name is no secret, a password and a token are.
@@ -156,12 +159,12 @@ HARD = ["a", "/", "@", ":", "a:", "://", "a://", "a:b@", "http://a:b ", "http://
 
 
 @pytest.mark.parametrize("piece", HARD)
-def test_a_megabyte_takes_linear_time(piece: str) -> None:
-    """In a process with a limit of processor time: a quadratic search would take hours."""
+def test_a_long_text_takes_linear_time(piece: str) -> None:
+    """In a process with a limit of processor time: a quadratic search would take many minutes."""
     script = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_CPU, (20, 20))\n"
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_CPU, (10, 10))\n"
         "from vllm_plugins.core.redact import public_url, redact\n"
-        f"text = {piece!r} * (1_000_000 // {len(piece)})\n"
+        f"text = {piece!r} * (300_000 // {len(piece)})\n"
         "redact(text); redact(text + '@'); public_url(text)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -178,21 +177,17 @@ def put(table: Any, key: str, value: Any) -> None:
         (lambda d: put(d["tool"]["vllm-plugins"]["plugins"][0], "package", "gone"), "tool.vllm-plugins.plugins[0].package: gone is not among the packages"),
         (lambda d: d["tool"]["vllm-plugins"].pop("manifest-sha256"), "tool.vllm-plugins.manifest-sha256: missing"),
         (lambda d: put(d["tool"]["vllm-plugins"], "format", "1"), "tool.vllm-plugins.format: expected an integer, found '1'"),
-        (lambda d: put(d, "requires-python", ">=3"), "requires-python: unexpected; vllm-plugins did not write this key"),
-        (lambda d: put(d, "default-groups", ["x"]), "default-groups: unexpected; vllm-plugins did not write this key"),
         (lambda d: put(d, "environments", []), "environments: expected at least one marker"),
         (lambda d: put(d, "environments", [1]), "environments[0]: expected str, found 1"),
         (lambda d: put(d, "environments", ["x"]), "environments[0]: expected an environment marker, found 'x'"),
         (lambda d: d.pop("created-by"), "created-by: missing"),
         (lambda d: d.pop("packages"), "packages: missing"),
-        (lambda d: put(d["packages"][2], "marker", "'x' in extras"), "packages[2].marker: expected "),
         (lambda d: put(d["packages"][2], "name", "Helper"), "packages[2].name: expected helper, found 'Helper'"),
         (lambda d: put(d["packages"][2], "version", "x"), "packages[2].version: expected a version, found 'x'"),
         (lambda d: put(d["packages"][2], "version", "1.6"), "packages[2].wheels[0].name: expected a wheel of helper 1.6, found 'helper-1.5-cp311-cp311-manylinux_2_28_x86_64.whl'"),
         (lambda d: put(d["packages"][2], "requires-python", ">"), "packages[2].requires-python: expected a version specifier, found '>'"),
         (lambda d: put(d["packages"][2], "wheels", []), "packages[2]: expected either wheels or a directory"),
         (lambda d: put(d["packages"][2], "directory", {"path": "x", "editable": True}), "packages[2]: expected either wheels or a directory"),
-        (lambda d: put(d["packages"][1]["directory"], "subdirectory", "x"), "packages[1].directory.subdirectory: unexpected; vllm-plugins did not write this key"),
         (lambda d: wheel(d).pop("name"), "packages[2].wheels[0].name: missing"),
         (lambda d: put(wheel(d), "name", "x.zip"), "packages[2].wheels[0].name: expected the name of a wheel, found 'x.zip'"),
         (lambda d: wheel(d).pop("url"), "packages[2].wheels[0]: expected a url or a path"),
@@ -203,10 +198,7 @@ def put(table: Any, key: str, value: Any) -> None:
 def test_a_lock_that_names_anything_but_hashed_wheels_is_refused(change: Any, found: str) -> None:
     with pytest.raises(LockInvalid) as caught:
         lock_reader.parse(altered(change), Path("plugins.lock"))
-    text = str(caught.value)
-    if found.endswith("expected "):  # what is expected depends on the release of packaging
-        text = re.sub(rf"({re.escape(found)}).*", r"\1", text)
-    assert text == (
+    assert str(caught.value) == (
         "the lock is not valid [lock-invalid]\n"
         "  where: plugins.lock\n"
         f"  found: {found}\n"

@@ -29,8 +29,34 @@ def select(settings: Settings, *packages: Package) -> Selected:
 def test_a_wheel_of_an_index_is_a_requirement_with_its_hash(settings: Settings) -> None:
     (found,) = select(settings, values.package()).wheels
     assert (found.name, found.version, found.path) == ("tiny", "1.0", None)
-    assert found.line.startswith("tiny==")
-    assert found.line.endswith(f"--hash=sha256:{'a' * 64}")
+    assert found.line == f"tiny===1.0 --hash=sha256:{'a' * 64}"
+
+
+def test_an_index_has_a_wheel_under_the_version_in_its_name(settings: Settings) -> None:
+    """The arbitrary equality of pip compares texts, so the version must be written as in the name of the file."""
+    wheel = values.wheel(version="1.0.0")
+    (found,) = select(settings, values.package(wheels=(wheel,))).wheels
+    assert (found.version, found.file_version) == ("1.0", "1.0.0")
+    assert found.line == f"tiny===1.0.0 --hash=sha256:{'a' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("builds", "first"),
+    [
+        (("", "-0_abc"), "-0_abc"),
+        (("-1", "", "-2"), "-2"),
+        (("-10", "-9"), "-10"),
+        (("-1a", "-1"), "-1a"),
+        (("",), ""),
+    ],
+)
+def test_of_wheels_with_the_same_tags_the_highest_build_is_taken(
+    settings: Settings, builds: tuple[str, ...], first: str
+) -> None:
+    for order in (builds, builds[::-1]):
+        wheels = [values.wheel(version=f"1.0{build}", sha256=f"{builds.index(build)}" * 64) for build in order]
+        (found,) = selection.select(values.lock(values.package(wheels=tuple(wheels))), settings).wheels
+        assert found.sha256 == f"{builds.index(first)}" * 64
 
 
 def test_a_wheel_next_to_the_lock_is_taken_from_there(settings: Settings) -> None:
@@ -52,8 +78,13 @@ def test_another_file_next_to_the_lock_is_refused(settings: Settings, url: str |
     (settings.wheels / wheel.filename).write_bytes(b"another file")
     with pytest.raises(HashMismatch) as caught:
         select(settings, values.package(wheels=(wheel,)))
-    assert caught.value.found == f"sha256 {sha256(b'another file')}"
-    assert caught.value.expected == f"sha256 {'a' * 64}"
+    assert str(caught.value) == (
+        "the wheel tiny-1.0-py3-none-any.whl is not the locked one [hash-mismatch]\n"
+        f"  where: {settings.wheels}/tiny-1.0-py3-none-any.whl\n"
+        f"  expected: sha256 {'a' * 64}\n"
+        f"  found: sha256 {sha256(b'another file')}\n"
+        "  next: remove tiny-1.0-py3-none-any.whl, then run vllm-plugins sync"
+    )
 
 
 def test_a_missing_wheel_is_an_error_if_no_index_has_it_or_none_may_be_used(settings: Settings) -> None:
@@ -61,7 +92,13 @@ def test_a_missing_wheel_is_an_error_if_no_index_has_it_or_none_may_be_used(sett
     remote = values.package("other", wheels=(values.wheel("other"),))
     with pytest.raises(InstallError) as caught:
         select(settings, built, remote)
-    assert caught.value.details == ("tiny-1.0-py3-none-any.whl",)
+    assert str(caught.value) == (
+        "1 locked wheel missing in plugins.wheels/ [install-failed]\n"
+        f"  where: {settings.wheels}\n"
+        "  tiny-1.0-py3-none-any.whl\n"
+        "  next: take them from version control, or run this where the index can be reached: "
+        "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle"
+    )
     with pytest.raises(InstallError) as caught:
         select(settings.replace(offline=True), built, remote)
     assert caught.value.details == ("other-1.0-py3-none-any.whl", "tiny-1.0-py3-none-any.whl")
@@ -71,14 +108,27 @@ def test_a_wheel_for_another_machine_is_never_selected(settings: Settings) -> No
     far = values.wheel(tag="cp399-cp399-other_machine")
     (found,) = select(settings, values.package(wheels=(far, values.wheel(sha256="b" * 64)))).wheels
     assert found.sha256 == "b" * 64
-    with pytest.raises(BaseMismatch):
+    with pytest.raises(BaseMismatch) as caught:
         select(settings, values.package(wheels=(far,)))
+    error = caught.value
+    assert (error.what, error.where) == ("the lock has no wheels for this machine", str(settings.lock))
+    assert "tiny" in str(error.found)
+    assert error.next_step == "vllm-plugins lock, in this environment"
 
 
 def test_an_editable_source_has_no_hash_and_is_selected_apart(settings: Settings) -> None:
     found = select(settings, values.package(wheels=(), directory="../mine"))
     assert found.wheels == ()
     assert found.editable == (("tiny", "../mine"),)
+
+
+def test_packages_after_an_editable_one_are_selected_too(settings: Settings) -> None:
+    found = select(
+        settings,
+        values.package("tiny", wheels=(), directory="../mine"),
+        values.package("zoo", wheels=(values.wheel("zoo"),)),
+    )
+    assert ([item.name for item in found.wheels], found.editable) == (["zoo"], (("tiny", "../mine"),))
 
 
 def test_a_package_is_selected_only_where_its_marker_holds(settings: Settings) -> None:

@@ -57,7 +57,8 @@ def test_manifest_lock_overlay_and_base_that_agree_are_up_to_date(settings: Sett
     assert plugin.locked is not None
 
 
-def test_a_lock_without_a_manifest_is_enough(settings: Settings) -> None:
+def test_a_lock_without_a_manifest_is_enough_where_nobody_names_the_manifest(settings: Settings) -> None:
+    settings = settings.replace(manifest_named=False)
     values.publish(settings, values.write(settings, values.lock(), manifest=None))
     state = read(settings)
     assert state.is_up_to_date

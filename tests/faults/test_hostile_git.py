@@ -238,10 +238,32 @@ def test_a_tree_that_writes_into_the_repository(place: Place, repository: Reposi
     assert "invalid path '.git/hooks/post-checkout'" in done.stderr
 
 
-def test_links_out_of_the_tree_are_links(place: Place, repository: Repository, ran: Path) -> None:
-    """They are hashed and laid out as links; no file of this machine is read for it."""
-    (repository.path / "passwd").symlink_to("/etc/passwd")
-    (repository.path / "home").symlink_to("../../../..")
+OUT = {
+    "absolute": "/etc/passwd",
+    "above": "../../../..",
+    "own git directory": ".git/config",
+    "through a link": "up/../..",
+}
+
+
+@pytest.mark.parametrize("how", OUT)
+def test_a_link_out_of_the_repository_is_refused(place: Place, repository: Repository, ran: Path, how: str) -> None:
+    """A build follows links: the wheel would contain a file of this machine."""
+    if how == "through a link":
+        (repository.path / "src" / "up").symlink_to(".")
+    (repository.path / "src" / "link").symlink_to(OUT[how])
+    repository.commit()
+    done = lock(place, entry(repository.url), ran)
+    assert done.returncode == 1
+    assert "a symbolic link leads out of the git repository" in done.stderr
+    assert f"  found: src/link → {OUT[how]}\n" in done.stderr
+    assert not place.lock.exists()
+
+
+def test_links_inside_of_the_repository_are_links(place: Place, repository: Repository, ran: Path) -> None:
+    """They are hashed and laid out as links, those that lead nowhere too."""
+    (repository.path / "src" / "missing").symlink_to("nothing")
+    (repository.path / "src" / "same").symlink_to("../src/../pyproject.toml")
     (repository.path / "loop").symlink_to("loop")
     repository.commit()
     assert lock(place, entry(repository.url), ran).returncode == 0

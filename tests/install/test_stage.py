@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,10 @@ def test_check_changes_nothing(site: Path) -> None:
     assert {path: path.read_bytes() for path in site.rglob("*") if path.is_file()} == before
 
 
+OTHER_INSTALLER = "try the other installer: vllm-plugins sync --installer pip, or --installer uv"
+BAD_WHEEL = "report it to the plugin's author, and set `enabled: false` for the plugin in plugins.yaml"
+
+
 @pytest.mark.parametrize(
     ("expected", "details"),
     [
@@ -72,7 +77,9 @@ def test_other_distributions_than_those_of_the_lock_are_refused(
     site: Path, expected: Mapping[str, str | None], details: tuple[str, ...]
 ) -> None:
     stages.install(site)
-    assert refused(site, expected).details == details
+    error = refused(site, expected)
+    assert (error.what, error.details) == ("the installed distributions are not those of the lock", details)
+    assert error.next_step == OTHER_INSTALLER
 
 
 def test_an_editable_distribution_may_have_any_version(site: Path) -> None:
@@ -84,6 +91,10 @@ def test_a_file_in_no_record_is_refused(site: Path) -> None:
     stages.install(site, without=["tiny.py"])
     error = refused(site)
     assert (error.what, error.details) == ("the installer left files that belong to no distribution", ("tiny.py",))
+    assert error.next_step == OTHER_INSTALLER
+    for number in range(20):
+        (site / f"stray{number:02}.py").touch()
+    assert refused(site).details == (*(f"stray{number:02}.py" for number in range(10)), "and 11 more")
 
 
 def test_a_file_that_is_missing_is_refused(site: Path) -> None:
@@ -103,7 +114,9 @@ def test_a_file_that_is_not_a_plain_file_is_refused(site: Path, tmp_path: Path, 
         (site / "tiny.py").mkdir()
     else:
         os.mkfifo(site / "tiny.py")
-    assert refused(site).where == "tiny.py"
+    error = refused(site)
+    assert (error.what, error.where) == ("a file of tiny 1.0 is not installed as a plain file", "tiny.py")
+    assert error.next_step == OTHER_INSTALLER
 
 
 @pytest.mark.parametrize(
@@ -114,7 +127,9 @@ def test_a_file_outside_of_the_overlay_is_refused_and_left_alone(site: Path, pat
     outside = site.parent / "outside.py"
     outside.write_text("mine")
     stages.install(site, rows=[(path, "", "")])
-    assert refused(site).what == "tiny 1.0 installs a file outside of the overlay"
+    error = refused(site)
+    assert (error.what, error.found) == ("tiny 1.0 installs a file outside of the overlay", path)
+    assert error.next_step == BAD_WHEEL
     assert outside.read_text() == "mine"
 
 
@@ -128,18 +143,66 @@ def test_paths_that_pip_writes_as_seen_from_its_own_directory_are_understood(sit
 
 @pytest.mark.parametrize("name", ["INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"])
 def test_notes_of_installers_are_removed(site: Path, name: str) -> None:
-    stages.install(site, files={f"tiny-1.0.dist-info/{name}": b"pip", f"tiny/{name}": b"the plugin's own"})
+    own = {f"tiny/{name}": b"the plugin's own", f"tiny-1.0.dist-info/licenses/{name}": b"the plugin's own"}
+    stages.install(site, files={f"tiny-1.0.dist-info/{name}": b"pip", **own})
     contents = check(site, {"tiny": "1.0"})
     assert not (site / "tiny-1.0.dist-info" / name).exists()
-    assert (site / "tiny" / name).exists()
     assert f"tiny-1.0.dist-info/{name}" not in contents.owners
-    assert f"tiny-1.0.dist-info/{name}" not in (site / "tiny-1.0.dist-info" / "RECORD").read_text()
+    assert f"tiny-1.0.dist-info/{name}," not in (site / "tiny-1.0.dist-info" / "RECORD").read_text()
+    for path, data in own.items():
+        assert (site / path).read_bytes() == data
+        assert contents.owners[path] == ("tiny-1.0.dist-info", stages.digest(data))
+
+
+def test_a_note_that_record_names_may_be_missing(site: Path) -> None:
+    stages.install(site, rows=[("tiny-1.0.dist-info/INSTALLER", stages.digest(b"pip"), "3")])
+    assert "tiny-1.0.dist-info/INSTALLER" not in check(site, {"tiny": "1.0"}).owners
+
+
+def test_record_is_written_again_in_utf_8_and_in_order(site: Path) -> None:
+    info = stages.install(site, files={"größe.txt": b"", 'a,"b\r.txt': b"", "bin/tiny": b"#!python\n"})
+    check(site, {"tiny": "1.0"})
+    rows = [
+        f"{path},{stages.digest((site / path).read_bytes())},{(site / path).stat().st_size}"
+        for path in ("tiny-1.0.dist-info/METADATA",)
+    ]
+    empty = stages.digest(b"")
+    assert (info / "RECORD").read_bytes().decode() == (
+        f'"a,""b\r.txt",{empty},0\ngröße.txt,{empty},0\n{rows[0]}\ntiny-1.0.dist-info/RECORD,,\n'
+        f"tiny.py,{stages.digest(b'x = 1' + bytes([10]))},6\n"
+    )
+
+
+@pytest.mark.parametrize("prefix", ["", "../../"])
+def test_headers_are_in_the_same_place_with_every_installer(site: Path, prefix: str) -> None:
+    data = b"int x;\n"
+    path = "include/site/python3.11/tiny/tiny.h"
+    (site / path).parent.mkdir(parents=True)
+    (site / path).write_bytes(data)
+    info = stages.install(site, rows=[(prefix + path, stages.digest(data), str(len(data)))])
+    contents = check(site, {"tiny": "1.0"})
+    assert contents.owners["include/tiny/tiny.h"] == (info.name, stages.digest(data))
+    assert (site / "include/tiny/tiny.h").read_bytes() == data
+    assert not (site / "include/site").exists()
+    assert "include/tiny/tiny.h," in (info / "RECORD").read_text()
+    assert path not in (info / "RECORD").read_text()
+
+
+def test_a_header_that_is_missing_is_refused(site: Path) -> None:
+    stages.install(site, rows=[("include/site/python3.11/tiny/tiny.h", stages.digest(b""), "0")])
+    assert refused(site).where == "include/tiny/tiny.h"
 
 
 def test_scripts_are_removed_and_a_package_called_bin_is_not(site: Path) -> None:
     stages.install(site, files={"bin/tiny": b"#!python\n"})
     check(site, {"tiny": "1.0"})
     assert not (site / "bin").exists()
+    stages.install(site, files={"bin/tiny": b"#!python\n"})
+    stages.install(site, "other", files={"bin/other": b"#!python\n", "bin/second": b"#!python\n"})
+    check(site, {"tiny": "1.0", "other": "1.0"})
+    assert not (site / "bin").exists()
+    shutil.rmtree(site / "other-1.0.dist-info")
+    (site / "other.py").unlink()
     stages.install(site, files={"bin/__init__.py": b"", "bin/tiny": b"data"})
     assert "bin/tiny" in check(site, {"tiny": "1.0"}).owners
 
@@ -154,33 +217,74 @@ def test_two_owners_of_one_file_must_agree_on_its_content(site: Path) -> None:
         "two distributions own the file nvidia/__init__.py",
         "other 1.0 and tiny 1.0",
     )
+    assert error.next_step == (
+        "set `enabled: false` in plugins.yaml for a plugin that needs one of them, and lock again"
+    )
 
 
 def test_two_hashes_of_one_file_are_refused(site: Path) -> None:
     stages.install(site, rows=[("tiny.py", stages.digest(b"evil"), "4")])
-    assert refused(site).what == "RECORD of tiny 1.0 has two hashes for one file"
+    error = refused(site)
+    assert (error.what, error.where) == ("RECORD of tiny 1.0 has two hashes for one file", "tiny.py")
+    assert error.next_step == BAD_WHEEL
 
 
 def test_a_record_without_metadata_is_refused(site: Path) -> None:
     stages.install(site, without=["tiny-1.0.dist-info/METADATA"])
-    assert refused(site).what == "RECORD of tiny 1.0 is not complete"
+    assert str(refused(site)) == (
+        "RECORD of tiny 1.0 is not complete [install-failed]\n"
+        "  where: tiny-1.0.dist-info/RECORD\n"
+        "  expected: each file of the distribution, including METADATA\n"
+        "  found: 2 files\n"
+        "  next: check that the disk is not full (not every installer reports it), then run vllm-plugins sync"
+    )
 
 
-@pytest.mark.parametrize("data", [None, b"\xff\xfe", b'"unfinished\n'])
-def test_a_record_that_can_not_be_read_is_refused(site: Path, data: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [(None, "No such file"), (b"\xff\xfe", "can't decode byte"), (b"x" * 200_000, "RECORD is not valid")],
+    ids=["missing", "not UTF-8", "not CSV"],
+)
+def test_a_record_that_can_not_be_read_is_refused(site: Path, data: bytes | None, found: str) -> None:
     record = stages.install(site) / "RECORD"
     if data is None:
         record.unlink()
     else:
         record.write_bytes(data)
-    assert "RECORD of tiny 1.0 is" in refused(site).what
+    error = refused(site)
+    assert (error.what, error.where) == ("RECORD of tiny 1.0 is missing or can't be read", str(record))
+    assert {None: "No such file", b"\xff\xfe": "can't decode byte"}.get(data, "RECORD is not valid") in str(
+        error.found
+    )
+    assert error.next_step == BAD_WHEEL
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha224"])
 def test_a_weak_hash_is_refused(site: Path, algorithm: str) -> None:
     (site / "weak.py").write_bytes(b"x")
     stages.install(site, rows=[("weak.py", stages.digest(b"x", algorithm), "1")])
-    assert refused(site).found == algorithm
+    assert str(refused(site)) == (
+        "RECORD of tiny 1.0 has a hash that is too weak [install-failed]\n"
+        "  where: weak.py\n"
+        "  expected: sha256, sha384 or sha512 (PEP 427)\n"
+        f"  found: {algorithm}\n"
+        f"  next: {BAD_WHEEL}"
+    )
+
+
+def test_metadata_without_a_name_is_refused(site: Path) -> None:
+    info = stages.install(site)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nVersion: 1.0\n")
+    assert refused(site).where == "tiny-1.0.dist-info"
+
+
+@pytest.mark.parametrize("end", ["=", "=x=", "x"])
+def test_a_hash_with_something_after_it_is_another_hash(site: Path, end: str) -> None:
+    """RECORD has base64 without padding (PEP 376)."""
+    (site / "more.txt").write_bytes(b"good")
+    stages.install(site, rows=[("more.txt", stages.digest(b"good") + end, "4")])
+    with pytest.raises(HashMismatch):
+        _stage.seal(site, check(site, {"tiny": "1.0"}).owners)
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
@@ -194,15 +298,24 @@ def test_each_strong_hash_is_checked(site: Path, algorithm: str, edited: bool) -
         return
     with pytest.raises(HashMismatch) as caught:
         _stage.seal(site, contents.owners)
-    assert (caught.value.where, caught.value.expected) == ("more.txt", stages.digest(b"good", algorithm))
-    assert caught.value.found == stages.digest(b"evil", algorithm)
+    assert str(caught.value) == (
+        "a file of tiny 1.0 is not the one in its wheel [hash-mismatch]\n"
+        "  where: more.txt\n"
+        f"  expected: {stages.digest(b'good', algorithm)}\n"
+        f"  found: {stages.digest(b'evil', algorithm)}\n"
+        "  next: vllm-plugins sync --installer pip, which keeps no unpacked files that can be edited; "
+        "if it finds the same file, report it to the wheel's author"
+    )
 
 
 def sealed(site: Path) -> dict[str, tuple[str, int]]:
     sha256 = _stage.seal(site, check(site, {"tiny": "1.0"}).owners)
     data = (site.parent / integrity.FILES).read_bytes()
     assert hashes.sha256(data) == sha256
-    return {path: (digest, size) for path, digest, size in json.loads(data)}
+    listed = json.loads(data)
+    assert data.decode() == json.dumps(sorted(listed), separators=(",", ":")) + "\n"
+    assert len({path for path, _, _ in listed}) == len(listed)
+    return {path: (digest, size) for path, digest, size in listed}
 
 
 def test_the_list_of_files_is_complete_and_right(site: Path) -> None:
@@ -211,6 +324,28 @@ def test_the_list_of_files_is_complete_and_right(site: Path) -> None:
     there = {path.relative_to(site).as_posix(): path.read_bytes() for path in site.rglob("*") if path.is_file()}
     assert listed == {path: (hashes.sha256(data), len(data)) for path, data in there.items()}
     assert "__pycache__/" in " ".join(listed)
+
+
+def test_a_file_without_an_owner_is_listed_as_it_is(site: Path) -> None:
+    stages.install(site)
+    _stage.seal(site, {})
+    listed = {path: digest for path, digest, _ in json.loads((site.parent / integrity.FILES).read_bytes())}
+    assert listed["tiny.py"] == hashes.sha256(b"x = 1\n")
+
+
+def test_bytecode_without_an_owner_is_listed_where_its_source_can_not_be_compiled(site: Path) -> None:
+    compiled = bytecode.place("bad.py")
+    stages.install(site, files={"bad.py": b"not python(", compiled: b"bytecode"})
+    _stage.seal(site, {})
+    listed = {path: digest for path, digest, _ in json.loads((site.parent / integrity.FILES).read_bytes())}
+    assert listed[compiled] == hashes.sha256(b"bytecode")
+
+
+def test_a_source_that_can_not_be_compiled_has_no_bytecode(site: Path) -> None:
+    stages.install(site, files={"bad.py": b"not python("})
+    listed = sealed(site)
+    assert bytecode.place("bad.py") not in listed
+    assert listed["bad.py"] == (hashes.sha256(b"not python("), 11)
 
 
 def test_modes_are_those_of_any_umask(site: Path) -> None:
@@ -249,23 +384,48 @@ def test_the_bytecode_of_a_source_that_can_not_be_compiled_is_checked(site: Path
         _stage.seal(site, owners)
 
 
-@pytest.mark.parametrize("exchange", [True, False], ids=["in one step", "in three"])
+class Kernel:
+    """A C library whose renameat2(2) exchanges two directories and says so, or fails."""
+
+    def __init__(self, result: int) -> None:
+        self.result = result
+        self.calls: list[tuple[object, ...]] = []
+
+    def renameat2(self, *arguments: object) -> int:
+        self.calls.append(arguments)
+        one, two = os.fsdecode(arguments[1]), os.fsdecode(arguments[3])  # type: ignore[arg-type]
+        if self.result == 0:
+            for before, after in ((one, f"{one}.x"), (two, one), (f"{one}.x", two)):
+                os.rename(before, after)
+        return self.result
+
+
+@pytest.mark.parametrize("library", ["real", "exchanges", "fails", "has no renameat2"])
 def test_publishing_replaces_an_overlay_and_keeps_the_old_one_aside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
-    if not exchange:
-        monkeypatch.setattr("ctypes.CDLL", lambda _: object())
-    target, aside = tmp_path / "overlays" / "key", tmp_path / "replaced" / "key-1"
+    kernel = Kernel(0 if library == "exchanges" else -1)
+    if library != "real":
+        libraries = {None: kernel if library != "has no renameat2" else object()}
+        monkeypatch.setattr("ctypes.CDLL", lambda name: libraries[name])
+    target = tmp_path / "overlays" / "key"
     target.parent.mkdir()
-    for number in (1, 2):
-        new = tmp_path / f"new{number}"
+    for number in (1, 2, 3):
+        new, aside = tmp_path / f"new{number}", tmp_path / "replaced" / f"key-{number}"
         new.mkdir()
         (new / "number").write_text(str(number))
         _stage.publish(new, target, aside=aside)
         assert (target / "number").read_text() == str(number)
         assert not new.exists()
-    assert (aside / "number").read_text() == "1"
-    assert sorted(path.name for path in aside.parent.iterdir()) == ["key-1"]
+        if number > 1:
+            assert (aside / "number").read_text() == str(number - 1)
+    assert sorted(path.name for path in (tmp_path / "replaced").iterdir()) == ["key-2", "key-3"]
+    at_working_directory, exchange = -100, 2
+    assert kernel.calls == [
+        (at_working_directory, os.fsencode(tmp_path / "replaced" / f"key-{number}"), at_working_directory, os.fsencode(target), exchange)
+        for number in (2, 3)
+        if library in ("exchanges", "fails")
+    ]  # fmt: skip
 
 
 def test_an_error_while_publishing_is_not_hidden(tmp_path: Path) -> None:

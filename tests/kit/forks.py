@@ -3,7 +3,7 @@
 ``python -m tests.kit.forks`` imports all of ``vllm_plugins`` once and forks for each call. A call still has its own
 process, environment, directory, umask, import path and streams. What a new interpreter does differently is not tested
 so: ``PYTHON*`` variables, the hash seed, and what a module forgot to import. ``Place.run`` therefore starts a new
-interpreter for any such variable, and on request.
+interpreter for any such variable, and on request. pip and pip-compile are forks, too (see ``warm``).
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from vllm_plugins.packages import programs
+
+from . import warm
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -43,9 +47,22 @@ class Forks:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST)
         # Nothing of this machine's configuration, as for any process of a place; coverage measures it.
         kept = {key: value for key, value in os.environ.items() if key.startswith("COVERAGE_")}
+        address = f"vllm-plugins-{os.getpid()}-{os.urandom(4).hex()}"
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(f"\0{address}")  # a name without a file
+        listener.listen(64)
+        with listener:
+            self._warm = subprocess.Popen(
+                [sys.executable, "-m", warm.__name__, str(listener.fileno())],
+                cwd=_ROOT,
+                env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[listener.fileno()],
+            )
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                [sys.executable, "-m", __name__, str(theirs.fileno()), address],
                 cwd=_ROOT,
                 env={**kept, "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
                 stdin=subprocess.DEVNULL,
@@ -74,6 +91,7 @@ class Forks:
         """Let the server end by itself: coverage writes what it has seen."""
         self._socket.close()
         self._process.wait()
+        self._warm.communicate()
 
 
 @cache
@@ -108,6 +126,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     path = sys.path[1:]
     _import_everything()
+    programs.PIP = warm.command(sys.argv[2], "pip")
+    programs.PIP_COMPILE = (*warm.command(sys.argv[2], "piptools"), "compile")
     gc.collect()
     gc.freeze()  # what is shared with every child is not looked through there
     waiting = select.poll()

@@ -3,8 +3,8 @@
 The rules are those of ``vllm.plugins.load_plugins_by_group`` and ``vllm.platforms`` (0.32): a group's entry points are
 listed once, all of them are loaded (an error is logged, and that plugin is skipped), and only then are they called.
 ``platform`` swallows errors, and asks the winner twice; ``general`` does not, and only its first call in a process does
-anything. ``spawn`` runs the rest in a child process that multiprocessing spawns, ``plain`` in one that knows nothing of
-this one's path.
+anything. ``spawn``, ``fork`` and ``forkserver`` run the rest in a child process of multiprocessing, ``plain`` in one that
+knows nothing of this one's path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ENDPOINTS = "vllm.endpoint_plugins"
 _done: list[str] = []
 
 
-def load(group: str) -> dict[str, Callable[[], Any]]:
+def load_plugins_by_group(group: str) -> dict[str, Callable[[], Any]]:
     """List and load a group."""
     names = os.environ.get("VLLM_PLUGINS")
     allowed = None if names is None else names.split(",")
@@ -45,7 +45,7 @@ def load_general_plugins() -> None:
     if _done:
         return
     _done.append("general")
-    plugins = load("vllm.general_plugins")
+    plugins = load_plugins_by_group("vllm.general_plugins")
     for function in plugins.values():
         function()
 
@@ -54,7 +54,7 @@ def platform() -> str:
     """The platform that is active: a plugin's answer, or ``builtin``."""
     if os.environ.get("VLLM_TARGET_DEVICE") == "cpu":
         return "builtin"
-    platform_plugins = load("vllm.platform_plugins")
+    platform_plugins = load_plugins_by_group("vllm.platform_plugins")
     won = []
     for name, function in platform_plugins.items():
         try:
@@ -67,6 +67,10 @@ def platform() -> str:
     return str(platform_plugins[won[0]]()) if won else "builtin"
 
 
+def _interpreter() -> list[str]:
+    return [sys.executable, *(["-S"] if sys.flags.no_site else [])]
+
+
 def run(words: list[str]) -> dict[str, Any]:
     """Do what the words say, in their order, and say what came of it."""
     result: dict[str, Any] = {}
@@ -76,16 +80,16 @@ def run(words: list[str]) -> dict[str, Any]:
             result["platform"] = platform()
         elif word == "general":
             load_general_plugins()
-        elif word == "spawn":
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
+        elif word in ("spawn", "fork", "forkserver"):
+            with multiprocessing.get_context(word).Pool(1) as pool:
                 result["child"] = pool.apply(run, (rest,))
             break
         elif word == "plain":
-            done = subprocess.run([sys.executable, "-m", __spec__.name, *rest], stdout=subprocess.PIPE, check=True)
+            done = subprocess.run([*_interpreter(), "-m", __spec__.name, *rest], stdout=subprocess.PIPE, check=True)
             result["child"] = json.loads(done.stdout)
             break
         else:
-            result[word] = sorted(load(f"vllm.{word}"))
+            result[word] = sorted(load_plugins_by_group(f"vllm.{word}"))
     sys.stdout.flush()  # a pool ends its processes without
     return result
 

@@ -53,6 +53,7 @@ class Place:
     ``interpreter`` is what runs the command and vLLM; in one that is not ours, this project is installed.
     ``index_url`` is pip's only index; with ``None``, pip is configured as this machine has it.
     ``resolver`` is what ``lock`` resolves with, where its words name none.
+    ``cached`` is what the cache has from the start (see the fixture ``cached``); without it, the cache is empty.
     """
 
     root: Path
@@ -61,6 +62,7 @@ class Place:
     variables: dict[str, str] = field(default_factory=dict)
     interpreter: str = sys.executable
     resolver: ResolverName = "auto"
+    cached: Path | None = None
 
     @property
     def home(self) -> Path:
@@ -97,6 +99,16 @@ class Place:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
+    def _cache(self) -> Path:
+        cache = self._directory("cache")
+        if self.cached is not None:
+            for path in (self.cached / "stubs", *self.cached.glob("uv/interpreter-*")):
+                link = cache / "vllm-plugins" / path.relative_to(self.cached)
+                if not os.path.lexists(link):
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(path)
+        return cache
+
     def write(self, text: str) -> None:
         """Write the manifest; common indentation is taken off."""
         self.manifest.write_text(textwrap.dedent(text), encoding="utf-8")
@@ -132,7 +144,7 @@ class Place:
             **kept,
             "PATH": os.pathsep.join([*map(os.path.dirname, (self.interpreter, sys.executable)), os.environ["PATH"]]),
             "HOME": str(self.home),
-            "XDG_CACHE_HOME": str(self._directory("cache")),
+            "XDG_CACHE_HOME": str(self._cache()),
             "PYTHONPATH": os.pathsep.join(map(str, (*self.paths, *self._sources))),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",

@@ -19,9 +19,11 @@ __all__ = ["Templates", "copy"]
 def copy(root: Path, place: Place) -> None:
     """Copy another place, by its root, into one that is empty.
 
-    The history of the store has the paths of locks, and nothing else in a place has any.
+    The history of the store has the paths of locks, and nothing else in a place has any. The links in the cache are those
+    of any place.
     """
-    shutil.copytree(root, place.root, symlinks=True, dirs_exist_ok=True)
+    links = shutil.ignore_patterns("stubs", "interpreter-*")
+    shutil.copytree(root, place.root, symlinks=True, dirs_exist_ok=True, ignore=links)
     history = place.store / "history.jsonl"
     if history.exists():
         text = history.read_text(encoding="utf-8")

@@ -53,7 +53,7 @@ def test_a_git_wheel_is_built_again_from_its_commit(
 def test_a_lock_alone_is_enough(locked: Place) -> None:
     wheel = take_away(locked)
     locked.manifest.unlink()
-    locked.run("bundle")
+    locked.run("bundle", env={"VLLM_PLUGIN_CONFIG": "", "VLLM_PLUGIN_LOCK": str(locked.lock)})
     assert wheel.exists()
 
 

@@ -43,6 +43,8 @@ def test_only_the_entry_points_of_vllm_are_read_and_their_names_keep_their_case(
     [
         (b"", None),
         (b"Name: tiny\n", None),
+        (b"Version: 1\n", None),
+        (b"Name:\nVersion: 1\n", None),
         (b"Name: tiny\nVersion: one\n", None),
         (b"Name: -x\nVersion: 1\n", None),
         (b"Name: tiny\nVersion: 1\n", b"no section\n"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import zipfile
@@ -17,10 +18,11 @@ from vllm_plugins.core.errors import HashMismatch
 from vllm_plugins.documents.lock import Lock, Package, Wheel
 from vllm_plugins.install import _stage
 from vllm_plugins.review import verify
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import integrity, overlay
 from vllm_plugins.startup.marker import Marker
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 KEY = "0" * 32
@@ -52,9 +54,23 @@ class World:
         data = path.read_bytes()
         return Wheel(filename=path.name, sha256=hashes.sha256(data), size=len(data))
 
-    def verify(self, *packages: Package, base: tuple[str, ...] = ()) -> verify.Report:
-        """Publish what is there now, as a forger would who can write to the store, and verify it."""
+    def verify(
+        self, *packages: Package, base: tuple[str, ...] = (), bytecode: Mapping[str, bytes] | None = None
+    ) -> verify.Report:
+        """Publish what is there now, as a forger would who can write to the store, and verify it.
+
+        ``bytecode`` are files that are forged after they were compiled.
+        """
         files_sha256 = _stage.seal(self.site, {})
+        if bytecode is not None:
+            path = self.site.parent / integrity.FILES
+            listed = {name: (digest, size) for name, digest, size in json.loads(path.read_bytes())}
+            for name, data in bytecode.items():
+                (self.site / name).parent.mkdir(exist_ok=True)
+                (self.site / name).write_bytes(data)
+                listed[name] = (hashes.sha256(data), len(data))
+            path.write_text(json.dumps([[name, *rest] for name, rest in listed.items()]))
+            files_sha256 = hashes.sha256(path.read_bytes())
         marker = Marker(
             key=KEY,
             interpreter=overlay.interpreter(),
@@ -100,13 +116,35 @@ def rewrite_record(site: Path, change: dict[str, bytes | None]) -> None:
 def test_a_good_overlay_has_no_problems(world: World) -> None:
     report = world.verify(package(world.unpack(wheel())))
     assert (report.problems, report.anchored, report.unanchored) == ((), ("bad",), ())
-    assert report.files == 6  # and bytecode
+    assert (report.key, report.files) == (KEY, 6)  # and bytecode
     assert report.size == sum(path.stat().st_size for path in world.site.rglob("*") if path.is_file())
 
 
 def test_a_distribution_of_another_version_is_found(world: World) -> None:
     world.unpack(wheel())
     assert world.verify(package(version="2.0")).problems == ("bad: expected 2.0 (the lock), found 1.0",)
+
+
+@pytest.mark.parametrize(
+    ("info", "version", "problems"),
+    [
+        ("my-helper-1.0", "1.0", ()),
+        ("my-helper-1.0", "1.1", ("my-helper: expected 1.1 (the lock), found 1.0",)),
+        ("My.Helper-2024.07.04", "2024.7.4", ()),
+        ("my_helper-1.0.0", "1.0", ()),
+        ("my_helper-nothing", "1.0", ("my-helper: expected 1.0 (the lock), found nothing",)),
+    ],
+)
+def test_names_and_versions_may_be_written_in_another_form(
+    world: World, info: str, version: str, problems: tuple[str, ...]
+) -> None:
+    """Not every wheel writes them in normal form."""
+    directory = world.site / f"{info}.dist-info"
+    directory.mkdir()
+    (directory / "RECORD").write_text(f"{info}.dist-info/RECORD,,\n")
+    locked = Package(name=canonicalize_name("my-helper"), version=version)
+    report = world.verify(locked)
+    assert (report.problems, report.unanchored) == (problems, ("my-helper",))
 
 
 def test_an_editable_distribution_may_have_any_version(world: World) -> None:
@@ -152,6 +190,15 @@ def test_a_file_that_differs_from_its_wheel_is_found(world: World) -> None:
     assert world.verify(package(locked)).problems == ("differs from its wheel: bad.txt",)
 
 
+@pytest.mark.parametrize("name", ["INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"])
+def test_notes_of_an_installer_in_a_wheel_are_not_missed(world: World, name: str) -> None:
+    """A wheel that was made of an installation brings them, and they are removed while installing."""
+    locked = world.unpack(wheel().add(f"bad-1.0.dist-info/{name}", "pip\n"))
+    (world.site / "bad-1.0.dist-info" / name).unlink()
+    rewrite_record(world.site, {f"bad-1.0.dist-info/{name}": None})
+    assert world.verify(package(locked)).problems == ()
+
+
 def test_a_file_that_is_not_in_its_wheel_is_found(world: World) -> None:
     locked = world.unpack(wheel())
     (world.site / "more.txt").write_text("evil\n")
@@ -166,17 +213,69 @@ def test_a_file_that_record_leaves_out_is_missed_from_its_wheel(world: World) ->
     assert world.verify(package(locked)).problems == ("differs from its wheel: bad.txt",)
 
 
-def test_files_of_a_data_directory_are_compared_where_they_are_importable(world: World) -> None:
-    spread = wheel().add("bad-1.0.data/purelib/pure.txt", "pure\n").add("bad-1.0.data/scripts/run", "#!python\n")
-    locked = world.unpack(spread)
-    shutil.move(world.site / "bad-1.0.data" / "purelib" / "pure.txt", world.site / "pure.txt")
-    shutil.rmtree(world.site / "bad-1.0.data")
-    names = ("bad-1.0.data/purelib/pure.txt", "bad-1.0.data/scripts/run")
-    rewrite_record(world.site, {**dict.fromkeys(names), "pure.txt": b"pure\n"})
+DATA = "bad-1.0.data"
+SPREAD = {  # where pip and uv install the files of a wheel's data directory
+    f"{DATA}/scripts/run": None,
+    f"{DATA}/purelib/sub/pure.txt": "sub/pure.txt",
+    f"{DATA}/platlib/sub/plat.txt": "sub/plat.txt",
+    f"{DATA}/data/share/data.txt": "share/data.txt",
+    f"{DATA}/headers/x.h": "include/bad/x.h",
+}
+
+
+def install_spread(world: World) -> Wheel:
+    """A wheel with a file of each scheme, installed."""
+    spread = wheel()
+    for number, path in enumerate(SPREAD):
+        spread = spread.add(path, f"{number}\n")
+    locked = world.unpack(spread.add("my.data/purelib/x.txt", "not the data directory\n"))
+    for path, place in SPREAD.items():
+        if place is not None:
+            (world.site / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(world.site / path, world.site / place)
+    shutil.rmtree(world.site / DATA)
+    there = {place: (world.site / place).read_bytes() for place in SPREAD.values() if place is not None}
+    rewrite_record(world.site, {**dict.fromkeys(SPREAD), **there})
+    return locked
+
+
+def test_files_of_a_data_directory_are_where_installers_put_them(world: World) -> None:
+    assert world.verify(package(install_spread(world))).problems == ()
+
+
+@pytest.mark.parametrize("place", ["sub/pure.txt", "sub/plat.txt", "share/data.txt", "my.data/purelib/x.txt"])
+def test_a_changed_file_of_a_data_directory_is_found(world: World, place: str) -> None:
+    locked = install_spread(world)
+    (world.site / place).write_text("evil\n")
+    rewrite_record(world.site, {place: b"evil\n"})
+    assert world.verify(package(locked)).problems == (f"differs from its wheel: {place}",)
+
+
+@pytest.mark.parametrize("place", ["evil.py", "include/bad/x.h", "bin/evil.py", "share/evil.txt"])
+def test_a_file_that_a_wheel_with_a_data_directory_does_not_bring_is_found(world: World, place: str) -> None:
+    locked = install_spread(world)
+    (world.site / place).parent.mkdir(exist_ok=True)
+    (world.site / place).write_text("evil\n")
+    rewrite_record(world.site, {place: b"evil\n"})
+    assert f"not in its wheel: {place}" in world.verify(package(locked)).problems
+
+
+def test_scripts_are_not_missed_since_installing_removes_them(world: World) -> None:
+    locked = world.unpack(wheel().add("bin/tool", "#!python\n").add(f"{DATA}/data/bin/other", "#!python\n"))
+    for path in ("bin", DATA):
+        shutil.rmtree(world.site / path)
+    rewrite_record(world.site, dict.fromkeys(("bin/tool", f"{DATA}/data/bin/other")))
     assert world.verify(package(locked)).problems == ()
-    (world.site / "pure.txt").write_text("evil\n")
-    rewrite_record(world.site, {"pure.txt": b"evil\n"})
-    assert world.verify(package(locked)).problems == ("differs from its wheel: pure.txt",)
+
+
+def test_scripts_in_a_package_called_bin_are_its_installers(world: World) -> None:
+    locked = world.unpack(wheel().add("bin/__init__.py", "").add("bin/tool.py", "x = 1\n"))
+    (world.site / "bin" / "run").write_text("#!python\n")
+    rewrite_record(world.site, {"bin/run": b"#!python\n"})
+    assert world.verify(package(locked)).problems == ()
+    (world.site / "bin" / "tool.py").write_text("evil = 1\n")
+    rewrite_record(world.site, {"bin/run": b"#!python\n", "bin/tool.py": b"evil = 1\n"})
+    assert world.verify(package(locked)).problems == ("differs from its wheel: bin/tool.py",)
 
 
 def test_another_wheel_of_that_name_is_an_error(world: World) -> None:
@@ -195,37 +294,82 @@ def test_a_wheel_for_another_machine_anchors_nothing(world: World) -> None:
     assert (report.problems, report.anchored, report.unanchored) == ((), (), ("bad",))
 
 
-@pytest.mark.parametrize("record", ['"unfinished\n', ""])
-def test_an_unreadable_record_owns_nothing(world: World, record: str) -> None:
+@pytest.mark.parametrize("record", [b'"unfinished\n', b"", b"\xff\xfe\n", b"x" * 200_000])
+def test_an_unreadable_record_owns_nothing(world: World, record: bytes) -> None:
     world.unpack(wheel())
-    (world.site / "bad-1.0.dist-info" / "RECORD").write_text(record)
+    (world.site / "bad-1.0.dist-info" / "RECORD").write_bytes(record)
     assert "in no RECORD: bad.py" in world.verify(package()).problems
 
 
-def test_bytecode_of_another_source_is_found(world: World) -> None:
+def test_a_name_in_record_may_contain_any_character(world: World) -> None:
+    world.unpack(wheel().add("größe\r\n.txt", "x\n"))
+    assert world.verify(package()).problems == ()
+
+
+BYTECODE = bytecode.place("bad.py")
+
+
+@pytest.mark.parametrize("data", [b"evil", bytecode.compiled(b"x = 2\n", "bad.py"), b""])
+def test_bytecode_of_another_source_is_found(world: World, data: bytes) -> None:
+    """Bytecode is what runs, and the list of files is next to it."""
     locked = world.unpack(wheel())
-    world.verify(package(locked))
-    (compiled,) = world.site.glob("__pycache__/bad.*.pyc")
-    name = compiled.relative_to(world.site).as_posix()
-    assert verify._against_source(world.site, [name]) == []
-    compiled.write_bytes(bytecode.compiled(b"x = 2\n", "bad.py") or b"")
-    problems = verify._against_source(world.site, [name])
-    assert problems == [f"not compiled from its source: {name}"]
+    report = world.verify(package(locked), bytecode={BYTECODE: data})
+    assert report.problems == (f"not compiled from its source: {BYTECODE}",)
+
+
+def test_bytecode_of_a_source_that_has_changed_is_not_a_second_problem(world: World) -> None:
+    locked = world.unpack(wheel())
+    (world.site / "bad.py").write_text("x = 2\n")
+    report = world.verify(package(locked), bytecode={BYTECODE: bytecode.compiled(b"x = 1\n", "bad.py") or b""})
+    assert report.problems == ("differs from RECORD: bad.py",)
+    rewrite_record(world.site, {"bad.py": b"x = 2\n"})
+    report = world.verify(package(locked), bytecode={BYTECODE: bytecode.compiled(b"x = 1\n", "bad.py") or b""})
+    assert report.problems == ("differs from its wheel: bad.py",)
+
+
+def test_bytecode_without_its_source_was_not_compiled_from_it(world: World) -> None:
+    locked = world.unpack(wheel())
+    names = (bytecode.place("gone.py"), "gone.pyc")
+    report = world.verify(package(locked), bytecode=dict.fromkeys(names, bytecode.compiled(b"", "gone.py") or b""))
+    for name in names:
+        assert f"in no RECORD: {name}" in report.problems
+        assert f"not compiled from its source: {name}" in report.problems
 
 
 def test_what_a_reviewer_must_know_is_noted(world: World, tmp_path: Path) -> None:
-    names = ("json.py", "torch/__init__.py", "tool.so", "runs.pth", "adds.pth")
-    more = wheel()
-    for name in names:
-        more = more.add(name, "import sys\n" if name == "runs.pth" else "x\n" if name.endswith(".pth") else "x = 1\n")
+    files = {
+        "json.py": "x = 1\n",
+        "torch/__init__.py": "x = 1\n",
+        "tool.so": "x = 1\n",
+        "lib/libx.so.1": "x = 1\n",
+        "lib/adds.pth": "import sys\n",
+        "adds.pth": "x\n# import sys\n",
+        "marked.pth": "\ufeffimport sys\n",
+        "runs.pth": "x\nimport sys\n",
+        "tab.pth": "import\tsys\n",
+    }
+    more = wheel().add("bytes.pth", b"\xff\n")
+    for name, text in files.items():
+        more = more.add(name, text)
     locked = world.unpack(more)
     (tmp_path / "base" / "torch").mkdir(parents=True)
     (tmp_path / "base" / "torch" / "__init__.py").write_text("")
     report = world.verify(package(locked), base=(str(tmp_path / "base"),))
     assert report.notes == (
         "adds.pth adds paths when the overlay is activated",
+        "bytes.pth adds paths when the overlay is activated",
+        "marked.pth runs code when the overlay is activated",
         "runs.pth runs code when the overlay is activated",
-        "native libraries: tool.so",
+        "tab.pth runs code when the overlay is activated",
+        "native libraries: lib/libx.so.1, tool.so",
         "module json is never imported: the standard library has a module of that name",
         "module torch is never imported: the base has a module of that name",
     )
+
+
+def test_of_many_native_libraries_the_first_are_noted(world: World) -> None:
+    more = wheel()
+    for number in range(12):
+        more = more.add(f"lib{number:02}.so", "")
+    names = ", ".join(f"lib{number:02}.so" for number in range(10))
+    assert world.verify(package(world.unpack(more))).notes == (f"native libraries: {names}, and 2 more",)

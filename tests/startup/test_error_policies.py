@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import re
 import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,6 @@ from tests.kit import projects, templates
 from tests.kit.place import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from tests.kit.index import Index
@@ -166,9 +166,50 @@ def _make_bad(place: Place, name: str) -> str:
     )
 
 
-INSTALLED = [make_unimportable, make_raising, make_pointless]
+def make_uncallable(place: Place) -> str:
+    return _make_bad(place, "is nothing to call")
+
+
+INSTALLED = [make_unimportable, make_raising, make_pointless, make_uncallable]
 FAULTS = [make_stale, make_corrupt, make_edited, make_missing, make_wrong_hash, *INSTALLED]
-faults = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Faulty:
+    """A place with a fault, the whole error, and whether the overlay of its lock can be installed."""
+
+    place: Place
+    error: str
+    is_installed: bool
+
+
+@pytest.fixture(scope="session")
+def faults() -> dict[str, tuple[Path, str]]:
+    """The faults that were made in this session: the places, by their roots, and the errors."""
+    return {}
+
+
+@pytest.fixture(params=FAULTS, ids=lambda fault: fault.__name__)
+def faulty(
+    request: pytest.FixtureRequest,
+    faults: dict[str, tuple[Path, str]],
+    template: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    vllm: Path,
+) -> Faulty:
+    """A place with each fault, made once and copied."""
+    place = Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv")
+    name = request.param.__name__
+    if name not in faults:
+        made = dataclasses.replace(place, root=tmp_path_factory.mktemp("fault"))
+        templates.copy(template, made)
+        faults[name] = made.root, request.param(made)
+    root, error = faults[name]
+    templates.copy(root, place)
+    return Faulty(
+        place=place, error=error.replace(str(root), str(place.root)), is_installed=request.param in INSTALLED
+    )
 
 
 def last_error(done: Completed) -> str:
@@ -183,19 +224,18 @@ def without_hashes(text: str) -> str:
     return re.sub(r"\b[0-9a-f]{64}\b", "<sha256>", text)
 
 
-@faults
-def test_fail_stops_with_the_reason_and_changes_nothing(place: Place, fault: Callable[[Place], str]) -> None:
-    error = fault(place)
-    before = place.files()
-    assert last_error(start(place, "platform", "general", policy="fail")) == error
-    if fault not in INSTALLED:  # its overlay is installed, and is what the lock says
+def test_fail_stops_with_the_reason_and_changes_nothing(faulty: Faulty) -> None:
+    place, before = faulty.place, faulty.place.files()
+    assert last_error(start(place, "platform", "general", policy="fail")) == faulty.error
+    if faulty.is_installed:  # its overlay is what the lock says, and the load check has found the fault
+        assert last_error(start(place)) == faulty.error
+    else:
         assert place.files() == before
 
 
-@faults
-def test_previous_goes_on_with_the_overlay_that_worked_last(place: Place, fault: Callable[[Place], str]) -> None:
-    key = place.registry["overlay"]
-    _, _, message = fault(place).partition(": ")
+def test_previous_goes_on_with_the_overlay_that_worked_last(faulty: Faulty) -> None:
+    place, key = faulty.place, faulty.place.registry["overlay"]
+    _, _, message = faulty.error.partition(": ")
     done = start(place, policy="previous")
     assert (done.returncode, done.stdout) == (0, "old one here\n{}\n")
     last = f"ERROR vllm.plugins.manager: {message}  going on with the previous overlay, {key}\n"
@@ -213,10 +253,9 @@ def test_previous_holds_for_every_group_and_process_when_the_platform_hook_falls
     assert done.stderr.count("going on with the previous overlay") == 1
 
 
-@faults
-def test_continue_goes_on_without_plugins_in_every_process(place: Place, fault: Callable[[Place], str]) -> None:
-    _, _, message = fault(place).partition(": ")
-    done = start(place, "platform", "general", "spawn", "platform", "general", policy="continue")
+def test_continue_goes_on_without_plugins_in_every_process(faulty: Faulty) -> None:
+    _, _, message = faulty.error.partition(": ")
+    done = start(faulty.place, "platform", "general", "spawn", "platform", "general", policy="continue")
     assert (done.returncode, done.stdout) == (0, '{"platform": "builtin", "child": {"platform": "builtin"}}\n')
     said = without_hashes(done.stderr)
     assert said.count(f"ERROR vllm.plugins.manager: {message}  going on without plugins\n") == 1
@@ -239,19 +278,6 @@ def test_another_file_at_the_index_under_every_policy(place: Place, index: Index
     assert start(place, policy="continue").stdout == "{}\n"
     assert start(place, policy="previous").stdout == "old one here\n{}\n"
     assert place.files() == before
-
-
-@pytest.mark.parametrize("name", list(BAD))
-def test_a_plugin_that_does_not_load_is_named_with_its_entry_point_and_the_cause(place: Place, name: str) -> None:
-    source, words = BAD[name]
-    write_plugin(place, source, "2.0")
-    for _ in range(2):  # the first start, whose load check finds it, and the next
-        assert last_error(start(place)) == (
-            f"LoadError: {words} [plugin-load-failed]\n"
-            "  where: entry point probe = probe:register in vllm.general_plugins, of probe\n"
-            f"{MISSING if name == 'import' else ''}"
-            f"{NEXT}\n"
-        )
 
 
 def test_what_the_platform_hook_met_is_raised_by_the_general_hook(place: Place) -> None:

@@ -240,11 +240,46 @@ def test_a_manifest_without_a_lock_installs_nothing(ready: Place) -> None:
     assert not ready.store.exists()
 
 
-def test_a_lock_without_a_manifest_is_enough(ready: Place) -> None:
+@pytest.mark.parametrize(
+    "variables", [{"VLLM_PLUGIN_CONFIG": "", "VLLM_PLUGIN_LOCK": "lock"}, {"VLLM_PLUGIN_OPTIONAL": "1"}]
+)
+def test_a_lock_without_a_manifest_is_enough(ready: Place, variables: dict[str, str]) -> None:
     ready.manifest.unlink()
     shutil.rmtree(ready.config / "probe")
+    ready.variables.update({**variables, **({"VLLM_PLUGIN_LOCK": str(ready.lock)} if len(variables) > 1 else {})})
     start(ready, "platform", "general")
     assert events(ready) == [["import", "no_platform", "platform", "general"]]
+
+
+def test_a_lock_without_a_manifest_is_enough_in_the_default_places(ready: Place) -> None:
+    place = ready.home / ".config" / "vllm"
+    place.parent.mkdir()
+    ready.manifest.unlink()
+    ready.config.rename(place)
+    ready.variables["VLLM_PLUGIN_CONFIG"] = ""
+    start(ready, "platform", "general")
+    assert events(ready) == [["import", "no_platform", "platform", "general"]]
+
+
+def test_a_named_manifest_that_is_missing_next_to_a_lock_stops_vllm(ready: Place) -> None:
+    typo = ready.config / "plugin.yaml"
+    name = {"VLLM_PLUGIN_CONFIG": str(typo)}
+    wrong = [
+        "vllm_plugins.core.errors.LockMissing: the file that VLLM_PLUGIN_CONFIG names is missing [lock-missing]",
+        f"  where: {typo}",
+        f"  found: only {ready.lock}",
+        (
+            "  next: correct VLLM_PLUGIN_CONFIG; to use a lock without a manifest, unset it and set "
+            f"VLLM_PLUGIN_LOCK={ready.lock}"
+        ),
+    ]
+    assert last_words(fails(ready, **name)) == wrong
+    start(ready, "platform", "general")
+    assert last_words(fails(ready, **name)) == wrong  # an overlay that is up to date makes no difference
+    for policy, text in (("continue", "without plugins"), ("previous", "with the previous overlay")):
+        done = start(ready, "platform", "general", **name, VLLM_PLUGIN_ON_ERROR=policy)
+        assert "the file that VLLM_PLUGIN_CONFIG names is missing" in done.stderr
+        assert text in done.stderr
 
 
 def test_a_comment_in_the_manifest_is_looked_at_once(ready: Place) -> None:

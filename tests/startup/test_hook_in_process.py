@@ -31,22 +31,8 @@ POINT = (hook.GENERAL, "probe", "probe_in_process:register", "probe", "probe")
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home with nothing in it; the process is afterwards as it was."""
-    for name in os.environ:
-        if name.startswith(("VLLM_", "_VLLM_")):
-            monkeypatch.delenv(name)
-    for name in (variables.FALLBACK, variables.CONFIRMED, "VLLM_PLUGIN_DISABLE"):
-        monkeypatch.setenv(name, "to be restored")
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("VLLM_PLUGIN_REGISTRY_DIR", str(tmp_path / "store"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # this overlay has none, and VERIFY would find it
-    monkeypatch.setattr(hook, "_process", hook._Process())
-    (tmp_path / "config").mkdir()
-    yield tmp_path
-    activation.deactivate(forget_modules=True)
-    for name in (variables.FALLBACK, variables.CONFIRMED, "VLLM_PLUGIN_DISABLE"):
-        os.environ.pop(name, None)
+    with overlays.process(tmp_path, monkeypatch):
+        yield tmp_path
 
 
 def install(place: Path, source: str = "", lock: bytes = LOCK, **fields: object) -> Marker:
@@ -62,14 +48,21 @@ def named(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
+@pytest.fixture
+def shipped(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a lock is used without a manifest."""
+    monkeypatch.setenv("VLLM_PLUGIN_LOCK", str(place / "config" / "plugins.lock"))
+    return place
+
+
 GOOD = "calls = []\ndef register():\n    calls.append(1)\n"
 
 
-def test_a_start_that_is_up_to_date_runs_each_plugin_once(named: Path) -> None:
-    install(named, GOOD)
+def test_a_start_that_is_up_to_date_runs_each_plugin_once(shipped: Path) -> None:
+    install(shipped, GOOD)
     hook.general()
     assert sys.modules["probe_in_process"].calls == [1]
-    assert overlay.registry(named / "store")["overlay"] == overlay.key_of(LOCK)
+    assert overlay.registry(shipped / "store")["overlay"] == overlay.key_of(LOCK)
 
 
 def test_without_files_that_anybody_named_there_is_nothing_to_do(place: Path) -> None:
@@ -140,8 +133,8 @@ def test_a_manifest_without_a_lock_is_an_error_even_if_both_are_optional(
         hook.general()
 
 
-def test_a_lock_alone_is_enough(named: Path) -> None:
-    install(named, GOOD)
+def test_a_lock_alone_is_enough(shipped: Path) -> None:
+    install(shipped, GOOD)
     hook.activate()
     assert activation.active_key() == overlay.key_of(LOCK)
 
@@ -158,10 +151,10 @@ def test_a_mistyped_variable_is_warned_of_when_there_is_nothing_to_do(
 
 @pytest.mark.parametrize("frozen", ["0", "1"])
 def test_verification_refuses_a_changed_file_frozen_or_not(
-    named: Path, monkeypatch: pytest.MonkeyPatch, frozen: str
+    shipped: Path, monkeypatch: pytest.MonkeyPatch, frozen: str
 ) -> None:
-    marker = install(named, GOOD)
-    (overlay.directory(named / "store", marker.key) / "site" / "probe_in_process.py").write_text("changed\n")
+    marker = install(shipped, GOOD)
+    (overlay.directory(shipped / "store", marker.key) / "site" / "probe_in_process.py").write_text("changed\n")
     monkeypatch.setenv("VLLM_PLUGIN_FROZEN", frozen)
     hook.activate()
     activation.deactivate()
@@ -173,28 +166,28 @@ def test_verification_refuses_a_changed_file_frozen_or_not(
 
 
 def test_what_a_parent_process_fell_back_to_is_checked_for_trust(
-    named: Path, monkeypatch: pytest.MonkeyPatch
+    shipped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    marker = install(named, GOOD, lock=b"older\n")
-    (named / "config" / "plugins.lock").write_bytes(b"newer\n")
+    marker = install(shipped, GOOD, lock=b"older\n")
+    (shipped / "config" / "plugins.lock").write_bytes(b"newer\n")
     newer = overlay.sha256(b"newer\n")
-    lock = named / "config" / "plugins.lock"
-    monkeypatch.setenv(variables.FALLBACK, f"{marker.key}:{newer}:{named / 'store'}:{lock}")
+    lock = shipped / "config" / "plugins.lock"
+    monkeypatch.setenv(variables.FALLBACK, f"{marker.key}:{newer}:{shipped / 'store'}:{lock}")
     monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "previous")
-    (named / "config").chmod(0o777)
+    (shipped / "config").chmod(0o777)
     with pytest.raises(NotTrusted):
         hook.activate()
-    (named / "config").chmod(0o755)
+    (shipped / "config").chmod(0o755)
     hook.activate()
     assert activation.active_key() == marker.key
 
 
-def test_what_a_parent_process_fell_back_to_must_fit_the_base(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    marker = install(named, GOOD, lock=b"older\n", bases=("0" * 32,))
-    lock = named / "config" / "plugins.lock"
-    monkeypatch.setenv(variables.FALLBACK, f"{marker.key}:{overlay.sha256(LOCK)}:{named / 'store'}:{lock}")
+def test_what_a_parent_process_fell_back_to_must_fit_the_base(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = install(shipped, GOOD, lock=b"older\n", bases=("0" * 32,))
+    lock = shipped / "config" / "plugins.lock"
+    monkeypatch.setenv(variables.FALLBACK, f"{marker.key}:{overlay.sha256(LOCK)}:{shipped / 'store'}:{lock}")
     monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "previous")
-    current = install(named, GOOD)
+    current = install(shipped, GOOD)
     hook.activate()
     assert activation.active_key() == current.key
 
@@ -209,9 +202,9 @@ ENDINGS = {
 
 @pytest.mark.parametrize("source", ENDINGS.values(), ids=ENDINGS)
 def test_a_plugin_that_ends_the_process_is_a_failing_plugin(
-    named: Path, monkeypatch: pytest.MonkeyPatch, source: str
+    shipped: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
-    install(named, source)
+    install(shipped, source)
     with pytest.raises(LoadError, match="plugin 'probe' "):
         hook.general()
     monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "continue")
@@ -219,9 +212,9 @@ def test_a_plugin_that_ends_the_process_is_a_failing_plugin(
     assert variables.is_disabled()
 
 
-def test_a_path_file_that_ends_the_process_is_a_failing_plugin(named: Path) -> None:
-    (named / "config" / "plugins.lock").write_bytes(LOCK)
-    overlays.write(named / "store", LOCK, {"end.pth": "import sys; sys.exit(0)\n"})
+def test_a_path_file_that_ends_the_process_is_a_failing_plugin(shipped: Path) -> None:
+    (shipped / "config" / "plugins.lock").write_bytes(LOCK)
+    overlays.write(shipped / "store", LOCK, {"end.pth": "import sys; sys.exit(0)\n"})
     path = list(sys.path)
     with pytest.raises(LoadError, match=r"a \.pth file of a plugin ends the process") as caught:
         hook.general()
@@ -229,13 +222,13 @@ def test_a_path_file_that_ends_the_process_is_a_failing_plugin(named: Path) -> N
     assert sys.path == path
 
 
-def test_an_interrupt_passes(named: Path) -> None:
-    install(named, "def register():\n    raise KeyboardInterrupt\n")
+def test_an_interrupt_passes(shipped: Path) -> None:
+    install(shipped, "def register():\n    raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):
         hook.general()
 
 
-def test_the_end_that_a_signal_demands_passes(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_that_a_signal_demands_passes(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM's engine ends with a SystemExit from its signal handler, which may come while a plugin runs."""
 
     def end(_number: int, _frame: object) -> None:
@@ -243,7 +236,7 @@ def test_the_end_that_a_signal_demands_passes(named: Path, monkeypatch: pytest.M
 
     before = signal.signal(signal.SIGTERM, end)
     monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "continue")
-    install(named, "import os, signal\ndef register():\n    os.kill(os.getpid(), signal.SIGTERM)\n")
+    install(shipped, "import os, signal\ndef register():\n    os.kill(os.getpid(), signal.SIGTERM)\n")
     try:
         with pytest.raises(SystemExit):
             hook.general()
@@ -251,8 +244,8 @@ def test_the_end_that_a_signal_demands_passes(named: Path, monkeypatch: pytest.M
         signal.signal(signal.SIGTERM, before)
 
 
-def test_the_last_failure_is_noted_until_a_start_succeeds(named: Path) -> None:
-    marker = install(named, "raise RuntimeError('broken')\n")
+def test_the_last_failure_is_noted_until_a_start_succeeds(shipped: Path) -> None:
+    marker = install(shipped, "raise RuntimeError('broken')\n")
     with pytest.raises(LoadError):
         hook.general()
     settings = Settings.from_environment()
@@ -260,38 +253,38 @@ def test_the_last_failure_is_noted_until_a_start_succeeds(named: Path) -> None:
     assert noted is not None
     assert (noted.error.id, noted.on_error) == ("plugin-load-failed", "fail")
     assert noted.error.what == "plugin 'probe' can't be loaded: RuntimeError: broken"
-    other = settings.replace(lock=named / "other" / "plugins.lock")
+    other = settings.replace(lock=shipped / "other" / "plugins.lock")
     assert last_failure.read(other) is None
-    (overlay.directory(named / "store", marker.key) / "site" / "probe_in_process.py").write_text(GOOD)
+    (overlay.directory(shipped / "store", marker.key) / "site" / "probe_in_process.py").write_text(GOOD)
     hook.general()
     assert last_failure.read(settings) is None
 
 
-def test_nothing_is_noted_in_a_store_that_others_can_write(named: Path) -> None:
-    install(named, GOOD)
-    (named / "store").chmod(0o777)
+def test_nothing_is_noted_in_a_store_that_others_can_write(shipped: Path) -> None:
+    install(shipped, GOOD)
+    (shipped / "store").chmod(0o777)
     with pytest.raises(NotTrusted):
         hook.general()
-    (named / "store").chmod(0o755)
+    (shipped / "store").chmod(0o755)
     assert last_failure.read(Settings.from_environment()) is None
 
 
-def test_previous_never_uses_the_overlay_of_another_project(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = install(named, GOOD, lock=b"ours\n")
-    overlay.mirror(named / "store", ours, named / "config" / "plugins.lock")
-    theirs = install(named, "raise SystemError\n", lock=b"theirs\n")
-    overlay.mirror(named / "store", theirs, named / "elsewhere" / "plugins.lock")
-    failing = install(named, "raise RuntimeError\n")
+def test_previous_never_uses_the_overlay_of_another_project(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = install(shipped, GOOD, lock=b"ours\n")
+    overlay.mirror(shipped / "store", ours, shipped / "config" / "plugins.lock")
+    theirs = install(shipped, "raise SystemError\n", lock=b"theirs\n")
+    overlay.mirror(shipped / "store", theirs, shipped / "elsewhere" / "plugins.lock")
+    failing = install(shipped, "raise RuntimeError\n")
     monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "previous")
     hook.general()
     assert activation.active_key() == ours.key
     assert failing.key != ours.key
 
 
-def test_without_an_overlay_of_its_own_previous_is_fail(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = install(named, GOOD, lock=b"theirs\n")
-    overlay.mirror(named / "store", theirs, named / "elsewhere" / "plugins.lock")
-    install(named, "raise RuntimeError\n")
+def test_without_an_overlay_of_its_own_previous_is_fail(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = install(shipped, GOOD, lock=b"theirs\n")
+    overlay.mirror(shipped / "store", theirs, shipped / "elsewhere" / "plugins.lock")
+    install(shipped, "raise RuntimeError\n")
     monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "previous")
     with pytest.raises(LoadError) as caught:
         hook.general()
@@ -299,89 +292,91 @@ def test_without_an_overlay_of_its_own_previous_is_fail(named: Path, monkeypatch
 
 
 def test_an_overlay_that_is_replaced_while_it_is_locked_is_locked_again(
-    named: Path, monkeypatch: pytest.MonkeyPatch
+    shipped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lock of the old directory would keep nobody from pruning the new one."""
-    marker = install(named, GOOD)
-    site = overlay.directory(named / "store", marker.key) / "site"
+    marker = install(shipped, GOOD)
+    site = overlay.directory(shipped / "store", marker.key) / "site"
     real = activation._is_shared
     moved: list[Path] = []
 
     def replace_first(descriptor: int, deadline: float) -> bool:
         if not moved:
-            moved.append(site.rename(named / "replaced"))
+            moved.append(site.rename(shipped / "replaced"))
             site.mkdir()
         return real(descriptor, deadline)
 
     monkeypatch.setattr(activation, "_is_shared", replace_first)
-    activation.hold(named / "store", marker.key)
+    activation.hold(shipped / "store", marker.key)
     assert os.path.samestat(os.fstat(activation._held[marker.key]), site.stat())
 
 
-def test_an_overlay_that_is_removed_while_it_is_locked_is_gone(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    marker = install(named, GOOD)
-    site = overlay.directory(named / "store", marker.key) / "site"
+def test_an_overlay_that_is_removed_while_it_is_locked_is_gone(
+    shipped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = install(shipped, GOOD)
+    site = overlay.directory(shipped / "store", marker.key) / "site"
     real = activation._is_shared
 
     def remove(descriptor: int, deadline: float) -> bool:
-        site.rename(named / "removed")
+        site.rename(shipped / "removed")
         return real(descriptor, deadline)
 
     monkeypatch.setattr(activation, "_is_shared", remove)
     with pytest.raises(OverlayGone):
-        activation.hold(named / "store", marker.key)
+        activation.hold(shipped / "store", marker.key)
     assert activation._held == {}
 
 
 def test_vllms_own_platform_is_warned_of(
-    named: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    shipped: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("VLLM_TARGET_DEVICE", "cpu")
-    install(named, GOOD, points=((hook.PLATFORM, "npu", "probe_in_process:register", "probe", "probe"),))
+    install(shipped, GOOD, points=((hook.PLATFORM, "npu", "probe_in_process:register", "probe", "probe"),))
     with caplog.at_level(logging.INFO, logger="vllm.plugins.manager"):
         hook.general()
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert record.getMessage() == "vLLM ignores platform plugins because of VLLM_TARGET_DEVICE=cpu: npu"
 
 
-def test_an_overlay_that_all_users_can_write_is_not_used(named: Path) -> None:
-    marker = install(named, GOOD)
-    (overlay.directory(named / "store", marker.key) / "site").chmod(0o777)
+def test_an_overlay_that_all_users_can_write_is_not_used(shipped: Path) -> None:
+    marker = install(shipped, GOOD)
+    (overlay.directory(shipped / "store", marker.key) / "site").chmod(0o777)
     with pytest.raises(NotTrusted):
         hook.activate()
 
 
 def test_previous_uses_nothing_of_a_store_that_all_users_can_write(
-    named: Path, monkeypatch: pytest.MonkeyPatch
+    shipped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    older = install(named, GOOD, lock=b"older\n")
-    overlay.mirror(named / "store", older, named / "config" / "plugins.lock")
-    install(named, GOOD)
-    (named / "store").chmod(0o777)
+    older = install(shipped, GOOD, lock=b"older\n")
+    overlay.mirror(shipped / "store", older, shipped / "config" / "plugins.lock")
+    install(shipped, GOOD)
+    (shipped / "store").chmod(0o777)
     monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "previous")
     with pytest.raises(NotTrusted):
         hook.general()
     assert activation.active_key() is None
 
 
-def test_previous_skips_an_overlay_that_all_users_can_write(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_previous_skips_an_overlay_that_all_users_can_write(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = []
     for lock in (b"oldest\n", b"older\n"):
-        marker = install(named, GOOD, lock=lock)
-        overlay.mirror(named / "store", marker, named / "config" / "plugins.lock")
+        marker = install(shipped, GOOD, lock=lock)
+        overlay.mirror(shipped / "store", marker, shipped / "config" / "plugins.lock")
         keys.append(marker.key)
-    (overlay.directory(named / "store", keys[1]) / "site").chmod(0o777)
-    install(named, "raise RuntimeError\n")
+    (overlay.directory(shipped / "store", keys[1]) / "site").chmod(0o777)
+    install(shipped, "raise RuntimeError\n")
     monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "previous")
     hook.general()
     assert activation.active_key() == keys[0]
     assert last_failure.read(Settings.from_environment()) is not None  # a fallback is not a success
 
 
-def test_an_overlay_with_a_failing_plugin_is_not_up_to_date(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overlay_with_a_failing_plugin_is_not_up_to_date(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = overlay.fingerprint()
     failure = Failure(base=base, group=hook.GENERAL, name="probe", what="it fails", found="")
-    marker = install(named, GOOD, failures=(failure,))
+    marker = install(shipped, GOOD, failures=(failure,))
     asked: list[Settings] = []
 
     def synchronise(settings: Settings, _paths: object) -> Marker:
@@ -393,10 +388,10 @@ def test_an_overlay_with_a_failing_plugin_is_not_up_to_date(named: Path, monkeyp
     assert len(asked) == 1
 
 
-def test_other_processes_may_hold_the_same_overlay(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_processes_may_hold_the_same_overlay(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activation, "HOLD_PATIENCE", 0.1)
-    marker = install(named, GOOD)
-    descriptor = os.open(overlay.directory(named / "store", marker.key) / "site", os.O_RDONLY)
+    marker = install(shipped, GOOD)
+    descriptor = os.open(overlay.directory(shipped / "store", marker.key) / "site", os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         hook.activate()
@@ -406,11 +401,11 @@ def test_other_processes_may_hold_the_same_overlay(named: Path, monkeypatch: pyt
 
 
 def test_what_a_parent_process_fell_back_to_counts_under_its_policy_alone(
-    named: Path, monkeypatch: pytest.MonkeyPatch
+    shipped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    older = install(named, GOOD, lock=b"older\n")
-    current = install(named, GOOD)
-    lock = named / "config" / "plugins.lock"
-    monkeypatch.setenv(variables.FALLBACK, f"{older.key}:{overlay.sha256(LOCK)}:{named / 'store'}:{lock}")
+    older = install(shipped, GOOD, lock=b"older\n")
+    current = install(shipped, GOOD)
+    lock = shipped / "config" / "plugins.lock"
+    monkeypatch.setenv(variables.FALLBACK, f"{older.key}:{overlay.sha256(LOCK)}:{shipped / 'store'}:{lock}")
     hook.activate()
     assert activation.active_key() == current.key

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,9 @@ def test_each_difference_is_named_in_order(tmp_path: Path, marker: Marker) -> No
     (directory / "linked").symlink_to("package")
     problems = ("changed: tiny.py", "extra: linked", "extra: package/extra.py", "missing: package/data.txt")
     assert integrity.compare(tmp_path, marker).problems == problems
-    with pytest.raises(HashMismatch, match="4 files differ") as caught:
+    with pytest.raises(HashMismatch) as caught:
         integrity.check(tmp_path, marker)
+    assert caught.value.what == "the overlay is not as it was installed: 4 files differ"
     assert caught.value.details == problems
 
 
@@ -52,11 +54,83 @@ def test_a_link_is_not_a_file_even_if_its_target_has_the_right_content(tmp_path:
     assert integrity.compare(tmp_path, marker).problems == ("unreadable: tiny.py",)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path, marker: Marker) -> None:
-    path = site(tmp_path, marker) / "package/data.txt"
+@pytest.mark.parametrize("name", ["package/data.txt", "package/__init__.py"])
+def test_a_pipe_is_not_waited_for_and_is_not_an_empty_file(tmp_path: Path, marker: Marker, name: str) -> None:
+    """Its writer would decide later what a process reads from it."""
+    path = site(tmp_path, marker) / name
     path.unlink()
     os.mkfifo(path)
-    assert integrity.compare(tmp_path, marker).problems == ("changed: package/data.txt",)
+    assert integrity.compare(tmp_path, marker).problems == (f"unreadable: {name}",)
+    assert integrity.compare_sizes(tmp_path, marker) == (f"changed: {name}",)
+
+
+def test_a_device_is_not_read(tmp_path: Path, marker: Marker) -> None:
+    assert integrity._digest("/dev/zero") == ("", 0)
+
+
+def test_a_file_that_is_gone_meanwhile_has_no_hash(tmp_path: Path, marker: Marker) -> None:
+    assert integrity._digest(str(tmp_path / "gone")) == ("", 0)
+    assert integrity._digest(str(tmp_path)) == ("", 0)
+
+
+def test_a_large_file_is_hashed_whole(tmp_path: Path) -> None:
+    data = os.urandom(integrity._CHUNK + 1)
+    (tmp_path / "large").write_bytes(data)
+    assert integrity._digest(str(tmp_path / "large")) == (hashlib.sha256(data).hexdigest(), len(data))
+
+
+def test_the_size_is_that_of_the_files_that_are_there(tmp_path: Path, marker: Marker) -> None:
+    (site(tmp_path, marker) / "tiny.py").write_text("x = 1000\n")
+    (site(tmp_path, marker) / "package/data.txt").unlink()
+    differences = integrity.compare(tmp_path, marker)
+    assert (differences.files, differences.size) == (3, 9)
+
+
+def test_one_difference_is_one_file_that_differs(tmp_path: Path, marker: Marker) -> None:
+    (site(tmp_path, marker) / "tiny.py").write_text("x = 2\n")
+    with pytest.raises(HashMismatch) as caught:
+        integrity.check(tmp_path, marker)
+    assert str(caught.value) == (
+        "the overlay is not as it was installed: 1 file differs [hash-mismatch]\n"
+        f"  where: {site(tmp_path, marker)}\n"
+        "  changed: tiny.py\n"
+        "  next: find out who changed it, then run vllm-plugins sync --reinstall"
+    )
+
+
+def test_at_most_fifty_differences_are_shown(tmp_path: Path, marker: Marker) -> None:
+    for number in range(51):
+        (site(tmp_path, marker) / f"extra{number:02}").touch()
+    with pytest.raises(HashMismatch) as caught:
+        integrity.check(tmp_path, marker)
+    assert caught.value.details == (*(f"extra: extra{number:02}" for number in range(50)), "and 1 more")
+    (site(tmp_path, marker) / "extra50").unlink()
+    with pytest.raises(HashMismatch) as caught:
+        integrity.check(tmp_path, marker)
+    assert caught.value.details == tuple(f"extra: extra{number:02}" for number in range(50))
+
+
+def test_the_cheap_check_compares_sizes_in_the_order_of_the_list(tmp_path: Path, marker: Marker) -> None:
+    directory = site(tmp_path, marker)
+    assert integrity.compare_sizes(tmp_path, marker) == ()
+    (directory / "tiny.py").write_text("y = 2\n")
+    (directory / "extra.py").touch()
+    assert integrity.compare_sizes(tmp_path, marker) == ()
+    (directory / "tiny.py").write_text("x = 10\n")
+    (directory / "package/data.txt").unlink()
+    (directory / "package/data.txt").symlink_to("link")
+    (directory / "package/__init__.py").unlink()
+    problems = ("changed: tiny.py", "missing: package/__init__.py", "changed: package/data.txt")
+    assert integrity.compare_sizes(tmp_path, marker) == problems
+
+
+def test_the_files_of_a_directory_are_named_below_it(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").touch()
+    (tmp_path / "a" / "linked").symlink_to(tmp_path)
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "empty").mkdir()
+    assert sorted(integrity.files(tmp_path)) == ["a/b/file", "a/linked", "dangling"]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +141,11 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, marker: Marker) -> None:
         [["tiny.py", "0" * 64, True]],
         [["tiny.py", "0" * 64]],
         [["tiny.py", "0" * 63, 1]],
+        [["tiny.py", "0" * 65, 1]],
+        [["tiny.py", "0" * 64, 1, 1]],
+        [["tiny.py", "0" * 64, "1"]],
+        [["tiny.py", ["0"] * 64, 1]],
+        [["package/data.txt", "0" * 64, 1], ["tiny.py", "0" * 64, -1]],
         [["tiny.py", 5, 1]],
         [[5, "0" * 64, 1]],
         ["tiny.py"],
@@ -81,18 +160,48 @@ def test_a_list_of_another_form_is_refused(tmp_path: Path, marker: Marker, rows:
     data = json.dumps(rows).encode()
     root = overlay.directory(tmp_path, marker.key)
     (root / integrity.FILES).write_bytes(data)
-    with pytest.raises(HashMismatch, match="the overlay's list of files is not the one that was published"):
+    with pytest.raises(HashMismatch) as caught:
         integrity.compare(tmp_path, marker.replace(files_sha256=overlay.sha256(data)))
+    assert caught.value.what == "the overlay's list of files is not the one that was published"
+    if isinstance(rows, list):
+        assert caught.value.found == "ValueError: an entry is not a path, a sha256 and a size"
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"[" * 100_000, b"[1"])
+def test_a_list_that_is_not_json_is_refused(tmp_path: Path, marker: Marker, data: bytes) -> None:
+    root = overlay.directory(tmp_path, marker.key)
+    (root / integrity.FILES).write_bytes(data)
+    with pytest.raises(HashMismatch, match="list of files"):
+        integrity.listed(root, marker.replace(files_sha256=overlay.sha256(data)))
+
+
+def test_the_list_gives_the_hash_of_each_path(tmp_path: Path, marker: Marker) -> None:
+    expected = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in FILES.items()}
+    assert integrity.listed(overlay.directory(tmp_path, marker.key), marker) == expected
+    empty = b'[["a", "%s", 0]]' % (b"0" * 64)
+    (overlay.directory(tmp_path, marker.key) / integrity.FILES).write_bytes(empty)
+    replaced = marker.replace(files_sha256=overlay.sha256(empty))
+    assert integrity.listed(overlay.directory(tmp_path, marker.key), replaced) == {"a": "0" * 64}
 
 
 def test_a_list_with_another_hash_is_refused(tmp_path: Path, marker: Marker) -> None:
     path = overlay.directory(tmp_path, marker.key) / integrity.FILES
     path.write_bytes(path.read_bytes() + b"\n")
-    with pytest.raises(HashMismatch, match="list of files"):
-        integrity.compare(tmp_path, marker)
+    found = overlay.sha256(path.read_bytes())
+    for look in (integrity.compare, integrity.compare_sizes, integrity.check):
+        with pytest.raises(HashMismatch) as caught:
+            look(tmp_path, marker)
+        assert str(caught.value) == (
+            "the overlay's list of files is not the one that was published [hash-mismatch]\n"
+            f"  where: {path}\n"
+            f"  expected: sha256 {marker.files_sha256}\n"
+            f"  found: ValueError: its sha256 is {found}\n"
+            "  next: run vllm-plugins sync --reinstall"
+        )
     path.unlink()
-    with pytest.raises(HashMismatch, match="list of files"):
+    with pytest.raises(HashMismatch) as caught:
         integrity.compare(tmp_path, marker)
+    assert str(caught.value.found).startswith("FileNotFoundError: ")
 
 
 def test_of_many_problems_the_first_are_shown_and_the_others_counted() -> None:

@@ -177,9 +177,9 @@ def test_a_vllm_that_keeps_its_list_elsewhere_calls_each_plugin_once(place: Plac
         "import vllm_plugins\n"
         "vllm_plugins.activate()\n"
         "def call(function):\n    return function()\n"
-        "answers = [call(function) for function in loader.load('vllm.platform_plugins').values()]\n"
+        "answers = [call(function) for function in loader.load_plugins_by_group('vllm.platform_plugins').values()]\n"
         "print([answer for answer in answers if answer])\n"
-        "for function in loader.load('vllm.general_plugins').values():\n    call(function)\n"
+        "for function in loader.load_plugins_by_group('vllm.general_plugins').values():\n    call(function)\n"
     )
     assert place.python("-c", code).stdout == "['a.Platform']\ngood one None\n"
 

@@ -192,11 +192,15 @@ def write_one(
     world: Place, source: str, group: str = "vllm.general_plugins", *, lock: bool = True, **files: str
 ) -> None:
     """A manifest of one plugin from a directory, whose entry point ``probe`` is ``probe:register``."""
+    write_package(world, {group: {"probe": "probe:register"}}, textwrap.dedent(source), lock=lock, **files)
+
+
+def write_package(
+    world: Place, points: dict[str, dict[str, str]], source: str, *, lock: bool = True, **files: str
+) -> None:
+    """A manifest of one plugin from a directory: the package ``probe`` with these entry points."""
     projects.project(
-        world.config / "probe",
-        name="probe",
-        entry_points={group: {"probe": "probe:register"}},
-        modules=package("probe", textwrap.dedent(source), **files),
+        world.config / "probe", name="probe", entry_points=points, modules=package("probe", source, **files)
     )
     world.write("plugins:\n  - {name: probe, source: local, path: probe}\n")
     if lock:

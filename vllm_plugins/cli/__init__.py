@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings.from_environment(
             config=arguments.config, lock=arguments.lock, registry_dir=arguments.registry_dir
         )
+        _check_named_manifest(arguments.config, settings)
         code: int = arguments.run(arguments, settings, output)
         sys.stdout.flush()
     except PluginsError as error:
@@ -132,6 +133,16 @@ def _common_options() -> _Parser:
     group.add_argument("-q", "--quiet", action="store_true", help="Show no progress, only the result and errors.")
     group.add_argument("-v", "--verbose", action="store_true", help="Show the output of pip, uv and git.")
     return common
+
+
+def _check_named_manifest(name: str | None, settings: Settings) -> None:
+    """Refuse ``--config`` with a missing file in every command, also where a lock next to it would be enough."""
+    if name and not settings.manifest.exists():
+        raise UsageError(
+            "the manifest that --config names is missing",
+            where=str(settings.manifest),
+            next_step="correct --config, or write plugins.yaml there",
+        )
 
 
 def _given_options(arguments: argparse.Namespace) -> tuple[tuple[str, str], ...]:

@@ -1,4 +1,4 @@
-"""Print results, progress and errors."""
+"""Print results, progress and errors. Nothing that others wrote reaches the terminal as it is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from vllm_plugins.core.printable import printable
 from vllm_plugins.startup.record import Record
 
 if TYPE_CHECKING:
@@ -36,9 +37,14 @@ class Output(Record):
 
     def result(self, data: dict[str, Any], text: str) -> None:
         """The one result of the command, in the form that was requested."""
-        # Without UTF-8 there is no arrow, and a path may not be text: neither may fail a command that is finished.
+        # Without UTF-8 there is no arrow, which must not fail a command that is finished.
         encoding = sys.stdout.encoding or "utf-8"
-        print(json.dumps(data, indent=2) if self.json else text.encode(encoding, "replace").decode(encoding))
+        shown = printable(text).encode(encoding, "replace").decode(encoding)
+        print(json.dumps(data, indent=2) if self.json else shown)
+
+    def document(self, text: str) -> None:
+        """A document for another program, as it is; on a terminal, safe to print."""
+        print(printable(text) if sys.stdout.isatty() else text, end="")
 
     def error(self, error: PluginsError) -> None:
         """The error that ends the command; with ``json`` also as the result."""
@@ -48,9 +54,7 @@ class Output(Record):
 
     def describe(self, error: PluginsError) -> str:
         """An error as text."""
-        text = str(error)
-        step = error.next_step
-        return text.removesuffix(step) + self.step(step) if step and text.endswith(step) else text
+        return error.text(self.step(error.next_step) if error.next_step else None)
 
     def data(self, error: PluginsError) -> dict[str, object]:
         """An error as JSON-ready data."""
@@ -69,7 +73,7 @@ class Output(Record):
     def progress(self, line: str) -> None:
         """What is happening now."""
         if not self.quiet:
-            print(line, file=sys.stderr, flush=True)
+            print(printable(line), file=sys.stderr, flush=True)
 
     def detail(self, line: str) -> None:
         """A line of output of a program that we started."""
@@ -78,7 +82,7 @@ class Output(Record):
 
     def message(self, line: str) -> None:
         """A line that is printed even with ``--quiet``."""
-        print(f"vllm-plugins: {line}", file=sys.stderr, flush=True)
+        print(printable(f"vllm-plugins: {line}"), file=sys.stderr, flush=True)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

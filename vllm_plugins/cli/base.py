@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     for problem in base_module.problems():
         output.message(f"warning: {problem}")
     if arguments.output is None:
-        print(snapshot.to_json(), end="")
+        output.document(snapshot.to_json())
         return 0
     path = Path(os.path.abspath(arguments.output))
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import InstallError
 from vllm_plugins.core.humanize import count, size
-from vllm_plugins.documents import lock_reader, manifest
+from vllm_plugins.documents import compatibility, lock_reader, manifest
 from vllm_plugins.install import bundle
 from vllm_plugins.locking import rebuild
 from vllm_plugins.packages import pip_config
@@ -34,6 +34,8 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Print what was downloaded, and which wheels the lock no longer names."""
     locked = lock_reader.read(settings.lock)
+    requested = manifest.find(settings)
+    compatibility.check_manifest(locked, requested, settings.lock, None)
     directory = Path(os.path.abspath(arguments.output)) if arguments.output else settings.wheels
 
     def index() -> Index:
@@ -46,7 +48,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         return Index(pip_config.read())
 
     if not settings.offline:
-        rebuild.run(locked, settings, manifest.find(settings), report=output.progress, detail=output.detail)
+        rebuild.run(locked, settings, requested, report=output.progress, detail=output.detail)
     done = bundle.make(
         locked, directory, built_wheels=settings.wheels, index=index, prune=arguments.prune, report=output.progress
     )

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     path = Path(os.path.abspath(arguments.output)) if arguments.output else None
     text = _text(arguments.format, locked, data, settings, path)
     if path is None:
-        print(text, end="")
+        output.document(text)
         return 0
     try:
         atomic.write(path, text.encode("utf-8"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli._output import table
+from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import count
 
 if TYPE_CHECKING:
@@ -27,7 +28,16 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="Take the newest version of this plugin or package only. Can be repeated.",
     )
-    parser.add_argument("--check", action="store_true", help="Change nothing; exit with 3 if the lock would change.")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="Change nothing; exit with 3 if the lock would change, or is not what the index and the sources say.",
+    )
+    parser.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="With --check: also build each wheel again that was built while locking, and compare it.",
+    )
     parser.add_argument(
         "--base",
         metavar="BASE",
@@ -45,6 +55,10 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Print a table of what changed."""
+    if arguments.rebuild and not arguments.check:
+        raise UsageError(
+            "--rebuild compares wheels, and needs --check", next_step="vllm-plugins lock --check --rebuild"
+        )
     config = None
     upgrade = arguments.upgrade or arguments.upgrade_package
     if settings.manifest.exists() and (upgrade or not settings.lock.exists()):
@@ -62,6 +76,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         base=arguments.base,
         resolver=arguments.resolver,
         check=arguments.check,
+        rebuild=arguments.rebuild,
     )
     outcome = pipeline.lock(
         manifest.require(settings),
@@ -76,10 +91,11 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
 
 def _text(settings: Settings, outcome: Outcome, *, check: bool) -> str:
+    if check:
+        unchecked = "".join(f"\nnot checked: {what}" for what in outcome.unchecked)
+        return f"{settings.lock.name} is up to date{unchecked}"
     if not outcome.resolved:
         return f"{settings.lock.name} is up to date: nothing to do"
-    if check:
-        return f"{settings.lock.name} is up to date"
     notes = "".join(f"note: {note}\n" for note in outcome.notes)
     return f"{_table(outcome)}\n{notes}{settings.lock}: {_summary(outcome.lock)}"
 
@@ -109,4 +125,5 @@ def _data(settings: Settings, outcome: Outcome) -> dict[str, Any]:
             for change in outcome.changes
         ],
         "notes": list(outcome.notes),
+        "unchecked": list(outcome.unchecked),
     }

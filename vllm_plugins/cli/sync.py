@@ -64,8 +64,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         installer=arguments.installer or settings.installer,
     )
     offline = settings.offline or settings.frozen
-    # pip prints its configuration while the rest is imported, if something is to be installed.
-    config = pip_config.read if offline or _is_installed(settings) else workers.begin(pip_config.read)
+    # pip prints its configuration while the rest is imported, if something is to be downloaded.
+    config = workers.begin(pip_config.read) if not offline and _downloads(settings) else pip_config.read
     from vllm_plugins.documents import base, manifest
     from vllm_plugins.documents import state as states
     from vllm_plugins.install import sync
@@ -133,8 +133,10 @@ def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output:
     return None if found is None else str(found.path)
 
 
-def _is_installed(settings: Settings) -> bool:
+def _downloads(settings: Settings) -> bool:
+    """Whether an index is probably needed: the lock is not installed, and names a wheel by its URL."""
     try:
-        return overlay.read_marker(settings.store, overlay.key_of(settings.lock.read_bytes())) is not None
+        data = settings.lock.read_bytes()
+        return b'", url = "' in data and overlay.read_marker(settings.store, overlay.key_of(data)) is None
     except OSError:
         return False

@@ -10,6 +10,8 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from vllm_plugins.core.printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
@@ -22,6 +24,7 @@ __all__ = [
     "HashMismatch",
     "InstallError",
     "LoadError",
+    "LockContradiction",
     "LockInvalid",
     "LockMissing",
     "LockStale",
@@ -76,6 +79,10 @@ class PluginsError(Exception):
         self.next_step = next_step
 
     def __str__(self) -> str:
+        return self.text(self.next_step)
+
+    def text(self, next_step: str | None) -> str:
+        """The error for people, with this next step. What others wrote can't add a line that looks like ours."""
         lines = [f"{self.what} [{self.id}]"]
         for label, value in (
             ("where", self.where),
@@ -86,9 +93,9 @@ class PluginsError(Exception):
             if value is not None:
                 lines.append(f"  {label}: {value}")
         lines.extend(f"  {detail}" for detail in self.details)
-        if self.next_step is not None:
-            lines.append(f"  next: {self.next_step}")
-        return "\n".join(lines)
+        if next_step is not None:
+            lines.append(f"  next: {next_step}")
+        return printable("\n".join(line.replace("\n", "\n    ") for line in lines))
 
     def to_dict(self) -> dict[str, object]:
         """The error as data for JSON, without its empty fields."""
@@ -165,6 +172,13 @@ class LockStale(PluginsError):
     """The lock does not match the manifest."""
 
     id = "lock-out-of-date"
+    exit_code = 3
+
+
+class LockContradiction(PluginsError):
+    """The lock contradicts itself, the manifest, the index or its sources. ``details`` has every contradiction."""
+
+    id = "lock-contradiction"
     exit_code = 3
 
 

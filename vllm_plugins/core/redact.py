@@ -1,4 +1,4 @@
-"""Removing secrets from text: the logins of URLs, and given words.
+"""Removing secrets from text: the logins of URLs, secret parameters of URLs, and given words.
 
 A password may contain any character, encoded as it should be or not, and other programs disagree about where such a
 login ends. Here it ends at the last possible "@": a message may lose a part of a path, and never shows a secret.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+
+from vllm_plugins.core import tokens
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -24,24 +26,27 @@ _BEGIN = re.compile(rf"(?P<quote>['\"]?)(?P<scheme>(?:(?<![a-zA-Z0-9+.-]){_SCHEM
 _PORT = r"(?::\d{0,5})?[\\'\")\]}>,;:.]*"
 # An authority that may be complete without a login; a variable of ours may be in it.
 _HOST = re.compile(rf"(?:\[[0-9a-fA-F:.%]*\]|(?:[\w.-]|\$\{{\w+\}})*){_PORT}")
-# What follows an "@" is the host, and not the rest of a password, if it has a dot, or is the only one it can be.
-_DOTTED_HOST = re.compile(rf"(?:\[[0-9a-fA-F:.]+\]|localhost|\d+(?:\.\d+){{3}}|\w[\w.-]*\.[\w-]*[^\W\d_]\w*){_PORT}")
+# What may follow an "@" where it ends a login.
 _ANY_HOST = re.compile(rf"(?:\[[0-9a-fA-F:.]+\]|\d+(?:\.\d+){{3}}|[\w.-]*[^\W\d_][\w.-]*|\$\{{\w+\}}){_PORT}")
 # "name:password@" at the beginning of a word, where a URL has no "//".
 _BARE = re.compile(r"(?<![^\s'\"=(,<\[{/])(?P<name>[^\s:/@'\"]{1,64}):(?P<slash>/?)[^\s/]{0,256}@(?=[^\s@])")
 # A whole URL as a part of another one.
 _ENCODED = re.compile(r"(?P<begin>%3A%2F%2F)(?:(?!%2F)[^\s&/]){1,512}%40", re.IGNORECASE)
+# A parameter of a URL, whose value ends where that of a URL in a text does.
+_PARAMETER = re.compile(rf"(?P<name>[?&;]{tokens.PARAMETER}=)[^&;#\s'\"<>)\]}}]{{1,4096}}", re.IGNORECASE)
 _TOKEN = re.compile(r"gh[a-z]_|github_pat_|glpat-|.{33}")  # a login name has at most 32 characters (useradd(8))
 
 
 def redact(text: str, secrets: Collection[str] = ()) -> str:
-    """A text without the given secrets, and without the logins of the URLs in it.
+    """A text without the given secrets, and without the logins and secret parameters of the URLs in it.
 
     The user name of an ssh URL stays: it is not a secret, while a password or a token is.
     """
     for secret in sorted(secrets, key=len, reverse=True):
         if secret:
             text = text.replace(secret, _HIDDEN)
+    if "=" in text:
+        text = _PARAMETER.sub(rf"\g<name>{_HIDDEN}", text)
     if "@" not in text and "%40" not in text:
         return text
     return "".join(_redact_line(line) for line in text.splitlines(keepends=True))
@@ -98,11 +103,14 @@ def _end_of_login(text: str, begin: re.Match[str], limit: int, *, whole: bool = 
     authority = _end_of_authority(text, start, word)
     at = text.rfind("@", start + 1, authority)
     if at >= 0:
-        is_host = (_ANY_HOST if whole else _DOTTED_HOST).fullmatch(text, at + 1, authority)
+        is_host = _ANY_HOST.fullmatch(text, at + 1, authority) is not None
         last = text.rfind("@", start, word)
-        if last == at and not _ANY_HOST.fullmatch(text, at + 1, authority):
+        if last == at and not is_host:
             last = text.rfind("@", start, limit)
-        return at if is_host or text.endswith(".git", start, last) else last  # "x.git@v1": what follows is a ref
+        if whole and is_host:
+            return at
+        # "ada:x@b.c/y@host": in a message, b.c may be the middle of a password. After "x.git@" is a ref.
+        return at if text.endswith(".git", start, last) else last
     if _HOST.fullmatch(text, start, authority):
         return None
     # It is not a host, so a login goes on after a "/", "?", "#" or space that should have been encoded.

@@ -24,11 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NewerVersionError", "Package", "Wheel", "environments", "packages"]
 
-# Each decides what is installed, and vllm-plugins writes none of them.
-_UNEXPECTED = ("requires-python", "extras", "dependency-groups", "default-groups")
-_UNEXPECTED_SOURCES = ("vcs", "archive", "sdist")
-_QUOTED = re.compile(r""""[^"]*"|'[^']*'""")
-_SETS = re.compile(r"\b(extras|dependency_groups)\b")
+_OTHER_SOURCES = ("vcs", "archive", "sdist")
+_NEVER = re.compile(r"\b(extras?|dependency_groups)\b")
 
 
 class NewerVersionError(Exception):
@@ -73,9 +70,6 @@ def environments(document: Any) -> tuple[str, ...]:
     if version.major != 1:
         raise NewerVersionError(found)
     get(document, "", "created-by", str)
-    for key in _UNEXPECTED:
-        if key in document:
-            raise FieldError(f"{key}: unexpected; vllm-plugins did not write this key")
     if "environments" not in document:
         return ()
     markers = items(document, "", "environments")
@@ -100,7 +94,7 @@ def _package(table: Any, here: str) -> Package:
     if "version" not in table:
         raise FieldError(f"{here}.version: missing; only exact versions are installed")
     version = _version(get(table, here, "version", str), f"{here}.version")
-    if any(key in table for key in _UNEXPECTED_SOURCES):
+    if any(key in table for key in _OTHER_SOURCES):
         raise FieldError(f"{here}: only wheels and editable directories are installed")
     wheels = tuple(
         _wheel(wheel, f"{here}.wheels[{i}]", name=canonicalize_name(name), version=version)
@@ -110,6 +104,8 @@ def _package(table: Any, here: str) -> Package:
     if (directory is None) is (not wheels):
         raise FieldError(f"{here}: expected either wheels or a directory")
     marker = get(table, here, "marker", str, default=None)
+    if marker is not None and _NEVER.search(marker):
+        raise FieldError(f"{here}.marker: {marker} never holds: nobody chooses extras or groups")
     requires_python = get(table, here, "requires-python", str, default=None)
     return Package(
         name=canonicalize_name(name),
@@ -131,8 +127,6 @@ def _directory(table: Any, here: str) -> str:
     path: str = get(table, here, "path", str)
     if get(table, here, "editable", bool, default=False) is not True:
         raise FieldError(f"{here}: expected editable = true; only editable directories may be without a hash")
-    if "subdirectory" in table:
-        raise FieldError(f"{here}.subdirectory: unexpected; vllm-plugins did not write this key")
     return path
 
 
@@ -157,11 +151,7 @@ def _wheel(table: Any, here: str, *, name: NormalizedName, version: Version) -> 
 def _marker(value: Any, here: str) -> Marker:
     if not isinstance(value, str):
         raise FieldError(f"{here}: expected str, found {value!r}")
-    marker = convert(value, here, Marker, expected="an environment marker")
-    # Variables of lock files alone, which the packaging of some environments does not know.
-    if _SETS.search(_QUOTED.sub("", str(marker))):
-        raise FieldError(f"{here}: expected a marker without extras and dependency_groups, found {value!r}")
-    return marker
+    return convert(value, here, Marker, expected="an environment marker")
 
 
 def _version(value: str, here: str) -> Version:

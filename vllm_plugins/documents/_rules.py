@@ -149,6 +149,10 @@ def _scheme_url(scheme: str, rest: str, value: str) -> str | None:
     host, slash, tail = rest.partition("/")
     if not host or host.rpartition("@")[2].startswith("-") or not slash or not tail:
         return f"{quoted(value)} has no path to a repository; write {scheme}://host/path"
+    if scheme != "ssh" and "@" in host and "@" in tail:
+        # Where the login ends would be a guess, and a part of a password could reach the lock.
+        remedy = 'write %40 in the path, or %2F for a "/" in a password'
+        return f'{quoted(value)} has an "@" in its login and in its path; {remedy}'
     return None
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import BaseMismatch, LockStale
-from vllm_plugins.documents import markers
+from vllm_plugins.core.errors import BaseMismatch, LockContradiction, LockStale
+from vllm_plugins.documents import consistency, markers
 from vllm_plugins.documents.base import satisfies
 
 if TYPE_CHECKING:
@@ -21,16 +21,29 @@ __all__ = ["build_mismatches", "check_base", "check_manifest"]
 
 
 def check_manifest(lock: Lock, manifest: Manifest | None, path: Path, marker: Marker | None) -> None:
-    """Check that the lock was made from this manifest, if there is one. ``path`` is the lock's, for messages.
+    """Check that the lock agrees with itself, and was made from this manifest, if there is one.
 
-    A lock that was rolled back to also passes: the lock, or its overlay's ``marker``, accepts the manifest.
+    ``path`` is the lock's, for messages. A lock that was rolled back to also passes: the lock, or its overlay's
+    ``marker``, accepts the manifest. It is compared with itself only.
 
     Raises:
         LockStale: the manifest has changed since.
+        LockContradiction: the lock can't be true, or is not what a lock of this manifest is.
     """
-    if manifest is None or (marker is not None and manifest.file_sha256 in marker.manifests):
+    made_from_it = manifest is not None and manifest.sha256 == lock.manifest_sha256
+    reasons = consistency.of_lock(lock)
+    if manifest is not None and made_from_it:
+        reasons += consistency.with_manifest(lock, manifest)
+    if reasons:
+        raise LockContradiction(
+            "the lock contradicts itself" if not made_from_it else "the lock contradicts itself or plugins.yaml",
+            where=str(path),
+            details=reasons,
+            next_step="find out who changed the lock and why; then run vllm-plugins lock, and review the difference",
+        )
+    if manifest is None or made_from_it or (marker is not None and manifest.file_sha256 in marker.manifests):
         return
-    if manifest.sha256 not in (lock.manifest_sha256, *lock.accepted_manifests):
+    if manifest.sha256 not in lock.accepted_manifests:
         raise LockStale(
             "the lock is out of date: the manifest has changed since it was locked",
             where=f"{path}, {manifest.path}",

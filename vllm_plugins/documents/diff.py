@@ -54,15 +54,20 @@ def compare(old: Lock | None, new: Lock) -> tuple[Change, ...]:
 
 def plugin_changes(old: Lock, new: Lock) -> Iterator[str]:
     """A sentence for each difference of a plugin, besides the version of its package."""
+    if old.manifest_sha256 != new.manifest_sha256:
+        yield f"plugins.yaml: {_short(old.manifest_sha256)} → {_short(new.manifest_sha256)}"
     for name in sorted({plugin.name for plugin in (*old.plugins, *new.plugins)}):
         was, now = old.plugin(name), new.plugin(name)
         if was is None or now is None:
             yield f"plugin {name}: {'added' if was is None else 'removed'}"
         else:
             yield from (f"plugin {name}: {change}" for change in _field_changes(was, now))
-        was_points, now_points = _entry_points(was), _entry_points(now)
-        yield from (f"plugin {name}: adds entry point {point}" for point in sorted(now_points - was_points))
-        yield from (f"plugin {name}: removes entry point {point}" for point in sorted(was_points - now_points))
+        for kind, before, after in (
+            ("entry point", _entry_points(was), _entry_points(now)),
+            ("`loads`", set(was.loads if was else ()), set(now.loads if now else ())),
+        ):
+            yield from (f"plugin {name}: adds {kind} {point}" for point in sorted(after - before))
+            yield from (f"plugin {name}: removes {kind} {point}" for point in sorted(before - after))
 
 
 def base_changes(old: Lock, new: Lock) -> Iterator[str]:
@@ -100,9 +105,16 @@ def _field_changes(was: Plugin, now: Plugin) -> Iterator[str]:
         ("subdirectory", was.subdirectory, now.subdirectory),
         ("commit", was.commit, now.commit),
         ("editable", "yes" if was.editable else "no", "yes" if now.editable else "no"),
+        ("metadata of the editable source", _short(was.project_sha256), _short(now.project_sha256)),
+        ("source files", _short(was.tree_sha256), _short(now.tree_sha256)),
+        ("newest release, which was passed over:", was.passed_over, now.passed_over),
     ):
         if before != after:
             yield f"{field} {before or '-'} → {after or '-'}"
+
+
+def _short(digest: str | None) -> str | None:
+    return digest and digest[:12]
 
 
 def _entry_points(plugin: Plugin | None) -> set[str]:
@@ -110,8 +122,8 @@ def _entry_points(plugin: Plugin | None) -> set[str]:
 
 
 def _base_uses(lock: Lock) -> dict[str, str]:
-    """The vLLM of each target, and the base distributions that the lock uses, in words."""
-    uses = {}
+    """The environments and the vLLM of each target, and the base distributions that the lock uses, in words."""
+    uses = {"environments": " or ".join(lock.environments)} if lock.environments else {}
     for target in lock.targets:
         kind = f"Python {target.python} on {target.platform}"
         uses[f"target {kind}"] = f"vLLM {target.vllm}" if target.vllm else "no vLLM"

@@ -30,7 +30,8 @@ class Package(Record):
     A package with a ``marker`` (PEP 508) is installed only where that holds. A package has either ``wheels`` or
     ``directory``: the path of an editable source as in the manifest, the only thing without a hash. ``dependencies``
     are the locked packages that it requires. ``built_with`` are the distributions that its wheel was built with;
-    ``sdist_url`` and ``sdist_sha256`` are of the sdist that it was built from.
+    ``sdist_url`` and ``sdist_sha256`` are of the sdist that it was built from. ``find_links``: its local wheel
+    is a file of pip's ``find-links``.
     """
 
     name: NormalizedName
@@ -44,6 +45,7 @@ class Package(Record):
     built_with: tuple[str, ...] = ()
     sdist_url: str | None = None
     sdist_sha256: str | None = None
+    find_links: bool = False
 
     @property
     def compiled(self) -> bool:

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
 from vllm_plugins.core.hashes import sha256
-from vllm_plugins.documents import _pylock, merge_conflicts
+from vllm_plugins.documents import _lock_keys, _pylock, merge_conflicts
 from vllm_plugins.documents._fields import FieldError, get, items, strings
 from vllm_plugins.documents.lock import BaseUse, Lock, Package, Plugin, Target, Wheel
 from vllm_plugins.startup.settings import WHEELS
@@ -100,6 +100,8 @@ def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
         environments = _pylock.environments(document)
         packages = tuple(_package(found, f"packages[{i}]") for i, found in enumerate(_pylock.packages(document)))
         lock = _lock(tool, packages, environments)
+        for place, why in _lock_keys.refused(document):
+            raise FieldError(f"{place}: {why}")  # noqa: TRY301 - one error for every reason
         content = content_sha256(document)
     except _pylock.NewerVersionError as error:
         raise _newer(where, f"lock-version {document.get('lock-version')!r}", "lock-version 1.0") from error
@@ -185,6 +187,7 @@ def _package(package: _pylock.Package, here: str) -> Package:
         built_with=strings(tool, f"{here}.tool.{TOOL}", "built-with"),
         sdist_url=get(tool, f"{here}.tool.{TOOL}", "sdist-url", str, default=None),
         sdist_sha256=get(tool, f"{here}.tool.{TOOL}", "sdist-sha256", str, default=None),
+        find_links=get(tool, f"{here}.tool.{TOOL}", "find-links", bool, default=False),
     )
 
 
@@ -194,6 +197,8 @@ def _wheel(wheel: _pylock.Wheel, here: str) -> Wheel:
         raise FieldError(f"{here}.hashes: expected a sha256, found none")
     if not _FILENAME.fullmatch(wheel.filename):
         raise FieldError(f"{here}.name: expected the name of a file, found {wheel.filename!r}")
+    if wheel.path is not None and wheel.url is not None:
+        raise FieldError(f"{here}: expected a path or a URL, found both")
     if wheel.path is not None and PurePosixPath(wheel.path) != PurePosixPath(WHEELS, wheel.filename):
         raise FieldError(f"{here}.path: expected {WHEELS}/{wheel.filename}, found {wheel.path!r}")
     if wheel.path is None and not str(wheel.url).startswith(("https://", "http://", "file://")):

@@ -151,6 +151,7 @@ def _package(package: Package) -> Table:
             "sdist-url": package.sdist_url,
             "sdist-sha256": package.sdist_sha256,
             "built-with": list(package.built_with),
+            "find-links": package.find_links,
         }
     )
     if built:

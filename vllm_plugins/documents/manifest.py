@@ -19,6 +19,7 @@ from vllm_plugins.documents import _rules, _yaml, policy
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, Malformed, Problems, describe, did_you_mean, line
 from vllm_plugins.documents.policy import Policy
+from vllm_plugins.startup import named_files
 from vllm_plugins.startup.record import Record
 
 if TYPE_CHECKING:
@@ -132,12 +133,13 @@ def find(settings: Settings) -> Manifest | None:
     """The manifest; ``None`` where only the lock is there, which is enough to install.
 
     Raises:
-        LockMissing: neither is there.
+        LockMissing: neither exists, or a variable names a manifest that is missing.
         ManifestError: the manifest is invalid.
     """
     if settings.manifest.exists():
         return read(settings.manifest)
     if settings.lock.exists():
+        named_files.check_manifest(settings)
         return None
     raise LockMissing(
         "neither a manifest nor a lock exists",

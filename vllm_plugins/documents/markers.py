@@ -37,8 +37,15 @@ __all__ = [
 # Every other variable has one value for all machines of a target.
 FINE = ("python_full_version", "implementation_version", "platform_machine", "platform_release", "platform_version")
 # Text, and how it is compared.
-_TEXT = ("implementation_name", "os_name", "platform_machine", "platform_python_implementation", "platform_system")
-_TEXT += ("platform_version", "sys_platform")
+_TEXT = (
+    "implementation_name",
+    "os_name",
+    "platform_machine",
+    "platform_python_implementation",
+    "platform_system",
+    "platform_version",
+    "sys_platform",
+)
 _OF_TEXT = ("==", "!=", "===", "in", "not in")
 _LIMIT = 64  # alternatives; a distribution has a few
 _TOKEN = re.compile(r"""\s*(\(|\)|"[^"]*"|'[^']*'|[<>=!~]+|not\s+in\b|[A-Za-z_.]+)""")

@@ -19,7 +19,7 @@ from vllm_plugins.documents import markers
 from vllm_plugins.documents.base import satisfies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from packaging.tags import Tag
@@ -65,7 +65,8 @@ def select(lock: Lock, settings: Settings) -> Selected:
 
     Raises:
         BaseMismatch: a package has no wheel for this machine.
-        InstallError: a wheel is missing from ``plugins.wheels/`` and no index has it, or no index may be used.
+        InstallError: a wheel is missing from ``plugins.wheels/`` and no index has it, or no index may be used; or the
+            package of a plugin is not for this machine.
         HashMismatch: a wheel there is not the locked one.
     """
     environment = {name: str(value) for name, value in default_environment().items()}
@@ -75,9 +76,8 @@ def select(lock: Lock, settings: Settings) -> Selected:
     wheels: list[Requirement] = []
     editable: list[tuple[NormalizedName, str]] = []
     missing: list[str] = []
-    for package in lock.packages:
-        if not markers.applies(package.marker, environment):
-            continue
+    chosen = [package for package in lock.packages if markers.applies(package.marker, environment)]
+    for package in chosen:
         _check_python(package, environment["python_full_version"], settings)
         if package.directory is not None:
             editable.append((package.name, package.directory))
@@ -99,6 +99,7 @@ def select(lock: Lock, settings: Settings) -> Selected:
                 file_version=file_version,
             )
         )
+    _require_plugins(lock, {package.name for package in chosen}, settings)
     if missing:
         raise InstallError(
             f"{count(len(missing), 'locked wheel')} missing in {settings.wheels.name}/",
@@ -149,6 +150,18 @@ def best_wheel(wheels: Iterable[_W], tags: Iterable[Tag]) -> _W | None:
         if rank < best:
             best, chosen = rank, wheel
     return chosen
+
+
+def _require_plugins(lock: Lock, chosen: Collection[str], settings: Settings) -> None:
+    """Refuse a selection without the package of a plugin: it would be reported as installed."""
+    absent = [plugin for plugin in lock.plugins if plugin.package not in chosen]
+    if absent:
+        raise InstallError(
+            "the lock installs a plugin's package only elsewhere, and not on this machine",
+            where=str(settings.lock),
+            details=[f"plugin {plugin.name!r}: {plugin.package}" for plugin in absent],
+            next_step="vllm-plugins lock, in this environment",
+        )
 
 
 def build_number(filename: str) -> tuple[int, str]:

@@ -8,16 +8,17 @@ vllm_plugins.install._load_check``) this module is the child process.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
 from vllm_plugins.core.errors import CommandFailed, LoadError
+from vllm_plugins.install import _vllm_start
 from vllm_plugins.startup import activation, entry_points, overlay
 from vllm_plugins.startup.overlay import Failure
+from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,16 +30,25 @@ __all__ = ["Depth", "check"]
 
 Depth = Literal["calls", "imports"]
 
-_PLATFORM, _GENERAL = "vllm.platform_plugins", "vllm.general_plugins"
+_PLATFORM, _GENERAL = _vllm_start.PLATFORM, "vllm.general_plugins"
+_LOGITS = "vllm.logits_processors"
 _OUTPUT = 1 << 16  # bytes of a plugin's output that are kept
 _LONGEST = 1000  # characters of an explanation
 
 
 class _Step(NamedTuple):
-    """One step of the check: load or call the entry point of that number."""
+    """One step of the check: load or call the entry point of that number, or create the platform that it named."""
 
-    verb: Literal["load", "call"]
+    verb: Literal["load", "call", "create"]
     number: int
+
+
+# How a step is described whose process ended.
+_ENDS = {
+    "load": "can't be loaded: its import",
+    "call": "failed: its function",
+    "create": "failed: the creation of its platform",
+}
 
 
 def check(
@@ -81,18 +91,19 @@ def check(
 
 
 def _steps(points: Sequence[EntryPoint], depth: Depth) -> list[_Step]:
-    """All steps in the order of a start: platform plugins, general plugins, then the others.
+    """All steps in the order of a start.
 
     vLLM loads all plugins of a group before it calls the first (``load_plugins_by_group``, 0.8.5 to 0.33).
     """
     steps: list[_Step] = []
-    for group in (_PLATFORM, _GENERAL):
+    for group in dict.fromkeys((*_vllm_start.ORDER, *(point.group for point in points))):
         numbers = [number for number, point in enumerate(points) if point.group == group]
         steps += [_Step("load", number) for number in numbers]
-        steps += [_Step("call", number) for number in numbers if depth == "calls"]
-    return steps + [
-        _Step("load", number) for number, point in enumerate(points) if point.group not in (_PLATFORM, _GENERAL)
-    ]
+        if depth == "calls" and group in (_PLATFORM, _GENERAL):
+            steps += [_Step("call", number) for number in numbers]
+        if depth == "calls" and group == _PLATFORM:
+            steps += [_Step("create", number) for number in numbers]
+    return steps
 
 
 def _run(
@@ -116,8 +127,8 @@ def _run(
         # The step that had begun is the cause.
         step = steps[len(reports)]
         plugin = points[step.number].plugin
-        what = f"can't be loaded: its import {end}" if step.verb == "load" else f"failed: its function {end}"
-        reports.append({"what": f"plugin {plugin!r} {what}", "found": (output.splitlines() or [""])[-1]})
+        what = f"plugin {plugin!r} {_ENDS[step.verb]} {end}"
+        reports.append({"what": what, "found": (output.splitlines() or [""])[-1]})
     return reports
 
 
@@ -153,40 +164,87 @@ def _main(store: str, key: str, depth: Depth, first: str, result: str, *paths: s
     if marker is None:
         raise SystemExit("the overlay was removed from the store")
     activation.activate(Path(store), key)
-    points = marker.entry_points
-    steps = _steps(points, depth)
-    if any(step.verb == "call" for step in steps):
-        with contextlib.suppress(BaseException):  # as in a start, where it is vLLM that calls
-            importlib.import_module("vllm")
-    loaded: dict[int, Any] = {}
     with open(result, "w", encoding="utf-8") as file:
-        for step in steps[int(first) :]:
-            file.write(json.dumps(_report(step, points[step.number], loaded)) + "\n")
-            file.flush()
+        _Child(marker.entry_points, file).run(_steps(marker.entry_points, depth)[int(first) :])
     os._exit(0)  # plugins may have left threads or exit handlers behind, which must not run or be waited for
 
 
-def _report(step: _Step, point: EntryPoint, loaded: dict[int, Any]) -> dict[str, str]:
-    """Run one step. ``loaded`` has what the entry points name, or ``None`` where one can't be loaded."""
-    if step.verb == "load" or step.number not in loaded:
+class _Child:
+    """The steps in the child process, each with a line in the file of results.
+
+    ``_loaded`` has what the entry points name, or ``None`` where one can't be loaded; ``_answers`` what platform
+    plugins returned, by number.
+    """
+
+    def __init__(self, points: Sequence[EntryPoint], file: TextIO) -> None:
+        self._points = points
+        self._file = file
+        self._loaded: dict[int, Any] = {}
+        self._answers: dict[int, object] = {}
+
+    def run(self, steps: Sequence[_Step]) -> None:
+        """Platform plugins are loaded and called when vLLM asks for them, everything else afterwards."""
+        early = [step for step in steps if self._points[step.number].group == _PLATFORM and step.verb != "create"]
+        allows = Settings.from_environment().lets_through
+
+        def answers() -> dict[str, object]:
+            names = {self._points[number].name: answer for number, answer in self._answers.items()}
+            active = {name: answer for name, answer in names.items() if allows(_PLATFORM, name)}
+            return active if len(active) == 1 else {}  # vLLM refuses several, which the parent process reports
+
+        _vllm_start.begin(lambda: self._report(early), answers)
+        self._report([step for step in steps if step not in early])
+
+    def _report(self, steps: Iterable[_Step]) -> None:
+        for step in steps:
+            self._file.write(json.dumps(self._outcome(step)) + "\n")
+            self._file.flush()
+
+    def _outcome(self, step: _Step) -> dict[str, str]:
+        """Run one step, and describe what came of it."""
+        plugin = self._points[step.number].plugin
         try:
-            loaded[step.number] = entry_points.load(point)
+            return {"load": self._load, "call": self._call, "create": self._create}[step.verb](step.number)
         except LoadError as error:
-            loaded[step.number] = None
-            return {"what": error.what, "found": error.found or ""} if step.verb == "load" else {}
+            return {"what": error.what, "found": error.found or ""}
         except BaseException as error:  # noqa: BLE001 - such as a KeyboardInterrupt that the plugin raised itself
-            loaded[step.number] = None
-            what = f"plugin {point.plugin!r} can't be loaded: {type(error).__name__}"
-            return {"what": what, "found": ""} if step.verb == "load" else {}
-    if step.verb == "load" or loaded[step.number] is None:
+            what = "can't be loaded" if step.verb == "load" else "failed"
+            return {"what": f"plugin {plugin!r} {what}: {type(error).__name__}", "found": ""}
+
+    def _load(self, number: int) -> dict[str, str]:
+        point = self._points[number]
+        self._loaded[number] = None
+        self._loaded[number] = target = entry_points.load(point)
+        if point.group == _LOGITS and (problem := _vllm_start.interface_problem(target)):
+            what = f"plugin {point.plugin!r} has a logits processor for another model runner: {point.value}"
+            return {"what": what, "found": problem}
         return {}
-    try:
-        answer = entry_points.call(point, loaded[step.number])
-        return {"platform": str(answer)} if point.group == _PLATFORM and answer is not None else {}
-    except LoadError as error:
-        return {"what": error.what, "found": error.found or ""}
-    except BaseException as error:  # noqa: BLE001 - the same
-        return {"what": f"plugin {point.plugin!r} failed: {type(error).__name__}", "found": ""}
+
+    def _call(self, number: int) -> dict[str, str]:
+        """Call what was loaded. A failure to load it has a report of its own."""
+        if number not in self._loaded:  # an earlier process has loaded it
+            with contextlib.suppress(BaseException):
+                self._load(number)
+        point, target = self._points[number], self._loaded[number]
+        answer = None if target is None else entry_points.call(point, target)
+        if point.group != _PLATFORM or answer is None:
+            return {}
+        self._answers[number] = answer
+        return {"platform": str(answer)}
+
+    def _create(self, number: int) -> dict[str, str]:
+        """Let vLLM create its platform, where this plugin alone has named it."""
+        if list(self._answers) != [number]:
+            return {}
+        what = f"named the platform {self._answers[number]}, which fails"
+        try:
+            entry_points.call(self._points[number], _vllm_start.resolve_platform, what)
+        except BaseException:
+            # Without this platform, vLLM can be imported, and the plugins that follow are not blamed for it.
+            self._answers.clear()
+            _vllm_start.go_on()
+            raise
+        return {}
 
 
 if __name__ == "__main__":

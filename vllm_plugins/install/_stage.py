@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Contents", "Distribution", "check", "clean", "publish", "seal"]
 
-# Notes of installers about themselves. They differ between installers, and name paths of this machine.
-_NOTES = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 _PIP_HEADERS = re.compile(r"^include/site/python3\.\d+/")
 _OTHER_INSTALLER = "try the other installer: vllm-plugins sync --installer pip, or --installer uv"
 _BAD_WHEEL = "report it to the plugin's author, and set `enabled: false` for the plugin in plugins.yaml"
@@ -231,11 +229,12 @@ def _differences(
 def _clean(site: Path, info: Path) -> Rows:
     kept: list[RecordEntry] = []
     rows = _record(info)
+    notes = {f"{info.name}/{name}" for name in metadata.INSTALLER_NOTES}
     is_package = any(row.path == "bin/__init__.py" for row in rows)  # then bin/ is no directory of scripts
     for row in rows:
         path = _same_place(site, _relative(row.path, info))
         is_script = path.startswith("bin/") and not is_package
-        if is_script or (path.startswith(f"{info.name}/") and path.rpartition("/")[2] in _NOTES):
+        if is_script or path in notes:
             (site / path).unlink(missing_ok=True)
             continue
         kept.append(row._replace(path=path))
@@ -243,8 +242,7 @@ def _clean(site: Path, info: Path) -> Rows:
         with contextlib.suppress(OSError):  # it still contains scripts of another distribution
             (site / "bin").rmdir()
     kept.sort()
-    with open(info / "RECORD", "w", encoding="utf-8", newline="") as file:
-        file.write(metadata.format_record(kept))
+    (info / "RECORD").write_bytes(metadata.format_record(kept).encode())
     return tuple(kept)
 
 

@@ -18,67 +18,73 @@ from vllm_plugins.startup import overlay
 from vllm_plugins.startup.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["Link", "read", "remove", "write"]
 
 NAME = "vllm_plugins_overlay.pth"
-_TARGET = re.compile(r"[^'\n]*/overlays/([0-9a-f]{32})/site")
+_TARGET = re.compile(r"/overlays/([0-9a-f]{32})/site\b")
 
 
 class Link(Record):
-    """A link in the file ``path`` to the overlay ``key``, whose importable directory is ``site``."""
+    """A link in the file ``path`` to the overlay ``key``."""
 
     path: Path
     key: str
-    site: Path
 
 
 def read(directories: Sequence[str] | None = None) -> Link | None:
     """The link of this interpreter, if it has one."""
-    for directory in reversed(_directories(directories)):
-        path = Path(directory, NAME)
-        try:
-            found = _TARGET.search(path.read_text(encoding="utf-8"))
-        except OSError:
-            continue
-        if found is not None:
-            return Link(path=path, key=found[1], site=Path(found[0]))
-    return None
+    return next(_links(directories), None)
 
 
 def write(store: Path, key: str, directories: Sequence[str] | None = None) -> Link:
     """Link an overlay into this interpreter, in place of any other.
 
-    The link is written to the last of the interpreter's directories, so that the overlay comes after the base. Python
-    doesn't read ``.pth`` files in a directory that a ``.pth`` file names, so an overlay with ``.pth`` files is added
-    by a line of code.
+    The link is written to the last of the interpreter's directories, so that the overlay comes after the base. An
+    overlay with ``.pth`` files is added by a line of code: Python doesn't read them in a directory that a ``.pth``
+    file names. So is one whose path is not ASCII: how Python decodes a ``.pth`` file depends on version and locale.
 
     Raises:
         StoreError: the interpreter's directory can't be written.
     """
     target = overlay.directory(store, key) / overlay.SITE
-    line = f"import site; site.addsitedir({str(target)!r})" if any(target.glob("*.pth")) else str(target)
+    is_plain = str(target).isascii() and not any(target.glob("*.pth"))
+    line = str(target) if is_plain else f"import site; site.addsitedir({str(target)!a})"
     path = Path(_directories(directories)[-1], NAME)
     try:
-        old = read(directories)
         atomic.write(path, f"{line}\n".encode())
-        if old is not None and old.path != path:
-            old.path.unlink()
     except OSError as error:
         raise _unwritable(path, error) from error
-    return Link(path=path, key=key, site=target)
+    _remove(link for link in _links(directories) if link.path != path)
+    return Link(path=path, key=key)
 
 
 def remove(directories: Sequence[str] | None = None) -> Link | None:
     """Remove the link, and return it. Raises the same errors as :func:`write`."""
-    link = read(directories)
-    if link is not None:
+    links = list(_links(directories))
+    _remove(links)
+    return links[0] if links else None
+
+
+def _links(directories: Sequence[str] | None) -> Iterator[Link]:
+    """The links of this interpreter, the last one of the path first. An older version may have left several."""
+    for directory in reversed(_directories(directories)):
+        path = Path(directory, NAME)
+        try:
+            found = _TARGET.search(path.read_text(encoding="utf-8", errors="replace"))
+        except OSError:
+            continue
+        if found is not None:
+            yield Link(path=path, key=found[1])
+
+
+def _remove(links: Iterable[Link]) -> None:
+    for link in links:
         try:
             link.path.unlink(missing_ok=True)
         except OSError as error:
             raise _unwritable(link.path, error) from error
-    return link
 
 
 def _directories(directories: Sequence[str] | None) -> list[str]:

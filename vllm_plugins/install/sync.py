@@ -327,10 +327,5 @@ def _marker(job: _Job, distributions: tuple[_stage.Distribution, ...], site: Pat
         points=tuple(points),
         plugins=tuple(f"{plugin.name} {plugin.version}" for plugin in job.lock.plugins),
         editable=tuple(package.name for package in job.lock.packages if package.directory is not None),
-        import_lines=any(_runs_code(path) for path in site.glob("*.pth")),
+        import_lines=any(metadata.runs_code(path) for path in site.glob("*.pth")),
     )
-
-
-def _runs_code(path: Path) -> bool:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return any(line.startswith(("import ", "import\t")) for line in lines)  # as site.addpackage has it

@@ -173,6 +173,7 @@ class Assembly:
             built_with=built_with,
             sdist_url=sdist.url if sdist and not sdist.url.startswith("file:") else None,
             sdist_sha256=sdist.sha256 if sdist else None,
+            find_links=sdist is None,
         )
         return _Details(
             package=package,

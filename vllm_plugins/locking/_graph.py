@@ -34,13 +34,15 @@ class Graph:
 
     ``needs`` are the locked dependencies of each locked distribution, ``uses`` the base packages that they use.
     ``markers`` are of the locked distributions that not every machine of the target needs. ``environment`` is the
-    marker of the machines that the lock is for, if those are not all of the target.
+    marker of the machines that the lock is for, if those are not all of the target. ``unmet`` are the distributions
+    with a requirement that nothing satisfies, and that requirement; a resolver leaves none.
     """
 
     needs: Mapping[NormalizedName, tuple[NormalizedName, ...]]
     uses: tuple[BaseUse, ...]
     markers: Mapping[NormalizedName, str]
     environment: str | None
+    unmet: tuple[tuple[NormalizedName, str], ...] = ()
 
 
 def build(
@@ -62,11 +64,15 @@ def build(
     needs: dict[NormalizedName, dict[NormalizedName, Condition]] = {name: {} for name in requires}
     uses: dict[NormalizedName, set[tuple[str, str]]] = {}
     excluded: list[tuple[NormalizedName, Condition]] = []
+    unmet: list[tuple[NormalizedName, str]] = []
     for name in requires:
         for edge in reading.through_base(reading.edges(requires[name], extras[name])):
             target, specifier = canonicalize_name(edge.requirement.name), str(edge.requirement.specifier)
             in_base = base.get(target) if target not in requires else None
             version = versions.get(target) if in_base is None else in_base.version
+            if edge.holds and not _is_met(edge, version):
+                place = "the lock" if in_base is None else "the base"
+                unmet.append((name, f"it requires {target}{specifier}; {place} has {version or 'none'}"))
             if not edge.holds and not _is_satisfied(edge, version, extras.get(target)):
                 excluded.append((name, edge.condition))
             elif target in requires:
@@ -84,6 +90,7 @@ def build(
         ),
         markers={name: text for name, found in conditions.items() if (text := markers.text(found)) is not None},
         environment=reading.exclude(excluded, conditions),
+        unmet=tuple(unmet),
     )
 
 
@@ -94,6 +101,13 @@ class _Edge:
     requirement: Requirement
     condition: Condition
     holds: bool
+
+
+def _is_met(edge: _Edge, version: str | None) -> bool:
+    """Whether a version is the required one. Of a requirement by URL, nothing more is known."""
+    if edge.requirement.url is not None:
+        return version is not None
+    return version is not None and bases.satisfies(version, str(edge.requirement.specifier))
 
 
 def _is_satisfied(edge: _Edge, version: str | None, extras: frozenset[NormalizedName] | None) -> bool:

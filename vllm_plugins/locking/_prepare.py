@@ -92,6 +92,8 @@ class Preparation:
         was = self.reuse.plugin(plugin.name)
         if was is not None and (was.url, was.subdirectory, was.requested) != (url, source.subdirectory, ref):
             was = None
+        if was is not None and git_refs.is_full(ref) and was.commit != ref.lower():
+            was = None  # the lock was changed by hand
         if was is not None and was.commit is not None:
             commit = git_refs.CommitSha(was.commit)
             if (reused := self._reused(plugin, was, requested=ref)) is not None:

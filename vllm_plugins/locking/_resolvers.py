@@ -60,7 +60,7 @@ class PipCompile:
 
     def compile(self, directory: Path, base: Base, *, wheels: Path | None = None) -> None:  # noqa: ARG002 - see choose
         """See :class:`Resolver`."""
-        argv = [sys.executable, "-P", "-m", "piptools", "compile", "--quiet", "--no-config", "--no-header"]
+        argv = [*programs.PIP_COMPILE, "--quiet", "--no-config", "--no-header"]
         argv += ["--resolver", "backtracking", "--no-strip-extras", "--allow-unsafe", "--no-emit-options"]
         argv += ["--cache-dir", str(directory / "cache"), "--constraint", "constraints.txt"]
         argv += ["--output-file", "requirements.txt", "requirements.in"]

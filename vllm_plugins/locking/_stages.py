@@ -65,11 +65,11 @@ def run(
     """
     caches = settings.cache or scratch / "cache"
     pip = config()
+    pip.require_public()
     opening = workers.begin(lambda: _index(pip))  # half of all imports, while plugins are prepared
     if pip.ignored:
         report(f"Ignoring options that do not say where packages come from: {', '.join(pip.ignored)}")
-    cache = caches / "uv"
-    installer = installers.choose(settings.installer, config=pip, cache=cache)
+    installer = installers.choose(settings.installer, config=pip, cache=caches / "uv")
     with Builder(installer=installer, base_site=base_paths(), target=base) as builder:
         reuse = Reuse(old=old, upgrade=upgrade, base=base, wheels=settings.wheels)
         preparation = Preparation(
@@ -83,7 +83,7 @@ def run(
             detail=detail,
         )
         plugins = _prepared(preparation, base)
-        program = _resolvers.choose(resolver, base=base, config=pip, cache=cache)
+        program = _resolvers.choose(resolver, base=base, config=pip, cache=caches / "uv")
         report(f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}")
         with opening() as index:
             solver = Solver(
@@ -99,7 +99,15 @@ def run(
             solution = solver.solve(plugins)
             found = _releases([pin for pin in solution.pins if pin.url is None], index, base, caches, report)
             assembly = Assembly(base=base, old=old, index=index, scratch=scratch, solution=solution)
-            return assembly.lock(manifest, plugins, found)
+            return _public(assembly.lock(manifest, plugins, found), pip)
+
+
+def _public(new: NewLock, pip: PipConfig) -> NewLock:
+    """The lock, if each of its URLs may be written down."""
+    for package in new.lock.packages:
+        urls = (*(wheel.url for wheel in package.wheels), package.sdist_url, package.index)
+        pip.require_public(filter(None, urls))
+    return new
 
 
 def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...]:

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
-from packaging.utils import canonicalize_name
+from packaging.utils import InvalidName, canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, PluginsError
 from vllm_plugins.documents import compatibility, lock_reader, merge_conflicts, selection
+from vllm_plugins.documents.lock import Lock, Package
 from vllm_plugins.documents.manifest import LocalSource
-from vllm_plugins.locking import _sides
 from vllm_plugins.sources import pyproject
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import Lock, Package, Plugin
+    from vllm_plugins.documents.lock import Plugin
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking.request import Upgrade
     from vllm_plugins.startup.settings import Settings
 
 __all__ = ["BuiltPackage", "OldLock", "Reuse", "is_current", "read"]
+
+_PACKAGE = re.compile(r"^\[\[packages\]\]\n(?:(?!\[).*\n)*", re.MULTILINE)
+_FIELD = re.compile(r'^(name|version)\s*=\s*"([^"\n]{1,255})"\s*$', re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +61,7 @@ def read(settings: Settings, upgrade: Upgrade) -> OldLock:
     except LockInvalid as error:
         data = lock_reader.read_bytes(settings.lock).decode("utf-8", "replace")
         if merge_conflicts.has_markers(data):
-            return OldLock(lock=_sides.agreed(data, settings.lock), flaw="the lock has merge conflicts")
+            return OldLock(lock=_agreed(data, settings.lock), flaw="the lock has merge conflicts")
         if upgrade.everything:
             return OldLock(lock=None, flaw="the lock can't be read")
         error.next_step = "restore it from version control, or resolve everything again: vllm-plugins lock --upgrade"
@@ -61,13 +69,12 @@ def read(settings: Settings, upgrade: Upgrade) -> OldLock:
 
 
 def is_current(old: Lock, manifest: Manifest, base: Base, settings: Settings) -> bool:
-    """Whether another run could change nothing: same manifest, a base that fits, same local sources, all wheels.
+    """Whether another run could change nothing: it agrees with the manifest and the base, all wheels are there.
 
-    No network, and no process but git for local sources.
+    Local sources are unchanged, too. No network, and no process but git for local sources.
     """
-    if old.manifest_sha256 != manifest.sha256:
-        return False
     try:
+        compatibility.check_manifest(old.replace(accepted_manifests=()), manifest, settings.lock, None)
         compatibility.check_base(old, base, settings.lock)
         return all(
             selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256) is not None
@@ -134,3 +141,58 @@ class Reuse:
             return selection.find_wheel(self.wheels / built[0].filename, built[0].sha256)
         except HashMismatch:
             return None  # it is built again
+
+
+def _agreed(text: str, path: Path) -> Lock | None:
+    """The packages and plugins that are the same on every side; ``None`` where nothing can be read."""
+    try:
+        return reduce(_common, (_side(side, path) for side in merge_conflicts.sides(text)))
+    except RecursionError:  # conflicts inside of conflicts, a thousand deep
+        return None
+
+
+def _common(one: Lock, other: Lock) -> Lock:
+    packages = tuple(
+        package
+        for package in one.packages
+        if (there := other.package(package.name)) is not None and there.version == package.version
+    )
+    names = {package.name for package in packages}
+    plugins = tuple(
+        plugin for plugin in one.plugins if plugin.package in names and other.plugin(plugin.name) == plugin
+    )
+    return one.replace(packages=packages, plugins=plugins)
+
+
+def _side(text: str, path: Path) -> Lock:
+    """One side as a lock. Lines that merged without a conflict can make it incomplete, so it is repaired first."""
+    try:
+        return lock_reader.parse(_repaired(text), path, edited=True)
+    except (LockInvalid, ValueError, KeyError, TypeError, AttributeError):
+        packages = tuple(_pins(text))
+        return Lock(manifest_sha256="", packages=packages, plugins=(), targets=())
+
+
+def _repaired(text: str) -> bytes:
+    """The text without plugins whose package is missing and without packages that are there twice."""
+    import tomlkit
+
+    document: dict[str, Any] = tomllib.loads(text)
+    packages = {package["name"]: package for package in document["packages"]}
+    document["packages"] = [package for package in document["packages"] if packages[package["name"]] is package]
+    tool = document["tool"][lock_reader.TOOL]
+    tool["plugins"] = [plugin for plugin in tool["plugins"] if plugin["package"] in packages]
+    return tomlkit.dumps(document).encode()
+
+
+def _pins(text: str) -> Iterator[Package]:
+    """Name and version of each package, from the lines of a text that is not TOML any more."""
+    found: dict[str, str] = {}
+    for match in _PACKAGE.finditer(text):
+        fields = dict(_FIELD.findall(match[0]))
+        try:
+            name, version = canonicalize_name(fields["name"], validate=True), str(Version(fields["version"]))
+        except (KeyError, InvalidName, InvalidVersion):
+            continue
+        if found.setdefault(name, version) == version:
+            yield Package(name=name, version=version)

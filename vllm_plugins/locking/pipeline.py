@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import LockStale
+from vllm_plugins.core.errors import LockInvalid, LockStale
 from vllm_plugins.documents import base as base_document
+from vllm_plugins.documents import compatibility, consistency
 from vllm_plugins.locking import old_lock
 from vllm_plugins.locking.request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.diff import Change
@@ -31,13 +35,15 @@ __all__ = ["Outcome", "lock"]
 class Outcome:
     """The lock after a run. ``resolved``: it was made in this run; else nothing could have changed.
 
-    ``notes``: one line for each plugin that is not at its newest release.
+    ``notes``: one line for each plugin that is not at its newest release. ``unchecked``: what ``--check`` could not
+    compare.
     """
 
     lock: Lock
     changes: tuple[Change, ...] = ()
     resolved: bool = False
     notes: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
 
 def lock(
@@ -56,14 +62,20 @@ def lock(
 
     Raises:
         LockStale: the request only checks, and the lock would change.
+        LockContradiction: the request only checks, and the lock is not what a lock of this manifest is, or not what
+            the index and the sources say.
+        HashMismatch: the request builds again, and a wheel is another one.
     """
     request = request or Request()
     base = base or _base(request.base, settings, report=report, config=config)
     old = old_lock.read(settings, request.upgrade)
     upgrade = request.upgrade.with_packages(manifest, old.lock)
+    derived = partial(_derived, manifest, settings, request, base=base, report=report, detail=detail, config=config)
+    if request.check:
+        _refuse_contradictions(old, manifest, settings)
     may_hold = old.lock is not None and old.flaw is None and not upgrade
     if old.lock is not None and may_hold and old_lock.is_current(old.lock, manifest, base, settings):
-        return Outcome(lock=old.lock)
+        return Outcome(lock=old.lock, unchecked=derived(locked=old.lock))
     from vllm_plugins.core import scratch, workers
     from vllm_plugins.packages import pip_config
 
@@ -85,12 +97,47 @@ def lock(
             resolver=request.resolver,
             config=config,
         )
+        _check_result(new.lock, manifest)
         changes = diff.compare(old.lock, new.lock)
         if request.check:
             _refuse_changes(old, new.lock, changes, settings, request)
         else:
             _stages.write(new, settings)
-    return Outcome(lock=new.lock, changes=changes, resolved=True, notes=new.notes)
+        unchecked = derived(locked=new.lock, new=new.wheels)
+    return Outcome(lock=new.lock, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
+
+
+def _derived(
+    manifest: Manifest,
+    settings: Settings,
+    request: Request,
+    *,
+    locked: Lock,
+    base: Base,
+    report: Callable[[str], None],
+    detail: Callable[[str], None],
+    config: Callable[[], PipConfig] | None,
+    new: Mapping[str, Path] = MappingProxyType({}),
+) -> tuple[str, ...]:
+    """``--check``: compare a lock with the index and the sources; returns what was not compared.
+
+    ``new`` are wheels that were built in this run, by their names in the lock.
+    """
+    if not request.check:
+        return ()
+    from vllm_plugins.locking import _derivation
+
+    return _derivation.check(
+        locked,
+        manifest,
+        settings,
+        base=base,
+        new=new,
+        rebuild=request.rebuild,
+        config=config,
+        report=report,
+        detail=detail,
+    )
 
 
 def _base(
@@ -121,6 +168,23 @@ def _base(
         return release_base.read(
             named, resolver=resolver, index=index, caches=caches, scratch=temporary, report=report
         )
+
+
+def _check_result(new: Lock, manifest: Manifest) -> None:
+    """What is written here is not refused afterwards."""
+    if reasons := consistency.of_lock(new) + consistency.with_manifest(new, manifest):
+        raise LockInvalid(
+            "the new lock would contradict itself or plugins.yaml",
+            details=reasons,
+            next_step="report this, with plugins.yaml; the old lock is unchanged",
+        )
+
+
+def _refuse_contradictions(old: OldLock, manifest: Manifest, settings: Settings) -> None:
+    """``--check``: the lock against itself and the manifest. A manifest that has changed since is told later."""
+    if old.lock is not None and old.flaw is None:
+        with contextlib.suppress(LockStale):
+            compatibility.check_manifest(old.lock.replace(accepted_manifests=()), manifest, settings.lock, None)
 
 
 def _refuse_changes(old: OldLock, new: Lock, changes: Iterable[Change], settings: Settings, request: Request) -> None:

@@ -1,7 +1,7 @@
-"""Build a missing wheel again, from the locked source and in the locked build environment.
+"""Build wheels again, from the locked source and in the locked build environment: missing ones, or all to compare.
 
-Its hash must be the locked one. If it isn't, the error says what differs in the wheel, as far as that can be known:
-an overlay of the store may contain the files of the locked wheel.
+Their hashes must be the locked ones. If one isn't, the error says what differs in the wheel, as far as that can be
+known: the locked wheel may be next to the lock, or an overlay of the store may contain its files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import zipfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -30,9 +30,10 @@ from vllm_plugins.sources.git_refs import CommitSha
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.packages.builder import BuiltWheel
@@ -40,14 +41,14 @@ if TYPE_CHECKING:
     from vllm_plugins.sources.checkout import Checkout
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Missing", "missing", "run"]
+__all__ = ["LockedBuild", "builds", "compare", "missing", "run"]
 
 _SHOWN = 12  # members, and lines of a text, that an error shows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Missing:
-    """A built wheel that is missing next to the lock. ``plugin`` is ``None`` if it was built from an sdist."""
+class LockedBuild:
+    """A locked wheel that was built while locking. ``plugin`` is ``None`` if it was built from an sdist."""
 
     package: Package
     wheel: Wheel
@@ -59,19 +60,28 @@ class Missing:
         return self.plugin.name if self.plugin is not None else self.package.name
 
 
-def missing(lock: Lock, settings: Settings) -> tuple[Missing, ...]:
+def builds(lock: Lock) -> tuple[LockedBuild, ...]:
+    """The wheels of a lock that were built while locking, and can be built again."""
+    sources_of = {plugin.package: plugin for plugin in lock.plugins if plugin.commit or plugin.tree_sha256}
+    return tuple(
+        LockedBuild(package=package, wheel=wheel, plugin=sources_of.get(package.name))
+        for package in lock.packages
+        if package.name in sources_of or package.sdist_url is not None
+        for wheel in package.wheels
+        if wheel.url is None
+    )
+
+
+def missing(lock: Lock, settings: Settings) -> tuple[LockedBuild, ...]:
     """The missing wheels of a lock that can be built again.
 
     Raises:
         HashMismatch: a wheel of that name is there with other content.
     """
-    sources_of = {plugin.package: plugin for plugin in lock.plugins if plugin.commit or plugin.tree_sha256}
     return tuple(
-        Missing(package=package, wheel=wheel, plugin=sources_of.get(package.name))
-        for package in lock.packages
-        if package.name in sources_of or package.sdist_url is not None
-        for wheel in package.wheels
-        if wheel.url is None and selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256) is None
+        item
+        for item in builds(lock)
+        if selection.find_wheel(settings.wheels / item.wheel.filename, item.wheel.sha256) is None
     )
 
 
@@ -101,23 +111,85 @@ def run(
     if not absent:
         return ()
     names = []
+    with _rebuilding(settings, manifest, config=config, detail=detail) as build:
+        for item in absent:
+            report(f"Building {item.name!r} again: {item.wheel.filename} is not in {settings.wheels.name}/")
+            built = build(item)
+            if built is None:
+                continue  # the installation reports that the wheel is missing
+            if built.sha256 != item.wheel.sha256:
+                raise _differs(item, built, settings)
+            _keep(built.path, settings.wheels / item.wheel.filename)
+            names.append(item.name)
+    return tuple(names)
+
+
+def compare(
+    lock: Lock,
+    settings: Settings,
+    manifest: Manifest,
+    *,
+    base: Base,
+    report: Callable[[str], None],
+    detail: Callable[[str], None],
+    config: Callable[[], PipConfig],
+) -> None:
+    """Build every wheel that was built while locking again, and compare; nothing is written.
+
+    Raises:
+        SourceError, BuildError: as :func:`run`.
+        HashMismatch: a source, a wheel or its build environment is not the locked one.
+    """
+    every = builds(lock)
+    if not every:
+        return
+    with _rebuilding(settings, manifest, config=config, detail=detail, base=base) as build:
+        for item in every:
+            report(f"Building {item.name!r} again, to compare it")
+            built = build(item)
+            if built is None or built.sha256 != item.wheel.sha256 or _environment(item, built):
+                raise _differs(item, built, settings)
+
+
+@contextmanager
+def _rebuilding(
+    settings: Settings,
+    manifest: Manifest | None,
+    *,
+    config: Callable[[], PipConfig],
+    detail: Callable[[str], None],
+    base: Base | None = None,
+) -> Iterator[Callable[[LockedBuild], BuiltWheel | None]]:
+    """A function that builds a locked wheel again, until the block ends. ``base`` is what the wheels are for.
+
+    It returns ``None`` for a directory of another machine.
+    """
     with scratch.directory() as temporary:
         cache = settings.cache or temporary
         installer = installers.choose(settings.installer, config=config(), cache=cache / "uv")
-        with Builder(installer=installer, base_site=overlay.base_paths()) as builder:
-            for item in absent:
-                report(f"Building {item.name!r} again: {item.wheel.filename} is not in {settings.wheels.name}/")
+        with Builder(installer=installer, base_site=overlay.base_paths(), target=base) as builder:
+
+            def build(item: LockedBuild) -> BuiltWheel | None:
                 project = _project(item, manifest, temporary / f"source-{item.name}", settings, config)
                 if project is None:
-                    continue  # the installation reports that the wheel is missing
+                    return None
                 into = temporary / f"wheel-{item.name}"
-                pins = _pins(item.package)
-                built = builder.wheel(project, into, plugin=item.name, on_line=detail, pins=pins)
-                if built.sha256 != item.wheel.sha256:
-                    raise _differs(item, built, settings)
-                _keep(built.path, settings.wheels / item.wheel.filename)
-                names.append(item.name)
-    return tuple(names)
+                return builder.wheel(project, into, plugin=item.name, on_line=detail, pins=_pins(item.package))
+
+            yield build
+
+
+def _environment(item: LockedBuild, built: BuiltWheel) -> tuple[str, ...]:
+    """What differs between the locked build environment and the one that there was now."""
+    locked, now = set(item.package.built_with), set(built.built_with)
+    if not item.package.compiled:  # the base's torch, with which nothing was compiled
+        locked, now = (
+            {pin for pin in pins if canonicalize_name(pin.partition("==")[0]) not in SHARED} for pins in (locked, now)
+        )
+    return (
+        *(f"only in the locked build environment: {pin}" for pin in sorted(locked - now)),
+        *(f"only in this build environment: {pin}" for pin in sorted(now - locked)),
+    )
 
 
 def _pins(package: Package) -> tuple[str, ...]:
@@ -130,7 +202,7 @@ def _pins(package: Package) -> tuple[str, ...]:
 
 
 def _project(
-    item: Missing, manifest: Manifest | None, into: Path, settings: Settings, config: Callable[[], PipConfig]
+    item: LockedBuild, manifest: Manifest | None, into: Path, settings: Settings, config: Callable[[], PipConfig]
 ) -> Path | None:
     """The locked source, unpacked; ``None`` for a directory of another machine."""
     if item.plugin is not None:
@@ -181,27 +253,31 @@ def _keep(wheel: Path, target: Path) -> None:
         ) from error
 
 
-def _differs(item: Missing, built: BuiltWheel, settings: Settings) -> HashMismatch:
+def _differs(item: LockedBuild, built: BuiltWheel | None, settings: Settings) -> HashMismatch:
     package, wheel = item.package, item.wheel
-    details = []
-    if set(package.built_with) != set(built.built_with):
-        details += [f"only in the locked build environment: {pin}" for pin in package.built_with]
-        details += [f"only in this build environment: {pin}" for pin in built.built_with]
-        common = set(package.built_with) & set(built.built_with)
-        details = [line for line in details if line.rpartition(": ")[2] not in common]
-    site = _installed(wheel, settings.store)
-    if site is not None:
-        details += _members(built.path, site, package)
+    details = list(_environment(item, built)) if built is not None else []
+    path, site = settings.wheels / wheel.filename, _installed(wheel, settings.store)
+    if built is None or built.sha256 == wheel.sha256:
+        pass
+    elif path.is_file():
+        with zipfile.ZipFile(path) as locked:
+            details += _members(built.path, _digests(metadata.record(locked)), locked.read)
+    elif site is not None and (
+        info := next((path for path in site.glob("*.dist-info") if _is_of(path, package)), None)
+    ):
+        digests = _digests(metadata.parse_record((info / "RECORD").read_text(encoding="utf-8")))
+        details += _members(built.path, digests, lambda name: (site / name).read_bytes())
     else:
         details.append("the files can't be compared: no overlay of the store contains the locked wheel")
     return HashMismatch(
         "the wheel is different when it is built again",
         where=wheel.filename,
         expected=f"sha256 {wheel.sha256}, {wheel.size} bytes",
-        found=f"sha256 {built.sha256}, {built.size} bytes",
+        found="no source to build it from" if built is None else f"sha256 {built.sha256}, {built.size} bytes",
         details=details,
         required_by=f"plugin {item.name!r}" if item.plugin is not None else f"{package.name} {package.version}",
-        next_step="restore the wheel from version control; or lock the new one: vllm-plugins lock",
+        next_step="restore the wheel from version control; or build and lock it again: "
+        f"vllm-plugins lock --upgrade-package {package.name}",
     )
 
 
@@ -215,21 +291,19 @@ def _installed(wheel: Wheel, store: Path) -> Path | None:
     return None
 
 
-def _members(built: Path, site: Path, package: Package) -> Iterator[str]:
-    info = next((path for path in site.glob("*.dist-info") if _is_of(path, package)), None)
-    if info is None:
-        return
-    locked = _digests(metadata.parse_record((info / "RECORD").read_text(encoding="utf-8")))
+def _members(built: Path, locked: Mapping[str, str], read: Callable[[str], bytes]) -> Iterator[str]:
+    """What differs between a wheel and the digests of the locked one, whose files ``read`` returns."""
     with zipfile.ZipFile(built) as archive:
         now = _digests(metadata.record(archive))
         changed = sorted(name for name in now.keys() & locked.keys() if now[name] != locked[name])
         lines = [f"differs: {name}" for name in changed]
         lines += [f"only in the new wheel: {name}" for name in sorted(now.keys() - locked.keys())]
+        lines += [f"only in the locked wheel: {name}" for name in sorted(locked.keys() - now.keys())]
         yield from lines[:_SHOWN]
         if len(lines) > _SHOWN:
             yield f"and {len(lines) - _SHOWN} more"
         for name in changed[:1]:
-            yield from _text(name, (site / name).read_bytes(), archive.read(name))
+            yield from _text(name, read(name), archive.read(name))
 
 
 def _text(name: str, old: bytes, new: bytes) -> Iterator[str]:

@@ -74,7 +74,7 @@ class Upgrade:
 class Request:
     """What a user asks of one run. ``base`` is the value of ``--base``; ``names`` are those of ``--upgrade-package``.
 
-    ``check``: compare the new lock with the old one and write nothing.
+    ``check``: compare the new lock with the old one and write nothing. ``rebuild``: also build its wheels again.
     """
 
     everything: bool = False
@@ -82,6 +82,7 @@ class Request:
     base: str | None = None
     resolver: ResolverName = "auto"
     check: bool = False
+    rebuild: bool = False
 
     @property
     def upgrade(self) -> Upgrade:

@@ -44,6 +44,7 @@ __all__ = ["Environment", "Environments"]
 
 # Variables of this process that would let a build see another project, or us.
 _DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PIP_REQUIRE_HASHES", "PIP_TARGET", "DESTDIR")
+_Key = tuple[frozenset[str], frozenset[str]]
 _EPOCH = "315532800"  # 1980-01-01, the earliest date of a zip file
 _NO_DEBUG_INFO = "-Wl,--strip-all"  # which names the build directory
 
@@ -86,7 +87,7 @@ class Environments:
     installer: Installer
     base_site: Sequence[str] = ()
     target: Base | None = None
-    _made: dict[frozenset[str], Future[Environment]] = field(default_factory=dict)
+    _made: dict[_Key, Future[Environment]] = field(default_factory=dict)
     _open: ExitStack = field(default_factory=ExitStack)
     _home: Path | None = None
     _guard: threading.Lock = field(default_factory=threading.Lock)
@@ -101,13 +102,18 @@ class Environments:
         self._home = None
         self._made.clear()
 
-    def get(self, requires: Collection[str], on_line: Callable[[str], None] | None) -> Environment:
+    def get(
+        self, requires: Collection[str], on_line: Callable[[str], None] | None, *, pins: Collection[str] = ()
+    ) -> Environment:
         """Return an environment with these requirements, made at the first call.
+
+        ``pins`` are constraints, not requirements: a lock can't bring a distribution into a build that nothing there
+        requires. Some of them would run by themselves (hooks of setuptools).
 
         Raises:
             InstallError: a requirement can't be installed.
         """
-        key = frozenset(requires)
+        key = (frozenset(requires), frozenset(pins))
         with self._guard:
             if self._home is None:
                 self._home = self._open.enter_context(scratch.directory())
@@ -116,7 +122,7 @@ class Environments:
         if existing is not None:
             return existing.result()  # another thread may still be making it
         try:
-            mine.set_result(self._make(root, key, on_line))
+            mine.set_result(self._make(root, *key, on_line))
         except BaseException as error:
             mine.set_exception(error)
             raise
@@ -138,16 +144,21 @@ class Environments:
                 next_step=f"let [build-system] requires of plugin {plugin!r} admit {name} {there}, or ask its author",
             )
 
-    def _make(self, root: Path, key: frozenset[str], on_line: Callable[[str], None] | None) -> Environment:
+    def _make(
+        self, root: Path, requires: frozenset[str], pins: frozenset[str], on_line: Callable[[str], None] | None
+    ) -> Environment:
         venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
         python = root / "bin" / "python"
         (site,) = (root / "lib").glob("python*/site-packages")
         constraints = root / "constraints.txt"
-        shared = self._shared_pins(key)
-        constraints.write_text("".join(f"{self._constraint(root, pin)}\n" for pin in shared), encoding="utf-8")
-        if key:
+        shared = self._shared_pins(requires | pins)
+        fixed = {pin.partition("==")[0] for pin in shared}
+        others = {pin for pin in pins if canonicalize_name(pin.partition("==")[0]) not in fixed}
+        lines = [self._constraint(root, pin) for pin in sorted(shared)] + sorted(others)
+        constraints.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        if requires:
             try:
-                self.installer.provision(python, sorted(key), constraints=constraints, on_line=on_line)
+                self.installer.provision(python, sorted(requires), constraints=constraints, on_line=on_line)
             except InstallError as error:
                 _explain_absent(error, shared - self._here)
                 raise

@@ -12,7 +12,7 @@ from vllm_plugins.core.redact import public_url
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["find"]
+__all__ = ["find", "is_downgrade"]
 
 
 def find(url: str, index: str | None, places: Iterable[str]) -> HTTPBasicAuth | None:
@@ -31,6 +31,16 @@ def find(url: str, index: str | None, places: Iterable[str]) -> HTTPBasicAuth | 
         auth = HTTPBasicAuth(unquote(parts.username), unquote(parts.password or "")) if parts.username else None
         found.append((public_url(place) == index, _common(parts.path, target.path), auth))
     return max(found, key=lambda item: item[:2])[2] if found else None
+
+
+def is_downgrade(url: str, places: Iterable[str]) -> bool:
+    """Return whether a URL asks over http a server that is configured for https alone.
+
+    An index behind a proxy may list its files so. No login is sent there, not even that of netrc.
+    """
+    target = urlsplit(url)
+    schemes = {parts.scheme for parts in map(urlsplit, places) if parts.hostname == target.hostname}
+    return target.scheme == "http" and schemes == {"https"}
 
 
 def _common(one: str, two: str) -> int:

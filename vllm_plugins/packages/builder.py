@@ -88,7 +88,7 @@ class Builder:
     ) -> BuiltWheel:
         """Build the wheel of a project. The build may write into ``project``: give it a copy.
 
-        ``pins`` (``name==version``) are added to the build requirements of the project.
+        ``pins`` (``name==version``) are the versions of what the build requirements bring; nothing else is installed.
 
         Raises:
             BuildError: the project, its build requirements or its backend fail, or it was compiled against
@@ -144,12 +144,12 @@ class Builder:
         self, project: Path, kind: str, on_line: Callable[[str], None] | None, pins: Sequence[str] = ()
     ) -> tuple[ProjectBuilder, Environment]:
         """Return a builder of the project, in an environment that has everything that its backend requires."""
-        requires = {*_reader(project).build_system_requires, *pins}
-        environment = self._environments.get(requires, on_line)
+        requires = _reader(project).build_system_requires
+        environment = self._environments.get(requires, on_line, pins=pins)
         builder = _builder(project, environment, on_line)
         more = builder.get_requires_for_build("wheel" if kind == "wheel" else "editable", None)
         if more - requires:
-            environment = self._environments.get(requires | more, on_line)
+            environment = self._environments.get(requires | more, on_line, pins=pins)
             builder = _builder(project, environment, on_line)
         return builder, environment
 

@@ -16,22 +16,19 @@ from urllib.request import url2pathname
 import requests
 import urllib3
 from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
-from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 from requests.utils import get_netrc_auth
-from urllib3.util.retry import Retry
 
 from vllm_plugins.core import hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.core.redact import public_url, redact
-from vllm_plugins.packages import _logins, archives, programs, simple_api
+from vllm_plugins.packages import _logins, _session, archives, programs, simple_api
 from vllm_plugins.packages.simple_api import File
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from packaging.utils import NormalizedName
-    from urllib3 import BaseHTTPResponse
 
     from vllm_plugins.packages.pip_config import PipConfig
 
@@ -42,20 +39,11 @@ WHOLE = 256 << 10  # bytes; a file up to this size is fetched as a whole rather 
 _MAX_PAGE = 128 << 20  # bytes; the largest page of a project is some 10 MiB
 _MAX_DOCUMENT = 8 << 20  # bytes
 _CHUNK = 1 << 18  # bytes
-_PAUSE = 60  # seconds
 _FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError)
 # Compressing an archive again would change what is hashed.
 _UNCOMPRESSED = {"Accept-Encoding": "identity"}
 # Answers that may also mean that a login is missing.
 _DENIED = (401, 403)
-
-
-class _Retry(Retry):
-    """Retries when the server says so, but never waits for hours."""
-
-    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
-        asked = super().get_retry_after(response)
-        return None if asked is None else min(asked, _PAUSE)
 
 
 class Index:
@@ -64,24 +52,7 @@ class Index:
     def __init__(self, config: PipConfig) -> None:
         self._config = config
         self._known: dict[NormalizedName, tuple[File, ...]] = {}
-        self._session = requests.Session()
-        retry = _Retry(
-            total=config.retries,
-            backoff_factor=0.25,
-            status_forcelist=(429, 500, 502, 503, 504),
-            raise_on_status=False,
-            respect_retry_after_header=True,
-        )
-        for scheme in ("https://", "http://"):
-            self._session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=16))
-        if config.cert:
-            self._session.verify = config.cert
-        if config.client_cert:
-            self._session.cert = config.client_cert
-        if config.proxy:
-            self._session.proxies = {"http": config.proxy, "https": config.proxy}
-        if config.no_proxy_env:  # netrc belongs to the environment of requests, too; it is read in _options
-            self._session.trust_env = False
+        self._session = _session.open_session(config)
 
     def __enter__(self) -> Self:
         return self
@@ -91,8 +62,9 @@ class Index:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """All places, in pip's order, without credentials."""
-        return tuple(map(public_url, (*self._config.indexes, *self._config.find_links)))
+        """All places, in pip's order, as they may be shown."""
+        places = map(public_url, (*self._config.indexes, *self._config.find_links))
+        return tuple(redact(place, self._config.secrets) for place in places)
 
     def files(self, name: NormalizedName) -> tuple[File, ...]:
         """Return the files of a distribution from every index and page of links, in pip's order.
@@ -180,9 +152,9 @@ class Index:
                     digest.update(chunk)
                     out.write(chunk)
                     if file.size is not None and out.tell() > file.size:
-                        raise _mismatch(file, f"{file.size} bytes", "more")
+                        raise self._mismatch(file, f"{file.size} bytes", "more")
             if file.sha256 is not None and digest.hexdigest() != file.sha256:
-                raise _mismatch(file, f"sha256 {file.sha256}", f"sha256 {digest.hexdigest()}")
+                raise self._mismatch(file, f"sha256 {file.sha256}", f"sha256 {digest.hexdigest()}")
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
@@ -275,10 +247,13 @@ class Index:
         """Return the options of a request for a URL that ``index`` gave."""
         host = urlsplit(url).netloc.rpartition("@")[2]
         options: dict[str, Any] = {"timeout": self._config.timeout}
-        auth = _logins.find(url, index, (*self._config.indexes, *self._config.find_links))
-        if auth is None and not self._session.trust_env and (pair := get_netrc_auth(url)):
-            auth = HTTPBasicAuth(*pair)
-        if auth is not None:
+        places = (*self._config.indexes, *self._config.find_links)
+        auth = _logins.find(url, index, places)
+        if auth is None and _logins.is_downgrade(url, places):
+            options["auth"] = _session.anonymous  # None would make requests look into netrc, which knows no schemes
+        elif auth is None and not self._session.trust_env and (pair := get_netrc_auth(url)):
+            options["auth"] = HTTPBasicAuth(*pair)
+        elif auth is not None:
             options["auth"] = auth
         if {host, host.rpartition(":")[0]} & set(self._config.trusted_hosts):
             options["verify"] = False
@@ -289,20 +264,19 @@ class Index:
     def _error(self, url: str, error: Exception) -> SourceError:
         return SourceError(
             "the index can't be read",
-            where=redact(public_url(url), self._config.secrets),
+            where=redact(url, self._config.secrets),
             found=redact(f"{type(error).__name__}: {error}", self._config.secrets),
             next_step="check the network, your login, and the indexes of `pip config list`",
         )
 
-
-def _mismatch(file: File, expected: str, found: str) -> HashMismatch:
-    return HashMismatch(
-        f"{file.filename} does not match the hash or size of its index",
-        where=file.url,
-        expected=expected,
-        found=found,
-        next_step="try again; if it fails again, report it to the operator of the index",
-    )
+    def _mismatch(self, file: File, expected: str, found: str) -> HashMismatch:
+        return HashMismatch(
+            f"{file.filename} does not match the hash or size of its index",
+            where=redact(file.url, self._config.secrets),
+            expected=expected,
+            found=found,
+            next_step="try again; if it fails again, report it to the operator of the index",
+        )
 
 
 def _whole(chunks: Iterable[bytes], most: int) -> bytes:

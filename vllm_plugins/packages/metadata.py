@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "INSTALLER_NOTES",
     "Metadata",
     "RecordEntry",
     "format_record",
@@ -38,8 +39,13 @@ __all__ = [
     "parse",
     "parse_record",
     "record",
+    "runs_code",
     "scripts",
 ]
+
+# Files of a .dist-info in which installers note something about themselves. They differ between installers, and name
+# paths of this machine. A wheel that was made of an installation may bring some.
+INSTALLER_NOTES = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +103,7 @@ def parse(core: bytes, entry_points: bytes | None, *, where: str) -> Metadata:
     fields = headers(core)
     try:
         return Metadata(
-            name=canonicalize_name(str(fields["Name"]), validate=True),
+            name=canonicalize_name(str(fields["Name"] or ""), validate=True),
             version=Version(str(fields["Version"])),
             extras=tuple(map(str, fields.get_all("Provides-Extra", []))),
             requires=tuple(map(str, fields.get_all("Requires-Dist", []))),
@@ -157,6 +163,12 @@ def format_record(entries: Iterable[RecordEntry]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(entries)
     return text.getvalue()
+
+
+def runs_code(path_file: Path) -> bool:
+    """Return whether a ``.pth`` file runs code, as ``site.addpackage`` of some Python reads it."""
+    text = path_file.read_text(encoding="utf-8-sig", errors="replace")  # since 3.13 it reads past a byte order mark
+    return any(line.startswith(("import ", "import\t")) for line in text.splitlines())
 
 
 def scripts(site: Path) -> tuple[str, ...]:

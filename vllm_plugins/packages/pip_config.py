@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from vllm_plugins.core import process, workers
+from vllm_plugins.core import process, tokens, workers
 from vllm_plugins.core.errors import CommandFailed, UsageError
+from vllm_plugins.core.redact import redact
 from vllm_plugins.packages import _keyring, _uv_config, programs
 from vllm_plugins.packages._uv_config import UvConfig
 from vllm_plugins.startup import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["PipConfig", "read"]
 
@@ -30,6 +31,14 @@ _SECTIONS = ("global", "install", ":env:")
 _LINE = re.compile(r"(?P<section>global|install|:env:)\.(?P<key>[a-z0-9-]+)=(?P<value>.*)")
 _DEFAULT_INDEX = re.compile(r"-i, --index-url <url>.*?\(default\s+(?P<url>\S+?)\)", re.DOTALL)
 _TRUE = ("1", "true", "yes", "on", "y", "t")
+_PUBLIC = (
+    "configure the token as the login of that index; if this part of its URL is not secret, "
+    "run VLLM_PLUGIN_PUBLIC_URLS=1 vllm-plugins lock"
+)
+_SIGNED = (
+    "ask the operator of the index for addresses without a signature; if they are not secret, "
+    "run VLLM_PLUGIN_PUBLIC_URLS=1 vllm-plugins lock"
+)
 _PROVIDERS = ("auto", "disabled", "import", "subprocess")
 # A second name of an option is a key, too.
 _ALIASES = {"pypi-url": "index-url", "default-timeout": "timeout"}
@@ -40,7 +49,8 @@ class PipConfig:
     """Where packages come from. ``index_url`` is ``None`` with ``--no-index``.
 
     ``timeout`` is how many seconds to wait for an answer of a server, ``patience`` how many seconds a call of pip or
-    uv may take. ``ignored`` names the keys that would choose among versions, and have no effect.
+    uv may take. ``public_urls`` says that no path of a URL is secret, whatever it looks like. ``ignored`` names the
+    keys that would choose among versions, and have no effect.
     """
 
     index_url: str | None
@@ -56,6 +66,7 @@ class PipConfig:
     timeout: float = 15.0
     retries: int = 5
     patience: int = settings.PATIENCE
+    public_urls: bool = False
     ignored: tuple[str, ...] = ()
 
     @classmethod
@@ -70,7 +81,7 @@ class PipConfig:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Passwords and tokens in these URLs."""
+        """Passwords and tokens in these URLs, those in a path or a parameter included."""
         found: list[str] = []
         for url in (*self.indexes, *self.find_links, *([self.proxy] if self.proxy else [])):
             parts = urlsplit(url)
@@ -78,7 +89,30 @@ class PipConfig:
             secret = parts.password or parts.username
             if secret and len(secret) > 2:
                 found += [secret, unquote(secret)]
+            if not self.public_urls:
+                found += [*tokens.in_path(url), *map(unquote, tokens.in_path(url)), *tokens.in_query(url)]
         return tuple(dict.fromkeys(found))
+
+    def require_public(self, files: Iterable[str] = ()) -> None:
+        """Check that the URLs of indexes and these files may be written into a lock.
+
+        Raises:
+            UsageError: one contains what looks like a token.
+        """
+        if self.public_urls:
+            return
+        places = (*self.indexes, *self.find_links)
+        named = next((url for url in places if tokens.in_path(url) or tokens.in_query(url)), None)
+        signed = next((url for url in files if tokens.in_query(url)), None)
+        if named is None and signed is None:
+            return
+        whose = "an index" if named is not None else "a file"
+        raise UsageError(
+            f"the URL of {whose} contains what looks like a token, and the lock would show it",
+            where=redact(named or signed or "", (*self.secrets, *tokens.in_query(signed or ""))),
+            expected="the token as the login of the index (https://USER:TOKEN@host/..., netrc, or a keyring)",
+            next_step=_PUBLIC if named is not None else _SIGNED,
+        )
 
 
 def read() -> PipConfig:
@@ -119,6 +153,7 @@ def read() -> PipConfig:
         timeout=_number(values, "timeout", "15"),
         retries=int(_number(values, "retries", "5")),
         patience=settings.patience(os.environ),
+        public_urls=settings.public_urls(os.environ),
         ignored=(*ignored, *uv.ignored),
     )
 

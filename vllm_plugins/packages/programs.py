@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CHOICE",
     "PIP",
+    "PIP_COMPILE",
     "PIP_HONOURED",
     "PIP_IGNORED",
     "UNKNOWN",
@@ -38,8 +39,9 @@ __all__ = [
 
 # An index that lacks a name answers so: pip goes on with the next index.
 UNKNOWN = (401, 403, 404, 410)
-# -P: a pip.py in a directory on the path is not pip.
-PIP = (sys.executable, "-P", "-m", "pip")
+# -P: a pip.py in the working directory is not pip.
+PIP: tuple[str, ...] = (sys.executable, "-P", "-m", "pip")
+PIP_COMPILE: tuple[str, ...] = (sys.executable, "-P", "-m", "piptools", "compile")
 
 
 def _names(*lines: str) -> frozenset[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins import __version__
 from vllm_plugins.core.humanize import count, size
+from vllm_plugins.core.printable import printable
 from vllm_plugins.review import _graph_svg
 from vllm_plugins.startup.settings import WHEELS
 
@@ -86,7 +87,8 @@ def render(lock: Lock, audit: Audit) -> str:
         f'<p class="soft foot">Written by vllm-plugin-manager {escape(__version__)}. {_NOTE}</p>',
         "</main></body></html>",
     ]
-    return "\n".join(parts) + "\n"
+    # Marks of direction would make a name look like another one in a browser, too.
+    return printable("\n".join(parts)) + "\n"
 
 
 def _head(lock: Lock, audit: Audit) -> Iterator[str]:

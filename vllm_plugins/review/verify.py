@@ -95,7 +95,7 @@ def _name(info: str) -> NormalizedName:
 
 def _rows(record: Path) -> Iterator[tuple[str, str]]:
     try:
-        text = record.read_text(encoding="utf-8", errors="replace")
+        text = record.read_bytes().decode("utf-8", "replace")
     except OSError:
         return  # a missing RECORD is reported as a missing file
     with contextlib.suppress(ValueError):  # files of an unreadable RECORD are reported as "in no RECORD"
@@ -155,22 +155,39 @@ def _wheel(package: Package, wheels: Path) -> Path | None:
 
 def _against_wheel(wheel: Path, rows: Mapping[str, str]) -> Iterator[str]:
     with zipfile.ZipFile(wheel) as archive:
-        record = f"{archives.dist_info(archive.namelist())}/RECORD"
-        wanted = dict(_normal(metadata.record(archive)))
-    spread = False
-    for path, digest in wanted.items():
-        head, _, rest = path.partition("/")
-        if head.endswith(".data"):
-            spread = True  # the installer decides where scripts and data go
-            scheme, _, path = rest.partition("/")  # noqa: PLW2901 - the path of the same file in site
-            if scheme not in ("purelib", "platlib"):
-                continue
-        if path != record and digest and rows.get(path) != digest:
+        info = archives.dist_info(archive.namelist())
+        expected, headers, has_scripts = _installed(dict(_normal(metadata.record(archive))), info)
+    rewritten = {f"{info}/{name}" for name in ("RECORD", *metadata.INSTALLER_NOTES)}
+    for path, digest in expected.items():
+        if path not in rewritten and digest and rows.get(path) != digest:
             yield f"differs from its wheel: {path}"
-    if not spread:
-        yield from (
-            f"not in its wheel: {path}" for path in rows.keys() - wanted.keys() if not path.startswith("bin/")
-        )
+    for path in rows.keys() - expected.keys():
+        is_header = path.startswith("include/") and rows[path] in headers
+        if not is_header and not (has_scripts and path.startswith("bin/")):
+            yield f"not in its wheel: {path}"
+
+
+def _installed(wanted: Mapping[str, str], info: str) -> tuple[dict[str, str], set[str], bool]:
+    """The files of a wheel that the stage keeps, by their place in ``site``, and their hashes.
+
+    The second value has the hashes of headers, whose directory depends on the installer. The third is whether the
+    overlay has scripts: in a package that is called ``bin``, they can't be told from its modules.
+    """
+    data = f"{info.removesuffix('.dist-info')}.data/"
+    expected: dict[str, str] = {}
+    headers: set[str] = set()
+    for path, digest in wanted.items():
+        scheme, _, place = path.removeprefix(data).partition("/")
+        if not path.startswith(data):
+            expected[path] = digest
+        elif scheme == "headers":
+            headers.add(digest)
+        elif scheme != "scripts":
+            expected[place] = digest
+    has_scripts = "bin/__init__.py" in expected
+    if not has_scripts:
+        expected = {path: digest for path, digest in expected.items() if not path.startswith("bin/")}
+    return expected, headers, has_scripts
 
 
 def _against_source(site: Path, paths: Sequence[str]) -> list[str]:
@@ -195,9 +212,8 @@ def _not_compiled(paths: Sequence[str], site: str) -> list[str]:
 def _notes(site: Path, paths: Sequence[str], base_paths: Sequence[str]) -> Iterator[str]:
     for path in paths:
         if path.endswith(".pth") and "/" not in path:
-            text = (site / path).read_text(encoding="utf-8", errors="replace")
-            runs = any(line.startswith(("import ", "import\t")) for line in text.splitlines())
-            yield f"{path} {'runs code' if runs else 'adds paths'} when the overlay is activated"
+            does = "runs code" if metadata.runs_code(site / path) else "adds paths"
+            yield f"{path} {does} when the overlay is activated"
     native = [path for path in paths if path.endswith(_NATIVE) or ".so." in path]
     if native:
         yield f"native libraries: {', '.join(integrity.shown(native, 10))}"

@@ -72,6 +72,8 @@ def checkout(
             _fetch_history(repository, commit)
         tree = _tree.sha256(_tree.walk(into))
         _lfs.fetch(repository)
+        _refuse_links_out(repository)
+        _remove_pointers_to_git(into, project)
     return Checkout(root=into, project=project, commit=commit, tree_sha256=tree)
 
 
@@ -121,6 +123,42 @@ def _fetch_submodules(repository: Repository) -> None:
         done = repository.ask(*update, "--no-recommend-shallow", config=config)
     if done.returncode != 0:
         raise repository.error("a git submodule can't be fetched", done)
+
+
+def _refuse_links_out(repository: Repository) -> None:
+    """Refuse symbolic links to files of this machine: a build would follow them into the wheel.
+
+    A link into ``.git`` is one of these: what is there depends on git, and on this machine.
+    """
+    home = os.path.realpath(os.fsencode(repository.root))
+    for entry in _tree.walk(repository.root):
+        if not os.path.islink(entry.source):
+            continue
+        target = os.path.relpath(os.path.realpath(entry.source), home).split(b"/")
+        written = os.readlink(entry.source)
+        if os.path.isabs(written) or target[0] == b".." or b".git" in target:
+            raise SourceError(
+                "a symbolic link leads out of the git repository",
+                where=repository.remote.shown,
+                expected="a link to a file of the repository",
+                found=f"{os.fsdecode(entry.path)} → {os.fsdecode(written)}",
+                required_by=f"plugin {repository.plugin!r}",
+                next_step=f"ask the authors of plugin {repository.plugin!r} to remove the link, or change `ref` in "
+                "plugins.yaml to a commit without it",
+            )
+
+
+def _remove_pointers_to_git(root: Path, project: Path) -> None:
+    """Remove the file ``.git`` of each submodule, which a build could put into the wheel.
+
+    That of a submodule which contains the project stays: the project may read its version from it.
+    """
+    for directory, names, files in os.walk(root):
+        if ".git" in names:
+            names.remove(".git")
+        here = Path(directory)
+        if ".git" in files and here not in (project, *project.parents):
+            (here / ".git").unlink()
 
 
 def _project(root: Path, subdirectory: str | None, remote: Remote, plugin: str) -> Path:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import GitSource
     from vllm_plugins.sources.git_url import Remote
 
-__all__ = ["CommitSha", "resolve"]
+__all__ = ["CommitSha", "contains", "is_full", "resolve"]
 
 CommitSha = NewType("CommitSha", str)
 
@@ -27,6 +27,11 @@ _FULL = re.compile(r"[0-9a-fA-F]{40}")
 _SHORT = re.compile(r"[0-9a-fA-F]{4,39}")
 _SURE = 7  # git's own shortest abbreviation; a shorter one may match a branch or a tag by chance
 _BRANCHES_AND_TAGS = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
+
+
+def is_full(ref: str) -> bool:
+    """Whether a ref is a full commit rather than a name."""
+    return _FULL.fullmatch(ref) is not None
 
 
 def resolve(source: GitSource, *, environ: Mapping[str, str], plugin: str) -> CommitSha:
@@ -47,7 +52,7 @@ def resolve(source: GitSource, *, environ: Mapping[str, str], plugin: str) -> Co
             raise _missing("the git repository has no default branch", remote, refs, plugin)
         return refs["HEAD"]
     if _FULL.fullmatch(ref):
-        return _peeled(refs).get(ref.lower(), CommitSha(ref.lower()))
+        return _checked(CommitSha(ref.lower()), refs, remote, plugin)
     for name in (ref, f"refs/{ref}", f"refs/tags/{ref}", f"refs/heads/{ref}"):
         if name in refs:
             return refs.get(f"{name}^{{}}", refs[name])
@@ -82,6 +87,49 @@ def _advertised(remote: Remote, env: Mapping[str, str], plugin: str) -> dict[str
             next_step="use a repository with SHA-1 commits (git init --object-format=sha1)",
         )
     return refs
+
+
+def contains(source: GitSource, commit: CommitSha, *, environ: Mapping[str, str], plugin: str) -> bool:
+    """Whether a commit is what the ref of a source means, or was: a branch moves on, a tag or a commit does not.
+
+    A server gives any commit of any fork by its hash. The history of the branch must have it.
+
+    Raises:
+        SourceError: as :func:`resolve`.
+    """
+    if resolve(source, environ=environ, plugin=plugin) == commit:
+        return True
+    ref = source.ref or "HEAD"
+    if is_full(ref):
+        return False
+    remote = git_url.read(source.url, environ=environ, plugin=plugin)
+    env = _git.network_environment(remote, environ)
+    refs = _advertised(remote, env, plugin)
+    names = ("HEAD",) if ref == "HEAD" else (ref, f"refs/{ref}", f"refs/tags/{ref}", f"refs/heads/{ref}")
+    name = next((name for name in names if name in refs), None)
+    if name is None or not (name == "HEAD" or name.startswith("refs/heads/")):
+        return False
+    with scratch.directory() as directory:
+        repository = Repository(root=directory, remote=remote, env=env, plugin=plugin)
+        repository.create()
+        # Commits alone, without trees and files.
+        repository.must("fetch", "--quiet", "--no-tags", "--filter=tree:0", "--", "origin", f"+{name}:refs/check")
+        return commit in repository.must("rev-list", "refs/check").split()
+
+
+def _checked(full: CommitSha, refs: Mapping[str, CommitSha], remote: Remote, plugin: str) -> CommitSha:
+    """A full hash, if it is a commit's. That of an annotated tag would not be the commit in the lock."""
+    commit = _peeled(refs).get(full, full)
+    if commit == full:
+        return full
+    raise SourceError(
+        "the git ref is the hash of an annotated tag, not of a commit",
+        where=remote.shown,
+        expected=f"{commit}, the commit that it tags",
+        found=full,
+        required_by=f"plugin {plugin!r}",
+        next_step=f"write the tag's name or the commit as `ref` of plugin {plugin!r} in plugins.yaml",
+    )
 
 
 def _peeled(refs: Mapping[str, CommitSha]) -> dict[str, CommitSha]:

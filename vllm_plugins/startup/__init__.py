@@ -16,6 +16,19 @@ _FORMAT = "%(levelname)s %(asctime)s [%(filename)s:%(lineno)d] %(message)s"
 _DATE = "%m-%d %H:%M:%S"
 
 
+def _make_printable(record: logging.LogRecord) -> bool:
+    """Escape what others wrote in a line: the output of a program, or the message of a plugin's exception."""
+    message = record.getMessage()
+    if not message.isprintable():
+        from vllm_plugins.core.printable import printable
+
+        record.msg, record.args = printable(message), ()
+    return True
+
+
+logger.addFilter(_make_printable)
+
+
 def prepare_logging(level: str | None) -> None:
     """Give the logger a handler where vLLM has not configured logging yet. ``level`` is ``Settings.log_level``.
 

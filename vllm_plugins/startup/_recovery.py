@@ -12,8 +12,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import process
-from vllm_plugins.core.errors import CommandFailed, LoadError, LockMissing, LockStale, PluginsError
-from vllm_plugins.startup import activation, history, last_failure, logger, overlay
+from vllm_plugins.core.errors import CommandFailed, LoadError, LockStale, PluginsError
+from vllm_plugins.startup import activation, history, last_failure, logger, named_files, overlay
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
@@ -33,22 +33,8 @@ def check_named_files(settings: Settings) -> None:
         LockMissing: one does. A forgotten mount must not start a server without its plugins.
     """
     warn_of_unknown_variables()
-    named = {}
-    if settings.manifest_named:
-        named["VLLM_PLUGIN_CONFIG"] = str(settings.manifest)
-    if settings.lock_named:
-        named["VLLM_PLUGIN_LOCK"] = str(settings.lock)
-    if named and not settings.optional:
-        names = " and ".join(named)
-        raise LockMissing(
-            f"the files that {names} name are missing"
-            if len(named) > 1
-            else f"the file that {names} names is missing",
-            where=", ".join(named.values()),
-            found=f"neither {settings.manifest} nor {settings.lock}",
-            next_step="mount or create the file; set VLLM_PLUGIN_OPTIONAL=1 if vLLM may start without plugins",
-        )
-    if named:
+    named_files.check(settings)
+    if settings.manifest_named or settings.lock_named:
         logger.warning("No plugins: neither %s nor %s exists", settings.manifest, settings.lock)
     last_failure.clear(settings)  # this start does not fail
 
@@ -70,8 +56,9 @@ def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
     how = "checking, because VLLM_PLUGIN_FROZEN=1 forbids to install" if settings.frozen else "installing"
     logger.info("Plugins are not up to date with %s: %s", settings.lock, how)
     argv = [sys.executable, "-P", "-m", "vllm_plugins", "sync", "--startup", "--json"]
-    argv += ["--config", str(settings.manifest), "--lock", str(settings.lock)]
-    argv += ["--registry-dir", str(settings.store)]
+    argv += ["--lock", str(settings.lock), "--registry-dir", str(settings.store)]
+    if settings.manifest.exists():  # an option that names a missing file is an error
+        argv += ["--config", str(settings.manifest)]
     for path in paths:
         argv += ["--base-path", path]
     done = process.run(argv, on_line=logger.info, check=False)

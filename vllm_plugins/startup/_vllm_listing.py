@@ -6,7 +6,7 @@ not the right one. So the hook, which it calls first, withdraws them all, and ru
 
 Seen in vLLM 0.8.5 to 0.33: the functions are in a local variable of the caller, a dictionary by the entry points'
 names, called ``plugins`` (``load_general_plugins``) or ``platform_plugins``
-(``resolve_current_platform_cls_qualname``).
+(``resolve_current_platform_cls_qualname``). The plugins of a group are imported in ``load_plugins_by_group``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vllm_plugins.startup import activation
+from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FrameType
 
-__all__ = ["on_path", "withdraw"]
+__all__ = ["is_nested", "on_path", "withdraw"]
+
+_LISTING = "load_plugins_by_group"
 
 
 class Point(Protocol):
@@ -48,6 +51,21 @@ def withdraw(points: Iterable[Point], vllm: FrameType, hook: Callable[[], object
         if point.name in functions and _is(functions[point.name], point.value):
             functions[point.name] = _nothing
     return True
+
+
+def is_nested(vllm: FrameType, hook: Callable[[], object]) -> bool:
+    """Whether vLLM asks for its platform, in this frame, while it imports plugins that it has listed before.
+
+    A package that imports vLLM at its top has that effect. It is only partly imported then, and would seem to be a
+    plugin that can't be loaded. So the hook does nothing: vLLM calls what it could import, as plain vLLM does, and
+    asks again afterwards.
+    """
+    frame: FrameType | None = vllm
+    while frame is not None and frame.f_code.co_name != _LISTING:
+        frame = frame.f_back
+    if frame is not None and variables.inherited(variables.FALLBACK) == "":  # a link to an overlay that was given up
+        withdraw(on_path("vllm.platform_plugins"), vllm, hook)
+    return frame is not None
 
 
 def on_path(group: str) -> list[Point]:

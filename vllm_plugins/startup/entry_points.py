@@ -25,6 +25,7 @@ _LONGEST = 1000  # characters of an exception's text
 
 # Compiled only where something has failed.
 _SYMBOL = r"undefined symbol: (\S+)"
+_PARTLY = "partially initialized module"
 _LIBRARY = r"(\S+): cannot open shared object file"
 
 
@@ -46,16 +47,16 @@ def load(point: EntryPoint) -> Callable[[], Any]:
     return target  # type: ignore[no-any-return]
 
 
-def call(point: EntryPoint, function: Callable[[], Any]) -> object:
-    """Call a loaded entry point.
+def call(point: EntryPoint, function: Callable[[], Any], what: str = "raised an error") -> object:
+    """Call a loaded entry point, or another function for which it is responsible.
 
     Raises:
-        LoadError: it raised an exception.
+        LoadError: it raised an exception. ``what`` is how the error says so.
     """
     try:
         return function()
     except BaseException as error:
-        raise _convert(point, "raised an error", error) from error
+        raise _convert(point, what, error) from error
 
 
 def run(points: Iterable[EntryPoint]) -> dict[str, object]:
@@ -200,10 +201,12 @@ def _cause(error: BaseException) -> str:
         return f"the symbol {symbol[1]} is missing: the library was built for another torch, vLLM or C library"
     if library := re.search(_LIBRARY, text):
         return f"the library {library[1]} is missing on this machine"
-    if not isinstance(error, ImportError) or not error.name:
-        return ""
-    if error.name.startswith("vllm.") or (error.name == "vllm" and not isinstance(error, ModuleNotFoundError)):
-        return f"the plugin was made for another vLLM than this one, whose {error.name} is different or missing"
-    if isinstance(error, ModuleNotFoundError):
-        return f"the module {error.name} is missing: neither the lock nor the vLLM environment contains it"
-    return ""
+    name = (isinstance(error, ImportError) and error.name) or ""
+    found = ""
+    if name.partition(".")[0] == "vllm" and _PARTLY in text:
+        found = f"vLLM loads this plugin while it imports {name}: the plugin must import that in its functions"
+    elif name.startswith("vllm.") or (name == "vllm" and not isinstance(error, ModuleNotFoundError)):
+        found = f"the plugin was made for another vLLM than this one, whose {name} is different or missing"
+    elif name and isinstance(error, ModuleNotFoundError):
+        found = f"the module {name} is missing: neither the lock nor the vLLM environment contains it"
+    return found

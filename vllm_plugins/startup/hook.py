@@ -68,12 +68,14 @@ def platform() -> str | None:
     if _process.busy:
         return None
     vllm = _frame(1)
-    if _process.has_run_platform:
-        if activation.active_key() is not None:
-            from vllm_plugins.startup import _vllm_listing
+    if activation.active_key() is not None:
+        from vllm_plugins.startup import _vllm_listing
 
+        if _vllm_listing.is_nested(vllm, platform):
+            return None
+        if _process.has_run_platform:
             _vllm_listing.withdraw(_vllm_listing.on_path(PLATFORM), vllm, platform)
-    else:
+    if not _process.has_run_platform:
         try:
             _process.platform_class = _start(PLATFORM, vllm)
         except Exception as error:  # noqa: BLE001 - vLLM would drop it; it is raised below, and by general()
@@ -264,6 +266,10 @@ def _up_to_date_marker(settings: Settings) -> Marker | None:
     if lock is None and manifest is None:
         _check_named_files(settings)
         return None
+    if manifest is None and settings.manifest_named and not settings.optional:
+        from vllm_plugins.startup import named_files
+
+        named_files.check_manifest(settings)
     if lock is None and not settings.auto_lock:
         from vllm_plugins.core.errors import LockMissing
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core.errors import HashMismatch
@@ -80,11 +81,11 @@ def compare_sizes(store: Path, marker: Marker) -> tuple[str, ...]:
     problems = []
     for path, _, size in _entries(root, marker):
         try:
-            found = os.lstat(site + path).st_size
+            found = os.lstat(site + path)
         except OSError:
             problems.append(f"missing: {path}")
         else:
-            if found != size:
+            if found.st_size != size or not stat.S_ISREG(found.st_mode):
                 problems.append(f"changed: {path}")
     return tuple(problems)
 
@@ -148,13 +149,16 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _digest(path: str) -> tuple[str, int]:
-    """The sha256 and size of a file. The hash is empty if it can't be read, or is a link or a device.
+    """The sha256 and size of a file. The hash is empty if it can't be read, or is a link, a pipe or a device.
 
-    A link could point to a file with the right content, whose owner may change it later. Opening a pipe would wait.
+    A link could point to a file with the right content, whose owner may change it later. Opening a pipe would wait,
+    and it looks like an empty file until its writer has something to say to the process that imports it.
     """
     digest, size = hashlib.sha256(), 0
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return "", 0
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
                 size += len(chunk)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     TrustPolicy = Literal["owner", "any"]
     Choice = TypeVar("Choice", bound=str)
 
-__all__ = ["Settings", "inherited", "is_disabled", "pass_on", "patience", "unknown_variables"]
+__all__ = ["Settings", "inherited", "is_disabled", "pass_on", "patience", "public_urls", "unknown_variables"]
 
 MANIFEST = "plugins.yaml"
 LOCK = "plugins.lock"
@@ -45,6 +45,7 @@ VARIABLES: tuple[str, ...] = (
     "VLLM_PLUGIN_OFFLINE",
     "VLLM_PLUGIN_ON_ERROR",
     "VLLM_PLUGIN_OPTIONAL",
+    "VLLM_PLUGIN_PUBLIC_URLS",
     "VLLM_PLUGIN_REGISTRY_DIR",
     "VLLM_PLUGIN_TIMEOUT",
     "VLLM_PLUGIN_TRUST",
@@ -180,6 +181,15 @@ def patience(environ: Mapping[str, str]) -> int:
     if not value.isascii() or not value.isdecimal() or not 0 < len(value.lstrip("0")) < 8:
         raise _invalid("VLLM_PLUGIN_TIMEOUT", value[:80], expected="a whole number of seconds", example="3600")
     return int(value)
+
+
+def public_urls(environ: Mapping[str, str]) -> bool:
+    """``VLLM_PLUGIN_PUBLIC_URLS``: whether URLs of indexes may be written down, whatever their paths look like.
+
+    Raises:
+        UsageError: the variable is not a valid flag.
+    """
+    return _flag(environ, "VLLM_PLUGIN_PUBLIC_URLS")
 
 
 def is_disabled() -> bool:

@@ -1,0 +1,60 @@
+"""A file that an option or a variable names must exist, also where another file would do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vllm_plugins.cli import COMMANDS
+
+if TYPE_CHECKING:
+    from tests.kit.index import Index
+    from tests.kit.place import Place
+
+WORDS = {
+    "lock": ["--check"],
+    "export": ["--format", "requirements"],
+    "diff": ["plugins.lock"],
+    "prune": ["--keep", "1"],
+    "audit": ["--offline"],
+}
+
+
+@pytest.fixture
+def synced(place: Place, index: Index) -> Place:
+    index.wheel(
+        "tiny",
+        entry_points={"vllm.general_plugins": {"tiny": "tiny:register"}},
+        modules={"tiny.py": "def register(): ...\n"},
+    )
+    place.pypi("tiny")
+    place.run("lock")
+    place.run("sync")
+    return place
+
+
+def test_an_option_that_names_a_missing_manifest_is_an_error_of_every_command(synced: Place) -> None:
+    typo = synced.config / "plugin.yaml"
+    before = synced.files()
+    for command in COMMANDS:
+        done = synced.run(command, *WORDS.get(command, []), "--config", typo, "-q", check=False)
+        assert (done.returncode, done.stdout) == (2, ""), (command, done)
+        assert done.stderr.startswith("vllm-plugins: error: the manifest that --config names is missing [usage]\n")
+        assert f"where: {typo}\n" in done.stderr
+    assert synced.files() == before
+    synced.manifest.rename(typo)
+    synced.run("status", "--config", typo)
+
+
+@pytest.mark.parametrize("command", ["status", "sync", "verify", "audit", "bundle", "doctor"])
+def test_a_variable_that_names_a_missing_manifest_is_an_error_next_to_a_lock(synced: Place, command: str) -> None:
+    typo = {"VLLM_PLUGIN_CONFIG": str(synced.config / "plugin.yaml")}
+    done = synced.run(command, *WORDS.get(command, []), env=typo, check=False)
+    assert done.returncode == {"doctor": 1, "verify": 0}.get(command, 3), done
+    assert "the file that VLLM_PLUGIN_CONFIG names is missing [lock-missing]" in done.stdout + done.stderr
+    for other in (
+        {"VLLM_PLUGIN_CONFIG": "", "VLLM_PLUGIN_LOCK": str(synced.lock)},
+        typo | {"VLLM_PLUGIN_OPTIONAL": "1"},
+    ):
+        assert "names is missing" not in str(synced.run(command, *WORDS.get(command, []), env=other, check=False))

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tomlkit
+from packaging import pylock
+
+from tests.kit import values
+from vllm_plugins.core.errors import InstallError, LockInvalid
+from vllm_plugins.documents import _lock_keys, lock_reader, lock_writer, selection
+from vllm_plugins.documents.lock_reader import TOOL, content_sha256
+
+if TYPE_CHECKING:
+    from vllm_plugins.documents.lock import Package
+
+# Where each table of PEP 751 stands in a lock.
+TABLES = {
+    "": pylock.Pylock,
+    "packages.": pylock.Package,
+    "packages.wheels.": pylock.PackageWheel,
+    "packages.directory.": pylock.PackageDirectory,
+}
+PEP_751 = sorted(
+    prefix + field.name.replace("_", "-") for prefix, table in TABLES.items() for field in dataclasses.fields(table)
+)
+
+
+def document(*packages: Package) -> dict[str, Any]:
+    return tomllib.loads(lock_writer.render(values.lock(*packages)).decode())
+
+
+def read(changed: dict[str, Any]) -> None:
+    changed["tool"][TOOL]["content-sha256"] = content_sha256(changed)
+    lock_reader.parse(tomlkit.dumps(changed).encode(), Path("plugins.lock"))
+
+
+def put(table: dict[str, Any], path: str, value: object) -> None:
+    """Set a key; of a list of tables, in its first."""
+    *parents, last = path.split(".")
+    for name in parents:
+        below: Any = table.setdefault(name, {})
+        table = below[0] if isinstance(below, list) else below
+    table[last] = value
+
+
+@pytest.mark.parametrize("key", PEP_751)
+def test_each_key_of_pep_751_has_a_treatment(key: str) -> None:
+    assert key in _lock_keys.KEYS
+
+
+@pytest.mark.parametrize("key", [key for key, treatment in _lock_keys.KEYS.items() if treatment == "refused"])
+def test_a_key_that_would_change_what_is_installed_is_refused(key: str) -> None:
+    package = values.package()
+    if key.startswith("packages.directory"):
+        package = package.replace(wheels=(), directory="../tiny")
+    changed = document(package)
+    hashes = {"sha256": "a" * 64}
+    value: object = {
+        "requires-python": "<3",
+        "extras": ["x"],
+        "packages.vcs": {"type": "git", "url": "https://example.org", "commit-id": "0" * 40},
+        "packages.archive": {"url": "https://example.org/x.zip", "hashes": hashes},
+        "packages.sdist": {"name": "tiny-1.0.tar.gz", "url": "https://example.org/tiny-1.0.tar.gz", "hashes": hashes},
+        "packages.directory.subdirectory": "evil",
+    }.get(key, ["x"])
+    put(changed, key, value)
+    if key in ("packages.vcs", "packages.archive"):
+        del changed["packages"][0]["wheels"]
+    with pytest.raises(LockInvalid) as caught:
+        read(changed)
+    by_itself = key.rpartition(".")[2] in str(caught.value.found)
+    assert by_itself or "only wheels and editable directories are installed" in str(caught.value.found)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "new",
+        "packages.new",
+        "packages.wheels.new",
+        "packages.tool.vllm-plugins.new",
+        "tool.vllm-plugins.new",
+        "tool.vllm-plugins.plugins.new",
+        "tool.vllm-plugins.plugins.entry-points.new",
+        "tool.vllm-plugins.targets.new",
+    ],
+)
+def test_an_unknown_key_is_refused(key: str) -> None:
+    changed = document()
+    put(changed, key, 1)
+    with pytest.raises(LockInvalid) as caught:
+        read(changed)
+    assert "new: this key is unknown" in str(caught.value.found)
+
+
+@pytest.mark.parametrize("key", ["tool.other", "packages.tool.other"])
+def test_the_tables_of_other_programs_are_theirs(key: str) -> None:
+    changed = document()
+    put(changed, key, {"anything": [{"goes": 1}]})
+    read(changed)
+
+
+@pytest.mark.parametrize("marker", ["'x' in extras", "'dev' in dependency_groups", 'extra == "x"'])
+def test_a_marker_that_nobody_can_make_true_is_refused(marker: str) -> None:
+    changed = document()
+    changed["packages"][0]["marker"] = marker
+    with pytest.raises(LockInvalid) as caught:
+        read(changed)
+    assert "packages[0].marker" in str(caught.value.found)
+
+
+def test_a_wheel_with_a_path_and_a_url_is_refused() -> None:
+    changed = document(values.package(wheels=(values.wheel(url=None),)))
+    changed["packages"][0]["wheels"][0]["url"] = "https://example.org/tiny-1.0-py3-none-any.whl"
+    with pytest.raises(LockInvalid) as caught:
+        read(changed)
+    assert "expected a path or a URL, found both" in str(caught.value.found)
+
+
+def test_a_plugin_that_is_not_among_the_selected_is_an_error(tmp_path: Path) -> None:
+    lock = values.lock(values.package(marker='python_full_version < "3"'), values.package("other"))
+    with pytest.raises(InstallError) as caught:
+        selection.select(lock, values.settings(tmp_path))
+    assert caught.value.details == ("plugin 'tiny': tiny",)
+
+
+def test_what_a_lock_is_written_with_is_known() -> None:
+    example = (Path(__file__).parents[2] / "plugins.lock.example").read_bytes()
+    golden = (Path(__file__).parents[1] / "golden" / "plugins.lock").read_bytes()
+    for data in (example, golden):
+        assert list(_lock_keys.refused(tomllib.loads(data.decode()))) == []

@@ -1,0 +1,162 @@
+"""pip and pip-compile as processes of their own, without the time in which they import themselves.
+
+``python -m tests.kit.warm`` imports both once and forks for each call of ``warm_client``, which stands in for
+``python -P -m pip`` and ``python -P -m piptools`` in the command's forks (see ``forks``). A call has its own process,
+session, environment, directory, umask, import path and streams. A client that is killed interrupts its fork, as a signal
+to the session would. With a variable that an interpreter reads as it starts, the client becomes that interpreter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import marshal
+import os
+import pkgutil
+import runpy
+import select
+import signal
+import socket
+import sys
+import tempfile
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["command"]
+
+_MOST = 1 << 20  # bytes of one request
+
+Request: TypeAlias = tuple[str, list[str], bytes, dict[bytes, bytes], int]
+
+
+def command(address: str, module: str) -> tuple[str, ...]:
+    """The words that stand in for ``python -P -m MODULE``."""
+    client = os.path.join(os.path.dirname(__file__), "warm_client.py")
+    return (sys.executable, "-I", "-S", client, address, module)
+
+
+class _Server:
+    def __init__(self, listener: socket.socket, path: list[str]) -> None:
+        self._listener = listener
+        self._path = path
+        self._waiting = select.poll()
+        self._waiting.register(listener, select.POLLIN)
+        self._waiting.register(0, select.POLLIN)
+        self._clients: dict[int, tuple[socket.socket, int]] = {}  # by descriptor: each with its fork
+        self._forks: dict[int, tuple[int, int]] = {}  # by pidfd: process, and descriptor of the client
+
+    def serve(self) -> None:
+        """Serve until standard input is closed."""
+        while True:
+            for ready, _ in self._waiting.poll():
+                if ready == self._listener.fileno():
+                    self._accept()
+                elif ready in self._forks:
+                    self._end(ready)
+                elif ready in self._clients:
+                    self._interrupt(ready)
+                elif ready == 0:
+                    for pid, _ in self._forks.values():
+                        os.kill(pid, signal.SIGKILL)
+                    return
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        request, descriptors, _, _ = socket.recv_fds(client, _MOST, 3)
+        if not request:
+            client.close()
+            return
+        pid = os.fork()
+        if not pid:
+            _run(marshal.loads(request), descriptors, self._path)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        fork = os.pidfd_open(pid)
+        self._forks[fork] = pid, client.fileno()
+        self._clients[client.fileno()] = client, pid
+        self._waiting.register(fork, select.POLLIN)
+        self._waiting.register(client, 0)  # its end alone
+
+    def _end(self, fork: int) -> None:
+        """A fork has ended: so does its client."""
+        self._waiting.unregister(fork)
+        os.close(fork)
+        pid, number = self._forks.pop(fork)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        client, _ = self._clients.pop(number)
+        with contextlib.suppress(KeyError):
+            self._waiting.unregister(client)
+        with client, contextlib.suppress(OSError):
+            client.send(str(status).encode())
+
+    def _interrupt(self, number: int) -> None:
+        """A client was killed: its fork is interrupted, as a signal to its session would."""
+        self._waiting.unregister(number)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._clients[number][1], signal.SIGINT)
+
+
+def main() -> None:
+    """``python -m tests.kit.warm FD``: serve a socket that listens."""
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    os.set_inheritable(listener.fileno(), False)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    path = sys.path[1:]
+    _import_everything()
+    gc.collect()
+    gc.freeze()
+    _Server(listener, path).serve()
+
+
+def _import_everything() -> None:
+    for name in ("pip._internal", "piptools"):
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+            if not module.name.endswith(("__main__", "._distutils")):
+                importlib.import_module(module.name)
+
+
+def _run(request: Request, descriptors: Sequence[int], path: list[str]) -> NoReturn:
+    """In the fork: become what ``python -P -m MODULE`` is, and end as an interpreter does."""
+    code = 1
+    try:
+        module, words, directory, environ, umask = request
+        os.setsid()
+        for number, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, number)
+        os.environb.clear()
+        os.environb.update(environ)
+        os.chdir(directory)
+        os.umask(umask)
+        entries = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+        sys.path[:] = [*map(os.path.abspath, entries), *path]
+        sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+        tempfile.tempdir = None
+        if words[:1] != ["config"]:  # pip reads it as it is imported, and would report it as configured
+            from pip._internal.utils.appdirs import user_cache_dir
+
+            os.environ.setdefault("PIP_CACHE_DIR", user_cache_dir("pip"))
+        sys.argv = [module, *words]
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+            if isinstance(ended.code, str):
+                print(ended.code, file=sys.stderr)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        except BaseException:  # noqa: BLE001 - as an interpreter does at its end
+            sys.excepthook(*sys.exc_info())
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

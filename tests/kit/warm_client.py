@@ -1,0 +1,38 @@
+"""What stands in for ``python -P -m pip``: hands its streams, directory and environment to ``warm``, and ends as its fork does.
+
+It runs without ``site`` and imports next to nothing, so that it costs a tenth of what it saves.
+"""
+
+from __future__ import annotations
+
+import _socket
+import marshal
+import os
+import sys
+
+# What a new interpreter reads of its environment, and a fork does not.
+_INTERPRETER = (b"PYTHON", b"LD_")
+_HARMLESS = (b"PYTHONPATH", b"PYTHONDONTWRITEBYTECODE", b"PYTHONNOUSERSITE")
+
+
+def main() -> None:
+    """``warm_client.py ADDRESS MODULE WORD…``."""
+    address, module, *words = sys.argv[1:]
+    if any(name.startswith(_INTERPRETER) and name not in _HARMLESS for name in os.environb):
+        os.execv(sys.executable, [sys.executable, "-P", "-m", module, *words])
+    umask = os.umask(0)
+    os.umask(umask)
+    server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    server.connect(b"\0" + address.encode())
+    request = marshal.dumps((module, words, os.getcwdb(), dict(os.environb), umask))
+    streams = b"".join(number.to_bytes(4, sys.byteorder) for number in range(3))
+    server.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, len(request) + 4096)
+    server.sendmsg([request], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, streams)])
+    status = int(server.recv(32))
+    if status < 0:
+        os.kill(os.getpid(), -status)
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

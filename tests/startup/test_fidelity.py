@@ -1,0 +1,113 @@
+"""The same plugins in plain vLLM and with the manager: the same calls, with the same outcome, in every process.
+
+Plain vLLM has the overlay on ``PYTHONPATH`` and no manager. ``tests/vllm/test_fidelity.py`` compares real servers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.kit import projects
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.kit.place import Place
+
+GENERAL = "vllm.general_plugins"
+PLATFORM = "vllm.platform_plugins"
+
+NOTE = """\
+import os
+
+def note(event):
+    if os.environ.get("LOAD_CHECK") != "1":
+        with open(os.environ["PROBE"], "a") as file:
+            file.write(f"{os.getpid()} {event}\\n")
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What a start printed, and what the plugins noted: one list for each process, in the order of their first events."""
+
+    returncode: int
+    result: Any
+    events: list[list[str]]
+
+
+def lock(place: Place, points: Mapping[str, Mapping[str, str]], **modules: str) -> None:
+    """Lock and install one plugin; each module may ``from note import note``."""
+    files = {"note.py": NOTE, **{f"{name}.py": source for name, source in modules.items()}}
+    projects.project(place.config / "it", name="it", entry_points=points, modules=files)
+    place.write("plugins:\n  - {name: it, source: local, path: it}\n")
+    place.variables["PROBE"] = str(place.root / "probe.log")
+    place.run("lock")
+    place.run("sync", env={"LOAD_CHECK": "1"})
+
+
+def start(place: Place, *words: str, plain: bool, env: Mapping[str, str] | None = None) -> Run:
+    """A process that asks for these groups. With ``plain``, the manager is left out of it and its children."""
+    paths = [*place.paths, Path(__file__).parents[2], *([place.site] if plain else [])]
+    argv = [*(["-S"] if plain else []), "-m", "tests.kit.loader", *words]
+    variables = {"PYTHONPATH": os.pathsep.join(map(str, paths)), **(env or {})}
+    done = place.python(*argv, env=variables, check=False, traceback=True)
+    seen: dict[str, list[str]] = {}
+    log = place.root / "probe.log"
+    for line in log.read_text().splitlines() if log.exists() else []:
+        number, _, event = line.partition(" ")
+        seen.setdefault(number, []).append(event)
+    log.unlink(missing_ok=True)
+    return Run(
+        returncode=done.returncode,
+        result=json.loads(done.stdout) if done.returncode == 0 else done.stderr,
+        events=list(seen.values()),
+    )
+
+
+# A package that imports vLLM at its top, and by that looks up the platform while vLLM is listing plugins.
+NESTED = (
+    "from note import note\nnote('import')\nfrom tests.kit import loader\nloader.platform()\n"
+    "def platform():\n    note('platform')\n    return 'a.Platform'\n"
+    "def general():\n    note('general')\n"
+)
+ORDERS = [
+    ("platform", "general", "spawn", "platform", "general"),
+    ("platform", "general", "fork", "general"),  # vLLM remembers its platform, and so does a fork
+    ("platform", "general", "forkserver", "platform", "general"),
+    ("platform", "general", "plain", "platform", "general"),
+    ("general", "platform", "spawn", "general", "platform"),
+]
+
+
+@pytest.mark.parametrize("words", ORDERS, ids="-".join)
+def test_a_platform_plugin_may_import_vllm_at_its_top(place: Place, words: tuple[str, ...]) -> None:
+    lock(place, {PLATFORM: {"mine": "nested:platform"}, GENERAL: {"mine": "nested:general"}}, nested=NESTED)
+    plain = start(place, *words, plain=True)
+    ours = start(place, *words, plain=False)
+    assert (plain.returncode, ours.returncode) == (0, 0), (plain.result, ours.result)
+    assert ours.result == plain.result
+    for process, expected in zip(ours.events, plain.events, strict=True):
+        assert set(process) == set(expected)
+        assert process.count("general") == expected.count("general") <= 1
+
+
+def test_a_look_up_in_a_listing_answers_with_the_other_platform_plugins(place: Place) -> None:
+    """A plugin that does not claim the platform, but imports vLLM, must not hide the one that does."""
+    points = {PLATFORM: {"a": "nested:none", "b": "other:platform"}, GENERAL: {"mine": "asks:general"}}
+    nested = NESTED + "def none():\n    note(f'nested {loader.platform()}')\n"
+    other = "from note import note\ndef platform():\n    note('other')\n    return 'other.Platform'\n"
+    asks = "from note import note\nfrom tests.kit import loader\nnote(loader.platform())\ndef general():\n    pass\n"
+    lock(place, points, nested=nested, other=other, asks=asks)
+    for words in ORDERS:
+        plain = start(place, *words, plain=True)
+        ours = start(place, *words, plain=False)
+        assert (plain.returncode, ours.returncode) == (0, 0), (plain.result, ours.result)
+        assert ours.result == plain.result
+        assert [set(process) for process in ours.events] == [set(process) for process in plain.events]

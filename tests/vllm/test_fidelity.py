@@ -1,0 +1,113 @@
+"""The same plugins in plain vLLM and with the manager: the same calls, with the same outcome, in every process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import plugins
+from .conftest import PYTHON
+from .plain import plain, without_manager
+from .server import serve
+
+if TYPE_CHECKING:
+    from tests.kit.place import Place
+
+PROCESSES = Path(__file__).with_name("processes.py")
+PLATFORM = "vllm.platform_plugins"
+GENERAL = "vllm.general_plugins"
+# Words before and after a start method: what vLLM asks for in the API server, and in the processes that it starts.
+ORDERS = [
+    ("platform", "general", "spawn", "platform", "general"),
+    ("platform", "general", "fork", "platform", "general"),
+    ("platform", "general", "forkserver", "platform", "general"),
+    ("general", "platform", "spawn", "general", "platform"),
+]
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of the same environment without the manager."""
+    return without_manager(Path(str(PYTHON)), tmp_path_factory.mktemp("plain") / "env")
+
+
+def processes(world: Place, *words: str, **env: str) -> tuple[Any, list[set[str]], list[str]]:
+    """What these processes printed, what plugins did in each, and what they did more than once."""
+    done = world.python(PROCESSES, *words, env=env, check=False, traceback=True)
+    seen = list(plugins.events(world).values())
+    often = [event for events in seen for event in set(events) if events.count(event) > 1]
+    result = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else done.stderr
+    return result, [set(events) for events in seen], sorted(often)
+
+
+# One package with a plugin in both groups, which imports vLLM at its top, as real platform plugins do.
+TOP = """\
+from .note import note
+note("imported")
+import vllm.utils.system_utils  # it asks for the platform
+
+def platform():
+    note("platform")
+    return "probe.cpu.ProbePlatform"
+
+def register():
+    note("general")
+"""
+CPU = "from vllm.platforms.cpu import CpuPlatform\n\nclass ProbePlatform(CpuPlatform):\n    device_name = 'probe'\n"
+
+
+@pytest.fixture
+def top(world: Place) -> Place:
+    """A platform plugin whose package imports vLLM at its top, installed."""
+    points = {PLATFORM: {"probe": "probe:platform"}, GENERAL: {"probe": "probe:register"}}
+    plugins.write_package(world, points, TOP, cpu=CPU)
+    world.run("sync")
+    return world
+
+
+@pytest.mark.parametrize("words", ORDERS, ids="-".join)
+def test_a_platform_plugin_that_imports_vllm_at_its_top(top: Place, bare: Path, words: tuple[str, ...]) -> None:
+    expected, in_plain, _ = processes(plain(top, bare), *words)
+    found, in_ours, often = processes(top, *words)
+    assert found == expected
+    assert in_ours == in_plain
+    assert set(often) <= {"platform"}  # plain vLLM calls the winner twice
+
+
+def test_a_server_with_a_platform_plugin_that_imports_vllm_at_its_top(top: Place, bare: Path, model: Path) -> None:
+    seen = []
+    for place in (plain(top, bare), top, top):
+        with serve(place, model) as server:
+            server.complete()
+        seen.append({process.partition(":")[0]: set(found) for process, found in plugins.events(top).items()})
+    for found in seen[1:]:
+        assert {**seen[0], **found} == seen[0]
+        assert {"MainProcess", "EngineCore", "VllmWorker-0"} <= set(found)
+
+
+def test_the_load_check_meets_vllm_as_a_server_does(world: Place, bare: Path) -> None:
+    """Plain vLLM drops a platform plugin that imports what vLLM is importing, and goes on with its own platform."""
+    source = TOP.replace("import vllm.utils.system_utils", "from vllm.config import VllmConfig")
+    plugins.write_package(world, {PLATFORM: {"probe": "probe:platform"}}, source, cpu=CPU)
+    done = world.run("sync", "-q", check=False)
+    assert done.returncode == 7
+    assert "found: vLLM loads this plugin while it imports vllm.config" in done.stderr
+    world.run("sync", "-q", "--no-load-check")
+    server = "import vllm.engine.arg_utils, vllm.platforms; print(type(vllm.platforms.current_platform).__name__)"
+    assert plain(world, bare).python("-c", server).stdout.split()[-1] == "CpuPlatform"
+
+
+def test_a_logits_processor_that_the_model_runner_refuses(world: Place, bare: Path) -> None:
+    source = "from vllm.v1.sample.logits_processor import LogitsProcessor\nclass Force(LogitsProcessor):\n    pass\n"
+    plugins.write_package(world, {"vllm.logits_processors": {"probe": "probe:Force"}}, source)
+    assert world.run("sync").returncode == 0
+    second = {"VLLM_USE_V2_MODEL_RUNNER": "1"}
+    done = world.run("sync", "-q", "--reinstall", check=False, env=second)
+    assert done.returncode == 7
+    assert "found: model runner V2 refuses it; VLLM_USE_V2_MODEL_RUNNER=0 selects V1" in done.stderr
+    loader = "from vllm.v1.worker.gpu.sample.logits_processor import loader; loader._load_v2_logitsprocs_plugins()"
+    refused = plain(world, bare).python("-c", loader, check=False, traceback=True)
+    assert "V1-interface plugins are not supported by the V2 model runner" in refused.stderr

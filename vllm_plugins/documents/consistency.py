@@ -1,0 +1,179 @@
+"""Whether a lock agrees with itself and with the manifest, as far as the two files tell.
+
+A lock is not believed about itself: its ``manifest-sha256`` says that it was made from this manifest, and whoever
+changes a lock can write that, too. Each reason is one line that names the plugin or the package.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from vllm_plugins.core.redact import public_url
+from vllm_plugins.documents.base import satisfies
+from vllm_plugins.documents.manifest import GitSource, LocalSource, PypiSource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vllm_plugins.documents import lock as locks
+    from vllm_plugins.documents.lock import Lock, Package
+    from vllm_plugins.documents.manifest import Manifest, Plugin
+
+__all__ = ["foreign_wheels", "of_lock", "orphans", "with_manifest"]
+
+_COMMIT = re.compile(r"[0-9a-fA-F]{40}")
+
+
+def of_lock(lock: Lock) -> tuple[str, ...]:
+    """What the lock says about itself that can't be true."""
+    return (
+        *(f"{package.name} {package.version}: no plugin requires it" for package in orphans(lock)),
+        *_edges(lock),
+        *(f"{package.name} {package.version}: {why}" for package, why in foreign_wheels(lock)),
+        *(reason for plugin in lock.plugins for reason in _plugin(plugin, lock)),
+    )
+
+
+def orphans(lock: Lock) -> tuple[Package, ...]:
+    """The packages that no plugin is or requires, by the edges of the lock."""
+    return tuple(package for package in lock.packages if not lock.plugins_needing(package.name))
+
+
+def foreign_wheels(lock: Lock) -> Iterator[tuple[Package, str]]:
+    """The packages whose files do not come from where the lock says that the package does, and why."""
+    built = {plugin.package for plugin in lock.plugins if plugin.source != "pypi" and not plugin.editable}
+    editable = {plugin.package for plugin in lock.plugins if plugin.editable}
+    for package in lock.packages:
+        local = [wheel for wheel in package.wheels if wheel.url is None]
+        if (package.directory is not None) != (package.name in editable):
+            yield package, "it is editable, and its plugin is not" if package.directory else "its plugin is editable"
+        elif package.directory is not None:
+            continue
+        elif package.name in built:
+            if len(local) != 1 or len(package.wheels) != 1 or package.sdist_url or package.find_links:
+                yield package, "it is built from its source, and has other files than the one wheel of that build"
+        elif len(local) > 1:
+            yield package, f"it has {len(local)} wheels next to the lock"
+        elif local and not package.sdist_url and not package.sdist_sha256 and not package.find_links:
+            yield package, f"it comes from an index, and its wheel {local[0].filename} does not"
+
+
+def with_manifest(lock: Lock, manifest: Manifest) -> tuple[str, ...]:
+    """What the lock says about the manifest's plugins that the manifest does not."""
+    requested = {plugin.name: plugin for plugin in manifest.enabled}
+    locked = {plugin.name: plugin for plugin in lock.plugins}
+    return (
+        *(f"plugin {name!r} is not in the lock" for name in requested if name not in locked),
+        *(f"plugin {name!r} is in the lock only" for name in locked if name not in requested),
+        *(
+            f"plugin {name!r}: {what} is {there}; plugins.yaml says {here}"
+            for name, plugin in requested.items()
+            if name in locked
+            for what, here, there in _differences(plugin, locked[name])
+        ),
+    )
+
+
+def _edges(lock: Lock) -> Iterator[str]:
+    for package in lock.packages:
+        for name in package.dependencies:
+            if lock.package(name) is None:
+                yield f"{package.name} {package.version}: it requires {name}, which is not in the lock"
+
+
+# The fields of a plugin that its source must have and may have; others it must not have.
+_FIELDS: dict[tuple[str, bool], tuple[tuple[str, ...], tuple[str, ...]]] = {
+    ("pypi", False): ((), ()),
+    ("git", False): (("url", "commit-id", "tree-sha256"), ("subdirectory",)),
+    ("local", False): (("tree-sha256",), ()),
+    ("local", True): (("project-sha256",), ()),
+}
+
+
+def _plugin(plugin: locks.Plugin, lock: Lock) -> Iterator[str]:
+    """A plugin's entry against its package, and against the fields that its source has."""
+    package = lock.package(plugin.package)
+    if package is None:  # the reader has refused it
+        return
+    who = f"plugin {plugin.name!r}"
+    if plugin.version != package.version:
+        yield f"{who}: it is {plugin.version}; its package is {package.name} {package.version}"
+    if package.marker is not None:
+        yield f"{who}: it is installed only where {package.marker} holds; a plugin is installed everywhere"
+    if package.directory is not None and package.directory != plugin.requested:
+        yield f"{who}: its directory is {package.directory}; it was requested as {plugin.requested}"
+    if (plugin.source, plugin.editable) not in _FIELDS:
+        yield f"{who}: {plugin.source!r} is not a source that it can have"
+        return
+    required, allowed = _FIELDS[plugin.source, plugin.editable]
+    fields = {
+        "url": plugin.url,
+        "commit-id": plugin.commit,
+        "subdirectory": plugin.subdirectory,
+        "tree-sha256": plugin.tree_sha256,
+        "project-sha256": plugin.project_sha256,
+    }
+    for key, value in fields.items():
+        if key in required and value is None:
+            yield f"{who}: it has no {key}, which its source requires"
+        elif value is not None and key not in (*required, *allowed):
+            yield f"{who}: it has {key}, which its source does not have"
+
+
+def _differences(plugin: Plugin, locked: locks.Plugin) -> Iterator[tuple[str, object, object]]:
+    """What differs between a plugin of the manifest and of the lock: its name and both values."""
+    source = plugin.source
+    if locked.source != plugin.kind:
+        yield "its source", plugin.kind, locked.source
+        return
+    if source.package is not None and canonicalize_name(source.package) != locked.package:
+        yield "its package", source.package, locked.package
+    if sorted(plugin.loads) != sorted(locked.loads):
+        yield "its `loads`", ", ".join(plugin.loads) or "nothing", ", ".join(locked.loads) or "nothing"
+    match source:
+        case PypiSource():
+            yield from _of_pypi(source, locked)
+        case GitSource():
+            yield from _of_git(source, locked)
+        case LocalSource():
+            if source.path != locked.requested:
+                yield "its path", source.path, locked.requested
+            if source.editable != locked.editable:
+                yield "`editable`", str(source.editable).lower(), str(locked.editable).lower()
+
+
+def _of_pypi(source: PypiSource, locked: locks.Plugin) -> Iterator[tuple[str, object, object]]:
+    extras = f"[{','.join(source.extras)}]" if source.extras else ""
+    requested = f"{source.package}{extras}{source.version or ''}"
+    if not _is_same(requested, locked.requested):
+        yield "its requirement", requested, locked.requested
+    if source.version is not None and not satisfies(locked.version, source.version):
+        yield "its version", source.version, locked.version
+
+
+def _of_git(source: GitSource, locked: locks.Plugin) -> Iterator[tuple[str, object, object]]:
+    ref = source.ref or "HEAD"
+    if public_url(source.url) != locked.url:
+        yield "its repository", public_url(source.url), locked.url
+    if ref != locked.requested:
+        yield "its ref", ref, locked.requested
+    if source.subdirectory != locked.subdirectory:
+        yield "its subdirectory", source.subdirectory or "the top", locked.subdirectory or "the top"
+    if _COMMIT.fullmatch(ref) and ref.lower() != locked.commit:
+        yield "its commit", ref, locked.commit
+
+
+def _is_same(requested: str, locked: str) -> bool:
+    """Whether two requirements mean the same; spaces and the order of specifiers don't count."""
+    try:
+        one, other = Requirement(requested), Requirement(locked)
+    except InvalidRequirement:
+        return False
+    return (
+        (canonicalize_name(one.name), one.specifier, one.marker, one.url)
+        == (canonicalize_name(other.name), other.specifier, other.marker, other.url)
+    ) and set(map(canonicalize_name, one.extras)) == set(map(canonicalize_name, other.extras))

@@ -1,0 +1,339 @@
+"""Derive what a lock says from the index, the wheels and the sources, and compare. The lock is not believed.
+
+Nothing is resolved: newer releases don't matter, nor wheels that an index got later. What is not compared is told.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from packaging.markers import Marker
+from packaging.utils import canonicalize_name
+
+from vllm_plugins.core import scratch
+from vllm_plugins.core.errors import LockContradiction
+from vllm_plugins.core.humanize import count
+from vllm_plugins.documents import selection
+from vllm_plugins.documents.manifest import GitSource
+from vllm_plugins.locking import _graph
+from vllm_plugins.locking import rebuild as rebuilding
+from vllm_plugins.packages import metadata, pip_config, releases, simple_api
+from vllm_plugins.packages.index import Index
+from vllm_plugins.packages.pip_config import PipConfig
+from vllm_plugins.packages.releases import Pin
+from vllm_plugins.sources import checkout, git_refs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from packaging.utils import NormalizedName
+
+    from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
+    from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.locking._graph import Graph
+    from vllm_plugins.packages.index import File
+    from vllm_plugins.packages.metadata import Metadata
+    from vllm_plugins.startup.settings import Settings
+
+__all__ = ["Derivation", "Difference", "check"]
+
+_THREADS = 8
+
+
+def check(
+    lock: Lock,
+    manifest: Manifest,
+    settings: Settings,
+    *,
+    base: Base,
+    new: Mapping[str, Path],
+    rebuild: bool,
+    config: Callable[[], PipConfig] | None,
+    report: Callable[[str], None],
+    detail: Callable[[str], None],
+) -> tuple[str, ...]:
+    """Compare a lock with its sources; returns what was not compared. ``new`` are wheels that are not written yet.
+
+    Raises:
+        LockContradiction: the lock says something else than they do.
+        HashMismatch: a wheel that was built again (``rebuild``) is another one.
+        SourceError: an index or a repository can't be read.
+    """
+    pip = PipConfig.without_index() if settings.offline else (config or pip_config.read)()
+    report(
+        "Comparing the lock with its sources"
+        if settings.offline
+        else "Comparing the lock with the index and its sources"
+    )
+
+    def find(wheel: Wheel) -> Path | None:
+        return new.get(wheel.filename) or selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256)
+
+    with scratch.directory() as temporary, Index(pip) as index:
+        derivation = Derivation(
+            lock=lock,
+            manifest=manifest,
+            base=base,
+            find=find,
+            index=None if settings.offline else index,
+            caches=settings.cache,
+            scratch=temporary,
+            environ=os.environ,
+        )
+        differences = derivation.differences()
+    if differences:
+        names = sorted({item.package for item in differences if item.package is not None})
+        words = " ".join(f"--upgrade-package {name}" for name in names) or "--upgrade"
+        raise LockContradiction(
+            "the lock is not what the index and the sources say",
+            where=str(settings.lock),
+            details=list(map(str, differences)),
+            next_step="find out who changed the lock and why; restore it from version control, or derive it again: "
+            f"vllm-plugins lock {words}",
+        )
+    built = rebuilding.builds(lock)
+    if rebuild:
+        rebuilding.compare(lock, settings, manifest, base=base, report=report, detail=detail, config=lambda: pip)
+    elif built:
+        wheels = ", ".join(item.name for item in built)
+        derivation.unchecked.append(f"whether {wheels} would be built to the locked wheel again (--rebuild does)")
+    return tuple(derivation.unchecked)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """What a lock says about a package, or about no one in particular, and its sources don't."""
+
+    package: str | None
+    what: str
+
+    def __str__(self) -> str:
+        return self.what if self.package is None else f"{self.package}: {self.what}"
+
+
+@dataclass(kw_only=True)
+class Derivation:
+    """One comparison of a lock. ``find`` gives the path of a wheel that is next to the lock.
+
+    ``index`` is ``None`` offline. ``unchecked`` is filled with what could not be compared.
+    """
+
+    lock: Lock
+    manifest: Manifest
+    base: Base
+    find: Callable[[Wheel], Path | None]
+    index: Index | None
+    caches: Path | None
+    scratch: Path
+    environ: Mapping[str, str]
+    unchecked: list[str] = field(default_factory=list)
+    _metadata: dict[NormalizedName, Metadata] = field(default_factory=dict)
+
+    def differences(self) -> tuple[Difference, ...]:
+        """Every difference.
+
+        Raises:
+            SourceError: an index or a repository can't be read.
+        """
+        if self.index is None and (far := [item for item in self.lock.packages if self._is_far(item)]):
+            self.unchecked.append(f"the files of {count(len(far), 'package')}, and what they require: offline")
+        with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+            found = [item for items in pool.map(self._package, self.lock.packages) for item in items]
+            found += [item for items in pool.map(self._git, self.lock.plugins) for item in items]
+        found += self._plugins()
+        if len(self._metadata) == len(self.lock.packages):
+            found += self._edges()
+        elif not found and self.index is not None:
+            self.unchecked.append("the dependencies between the packages")
+        self.unchecked.sort()
+        return tuple(found)
+
+    @staticmethod
+    def _is_far(package: Package) -> bool:
+        return package.directory is None and (package.sdist_sha256 is not None or any(map(_url, package.wheels)))
+
+    def _package(self, package: Package) -> list[Difference]:
+        """A package's files against the index; reads its metadata."""
+        name, local = package.name, [wheel for wheel in package.wheels if wheel.url is None]
+        if package.directory is not None:
+            self.unchecked.append(f"what the editable {name} requires, and its entry points: nothing is built here")
+            return []
+        found = []
+        for wheel in local:
+            path = self.find(wheel)
+            if path is None:
+                return [Difference(package=name, what=f"{wheel.filename} is not in plugins.wheels/")]
+            self._metadata[name] = content = metadata.inspect(path)
+            if (content.name, str(content.version)) != (name, package.version):
+                what = f"{wheel.filename} contains {content.name} {content.version}"
+                found.append(Difference(package=name, what=what))
+        if self.index is not None and (self._is_far(package) or package.find_links):
+            found += [Difference(package=name, what=what) for what in self._at_index(package, self.index)]
+        return found
+
+    def _at_index(self, package: Package, index: Index) -> Iterator[str]:
+        version = str(package.version)
+        names = {wheel.filename for wheel in package.wheels}
+        files = [
+            index.complete(file) if file.filename in names else file
+            for file in index.files(package.name)
+            if _has_version(file, package)
+        ]
+        for wheel in filter(_url, package.wheels):
+            yield from _file(wheel, files)
+        locked = {wheel.sha256 for wheel in package.wheels}
+        same = [file for file in files if file.sha256 in locked and not file.url.startswith("file:")]
+        yield from self._place(package, same, index)
+        wheels = [file for file in files if file.filename.endswith(simple_api.WHEEL)]
+        if package.find_links:
+            near = [index.complete(file).sha256 for file in wheels if file.url.startswith("file:")]
+            if not locked.intersection(near):
+                yield f"its wheel next to the lock is in no directory of find-links: {', '.join(_local(package))}"
+        elif package.sdist_sha256 is not None:
+            fitting = self._best(wheels)
+            if fitting is not None:
+                yield f"it was built from its sdist, and the index has a wheel for this machine: {fitting.filename}"
+            sdists = [index.complete(file) for file in files if file not in wheels]
+            if package.sdist_sha256 not in [file.sha256 for file in sdists]:
+                yield f"the index has no sdist of {package.name} {version} with the locked hash"
+        elif (fitting := self._best(same)) is not None:
+            self._metadata[package.name] = releases.read_metadata(fitting, index, self.caches)
+        else:
+            yield "none of its wheels is for this machine, and at the index"
+
+    def _best(self, files: list[File]) -> File | None:
+        """The wheel that this machine would install."""
+        return selection.best_wheel(files, self.base.tags())
+
+    def _place(self, package: Package, same: list[File], index: Index) -> Iterator[str]:
+        """The index that the lock names, and what its page says of the files."""
+        if package.find_links or package.sdist_sha256 is not None or not same:
+            return
+        places = {file.index for file in same if file.index is not None}
+        if package.index is None and places:
+            yield f"the lock names no index; its files are at {', '.join(sorted(places))}"
+        elif package.index is not None and package.index not in places:
+            if package.index in index.places:
+                yield f"the lock names the index {package.index}, which does not have these files"
+            else:
+                self.unchecked.append(f"the index of {package.name}: {package.index} is not configured here")
+        if package.requires_python not in {file.requires_python for file in same}:
+            expected = next((file.requires_python for file in same), None)
+            yield f"the lock says requires-python {package.requires_python or '-'}; the index says {expected or '-'}"
+        here = {file.url for file in same if file.index == package.index}
+        for wheel in filter(_url, package.wheels):
+            if package.index in places and wheel.url not in here:
+                yield f"the lock has another address of {wheel.filename} than its index: {wheel.url}"
+
+    def _plugins(self) -> Iterator[Difference]:
+        for plugin in self.lock.plugins:
+            content = self._metadata.get(plugin.package)
+            if content is not None and tuple(sorted(content.entry_points)) != tuple(sorted(plugin.entry_points)):
+                what = f"its entry points are {_points(content.entry_points)}"
+                yield Difference(package=plugin.package, what=f"{what}; the lock says {_points(plugin.entry_points)}")
+
+    def _edges(self) -> Iterator[Difference]:
+        """The dependencies, their markers, and what is used of the base, from the metadata of every package."""
+        extras = {
+            canonicalize_name(locked.package): frozenset(map(canonicalize_name, plugin.source.extras))
+            for plugin in self.manifest.enabled
+            if (locked := self.lock.plugin(plugin.name)) is not None
+        }
+        graph = _graph.build(
+            [
+                Pin(name=item.name, version=item.version, extras=extras.get(item.name, frozenset()), url=None)
+                for item in self.lock.packages
+            ],
+            requires={name: self._metadata[name].requires for name in (item.name for item in self.lock.packages)},
+            base=self.base,
+            plugins={plugin.package for plugin in self.lock.plugins},
+        )
+        yield from (Difference(package=name, what=what) for name, what in graph.unmet)
+        for item in self.lock.packages:
+            if (expected := graph.needs[item.name]) != tuple(sorted(item.dependencies)):
+                what = f"it requires {_words(expected)}; the lock says {_words(item.dependencies)}"
+                yield Difference(package=item.name, what=what)
+            if (marker := _normal(graph.markers.get(item.name))) != item.marker:
+                what = f"it is needed {_where(marker)}; the lock installs it {_where(item.marker)}"
+                yield Difference(package=item.name, what=what)
+        environments = tuple(filter(None, [_normal(graph.environment)]))
+        if environments != self.lock.environments:
+            there = _words(self.lock.environments)
+            yield Difference(package=None, what=f"its environments are {_words(environments)}; the lock says {there}")
+        yield from self._uses(graph)
+
+    def _uses(self, graph: Graph) -> Iterator[Difference]:
+        """What the packages use of the base; its versions may have changed since."""
+        derived = {use.name: use.required_by for use in graph.uses}
+        for target in self.lock.targets:
+            named = {use.name: tuple(sorted(use.required_by)) for use in target.base}
+            for name in sorted(derived.keys() | named.keys()):
+                if derived.get(name) != named.get(name):
+                    what = f"of the base, {name} is required by {_askers(derived.get(name))}"
+                    yield Difference(package=None, what=f"{what}; the lock says {_askers(named.get(name))}")
+
+    def _git(self, plugin: Plugin) -> list[Difference]:
+        """A commit against its ref, and the files there."""
+        entry = next((item for item in self.manifest.enabled if item.name == plugin.name), None)
+        if plugin.commit is None or entry is None or not isinstance(entry.source, GitSource):
+            return []
+        if self.index is None:
+            self.unchecked.append(f"the repository of plugin {plugin.name!r}: offline")
+            return []
+        found = []
+        commit, source = git_refs.CommitSha(plugin.commit), entry.source
+        if not git_refs.contains(source, commit, environ=self.environ, plugin=plugin.name):
+            found.append(f"commit {commit} is not {source.ref or 'of the default branch'} of {plugin.url}")
+        into = self.scratch / f"check-{plugin.name}"
+        tree = checkout.checkout(source, commit, into, environ=self.environ, plugin=plugin.name)
+        if tree.tree_sha256 != plugin.tree_sha256:
+            found.append(f"the files of commit {commit} have tree-sha256 {tree.tree_sha256}, not the locked one")
+        return [Difference(package=plugin.package, what=what) for what in found]
+
+
+def _file(wheel: Wheel, files: list[File]) -> Iterator[str]:
+    """A locked wheel against the files of that name."""
+    named = [file for file in files if file.filename == wheel.filename]
+    if not named:
+        yield f"{wheel.filename} is not at the index"
+    elif (wheel.sha256, wheel.size) not in [(file.sha256, file.size) for file in named]:
+        there = ", ".join(f"sha256 {file.sha256}, {file.size} bytes" for file in named)
+        yield f"{wheel.filename} is another file at the index: {there}; the lock has sha256 {wheel.sha256}"
+
+
+def _has_version(file: File, package: Package) -> bool:
+    found = simple_api.version(file.filename, package.name)
+    return found is not None and str(found) == package.version
+
+
+def _url(wheel: Wheel) -> bool:
+    return wheel.url is not None
+
+
+def _local(package: Package) -> list[str]:
+    return [wheel.filename for wheel in package.wheels if wheel.url is None]
+
+
+def _words(words: tuple[str, ...]) -> str:
+    return ", ".join(words) or "nothing"
+
+
+def _normal(marker: str | None) -> str | None:
+    return None if marker is None else str(Marker(marker))
+
+
+def _where(marker: str | None) -> str:
+    return "everywhere" if marker is None else f"where {marker}"
+
+
+def _points(points: tuple[tuple[str, str, str], ...]) -> str:
+    return ", ".join(f"{group}: {name} = {value}" for group, name, value in points) or "none"
+
+
+def _askers(required_by: tuple[tuple[str, str], ...] | None) -> str:
+    return ", ".join(f"{who} ({specifier or 'any'})" for who, specifier in required_by or ()) or "nobody"
