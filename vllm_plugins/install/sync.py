@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core import atomic, flock, hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, InstallError, PluginsError
 from vllm_plugins.core.humanize import count
-from vllm_plugins.documents import selection
+from vllm_plugins.documents import names, selection
 from vllm_plugins.documents.selection import Requirement
 from vllm_plugins.install import _load_check, _registry, _stage
 from vllm_plugins.install import _store as stores
@@ -179,12 +179,19 @@ def _locked(job: _Job, *, reinstall: bool, check_again: bool) -> Synced:
         installed = marker is None or reinstall
         if marker is None or reinstall:
             marker = _install(job, alone=alone, reinstall=reinstall)
+        _check_names(marker, job)
         checked = _checked(_known(marker, job), job, again=check_again)
         if checked != marker:
             marker = checked
             atomic.write(overlay.directory(store, job.key) / overlay.MARKER, marker.to_json().encode())
         _mirror(job, checked)
     return Synced(marker=marker, lock=job.lock, installed=installed)
+
+
+def _check_names(marker: Marker, job: _Job) -> None:
+    """Refuse entry points, also those of dependencies, whose name is taken. The base may be another by now."""
+    points = [(point.group, point.name, point.plugin) for point in marker.entry_points]
+    names.check(points, names.of_base([*overlay.base_paths(), *job.base_paths]) if points else {})
 
 
 def _mirror(job: _Job, marker: Marker) -> None:

@@ -196,8 +196,9 @@ class Derivation:
                 yield f"its wheel next to the lock is in no directory of find-links: {', '.join(_local(package))}"
         elif package.sdist_sha256 is not None:
             fitting = self._best(wheels)
-            if fitting is not None:
-                yield f"it was built from its sdist, and the index has a wheel for this machine: {fitting.filename}"
+            if fitting is not None:  # uploaded later, perhaps: a locked version keeps its files
+                what = f"the index has {fitting.filename}; {package.name} was built from its sdist"
+                self.unchecked.append(f"{what} (lock --upgrade-package {package.name} takes the wheel)")
             sdists = [index.complete(file) for file in files if file not in wheels]
             if package.sdist_sha256 not in [file.sha256 for file in sdists]:
                 yield f"the index has no sdist of {package.name} {version} with the locked hash"

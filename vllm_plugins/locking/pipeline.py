@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LockInvalid, LockStale
 from vllm_plugins.documents import base as base_document
-from vllm_plugins.documents import compatibility, consistency
+from vllm_plugins.documents import compatibility, consistency, names
 from vllm_plugins.locking import old_lock
 from vllm_plugins.locking.request import Request
+from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -98,6 +99,7 @@ def lock(
             config=config,
         )
         _check_result(new.lock, manifest)
+        _check_names(new.lock, base)
         changes = diff.compare(old.lock, new.lock)
         if request.check:
             _refuse_changes(old, new.lock, changes, settings, request)
@@ -178,6 +180,12 @@ def _check_result(new: Lock, manifest: Manifest) -> None:
             details=reasons,
             next_step="report this, with plugins.yaml; the old lock is unchanged",
         )
+
+
+def _check_names(new: Lock, base: Base) -> None:
+    """Refuse a name that is taken. The entry points of a base elsewhere are unknown; ``sync`` checks them there."""
+    is_here = base.fingerprint == overlay.fingerprint()
+    names.check(names.of_lock(new), names.of_base() if is_here else {})
 
 
 def _refuse_contradictions(old: OldLock, manifest: Manifest, settings: Settings) -> None:
