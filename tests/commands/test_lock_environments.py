@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit import pep751
-
-from tests.kit import interpreters
+from tests.kit import interpreters, pep751
 
 if TYPE_CHECKING:
     from tests.kit.index import Index
