@@ -15,7 +15,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from vllm_plugins.documents._fields import FieldError, convert, get, items
+from vllm_plugins.core.fields import FieldError, convert, get, items
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,9 +17,9 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
+from vllm_plugins.core.fields import FieldError, get, items, strings
 from vllm_plugins.core.hashes import sha256
 from vllm_plugins.documents import _lock_keys, _pylock, merge_conflicts
-from vllm_plugins.documents._fields import FieldError, get, items, strings
 from vllm_plugins.documents.lock import BaseUse, Lock, Package, Plugin, Target, Wheel
 from vllm_plugins.startup.settings import WHEELS
 
