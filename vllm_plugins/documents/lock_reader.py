@@ -18,9 +18,9 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
-from vllm_plugins.core.hashes import sha256
+from vllm_plugins.core.hashes import Sha256, sha256
 from vllm_plugins.documents import _lock_keys, merge_conflicts
-from vllm_plugins.documents.lock import BaseUse, Lock, Package, Plugin, Target, Wheel
+from vllm_plugins.documents.lock import BaseUse, CommitSha, Lock, Package, Plugin, Target, Wheel
 from vllm_plugins.startup.settings import WHEELS
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _NEVER = re.compile(r"\b(extras?|dependency_groups)\b")
 _FILENAME = re.compile(r"[\w.+!-]+")
 _PYTHON = re.compile(r"3\.[0-9]{1,3}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _RELOCK = "run vllm-plugins lock and review the change, or restore the lock from version control"
 
 
@@ -200,7 +201,7 @@ def _package(package: Any, here: str) -> Package:
         ),
         built_with=_strings(tool, f"{here}.tool.{TOOL}", "built-with"),
         sdist_url=_get(tool, f"{here}.tool.{TOOL}", "sdist-url", str, default=None),
-        sdist_sha256=_get(tool, f"{here}.tool.{TOOL}", "sdist-sha256", str, default=None),
+        sdist_sha256=_optional_sha256(tool, f"{here}.tool.{TOOL}", "sdist-sha256"),
         find_links=_get(tool, f"{here}.tool.{TOOL}", "find-links", bool, default=False),
     )
 
@@ -227,10 +228,10 @@ def _wheel(wheel: Any, here: str) -> Wheel:
 
 
 def _plugin(item: Any, here: str) -> Plugin:
-    points = []
-    for i, point in enumerate(_items(item, here, "entry-points")):
-        there = f"{here}.entry-points[{i}]"
-        points.append(tuple(_get(point, there, key, str) for key in ("group", "name", "value")))
+    points = [
+        tuple(_get(point, f"{here}.entry-points[{i}]", key, str) for key in ("group", "name", "value"))
+        for i, point in enumerate(_items(item, here, "entry-points"))
+    ]
     return Plugin(
         name=_get(item, here, "name", str),
         source=_get(item, here, "source", str),
@@ -239,10 +240,10 @@ def _plugin(item: Any, here: str) -> Plugin:
         requested=_get(item, here, "requested", str),
         url=_get(item, here, "url", str, default=None),
         subdirectory=_get(item, here, "subdirectory", str, default=None),
-        commit=_get(item, here, "commit-id", str, default=None),
-        tree_sha256=_get(item, here, "tree-sha256", str, default=None),
+        commit=_commit(item, here),
+        tree_sha256=_optional_sha256(item, here, "tree-sha256"),
         editable=_get(item, here, "editable", bool, default=False),
-        project_sha256=_get(item, here, "project-sha256", str, default=None),
+        project_sha256=_optional_sha256(item, here, "project-sha256"),
         passed_over=_get(item, here, "passed-over", str, default=None),
         entry_points=tuple((group, name, value) for group, name, value in points),
         loads=_strings(item, here, "loads"),
@@ -304,11 +305,22 @@ def _strings(table: Any, here: str, key: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _sha256(value: str, here: str) -> str:
+def _sha256(value: str, here: str) -> Sha256:
     """The value, if it is a sha256 in lower-case hexadecimal digits."""
     if not _SHA256.fullmatch(value):
         raise _FieldError(f"{here}: expected 64 hexadecimal digits, found {value!r}")
-    return value
+    return Sha256(value)
+
+
+def _optional_sha256(item: Any, here: str, key: str) -> Sha256 | None:
+    value = _get(item, here, key, str, default=None)
+    return None if value is None else _sha256(value, f"{here}.{key}")
+
+
+def _commit(item: Any, here: str) -> CommitSha | None:
+    if (value := _get(item, here, "commit-id", str, default=None)) is not None and not _COMMIT.fullmatch(value):
+        raise _FieldError(f"{here}.commit-id: expected the 40 hexadecimal digits of a commit, found {value!r}")
+    return None if value is None else CommitSha(value)
 
 
 def _python(value: str, here: str) -> str:

@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BaseMismatch, HashMismatch, InstallError
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.humanize import count
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Requirement:
 
     name: NormalizedName
     version: str | None
-    sha256: str
+    sha256: Sha256
     path: Path | None
     file_version: str | None = None
 
@@ -84,7 +85,7 @@ def select(data: bytes, settings: Settings) -> Selected:
             editable.append((package.name, item.path))
             continue
         assert isinstance(item, PackageWheel)
-        digest = item.hashes["sha256"]
+        digest = Sha256(item.hashes["sha256"])  # checked by lock_reader
         path = find_wheel(settings.wheels / item.filename, digest)
         if path is None and (item.path is not None or settings.offline):
             missing.append(item.filename)
@@ -135,7 +136,7 @@ def _best_first(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def find_wheel(path: Path, sha256: str) -> Path | None:
+def find_wheel(path: Path, sha256: Sha256) -> Path | None:
     """The path if the file with that hash is there; ``None`` if the file is missing.
 
     Raises:
