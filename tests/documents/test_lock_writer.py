@@ -12,18 +12,19 @@ from packaging.utils import canonicalize_name
 
 from tests.kit import pep751
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, PluginsError
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import lock_reader, lock_writer
-from vllm_plugins.documents.lock import BaseUse, Lock, Package, Plugin, Target, Wheel
+from vllm_plugins.documents.lock import BaseUse, CommitSha, Lock, Package, Plugin, Target, Wheel
 
 GOLDEN = Path(__file__).parents[1] / "golden/plugins.lock"
 NAME = canonicalize_name
 LOCK = Lock(
-    manifest_sha256="a" * 64,
+    manifest_sha256=Sha256("a" * 64),
     packages=(
         Package(
             name=NAME("decoder"),
             version="2.0.0",
-            wheels=(Wheel(filename="decoder-2.0.0-0_bbbb-py3-none-any.whl", sha256="b" * 64, size=10),),
+            wheels=(Wheel(filename="decoder-2.0.0-0_bbbb-py3-none-any.whl", sha256=Sha256("b" * 64), size=10),),
             built_with=("hatchling==1.27.0",),
             dependencies=(NAME("helper"),),
         ),
@@ -36,13 +37,13 @@ LOCK = Lock(
             wheels=(
                 Wheel(
                     filename="helper-1.5-cp311-cp311-manylinux_2_28_x86_64.whl",
-                    sha256="c" * 64,
+                    sha256=Sha256("c" * 64),
                     size=123456,
                     url="https://packages.example.org/files/helper-1.5-cp311-cp311-manylinux_2_28_x86_64.whl",
                 ),
                 Wheel(
                     filename="helper-1.5-py3-none-any.whl",
-                    sha256="d" * 64,
+                    sha256=Sha256("d" * 64),
                     size=4567,
                     url="https://packages.example.org/files/helper-1.5-py3-none-any.whl",
                 ),
@@ -51,9 +52,9 @@ LOCK = Lock(
         Package(
             name=NAME("only-sdist"),
             version="3",
-            wheels=(Wheel(filename="only_sdist-3-0_eeee-py3-none-any.whl", sha256="e" * 64, size=1),),
+            wheels=(Wheel(filename="only_sdist-3-0_eeee-py3-none-any.whl", sha256=Sha256("e" * 64), size=1),),
             sdist_url="https://packages.example.org/files/only_sdist-3.tar.gz",
-            sdist_sha256="f" * 64,
+            sdist_sha256=Sha256("f" * 64),
         ),
     ),
     plugins=(
@@ -65,8 +66,8 @@ LOCK = Lock(
             requested="v2.0.0",
             url="https://git.example.org/decoder.git",
             subdirectory="plugins/decoder",
-            commit="1" * 40,
-            tree_sha256="2" * 64,
+            commit=CommitSha("1" * 40),
+            tree_sha256=Sha256("2" * 64),
             entry_points=(("vllm.general_plugins", "custom", "decoder:register"),),
         ),
         Plugin(
@@ -76,7 +77,7 @@ LOCK = Lock(
             version="0.1",
             requested="../edited",
             editable=True,
-            project_sha256="3" * 64,
+            project_sha256=Sha256("3" * 64),
         ),
         Plugin(name="sdist", source="pypi", package=NAME("only-sdist"), version="3", requested="only-sdist>=3"),
     ),
@@ -111,9 +112,9 @@ def test_what_is_written_is_read_and_written_again_alike() -> None:
         {"requires_python": ">=3.6.*"},
         {"marker": "python_full_version < "},
         {"version": "not a version"},
-        {"wheels": (Wheel(filename="other-1.5-py3-none-any.whl", sha256="d" * 64, size=1, url="https://example.org/x"),)},
-        {"wheels": (Wheel(filename="helper-1.5-py3-none-any.whl", sha256="d" * 64, size=1, url="data:,x"),)},
-        {"wheels": (Wheel(filename="helper-1.5-py3-none-any.whl", sha256="d" * 64, size=-1, url="https://example.org/x"),)},
+        {"wheels": (Wheel(filename="other-1.5-py3-none-any.whl", sha256=Sha256("d" * 64), size=1, url="https://example.org/x"),)},
+        {"wheels": (Wheel(filename="helper-1.5-py3-none-any.whl", sha256=Sha256("d" * 64), size=1, url="data:,x"),)},
+        {"wheels": (Wheel(filename="helper-1.5-py3-none-any.whl", sha256=Sha256("d" * 64), size=-1, url="https://example.org/x"),)},
     ],
     ids=lambda fields: next(iter(fields)),
 )  # fmt: skip
@@ -253,7 +254,10 @@ def test_bytes_that_were_changed_give_the_same_lock_or_our_error(position: int, 
 def test_a_lock_in_normal_form_is_what_is_read_from_its_file() -> None:
     builds = tuple(
         Wheel(
-            filename=f"decoder-2.0.0-{build}-py3-none-any.whl", sha256=letter * 64, size=1, url=f"https://x/{letter}"
+            filename=f"decoder-2.0.0-{build}-py3-none-any.whl",
+            sha256=Sha256(letter * 64),
+            size=1,
+            url=f"https://x/{letter}",
         )
         for build, letter in (("2", "a"), ("10", "b"), ("1a", "c"))
     )

@@ -18,9 +18,9 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
 from vllm_plugins.core.fields import FieldError, get, items, strings
-from vllm_plugins.core.hashes import sha256
+from vllm_plugins.core.hashes import Sha256, sha256
 from vllm_plugins.documents import _lock_keys, _pylock, merge_conflicts
-from vllm_plugins.documents.lock import BaseUse, Lock, Package, Plugin, Target, Wheel
+from vllm_plugins.documents.lock import BaseUse, CommitSha, Lock, Package, Plugin, Target, Wheel
 from vllm_plugins.startup.settings import WHEELS
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ TOOL = "vllm-plugins"
 _FILENAME = re.compile(r"[\w.+!-]+")
 _PYTHON = re.compile(r"3\.[0-9]{1,3}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _RELOCK = "run vllm-plugins lock and review the change, or restore the lock from version control"
 
 
@@ -186,7 +187,7 @@ def _package(package: _pylock.Package, here: str) -> Package:
         dependencies=package.dependencies,
         built_with=strings(tool, f"{here}.tool.{TOOL}", "built-with"),
         sdist_url=get(tool, f"{here}.tool.{TOOL}", "sdist-url", str, default=None),
-        sdist_sha256=get(tool, f"{here}.tool.{TOOL}", "sdist-sha256", str, default=None),
+        sdist_sha256=_optional_sha256(tool, f"{here}.tool.{TOOL}", "sdist-sha256"),
         find_links=get(tool, f"{here}.tool.{TOOL}", "find-links", bool, default=False),
     )
 
@@ -212,10 +213,10 @@ def _wheel(wheel: _pylock.Wheel, here: str) -> Wheel:
 
 
 def _plugin(item: Any, here: str) -> Plugin:
-    points = []
-    for i, point in enumerate(items(item, here, "entry-points")):
-        there = f"{here}.entry-points[{i}]"
-        points.append(tuple(get(point, there, key, str) for key in ("group", "name", "value")))
+    points = [
+        tuple(get(point, f"{here}.entry-points[{i}]", key, str) for key in ("group", "name", "value"))
+        for i, point in enumerate(items(item, here, "entry-points"))
+    ]
     return Plugin(
         name=get(item, here, "name", str),
         source=get(item, here, "source", str),
@@ -224,10 +225,10 @@ def _plugin(item: Any, here: str) -> Plugin:
         requested=get(item, here, "requested", str),
         url=get(item, here, "url", str, default=None),
         subdirectory=get(item, here, "subdirectory", str, default=None),
-        commit=get(item, here, "commit-id", str, default=None),
-        tree_sha256=get(item, here, "tree-sha256", str, default=None),
+        commit=_commit(item, here),
+        tree_sha256=_optional_sha256(item, here, "tree-sha256"),
         editable=get(item, here, "editable", bool, default=False),
-        project_sha256=get(item, here, "project-sha256", str, default=None),
+        project_sha256=_optional_sha256(item, here, "project-sha256"),
         passed_over=get(item, here, "passed-over", str, default=None),
         entry_points=tuple((group, name, value) for group, name, value in points),
         loads=strings(item, here, "loads"),
@@ -256,11 +257,22 @@ def _base_use(use: Any, here: str) -> BaseUse:
     )
 
 
-def _sha256(value: str, here: str) -> str:
+def _sha256(value: str, here: str) -> Sha256:
     """The value, if it is a sha256 in lower-case hexadecimal digits."""
     if not _SHA256.fullmatch(value):
         raise FieldError(f"{here}: expected 64 hexadecimal digits, found {value!r}")
-    return value
+    return Sha256(value)
+
+
+def _optional_sha256(item: Any, here: str, key: str) -> Sha256 | None:
+    value = get(item, here, key, str, default=None)
+    return None if value is None else _sha256(value, f"{here}.{key}")
+
+
+def _commit(item: Any, here: str) -> CommitSha | None:
+    if (value := get(item, here, "commit-id", str, default=None)) is not None and not _COMMIT.fullmatch(value):
+        raise FieldError(f"{here}.commit-id: expected the 40 hexadecimal digits of a commit, found {value!r}")
+    return None if value is None else CommitSha(value)
 
 
 def _python(value: str, here: str) -> str:

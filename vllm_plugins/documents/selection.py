@@ -14,6 +14,7 @@ from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BaseMismatch, HashMismatch, InstallError
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import markers
 from vllm_plugins.documents.base import satisfies
@@ -40,7 +41,7 @@ class Requirement:
 
     name: NormalizedName
     version: str | None
-    sha256: str
+    sha256: Sha256
     path: Path | None
     file_version: str | None = None
 
@@ -169,7 +170,7 @@ def build_number(filename: str) -> tuple[int, str]:
     return parse_wheel_filename(filename)[2] or (-1, "")
 
 
-def find_wheel(path: Path, sha256: str) -> Path | None:
+def find_wheel(path: Path, sha256: Sha256) -> Path | None:
     """The path if the file with that hash is there; ``None`` if the file is missing.
 
     Raises:

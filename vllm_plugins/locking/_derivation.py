@@ -287,7 +287,7 @@ class Derivation:
             self.unchecked.append(f"the repository of plugin {plugin.name!r}: offline")
             return []
         found = []
-        commit, source = git_refs.CommitSha(plugin.commit), entry.source
+        commit, source = plugin.commit, entry.source
         if not git_refs.contains(source, commit, environ=self.environ, plugin=plugin.name):
             found.append(f"commit {commit} is not {source.ref or 'of the default branch'} of {plugin.url}")
         into = self.scratch / f"check-{plugin.name}"
