@@ -14,7 +14,6 @@ from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BaseMismatch, HashMismatch, InstallError
-from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import markers
 from vllm_plugins.documents.base import satisfies
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from packaging.tags import Tag
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.core.hashes import Sha256
     from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.startup.settings import Settings
 
