@@ -333,6 +333,14 @@ def test_a_file_without_an_owner_is_listed_as_it_is(site: Path) -> None:
     assert listed["tiny.py"] == hashes.sha256(b"x = 1\n")
 
 
+def test_bytecode_without_an_owner_is_listed_where_its_source_can_not_be_compiled(site: Path) -> None:
+    compiled = bytecode.place("bad.py")
+    stages.install(site, files={"bad.py": b"not python(", compiled: b"bytecode"})
+    _stage.seal(site, {})
+    listed = {path: digest for path, digest, _ in json.loads((site.parent / integrity.FILES).read_bytes())}
+    assert listed[compiled] == hashes.sha256(b"bytecode")
+
+
 def test_a_source_that_can_not_be_compiled_has_no_bytecode(site: Path) -> None:
     stages.install(site, files={"bad.py": b"not python("})
     listed = sealed(site)
@@ -400,6 +408,7 @@ def test_publishing_replaces_an_overlay_and_keeps_the_old_one_aside(
     if library != "real":
         libraries = {None: kernel if library != "has no renameat2" else object()}
         monkeypatch.setattr("ctypes.CDLL", lambda name: libraries[name])
+        monkeypatch.setattr("vllm_plugins.core.atomic.flush", lambda _: None)  # it calls the library, too
     target = tmp_path / "overlays" / "key"
     target.parent.mkdir()
     for number in (1, 2, 3):

@@ -134,6 +134,83 @@ def test_the_parents_of_a_linked_directory_are_checked_too(settings: Settings, t
         _trust.check(settings)
 
 
+def test_the_parents_of_each_link_on_the_way_are_checked(settings: Settings, tmp_path: Path) -> None:
+    """Whoever may rename files there can lead the second link elsewhere."""
+    for name in ("first", "between", "last"):
+        (tmp_path / name).mkdir()
+    settings.lock.rename(tmp_path / "last" / "plugins.lock")
+    (tmp_path / "between" / "hop").symlink_to("../last/plugins.lock")
+    settings.lock.symlink_to(tmp_path / "between" / "hop")
+    _trust.check(settings)
+    for name in ("between", "last"):
+        (tmp_path / name).chmod(0o777)
+        with pytest.raises(NotTrusted, match=f"rename files in .*/{name},"):
+            _trust.check(settings)
+        (tmp_path / name).chmod(0o755)
+    settings.store.rename(tmp_path / "last" / "store")
+    (tmp_path / "between" / "jump").symlink_to(tmp_path / "last")
+    (tmp_path / "first" / "over").symlink_to("../between/jump")
+    linked = settings.replace(store=tmp_path / "first" / "over" / "store")
+    for check in (_trust.check, _trust.check_store):
+        check(linked)
+        for name in ("first", "between", "last"):
+            (tmp_path / name).chmod(0o777)
+            with pytest.raises(NotTrusted, match="all users can rename files in"):
+                check(linked)
+            (tmp_path / name).chmod(0o755)
+
+
+def test_a_linked_directory_that_all_users_can_write_is_refused(settings: Settings, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    settings.manifest.parent.rename(elsewhere)
+    settings.manifest.parent.symlink_to(elsewhere)
+    elsewhere.chmod(0o777)
+    with pytest.raises(NotTrusted, match=f"rename files in {settings.manifest.parent},"):
+        _trust.check(settings)
+    elsewhere.chmod(0o1777)
+    _trust.check(settings)
+
+
+@pytest.mark.parametrize("target", ["plugins.lock", "./plugins.lock", "other", "plugins.lock/x"])
+def test_links_that_lead_nowhere_are_not_the_trust_checks_business(settings: Settings, target: str) -> None:
+    settings.lock.unlink()
+    settings.lock.symlink_to(target)
+    settings.lock.with_name("other").symlink_to("./plugins.lock")
+    _trust.check(settings)
+
+
+def test_a_link_that_is_gone_meanwhile_leads_nowhere(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.lock.rename(settings.lock.with_name("real"))
+    settings.lock.symlink_to("real")
+
+    def gone(_path: str) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "readlink", gone)
+    _trust.check(settings)
+
+
+@needs_root
+def test_a_read_only_file_system_is_that_of_the_link_itself(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link to a read-only file system can be replaced; so can a file next to one that is mounted over it."""
+
+    class Status:
+        def __init__(self, path: str) -> None:
+            self.f_flag = os.ST_RDONLY if path == str(settings.lock) else 0
+
+    monkeypatch.setattr(os, "statvfs", Status)
+    os.chown(settings.lock, OTHER, -1)
+    _trust.check(settings)
+    settings.lock.rename(settings.lock.with_name("real"))
+    os.chown(settings.lock.with_name("real"), os.geteuid(), -1)
+    settings.lock.symlink_to("real")
+    os.chown(settings.lock, OTHER, -1, follow_symlinks=False)
+    with pytest.raises(NotTrusted, match="another user owns the link"):
+        _trust.check(settings)
+
+
 @needs_root
 def test_another_users_link_and_another_users_target_are_refused(settings: Settings, tmp_path: Path) -> None:
     target = tmp_path / "target"

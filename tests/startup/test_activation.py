@@ -143,6 +143,16 @@ def test_what_the_path_files_of_an_overlay_add_is_taken_off_with_it(tmp_path: Pa
     assert not {"added_module", "finder_of_probe"} & sys.modules.keys()
 
 
+def test_what_a_plugin_has_added_to_the_import_system_is_taken_off_too(tmp_path: Path) -> None:
+    put(tmp_path, finds__pth="import finder_of_probe\n", finder_of_probe__py=FINDER, finder_of_more__py=FINDER)
+    finders = list(sys.meta_path)
+    activation.activate(tmp_path, KEY)
+    __import__("finder_of_more")
+    assert len(sys.meta_path) == len(finders) + 2
+    activation.deactivate(forget_modules=True)
+    assert sys.meta_path == finders
+
+
 def test_modules_stay_unless_they_are_to_be_forgotten(tmp_path: Path) -> None:
     put(tmp_path, probe_one__py="")
     activation.activate(tmp_path, KEY)
@@ -179,18 +189,26 @@ def test_an_overlay_that_a_parent_process_has_put_on_the_path_is_taken_off_whole
 ) -> None:
     """Entries that its path files added come after it. Those before it were there without it."""
     site = put(tmp_path, adds__pth="added\n\n../shared\n# import\n", other__txt="beyond\n")
-    finder, kept = SimpleNamespace(__module__="probe_finders"), SimpleNamespace(__module__="probe_elsewhere")
-    monkeypatch.setitem(sys.modules, "probe_finders", SimpleNamespace(__file__=f"{site}/finders.py"))
-    monkeypatch.setitem(sys.modules, "probe_elsewhere", SimpleNamespace(__file__=None))
+    finder = SimpleNamespace(__module__="probe_finders")
+    instance = type("Finder", (), {"__module__": "probe_finders"})()
+    instance.__module__ = None
+    kept = [SimpleNamespace(__module__=name) for name in ("probe_elsewhere", "probe_builtin", "probe_missing")]
+    modules: dict[str, Any] = {
+        "probe_finders": SimpleNamespace(__file__=f"{site}/finders.py"),
+        "probe_elsewhere": SimpleNamespace(__file__=None),
+        "probe_builtin": SimpleNamespace(),
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
     before = list(sys.path)
     shared, finders = str(site.parent / "shared"), list(sys.meta_path)
     sys.path += [shared, str(site), f"{site}/added", shared, f"{site}/beyond", "relative"]
-    sys.meta_path += [finder, kept]
+    sys.meta_path += [finder, instance, *kept]
     activation.hold(tmp_path, KEY)
     assert activation.active_key() == KEY
     activation.deactivate()
     assert sys.path == [*before, f"{site}/beyond", "relative"]
-    assert sys.meta_path == [*finders, kept]
+    assert sys.meta_path == [*finders, *kept]
     assert activation._held == {}
 
 
@@ -202,13 +220,19 @@ def test_without_an_overlay_nothing_is_taken_off(tmp_path: Path) -> None:
     assert set(sys.modules) == modules
 
 
-def test_an_overlay_whose_path_files_can_not_be_read_is_taken_off(tmp_path: Path) -> None:
-    site = put(tmp_path)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_an_overlay_of_which_some_path_files_can_not_be_read_is_taken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reverse: bool
+) -> None:
+    site = put(tmp_path, one__pth="one\n", two__pth="two\n")
     (site / "directory.pth").mkdir()
-    (site / "bytes.pth").write_bytes(b"\xff\n")
+    (site / "bytes.pth").write_bytes(b"\xff\nthree\n")
     before = list(sys.path)
-    sys.path.append(str(site))
+    sys.path += [str(site), f"{site}/one", f"{site}/two", f"{site}/three"]
+    real: Any = os.listdir
+    monkeypatch.setattr("os.listdir", lambda path: sorted(real(path), reverse=reverse))
     activation.deactivate()
+    assert sys.path == before
     sys.path.append(str(overlay.directory(tmp_path, OTHER) / overlay.SITE))
     activation.deactivate()
     assert sys.path == before

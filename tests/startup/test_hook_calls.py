@@ -27,8 +27,9 @@ LOCK = b"a lock\n"
 MANIFEST = b"plugins: []\n"
 GENERAL = (hook.GENERAL, "probe", "probe_calls:register", "probe", "probe")
 PLATFORM = (hook.PLATFORM, "npu", "probe_calls:platform", "probe", "probe")
+RAN: list[Any] = []  # by plugins of any overlay; their modules may be forgotten
 SOURCE = """\
-calls = []
+from tests.startup.test_hook_calls import RAN as calls
 def register():
     calls.append("general")
 def platform():
@@ -44,6 +45,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
     with overlays.process(tmp_path, monkeypatch):
         monkeypatch.setenv("VLLM_PLUGIN_CONFIG", str(tmp_path / "config" / "plugins.yaml"))
         (tmp_path / "config" / "plugins.yaml").write_bytes(MANIFEST)
+        RAN.clear()
         yield tmp_path
 
 
@@ -56,8 +58,7 @@ def install(home: Path, source: str = SOURCE, lock: bytes = LOCK, **fields: obje
 
 def calls() -> list[Any]:
     """The plugins that were run."""
-    module: Any = sys.modules.get("probe_calls")
-    return [] if module is None else module.calls
+    return list(RAN)
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -143,14 +144,53 @@ def test_a_vllm_that_keeps_its_list_elsewhere_calls_the_plugins_itself(home: Pat
     assert calls() == []
 
 
-def test_an_inherited_overlay_is_held_and_not_checked_again(home: Path) -> None:
+@pytest.mark.parametrize("function", ["load_general_plugins", "activate"])
+def test_an_inherited_overlay_is_held_and_not_checked_again(home: Path, function: str) -> None:
     """The lock may have changed since the parent process started: a server runs one set of plugins."""
     marker = install(home)
     listed = inherit(home, marker)
     (home / "config" / "plugins.lock").write_bytes(b"another lock\n")
-    load_general_plugins(listed)
-    assert calls() == ["general"]
-    assert list(activation._held) == [marker.key]
+    if function == "activate":
+        hook.activate()
+    else:
+        load_general_plugins(listed)
+        assert calls() == ["general"]
+    assert (activation.active_key(), list(activation._held)) == (marker.key, [marker.key])
+
+
+def load_plugins_by_group(listed: dict[str, Callable[[], object]]) -> list[object]:
+    """As vLLM does it where the package of a plugin, while it is imported, asks for the platform."""
+    return resolve_platform(listed)
+
+
+def test_a_question_for_the_platform_while_plugins_are_imported_is_left_to_vllm(home: Path) -> None:
+    listed = inherit(home, install(home))
+    assert load_plugins_by_group(listed) == [None, "probe.Platform"]
+    assert resolve_platform(listed) == ["probe.Platform", None]
+    assert load_plugins_by_group(listed) == [None, "probe.Platform"]
+
+
+def test_without_an_overlay_on_the_path_such_a_question_is_answered(home: Path) -> None:
+    install(home)
+    assert load_plugins_by_group({}) == ["probe.Platform"]
+
+
+def test_such_a_question_withdraws_an_overlay_that_was_given_up(home: Path) -> None:
+    listed = inherit(home, install(home))
+    variables.pass_on(variables.FALLBACK, "")
+    assert load_plugins_by_group(listed) == [None, None]
+
+
+@pytest.mark.parametrize("function", ["platform", "general", "activate"])
+def test_logging_is_prepared_with_the_level_of_the_settings(
+    home: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    levels: list[str | None] = []
+    monkeypatch.setattr(hook, "prepare_logging", levels.append)
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
+    install(home)
+    getattr(hook, function)()
+    assert levels == ["DEBUG"]
 
 
 def test_an_inherited_overlay_without_plugins_of_a_group_has_nothing_to_run(home: Path) -> None:
@@ -202,6 +242,17 @@ def test_a_linked_overlay_that_is_not_the_locks_is_refused(home: Path) -> None:
         load_general_plugins(listed)
     assert caught.value.expected == f"overlay {newer.key[:12]}"
     assert (calls(), activation.active_key(), activation._held) == ([], None, {})
+
+
+@pytest.mark.parametrize("function", ["load_general_plugins", "resolve_platform"])
+def test_what_vllm_has_listed_of_a_wrong_link_does_not_run_when_it_goes_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    listed = inherit(home, install(home), confirmed=False)
+    install(home, lock=b"newer\n")
+    monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "continue")
+    globals()[function](listed)
+    assert (calls(), activation.active_key()) == ([], None)
 
 
 def test_a_linked_overlay_without_a_lock_is_refused(home: Path) -> None:
@@ -272,6 +323,22 @@ def test_a_plugin_that_calls_the_hook_again_gets_nothing(home: Path, function: s
     install(home, source)
     getattr(hook, function)()
     assert calls() == [(None, None)]
+
+
+def test_an_installation_that_calls_the_hook_again_gets_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = overlays.write(home / "store", b"installed\n", {})
+    (home / "config" / "plugins.lock").write_bytes(LOCK)
+    asked: list[object] = []
+
+    def synchronise(*_: object) -> Marker:
+        asked.append((hook.platform(), hook.general()))  # type: ignore[func-returns-value]
+        return marker
+
+    monkeypatch.setattr(_recovery, "synchronise", synchronise)
+    for function in (hook.platform, hook.general):
+        function()
+        activation.deactivate()
+    assert asked == [(None, None), (None, None)]
 
 
 def test_a_process_in_which_the_manager_is_disabled_does_nothing(home: Path) -> None:
@@ -495,7 +562,7 @@ def test_a_verification_is_logged_with_its_cost(
     monkeypatch.setattr("time.perf_counter", lambda: next(times))
     monkeypatch.setenv("VLLM_PLUGIN_VERIFY", "1")
     hook.activate()
-    assert messages(caplog) == ["Verified 1 file, 0.1 kB, in 250 ms"]
+    assert messages(caplog) == ["Verified 1 file, 0.2 kB, in 250 ms"]
 
 
 def test_an_overlay_of_the_previous_policy_is_checked_and_held(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

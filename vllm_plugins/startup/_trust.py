@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "check_overlay", "check_store"]
 
+_MOST_LINKS = 128  # Linux follows 40; links that lead to one another have no end
 _OTHERS = "or mount it read-only, or set VLLM_PLUGIN_TRUST=any to skip this check"
 
 
@@ -56,23 +57,34 @@ def check_overlay(settings: Settings, directory: Path) -> None:
 def _parents(*paths: str) -> dict[str, os.stat_result | None]:
     """The directories and links above these paths, the nearest first, and above the targets of links."""
     found: dict[str, os.stat_result | None] = {}
-    for path in paths:
-        if _climb(path, found):
-            _climb(os.path.realpath(path), found)
+    pending = list(paths)
+    for path in pending:  # the list grows during the loop
+        if len(pending) < _MOST_LINKS:
+            pending += _climb(path, found)
     return found
 
 
-def _climb(path: str, found: dict[str, os.stat_result | None]) -> bool:
-    """Add every directory above one path. Returns whether a part of the path is a link."""
-    linked = os.path.islink(path)
+def _climb(path: str, found: dict[str, os.stat_result | None]) -> list[str]:
+    """Add every directory above one path. Returns the targets of the links among its parts.
+
+    A link may lead to another link, in a directory that is above neither the path nor what it finally is.
+    """
+    targets = [path] if os.path.islink(path) else []
     parent = os.path.dirname(path)
     while parent != path:
         if parent not in found:
-            found[parent] = _status(parent, os.lstat)
-        status = found[parent]
-        linked = linked or (status is not None and stat.S_ISLNK(status.st_mode))
+            status = found[parent] = _status(parent, os.lstat)
+            if status is not None and stat.S_ISLNK(status.st_mode):
+                targets.append(parent)
         path, parent = parent, os.path.dirname(parent)
-    return linked
+    return [os.path.join(os.path.dirname(link), target) for link in targets if (target := _target(link)) is not None]
+
+
+def _target(link: str) -> str | None:
+    try:
+        return os.readlink(link)
+    except OSError:
+        return None
 
 
 def _check_parent(directory: str, status: os.stat_result | None) -> None:

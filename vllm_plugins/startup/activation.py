@@ -212,11 +212,16 @@ def deactivate(*, forget_modules: bool = False) -> None:
 def path_file_entries(site: str) -> list[str]:
     """The directories that the ``.pth`` files of an overlay add to the path."""
     found: list[str] = []
-    with contextlib.suppress(OSError):
-        for name in os.listdir(site):
-            if name.endswith(".pth"):
-                with open(os.path.join(site, name), encoding="utf-8", errors="replace") as file:
-                    found += [os.path.abspath(os.path.join(site, line.strip())) for line in file if line.strip()]
+    try:
+        names = [name for name in os.listdir(site) if name.endswith(".pth")]
+    except OSError:
+        return found
+    for name in names:
+        with (
+            contextlib.suppress(OSError),  # what can't be read has added nothing
+            open(os.path.join(site, name), encoding="utf-8", errors="replace") as file,
+        ):
+            found += [os.path.abspath(os.path.join(site, line.strip())) for line in file if line.strip()]
     return found
 
 
