@@ -21,7 +21,10 @@ MODES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"compilation_config": {"mode": 3, "compile_sizes": []}},
         {"VLLM_USE_AOT_COMPILE": "1", "AS_ON_A_GPU": "1"},
     ),
-    "compiled": ({"compilation_config": {"mode": 3, "compile_sizes": []}}, {"VLLM_USE_AOT_COMPILE": "0", "AS_ON_A_GPU": "1"}),
+    "compiled": (
+        {"compilation_config": {"mode": 3, "compile_sizes": []}},
+        {"VLLM_USE_AOT_COMPILE": "0", "AS_ON_A_GPU": "1"},
+    ),
 }
 # Replaces a part of the model from outside, so that vLLM traces no file of which it knew before.
 PATCH = """\
