@@ -58,17 +58,22 @@ def start(place: Place, *words: str, plain: bool, env: Mapping[str, str] | None 
     argv = [*(["-S"] if plain else []), "-m", "tests.kit.loader", *words]
     variables = {"PYTHONPATH": os.pathsep.join(map(str, paths)), **(env or {})}
     done = place.python(*argv, env=variables, check=False, traceback=True)
+    return Run(
+        returncode=done.returncode,
+        result=json.loads(done.stdout) if done.returncode == 0 else done.stderr,
+        events=events(place),
+    )
+
+
+def events(place: Place) -> list[list[str]]:
+    """What plugins have noted since the last call."""
     seen: dict[str, list[str]] = {}
     log = place.root / "probe.log"
     for line in log.read_text().splitlines() if log.exists() else []:
         number, _, event = line.partition(" ")
         seen.setdefault(number, []).append(event)
     log.unlink(missing_ok=True)
-    return Run(
-        returncode=done.returncode,
-        result=json.loads(done.stdout) if done.returncode == 0 else done.stderr,
-        events=list(seen.values()),
-    )
+    return list(seen.values())
 
 
 # A package that imports vLLM at its top, and by that looks up the platform while vLLM is listing plugins.
@@ -111,3 +116,39 @@ def test_a_look_up_in_a_listing_answers_with_the_other_platform_plugins(place: P
         assert (plain.returncode, ours.returncode) == (0, 0), (plain.result, ours.result)
         assert ours.result == plain.result
         assert [set(process) for process in ours.events] == [set(process) for process in plain.events]
+
+
+DISABLED = [
+    ("platform", "general"),
+    ("general", "platform"),
+    ("platform", "platform", "general", "spawn", "platform"),
+]
+
+
+@pytest.mark.parametrize("words", DISABLED, ids="-".join)
+@pytest.mark.parametrize("module", [NESTED, NESTED.replace("loader.platform()", "pass")], ids=["nested", "simple"])
+def test_a_disabled_hook_does_nothing_with_a_linked_overlay(own: Place, words: tuple[str, ...], module: str) -> None:
+    lock(own, {PLATFORM: {"mine": "nested:platform"}, GENERAL: {"mine": "nested:general"}}, nested=module)
+    own.run("sync", "--bake", env={"LOAD_CHECK": "1"})
+    plain = start(own, *words, plain=True)
+    ours = start(own, *words, plain=False, env={"VLLM_PLUGIN_DISABLE": "1"})
+    assert (ours.returncode, ours.result) == (0, plain.result)
+    assert ours.events == plain.events
+
+
+@pytest.mark.parametrize("words", DISABLED[:2], ids="-".join)
+def test_a_disabled_hook_does_nothing_with_an_inherited_path(place: Place, words: tuple[str, ...]) -> None:
+    lock(place, {PLATFORM: {"mine": "nested:platform"}, GENERAL: {"mine": "nested:general"}}, nested=NESTED)
+    plain = start(place, "spawn", *words, plain=True)
+    main = place.root / "main.py"
+    main.write_text(
+        "import json, os, vllm_plugins\n"
+        "from tests.kit import loader\n"
+        "if __name__ == '__main__':\n"
+        "    vllm_plugins.activate()\n"
+        "    os.environ['VLLM_PLUGIN_DISABLE'] = '1'\n"
+        f"    print(json.dumps(loader.run({['spawn', *words]})))\n"
+    )
+    done = place.python(main, traceback=True)
+    assert json.loads(done.stdout) == plain.result
+    assert events(place) == plain.events

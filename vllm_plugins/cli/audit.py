@@ -42,7 +42,13 @@ def register(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         choices=list(CHECKS),
-        help="Fail if this check could not be made. Can be repeated; one of %(choices)s.",
+        help="Fail if this check could not be made, and count its findings even if the policy ignores them. Can be "
+        "repeated; one of %(choices)s.",
+    )
+    parser.add_argument(
+        "--policy",
+        metavar="FILE",
+        help="Use the policy of this plugins.yaml, such as the one of the base branch, instead of the manifest's.",
     )
     parser.add_argument("--html", metavar="FILE", help="Also write a report as one HTML page.")
     parser.set_defaults(run=run)
@@ -61,6 +67,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     locked = lock_reader.read(settings.lock)
     manifest = manifests.find(settings)
     policy = manifest.policy if manifest is not None else Policy()
+    if arguments.policy is not None:
+        policy = manifests.read(Path(os.path.abspath(arguments.policy))).policy
     config = pip_config.PipConfig.without_index() if settings.offline else pip_config.read()
     found = audit.run(
         locked,
@@ -80,10 +88,10 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
 def _text(locked: Lock, found: Audit) -> str:
     rows = [
-        (item.level, item.check, f"{item.package} {item.version}", item.what, ", ".join(item.required_by))
+        (item.level, item.check, f"{item.package} {item.version}".strip(), item.what, ", ".join(item.required_by))
         for item in found.findings
     ]
-    lines = [table(("level", "check", "package", "what", "needed by"), rows)] if rows else []
+    lines = [table(("level", "check", "package", "what", "required by"), rows)] if rows else []
     lines += [f"not run: {item.check}: {item.why}{' (required)' if item.demanded else ''}" for item in found.not_run]
     failures = sum(item.level == "fail" for item in found.findings)
     warnings = len(found.findings) - failures

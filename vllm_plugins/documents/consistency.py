@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.documents.manifest import Manifest, Plugin
 
-__all__ = ["foreign_wheels", "of_lock", "orphans", "with_manifest"]
+__all__ = ["claims", "foreign_wheels", "of_lock", "orphans", "with_manifest"]
 
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}")
 
@@ -32,10 +32,14 @@ def of_lock(lock: Lock) -> tuple[str, ...]:
     """What the lock says about itself that can't be true."""
     return (
         *(f"{package.name} {package.version}: no plugin requires it" for package in orphans(lock)),
-        *_edges(lock),
         *(f"{package.name} {package.version}: {why}" for package, why in foreign_wheels(lock)),
-        *(reason for plugin in lock.plugins for reason in _plugin(plugin, lock)),
+        *claims(lock),
     )
+
+
+def claims(lock: Lock) -> tuple[str, ...]:
+    """What the lock says about dependencies and plugins that can't be true."""
+    return (*_edges(lock), *(reason for plugin in lock.plugins for reason in _plugin(plugin, lock)))
 
 
 def orphans(lock: Lock) -> tuple[Package, ...]:

@@ -9,9 +9,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from packaging.utils import canonicalize_name
+from packaging.tags import create_compatible_tags_selector, sys_tags
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from vllm_plugins.packages import simple_api
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vllm_plugins.documents.lock import Package
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.simple_api import File
@@ -24,13 +29,18 @@ class Published:
     """The locked files of one package at their index.
 
     ``yanked`` is the index's reason ("" if it gives none, ``None`` if no file is yanked). ``changed`` and ``missing``
-    are file names. ``uploaded`` is the time of the oldest file (PEP 700). ``publishers`` are those that the index
-    names in attestations of exactly these bytes (PEP 740). Signatures are not verified.
+    are file names; of ``unknown`` ones the index has no hash. ``none``: the lock names no file of an index. ``wheel``
+    is a wheel of that version for this machine, though the locked one was built. ``uploaded`` is the time of the
+    newest file (PEP 700): one can be added to an old release. ``publishers`` are those that the index names in
+    attestations of exactly these bytes (PEP 740). Signatures are not verified.
     """
 
     yanked: str | None
     changed: tuple[str, ...]
     missing: tuple[str, ...]
+    unknown: tuple[str, ...]
+    none: bool
+    wheel: str | None
     uploaded: datetime | None
     publishers: tuple[str, ...]
     unattested: tuple[str, ...]
@@ -63,10 +73,24 @@ def read(package: Package, index: Index) -> Published:
         yanked=next((file.yanked_reason for file in yanked if file.yanked_reason), "") if yanked else None,
         changed=tuple(name for name, _ in locked if name in there and name not in matching),
         missing=tuple(name for name, _ in locked if name not in there),
-        uploaded=min(times, default=None),
+        unknown=tuple(file.filename for file in same if file.sha256 is None),
+        none=not locked,
+        wheel=_fitting(package, there) if package.sdist_sha256 is not None else None,
+        uploaded=max(times, default=None),
         publishers=tuple(sorted(set().union(*attested.values()))),
         unattested=tuple(file.filename for file in same if not attested.get(file.filename)),
     )
+
+
+def _fitting(package: Package, there: Mapping[str, object]) -> str | None:
+    """A wheel of the index that is of the locked version, and for this machine."""
+    wheels = [
+        (name, parse_wheel_filename(name)[3])
+        for name in there
+        if name.endswith(simple_api.WHEEL)
+        and str(simple_api.version(name, canonicalize_name(package.name))) == package.version
+    ]
+    return next(create_compatible_tags_selector(sys_tags())(wheels), None)
 
 
 def _time(text: str | None) -> datetime | None:

@@ -16,7 +16,8 @@ from vllm_plugins.documents import selection
 from vllm_plugins.documents.manifest import GitSource
 from vllm_plugins.packages import archives
 from vllm_plugins.packages.simple_api import File
-from vllm_plugins.review import _licenses, _provenance, advisories
+from vllm_plugins.review import _licenses, _lock_checks, _provenance, advisories
+from vllm_plugins.review._auditor import Auditor, Finding, NotRun
 from vllm_plugins.sources import git_refs
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.lock import Lock, Package, Plugin
     from vllm_plugins.documents.manifest import Manifest
-    from vllm_plugins.documents.policy import Level, Policy
+    from vllm_plugins.documents.policy import Policy
     from vllm_plugins.packages.index import Index
     from vllm_plugins.review._provenance import Published
     from vllm_plugins.startup.settings import Settings
@@ -33,28 +34,6 @@ __all__ = ["Audit", "Facts", "Finding", "NotRun", "run"]
 
 _THREADS = 8
 _OF_INDEX = ("changed", "yanked", "young", "no-attestation")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """A finding of a check about one package; ``required_by`` are the plugins that need the package."""
-
-    check: str
-    level: Level
-    package: str
-    version: str
-    required_by: tuple[str, ...]
-    what: str
-    next_step: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NotRun:
-    """A check that did not run, for all packages or for one. With ``demanded``, the audit fails."""
-
-    check: str
-    why: str
-    demanded: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,30 +60,6 @@ class Audit:
         return any(item.level == "fail" for item in self.findings) or any(item.demanded for item in self.not_run)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Auditor:
-    lock: Lock
-    policy: Policy
-    manifest: Manifest | None
-    settings: Settings
-    required: Collection[str]
-    now: datetime
-
-    def finding(self, check: str, package: Package, what: str, next_step: str) -> Finding:
-        return Finding(
-            check=check,
-            level=self.policy.level(check),
-            package=package.name,
-            version=package.version,
-            required_by=self.lock.plugins_needing(package.name),
-            what=what,
-            next_step=next_step,
-        )
-
-    def not_run(self, check: str, why: str) -> NotRun:
-        return NotRun(check=check, why=why, demanded=check in self.required)
-
-
 def run(
     lock: Lock,
     policy: Policy,
@@ -122,7 +77,7 @@ def run(
     ``required`` are checks that must run, in addition to the policy's. Nothing is installed or written. Offline
     (``settings.offline``), checks that need the network are reported as not run.
     """
-    auditor = _Auditor(
+    auditor = Auditor(
         lock=lock,
         policy=policy,
         manifest=manifest,
@@ -130,7 +85,7 @@ def run(
         required={*policy.required, *required},
         now=now or datetime.now(UTC),
     )
-    found: list[Finding | NotRun] = [*_of_lock(auditor)]
+    found: list[Finding | NotRun] = [*_lock_checks.run(auditor)]
     facts: dict[str, Facts] = {}
     report(
         f"Asking the index about {count(len(lock.packages), 'package')}"
@@ -151,29 +106,11 @@ def run(
     )
 
 
-def _of_lock(auditor: _Auditor) -> Iterator[Finding]:
-    """Checks that need only the lock."""
-    for package in auditor.lock.packages:
-        if package.directory is not None:
-            what = f"is editable: {package.directory} has no hash, and is used as it is when vLLM starts"
-            step = "remove `editable: true` in plugins.yaml, then run vllm-plugins lock"
-            yield auditor.finding("unhashed", package, what, step)
-        elif package.sdist_url is not None:
-            what = "has no wheel at its index; its wheel was built from the sdist on the machine that locked"
-            yield auditor.finding(
-                "no-wheel", package, what, "review that wheel, or ask the project to publish wheels"
-            )
-    for plugin in auditor.lock.plugins:
-        package_of = auditor.lock.package(plugin.package)
-        if package_of is not None and not plugin.entry_points and not plugin.loads:
-            what = f"has no entry point in vLLM's groups: vLLM loads plugin {plugin.name!r} only where you name it"
-            yield auditor.finding("no-entry-point", package_of, what, "check that it is the right distribution")
-
-
-def _of_index(auditor: _Auditor, index: Callable[[], Index], facts: dict[str, Facts]) -> Iterator[Finding | NotRun]:
+def _of_index(auditor: Auditor, index: Callable[[], Index], facts: dict[str, Facts]) -> Iterator[Finding | NotRun]:
     packages = [package for package in auditor.lock.packages if package.directory is None]
+    private = _private(auditor)
     with index() as opened, ThreadPoolExecutor(max_workers=_THREADS) as pool:
-        for found, fact in pool.map(lambda package: _of_package(auditor, package, opened), packages):
+        for found, fact in pool.map(lambda package: _of_package(auditor, package, opened, private), packages):
             facts[fact.package] = fact
             yield from found
     if auditor.settings.offline:
@@ -181,7 +118,9 @@ def _of_index(auditor: _Auditor, index: Callable[[], Index], facts: dict[str, Fa
             yield auditor.not_run(check, "offline")
 
 
-def _of_package(auditor: _Auditor, package: Package, index: Index) -> tuple[list[Finding | NotRun], Facts]:
+def _of_package(
+    auditor: Auditor, package: Package, index: Index, private: Collection[str]
+) -> tuple[list[Finding | NotRun], Facts]:
     found: list[Finding | NotRun] = []
     fact = Facts(package=package.name)
     try:
@@ -195,8 +134,12 @@ def _of_package(auditor: _Auditor, package: Package, index: Index) -> tuple[list
         if wrong is not None:
             step = "review it, then add it to `policy.allowed-licenses` in plugins.yaml, or remove the plugin"
             found.append(auditor.finding("license", package, wrong, step))
-    from_index = package.sdist_url is not None or any(wheel.url is not None for wheel in package.wheels)
-    if not from_index or auditor.settings.offline:
+    if package.name in private and not package.find_links:
+        return found, fact
+    if package.find_links:
+        why = f"{package.name}: it comes from a directory of find-links"
+        return found + [auditor.not_run(check, why) for check in _OF_INDEX], fact
+    if auditor.settings.offline:
         return found, fact
     try:
         published = _provenance.read(package, index)
@@ -207,16 +150,12 @@ def _of_package(auditor: _Auditor, package: Package, index: Index) -> tuple[list
     return found, replace(fact, uploaded=day, publishers=published.publishers)
 
 
-def _published(auditor: _Auditor, package: Package, published: Published) -> Iterator[Finding | NotRun]:
-    if published.changed:
-        what = f"has another file at its index than the locked one: {', '.join(published.changed)}"
-        yield auditor.finding("changed", package, what, "find out who changed it, and trust neither file until then")
-    if published.missing:
-        what = f"is no longer at its index: {', '.join(published.missing)}"
-        yield auditor.finding("yanked", package, what, f"vllm-plugins lock --upgrade-package {package.name}")
-    if published.yanked is not None:
-        what = f"was yanked from its index: {published.yanked or 'no reason given'}"
-        yield auditor.finding("yanked", package, what, f"vllm-plugins lock --upgrade-package {package.name}")
+def _published(auditor: Auditor, package: Package, published: Published) -> Iterator[Finding | NotRun]:
+    if published.none:
+        for check in _OF_INDEX:
+            yield auditor.not_run(check, f"{package.name}: none of its locked files is at an index")
+        return
+    yield from _files(auditor, package, published)
     if published.uploaded is None:
         yield auditor.not_run("young", f"{package.name}: the index has no upload time")
     elif auditor.now - published.uploaded < timedelta(days=auditor.policy.min_age_days):
@@ -227,6 +166,24 @@ def _published(auditor: _Auditor, package: Package, published: Published) -> Ite
     if published.unattested:
         what = f"has no attestation: {', '.join(published.unattested[:3])}"
         yield auditor.finding("no-attestation", package, what, "ask the project to publish with attestations")
+
+
+def _files(auditor: Auditor, package: Package, published: Published) -> Iterator[Finding | NotRun]:
+    """The locked files against those that the index has today."""
+    if published.changed:
+        what = f"has another file at its index than the locked one: {', '.join(published.changed)}"
+        yield auditor.finding("changed", package, what, "find out who changed it, and trust neither file until then")
+    if published.missing:
+        what = f"is no longer at its index: {', '.join(published.missing)}"
+        yield auditor.finding("yanked", package, what, f"vllm-plugins lock --upgrade-package {package.name}")
+    if published.yanked is not None:
+        what = f"was yanked from its index: {published.yanked or 'no reason given'}"
+        yield auditor.finding("yanked", package, what, f"vllm-plugins lock --upgrade-package {package.name}")
+    if published.unknown:
+        yield auditor.not_run("changed", f"{package.name}: the index has no hash of {', '.join(published.unknown)}")
+    if published.wheel is not None:
+        what = f"has a wheel next to the lock, though its index has one: {published.wheel}"
+        yield auditor.finding("local-wheel", package, what, f"vllm-plugins lock --upgrade-package {package.name}")
 
 
 def _license(package: Package, settings: Settings, index: Index) -> str | None:
@@ -244,8 +201,8 @@ def _license(package: Package, settings: Settings, index: Index) -> str | None:
     return _licenses.declared(index.members(file, ("METADATA",)).get("METADATA", b""))
 
 
-def _of_refs(auditor: _Auditor) -> Iterator[Finding | NotRun]:
-    if auditor.policy.level("moved-ref") == "ignore" and "moved-ref" not in auditor.required:
+def _of_refs(auditor: Auditor) -> Iterator[Finding | NotRun]:
+    if auditor.level("moved-ref") == "ignore":
         return
     for plugin in auditor.lock.plugins:
         package = auditor.lock.package(plugin.package)
@@ -273,9 +230,9 @@ def _source(plugin: Plugin, manifest: Manifest | None) -> GitSource:
     return GitSource(url=plugin.url or "", ref=plugin.requested)
 
 
-def _of_advisories(auditor: _Auditor, service: str, report: Callable[[str], None]) -> Iterator[Finding | NotRun]:
+def _of_advisories(auditor: Auditor, service: str, report: Callable[[str], None]) -> Iterator[Finding | NotRun]:
     check = "vulnerabilities"
-    if auditor.policy.level(check) == "ignore" and check not in auditor.required:
+    if auditor.level(check) == "ignore":
         return
     if auditor.settings.offline:
         yield auditor.not_run(check, "offline")
@@ -284,8 +241,13 @@ def _of_advisories(auditor: _Auditor, service: str, report: Callable[[str], None
     if program is None:
         yield auditor.not_run(check, "pip-audit is not installed: pipx install pip-audit")
         return
-    # A private package has no public advisories, and its name must not leave this machine.
-    public = [package for package in auditor.lock.packages if package.index or package.sdist_url]
+    # A private package has no public advisories, and its name must not leave this machine. What the lock says of a
+    # package's index does not decide: taking it out would hide the package.
+    private = _private(auditor)
+    public = [package for package in auditor.lock.packages if package.name not in private]
+    for item in auditor.lock.packages:
+        if item.find_links:
+            yield auditor.not_run(check, f"{item.name}: it comes from a directory, and its name stays here")
     report(f"Asking for advisories about {count(len(public), 'package')}")
     try:
         known, skipped = advisories.ask(public, program, service=service, cache=auditor.settings.cache)
@@ -306,6 +268,20 @@ def _of_advisories(auditor: _Auditor, service: str, report: Callable[[str], None
             what,
             step if advisory.fixed_in else "remove the plugin, or add it to `policy.accepted`",
         )
+
+
+def _private(auditor: Auditor) -> set[str]:
+    """The packages that no index is asked about: plugins from git and directories, and wheels of find-links.
+
+    The manifest says which plugins those are, where there is one.
+    """
+    requested = {plugin.name: plugin for plugin in auditor.manifest.plugins} if auditor.manifest is not None else {}
+    kinds = {
+        plugin.package: requested[plugin.name].kind if plugin.name in requested else plugin.source
+        for plugin in auditor.lock.plugins
+    }
+    built = {name for name, kind in kinds.items() if kind != "pypi"}
+    return built | {package.name for package in auditor.lock.packages if package.find_links}
 
 
 def _names(ids: Iterable[str]) -> str:

@@ -65,7 +65,7 @@ def platform() -> str | None:
     Raises:
         PluginsError: with ``VLLM_PLUGIN_ON_ERROR=fail``, the reason why the lock can't be active.
     """
-    if _process.busy:
+    if _process.busy or _is_disabled_by_user():
         return None
     vllm = _frame(1)
     if activation.active_key() is not None:
@@ -94,7 +94,7 @@ def general() -> None:
     Raises:
         PluginsError: with ``VLLM_PLUGIN_ON_ERROR=fail``, the reason why the lock can't be active; vLLM stops.
     """
-    if _process.busy:
+    if _process.busy or _is_disabled_by_user():
         return
     if _process.failure is not None:
         raise _process.failure
@@ -110,7 +110,7 @@ def activate() -> None:
     Raises:
         PluginsError: as :func:`general`.
     """
-    if _is_disabled(lambda: activation.deactivate(forget_modules=True)):
+    if _is_disabled_by_user() or _goes_on_without_plugins(lambda: activation.deactivate(forget_modules=True)):
         return
     settings = Settings.from_environment()
     prepare_logging(settings.log_level)
@@ -122,12 +122,16 @@ def activate() -> None:
         activation.activate(settings.store, marker.key)
 
 
-def _is_disabled(leave: Callable[[], None]) -> bool:
-    """Whether there is nothing to do. If the parent process goes on without plugins, so does this one."""
+def _is_disabled_by_user() -> bool:
+    """Whether the hook must do nothing at all, even if an overlay is on the path: plugins are then vLLM's affair."""
+    return variables.is_disabled() and variables.inherited(variables.FALLBACK) != ""
+
+
+def _goes_on_without_plugins(leave: Callable[[], None]) -> bool:
+    """Whether this process, or its parent process, goes on without plugins. ``leave`` drops them here."""
     if not variables.is_disabled():
         return False
-    if variables.inherited(variables.FALLBACK) == "":
-        leave()
+    leave()
     return True
 
 
@@ -142,7 +146,7 @@ def _leave(group: str, vllm: FrameType) -> None:
 
 def _start(group: str, vllm: FrameType) -> str | None:
     """Make the overlay active unless it is, and run the group's plugins in place of vLLM."""
-    if _is_disabled(lambda: _leave(group, vllm)):
+    if _goes_on_without_plugins(lambda: _leave(group, vllm)):
         return None
     settings = Settings.from_environment()
     prepare_logging(settings.log_level)
