@@ -5,14 +5,23 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.startup import overlays
-from vllm_plugins.core.errors import InstallError, LockMissing, LockStale, NotTrusted, OverlayGone, StoreError
-from vllm_plugins.startup import _recovery, activation, hook, last_failure, overlay
+from vllm_plugins.core.errors import (
+    InstallError,
+    LoadError,
+    LockMissing,
+    LockStale,
+    NotTrusted,
+    OverlayGone,
+    StoreError,
+)
+from vllm_plugins.startup import _recovery, activation, history, hook, last_failure, overlay
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup.marker import Failure
 from vllm_plugins.startup.settings import Settings
@@ -109,11 +118,31 @@ def test_each_plugin_runs_once_in_the_process_that_makes_the_overlay_active(home
 
 
 def test_general_plugins_run_where_no_platform_is_asked_for(home: Path, caplog: pytest.LogCaptureFixture) -> None:
-    marker = install(home)
+    marker = install(home, plugins=("probe 1.0", "second 2.0"))
     hook.general()
     assert calls() == ["general"]
-    assert messages(caplog) == [f"Overlay {marker.key[:12]} is active: probe 1.0"]
+    assert messages(caplog) == [f"Overlay {marker.key[:12]} is active: probe 1.0, second 2.0"]
     assert overlay.registry(home / "store")["overlay"] == marker.key
+    switches = history.last_switches(home / "store" / overlay.HISTORY, home / "config" / "plugins.lock")
+    assert list(switches) == [marker.key]
+
+
+def test_what_general_plugins_return_does_not_matter(home: Path) -> None:
+    second = (hook.GENERAL, "second", "probe_calls:platform", "probe", "probe")
+    install(
+        home,
+        SOURCE.replace('calls.append("general")', 'calls.append("general"); return "x"'),
+        points=(GENERAL, second),
+    )
+    hook.general()
+    assert calls() == ["general", "platform"]
+
+
+def test_two_platforms_are_an_error(home: Path) -> None:
+    second = (hook.PLATFORM, "second", "probe_calls:platform", "probe", "probe")
+    install(home, points=(PLATFORM, second))
+    with pytest.raises(LoadError, match="Only one platform plugin can be activated"):
+        hook.platform()
 
 
 def test_an_overlay_without_plugins_is_made_active(home: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -161,6 +190,16 @@ def test_an_inherited_overlay_is_held_and_not_checked_again(home: Path, function
         load_general_plugins(listed)
         assert calls() == ["general"]
     assert (activation.active_key(), list(activation._held)) == (marker.key, [marker.key])
+
+
+def test_an_inherited_overlay_that_was_pruned_is_an_error(home: Path) -> None:
+    marker = install(home)
+    inherit(home, marker)
+    shutil.rmtree(overlay.directory(home / "store", marker.key))
+    for function in (hook.activate, hook.general):
+        with pytest.raises(OverlayGone) as caught:
+            function()
+        assert caught.value.where == f"{home}/store/overlays/{marker.key}"
 
 
 def load_plugins_by_group(listed: dict[str, Callable[[], object]]) -> list[object]:
