@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import atomic, workers
 from vllm_plugins.core.errors import BaseMismatch, NoResolution, StoreError
@@ -21,6 +25,7 @@ from vllm_plugins.locking._solve import Solver
 from vllm_plugins.locking.old_lock import Reuse
 from vllm_plugins.packages import installers, releases
 from vllm_plugins.packages.builder import Builder
+from vllm_plugins.packages.cooldown import Cooldown
 from vllm_plugins.startup.overlay import base_paths
 
 if TYPE_CHECKING:
@@ -66,10 +71,14 @@ def run(
     caches = settings.cache or scratch / "cache"
     pip = config()
     pip.require_public()
-    opening = workers.begin(lambda: _index(pip))  # half of all imports, while plugins are prepared
+    cooldown = _cooldown(manifest)
+    opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
     if pip.ignored:
         report(f"Ignoring options that do not say where packages come from: {', '.join(pip.ignored)}")
-    installer = installers.choose(settings.installer, config=pip, cache=caches / "uv")
+    # Build requirements are not locked before they run, so pip and uv themselves wait.
+    before = cooldown.until.isoformat(timespec="seconds") if cooldown is not None else None
+    aged = replace(pip, uploaded_before=before)
+    installer = installers.choose(settings.installer, config=aged, cache=caches / "uv")
     with Builder(installer=installer, base_site=base_paths(), target=base) as builder:
         reuse = Reuse(old=old, upgrade=upgrade, base=base, wheels=settings.wheels)
         preparation = Preparation(
@@ -117,10 +126,19 @@ def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...
     return plugins
 
 
-def _index(config: PipConfig) -> Index:
+def _cooldown(manifest: Manifest) -> Cooldown | None:
+    """The cooldown that the policy asks for, if any."""
+    days = manifest.policy.cooldown_days
+    if not days:
+        return None
+    exempt = frozenset(map(canonicalize_name, manifest.policy.min_age_exempt))
+    return Cooldown(days=days, exempt=exempt, now=datetime.now(UTC))
+
+
+def _index(config: PipConfig, cooldown: Cooldown | None) -> Index:
     from vllm_plugins.packages.index import Index
 
-    return Index(config)
+    return Index(config, cooldown=cooldown)
 
 
 def _releases(

@@ -62,7 +62,8 @@ def read(pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None) ->
         SourceError: the index can't be read.
     """
     version = Version(pin.version)
-    files = [file for file in index.files(pin.name) if simple_api.version(file.filename, pin.name) == version]
+    every = [file for file in index.files(pin.name) if simple_api.version(file.filename, pin.name) == version]
+    files = [file for file in every if not file.too_young]
     wheels = tuple(index.complete(file) for file in _unique(files) if file.filename.endswith(simple_api.WHEEL))
     best_first = sorted(wheels, key=lambda file: selection.build_number(file.filename), reverse=True)
     fitting = next(
@@ -75,7 +76,8 @@ def read(pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None) ->
     if sdist is None:
         raise NoResolution(
             f"{pin.name} {pin.version} has no wheel for that machine and no sdist to build one from",
-            found=", ".join(file.filename for file in wheels) or "no file of that version",
+            found=", ".join(file.filename for file in wheels)
+            or next((f"{file.filename} {file.too_young}" for file in every), "no file of that version"),
             next_step="choose another version of it in plugins.yaml",
         )
     return Release(pin=pin, wheels=wheels, sdist=index.complete(sdist))

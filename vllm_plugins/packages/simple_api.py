@@ -33,7 +33,8 @@ class File:
     """A file that an index or a page of links offers.
 
     ``url`` and ``index`` (``None`` for a page of links) carry no credentials; ``size`` is in bytes.
-    ``upload_time`` is as the index writes it (PEP 700), ``provenance`` an address (PEP 740).
+    ``upload_time`` is as the index writes it (PEP 700), ``provenance`` an address (PEP 740). ``too_young`` is the
+    reason of a cooldown, if it excludes the file.
     """
 
     filename: str
@@ -46,6 +47,7 @@ class File:
     upload_time: str | None = None
     provenance: str | None = None
     index: str | None = None
+    too_young: str = ""
 
 
 def from_json(data: bytes, *, base: str, index: str | None) -> list[File]:
