@@ -88,6 +88,31 @@ def test_one_module_starts_processes() -> None:
     assert starting == {"core.process"}
 
 
+def named_variables(tree: ast.Module) -> Iterator[str]:
+    """The source of each name that is looked up or set in ``os.environ``, or asked of ``os.getenv``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ":
+            yield ast.unparse(node.slice)
+        elif isinstance(node, ast.Call) and node.args:
+            function = ast.unparse(node.func)
+            if function in ("os.getenv", "os.putenv", "os.unsetenv") or function.startswith("os.environ."):
+                yield ast.unparse(node.args[0])
+        elif isinstance(node, ast.Compare) and "os.environ" in map(ast.unparse, node.comparators):
+            yield ast.unparse(node.left)
+
+
+def test_one_module_reads_variables_of_ours_and_of_vllm() -> None:
+    """Elsewhere a variable is written out, and is another program's or the system's: see ``startup.settings``."""
+    wrong = [
+        f"{name}: {variable}"
+        for name, tree in modules()
+        if name != "startup.settings"
+        for variable in named_variables(tree)
+        if not variable.startswith("'") or variable.lstrip("'_").startswith("VLLM_")
+    ]
+    assert wrong == []
+
+
 def test_one_module_takes_file_locks_and_the_start_its_own() -> None:
     locking = {name for name, tree in modules() if "fcntl" in imported(tree)}
     assert locking == {"core.flock", "startup.activation"}

@@ -37,7 +37,7 @@ def sections(text: str) -> list[str]:
 
 def generator() -> Any:
     """The hooks of MkDocs, which import MkDocs where they need it only."""
-    spec = importlib.util.spec_from_file_location("documentation_build", DOCS / "build.py")
+    spec = importlib.util.spec_from_file_location("documentation_generated", DOCS / "generated.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.documents import manifest
 from vllm_plugins.documents.lock import Lock, Package, Plugin
-from vllm_plugins.locking.request import Request, Upgrade, preferred
+from vllm_plugins.locking.request import Request, Upgrade, kept
 
 NAME = canonicalize_name
 MANIFEST = manifest.parse(
@@ -51,10 +51,10 @@ def test_an_invalid_name_is_refused(name: str) -> None:
 
 
 def test_the_old_pins_are_preferred_except_for_what_may_move() -> None:
-    assert set(preferred(OLD, Upgrade())) == {"helper", "its-package", "built-name"}
-    assert set(preferred(OLD, Upgrade(names=frozenset({NAME("helper")})))) == {"its-package", "built-name"}
-    assert preferred(OLD, Upgrade(everything=True)) == {}
-    assert preferred(None, Upgrade()) == {}
+    assert set(kept(OLD, Upgrade())) == {"helper", "its-package", "built-name"}
+    assert set(kept(OLD, Upgrade(names=frozenset({NAME("helper")})))) == {"its-package", "built-name"}
+    assert kept(OLD, Upgrade(everything=True)) == {}
+    assert kept(None, Upgrade()) == {}
 
 
 def test_only_an_upgrade_with_names_is_one() -> None:

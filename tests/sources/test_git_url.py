@@ -65,6 +65,7 @@ def test_a_url_without_secrets_is_used_as_it_is(url: str, scheme: str) -> None:
         "https:///tiny",
         "git@example.org::tiny",
         "http::https://example.org/x",
+        "git@example.org -oProxyCommand=id:tiny",
     ],
 )
 def test_any_other_form_is_refused(url: str) -> None:

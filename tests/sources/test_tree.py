@@ -9,7 +9,7 @@ import pytest
 
 from tests.kit.repositories import Repository, git_environment
 from vllm_plugins.core.errors import SourceError
-from vllm_plugins.sources import _tree
+from vllm_plugins.sources import _listing, _tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,7 @@ def _write(root: Path, *names: str) -> Path:
 
 
 def _listed(root: Path, without: Iterable[Path] = ()) -> list[str]:
-    entries, _ = _tree.list_source(root, environ=git_environment(), without=without)
+    entries, _ = _listing.list_source(root, environ=git_environment(), without=without)
     return [os.fsdecode(entry.path) for entry in entries]
 
 
@@ -66,7 +66,7 @@ def test_in_git_a_build_sees_tracked_and_new_files_and_no_ignored_or_deleted_one
 def test_a_project_that_an_outer_repository_ignores_is_read_as_if_there_was_no_git(tmp_path: Path) -> None:
     Repository.init(tmp_path).commit(files={".gitignore": "*\n"})
     _write(tmp_path / "inner", "pyproject.toml", "src/tiny.py")
-    entries, top = _tree.list_source(tmp_path / "inner", environ=git_environment())
+    entries, top = _listing.list_source(tmp_path / "inner", environ=git_environment())
     assert [os.fsdecode(entry.path) for entry in entries] == ["pyproject.toml", "src/tiny.py"]
     assert top is None
 
@@ -103,7 +103,7 @@ def test_paths_that_are_left_out_are_not_seen(tmp_path: Path) -> None:
     root = _write(tmp_path / "root", "pyproject.toml", "plugins.lock", "plugins.wheels/x.whl", "plugins.wheels2")
     without = (root / "plugins.lock", root / "plugins.wheels", tmp_path / "elsewhere")
     assert _listed(root, without) == ["plugins.wheels2", "pyproject.toml"]
-    assert _tree.inside(root, without) == ("plugins.lock", "plugins.wheels")
+    assert _listing.inside(root, without) == ("plugins.lock", "plugins.wheels")
 
 
 def test_a_link_that_stays_inside_is_kept_and_any_other_is_replaced_by_its_target(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_link_that_stays_inside_is_kept_and_any_other_is_replaced_by_its_targe
         "broken": "nowhere",
     }.items():
         (root / name).symlink_to(target)
-    entries, _ = _tree.list_source(root, environ=git_environment())
+    entries, _ = _listing.list_source(root, environ=git_environment())
     copied = tmp_path / "copied"
     _tree.copy(entries, copied)
     assert os.readlink(copied / "inside") == "src/tiny.py"

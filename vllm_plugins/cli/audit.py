@@ -91,7 +91,7 @@ def _text(locked: Lock, found: Audit) -> str:
         (item.level, item.check, f"{item.package} {item.version}".strip(), item.what, ", ".join(item.required_by))
         for item in found.findings
     ]
-    lines = [table(("level", "check", "package", "what", "needed by"), rows)] if rows else []
+    lines = [table(("level", "check", "package", "what", "required by"), rows)] if rows else []
     lines += [f"not run: {item.check}: {item.why}{' (required)' if item.demanded else ''}" for item in found.not_run]
     failures = sum(item.level == "fail" for item in found.findings)
     warnings = len(found.findings) - failures

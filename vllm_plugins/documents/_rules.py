@@ -13,6 +13,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from vllm_plugins.core.redact import redact
+from vllm_plugins.documents import git_url_forms as forms
 
 __all__ = [
     "extra",
@@ -34,8 +35,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # PEP 508: what distributions and extras may be called.
 _IDENTIFIER = re.compile(r"[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_SCP = re.compile(r"(?:[^/@:\s]+@)?(?:[^-/@:\s\[][^/@:\s\[]*|\[[^]/@\s]+\]):[^:].*")
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # What git check-ref-format forbids; ^ and ~ would also begin a revision expression.
 _NO_REF = re.compile(r"[\s~^:?*\[\\]|\.\.|@\{|//|^/|[/.]$|\.lock$|(?:^|/)\.")
 
@@ -125,7 +124,7 @@ def version(value: str) -> str | None:
 
 def url(value: str) -> str | None:
     """The URL of a git repository, its variables unexpanded."""
-    rest = _VARIABLE.sub("", value)
+    rest = forms.VARIABLE.sub("", value)
     if "${" in rest:
         return f"{quoted(value)} has an invalid variable; write ${{NAME}}, with letters, digits and '_'"
     if value.startswith("git+"):
@@ -141,8 +140,8 @@ def url(value: str) -> str | None:
 
 
 def _scheme_url(scheme: str, rest: str, value: str) -> str | None:
-    if scheme not in ("https", "http", "ssh", "file"):
-        hint = f"; write {scheme.lower()}" if scheme.lower() in ("https", "http", "ssh", "file") else ""
+    if scheme not in forms.SCHEMES:
+        hint = f"; write {scheme.lower()}" if scheme.lower() in forms.SCHEMES else ""
         return f"the scheme {scheme}:// is not supported{hint or '; use https, http, ssh, file or user@host:path'}"
     if scheme == "file":
         return None if len(rest) > 1 and rest[0] == "/" else "a file URL has three slashes: file:///path"
@@ -163,7 +162,7 @@ def _plain_url(value: str) -> str | None:
         return f"{quoted(value)} is a path; write {quoted('file://' + value)}, or use source: local"
     if value.startswith(("~", ".")):
         return f"{quoted(value)} is a path; write file:///path, or use source: local"
-    if _SCP.fullmatch(value):
+    if forms.SCP.fullmatch(value):
         return None
     hint = f"; did you mean {quoted('https://' + value)}?" if re.match(r"[\w-]+(\.[\w-]+)+/.", value) else ""
     return f"{quoted(value)} is not a valid URL{hint or '; use https, http, ssh, file or user@host:path'}"

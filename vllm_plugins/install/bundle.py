@@ -121,7 +121,7 @@ def _copy_built(built: Iterable[tuple[Package, Wheel]], lock: Lock, directory: P
             selection.find_wheel(built_wheels / wheel.filename, wheel.sha256) if directory != built_wheels else None
         )
         if path is None:
-            missing.append(f"{wheel.filename}, of {_needed_by(lock, package)}")
+            missing.append(f"{wheel.filename}, of {_required_by(lock, package)}")
             continue
         atomic.write(directory / wheel.filename, path.read_bytes())
     if missing:
@@ -139,9 +139,9 @@ def _fetch(remote: Iterable[tuple[Package, Wheel]], lock: Lock, directory: Path,
         assert wheel.url is not None
         file = File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size)
         try:
-            index.download(file, directory).chmod(0o644)
+            index.download(file, directory, durable=True).chmod(0o644)
         except PluginsError as error:
-            error.required_by = _needed_by(lock, package)
+            error.required_by = _required_by(lock, package)
             raise
 
     pool = ThreadPoolExecutor(max_workers=_THREADS)
@@ -152,7 +152,7 @@ def _fetch(remote: Iterable[tuple[Package, Wheel]], lock: Lock, directory: Path,
         pool.shutdown(cancel_futures=True)
 
 
-def _needed_by(lock: Lock, package: Package) -> str:
+def _required_by(lock: Lock, package: Package) -> str:
     names = ", ".join(map(repr, lock.plugins_needing(package.name)))
     return f"{package.name} {package.version} for plugin {names}"
 

@@ -186,8 +186,9 @@ class _Origin:
 
 
 def _from_wheel(plugin: Plugin, path: Path, origin: _Origin, *, built_with: tuple[str, ...]) -> PreparedPlugin:
-    content = metadata.inspect(path)
+    content = metadata.normal_form(metadata.inspect(path), where=f"plugin {plugin.name!r}")
     name = _check_name(plugin, content.name)
+    shown = stub_wheels.write_over(path.parent, path.name, content) if content.is_odd else path
     locked = lock.Plugin(
         name=plugin.name,
         source=plugin.kind,
@@ -202,7 +203,7 @@ def _from_wheel(plugin: Plugin, path: Path, origin: _Origin, *, built_with: tupl
     )
     return PreparedPlugin(
         locked=locked,
-        requirement=_by_path(plugin, name, path),
+        requirement=_by_path(plugin, name, shown),
         wheel=path,
         built_with=built_with,
         requires=content.requires,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,14 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from vllm_plugins.core.errors import CommandFailed, DiskError, NoResolution
+from vllm_plugins.core.humanize import count
 from vllm_plugins.locking import _conflicts, _newest, _resolution, request
 from vllm_plugins.locking._candidates import Candidates
 from vllm_plugins.locking._findings import Root
 from vllm_plugins.locking._sdists import Sdists
 from vllm_plugins.locking._walk import Walk
 from vllm_plugins.locking.request import PluginRequirement
+from vllm_plugins.packages import releases
 from vllm_plugins.packages.metadata import Metadata
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import Package
     from vllm_plugins.locking._findings import Finding
     from vllm_plugins.locking._newest import PassedOver
     from vllm_plugins.locking._prepare import PreparedPlugin
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
     from vllm_plugins.locking.old_lock import Reuse
     from vllm_plugins.packages.builder import Builder
     from vllm_plugins.packages.index import Index
-    from vllm_plugins.packages.releases import Pin
+    from vllm_plugins.packages.releases import Pin, Release
 
 __all__ = ["Solution", "Solver"]
 
@@ -76,12 +80,14 @@ class Solver:
             HashMismatch: the index has a file that does not match its hash.
             SourceError: the index can't be read.
         """
-        preferred = request.preferred(self.reuse.old, self.reuse.upgrade)
+        preferred = {name: package.version for name, package in self._kept.items()}
         wheels = self.scratch / "wheels"
         wheels.mkdir(parents=True)
         walk = Walk(
             base=self.base,
-            candidates=Candidates(base=self.base, index=self.index, caches=self.caches, report=self.report),
+            candidates=Candidates(
+                base=self.base, index=self.index, caches=self.caches, report=self.report, kept=self._kept
+            ),
             roots=tuple(map(_root, plugins)),
             preferred=preferred,
         )
@@ -100,6 +106,29 @@ class Solver:
         chosen = {pin.name: pin.version for pin in pins}
         passed = _newest.check(walk, chosen, kept=preferred)
         return Solution(pins=pins, sdists=sdists.built, passed_over=tuple(passed))
+
+    def releases(self, solution: Solution) -> list[Release]:
+        """Read the files of everything that comes from an index.
+
+        Raises:
+            NoResolution: a pin has neither a wheel for the base nor an sdist.
+            SourceError: the index can't be read.
+        """
+        pins = [pin for pin in solution.pins if pin.url is None]
+        if pins:
+            self.report(f"Reading the index for the files of {count(len(pins), 'distribution')}")
+        tags = self.base.tags()
+
+        def read(pin: Pin) -> Release:
+            locked = self._kept.get(pin.name)
+            return releases.read(pin, self.index, tags=tags, caches=self.caches, locked=locked)
+
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            return list(pool.map(read, pins))
+
+    @property
+    def _kept(self) -> Mapping[NormalizedName, Package]:
+        return request.kept(self.reuse.old, self.reuse.upgrade)
 
     def _walk(self, walk: Walk, sdists: Sdists) -> dict[str, Finding]:
         """Walk until nothing more has to be built; returns findings that only the resolver can confirm."""
@@ -132,7 +161,8 @@ class Solver:
             PluginRequirement(plugin=item.locked.name, name=item.locked.package, requirement=item.requirement)
             for item in plugins
         ]
-        excluded = {f"{found.name}!={found.version.public}" for found in walk.by_url}
+        walk.write_stubs(wheels)
+        excluded = {f"{found.name}!={found.version.public}" for found in walk.refused}
         excluded |= _too_young(walk, walk.candidates.names)
         stubs = _resolution.constraints(self.base, self.caches / "stubs")
         try:

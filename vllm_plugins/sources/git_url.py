@@ -14,20 +14,15 @@ from urllib.parse import quote, unquote
 
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.core.redact import redact
+from vllm_plugins.documents import git_url_forms as forms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["VARIABLES", "Remote", "read"]
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_HTTP = re.compile(r"(?P<scheme>https?)://(?:(?P<user>[^/]*)@)?(?P<rest>[^@/]+(?:/.*)?)")
-_SSH = re.compile(r"ssh://(?:(?P<user>[^/@]*)@)?(?P<host>[^-/@][^/@]*)/.+")
-_SCP = re.compile(r"(?:[^-/@:][^/@:]*@)?(?:[^-/@:\[][^/@:]*|\[[^]/@]+\]):[^:].*")
-_FILE = re.compile(r"file:///.+")
 # Text that git could read as an option or as a program (ext::sh -c …), or that would break a protocol.
 _ODD = re.compile(r"-.*|[A-Za-z0-9+.-]*::.*|.*[\x00-\x1f\x7f].*", re.DOTALL)
-_FORMS = "https://host/path, http://host/path, ssh://user@host/path, user@host:path or file:///path"
 
 _USERNAME = "VLLM_PLUGINS_GIT_USERNAME"
 _PASSWORD = "VLLM_PLUGINS_GIT_PASSWORD"  # noqa: S105 - the name of a variable
@@ -66,15 +61,15 @@ def read(url: str, *, environ: Mapping[str, str], plugin: str) -> Remote:
         SourceError: a variable is not set, or the URL has an unsupported form.
     """
     shown = redact(url)
-    values = {name: _value(name, environ, shown, plugin) for name in _VARIABLE.findall(url)}
+    values = {name: _value(name, environ, shown, plugin) for name in forms.VARIABLE.findall(url)}
 
     def expand(text: str) -> str:
-        return _VARIABLE.sub(lambda match: values[match[1]], text)
+        return forms.VARIABLE.sub(lambda match: values[match[1]], text)
 
     whole = expand(url)
     secrets = tuple(sorted(value for value in values.values() if value))
     # The parts are separated before the variables are expanded, because a password may contain "/" and "@".
-    match = _HTTP.fullmatch(url) or _HTTP.fullmatch(whole)
+    match = forms.HTTP.fullmatch(url) or forms.HTTP.fullmatch(whole)
     if _ODD.fullmatch(whole):
         raise _unsupported(shown, plugin)
     if match is not None:
@@ -85,10 +80,10 @@ def read(url: str, *, environ: Mapping[str, str], plugin: str) -> Remote:
         built = Remote(url=address + slash + path, shown=shown, scheme=match["scheme"], secrets=secrets)
         is_token = user != expand(user) or bool(at) or match.string is not url
         return _with_login(built, address, expand(user), is_token=is_token) if user else built
-    if _FILE.fullmatch(whole):
+    if forms.FILE.fullmatch(whole):
         return Remote(url=whole, shown=shown, scheme="file", secrets=secrets)
-    ssh = _SSH.fullmatch(whole)
-    if ssh is None and ("://" in whole or not _SCP.fullmatch(whole)):
+    ssh = forms.SSH.fullmatch(whole)
+    if ssh is None and ("://" in whole or not forms.SCP.fullmatch(whole)):
         raise _unsupported(shown, plugin)
     if ssh is not None and ":" in (ssh["user"] or ""):
         raise SourceError(
@@ -141,7 +136,7 @@ def _unsupported(shown: str, plugin: str) -> SourceError:
     return SourceError(
         "the url is not a supported git URL",
         where=shown,
-        expected=_FORMS,
+        expected=forms.FORMS,
         required_by=f"plugin {plugin!r}",
         next_step=f"change `url` of plugin {plugin!r} in plugins.yaml",
     )

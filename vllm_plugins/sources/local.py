@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import SourceError
-from vllm_plugins.sources import _git, _tree, git_url, pyproject
+from vllm_plugins.sources import _git, _listing, _tree, git_url, pyproject
 from vllm_plugins.sources._git import Repository
 from vllm_plugins.sources._tree import Sha256, filled_or_removed
 from vllm_plugins.sources.checkout import Checkout
@@ -34,7 +34,7 @@ def hash_tree(
     _check_local(directory, plugin)
     with _reading(directory, plugin):
         environ = os.environ if environ is None else environ
-        entries, _ = _tree.list_source(directory, environ=environ, without=without)
+        entries, _ = _listing.list_source(directory, environ=environ, without=without)
         return _tree.sha256(entries)
 
 
@@ -57,14 +57,14 @@ def export(
     _check_local(directory, plugin)
     environ = os.environ if environ is None else environ
     with _reading(directory, plugin), filled_or_removed(into):
-        entries, top = _tree.list_source(directory, environ=environ, without=without)
+        entries, top = _listing.list_source(directory, environ=environ, without=without)
         project = into
         if top is not None and pyproject.reads_history(directory):
             project = into / directory.resolve().relative_to(top)
             repository = _clone(top, into, project, _git.environment(environ), plugin)
             _tree.copy(entries, project)
             # Without a fresh index, git diff-index reports every file as changed, and versions become dirty.
-            out = [str(project / path) for path in _tree.inside(directory, without)]
+            out = [str(project / path) for path in _listing.inside(directory, without)]
             tracked = repository.must("ls-files", "-z", "--", *out) if out else ""
             names = [*tracked.split("\0")[:-1], *(str(project / name) for name in _sparse(directory, environ))]
             if names:
@@ -73,7 +73,7 @@ def export(
         else:
             _tree.copy(entries, project)
         tree = _tree.sha256(_tree.walk(project))
-        ignored = _tree.ignored(directory, environ=environ, without=without) if top is not None else ()
+        ignored = _listing.ignored(directory, environ=environ, without=without) if top is not None else ()
     return Checkout(root=into, project=project, commit=None, tree_sha256=tree, ignored=ignored)
 
 

@@ -1,7 +1,9 @@
 """The environment variables, and the paths that they choose, as a frozen value.
 
-No other module reads a variable of ours. Settings come from a mapping, and what a process tells the processes that it
-starts (:func:`inherited`, :func:`pass_on`) goes through this process's own environment.
+No other module reads or sets a variable of ours or of vLLM in this process's environment. Settings come from a
+mapping; what a process tells the processes that it starts (:func:`inherited`, :func:`pass_on`) goes through that
+environment. A variable of another program (``PIP_…``, ``UV_…``) or of the system (``PATH``, ``PYTHONPATH``,
+``SOURCE_DATE_EPOCH``) is read where it is used.
 """
 
 from __future__ import annotations
