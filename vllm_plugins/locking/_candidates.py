@@ -10,6 +10,7 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from vllm_plugins.core.errors import InstallError, NoResolution
+from vllm_plugins.documents import selection
 from vllm_plugins.packages import releases, simple_api, stub_wheels
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class Candidates:
                 obstacle=self._other_python(wanted),
             )
         wheels = [file for file in for_python if file.filename.endswith(simple_api.WHEEL)]
-        wheel = releases.best(wheels, self._tags)
+        wheel = selection.best_wheel(wheels, self._tags)
         sdist = next((file for file in for_python if not file.filename.endswith(simple_api.WHEEL)), None)
         obstacle = None
         if wheel is None and sdist is None:

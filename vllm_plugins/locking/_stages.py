@@ -136,7 +136,7 @@ def _cooldown(manifest: Manifest) -> Cooldown | None:
 
 
 def _waiting(config: PipConfig, cooldown: Cooldown | None) -> PipConfig:
-    """The configuration for build requirements: they are not locked before they run, so pip and uv themselves wait."""
+    """The configuration for build requirements, which run before they are locked: pip and uv wait by themselves."""
     if cooldown is None:
         return config
     return replace(config, uploaded_before=cooldown.until.isoformat(timespec="seconds"))

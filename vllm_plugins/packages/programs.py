@@ -56,17 +56,18 @@ PIP_HONOURED = _names(
 )
 PIP_IGNORED = _names(
     # What is installed.
-    "abi all-releases build-constraint config-settings constraint editable exists-action force-reinstall group",
-    "ignore-installed ignore-requires-python implementation no-binary no-build-isolation no-deps no-require-hashes",
-    "no-dependencies only-binary only-dependencies only-deps only-final platform pre prefer-binary python-version",
-    "require-hashes requirement requirements-from-script upgrade upgrade-strategy uploaded-prior-to use-pep517",
+    "abi all-releases build-constraint config-settings constraint editable exists-action force-reinstall",
+    "global-option group ignore-installed ignore-requires-python implementation no-binary no-build-isolation no-deps",
+    "no-dependencies no-require-hashes only-binary only-dependencies only-deps only-final platform pre prefer-binary",
+    "python-version require-hashes requirement requirements-from-script upgrade upgrade-strategy uploaded-prior-to",
+    "use-pep517",
     # Where it is installed.
     "break-system-packages dry-run no-user prefix python require-venv require-virtualenv root source source-dir",
     "source-directory src target user",
     # How pip works and what it shows.
     "cache-dir check-build-dependencies compile debug disable-pip-version-check help isolated local-log log log-file",
     "no-cache-dir no-clean no-color no-compile no-input no-python-version-warning no-warn-conflicts",
-    "no-warn-script-location progress-bar quiet refresh-package report resume-retries root-user-action",
+    "no-warn-script-location progress-bar quiet refresh-package report resume-retries root-user-action version",
     "use-deprecated use-feature verbose",
 )
 # Every option of `uv pip install` and `uv pip compile`: most are also keys of uv.toml and variables UV_*.

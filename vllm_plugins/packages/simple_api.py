@@ -15,6 +15,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.redact import public_url
 
 __all__ = ["ACCEPT", "File", "from_html", "from_json", "version"]
@@ -41,7 +42,7 @@ class File:
 
     filename: str
     url: str
-    sha256: str | None = None
+    sha256: Sha256 | None = None
     size: int | None = None
     requires_python: str | None = None
     odd_python: bool = False
@@ -183,9 +184,9 @@ def _text(value: object) -> str | None:
     return value[:500] if isinstance(value, str) else None
 
 
-def _digest(value: object) -> str | None:
+def _digest(value: object) -> Sha256 | None:
     if isinstance(value, str) and len(value) == 64 and not set(value.lower()) - set("0123456789abcdef"):
-        return value.lower()
+        return Sha256(value.lower())
     return None
 
 

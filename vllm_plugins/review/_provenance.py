@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from packaging.tags import create_compatible_tags_selector, sys_tags
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.tags import sys_tags
+from packaging.utils import canonicalize_name
 
+from vllm_plugins.documents import selection
 from vllm_plugins.packages import simple_api
 from vllm_plugins.packages.cooldown import upload_time
 
 if TYPE_CHECKING:
+<<<<<<< HEAD
     from collections.abc import Mapping
     from datetime import datetime
+=======
+    from collections.abc import Mapping, Sequence
+>>>>>>> main
 
     from vllm_plugins.documents.lock import Package
     from vllm_plugins.packages.index import Index
@@ -83,15 +88,16 @@ def read(package: Package, index: Index) -> Published:
     )
 
 
-def _fitting(package: Package, there: Mapping[str, object]) -> str | None:
+def _fitting(package: Package, there: Mapping[str, Sequence[File]]) -> str | None:
     """A wheel of the index that is of the locked version, and for this machine."""
     wheels = [
-        (name, parse_wheel_filename(name)[3])
-        for name in there
+        files[0]
+        for name, files in there.items()
         if name.endswith(simple_api.WHEEL)
         and str(simple_api.version(name, canonicalize_name(package.name))) == package.version
     ]
-    return next(create_compatible_tags_selector(sys_tags())(wheels), None)
+    best = selection.best_wheel(wheels, sys_tags())
+    return None if best is None else best.filename
 
 
 def _publishers(document: Any, sha256: str) -> set[str]:
