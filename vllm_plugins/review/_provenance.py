@@ -16,12 +16,8 @@ from vllm_plugins.packages import simple_api
 from vllm_plugins.packages.cooldown import upload_time
 
 if TYPE_CHECKING:
-<<<<<<< HEAD
-    from collections.abc import Mapping
-    from datetime import datetime
-=======
     from collections.abc import Mapping, Sequence
->>>>>>> main
+    from datetime import datetime
 
     from vllm_plugins.documents.lock import Package
     from vllm_plugins.packages.index import Index
