@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
+import json
 import socket
 import struct
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -27,6 +29,7 @@ __all__ = [
     "hang",
     "noise",
     "redirect",
+    "requires_python",
     "reset",
     "serve",
     "status",
@@ -138,6 +141,21 @@ def redirect(to: str) -> Callable[[Reply], None]:
 
     def fault(reply: Reply) -> None:
         reply.head(302, Location=to.format(path=reply.handler.path), Content_Length="0")
+
+    return fault
+
+
+def requires_python(value: str) -> Callable[[Reply], None]:
+    """Give each file of a page of an index this Requires-Python."""
+
+    def fault(reply: Reply) -> None:
+        if reply.kind.startswith("application/vnd.pypi.simple.v1+json"):
+            page = json.loads(reply.body)
+            page["files"] = [{**file, "requires-python": value} for file in page["files"]]
+            body = json.dumps(page).encode()
+        else:
+            body = reply.body.replace(b"<a ", f'<a data-requires-python="{html.escape(value)}" '.encode())
+        well(replace(reply, body=body))
 
     return fault
 

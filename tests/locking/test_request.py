@@ -6,9 +6,10 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import UsageError
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import manifest
 from vllm_plugins.documents.lock import Lock, Package, Plugin
-from vllm_plugins.locking.request import Request, Upgrade, preferred
+from vllm_plugins.locking.request import Request, Upgrade, kept
 
 NAME = canonicalize_name
 MANIFEST = manifest.parse(
@@ -16,7 +17,7 @@ MANIFEST = manifest.parse(
     Path("/somewhere/plugins.yaml"),
 )
 OLD = Lock(
-    manifest_sha256="a" * 64,
+    manifest_sha256=Sha256("a" * 64),
     packages=tuple(Package(name=NAME(name), version="1.0") for name in ("helper", "its-package", "built-name")),
     plugins=(
         Plugin(name="local", source="local", package=NAME("built-name"), version="1.0", requested="here"),
@@ -51,10 +52,10 @@ def test_an_invalid_name_is_refused(name: str) -> None:
 
 
 def test_the_old_pins_are_preferred_except_for_what_may_move() -> None:
-    assert set(preferred(OLD, Upgrade())) == {"helper", "its-package", "built-name"}
-    assert set(preferred(OLD, Upgrade(names=frozenset({NAME("helper")})))) == {"its-package", "built-name"}
-    assert preferred(OLD, Upgrade(everything=True)) == {}
-    assert preferred(None, Upgrade()) == {}
+    assert set(kept(OLD, Upgrade())) == {"helper", "its-package", "built-name"}
+    assert set(kept(OLD, Upgrade(names=frozenset({NAME("helper")})))) == {"its-package", "built-name"}
+    assert kept(OLD, Upgrade(everything=True)) == {}
+    assert kept(None, Upgrade()) == {}
 
 
 def test_only_an_upgrade_with_names_is_one() -> None:

@@ -206,7 +206,7 @@ def test_a_passed_over_release_that_requires_a_url_is_kept_from_the_resolver(lin
     links.wheel("helper", "2.0", requires=["other @ git+https://example.org/other"])
     with links.walk("demo") as walk:
         assert walk.run() == {}
-        assert [str(found) for found in walk.by_url] == ["helper 2.0"]
+        assert [str(found) for found in walk.refused] == ["helper 2.0"]
 
 
 def test_a_wheel_whose_metadata_is_known_and_that_is_damaged_since_is_an_error(links: Links) -> None:

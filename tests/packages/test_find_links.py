@@ -70,7 +70,7 @@ def test_a_local_wheel_for_this_python_complements_the_index(place: Place, index
         [(True, False), (False, True)],
         [(False, True), (True, False)],
     )
-    assert place.run("lock", "--check").returncode == 0
+    place.run("lock", "--check", env={"PIP_FIND_LINKS": str(links)})
     _installs(place, links, "linked")
 
 
@@ -167,3 +167,55 @@ def test_a_missing_page_or_directory_of_links_is_skipped_by_both_installers(
     place.run("lock", "--resolver", "pip-compile", env=env)
     place.run("sync", "--installer", installer, env=env)
     assert (place.site / "tiny").exists() or (place.site / "tiny.py").exists()
+
+
+@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+@pytest.mark.parametrize("kind", ["path", "url", "page"])
+def test_find_links_may_name_a_single_file(place: Place, tmp_path: Path, resolver: str, kind: str) -> None:
+    wheel = projects.wheel(tmp_path / "links", "linked")
+    page = tmp_path / "links.html"
+    page.write_text(f'<html><body><a href="{wheel.as_uri()}">{wheel.name}</a></body></html>')
+    named = {"path": str(wheel), "url": wheel.as_uri(), "page": str(page)}[kind]
+    place.pypi("linked")
+    place.run("lock", "--resolver", resolver, env={"PIP_FIND_LINKS": named})
+    _installs(place, tmp_path / "links", "linked")
+
+
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_build_requirements_may_come_from_a_single_file(place: Place, tmp_path: Path, installer: str) -> None:
+    wheel = projects.wheel(tmp_path / "links", "words")
+    project = projects.project(place.config / "mine", name="mine")
+    path = project / "pyproject.toml"
+    path.write_text(path.read_text().replace("requires = []", 'requires = ["words"]'))
+    place.write("plugins:\n  - {name: mine, source: local, path: mine}\n")
+    place.run("lock", env={"PIP_FIND_LINKS": str(wheel), "VLLM_PLUGIN_INSTALLER": installer})
+
+
+@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+def test_a_missing_page_of_links_is_skipped_by_both_resolvers(
+    place: Place, index: Index, tmp_path: Path, resolver: str
+) -> None:
+    index.wheel("tiny", requires=["linked"])
+    wheel = projects.wheel(tmp_path / "links", "linked")
+    place.pypi("tiny")
+    env = {"PIP_FIND_LINKS": f"{place.index_url}missing/links.html {wheel}"}
+    place.run("lock", "--resolver", resolver, env=env)
+    assert set(place.versions) == {"tiny", "linked"}
+    place.pypi("absent")
+    done = place.run("lock", "--resolver", resolver, env=env, check=False)
+    assert (done.returncode, "no index has a distribution of this name" in done.stderr) == (6, True)
+
+
+@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+def test_a_page_of_links_that_can_not_be_read_is_the_reason(
+    place: Place, index: Index, tmp_path: Path, resolver: str
+) -> None:
+    index.wheel("tiny")
+    place.pypi("tiny")
+    page = tmp_path / "links.html"
+    page.write_text("log in first")
+    for links in (str(page), "http://127.0.0.1:9/links.html"):
+        done = place.run("lock", "--resolver", resolver, env={"PIP_FIND_LINKS": links}, check=False)
+        assert done.returncode == 1
+        assert "the index can't be read [source-unavailable]" in done.stderr
+        assert links in done.stderr

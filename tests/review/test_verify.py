@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from tests.kit import raw_wheel, stages
 from vllm_plugins.core import bytecode, hashes
 from vllm_plugins.core.errors import HashMismatch
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents.lock import Lock, Package, Wheel
 from vllm_plugins.install import _stage
 from vllm_plugins.review import verify
@@ -82,7 +83,7 @@ class World:
             points=(),
             plugins=(),
         )
-        lock = Lock(manifest_sha256="", packages=packages, plugins=(), targets=())
+        lock = Lock(manifest_sha256=Sha256(""), packages=packages, plugins=(), targets=())
         return verify.run(self.store, marker, lock=lock, wheels=self.wheels, base_paths=base)
 
 

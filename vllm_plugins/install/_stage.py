@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.core.hashes import Sha256
     from vllm_plugins.packages.metadata import RecordEntry
 
 __all__ = ["Contents", "Distribution", "check", "clean", "publish", "seal"]
@@ -119,11 +120,11 @@ def seal(site: Path, owners: Mapping[str, Owner]) -> str:
     for directory, _, _ in os.walk(site.parent):
         os.chmod(directory, 0o755)  # noqa: S103 - vLLM may run as another user, who must be able to read it
     data = (json.dumps(listed, separators=(",", ":")) + "\n").encode()
-    atomic.write(site.parent / integrity.FILES, data)
+    atomic.write(site.parent / integrity.FILES, data, durable=False)  # publish() flushes all of the stage at once
     return hashes.sha256(data)
 
 
-def _seal(items: Iterable[tuple[str, Owner, Owner]], site: str) -> list[tuple[str, str, int]]:
+def _seal(items: Iterable[tuple[str, Owner, Owner]], site: str) -> list[tuple[str, Sha256, int]]:
     """Check and compile some files. Returns path, sha256 and size of each and of its bytecode."""
     listed = []
     for name, owner, bytecode_owner in items:
@@ -159,7 +160,7 @@ def _check_hash(file: BufferedReader, name: str, sha256: str, owner: str, expect
         )
 
 
-def _compile(source: bytes, name: str, owner: Owner, site: str) -> list[tuple[str, str, int]]:
+def _compile(source: bytes, name: str, owner: Owner, site: str) -> list[tuple[str, Sha256, int]]:
     """Write the bytecode of a source. Returns path, sha256 and size of the bytecode that is there afterwards.
 
     It replaces bytecode that the wheel brings, which nothing ties to its source. Where the source can't be compiled,
@@ -181,11 +182,14 @@ def _compile(source: bytes, name: str, owner: Owner, site: str) -> list[tuple[st
 
 
 def publish(new: Path, target: Path, *, aside: Path) -> None:
-    """Move a complete overlay to its place in the store. The rename is the commit point.
+    """Bring a complete overlay to the disk and move it to its place in the store. The rename is the commit point.
 
     An overlay that is already there (``--reinstall``, or one without a marker) is exchanged with the new one and ends
     up at ``aside``. Processes may be using it, so whenever we are killed, there is a whole overlay at ``target``.
     """
+    # The rename may reach the disk before what it publishes: ext4 writes a file's content up to 30 s later than the
+    # names. A power cut would then leave a marker that says "complete", and empty files.
+    atomic.flush(new)
     try:
         os.rename(new, target)
     except OSError as error:
@@ -194,12 +198,7 @@ def publish(new: Path, target: Path, *, aside: Path) -> None:
         os.makedirs(aside.parent, exist_ok=True)
         os.rename(new, aside)
         _exchange(aside, target)
-    # A rename is on disk only when its directory is.
-    descriptor = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    atomic.flush_entries(target.parent)  # ``sync`` says "installed" after that
 
 
 def _exchange(one: Path, two: Path) -> None:

@@ -6,22 +6,22 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.tags import create_compatible_tags_selector
 from packaging.utils import parse_wheel_filename
+from packaging.version import Version
 
 from vllm_plugins.core.errors import InstallError, NoResolution
 from vllm_plugins.documents import selection
-from vllm_plugins.packages import releases, simple_api
+from vllm_plugins.packages import releases, simple_api, stub_wheels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from packaging.tags import Tag
     from packaging.utils import NormalizedName
-    from packaging.version import Version
 
     from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import Package
     from vllm_plugins.packages.index import File, Index
     from vllm_plugins.packages.metadata import Metadata
 
@@ -34,13 +34,16 @@ _SHOWN = 3  # platform tags
 class Obstacle:
     """Why a release can't be used, whatever it requires."""
 
-    kind: Literal["python", "machine", "yanked", "metadata"]
+    kind: Literal["python", "machine", "yanked", "metadata", "young"]
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """One release: the ``wheel`` that the base's machine would take, else an ``sdist``, else the ``obstacle``."""
+    """One release: the ``wheel`` that the base's machine would take, else an ``sdist``, else the ``obstacle``.
+
+    ``is_outbid`` says that the index has got another build since, which a resolver would take.
+    """
 
     name: NormalizedName
     version: Version
@@ -48,6 +51,7 @@ class Candidate:
     sdist: File | None = None
     yanked: str | None = None
     obstacle: Obstacle | None = None
+    is_outbid: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -57,7 +61,8 @@ class Candidate:
 class Candidates:
     """Every release of every distribution that is asked for; each page and each metadata is read once.
 
-    ``built`` is the metadata of what was built from sdists, by name and version.
+    ``built`` is the metadata of what was built from sdists, by name and version. ``kept`` are packages of the old
+    lock whose files stay.
     """
 
     base: Base
@@ -65,6 +70,7 @@ class Candidates:
     caches: Path | None
     report: Callable[[str], None]
     built: dict[tuple[NormalizedName, Version], Metadata] = field(default_factory=dict)
+    kept: Mapping[NormalizedName, Package] = field(default_factory=dict)
     _tags: Sequence[Tag] = field(init=False)
     _known: dict[NormalizedName, tuple[Candidate, ...]] = field(default_factory=dict)
     _metadata: dict[str, Metadata | Obstacle] = field(default_factory=dict)
@@ -86,9 +92,17 @@ class Candidates:
                 if version is not None:
                     by_version.setdefault(version, []).append(file)
             self._known[name] = tuple(
-                self._candidate(name, version, by_version[version]) for version in sorted(by_version, reverse=True)
+                self._settled(name, version, by_version[version]) for version in sorted(by_version, reverse=True)
             )
         return self._known[name]
+
+    def _settled(self, name: NormalizedName, version: Version, files: list[File]) -> Candidate:
+        """A release; of a locked one, only the files of the lock."""
+        found, package = self._candidate(name, version, files), self.kept.get(name)
+        if package is None or Version(package.version) != version:
+            return found
+        locked = self._candidate(name, version, releases.kept(files, package, self.index, tags=self._tags) or files)
+        return replace(locked, is_outbid=locked.wheel is not None and locked.wheel != found.wheel)
 
     def admitted(self, name: NormalizedName, specifier: SpecifierSet) -> tuple[Candidate, ...]:
         """The releases that a specifier admits, the newest first, as resolvers choose among them.
@@ -126,7 +140,34 @@ class Candidates:
             return self._other_python([found.requires_python])
         return found
 
-    def _candidate(self, name: NormalizedName, version: Version, files: list[File]) -> Candidate:
+    def too_young(self, name: NormalizedName) -> tuple[Version, ...]:
+        """The releases of a distribution that a cooldown excludes."""
+        if self.index.cooldown is None:
+            return ()
+        young = (found for found in self.all(name) if found.obstacle is not None and found.obstacle.kind == "young")
+        return tuple(found.version for found in young)
+
+    @property
+    def names(self) -> tuple[NormalizedName, ...]:
+        """The distributions that were asked for."""
+        return tuple(self._known)
+
+    def write_stub(self, candidate: Candidate, into: Path) -> None:
+        """Write a stub of a candidate whose metadata a resolver would not find at the index as we do.
+
+        That is so where the index has got another build, and where uv can't read what METADATA or the page says.
+        """
+        content = self.metadata(candidate) if candidate.wheel is not None else None
+        if candidate.wheel is None or content is None or isinstance(content, Obstacle):
+            return
+        if candidate.is_outbid or candidate.wheel.odd_python or content.is_odd:
+            stub_wheels.write_over(into, candidate.wheel.filename, content)
+
+    def _candidate(self, name: NormalizedName, version: Version, every: list[File]) -> Candidate:
+        files = [file for file in every if not file.too_young]
+        if not files:
+            young = Obstacle(kind="young", reason=every[0].too_young)
+            return Candidate(name=name, version=version, obstacle=young)
         offered = [file for file in files if not file.yanked]
         yanked = None if offered else next((file.yanked_reason for file in files), "")
         for_python = [file for file in offered or files if self._is_python(file.requires_python)]
@@ -139,9 +180,7 @@ class Candidates:
                 obstacle=self._other_python(wanted),
             )
         wheels = [file for file in for_python if file.filename.endswith(simple_api.WHEEL)]
-        best_first = sorted(wheels, key=lambda file: selection.build_number(file.filename), reverse=True)
-        choices = ((file, parse_wheel_filename(file.filename)[3]) for file in best_first)
-        wheel = next(create_compatible_tags_selector(self._tags)(choices), None)
+        wheel = selection.best_wheel(wheels, self._tags)
         sdist = next((file for file in for_python if not file.filename.endswith(simple_api.WHEEL)), None)
         obstacle = None
         if wheel is None and sdist is None:

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from packaging.markers import Marker
-from packaging.tags import create_compatible_tags_selector
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import scratch
 from vllm_plugins.core.errors import LockContradiction
@@ -197,8 +196,9 @@ class Derivation:
                 yield f"its wheel next to the lock is in no directory of find-links: {', '.join(_local(package))}"
         elif package.sdist_sha256 is not None:
             fitting = self._best(wheels)
-            if fitting is not None:
-                yield f"it was built from its sdist, and the index has a wheel for this machine: {fitting.filename}"
+            if fitting is not None:  # uploaded later, perhaps: a locked version keeps its files
+                what = f"the index has {fitting.filename}; {package.name} was built from its sdist"
+                self.unchecked.append(f"{what} (lock --upgrade-package {package.name} takes the wheel)")
             sdists = [index.complete(file) for file in files if file not in wheels]
             if package.sdist_sha256 not in [file.sha256 for file in sdists]:
                 yield f"the index has no sdist of {package.name} {version} with the locked hash"
@@ -209,9 +209,7 @@ class Derivation:
 
     def _best(self, files: list[File]) -> File | None:
         """The wheel that this machine would install."""
-        best_first = sorted(files, key=lambda file: selection.build_number(file.filename), reverse=True)
-        tagged = ((file, parse_wheel_filename(file.filename)[3]) for file in best_first)
-        return next(create_compatible_tags_selector(self.base.tags())(tagged), None)
+        return selection.best_wheel(files, self.base.tags())
 
     def _place(self, package: Package, same: list[File], index: Index) -> Iterator[str]:
         """The index that the lock names, and what its page says of the files."""
@@ -289,7 +287,7 @@ class Derivation:
             self.unchecked.append(f"the repository of plugin {plugin.name!r}: offline")
             return []
         found = []
-        commit, source = git_refs.CommitSha(plugin.commit), entry.source
+        commit, source = plugin.commit, entry.source
         if not git_refs.contains(source, commit, environ=self.environ, plugin=plugin.name):
             found.append(f"commit {commit} is not {source.ref or 'of the default branch'} of {plugin.url}")
         into = self.scratch / f"check-{plugin.name}"

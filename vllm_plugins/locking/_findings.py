@@ -50,6 +50,11 @@ class Finding:
     others: int = 0
     is_certain: bool = True
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether no resolver may take the release, although it could."""
+        return self.kind == "url" or (self.obstacle is not None and self.obstacle.kind == "metadata")
+
     def __str__(self) -> str:
         more = f" (the same or another reason rules out {count(self.others, 'other release')})" if self.others else ""
         return " ".join((" → ".join(self.path), self.reason)).strip() + more

@@ -18,7 +18,7 @@ from vllm_plugins.core.errors import CommandFailed, DiskError, NoResolution
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.base import VLLM
 from vllm_plugins.locking import _conflicts
-from vllm_plugins.packages import stub_wheels
+from vllm_plugins.packages import requirement_lines, stub_wheels
 from vllm_plugins.packages.releases import Pin
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def constraints(base: Base, directory: Path) -> dict[NormalizedName, str]:
             name=distribution.name,
             version=distribution.version,
             extras=distribution.extras,
-            requires=distribution.requires,
+            requires=requirement_lines.valid(distribution.requires),
         )
         for distribution in base.distributions
     }

@@ -6,6 +6,7 @@ pins there. Where they look is pip's configuration, for both.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, get_args
 from vllm_plugins.core import process
 from vllm_plugins.core.errors import CommandFailed, UsageError
 from vllm_plugins.packages import installers, programs
+from vllm_plugins.packages.index import Index
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,17 +97,27 @@ class UvCompile:
         if not base.is_here:
             argv += ["--python-version", base.python, "--python-platform", platform(base)]
         argv += ["--only-binary", ":all:"] if wheels is not None else []
-        env = programs.uv_environment(_offering(self.config, wheels), directory)
-        env |= {"TMPDIR": str(_temporary(directory))}
-        env |= {"GIT_ALLOW_PROTOCOL": "none"} if wheels is not None else {}
-        try:
+
+        def run(config: PipConfig, **more: str) -> None:
+            env = {**programs.uv_environment(_offering(config, wheels), directory), **more}
+            env |= {"TMPDIR": str(_temporary(directory))}
+            env |= {"GIT_ALLOW_PROTOCOL": "none"} if wheels is not None else {}
             process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
+
+        try:
+            run(self.config)
         except CommandFailed as error:
-            if error.returncode != _UNREAD or len(self.config.indexes) < 2:
+            if error.returncode != _UNREAD:
+                raise
+            present = _without_missing_links(self.config)
+            if present != self.config:
+                with contextlib.suppress(CommandFailed):
+                    run(present)
+                    return
+            if len(self.config.indexes) < 2:
                 raise
             # Only with this strategy does uv pass over an index that answers 410 for a name that it lacks.
-            env["UV_INDEX_STRATEGY"] = "first-index"
-            process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
+            run(present, UV_INDEX_STRATEGY="first-index")
 
     def found_none(self, error: CommandFailed) -> bool:
         """See :class:`Resolver`."""
@@ -114,6 +126,13 @@ class UvCompile:
 
 def _offering(config: PipConfig, wheels: Path | None) -> PipConfig:
     return config if wheels is None else replace(config, find_links=(*config.find_links, wheels.as_uri()))
+
+
+def _without_missing_links(config: PipConfig) -> PipConfig:
+    """The configuration without the pages of links that don't exist: pip passes over them, and uv stops."""
+    with Index(config) as index:
+        missing = index.missing_links()
+    return replace(config, find_links=tuple(place for place in config.find_links if place not in missing))
 
 
 def _temporary(directory: Path) -> Path:

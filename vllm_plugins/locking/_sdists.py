@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import BuildError
 from vllm_plugins.documents.base import satisfies
-from vllm_plugins.packages import metadata, releases
+from vllm_plugins.packages import metadata, releases, stub_wheels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,7 +80,7 @@ class Sdists:
             )
             self._refuse_other_torch(project, candidate, plugin, whose)
             wheel, built_with = self._built(project, candidate, plugin, whose)
-        content = metadata.inspect(wheel)
+        content = metadata.normal_form(metadata.inspect(wheel), where=f"{whose}: {sdist.url}")
         if (content.name, content.version.public) != (candidate.name, candidate.version.public):
             raise BuildError(
                 "the build of an sdist gave another distribution than its file name says",
@@ -90,6 +90,8 @@ class Sdists:
                 required_by=whose,
                 next_step=f"report it to the author of {candidate.name}; {_leave_out(plugin)}",
             )
+        if content.is_odd:
+            stub_wheels.write_over(self.wheels, wheel.name, content)
         self.built[candidate.name] = BuiltSdist(path=wheel, metadata=content, built_with=built_with)
         return content
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,21 +12,24 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from vllm_plugins.core.errors import CommandFailed, DiskError, NoResolution
+from vllm_plugins.core.humanize import count
 from vllm_plugins.locking import _conflicts, _newest, _resolution, request
 from vllm_plugins.locking._candidates import Candidates
 from vllm_plugins.locking._findings import Root
 from vllm_plugins.locking._sdists import Sdists
 from vllm_plugins.locking._walk import Walk
 from vllm_plugins.locking.request import PluginRequirement
+from vllm_plugins.packages import releases
 from vllm_plugins.packages.metadata import Metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import Package
     from vllm_plugins.locking._findings import Finding
     from vllm_plugins.locking._newest import PassedOver
     from vllm_plugins.locking._prepare import PreparedPlugin
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
     from vllm_plugins.locking.old_lock import Reuse
     from vllm_plugins.packages.builder import Builder
     from vllm_plugins.packages.index import Index
-    from vllm_plugins.packages.releases import Pin
+    from vllm_plugins.packages.releases import Pin, Release
 
 __all__ = ["Solution", "Solver"]
 
@@ -75,12 +80,14 @@ class Solver:
             HashMismatch: the index has a file that does not match its hash.
             SourceError: the index can't be read.
         """
-        preferred = request.preferred(self.reuse.old, self.reuse.upgrade)
+        preferred = {name: package.version for name, package in self._kept.items()}
         wheels = self.scratch / "wheels"
         wheels.mkdir(parents=True)
         walk = Walk(
             base=self.base,
-            candidates=Candidates(base=self.base, index=self.index, caches=self.caches, report=self.report),
+            candidates=Candidates(
+                base=self.base, index=self.index, caches=self.caches, report=self.report, kept=self._kept
+            ),
             roots=tuple(map(_root, plugins)),
             preferred=preferred,
         )
@@ -99,6 +106,29 @@ class Solver:
         chosen = {pin.name: pin.version for pin in pins}
         passed = _newest.check(walk, chosen, kept=preferred)
         return Solution(pins=pins, sdists=sdists.built, passed_over=tuple(passed))
+
+    def releases(self, solution: Solution) -> list[Release]:
+        """Read the files of everything that comes from an index.
+
+        Raises:
+            NoResolution: a pin has neither a wheel for the base nor an sdist.
+            SourceError: the index can't be read.
+        """
+        pins = [pin for pin in solution.pins if pin.url is None]
+        if pins:
+            self.report(f"Reading the index for the files of {count(len(pins), 'distribution')}")
+        tags = self.base.tags()
+
+        def read(pin: Pin) -> Release:
+            locked = self._kept.get(pin.name)
+            return releases.read(pin, self.index, tags=tags, caches=self.caches, locked=locked)
+
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            return list(pool.map(read, pins))
+
+    @property
+    def _kept(self) -> Mapping[NormalizedName, Package]:
+        return request.kept(self.reuse.old, self.reuse.upgrade)
 
     def _walk(self, walk: Walk, sdists: Sdists) -> dict[str, Finding]:
         """Walk until nothing more has to be built; returns findings that only the resolver can confirm."""
@@ -131,19 +161,30 @@ class Solver:
             PluginRequirement(plugin=item.locked.name, name=item.locked.package, requirement=item.requirement)
             for item in plugins
         ]
-        directory = self.scratch / "resolve"
-        directory.mkdir()
+        walk.write_stubs(wheels)
+        excluded = {f"{found.name}!={found.version.public}" for found in walk.refused}
+        excluded |= _too_young(walk, walk.candidates.names)
+        stubs = _resolution.constraints(self.base, self.caches / "stubs")
         try:
-            return _resolution.compile_pins(
-                lines,
-                base=self.base,
-                stubs=_resolution.constraints(self.base, self.caches / "stubs"),
-                preferred=preferred,
-                excluded=sorted(f"{found.name}!={found.version.public}" for found in walk.by_url),
-                resolver=self.resolver,
-                scratch=directory,
-                wheels=wheels,
-            )
+            for number in itertools.count():
+                directory = self.scratch / f"resolve-{number}"
+                directory.mkdir()
+                pins = _resolution.compile_pins(
+                    lines,
+                    base=self.base,
+                    stubs=stubs,
+                    preferred=preferred,
+                    excluded=sorted(excluded),
+                    resolver=self.resolver,
+                    scratch=directory,
+                    wheels=wheels,
+                )
+                # The walk need not have met every distribution that the resolver takes.
+                young = _too_young(walk, [pin.name for pin in pins if pin.url is None]) - excluded
+                if not young:
+                    return pins
+                excluded |= young
+            raise AssertionError  # the count has no end
         except CommandFailed as error:
             if (full := DiskError.from_output(error.stderr, details=error.details)) is not None:
                 raise full from error
@@ -155,6 +196,11 @@ class Solver:
             walk.check_files()
             found_none = self.resolver.found_none(error)
             raise _conflicts.resolver_failed(error, self.resolver.name, found_none=found_none) from error
+
+
+def _too_young(walk: Walk, names: Iterable[NormalizedName]) -> set[str]:
+    """Constraints that keep a resolver from the releases that a cooldown excludes."""
+    return {f"{name}!={version}" for name in names for version in walk.candidates.too_young(name)}
 
 
 def _root(plugin: PreparedPlugin) -> Root:

@@ -7,8 +7,12 @@ wheel contains its hash, so two contents never have the same name. Writing the l
 from __future__ import annotations
 
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
+import os
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import atomic, workers
 from vllm_plugins.core.errors import BaseMismatch, NoResolution, StoreError
@@ -19,12 +23,12 @@ from vllm_plugins.locking._assemble import Assembly, NewLock
 from vllm_plugins.locking._prepare import Preparation, PreparedPlugin
 from vllm_plugins.locking._solve import Solver
 from vllm_plugins.locking.old_lock import Reuse
-from vllm_plugins.packages import installers, releases
+from vllm_plugins.packages import installers
 from vllm_plugins.packages.builder import Builder
-from vllm_plugins.startup.overlay import base_paths
+from vllm_plugins.packages.cooldown import Cooldown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -34,7 +38,6 @@ if TYPE_CHECKING:
     from vllm_plugins.locking.request import Upgrade
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.pip_config import PipConfig
-    from vllm_plugins.packages.releases import Pin, Release
     from vllm_plugins.startup.settings import Settings
 
 __all__ = ["run", "write"]
@@ -44,10 +47,10 @@ def run(
     manifest: Manifest,
     *,
     base: Base,
+    base_paths: Sequence[str],
     old: Lock | None,
     upgrade: Upgrade,
     settings: Settings,
-    environ: Mapping[str, str],
     scratch: Path,
     report: Callable[[str], None],
     detail: Callable[[str], None],
@@ -64,13 +67,11 @@ def run(
         NoResolution: no set of versions satisfies every requirement.
     """
     caches = settings.cache or scratch / "cache"
-    pip = config()
-    pip.require_public()
-    opening = workers.begin(lambda: _index(pip))  # half of all imports, while plugins are prepared
-    if pip.ignored:
-        report(f"Ignoring options that do not say where packages come from: {', '.join(pip.ignored)}")
-    installer = installers.choose(settings.installer, config=pip, cache=caches / "uv")
-    with Builder(installer=installer, base_site=base_paths(), target=base) as builder:
+    pip = _usable(config(), report)
+    cooldown = _cooldown(manifest)
+    opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
+    installer = installers.choose(settings.installer, config=_waiting(pip, cooldown), cache=caches / "uv")
+    with Builder(installer=installer, base_site=base_paths, target=base) as builder:
         reuse = Reuse(old=old, upgrade=upgrade, base=base, wheels=settings.wheels)
         preparation = Preparation(
             manifest=manifest,
@@ -78,7 +79,7 @@ def run(
             reuse=reuse,
             builder=builder,
             scratch=scratch,
-            environ=environ,
+            environ=os.environ,
             report=report,
             detail=detail,
         )
@@ -97,9 +98,17 @@ def run(
                 detail=detail,
             )
             solution = solver.solve(plugins)
-            found = _releases([pin for pin in solution.pins if pin.url is None], index, base, caches, report)
+            found = solver.releases(solution)
             assembly = Assembly(base=base, old=old, index=index, scratch=scratch, solution=solution)
             return _public(assembly.lock(manifest, plugins, found), pip)
+
+
+def _usable(config: PipConfig, report: Callable[[str], None]) -> PipConfig:
+    """The configuration, if its URLs may be written down. Options that have no effect are reported."""
+    config.require_public()
+    if config.ignored:
+        report(f"Ignoring options that do not say where packages come from: {', '.join(config.ignored)}")
+    return config
 
 
 def _public(new: NewLock, pip: PipConfig) -> NewLock:
@@ -117,20 +126,26 @@ def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...
     return plugins
 
 
-def _index(config: PipConfig) -> Index:
+def _cooldown(manifest: Manifest) -> Cooldown | None:
+    """The cooldown that the policy asks for, if any."""
+    days = manifest.policy.cooldown_days
+    if not days:
+        return None
+    exempt = frozenset(map(canonicalize_name, manifest.policy.min_age_exempt))
+    return Cooldown(days=days, exempt=exempt, now=datetime.now(UTC))
+
+
+def _waiting(config: PipConfig, cooldown: Cooldown | None) -> PipConfig:
+    """The configuration for build requirements, which run before they are locked: pip and uv wait by themselves."""
+    if cooldown is None:
+        return config
+    return replace(config, uploaded_before=cooldown.until.isoformat(timespec="seconds"))
+
+
+def _index(config: PipConfig, cooldown: Cooldown | None) -> Index:
     from vllm_plugins.packages.index import Index
 
-    return Index(config)
-
-
-def _releases(
-    pins: Collection[Pin], index: Index, base: Base, caches: Path, report: Callable[[str], None]
-) -> list[Release]:
-    if pins:
-        report(f"Reading the index for the files of {count(len(pins), 'distribution')}")
-    tags = base.tags()
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        return list(pool.map(lambda pin: releases.read(pin, index, tags=tags, caches=caches), pins))
+    return Index(config, cooldown=cooldown)
 
 
 def write(new: NewLock, settings: Settings) -> bool:

@@ -6,6 +6,7 @@ chains that exclude one another are the resolver's to find, and :meth:`Walk.clas
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from vllm_plugins.locking._findings import Finding, Need
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from packaging.utils import NormalizedName
 
@@ -43,8 +45,8 @@ class Walk:
     """One walk from the plugins of a manifest.
 
     ``preferred`` are the pins of the old lock. ``to_build`` are the releases that the plugins need and the index has
-    only as an sdist: they have to be built, and the walk repeated. ``by_url`` are releases that were passed over, as
-    they require something by URL: a resolver would fail at them, or fetch it.
+    only as an sdist: they have to be built, and the walk repeated. ``refused`` are releases that were passed over and
+    that no resolver may take: they require something by URL, or their metadata is not valid.
     """
 
     base: Base
@@ -52,7 +54,7 @@ class Walk:
     roots: tuple[Root, ...]
     preferred: Mapping[NormalizedName, str]
     to_build: dict[NormalizedName, Candidate] = field(default_factory=dict)
-    by_url: set[Candidate] = field(default_factory=set)
+    refused: set[Candidate] = field(default_factory=set)
     _chosen: dict[tuple[str, str, frozenset[NormalizedName]], Candidate] = field(default_factory=dict)
     _results: dict[tuple[str, str, frozenset[str]], Finding | None] = field(default_factory=dict)
 
@@ -63,7 +65,7 @@ class Walk:
             SourceError: the index can't be read.
         """
         self.to_build.clear()
-        self.by_url.clear()
+        self.refused.clear()
         self._chosen.clear()
         self._results.clear()
         self._prefetch(Requirement(root.name) for root in self.roots if root.metadata is None)
@@ -135,6 +137,11 @@ class Walk:
         keys = ((root, (root.name, str(root.specifier), root.extras)) for root in self.roots)
         return {root.name: str(self._chosen[key].version) for root, key in keys if key in self._chosen}
 
+    def write_stubs(self, into: Path) -> None:
+        """Write stubs of the releases whose metadata a resolver would not find as this walk has."""
+        for candidate in dict.fromkeys(self._chosen.values()):
+            self.candidates.write_stub(candidate, into)
+
     def check_files(self) -> None:
         """Read every wheel that this walk has settled on. Its metadata may have come from our cache.
 
@@ -188,8 +195,8 @@ class Walk:
             else:
                 tried += 1
                 found = self._release(candidate, extras, path)
-                if found is not None and found.kind == "url" and len(found.path) == len(path) + 1:
-                    self.by_url.add(candidate)
+                if found is not None and found.is_refusal and len(found.path) == len(path) + 1:
+                    self.refused.add(candidate)
             if found is None:
                 self._chosen[name, str(specifier), extras] = candidate
                 return None
@@ -307,11 +314,12 @@ class Walk:
                 requirement = Requirement(line)
             except InvalidRequirement:
                 continue  # resolvers ignore the release or the line
-            given = ("", *sorted(extras))
-            if requirement.marker is None or any(
-                requirement.marker.evaluate({**markers, "extra": extra}) for extra in given
-            ):
-                found.append(requirement)
+            with contextlib.suppress(ValueError):  # of the base, where nobody checks it
+                given = ("", *sorted(extras))
+                if requirement.marker is None or any(
+                    requirement.marker.evaluate({**markers, "extra": extra}) for extra in given
+                ):
+                    found.append(requirement)
         return found
 
     def _prefetch(self, requirements: Iterable[Requirement]) -> None:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
-    from vllm_plugins.documents.lock import Lock
+    from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking._resolvers import ResolverName
 
-__all__ = ["PluginRequirement", "Request", "Upgrade", "preferred"]
+__all__ = ["PluginRequirement", "Request", "Upgrade", "kept"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,10 +104,10 @@ class Request:
         return shlex.join(words)
 
 
-def preferred(old: Lock | None, upgrade: Upgrade) -> Mapping[NormalizedName, str]:
-    """The old lock's pins that the resolver keeps where they still fit: those that may not move."""
+def kept(old: Lock | None, upgrade: Upgrade) -> Mapping[NormalizedName, Package]:
+    """The old lock's packages whose version and files stay where they still fit: those that may not move."""
     packages = () if old is None or upgrade.everything else old.packages
-    return {package.name: package.version for package in packages if package.name not in upgrade.names}
+    return {package.name: package for package in packages if package.name not in upgrade.names}
 
 
 def _normalized(word: str) -> NormalizedName:

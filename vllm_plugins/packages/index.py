@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.packages.cooldown import Cooldown
     from vllm_plugins.packages.pip_config import PipConfig
 
 __all__ = ["File", "Index"]
@@ -49,9 +50,12 @@ _DENIED = (401, 403)
 class Index:
     """All indexes and pages of links of the configuration. Use it as a context manager; threads may share it."""
 
-    def __init__(self, config: PipConfig) -> None:
+    def __init__(self, config: PipConfig, *, cooldown: Cooldown | None = None) -> None:
         self._config = config
+        self.cooldown = cooldown
         self._known: dict[NormalizedName, tuple[File, ...]] = {}
+        self._known_links: dict[str, list[File]] = {}
+        self._missing: set[str] = set()
         self._session = _session.open_session(config)
 
     def __enter__(self) -> Self:
@@ -89,11 +93,23 @@ class Index:
             page = f"{index.rstrip('/')}/{name}/"
             found += self._page(page, index=public_url(index), denied=denied)
         for links in self._config.find_links:
-            found += self._links(links)
+            if links not in self._known_links:
+                self._known_links[links] = self._links(links)
+            found += self._known_links[links]
         files = tuple(file for file in found if simple_api.version(file.filename, name) is not None)
         if denied and not files:
             raise denied[0]
-        return files
+        return self.cooldown.mark(name, files) if self.cooldown is not None else files
+
+    def missing_links(self) -> frozenset[str]:
+        """Return the URLs of ``--find-links`` that have no page, which pip passes over.
+
+        Raises:
+            SourceError: one of them can't be read.
+        """
+        for links in self._config.find_links:
+            self._links(links)
+        return frozenset(self._missing)
 
     def complete(self, file: File) -> File:
         """Return the file with its sha256 and size. It is downloaded only if the index does not report them.
@@ -136,8 +152,8 @@ class Index:
         except (*archives.UNREADABLE, *_FAILURES) as error:
             raise self._error(file.url, error) from error
 
-    def download(self, file: File, into: Path) -> Path:
-        """Download a file into a directory.
+    def download(self, file: File, into: Path, *, durable: bool = False) -> Path:
+        """Download a file into a directory. With ``durable``, a power cut leaves the whole file or none.
 
         Raises:
             HashMismatch: it does not match the hash or the size of the index; nothing is left behind.
@@ -153,6 +169,9 @@ class Index:
                     out.write(chunk)
                     if file.size is not None and out.tell() > file.size:
                         raise self._mismatch(file, f"{file.size} bytes", "more")
+                if durable:
+                    out.flush()
+                    os.fsync(out.fileno())
             if file.sha256 is not None and digest.hexdigest() != file.sha256:
                 raise self._mismatch(file, f"sha256 {file.sha256}", f"sha256 {digest.hexdigest()}")
             os.replace(partial, target)
@@ -188,6 +207,7 @@ class Index:
         try:
             with self._request("GET", url, index=index, headers={"Accept": simple_api.ACCEPT}) as response:
                 if response.status_code in programs.UNKNOWN:
+                    self._missing.add(url)
                     if response.status_code in _DENIED:
                         status = f"{response.status_code} {response.reason}"
                         denied.append(self._error(url, requests.HTTPError(status)))
@@ -207,7 +227,7 @@ class Index:
             raise self._error(url, error) from error
 
     def _links(self, links: str) -> list[File]:
-        """Return the files of a place of ``--find-links``: a directory, an HTML file, or the URL of either."""
+        """Return the files of a place of ``--find-links``: a directory, a page, the URL of either, or a file."""
         if links.startswith(("https://", "http://")):
             denied: list[SourceError] = []
             files = self._page(links, index=None, denied=denied)
@@ -217,7 +237,14 @@ class Index:
         path = _path(links) if links.startswith("file:") else Path(links).expanduser().absolute()
         if path.is_dir():
             return [File(filename=entry.name, url=entry.as_uri()) for entry in sorted(path.iterdir())]
-        return simple_api.from_html(_read(path), base=path.as_uri(), index=None) if path.is_file() else []
+        if not path.is_file():
+            return []
+        if path.suffix not in simple_api.PAGES:
+            return [File(filename=path.name, url=path.as_uri())]
+        try:
+            return simple_api.from_html(_read(path), base=path.as_uri(), index=None)
+        except (ValueError, RecursionError) as error:
+            raise self._error(links, error) from error
 
     def _chunks(self, file: File) -> Iterable[bytes]:
         try:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Installer", "Pip", "Uv", "choose", "find_uv"]
 
 
+_FOUND_NONE = 1  # an exit status of uv: no resolution; 2 is any other failure
+
+
 class Installer(Protocol):
     """A program that installs wheels. Its methods raise ``InstallError`` or ``HashMismatch``."""
 
@@ -101,9 +104,7 @@ class Pip:
         argv = [*programs.PIP, "--python", str(python), "install", "--quiet", "--no-input"]
         argv += ["--disable-pip-version-check", "--progress-bar", "off", "--constraint", str(constraints)]
         argv += ["--", *requirements]
-        # A distribution on PYTHONPATH would count as installed, but the build environment does not have it.
-        env = {key: value for key, value in self._environment().items() if key != "PYTHONPATH"}
-        _provision(argv, env, self.config, on_line, cwd=constraints.parent)
+        _provision(argv, self._environment(), self.config, on_line, cwd=constraints.parent)
 
     def _environment(self) -> dict[str, str]:
         return {**programs.pip_environment(self.config), "PYTHONNOUSERSITE": "1"}
@@ -132,11 +133,11 @@ class Uv:
         env = programs.uv_environment(self.config, requirements.parent)
         try:
             _install(argv, env, self.config, cwd=requirements.parent)
-        except InstallError:
-            if offline or not _has_several_places(self.config):
+        except InstallError as error:
+            if offline or not (_is_unsolved(error) or _has_several_places(self.config)):
                 raise
-            # uv gives up where one of several indexes answers 410 for a name that it lacks, or where a page of links
-            # is missing. pip goes on.
+            # uv gives up where one of several indexes answers 410 for a name that it lacks, where a page of links is
+            # missing, and where a page has a Requires-Python that is not valid. pip goes on.
             _empty(target)
             Pip(config=self.config).install(requirements, target, offline=offline)
         (target / ".lock").unlink(missing_ok=True)  # a file of uv's own, with mode 0666
@@ -157,11 +158,16 @@ class Uv:
         env = programs.uv_environment(self.config, constraints.parent)
         try:
             _provision(argv, env, self.config, on_line, cwd=constraints.parent)
-        except InstallError:
-            if not _has_several_places(self.config):
+        except InstallError as error:
+            if not (_is_unsolved(error) or _has_several_places(self.config)):
                 raise
             pip = Pip(config=self.config)  # as above
             pip.provision(python, requirements, constraints=constraints, on_line=on_line)
+
+
+def _is_unsolved(error: InstallError) -> bool:
+    """Whether uv says that no version satisfies the requirements, though a lock has one."""
+    return isinstance(error.__cause__, CommandFailed) and error.__cause__.returncode == _FOUND_NONE
 
 
 def _has_several_places(config: PipConfig) -> bool:

@@ -13,15 +13,16 @@ import csv
 import io
 import json
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from email.parser import BytesHeaderParser
 from typing import TYPE_CHECKING, NamedTuple
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from vllm_plugins.core.errors import InstallError
-from vllm_plugins.packages import archives
+from vllm_plugins.packages import archives, requirement_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +37,7 @@ __all__ = [
     "from_json",
     "headers",
     "inspect",
+    "normal_form",
     "parse",
     "parse_record",
     "record",
@@ -50,7 +52,10 @@ INSTALLER_NOTES = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metadata:
-    """Name, version and requirements. ``entry_points`` are ``(group, name, value)`` of vLLM's groups, sorted."""
+    """Name, version and requirements. ``entry_points`` are ``(group, name, value)`` of vLLM's groups, sorted.
+
+    ``is_odd`` says that uv can't read what METADATA says, or reads it otherwise than pip (see :func:`normal_form`).
+    """
 
     name: NormalizedName
     version: Version
@@ -58,6 +63,7 @@ class Metadata:
     requires: tuple[str, ...] = ()
     entry_points: tuple[tuple[str, str, str], ...] = ()
     requires_python: str | None = None
+    is_odd: bool = False
 
     def to_json(self) -> str:
         """Return the text that :func:`from_json` reads."""
@@ -117,6 +123,30 @@ def parse(core: bytes, entry_points: bytes | None, *, where: str) -> Metadata:
             found=str(error),
             next_step="report it to its author, and remove the plugin that needs it from plugins.yaml",
         ) from error
+
+
+def normal_form(content: Metadata, *, where: str) -> Metadata:
+    """Return the same metadata as pip reads it: without a Requires-Python that is not valid.
+
+    Raises:
+        InstallError: a requirement is not valid, so that pip can't install the wheel.
+    """
+    try:
+        requires = tuple(map(requirement_lines.normal, content.requires))
+    except ValueError as error:
+        raise InstallError(
+            "the metadata of a distribution has a requirement that is not valid",
+            where=where,
+            found=" ".join(str(error).split()),
+            next_step="report it to its author, and remove the plugin that needs it from plugins.yaml",
+        ) from error
+    requires_python = content.requires_python
+    try:
+        SpecifierSet(requires_python or "")
+    except InvalidSpecifier:
+        requires_python = None
+    is_odd = (requires, requires_python) != (content.requires, content.requires_python)
+    return replace(content, requires=requires, requires_python=requires_python, is_odd=is_odd)
 
 
 def inspect(wheel: Path) -> Metadata:

@@ -50,7 +50,8 @@ class PipConfig:
 
     ``timeout`` is how many seconds to wait for an answer of a server, ``patience`` how many seconds a call of pip or
     uv may take. ``public_urls`` says that no path of a URL is secret, whatever it looks like. ``ignored`` names the
-    keys that would choose among versions, and have no effect.
+    keys that would choose among versions, and have no effect. ``uploaded_before`` is our own: pip and uv take files
+    that were uploaded before that time (ISO 8601).
     """
 
     index_url: str | None
@@ -68,6 +69,7 @@ class PipConfig:
     patience: int = settings.PATIENCE
     public_urls: bool = False
     ignored: tuple[str, ...] = ()
+    uploaded_before: str | None = None
 
     @classmethod
     def without_index(cls) -> PipConfig:
@@ -126,7 +128,7 @@ def read() -> PipConfig:
     try:
         # pip tells its default index in its help alone.
         default = None if os.environ.get("PIP_INDEX_URL") else workers.begin(lambda: _default_index(env))
-        values, ignored = _values(process.run(pip, cwd=Path("/"), env=env).stdout)
+        values, ignored = _values(process.run(pip, env=env).stdout)
         index = values.get("index-url")
         uv = _uv_config.from_variables(os.environ)
         named = index is not None or bool(values.get("extra-index-url")) or uv.names_an_index
@@ -183,7 +185,7 @@ def _joined(variables: UvConfig, file: UvConfig, *, named: bool) -> UvConfig:
 
 
 def _default_index(env: Mapping[str, str]) -> str:
-    told = process.run([*programs.PIP, "install", "--help"], cwd=Path("/"), env=env).stdout
+    told = process.run([*programs.PIP, "install", "--help"], env=env).stdout
     match = _DEFAULT_INDEX.search(told)
     if match is None:
         raise UsageError(

@@ -8,18 +8,20 @@ own requests always look at the same places.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
+from vllm_plugins.core import process
 from vllm_plugins.core.redact import public_url
+from vllm_plugins.packages import simple_api
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from vllm_plugins.packages.pip_config import PipConfig
 
@@ -39,9 +41,8 @@ __all__ = [
 
 # An index that lacks a name answers so: pip goes on with the next index.
 UNKNOWN = (401, 403, 404, 410)
-# -P: a pip.py in the working directory is not pip.
-PIP: tuple[str, ...] = (sys.executable, "-P", "-m", "pip")
-PIP_COMPILE: tuple[str, ...] = (sys.executable, "-P", "-m", "piptools", "compile")
+PIP: tuple[str, ...] = (*process.PYTHON, "-m", "pip")
+PIP_COMPILE: tuple[str, ...] = (*process.PYTHON, "-m", "piptools", "compile")
 
 
 def _names(*lines: str) -> frozenset[str]:
@@ -55,17 +56,18 @@ PIP_HONOURED = _names(
 )
 PIP_IGNORED = _names(
     # What is installed.
-    "abi all-releases build-constraint config-settings constraint editable exists-action force-reinstall group",
-    "ignore-installed ignore-requires-python implementation no-binary no-build-isolation no-deps no-require-hashes",
-    "no-dependencies only-binary only-dependencies only-deps only-final platform pre prefer-binary python-version",
-    "require-hashes requirement requirements-from-script upgrade upgrade-strategy uploaded-prior-to use-pep517",
+    "abi all-releases build-constraint config-settings constraint editable exists-action force-reinstall",
+    "global-option group ignore-installed ignore-requires-python implementation no-binary no-build-isolation no-deps",
+    "no-dependencies no-require-hashes only-binary only-dependencies only-deps only-final platform pre prefer-binary",
+    "python-version require-hashes requirement requirements-from-script upgrade upgrade-strategy uploaded-prior-to",
+    "use-pep517",
     # Where it is installed.
     "break-system-packages dry-run no-user prefix python require-venv require-virtualenv root source source-dir",
     "source-directory src target user",
     # How pip works and what it shows.
     "cache-dir check-build-dependencies compile debug disable-pip-version-check help isolated local-log log log-file",
     "no-cache-dir no-clean no-color no-compile no-input no-python-version-warning no-warn-conflicts",
-    "no-warn-script-location progress-bar quiet refresh-package report resume-retries root-user-action",
+    "no-warn-script-location progress-bar quiet refresh-package report resume-retries root-user-action version",
     "use-deprecated use-feature verbose",
 )
 # Every option of `uv pip install` and `uv pip compile`: most are also keys of uv.toml and variables UV_*.
@@ -131,6 +133,7 @@ def pip_environment(config: PipConfig, environ: Mapping[str, str] | None = None)
         "PIP_NO_PROXY_ENV": "1" if config.no_proxy_env else "",
         "PIP_TIMEOUT": f"{config.timeout:g}",
         "PIP_RETRIES": str(config.retries),
+        "PIP_UPLOADED_PRIOR_TO": config.uploaded_before or "",
         "PIP_KEYRING_PROVIDER": config.keyring_provider or "",
         "PIP_CONFIG_FILE": os.devnull,  # pip then reads no configuration file at all
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -159,7 +162,8 @@ def uv_environment(config: PipConfig, directory: Path, environ: Mapping[str, str
         **passed,
         **places,
         "UV_PYTHON_DOWNLOADS": "never",
-        "UV_FIND_LINKS": ",".join(filter(_is_there, config.find_links)),
+        "UV_EXCLUDE_NEWER": config.uploaded_before or "",
+        "UV_FIND_LINKS": ",".join(_directories(config.find_links, directory)),
         "UV_INSECURE_HOST": " ".join(config.trusted_hosts),
         # The logins of a keyring are in the URLs already. uv knows one of pip's two providers.
         "UV_KEYRING_PROVIDER": "subprocess" if config.keyring_provider == "subprocess" else "",
@@ -197,11 +201,36 @@ def _several(config: PipConfig, directory: Path) -> dict[str, str]:
     return variables
 
 
-def _is_there(links: str) -> bool:
-    """Whether a place of ``--find-links`` exists: uv stops at a missing directory, and pip goes on."""
-    if links.startswith(("https://", "http://")):
-        return True
-    return Path(url2pathname(urlsplit(links).path) if links.startswith("file:") else links).expanduser().exists()
+def _directories(places: Iterable[str], scratch: Path) -> Iterator[str]:
+    """Yield the places of ``--find-links`` as uv knows them: URLs of pages, and directories that exist.
+
+    pip goes on where a directory is missing, and it also knows single files and local pages. For uv, what these name
+    on this machine is linked into a directory of ours.
+    """
+    for number, place in enumerate(places):
+        if place.startswith(("https://", "http://")):
+            yield place
+            continue
+        path = Path(url2pathname(urlsplit(place).path) if place.startswith("file:") else place).expanduser()
+        if path.is_dir():
+            yield place
+        elif path.is_file():
+            links = scratch / f"links-{number}"
+            links.mkdir(exist_ok=True)
+            for file in _files(path):
+                with contextlib.suppress(FileExistsError):
+                    (links / file.name).symlink_to(file)
+            yield links.as_uri()
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.suffix not in simple_api.PAGES:
+        yield path.absolute()
+        return
+    with contextlib.suppress(OSError, ValueError, RecursionError):  # our own reading of the page tells what is wrong
+        for file in simple_api.from_html(path.read_text("utf-8", "replace"), base=path.as_uri(), index=None):
+            if file.url.startswith("file:"):
+                yield Path(url2pathname(urlsplit(file.url).path))
 
 
 def _kept(config: PipConfig, environ: Mapping[str, str] | None) -> dict[str, str]:

@@ -6,7 +6,6 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packaging.tags import create_compatible_tags_selector
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
@@ -22,10 +21,11 @@ if TYPE_CHECKING:
     from packaging.tags import Tag
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.documents.lock import Package
     from vllm_plugins.packages.index import File, Index
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["Pin", "Release", "download", "read", "read_metadata"]
+__all__ = ["Pin", "Release", "download", "kept", "read", "read_metadata"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,33 +52,56 @@ class Release:
     sdist: File | None = None
 
 
-def read(pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None) -> Release:
+def read(
+    pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None, locked: Package | None = None
+) -> Release:
     """Read the files of a pin from the index, with their hashes, and the metadata of the wheel that fits best.
 
     ``tags`` are those of the machine that the lock is for, the best first. Metadata is cached in ``caches``.
+    ``locked`` is the package of a lock whose files are kept.
 
     Raises:
         NoResolution: there is neither a wheel for that machine nor an sdist.
         SourceError: the index can't be read.
     """
     version = Version(pin.version)
-    files = [file for file in index.files(pin.name) if simple_api.version(file.filename, pin.name) == version]
+    every = [file for file in index.files(pin.name) if simple_api.version(file.filename, pin.name) == version]
+    files = [file for file in every if not file.too_young]
+    if locked is not None and Version(locked.version) == version:
+        files = kept(files, locked, index, tags=tags) or files
     wheels = tuple(index.complete(file) for file in _unique(files) if file.filename.endswith(simple_api.WHEEL))
-    best_first = sorted(wheels, key=lambda file: selection.build_number(file.filename), reverse=True)
-    fitting = next(
-        create_compatible_tags_selector(tags)((file, parse_wheel_filename(file.filename)[3]) for file in best_first),
-        None,
-    )
+    fitting = selection.best_wheel(wheels, tags)
     if fitting is not None:
         return Release(pin=pin, wheels=wheels, fitting=fitting, metadata=read_metadata(fitting, index, caches))
     sdist = next((file for file in files if not file.filename.endswith(simple_api.WHEEL)), None)
     if sdist is None:
         raise NoResolution(
             f"{pin.name} {pin.version} has no wheel for that machine and no sdist to build one from",
-            found=", ".join(file.filename for file in wheels) or "no file of that version",
+            found=", ".join(file.filename for file in wheels)
+            or next((f"{file.filename} {file.too_young}" for file in every), "no file of that version"),
             next_step="choose another version of it in plugins.yaml",
         )
     return Release(pin=pin, wheels=wheels, sdist=index.complete(sdist))
+
+
+def kept(files: Iterable[File], locked: Package, index: Index, *, tags: Sequence[Tag]) -> list[File]:
+    """Of the files of a locked version, those that the lock has: an index may get more of them later.
+
+    No file is kept where none of the lock's can be used for ``tags``.
+    """
+    hashes_of = {wheel.sha256 for wheel in locked.wheels}
+    names = {wheel.filename for wheel in locked.wheels}
+
+    def is_locked(file: File) -> bool:
+        if file.url.startswith("file:"):
+            file = index.complete(file)
+        return file.filename in names if file.sha256 is None else file.sha256 in hashes_of
+
+    listed = list(files)
+    sdists = [file for file in listed if not file.filename.endswith(simple_api.WHEEL)]
+    wheels = [file for file in listed if file.filename.endswith(simple_api.WHEEL) and is_locked(file)]
+    is_built = locked.sdist_sha256 is not None and bool(sdists)
+    return [*wheels, *sdists] if is_built or selection.best_wheel(wheels, tags) is not None else []
 
 
 def download(sdist: File, index: Index, into: Path) -> Path:
@@ -107,9 +130,10 @@ def download(sdist: File, index: Index, into: Path) -> Path:
 
 
 def read_metadata(file: File, index: Index, caches: Path | None) -> Metadata:
-    """Return the metadata of a wheel, which must agree with its file name.
+    """Return the metadata of a wheel in normal form. It must agree with the wheel's file name.
 
     Raises:
+        InstallError: it is not valid.
         NoResolution: it does not: pip refuses such a wheel, and uv installs another version than it has locked.
     """
     found = _cached_metadata(file, index, caches)
@@ -122,7 +146,7 @@ def read_metadata(file: File, index: Index, caches: Path | None) -> Metadata:
             found=f"{found.name} {found.version} (its METADATA)",
             next_step="report it to whoever published the wheel, and choose another version in plugins.yaml",
         )
-    return found
+    return metadata.normal_form(found, where=file.filename)
 
 
 def _cached_metadata(file: File, index: Index, caches: Path | None) -> Metadata:

@@ -15,6 +15,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.redact import public_url
 
 __all__ = ["ACCEPT", "File", "from_html", "from_json", "version"]
@@ -22,6 +23,7 @@ __all__ = ["ACCEPT", "File", "from_html", "from_json", "version"]
 WHEEL = ".whl"
 _SDIST = (".tar.gz", ".zip")
 _FILES = (WHEEL, *_SDIST, ".tar.bz2", ".tar.xz", ".tgz", ".egg", ".exe", ".metadata", ".asc")
+PAGES = (".html", ".htm")  # of the files of --find-links, pip reads these as pages, and takes all others as they are
 _INTERACTIVE = ("form", "frame", "iframe", "input", "script")
 
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -33,19 +35,23 @@ class File:
     """A file that an index or a page of links offers.
 
     ``url`` and ``index`` (``None`` for a page of links) carry no credentials; ``size`` is in bytes.
-    ``upload_time`` is as the index writes it (PEP 700), ``provenance`` an address (PEP 740).
+    ``upload_time`` is as the index writes it (PEP 700), ``provenance`` an address (PEP 740). ``odd_python`` says that
+    the index gives a Requires-Python that is not valid: it counts as none. ``too_young`` is the reason of a cooldown,
+    if it excludes the file.
     """
 
     filename: str
     url: str
-    sha256: str | None = None
+    sha256: Sha256 | None = None
     size: int | None = None
     requires_python: str | None = None
+    odd_python: bool = False
     yanked: bool = False
     yanked_reason: str = ""
     upload_time: str | None = None
     provenance: str | None = None
     index: str | None = None
+    too_young: str = ""
 
 
 def from_json(data: bytes, *, base: str, index: str | None) -> list[File]:
@@ -112,21 +118,21 @@ class _Anchors(HTMLParser):
             self.base = dict(attrs).get("href")
 
 
-def _specifier(value: object) -> str | None:
-    """A Requires-Python that is valid. An invalid one, such as ``>=3.6.*``, counts as none, as for pip and uv."""
+def _python(value: object) -> dict[str, Any]:
+    """The fields for a Requires-Python. An invalid one, such as ``>=3.6.*``, counts as none, as it does for pip."""
     if not isinstance(value, str):
-        return None
+        return {}
     try:
-        return str(SpecifierSet(value))
+        return {"requires_python": str(SpecifierSet(value))}
     except InvalidSpecifier:
-        return None
+        return {"odd_python": True}
 
 
 def _from_item(item: Any, base: str, index: str | None) -> File | None:
     if not isinstance(item, dict):
         return None
     name, url, hashes = item.get("filename"), item.get("url"), item.get("hashes")
-    size, requires = item.get("size"), item.get("requires-python")
+    size = item.get("size")
     address = _address(base, url)
     if not isinstance(name, str) or "/" in name or address is None:
         return None
@@ -135,7 +141,7 @@ def _from_item(item: Any, base: str, index: str | None) -> File | None:
         url=address,
         sha256=_digest(hashes.get("sha256") if isinstance(hashes, dict) else None),
         size=size if type(size) is int and size >= 0 else None,
-        requires_python=_specifier(requires),
+        **_python(item.get("requires-python")),
         yanked=bool(item.get("yanked")),
         yanked_reason=_text(item.get("yanked")) or "",
         upload_time=_text(item.get("upload-time")),
@@ -154,7 +160,7 @@ def _from_anchor(anchor: dict[str, str | None], base: str, index: str | None) ->
         filename=unquote(urlsplit(address).path).rpartition("/")[2],
         url=address,
         sha256=_digest(digest.partition("&")[0]) if algorithm == "sha256" else None,
-        requires_python=_specifier(anchor.get("data-requires-python")),
+        **_python(anchor.get("data-requires-python")),
         yanked="data-yanked" in anchor,
         yanked_reason=_text(anchor.get("data-yanked")) or "",
         provenance=_address(base, anchor.get("data-provenance")),
@@ -178,9 +184,9 @@ def _text(value: object) -> str | None:
     return value[:500] if isinstance(value, str) else None
 
 
-def _digest(value: object) -> str | None:
+def _digest(value: object) -> Sha256 | None:
     if isinstance(value, str) and len(value) == 64 and not set(value.lower()) - set("0123456789abcdef"):
-        return value.lower()
+        return Sha256(value.lower())
     return None
 
 

@@ -20,13 +20,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["write"]
+    from vllm_plugins.packages.metadata import Metadata
+
+__all__ = ["write", "write_over"]
 
 _WHEEL = "Wheel-Version: 1.0\nGenerator: vllm-plugin-manager\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+# Higher than the number of any build. Of several builds with the same tags, resolvers take the highest.
+_LAST_BUILD = 999_999_999
 
 
-def write(into: Path, *, name: str, version: str, extras: Iterable[str] = (), requires: Iterable[str] = ()) -> Path:
+def write(
+    into: Path,
+    *,
+    name: str,
+    version: str,
+    extras: Iterable[str] = (),
+    requires: Iterable[str] = (),
+    build: int = 0,
+    tags: str = "py3-none-any",
+) -> Path:
     """Return the path of a distribution's stub in a directory, written at the first call.
+
+    ``build`` is the number in its build tag. ``tags`` are those in its file name.
 
     Raises:
         OSError: it can't be written.
@@ -38,12 +53,29 @@ def write(into: Path, *, name: str, version: str, extras: Iterable[str] = (), re
     lines += [f"Provides-Extra: {extra}" for extra in extras]
     lines += [f"Requires-Dist: {requirement}" for requirement in requires]
     data = _archive(f"{escaped}-{normal}.dist-info", "\n".join(lines) + "\n")
-    path = into / f"{escaped}-{normal}-0_{hashes.sha256(data)[:12]}-py3-none-any.whl"
+    path = into / f"{escaped}-{normal}-{build}_{hashes.sha256(data)[:12]}-{tags}.whl"
     with contextlib.suppress(FileNotFoundError):
         if path.read_bytes() == data:
             return path
     atomic.write(path, data, durable=False)
     return path
+
+
+def write_over(into: Path, wheel: str, content: Metadata) -> Path:
+    """Write a stub that a resolver takes instead of a wheel of that file name, with the metadata as we read it.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    return write(
+        into,
+        name=content.name,
+        version=str(content.version),
+        extras=content.extras,
+        requires=content.requires,
+        build=_LAST_BUILD,
+        tags="-".join(wheel.removesuffix(".whl").split("-")[-3:]),
+    )
 
 
 def _archive(info: str, metadata: str) -> bytes:

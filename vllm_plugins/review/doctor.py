@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import base as bases
+from vllm_plugins.documents import names
 from vllm_plugins.documents.manifest import LocalSource
 from vllm_plugins.review import _doctor_variables, _modules
 from vllm_plugins.sources import local
@@ -29,8 +30,8 @@ from vllm_plugins.startup import last_failure, overlay
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from vllm_plugins.documents.names import Names
     from vllm_plugins.documents.state import State
-    from vllm_plugins.review._doctor_variables import Names
 
 __all__ = ["Check", "Finding", "Report", "examine"]
 
@@ -78,7 +79,7 @@ class _Case:
 
 def examine(state: State, environ: Mapping[str, str]) -> Report:
     """Run each check. Nothing is changed, and no network is used."""
-    case = _Case(state=state, points=_doctor_variables.base_names(), environ=environ)
+    case = _Case(state=state, points=names.of_base(), environ=environ)
     findings: list[Finding] = []
     checks: list[Check] = []
     for subject, check in _CHECKS.items():
@@ -176,27 +177,22 @@ def _local_sources(case: _Case) -> Iterator[Finding]:
 
 
 def _entry_points(case: _Case) -> Iterator[Finding]:
-    for plugin in case.state.locked.lock.plugins if case.state.locked is not None else ():
-        for group, name, _ in plugin.entry_points:
-            owner = case.points.get(group, {}).get(name)
-            if owner is not None:
-                yield Finding(
-                    what=f"plugin {plugin.name!r} and vLLM's environment have an entry point of the same name: "
-                    f"{name} in {group}",
-                    evidence=f"{owner} has it, too; vLLM uses one entry point of each name",
-                    fix=f"ask the authors of {plugin.package} to rename it, or disable plugin {plugin.name!r} with "
-                    "`enabled: false` in plugins.yaml",
-                )
+    locked = case.state.locked
+    for point in names.of_lock(locked.lock) if locked is not None else ():
+        try:
+            names.check([point], case.points)
+        except PluginsError as error:
+            yield _from_error(error)
 
 
 def _copies(case: _Case) -> Iterator[Finding]:
     """Distributions of the lock that the base has, too, including leftovers such as egg-info."""
-    names = {package.name for package in case.state.locked.lock.packages} if case.state.locked is not None else set()
-    for entry in overlay.base_paths() if names else ():
+    locked = {package.name for package in case.state.locked.lock.packages} if case.state.locked is not None else set()
+    for entry in overlay.base_paths() if locked else ():
         for item in sorted(os.listdir(entry)) if os.path.isdir(entry) else ():
             stem, _, kind = item.rpartition(".")
             name = canonicalize_name(stem.partition("-")[0])
-            if kind in ("dist-info", "egg-info", "egg-link") and name in names:
+            if kind in ("dist-info", "egg-info", "egg-link") and name in locked:
                 path = os.path.join(entry, item)
                 yield Finding(
                     what=f"vLLM's environment has another copy of {name}, which is imported instead",
