@@ -65,7 +65,8 @@ def read(
         SourceError: the index can't be read.
     """
     version = Version(pin.version)
-    files = [file for file in index.files(pin.name) if simple_api.version(file.filename, pin.name) == version]
+    every = [file for file in index.files(pin.name) if simple_api.version(file.filename, pin.name) == version]
+    files = [file for file in every if not file.too_young]
     if locked is not None and Version(locked.version) == version:
         files = kept(files, locked, index, tags=tags) or files
     wheels = tuple(index.complete(file) for file in _unique(files) if file.filename.endswith(simple_api.WHEEL))
@@ -76,7 +77,8 @@ def read(
     if sdist is None:
         raise NoResolution(
             f"{pin.name} {pin.version} has no wheel for that machine and no sdist to build one from",
-            found=", ".join(file.filename for file in wheels) or "no file of that version",
+            found=", ".join(file.filename for file in wheels)
+            or next((f"{file.filename} {file.too_young}" for file in every), "no file of that version"),
             next_step="choose another version of it in plugins.yaml",
         )
     return Release(pin=pin, wheels=wheels, sdist=index.complete(sdist))
