@@ -36,7 +36,8 @@ class File:
 
     ``url`` and ``index`` (``None`` for a page of links) carry no credentials; ``size`` is in bytes.
     ``upload_time`` is as the index writes it (PEP 700), ``provenance`` an address (PEP 740). ``odd_python`` says that
-    the index gives a Requires-Python that is not valid: it counts as none.
+    the index gives a Requires-Python that is not valid: it counts as none. ``too_young`` is the reason of a cooldown,
+    if it excludes the file.
     """
 
     filename: str
@@ -50,6 +51,7 @@ class File:
     upload_time: str | None = None
     provenance: str | None = None
     index: str | None = None
+    too_young: str = ""
 
 
 def from_json(data: bytes, *, base: str, index: str | None) -> list[File]:
