@@ -69,7 +69,7 @@ def read(
     files = [file for file in index.files(pin.name) if simple_api.version(file.filename, pin.name) == version]
     if locked is not None and Version(locked.version) == version:
         files = kept(files, locked, index, tags=tags) or files
-    wheels = tuple(index.complete(file) for file in _unique(files) if file.filename.endswith(simple_api.WHEEL))
+    wheels = tuple(index.complete(file) for file in _unique(files) if _is_wheel(file))
     fitting = best(wheels, tags)
     if fitting is not None:
         return Release(pin=pin, wheels=wheels, fitting=fitting, metadata=read_metadata(fitting, index, caches))
@@ -105,7 +105,7 @@ def kept(files: Iterable[File], locked: Package, index: Index, *, tags: Sequence
 
     listed = list(files)
     sdists = [file for file in listed if not file.filename.endswith(simple_api.WHEEL)]
-    wheels = [file for file in listed if file.filename.endswith(simple_api.WHEEL) and is_locked(file)]
+    wheels = [file for file in listed if _is_wheel(file) and is_locked(file)]
     is_built = locked.sdist_sha256 is not None and bool(sdists)
     return [*wheels, *sdists] if is_built or best(wheels, tags) is not None else []
 
@@ -171,6 +171,10 @@ def _cached_metadata(file: File, index: Index, caches: Path | None) -> Metadata:
 def _fetch_metadata(file: File, index: Index) -> Metadata:
     members = index.members(file, ("METADATA", "entry_points.txt"))
     return metadata.parse(members.get("METADATA", b""), members.get("entry_points.txt"), where=file.filename)
+
+
+def _is_wheel(file: File) -> bool:
+    return file.filename.endswith(simple_api.WHEEL) and simple_api.is_plain(file.filename)
 
 
 def _unique(files: Iterable[File]) -> Iterable[File]:

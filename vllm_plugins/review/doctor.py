@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.redact import redact
-from vllm_plugins.documents import base as bases
+from vllm_plugins.documents import base_problems
 from vllm_plugins.documents.manifest import LocalSource
 from vllm_plugins.review import _doctor_variables, _modules
 from vllm_plugins.sources import local
@@ -248,7 +248,7 @@ def _store(case: _Case) -> Iterator[Finding]:
 
 
 def _notes(case: _Case) -> Iterable[str]:
-    yield from bases.problems()
+    yield from base_problems.problems()
     if case.state.is_rolled_back:
         yield "the lock was rolled back, and plugins.yaml asks for something else; to go forward: vllm-plugins lock"
     for plugin in case.state.locked.lock.plugins if case.state.locked is not None else ():
