@@ -176,17 +176,17 @@ def test_a_module_that_the_base_has(healthy: Place, base: Path) -> None:
 
 def test_a_plugin_that_plugs_into_nothing_or_into_a_taken_name(healthy: Place, base: Path, index: Index) -> None:
     index.wheel("nothing")
-    wheel = projects.wheel(base, "resolver", entry_points={"vllm.general_plugins": {"tiny": "resolver:run"}})
-    vllm.unpack(wheel, base)
     healthy.pypi("tiny", "nothing")
     healthy.run("lock")
     healthy.run("sync")
-    assert [(item["what"], item["evidence"]) for item in findings(healthy)] == [
-        (
-            "plugin 'tiny' and vLLM's environment have an entry point of the same name: tiny in vllm.general_plugins",
-            "resolver has it, too; vLLM uses one entry point of each name",
-        ),
-    ]
+    wheel = projects.wheel(base, "resolver", entry_points={"vllm.general_plugins": {"tiny": "resolver:run"}})
+    vllm.unpack(wheel, base)
+    (found,) = [item for item in findings(healthy) if "name that is taken" in item["what"]]
+    assert (found["what"], found["error"]) == (
+        "plugin 'tiny' has an entry point of a name that is taken, and vLLM calls one of each name",
+        "base-mismatch",
+    )
+    assert "resolver in the vLLM environment has it" in found["evidence"]
     assert healthy.run("doctor", "--json", check=False).json["notes"] == [
         (
             "plugin 'nothing' has no vLLM entry point: vLLM loads it where you name it; "

@@ -5,10 +5,13 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from packaging.pylock import Pylock
+
+from tests.kit import interpreters
 
 if TYPE_CHECKING:
     from tests.kit.index import Index
@@ -21,22 +24,15 @@ THERE = f'python_full_version >= "{OTHER}"'
 
 
 @pytest.fixture
-def elsewhere(place: Place) -> dict[str, str]:
-    """Variables with which an interpreter is one of another bug-fix release, on another machine."""
-    directory = place.root / "as-if"
-    directory.mkdir()
-    (directory / "sitecustomize.py").write_text(
-        "import os, platform\n"
-        "if 'AS_IF_VERSION' in os.environ: platform.python_version = lambda: os.environ['AS_IF_VERSION']\n"
-        "if 'AS_IF_MACHINE' in os.environ: platform.machine = lambda: os.environ['AS_IF_MACHINE']\n",
-        encoding="utf-8",
-    )
-    path = f"{directory}:{place.environment['PYTHONPATH']}"
-    return {"PYTHONPATH": path, "AS_IF_VERSION": OTHER, "AS_IF_MACHINE": "riscv64"}
+def elsewhere(place: Place) -> Place:
+    """The same place with an interpreter of another bug-fix release, on another machine."""
+    code = f"import platform\nplatform.python_version = lambda: {OTHER!r}\nplatform.machine = lambda: 'riscv64'\n"
+    interpreter = interpreters.make(place.root / "elsewhere", modules={"sitecustomize.py": code})
+    return replace(place, interpreter=interpreter)
 
 
 def test_a_dependency_of_other_machines_restricts_the_lock_to_this_kind(
-    place: Place, index: Index, elsewhere: dict[str, str]
+    place: Place, index: Index, elsewhere: Place
 ) -> None:
     index.wheel("shim")
     index.wheel("chip")
@@ -51,22 +47,22 @@ def test_a_dependency_of_other_machines_restricts_the_lock_to_this_kind(
     place.run("sync")
     place.run("lock", "--check")
 
-    refused = place.run("sync", env=elsewhere, check=False)
+    refused = elsewhere.run("sync", check=False)
     assert refused.returncode == 5
     assert f"  expected: {environment}\n" in refused.stderr
     assert f'  found: platform_machine == "riscv64" and python_full_version == "{OTHER}"\n' in refused.stderr
     # uv has the interpreter's real values in its cache.
-    checked = place.run("lock", "--check", "--resolver", "pip-compile", env=elsewhere, check=False)
+    checked = elsewhere.run("lock", "--check", "--resolver", "pip-compile", check=False)
     assert checked.returncode == 3
     assert "shim - → 1.0 tiny" in checked.stderr
     # The next step of the message leads on: the lock is then one for that machine.
-    place.run("lock", "--resolver", "pip-compile", env=elsewhere)
+    elsewhere.run("lock", "--resolver", "pip-compile")
     assert set(place.versions) == {"tiny", "shim", "chip"}
-    place.run("sync", env=elsewhere)
+    elsewhere.run("sync")
 
 
 def test_a_dependency_of_this_machine_is_decided_again_where_the_lock_is_installed(
-    place: Place, index: Index, elsewhere: dict[str, str]
+    place: Place, index: Index, elsewhere: Place
 ) -> None:
     index.wheel("deep")
     index.wheel("shim", requires=["deep"])
@@ -91,9 +87,9 @@ def test_a_dependency_of_this_machine_is_decided_again_where_the_lock_is_install
     subprocess.run([sys.executable, *words, "-r", place.root / "requirements.txt"], check=True, env=place.environment)
     assert (place.root / "target" / "shim").is_dir()
 
-    there = {**elsewhere, "VLLM_PLUGIN_REGISTRY_DIR": str(place.root / "store-there")}
-    assert place.run("lock", "--check", env=there).stdout == "plugins.lock is up to date\n"
-    place.run("sync", env=there)
-    place.run("verify", env=there)
+    there = replace(elsewhere, variables={"VLLM_PLUGIN_REGISTRY_DIR": str(place.root / "store-there")})
+    assert there.run("lock", "--check").stdout == "plugins.lock is up to date\n"
+    there.run("sync")
+    there.run("verify")
     (site,) = (place.root / "store-there" / "overlays").glob("*/site")
     assert [path.name for path in site.glob("*.dist-info")] == ["tiny-1.0.dist-info"]

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import stat
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,8 +34,35 @@ def test_the_mode_does_not_depend_on_the_umask(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "directory").stat().st_mode) == 0o755
 
 
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.EIO])
+def test_a_flush_that_the_system_refuses_is_made_another_way_and_a_broken_disk_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def syncfs(_: int) -> int:
+        ctypes.set_errno(number)
+        return -1
+
+    synced: list[bool] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: SimpleNamespace(syncfs=syncfs))
+    monkeypatch.setattr(os, "sync", lambda: synced.append(True))
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="Input/output error"):
+            atomic.flush(tmp_path)
+    else:
+        atomic.flush(tmp_path)
+    assert synced == ([] if number == errno.EIO else [True])
+
+
+def test_a_flush_works_without_syncfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bool] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: SimpleNamespace())
+    monkeypatch.setattr(os, "sync", lambda: synced.append(True))
+    atomic.flush(tmp_path)
+    assert synced == [True]
+
+
 @pytest.mark.parametrize("durable", [True, False])
-def test_the_content_is_on_the_disk_before_the_rename(
+def test_the_content_is_on_the_disk_before_the_rename_and_the_name_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, durable: bool
 ) -> None:
     calls: list[str] = []
@@ -49,7 +79,7 @@ def test_the_content_is_on_the_disk_before_the_rename(
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)
     atomic.write(tmp_path / "file", b"new", durable=durable)
-    assert calls == (["fsync", "replace"] if durable else ["replace"])
+    assert calls == (["fsync", "replace", "fsync"] if durable else ["replace"])
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

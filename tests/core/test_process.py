@@ -100,3 +100,44 @@ def _is_running(pid: int) -> bool:
             return file.read().split()[2] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_program_sees_no_search_path_that_depends_on_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in (
+        ("PATH", ":.:/usr/bin:bin:/bin:"),
+        ("LD_LIBRARY_PATH", ":lib:"),
+        ("PYTHONPATH", str(tmp_path)),
+    ):
+        monkeypatch.setenv(name, value)
+    code = "import os; print(os.getcwd(), *map(os.environ.get, ('PATH', 'LD_LIBRARY_PATH', 'PYTHONPATH')))"
+    assert run(code).stdout == "/ /usr/bin:/bin None None\n"
+    assert run(code, pythonpath="/opt/ours").stdout == "/ /usr/bin:/bin None /opt/ours\n"
+    monkeypatch.setenv("PATH", ".")
+    assert run(code).stdout == "/ None None None\n"
+
+
+def test_a_program_is_not_found_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "somewhere").mkdir()
+    for directory in (tmp_path, tmp_path / "somewhere"):
+        (directory / "prog-of-nobody").write_text("#!/bin/sh\n")
+        (directory / "prog-of-nobody").chmod(0o755)
+    monkeypatch.setenv("PATH", ":.:somewhere")
+    assert process.find("prog-of-nobody") is None
+    monkeypatch.setenv("PATH", f":.:somewhere:{tmp_path}/somewhere")
+    assert process.find("prog-of-nobody") == tmp_path / "somewhere/prog-of-nobody"
+
+
+def test_a_module_of_ours_runs_where_this_process_does_and_imports_nothing_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "yaml.py").write_text("raise SystemExit('hostile')")
+    (tmp_path / "vllm_plugins.py").write_text("raise SystemExit('hostile')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:")
+    done = process.run_module("vllm_plugins", ["status", "--json", "--config", "there.yaml"])
+    assert "hostile" not in done.stderr
+    assert str(tmp_path / "there.yaml") in done.stdout

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit import interpreters
+from vllm_plugins.core import process
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.packages import pip_config, programs
 
@@ -245,13 +247,14 @@ def test_an_older_keyring_program_gives_the_password_of_a_user(home: Path, monke
 
 
 def test_the_library_keyring_is_asked_in_a_process_of_its_own(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (home / "keyring.py").write_text(
+    code = (
         "from types import SimpleNamespace\n"
         "def get_credential(service, user):\n"
         "    known = service == 'index.example'\n"
         "    return SimpleNamespace(username='ada', password='s3cret') if known else None\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(home))
+    python = interpreters.make(home / "env", modules={"keyring.py": code})
+    monkeypatch.setattr(process, "PYTHON", (python, "-P"))
     monkeypatch.setenv("PIP_INDEX_URL", INDEX)
     monkeypatch.setenv("PIP_KEYRING_PROVIDER", "import")
     assert pip_config.read().index_url == "https://ada:s3cret@index.example/simple"

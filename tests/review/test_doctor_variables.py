@@ -16,6 +16,8 @@ from vllm_plugins.startup.settings import VARIABLES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vllm_plugins.documents.names import Names
+
 GENERAL, PLATFORM, ENDPOINTS = "vllm.general_plugins", "vllm.platform_plugins", "vllm.endpoint_plugins"
 
 
@@ -50,9 +52,7 @@ def test_other_variables_are_left_alone(name: str) -> None:
     assert list(_doctor_variables.mistyped({name: "1"})) == []
 
 
-def fixes(
-    allowed: str | None, points: Mapping[str, tuple[str, ...]], base: _doctor_variables.Names | None = None
-) -> list[str]:
+def fixes(allowed: str | None, points: Mapping[str, tuple[str, ...]], base: Names | None = None) -> list[str]:
     state = states.state(points, allowed=allowed)
     environ = {} if allowed is None else {"VLLM_PLUGINS": allowed}
     return [fix for _, _, fix in _doctor_variables.allowlist(state, base or {}, environ)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import workers
@@ -12,7 +14,9 @@ if TYPE_CHECKING:
     import argparse
 
     from vllm_plugins.cli._output import Output
+    from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
+    from vllm_plugins.documents.state import State
     from vllm_plugins.startup.settings import Settings
 
 
@@ -66,17 +70,17 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     offline = settings.offline or settings.frozen
     # pip prints its configuration while the rest is imported, if something is to be downloaded.
     config = workers.begin(pip_config.read) if not offline and _downloads(settings) else pip_config.read
-    from vllm_plugins.documents import base, manifest
+    from vllm_plugins.documents import base
     from vllm_plugins.documents import state as states
     from vllm_plugins.install import sync
 
     here = base.read(arguments.base_path)
     if arguments.startup and settings.auto_lock and not offline:
-        from vllm_plugins.locking import pipeline
-
-        required = manifest.require(settings)
-        pipeline.lock(required, settings, base=here, report=output.progress, detail=output.detail)
+        _lock(arguments, settings, here, output)
     state = states.read(settings, base=here)
+    if state.is_empty:
+        output.result({"overlay": None, "installed": False, "plugins": {}, "linked": None}, state.summary)
+        return 0
 
     def build(locked: Lock) -> object:
         # Nothing is built at a startup, or without an index.
@@ -91,7 +95,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
     done = sync.run(
         state,
-        base_paths=arguments.base_path or (),
+        base_paths=arguments.base_path,
         report=output.progress,
         config=config,
         load_check=None if arguments.load_check == "none" else arguments.load_check or "calls",
@@ -100,6 +104,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         rebuild=build,
     )
     linked = _linked(arguments, settings, done.marker.key, output)
+    if not arguments.startup:
+        _warn(replace(state, marker=done.marker), output)
     verb = "installed" if done.installed else "up to date"
     plugins = ", ".join(done.marker.plugins) or "no plugins"
     output.result(
@@ -112,6 +118,29 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         f"{verb}: {plugins} (overlay {done.marker.key[:12]})",
     )
     return 0
+
+
+def _lock(arguments: argparse.Namespace, settings: Settings, base: Base, output: Output) -> None:
+    """``VLLM_PLUGIN_AUTO_LOCK=1``: lock first, where the lock is missing or out of date."""
+    from vllm_plugins.documents import manifest
+    from vllm_plugins.locking import pipeline
+
+    pipeline.lock(
+        manifest.require(settings),
+        settings,
+        base=base,
+        base_paths=arguments.base_path,
+        report=output.progress,
+        detail=output.detail,
+    )
+
+
+def _warn(state: State, output: Output) -> None:
+    """Warn of what ``status`` reports next: the lock is installed, but something that a start ignores has changed."""
+    from vllm_plugins.review import drift
+
+    for problem in drift.problems(state, os.environ):
+        output.message(f"warning: {output.describe(problem)}")
 
 
 def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output: Output) -> str | None:

@@ -1,8 +1,9 @@
-"""Atomic writing of files that other users may read, whatever the umask is."""
+"""Atomic writing of files that other users may read, whatever the umask is, and what a power cut can't take back."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from vllm_plugins.core import flock
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["make_directory", "write"]
+__all__ = ["flush", "flush_entries", "make_directory", "write"]
 
 _ATTEMPTS = 10
 
@@ -20,8 +21,8 @@ def write(target: Path, data: bytes, mode: int = 0o644, *, durable: bool = True)
     """Write a file so that readers see either its old content or all of the new one.
 
     A temporary file in the same directory is renamed over the target. With ``durable`` its content is on the disk
-    before the rename, so that a power cut, too, leaves either the old file or the new one. Temporary files of
-    processes that were killed are removed.
+    before the rename, so that a power cut, too, leaves either the old file or the new one, and the rename is on the
+    disk at the end. Temporary files of processes that were killed are removed.
 
     Raises:
         OSError: the file can't be written. The old one is unchanged, and no temporary file is left.
@@ -49,6 +50,10 @@ def _write(target: Path, data: bytes, mode: int, *, durable: bool) -> None:
             if durable:
                 os.fsync(file.fileno())
             os.replace(temporary, target)
+            if durable:
+                # The file is there as a whole, so "can't be written" would be wrong now.
+                with contextlib.suppress(OSError):
+                    flush_entries(target.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -67,6 +72,40 @@ def make_directory(path: Path) -> None:
             return
         raise
     os.chmod(path, 0o755)  # noqa: S103 - written by its owner alone
+
+
+def flush_entries(directory: Path) -> None:
+    """Bring the names in a directory to the disk: a rename is there only when its directory is."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush(directory: Path) -> None:
+    """Bring everything that was written to a directory's file system to the disk (syncfs(2)).
+
+    This is one flush for any number of files. An fsync of each would wait for the disk once a file, and miss the
+    entries of directories.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    import ctypes
+
+    system = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        number = errno.ENOSYS
+        if hasattr(system, "syncfs"):
+            number = ctypes.get_errno() if system.syncfs(descriptor) else 0
+    finally:
+        os.close(descriptor)
+    if number in (errno.ENOSYS, errno.EPERM):
+        os.sync()  # the system has no such call, or a sandbox forbids it
+    elif number:
+        raise OSError(number, os.strerror(number), os.fspath(directory))
 
 
 def _sweep(target: Path) -> None:

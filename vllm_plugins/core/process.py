@@ -1,4 +1,9 @@
-"""Running other programs. No other module starts a process, and all output that is shown is redacted."""
+"""Running other programs. No other module starts a process, and all output that is shown is redacted.
+
+What runs is what is installed, wherever the user stands. Programs run in a directory of ours, Python without the
+working directory on its path (``-P``), and none of them sees an entry of ``PYTHONPATH``, or a relative or empty entry
+of ``PATH`` and ``LD_LIBRARY_PATH``, which mean the working directory.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ import select
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -20,13 +26,20 @@ from vllm_plugins.core.errors import CommandFailed
 from vllm_plugins.core.redact import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["NOT_STARTED", "Completed", "find", "run", "status"]
+__all__ = ["NOT_STARTED", "PYTHON", "Completed", "find", "find_on_path", "run", "run_module", "status"]
 
 NOT_STARTED = 127  # the exit status of a program that can't be started, as in a shell
 
+# -P: a module of the working directory is not imported in place of an installed one.
+PYTHON = (sys.executable, "-P")
+
+# The programs' own working directory. Whoever can write to it owns the machine.
+_DIRECTORY = "/"
+# Lists of directories in which a relative entry, or an empty one, means the working directory.
+_SEARCH_PATHS = ("PATH", "LD_LIBRARY_PATH")
 _TAIL_LINES = 20
 _GRACE = 3  # seconds between two signals to a program that must end
 _MOST = 1 << 30  # milliseconds: poll(2) can't wait for longer
@@ -46,20 +59,53 @@ class Completed:
 
 def find(program: str) -> Path | None:
     """The program that is installed next to this interpreter, or else the one on the PATH."""
-    import shutil
     import sysconfig
     from pathlib import Path
 
     alongside = os.path.join(sysconfig.get_path("scripts"), program)
-    found = alongside if os.access(alongside, os.X_OK) else shutil.which(program)
+    return Path(alongside) if os.access(alongside, os.X_OK) else find_on_path(program)
+
+
+def find_on_path(program: str) -> Path | None:
+    """The program on the PATH, without its relative entries."""
+    import shutil
+    from pathlib import Path
+
+    found = shutil.which(program, path=_absolute(os.environ.get("PATH", os.defpath)) or os.defpath)
     return Path(found) if found else None
+
+
+def run_module(
+    name: str,
+    words: Iterable[str],
+    *,
+    on_line: Callable[[str], None] | None = None,
+    timeout: float | None = None,
+    keep: int | None = None,
+) -> Completed:
+    """Run a module of this package to its end in a new interpreter; otherwise as :func:`run`, without ``check``.
+
+    Its working directory is this process's: relative paths in the configuration of pip and uv count from there, and
+    plugins may read files there. It imports nothing from there. ``PYTHONPATH`` keeps the one entry that this package
+    was imported from.
+    """
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    named = os.environ.get("PYTHONPATH", "")
+    pythonpath = home if home in map(os.path.abspath, filter(None, named.split(os.pathsep))) else None
+    try:
+        cwd = os.getcwd()
+    except FileNotFoundError:  # it was deleted
+        cwd = _DIRECTORY
+    argv = [*PYTHON, "-m", name, *words]
+    return run(argv, cwd=cwd, pythonpath=pythonpath, on_line=on_line, check=False, timeout=timeout, keep=keep)
 
 
 def run(
     argv: Sequence[str | Path],
     *,
-    cwd: Path | None = None,
+    cwd: str | Path = _DIRECTORY,
     env: Mapping[str, str] | None = None,
+    pythonpath: str | None = None,
     secrets: Collection[str] = (),
     on_line: Callable[[str], None] | None = None,
     check: bool = True,
@@ -70,6 +116,7 @@ def run(
 
     ``on_line`` gets each line of standard error, redacted, as soon as it is read. The program has a session of its
     own, so that an interrupt ends it with all its children. The hook does nothing in it. ``timeout`` is in seconds.
+    Its PYTHONPATH is ``pythonpath``, whatever ``env`` says; by default it has none.
     With ``keep``, only that many bytes at the end of each stream are kept, and ``on_line`` is not called: output may
     have any length.
 
@@ -77,7 +124,7 @@ def run(
         CommandFailed: it can't be started, did not end in time, or (with ``check``) its exit status is not 0.
     """
     words = [os.fspath(word) for word in argv]
-    process = _started(words, cwd, env)
+    process = _started(words, cwd, env, pythonpath)
     assert process.stdout is not None
     assert process.stderr is not None
     out: list[str] = []
@@ -106,12 +153,14 @@ def run(
     return done
 
 
-def _started(words: list[str], cwd: Path | None, env: Mapping[str, str] | None) -> subprocess.Popen[str]:
+def _started(
+    words: list[str], cwd: str | Path, env: Mapping[str, str] | None, pythonpath: str | None
+) -> subprocess.Popen[str]:
     try:
         return subprocess.Popen(
             words,
             cwd=cwd,
-            env=_environment(os.environ if env is None else env),
+            env=_environment(os.environ if env is None else env, pythonpath),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -125,13 +174,25 @@ def _started(words: list[str], cwd: Path | None, env: Mapping[str, str] | None) 
         raise CommandFailed(f"{words[0]} can't be started: {reason}", returncode=NOT_STARTED) from error
 
 
-def _environment(env: Mapping[str, str]) -> dict[str, str]:
+def _environment(env: Mapping[str, str], pythonpath: str | None) -> dict[str, str]:
     """The environment of a program in which the hook does nothing, whatever the program imports.
 
-    It is not one of a server's processes, so it doesn't get what those pass on (``startup.settings``).
+    It is not one of a server's processes, so it doesn't get what those pass on (``startup.settings``). It imports and
+    runs what is installed, and nothing that depends on its working directory.
     """
-    kept = {key: value for key, value in env.items() if not key.startswith("_VLLM_PLUGINS_")}
+    kept = {key: value for key, value in env.items() if not key.startswith("_VLLM_PLUGINS_") and key != "PYTHONPATH"}
+    if pythonpath is not None:
+        kept["PYTHONPATH"] = pythonpath
+    for name in _SEARCH_PATHS:
+        # An empty PATH would be the working directory; without one, the system's default counts.
+        if name in kept and (path := _absolute(kept.pop(name))):
+            kept[name] = path
     return {**kept, "VLLM_PLUGIN_DISABLE": "1"}
+
+
+def _absolute(path: str) -> str:
+    """A list of directories without its relative and empty entries."""
+    return os.pathsep.join(filter(os.path.isabs, path.split(os.pathsep)))
 
 
 def _wait(

@@ -8,6 +8,7 @@ vllm_plugins.install._load_check``) this module is the child process.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -113,9 +114,8 @@ def _run(
     from vllm_plugins.core import process
 
     result.unlink(missing_ok=True)
-    argv = [sys.executable, "-P", "-m", "vllm_plugins.install._load_check", *words]
     try:
-        done = process.run(argv, check=False, timeout=patience, keep=_OUTPUT)
+        done = process.run_module("vllm_plugins.install._load_check", words, timeout=patience, keep=_OUTPUT)
         end, output = f"ended the process with {process.status(done.returncode)}", done.stderr
     except CommandFailed as error:
         if error.returncode == process.NOT_STARTED:
@@ -159,7 +159,7 @@ def _main(store: str, key: str, depth: Depth, first: str, result: str, *paths: s
     # The parent interrupts us at the end of its patience. As an exception, that would look like the plugin's own.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     activation.deactivate()  # an overlay that is linked into the interpreter
-    sys.path += [path for path in paths if path not in sys.path]
+    sys.path[:] = _as_in_vllm(paths, sys.path)
     marker = overlay.read_marker(Path(store), key)
     if marker is None:
         raise SystemExit("the overlay was removed from the store")
@@ -167,6 +167,15 @@ def _main(store: str, key: str, depth: Depth, first: str, result: str, *paths: s
     with open(result, "w", encoding="utf-8") as file:
         _Child(marker.entry_points, file).run(_steps(marker.entry_points, depth)[int(first) :])
     os._exit(0)  # plugins may have left threads or exit handlers behind, which must not run or be waited for
+
+
+def _as_in_vllm(paths: Sequence[str], own: Sequence[str]) -> list[str]:
+    """The path of a vLLM process, from the directories of the base and from the path of this process, ``own``.
+
+    This process has no PYTHONPATH. Its entries come first, as in a vLLM process.
+    """
+    first = list(itertools.takewhile(lambda path: path not in own, paths))
+    return [*first, *own, *(path for path in paths if path not in (*first, *own))]
 
 
 class _Child:

@@ -119,7 +119,7 @@ def seal(site: Path, owners: Mapping[str, Owner]) -> str:
     for directory, _, _ in os.walk(site.parent):
         os.chmod(directory, 0o755)  # noqa: S103 - vLLM may run as another user, who must be able to read it
     data = (json.dumps(listed, separators=(",", ":")) + "\n").encode()
-    atomic.write(site.parent / integrity.FILES, data)
+    atomic.write(site.parent / integrity.FILES, data, durable=False)  # publish() flushes all of the stage at once
     return hashes.sha256(data)
 
 
@@ -181,11 +181,14 @@ def _compile(source: bytes, name: str, owner: Owner, site: str) -> list[tuple[st
 
 
 def publish(new: Path, target: Path, *, aside: Path) -> None:
-    """Move a complete overlay to its place in the store. The rename is the commit point.
+    """Bring a complete overlay to the disk and move it to its place in the store. The rename is the commit point.
 
     An overlay that is already there (``--reinstall``, or one without a marker) is exchanged with the new one and ends
     up at ``aside``. Processes may be using it, so whenever we are killed, there is a whole overlay at ``target``.
     """
+    # The rename may reach the disk before what it publishes: ext4 writes a file's content up to 30 s later than the
+    # names. A power cut would then leave a marker that says "complete", and empty files.
+    atomic.flush(new)
     try:
         os.rename(new, target)
     except OSError as error:
@@ -194,12 +197,7 @@ def publish(new: Path, target: Path, *, aside: Path) -> None:
         os.makedirs(aside.parent, exist_ok=True)
         os.rename(new, aside)
         _exchange(aside, target)
-    # A rename is on disk only when its directory is.
-    descriptor = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    atomic.flush_entries(target.parent)  # ``sync`` says "installed" after that
 
 
 def _exchange(one: Path, two: Path) -> None:

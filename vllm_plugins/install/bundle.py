@@ -139,7 +139,7 @@ def _fetch(remote: Iterable[tuple[Package, Wheel]], lock: Lock, directory: Path,
         assert wheel.url is not None
         file = File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size)
         try:
-            index.download(file, directory).chmod(0o644)
+            index.download(file, directory, durable=True).chmod(0o644)
         except PluginsError as error:
             error.required_by = _required_by(lock, package)
             raise

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core import atomic, flock, hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, InstallError, PluginsError
 from vllm_plugins.core.humanize import count
-from vllm_plugins.documents import selection
+from vllm_plugins.documents import names, selection
 from vllm_plugins.documents.selection import Requirement
-from vllm_plugins.install import _load_check, _registry, _stage
+from vllm_plugins.install import _load_check, _new_marker, _own_changes, _registry, _stage
 from vllm_plugins.install import _store as stores
 from vllm_plugins.packages import installers, metadata, pip_config
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.startup import entry_points, overlay
-from vllm_plugins.startup.overlay import Failure, Marker
-from vllm_plugins.startup.settings import LOADS, LOCK
+from vllm_plugins.startup.settings import LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.state import State
     from vllm_plugins.install._load_check import Depth
     from vllm_plugins.packages.installers import Installer
+    from vllm_plugins.startup.overlay import Failure, Marker
     from vllm_plugins.startup.settings import Settings
 
 __all__ = ["Synced", "run"]
@@ -69,7 +69,7 @@ class _Job:
 def run(
     state: State,
     *,
-    base_paths: Sequence[str] = (),
+    base_paths: Sequence[str] | None = None,
     report: Callable[[str], None],
     config: Callable[[], PipConfig] = pip_config.read,
     reinstall: bool = False,
@@ -79,7 +79,7 @@ def run(
 ) -> Synced:
     """Make the store equal to the lock of a state.
 
-    ``base_paths`` are directories of the base that are not on this interpreter's own path. ``config`` returns pip's
+    ``base_paths`` are the directories of the base, by default this interpreter's. ``config`` returns pip's
     configuration, and is called only if an index is needed. ``load_check`` says what is tried with each entry point
     (``None``: nothing, and earlier failures are forgotten); ``check_again`` that it is tried even if it has been.
     Failures of entry points that ``VLLM_PLUGINS`` leaves out don't count. ``rebuild`` is called before anything is
@@ -87,20 +87,18 @@ def run(
 
     Raises:
         LockMissing, LockInvalid, HashMismatch: there is no usable lock.
-        LockStale: the lock does not match the manifest.
-        BaseMismatch: the lock does not apply to this base.
+        LockStale, BaseMismatch: the lock does not apply to the manifest, or to this base.
         InstallError, StoreError, HashMismatch: the installation failed. Lock, store and registry are unchanged.
         LoadError: a plugin failed in the load check. The overlay is installed, and is not up to date.
     """
-    settings = state.settings
     locked = state.require_lock()
     job = _Job(
-        settings=settings,
+        settings=state.settings,
         lock=locked.lock,
         lock_bytes=locked.data,
         key=locked.key,
         base=state.base,
-        base_paths=base_paths,
+        base_paths=overlay.base_paths() if base_paths is None else base_paths,
         manifest_sha256=None if state.manifest is None else state.manifest.file_sha256,
         config=config,
         depth=load_check,
@@ -109,9 +107,9 @@ def run(
         problems=state.overlay_problems,
     )
     done = _synchronise(job, reinstall=reinstall, check_again=check_again)
-    failures = [item for item in _failures(done.marker, job) if settings.lets_through(item.group, item.name)]
+    failures = [item for item in _failures(done.marker, job) if state.settings.lets_through(item.group, item.name)]
     if failures:
-        raise entry_points.error_of(done.marker, failures, settings.lets_through)
+        raise entry_points.error_of(done.marker, failures, state.settings.lets_through)
     return done
 
 
@@ -179,12 +177,48 @@ def _locked(job: _Job, *, reinstall: bool, check_again: bool) -> Synced:
         installed = marker is None or reinstall
         if marker is None or reinstall:
             marker = _install(job, alone=alone, reinstall=reinstall)
-        checked = _checked(_known(marker, job), job, again=check_again)
+        _check_names(marker, job)
+        known = _known(marker, job)
+        checked = _checked(known, job, again=check_again)
+        if job.depth is not None and _needs_check(known, job, again=check_again):  # then it ran
+            marker, checked, installed = _without_changes(marker, checked, job, alone=alone, installed=installed)
         if checked != marker:
             marker = checked
             atomic.write(overlay.directory(store, job.key) / overlay.MARKER, marker.to_json().encode())
         _mirror(job, checked)
     return Synced(marker=marker, lock=job.lock, installed=installed)
+
+
+def _without_changes(
+    marker: Marker, checked: Marker, job: _Job, *, alone: bool, installed: bool
+) -> tuple[Marker, Marker, bool]:
+    """Install a damaged overlay again after its load check, and check it again.
+
+    A file that is damaged may be why a plugin can't be loaded. What differs in a new overlay was changed by a plugin.
+    Returns both markers, without and with the result of the check, and whether the overlay was installed.
+
+    Raises:
+        LoadError: a plugin changes its own files, and each start would find that (``VLLM_PLUGIN_VERIFY=1``).
+    """
+    store = job.settings.store
+    changed = _own_changes.differences(store, marker)
+    if changed and not installed:
+        job.report(f"Installing again: {count(len(changed), 'file')} of the overlay changed since it was installed")
+        marker = _install(job, alone=alone, reinstall=True)
+        checked = _checked(_known(marker, job), job, again=True)
+        changed, installed = _own_changes.differences(store, marker), True
+    if changed:
+        error = _own_changes.error_of(store, marker, job.lock, changed)
+        if job.settings.verify:
+            raise error
+        job.report(f"warning: {error.what}; VLLM_PLUGIN_VERIFY=1 will refuse that")
+    return marker, checked, installed
+
+
+def _check_names(marker: Marker, job: _Job) -> None:
+    """Refuse entry points, also those of dependencies, whose name is taken. The base may be another by now."""
+    points = [(point.group, point.name, point.plugin) for point in marker.entry_points]
+    names.check(points, names.of_base([*overlay.base_paths(), *job.base_paths]) if points else {})
 
 
 def _mirror(job: _Job, marker: Marker) -> None:
@@ -244,12 +278,20 @@ def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
         contents = _stage.check(site, records, {item.name: item.version for item in requirements})
         job.report("Compiling bytecode")
         files_sha256 = _stage.seal(site, contents.owners)
-        marker = _marker(job, contents.distributions, site, files_sha256=files_sha256)
-        atomic.write(new / LOCK, job.lock_bytes)
+        marker = _new_marker.marker_of(
+            job.lock,
+            job.lock_bytes,
+            contents,
+            site,
+            key=job.key,
+            manifest_sha256=job.manifest_sha256,
+            files_sha256=files_sha256,
+        )
+        atomic.write(new / LOCK, job.lock_bytes, durable=False)  # publish() flushes all of the stage at once
         registry = _registry.render(job.lock, marker)
         marker = marker.replace(registry_sha256=hashes.sha256(registry))
-        atomic.write(new / overlay.REGISTRY, registry)
-        atomic.write(new / overlay.MARKER, marker.to_json().encode())
+        atomic.write(new / overlay.REGISTRY, registry, durable=False)
+        atomic.write(new / overlay.MARKER, marker.to_json().encode(), durable=False)
         # Without the file lock, another process may have published the same overlay in the meantime.
         if not alone and not reinstall and (published := overlay.read_marker(store, job.key)) is not None:
             return published
@@ -290,7 +332,7 @@ def _editable(
     into.mkdir()
     home = (job.settings.manifest if job.manifest_sha256 else job.settings.lock).parent
     built = []
-    with Builder(installer=installer, base_site=overlay.base_paths()) as builder:
+    with Builder(installer=installer, base_site=job.base_paths) as builder:
         for name, directory in sources:
             plugin = next(iter(job.lock.plugins_needing(name)), name)
             job.report(f"Building {plugin!r} as editable from {directory}")
@@ -298,34 +340,3 @@ def _editable(
             digest = hashes.sha256(wheel.read_bytes())
             built.append(Requirement(name=name, version=None, sha256=digest, path=wheel))
     return tuple(built)
-
-
-def _marker(job: _Job, distributions: tuple[_stage.Distribution, ...], site: Path, *, files_sha256: str) -> Marker:
-    plugins = {plugin.package: plugin for plugin in job.lock.plugins}
-    points = []
-    for installed in distributions:
-        plugin = plugins.get(installed.name)
-        if plugin is not None and not plugin.editable and installed.entry_points != plugin.entry_points:
-            raise InstallError(
-                f"plugin {plugin.name!r} has other entry points than those in the lock",
-                expected=str([f"{group}: {name} = {value}" for group, name, value in plugin.entry_points]),
-                found=str([f"{group}: {name} = {value}" for group, name, value in installed.entry_points]),
-                next_step="vllm-plugins lock, then review the change: git diff plugins.lock",
-            )
-        name = plugin.name if plugin is not None else next(iter(job.lock.plugins_needing(installed.name)), "")
-        points += [(group, point, value, str(installed.name), name) for group, point, value in installed.entry_points]
-        if plugin is not None:
-            points += [(LOADS, value, value, str(installed.name), name) for value in plugin.loads]
-    return Marker(
-        key=job.key,
-        interpreter=overlay.interpreter(),
-        lock_sha256=hashes.sha256(job.lock_bytes),
-        files_sha256=files_sha256,
-        registry_sha256="",
-        manifests=(job.manifest_sha256,) if job.manifest_sha256 else (),
-        bases=(),  # none until the load check has run: see `_known`
-        points=tuple(points),
-        plugins=tuple(f"{plugin.name} {plugin.version}" for plugin in job.lock.plugins),
-        editable=tuple(package.name for package in job.lock.packages if package.directory is not None),
-        import_lines=any(metadata.runs_code(path) for path in site.glob("*.pth")),
-    )

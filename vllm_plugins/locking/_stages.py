@@ -7,6 +7,7 @@ wheel contains its hash, so two contents never have the same name. Writing the l
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import atomic, workers
@@ -20,10 +21,9 @@ from vllm_plugins.locking._solve import Solver
 from vllm_plugins.locking.old_lock import Reuse
 from vllm_plugins.packages import installers
 from vllm_plugins.packages.builder import Builder
-from vllm_plugins.startup.overlay import base_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -42,10 +42,10 @@ def run(
     manifest: Manifest,
     *,
     base: Base,
+    base_paths: Sequence[str],
     old: Lock | None,
     upgrade: Upgrade,
     settings: Settings,
-    environ: Mapping[str, str],
     scratch: Path,
     report: Callable[[str], None],
     detail: Callable[[str], None],
@@ -62,13 +62,10 @@ def run(
         NoResolution: no set of versions satisfies every requirement.
     """
     caches = settings.cache or scratch / "cache"
-    pip = config()
-    pip.require_public()
+    pip = _usable(config(), report)
     opening = workers.begin(lambda: _index(pip))  # half of all imports, while plugins are prepared
-    if pip.ignored:
-        report(f"Ignoring options that do not say where packages come from: {', '.join(pip.ignored)}")
     installer = installers.choose(settings.installer, config=pip, cache=caches / "uv")
-    with Builder(installer=installer, base_site=base_paths(), target=base) as builder:
+    with Builder(installer=installer, base_site=base_paths, target=base) as builder:
         reuse = Reuse(old=old, upgrade=upgrade, base=base, wheels=settings.wheels)
         preparation = Preparation(
             manifest=manifest,
@@ -76,7 +73,7 @@ def run(
             reuse=reuse,
             builder=builder,
             scratch=scratch,
-            environ=environ,
+            environ=os.environ,
             report=report,
             detail=detail,
         )
@@ -98,6 +95,14 @@ def run(
             found = solver.releases(solution)
             assembly = Assembly(base=base, old=old, index=index, scratch=scratch, solution=solution)
             return _public(assembly.lock(manifest, plugins, found), pip)
+
+
+def _usable(config: PipConfig, report: Callable[[str], None]) -> PipConfig:
+    """The configuration, if its URLs may be written down. Options that have no effect are reported."""
+    config.require_public()
+    if config.ignored:
+        report(f"Ignoring options that do not say where packages come from: {', '.join(config.ignored)}")
+    return config
 
 
 def _public(new: NewLock, pip: PipConfig) -> NewLock:

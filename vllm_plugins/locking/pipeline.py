@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LockInvalid, LockStale
 from vllm_plugins.documents import base as base_document
-from vllm_plugins.documents import compatibility, consistency
+from vllm_plugins.documents import compatibility, consistency, names
 from vllm_plugins.locking import old_lock
 from vllm_plugins.locking.request import Request
+from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.diff import Change
@@ -52,18 +53,19 @@ def lock(
     request: Request | None = None,
     *,
     base: Base | None = None,
+    base_paths: Sequence[str] | None = None,
     report: Callable[[str], None],
     detail: Callable[[str], None],
     config: Callable[[], PipConfig] | None = None,
 ) -> Outcome:
     """Lock a manifest against a base: the given one, or the one that the request names.
 
-    ``config`` is pip's, if it is being read already. ``report`` and ``detail`` take lines of progress.
+    ``base_paths`` are the directories of this machine's base, by default this interpreter's. ``config`` is pip's, if
+    it is being read already. ``report`` and ``detail`` take lines of progress.
 
     Raises:
         LockStale: the request only checks, and the lock would change.
-        LockContradiction: the request only checks, and the lock is not what a lock of this manifest is, or not what
-            the index and the sources say.
+        LockContradiction: the request only checks, and the lock contradicts the manifest, the index or a source.
         HashMismatch: the request builds again, and a wheel is another one.
     """
     request = request or Request()
@@ -87,17 +89,17 @@ def lock(
         new = _stages.run(
             manifest,
             base=base,
+            base_paths=overlay.base_paths() if base_paths is None else base_paths,
             old=old.lock,
             upgrade=upgrade,
             settings=settings,
-            environ=os.environ,
             scratch=temporary,
             report=report,
             detail=detail,
             resolver=request.resolver,
             config=config,
         )
-        _check_result(new.lock, manifest)
+        _check_result(new.lock, manifest, base)
         changes = diff.compare(old.lock, new.lock)
         if request.check:
             _refuse_changes(old, new.lock, changes, settings, request)
@@ -170,14 +172,21 @@ def _base(
         )
 
 
-def _check_result(new: Lock, manifest: Manifest) -> None:
+def _check_result(new: Lock, manifest: Manifest, base: Base) -> None:
     """What is written here is not refused afterwards."""
+    _check_names(new, base)
     if reasons := consistency.of_lock(new) + consistency.with_manifest(new, manifest):
         raise LockInvalid(
             "the new lock would contradict itself or plugins.yaml",
             details=reasons,
             next_step="report this, with plugins.yaml; the old lock is unchanged",
         )
+
+
+def _check_names(new: Lock, base: Base) -> None:
+    """Refuse a name that is taken. The entry points of a base elsewhere are unknown; ``sync`` checks them there."""
+    is_here = base.fingerprint == overlay.fingerprint()
+    names.check(names.of_lock(new), names.of_base() if is_here else {})
 
 
 def _refuse_contradictions(old: OldLock, manifest: Manifest, settings: Settings) -> None:

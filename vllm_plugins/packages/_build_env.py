@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Environment", "Environments"]
 
 # Variables of this process that would let a build see another project, or us.
-_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PIP_REQUIRE_HASHES", "PIP_TARGET", "DESTDIR")
+_DROPPED = ("PYTHONHOME", "PYTHONSTARTUP", "PIP_REQUIRE_HASHES", "PIP_TARGET", "DESTDIR")
 _Key = tuple[frozenset[str], frozenset[str]]
 _EPOCH = "315532800"  # 1980-01-01, the earliest date of a zip file
 _NO_DEBUG_INFO = "-Wl,--strip-all"  # which names the build directory

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -60,13 +57,13 @@ def with_login(url: str, provider: str | None) -> str:
 def _ask(provider: str, service: str, user: str | None) -> tuple[str, str] | None:
     words = [service] if user is None else [service, user]
     if provider == "import":
-        return _pair(_output([sys.executable, "-P", "-c", _IMPORT, *words]))
-    program = shutil.which("keyring")
+        return _pair(_output([*process.PYTHON, "-c", _IMPORT, *words]))
+    program = process.find_on_path("keyring")
     if program is None:
         return None
-    pair = _pair(_output([program, "--mode=creds", "--output=json", "get", *words]))
+    pair = _pair(_output([str(program), "--mode=creds", "--output=json", "get", *words]))
     if pair is None and user is not None:  # keyring before 25.2 prints the password alone
-        password = _output([program, "get", *words])
+        password = _output([str(program), "get", *words])
         return (user, password) if password else None
     return pair
 
@@ -75,7 +72,7 @@ def _output(command: Sequence[str]) -> str:
     """Return what a program prints; nothing where it fails, as pip goes on without a login, too."""
     env = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     try:
-        return process.run(command, cwd=Path("/"), env=env, timeout=_PATIENCE).stdout.strip()
+        return process.run(command, env=env, timeout=_PATIENCE).stdout.strip()
     except CommandFailed:
         return ""
 

@@ -192,7 +192,7 @@ def _builder(project: Path, environment: Environment, on_line: Callable[[str], N
 
     def run(cmd: Sequence[str], cwd: str | None = None, extra_environ: Mapping[str, str] | None = None) -> None:
         env = {**variables, **(extra_environ or {})}
-        process.run(cmd, cwd=Path(cwd) if cwd else None, env=env, on_line=on_line)
+        process.run(cmd, cwd=cwd or "/", env=env, on_line=on_line)
 
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -150,8 +150,8 @@ class Index:
         except (*archives.UNREADABLE, *_FAILURES) as error:
             raise self._error(file.url, error) from error
 
-    def download(self, file: File, into: Path) -> Path:
-        """Download a file into a directory.
+    def download(self, file: File, into: Path, *, durable: bool = False) -> Path:
+        """Download a file into a directory. With ``durable``, a power cut leaves the whole file or none.
 
         Raises:
             HashMismatch: it does not match the hash or the size of the index; nothing is left behind.
@@ -167,6 +167,9 @@ class Index:
                     out.write(chunk)
                     if file.size is not None and out.tell() > file.size:
                         raise self._mismatch(file, f"{file.size} bytes", "more")
+                if durable:
+                    out.flush()
+                    os.fsync(out.fileno())
             if file.sha256 is not None and digest.hexdigest() != file.sha256:
                 raise self._mismatch(file, f"sha256 {file.sha256}", f"sha256 {digest.hexdigest()}")
             os.replace(partial, target)

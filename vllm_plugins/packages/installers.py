@@ -104,9 +104,7 @@ class Pip:
         argv = [*programs.PIP, "--python", str(python), "install", "--quiet", "--no-input"]
         argv += ["--disable-pip-version-check", "--progress-bar", "off", "--constraint", str(constraints)]
         argv += ["--", *requirements]
-        # A distribution on PYTHONPATH would count as installed, but the build environment does not have it.
-        env = {key: value for key, value in self._environment().items() if key != "PYTHONPATH"}
-        _provision(argv, env, self.config, on_line, cwd=constraints.parent)
+        _provision(argv, self._environment(), self.config, on_line, cwd=constraints.parent)
 
     def _environment(self) -> dict[str, str]:
         return {**programs.pip_environment(self.config), "PYTHONNOUSERSITE": "1"}

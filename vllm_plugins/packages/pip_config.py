@@ -126,7 +126,7 @@ def read() -> PipConfig:
     try:
         # pip tells its default index in its help alone.
         default = None if os.environ.get("PIP_INDEX_URL") else workers.begin(lambda: _default_index(env))
-        values, ignored = _values(process.run(pip, cwd=Path("/"), env=env).stdout)
+        values, ignored = _values(process.run(pip, env=env).stdout)
         index = values.get("index-url")
         uv = _uv_config.from_variables(os.environ)
         named = index is not None or bool(values.get("extra-index-url")) or uv.names_an_index
@@ -183,7 +183,7 @@ def _joined(variables: UvConfig, file: UvConfig, *, named: bool) -> UvConfig:
 
 
 def _default_index(env: Mapping[str, str]) -> str:
-    told = process.run([*programs.PIP, "install", "--help"], cwd=Path("/"), env=env).stdout
+    told = process.run([*programs.PIP, "install", "--help"], env=env).stdout
     match = _DEFAULT_INDEX.search(told)
     if match is None:
         raise UsageError(

@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
+from vllm_plugins.core import process
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.packages import simple_api
 
@@ -41,9 +41,8 @@ __all__ = [
 
 # An index that lacks a name answers so: pip goes on with the next index.
 UNKNOWN = (401, 403, 404, 410)
-# -P: a pip.py in the working directory is not pip.
-PIP: tuple[str, ...] = (sys.executable, "-P", "-m", "pip")
-PIP_COMPILE: tuple[str, ...] = (sys.executable, "-P", "-m", "piptools", "compile")
+PIP: tuple[str, ...] = (*process.PYTHON, "-m", "pip")
+PIP_COMPILE: tuple[str, ...] = (*process.PYTHON, "-m", "piptools", "compile")
 
 
 def _names(*lines: str) -> frozenset[str]:

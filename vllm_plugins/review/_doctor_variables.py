@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shlex
 from typing import TYPE_CHECKING
 
-from vllm_plugins.startup import overlay
+from vllm_plugins.documents.names import HOOK, Names
 from vllm_plugins.startup.settings import unknown_variables
 
 if TYPE_CHECKING:
@@ -14,25 +13,14 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.state import State
 
-__all__ = ["OURS", "Names", "allowlist", "base_names", "device", "locked_names", "mistyped"]
+__all__ = ["OURS", "allowlist", "device", "locked_names", "mistyped"]
 
-OURS = "vllm_plugins"
+OURS = HOOK
 PLATFORM = "vllm.platform_plugins"
 ENDPOINTS = "vllm.endpoint_plugins"
 FREE = "vllm.logits_processors"  # VLLM_PLUGINS does not apply to this group
 
-Names = dict[str, dict[str, str]]  # group → name of an entry point → its distribution or plugin
 Texts = tuple[str, str, str]  # what, evidence, fix
-
-
-def base_names() -> Names:
-    """Entry points of the base in vLLM's groups, with their distributions."""
-    found: Names = {}
-    for distribution in importlib.metadata.distributions(path=list(overlay.base_paths())):
-        for point in distribution.entry_points:
-            if point.group.startswith("vllm."):
-                found.setdefault(point.group, {})[point.name] = distribution.name
-    return found
 
 
 def locked_names(state: State) -> Names:

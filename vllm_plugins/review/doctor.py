@@ -20,17 +20,15 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.redact import redact
-from vllm_plugins.documents import base_problems
-from vllm_plugins.documents.manifest import LocalSource
-from vllm_plugins.review import _doctor_variables, _modules
-from vllm_plugins.sources import local
+from vllm_plugins.documents import base_problems, names
+from vllm_plugins.review import _doctor_variables, drift
 from vllm_plugins.startup import last_failure, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from vllm_plugins.documents.names import Names
     from vllm_plugins.documents.state import State
-    from vllm_plugins.review._doctor_variables import Names
 
 __all__ = ["Check", "Finding", "Report", "examine"]
 
@@ -78,7 +76,7 @@ class _Case:
 
 def examine(state: State, environ: Mapping[str, str]) -> Report:
     """Run each check. Nothing is changed, and no network is used."""
-    case = _Case(state=state, points=_doctor_variables.base_names(), environ=environ)
+    case = _Case(state=state, points=names.of_base(), environ=environ)
     findings: list[Finding] = []
     checks: list[Check] = []
     for subject, check in _CHECKS.items():
@@ -153,50 +151,26 @@ def _from_error(error: PluginsError) -> Finding:
 
 
 def _local_sources(case: _Case) -> Iterator[Finding]:
-    """Local directories that changed after their wheels were built."""
-    manifest, locked, settings = case.state.manifest, case.state.locked, case.state.settings
-    if manifest is None or locked is None:
-        return
-    for plugin in manifest.enabled:
-        pinned = locked.lock.plugin(plugin.name)
-        if not isinstance(plugin.source, LocalSource) or pinned is None or pinned.tree_sha256 is None:
-            continue
-        directory = manifest.local_directory(plugin.source)
-        try:
-            digest = local.hash_tree(directory, plugin=plugin.name, without=settings.written, environ=case.environ)
-        except PluginsError as error:
-            yield _from_error(error)
-            continue
-        if digest != pinned.tree_sha256:
-            yield Finding(
-                what=f"the source of plugin {plugin.name!r} has changed since it was locked",
-                evidence=f"{directory} is {digest[:12]}; {pinned.tree_sha256[:12]} is locked",
-                fix="vllm-plugins lock, then vllm-plugins sync",
-            )
+    yield from map(_from_error, drift.local_sources(case.state, case.environ))
 
 
 def _entry_points(case: _Case) -> Iterator[Finding]:
-    for plugin in case.state.locked.lock.plugins if case.state.locked is not None else ():
-        for group, name, _ in plugin.entry_points:
-            owner = case.points.get(group, {}).get(name)
-            if owner is not None:
-                yield Finding(
-                    what=f"plugin {plugin.name!r} and vLLM's environment have an entry point of the same name: "
-                    f"{name} in {group}",
-                    evidence=f"{owner} has it, too; vLLM uses one entry point of each name",
-                    fix=f"ask the authors of {plugin.package} to rename it, or disable plugin {plugin.name!r} with "
-                    "`enabled: false` in plugins.yaml",
-                )
+    locked = case.state.locked
+    for point in names.of_lock(locked.lock) if locked is not None else ():
+        try:
+            names.check([point], case.points)
+        except PluginsError as error:
+            yield _from_error(error)
 
 
 def _copies(case: _Case) -> Iterator[Finding]:
     """Distributions of the lock that the base has, too, including leftovers such as egg-info."""
-    names = {package.name for package in case.state.locked.lock.packages} if case.state.locked is not None else set()
-    for entry in overlay.base_paths() if names else ():
+    locked = {package.name for package in case.state.locked.lock.packages} if case.state.locked is not None else set()
+    for entry in overlay.base_paths() if locked else ():
         for item in sorted(os.listdir(entry)) if os.path.isdir(entry) else ():
             stem, _, kind = item.rpartition(".")
             name = canonicalize_name(stem.partition("-")[0])
-            if kind in ("dist-info", "egg-info", "egg-link") and name in names:
+            if kind in ("dist-info", "egg-info", "egg-link") and name in locked:
                 path = os.path.join(entry, item)
                 yield Finding(
                     what=f"vLLM's environment has another copy of {name}, which is imported instead",
@@ -208,17 +182,7 @@ def _copies(case: _Case) -> Iterator[Finding]:
 
 
 def _shadowed(case: _Case) -> Iterator[Finding]:
-    if case.state.marker is None:
-        return
-    site = overlay.directory(case.state.settings.store, case.state.marker.key) / overlay.SITE
-    for clash in _modules.clashes(str(site), overlay.base_paths()):
-        if clash.hides:
-            owner = "the standard library" if not clash.path else "vLLM's environment"
-            yield Finding(
-                what=f"{owner} has a module {clash.name}, which is imported instead of the plugin's",
-                evidence=clash.path or f"{clash.name} is in sys.stdlib_module_names",
-                fix="ask the plugin's authors to rename it, or set `enabled: false` for the plugin in plugins.yaml",
-            )
+    yield from map(_from_error, drift.hidden_modules(case.state))
 
 
 def _store(case: _Case) -> Iterator[Finding]:
@@ -249,6 +213,8 @@ def _store(case: _Case) -> Iterator[Finding]:
 
 def _notes(case: _Case) -> Iterable[str]:
     yield from base_problems.problems()
+    if case.state.is_empty:
+        yield case.state.summary
     if case.state.is_rolled_back:
         yield "the lock was rolled back, and plugins.yaml asks for something else; to go forward: vllm-plugins lock"
     for plugin in case.state.locked.lock.plugins if case.state.locked is not None else ():

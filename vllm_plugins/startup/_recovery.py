@@ -55,13 +55,12 @@ def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
     warn_of_unknown_variables()
     how = "checking, because VLLM_PLUGIN_FROZEN=1 forbids to install" if settings.frozen else "installing"
     logger.info("Plugins are not up to date with %s: %s", settings.lock, how)
-    argv = [sys.executable, "-P", "-m", "vllm_plugins", "sync", "--startup", "--json"]
-    argv += ["--lock", str(settings.lock), "--registry-dir", str(settings.store)]
+    words = ["sync", "--startup", "--json", "--lock", str(settings.lock), "--registry-dir", str(settings.store)]
     if settings.manifest.exists():  # an option that names a missing file is an error
-        argv += ["--config", str(settings.manifest)]
+        words += ["--config", str(settings.manifest)]
     for path in paths:
-        argv += ["--base-path", path]
-    done = process.run(argv, on_line=logger.info, check=False)
+        words += ["--base-path", path]
+    done = process.run_module("vllm_plugins", words, on_line=logger.info)
     try:
         report: Any = json.loads(done.stdout)
         if done.returncode == 0:
