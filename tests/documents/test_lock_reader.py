@@ -168,6 +168,23 @@ def test_an_item_that_is_not_a_table_is_refused(keys: tuple[str | int, ...], pla
         ),
         *(
             (
+                (*PLUGIN, "commit-id"),
+                value,
+                f"{TOOL}.plugins[0].commit-id: expected the 40 hexadecimal digits of a commit, found {value!r}",
+            )
+            for value in ("", "main", "1" * 39, "1" * 41, "A" * 40, "--upload-pack=id", "1" * 40 + "\n")
+        ),
+        *(
+            ((*keys, key), value, f"{where}.{key}: expected 64 hexadecimal digits, found {value!r}")
+            for keys, where, key in (
+                (PLUGIN, f"{TOOL}.plugins[0]", "tree-sha256"),
+                (PLUGIN, f"{TOOL}.plugins[0]", "project-sha256"),
+                (("packages", 3, "tool", "vllm-plugins"), f"packages[3].{TOOL}", "sdist-sha256"),
+            )
+            for value in ("", "a" * 63)
+        ),
+        *(
+            (
                 (*TARGET, "python"),
                 value,
                 f"{TOOL}.targets[0].python: expected a version such as 3.11, found {value!r}",
@@ -231,7 +248,7 @@ def test_every_field_of_a_lock_is_read() -> None:
 
 
 def test_the_name_of_a_wheel_has_the_parts_of_one() -> None:
-    assert "Invalid wheel filename" in str(refused(written(document(*WHEEL, "name", value="helper-1.5.whl"))))
+    assert "expected the name of a wheel" in str(refused(written(document(*WHEEL, "name", value="helper-1.5.whl"))))
 
 
 def test_a_target_without_vllm_has_none() -> None:

@@ -8,22 +8,23 @@ import pytest
 import tomlkit
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from packaging.pylock import Pylock
 from packaging.utils import canonicalize_name
 
+from tests.kit import pep751
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, PluginsError
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import lock_reader, lock_writer
-from vllm_plugins.documents.lock import BaseUse, Lock, Package, Plugin, Target, Wheel
+from vllm_plugins.documents.lock import BaseUse, CommitSha, Lock, Package, Plugin, Target, Wheel
 
 GOLDEN = Path(__file__).parents[1] / "golden/plugins.lock"
 NAME = canonicalize_name
 LOCK = Lock(
-    manifest_sha256="a" * 64,
+    manifest_sha256=Sha256("a" * 64),
     packages=(
         Package(
             name=NAME("decoder"),
             version="2.0.0",
-            wheels=(Wheel(filename="decoder-2.0.0-0_bbbb-py3-none-any.whl", sha256="b" * 64, size=10),),
+            wheels=(Wheel(filename="decoder-2.0.0-0_bbbb-py3-none-any.whl", sha256=Sha256("b" * 64), size=10),),
             built_with=("hatchling==1.27.0",),
             dependencies=(NAME("helper"),),
         ),
@@ -36,13 +37,13 @@ LOCK = Lock(
             wheels=(
                 Wheel(
                     filename="helper-1.5-cp311-cp311-manylinux_2_28_x86_64.whl",
-                    sha256="c" * 64,
+                    sha256=Sha256("c" * 64),
                     size=123456,
                     url="https://packages.example.org/files/helper-1.5-cp311-cp311-manylinux_2_28_x86_64.whl",
                 ),
                 Wheel(
                     filename="helper-1.5-py3-none-any.whl",
-                    sha256="d" * 64,
+                    sha256=Sha256("d" * 64),
                     size=4567,
                     url="https://packages.example.org/files/helper-1.5-py3-none-any.whl",
                 ),
@@ -51,9 +52,9 @@ LOCK = Lock(
         Package(
             name=NAME("only-sdist"),
             version="3",
-            wheels=(Wheel(filename="only_sdist-3-0_eeee-py3-none-any.whl", sha256="e" * 64, size=1),),
+            wheels=(Wheel(filename="only_sdist-3-0_eeee-py3-none-any.whl", sha256=Sha256("e" * 64), size=1),),
             sdist_url="https://packages.example.org/files/only_sdist-3.tar.gz",
-            sdist_sha256="f" * 64,
+            sdist_sha256=Sha256("f" * 64),
         ),
     ),
     plugins=(
@@ -65,8 +66,8 @@ LOCK = Lock(
             requested="v2.0.0",
             url="https://git.example.org/decoder.git",
             subdirectory="plugins/decoder",
-            commit="1" * 40,
-            tree_sha256="2" * 64,
+            commit=CommitSha("1" * 40),
+            tree_sha256=Sha256("2" * 64),
             entry_points=(("vllm.general_plugins", "custom", "decoder:register"),),
         ),
         Plugin(
@@ -76,7 +77,7 @@ LOCK = Lock(
             version="0.1",
             requested="../edited",
             editable=True,
-            project_sha256="3" * 64,
+            project_sha256=Sha256("3" * 64),
         ),
         Plugin(name="sdist", source="pypi", package=NAME("only-sdist"), version="3", requested="only-sdist>=3"),
     ),
@@ -102,7 +103,7 @@ def test_what_is_written_is_read_and_written_again_alike() -> None:
     read = lock_reader.parse(data, Path("plugins.lock"))
     assert read == LOCK
     assert lock_writer.render(read) == data
-    Pylock.from_dict(tomllib.loads(data.decode())).validate()
+    pep751.read(tomllib.loads(data.decode()))
 
 
 @pytest.mark.parametrize(
@@ -111,9 +112,9 @@ def test_what_is_written_is_read_and_written_again_alike() -> None:
         {"requires_python": ">=3.6.*"},
         {"marker": "python_full_version < "},
         {"version": "not a version"},
-        {"wheels": (Wheel(filename="other-1.5-py3-none-any.whl", sha256="d" * 64, size=1, url="https://example.org/x"),)},
-        {"wheels": (Wheel(filename="helper-1.5-py3-none-any.whl", sha256="d" * 64, size=1, url="data:,x"),)},
-        {"wheels": (Wheel(filename="helper-1.5-py3-none-any.whl", sha256="d" * 64, size=-1, url="https://example.org/x"),)},
+        {"wheels": (Wheel(filename="other-1.5-py3-none-any.whl", sha256=Sha256("d" * 64), size=1, url="https://example.org/x"),)},
+        {"wheels": (Wheel(filename="helper-1.5-py3-none-any.whl", sha256=Sha256("d" * 64), size=1, url="data:,x"),)},
+        {"wheels": (Wheel(filename="helper-1.5-py3-none-any.whl", sha256=Sha256("d" * 64), size=-1, url="https://example.org/x"),)},
     ],
     ids=lambda fields: next(iter(fields)),
 )  # fmt: skip
@@ -139,7 +140,7 @@ def test_markers_and_environments_are_written_and_read() -> None:
     read = lock_reader.parse(data, Path("plugins.lock"))
     assert read.packages == lock.packages
     assert set(read.environments) == set(lock.environments)
-    pylock = Pylock.from_dict(tomllib.loads(data.decode()))
+    pylock = pep751.read(tomllib.loads(data.decode()))
     assert [str(package.marker) for package in pylock.packages if package.marker] == [marker]
     assert len(pylock.environments or ()) == 2
 
@@ -177,6 +178,21 @@ def put(table: Any, key: str, value: Any) -> None:
         (lambda d: put(d["tool"]["vllm-plugins"]["plugins"][0], "package", "gone"), "tool.vllm-plugins.plugins[0].package: gone is not among the packages"),
         (lambda d: d["tool"]["vllm-plugins"].pop("manifest-sha256"), "tool.vllm-plugins.manifest-sha256: missing"),
         (lambda d: put(d["tool"]["vllm-plugins"], "format", "1"), "tool.vllm-plugins.format: expected an integer, found '1'"),
+        (lambda d: put(d, "environments", []), "environments: expected at least one marker"),
+        (lambda d: put(d, "environments", [1]), "environments[0]: expected str, found 1"),
+        (lambda d: put(d, "environments", ["x"]), "environments[0]: expected an environment marker, found 'x'"),
+        (lambda d: d.pop("created-by"), "created-by: missing"),
+        (lambda d: d.pop("packages"), "packages: missing"),
+        (lambda d: put(d["packages"][2], "name", "Helper"), "packages[2].name: expected helper, found 'Helper'"),
+        (lambda d: put(d["packages"][2], "version", "x"), "packages[2].version: expected a version, found 'x'"),
+        (lambda d: put(d["packages"][2], "version", "1.6"), "packages[2].wheels[0].name: expected a wheel of helper 1.6, found 'helper-1.5-cp311-cp311-manylinux_2_28_x86_64.whl'"),
+        (lambda d: put(d["packages"][2], "requires-python", ">"), "packages[2].requires-python: expected a version specifier, found '>'"),
+        (lambda d: put(d["packages"][2], "wheels", []), "packages[2]: expected either wheels or a directory"),
+        (lambda d: put(d["packages"][2], "directory", {"path": "x", "editable": True}), "packages[2]: expected either wheels or a directory"),
+        (lambda d: wheel(d).pop("name"), "packages[2].wheels[0].name: missing"),
+        (lambda d: put(wheel(d), "name", "x.zip"), "packages[2].wheels[0].name: expected the name of a wheel, found 'x.zip'"),
+        (lambda d: wheel(d).pop("url"), "packages[2].wheels[0]: expected a url or a path"),
+        (lambda d: put(wheel(d), "size", True), "packages[2].wheels[0].size: expected a number of bytes from 0, found True"),
         (lambda d: put(d["tool"]["vllm-plugins"]["plugins"][0], "version", 2), "tool.vllm-plugins.plugins[0].version: expected str, found 2"),
     ],
 )  # fmt: skip
@@ -238,7 +254,10 @@ def test_bytes_that_were_changed_give_the_same_lock_or_our_error(position: int, 
 def test_a_lock_in_normal_form_is_what_is_read_from_its_file() -> None:
     builds = tuple(
         Wheel(
-            filename=f"decoder-2.0.0-{build}-py3-none-any.whl", sha256=letter * 64, size=1, url=f"https://x/{letter}"
+            filename=f"decoder-2.0.0-{build}-py3-none-any.whl",
+            sha256=Sha256(letter * 64),
+            size=1,
+            url=f"https://x/{letter}",
         )
         for build, letter in (("2", "a"), ("10", "b"), ("1a", "c"))
     )
@@ -246,3 +265,8 @@ def test_a_lock_in_normal_form_is_what_is_read_from_its_file() -> None:
     lock = lock_writer.normal_form(LOCK.replace(packages=packages))
     assert lock_reader.parse(lock_writer.render(lock), Path("plugins.lock")) == lock
     assert [wheel.filename.split("-")[2] for wheel in lock.packages[0].wheels] == ["10", "2", "1a"]
+
+
+def test_the_format_of_a_later_major_version_is_said_to_be_newer() -> None:
+    with pytest.raises(LockInvalid, match="the lock was written by a newer version"):
+        lock_reader.parse(altered(lambda d: put(d, "lock-version", "2.0")), Path("plugins.lock"))

@@ -10,10 +10,9 @@ from vllm_plugins.core.hashes import sha256
 from vllm_plugins.documents import lock_writer, selection
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from vllm_plugins.documents.lock import Package, Wheel
+    from vllm_plugins.documents.lock import Package
     from vllm_plugins.documents.selection import Selected
     from vllm_plugins.startup.settings import Settings
 
@@ -24,7 +23,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def select(settings: Settings, *packages: Package) -> Selected:
-    return selection.select(lock_writer.render(values.lock(*packages)), settings)
+    return selection.select(lock_writer.normal_form(values.lock(*packages)), settings)
 
 
 def test_a_wheel_of_an_index_is_a_requirement_with_its_hash(settings: Settings) -> None:
@@ -56,19 +55,8 @@ def test_of_wheels_with_the_same_tags_the_highest_build_is_taken(
 ) -> None:
     for order in (builds, builds[::-1]):
         wheels = [values.wheel(version=f"1.0{build}", sha256=f"{builds.index(build)}" * 64) for build in order]
-        data = lock_writer.render(values.lock(values.package(wheels=tuple(wheels))))
-        (found,) = selection.select(_in_order(data, wheels), settings).wheels
+        (found,) = selection.select(values.lock(values.package(wheels=tuple(wheels))), settings).wheels
         assert found.sha256 == f"{builds.index(first)}" * 64
-
-
-def _in_order(data: bytes, wheels: Sequence[Wheel]) -> bytes:
-    """The lock with the lines of these wheels in this order: another writer may sort them in another way."""
-    lines = data.decode().splitlines(keepends=True)
-    places = [number for number, line in enumerate(lines) if line.lstrip().startswith("{name = ") and ".whl" in line]
-    by_name = {wheel.filename: next(line for line in lines if f'"{wheel.filename}"' in line) for wheel in wheels}
-    for number, wheel in zip(places, wheels, strict=True):
-        lines[number] = by_name[wheel.filename]
-    return "".join(lines).encode()
 
 
 def test_a_wheel_next_to_the_lock_is_taken_from_there(settings: Settings) -> None:
@@ -155,6 +143,6 @@ def test_a_python_that_a_package_does_not_support_is_refused(settings: Settings)
 
 
 def test_a_lock_of_other_environments_is_refused(settings: Settings) -> None:
-    data = lock_writer.render(values.lock(environments=('python_full_version == "0"',)))
+    lock = values.lock(environments=('python_full_version == "0"',))
     with pytest.raises(BaseMismatch):
-        selection.select(data, settings)
+        selection.select(lock, settings)

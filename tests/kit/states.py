@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents.base import Base
 from vllm_plugins.documents.lock import Lock, Plugin
 from vllm_plugins.documents.state import LockFile, State
@@ -36,7 +37,7 @@ def state(
         requested="tiny",
         entry_points=tuple((group, name, f"{name}:run") for group, names in points.items() for name in names),
     )
-    lock = Lock(manifest_sha256="", packages=(), plugins=(plugin,), targets=())
+    lock = Lock(manifest_sha256=Sha256(""), packages=(), plugins=(plugin,), targets=())
     return State(
         settings=Settings.from_environment(environ),
         base=base,

@@ -9,8 +9,9 @@ from packaging.utils import canonicalize_name
 from tests.kit.repositories import Repository
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import LockInvalid
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import base, lock_writer
-from vllm_plugins.documents.lock import BaseUse, Lock, Package, Plugin, Target, Wheel
+from vllm_plugins.documents.lock import BaseUse, CommitSha, Lock, Package, Plugin, Target, Wheel
 from vllm_plugins.locking import old_lock
 from vllm_plugins.locking.old_lock import OldLock, Reuse
 from vllm_plugins.locking.request import Upgrade
@@ -32,7 +33,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def package(name: str, version: str = "1.0", needs: tuple[str, ...] = ()) -> Package:
     filename = f"{name}-{version}-py3-none-any.whl"
-    wheel = Wheel(filename=filename, sha256=f"{len(name):064}", size=1, url=f"https://example.org/{filename}")
+    wheel = Wheel(filename=filename, sha256=Sha256(f"{len(name):064}"), size=1, url=f"https://example.org/{filename}")
     return Package(name=NAME(name), version=version, wheels=(wheel,), dependencies=tuple(map(NAME, needs)))
 
 
@@ -45,14 +46,14 @@ def plugin(name: str, version: str = "1.0", *, commit: str | None = None) -> Plu
         version=version,
         requested=name if commit is None else "main",
         url=url,
-        commit=commit,
+        commit=None if commit is None else CommitSha(commit),
     )
 
 
 def lock(packages: Mapping[str, str], *plugins: Plugin, digest: str = "a") -> Lock:
     use = BaseUse(name=NAME("torch"), version="2.13.0", required_by=(("demo", ">=2"),))
     return Lock(
-        manifest_sha256=digest * 64,
+        manifest_sha256=Sha256(digest * 64),
         packages=tuple(package(name, version) for name, version in sorted(packages.items())),
         plugins=plugins,
         targets=(Target(python=PYTHON, platform="linux-x86_64", vllm="0.32.0", base=(use,)),),

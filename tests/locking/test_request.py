@@ -6,6 +6,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import UsageError
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import manifest
 from vllm_plugins.documents.lock import Lock, Package, Plugin
 from vllm_plugins.locking.request import Request, Upgrade, kept
@@ -16,7 +17,7 @@ MANIFEST = manifest.parse(
     Path("/somewhere/plugins.yaml"),
 )
 OLD = Lock(
-    manifest_sha256="a" * 64,
+    manifest_sha256=Sha256("a" * 64),
     packages=tuple(Package(name=NAME(name), version="1.0") for name in ("helper", "its-package", "built-name")),
     plugins=(
         Plugin(name="local", source="local", package=NAME("built-name"), version="1.0", requested="here"),

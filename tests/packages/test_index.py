@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 
 from tests.kit import faulty, gateway, projects
 from vllm_plugins.core.errors import HashMismatch, SourceError
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.packages.index import WHOLE, Index
 from vllm_plugins.packages.pip_config import PipConfig
 
@@ -116,7 +117,7 @@ def test_a_file_of_another_hash_is_refused_and_not_left_behind(index: indexes.In
     index.wheel("tiny")
     with Index(PipConfig(index_url=index.url)) as opened:
         (file,) = opened.files(TINY)
-        for wrong in (replace(file, sha256="0" * 64), replace(file, size=1)):
+        for wrong in (replace(file, sha256=Sha256("0" * 64)), replace(file, size=1)):
             with pytest.raises(HashMismatch):
                 opened.download(wrong, tmp_path)
     assert list(tmp_path.glob("*.whl")) == list(tmp_path.glob(".*.part")) == []

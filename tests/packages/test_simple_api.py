@@ -7,6 +7,7 @@ import json
 import pytest
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.packages import simple_api
 
 BASE = "https://index.example/simple/tiny/"
@@ -30,7 +31,7 @@ def test_a_json_page_gives_everything_that_the_index_says_of_a_file() -> None:
     assert file == simple_api.File(
         filename="tiny-1.0-py3-none-any.whl",
         url="https://index.example/files/tiny-1.0-py3-none-any.whl",
-        sha256=SHA,
+        sha256=Sha256(SHA),
         size=12,
         requires_python=">=3.11",
         yanked=True,

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NewType
 
 if TYPE_CHECKING:
     from io import BufferedReader
 
-__all__ = ["of_stream", "record_form", "sha256"]
+__all__ = ["Sha256", "of_stream", "record_form", "sha256"]
+
+Sha256 = NewType("Sha256", str)
+"""A sha256 in hexadecimal, lower case: computed here, or checked where a file was read."""
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes) -> Sha256:
     """Return the hexadecimal sha256 of some bytes."""
-    return hashlib.sha256(data).hexdigest()
+    return Sha256(hashlib.sha256(data).hexdigest())
 
 
-def of_stream(file: BufferedReader) -> str:
+def of_stream(file: BufferedReader) -> Sha256:
     """Return the hexadecimal sha256 of an open file, from its current position on."""
-    return hashlib.file_digest(file, "sha256").hexdigest()
+    return Sha256(hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def record_form(digest: bytes, algorithm: str = "sha256") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NewType
 
 from vllm_plugins.startup.record import Record
 
@@ -12,14 +12,19 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
-__all__ = ["BaseUse", "Lock", "Package", "Plugin", "Target", "Wheel"]
+    from vllm_plugins.core.hashes import Sha256
+
+__all__ = ["BaseUse", "CommitSha", "Lock", "Package", "Plugin", "Target", "Wheel"]
+
+CommitSha = NewType("CommitSha", str)
+"""The whole hash of a git commit, in lower case: as git wrote it, or checked where a lock was read."""
 
 
 class Wheel(Record):
     """One wheel file: at ``url``, or in ``plugins.wheels/`` if ``url`` is ``None``. The size is in bytes."""
 
     filename: str
-    sha256: str
+    sha256: Sha256
     size: int
     url: str | None = None
 
@@ -44,7 +49,7 @@ class Package(Record):
     dependencies: tuple[NormalizedName, ...] = ()
     built_with: tuple[str, ...] = ()
     sdist_url: str | None = None
-    sdist_sha256: str | None = None
+    sdist_sha256: Sha256 | None = None
     find_links: bool = False
 
     @property
@@ -85,10 +90,10 @@ class Plugin(Record):
     requested: str
     url: str | None = None
     subdirectory: str | None = None
-    commit: str | None = None
-    tree_sha256: str | None = None
+    commit: CommitSha | None = None
+    tree_sha256: Sha256 | None = None
     editable: bool = False
-    project_sha256: str | None = None
+    project_sha256: Sha256 | None = None
     passed_over: str | None = None
     entry_points: tuple[tuple[str, str, str], ...] = ()
     loads: tuple[str, ...] = ()
@@ -101,7 +106,7 @@ class Lock(Record):
     ``accepted_manifests`` are further values of ``Manifest.sha256``: those of a rollback.
     """
 
-    manifest_sha256: str
+    manifest_sha256: Sha256
     packages: tuple[Package, ...]
     plugins: tuple[Plugin, ...]
     targets: tuple[Target, ...]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os.path
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Literal
 from packaging.utils import canonicalize_name
 from yaml.nodes import MappingNode, SequenceNode
 
+from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import LockMissing, ManifestError, UsageError
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import _rules, _yaml, policy
 from vllm_plugins.documents._rules import quoted
@@ -111,10 +112,10 @@ class Manifest(Record):
     path: Path
     plugins: tuple[Plugin, ...]
     policy: Policy = Policy()
-    file_sha256: str = ""
+    file_sha256: Sha256 = Sha256("")
 
     @cached_property
-    def sha256(self) -> str:
+    def sha256(self) -> Sha256:
         """The hash of the requests."""
         return _meaning(self.enabled)
 
@@ -203,7 +204,7 @@ def parse(data: bytes, path: Path) -> Manifest:
     plugins, rules = _document(root, problems)
     if problems.found:
         raise _error(path, [text for _, text in sorted(problems.found, key=lambda found: found[0])])
-    return Manifest(path=path, plugins=tuple(plugins), policy=rules, file_sha256=hashlib.sha256(data).hexdigest())
+    return Manifest(path=path, plugins=tuple(plugins), policy=rules, file_sha256=hashes.sha256(data))
 
 
 def _error(path: Path, lines: list[str]) -> ManifestError:
@@ -217,7 +218,7 @@ def _error(path: Path, lines: list[str]) -> ManifestError:
     )
 
 
-def _meaning(plugins: tuple[Plugin, ...]) -> str:
+def _meaning(plugins: tuple[Plugin, ...]) -> Sha256:
     """The sha256 of the plugins' requests as canonical JSON."""
     entries = []
     for plugin in sorted(plugins, key=lambda plugin: plugin.name):
@@ -234,7 +235,7 @@ def _meaning(plugins: tuple[Plugin, ...]) -> str:
             entry["url"] = public_url(plugin.source.url)
         entries.append({key: value for key, value in entry.items() if value not in (None, [], False)})
     text = json.dumps(entries, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashes.sha256(text.encode())
 
 
 def _document(root: Node | None, problems: Problems) -> tuple[list[Plugin], Policy]:

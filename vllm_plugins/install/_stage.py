@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.core.hashes import Sha256
     from vllm_plugins.packages.metadata import RecordEntry
 
 __all__ = ["Contents", "Distribution", "check", "clean", "publish", "seal"]
@@ -123,7 +124,7 @@ def seal(site: Path, owners: Mapping[str, Owner]) -> str:
     return hashes.sha256(data)
 
 
-def _seal(items: Iterable[tuple[str, Owner, Owner]], site: str) -> list[tuple[str, str, int]]:
+def _seal(items: Iterable[tuple[str, Owner, Owner]], site: str) -> list[tuple[str, Sha256, int]]:
     """Check and compile some files. Returns path, sha256 and size of each and of its bytecode."""
     listed = []
     for name, owner, bytecode_owner in items:
@@ -159,7 +160,7 @@ def _check_hash(file: BufferedReader, name: str, sha256: str, owner: str, expect
         )
 
 
-def _compile(source: bytes, name: str, owner: Owner, site: str) -> list[tuple[str, str, int]]:
+def _compile(source: bytes, name: str, owner: Owner, site: str) -> list[tuple[str, Sha256, int]]:
     """Write the bytecode of a source. Returns path, sha256 and size of the bytecode that is there afterwards.
 
     It replaces bytecode that the wheel brings, which nothing ties to its source. Where the source can't be compiled,

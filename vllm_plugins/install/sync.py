@@ -303,7 +303,7 @@ def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
 def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
     """Install everything that the lock names for this machine, and return it."""
     job.rebuild(job.lock)
-    selected = selection.select(job.lock_bytes, job.settings)
+    selected = selection.select(job.lock, job.settings)
     offline = job.settings.offline or (not selected.editable and all(item.path for item in selected.wheels))
     if not selected.wheels and not selected.editable:
         return ()

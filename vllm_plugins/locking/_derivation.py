@@ -209,7 +209,7 @@ class Derivation:
 
     def _best(self, files: list[File]) -> File | None:
         """The wheel that this machine would install."""
-        return releases.best(files, self.base.tags())
+        return selection.best_wheel(files, self.base.tags())
 
     def _place(self, package: Package, same: list[File], index: Index) -> Iterator[str]:
         """The index that the lock names, and what its page says of the files."""
@@ -287,7 +287,7 @@ class Derivation:
             self.unchecked.append(f"the repository of plugin {plugin.name!r}: offline")
             return []
         found = []
-        commit, source = git_refs.CommitSha(plugin.commit), entry.source
+        commit, source = plugin.commit, entry.source
         if not git_refs.contains(source, commit, environ=self.environ, plugin=plugin.name):
             found.append(f"commit {commit} is not {source.ref or 'of the default branch'} of {plugin.url}")
         into = self.scratch / f"check-{plugin.name}"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from vllm_plugins.core.hashes import Sha256
+    from vllm_plugins.documents.lock import CommitSha
     from vllm_plugins.documents.manifest import Manifest, Plugin
     from vllm_plugins.locking.old_lock import Reuse
     from vllm_plugins.packages.builder import Builder
@@ -95,7 +97,7 @@ class Preparation:
         if was is not None and git_refs.is_full(ref) and was.commit != ref.lower():
             was = None  # the lock was changed by hand
         if was is not None and was.commit is not None:
-            commit = git_refs.CommitSha(was.commit)
+            commit = was.commit
             if (reused := self._reused(plugin, was, requested=ref)) is not None:
                 return reused
         else:
@@ -179,10 +181,10 @@ class _Origin:
     """The source of a built wheel, as the lock records it."""
 
     requested: str
-    tree_sha256: str | None
+    tree_sha256: Sha256 | None
     url: str | None = None
     subdirectory: str | None = None
-    commit: str | None = None
+    commit: CommitSha | None = None
 
 
 def _from_wheel(plugin: Plugin, path: Path, origin: _Origin, *, built_with: tuple[str, ...]) -> PreparedPlugin:

@@ -12,6 +12,7 @@ from packaging.utils import InvalidName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, PluginsError
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import compatibility, lock_reader, merge_conflicts, selection
 from vllm_plugins.documents.lock import Lock, Package
 from vllm_plugins.documents.manifest import LocalSource
@@ -170,7 +171,7 @@ def _side(text: str, path: Path) -> Lock:
         return lock_reader.parse(_repaired(text), path, edited=True)
     except (LockInvalid, ValueError, KeyError, TypeError, AttributeError):
         packages = tuple(_pins(text))
-        return Lock(manifest_sha256="", packages=packages, plugins=(), targets=())
+        return Lock(manifest_sha256=Sha256(""), packages=packages, plugins=(), targets=())
 
 
 def _repaired(text: str) -> bytes:

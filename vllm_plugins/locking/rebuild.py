@@ -26,7 +26,6 @@ from vllm_plugins.packages import installers, metadata, pip_config, releases
 from vllm_plugins.packages.builder import Builder
 from vllm_plugins.packages.index import File, Index
 from vllm_plugins.sources import checkout, local
-from vllm_plugins.sources.git_refs import CommitSha
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
@@ -222,7 +221,7 @@ def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path, settings: S
         if not isinstance(source, GitSource) or public_url(source.url) != plugin.url:
             source = GitSource(url=plugin.url or "")
         source = source.replace(subdirectory=plugin.subdirectory)
-        tree = checkout.checkout(source, CommitSha(plugin.commit), into, environ=os.environ, plugin=plugin.name)
+        tree = checkout.checkout(source, plugin.commit, into, environ=os.environ, plugin=plugin.name)
     elif manifest is not None and isinstance(source, LocalSource):
         directory = manifest.local_directory(source)
         tree = local.export(directory, into, plugin=plugin.name, without=settings.written)

@@ -16,7 +16,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from vllm_plugins.core import lfs, process, scratch
 from vllm_plugins.core.errors import BuildError, InstallError, PluginsError
-from vllm_plugins.core.hashes import sha256
+from vllm_plugins.core.hashes import Sha256, sha256
 from vllm_plugins.packages import _reproducible, metadata
 from vllm_plugins.packages._build_env import Environments
 
@@ -47,7 +47,7 @@ class BuiltWheel:
     path: Path
     name: NormalizedName
     version: str
-    sha256: str
+    sha256: Sha256
     size: int
     built_with: tuple[str, ...]
 

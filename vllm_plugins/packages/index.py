@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.packages.cooldown import Cooldown
     from vllm_plugins.packages.pip_config import PipConfig
 
 __all__ = ["File", "Index"]
@@ -49,8 +50,9 @@ _DENIED = (401, 403)
 class Index:
     """All indexes and pages of links of the configuration. Use it as a context manager; threads may share it."""
 
-    def __init__(self, config: PipConfig) -> None:
+    def __init__(self, config: PipConfig, *, cooldown: Cooldown | None = None) -> None:
         self._config = config
+        self.cooldown = cooldown
         self._known: dict[NormalizedName, tuple[File, ...]] = {}
         self._known_links: dict[str, list[File]] = {}
         self._missing: set[str] = set()
@@ -97,7 +99,7 @@ class Index:
         files = tuple(file for file in found if simple_api.version(file.filename, name) is not None)
         if denied and not files:
             raise denied[0]
-        return files
+        return self.cooldown.mark(name, files) if self.cooldown is not None else files
 
     def missing_links(self) -> frozenset[str]:
         """Return the URLs of ``--find-links`` that have no page, which pip passes over.

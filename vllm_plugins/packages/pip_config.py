@@ -50,7 +50,8 @@ class PipConfig:
 
     ``timeout`` is how many seconds to wait for an answer of a server, ``patience`` how many seconds a call of pip or
     uv may take. ``public_urls`` says that no path of a URL is secret, whatever it looks like. ``ignored`` names the
-    keys that would choose among versions, and have no effect.
+    keys that would choose among versions, and have no effect. ``uploaded_before`` is our own: pip and uv take files
+    that were uploaded before that time (ISO 8601).
     """
 
     index_url: str | None
@@ -68,6 +69,7 @@ class PipConfig:
     patience: int = settings.PATIENCE
     public_urls: bool = False
     ignored: tuple[str, ...] = ()
+    uploaded_before: str | None = None
 
     @classmethod
     def without_index(cls) -> PipConfig:

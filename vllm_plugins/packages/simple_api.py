@@ -16,6 +16,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.redact import public_url
 
 __all__ = ["ACCEPT", "File", "from_html", "from_json", "is_plain", "version"]
@@ -38,12 +39,13 @@ class File:
 
     ``url`` and ``index`` (``None`` for a page of links) carry no credentials; ``size`` is in bytes.
     ``upload_time`` is as the index writes it (PEP 700), ``provenance`` an address (PEP 740). ``odd_python`` says that
-    the index gives a Requires-Python that is not valid: it counts as none.
+    the index gives a Requires-Python that is not valid: it counts as none. ``too_young`` is the reason of a cooldown,
+    if it excludes the file.
     """
 
     filename: str
     url: str
-    sha256: str | None = None
+    sha256: Sha256 | None = None
     size: int | None = None
     requires_python: str | None = None
     odd_python: bool = False
@@ -52,6 +54,7 @@ class File:
     upload_time: str | None = None
     provenance: str | None = None
     index: str | None = None
+    too_young: str = ""
 
 
 def from_json(data: bytes, *, base: str, index: str | None) -> list[File]:
@@ -184,9 +187,9 @@ def _text(value: object) -> str | None:
     return value[:500] if isinstance(value, str) else None
 
 
-def _digest(value: object) -> str | None:
+def _digest(value: object) -> Sha256 | None:
     if isinstance(value, str) and len(value) == 64 and not set(value.lower()) - set("0123456789abcdef"):
-        return value.lower()
+        return Sha256(value.lower())
     return None
 
 

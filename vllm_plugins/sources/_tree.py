@@ -11,15 +11,15 @@ import os
 import shutil
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, NewType
+from typing import TYPE_CHECKING, NamedTuple
+
+from vllm_plugins.core.hashes import Sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["Entry", "Sha256", "copy", "filled_or_removed", "paths", "sha256", "walk"]
-
-Sha256 = NewType("Sha256", str)
+__all__ = ["Entry", "copy", "filled_or_removed", "paths", "sha256", "walk"]
 
 
 class Entry(NamedTuple):

@@ -16,8 +16,9 @@ from vllm_plugins.sources._tree import filled_or_removed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vllm_plugins.core.hashes import Sha256
+    from vllm_plugins.documents.lock import CommitSha
     from vllm_plugins.documents.manifest import GitSource
-    from vllm_plugins.sources.git_refs import CommitSha
     from vllm_plugins.sources.git_url import Remote
 
 __all__ = ["Checkout", "checkout"]
@@ -35,7 +36,7 @@ class Checkout:
     root: Path
     project: Path
     commit: CommitSha | None
-    tree_sha256: _tree.Sha256
+    tree_sha256: Sha256
     ignored: tuple[str, ...] = ()
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING
 
 from vllm_plugins.core import scratch
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.core.humanize import count
+from vllm_plugins.documents.lock import CommitSha
 from vllm_plugins.sources import _git, git_url
 from vllm_plugins.sources._git import Repository
 
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import GitSource
     from vllm_plugins.sources.git_url import Remote
 
-__all__ = ["CommitSha", "contains", "is_full", "resolve"]
-
-CommitSha = NewType("CommitSha", str)
+__all__ = ["contains", "is_full", "resolve"]
 
 _FULL = re.compile(r"[0-9a-fA-F]{40}")
 _SHORT = re.compile(r"[0-9a-fA-F]{4,39}")

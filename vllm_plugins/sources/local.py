@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.sources import _git, _listing, _tree, git_url, pyproject
 from vllm_plugins.sources._git import Repository
-from vllm_plugins.sources._tree import Sha256, filled_or_removed
+from vllm_plugins.sources._tree import filled_or_removed
 from vllm_plugins.sources.checkout import Checkout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from vllm_plugins.core.hashes import Sha256
 
 __all__ = ["export", "hash_tree"]
 

@@ -7,6 +7,8 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Any
 
+from vllm_plugins.core.hashes import Sha256
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -26,13 +28,13 @@ def is_project(directory: Path) -> bool:
     return any((directory / name).is_file() for name in FILES)
 
 
-def sha256(directory: Path) -> str:
+def sha256(directory: Path) -> Sha256:
     """Return a hash of the files that declare a project's metadata, and of the files that they refer to."""
     digest = hashlib.sha256()
     for name in ("pyproject.toml", "setup.cfg", "setup.py", *_named(_read(directory))):
         path = directory / name
         digest.update(f"{name}\0".encode() + (path.read_bytes() if path.is_file() else b"") + b"\0")
-    return digest.hexdigest()
+    return Sha256(digest.hexdigest())
 
 
 def _named(data: dict[str, Any]) -> Iterator[str]:

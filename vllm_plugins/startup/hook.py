@@ -65,6 +65,7 @@ def platform() -> str | None:
     Raises:
         PluginsError: with ``VLLM_PLUGIN_ON_ERROR=fail``, the reason why the lock can't be active.
     """
+    variables.register()
     if _process.busy or _is_disabled_by_user():
         return None
     vllm = _frame(1)
@@ -89,11 +90,8 @@ def platform() -> str | None:
 
 
 def general() -> None:
-    """The hook in ``vllm.general_plugins``.
-
-    Raises:
-        PluginsError: with ``VLLM_PLUGIN_ON_ERROR=fail``, the reason why the lock can't be active; vLLM stops.
-    """
+    """The hook in ``vllm.general_plugins``. It raises the errors of :func:`platform`, with which vLLM stops."""
+    variables.register()
     if _process.busy or _is_disabled_by_user():
         return
     if _process.failure is not None:

@@ -9,6 +9,7 @@ environment. A variable of another program (``PIP_…``, ``UV_…``) or of the s
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,16 @@ if TYPE_CHECKING:
     TrustPolicy = Literal["owner", "any"]
     Choice = TypeVar("Choice", bound=str)
 
-__all__ = ["Settings", "inherited", "is_disabled", "pass_on", "patience", "public_urls", "unknown_variables"]
+__all__ = [
+    "Settings",
+    "inherited",
+    "is_disabled",
+    "pass_on",
+    "patience",
+    "public_urls",
+    "register",
+    "unknown_variables",
+]
 
 MANIFEST = "plugins.yaml"
 LOCK = "plugins.lock"
@@ -56,6 +66,7 @@ VARIABLES: tuple[str, ...] = (
 # What a vLLM process tells the processes that it starts. vLLM warns of unknown names that begin with VLLM_.
 CONFIRMED = "_VLLM_PLUGINS_OVERLAY"  # the key of the overlay that was found to be the right one
 FALLBACK = "_VLLM_PLUGINS_FALLBACK"  # the overlay that is used instead of the lock's; empty: no plugins
+COMPILED = "_VLLM_PLUGINS_COMPILED"  # never set: the overlay, as a factor of vLLM's compile cache
 _DISABLE = "VLLM_PLUGIN_DISABLE"
 
 
@@ -197,6 +208,35 @@ def public_urls(environ: Mapping[str, str]) -> bool:
 def is_disabled() -> bool:
     """Whether this process must do nothing: ``VLLM_PLUGIN_DISABLE=1``, whatever the other variables contain."""
     return os.environ.get(_DISABLE) == "1"
+
+
+def register() -> None:
+    """Add our variables to those that vLLM knows, where vLLM is imported.
+
+    vLLM warns of unknown variables, and refuses them with ``--fail-on-environ-validation``. The known ones are also
+    factors of the key of its compile cache. There ours are constants, except for one that stands for the overlay
+    (``_vllm_cache``). Seen in 0.10.2 to 0.33: a dictionary of getters, ``vllm.envs.environment_variables``.
+    """
+    envs = sys.modules.get("vllm.envs")
+    known = getattr(envs, "environment_variables", None)
+    if not isinstance(known, dict) or COMPILED in known:
+        return
+    for name in VARIABLES:
+        known.setdefault(name, _constant)
+    known[COMPILED] = _factor
+    real = getattr(envs, "compute_hash", None)
+    if real is not None:  # 0.10.2 to 0.11: the variables in the key are a fixed list
+        envs.compute_hash = lambda: f"{real()} {_factor()}"  # type: ignore[union-attr]
+
+
+def _constant() -> None:
+    """The part that a variable of ours has in the key: none."""
+
+
+def _factor() -> str | None:
+    from vllm_plugins.startup import _vllm_cache
+
+    return _vllm_cache.factor()
 
 
 def disable() -> None:
