@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.documents import base, base_problems
+from vllm_plugins.documents import base
+from vllm_plugins.review import base_problems
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:

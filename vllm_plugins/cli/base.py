@@ -10,7 +10,7 @@ from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import base as base_module
-from vllm_plugins.documents import base_problems
+from vllm_plugins.review import base_problems
 
 if TYPE_CHECKING:
     import argparse

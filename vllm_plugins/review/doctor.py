@@ -20,8 +20,8 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.redact import redact
-from vllm_plugins.documents import base_problems, names
-from vllm_plugins.review import _doctor_variables, drift
+from vllm_plugins.documents import names
+from vllm_plugins.review import _doctor_variables, base_problems, drift
 from vllm_plugins.startup import last_failure, overlay
 
 if TYPE_CHECKING:
