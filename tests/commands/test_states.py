@@ -92,7 +92,7 @@ def _uninstall(base: Path) -> None:
 STATES: dict[str, Callable[[Place, Path], object]] = {
     "up to date": lambda place, base: None,
     "rolled back": lambda place, base: place.run("rollback"),
-    "plugins.yaml asks for something else": lambda place, base: place.pypi("tiny"),
+    "plugins.yaml was changed": lambda place, base: place.pypi("tiny"),
     "the lock is missing": lambda place, base: place.lock.unlink(),
     "the lock was edited by hand": lambda place, base: place.lock.write_text(
         place.lock_text.replace("size = ", "size = 1")

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import names
-from vllm_plugins.review import _doctor_variables, base_problems, drift
+from vllm_plugins.review import _doctor_variables, _modules, _vllm_groups, base_problems, drift
 from vllm_plugins.startup import last_failure, overlay
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ def _environment(case: _Case) -> Iterator[Finding]:
         *_doctor_variables.mistyped(case.environ),
         *_doctor_variables.allowlist(case.state, case.points, case.environ),
         *_doctor_variables.device(case.state, case.environ),
+        *_vllm_groups.rust(_doctor_variables.locked_names(case.state), case.environ),
     )
     yield from (Finding(what=what, evidence=evidence, fix=fix) for what, evidence, fix in texts)
 
@@ -215,6 +216,10 @@ def _notes(case: _Case) -> Iterable[str]:
     yield from base_problems.problems()
     if case.state.is_empty:
         yield case.state.summary
+    yield from _vllm_groups.too_new(case.state.base.vllm, _doctor_variables.locked_names(case.state))
+    if (marker := case.state.marker) is not None:
+        site = str(overlay.directory(case.state.settings.store, marker.key) / overlay.SITE)
+        yield from _vllm_groups.omni(_modules.top_level(site), is_linked=site in sys.path)
     if case.state.is_rolled_back:
         yield "the lock was rolled back, and plugins.yaml asks for something else; to go forward: vllm-plugins lock"
     for plugin in case.state.locked.lock.plugins if case.state.locked is not None else ():

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core.errors import LoadError, LockStale, PluginsError
 from vllm_plugins.documents.manifest import LocalSource
 from vllm_plugins.review import _modules
-from vllm_plugins.sources import local
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
@@ -39,6 +38,8 @@ def local_sources(state: State, environ: Mapping[str, str]) -> Iterator[PluginsE
         pinned = locked.lock.plugin(plugin.name)
         if not isinstance(plugin.source, LocalSource) or pinned is None or pinned.tree_sha256 is None:
             continue
+        from vllm_plugins.sources import local
+
         directory = manifest.local_directory(plugin.source)
         try:
             digest = local.hash_tree(directory, plugin=plugin.name, without=settings.written, environ=environ)
