@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 SCRIPT = Path(__file__).with_name("compiled.py")
 MODES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "eager": ({"enforce_eager": True}, {}),
-    "ahead of time": ({"compilation_config": {"mode": 3}}, {"VLLM_USE_AOT_COMPILE": "1"}),
-    "ahead of time, as on a GPU": (
+    "ahead of time": (
         {"compilation_config": {"mode": 3, "compile_sizes": []}},
         {"VLLM_USE_AOT_COMPILE": "1", "AS_ON_A_GPU": "1"},
     ),
