@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core import scratch
 from vllm_plugins.core.errors import LockContradiction
 from vllm_plugins.core.humanize import count
-from vllm_plugins.documents import selection
+from vllm_plugins.documents import markers, selection
 from vllm_plugins.documents.manifest import GitSource
 from vllm_plugins.locking import _graph
 from vllm_plugins.locking import rebuild as rebuilding
@@ -253,13 +253,16 @@ class Derivation:
             requires={name: self._metadata[name].requires for name in (item.name for item in self.lock.packages)},
             base=self.base,
             plugins={plugin.package for plugin in self.lock.plugins},
+            is_needed_here=False,
         )
         yield from (Difference(package=name, what=what) for name, what in graph.unmet)
         for item in self.lock.packages:
             if (expected := graph.needs[item.name]) != tuple(sorted(item.dependencies)):
                 what = f"it requires {_words(expected)}; the lock says {_words(item.dependencies)}"
                 yield Difference(package=item.name, what=what)
-            if (marker := _normal(graph.markers.get(item.name))) != item.marker:
+            marker = _normal(graph.markers.get(item.name))
+            is_wider = item.marker is None and not markers.applies(marker, dict(self.base.markers))  # see _graph
+            if marker != item.marker and not is_wider:
                 what = f"it is needed {_where(marker)}; the lock installs it {_where(item.marker)}"
                 yield Difference(package=item.name, what=what)
         environments = tuple(filter(None, [_normal(graph.environment)]))

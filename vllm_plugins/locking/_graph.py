@@ -51,11 +51,13 @@ def build(
     requires: Mapping[NormalizedName, tuple[str, ...]],
     base: Base,
     plugins: Collection[NormalizedName] = (),
+    is_needed_here: bool = True,
 ) -> Graph:
     """Evaluate the ``Requires-Dist`` lines of every pin. A pin that is not in ``requires`` is the base's.
 
     A package that an extra of the base requires and the base lacks counts as required by whatever names that extra.
-    ``plugins`` are the packages of plugins, which are always needed.
+    ``plugins`` are the packages of plugins, which are always needed. ``is_needed_here``: the pins were made on this
+    machine, which needs each of them. A lock from another machine may have some that this one does not need.
     """
     reading = _Reading(base=base, requires=requires, environment=dict(base.markers), opaque=set())
     every = tuple(pins)
@@ -81,6 +83,8 @@ def build(
             elif in_base is not None:
                 uses.setdefault(target, set()).add((name, specifier))
     conditions = reading.propagate(needs, plugins)
+    if is_needed_here:
+        conditions = reading.hold_here(conditions)
     return Graph(
         needs={name: tuple(sorted(set(needs[name]) - {name})) for name in requires},
         uses=tuple(
@@ -193,10 +197,13 @@ class _Reading:
                 if new != known:
                     conditions[target] = new
                     pending.append(target)
-        # A circle that nothing reaches, or a pre-release of Python, which some comparisons leave out on both sides.
-        kept = {name: conditions.get(name, markers.ALWAYS) for name in needs}
+        return {name: conditions.get(name, markers.ALWAYS) for name in needs}  # always: a circle that nothing reaches
+
+    def hold_here(self, conditions: Mapping[NormalizedName, Condition]) -> Mapping[NormalizedName, Condition]:
+        """The same conditions, always where one does not hold: some leave out a pre-release of Python on both sides."""
         return {
-            name: found if markers.holds(found, self.environment) else markers.ALWAYS for name, found in kept.items()
+            name: found if markers.holds(found, self.environment) else markers.ALWAYS
+            for name, found in conditions.items()
         }
 
     def exclude(
