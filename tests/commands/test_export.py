@@ -12,9 +12,8 @@ import pydot
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from packaging.pylock import Pylock
 
-from tests.kit import projects
+from tests.kit import pep751, projects
 from tests.kit.repositories import Repository
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def test_pylock_installs_from_anywhere(locked: Place, installer: tuple[str, ...]
     path = elsewhere / "pylock.toml"
     locked.run("export", "--format", "pylock", "-o", path)
     document = tomllib.loads(path.read_text())
-    Pylock.from_dict(document)
+    pep751.read(document)
     assert "tool" not in document
     words = [*installer, "--requirement", str(path)]
     if installer is UV:

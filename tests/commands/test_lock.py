@@ -8,9 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from packaging.pylock import Pylock
 
-from tests.kit import projects, vllm
+from tests.kit import pep751, projects, vllm
 from tests.kit.place import Place, ResolverName
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def test_the_lock_is_a_pylock_that_pip_and_uv_install(place: Place, index: Index
     index.wheel("helper", "1.5")
     place.pypi("tiny")
     place.run("lock")
-    Pylock.from_dict(place.locked).validate()
+    pep751.read(place.locked)
     (tmp_path / "pylock.toml").write_bytes(place.lock.read_bytes())
     uv = ["uv", "pip", "install", "--python", sys.executable]
     for words in ([sys.executable, "-m", "pip", "install"], uv):

@@ -9,9 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from packaging.pylock import Pylock
 
-from tests.kit import interpreters
+from tests.kit import interpreters, pep751
 
 if TYPE_CHECKING:
     from tests.kit.index import Index
@@ -43,7 +42,7 @@ def test_a_dependency_of_other_machines_restricts_the_lock_to_this_kind(
     assert place.versions == {"tiny": "1.0"}
     environment = f'platform_machine != "riscv64" and python_full_version < "{OTHER}"'
     assert place.locked["environments"] == [environment]
-    Pylock.from_dict(place.locked).validate()
+    pep751.read(place.locked)
     place.run("sync")
     place.run("lock", "--check")
 

@@ -124,7 +124,7 @@ def test_a_wheel_with_a_path_and_a_url_is_refused() -> None:
 def test_a_plugin_that_is_not_among_the_selected_is_an_error(tmp_path: Path) -> None:
     lock = values.lock(values.package(marker='python_full_version < "3"'), values.package("other"))
     with pytest.raises(InstallError) as caught:
-        selection.select(lock_writer.render(lock), values.settings(tmp_path))
+        selection.select(lock, values.settings(tmp_path))
     assert caught.value.details == ("plugin 'tiny': tiny",)
 
 

@@ -8,9 +8,9 @@ import pytest
 import tomlkit
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from packaging.pylock import Pylock
 from packaging.utils import canonicalize_name
 
+from tests.kit import pep751
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, PluginsError
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import lock_reader, lock_writer
@@ -103,7 +103,7 @@ def test_what_is_written_is_read_and_written_again_alike() -> None:
     read = lock_reader.parse(data, Path("plugins.lock"))
     assert read == LOCK
     assert lock_writer.render(read) == data
-    Pylock.from_dict(tomllib.loads(data.decode())).validate()
+    pep751.read(tomllib.loads(data.decode()))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_markers_and_environments_are_written_and_read() -> None:
     read = lock_reader.parse(data, Path("plugins.lock"))
     assert read.packages == lock.packages
     assert set(read.environments) == set(lock.environments)
-    pylock = Pylock.from_dict(tomllib.loads(data.decode()))
+    pylock = pep751.read(tomllib.loads(data.decode()))
     assert [str(package.marker) for package in pylock.packages if package.marker] == [marker]
     assert len(pylock.environments or ()) == 2
 
@@ -178,6 +178,21 @@ def put(table: Any, key: str, value: Any) -> None:
         (lambda d: put(d["tool"]["vllm-plugins"]["plugins"][0], "package", "gone"), "tool.vllm-plugins.plugins[0].package: gone is not among the packages"),
         (lambda d: d["tool"]["vllm-plugins"].pop("manifest-sha256"), "tool.vllm-plugins.manifest-sha256: missing"),
         (lambda d: put(d["tool"]["vllm-plugins"], "format", "1"), "tool.vllm-plugins.format: expected an integer, found '1'"),
+        (lambda d: put(d, "environments", []), "environments: expected at least one marker"),
+        (lambda d: put(d, "environments", [1]), "environments[0]: expected str, found 1"),
+        (lambda d: put(d, "environments", ["x"]), "environments[0]: expected an environment marker, found 'x'"),
+        (lambda d: d.pop("created-by"), "created-by: missing"),
+        (lambda d: d.pop("packages"), "packages: missing"),
+        (lambda d: put(d["packages"][2], "name", "Helper"), "packages[2].name: expected helper, found 'Helper'"),
+        (lambda d: put(d["packages"][2], "version", "x"), "packages[2].version: expected a version, found 'x'"),
+        (lambda d: put(d["packages"][2], "version", "1.6"), "packages[2].wheels[0].name: expected a wheel of helper 1.6, found 'helper-1.5-cp311-cp311-manylinux_2_28_x86_64.whl'"),
+        (lambda d: put(d["packages"][2], "requires-python", ">"), "packages[2].requires-python: expected a version specifier, found '>'"),
+        (lambda d: put(d["packages"][2], "wheels", []), "packages[2]: expected either wheels or a directory"),
+        (lambda d: put(d["packages"][2], "directory", {"path": "x", "editable": True}), "packages[2]: expected either wheels or a directory"),
+        (lambda d: wheel(d).pop("name"), "packages[2].wheels[0].name: missing"),
+        (lambda d: put(wheel(d), "name", "x.zip"), "packages[2].wheels[0].name: expected the name of a wheel, found 'x.zip'"),
+        (lambda d: wheel(d).pop("url"), "packages[2].wheels[0]: expected a url or a path"),
+        (lambda d: put(wheel(d), "size", True), "packages[2].wheels[0].size: expected a number of bytes from 0, found True"),
         (lambda d: put(d["tool"]["vllm-plugins"]["plugins"][0], "version", 2), "tool.vllm-plugins.plugins[0].version: expected str, found 2"),
     ],
 )  # fmt: skip
@@ -250,3 +265,8 @@ def test_a_lock_in_normal_form_is_what_is_read_from_its_file() -> None:
     lock = lock_writer.normal_form(LOCK.replace(packages=packages))
     assert lock_reader.parse(lock_writer.render(lock), Path("plugins.lock")) == lock
     assert [wheel.filename.split("-")[2] for wheel in lock.packages[0].wheels] == ["10", "2", "1a"]
+
+
+def test_the_format_of_a_later_major_version_is_said_to_be_newer() -> None:
+    with pytest.raises(LockInvalid, match="the lock was written by a newer version"):
+        lock_reader.parse(altered(lambda d: put(d, "lock-version", "2.0")), Path("plugins.lock"))

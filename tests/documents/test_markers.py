@@ -134,3 +134,19 @@ def test_exact_values_of_an_environment() -> None:
         'platform_machine == "x86_64" and python_full_version == "3.11.7"'
     )
     assert markers.exactly([], HERE) is None
+
+
+@pytest.mark.parametrize(
+    ("marker", "holds"),
+    [
+        ('platform_machine == "0"', False),
+        ('platform_machine != "0"', True),
+        ('platform_machine < "y"', False),
+        ('platform_machine ~= "1.0"', False),
+        ('platform_release >= "6.1"', False),
+        ('platform_machine == "x86_64" and (python_full_version >= "3.11.2" or os_name == "nt")', True),
+        ('sys_platform == "linux" and extra == ""', True),
+    ],
+)
+def test_a_marker_holds_alike_with_every_release_of_packaging(marker: str, holds: bool) -> None:
+    assert markers.applies(marker, {**HERE, "platform_release": "6.1.0-13-cloud-amd64"}) is holds

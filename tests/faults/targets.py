@@ -111,7 +111,7 @@ def _lock(data: bytes) -> None:
     with contextlib.suppress(PluginsError):
         compatibility.check_base(again, _HERE, _SETTINGS.lock)
     with contextlib.suppress(PluginsError):
-        selection.select(written, _SETTINGS)
+        selection.select(again, _SETTINGS)
     with contextlib.suppress(PluginsError):
         export.requirements(again)
 

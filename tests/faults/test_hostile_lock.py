@@ -42,7 +42,8 @@ def honest(place: Place, index: Index, templates: Templates) -> Place:
         index.wheel("tiny", "2.0", modules=MODULES, entry_points=POINTS, requires=["helper>=1"])
         index.wheel("helper")
         index.wheel("stowaway")
-        projects.project(place.config / "mine", name="mine-plugin", entry_points=POINTS)
+        points, modules = {"vllm.general_plugins": {"mine": "mine:register"}}, {"mine.py": MODULES["tiny.py"]}
+        projects.project(place.config / "mine", name="mine-plugin", entry_points=points, modules=modules)
         place.write("""
             plugins:
               - {name: tiny, source: pypi, package: tiny, version: ">=2"}

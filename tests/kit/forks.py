@@ -167,7 +167,7 @@ def _import_everything() -> None:
     for module in pkgutil.walk_packages(vllm_plugins.__path__, "vllm_plugins."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    for name in ("build", "packaging.pylock", "remotezip", "requests", "tomlkit", "yaml"):
+    for name in ("build", "remotezip", "requests", "tomlkit", "yaml"):
         importlib.import_module(name)
 
 

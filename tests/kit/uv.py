@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vllm_plugins.packages import installers, pip_config, programs
 
-__all__ = ["environment", "install"]
+__all__ = ["build", "dry_run", "environment", "install"]
 
 
 def environment(python: str, directory: Path) -> Path:
@@ -22,9 +22,23 @@ def install(python: Path, *words: str) -> None:
     _run("pip", "install", "--python", str(python), *words)
 
 
-def _run(*words: str) -> None:
+def dry_run(python: Path, *words: str) -> list[str]:
+    """What uv would change in the environment of an interpreter: ``+ name==version`` and ``- name==version``."""
+    done = _run("pip", "install", "--dry-run", "--no-color", "--python", str(python), *words, quiet=False)
+    return [line.strip() for line in done.stderr.splitlines() if line.startswith((" + ", " - ", " ~ "))]
+
+
+def build(project: Path, into: Path) -> Path:
+    """Build the wheel of a project."""
+    _run("build", "--wheel", "--out-dir", str(into), str(project))
+    (wheel,) = into.glob("*.whl")
+    return wheel
+
+
+def _run(*words: str, quiet: bool = True) -> subprocess.CompletedProcess[str]:
     uv = installers.find_uv()
     assert uv is not None, "uv is not installed next to this interpreter"
     with tempfile.TemporaryDirectory() as directory:
         env = programs.uv_environment(pip_config.read(), Path(directory))
-        subprocess.run([uv, *words, "--quiet"], env=env, check=True)
+        argv = [str(uv), *words, *(["--quiet"] if quiet else [])]
+        return subprocess.run(argv, env=env, check=True, text=True, stderr=None if quiet else subprocess.PIPE)

@@ -13,13 +13,13 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from packaging.pylock import Pylock, PylockUnsupportedVersionError, PylockValidationError
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
+from vllm_plugins.core.fields import FieldError, get, items, strings
 from vllm_plugins.core.hashes import Sha256, sha256
-from vllm_plugins.documents import _lock_keys, merge_conflicts
+from vllm_plugins.documents import _lock_keys, _pylock, merge_conflicts
 from vllm_plugins.documents.lock import BaseUse, CommitSha, Lock, Package, Plugin, Target, Wheel
 from vllm_plugins.startup.settings import WHEELS
 
@@ -32,7 +32,6 @@ FORMAT = 1
 _MAX_DOTS = 2000  # in a line; tomllib takes the square of a dotted key's length, in time and memory
 MAX_BYTES = 32 << 20  # a thousand packages with a hundred wheels each
 TOOL = "vllm-plugins"
-_NEVER = re.compile(r"\b(extras?|dependency_groups)\b")
 _FILENAME = re.compile(r"[\w.+!-]+")
 _PYTHON = re.compile(r"3\.[0-9]{1,3}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -99,15 +98,15 @@ def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
         raise LockInvalid("the lock is not valid TOML", where=where, found=str(error), next_step=_RELOCK) from error
     try:
         tool = _tool(document, where)
-        pylock = Pylock.from_dict(document)
-        packages = tuple(_package(package, f"packages[{i}]") for i, package in enumerate(pylock.packages))
-        lock = _lock(tool, packages, tuple(map(str, pylock.environments or ())))
+        environments = _pylock.environments(document)
+        packages = tuple(_package(found, f"packages[{i}]") for i, found in enumerate(_pylock.packages(document)))
+        lock = _lock(tool, packages, environments)
         for place, why in _lock_keys.refused(document):
-            raise _FieldError(f"{place}: {why}")  # noqa: TRY301 - one error for every reason
+            raise FieldError(f"{place}: {why}")  # noqa: TRY301 - one error for every reason
         content = content_sha256(document)
-    except PylockUnsupportedVersionError as error:
+    except _pylock.NewerVersionError as error:
         raise _newer(where, f"lock-version {document.get('lock-version')!r}", "lock-version 1.0") from error
-    except (PylockValidationError, _FieldError, ValueError, RecursionError) as error:  # 0xf… of ten thousand digits
+    except (FieldError, ValueError, RecursionError) as error:  # 0xf… of ten thousand digits
         raise LockInvalid("the lock is not valid", where=where, found=str(error), next_step=_RELOCK) from error
     if not edited and tool.get("content-sha256") != content:
         raise HashMismatch(
@@ -144,10 +143,10 @@ def _tool(document: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     tool: object = document.get("tool")
     table: object = tool.get(TOOL) if isinstance(tool, dict) else None
     if not isinstance(table, dict):
-        raise _FieldError(f"tool.{TOOL}: missing; vllm-plugins did not write this file")
+        raise FieldError(f"tool.{TOOL}: missing; vllm-plugins did not write this file")
     number = table.get("format")
     if type(number) is not int or not 1 <= number < 1000:
-        raise _FieldError(f"tool.{TOOL}.format: expected an integer, found {number!r}")
+        raise FieldError(f"tool.{TOOL}.format: expected an integer, found {number!r}")
     if number > FORMAT:
         raise _newer(where, f"format {number!r}", f"format {FORMAT}")
     return table
@@ -157,70 +156,56 @@ def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...], environments: 
     here = f"tool.{TOOL}"
     names = Counter(package.name for package in packages)
     if twice := [name for name, times in names.items() if times > 1]:
-        raise _FieldError(f"packages: {twice[0]} appears more than once")
-    plugins = tuple(_plugin(item, f"{here}.plugins[{i}]") for i, item in enumerate(_items(tool, here, "plugins")))
+        raise FieldError(f"packages: {twice[0]} appears more than once")
+    plugins = tuple(_plugin(item, f"{here}.plugins[{i}]") for i, item in enumerate(items(tool, here, "plugins")))
     for i, plugin in enumerate(plugins):
         if plugin.package not in names:
-            raise _FieldError(f"{here}.plugins[{i}].package: {plugin.package} is not among the packages")
+            raise FieldError(f"{here}.plugins[{i}].package: {plugin.package} is not among the packages")
     return Lock(
-        manifest_sha256=_sha256(_get(tool, here, "manifest-sha256", str), f"{here}.manifest-sha256"),
+        manifest_sha256=_sha256(get(tool, here, "manifest-sha256", str), f"{here}.manifest-sha256"),
         packages=packages,
         plugins=plugins,
-        targets=tuple(_target(item, f"{here}.targets[{i}]") for i, item in enumerate(_items(tool, here, "targets"))),
+        targets=tuple(_target(item, f"{here}.targets[{i}]") for i, item in enumerate(items(tool, here, "targets"))),
         environments=environments,
-        accepted_manifests=_strings(tool, here, "accepted-manifests"),
+        accepted_manifests=strings(tool, here, "accepted-manifests"),
     )
 
 
-def _package(package: Any, here: str) -> Package:
-    """A package that ``packaging.pylock`` has read, under the stricter rules of this lock."""
-    if package.version is None:
-        raise _FieldError(f"{here}.version: missing; only exact versions are installed")
-    if package.vcs or package.archive or package.sdist:
-        raise _FieldError(f"{here}: only wheels and editable directories are installed")
-    if package.directory is not None and package.directory.editable is not True:
-        raise _FieldError(
-            f"{here}.directory: expected editable = true; only editable directories may be without a hash"
-        )
-    if package.marker is not None and _NEVER.search(str(package.marker)):
-        raise _FieldError(f"{here}.marker: {package.marker} never holds: nobody chooses extras or groups")
-    tool = (package.tool or {}).get(TOOL, {})
+def _package(package: _pylock.Package, here: str) -> Package:
+    """A package under the rules of this lock, which are stricter than those of PEP 751."""
+    tool = package.tool.get(TOOL, {})
     if not isinstance(tool, dict):
-        raise _FieldError(f"{here}.tool.{TOOL}: expected a table")
+        raise FieldError(f"{here}.tool.{TOOL}: expected a table")
     return Package(
         name=package.name,
         version=str(package.version),
         marker=None if package.marker is None else str(package.marker),
-        wheels=tuple(_wheel(wheel, f"{here}.wheels[{i}]") for i, wheel in enumerate(package.wheels or ())),
-        directory=package.directory.path if package.directory is not None else None,
+        wheels=tuple(_wheel(wheel, f"{here}.wheels[{i}]") for i, wheel in enumerate(package.wheels)),
+        directory=package.directory,
         index=package.index,
         requires_python=None if package.requires_python is None else str(package.requires_python),
-        dependencies=tuple(
-            canonicalize_name(_get(item, f"{here}.dependencies[{i}]", "name", str))
-            for i, item in enumerate(package.dependencies or ())
-        ),
-        built_with=_strings(tool, f"{here}.tool.{TOOL}", "built-with"),
-        sdist_url=_get(tool, f"{here}.tool.{TOOL}", "sdist-url", str, default=None),
+        dependencies=package.dependencies,
+        built_with=strings(tool, f"{here}.tool.{TOOL}", "built-with"),
+        sdist_url=get(tool, f"{here}.tool.{TOOL}", "sdist-url", str, default=None),
         sdist_sha256=_optional_sha256(tool, f"{here}.tool.{TOOL}", "sdist-sha256"),
-        find_links=_get(tool, f"{here}.tool.{TOOL}", "find-links", bool, default=False),
+        find_links=get(tool, f"{here}.tool.{TOOL}", "find-links", bool, default=False),
     )
 
 
-def _wheel(wheel: Any, here: str) -> Wheel:
+def _wheel(wheel: _pylock.Wheel, here: str) -> Wheel:
     digest = wheel.hashes.get("sha256")
     if not isinstance(digest, str):
-        raise _FieldError(f"{here}.hashes: expected a sha256, found none")
-    if wheel.size is None or wheel.size < 0:
-        raise _FieldError(f"{here}.size: expected a number of bytes from 0, found {wheel.size!r}")
-    filename = _wheel_filename(wheel.filename, f"{here}.name")
+        raise FieldError(f"{here}.hashes: expected a sha256, found none")
+    if not _FILENAME.fullmatch(wheel.filename):
+        raise FieldError(f"{here}.name: expected the name of a file, found {wheel.filename!r}")
     if wheel.path is not None and wheel.url is not None:
-        raise _FieldError(f"{here}: expected a path or a URL, found both")
-    if wheel.path is not None and PurePosixPath(wheel.path) != PurePosixPath(WHEELS, filename):
-        raise _FieldError(f"{here}.path: expected {WHEELS}/{filename}, found {wheel.path!r}")
-    if wheel.path is None and not wheel.url.startswith(("https://", "http://", "file://")):
-        raise _FieldError(f"{here}.url: expected an https URL, found {wheel.url!r}")
+        raise FieldError(f"{here}: expected a path or a URL, found both")
+    if wheel.path is not None and PurePosixPath(wheel.path) != PurePosixPath(WHEELS, wheel.filename):
+        raise FieldError(f"{here}.path: expected {WHEELS}/{wheel.filename}, found {wheel.path!r}")
+    if wheel.path is None and not str(wheel.url).startswith(("https://", "http://", "file://")):
+        raise FieldError(f"{here}.url: expected an https URL, found {wheel.url!r}")
     return Wheel(
-        filename=filename,
+        filename=wheel.filename,
         sha256=_sha256(digest, f"{here}.hashes.sha256"),
         size=wheel.size,
         url=wheel.url if wheel.path is None else None,
@@ -229,104 +214,71 @@ def _wheel(wheel: Any, here: str) -> Wheel:
 
 def _plugin(item: Any, here: str) -> Plugin:
     points = [
-        tuple(_get(point, f"{here}.entry-points[{i}]", key, str) for key in ("group", "name", "value"))
-        for i, point in enumerate(_items(item, here, "entry-points"))
+        tuple(get(point, f"{here}.entry-points[{i}]", key, str) for key in ("group", "name", "value"))
+        for i, point in enumerate(items(item, here, "entry-points"))
     ]
     return Plugin(
-        name=_get(item, here, "name", str),
-        source=_get(item, here, "source", str),
-        package=canonicalize_name(_get(item, here, "package", str)),
-        version=_get(item, here, "version", str),
-        requested=_get(item, here, "requested", str),
-        url=_get(item, here, "url", str, default=None),
-        subdirectory=_get(item, here, "subdirectory", str, default=None),
+        name=get(item, here, "name", str),
+        source=get(item, here, "source", str),
+        package=canonicalize_name(get(item, here, "package", str)),
+        version=get(item, here, "version", str),
+        requested=get(item, here, "requested", str),
+        url=get(item, here, "url", str, default=None),
+        subdirectory=get(item, here, "subdirectory", str, default=None),
         commit=_commit(item, here),
         tree_sha256=_optional_sha256(item, here, "tree-sha256"),
-        editable=_get(item, here, "editable", bool, default=False),
+        editable=get(item, here, "editable", bool, default=False),
         project_sha256=_optional_sha256(item, here, "project-sha256"),
-        passed_over=_get(item, here, "passed-over", str, default=None),
+        passed_over=get(item, here, "passed-over", str, default=None),
         entry_points=tuple((group, name, value) for group, name, value in points),
-        loads=_strings(item, here, "loads"),
+        loads=strings(item, here, "loads"),
     )
 
 
 def _target(item: Any, here: str) -> Target:
     return Target(
-        python=_python(_get(item, here, "python", str), f"{here}.python"),
-        platform=_get(item, here, "platform", str),
-        vllm=_get(item, here, "vllm", str, default=None),
-        base=tuple(_base_use(use, f"{here}.base[{i}]") for i, use in enumerate(_items(item, here, "base"))),
+        python=_python(get(item, here, "python", str), f"{here}.python"),
+        platform=get(item, here, "platform", str),
+        vllm=get(item, here, "vllm", str, default=None),
+        base=tuple(_base_use(use, f"{here}.base[{i}]") for i, use in enumerate(items(item, here, "base"))),
     )
 
 
 def _base_use(use: Any, here: str) -> BaseUse:
     required_by = []
-    for i, dependent in enumerate(_items(use, here, "required-by")):
+    for i, dependent in enumerate(items(use, here, "required-by")):
         there = f"{here}.required-by[{i}]"
-        specifier = _specifier(_get(dependent, there, "specifier", str), f"{there}.specifier")
-        required_by.append((_get(dependent, there, "name", str), specifier))
+        specifier = _specifier(get(dependent, there, "specifier", str), f"{there}.specifier")
+        required_by.append((get(dependent, there, "name", str), specifier))
     return BaseUse(
-        name=canonicalize_name(_get(use, here, "name", str)),
-        version=_get(use, here, "version", str),
+        name=canonicalize_name(get(use, here, "name", str)),
+        version=get(use, here, "version", str),
         required_by=tuple(required_by),
     )
-
-
-class _FieldError(Exception):
-    """A field is missing or invalid. The message begins with its path."""
-
-
-_REQUIRED: Any = object()
-
-
-def _get(table: Any, here: str, key: str, kind: type, *, default: Any = _REQUIRED) -> Any:
-    """The value of a key, of exactly this type; ``here`` is the table's path."""
-    if not isinstance(table, dict):
-        raise _FieldError(f"{here}: expected a table, found {table!r}")
-    value = table.get(key, default)
-    if value is _REQUIRED:
-        raise _FieldError(f"{here}.{key}: missing")
-    if value is not default and type(value) is not kind:
-        raise _FieldError(f"{here}.{key}: expected {kind.__name__}, found {value!r}")
-    return value
-
-
-def _items(table: Any, here: str, key: str) -> list[Any]:
-    """An array; empty where the key is missing."""
-    value: list[Any] = _get(table, here, key, list, default=[])
-    return value
-
-
-def _strings(table: Any, here: str, key: str) -> tuple[str, ...]:
-    """An array of strings; empty where the key is missing."""
-    values = _items(table, here, key)
-    if not all(isinstance(value, str) for value in values):
-        raise _FieldError(f"{here}.{key}: expected strings, found {values!r}")
-    return tuple(values)
 
 
 def _sha256(value: str, here: str) -> Sha256:
     """The value, if it is a sha256 in lower-case hexadecimal digits."""
     if not _SHA256.fullmatch(value):
-        raise _FieldError(f"{here}: expected 64 hexadecimal digits, found {value!r}")
+        raise FieldError(f"{here}: expected 64 hexadecimal digits, found {value!r}")
     return Sha256(value)
 
 
 def _optional_sha256(item: Any, here: str, key: str) -> Sha256 | None:
-    value = _get(item, here, key, str, default=None)
+    value = get(item, here, key, str, default=None)
     return None if value is None else _sha256(value, f"{here}.{key}")
 
 
 def _commit(item: Any, here: str) -> CommitSha | None:
-    if (value := _get(item, here, "commit-id", str, default=None)) is not None and not _COMMIT.fullmatch(value):
-        raise _FieldError(f"{here}.commit-id: expected the 40 hexadecimal digits of a commit, found {value!r}")
+    if (value := get(item, here, "commit-id", str, default=None)) is not None and not _COMMIT.fullmatch(value):
+        raise FieldError(f"{here}.commit-id: expected the 40 hexadecimal digits of a commit, found {value!r}")
     return None if value is None else CommitSha(value)
 
 
 def _python(value: str, here: str) -> str:
     """The value, if it is a Python's version as in ``3.11``."""
     if not _PYTHON.fullmatch(value):
-        raise _FieldError(f"{here}: expected a version such as 3.11, found {value!r}")
+        raise FieldError(f"{here}: expected a version such as 3.11, found {value!r}")
     return value
 
 
@@ -335,16 +287,5 @@ def _specifier(value: str, here: str) -> str:
     try:
         SpecifierSet(value)
     except InvalidSpecifier as error:
-        raise _FieldError(f"{here}: expected a version specifier, found {value!r}") from error
-    return value
-
-
-def _wheel_filename(value: str, here: str) -> str:
-    """The value, if it is the name of a wheel (PEP 427), and of a file in whatever directory it is put into."""
-    try:
-        parse_wheel_filename(value)
-    except InvalidWheelFilename as error:
-        raise _FieldError(f"{here}: {error}") from error
-    if not _FILENAME.fullmatch(value):
-        raise _FieldError(f"{here}: expected the name of a file, found {value!r}")
+        raise FieldError(f"{here}: expected a version specifier, found {value!r}") from error
     return value

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packaging.markers import Marker, UndefinedComparison, UndefinedEnvironmentName
+from packaging.version import InvalidVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 __all__ = [
     "ALWAYS",
@@ -35,6 +36,17 @@ __all__ = [
 
 # Every other variable has one value for all machines of a target.
 FINE = ("python_full_version", "implementation_version", "platform_machine", "platform_release", "platform_version")
+# Text, and how it is compared.
+_TEXT = (
+    "implementation_name",
+    "os_name",
+    "platform_machine",
+    "platform_python_implementation",
+    "platform_system",
+    "platform_version",
+    "sys_platform",
+)
+_OF_TEXT = ("==", "!=", "===", "in", "not in")
 _LIMIT = 64  # alternatives; a distribution has a few
 _TOKEN = re.compile(r"""\s*(\(|\)|"[^"]*"|'[^']*'|[<>=!~]+|not\s+in\b|[A-Za-z_.]+)""")
 _OPPOSITE = {"<": ">=", ">=": "<", ">": "<=", "<=": ">", "==": "!=", "!=": "==", "in": "not in", "not in": "in"}
@@ -61,11 +73,19 @@ class Comparison:
         return self.left if self.left[:1] not in ("'", '"') else self.right
 
     def holds(self, environment: Mapping[str, str]) -> bool:
-        """Evaluate it. A comparison without a meaning, such as ``platform_machine ~= "x"``, is false, as for uv."""
+        """Evaluate it. A comparison without a meaning, such as ``platform_machine ~= "x"``, is false, as for uv.
+
+        Releases of packaging differ in the text that they take for a version, so text is compared here.
+        """
+        if self.variable in _TEXT and self.operator not in _OF_TEXT:
+            return False
         try:
             return Marker(str(self)).evaluate(dict(environment))
         except (UndefinedComparison, UndefinedEnvironmentName):
             return False
+        except InvalidVersion:
+            left, right = (environment.get(side, side.strip("'\"")) for side in (self.left, self.right))
+            return {"==": left == right, "===": left == right, "!=": left != right}.get(self.operator, False)
 
     def negated(self) -> Comparison:
         """The opposite comparison."""
@@ -143,7 +163,10 @@ def variables(marker: str) -> set[str]:
 
 def applies(marker: str | None, environment: Mapping[str, str]) -> bool:
     """Whether a marker of a lock, if there is one, holds in an environment."""
-    return marker is None or Marker(marker).evaluate(dict(environment))
+    if marker is None:
+        return True
+    parser = _Parser(str(Marker(marker)), {"extra": "", **environment}, keep=())
+    return parser.parse() == ALWAYS
 
 
 def _simplest(terms: Iterable[frozenset[Comparison]]) -> Condition:
@@ -163,11 +186,12 @@ def _joined(parts: Iterable[str], word: str, *, nested: bool = False) -> str:
 
 
 class _Parser:
-    """Reads a marker in the form that ``str(Marker)`` has, and evaluates what the environment fixes."""
+    """Reads a marker in the form that ``str(Marker)`` has, and evaluates all but the variables to ``keep``."""
 
-    def __init__(self, marker: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, marker: str, environment: Mapping[str, str], *, keep: Collection[str] = FINE) -> None:
         self.tokens = list(_tokens(marker))
         self.environment = environment
+        self.keep = keep
 
     def parse(self) -> Condition:
         found = self._either()
@@ -198,7 +222,7 @@ class _Parser:
         left, operator, right = self.tokens[:3]
         del self.tokens[:3]
         comparison = Comparison(left, operator, right)
-        if comparison.variable in FINE:
+        if comparison.variable in self.keep:
             return frozenset({frozenset({comparison})})
         return ALWAYS if comparison.holds(self.environment) else NEVER
 

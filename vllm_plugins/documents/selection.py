@@ -5,27 +5,31 @@ The hash makes the origin of a file irrelevant. So a wheel in ``plugins.wheels/`
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from packaging.pylock import PackageDirectory, PackageWheel, Pylock, PylockSelectError
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.markers import default_environment
+from packaging.tags import sys_tags
+from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BaseMismatch, HashMismatch, InstallError
-from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.humanize import count
+from vllm_plugins.documents import markers
+from vllm_plugins.documents.base import satisfies
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
+    from packaging.tags import Tag
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.core.hashes import Sha256
+    from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Requirement", "Selected", "build_number", "find_wheel", "select"]
+__all__ = ["Requirement", "Selected", "best_wheel", "build_number", "find_wheel", "select"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +61,8 @@ class Selected:
     editable: tuple[tuple[NormalizedName, str], ...]
 
 
-def select(data: bytes, settings: Settings) -> Selected:
-    """Select from the bytes of a valid lock, by the rules of PEP 751.
+def select(lock: Lock, settings: Settings) -> Selected:
+    """Select the packages that this interpreter installs, by the rules of PEP 751.
 
     Raises:
         BaseMismatch: a package has no wheel for this machine.
@@ -66,39 +70,37 @@ def select(data: bytes, settings: Settings) -> Selected:
             package of a plugin is not for this machine.
         HashMismatch: a wheel there is not the locked one.
     """
+    environment = {name: str(value) for name, value in default_environment().items()}
+    tags = tuple(sys_tags())
+    if lock.environments and not any(markers.applies(marker, environment) for marker in lock.environments):
+        raise _no_wheels(settings, f"the lock is for environments with {' or '.join(lock.environments)}")
     wheels: list[Requirement] = []
     editable: list[tuple[NormalizedName, str]] = []
     missing: list[str] = []
-    document = tomllib.loads(data.decode("utf-8"))
-    try:
-        chosen = list(Pylock.from_dict(_best_first(document)).select())
-    except PylockSelectError as error:
-        raise BaseMismatch(
-            "the lock has no wheels for this machine",
-            where=str(settings.lock),
-            found=str(error),
-            next_step="vllm-plugins lock, in this environment",
-        ) from error
-    _require_plugins(document, {package.name for package, _ in chosen}, settings)
-    for package, item in chosen:
-        if isinstance(item, PackageDirectory):
-            editable.append((package.name, item.path))
+    chosen = [package for package in lock.packages if markers.applies(package.marker, environment)]
+    for package in chosen:
+        _check_python(package, environment["python_full_version"], settings)
+        if package.directory is not None:
+            editable.append((package.name, package.directory))
             continue
-        assert isinstance(item, PackageWheel)
-        digest = Sha256(item.hashes["sha256"])  # checked by lock_reader
-        path = find_wheel(settings.wheels / item.filename, digest)
-        if path is None and (item.path is not None or settings.offline):
-            missing.append(item.filename)
-        file_version = str(parse_wheel_filename(item.filename)[1])
+        wheel = best_wheel(package.wheels, tags)
+        if wheel is None:
+            kinds = ", ".join(wheel.filename for wheel in package.wheels)
+            raise _no_wheels(settings, f"{package.name} {package.version} has only {kinds}; this is {tags[0]}")
+        path = find_wheel(settings.wheels / wheel.filename, wheel.sha256)
+        if path is None and (wheel.url is None or settings.offline):
+            missing.append(wheel.filename)
+        file_version = str(parse_wheel_filename(wheel.filename)[1])
         wheels.append(
             Requirement(
                 name=package.name,
-                version=str(package.version),
-                sha256=digest,
+                version=package.version,
+                sha256=wheel.sha256,
                 path=path,
                 file_version=file_version,
             )
         )
+    _require_plugins(lock, {package.name for package in chosen}, settings)
     if missing:
         raise InstallError(
             f"{count(len(missing), 'locked wheel')} missing in {settings.wheels.name}/",
@@ -110,15 +112,55 @@ def select(data: bytes, settings: Settings) -> Selected:
     return Selected(wheels=tuple(wheels), editable=tuple(editable))
 
 
-def _require_plugins(document: Mapping[str, Any], chosen: Collection[str], settings: Settings) -> None:
+def _check_python(package: Package, python: str, settings: Settings) -> None:
+    if package.requires_python is None or satisfies(python.removesuffix("+"), package.requires_python):
+        return
+    raise _no_wheels(
+        settings, f"{package.name} {package.version} requires Python {package.requires_python}; this is {python}"
+    )
+
+
+def _no_wheels(settings: Settings, found: str) -> BaseMismatch:
+    return BaseMismatch(
+        "the lock has no wheels for this machine",
+        where=str(settings.lock),
+        found=found,
+        next_step="vllm-plugins lock, in this environment",
+    )
+
+
+class _Named(Protocol):
+    @property
+    def filename(self) -> str: ...
+
+
+_W = TypeVar("_W", bound=_Named)
+
+
+def best_wheel(wheels: Iterable[_W], tags: Iterable[Tag]) -> _W | None:
+    """The wheel that fits these tags best, as pip and uv choose; ``tags`` are the best first.
+
+    Of two wheels with equal tags, they take the one with the higher build tag.
+    """
+    ranks: dict[Tag, int] = {}
+    for rank, tag in enumerate(tags):
+        ranks.setdefault(tag, rank)
+    best, chosen = len(ranks), None
+    for wheel in sorted(wheels, key=lambda wheel: build_number(wheel.filename), reverse=True):
+        rank = min((ranks[tag] for tag in parse_wheel_filename(wheel.filename)[3] if tag in ranks), default=best)
+        if rank < best:
+            best, chosen = rank, wheel
+    return chosen
+
+
+def _require_plugins(lock: Lock, chosen: Collection[str], settings: Settings) -> None:
     """Refuse a selection without the package of a plugin: it would be reported as installed."""
-    plugins = document["tool"]["vllm-plugins"].get("plugins", [])
-    absent = [plugin for plugin in plugins if canonicalize_name(plugin["package"]) not in chosen]
+    absent = [plugin for plugin in lock.plugins if plugin.package not in chosen]
     if absent:
         raise InstallError(
             "the lock installs a plugin's package only elsewhere, and not on this machine",
             where=str(settings.lock),
-            details=[f"plugin {plugin['name']!r}: {plugin['package']}" for plugin in absent],
+            details=[f"plugin {plugin.name!r}: {plugin.package}" for plugin in absent],
             next_step="vllm-plugins lock, in this environment",
         )
 
@@ -126,14 +168,6 @@ def _require_plugins(document: Mapping[str, Any], chosen: Collection[str], setti
 def build_number(filename: str) -> tuple[int, str]:
     """The build tag of a wheel for sorting: of two wheels with equal tags, pip and uv take the higher one."""
     return parse_wheel_filename(filename)[2] or (-1, "")
-
-
-def _best_first(document: dict[str, Any]) -> dict[str, Any]:
-    """The document of a lock with the wheels of each package in the order of their build tags, the highest first."""
-    for package in document["packages"]:
-        if "wheels" in package:
-            package["wheels"].sort(key=lambda wheel: build_number(wheel["name"]), reverse=True)
-    return document
 
 
 def find_wheel(path: Path, sha256: Sha256) -> Path | None:
@@ -145,7 +179,7 @@ def find_wheel(path: Path, sha256: Sha256) -> Path | None:
     try:
         with open(path, "rb") as file:
             found = hashes.of_stream(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     if found != sha256:
         raise HashMismatch(

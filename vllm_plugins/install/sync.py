@@ -303,7 +303,7 @@ def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
 def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
     """Install everything that the lock names for this machine, and return it."""
     job.rebuild(job.lock)
-    selected = selection.select(job.lock_bytes, job.settings)
+    selected = selection.select(job.lock, job.settings)
     offline = job.settings.offline or (not selected.editable and all(item.path for item in selected.wheels))
     if not selected.wheels and not selected.editable:
         return ()
@@ -337,6 +337,6 @@ def _editable(
             plugin = next(iter(job.lock.plugins_needing(name)), name)
             job.report(f"Building {plugin!r} as editable from {directory}")
             wheel = builder.editable(home / Path(directory).expanduser(), into, plugin=plugin)
-            digest = hashes.sha256(wheel.read_bytes())
+            digest = hashes.of_file(wheel)
             built.append(Requirement(name=name, version=None, sha256=digest, path=wheel))
     return tuple(built)

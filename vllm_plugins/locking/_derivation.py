@@ -209,7 +209,7 @@ class Derivation:
 
     def _best(self, files: list[File]) -> File | None:
         """The wheel that this machine would install."""
-        return releases.best(files, self.base.tags())
+        return selection.best_wheel(files, self.base.tags())
 
     def _place(self, package: Package, same: list[File], index: Index) -> Iterator[str]:
         """The index that the lock names, and what its page says of the files."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from vllm_plugins.packages import releases
 from vllm_plugins.packages.metadata import Metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from packaging.utils import NormalizedName
@@ -161,19 +162,29 @@ class Solver:
             for item in plugins
         ]
         walk.write_stubs(wheels)
-        directory = self.scratch / "resolve"
-        directory.mkdir()
+        excluded = {f"{found.name}!={found.version.public}" for found in walk.refused}
+        excluded |= _too_young(walk, walk.candidates.names)
+        stubs = _resolution.constraints(self.base, self.caches / "stubs")
         try:
-            return _resolution.compile_pins(
-                lines,
-                base=self.base,
-                stubs=_resolution.constraints(self.base, self.caches / "stubs"),
-                preferred=preferred,
-                excluded=sorted(f"{found.name}!={found.version.public}" for found in walk.refused),
-                resolver=self.resolver,
-                scratch=directory,
-                wheels=wheels,
-            )
+            for number in itertools.count():
+                directory = self.scratch / f"resolve-{number}"
+                directory.mkdir()
+                pins = _resolution.compile_pins(
+                    lines,
+                    base=self.base,
+                    stubs=stubs,
+                    preferred=preferred,
+                    excluded=sorted(excluded),
+                    resolver=self.resolver,
+                    scratch=directory,
+                    wheels=wheels,
+                )
+                # The walk need not have met every distribution that the resolver takes.
+                young = _too_young(walk, [pin.name for pin in pins if pin.url is None]) - excluded
+                if not young:
+                    return pins
+                excluded |= young
+            raise AssertionError  # the count has no end
         except CommandFailed as error:
             if (full := DiskError.from_output(error.stderr, details=error.details)) is not None:
                 raise full from error
@@ -185,6 +196,11 @@ class Solver:
             walk.check_files()
             found_none = self.resolver.found_none(error)
             raise _conflicts.resolver_failed(error, self.resolver.name, found_none=found_none) from error
+
+
+def _too_young(walk: Walk, names: Iterable[NormalizedName]) -> set[str]:
+    """Constraints that keep a resolver from the releases that a cooldown excludes."""
+    return {f"{name}!={version}" for name in names for version in walk.candidates.too_young(name)}
 
 
 def _root(plugin: PreparedPlugin) -> Root:

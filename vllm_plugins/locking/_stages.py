@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import atomic, workers
 from vllm_plugins.core.errors import BaseMismatch, NoResolution, StoreError
@@ -21,6 +25,7 @@ from vllm_plugins.locking._solve import Solver
 from vllm_plugins.locking.old_lock import Reuse
 from vllm_plugins.packages import installers
 from vllm_plugins.packages.builder import Builder
+from vllm_plugins.packages.cooldown import Cooldown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,8 +68,9 @@ def run(
     """
     caches = settings.cache or scratch / "cache"
     pip = _usable(config(), report)
-    opening = workers.begin(lambda: _index(pip))  # half of all imports, while plugins are prepared
-    installer = installers.choose(settings.installer, config=pip, cache=caches / "uv")
+    cooldown = _cooldown(manifest)
+    opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
+    installer = installers.choose(settings.installer, config=_waiting(pip, cooldown), cache=caches / "uv")
     with Builder(installer=installer, base_site=base_paths, target=base) as builder:
         reuse = Reuse(old=old, upgrade=upgrade, base=base, wheels=settings.wheels)
         preparation = Preparation(
@@ -120,10 +126,26 @@ def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...
     return plugins
 
 
-def _index(config: PipConfig) -> Index:
+def _cooldown(manifest: Manifest) -> Cooldown | None:
+    """The cooldown that the policy asks for, if any."""
+    days = manifest.policy.cooldown_days
+    if not days:
+        return None
+    exempt = frozenset(map(canonicalize_name, manifest.policy.min_age_exempt))
+    return Cooldown(days=days, exempt=exempt, now=datetime.now(UTC))
+
+
+def _waiting(config: PipConfig, cooldown: Cooldown | None) -> PipConfig:
+    """The configuration for build requirements, which run before they are locked: pip and uv wait by themselves."""
+    if cooldown is None:
+        return config
+    return replace(config, uploaded_before=cooldown.until.isoformat(timespec="seconds"))
+
+
+def _index(config: PipConfig, cooldown: Cooldown | None) -> Index:
     from vllm_plugins.packages.index import Index
 
-    return Index(config)
+    return Index(config, cooldown=cooldown)
 
 
 def write(new: NewLock, settings: Settings) -> bool:
@@ -140,7 +162,7 @@ def write(new: NewLock, settings: Settings) -> bool:
         settings.lock.parent.mkdir(parents=True, exist_ok=True)
         for name, path in new.wheels.items():
             atomic.make_directory(settings.wheels)
-            atomic.write(settings.wheels / name, path.read_bytes())
+            atomic.copy(path, settings.wheels / name)
         # If the lock is a symbolic link, its target is replaced and the link stays.
         atomic.write(settings.lock.resolve(), data)
     except OSError as error:

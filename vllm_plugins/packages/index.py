@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import zipfile
 from dataclasses import replace
@@ -19,7 +18,7 @@ from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
 from requests.auth import HTTPBasicAuth
 from requests.utils import get_netrc_auth
 
-from vllm_plugins.core import hashes, scratch
+from vllm_plugins.core import atomic, hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.packages import _logins, _session, archives, programs, simple_api
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.packages.cooldown import Cooldown
     from vllm_plugins.packages.pip_config import PipConfig
 
 __all__ = ["File", "Index"]
@@ -49,8 +49,9 @@ _DENIED = (401, 403)
 class Index:
     """All indexes and pages of links of the configuration. Use it as a context manager; threads may share it."""
 
-    def __init__(self, config: PipConfig) -> None:
+    def __init__(self, config: PipConfig, *, cooldown: Cooldown | None = None) -> None:
         self._config = config
+        self.cooldown = cooldown
         self._known: dict[NormalizedName, tuple[File, ...]] = {}
         self._known_links: dict[str, list[File]] = {}
         self._missing: set[str] = set()
@@ -97,7 +98,7 @@ class Index:
         files = tuple(file for file in found if simple_api.version(file.filename, name) is not None)
         if denied and not files:
             raise denied[0]
-        return files
+        return self.cooldown.mark(name, files) if self.cooldown is not None else files
 
     def missing_links(self) -> frozenset[str]:
         """Return the URLs of ``--find-links`` that have no page, which pip passes over.
@@ -159,22 +160,14 @@ class Index:
         """
         target = into / file.filename
         digest = hashlib.sha256()
-        partial = target.with_name(f".{file.filename}.part")
-        try:
-            with open(partial, "wb") as out:
-                for chunk in self._chunks(file):
-                    digest.update(chunk)
-                    out.write(chunk)
-                    if file.size is not None and out.tell() > file.size:
-                        raise self._mismatch(file, f"{file.size} bytes", "more")
-                if durable:
-                    out.flush()
-                    os.fsync(out.fileno())
+        with atomic.writing(target, durable=durable) as out:
+            for chunk in self._chunks(file):
+                digest.update(chunk)
+                out.write(chunk)
+                if file.size is not None and out.tell() > file.size:
+                    raise self._mismatch(file, f"{file.size} bytes", "more")
             if file.sha256 is not None and digest.hexdigest() != file.sha256:
                 raise self._mismatch(file, f"sha256 {file.sha256}", f"sha256 {digest.hexdigest()}")
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
         return target
 
     def document(self, url: str) -> Any:

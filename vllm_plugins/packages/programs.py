@@ -56,17 +56,18 @@ PIP_HONOURED = _names(
 )
 PIP_IGNORED = _names(
     # What is installed.
-    "abi all-releases build-constraint config-settings constraint editable exists-action force-reinstall group",
-    "ignore-installed ignore-requires-python implementation no-binary no-build-isolation no-deps no-require-hashes",
-    "no-dependencies only-binary only-dependencies only-deps only-final platform pre prefer-binary python-version",
-    "require-hashes requirement requirements-from-script upgrade upgrade-strategy uploaded-prior-to use-pep517",
+    "abi all-releases build-constraint config-settings constraint editable exists-action force-reinstall",
+    "global-option group ignore-installed ignore-requires-python implementation no-binary no-build-isolation no-deps",
+    "no-dependencies no-require-hashes only-binary only-dependencies only-deps only-final platform pre prefer-binary",
+    "python-version require-hashes requirement requirements-from-script upgrade upgrade-strategy uploaded-prior-to",
+    "use-pep517",
     # Where it is installed.
     "break-system-packages dry-run no-user prefix python require-venv require-virtualenv root source source-dir",
     "source-directory src target user",
     # How pip works and what it shows.
     "cache-dir check-build-dependencies compile debug disable-pip-version-check help isolated local-log log log-file",
     "no-cache-dir no-clean no-color no-compile no-input no-python-version-warning no-warn-conflicts",
-    "no-warn-script-location progress-bar quiet refresh-package report resume-retries root-user-action",
+    "no-warn-script-location progress-bar quiet refresh-package report resume-retries root-user-action version",
     "use-deprecated use-feature verbose",
 )
 # Every option of `uv pip install` and `uv pip compile`: most are also keys of uv.toml and variables UV_*.
@@ -132,6 +133,7 @@ def pip_environment(config: PipConfig, environ: Mapping[str, str] | None = None)
         "PIP_NO_PROXY_ENV": "1" if config.no_proxy_env else "",
         "PIP_TIMEOUT": f"{config.timeout:g}",
         "PIP_RETRIES": str(config.retries),
+        "PIP_UPLOADED_PRIOR_TO": config.uploaded_before or "",
         "PIP_KEYRING_PROVIDER": config.keyring_provider or "",
         "PIP_CONFIG_FILE": os.devnull,  # pip then reads no configuration file at all
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -160,6 +162,7 @@ def uv_environment(config: PipConfig, directory: Path, environ: Mapping[str, str
         **passed,
         **places,
         "UV_PYTHON_DOWNLOADS": "never",
+        "UV_EXCLUDE_NEWER": config.uploaded_before or "",
         "UV_FIND_LINKS": ",".join(_directories(config.find_links, directory)),
         "UV_INSECURE_HOST": " ".join(config.trusted_hosts),
         # The logins of a keyring are in the URLs already. uv knows one of pip's two providers.

@@ -6,7 +6,6 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packaging.tags import create_compatible_tags_selector
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.index import File, Index
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["Pin", "Release", "best", "download", "kept", "read", "read_metadata"]
+__all__ = ["Pin", "Release", "download", "kept", "read", "read_metadata"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,28 +65,23 @@ def read(
         SourceError: the index can't be read.
     """
     version = Version(pin.version)
-    files = [file for file in index.files(pin.name) if simple_api.version(file.filename, pin.name) == version]
+    every = [file for file in index.files(pin.name) if simple_api.version(file.filename, pin.name) == version]
+    files = [file for file in every if not file.too_young]
     if locked is not None and Version(locked.version) == version:
         files = kept(files, locked, index, tags=tags) or files
-    wheels = tuple(index.complete(file) for file in _unique(files) if file.filename.endswith(simple_api.WHEEL))
-    fitting = best(wheels, tags)
+    wheels = tuple(index.complete(file) for file in _unique(files) if _is_wheel(file))
+    fitting = selection.best_wheel(wheels, tags)
     if fitting is not None:
         return Release(pin=pin, wheels=wheels, fitting=fitting, metadata=read_metadata(fitting, index, caches))
     sdist = next((file for file in files if not file.filename.endswith(simple_api.WHEEL)), None)
     if sdist is None:
         raise NoResolution(
             f"{pin.name} {pin.version} has no wheel for that machine and no sdist to build one from",
-            found=", ".join(file.filename for file in wheels) or "no file of that version",
+            found=", ".join(file.filename for file in wheels)
+            or next((f"{file.filename} {file.too_young}" for file in every), "no file of that version"),
             next_step="choose another version of it in plugins.yaml",
         )
     return Release(pin=pin, wheels=wheels, sdist=index.complete(sdist))
-
-
-def best(wheels: Iterable[File], tags: Sequence[Tag]) -> File | None:
-    """The wheel that pip and uv take for these tags: of several with equal tags, the one with the highest build."""
-    highest_first = sorted(wheels, key=lambda file: selection.build_number(file.filename), reverse=True)
-    choices = ((file, parse_wheel_filename(file.filename)[3]) for file in highest_first)
-    return next(create_compatible_tags_selector(tags)(choices), None)
 
 
 def kept(files: Iterable[File], locked: Package, index: Index, *, tags: Sequence[Tag]) -> list[File]:
@@ -105,9 +99,9 @@ def kept(files: Iterable[File], locked: Package, index: Index, *, tags: Sequence
 
     listed = list(files)
     sdists = [file for file in listed if not file.filename.endswith(simple_api.WHEEL)]
-    wheels = [file for file in listed if file.filename.endswith(simple_api.WHEEL) and is_locked(file)]
+    wheels = [file for file in listed if _is_wheel(file) and is_locked(file)]
     is_built = locked.sdist_sha256 is not None and bool(sdists)
-    return [*wheels, *sdists] if is_built or best(wheels, tags) is not None else []
+    return [*wheels, *sdists] if is_built or selection.best_wheel(wheels, tags) is not None else []
 
 
 def download(sdist: File, index: Index, into: Path) -> Path:
@@ -171,6 +165,10 @@ def _cached_metadata(file: File, index: Index, caches: Path | None) -> Metadata:
 def _fetch_metadata(file: File, index: Index) -> Metadata:
     members = index.members(file, ("METADATA", "entry_points.txt"))
     return metadata.parse(members.get("METADATA", b""), members.get("entry_points.txt"), where=file.filename)
+
+
+def _is_wheel(file: File) -> bool:
+    return file.filename.endswith(simple_api.WHEEL) and simple_api.is_plain(file.filename)
 
 
 def _unique(files: Iterable[File]) -> Iterable[File]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from packaging.tags import create_compatible_tags_selector, sys_tags
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.tags import sys_tags
+from packaging.utils import canonicalize_name
 
+from vllm_plugins.documents import selection
 from vllm_plugins.packages import simple_api
+from vllm_plugins.packages.cooldown import upload_time
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from vllm_plugins.documents.lock import Package
     from vllm_plugins.packages.index import Index
@@ -61,7 +63,7 @@ def read(package: Package, index: Index) -> Published:
         locked.append((unquote(package.sdist_url.rpartition("/")[2]), package.sdist_sha256))
     same = [file for name, digest in locked for file in there.get(name, ()) if file.sha256 in (None, digest)]
     matching = {file.filename for file in same}
-    times = [when for file in same if (when := _time(file.upload_time)) is not None]
+    times = [when for file in same if (when := upload_time(file.upload_time)) is not None]
     yanked = [file for file in same if file.yanked]
     digests = dict(locked)
     attested = {
@@ -82,23 +84,16 @@ def read(package: Package, index: Index) -> Published:
     )
 
 
-def _fitting(package: Package, there: Mapping[str, object]) -> str | None:
+def _fitting(package: Package, there: Mapping[str, Sequence[File]]) -> str | None:
     """A wheel of the index that is of the locked version, and for this machine."""
     wheels = [
-        (name, parse_wheel_filename(name)[3])
-        for name in there
+        files[0]
+        for name, files in there.items()
         if name.endswith(simple_api.WHEEL)
         and str(simple_api.version(name, canonicalize_name(package.name))) == package.version
     ]
-    return next(create_compatible_tags_selector(sys_tags())(wheels), None)
-
-
-def _time(text: str | None) -> datetime | None:
-    try:
-        when = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when
+    best = selection.best_wheel(wheels, sys_tags())
+    return None if best is None else best.filename
 
 
 def _publishers(document: Any, sha256: str) -> set[str]:

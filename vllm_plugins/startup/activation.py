@@ -32,7 +32,7 @@ __all__ = [
     "is_on_path",
     "is_site",
     "may_be_shadowed",
-    "named",
+    "path_file_entries",
     "release",
 ]
 
@@ -224,7 +224,7 @@ def deactivate(*, forget_modules: bool = False) -> None:
     sites = {entry for entry in path if overlay.key_in(entry) is not None}
     # Entries that an overlay's .pth files have added come after it. Those before it were there without it.
     after = {entry for number, entry in enumerate(path) if not sites.isdisjoint(path[:number])}
-    named = {entry for site in sites for entry in named(site)}
+    named = {entry for site in sites for entry in path_file_entries(site)}
     gone = sites | (after & named)
     finders = [finder for finder in sys.meta_path if _comes_from(finder, tuple(sites))]
     if _active is not None:
@@ -245,7 +245,7 @@ def deactivate(*, forget_modules: bool = False) -> None:
     _active = None
 
 
-def named(site: str) -> list[str]:
+def path_file_entries(site: str) -> list[str]:
     """The directories that the ``.pth`` files of an overlay add to the path."""
     found: list[str] = []
     try:
