@@ -35,6 +35,9 @@ LOADS = f"{TAKEN}a_plugin_that_does_not_load_is_fixed_or_disabled"
 OPTIONS = f"{TAKEN}options_of_lock_and_rollback_are_corrected"
 PLACES = f"{TAKEN}places_of_files_are_corrected"
 VARIABLES = f"{TAKEN}variables_are_corrected"
+BUILT = f"{TAKEN}a_missing_built_wheel_is_restored"
+DISABLED = f"{TAKEN}a_plugin_that_can_not_be_installed_is_disabled"
+RELEASE = f"{TAKEN}a_release_of_vllm_is_named"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
 RUN = {
@@ -100,6 +103,15 @@ RUN = {
     "a_plugin_that_requires_vllm_is_locked_with_a_snapshot",
     "find out who changed it; if the source is right, lock it again, and review the change: "
     "vllm-plugins lock --upgrade-package NAME": f"{TAKEN}a_file_that_was_replaced_at_the_index_is_locked_again",
+    "set `editable: false` in plugins.yaml, then run vllm-plugins lock": EDITABLE,
+    "take them from version control, or build them: VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle": BUILT,
+    "if the change is intended, run `vllm-plugins lock` and review the new lock": BUILT,
+    "restore the wheel from version control; or build and lock it again: vllm-plugins lock --upgrade-package {…}": BUILT,
+    "set `enabled: false` in plugins.yaml for a plugin that needs one of them, and lock again": DISABLED,
+    "name one release: vllm-plugins lock --base vllm==0.32.0": RELEASE,
+    "name a release that the index has, or a snapshot that `vllm-plugins base` wrote in the image": RELEASE,
+    "find out who changed the lock and why; then run vllm-plugins lock, and review the difference": f"{TAKEN}"
+    "a_lock_that_contradicts_plugins_yaml_is_made_again",
     "run `vllm-plugins lock`: it keeps the pins that both sides agree on and resolves the rest": "tests/commands/"
     "test_lock.py::test_the_next_step_for_a_lock_with_merge_conflicts_leads_on",
     "leave --resolver out: uv then resolves": "tests/commands/test_lock_other_bases.py::"

@@ -15,6 +15,7 @@ import pytest
 
 from tests.kit import projects
 from tests.kit.repositories import Repository, git_environment
+from vllm_plugins.documents import lock_reader, lock_writer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +36,11 @@ def fails(place: Place, step: str, *words: str | Path, **env: str) -> None:
     done = place.run(*words, env=env, check=False)
     assert done.returncode != 0
     assert done.stderr.rpartition("\n  next: ")[2].startswith(step), done.stderr
+
+
+def fails_in_status(place: Place, step: str, **env: str) -> None:
+    """``status`` reports a problem with this next step."""
+    assert place.run("status", "--json", env=env, check=False).json["problem"]["next_step"] == step
 
 
 def local(**changes: Any) -> dict[str, Any]:
@@ -94,6 +100,10 @@ def test_editable_plugins_are_refused_for_production(place: Place, directory: Pa
     place.run("lock")
     step = "set `editable: false` for them in plugins.yaml, then run vllm-plugins lock"
     fails(place, step, "sync", "--frozen")
+    place.run("sync")
+    fails_in_status(
+        place, "set `editable: false` in plugins.yaml, then run vllm-plugins lock", VLLM_PLUGIN_FROZEN="1"
+    )
     step = "vllm-plugins export --format pylock, or set `editable: false` in plugins.yaml and lock again"
     fails(place, step, "export", "--format", "requirements")
     place.run("export", "--format", "pylock")
@@ -320,3 +330,65 @@ def test_a_file_that_was_replaced_at_the_index_is_locked_again(place: Place, ind
     fails(place, step, "sync", "--installer", installer)
     place.run("lock", "--upgrade-package", "tiny")
     place.run("sync", "--installer", installer)
+
+
+def test_a_missing_built_wheel_is_restored(place: Place, directory: Path) -> None:
+    shutil.rmtree(place.wheels)
+    step = "take them from version control, or build them: VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle"
+    fails(place, step, "bundle", VLLM_PLUGIN_OFFLINE="1")
+    place.run("bundle", env={"VLLM_PLUGIN_OFFLINE": "0"})
+    place.run("sync")
+    shutil.rmtree(place.wheels)
+    (directory / "src/tiny.py").write_text("def register():\n    'changed'\n")
+    step = "if the change is intended, run `vllm-plugins lock` and review the new lock"
+    fails(place, step, "sync", "--reinstall")
+    place.run("lock")
+    place.run("sync")
+    with open(directory / "backend.py", "a", encoding="utf-8") as backend:
+        backend.write(
+            "\n_build = build_wheel\ndef build_wheel(*words, **more):\n    import os\n"
+            "    Path('src/random.txt').write_bytes(os.urandom(8))\n    return _build(*words, **more)\n"
+        )
+    place.run("lock")
+    shutil.rmtree(place.wheels)
+    step = (
+        "restore the wheel from version control; or build and lock it again: vllm-plugins lock --upgrade-package tiny"
+    )
+    fails(place, step, "sync", "--reinstall")
+    place.run("lock", "--upgrade-package", "tiny")
+    place.run("sync")
+
+
+def test_a_plugin_that_can_not_be_installed_is_disabled(place: Place, index: Index) -> None:
+    index.wheel("two", modules={"same.py": ""})
+    index.wheel("three", modules={"same.py": "# another\n"})
+    two, three = ({"name": name, "source": "pypi", "package": name} for name in ("two", "three"))
+    write(place, two, three)
+    place.run("lock")
+    step = "set `enabled: false` in plugins.yaml for a plugin that needs one of them, and lock again"
+    fails(place, step, "sync")
+    write(place, two, {**three, "enabled": False})
+    place.run("lock")
+    place.run("sync")
+
+
+def test_a_release_of_vllm_is_named(bare_place: Place, index: Index) -> None:
+    index.wheel("vllm", "0.32.0")
+    bare_place.write("plugins: []\n")
+    fails(bare_place, "name one release: vllm-plugins lock --base vllm==0.32.0", "lock", "--base", "vllm")
+    step = "name a release that the index has, or a snapshot that `vllm-plugins base` wrote in the image"
+    fails(bare_place, step, "lock", "--base", "vllm==99")
+    bare_place.run("lock", "--base", "vllm==0.32.0")
+
+
+def test_a_lock_that_contradicts_plugins_yaml_is_made_again(place: Place, directory: Path) -> None:
+    assert directory.is_dir()
+    good = place.lock.read_bytes()
+    lock = lock_reader.parse(good, place.lock)
+    plugins = tuple(plugin.replace(requested="other") for plugin in lock.plugins)
+    place.lock.write_bytes(lock_writer.render(lock.replace(plugins=plugins)))
+    step = "find out who changed the lock and why; then run vllm-plugins lock, and review the difference"
+    fails(place, step, "sync")
+    place.run("lock")
+    assert place.lock.read_bytes() == good
+    place.run("sync")
