@@ -66,6 +66,8 @@ VARIABLES: tuple[str, ...] = (
 # What a vLLM process tells the processes that it starts. vLLM warns of unknown names that begin with VLLM_.
 CONFIRMED = "_VLLM_PLUGINS_OVERLAY"  # the key of the overlay that was found to be the right one
 FALLBACK = "_VLLM_PLUGINS_FALLBACK"  # the overlay that is used instead of the lock's; empty: no plugins
+# The descriptor for the result of a child process of ours. A vendor's ``sitecustomize`` may print to its stdout.
+RESULT = "_VLLM_PLUGINS_RESULT"
 COMPILED = "_VLLM_PLUGINS_COMPILED"  # never set: the overlay, as a factor of vLLM's compile cache
 _DISABLE = "VLLM_PLUGIN_DISABLE"
 
@@ -79,7 +81,7 @@ class Settings(Record):
     ``manifest``, ``lock`` and ``store`` are absolute paths; they need not exist. ``manifest_named`` and
     ``lock_named`` say that a variable or an option named the file, rather than its default place. ``optional`` says
     that both files may be missing all the same. ``allowed`` is the value of ``VLLM_PLUGINS``: ``None`` allows all
-    entry points. ``ignores_platforms`` says that vLLM consults no platform plugin, and ``log_level`` is the level of
+    entry points. ``ignored`` are groups that vLLM does not load, each with the reason. ``log_level`` is the level of
     vLLM's logger, or ``None`` where the user configures logging.
     """
 
@@ -100,7 +102,7 @@ class Settings(Record):
     disabled: bool = False
     patience: int = PATIENCE
     allowed: tuple[str, ...] | None = None
-    ignores_platforms: bool = False
+    ignored: tuple[tuple[str, str], ...] = ()
     log_level: str | None = "INFO"
 
     @property
@@ -177,9 +179,20 @@ class Settings(Record):
             patience=patience(env),
             # vllm.envs splits at commas and strips nothing: "" allows only a plugin named "".
             allowed=None if allowed is None else tuple(allowed.split(",")),
-            ignores_platforms=env.get("VLLM_TARGET_DEVICE") == "cpu",  # seen in vLLM 0.28 to 0.33
+            ignored=_ignored(env),
             log_level=None if env.get("VLLM_CONFIGURE_LOGGING") == "0" else env.get("VLLM_LOGGING_LEVEL", "INFO"),
         )
+
+
+def _ignored(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    found: list[tuple[str, str]] = []
+    if env.get("VLLM_TARGET_DEVICE") == "cpu":  # seen in vLLM 0.28 to 0.33
+        found.append(("vllm.platform_plugins", "VLLM_TARGET_DEVICE=cpu"))
+    if env.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0"):  # seen in vLLM 0.22 to 0.32
+        found += [
+            (group, "VLLM_USE_RUST_FRONTEND") for group in ("vllm.endpoint_plugins", "vllm.stat_logger_plugins")
+        ]
+    return tuple(found)
 
 
 def patience(environ: Mapping[str, str]) -> int:
