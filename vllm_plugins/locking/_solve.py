@@ -156,7 +156,7 @@ class Solver:
     def _walk(self, walk: Walk, sdists: Sdists) -> dict[str, Finding]:
         """Walk until nothing more has to be built; returns findings that only the resolver can confirm."""
         while True:
-            findings = walk.run()
+            findings = _walked(walk)
             if any(found.is_certain for found in findings.values()):
                 error = _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places)
                 try:  # the other plugins, in the same run
@@ -224,6 +224,19 @@ class Solver:
 def _too_young(walk: Walk, names: Iterable[NormalizedName]) -> set[str]:
     """Constraints that keep a resolver from the releases that a cooldown excludes."""
     return {f"{name}!={version}" for name in names for version in walk.candidates.too_young(name)}
+
+
+def _walked(walk: Walk) -> dict[str, Finding]:
+    try:
+        return walk.run()
+    except RecursionError:
+        # Real chains have some twenty distributions. A hostile index can have any number.
+        raise NoResolution(
+            "the distributions that a plugin requires are nested too deeply",
+            expected="at most some 150 distributions that require one another in a row",
+            required_by=", ".join(f"plugin {root.plugin!r}" for root in walk.roots[:5]),
+            next_step="set `enabled: false` for one plugin after another in plugins.yaml to find out which it is",
+        ) from None
 
 
 def _root(plugin: PreparedPlugin) -> Root:
