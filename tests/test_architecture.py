@@ -205,7 +205,7 @@ def test_the_version_loads_hardly_anything(bare_place: Place) -> None:
 
 @pytest.mark.parametrize(
     ("command", "wings"),
-    [("status", {"install", "documents"}), ("lock", {"locking", "documents", "sources"})],
+    [("status", {"install", "documents", "review"}), ("lock", {"locking", "documents", "sources"})],
 )
 def test_a_command_that_changes_nothing_loads_little(
     place: Place, index: Index, command: str, wings: set[str]

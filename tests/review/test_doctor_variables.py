@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.utils import canonicalize_name
 
 import vllm_plugins
 from tests.kit import states
+from vllm_plugins.documents.base import Distribution
 from vllm_plugins.review import _doctor_variables
 from vllm_plugins.startup.settings import VARIABLES
 
@@ -97,3 +100,12 @@ def test_a_failed_entry_point_is_not_missed() -> None:
 def test_the_cpu_target_turns_off_platform_plugins(device: str | None, group: str, found: int) -> None:
     environ = {} if device is None else {"VLLM_TARGET_DEVICE": device}
     assert len(list(_doctor_variables.device(states.state({group: ("chip",)}), environ))) == found
+
+
+def test_endpoint_plugins_are_not_asked_of_a_vllm_that_has_none() -> None:
+    """The group came with 0.26."""
+    state = states.state({GENERAL: ("tiny",), ENDPOINTS: ("route",)})
+    old = Distribution(name=canonicalize_name("vllm"), version="0.25.0")
+    older = replace(state, base=state.base.replace(distributions=(old,)))
+    assert list(_doctor_variables.allowlist(older, LORA, {})) == []
+    assert list(_doctor_variables.allowlist(state, LORA, {})) != []

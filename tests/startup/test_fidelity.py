@@ -152,3 +152,24 @@ def test_a_disabled_hook_does_nothing_with_an_inherited_path(place: Place, words
     done = place.python(main, traceback=True)
     assert json.loads(done.stdout) == plain.result
     assert events(place) == plain.events
+
+
+def test_a_platform_plugin_that_a_ray_worker_would_skip_is_an_error(place: Place) -> None:
+    """vLLM is imported in a Ray worker, and has its platform, before the variables that name the lock are there."""
+    lock(place, {PLATFORM: {"mine": "nested:platform"}}, nested=NESTED)
+    main = place.root / "main.py"
+    main.write_text(
+        "import os, sys\n"
+        "from tests.kit import loader\n"
+        "later = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith('VLLM_')}\n"
+        "print(loader.platform())\n"
+        "os.environ.update(later)\n"
+        "loader.load_general_plugins()\n"
+    )
+    done = place.python(main, check=False, traceback=True)
+    assert (done.returncode, done.stdout) == (1, "builtin\n")
+    assert (
+        "LoadError: vLLM chose its platform before the lock was known, without mine [plugin-load-failed]"
+        in done.stderr
+    )
+    assert place.python(main, env={"VLLM_PLUGIN_ON_ERROR": "continue"}, check=False, traceback=True).returncode == 0

@@ -336,7 +336,9 @@ def test_vllms_own_platform_is_warned_of(
     with caplog.at_level(logging.INFO, logger="vllm.plugins.manager"):
         hook.general()
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert record.getMessage() == "vLLM ignores platform plugins because of VLLM_TARGET_DEVICE=cpu: npu"
+    assert (
+        record.getMessage() == "vLLM loads no plugins of vllm.platform_plugins because of VLLM_TARGET_DEVICE=cpu: npu"
+    )
 
 
 def test_an_overlay_that_all_users_can_write_is_not_used(shipped: Path) -> None:

@@ -128,8 +128,8 @@ def test_other_variables_are_none_of_ours() -> None:
 
 
 def test_vllms_own_variables_are_read_as_vllm_does() -> None:
-    assert read(VLLM_TARGET_DEVICE="cpu").ignores_platforms
-    assert not read(VLLM_TARGET_DEVICE="cuda").ignores_platforms
+    assert read(VLLM_TARGET_DEVICE="cpu").ignored == (("vllm.platform_plugins", "VLLM_TARGET_DEVICE=cpu"),)
+    assert read(VLLM_TARGET_DEVICE="cuda").ignored == ()
     assert read(VLLM_CONFIGURE_LOGGING="0", VLLM_LOGGING_LEVEL="DEBUG").log_level is None
     assert read(VLLM_LOGGING_LEVEL="DEBUG").log_level == "DEBUG"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -205,6 +206,14 @@ def write_package(
     world.write("plugins:\n  - {name: probe, source: local, path: probe}\n")
     if lock:
         world.run("lock")
+
+
+def write_directory(
+    world: Place, name: str, points: dict[str, dict[str, str]], modules: dict[str, str], *, version: str = "1.0"
+) -> None:
+    """A project in a directory next to the manifest, in place of the one that was there."""
+    shutil.rmtree(world.config / name, ignore_errors=True)
+    projects.project(world.config / name, name=name, version=version, entry_points=points, modules=modules)
 
 
 def package(name: str, init: str = "", **modules: str) -> dict[str, str]:

@@ -111,3 +111,10 @@ def test_a_logits_processor_that_the_model_runner_refuses(world: Place, bare: Pa
     loader = "from vllm.v1.worker.gpu.sample.logits_processor import loader; loader._load_v2_logitsprocs_plugins()"
     refused = plain(world, bare).python("-c", loader, check=False, traceback=True)
     assert "V1-interface plugins are not supported by the V2 model runner" in refused.stderr
+
+
+def test_vllm_knows_our_variables(world: Place, model: Path) -> None:
+    plugins.write_one(world, "def register():\n    pass\n")
+    with serve(world, model, "--fail-on-environ-validation", VLLM_PLUGIN_VERIFY="1") as server:
+        server.complete()
+        assert "Unknown vLLM environment variable" not in server.log.read_text(errors="replace")

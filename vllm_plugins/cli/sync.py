@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import workers
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from vllm_plugins.cli._output import Output
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
+    from vllm_plugins.documents.state import State
     from vllm_plugins.startup.settings import Settings
 
 
@@ -75,6 +78,9 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     if arguments.startup and settings.auto_lock and not offline:
         _lock(arguments, settings, here, output)
     state = states.read(settings, base=here)
+    if state.is_empty:
+        output.result({"overlay": None, "installed": False, "plugins": {}, "linked": None}, state.summary)
+        return 0
 
     def build(locked: Lock) -> object:
         # Nothing is built at a startup, or without an index.
@@ -98,6 +104,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         rebuild=build,
     )
     linked = _linked(arguments, settings, done.marker.key, output)
+    if not arguments.startup:
+        _warn(replace(state, marker=done.marker), output)
     verb = "installed" if done.installed else "up to date"
     plugins = ", ".join(done.marker.plugins) or "no plugins"
     output.result(
@@ -125,6 +133,14 @@ def _lock(arguments: argparse.Namespace, settings: Settings, base: Base, output:
         report=output.progress,
         detail=output.detail,
     )
+
+
+def _warn(state: State, output: Output) -> None:
+    """Warn of what ``status`` reports next: the lock is installed, but something that a start ignores has changed."""
+    from vllm_plugins.review import drift
+
+    for problem in drift.problems(state, os.environ):
+        output.message(f"warning: {output.describe(problem)}")
 
 
 def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output: Output) -> str | None:

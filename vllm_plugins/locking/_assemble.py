@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
+from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BuildError, NoResolution
-from vllm_plugins.core.hashes import sha256
 from vllm_plugins.documents import lock_writer
 from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
 from vllm_plugins.locking import _graph
@@ -228,13 +228,12 @@ def _hashed(path: Path) -> Wheel:
 
     Another content has another name, so an older lock still finds its own wheel.
     """
-    data = path.read_bytes()
-    digest = sha256(data)
+    digest = hashes.of_file(path)
     name, version, *build, python, abi, platform = path.name.removesuffix(".whl").split("-")
     number = re.match(r"[0-9]*", build[0] if build else "")
     tag = f"{(number and number[0]) or 0}_{digest[:12]}"
     filename = f"{name}-{version}-{tag}-{python}-{abi}-{platform}.whl"
-    return Wheel(filename=filename, sha256=digest, size=len(data))
+    return Wheel(filename=filename, sha256=digest, size=path.stat().st_size)
 
 
 def _from_index(file: File) -> Wheel:

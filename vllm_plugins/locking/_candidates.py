@@ -179,11 +179,18 @@ class Candidates:
                 yanked=yanked,
                 obstacle=self._other_python(wanted),
             )
-        wheels = [file for file in for_python if file.filename.endswith(simple_api.WHEEL)]
+        every = [file for file in for_python if file.filename.endswith(simple_api.WHEEL)]
+        wheels = [file for file in every if simple_api.is_plain(file.filename)]
         wheel = selection.best_wheel(wheels, self._tags)
         sdist = next((file for file in for_python if not file.filename.endswith(simple_api.WHEEL)), None)
         obstacle = None
-        if wheel is None and sdist is None:
+        if wheel is None and (
+            odd := selection.best_wheel([file for file in every if file not in wheels], self._tags)
+        ):
+            sdist = None  # a resolver would take the wheel
+            reason = f"has a wheel whose file name is not valid: {odd.filename!r}"
+            obstacle = Obstacle(kind="metadata", reason=reason)
+        elif wheel is None and sdist is None:
             reason = f"has only wheels for {_tags(wheels)}; the base is {self._here}"
             obstacle = Obstacle(kind="machine", reason=reason)
         return Candidate(name=name, version=version, wheel=wheel, sdist=sdist, yanked=yanked, obstacle=obstacle)

@@ -164,7 +164,7 @@ def write(new: NewLock, settings: Settings) -> bool:
         settings.lock.parent.mkdir(parents=True, exist_ok=True)
         for name, path in new.wheels.items():
             atomic.make_directory(settings.wheels)
-            atomic.write(settings.wheels / name, path.read_bytes())
+            atomic.copy(path, settings.wheels / name)
         # If the lock is a symbolic link, its target is replaced and the link stays.
         atomic.write(settings.lock.resolve(), data)
     except OSError as error:

@@ -21,7 +21,7 @@ __all__ = ["with_login"]
 _PATIENCE = 60  # seconds; a keyring may ask a server
 # The library in a process of its own: its backends are code of others. Answers as `keyring --output=json`.
 _IMPORT = """\
-import json, sys
+import json, os, sys
 import keyring
 service, user = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
 if hasattr(keyring, "get_credential"):
@@ -31,7 +31,7 @@ else:
     password = keyring.get_password(service, user) if user else None
     pair = (user, password) if password else None
 if pair:
-    print(json.dumps({"username": pair[0], "password": pair[1]}))
+    os.write(int(os.environ["RESULT"]), json.dumps({"username": pair[0], "password": pair[1]}).encode())
 """
 
 
@@ -57,7 +57,7 @@ def with_login(url: str, provider: str | None) -> str:
 def _ask(provider: str, service: str, user: str | None) -> tuple[str, str] | None:
     words = [service] if user is None else [service, user]
     if provider == "import":
-        return _pair(_output([*process.PYTHON, "-c", _IMPORT, *words]))
+        return _pair(_output([*process.PYTHON, "-c", _IMPORT, *words], result="RESULT"))
     program = process.find_on_path("keyring")
     if program is None:
         return None
@@ -68,13 +68,17 @@ def _ask(provider: str, service: str, user: str | None) -> tuple[str, str] | Non
     return pair
 
 
-def _output(command: Sequence[str]) -> str:
-    """Return what a program prints; nothing where it fails, as pip goes on without a login, too."""
+def _output(command: Sequence[str], *, result: str | None = None) -> str:
+    """Return the last line that a program prints, or its result; nothing where it fails.
+
+    The lines before the last are of others, such as a vendor's ``sitecustomize``. pip goes on without a login, too.
+    """
     env = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     try:
-        return process.run(command, env=env, timeout=_PATIENCE).stdout.strip()
+        done = process.run(command, env=env, timeout=_PATIENCE, result_variable=result)
     except CommandFailed:
         return ""
+    return done.result if result else (done.stdout.strip().splitlines() or [""])[-1]
 
 
 def _pair(text: str) -> tuple[str, str] | None:

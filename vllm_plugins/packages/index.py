@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import zipfile
 from dataclasses import replace
@@ -19,7 +18,7 @@ from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
 from requests.auth import HTTPBasicAuth
 from requests.utils import get_netrc_auth
 
-from vllm_plugins.core import hashes, scratch
+from vllm_plugins.core import atomic, hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.packages import _logins, _session, archives, programs, simple_api
@@ -161,22 +160,14 @@ class Index:
         """
         target = into / file.filename
         digest = hashlib.sha256()
-        partial = target.with_name(f".{file.filename}.part")
-        try:
-            with open(partial, "wb") as out:
-                for chunk in self._chunks(file):
-                    digest.update(chunk)
-                    out.write(chunk)
-                    if file.size is not None and out.tell() > file.size:
-                        raise self._mismatch(file, f"{file.size} bytes", "more")
-                if durable:
-                    out.flush()
-                    os.fsync(out.fileno())
+        with atomic.writing(target, durable=durable) as out:
+            for chunk in self._chunks(file):
+                digest.update(chunk)
+                out.write(chunk)
+                if file.size is not None and out.tell() > file.size:
+                    raise self._mismatch(file, f"{file.size} bytes", "more")
             if file.sha256 is not None and digest.hexdigest() != file.sha256:
                 raise self._mismatch(file, f"sha256 {file.sha256}", f"sha256 {digest.hexdigest()}")
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
         return target
 
     def document(self, url: str) -> Any:

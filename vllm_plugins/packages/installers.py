@@ -217,6 +217,8 @@ def find_uv() -> Path | None:
 
 def _install(argv: Sequence[str], env: Mapping[str, str], config: PipConfig, *, cwd: Path) -> None:
     try:
+        # Temporary files go where a killed process leaves nothing behind.
+        env = {**env, "TMPDIR": str(cwd)}
         process.run(argv, cwd=cwd, env=env, secrets=config.secrets, timeout=config.patience)
     except CommandFailed as error:
         raise _explain(error) from error

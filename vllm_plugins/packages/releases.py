@@ -69,7 +69,7 @@ def read(
     files = [file for file in every if not file.too_young]
     if locked is not None and Version(locked.version) == version:
         files = kept(files, locked, index, tags=tags) or files
-    wheels = tuple(index.complete(file) for file in _unique(files) if file.filename.endswith(simple_api.WHEEL))
+    wheels = tuple(index.complete(file) for file in _unique(files) if _is_wheel(file))
     fitting = selection.best_wheel(wheels, tags)
     if fitting is not None:
         return Release(pin=pin, wheels=wheels, fitting=fitting, metadata=read_metadata(fitting, index, caches))
@@ -99,7 +99,7 @@ def kept(files: Iterable[File], locked: Package, index: Index, *, tags: Sequence
 
     listed = list(files)
     sdists = [file for file in listed if not file.filename.endswith(simple_api.WHEEL)]
-    wheels = [file for file in listed if file.filename.endswith(simple_api.WHEEL) and is_locked(file)]
+    wheels = [file for file in listed if _is_wheel(file) and is_locked(file)]
     is_built = locked.sdist_sha256 is not None and bool(sdists)
     return [*wheels, *sdists] if is_built or selection.best_wheel(wheels, tags) is not None else []
 
@@ -165,6 +165,10 @@ def _cached_metadata(file: File, index: Index, caches: Path | None) -> Metadata:
 def _fetch_metadata(file: File, index: Index) -> Metadata:
     members = index.members(file, ("METADATA", "entry_points.txt"))
     return metadata.parse(members.get("METADATA", b""), members.get("entry_points.txt"), where=file.filename)
+
+
+def _is_wheel(file: File) -> bool:
+    return file.filename.endswith(simple_api.WHEEL) and simple_api.is_plain(file.filename)
 
 
 def _unique(files: Iterable[File]) -> Iterable[File]:

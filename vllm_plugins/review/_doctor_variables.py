@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from vllm_plugins.documents.names import HOOK, Names
+from vllm_plugins.review import _vllm_groups
 from vllm_plugins.startup.settings import unknown_variables
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ def locked_names(state: State) -> Names:
 
 def allowlist(state: State, base: Names, environ: Mapping[str, str]) -> Iterator[Texts]:
     """Problems of ``VLLM_PLUGINS``. A fix only adds names to those that the user has chosen."""
-    settings, locked = state.settings, locked_names(state)
+    unknown_groups = _vllm_groups.lacks(state.base.vllm)
+    settings = state.settings
+    locked = {group: points for group, points in locked_names(state).items() if group not in unknown_groups}
     if settings.allowed is None:
         if names := sorted(locked.get(ENDPOINTS, ())):
             what = f"endpoint plugins are loaded only if VLLM_PLUGINS names them: {', '.join(names)}"
@@ -44,7 +47,8 @@ def allowlist(state: State, base: Names, environ: Mapping[str, str]) -> Iterator
             yield what, "VLLM_PLUGINS is not set", _export({name for points in default for name in points})
         return
     evidence = f"VLLM_PLUGINS={shlex.quote(environ.get('VLLM_PLUGINS', ''))}"
-    known = {name for points in (*base.values(), *locked.values()) for name in points} | {OURS}
+    every = (*base.values(), *locked_names(state).values())
+    known = {name for points in every for name in points} | {OURS}
     failed = {(failure.group, failure.name) for failure in state.failures}
     left_out = {
         name: f"{name} ({plugin}, {group})"

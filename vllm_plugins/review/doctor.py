@@ -20,11 +20,8 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.redact import redact
-from vllm_plugins.documents import base as bases
 from vllm_plugins.documents import names
-from vllm_plugins.documents.manifest import LocalSource
-from vllm_plugins.review import _doctor_variables, _modules
-from vllm_plugins.sources import local
+from vllm_plugins.review import _doctor_variables, _modules, _vllm_groups, base_problems, drift
 from vllm_plugins.startup import last_failure, overlay
 
 if TYPE_CHECKING:
@@ -135,6 +132,7 @@ def _environment(case: _Case) -> Iterator[Finding]:
         *_doctor_variables.mistyped(case.environ),
         *_doctor_variables.allowlist(case.state, case.points, case.environ),
         *_doctor_variables.device(case.state, case.environ),
+        *_vllm_groups.rust(_doctor_variables.locked_names(case.state), case.environ),
     )
     yield from (Finding(what=what, evidence=evidence, fix=fix) for what, evidence, fix in texts)
 
@@ -154,26 +152,7 @@ def _from_error(error: PluginsError) -> Finding:
 
 
 def _local_sources(case: _Case) -> Iterator[Finding]:
-    """Local directories that changed after their wheels were built."""
-    manifest, locked, settings = case.state.manifest, case.state.locked, case.state.settings
-    if manifest is None or locked is None:
-        return
-    for plugin in manifest.enabled:
-        pinned = locked.lock.plugin(plugin.name)
-        if not isinstance(plugin.source, LocalSource) or pinned is None or pinned.tree_sha256 is None:
-            continue
-        directory = manifest.local_directory(plugin.source)
-        try:
-            digest = local.hash_tree(directory, plugin=plugin.name, without=settings.written, environ=case.environ)
-        except PluginsError as error:
-            yield _from_error(error)
-            continue
-        if digest != pinned.tree_sha256:
-            yield Finding(
-                what=f"the source of plugin {plugin.name!r} has changed since it was locked",
-                evidence=f"{directory} is {digest[:12]}; {pinned.tree_sha256[:12]} is locked",
-                fix="vllm-plugins lock, then vllm-plugins sync",
-            )
+    yield from map(_from_error, drift.local_sources(case.state, case.environ))
 
 
 def _entry_points(case: _Case) -> Iterator[Finding]:
@@ -204,17 +183,7 @@ def _copies(case: _Case) -> Iterator[Finding]:
 
 
 def _shadowed(case: _Case) -> Iterator[Finding]:
-    if case.state.marker is None:
-        return
-    site = overlay.directory(case.state.settings.store, case.state.marker.key) / overlay.SITE
-    for clash in _modules.clashes(str(site), overlay.base_paths()):
-        if clash.hides:
-            owner = "the standard library" if not clash.path else "vLLM's environment"
-            yield Finding(
-                what=f"{owner} has a module {clash.name}, which is imported instead of the plugin's",
-                evidence=clash.path or f"{clash.name} is in sys.stdlib_module_names",
-                fix="ask the plugin's authors to rename it, or set `enabled: false` for the plugin in plugins.yaml",
-            )
+    yield from map(_from_error, drift.hidden_modules(case.state))
 
 
 def _store(case: _Case) -> Iterator[Finding]:
@@ -244,7 +213,13 @@ def _store(case: _Case) -> Iterator[Finding]:
 
 
 def _notes(case: _Case) -> Iterable[str]:
-    yield from bases.problems()
+    yield from base_problems.problems()
+    if case.state.is_empty:
+        yield case.state.summary
+    yield from _vllm_groups.too_new(case.state.base.vllm, _doctor_variables.locked_names(case.state))
+    if (marker := case.state.marker) is not None:
+        site = str(overlay.directory(case.state.settings.store, marker.key) / overlay.SITE)
+        yield from _vllm_groups.omni(_modules.top_level(site), is_linked=site in sys.path)
     if case.state.is_rolled_back:
         yield "the lock was rolled back, and plugins.yaml asks for something else; to go forward: vllm-plugins lock"
     for plugin in case.state.locked.lock.plugins if case.state.locked is not None else ():

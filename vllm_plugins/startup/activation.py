@@ -28,6 +28,7 @@ __all__ = [
     "is_confirmed",
     "is_on_path",
     "is_site",
+    "path_file_entries",
     "release",
 ]
 
@@ -187,7 +188,7 @@ def deactivate(*, forget_modules: bool = False) -> None:
     sites = {entry for entry in path if overlay.key_in(entry) is not None}
     # Entries that an overlay's .pth files have added come after it. Those before it were there without it.
     after = {entry for number, entry in enumerate(path) if not sites.isdisjoint(path[:number])}
-    named = {entry for site in sites for entry in _named(site)}
+    named = {entry for site in sites for entry in path_file_entries(site)}
     gone = sites | (after & named)
     finders = [finder for finder in sys.meta_path if _comes_from(finder, tuple(sites))]
     if _active is not None:
@@ -208,7 +209,7 @@ def deactivate(*, forget_modules: bool = False) -> None:
     _active = None
 
 
-def _named(site: str) -> list[str]:
+def path_file_entries(site: str) -> list[str]:
     """The directories that the ``.pth`` files of an overlay add to the path."""
     found: list[str] = []
     try:

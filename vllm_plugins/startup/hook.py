@@ -65,6 +65,7 @@ def platform() -> str | None:
     Raises:
         PluginsError: with ``VLLM_PLUGIN_ON_ERROR=fail``, the reason why the lock can't be active.
     """
+    variables.register()
     if _process.busy or _is_disabled_by_user():
         return None
     vllm = _frame(1)
@@ -89,11 +90,8 @@ def platform() -> str | None:
 
 
 def general() -> None:
-    """The hook in ``vllm.general_plugins``.
-
-    Raises:
-        PluginsError: with ``VLLM_PLUGIN_ON_ERROR=fail``, the reason why the lock can't be active; vLLM stops.
-    """
+    """The hook in ``vllm.general_plugins``. It raises the errors of :func:`platform`, with which vLLM stops."""
+    variables.register()
     if _process.busy or _is_disabled_by_user():
         return
     if _process.failure is not None:
@@ -209,9 +207,11 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str, *, is_fall
     activation.activate(settings.store, marker.key)
     overlay.mirror(settings.store, marker, settings.lock)
     logger.info("Overlay %s is active: %s", marker.key[:12], ", ".join(marker.plugins) or "no plugins")
-    if group == GENERAL and settings.ignores_platforms and (ignored := marker.group(PLATFORM)):
-        names = ", ".join(point.name for point in ignored)
-        logger.warning("vLLM ignores platform plugins because of VLLM_TARGET_DEVICE=cpu: %s", names)
+    is_late = _process.has_run_platform or any(marker.group(ignored) for ignored, _ in settings.ignored)
+    if group == GENERAL and is_late and not is_fallback:
+        from vllm_plugins.startup import _missed
+
+        _missed.check(settings, marker, has_platform=_process.has_run_platform)
     result = _run(settings, marker.group(group), group)
     if not is_fallback and overlay.failure_note(settings.store, settings.lock).exists():
         from vllm_plugins.startup import last_failure

@@ -73,8 +73,9 @@ def key_of(lock: bytes) -> str:
     """
     start = lock.find(ACCEPTED)
     if start != -1:
-        end = start + len(ACCEPTED) + 66  # 64 hexadecimal digits, a quotation mark and a bracket
-        lock = lock[:start] + lock[end:] if lock[end - 2 : end + 1] == b'"]\n' else lock
+        end = start + len(ACCEPTED) + 64  # hexadecimal digits; anything else would hide from the key
+        if lock[end - 64 : end].isalnum() and lock[end : end + 3] == b'"]\n':
+            lock = lock[:start] + lock[end + 2 :]
     digest = hashlib.sha256(lock)
     digest.update(b"\0" + interpreter().encode())
     return digest.hexdigest()[:32]

@@ -9,6 +9,7 @@ environment. A variable of another program (``PIP_…``, ``UV_…``) or of the s
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,16 @@ if TYPE_CHECKING:
     TrustPolicy = Literal["owner", "any"]
     Choice = TypeVar("Choice", bound=str)
 
-__all__ = ["Settings", "inherited", "is_disabled", "pass_on", "patience", "public_urls", "unknown_variables"]
+__all__ = [
+    "Settings",
+    "inherited",
+    "is_disabled",
+    "pass_on",
+    "patience",
+    "public_urls",
+    "register",
+    "unknown_variables",
+]
 
 MANIFEST = "plugins.yaml"
 LOCK = "plugins.lock"
@@ -56,6 +66,9 @@ VARIABLES: tuple[str, ...] = (
 # What a vLLM process tells the processes that it starts. vLLM warns of unknown names that begin with VLLM_.
 CONFIRMED = "_VLLM_PLUGINS_OVERLAY"  # the key of the overlay that was found to be the right one
 FALLBACK = "_VLLM_PLUGINS_FALLBACK"  # the overlay that is used instead of the lock's; empty: no plugins
+# The descriptor for the result of a child process of ours. A vendor's ``sitecustomize`` may print to its stdout.
+RESULT = "_VLLM_PLUGINS_RESULT"
+COMPILED = "_VLLM_PLUGINS_COMPILED"  # never set: the overlay, as a factor of vLLM's compile cache
 _DISABLE = "VLLM_PLUGIN_DISABLE"
 
 
@@ -68,7 +81,7 @@ class Settings(Record):
     ``manifest``, ``lock`` and ``store`` are absolute paths; they need not exist. ``manifest_named`` and
     ``lock_named`` say that a variable or an option named the file, rather than its default place. ``optional`` says
     that both files may be missing all the same. ``allowed`` is the value of ``VLLM_PLUGINS``: ``None`` allows all
-    entry points. ``ignores_platforms`` says that vLLM consults no platform plugin, and ``log_level`` is the level of
+    entry points. ``ignored`` are groups that vLLM does not load, each with the reason. ``log_level`` is the level of
     vLLM's logger, or ``None`` where the user configures logging.
     """
 
@@ -89,7 +102,7 @@ class Settings(Record):
     disabled: bool = False
     patience: int = PATIENCE
     allowed: tuple[str, ...] | None = None
-    ignores_platforms: bool = False
+    ignored: tuple[tuple[str, str], ...] = ()
     log_level: str | None = "INFO"
 
     @property
@@ -166,9 +179,20 @@ class Settings(Record):
             patience=patience(env),
             # vllm.envs splits at commas and strips nothing: "" allows only a plugin named "".
             allowed=None if allowed is None else tuple(allowed.split(",")),
-            ignores_platforms=env.get("VLLM_TARGET_DEVICE") == "cpu",  # seen in vLLM 0.28 to 0.33
+            ignored=_ignored(env),
             log_level=None if env.get("VLLM_CONFIGURE_LOGGING") == "0" else env.get("VLLM_LOGGING_LEVEL", "INFO"),
         )
+
+
+def _ignored(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    found: list[tuple[str, str]] = []
+    if env.get("VLLM_TARGET_DEVICE") == "cpu":  # seen in vLLM 0.28 to 0.33
+        found.append(("vllm.platform_plugins", "VLLM_TARGET_DEVICE=cpu"))
+    if env.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0"):  # seen in vLLM 0.22 to 0.32
+        found += [
+            (group, "VLLM_USE_RUST_FRONTEND") for group in ("vllm.endpoint_plugins", "vllm.stat_logger_plugins")
+        ]
+    return tuple(found)
 
 
 def patience(environ: Mapping[str, str]) -> int:
@@ -197,6 +221,35 @@ def public_urls(environ: Mapping[str, str]) -> bool:
 def is_disabled() -> bool:
     """Whether this process must do nothing: ``VLLM_PLUGIN_DISABLE=1``, whatever the other variables contain."""
     return os.environ.get(_DISABLE) == "1"
+
+
+def register() -> None:
+    """Add our variables to those that vLLM knows, where vLLM is imported.
+
+    vLLM warns of unknown variables, and refuses them with ``--fail-on-environ-validation``. The known ones are also
+    factors of the key of its compile cache. There ours are constants, except for one that stands for the overlay
+    (``_vllm_cache``). Seen in 0.10.2 to 0.33: a dictionary of getters, ``vllm.envs.environment_variables``.
+    """
+    envs = sys.modules.get("vllm.envs")
+    known = getattr(envs, "environment_variables", None)
+    if not isinstance(known, dict) or COMPILED in known:
+        return
+    for name in VARIABLES:
+        known.setdefault(name, _constant)
+    known[COMPILED] = _factor
+    real = getattr(envs, "compute_hash", None)
+    if real is not None:  # 0.10.2 to 0.11: the variables in the key are a fixed list
+        envs.compute_hash = lambda: f"{real()} {_factor()}"  # type: ignore[union-attr]
+
+
+def _constant() -> None:
+    """The part that a variable of ours has in the key: none."""
+
+
+def _factor() -> str | None:
+    from vllm_plugins.startup import _vllm_cache
+
+    return _vllm_cache.factor()
 
 
 def disable() -> None:
