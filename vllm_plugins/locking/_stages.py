@@ -97,12 +97,11 @@ def run(
                 detail=detail,
             )
             solution = solver.solve(plugins)
-            found = solver.releases(solution)
             accepted = request.accepts(manifest)
             assembly = Assembly(
                 base=base, old=old, index=index, scratch=scratch, solution=solution, accepted=accepted
             )
-            return _public(assembly.lock(manifest, plugins, found), pip)
+            return _public(assembly.lock(manifest, plugins, solver.releases(solution)), pip)
 
 
 def _usable(config: PipConfig, report: Callable[[str], None]) -> PipConfig:
