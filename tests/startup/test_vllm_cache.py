@@ -95,6 +95,14 @@ def test_a_distribution_without_entry_points_counts(tmp_path: Path) -> None:
     assert _vllm_cache.factor() != first
 
 
+def test_an_overlay_that_cannot_be_read_counts_by_its_lock(tmp_path: Path) -> None:
+    """An exception in a getter would leave the overlay out of the key."""
+    marker = overlays.write(tmp_path, b"1", {"patch.py": PATCH[2]}, points=())
+    activation.activate(tmp_path, marker.key)
+    (overlay.directory(tmp_path, marker.key) / "files.json").write_text("[")
+    assert _vllm_cache.factor() == marker.key
+
+
 class Backend:
     """vLLM's compiler: it hashes the variables, and then reads the list of traced files."""
 

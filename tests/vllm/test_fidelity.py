@@ -88,6 +88,57 @@ def test_a_server_with_a_platform_plugin_that_imports_vllm_at_its_top(top: Place
         assert {"MainProcess", "EngineCore", "VllmWorker-0"} <= set(found)
 
 
+GROUPS = (
+    "platform",
+    "general",
+    "logits_processors",
+    "stat_logger_plugins",
+    "io_processor_plugins",
+    "endpoint_plugins",
+)
+ALLOWED = "vllm_plugins,probe_git,probe_io,probe_stats,probe_local,probe_asked,probe_endpoint"
+
+
+@pytest.mark.parametrize("allowed", [None, ALLOWED, "vllm_plugins,probe_git", "vllm_plugins"])
+@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+def test_every_group_in_every_process(three: Place, bare: Path, method: str, allowed: str | None) -> None:
+    """On the first start, which installs, and on the second one."""
+    env = {} if allowed is None else {"VLLM_PLUGINS": allowed}
+    words = (*GROUPS, method, *GROUPS)
+    three.run("sync")
+    expected, in_plain, _ = processes(plain(three, bare), *words, **env)
+    elsewhere = {"VLLM_PLUGIN_REGISTRY_DIR": str(three.root / "another store")}
+    for store in (elsewhere, elsewhere, {}):
+        found, in_ours, often = processes(three, *words, **env, **store)
+        assert without_us(found) == expected
+        assert in_ours == in_plain
+        assert set(often) <= {"platform"}
+
+
+def without_us(result: Any) -> Any:
+    """What was printed, without the names of the hook."""
+    if isinstance(result, dict):
+        return {key: without_us(value) for key, value in result.items()}
+    return [name for name in result if name != "vllm_plugins"] if isinstance(result, list) else result
+
+
+def test_every_group_in_the_processes_of_a_server(three: Place, bare: Path, own_model: Path) -> None:
+    three.run("sync")
+    elsewhere = {"VLLM_PLUGIN_REGISTRY_DIR": str(three.root / "another store")}
+    seen, answers = [], []
+    for place, env in ((plain(three, bare), {}), (three, elsewhere), (three, elsewhere)):
+        # vLLM remembers what an architecture is like, and starts no process of inspection then.
+        cache = {"VLLM_CACHE_ROOT": str(three.root / f"cache-{len(seen)}")}
+        with serve(place, own_model, VLLM_PLUGINS=ALLOWED, **env, **cache) as server:
+            answers.append((server.complete(), server.get("/probe")))
+        found = plugins.events(three)
+        seen.append({process: sorted({*events}) for process, events in found.items()})
+        assert all(events.count("general") <= 1 for events in found.values())
+    assert answers == [("bbbbbbbb", {"probe": "here"})] * 3
+    assert seen == [seen[0]] * 3
+    assert {"MainProcess", "inspection", "EngineCore", "VllmWorker-0"} == seen[0].keys()
+
+
 def test_the_load_check_meets_vllm_as_a_server_does(world: Place, bare: Path) -> None:
     """Plain vLLM drops a platform plugin that imports what vLLM is importing, and goes on with its own platform."""
     source = TOP.replace("import vllm.utils.system_utils", "from vllm.config import VllmConfig")
@@ -97,7 +148,7 @@ def test_the_load_check_meets_vllm_as_a_server_does(world: Place, bare: Path) ->
     assert "found: vLLM loads this plugin while it imports vllm.config" in done.stderr
     world.run("sync", "-q", "--no-load-check")
     server = "import vllm.engine.arg_utils, vllm.platforms; print(type(vllm.platforms.current_platform).__name__)"
-    assert plain(world, bare).python("-c", server).stdout.split()[-1] == "CpuPlatform"
+    assert plain(world, bare).python("-c", server, traceback=True).stdout.split()[-1] == "CpuPlatform"
 
 
 def test_a_logits_processor_that_the_model_runner_refuses(world: Place, bare: Path) -> None:

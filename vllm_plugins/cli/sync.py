@@ -121,18 +121,24 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
 
 def _lock(arguments: argparse.Namespace, settings: Settings, base: Base, output: Output) -> None:
-    """``VLLM_PLUGIN_AUTO_LOCK=1``: lock first, where the lock is missing or out of date."""
+    """``VLLM_PLUGIN_AUTO_LOCK=1``: lock first, where the lock is missing or out of date.
+
+    Of the processes of a server, one resolves. The others wait, and find the lock up to date.
+    """
     from vllm_plugins.documents import manifest
+    from vllm_plugins.install import turns
     from vllm_plugins.locking import pipeline
 
-    pipeline.lock(
-        manifest.require(settings),
-        settings,
-        base=base,
-        base_paths=arguments.base_path,
-        report=output.progress,
-        detail=output.detail,
-    )
+    required = manifest.require(settings)
+    with turns.one_at_a_time(settings.store, output.progress):
+        pipeline.lock(
+            required,
+            settings,
+            base=base,
+            base_paths=arguments.base_path,
+            report=output.progress,
+            detail=output.detail,
+        )
 
 
 def _warn(state: State, output: Output) -> None:

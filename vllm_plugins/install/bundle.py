@@ -82,9 +82,9 @@ def make(
         StoreError: the directory can't be written.
     """
     pairs = wanted(lock)
-    absent = [pair for pair in pairs if not selection.find_wheel(directory / pair[1].filename, pair[1].sha256)]
     names = {wheel.filename for _, wheel in pairs}
     try:
+        absent = [pair for pair in pairs if not selection.find_wheel(directory / pair[1].filename, pair[1].sha256)]
         atomic.make_directory(directory)
         built = [(package, wheel) for package, wheel in absent if wheel.url is None]
         _copy_built(built, lock, directory, built_wheels)

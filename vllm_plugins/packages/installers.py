@@ -250,7 +250,8 @@ def _explain(error: CommandFailed) -> PluginsError:
         return HashMismatch(
             "a file is not the one that the lock names",
             details=error.details,
-            next_step="find out who changed it; if the source is right, run vllm-plugins lock and review the change",
+            next_step="find out who changed it; if the source is right, lock it again, and review the change: "
+            "vllm-plugins lock --upgrade-package NAME",
         )
     if "No locks available" in output:
         return InstallError(

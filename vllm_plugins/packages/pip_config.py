@@ -136,7 +136,9 @@ def read() -> PipConfig:
         index = index or uv.index_url or (default() if default else _default_index(env))
     except CommandFailed as error:
         raise UsageError(
-            "pip can't report its configuration", details=error.details, next_step="run `pip config debug`"
+            "pip can't report its configuration",
+            details=error.details,
+            next_step="fix what the output above names, until `pip config list` works",
         ) from error
     no_index = values.get("no-index", "0").lower() in _TRUE or uv.no_index
     provider = _provider(values.get("keyring-provider") or uv.keyring_provider)

@@ -51,10 +51,15 @@ def factor() -> str | None:
 
 
 def _compute(site: Path) -> tuple[str | None, frozenset[str]]:
-    marker = overlay.read_marker(site.parents[2], site.parent.name)
-    if marker is None:  # removed, or a marker of another version: the path is as good as the lock
+    try:
+        marker = overlay.read_marker(site.parents[2], site.parent.name)
+        rows = json.loads((site.parent / _FILES).read_bytes())
+    except Exception:  # noqa: BLE001 - vLLM would drop the factor, and find graphs of other plugins
+        marker = None
+    if (
+        marker is None
+    ):  # removed, or of another version: with the key of the lock, more is compiled, and nothing is stale
         return site.parent.name, frozenset()
-    rows = json.loads((site.parent / _FILES).read_bytes())
     left_out = {path for name in _front_end_only(marker) for path in _owned(site, name)}
     covered = {path: digest for path, digest, _ in rows if path not in left_out and _is_code(path)}
     lines = [f"{path} {digest}" for path, digest in sorted(covered.items())]
