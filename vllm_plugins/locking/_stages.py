@@ -25,7 +25,7 @@ from vllm_plugins.locking._solve import Solver
 from vllm_plugins.locking.old_lock import Reuse
 from vllm_plugins.packages import installers
 from vllm_plugins.packages.builder import Builder
-from vllm_plugins.packages.cooldown import Cooldown
+from vllm_plugins.packages.simple_api import Cooldown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
