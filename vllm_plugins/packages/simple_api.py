@@ -65,7 +65,7 @@ class File:
 class Cooldown:
     """Releases that are too young to be locked (``min-age-days`` of the policy).
 
-    Most hostile releases are found and removed within days. Without an upload time at its index, a file counts as young.
+    Most hostile releases are found and removed within days. A file whose index gives no upload time counts as young.
     Only files that were uploaded ``days`` before ``now`` may be locked; ``exempt`` names may be younger.
     """
 
