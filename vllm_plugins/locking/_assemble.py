@@ -110,7 +110,7 @@ class Assembly:
                 )
             ),
             wheels={_hashed(item.wheel).filename: item.wheel for item in described if item.wheel is not None},
-            notes=(*(item.text for item in self.solution.passed_over), *_pointers(releases)),
+            notes=(*(item.text for item in self.solution.passed_over), *_flaws(releases)),
         )
 
     def _passed_over(self, plugin: str, version: str) -> str | None:
@@ -210,13 +210,19 @@ class Assembly:
             )
 
 
-def _pointers(found: Iterable[Release]) -> Iterator[str]:
-    """A note for each wheel of an index that contains Git LFS pointers: its author built it without their content."""
+def _flaws(found: Iterable[Release]) -> Iterator[str]:
+    """A note for each wheel of an index that was yanked, or that was built without the content of Git LFS."""
     for release in found:
-        if release.metadata is not None and release.fitting is not None and release.metadata.pointers:
-            names = ", ".join(release.metadata.pointers[:5])
-            wheel = release.fitting.filename
-            yield f"{wheel} contains Git LFS pointers in place of files: {names}; report it to its author"
+        if release.metadata is None or release.fitting is None:
+            continue
+        wheel, pointers = release.fitting, release.metadata.pointers
+        if wheel.yanked:
+            reason = f" ({wheel.yanked_reason})" if wheel.yanked_reason else ""
+            what = f"{release.pin.name} {release.pin.version} was yanked{reason}"
+            yield f"{what}; it is required exactly, or was locked before"
+        if pointers:
+            names = ", ".join(pointers[:5])
+            yield f"{wheel.filename} contains Git LFS pointers in place of files: {names}; report it to its author"
 
 
 def _refuse_unknown(plugin: Plugin, found: _Details) -> None:

@@ -12,6 +12,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core.errors import LoadError
+from vllm_plugins.startup import _origins
 from vllm_plugins.startup.settings import FREE, LOADS
 
 if TYPE_CHECKING:
@@ -33,13 +34,17 @@ def load(point: EntryPoint) -> Callable[[], Any]:
     """Load an entry point, as ``importlib.metadata.EntryPoint.load`` does, and check that it is callable.
 
     Raises:
-        LoadError: it can't be loaded, or is not callable.
+        LoadError: it can't be loaded, is not callable, or would not come from the overlay.
     """
-    module_name, _, attributes = point.value.partition("[")[0].partition(":")
+    attributes = point.value.partition("[")[0].partition(":")[2]
+    _origins.check([point])
     try:
-        target: Any = importlib.import_module(module_name.strip())
+        target: Any = importlib.import_module(_origins.module_name(point.value))
+        _origins.check_imported(point)
         for name in filter(None, attributes.strip().split(".")):
             target = getattr(target, name)
+    except LoadError:
+        raise
     except BaseException as error:
         raise _convert(point, "can't be loaded", error) from error
     if point.group != LOADS and not callable(target):
@@ -189,7 +194,7 @@ def _message(error: BaseException) -> str:
     """The message of an exception as one line of bounded length. A plugin's exceptions may do anything."""
     try:
         line = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - __str__ of a plugin
+    except BaseException:  # noqa: BLE001 - __str__ of a plugin
         return ""
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
