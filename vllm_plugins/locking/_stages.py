@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.locking.old_lock import OldLock
     from vllm_plugins.locking.request import Request, Upgrade
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.pip_config import PipConfig
@@ -47,7 +47,7 @@ def run(
     *,
     base: Base,
     base_paths: Sequence[str],
-    old: Lock | None,
+    old: OldLock,
     upgrade: Upgrade,
     settings: Settings,
     scratch: Path,
@@ -71,7 +71,7 @@ def run(
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
     installer = installers.choose(settings.installer, config=_waiting(pip, cooldown), cache=caches / "uv")
     with Builder(installer=installer, base_site=base_paths, target=base) as builder:
-        reuse = Reuse(old=old, upgrade=upgrade, base=base, wheels=settings.wheels)
+        reuse = Reuse(old=old.lock, upgrade=upgrade, base=base, wheels=settings.wheels, is_sound=old.flaw is None)
         preparation = Preparation(
             manifest=manifest,
             settings=settings,
@@ -99,7 +99,7 @@ def run(
             solution = solver.solve(plugins)
             accepted = request.accepts(manifest)
             assembly = Assembly(
-                base=base, old=old, index=index, scratch=scratch, solution=solution, accepted=accepted
+                base=base, old=old.lock, index=index, scratch=scratch, solution=solution, accepted=accepted
             )
             return _public(assembly.lock(manifest, plugins, solver.releases(solution)), pip)
 

@@ -163,6 +163,8 @@ class Index:
                 zipfile.ZipFile(self.download(file, temporary)) as zipped,
             ):
                 return read(_checked(zipped, file))
+        except RecursionError:
+            raise  # the caller's: an archive is not nested
         except (*archives.UNREADABLE, *_FAILURES) as error:
             raise self._error(file.url, error) from error
 

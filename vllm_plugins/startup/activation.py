@@ -11,7 +11,7 @@ import os
 import site as _site
 import sys
 import time
-from importlib.machinery import all_suffixes
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.startup import overlay
@@ -40,8 +40,7 @@ __all__ = [
 _LIBRARY = os.path.dirname(os.__file__)
 _ARCHIVE = os.path.join(os.path.dirname(_LIBRARY), f"python{sys.version_info[0]}{sys.version_info[1]}.zip")
 _PACKAGES = ("/site-packages", "/dist-packages")
-_SUFFIXES = all_suffixes()
-_FEW = 60  # names: looking for each takes as long as listing a directory of some hundred files
+_FEW = 10  # modules: more are compared with a listing of each directory
 
 HOLD_PATIENCE = 10.0  # seconds: a process that looks at an overlay, or prunes it, locks it for a moment
 
@@ -81,19 +80,21 @@ def may_be_shadowed(marker: Marker) -> bool:
     modules = {value.partition(":")[0].strip().partition(".")[0] for _, _, value, _, _ in marker.points}
     if any(name in sys.modules for name in modules):
         return True
-    names = [name + suffix for name in modules for suffix in ("", *_SUFFIXES)]
+    before: list[str] = []
     for entry in overlay.entries():
         if overlay.key_in(entry) is not None:
             break
-        if entry.startswith(_LIBRARY) or entry.endswith(_PACKAGES) or entry == _ARCHIVE:
-            continue
-        if len(names) < _FEW:
-            if any(os.access(os.path.join(entry, name), os.F_OK) for name in names):
-                return True
-        elif os.path.isdir(entry or ".") and not set(names).isdisjoint(os.listdir(entry or ".")):
-            return True
+        if not entry.startswith(_LIBRARY) and not entry.endswith(_PACKAGES) and entry != _ARCHIVE:
+            before.append(entry)
+    if len(modules) < _FEW:
+        # The import system has listed these directories already, and looks at their times only.
+        return any(PathFinder.find_spec(name, before) is not None for name in modules)
+    for entry in before:
         if os.path.isfile(entry):  # an archive
             return True
+        with contextlib.suppress(OSError):
+            if not modules.isdisjoint([name.partition(".")[0] for name in os.listdir(entry or ".")]):
+                return True
     return False
 
 

@@ -83,7 +83,7 @@ def platform(results: dict[str, object]) -> str | None:
     """The class name that a platform plugin returned; ``None`` where none did.
 
     Raises:
-        LoadError: more than one returned a name.
+        LoadError: more than one returned a name, or one returned something else.
     """
     if len(results) > 1:
         # The rule and its wording are vLLM's (vllm.platforms.resolve_current_platform_cls_qualname, 0.8.5 to 0.33).
@@ -91,7 +91,15 @@ def platform(results: dict[str, object]) -> str | None:
             f"Only one platform plugin can be activated, but got: {sorted(results)}",
             next_step="set VLLM_PLUGINS to vllm_plugins and one of them, or disable the others in plugins.yaml",
         )
-    return next(map(str, results.values()), None)
+    for name, result in results.items():
+        if not isinstance(result, str):  # its text would be the plugin's own code
+            raise LoadError(
+                f"the platform plugin {name} returned a {type(result).__name__}, and not the name of a class",
+                next_step="ask the plugin's authors to return the qualified name of their platform, or set "
+                "`enabled: false` for the plugin in plugins.yaml, and run vllm-plugins lock",
+            )
+        return result
+    return None
 
 
 def error_of(marker: Marker, failures: Iterable[Failure], allows: Callable[[str, str], bool]) -> LoadError:
