@@ -89,6 +89,7 @@ def test_pip_compile_is_refused_for_it(place: Place, snapshot: Path) -> None:
             "  next: leave --resolver out: uv then resolves\n"
         ),
     )
+    replace(place, resolver="auto").run("lock", "--base", snapshot)
 
 
 def test_what_can_only_be_built_there_is_refused(place: Place, snapshot: Path) -> None:

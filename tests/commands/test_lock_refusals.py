@@ -266,3 +266,38 @@ def test_a_killed_resolver_leaves_nothing_behind_after_the_next_run(place: Place
     place.lock.unlink(missing_ok=True)
     place.run("lock", "-q", env={"TMPDIR": str(temporary)})
     assert os.listdir(temporary) == []
+
+
+@BOTH
+@pytest.mark.parametrize("tag", ["py3-none-any;x", "py3-none-any x", "py3-none-'any'"])
+def test_a_wheel_whose_name_can_not_be_locked_is_named_with_its_plugin(
+    place: Place, index: Index, resolver: str, tag: str
+) -> None:
+    index.wheel("demo", requires=["odd"], entry_points=POINTS)
+    odd = index.wheel("odd")
+    odd.rename(odd.with_name(f"odd-1.0-{tag}.whl"))
+    index.wheel("odd", "0.9").rename(odd.with_name(f"odd-0.9-{tag}.whl"))
+    place.pypi("demo")
+    lines = failure(place, 6, "--resolver", resolver)
+    assert lines[0].startswith("plugin 'demo' does not fit this environment")
+    index.wheel("odd", "0.8")
+    odd.with_name(f"odd-0.8-cp39-{tag}.whl").write_bytes(b"of another machine")
+    place.run("lock", "-q", "--resolver", resolver)
+    assert place.versions == {"demo": "1.0", "odd": "0.8"}
+    assert [wheel["name"] for wheel in place.package("odd")["wheels"]] == ["odd-0.8-py3-none-any.whl"]
+
+
+@BOTH
+def test_a_fitting_wheel_with_an_odd_name_is_passed_over_and_named(place: Place, index: Index, resolver: str) -> None:
+    index.wheel("demo", requires=["odd"], entry_points=POINTS)
+    index.wheel("odd", "1.0")
+    odd = index.wheel("odd", "2.0")
+    odd.rename(odd.with_name("odd-2.0-1;x-py3-none-any.whl"))
+    place.pypi("demo")
+    place.run("lock", "-q", "--resolver", resolver)
+    assert place.versions == {"demo": "1.0", "odd": "1.0"}
+    place.lock.unlink()
+    index.wheel("demo", requires=["odd>1"], entry_points=POINTS)
+    assert failure(place, 6, "--resolver", resolver)[1] == (
+        "  plugin 'demo': demo 1.0 → odd 2.0 has a wheel whose file name is not valid: 'odd-2.0-1;x-py3-none-any.whl'"
+    )

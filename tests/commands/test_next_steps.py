@@ -25,6 +25,20 @@ FILES = "test_files_of_an_overlay_that_were_changed"
 WHEELS = "test_another_wheel_next_to_the_lock_and_a_missing_one"
 MANIFEST = "test_an_invalid_manifest_and_a_missing_one"
 WORDS = "test_wrong_words_and_files_on_the_command_line"
+TAKEN = "tests/commands/test_next_steps_taken.py::test_"
+LOCAL = f"{TAKEN}the_entry_of_a_local_plugin_is_corrected"
+GIT = f"{TAKEN}the_entry_of_a_git_plugin_is_corrected"
+URL = f"{TAKEN}a_variable_in_a_url_is_corrected"
+FIT = f"{TAKEN}a_repository_is_made_fit_to_be_locked"
+EDITABLE = f"{TAKEN}editable_plugins_are_refused_for_production"
+LOADS = f"{TAKEN}a_plugin_that_does_not_load_is_fixed_or_disabled"
+OPTIONS = f"{TAKEN}options_of_lock_and_rollback_are_corrected"
+PLACES = f"{TAKEN}places_of_files_are_corrected"
+VARIABLES = f"{TAKEN}variables_are_corrected"
+BUILT = f"{TAKEN}a_missing_built_wheel_is_restored"
+DISABLED = f"{TAKEN}a_plugin_that_can_not_be_installed_is_disabled"
+RELEASE = f"{TAKEN}a_release_of_vllm_is_named"
+PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
 RUN = {
     "vllm-plugins lock": STATES,
@@ -44,6 +58,74 @@ RUN = {
     "write a new one in the vLLM image: vllm-plugins base -o base.json": WORDS,
     "vllm-plugins lock, in this environment": "tests/commands/test_lock_environments.py::"
     "test_a_dependency_of_other_machines_restricts_the_lock_to_this_kind",
+    "change `path` of plugin {…} in plugins.yaml": LOCAL,
+    "correct `package` in plugins.yaml, or leave it out": LOCAL,
+    "correct `extras` in plugins.yaml": LOCAL,
+    "keep one of them in plugins.yaml, and set `enabled: false` for the others": LOCAL,
+    "leave it out of plugins.yaml: the vLLM environment has it already": LOCAL,
+    "read the output above; `python -m build` in the project of {…} must work": LOCAL,
+    "fix the repository until `git status` works in that directory": f"{TAKEN}"
+    "a_repository_around_a_local_plugin_is_fixed",
+    "change `ref` of plugin {…} in plugins.yaml to an existing one": GIT,
+    "change `subdirectory` of plugin {…} in plugins.yaml to the directory of its project": GIT,
+    "write the tag's name or the commit as `ref` of plugin {…} in plugins.yaml": GIT,
+    "check the url of plugin {…} and your access to it, with git ls-remote": GIT,
+    "set {…}, or remove ${{…}} from `url` of plugin {…} in plugins.yaml": URL,
+    "set {…} without the line break (the last line of a file often ends with one)": URL,
+    "change `url` of plugin {…} in plugins.yaml": URL,
+    "ask the authors of plugin {…} to remove the link, or change `ref` in plugins.yaml to a commit without it": FIT,
+    "push a commit to it, or change `url` of plugin {…} in plugins.yaml": FIT,
+    "use a repository with SHA-1 commits (git init --object-format=sha1)": FIT,
+    "set `editable: false` for them in plugins.yaml, then run vllm-plugins lock": EDITABLE,
+    "vllm-plugins export --format pylock, or set `editable: false` in plugins.yaml and lock again": EDITABLE,
+    "run this while the image is built: VLLM_PLUGIN_FROZEN=0 vllm-plugins sync": EDITABLE,
+    "correct `loads` of plugin {…} in plugins.yaml and run vllm-plugins lock": LOADS,
+    "fix {…} or ask its authors to, or set `enabled: false` for plugin {…} in plugins.yaml and run vllm-plugins lock": LOADS,
+    "give only the name; put the versions that you allow into plugins.yaml": OPTIONS,
+    "name a plugin of plugins.yaml or a package of plugins.lock": OPTIONS,
+    "vllm-plugins lock --check --rebuild": OPTIONS,
+    "list the keys: vllm-plugins history": OPTIONS,
+    "take the previous plugins.lock from version control, then run vllm-plugins sync": OPTIONS,
+    "correct --config, or write plugins.yaml there": PLACES,
+    "choose a file in a directory that this user can write": PLACES,
+    "choose a directory that this user can write: vllm-plugins bundle -o DIRECTORY": PLACES,
+    "{…} VLLM_PLUGIN_REGISTRY_DIR to another directory": PLACES,
+    "make it a file that you can read": PLACES,
+    "unset {…}, or set it to a valid value, as in {…}={…}": VARIABLES,
+    "fix what the output above names, until `pip config list` works": VARIABLES,
+    "check the network, your login, and the indexes of `pip config list`": VARIABLES,
+    "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle, or copy the wheels into this directory": VARIABLES,
+    "vllm-plugins lock --config {…}": PROCESS,
+    "mount or create the file; set VLLM_PLUGIN_OPTIONAL=1 if vLLM may start without plugins": PROCESS,
+    "set `enabled: false` for one of them in plugins.yaml, or name another `version`; {…}": f"{TAKEN}"
+    "a_conflict_is_resolved_by_leaving_one_plugin_out",
+    "run `vllm-plugins base -o base.json` in the vLLM image, here `vllm-plugins lock --base base.json`": f"{TAKEN}"
+    "a_plugin_that_requires_vllm_is_locked_with_a_snapshot",
+    "find out who changed it; if the source is right, lock it again, and review the change: "
+    "vllm-plugins lock --upgrade-package NAME": f"{TAKEN}a_file_that_was_replaced_at_the_index_is_locked_again",
+    "set `editable: false` in plugins.yaml, then run vllm-plugins lock": EDITABLE,
+    "take them from version control, or build them: VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle": BUILT,
+    "if the change is intended, run `vllm-plugins lock` and review the new lock": BUILT,
+    "restore the wheel from version control; or build and lock it again: vllm-plugins lock --upgrade-package {…}": BUILT,
+    "set `enabled: false` in plugins.yaml for a plugin that needs one of them, and lock again": DISABLED,
+    "name one release: vllm-plugins lock --base vllm==0.32.0": RELEASE,
+    "name a release that the index has, or a snapshot that `vllm-plugins base` wrote in the image": RELEASE,
+    "find out who changed the lock and why; then run vllm-plugins lock, and review the difference": f"{TAKEN}"
+    "a_lock_that_contradicts_plugins_yaml_is_made_again",
+    "run `vllm-plugins lock`: it keeps the pins that both sides agree on and resolves the rest": "tests/commands/"
+    "test_lock.py::test_the_next_step_for_a_lock_with_merge_conflicts_leads_on",
+    "leave --resolver out: uv then resolves": "tests/commands/test_lock_other_bases.py::"
+    "test_pip_compile_is_refused_for_it",
+    "set VLLM_PLUGINS to vllm_plugins and one of them, or disable the others in plugins.yaml": "tests/install/"
+    "test_load_check.py::test_two_active_platform_plugins_are_refused_and_one_can_be_chosen",
+    "{…}{…}vllm-plugins lock": "tests/install/test_load_check.py::"
+    "test_each_function_is_called_and_the_working_ones_can_be_chosen",
+    "correct VLLM_PLUGIN_CONFIG; to use a lock without a manifest, unset it and set VLLM_PLUGIN_LOCK={…}": "tests/"
+    "startup/test_hook.py::test_a_named_manifest_that_is_missing_next_to_a_lock_stops_vllm",
+    "vllm-plugins sync --bake, or vllm-plugins sync --unbake": "tests/startup/test_baked_link.py::"
+    "test_a_link_to_another_overlay_than_the_locks_is_refused",
+    "to accept an older release, set {…} in plugins.yaml; else set `enabled: false` for it": "tests/locking/"
+    "test_newest.py::test_a_version_in_the_manifest_accepts_an_older_release",
 }
 # A pattern of steps, and why no test takes them as they stand.
 STAND_INS = {

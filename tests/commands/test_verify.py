@@ -3,6 +3,8 @@ from __future__ import annotations
 import py_compile
 import re
 import shutil
+from importlib.util import cache_from_source
+from pathlib import Path
 from py_compile import PycInvalidationMode
 from typing import TYPE_CHECKING
 
@@ -13,8 +15,6 @@ from vllm_plugins.startup import overlay
 from vllm_plugins.startup.integrity import FILES
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.kit.index import Index
     from tests.kit.place import Place
     from tests.kit.templates import Templates
@@ -120,7 +120,7 @@ def test_a_forged_record_does_not_hide_a_change_from_the_wheel(synced: Place) ->
     (module,) = synced.site.glob("mine_plugin/__init__.py")
     lines = [line for line in record.read_text().splitlines() if not line.startswith("mine_plugin/__init__.py")]
     module.write_text("evil = 1\n")
-    compiled = synced.site / "mine_plugin" / "__pycache__" / "__init__.cpython-311.pyc"
+    compiled = Path(cache_from_source(str(module)))
     if compiled.exists():
         mode = PycInvalidationMode.UNCHECKED_HASH
         py_compile.compile(str(module), str(compiled), invalidation_mode=mode)

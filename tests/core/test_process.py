@@ -141,3 +141,35 @@ def test_a_module_of_ours_runs_where_this_process_does_and_imports_nothing_from_
     done = process.run_module("vllm_plugins", ["status", "--json", "--config", "there.yaml"])
     assert "hostile" not in done.stderr
     assert str(tmp_path / "there.yaml") in done.stdout
+
+
+def test_output_of_any_length_is_read_and_a_bounded_part_is_kept() -> None:
+    """A hundred megabytes of lines, a line of ten, and then the reason."""
+    code = (
+        "import sys\nfor _ in range(50000): sys.stderr.write('x' * 1999 + chr(10))\n"
+        "sys.stderr.write('y' * 10_000_000 + chr(10))\nsys.stderr.write('the reason' + chr(10)); sys.exit(3)"
+    )
+    seen: list[str] = []
+    done = run(code, check=False, on_line=seen.append)
+    lines = done.stderr.splitlines()
+    assert lines[-1] == seen[-1] == "the reason"
+    assert len(done.stderr) < 8 << 20
+    assert max(map(len, lines)) < 100_000
+    assert any(
+        line.startswith("... ") and line.endswith(" more lines, which are too many to show ...") for line in seen
+    )
+
+
+def test_a_line_that_is_too_long_shows_no_part_of_a_secret() -> None:
+    code = (
+        "import sys; sys.stderr.write('x' * 65520 + 'https://ada:hunter2secret@host/x' + chr(10) + 'end' + chr(10))"
+    )
+    done = run(code)
+    assert "hunt" not in done.stderr
+    assert done.stderr.endswith("end\n")
+
+
+def test_a_result_goes_through_a_descriptor_of_its_own() -> None:
+    code = "import os; print('loud'); os.write(int(os.environ['MINE']), b'result')"
+    done = run(code, result_variable="MINE")
+    assert (done.stdout, done.result) == ("loud\n", "result")

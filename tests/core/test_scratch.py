@@ -96,3 +96,29 @@ def test_where_locks_do_nothing_a_day_decides(tmp_path: Path, monkeypatch: pytes
     age(left)
     scratch.sweep(tmp_path)
     assert not left.exists()
+
+
+def test_a_directory_of_an_earlier_boot_is_removed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reboot or a power cut leaves gigabytes of a stage, which would fill the disk for a day."""
+    machine = f"{scratch._PREFIX}01234567-"
+    monkeypatch.setattr(scratch, "_machine", lambda: machine)
+    earlier, other = tmp_path / f"{machine}89abcdef-x", tmp_path / f"{scratch._PREFIX}76543210-89abcdef-x"
+    for path in (earlier, other):
+        path.mkdir()
+        (path / "file").touch()
+    with scratch.directory(tmp_path) as mine:
+        assert mine.name.startswith(machine)
+        scratch.sweep(tmp_path)
+        assert mine.exists()
+    assert not earlier.exists()
+    assert other.exists()
+
+
+@pytest.mark.parametrize("content", [None, "", "uninitialized\n"])
+def test_a_machine_without_an_id_is_not_told_from_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / "machine-id").write_text(content)
+    monkeypatch.setattr(scratch, "Path", lambda path: tmp_path / str(path).rpartition("/")[2])
+    assert scratch._machine() is None

@@ -10,6 +10,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.documents import base
+from vllm_plugins.review import base_problems
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def test_distributions_of_every_layout_are_found(tmp_path: Path) -> None:
     install(tmp_path, "three", "3.0", kind="file", directory="three-3.0.egg-info")
     install(tmp_path, "Not_Normal", "2024.07.04", directory="odd.dist-info")
     assert versions(tmp_path) == {"not-normal": "2024.07.04", "one": "1.0", "three": "3.0", "two": "2.0"}
-    assert base.problems([str(tmp_path)]) == ()
+    assert base_problems.problems([str(tmp_path)]) == ()
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -75,7 +76,7 @@ def test_a_leftover_of_an_interrupted_uninstallation_is_not_installed(tmp_path: 
     left = install(tmp_path, "flask", "2.0", directory="~lask-2.0.dist-info")
     assert versions(tmp_path) == {}
     assert overlay.fingerprint([str(tmp_path)]) == before
-    assert base.problems([str(tmp_path)]) == (
+    assert base_problems.problems([str(tmp_path)]) == (
         f"{left}: left over from an interrupted uninstallation; you can remove it",
     )
 
@@ -86,7 +87,7 @@ def test_a_distribution_without_valid_metadata_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.egg").write_bytes(b"not an archive")
     assert versions(tmp_path) == {}
     expected = "the metadata is missing or invalid; pip and the lock ignore this distribution"
-    assert base.problems([str(tmp_path), str(tmp_path / "bad.egg")]) == tuple(
+    assert base_problems.problems([str(tmp_path), str(tmp_path / "bad.egg")]) == tuple(
         f"{tmp_path / name}: {expected}" for name in ("broken-1.0.dist-info", "odd-one.dist-info", "bad.egg")
     )
 
@@ -95,14 +96,14 @@ def test_of_a_doubled_distribution_the_newest_counts_and_it_is_named(tmp_path: P
     install(tmp_path, "flask", "2.10")
     install(tmp_path, "flask", "2.9")
     assert versions(tmp_path) == {"flask": "2.10"}
-    assert base.problems([str(tmp_path)]) == (f"{tmp_path}: flask is installed 2 times: 2.10, 2.9",)
+    assert base_problems.problems([str(tmp_path)]) == (f"{tmp_path}: flask is installed 2 times: 2.10, 2.9",)
 
 
 def test_the_first_directory_on_the_path_wins(tmp_path: Path) -> None:
     install(tmp_path / "first", "flask", "1.0")
     install(tmp_path / "second", "flask", "2.0")
     assert versions(tmp_path / "first", tmp_path / "second") == {"flask": "1.0"}
-    assert base.problems([str(tmp_path / "first"), str(tmp_path / "second")]) == ()
+    assert base_problems.problems([str(tmp_path / "first"), str(tmp_path / "second")]) == ()
 
 
 def test_a_working_directory_is_the_base_only_if_the_path_names_it_by_itself(tmp_path: Path) -> None:
@@ -137,3 +138,21 @@ def test_a_snapshot_is_read_as_it_was_written(tmp_path: Path) -> None:
     install(tmp_path, "flask", "1.0")
     here = base.read([str(tmp_path)])
     assert base.from_json(here.to_json()) == here
+
+
+def test_an_egg_link_counts_where_its_checkout_is_imported_and_is_named_elsewhere(tmp_path: Path) -> None:
+    site, checkout = tmp_path / "site-packages", tmp_path / "checkout"
+    install(checkout, "flask", "2.0", kind="egg-info")
+    site.mkdir()
+    link = site / "flask.egg-link"
+    link.write_text(f"{checkout}\n.")
+    assert versions(site, checkout) == {"flask": "2.0"}
+    assert base_problems.problems([str(site), str(checkout)]) == ()
+    assert versions(site) == {}
+    assert base_problems.problems([str(site)]) == (
+        f"{link}: {checkout} is not on the path, so it is not imported; the lock ignores it",
+    )
+    link.write_text("../gone\n.")
+    assert base_problems.problems([str(site)]) == (
+        f"{link}: {tmp_path / 'gone'} has no distribution; pip and the lock ignore the link",
+    )

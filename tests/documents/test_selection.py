@@ -3,6 +3,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.markers import default_environment
+from packaging.tags import sys_tags
 
 from tests.kit import values
 from vllm_plugins.core.errors import BaseMismatch, HashMismatch, InstallError
@@ -137,12 +139,53 @@ def test_a_package_is_selected_only_where_its_marker_holds(settings: Settings) -
     assert [item.name for item in select(settings, values.package(), there, here).wheels] == ["here", "tiny"]
 
 
+def refusal(settings: Settings, found: str) -> str:
+    return (
+        "the lock has no wheels for this machine [base-mismatch]\n"
+        f"  where: {settings.lock}\n"
+        f"  found: {found}\n"
+        "  next: vllm-plugins lock, in this environment"
+    )
+
+
+def test_a_wheel_for_another_machine_is_named_with_this_one(settings: Settings) -> None:
+    far = tuple(values.wheel(tag=f"cp399-cp399-{name}_machine") for name in ("far", "other"))
+    with pytest.raises(BaseMismatch) as caught:
+        select(settings, values.package(wheels=far))
+    names = "tiny-1.0-cp399-cp399-far_machine.whl, tiny-1.0-cp399-cp399-other_machine.whl"
+    assert str(caught.value) == refusal(settings, f"tiny 1.0 has only {names}; this is {next(sys_tags())}")
+
+
+def test_a_python_that_a_package_supports_is_accepted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python that was built from a repository has a plus sign after its version."""
+    found = {**default_environment(), "python_full_version": "3.14.7+"}
+    monkeypatch.setattr(selection, "default_environment", lambda: found)
+    for requires in (None, ">=3", "==3.14.7", ">=3.14.7"):
+        assert len(select(settings, values.package(requires_python=requires)).wheels) == 1
+
+
 def test_a_python_that_a_package_does_not_support_is_refused(settings: Settings) -> None:
-    with pytest.raises(BaseMismatch):
+    with pytest.raises(BaseMismatch) as caught:
         select(settings, values.package(requires_python=">=99"))
+    python = default_environment()["python_full_version"]
+    assert str(caught.value) == refusal(settings, f"tiny 1.0 requires Python >=99; this is {python}")
 
 
 def test_a_lock_of_other_environments_is_refused(settings: Settings) -> None:
-    lock = values.lock(environments=('python_full_version == "0"',))
-    with pytest.raises(BaseMismatch):
-        selection.select(lock, settings)
+    others = ('python_full_version == "0"', 'python_full_version == "1"')
+    with pytest.raises(BaseMismatch) as caught:
+        selection.select(values.lock(environments=others), settings)
+    assert str(caught.value) == refusal(settings, f"the lock is for environments with {others[0]} or {others[1]}")
+
+
+def test_a_plugin_whose_package_is_only_for_other_machines_is_an_error(settings: Settings) -> None:
+    """It would be reported as installed."""
+    elsewhere = values.package(marker='python_full_version == "0"')
+    with pytest.raises(InstallError) as caught:
+        select(settings, elsewhere, values.package("other", wheels=(values.wheel("other"),)))
+    assert str(caught.value) == (
+        "the lock installs a plugin's package only elsewhere, and not on this machine [install-failed]\n"
+        f"  where: {settings.lock}\n"
+        "  plugin 'tiny': tiny\n"
+        "  next: vllm-plugins lock, in this environment"
+    )

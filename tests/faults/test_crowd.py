@@ -120,6 +120,14 @@ def test_64_processes_on_an_empty_store_install_once(large: World) -> None:
     assert (large.problems(), large.litter()) == ([], [])
 
 
+def test_processes_with_auto_lock_lock_once(world: World) -> None:
+    world.reset(world.new, lock=None, stored=False)
+    said = Crowd(world.place, 5, env=lambda _: {"VLLM_PLUGIN_AUTO_LOCK": "1"}).end()
+    check(said)
+    assert sum(item.text.count("Resolving 1 plugin against") for item in said) == 1
+    assert installs(said) == 1
+
+
 @pytest.mark.parametrize("do", [Do.KILL_ALL, Do.KILL_FIRST])
 def test_another_takes_over_where_the_installer_is_killed(world: World, preload: Preload, do: Do) -> None:
     """The first is stopped half-way until another waits for it, and killed then: alone, or with what it has started."""

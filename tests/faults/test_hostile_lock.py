@@ -42,8 +42,8 @@ def honest(place: Place, index: Index, templates: Templates) -> Place:
         index.wheel("tiny", "2.0", modules=MODULES, entry_points=POINTS, requires=["helper>=1"])
         index.wheel("helper")
         index.wheel("stowaway")
-        points = {"vllm.general_plugins": {"mine": "tiny:register"}}
-        projects.project(place.config / "mine", name="mine-plugin", entry_points=points)
+        points, modules = {"vllm.general_plugins": {"mine": "mine:register"}}, {"mine.py": MODULES["tiny.py"]}
+        projects.project(place.config / "mine", name="mine-plugin", entry_points=points, modules=modules)
         place.write("""
             plugins:
               - {name: tiny, source: pypi, package: tiny, version: ">=2"}

@@ -22,6 +22,8 @@ __all__ = ["Teller", "serve"]
 class Teller:
     """``files`` has more keys of a file's entry (PEP 700, 740), ``provenance`` documents by file name.
 
+    An ``upload-time`` of ``None`` takes out what the index says itself.
+
     ``advisories`` has OSV's documents by distribution. ``asked`` are the names that the service was asked of.
     """
 
@@ -81,6 +83,8 @@ def serve(index: Index) -> Iterator[Teller]:
             page = index.page(name)
             for file in page["files"]:
                 file |= {"url": index_file(index, name, file["url"]), **teller.files.get(file["filename"], {})}
+                if file.get("upload-time", "") is None:
+                    del file["upload-time"]
             self.answer(page, "application/vnd.pypi.simple.v1+json")
 
         def do_POST(self) -> None:

@@ -328,6 +328,26 @@ def test_bytecode_of_a_source_that_has_changed_is_not_a_second_problem(world: Wo
     assert report.problems == ("differs from its wheel: bad.py",)
 
 
+def test_a_name_with_a_colon_is_one_name(world: World) -> None:
+    locked = world.unpack(wheel().add("a: b.py"))
+    (world.site / "a: b.py").write_text("x = 2\n")
+    name = bytecode.place("a: b.py")
+    report = world.verify(package(locked), bytecode={name: bytecode.compiled(b"x = 1\n", "a: b.py") or b""})
+    assert report.problems == ("differs from RECORD: a: b.py",)
+
+
+def test_a_record_with_a_hash_of_itself_is_not_compared(world: World) -> None:
+    """No RECORD can have its own hash, but some have one of it."""
+    odd = raw_wheel.RawWheel(has_record=False).add("bad.py")
+    digests = f"bad.py,{stages.digest(b'x = 1' + bytes([10]))},6\nbad-1.0.dist-info/RECORD,{stages.digest(b'')},0\n"
+    locked = world.unpack(odd.add("bad-1.0.dist-info/RECORD", digests))
+    rewrite_record(world.site, {"bad-1.0.dist-info/RECORD": None})
+    with open(world.site / "bad-1.0.dist-info" / "RECORD", "a", encoding="utf-8") as record:
+        record.write("bad-1.0.dist-info/RECORD,,\n")
+    problems = world.verify(package(locked)).problems
+    assert not [problem for problem in problems if problem.endswith("RECORD")]
+
+
 def test_bytecode_without_its_source_was_not_compiled_from_it(world: World) -> None:
     locked = world.unpack(wheel())
     names = (bytecode.place("gone.py"), "gone.pyc")

@@ -5,14 +5,23 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.startup import overlays
-from vllm_plugins.core.errors import InstallError, LockMissing, LockStale, NotTrusted, OverlayGone, StoreError
-from vllm_plugins.startup import _recovery, activation, hook, last_failure, overlay
+from vllm_plugins.core.errors import (
+    InstallError,
+    LoadError,
+    LockMissing,
+    LockStale,
+    NotTrusted,
+    OverlayGone,
+    StoreError,
+)
+from vllm_plugins.startup import _recovery, activation, history, hook, last_failure, overlay
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup.marker import Failure
 from vllm_plugins.startup.settings import Settings
@@ -36,6 +45,10 @@ def platform():
     calls.append("platform")
     return "probe.Platform"
 """
+
+needs_the_frame = pytest.mark.skipif(
+    "MUTANT_UNDER_TEST" in os.environ, reason="mutmut calls each function through one of its own, in another frame"
+)
 
 
 @pytest.fixture
@@ -105,11 +118,31 @@ def test_each_plugin_runs_once_in_the_process_that_makes_the_overlay_active(home
 
 
 def test_general_plugins_run_where_no_platform_is_asked_for(home: Path, caplog: pytest.LogCaptureFixture) -> None:
-    marker = install(home)
+    marker = install(home, plugins=("probe 1.0", "second 2.0"))
     hook.general()
     assert calls() == ["general"]
-    assert messages(caplog) == [f"Overlay {marker.key[:12]} is active: probe 1.0"]
+    assert messages(caplog) == [f"Overlay {marker.key[:12]} is active: probe 1.0, second 2.0"]
     assert overlay.registry(home / "store")["overlay"] == marker.key
+    switches = history.last_switches(home / "store" / overlay.HISTORY, home / "config" / "plugins.lock")
+    assert list(switches) == [marker.key]
+
+
+def test_what_general_plugins_return_does_not_matter(home: Path) -> None:
+    second = (hook.GENERAL, "second", "probe_calls:platform", "probe", "probe")
+    install(
+        home,
+        SOURCE.replace('calls.append("general")', 'calls.append("general"); return "x"'),
+        points=(GENERAL, second),
+    )
+    hook.general()
+    assert calls() == ["general", "platform"]
+
+
+def test_two_platforms_are_an_error(home: Path) -> None:
+    second = (hook.PLATFORM, "second", "probe_calls:platform", "probe", "probe")
+    install(home, points=(PLATFORM, second))
+    with pytest.raises(LoadError, match="Only one platform plugin can be activated"):
+        hook.platform()
 
 
 def test_an_overlay_without_plugins_is_made_active(home: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -128,6 +161,7 @@ def test_plugins_that_the_allowlist_leaves_out_do_not_run(home: Path, monkeypatc
     assert hook.platform() == "probe.Platform"
 
 
+@needs_the_frame
 def test_what_vllm_has_listed_of_an_inherited_overlay_runs_once(home: Path) -> None:
     listed = inherit(home, install(home))
     load_general_plugins(listed)
@@ -158,11 +192,22 @@ def test_an_inherited_overlay_is_held_and_not_checked_again(home: Path, function
     assert (activation.active_key(), list(activation._held)) == (marker.key, [marker.key])
 
 
+def test_an_inherited_overlay_that_was_pruned_is_an_error(home: Path) -> None:
+    marker = install(home)
+    inherit(home, marker)
+    shutil.rmtree(overlay.directory(home / "store", marker.key))
+    for function in (hook.activate, hook.general):
+        with pytest.raises(OverlayGone) as caught:
+            function()
+        assert caught.value.where == f"{home}/store/overlays/{marker.key}"
+
+
 def load_plugins_by_group(listed: dict[str, Callable[[], object]]) -> list[object]:
     """As vLLM does it where the package of a plugin, while it is imported, asks for the platform."""
     return resolve_platform(listed)
 
 
+@needs_the_frame
 def test_a_question_for_the_platform_while_plugins_are_imported_is_left_to_vllm(home: Path) -> None:
     listed = inherit(home, install(home))
     assert load_plugins_by_group(listed) == [None, "probe.Platform"]
@@ -175,6 +220,7 @@ def test_without_an_overlay_on_the_path_such_a_question_is_answered(home: Path) 
     assert load_plugins_by_group({}) == ["probe.Platform"]
 
 
+@needs_the_frame
 def test_such_a_question_withdraws_an_overlay_that_was_given_up(home: Path) -> None:
     listed = inherit(home, install(home))
     variables.pass_on(variables.FALLBACK, "")
@@ -244,6 +290,7 @@ def test_a_linked_overlay_that_is_not_the_locks_is_refused(home: Path) -> None:
     assert (calls(), activation.active_key(), activation._held) == ([], None, {})
 
 
+@needs_the_frame
 @pytest.mark.parametrize("function", ["load_general_plugins", "resolve_platform"])
 def test_what_vllm_has_listed_of_a_wrong_link_does_not_run_when_it_goes_on(
     home: Path, monkeypatch: pytest.MonkeyPatch, function: str
@@ -362,6 +409,7 @@ def test_an_inherited_overlay_stays_where_the_manager_is_disabled(home: Path, fa
     assert (calls(), activation.active_key()) == (["general"], marker.key)
 
 
+@needs_the_frame
 @pytest.mark.parametrize("function", ["load_general_plugins", "resolve_platform", "activate"])
 def test_a_child_of_a_process_that_goes_on_without_plugins_does_so_too(home: Path, function: str) -> None:
     listed = inherit(home, install(home))
@@ -375,6 +423,7 @@ def test_a_child_of_a_process_that_goes_on_without_plugins_does_so_too(home: Pat
     assert (calls(), activation.active_key()) == ([], None)
 
 
+@needs_the_frame
 def test_a_process_that_goes_on_without_plugins_withdraws_what_vllm_has_listed(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -544,14 +593,14 @@ def test_an_error_without_a_text_is_shown_as_it_is(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(type(tmp_path), "read_bytes", fails)
     with pytest.raises(StoreError) as caught:
-        hook._read(tmp_path)
+        overlay.read_file(tmp_path)
     assert caught.value.found == "no reason"
 
 
 def test_a_file_below_a_file_is_missing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert hook._read(tmp_path / "file" / "plugins.lock") is None
-    assert hook._read(tmp_path / "missing") is None
+    assert overlay.read_file(tmp_path / "file" / "plugins.lock") is None
+    assert overlay.read_file(tmp_path / "missing") is None
 
 
 def test_a_verification_is_logged_with_its_cost(

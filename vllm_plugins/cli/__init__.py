@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from vllm_plugins import __version__
 from vllm_plugins.cli._output import Output
 from vllm_plugins.core.errors import DiskError, PluginsError, UsageError
+from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Results go to stdout, progress and messages to stderr."""
     signal.signal(signal.SIGTERM, _terminate)
     words = sys.argv[1:] if argv is None else argv
-    output = Output(json="--json" in words)
+    inherited = variables.inherited(variables.RESULT)
+    descriptor = int(inherited) if inherited else None
+    output = Output(json="--json" in words, descriptor=descriptor)
     try:
         arguments = build_parser(words).parse_args(words)
         output = Output(
@@ -59,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             quiet=arguments.quiet,
             verbose=arguments.verbose,
             options=_given_options(arguments),
+            descriptor=descriptor,
         )
         settings = Settings.from_environment(
             config=arguments.config, lock=arguments.lock, registry_dir=arguments.registry_dir

@@ -12,7 +12,7 @@ from vllm_plugins.core.printable import printable
 from vllm_plugins.startup.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from vllm_plugins.core.errors import PluginsError
 
@@ -27,20 +27,24 @@ class Output(Record):
     """Results on stdout (text or, with ``json``, one JSON document); progress and messages on stderr.
 
     ``options`` are those that chose manifest, lock and store. Each command that a message suggests gets them, too;
-    otherwise it would act on other files.
+    otherwise it would act on other files. ``descriptor`` is where JSON goes if not to stdout.
     """
 
     json: bool = False
     quiet: bool = False
     verbose: bool = False
     options: tuple[tuple[str, str], ...] = ()
+    descriptor: int | None = None
 
     def result(self, data: dict[str, Any], text: str) -> None:
         """The one result of the command, in the form that was requested."""
         # Without UTF-8 there is no arrow, which must not fail a command that is finished.
         encoding = sys.stdout.encoding or "utf-8"
         shown = printable(text).encode(encoding, "replace").decode(encoding)
-        print(json.dumps(data, indent=2) if self.json else shown)
+        if self.json:
+            self._document(data)
+        else:
+            print(shown)
 
     def document(self, text: str) -> None:
         """A document for another program, as it is; on a terminal, safe to print."""
@@ -50,7 +54,15 @@ class Output(Record):
         """The error that ends the command; with ``json`` also as the result."""
         self.message(f"error: {self.describe(error)}")
         if self.json:
-            print(json.dumps(self.data(error), indent=2))
+            self._document(self.data(error))
+
+    def _document(self, data: Mapping[str, object]) -> None:
+        text = json.dumps(data, indent=2)
+        if self.descriptor is None:
+            print(text)
+            return
+        with open(self.descriptor, "w", encoding="utf-8", closefd=False) as file:
+            file.write(text)
 
     def describe(self, error: PluginsError) -> str:
         """An error as text."""

@@ -10,6 +10,7 @@ from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import base as base_module
+from vllm_plugins.review import base_problems
 
 if TYPE_CHECKING:
     import argparse
@@ -27,7 +28,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
     """The snapshot is always JSON; a file is written atomically."""
     snapshot = base_module.read()
-    for problem in base_module.problems():
+    for problem in base_problems.problems():
         output.message(f"warning: {problem}")
     if arguments.output is None:
         output.document(snapshot.to_json())

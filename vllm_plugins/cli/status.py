@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli._output import table
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
+from vllm_plugins.review import drift
 from vllm_plugins.startup import last_failure
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable, Iterator
 
     from vllm_plugins.cli._output import Output
-    from vllm_plugins.documents.state import PluginState, State
+    from vllm_plugins.core.errors import PluginsError
+    from vllm_plugins.documents.state import PluginState
+    from vllm_plugins.startup.last_failure import LastFailure
     from vllm_plugins.startup.settings import Settings
 
 _COLUMNS = ("name", "source", "manifest", "locked", "installed", "loadable", "entry points")
@@ -30,12 +35,17 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     state = states.read(settings)
     linked = link.read()
     rows = [_row(plugin) for plugin in state.plugins]
-    problem = next(iter(state.problems), None)
+    problems = (*state.problems, *drift.problems(state, os.environ))
+    problem = next(iter(problems), None)
+    failure = last_failure.read(state.settings)
     output.result(
         {
-            "in_step": state.is_up_to_date,
+            "in_step": not problems,
             "problem": None if problem is None else output.data(problem),
-            "problems": [output.data(error) for error in state.problems],
+            "problems": [output.data(error) for error in problems],
+            "last_failure": None
+            if failure is None
+            else {"at": failure.at, "on_error": failure.on_error, "error": output.data(failure.error)},
             "manifest": str(settings.manifest) if state.manifest else None,
             "lock": str(settings.lock),
             "store": str(settings.store),
@@ -46,7 +56,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         "\n".join(
             [
                 table(("plugin", *_COLUMNS[1:]), rows) if rows else "no plugins",
-                _summary(state, output),
+                "\n".join(map(output.describe, problems)) or state.summary,
+                *_last_start(failure, problems),
                 *([f"overlay {linked.key[:12]} is linked into the interpreter: {linked.path}"] if linked else []),
             ]
         ),
@@ -54,15 +65,9 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     return 0 if problem is None else problem.exit_code
 
 
-def _summary(state: State, output: Output) -> str:
-    if not state.is_up_to_date:
-        return "\n".join(map(output.describe, state.problems))
-    line = "up to date"
-    if state.is_rolled_back:
-        line += "; the lock was rolled back and plugins.yaml has changed since: vllm-plugins lock"
-    if (failure := last_failure.read(state.settings)) is not None:
-        line += f"\nthe last start of vLLM failed: {failure.error.what}; to see why: vllm-plugins doctor"
-    return line
+def _last_start(failure: LastFailure | None, problems: Iterable[PluginsError]) -> Iterator[str]:
+    if failure is not None and all(problem.what != failure.error.what for problem in problems):
+        yield f"the last start of vLLM failed: {failure.error.what}; to see why: vllm-plugins doctor"
 
 
 def _row(plugin: PluginState) -> tuple[str, ...]:

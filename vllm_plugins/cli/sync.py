@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import workers
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from vllm_plugins.cli._output import Output
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
+    from vllm_plugins.documents.state import State
     from vllm_plugins.startup.settings import Settings
 
 
@@ -75,6 +78,9 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     if arguments.startup and settings.auto_lock and not offline:
         _lock(arguments, settings, here, output)
     state = states.read(settings, base=here)
+    if state.is_empty:
+        output.result({"overlay": None, "installed": False, "plugins": {}, "linked": None}, state.summary)
+        return 0
 
     def build(locked: Lock) -> object:
         # Nothing is built at a startup, or without an index.
@@ -98,6 +104,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         rebuild=build,
     )
     linked = _linked(arguments, settings, done.marker.key, output)
+    if not arguments.startup:
+        _warn(replace(state, marker=done.marker), output)
     verb = "installed" if done.installed else "up to date"
     plugins = ", ".join(done.marker.plugins) or "no plugins"
     output.result(
@@ -113,18 +121,32 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
 
 def _lock(arguments: argparse.Namespace, settings: Settings, base: Base, output: Output) -> None:
-    """``VLLM_PLUGIN_AUTO_LOCK=1``: lock first, where the lock is missing or out of date."""
+    """``VLLM_PLUGIN_AUTO_LOCK=1``: lock first, where the lock is missing or out of date.
+
+    Of the processes of a server, one resolves. The others wait, and find the lock up to date.
+    """
     from vllm_plugins.documents import manifest
+    from vllm_plugins.install import turns
     from vllm_plugins.locking import pipeline
 
-    pipeline.lock(
-        manifest.require(settings),
-        settings,
-        base=base,
-        base_paths=arguments.base_path,
-        report=output.progress,
-        detail=output.detail,
-    )
+    required = manifest.require(settings)
+    with turns.one_at_a_time(settings.store, output.progress):
+        pipeline.lock(
+            required,
+            settings,
+            base=base,
+            base_paths=arguments.base_path,
+            report=output.progress,
+            detail=output.detail,
+        )
+
+
+def _warn(state: State, output: Output) -> None:
+    """Warn of what ``status`` reports next: the lock is installed, but something that a start ignores has changed."""
+    from vllm_plugins.review import drift
+
+    for problem in drift.problems(state, os.environ):
+        output.message(f"warning: {output.describe(problem)}")
 
 
 def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output: Output) -> str | None:

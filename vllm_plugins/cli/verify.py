@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import HashMismatch
 from vllm_plugins.core.humanize import count, size
+from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
-from vllm_plugins.review import verify
+from vllm_plugins.review import drift, verify
 from vllm_plugins.startup import integrity, overlay
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     """Name each file that differs from RECORD, lock or wheel. The exit code is 4 if there is one."""
     state = states.read(settings)
     if state.locked is None or state.marker is None:
-        raise state.problems[0]
+        raise state.problems[0] if state.problems else manifests.nothing_there(settings)
     report = verify.run(
         settings.store,
         state.marker,
@@ -38,6 +40,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         base_paths=overlay.base_paths(),
     )
     linked = link.read()
+    others = (*state.problems, *drift.local_sources(state, os.environ))  # hidden modules are among the notes already
     if report.problems and not output.json:
         raise HashMismatch(
             f"the overlay has changed since it was installed: {count(len(report.problems), 'problem')}",
@@ -48,9 +51,13 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     known = [
         *report.notes,
         *([f"{linked.path} links overlay {linked.key[:12]} into the interpreter"] if linked else []),
-        *(f"not up to date: {problem.what} [{problem.id}]; see vllm-plugins status" for problem in state.problems),
+        *(f"not up to date: {problem.what} [{problem.id}]; see vllm-plugins status" for problem in others),
     ]
-    data = {**asdict(report), "linked": str(linked.path) if linked else None, "in_step": state.is_up_to_date}
+    data = {
+        **asdict(report),
+        "linked": str(linked.path) if linked else None,
+        "in_step": not others and not any(drift.hidden_modules(state)),
+    }
     output.result(data, _text(report, known))
     return HashMismatch.exit_code if report.problems else 0
 

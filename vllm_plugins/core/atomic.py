@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import flock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
-__all__ = ["flush", "flush_entries", "make_directory", "write"]
+__all__ = ["copy", "flush", "flush_entries", "make_directory", "write", "writing"]
 
 _ATTEMPTS = 10
+_CHUNK = 1 << 20  # bytes
 
 
 def write(target: Path, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
@@ -40,11 +44,34 @@ def write(target: Path, data: bytes, mode: int = 0o644, *, durable: bool = True)
 
 
 def _write(target: Path, data: bytes, mode: int, *, durable: bool) -> None:
+    with _writing(target, mode, durable=durable) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def writing(target: Path, mode: int = 0o644, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """A block that writes a file of any size, otherwise as :func:`write`: if it raises, nothing has changed.
+
+    Several processes may write the same file at once. The last one counts.
+    """
+    _sweep(target)
+    with _writing(target, mode, durable=durable) as file:
+        yield file
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file as :func:`write` would, without reading it into memory."""
+    with open(source, "rb") as original, writing(target) as file:
+        shutil.copyfileobj(original, file, _CHUNK)
+
+
+@contextlib.contextmanager
+def _writing(target: Path, mode: int, *, durable: bool) -> Iterator[BinaryIO]:
     temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}.tmp")
     try:
         with open(temporary, "xb") as file:
             flock.lock(file)  # against _sweep of other processes
-            file.write(data)
+            yield file
             file.flush()
             os.fchmod(file.fileno(), mode)
             if durable:

@@ -119,8 +119,13 @@ class PluginsError(Exception):
         Raises:
             KeyError, TypeError: the data is not of an error.
         """
+        if not isinstance(data, dict):
+            raise TypeError("an error is an object")
         fields = {name: data.get(name) for name in ("where", "expected", "found", "required_by", "next_step")}
-        details = data.get("details") or ()
+        details = data.get("details") or []
+        texts = [data["what"], *details, *(value for value in fields.values() if value is not None)]
+        if not isinstance(details, list) or not all(isinstance(text, str) for text in texts):
+            raise TypeError("the parts of an error are texts")
         kind = _by_id(PluginsError).get(data["error"], PluginsError)
         if issubclass(kind, CommandFailed):
             return CommandFailed(data["what"], returncode=1, details=details)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NewType
 
 if TYPE_CHECKING:
     from io import BufferedReader
+    from pathlib import Path
 
-__all__ = ["Sha256", "of_stream", "record_form", "sha256"]
+__all__ = ["Sha256", "of_file", "of_stream", "record_form", "sha256"]
 
 Sha256 = NewType("Sha256", str)
 """A sha256 in hexadecimal, lower case: computed here, or checked where a file was read."""
@@ -23,6 +24,12 @@ def sha256(data: bytes) -> Sha256:
 def of_stream(file: BufferedReader) -> Sha256:
     """Return the hexadecimal sha256 of an open file, from its current position on."""
     return Sha256(hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def of_file(path: Path) -> Sha256:
+    """Return the hexadecimal sha256 of a file, which is not read into memory as a whole."""
+    with open(path, "rb") as file:
+        return of_stream(file)
 
 
 def record_form(digest: bytes, algorithm: str = "sha256") -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import os
 import select
 import shlex
@@ -19,9 +18,9 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from vllm_plugins.core import workers
+from vllm_plugins.core import _streams, workers
 from vllm_plugins.core.errors import CommandFailed
 from vllm_plugins.core.redact import redact
 
@@ -29,7 +28,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["NOT_STARTED", "PYTHON", "Completed", "find", "find_on_path", "run", "run_module", "status"]
+__all__ = [
+    "NOT_STARTED",
+    "PYTHON",
+    "Completed",
+    "find",
+    "find_on_path",
+    "run",
+    "run_module",
+    "status",
+]
 
 NOT_STARTED = 127  # the exit status of a program that can't be started, as in a shell
 
@@ -49,12 +57,14 @@ _MOST = 1 << 30  # milliseconds: poll(2) can't wait for longer
 class Completed:
     """The result of a program: its exit status, and its output as text with undecodable bytes escaped.
 
-    ``stderr`` is for people and redacted. ``stdout`` is data, and is as the program wrote it.
+    ``stderr`` is for people and redacted. ``stdout`` is data, and is as the program wrote it. ``result`` is what a
+    program of ours wrote to the descriptor of its own.
     """
 
     returncode: int
     stdout: str
     stderr: str
+    result: str = ""
 
 
 def find(program: str) -> Path | None:
@@ -82,6 +92,7 @@ def run_module(
     on_line: Callable[[str], None] | None = None,
     timeout: float | None = None,
     keep: int | None = None,
+    result_variable: str | None = None,
 ) -> Completed:
     """Run a module of this package to its end in a new interpreter; otherwise as :func:`run`, without ``check``.
 
@@ -97,7 +108,16 @@ def run_module(
     except FileNotFoundError:  # it was deleted
         cwd = _DIRECTORY
     argv = [*PYTHON, "-m", name, *words]
-    return run(argv, cwd=cwd, pythonpath=pythonpath, on_line=on_line, check=False, timeout=timeout, keep=keep)
+    return run(
+        argv,
+        cwd=cwd,
+        pythonpath=pythonpath,
+        on_line=on_line,
+        check=False,
+        timeout=timeout,
+        keep=keep,
+        result_variable=result_variable,
+    )
 
 
 def run(
@@ -111,31 +131,39 @@ def run(
     check: bool = True,
     timeout: float | None = None,
     keep: int | None = None,
+    result_variable: str | None = None,
 ) -> Completed:
     """Run a program to its end, without a shell, with an empty standard input and umask 022.
 
     ``on_line`` gets each line of standard error, redacted, as soon as it is read. The program has a session of its
     own, so that an interrupt ends it with all its children. The hook does nothing in it. ``timeout`` is in seconds.
     Its PYTHONPATH is ``pythonpath``, whatever ``env`` says; by default it has none.
-    With ``keep``, only that many bytes at the end of each stream are kept, and ``on_line`` is not called: output may
-    have any length.
+    With ``keep``, only that many bytes at the end of each stream are kept, and ``on_line`` is not called. A program
+    of ours writes its result to the descriptor that ``result_variable`` names in its environment: anything may be
+    printed to the standard output of a Python program, for example by a vendor's ``sitecustomize``.
 
     Raises:
         CommandFailed: it can't be started, did not end in time, or (with ``check``) its exit status is not 0.
     """
     words = [os.fspath(word) for word in argv]
-    process = _started(words, cwd, env, pythonpath)
-    assert process.stdout is not None
-    assert process.stderr is not None
+    reading_end, writing_end = os.pipe() if result_variable else (None, None)
+    try:
+        process = _started(words, cwd, env, pythonpath, (result_variable or "", writing_end))
+    except CommandFailed:
+        if reading_end is not None:
+            os.close(reading_end)
+        raise
+    finally:
+        if writing_end is not None:
+            os.close(writing_end)  # else the result would not end with the program
     out: list[str] = []
     err: list[str] = []
-    if keep is None:
-        reading = functools.partial(_copy, process.stdout, out)
-        reading_errors = functools.partial(_read, process.stderr, err, on_line, secrets)
-    else:
-        reading = functools.partial(_read_tail, process.stdout, out, keep)
-        reading_errors = functools.partial(_read_tail, process.stderr, err, keep)
-    readers = tuple(threading.Thread(target=target, daemon=True) for target in (reading, reading_errors))
+    result: list[str] = []
+    reading = _reading(process, out, err, keep=keep, on_line=on_line, secrets=secrets)
+    if reading_end is not None:
+        stream = open(reading_end, encoding="utf-8", errors="replace")  # noqa: SIM115 - its reader closes it
+        reading = (*reading, functools.partial(_streams.copy, stream, result))
+    readers = tuple(threading.Thread(target=target, daemon=True) for target in reading)
     try:
         with _ended(process):
             for reader in readers:
@@ -147,26 +175,58 @@ def run(
         err.append(f"it did not end within {timeout:g} seconds (VLLM_PLUGIN_TIMEOUT), and was ended\n")
         late = Completed(returncode=-signal.SIGTERM, stdout="".join(out), stderr="".join(err))
         raise _failed(words, late, secrets) from error
-    done = Completed(returncode=process.returncode, stdout="".join(out), stderr="".join(err))
+    done = Completed(returncode=process.returncode, stdout="".join(out), stderr="".join(err), result="".join(result))
     if check and done.returncode != 0:
         raise _failed(words, done, secrets)
     return done
 
 
+def _reading(
+    process: subprocess.Popen[str],
+    out: list[str],
+    err: list[str],
+    *,
+    keep: int | None,
+    on_line: Callable[[str], None] | None,
+    secrets: Collection[str],
+) -> tuple[Callable[[], None], ...]:
+    """The functions that read both streams of a program."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    if keep is None:
+        return (
+            functools.partial(_streams.copy, process.stdout, out),
+            functools.partial(_streams.read_lines, process.stderr, err, on_line, secrets),
+        )
+    return (
+        functools.partial(_streams.read_tail, process.stdout, out, keep),
+        functools.partial(_streams.read_tail, process.stderr, err, keep),
+    )
+
+
 def _started(
-    words: list[str], cwd: str | Path, env: Mapping[str, str] | None, pythonpath: str | None
+    words: list[str],
+    cwd: str | Path,
+    env: Mapping[str, str] | None,
+    pythonpath: str | None,
+    result: tuple[str, int | None],
 ) -> subprocess.Popen[str]:
+    environment = _environment(os.environ if env is None else env, pythonpath)
+    variable, descriptor = result
+    if descriptor is not None:
+        environment[variable] = str(descriptor)
     try:
         return subprocess.Popen(
             words,
             cwd=cwd,
-            env=_environment(os.environ if env is None else env, pythonpath),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="backslashreplace",
             start_new_session=True,
+            pass_fds=() if descriptor is None else (descriptor,),
             umask=0o022,
         )
     except (OSError, ValueError) as error:
@@ -262,31 +322,6 @@ def _failed(words: Sequence[str], done: Completed, secrets: Collection[str]) -> 
         stderr=done.stderr,
         details=[f"command: {command}", *(done.stderr or stdout).splitlines()[-_TAIL_LINES:]],
     )
-
-
-def _copy(stream: IO[str], lines: list[str]) -> None:
-    with stream:
-        lines.extend(stream)
-
-
-def _read(stream: IO[str], lines: list[str], on_line: Callable[[str], None] | None, secrets: Collection[str]) -> None:
-    with stream:
-        for line in stream:
-            clean = redact(line, secrets)
-            lines.append(clean)
-            if on_line is not None:
-                on_line(clean.rstrip("\n"))
-
-
-def _read_tail(stream: IO[str], kept: list[str], length: int) -> None:
-    """Read to the end, and keep the last bytes only."""
-    tail = b""
-    with stream:
-        assert isinstance(stream, io.TextIOWrapper)  # a pipe that was opened as text
-        assert isinstance(stream.buffer, io.BufferedReader)
-        while chunk := stream.buffer.read1(length):
-            tail = (tail + chunk)[-length:]
-    kept.append(redact(tail.decode("utf-8", "backslashreplace")))
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -2,7 +2,8 @@
 
 Each contains a file, its claim, that its process has locked. The lock ends with the process, so a directory whose
 claim nobody has locked is abandoned. Two machines may not see each other's locks: the name of a directory tells its
-machine, and another machine's directory, or any where locks do nothing, is abandoned when it is a day old.
+machine and that machine's boot. A directory of an earlier boot of this machine is abandoned, as no process outlives a
+boot. Another machine's directory, or any where locks do nothing, is abandoned when it is a day old.
 """
 
 from __future__ import annotations
@@ -58,11 +59,27 @@ def sweep(parent: Path) -> None:
 
 
 def _prefix() -> str:
+    """How the names of this boot's directories begin."""
+    machine = _machine()
     try:
-        machine = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
     except OSError:
-        machine = os.uname().nodename.encode()
-    return f"{_PREFIX}{hashes.sha256(machine)[:8]}-"
+        boot = os.uname().nodename.encode()
+    return f"{machine or _PREFIX}{hashes.sha256(boot)[:8]}-"
+
+
+def _machine() -> str | None:
+    """How the names of this machine's directories begin; ``None`` where the machine can't be told from others.
+
+    Containers made from one image may share the id of the machine, so its name counts, too.
+    """
+    try:
+        identity = Path("/etc/machine-id").read_bytes().strip()
+    except OSError:
+        return None
+    if len(identity) != 32:  # "uninitialized", as in images
+        return None
+    return f"{_PREFIX}{hashes.sha256(identity + os.uname().nodename.encode())[:8]}-"
 
 
 def _claim(made: Path) -> int | None:
@@ -100,6 +117,7 @@ def _locked(claim: Path) -> int | None:
 
 def _sweep(place: Path, mine: Path, *, everything: bool) -> None:
     here = flock.excludes(mine / CLAIM)
+    now, machine = _prefix(), _machine()
     with os.scandir(place) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):  # it was removed meanwhile
@@ -107,9 +125,11 @@ def _sweep(place: Path, mine: Path, *, everything: bool) -> None:
                 ours = everything or (entry.name.startswith(_PREFIX) and status.st_uid == os.geteuid())
                 if not ours or entry.name == mine.name:
                     continue
-                if here and entry.name.startswith(_prefix()):
+                is_present = entry.name.startswith(now)
+                is_earlier = machine is not None and entry.name.startswith(machine) and not is_present
+                if here and is_present:
                     _remove_unclaimed(Path(entry.path))
-                elif time.time() - status.st_mtime > _DAY:
+                elif is_earlier or time.time() - status.st_mtime > _DAY:
                     _remove(Path(entry.path))
 
 

@@ -10,16 +10,18 @@ import itertools
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["begin", "in_processes", "side_by_side", "working"]
+__all__ = ["begin", "in_processes", "side_by_side", "supervise", "working"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_DEATH_SIGNAL, _SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
+_ROUNDS = 100  # a plugin's processes that start others faster than that have their way
 _CHUNK = 64  # items of one task: passing a single item to a process costs as much as the work on it
 
 _thread = threading.local()
@@ -111,14 +113,70 @@ class _Crew:
             end()
 
 
+def supervise(parent: int) -> None:
+    """Go on in a child of this process, which ends everything that the child leaves behind, however far down.
+
+    The caller goes on in the child. This process waits for it, ends what is left, and ends as the child did. It ends
+    all of it, too, when ``parent``, the process that has started it, is killed. A process that left its session is
+    found because it becomes a child of this one, instead of init's (prctl(2)).
+    """
+    import ctypes
+
+    library = ctypes.CDLL(None)
+    library.prctl(_SUBREAPER, 1)
+    library.prctl(_DEATH_SIGNAL, signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *_: _end_all(-signal.SIGTERM))
+    if os.getppid() != parent:
+        os._exit(1)  # it has ended already
+    own, child = os.getpid(), os.fork()
+    if child == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        library.prctl(_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != own:
+            os._exit(1)
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child gets it, too
+    _, status = os.waitpid(child, 0)
+    _end_all(os.waitstatus_to_exitcode(status))
+
+
+def _end_all(code: int) -> NoReturn:
+    """End every child of this process, and then this process: with an exit status, or by a signal if negative."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for _ in range(_ROUNDS):  # the children of a child that is ended come here
+        children = _children()
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        if not children:
+            break
+    if code < 0:
+        with contextlib.suppress(OSError):
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code if code >= 0 else 1)
+
+
+def _children() -> set[int]:
+    """The processes that this one is the parent of."""
+    found: set[int] = set()
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+            # The name of a program is in parentheses, and may contain anything.
+            if int(file.read().rpartition(b")")[2].split()[1]) == os.getpid():
+                found.add(int(name))
+    return found
+
+
 def _end_with_parent(parent: int) -> None:
-    """Have the kernel kill this worker process when its parent ends (prctl(2)).
+    """Have the kernel kill this process when its parent ends (prctl(2)).
 
     Otherwise it would wait for work for ever, and keep what it has inherited open, the lock of the store included.
     """
     import ctypes
     import multiprocessing
 
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
     if multiprocessing.get_start_method() == "fork" and os.getppid() != parent:
         os._exit(1)  # it has ended already

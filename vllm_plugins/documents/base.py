@@ -28,10 +28,21 @@ from vllm_plugins.startup.record import Record
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Base", "Distribution", "distribution", "from_json", "of_here", "problems", "read", "read_snapshot"]
+__all__ = [
+    "METADATA",
+    "Base",
+    "Distribution",
+    "distribution",
+    "file_names",
+    "from_json",
+    "metadata_files",
+    "of_here",
+    "read",
+    "read_snapshot",
+]
 
 FORMAT = 1
-_METADATA = (".dist-info", ".egg-info")
+METADATA = (".dist-info", ".egg-info")
 _PYTHON = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}[0-9a-z+.]{0,20}")
 VLLM = canonicalize_name("vllm")
 # Extension modules are compiled against these and load them at run time: another version would not fit.
@@ -223,29 +234,6 @@ def _distribution(item: Any) -> Distribution:
     return found.replace(provided_by=None if provided_by is None else str(provided_by))
 
 
-def problems(paths: Sequence[str] | None = None) -> tuple[str, ...]:
-    """What is wrong with the base: leftovers, distributions without valid metadata, and doubled ones."""
-    found = []
-    for entry in overlay.base_paths() if paths is None else paths:
-        versions: dict[NormalizedName, list[str]] = {}
-        for path, there in _metadata_files(entry):
-            if there is None:
-                found.append(f"{path}: the metadata is missing or invalid; pip and the lock ignore this distribution")
-            else:
-                versions.setdefault(there.name, []).append(there.version)
-        found += [
-            f"{entry}: {name} is installed {len(every)} times: {', '.join(sorted(every))}"
-            for name, every in versions.items()
-            if len(every) > 1
-        ]
-        found += [
-            f"{os.path.join(entry, name)}: left over from an interrupted uninstallation; you can remove it"
-            for name in _names(entry)
-            if name.startswith("~") and name.endswith(_METADATA)
-        ]
-    return tuple(found)
-
-
 def _newest(distributions: Iterable[Distribution]) -> Iterable[Distribution]:
     """The distributions of one directory. Of a doubled one, only the newest: its files were written last."""
     newest: dict[NormalizedName, Distribution] = {}
@@ -256,16 +244,16 @@ def _newest(distributions: Iterable[Distribution]) -> Iterable[Distribution]:
 
 
 def _distributions(entry: str) -> Iterable[Distribution]:
-    return (there for _, there in _metadata_files(entry) if there is not None)
+    return (there for _, there in metadata_files(entry) if there is not None)
 
 
-def _metadata_files(entry: str) -> Iterable[tuple[str, Distribution | None]]:
+def metadata_files(entry: str) -> Iterable[tuple[str, Distribution | None]]:
     """The place of each distribution, and its metadata; ``None`` if that can't be read."""
     if entry.endswith(".egg"):
         yield entry, _from_egg(entry)
-    for name in _names(entry):
+    for name in file_names(entry):
         path = os.path.join(entry, name)
-        if name.startswith("~") or not name.endswith(_METADATA):
+        if name.startswith("~") or not name.endswith(METADATA):
             continue
         if name.endswith(".dist-info"):
             yield path, _from_metadata(os.path.join(path, "METADATA"))
@@ -273,7 +261,8 @@ def _metadata_files(entry: str) -> Iterable[tuple[str, Distribution | None]]:
             yield path, _from_metadata(os.path.join(path, "PKG-INFO") if os.path.isdir(path) else path)
 
 
-def _names(entry: str) -> list[str]:
+def file_names(entry: str) -> list[str]:
+    """The names in a directory, sorted; none where it can't be read."""
     try:
         return sorted(os.listdir(entry))
     except OSError:

@@ -142,7 +142,12 @@ def find(settings: Settings) -> Manifest | None:
     if settings.lock.exists():
         named_files.check_manifest(settings)
         return None
-    raise LockMissing(
+    raise nothing_there(settings)
+
+
+def nothing_there(settings: Settings) -> LockMissing:
+    """The error that neither manifest nor lock exists."""
+    return LockMissing(
         "neither a manifest nor a lock exists",
         where=f"{settings.manifest}, {settings.lock}",
         next_step="write plugins.yaml there, or name another manifest with --config or VLLM_PLUGIN_CONFIG",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from yaml.nodes import MappingNode, SequenceNode
 
+from vllm_plugins.documents import _rules
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, describe, did_you_mean
 from vllm_plugins.startup.record import Record
@@ -41,7 +42,7 @@ CHECKS: dict[str, Level] = {
     "moved-ref": "warn",
     "no-attestation": "ignore",
 }
-_OTHERS = ("required", "min-age-days", "allowed-licenses", "denied-licenses", "accepted")
+_OTHERS = ("required", "min-age-days", "min-age-exempt", "allowed-licenses", "denied-licenses", "accepted")
 _MIN_AGE_DAYS = 7
 
 
@@ -56,14 +57,17 @@ class Accepted(Record):
 class Policy(Record):
     """The levels of an audit's findings, and the values that its checks compare with.
 
-    ``required`` checks must have run. A release younger than ``min_age_days`` is ``young``. Licences are SPDX
-    expressions (PEP 639) or the texts of older metadata; an empty ``allowed_licenses`` allows every licence that is
-    not denied.
+    ``required`` checks must have run. A release younger than ``min_age_days`` is ``young``. If the manifest says how
+    many days, they are also ``cooldown_days``, and the release is not locked. ``min_age_exempt`` distributions may be
+    of any age. Licences are SPDX expressions (PEP 639) or the texts of older metadata; an empty ``allowed_licenses``
+    allows every licence that is not denied.
     """
 
     levels: tuple[tuple[str, Level], ...] = ()
     required: tuple[str, ...] = ()
     min_age_days: int = _MIN_AGE_DAYS
+    cooldown_days: int = 0
+    min_age_exempt: tuple[str, ...] = ()
     allowed_licenses: tuple[str, ...] = ()
     denied_licenses: tuple[str, ...] = ()
     accepted: tuple[Accepted, ...] = ()
@@ -90,10 +94,13 @@ def read(node: Node, problems: Problems) -> Policy:
     for check in CHECKS:
         word = fields.text(check, _level)
         levels += [(check, level) for level in get_args(Level) if level == word]
+    days = fields.number("min-age-days", default=_MIN_AGE_DAYS)
     return Policy(
         levels=tuple(levels),
         required=fields.texts("required", _check),
-        min_age_days=fields.number("min-age-days", default=_MIN_AGE_DAYS),
+        min_age_days=days,
+        cooldown_days=days if fields.node_of("min-age-days") is not None else 0,
+        min_age_exempt=fields.texts("min-age-exempt", _rules.package),
         allowed_licenses=fields.texts("allowed-licenses", _license),
         denied_licenses=fields.texts("denied-licenses", _license),
         accepted=_accepted(fields, problems),

@@ -179,7 +179,7 @@ def find_wheel(path: Path, sha256: Sha256) -> Path | None:
     try:
         with open(path, "rb") as file:
             found = hashes.of_stream(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     if found != sha256:
         raise HashMismatch(

@@ -81,6 +81,21 @@ class State:
         return not self.problems
 
     @property
+    def is_empty(self) -> bool:
+        """Whether neither manifest nor lock exists, and ``VLLM_PLUGIN_OPTIONAL`` allows that."""
+        return self.locked is None and not self.lock_problems
+
+    @property
+    def summary(self) -> str:
+        """A line for people where nothing is wrong."""
+        if self.is_empty:
+            named = f"neither {self.settings.manifest} nor {self.settings.lock} exists"
+            return f"up to date: {named}, which VLLM_PLUGIN_OPTIONAL=1 allows"
+        if self.is_rolled_back:
+            return "up to date; the lock was rolled back and plugins.yaml has changed since: vllm-plugins lock"
+        return "up to date"
+
+    @property
     def is_rolled_back(self) -> bool:
         """Whether the lock is accepted only because it was rolled back to: the manifest has changed since."""
         return (
@@ -120,7 +135,8 @@ class State:
         """
         if self.lock_problems:
             raise self.lock_problems[0]
-        assert self.locked is not None
+        if self.locked is None:
+            raise manifests.nothing_there(self.settings)
         return self.locked
 
     def _is_loadable(self, plugin: str) -> bool | None:
@@ -143,15 +159,16 @@ def read(settings: Settings, *, base: Base | None = None, base_paths: Sequence[s
     manifest: Manifest | None = None
     locked: LockFile | None = None
     marker: Marker | None = None
-    try:
-        manifest = manifests.find(settings)
-    except PluginsError as error:
-        lock_problems.append(error)
-    try:
-        locked = _read_lock(settings)
-    except PluginsError as error:
-        if not any(type(error) is type(problem) for problem in lock_problems):  # neither file is there: said already
+    if not settings.optional or settings.manifest.exists() or settings.lock.exists():
+        try:
+            manifest = manifests.find(settings)
+        except PluginsError as error:
             lock_problems.append(error)
+        try:
+            locked = _read_lock(settings)
+        except PluginsError as error:
+            if not any(type(error) is type(problem) for problem in lock_problems):  # neither exists: said already
+                lock_problems.append(error)
     if locked is not None:
         try:
             marker = overlay.read_marker(settings.store, locked.key)

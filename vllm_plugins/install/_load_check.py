@@ -73,7 +73,7 @@ def check(
     steps = _steps(marker.entry_points, depth)
     reports: list[dict[str, str]] = []
     while len(reports) < len(steps):
-        argv = [str(store), marker.key, depth, str(len(reports)), str(scratch / "result"), *paths]
+        argv = [str(os.getpid()), str(store), marker.key, depth, str(len(reports)), str(scratch / "result"), *paths]
         reports += _run(argv, steps[len(reports) :], marker.entry_points, scratch / "result", patience=patience)
     failures: dict[int, tuple[str, str]] = {}
     platforms: dict[int, str] = {}
@@ -239,7 +239,7 @@ class _Child:
         if point.group != _PLATFORM or answer is None:
             return {}
         self._answers[number] = answer
-        return {"platform": str(answer)}
+        return {"platform": entry_points.platform({point.name: answer}) or ""}
 
     def _create(self, number: int) -> dict[str, str]:
         """Let vLLM create its platform, where this plugin alone has named it."""
@@ -257,5 +257,8 @@ class _Child:
 
 
 if __name__ == "__main__":
-    first_words = sys.argv[1:4]
-    _main(first_words[0], first_words[1], "calls" if first_words[2] == "calls" else "imports", *sys.argv[4:])
+    from vllm_plugins.core import workers
+
+    workers.supervise(parent=int(sys.argv[1]))
+    first_words = sys.argv[2:5]
+    _main(first_words[0], first_words[1], "calls" if first_words[2] == "calls" else "imports", *sys.argv[5:])

@@ -82,9 +82,9 @@ def make(
         StoreError: the directory can't be written.
     """
     pairs = wanted(lock)
-    absent = [pair for pair in pairs if not selection.find_wheel(directory / pair[1].filename, pair[1].sha256)]
     names = {wheel.filename for _, wheel in pairs}
     try:
+        absent = [pair for pair in pairs if not selection.find_wheel(directory / pair[1].filename, pair[1].sha256)]
         atomic.make_directory(directory)
         built = [(package, wheel) for package, wheel in absent if wheel.url is None]
         _copy_built(built, lock, directory, built_wheels)
@@ -123,7 +123,7 @@ def _copy_built(built: Iterable[tuple[Package, Wheel]], lock: Lock, directory: P
         if path is None:
             missing.append(f"{wheel.filename}, of {_required_by(lock, package)}")
             continue
-        atomic.write(directory / wheel.filename, path.read_bytes())
+        atomic.copy(path, directory / wheel.filename)
     if missing:
         raise InstallError(
             f"{count(len(missing), 'built wheel')} missing in {built_wheels.name}/",
@@ -139,7 +139,7 @@ def _fetch(remote: Iterable[tuple[Package, Wheel]], lock: Lock, directory: Path,
         assert wheel.url is not None
         file = File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size)
         try:
-            index.download(file, directory, durable=True).chmod(0o644)
+            index.download(file, directory, durable=True)
         except PluginsError as error:
             error.required_by = _required_by(lock, package)
             raise

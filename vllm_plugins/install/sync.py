@@ -337,6 +337,6 @@ def _editable(
             plugin = next(iter(job.lock.plugins_needing(name)), name)
             job.report(f"Building {plugin!r} as editable from {directory}")
             wheel = builder.editable(home / Path(directory).expanduser(), into, plugin=plugin)
-            digest = hashes.sha256(wheel.read_bytes())
+            digest = hashes.of_file(wheel)
             built.append(Requirement(name=name, version=None, sha256=digest, path=wheel))
     return tuple(built)

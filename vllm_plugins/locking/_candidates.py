@@ -34,7 +34,7 @@ _SHOWN = 3  # platform tags
 class Obstacle:
     """Why a release can't be used, whatever it requires."""
 
-    kind: Literal["python", "machine", "yanked", "metadata"]
+    kind: Literal["python", "machine", "yanked", "metadata", "young"]
     reason: str
 
 
@@ -140,18 +140,36 @@ class Candidates:
             return self._other_python([found.requires_python])
         return found
 
+    def too_young(self, name: NormalizedName) -> tuple[Version, ...]:
+        """The releases of a distribution that a cooldown excludes."""
+        if self.index.cooldown is None:
+            return ()
+        young = (found for found in self.all(name) if found.obstacle is not None and found.obstacle.kind == "young")
+        return tuple(found.version for found in young)
+
+    @property
+    def names(self) -> tuple[NormalizedName, ...]:
+        """The distributions that were asked for."""
+        return tuple(self._known)
+
     def write_stub(self, candidate: Candidate, into: Path) -> None:
         """Write a stub of a candidate whose metadata a resolver would not find at the index as we do.
 
-        That is so where the index has got another build, and where uv can't read what METADATA or the page says.
+        That is so where the index has got another build, where uv can't read what METADATA or the page says, and
+        where a dependency names exactly a version that was yanked: pip takes it then, and uv does not.
         """
         content = self.metadata(candidate) if candidate.wheel is not None else None
         if candidate.wheel is None or content is None or isinstance(content, Obstacle):
             return
-        if candidate.is_outbid or candidate.wheel.odd_python or content.is_odd:
+        is_yanked = candidate.yanked is not None
+        if candidate.is_outbid or is_yanked or candidate.wheel.odd_python or content.is_odd:
             stub_wheels.write_over(into, candidate.wheel.filename, content)
 
-    def _candidate(self, name: NormalizedName, version: Version, files: list[File]) -> Candidate:
+    def _candidate(self, name: NormalizedName, version: Version, every: list[File]) -> Candidate:
+        files = [file for file in every if not file.too_young]
+        if not files:
+            young = Obstacle(kind="young", reason=every[0].too_young)
+            return Candidate(name=name, version=version, obstacle=young)
         offered = [file for file in files if not file.yanked]
         yanked = None if offered else next((file.yanked_reason for file in files), "")
         for_python = [file for file in offered or files if self._is_python(file.requires_python)]
@@ -163,11 +181,18 @@ class Candidates:
                 yanked=yanked,
                 obstacle=self._other_python(wanted),
             )
-        wheels = [file for file in for_python if file.filename.endswith(simple_api.WHEEL)]
+        every = [file for file in for_python if file.filename.endswith(simple_api.WHEEL)]
+        wheels = [file for file in every if simple_api.is_plain(file.filename)]
         wheel = selection.best_wheel(wheels, self._tags)
         sdist = next((file for file in for_python if not file.filename.endswith(simple_api.WHEEL)), None)
         obstacle = None
-        if wheel is None and sdist is None:
+        if wheel is None and (
+            odd := selection.best_wheel([file for file in every if file not in wheels], self._tags)
+        ):
+            sdist = None  # a resolver would take the wheel
+            reason = f"has a wheel whose file name is not valid: {odd.filename!r}"
+            obstacle = Obstacle(kind="metadata", reason=reason)
+        elif wheel is None and sdist is None:
             reason = f"has only wheels for {_tags(wheels)}; the base is {self._here}"
             obstacle = Obstacle(kind="machine", reason=reason)
         return Candidate(name=name, version=version, wheel=wheel, sdist=sdist, yanked=yanked, obstacle=obstacle)

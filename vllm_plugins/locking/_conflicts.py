@@ -66,6 +66,9 @@ def _next_step(findings: Mapping[str, Finding]) -> str:
     if found.obstacle is not None and found.obstacle.kind == "yanked" and len(found.path) == 1:
         version = found.path[0].rpartition(" ")[2]
         return f'{leave_out}; or, to accept what was yanked, set `version: "=={version}"` for plugin {first!r}'
+    if found.obstacle is not None and found.obstacle.kind == "young" and found.path:
+        package = found.path[-1].partition(" ")[0]
+        return f"wait, or, after a review, add {package} to `min-age-exempt` of `policy:` in plugins.yaml"
     return f"{leave_out}, or use another environment; {_NOT_YOURS}"
 
 

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import atomic, workers
 from vllm_plugins.core.errors import BaseMismatch, NoResolution, StoreError
@@ -21,15 +25,16 @@ from vllm_plugins.locking._solve import Solver
 from vllm_plugins.locking.old_lock import Reuse
 from vllm_plugins.packages import installers
 from vllm_plugins.packages.builder import Builder
+from vllm_plugins.packages.cooldown import Cooldown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking._resolvers import ResolverName
+    from vllm_plugins.locking.old_lock import OldLock
     from vllm_plugins.locking.request import Upgrade
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.pip_config import PipConfig
@@ -43,7 +48,7 @@ def run(
     *,
     base: Base,
     base_paths: Sequence[str],
-    old: Lock | None,
+    old: OldLock,
     upgrade: Upgrade,
     settings: Settings,
     scratch: Path,
@@ -63,10 +68,11 @@ def run(
     """
     caches = settings.cache or scratch / "cache"
     pip = _usable(config(), report)
-    opening = workers.begin(lambda: _index(pip))  # half of all imports, while plugins are prepared
-    installer = installers.choose(settings.installer, config=pip, cache=caches / "uv")
+    cooldown = _cooldown(manifest)
+    opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
+    installer = installers.choose(settings.installer, config=_waiting(pip, cooldown), cache=caches / "uv")
     with Builder(installer=installer, base_site=base_paths, target=base) as builder:
-        reuse = Reuse(old=old, upgrade=upgrade, base=base, wheels=settings.wheels)
+        reuse = Reuse(old=old.lock, upgrade=upgrade, base=base, wheels=settings.wheels, is_sound=old.flaw is None)
         preparation = Preparation(
             manifest=manifest,
             settings=settings,
@@ -93,7 +99,7 @@ def run(
             )
             solution = solver.solve(plugins)
             found = solver.releases(solution)
-            assembly = Assembly(base=base, old=old, index=index, scratch=scratch, solution=solution)
+            assembly = Assembly(base=base, old=old.lock, index=index, scratch=scratch, solution=solution)
             return _public(assembly.lock(manifest, plugins, found), pip)
 
 
@@ -120,10 +126,26 @@ def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...
     return plugins
 
 
-def _index(config: PipConfig) -> Index:
+def _cooldown(manifest: Manifest) -> Cooldown | None:
+    """The cooldown that the policy asks for, if any."""
+    days = manifest.policy.cooldown_days
+    if not days:
+        return None
+    exempt = frozenset(map(canonicalize_name, manifest.policy.min_age_exempt))
+    return Cooldown(days=days, exempt=exempt, now=datetime.now(UTC))
+
+
+def _waiting(config: PipConfig, cooldown: Cooldown | None) -> PipConfig:
+    """The configuration for build requirements, which run before they are locked: pip and uv wait by themselves."""
+    if cooldown is None:
+        return config
+    return replace(config, uploaded_before=cooldown.until.isoformat(timespec="seconds"))
+
+
+def _index(config: PipConfig, cooldown: Cooldown | None) -> Index:
     from vllm_plugins.packages.index import Index
 
-    return Index(config)
+    return Index(config, cooldown=cooldown)
 
 
 def write(new: NewLock, settings: Settings) -> bool:
@@ -140,7 +162,7 @@ def write(new: NewLock, settings: Settings) -> bool:
         settings.lock.parent.mkdir(parents=True, exist_ok=True)
         for name, path in new.wheels.items():
             atomic.make_directory(settings.wheels)
-            atomic.write(settings.wheels / name, path.read_bytes())
+            atomic.copy(path, settings.wheels / name)
         # If the lock is a symbolic link, its target is replaced and the link stays.
         atomic.write(settings.lock.resolve(), data)
     except OSError as error:

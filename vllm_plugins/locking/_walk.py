@@ -195,8 +195,8 @@ class Walk:
             else:
                 tried += 1
                 found = self._release(candidate, extras, path)
-                if found is not None and found.is_refusal and len(found.path) == len(path) + 1:
-                    self.refused.add(candidate)
+            if found is not None and found.is_refusal and len(found.path) == len(path) + 1:
+                self.refused.add(candidate)
             if found is None:
                 self._chosen[name, str(specifier), extras] = candidate
                 return None

@@ -242,7 +242,7 @@ def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path, settings: S
 def _keep(wheel: Path, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(target, wheel.read_bytes())
+        atomic.copy(wheel, target)
     except OSError as error:
         raise StoreError(
             "a wheel that was built again can't be written next to the lock",

@@ -6,6 +6,7 @@ A keyring is asked only where the configuration names a provider, ``import`` or 
 from __future__ import annotations
 
 import json
+import netrc
 import os
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -21,7 +22,7 @@ __all__ = ["with_login"]
 _PATIENCE = 60  # seconds; a keyring may ask a server
 # The library in a process of its own: its backends are code of others. Answers as `keyring --output=json`.
 _IMPORT = """\
-import json, sys
+import json, os, sys
 import keyring
 service, user = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
 if hasattr(keyring, "get_credential"):
@@ -31,7 +32,7 @@ else:
     password = keyring.get_password(service, user) if user else None
     pair = (user, password) if password else None
 if pair:
-    print(json.dumps({"username": pair[0], "password": pair[1]}))
+    os.write(int(os.environ["RESULT"]), json.dumps({"username": pair[0], "password": pair[1]}).encode())
 """
 
 
@@ -42,7 +43,7 @@ def with_login(url: str, provider: str | None) -> str:
         return url
     user = unquote(parts.username) if parts.username else None
     host = parts.netloc.rpartition("@")[2]
-    if user is None and _is_in_netrc(url):
+    if user is None and _is_in_netrc(parts.hostname):
         return url
     index = urlunsplit(parts._replace(netloc=host))
     # pip asks for the URL of the index with a slash at its end, then for the host; uv for the URL as it is written.
@@ -57,7 +58,7 @@ def with_login(url: str, provider: str | None) -> str:
 def _ask(provider: str, service: str, user: str | None) -> tuple[str, str] | None:
     words = [service] if user is None else [service, user]
     if provider == "import":
-        return _pair(_output([*process.PYTHON, "-c", _IMPORT, *words]))
+        return _pair(_output([*process.PYTHON, "-c", _IMPORT, *words], result="RESULT"))
     program = process.find_on_path("keyring")
     if program is None:
         return None
@@ -68,13 +69,17 @@ def _ask(provider: str, service: str, user: str | None) -> tuple[str, str] | Non
     return pair
 
 
-def _output(command: Sequence[str]) -> str:
-    """Return what a program prints; nothing where it fails, as pip goes on without a login, too."""
+def _output(command: Sequence[str], *, result: str | None = None) -> str:
+    """Return the last line that a program prints, or its result; nothing where it fails.
+
+    The lines before the last are of others, such as a vendor's ``sitecustomize``. pip goes on without a login, too.
+    """
     env = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     try:
-        return process.run(command, env=env, timeout=_PATIENCE).stdout.strip()
+        done = process.run(command, env=env, timeout=_PATIENCE, result_variable=result)
     except CommandFailed:
         return ""
+    return done.result if result else (done.stdout.strip().splitlines() or [""])[-1]
 
 
 def _pair(text: str) -> tuple[str, str] | None:
@@ -85,7 +90,17 @@ def _pair(text: str) -> tuple[str, str] | None:
         return None
 
 
-def _is_in_netrc(url: str) -> bool:
-    from requests.utils import get_netrc_auth
+def _is_in_netrc(host: str | None) -> bool:
+    """Whether the user's netrc has a login for a host, as ``requests`` finds it.
 
-    return get_netrc_auth(url) is not None
+    That library is being imported by another thread meanwhile, and its modules import one another.
+    """
+    named = os.environ.get("NETRC")
+    for path in [named] if named else ["~/.netrc", "~/_netrc"]:
+        try:
+            return host is not None and netrc.netrc(os.path.expanduser(path)).authenticators(host) is not None
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, netrc.NetrcParseError):
+            return False
+    return False

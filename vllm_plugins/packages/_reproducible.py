@@ -12,16 +12,18 @@ import stat
 import zipfile
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import BuildError
+from vllm_plugins.core.errors import BuildError, DiskError
 from vllm_plugins.core.hashes import record_form
 from vllm_plugins.packages import archives, metadata
 from vllm_plugins.packages.metadata import RecordEntry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = ["normalise"]
 
+_CHUNK = 1 << 20  # bytes
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest of a zip file
 # Signatures of the RECORD that is replaced here. PEP 427 says that nobody may depend on them.
 _DROPPED = ("RECORD", "RECORD.jws", "RECORD.p7s")
@@ -37,33 +39,39 @@ def normalise(wheel: Path) -> None:
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
-            members = {
-                item.filename: (archive.read(item), item.external_attr >> 16)
-                for item in archive.infolist()
-                if not item.is_dir()
-            }
-        info = archives.dist_info(members)
+            members = {item.filename: item for item in archive.infolist() if not item.is_dir()}
+            info = archives.dist_info(members)
+            for name, item in members.items():
+                is_link = stat.S_ISLNK(item.external_attr >> 16)
+                if name.startswith("/") or ".." in name.split("/") or "\\" in name or is_link:
+                    raise _malformed(wheel, f"it contains {name!r}, which leads out of it or is a link")
+            for dropped in _DROPPED:
+                members.pop(f"{info}/{dropped}", None)
+            temporary = wheel.with_suffix(".tmp")
+            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as rewritten:
+                _copy(archive, members, info, rewritten)
     except archives.UNREADABLE as error:
+        if isinstance(error, OSError) and DiskError.from_os_error(error) is not None:
+            raise  # the disk takes no more
         raise _malformed(wheel, str(error)) from error
-    for name, (_, mode) in members.items():
-        if name.startswith("/") or ".." in name.split("/") or "\\" in name or stat.S_ISLNK(mode):
-            raise _malformed(wheel, f"it contains {name!r}, which leads out of it or is a link")
-    for dropped in _DROPPED:
-        members.pop(f"{info}/{dropped}", None)
-    rows = [
-        RecordEntry(name, record_form(hashlib.sha256(data).digest()), str(len(data)))
-        for name, (data, _) in sorted(members.items())
-    ]
-    text = metadata.format_record([*rows, RecordEntry(f"{info}/RECORD")])
-    # The metadata comes last, so that reading the end of the file is enough (PEP 427).
-    order = sorted(members, key=lambda name: (name.startswith(f"{info}/"), name))
-    temporary = wheel.with_suffix(".tmp")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for name in order:
-            data, mode = members[name]
-            archive.writestr(_entry(name, executable=bool(mode & 0o111)), data)
-        archive.writestr(_entry(f"{info}/RECORD", executable=False), text)
     os.replace(temporary, wheel)
+
+
+def _copy(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], info: str, into: zipfile.ZipFile) -> None:
+    """Copy the members, none of which is read into memory as a whole, and write RECORD."""
+    rows = []
+    # The metadata comes last, so that reading the end of the file is enough (PEP 427).
+    for name in sorted(members, key=lambda name: (name.startswith(f"{info}/"), name)):
+        item, digest = members[name], hashlib.sha256()
+        entry = _entry(name, executable=bool(item.external_attr >> 16 & 0o111))
+        entry.file_size = item.file_size
+        with archive.open(item) as source, into.open(entry, "w") as target:
+            while chunk := source.read(_CHUNK):
+                digest.update(chunk)
+                target.write(chunk)
+        rows.append(RecordEntry(name, record_form(digest.digest()), str(entry.file_size)))
+    text = metadata.format_record([*sorted(rows), RecordEntry(f"{info}/RECORD")])
+    into.writestr(_entry(f"{info}/RECORD", executable=False), text)
 
 
 def _entry(name: str, *, executable: bool) -> zipfile.ZipInfo:

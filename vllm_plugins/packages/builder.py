@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 from build import BuildBackendException, BuildException, ProjectBuilder
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from vllm_plugins.core import lfs, process, scratch
+from vllm_plugins.core import hashes, lfs, process, scratch
 from vllm_plugins.core.errors import BuildError, InstallError, PluginsError
-from vllm_plugins.core.hashes import Sha256, sha256
 from vllm_plugins.packages import _reproducible, metadata
 from vllm_plugins.packages._build_env import Environments
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.core.hashes import Sha256
     from vllm_plugins.documents.base import Base
     from vllm_plugins.packages._build_env import Environment
     from vllm_plugins.packages.installers import Installer
@@ -104,13 +104,12 @@ class Builder:
             _check_pointers(path)
         if not path.name.endswith("-any.whl"):
             self._environments.check_compiled(environment, path.name, plugin)
-        data = path.read_bytes()
         return BuiltWheel(
             path=path,
             name=content.name,
             version=str(content.version),
-            sha256=sha256(data),
-            size=len(data),
+            sha256=hashes.of_file(path),
+            size=path.stat().st_size,
             built_with=environment.contents,
         )
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -19,20 +18,23 @@ from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
 from requests.auth import HTTPBasicAuth
 from requests.utils import get_netrc_auth
 
-from vllm_plugins.core import hashes, scratch
+from vllm_plugins.core import atomic, hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.packages import _logins, _session, archives, programs, simple_api
 from vllm_plugins.packages.simple_api import File
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.packages.cooldown import Cooldown
     from vllm_plugins.packages.pip_config import PipConfig
 
 __all__ = ["File", "Index"]
+
+_T = TypeVar("_T")
 
 WHOLE = 256 << 10  # bytes; a file up to this size is fetched as a whole rather than in ranges
 
@@ -49,8 +51,9 @@ _DENIED = (401, 403)
 class Index:
     """All indexes and pages of links of the configuration. Use it as a context manager; threads may share it."""
 
-    def __init__(self, config: PipConfig) -> None:
+    def __init__(self, config: PipConfig, *, cooldown: Cooldown | None = None) -> None:
         self._config = config
+        self.cooldown = cooldown
         self._known: dict[NormalizedName, tuple[File, ...]] = {}
         self._known_links: dict[str, list[File]] = {}
         self._missing: set[str] = set()
@@ -97,7 +100,7 @@ class Index:
         files = tuple(file for file in found if simple_api.version(file.filename, name) is not None)
         if denied and not files:
             raise denied[0]
-        return files
+        return self.cooldown.mark(name, files) if self.cooldown is not None else files
 
     def missing_links(self) -> frozenset[str]:
         """Return the URLs of ``--find-links`` that have no page, which pip passes over.
@@ -134,19 +137,34 @@ class Index:
         Raises:
             SourceError: the wheel can't be read, or would fill the disk.
         """
+        return self._read_wheel(file, lambda archive: archives.metadata_files(archive, names))
+
+    def members_and_pointers(self, file: File, names: Sequence[str]) -> tuple[dict[str, bytes], tuple[str, ...]]:
+        """Read the same files, and find the paths of Git LFS pointers in the wheel.
+
+        Raises:
+            SourceError: the wheel can't be read, or would fill the disk.
+        """
+        return self._read_wheel(
+            file, lambda archive: (archives.metadata_files(archive, names), archives.lfs_pointers(archive))
+        )
+
+    def _read_wheel(self, file: File, read: Callable[[zipfile.ZipFile], _T]) -> _T:
         try:
             if not file.url.startswith("file:") and (file.size or WHOLE + 1) > WHOLE:
                 try:
                     options = self._options(file.url, file.index)
                     with RemoteZip(file.url, session=self._session, **options) as archive:
-                        return _members(archive, names, file)
+                        return read(_checked(archive, file))
                 except (RangeNotSupported, RemoteIOError):
                     pass  # read the whole file instead
             with (
                 scratch.directory() as temporary,
                 zipfile.ZipFile(self.download(file, temporary)) as zipped,
             ):
-                return _members(zipped, names, file)
+                return read(_checked(zipped, file))
+        except RecursionError:
+            raise  # the caller's: an archive is not nested
         except (*archives.UNREADABLE, *_FAILURES) as error:
             raise self._error(file.url, error) from error
 
@@ -159,22 +177,14 @@ class Index:
         """
         target = into / file.filename
         digest = hashlib.sha256()
-        partial = target.with_name(f".{file.filename}.part")
-        try:
-            with open(partial, "wb") as out:
-                for chunk in self._chunks(file):
-                    digest.update(chunk)
-                    out.write(chunk)
-                    if file.size is not None and out.tell() > file.size:
-                        raise self._mismatch(file, f"{file.size} bytes", "more")
-                if durable:
-                    out.flush()
-                    os.fsync(out.fileno())
+        with atomic.writing(target, durable=durable) as out:
+            for chunk in self._chunks(file):
+                digest.update(chunk)
+                out.write(chunk)
+                if file.size is not None and out.tell() > file.size:
+                    raise self._mismatch(file, f"{file.size} bytes", "more")
             if file.sha256 is not None and digest.hexdigest() != file.sha256:
                 raise self._mismatch(file, f"sha256 {file.sha256}", f"sha256 {digest.hexdigest()}")
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
         return target
 
     def document(self, url: str) -> Any:
@@ -313,9 +323,9 @@ def _whole(chunks: Iterable[bytes], most: int) -> bytes:
     return bytes(data)
 
 
-def _members(archive: zipfile.ZipFile, names: Sequence[str], file: File) -> dict[str, bytes]:
+def _checked(archive: zipfile.ZipFile, file: File) -> zipfile.ZipFile:
     archives.check_wheel(archive, file.size or sum(item.compress_size for item in archive.infolist()))
-    return archives.metadata_files(archive, names)
+    return archive
 
 
 def _path(url: str) -> Path:

@@ -217,6 +217,8 @@ def find_uv() -> Path | None:
 
 def _install(argv: Sequence[str], env: Mapping[str, str], config: PipConfig, *, cwd: Path) -> None:
     try:
+        # Temporary files go where a killed process leaves nothing behind.
+        env = {**env, "TMPDIR": str(cwd)}
         process.run(argv, cwd=cwd, env=env, secrets=config.secrets, timeout=config.patience)
     except CommandFailed as error:
         raise _explain(error) from error
@@ -248,7 +250,8 @@ def _explain(error: CommandFailed) -> PluginsError:
         return HashMismatch(
             "a file is not the one that the lock names",
             details=error.details,
-            next_step="find out who changed it; if the source is right, run vllm-plugins lock and review the change",
+            next_step="find out who changed it; if the source is right, lock it again, and review the change: "
+            "vllm-plugins lock --upgrade-package NAME",
         )
     if "No locks available" in output:
         return InstallError(

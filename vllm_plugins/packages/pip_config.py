@@ -50,7 +50,8 @@ class PipConfig:
 
     ``timeout`` is how many seconds to wait for an answer of a server, ``patience`` how many seconds a call of pip or
     uv may take. ``public_urls`` says that no path of a URL is secret, whatever it looks like. ``ignored`` names the
-    keys that would choose among versions, and have no effect.
+    keys that would choose among versions, and have no effect. ``uploaded_before`` is our own: pip and uv take files
+    that were uploaded before that time (ISO 8601).
     """
 
     index_url: str | None
@@ -68,6 +69,7 @@ class PipConfig:
     patience: int = settings.PATIENCE
     public_urls: bool = False
     ignored: tuple[str, ...] = ()
+    uploaded_before: str | None = None
 
     @classmethod
     def without_index(cls) -> PipConfig:
@@ -134,7 +136,9 @@ def read() -> PipConfig:
         index = index or uv.index_url or (default() if default else _default_index(env))
     except CommandFailed as error:
         raise UsageError(
-            "pip can't report its configuration", details=error.details, next_step="run `pip config debug`"
+            "pip can't report its configuration",
+            details=error.details,
+            next_step="fix what the output above names, until `pip config list` works",
         ) from error
     no_index = values.get("no-index", "0").lower() in _TRUE or uv.no_index
     provider = _provider(values.get("keyring-provider") or uv.keyring_provider)

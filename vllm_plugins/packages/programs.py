@@ -133,6 +133,7 @@ def pip_environment(config: PipConfig, environ: Mapping[str, str] | None = None)
         "PIP_NO_PROXY_ENV": "1" if config.no_proxy_env else "",
         "PIP_TIMEOUT": f"{config.timeout:g}",
         "PIP_RETRIES": str(config.retries),
+        "PIP_UPLOADED_PRIOR_TO": config.uploaded_before or "",
         "PIP_KEYRING_PROVIDER": config.keyring_provider or "",
         "PIP_CONFIG_FILE": os.devnull,  # pip then reads no configuration file at all
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -161,6 +162,7 @@ def uv_environment(config: PipConfig, directory: Path, environ: Mapping[str, str
         **passed,
         **places,
         "UV_PYTHON_DOWNLOADS": "never",
+        "UV_EXCLUDE_NEWER": config.uploaded_before or "",
         "UV_FIND_LINKS": ",".join(_directories(config.find_links, directory)),
         "UV_INSECURE_HOST": " ".join(config.trusted_hosts),
         # The logins of a keyring are in the URLs already. uv knows one of pip's two providers.

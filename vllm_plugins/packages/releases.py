@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from packaging.utils import parse_wheel_filename
@@ -65,10 +65,11 @@ def read(
         SourceError: the index can't be read.
     """
     version = Version(pin.version)
-    files = [file for file in index.files(pin.name) if simple_api.version(file.filename, pin.name) == version]
+    every = [file for file in index.files(pin.name) if simple_api.version(file.filename, pin.name) == version]
+    files = [file for file in every if not file.too_young]
     if locked is not None and Version(locked.version) == version:
         files = kept(files, locked, index, tags=tags) or files
-    wheels = tuple(index.complete(file) for file in _unique(files) if file.filename.endswith(simple_api.WHEEL))
+    wheels = tuple(index.complete(file) for file in _unique(files) if _is_wheel(file))
     fitting = selection.best_wheel(wheels, tags)
     if fitting is not None:
         return Release(pin=pin, wheels=wheels, fitting=fitting, metadata=read_metadata(fitting, index, caches))
@@ -76,7 +77,8 @@ def read(
     if sdist is None:
         raise NoResolution(
             f"{pin.name} {pin.version} has no wheel for that machine and no sdist to build one from",
-            found=", ".join(file.filename for file in wheels) or "no file of that version",
+            found=", ".join(file.filename for file in wheels)
+            or next((f"{file.filename} {file.too_young}" for file in every), "no file of that version"),
             next_step="choose another version of it in plugins.yaml",
         )
     return Release(pin=pin, wheels=wheels, sdist=index.complete(sdist))
@@ -97,7 +99,7 @@ def kept(files: Iterable[File], locked: Package, index: Index, *, tags: Sequence
 
     listed = list(files)
     sdists = [file for file in listed if not file.filename.endswith(simple_api.WHEEL)]
-    wheels = [file for file in listed if file.filename.endswith(simple_api.WHEEL) and is_locked(file)]
+    wheels = [file for file in listed if _is_wheel(file) and is_locked(file)]
     is_built = locked.sdist_sha256 is not None and bool(sdists)
     return [*wheels, *sdists] if is_built or selection.best_wheel(wheels, tags) is not None else []
 
@@ -161,8 +163,13 @@ def _cached_metadata(file: File, index: Index, caches: Path | None) -> Metadata:
 
 
 def _fetch_metadata(file: File, index: Index) -> Metadata:
-    members = index.members(file, ("METADATA", "entry_points.txt"))
-    return metadata.parse(members.get("METADATA", b""), members.get("entry_points.txt"), where=file.filename)
+    members, pointers = index.members_and_pointers(file, ("METADATA", "entry_points.txt"))
+    content = metadata.parse(members.get("METADATA", b""), members.get("entry_points.txt"), where=file.filename)
+    return replace(content, pointers=pointers)
+
+
+def _is_wheel(file: File) -> bool:
+    return file.filename.endswith(simple_api.WHEEL) and simple_api.is_plain(file.filename)
 
 
 def _unique(files: Iterable[File]) -> Iterable[File]:

@@ -6,6 +6,7 @@ The known client library would add an HTML parser and two more distributions to 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
@@ -18,12 +19,14 @@ from packaging.version import InvalidVersion, Version
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.redact import public_url
 
-__all__ = ["ACCEPT", "File", "from_html", "from_json", "version"]
+__all__ = ["ACCEPT", "File", "from_html", "from_json", "is_plain", "version"]
 
 WHEEL = ".whl"
 _SDIST = (".tar.gz", ".zip")
 _FILES = (WHEEL, *_SDIST, ".tar.bz2", ".tar.xz", ".tgz", ".egg", ".exe", ".metadata", ".asc")
 PAGES = (".html", ".htm")  # of the files of --find-links, pip reads these as pages, and takes all others as they are
+# Of wheels, a lock names no others: the name is also that of a file, and a word in requirements files and URLs.
+_PLAIN = re.compile(r"[\w.+!-]+")
 _INTERACTIVE = ("form", "frame", "iframe", "input", "script")
 
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -36,7 +39,8 @@ class File:
 
     ``url`` and ``index`` (``None`` for a page of links) carry no credentials; ``size`` is in bytes.
     ``upload_time`` is as the index writes it (PEP 700), ``provenance`` an address (PEP 740). ``odd_python`` says that
-    the index gives a Requires-Python that is not valid: it counts as none.
+    the index gives a Requires-Python that is not valid: it counts as none. ``too_young`` is the reason of a cooldown,
+    if it excludes the file.
     """
 
     filename: str
@@ -50,6 +54,7 @@ class File:
     upload_time: str | None = None
     provenance: str | None = None
     index: str | None = None
+    too_young: str = ""
 
 
 def from_json(data: bytes, *, base: str, index: str | None) -> list[File]:
@@ -186,6 +191,11 @@ def _digest(value: object) -> Sha256 | None:
     if isinstance(value, str) and len(value) == 64 and not set(value.lower()) - set("0123456789abcdef"):
         return Sha256(value.lower())
     return None
+
+
+def is_plain(filename: str) -> bool:
+    """Return whether the name of a wheel can stand in a lock: without spaces, quotes and the like."""
+    return _PLAIN.fullmatch(filename) is not None
 
 
 def version(filename: str, name: NormalizedName) -> Version | None:

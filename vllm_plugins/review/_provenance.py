@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -14,9 +13,11 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.documents import selection
 from vllm_plugins.packages import simple_api
+from vllm_plugins.packages.cooldown import upload_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from vllm_plugins.documents.lock import Package
     from vllm_plugins.packages.index import Index
@@ -62,7 +63,7 @@ def read(package: Package, index: Index) -> Published:
         locked.append((unquote(package.sdist_url.rpartition("/")[2]), package.sdist_sha256))
     same = [file for name, digest in locked for file in there.get(name, ()) if file.sha256 in (None, digest)]
     matching = {file.filename for file in same}
-    times = [when for file in same if (when := _time(file.upload_time)) is not None]
+    times = [when for file in same if (when := upload_time(file.upload_time)) is not None]
     yanked = [file for file in same if file.yanked]
     digests = dict(locked)
     attested = {
@@ -93,14 +94,6 @@ def _fitting(package: Package, there: Mapping[str, Sequence[File]]) -> str | Non
     ]
     best = selection.best_wheel(wheels, sys_tags())
     return None if best is None else best.filename
-
-
-def _time(text: str | None) -> datetime | None:
-    try:
-        when = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when
 
 
 def _publishers(document: Any, sha256: str) -> set[str]:

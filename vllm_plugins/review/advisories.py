@@ -58,10 +58,12 @@ def ask(
         requirements.write_text("".join(f"{pin}\n" for pin in pins), encoding="utf-8")
         words: list[str | Path] = [program, "-r", requirements, "--no-deps", "--disable-pip", *named]
         words += ["--format", "json", "--desc", "off", "--aliases", "on", "--progress-spinner", "off"]
+        result = Path(directory, "result.json")
+        words += ["--output", result]  # anything may be printed to the output of a Python program
         words += ["--timeout", str(_TIMEOUT), "--cache-dir", cache / "advisories" if cache else Path(directory, "c")]
         try:
             done = process.run(words, cwd=Path(directory), check=False)
-            return _parse(json.loads(done.stdout))
+            return _parse(json.loads(result.read_text(encoding="utf-8") if result.exists() else ""))
         except (CommandFailed, ValueError, KeyError, TypeError, AttributeError) as error:
             output = [] if isinstance(error, CommandFailed) else done.stderr.strip().splitlines()
             raise SourceError(

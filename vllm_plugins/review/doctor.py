@@ -20,11 +20,8 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.redact import redact
-from vllm_plugins.documents import base as bases
 from vllm_plugins.documents import names
-from vllm_plugins.documents.manifest import LocalSource
-from vllm_plugins.review import _doctor_variables, _modules, _vllm_groups
-from vllm_plugins.sources import local
+from vllm_plugins.review import _doctor_variables, _modules, _vllm_groups, base_problems, drift
 from vllm_plugins.startup import last_failure, overlay
 
 if TYPE_CHECKING:
@@ -155,26 +152,7 @@ def _from_error(error: PluginsError) -> Finding:
 
 
 def _local_sources(case: _Case) -> Iterator[Finding]:
-    """Local directories that changed after their wheels were built."""
-    manifest, locked, settings = case.state.manifest, case.state.locked, case.state.settings
-    if manifest is None or locked is None:
-        return
-    for plugin in manifest.enabled:
-        pinned = locked.lock.plugin(plugin.name)
-        if not isinstance(plugin.source, LocalSource) or pinned is None or pinned.tree_sha256 is None:
-            continue
-        directory = manifest.local_directory(plugin.source)
-        try:
-            digest = local.hash_tree(directory, plugin=plugin.name, without=settings.written, environ=case.environ)
-        except PluginsError as error:
-            yield _from_error(error)
-            continue
-        if digest != pinned.tree_sha256:
-            yield Finding(
-                what=f"the source of plugin {plugin.name!r} has changed since it was locked",
-                evidence=f"{directory} is {digest[:12]}; {pinned.tree_sha256[:12]} is locked",
-                fix="vllm-plugins lock, then vllm-plugins sync",
-            )
+    yield from map(_from_error, drift.local_sources(case.state, case.environ))
 
 
 def _entry_points(case: _Case) -> Iterator[Finding]:
@@ -205,17 +183,7 @@ def _copies(case: _Case) -> Iterator[Finding]:
 
 
 def _shadowed(case: _Case) -> Iterator[Finding]:
-    if case.state.marker is None:
-        return
-    site = overlay.directory(case.state.settings.store, case.state.marker.key) / overlay.SITE
-    for clash in _modules.clashes(str(site), overlay.base_paths()):
-        if clash.hides:
-            owner = "the standard library" if not clash.path else "vLLM's environment"
-            yield Finding(
-                what=f"{owner} has a module {clash.name}, which is imported instead of the plugin's",
-                evidence=clash.path or f"{clash.name} is in sys.stdlib_module_names",
-                fix="ask the plugin's authors to rename it, or set `enabled: false` for the plugin in plugins.yaml",
-            )
+    yield from map(_from_error, drift.hidden_modules(case.state))
 
 
 def _store(case: _Case) -> Iterator[Finding]:
@@ -245,7 +213,10 @@ def _store(case: _Case) -> Iterator[Finding]:
 
 
 def _notes(case: _Case) -> Iterable[str]:
-    yield from bases.problems()
+    yield from _next_to_user(case)
+    yield from base_problems.problems()
+    if case.state.is_empty:
+        yield case.state.summary
     yield from _vllm_groups.too_new(case.state.base.vllm, _doctor_variables.locked_names(case.state))
     if (marker := case.state.marker) is not None:
         site = str(overlay.directory(case.state.settings.store, marker.key) / overlay.SITE)
@@ -257,6 +228,19 @@ def _notes(case: _Case) -> Iterable[str]:
             yield (
                 f"plugin {plugin.name!r} has no vLLM entry point: vLLM loads it where you name it; "
                 "to have that checked, add `loads: [module:attribute]` in plugins.yaml"
+            )
+
+
+def _next_to_user(case: _Case) -> Iterator[str]:
+    """Modules of the working directory with the name of a plugin's module."""
+    if case.state.marker is None:
+        return
+    site = overlay.directory(case.state.settings.store, case.state.marker.key) / overlay.SITE
+    for clash in _modules.clashes(str(site), [os.getcwd()]):
+        if clash.hides and clash.path:
+            yield (
+                f"the working directory has a module {clash.name}, like the lock: {clash.path}; the hook refuses to "
+                "start vLLM with `python -m` here, which would import it; the command vllm does not look here"
             )
 
 

@@ -60,9 +60,9 @@ def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
         words += ["--config", str(settings.manifest)]
     for path in paths:
         words += ["--base-path", path]
-    done = process.run_module("vllm_plugins", words, on_line=logger.info)
+    done = process.run_module("vllm_plugins", words, on_line=logger.info, result_variable=variables.RESULT)
     try:
-        report: Any = json.loads(done.stdout)
+        report: Any = json.loads(done.result)
         if done.returncode == 0:
             return _installed(settings, str(report["overlay"]))
         error = PluginsError.from_dict(report)

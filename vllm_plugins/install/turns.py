@@ -1,0 +1,31 @@
+"""Turns: one process of a store at a time does what several would do alike."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from vllm_plugins.install import _store as stores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+__all__ = ["one_at_a_time"]
+
+
+@contextlib.contextmanager
+def one_at_a_time(store: Path, report: Callable[[str], None]) -> Iterator[None]:
+    """A block that other processes of the store wait for, as they do for an installation.
+
+    They also go on where file locks do nothing, and when this process shows no sign of life: the block must be right
+    without its turn, too.
+
+    Raises:
+        StoreError: the store can't be written.
+    """
+    with contextlib.ExitStack() as stack:
+        with stores.errors(store):
+            stores.prepare(store)
+            stack.enter_context(stores.exclusive(store, report))
+        yield

@@ -1,0 +1,72 @@
+"""What a start of vLLM does not look at: local sources that were edited, and modules that hide those of the overlay.
+
+A start compares lock, manifest, vLLM environment and marker, which takes a millisecond. Commands have more time:
+``status``, ``doctor``, ``sync`` and ``verify`` all report what this module finds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm_plugins.core.errors import LoadError, LockStale, PluginsError
+from vllm_plugins.documents.manifest import LocalSource
+from vllm_plugins.review import _modules
+from vllm_plugins.startup import overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from vllm_plugins.documents.state import State
+
+__all__ = ["UNUSED", "hidden_modules", "local_sources", "problems"]
+
+# Directories that wheels contain by mistake, and that nobody imports.
+UNUSED = ("benchmarks", "docs", "examples", "tests")
+
+
+def problems(state: State, environ: Mapping[str, str]) -> tuple[PluginsError, ...]:
+    """Everything that :func:`local_sources` and :func:`hidden_modules` find."""
+    return (*local_sources(state, environ), *hidden_modules(state))
+
+
+def local_sources(state: State, environ: Mapping[str, str]) -> Iterator[PluginsError]:
+    """A problem for each local directory that changed after its wheel was built, or can't be read."""
+    manifest, locked, settings = state.manifest, state.locked, state.settings
+    if manifest is None or locked is None:
+        return
+    for plugin in manifest.enabled:
+        pinned = locked.lock.plugin(plugin.name)
+        if not isinstance(plugin.source, LocalSource) or pinned is None or pinned.tree_sha256 is None:
+            continue
+        from vllm_plugins.sources import local
+
+        directory = manifest.local_directory(plugin.source)
+        try:
+            digest = local.hash_tree(directory, plugin=plugin.name, without=settings.written, environ=environ)
+        except PluginsError as error:
+            yield error
+            continue
+        if digest != pinned.tree_sha256:
+            yield LockStale(
+                f"the source of plugin {plugin.name!r} has changed since it was locked",
+                where=str(directory),
+                expected=f"tree-sha256 {pinned.tree_sha256[:12]}, which is locked",
+                found=f"tree-sha256 {digest[:12]}",
+                next_step="vllm-plugins lock, then vllm-plugins sync",
+            )
+
+
+def hidden_modules(state: State) -> Iterator[PluginsError]:
+    """A problem for each module of the overlay that is never imported, because the base has one of that name."""
+    if state.marker is None:
+        return
+    site = overlay.directory(state.settings.store, state.marker.key) / overlay.SITE
+    for clash in _modules.clashes(str(site), overlay.base_paths()):
+        if clash.hides and clash.name not in UNUSED:
+            owner = "the standard library" if not clash.path else "vLLM's environment"
+            yield LoadError(
+                f"{owner} has a module {clash.name}, which is imported instead of the plugin's",
+                where=clash.path or f"{clash.name} is in sys.stdlib_module_names",
+                next_step="ask the plugin's authors to rename it, or set `enabled: false` for the plugin in "
+                "plugins.yaml",
+            )
