@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
             compileall.compile_dir(directory, quiet=2)
 
 
+@pytest.hookimpl(optionalhook=True)  # mutation testing runs without xdist
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many again as there are cores: tests wait for other processes, and for time to pass, a quarter of theirs."""
     cores = len(os.sched_getaffinity(0))
@@ -142,7 +144,7 @@ def network_place(tmp_path: Path, vllm: Path, resolver: ResolverName, downloads:
 
 
 @pytest.fixture
-def own(tmp_path: Path, index: Index, vllm: Path) -> Place:
+def own(tmp_path: Path, index: Index, vllm: Path, cached: Path) -> Place:
     """A place with an interpreter of its own, whose site-packages may be written; a plugin is locked."""
     venv.EnvBuilder(symlinks=True).create(tmp_path / "env")
     directory = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "env")}))
@@ -160,5 +162,5 @@ def own(tmp_path: Path, index: Index, vllm: Path) -> Place:
     module = "def register():\n    print('the plugin ran')\n\n\nclass Bend:\n    pass\n"
     index.wheel("tiny", "1.0", entry_points=points, modules={"tiny.py": module})
     place.pypi("tiny")
-    place.run("lock")
+    replace(place, interpreter=sys.executable, cached=cached).run("lock")  # the same lock, in a fork
     return place

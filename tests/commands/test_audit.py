@@ -168,7 +168,8 @@ def test_publishers_are_listed_and_can_be_required(locked: Place, index: Index, 
 
 def test_denied_licences_are_found(place: Place, index: Index, teller: Teller) -> None:
     for name, license_ in (("free", "MIT OR GPL-3.0-only"), ("strict", "MIT AND GPL-3.0-only"), ("silent", "")):
-        wheel = index.wheel(name, entry_points=POINTS, license=license_)
+        points = {"vllm.general_plugins": {name: f"{name}:register"}}
+        wheel = index.wheel(name, entry_points=points, license=license_)
         teller.files[wheel.name] = {"upload-time": OLD}
     place.pypi("free", "strict", "silent")
     place.run("lock")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import random
 import shutil
 import subprocess
 import zipfile
@@ -16,6 +18,7 @@ from tests.kit.repositories import Repository, git_environment
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.kit.index import Index
     from tests.kit.place import Place
 
 CONTENT = "the weights, of which the repository has only a pointer\n"
@@ -138,3 +141,17 @@ def test_line_ends_are_those_of_the_repository_whatever_the_user_prefers(place: 
         found.add((_in_wheel(place, "tiny/lf.txt"), _in_wheel(place, "tiny/crlf.txt"), place.lock_text))
     assert {item[:2] for item in found} == {("a\nb\n", "a\r\nb\r\n")}
     assert len(found) == 1
+
+
+def test_a_pointer_in_a_wheel_of_an_index_is_told(place: Place, index: Index) -> None:
+    for name, size in (("tiny", 0), ("large", 400_000)):  # a large wheel is read in ranges
+        pad = {f"{name}/pad.bin": base64.b64encode(random.Random(size).randbytes(size)).decode()}
+        modules = {f"{name}/__init__.py": "", f"{name}/model.bin": _pointer(CONTENT), **pad}
+        index.wheel(name, requires=["large"] if name == "tiny" else [], modules=modules)
+    place.pypi("tiny")
+    for _ in range(2):  # the second time from the cache
+        done = place.run("lock", "-q")
+        for name in ("tiny", "large"):
+            wheel = f"{name}-1.0-py3-none-any.whl"
+            assert f"note: {wheel} contains Git LFS pointers in place of files: {name}/model.bin" in done.stdout
+        place.lock.unlink()

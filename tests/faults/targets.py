@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from vllm_plugins.core import errors
+from vllm_plugins.core import errors, tokens
 from vllm_plugins.core.errors import PluginsError
+from vllm_plugins.core.printable import printable
+from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.documents import base, compatibility, lock_reader, lock_writer, manifest, selection
 from vllm_plugins.install import _stage, _store, bundle, generations
 from vllm_plugins.locking import _conflicts, _resolution
@@ -257,6 +259,19 @@ _RECORD = (
 )
 
 
+def _foreign(data: bytes) -> None:
+    """Text of others on its way to a terminal, and a URL of a configuration."""
+    text = data.decode("utf-8", "surrogateescape")
+    shown = printable(redact(text, ["hunter2secret"]))
+    assert all(character.isprintable() or character in "\n\t\xa0\u2009\u202f\u3000" for character in shown)
+    assert printable(shown) == shown
+    assert "hunter2secret" not in shown
+    url = f"https://host/{text}"
+    found = (*tokens.in_path(url), *tokens.in_query(url), *tokens.in_path(text), *tokens.in_query(text))
+    assert all(found)
+    public_url(text)
+
+
 def _zip(compression: int = zipfile.ZIP_STORED) -> bytes:
     out = BytesIO()
     with zipfile.ZipFile(out, "w", compression) as archive:
@@ -381,6 +396,15 @@ TARGETS = {
             run=_installed,
             seeds=(_CORE + b"\0\0" + _POINTS + b"\0\0" + _RECORD,),
             words=("../../", "/etc/passwd", ",sha256=", "bin/", "../outside", '"', ".dist-info/"),
+        ),
+        Target(
+            name="foreign",
+            run=_foreign,
+            seeds=(
+                b"https://ada:hunter2secret@host/x?token=hunter2secret#y",
+                "\x1b]0;x\x07 \u202e /t/aBcd1234EfGh5678/simple/".encode(),
+            ),
+            words=("@", "//", "://", "?sig=", "%40", "\x9b", "http://["),
         ),
         Target(name="wheel", run=_wheel, seeds=(_zip(), _zip(zipfile.ZIP_DEFLATED)), words=("PK\x01\x02",)),
     )

@@ -29,8 +29,8 @@ __all__ = [
     "hang",
     "noise",
     "redirect",
-    "requires_python",
     "reset",
+    "saying",
     "serve",
     "status",
 ]
@@ -145,16 +145,20 @@ def redirect(to: str) -> Callable[[Reply], None]:
     return fault
 
 
-def requires_python(value: str) -> Callable[[Reply], None]:
-    """Give each file of a page of an index this Requires-Python."""
+def saying(key: str, value: str, *, of: str = "") -> Callable[[Reply], None]:
+    """Say this of each file of a page of an index whose name contains ``of``: ``requires-python`` or ``yanked``."""
 
     def fault(reply: Reply) -> None:
         if reply.kind.startswith("application/vnd.pypi.simple.v1+json"):
             page = json.loads(reply.body)
-            page["files"] = [{**file, "requires-python": value} for file in page["files"]]
+            page["files"] = [{**file, **({key: value} if of in file["filename"] else {})} for file in page["files"]]
             body = json.dumps(page).encode()
         else:
-            body = reply.body.replace(b"<a ", f'<a data-requires-python="{html.escape(value)}" '.encode())
+            attribute = f'<a data-{key}="{html.escape(value)}" '
+            anchors = reply.body.decode().split("<a ")
+            body = "".join(
+                [anchors[0], *(f"{attribute if of in part else '<a '}{part}" for part in anchors[1:])]
+            ).encode()
         well(replace(reply, body=body))
 
     return fault

@@ -40,7 +40,7 @@ def odd(place: Place, index: Index) -> Iterator[Callable[[str], Place]]:
     with faulty.serve(f"http://{parts.netloc}") as server:
 
         def make(value: str) -> Place:
-            server.plan = lambda path: faulty.requires_python(value) if "/simple/odd" in path else None
+            server.plan = lambda path: faulty.saying("requires-python", value) if "/simple/odd" in path else None
             place.variables["PIP_INDEX_URL"] = f"{server.address}{parts.path}"
             for name in ("odd", "odd-words"):
                 index.wheel(name, requires_python=value)

@@ -7,7 +7,7 @@ marks such a token, so this is a guess: it recognises well-known prefixes and te
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 __all__ = ["PARAMETER", "in_path", "in_query"]
 
@@ -26,8 +26,8 @@ _KIND = re.compile(r"[a-z]+|[A-Z]+|[0-9]+")
 
 def in_path(url: str) -> tuple[str, ...]:
     """The segments of the path that look like tokens, as they are written; none of a file on this machine."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https"):
+    parts = _split(url)
+    if parts is None or parts.scheme not in ("http", "https"):
         return ()
     segments = parts.path.split("/")
     before = ["", *segments]
@@ -40,8 +40,19 @@ def in_path(url: str) -> tuple[str, ...]:
 
 def in_query(url: str) -> tuple[str, ...]:
     """The values of a URL's parameters whose name says that they are secret, or that look like tokens."""
-    pairs = parse_qsl(urlsplit(url).query)
-    return tuple(value for name, value in pairs if _SECRET.fullmatch(name) or _is_token(value))
+    parts = _split(url)
+    try:
+        pairs = parse_qsl(parts.query) if parts is not None else []
+    except ValueError:  # too many parameters
+        pairs = []
+    return tuple(value for name, value in pairs if value and (_SECRET.fullmatch(name) or _is_token(value)))
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:  # such as a broken address in brackets
+        return None
 
 
 def _is_token(text: str) -> bool:

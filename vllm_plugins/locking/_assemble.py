@@ -16,7 +16,7 @@ from vllm_plugins.locking import _graph
 from vllm_plugins.packages import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -33,7 +33,7 @@ __all__ = ["Assembly", "NewLock"]
 class NewLock:
     """A new lock, and the wheels to put next to it: file name → where the wheel is now (in ``scratch``).
 
-    ``notes`` are for the user: the releases that were passed over.
+    ``notes`` are for the user: the releases that were passed over, and wheels that contain Git LFS pointers.
     """
 
     lock: Lock
@@ -65,7 +65,8 @@ class Assembly:
     def lock(self, manifest: Manifest, plugins: tuple[PreparedPlugin, ...], found: Iterable[Release]) -> NewLock:
         """Describe every package, add the graph's edges, and put them together."""
         described = [self._from_plugin(item) for item in plugins if item.wheel is not None]
-        described += [self._from_release(release) for release in found]
+        releases = list(found)
+        described += [self._from_release(release) for release in releases]
         by_name = {item.package.name: item for item in described}
         for plugin, item in zip(manifest.enabled, plugins, strict=True):
             _refuse_unknown(plugin, by_name[item.locked.package])
@@ -105,7 +106,7 @@ class Assembly:
                 )
             ),
             wheels={_hashed(item.wheel).filename: item.wheel for item in described if item.wheel is not None},
-            notes=tuple(item.text for item in self.solution.passed_over),
+            notes=(*(item.text for item in self.solution.passed_over), *_flaws(releases)),
         )
 
     def _passed_over(self, plugin: str, version: str) -> str | None:
@@ -194,6 +195,21 @@ class Assembly:
                 required_by=plugin,
                 next_step="run vllm-plugins lock on a machine of that kind",
             )
+
+
+def _flaws(found: Iterable[Release]) -> Iterator[str]:
+    """A note for each wheel of an index that was yanked, or that was built without the content of Git LFS."""
+    for release in found:
+        if release.metadata is None or release.fitting is None:
+            continue
+        wheel, pointers = release.fitting, release.metadata.pointers
+        if wheel.yanked:
+            reason = f" ({wheel.yanked_reason})" if wheel.yanked_reason else ""
+            what = f"{release.pin.name} {release.pin.version} was yanked{reason}"
+            yield f"{what}; it is required exactly, or was locked before"
+        if pointers:
+            names = ", ".join(pointers[:5])
+            yield f"{wheel.filename} contains Git LFS pointers in place of files: {names}; report it to its author"
 
 
 def _refuse_unknown(plugin: Plugin, found: _Details) -> None:

@@ -155,12 +155,14 @@ class Candidates:
     def write_stub(self, candidate: Candidate, into: Path) -> None:
         """Write a stub of a candidate whose metadata a resolver would not find at the index as we do.
 
-        That is so where the index has got another build, and where uv can't read what METADATA or the page says.
+        That is so where the index has got another build, where uv can't read what METADATA or the page says, and
+        where a dependency names exactly a version that was yanked: pip takes it then, and uv does not.
         """
         content = self.metadata(candidate) if candidate.wheel is not None else None
         if candidate.wheel is None or content is None or isinstance(content, Obstacle):
             return
-        if candidate.is_outbid or candidate.wheel.odd_python or content.is_odd:
+        is_yanked = candidate.yanked is not None
+        if candidate.is_outbid or is_yanked or candidate.wheel.odd_python or content.is_odd:
             stub_wheels.write_over(into, candidate.wheel.filename, content)
 
     def _candidate(self, name: NormalizedName, version: Version, every: list[File]) -> Candidate:

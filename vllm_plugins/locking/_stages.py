@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking._resolvers import ResolverName
+    from vllm_plugins.locking.old_lock import OldLock
     from vllm_plugins.locking.request import Upgrade
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.pip_config import PipConfig
@@ -48,7 +48,7 @@ def run(
     *,
     base: Base,
     base_paths: Sequence[str],
-    old: Lock | None,
+    old: OldLock,
     upgrade: Upgrade,
     settings: Settings,
     scratch: Path,
@@ -72,7 +72,7 @@ def run(
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
     installer = installers.choose(settings.installer, config=_waiting(pip, cooldown), cache=caches / "uv")
     with Builder(installer=installer, base_site=base_paths, target=base) as builder:
-        reuse = Reuse(old=old, upgrade=upgrade, base=base, wheels=settings.wheels)
+        reuse = Reuse(old=old.lock, upgrade=upgrade, base=base, wheels=settings.wheels, is_sound=old.flaw is None)
         preparation = Preparation(
             manifest=manifest,
             settings=settings,
@@ -99,7 +99,7 @@ def run(
             )
             solution = solver.solve(plugins)
             found = solver.releases(solution)
-            assembly = Assembly(base=base, old=old, index=index, scratch=scratch, solution=solution)
+            assembly = Assembly(base=base, old=old.lock, index=index, scratch=scratch, solution=solution)
             return _public(assembly.lock(manifest, plugins, found), pip)
 
 

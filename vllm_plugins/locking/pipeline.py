@@ -90,7 +90,7 @@ def lock(
             manifest,
             base=base,
             base_paths=overlay.base_paths() if base_paths is None else base_paths,
-            old=old.lock,
+            old=old,
             upgrade=upgrade,
             settings=settings,
             scratch=temporary,

@@ -6,6 +6,7 @@ A keyring is asked only where the configuration names a provider, ``import`` or 
 from __future__ import annotations
 
 import json
+import netrc
 import os
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -42,7 +43,7 @@ def with_login(url: str, provider: str | None) -> str:
         return url
     user = unquote(parts.username) if parts.username else None
     host = parts.netloc.rpartition("@")[2]
-    if user is None and _is_in_netrc(url):
+    if user is None and _is_in_netrc(parts.hostname):
         return url
     index = urlunsplit(parts._replace(netloc=host))
     # pip asks for the URL of the index with a slash at its end, then for the host; uv for the URL as it is written.
@@ -89,7 +90,17 @@ def _pair(text: str) -> tuple[str, str] | None:
         return None
 
 
-def _is_in_netrc(url: str) -> bool:
-    from requests.utils import get_netrc_auth
+def _is_in_netrc(host: str | None) -> bool:
+    """Whether the user's netrc has a login for a host, as ``requests`` finds it.
 
-    return get_netrc_auth(url) is not None
+    That library is being imported by another thread meanwhile, and its modules import one another.
+    """
+    named = os.environ.get("NETRC")
+    for path in [named] if named else ["~/.netrc", "~/_netrc"]:
+        try:
+            return host is not None and netrc.netrc(os.path.expanduser(path)).authenticators(host) is not None
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, netrc.NetrcParseError):
+            return False
+    return False

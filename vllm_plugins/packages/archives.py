@@ -8,11 +8,22 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING
 
+from vllm_plugins.core import lfs
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["UNREADABLE", "check_size", "check_wheel", "dist_info", "member", "metadata_files", "unpack"]
+__all__ = [
+    "UNREADABLE",
+    "check_size",
+    "check_wheel",
+    "dist_info",
+    "lfs_pointers",
+    "member",
+    "metadata_files",
+    "unpack",
+]
 
 # Every exception that zipfile and its decompressors raise for bytes that aren't a valid archive.
 UNREADABLE = (
@@ -29,6 +40,8 @@ UNREADABLE = (
 _MAX_MEMBER = 16 << 20  # bytes; the largest METADATA in use have about 100 KiB
 # The size that an archive may always unpack to, and the largest ratio above it. Code and data shrink to a tenth.
 _MAX_UNPACKED, _MAX_RATIO = 256 << 20, 100
+# The sizes that a Git LFS pointer has, and how many members of such a size are read.
+_POINTER, _MOST_POINTERS = range(110, 260), 20
 
 
 def dist_info(names: Iterable[str]) -> str:
@@ -90,6 +103,16 @@ def metadata_files(archive: zipfile.ZipFile, names: Iterable[str]) -> dict[str, 
     present = set(archive.namelist())
     info = dist_info(archive.namelist())
     return {name: member(archive, f"{info}/{name}") for name in names if f"{info}/{name}" in present}
+
+
+def lfs_pointers(archive: zipfile.ZipFile) -> tuple[str, ...]:
+    """Return the members of a wheel that are Git LFS pointers in place of files.
+
+    Only members of a pointer's size that are not Python are read: each may cost a request.
+    """
+    small = [item for item in archive.infolist() if item.file_size in _POINTER and not item.filename.endswith(".py")]
+    named = [item for item in small if ".dist-info/" not in item.filename][:_MOST_POINTERS]
+    return tuple(item.filename for item in named if lfs.is_pointer(archive.read(item)))
 
 
 def unpack(archive: Path, into: Path) -> None:

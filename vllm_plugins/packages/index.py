@@ -8,7 +8,7 @@ import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -25,7 +25,7 @@ from vllm_plugins.packages import _logins, _session, archives, programs, simple_
 from vllm_plugins.packages.simple_api import File
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from packaging.utils import NormalizedName
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.pip_config import PipConfig
 
 __all__ = ["File", "Index"]
+
+_T = TypeVar("_T")
 
 WHOLE = 256 << 10  # bytes; a file up to this size is fetched as a whole rather than in ranges
 
@@ -135,19 +137,34 @@ class Index:
         Raises:
             SourceError: the wheel can't be read, or would fill the disk.
         """
+        return self._read_wheel(file, lambda archive: archives.metadata_files(archive, names))
+
+    def members_and_pointers(self, file: File, names: Sequence[str]) -> tuple[dict[str, bytes], tuple[str, ...]]:
+        """Read the same files, and find the paths of Git LFS pointers in the wheel.
+
+        Raises:
+            SourceError: the wheel can't be read, or would fill the disk.
+        """
+        return self._read_wheel(
+            file, lambda archive: (archives.metadata_files(archive, names), archives.lfs_pointers(archive))
+        )
+
+    def _read_wheel(self, file: File, read: Callable[[zipfile.ZipFile], _T]) -> _T:
         try:
             if not file.url.startswith("file:") and (file.size or WHOLE + 1) > WHOLE:
                 try:
                     options = self._options(file.url, file.index)
                     with RemoteZip(file.url, session=self._session, **options) as archive:
-                        return _members(archive, names, file)
+                        return read(_checked(archive, file))
                 except (RangeNotSupported, RemoteIOError):
                     pass  # read the whole file instead
             with (
                 scratch.directory() as temporary,
                 zipfile.ZipFile(self.download(file, temporary)) as zipped,
             ):
-                return _members(zipped, names, file)
+                return read(_checked(zipped, file))
+        except RecursionError:
+            raise  # the caller's: an archive is not nested
         except (*archives.UNREADABLE, *_FAILURES) as error:
             raise self._error(file.url, error) from error
 
@@ -306,9 +323,9 @@ def _whole(chunks: Iterable[bytes], most: int) -> bytes:
     return bytes(data)
 
 
-def _members(archive: zipfile.ZipFile, names: Sequence[str], file: File) -> dict[str, bytes]:
+def _checked(archive: zipfile.ZipFile, file: File) -> zipfile.ZipFile:
     archives.check_wheel(archive, file.size or sum(item.compress_size for item in archive.infolist()))
-    return archives.metadata_files(archive, names)
+    return archive
 
 
 def _path(url: str) -> Path:

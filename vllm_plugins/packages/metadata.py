@@ -54,7 +54,8 @@ INSTALLER_NOTES = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 class Metadata:
     """Name, version and requirements. ``entry_points`` are ``(group, name, value)`` of vLLM's groups, sorted.
 
-    ``is_odd`` says that uv can't read what METADATA says, or reads it otherwise than pip (see :func:`normal_form`).
+    ``pointers`` are Git LFS pointers that a wheel of an index contains in place of files. ``is_odd`` says that uv
+    can't read what METADATA says, or reads it otherwise than pip (see :func:`normal_form`).
     """
 
     name: NormalizedName
@@ -63,6 +64,7 @@ class Metadata:
     requires: tuple[str, ...] = ()
     entry_points: tuple[tuple[str, str, str], ...] = ()
     requires_python: str | None = None
+    pointers: tuple[str, ...] = ()
     is_odd: bool = False
 
     def to_json(self) -> str:
@@ -92,6 +94,7 @@ def from_json(text: str) -> Metadata:
         requires=tuple(map(str, data["requires"])),
         entry_points=tuple((str(group), str(name), str(value)) for group, name, value in data["entry_points"]),
         requires_python=None if data["requires_python"] is None else str(data["requires_python"]),
+        pointers=tuple(map(str, data["pointers"])),
     )
 
 

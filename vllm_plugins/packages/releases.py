@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from packaging.utils import parse_wheel_filename
@@ -163,8 +163,9 @@ def _cached_metadata(file: File, index: Index, caches: Path | None) -> Metadata:
 
 
 def _fetch_metadata(file: File, index: Index) -> Metadata:
-    members = index.members(file, ("METADATA", "entry_points.txt"))
-    return metadata.parse(members.get("METADATA", b""), members.get("entry_points.txt"), where=file.filename)
+    members, pointers = index.members_and_pointers(file, ("METADATA", "entry_points.txt"))
+    content = metadata.parse(members.get("METADATA", b""), members.get("entry_points.txt"), where=file.filename)
+    return replace(content, pointers=pointers)
 
 
 def _is_wheel(file: File) -> bool:
