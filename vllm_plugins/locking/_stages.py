@@ -25,7 +25,7 @@ from vllm_plugins.locking._solve import Solver
 from vllm_plugins.locking.old_lock import Reuse
 from vllm_plugins.packages import installers
 from vllm_plugins.packages.builder import Builder
-from vllm_plugins.packages.cooldown import Cooldown
+from vllm_plugins.packages.simple_api import Cooldown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.manifest import Manifest
-    from vllm_plugins.locking._resolvers import ResolverName
     from vllm_plugins.locking.old_lock import OldLock
-    from vllm_plugins.locking.request import Upgrade
+    from vllm_plugins.locking.request import Request, Upgrade
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
@@ -54,7 +53,7 @@ def run(
     scratch: Path,
     report: Callable[[str], None],
     detail: Callable[[str], None],
-    resolver: ResolverName = "auto",
+    request: Request,
     config: Callable[[], PipConfig],
 ) -> NewLock:
     """Resolve a manifest against a base. ``scratch`` is an empty directory that outlives the result.
@@ -84,7 +83,7 @@ def run(
             detail=detail,
         )
         plugins = _prepared(preparation, base)
-        program = _resolvers.choose(resolver, base=base, config=pip, cache=caches / "uv")
+        program = _resolvers.choose(request.resolver, base=base, config=pip, cache=caches / "uv")
         report(f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}")
         with opening() as index:
             solver = Solver(
@@ -98,9 +97,11 @@ def run(
                 detail=detail,
             )
             solution = solver.solve(plugins)
-            found = solver.releases(solution)
-            assembly = Assembly(base=base, old=old.lock, index=index, scratch=scratch, solution=solution)
-            return _public(assembly.lock(manifest, plugins, found), pip)
+            accepted = request.accepts(manifest)
+            assembly = Assembly(
+                base=base, old=old.lock, index=index, scratch=scratch, solution=solution, accepted=accepted
+            )
+            return _public(assembly.lock(manifest, plugins, solver.releases(solution)), pip)
 
 
 def _usable(config: PipConfig, report: Callable[[str], None]) -> PipConfig:

@@ -96,7 +96,7 @@ def lock(
             scratch=temporary,
             report=report,
             detail=detail,
-            resolver=request.resolver,
+            request=request,
             config=config,
         )
         _check_result(new.lock, manifest, base)
