@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
             compileall.compile_dir(directory, quiet=2)
 
 
+@pytest.hookimpl(optionalhook=True)  # mutation testing runs without xdist
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many again as there are cores: tests wait for other processes, and for time to pass, a quarter of theirs."""
     cores = len(os.sched_getaffinity(0))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -173,3 +174,11 @@ def test_a_result_goes_through_a_descriptor_of_its_own() -> None:
     code = "import os; print('loud'); os.write(int(os.environ['MINE']), b'result')"
     done = run(code, result_variable="MINE")
     assert (done.stdout, done.result) == ("loud\n", "result")
+
+
+def test_the_entry_of_this_package_is_the_one_that_our_own_programs_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = os.path.dirname(os.path.dirname(os.path.dirname(process.__file__)))
+    monkeypatch.setenv("PYTHONPATH", f"/elsewhere:{home}:")
+    assert process.own_pythonpath() == home
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    assert process.own_pythonpath() is None

@@ -236,6 +236,22 @@ def test_a_wheel_is_in_one_place() -> None:
     assert "packages[0].wheels[0]: expected a path or a URL, found both" in str(refused(written(whole)))
 
 
+def test_every_field_of_a_package_is_read() -> None:
+    whole = document()
+    whole["packages"][2]["marker"] = 'python_full_version >= "3.11.3"'
+    whole["packages"][0]["tool"]["vllm-plugins"]["find-links"] = True
+    lock = lock_reader.parse(written(whole), PATH)
+    decoder, helper = lock.packages[0], lock.packages[2]
+    assert (decoder.dependencies, decoder.built_with) == (("helper",), ("hatchling==1.27.0",))
+    assert (decoder.find_links, helper.find_links) == (True, False)
+    assert (helper.marker, helper.requires_python) == ('python_full_version >= "3.11.3"', ">=3.9")
+    assert (decoder.marker, decoder.requires_python, decoder.index) == (None, None, None)
+    assert helper.index == "https://packages.example.org/simple/"
+    for value in ("true", 1):
+        whole["packages"][0]["tool"]["vllm-plugins"]["find-links"] = value
+        assert refused(written(whole)).found == f"packages[0].{TOOL}.find-links: expected bool, found {value!r}"
+
+
 def test_every_field_of_a_lock_is_read() -> None:
     lock = values.lock()
     plugin = lock.plugins[0].replace(passed_over="2.0", loads=("tiny:Bend",))

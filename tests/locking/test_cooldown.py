@@ -10,9 +10,8 @@ from packaging.utils import canonicalize_name
 
 from tests.kit import advisory, projects
 from vllm_plugins.packages import programs
-from vllm_plugins.packages.cooldown import Cooldown, upload_time
 from vllm_plugins.packages.pip_config import PipConfig
-from vllm_plugins.packages.simple_api import File
+from vllm_plugins.packages.simple_api import Cooldown, File, upload_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

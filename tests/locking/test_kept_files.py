@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -94,3 +95,30 @@ def test_a_kept_file_that_is_gone_is_replaced(place: Place, index: Index) -> Non
     place.pypi("tiny", "more")
     place.run("lock")
     assert builds(place, "kernel") == ["2"]
+
+
+@RESOLVERS
+def test_other_bytes_under_the_name_of_a_locked_file_are_refused_until_an_upgrade(
+    place: Place, index: Index, resolver: str
+) -> None:
+    index.wheel("tiny", requires=["kernel"])
+    index.wheel("more")
+    index.wheel("kernel", modules={"kernel.py": "WHOSE = 'first'\n"})
+    place.pypi("tiny")
+    place.run("lock", "--resolver", resolver)
+    before = place.lock_text
+    index.wheel("kernel", modules={"kernel.py": "WHOSE = 'second'\n"})
+    place.pypi("tiny", "more")
+    done = place.run("lock", "--resolver", resolver, check=False)
+    assert done.returncode == 4
+    assert "the index has other files than the lock under the same names: kernel [hash-mismatch]" in done.stderr
+    assert "kernel-1.0-py3-none-any.whl: locked sha256 " in done.stderr
+    assert place.lock_text == before
+    assert "vllm-plugins lock --upgrade-package kernel" in done.stderr
+    place.run("lock", "--resolver", resolver, "--upgrade-package", "kernel")
+    place.run("sync")
+    assert (place.site / "kernel.py").read_text() == "WHOSE = 'second'\n"
+    third = index.wheel("kernel", modules={"kernel.py": "WHOSE = 'third'\n"})
+    place.lock.write_text(place.lock_text.replace("size = ", "size = 1", 1))  # edited by hand: what it says is no pin
+    place.run("lock", "--resolver", resolver)
+    assert place.package("kernel")["wheels"][0]["hashes"]["sha256"] == hashlib.sha256(third.read_bytes()).hexdigest()

@@ -131,3 +131,18 @@ def test_results_are_kept_by_name_but_for_none(module: ModuleType) -> None:
     assert entry_points.platform({}) is None
     with pytest.raises(LoadError, match=r"got: \['a', 'b'\]"):
         entry_points.platform({"b": "x", "a": "y"})
+
+
+class _Silent(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(0)
+
+
+def test_an_exception_whose_text_ends_the_process_is_an_error_without_text() -> None:
+    assert error_of(_Silent()).what == "plugin 'mine' raised an error: _Silent"
+
+
+def test_a_platform_whose_text_ends_the_process_is_an_error() -> None:
+    with pytest.raises(LoadError) as caught:
+        entry_points.platform({"mine": _Silent()})
+    assert caught.value.what == "the platform plugin mine returned a _Silent, and not the name of a class"

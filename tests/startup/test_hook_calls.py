@@ -593,14 +593,14 @@ def test_an_error_without_a_text_is_shown_as_it_is(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(type(tmp_path), "read_bytes", fails)
     with pytest.raises(StoreError) as caught:
-        hook._read(tmp_path)
+        overlay.read_file(tmp_path)
     assert caught.value.found == "no reason"
 
 
 def test_a_file_below_a_file_is_missing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert hook._read(tmp_path / "file" / "plugins.lock") is None
-    assert hook._read(tmp_path / "missing") is None
+    assert overlay.read_file(tmp_path / "file" / "plugins.lock") is None
+    assert overlay.read_file(tmp_path / "missing") is None
 
 
 def test_a_verification_is_logged_with_its_cost(

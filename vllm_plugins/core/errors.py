@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 __all__ = [
+    "AttestationMismatch",
     "BaseMismatch",
     "BuildError",
     "CommandFailed",
@@ -198,6 +199,13 @@ class HashMismatch(PluginsError):
     """A file does not have the hash that the lock gives."""
 
     id = "hash-mismatch"
+    exit_code = 4
+
+
+class AttestationMismatch(PluginsError):
+    """The attestation of a publisher does not verify, or the publisher is not the locked one."""
+
+    id = "attestation-mismatch"
     exit_code = 4
 
 

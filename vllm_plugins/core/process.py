@@ -34,6 +34,7 @@ __all__ = [
     "Completed",
     "find",
     "find_on_path",
+    "own_pythonpath",
     "run",
     "run_module",
     "status",
@@ -100,9 +101,6 @@ def run_module(
     plugins may read files there. It imports nothing from there. ``PYTHONPATH`` keeps the one entry that this package
     was imported from.
     """
-    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    named = os.environ.get("PYTHONPATH", "")
-    pythonpath = home if home in map(os.path.abspath, filter(None, named.split(os.pathsep))) else None
     try:
         cwd = os.getcwd()
     except FileNotFoundError:  # it was deleted
@@ -111,13 +109,20 @@ def run_module(
     return run(
         argv,
         cwd=cwd,
-        pythonpath=pythonpath,
+        pythonpath=own_pythonpath(),
         on_line=on_line,
         check=False,
         timeout=timeout,
         keep=keep,
         result_variable=result_variable,
     )
+
+
+def own_pythonpath() -> str | None:
+    """The one entry of ``PYTHONPATH`` that this package, and what it requires, was imported from, if it was."""
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    named = os.environ.get("PYTHONPATH", "")
+    return home if home in map(os.path.abspath, filter(None, named.split(os.pathsep))) else None
 
 
 def run(

@@ -56,6 +56,7 @@ class Package:
     index: str | None
     wheels: tuple[Wheel, ...]
     tool: Mapping[str, Any]
+    identities: tuple[tuple[tuple[str, str], ...], ...]
 
 
 def environments(document: Any) -> tuple[str, ...]:
@@ -120,7 +121,18 @@ def _package(table: Any, here: str) -> Package:
         index=get(table, here, "index", str, default=None),
         wheels=wheels,
         tool=get(table, here, "tool", dict, default={}),
+        identities=tuple(
+            _identity(item, f"{here}.attestation-identities[{i}]")
+            for i, item in enumerate(items(table, here, "attestation-identities"))
+        ),
     )
+
+
+def _identity(table: Any, here: str) -> tuple[tuple[str, str], ...]:
+    """A publisher (PEP 740): its kind, then its other fields in order."""
+    kind: str = get(table, here, "kind", str)
+    others = sorted(key for key in table if key != "kind")
+    return (("kind", kind), *((key, get(table, here, key, str)) for key in others))
 
 
 def _directory(table: Any, here: str) -> str:

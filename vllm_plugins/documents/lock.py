@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
     from vllm_plugins.core.hashes import Sha256
 
-__all__ = ["BaseUse", "CommitSha", "Lock", "Package", "Plugin", "Target", "Wheel"]
+__all__ = ["BaseUse", "CommitSha", "Identity", "Lock", "Package", "Plugin", "Target", "Wheel"]
 
 CommitSha = NewType("CommitSha", str)
 """The whole hash of a git commit, in lower case: as git wrote it, or checked where a lock was read."""
+
+
+# A publisher as PEP 740 names it: pairs of a field and its value, ``kind`` first.
+Identity = tuple[tuple[str, str], ...]
 
 
 class Wheel(Record):
@@ -51,6 +55,7 @@ class Package(Record):
     sdist_url: str | None = None
     sdist_sha256: Sha256 | None = None
     find_links: bool = False
+    identities: tuple[Identity, ...] = ()
 
     @property
     def compiled(self) -> bool:

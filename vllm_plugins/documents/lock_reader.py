@@ -189,6 +189,7 @@ def _package(package: _pylock.Package, here: str) -> Package:
         sdist_url=get(tool, f"{here}.tool.{TOOL}", "sdist-url", str, default=None),
         sdist_sha256=_optional_sha256(tool, f"{here}.tool.{TOOL}", "sdist-sha256"),
         find_links=get(tool, f"{here}.tool.{TOOL}", "find-links", bool, default=False),
+        identities=package.identities,
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tomlkit.items import AoT, Array, Table
 
-    from vllm_plugins.documents.lock import Lock, Package, Plugin, Target, Wheel
+    from vllm_plugins.documents.lock import Identity, Lock, Package, Plugin, Target, Wheel
 
 __all__ = ["normal_form", "render"]
 
@@ -56,6 +56,7 @@ def normal_form(lock: Lock) -> Lock:
                 else str(SpecifierSet(package.requires_python)),
                 dependencies=tuple(sorted(package.dependencies)),
                 wheels=tuple(_sorted(package.wheels)),
+                identities=tuple(sorted(map(_identity, package.identities))),
             )
             for package in sorted(lock.packages, key=lambda package: package.name)
         ),
@@ -68,6 +69,10 @@ def normal_form(lock: Lock) -> Lock:
         ),
         environments=tuple(sorted(lock.environments)),
     )
+
+
+def _identity(identity: Identity) -> Identity:
+    return tuple(sorted(identity, key=lambda pair: (pair[0] != "kind", pair)))
 
 
 def _render(lock: Lock) -> bytes:
@@ -141,6 +146,7 @@ def _package(package: Package) -> Table:
             "dependencies": [{"name": name} for name in sorted(package.dependencies)],
             "directory": None,
             "index": package.index,
+            "attestation-identities": [dict(identity) for identity in package.identities],
             "wheels": [_wheel(wheel) for wheel in _sorted(package.wheels)],
         }
     )

@@ -35,6 +35,8 @@ CHECKS: dict[str, Level] = {
     "orphan": "fail",
     "local-wheel": "fail",
     "policy-changed": "warn",
+    "attestation": "fail",
+    "publisher": "fail",
     "license": "warn",
     "young": "warn",
     "no-wheel": "warn",

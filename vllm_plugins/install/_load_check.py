@@ -239,7 +239,7 @@ class _Child:
         if point.group != _PLATFORM or answer is None:
             return {}
         self._answers[number] = answer
-        return {"platform": str(answer)}
+        return {"platform": entry_points.platform({point.name: answer}) or ""}
 
     def _create(self, number: int) -> dict[str, str]:
         """Let vLLM create its platform, where this plugin alone has named it."""

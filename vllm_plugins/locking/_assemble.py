@@ -13,13 +13,16 @@ from vllm_plugins.core.errors import BuildError, NoResolution
 from vllm_plugins.documents import lock_writer
 from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
 from vllm_plugins.locking import _graph
-from vllm_plugins.packages import metadata
+from vllm_plugins.packages import attestations, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from packaging.utils import NormalizedName
+
     from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import Identity
     from vllm_plugins.documents.manifest import Manifest, Plugin
     from vllm_plugins.locking._prepare import PreparedPlugin
     from vllm_plugins.locking._solve import Solution
@@ -61,6 +64,7 @@ class Assembly:
     index: Index
     scratch: Path
     solution: Solution
+    accepted: frozenset[NormalizedName] = frozenset()
 
     def lock(self, manifest: Manifest, plugins: tuple[PreparedPlugin, ...], found: Iterable[Release]) -> NewLock:
         """Describe every package, add the graph's edges, and put them together."""
@@ -154,6 +158,8 @@ class Assembly:
                 requires_python=next((file.requires_python for file in far if file.requires_python), None),
             )
             found = release.metadata
+            assert fitting is not None
+            package = package.replace(identities=self._publishers(name, fitting))
             return _Details(
                 package=package, requires=found.requires, extras=found.extras, entry_points=found.entry_points
             )
@@ -161,14 +167,21 @@ class Assembly:
         built = self.solution.sdists[name]
         return self._local(release, built.path, built_with=built.built_with, others=wheels)
 
+    def _publishers(self, name: NormalizedName, file: File) -> tuple[Identity, ...]:
+        was = self.old.package(name) if self.old is not None else None
+        return attestations.of_release(file, self.index, was, accepted=self.accepted)
+
     def _local(
         self, release: Release, path: Path, *, built_with: tuple[str, ...], others: tuple[Wheel, ...] = ()
     ) -> _Details:
         self._refuse_foreign(path, release.pin.name)
         content = metadata.inspect(path)
         sdist = release.sdist
+        origin = release.fitting or sdist
+        assert origin is not None
         package = Package(
             name=release.pin.name,
+            identities=self._publishers(release.pin.name, origin),
             version=release.pin.version,
             wheels=(*others, _hashed(path)),
             built_with=built_with,

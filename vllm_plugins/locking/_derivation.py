@@ -20,7 +20,7 @@ from vllm_plugins.documents import markers, selection
 from vllm_plugins.documents.manifest import GitSource
 from vllm_plugins.locking import _graph
 from vllm_plugins.locking import rebuild as rebuilding
-from vllm_plugins.packages import metadata, pip_config, releases, simple_api
+from vllm_plugins.packages import attestations, metadata, pip_config, releases, simple_api
 from vllm_plugins.packages.index import Index
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.packages.releases import Pin
@@ -193,7 +193,7 @@ class Derivation:
         if package.find_links:
             near = [index.complete(file).sha256 for file in wheels if file.url.startswith("file:")]
             if not locked.intersection(near):
-                yield f"its wheel next to the lock is in no directory of find-links: {', '.join(_local(package))}"
+                yield "its wheel next to the lock is in no directory of find-links"
         elif package.sdist_sha256 is not None:
             fitting = self._best(wheels)
             if fitting is not None:  # uploaded later, perhaps: a locked version keeps its files
@@ -204,8 +204,21 @@ class Derivation:
                 yield f"the index has no sdist of {package.name} {version} with the locked hash"
         elif (fitting := self._best(same)) is not None:
             self._metadata[package.name] = releases.read_metadata(fitting, index, self.caches)
+            yield from self._publishers(package, fitting, index)
         else:
             yield "none of its wheels is for this machine, and at the index"
+
+    def _publishers(self, package: Package, fitting: File, index: Index) -> Iterator[str]:
+        """The publishers in the lock, against the attestations of the file."""
+        if not package.identities:
+            return
+        if not attestations.is_available():
+            self.unchecked.append(f"the publisher of {package.name}: {attestations.INSTALL}")
+            return
+        found = attestations.of_file(fitting, index)
+        if set(found) != set(package.identities):
+            locked = attestations.listed(package.identities)
+            yield f"its publisher is {attestations.listed(found)}; the lock says {locked}"
 
     def _best(self, files: list[File]) -> File | None:
         """The wheel that this machine would install."""
@@ -317,10 +330,6 @@ def _has_version(file: File, package: Package) -> bool:
 
 def _url(wheel: Wheel) -> bool:
     return wheel.url is not None
-
-
-def _local(package: Package) -> list[str]:
-    return [wheel.filename for wheel in package.wheels if wheel.url is None]
 
 
 def _words(words: tuple[str, ...]) -> str:

@@ -70,7 +70,14 @@ class PipCompile:
         # A dependency that is named by URL is refused before; were one left, git would run what it names.
         env |= {"GIT_ALLOW_PROTOCOL": "none"} if wheels is not None else {}
         env |= {"PIP_ONLY_BINARY": ":all:"} if wheels is not None else {}
-        process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
+        process.run(
+            argv,
+            cwd=directory,
+            env=env,
+            pythonpath=process.own_pythonpath(),  # piptools lies where this package does
+            secrets=self.config.secrets,
+            timeout=self.config.patience,
+        )
 
     def found_none(self, error: CommandFailed) -> bool:
         """See :class:`Resolver`; pip-compile has one exit status for everything, and shows pip's exception."""

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from vllm_plugins.core.errors import CommandFailed, DiskError, NoResolution
+from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, NoResolution
 from vllm_plugins.core.humanize import count
 from vllm_plugins.locking import _conflicts, _newest, _resolution, request
 from vllm_plugins.locking._candidates import Candidates
@@ -113,6 +113,7 @@ class Solver:
         Raises:
             NoResolution: a pin has neither a wheel for the base nor an sdist.
             SourceError: the index can't be read.
+            HashMismatch: a locked file has other bytes there.
         """
         pins = [pin for pin in solution.pins if pin.url is None]
         if pins:
@@ -124,7 +125,29 @@ class Solver:
             return releases.read(pin, self.index, tags=tags, caches=self.caches, locked=locked)
 
         with ThreadPoolExecutor(max_workers=16) as pool:
-            return list(pool.map(read, pins))
+            found = list(pool.map(read, pins))
+        if self.reuse.is_sound:
+            self._refuse_other_files(found)
+        return found
+
+    def _refuse_other_files(self, found: Iterable[Release]) -> None:
+        """Refuse other bytes under the name of a locked file, which an index or its mirror has now."""
+        other: dict[NormalizedName, list[str]] = {}
+        for release in found:
+            locked = self._kept.get(release.pin.name)
+            digests = {wheel.filename: wheel.sha256 for wheel in locked.wheels if wheel.url} if locked else {}
+            for file in release.wheels:
+                if (digest := digests.get(file.filename, file.sha256)) != file.sha256:
+                    line = f"{file.filename}: locked sha256 {digest}, found {file.sha256} at {file.url}"
+                    other.setdefault(release.pin.name, []).append(line)
+        if other:
+            words = " ".join(f"--upgrade-package {name}" for name in other)
+            raise HashMismatch(
+                f"the index has other files than the lock under the same names: {', '.join(other)}",
+                details=[line for lines in other.values() for line in lines],
+                next_step="find out which of them is right; to take those of the index and review the change: "
+                f"vllm-plugins lock {words}",
+            )
 
     @property
     def _kept(self) -> Mapping[NormalizedName, Package]:
@@ -133,7 +156,7 @@ class Solver:
     def _walk(self, walk: Walk, sdists: Sdists) -> dict[str, Finding]:
         """Walk until nothing more has to be built; returns findings that only the resolver can confirm."""
         while True:
-            findings = walk.run()
+            findings = _walked(walk)
             if any(found.is_certain for found in findings.values()):
                 error = _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places)
                 try:  # the other plugins, in the same run
@@ -201,6 +224,19 @@ class Solver:
 def _too_young(walk: Walk, names: Iterable[NormalizedName]) -> set[str]:
     """Constraints that keep a resolver from the releases that a cooldown excludes."""
     return {f"{name}!={version}" for name in names for version in walk.candidates.too_young(name)}
+
+
+def _walked(walk: Walk) -> dict[str, Finding]:
+    try:
+        return walk.run()
+    except RecursionError:
+        # Real chains have some twenty distributions. A hostile index can have any number.
+        raise NoResolution(
+            "the distributions that a plugin requires are nested too deeply",
+            expected="at most some 150 distributions that require one another in a row",
+            required_by=", ".join(f"plugin {root.plugin!r}" for root in walk.roots[:5]),
+            next_step="set `enabled: false` for one plugin after another in plugins.yaml to find out which it is",
+        ) from None
 
 
 def _root(plugin: PreparedPlugin) -> Root:

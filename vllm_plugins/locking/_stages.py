@@ -25,17 +25,16 @@ from vllm_plugins.locking._solve import Solver
 from vllm_plugins.locking.old_lock import Reuse
 from vllm_plugins.packages import installers
 from vllm_plugins.packages.builder import Builder
-from vllm_plugins.packages.cooldown import Cooldown
+from vllm_plugins.packages.simple_api import Cooldown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
-    from vllm_plugins.locking._resolvers import ResolverName
-    from vllm_plugins.locking.request import Upgrade
+    from vllm_plugins.locking.old_lock import OldLock
+    from vllm_plugins.locking.request import Request, Upgrade
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
@@ -48,13 +47,13 @@ def run(
     *,
     base: Base,
     base_paths: Sequence[str],
-    old: Lock | None,
+    old: OldLock,
     upgrade: Upgrade,
     settings: Settings,
     scratch: Path,
     report: Callable[[str], None],
     detail: Callable[[str], None],
-    resolver: ResolverName = "auto",
+    request: Request,
     config: Callable[[], PipConfig],
 ) -> NewLock:
     """Resolve a manifest against a base. ``scratch`` is an empty directory that outlives the result.
@@ -72,7 +71,7 @@ def run(
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
     installer = installers.choose(settings.installer, config=_waiting(pip, cooldown), cache=caches / "uv")
     with Builder(installer=installer, base_site=base_paths, target=base) as builder:
-        reuse = Reuse(old=old, upgrade=upgrade, base=base, wheels=settings.wheels)
+        reuse = Reuse(old=old.lock, upgrade=upgrade, base=base, wheels=settings.wheels, is_sound=old.flaw is None)
         preparation = Preparation(
             manifest=manifest,
             settings=settings,
@@ -84,7 +83,7 @@ def run(
             detail=detail,
         )
         plugins = _prepared(preparation, base)
-        program = _resolvers.choose(resolver, base=base, config=pip, cache=caches / "uv")
+        program = _resolvers.choose(request.resolver, base=base, config=pip, cache=caches / "uv")
         report(f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}")
         with opening() as index:
             solver = Solver(
@@ -98,9 +97,11 @@ def run(
                 detail=detail,
             )
             solution = solver.solve(plugins)
-            found = solver.releases(solution)
-            assembly = Assembly(base=base, old=old, index=index, scratch=scratch, solution=solution)
-            return _public(assembly.lock(manifest, plugins, found), pip)
+            accepted = request.accepts(manifest)
+            assembly = Assembly(
+                base=base, old=old.lock, index=index, scratch=scratch, solution=solution, accepted=accepted
+            )
+            return _public(assembly.lock(manifest, plugins, solver.releases(solution)), pip)
 
 
 def _usable(config: PipConfig, report: Callable[[str], None]) -> PipConfig:

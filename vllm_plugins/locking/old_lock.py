@@ -113,6 +113,8 @@ class BuiltPackage:
 class Reuse:
     """The parts of the old lock that need not be found or built again; ``wheels`` is the directory next to it.
 
+    ``is_sound`` says that nobody edited the lock by hand, and that it has no merge conflicts.
+
     What is to be upgraded is not among them.
     """
 
@@ -120,6 +122,7 @@ class Reuse:
     upgrade: Upgrade
     base: Base
     wheels: Path
+    is_sound: bool = True
 
     def plugin(self, name: str) -> Plugin | None:
         """The entry of a plugin."""

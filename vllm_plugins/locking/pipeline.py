@@ -90,13 +90,13 @@ def lock(
             manifest,
             base=base,
             base_paths=overlay.base_paths() if base_paths is None else base_paths,
-            old=old.lock,
+            old=old,
             upgrade=upgrade,
             settings=settings,
             scratch=temporary,
             report=report,
             detail=detail,
-            resolver=request.resolver,
+            request=request,
             config=config,
         )
         _check_result(new.lock, manifest, base)

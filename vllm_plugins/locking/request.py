@@ -74,7 +74,8 @@ class Upgrade:
 class Request:
     """What a user asks of one run. ``base`` is the value of ``--base``; ``names`` are those of ``--upgrade-package``.
 
-    ``check``: compare the new lock with the old one and write nothing. ``rebuild``: also build its wheels again.
+    ``accepted`` are plugins and packages whose publisher may change. ``check``: compare the new lock with the old one
+    and write nothing. ``rebuild``: also build its wheels again.
     """
 
     everything: bool = False
@@ -83,6 +84,7 @@ class Request:
     resolver: ResolverName = "auto"
     check: bool = False
     rebuild: bool = False
+    accepted: tuple[str, ...] = ()
 
     @property
     def upgrade(self) -> Upgrade:
@@ -92,6 +94,16 @@ class Request:
             UsageError: a name is not a valid name of a package.
         """
         return Upgrade(everything=self.everything, names=frozenset(map(_normalized, self.names)))
+
+    def accepts(self, manifest: Manifest) -> frozenset[NormalizedName]:
+        """The packages whose publisher may change; a plugin stands for its package.
+
+        Raises:
+            UsageError: a name is not a valid name.
+        """
+        names = frozenset(_normalized(name, option="--accept-publisher") for name in self.accepted)
+        packages = (plugin.source.package for plugin in manifest.plugins if canonicalize_name(plugin.name) in names)
+        return names | {canonicalize_name(package) for package in packages if package is not None}
 
     @property
     def command(self) -> str:
@@ -110,12 +122,12 @@ def kept(old: Lock | None, upgrade: Upgrade) -> Mapping[NormalizedName, Package]
     return {package.name: package for package in packages if package.name not in upgrade.names}
 
 
-def _normalized(word: str) -> NormalizedName:
+def _normalized(word: str, *, option: str = "--upgrade-package") -> NormalizedName:
     try:
         return canonicalize_name(word, validate=True)
     except InvalidName as error:
         raise UsageError(
-            f"--upgrade-package {word}: this is not a valid name",
+            f"{option} {word}: this is not a valid name",
             expected="the name of a plugin or of a locked package",
             next_step="give only the name; put the versions that you allow into plugins.yaml",
         ) from error

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
-    from vllm_plugins.packages.cooldown import Cooldown
     from vllm_plugins.packages.pip_config import PipConfig
+    from vllm_plugins.packages.simple_api import Cooldown
 
 __all__ = ["File", "Index"]
 
@@ -163,6 +163,8 @@ class Index:
                 zipfile.ZipFile(self.download(file, temporary)) as zipped,
             ):
                 return read(_checked(zipped, file))
+        except RecursionError:
+            raise  # the caller's: an archive is not nested
         except (*archives.UNREADABLE, *_FAILURES) as error:
             raise self._error(file.url, error) from error
 

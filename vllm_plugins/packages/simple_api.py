@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -19,7 +20,10 @@ from packaging.version import InvalidVersion, Version
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.redact import public_url
 
-__all__ = ["ACCEPT", "File", "from_html", "from_json", "is_plain", "version"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["ACCEPT", "Cooldown", "File", "from_html", "from_json", "is_plain", "upload_time", "version"]
 
 WHEEL = ".whl"
 _SDIST = (".tar.gz", ".zip")
@@ -55,6 +59,51 @@ class File:
     provenance: str | None = None
     index: str | None = None
     too_young: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cooldown:
+    """Releases that are too young to be locked (``min-age-days`` of the policy).
+
+    Most hostile releases are found and removed within days. A file whose index gives no upload time counts as young.
+    Only files that were uploaded ``days`` before ``now`` may be locked; ``exempt`` names may be younger.
+    """
+
+    days: int
+    exempt: frozenset[NormalizedName]
+    now: datetime
+
+    @property
+    def until(self) -> datetime:
+        """The time before which a file must have been uploaded."""
+        return self.now - timedelta(days=self.days)
+
+    def mark(self, name: NormalizedName, files: Iterable[File]) -> tuple[File, ...]:
+        """The files of a distribution; ``too_young`` says of each why it must wait."""
+        if name in self.exempt:
+            return tuple(files)
+        return tuple(replace(file, too_young=self._why(file)) for file in files)
+
+    def _why(self, file: File) -> str:
+        when = upload_time(file.upload_time)
+        if when is None:
+            return f"has no upload time at its index, and the policy requires an age of {self.days} days"
+        if when <= self.until:
+            return ""
+        enough = when + timedelta(days=self.days)
+        return (
+            f"is too young: it was uploaded on {when.astimezone(UTC):%Y-%m-%d %H:%M} UTC, "
+            f"and is {self.days} days old on {enough.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        )
+
+
+def upload_time(text: str | None) -> datetime | None:
+    """A time as an index writes it (PEP 700); ``None`` where there is none, or not a valid one."""
+    try:
+        when = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when
 
 
 def from_json(data: bytes, *, base: str, index: str | None) -> list[File]:

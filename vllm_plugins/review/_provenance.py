@@ -11,15 +11,16 @@ from urllib.parse import unquote
 from packaging.tags import sys_tags
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core.errors import AttestationMismatch
 from vllm_plugins.documents import selection
-from vllm_plugins.packages import simple_api
-from vllm_plugins.packages.cooldown import upload_time
+from vllm_plugins.packages import attestations, simple_api
+from vllm_plugins.packages.simple_api import upload_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from vllm_plugins.documents.lock import Package
+    from vllm_plugins.documents.lock import Identity, Package
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.simple_api import File
 
@@ -34,7 +35,8 @@ class Published:
     are file names; of ``unknown`` ones the index has no hash. ``none``: the lock names no file of an index. ``wheel``
     is a wheel of that version for this machine, though the locked one was built. ``uploaded`` is the time of the
     newest file (PEP 700): one can be added to an old release. ``publishers`` are those that the index names in
-    attestations of exactly these bytes (PEP 740). Signatures are not verified.
+    attestations of exactly these bytes (PEP 740); if ``is_verified``, the signatures are valid, and ``invalid`` are
+    the files of which they are not, with the reason. ``identities`` are the verified publishers as the lock has them.
     """
 
     yanked: str | None
@@ -46,6 +48,9 @@ class Published:
     uploaded: datetime | None
     publishers: tuple[str, ...]
     unattested: tuple[str, ...]
+    is_verified: bool
+    invalid: tuple[str, ...]
+    identities: tuple[Identity, ...]
 
 
 def read(package: Package, index: Index) -> Published:
@@ -66,12 +71,11 @@ def read(package: Package, index: Index) -> Published:
     times = [when for file in same if (when := upload_time(file.upload_time)) is not None]
     yanked = [file for file in same if file.yanked]
     digests = dict(locked)
-    attested = {
-        file.filename: _publishers(index.document(file.provenance), digests[file.filename])
-        for file in same
-        if file.provenance
-    }
+    attested, identities, invalid = _attested(same, digests, index)
     return Published(
+        is_verified=attestations.is_available(),
+        invalid=tuple(invalid),
+        identities=tuple(sorted(identities)),
         yanked=next((file.yanked_reason for file in yanked if file.yanked_reason), "") if yanked else None,
         changed=tuple(name for name, _ in locked if name in there and name not in matching),
         missing=tuple(name for name, _ in locked if name not in there),
@@ -82,6 +86,32 @@ def read(package: Package, index: Index) -> Published:
         publishers=tuple(sorted(set().union(*attested.values()))),
         unattested=tuple(file.filename for file in same if not attested.get(file.filename)),
     )
+
+
+def _attested(
+    files: Sequence[File], digests: Mapping[str, str], index: Index
+) -> tuple[dict[str, set[str]], set[Identity], list[str]]:
+    """The publishers of each file by name, all of them as the lock has them, and the files that do not verify."""
+    attested: dict[str, set[str]] = {}
+    identities: set[Identity] = set()
+    invalid = []
+    for file in files:
+        if file.provenance is None:
+            continue
+        document = index.document(file.provenance)
+        if not attestations.is_available():
+            attested[file.filename] = {
+                f"{name} (not verified)" for name in _publishers(document, digests[file.filename])
+            }
+            continue
+        try:
+            found = attestations.verify(document, filename=file.filename, sha256=digests[file.filename])
+        except AttestationMismatch as error:
+            invalid.append(f"{file.filename}: {error.found}")
+        else:
+            attested[file.filename] = set(map(attestations.words, found))
+            identities.update(found)
+    return attested, identities, invalid
 
 
 def _fitting(package: Package, there: Mapping[str, Sequence[File]]) -> str | None:

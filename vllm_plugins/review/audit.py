@@ -16,7 +16,7 @@ from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.manifest import GitSource
-from vllm_plugins.packages import archives
+from vllm_plugins.packages import archives, attestations
 from vllm_plugins.packages.simple_api import File
 from vllm_plugins.review import _licenses, _lock_checks, _provenance, advisories
 from vllm_plugins.review._auditor import Auditor, Finding, NotRun
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Audit", "Facts", "Finding", "NotRun", "run"]
 
 _THREADS = 8
-_OF_INDEX = ("changed", "yanked", "young", "no-attestation")
+_OF_INDEX = ("changed", "yanked", "young", "attestation", "no-attestation")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,9 +167,25 @@ def _published(auditor: Auditor, package: Package, published: Published) -> Iter
         age = count(hours // 24, "day") if hours >= 24 else count(hours, "hour")
         what = f"was uploaded {age} ago; the policy requires {count(auditor.policy.min_age_days, 'day')}"
         yield auditor.finding("young", package, what, "wait, or review the release")
+    yield from _attestations(auditor, package, published)
     if published.unattested:
         what = f"has no attestation: {', '.join(published.unattested[:3])}"
         yield auditor.finding("no-attestation", package, what, "ask the project to publish with attestations")
+
+
+def _attestations(auditor: Auditor, package: Package, published: Published) -> Iterator[Finding | NotRun]:
+    """The publishers of the files, against those in the lock."""
+    if not published.is_verified:
+        if published.publishers or package.identities:
+            yield auditor.not_run("attestation", f"pypi-attestations is not installed: {attestations.INSTALL}")
+        return
+    for what in published.invalid:
+        step = "don't use that file until you know why: report it to the index and to the project"
+        yield auditor.finding("attestation", package, f"has an attestation that does not verify: {what}", step)
+    if package.identities and set(published.identities) != set(package.identities):
+        locked = attestations.listed(package.identities)
+        what = f"has another publisher: {attestations.listed(published.identities)}; the lock says {locked}"
+        yield auditor.finding("publisher", package, what, "find out why, before you use it")
 
 
 def _files(auditor: Auditor, package: Package, published: Published) -> Iterator[Finding | NotRun]:

@@ -213,6 +213,7 @@ def _store(case: _Case) -> Iterator[Finding]:
 
 
 def _notes(case: _Case) -> Iterable[str]:
+    yield from _next_to_user(case)
     yield from base_problems.problems()
     if case.state.is_empty:
         yield case.state.summary
@@ -227,6 +228,19 @@ def _notes(case: _Case) -> Iterable[str]:
             yield (
                 f"plugin {plugin.name!r} has no vLLM entry point: vLLM loads it where you name it; "
                 "to have that checked, add `loads: [module:attribute]` in plugins.yaml"
+            )
+
+
+def _next_to_user(case: _Case) -> Iterator[str]:
+    """Modules of the working directory with the name of a plugin's module."""
+    if case.state.marker is None:
+        return
+    site = overlay.directory(case.state.settings.store, case.state.marker.key) / overlay.SITE
+    for clash in _modules.clashes(str(site), [os.getcwd()]):
+        if clash.hides and clash.path:
+            yield (
+                f"the working directory has a module {clash.name}, like the lock: {clash.path}; the hook refuses to "
+                "start vLLM with `python -m` here, which would import it; the command vllm does not look here"
             )
 
 

@@ -11,6 +11,7 @@ import os
 import site as _site
 import sys
 import time
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.startup import overlay
@@ -18,6 +19,8 @@ from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from vllm_plugins.startup.marker import Marker
 
 __all__ = [
     "activate",
@@ -28,9 +31,16 @@ __all__ = [
     "is_confirmed",
     "is_on_path",
     "is_site",
+    "may_be_shadowed",
     "path_file_entries",
     "release",
 ]
+
+# What may_be_shadowed does not look into: the standard library, and where packages are installed.
+_LIBRARY = os.path.dirname(os.__file__)
+_ARCHIVE = os.path.join(os.path.dirname(_LIBRARY), f"python{sys.version_info[0]}{sys.version_info[1]}.zip")
+_PACKAGES = ("/site-packages", "/dist-packages")
+_FEW = 10  # modules: more are compared with a listing of each directory
 
 HOLD_PATIENCE = 10.0  # seconds: a process that looks at an overlay, or prunes it, locks it for a moment
 
@@ -59,6 +69,33 @@ def is_on_path(store: Path, key: str) -> bool:
     """Whether the overlay with this key on the path is the one in this store, and not in another."""
     ours = os.path.realpath(overlay.directory(store, key) / overlay.SITE)
     return all(os.path.realpath(entry) == ours for entry in overlay.entries() if overlay.key_in(entry) == key)
+
+
+def may_be_shadowed(marker: Marker) -> bool:
+    """Whether a module of an entry point may have been imported from elsewhere, or might be.
+
+    A start that is up to date runs this, so it only looks for names. Installed packages are not looked at: the load
+    check has met them, and ``load`` looks where a module would come from.
+    """
+    modules = {value.partition(":")[0].strip().partition(".")[0] for _, _, value, _, _ in marker.points}
+    if any(name in sys.modules for name in modules):
+        return True
+    before: list[str] = []
+    for entry in overlay.entries():
+        if overlay.key_in(entry) is not None:
+            break
+        if not entry.startswith(_LIBRARY) and not entry.endswith(_PACKAGES) and entry != _ARCHIVE:
+            before.append(entry)
+    if len(modules) < _FEW:
+        # The import system has listed these directories already, and looks at their times only.
+        return any(PathFinder.find_spec(name, before) is not None for name in modules)
+    for entry in before:
+        if os.path.isfile(entry):  # an archive
+            return True
+        with contextlib.suppress(OSError):
+            if not modules.isdisjoint([name.partition(".")[0] for name in os.listdir(entry or ".")]):
+                return True
+    return False
 
 
 def is_confirmed(key: str) -> bool:

@@ -12,6 +12,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core.errors import LoadError
+from vllm_plugins.startup import _origins
 from vllm_plugins.startup.settings import FREE, LOADS
 
 if TYPE_CHECKING:
@@ -33,13 +34,17 @@ def load(point: EntryPoint) -> Callable[[], Any]:
     """Load an entry point, as ``importlib.metadata.EntryPoint.load`` does, and check that it is callable.
 
     Raises:
-        LoadError: it can't be loaded, or is not callable.
+        LoadError: it can't be loaded, is not callable, or would not come from the overlay.
     """
-    module_name, _, attributes = point.value.partition("[")[0].partition(":")
+    attributes = point.value.partition("[")[0].partition(":")[2]
+    _origins.check([point])
     try:
-        target: Any = importlib.import_module(module_name.strip())
+        target: Any = importlib.import_module(_origins.module_name(point.value))
+        _origins.check_imported(point)
         for name in filter(None, attributes.strip().split(".")):
             target = getattr(target, name)
+    except LoadError:
+        raise
     except BaseException as error:
         raise _convert(point, "can't be loaded", error) from error
     if point.group != LOADS and not callable(target):
@@ -78,7 +83,7 @@ def platform(results: dict[str, object]) -> str | None:
     """The class name that a platform plugin returned; ``None`` where none did.
 
     Raises:
-        LoadError: more than one returned a name.
+        LoadError: more than one returned a name, or one returned something else.
     """
     if len(results) > 1:
         # The rule and its wording are vLLM's (vllm.platforms.resolve_current_platform_cls_qualname, 0.8.5 to 0.33).
@@ -86,7 +91,15 @@ def platform(results: dict[str, object]) -> str | None:
             f"Only one platform plugin can be activated, but got: {sorted(results)}",
             next_step="set VLLM_PLUGINS to vllm_plugins and one of them, or disable the others in plugins.yaml",
         )
-    return next(map(str, results.values()), None)
+    for name, result in results.items():
+        if not isinstance(result, str):  # its text would be the plugin's own code
+            raise LoadError(
+                f"the platform plugin {name} returned a {type(result).__name__}, and not the name of a class",
+                next_step="ask the plugin's authors to return the qualified name of their platform, or set "
+                "`enabled: false` for the plugin in plugins.yaml, and run vllm-plugins lock",
+            )
+        return result
+    return None
 
 
 def error_of(marker: Marker, failures: Iterable[Failure], allows: Callable[[str, str], bool]) -> LoadError:
@@ -189,7 +202,7 @@ def _message(error: BaseException) -> str:
     """The message of an exception as one line of bounded length. A plugin's exceptions may do anything."""
     try:
         line = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - __str__ of a plugin
+    except BaseException:  # noqa: BLE001 - __str__ of a plugin
         return ""
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 

@@ -20,7 +20,6 @@ from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
     from types import FrameType
 
     from vllm_plugins.core.errors import PluginsError
@@ -117,7 +116,7 @@ def activate() -> None:
         _follow(settings, key)
         _active_marker(settings, key)
     elif (marker := _held_marker(settings)) is not None:
-        activation.activate(settings.store, marker.key)
+        _activate(settings, marker)
 
 
 def _is_disabled_by_user() -> bool:
@@ -204,7 +203,7 @@ def _fall_back(settings: Settings, group: str, error: PluginsError, vllm: FrameT
 
 
 def _activate_and_run(settings: Settings, marker: Marker, group: str, *, is_fallback: bool = False) -> str | None:
-    activation.activate(settings.store, marker.key)
+    _activate(settings, marker)
     overlay.mirror(settings.store, marker, settings.lock)
     logger.info("Overlay %s is active: %s", marker.key[:12], ", ".join(marker.plugins) or "no plugins")
     is_late = _process.has_run_platform or any(marker.group(ignored) for ignored, _ in settings.ignored)
@@ -218,6 +217,19 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str, *, is_fall
 
         last_failure.clear(settings)
     return result
+
+
+def _activate(settings: Settings, marker: Marker) -> None:
+    activation.activate(settings.store, marker.key)
+    _check_origins(settings, marker)
+
+
+def _check_origins(settings: Settings, marker: Marker) -> None:
+    """Check that plugins are imported from the overlay, also those that vLLM loads itself."""
+    if activation.may_be_shadowed(marker):
+        from vllm_plugins.startup import _origins
+
+        _origins.check(point for point in marker.entry_points if settings.lets_through(point.group, point.name))
 
 
 def _run(settings: Settings, points: Iterable[EntryPoint], group: str) -> str | None:
@@ -235,6 +247,8 @@ def _active_marker(settings: Settings, key: str) -> Marker | None:
     marker = overlay.read_marker(settings.store, key)
     if marker is not None and marker.import_lines:
         activation.activate(settings.store, key)
+    if marker is not None:
+        _check_origins(settings, marker)
     return marker
 
 
@@ -260,7 +274,7 @@ def _up_to_date_marker(settings: Settings) -> Marker | None:
 
     ``None`` where there is neither manifest nor lock, and none is expected.
     """
-    manifest, lock = _read(settings.manifest), _read(settings.lock)
+    manifest, lock = overlay.read_file(settings.manifest), overlay.read_file(settings.lock)
     if variables.inherited(variables.FALLBACK):
         from vllm_plugins.startup import _recovery
 
@@ -331,19 +345,3 @@ def _check(settings: Settings, marker: Marker) -> None:
         verified = integrity.check(settings.store, marker)
         took = (time.perf_counter() - started) * 1000
         logger.info("Verified %s, %s, in %.0f ms", count(verified.files, "file"), size(verified.size), took)
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        from vllm_plugins.core.errors import StoreError
-
-        raise StoreError(
-            f"{path.name} can't be read",
-            where=str(path),
-            found=error.strerror or str(error),
-            next_step="give this user read access to it",
-        ) from error

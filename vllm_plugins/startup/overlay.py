@@ -36,6 +36,7 @@ __all__ = [
     "key_in",
     "key_of",
     "mirror",
+    "read_file",
     "read_marker",
     "sha256",
 ]
@@ -167,6 +168,27 @@ def fingerprint(paths: Sequence[str] | None = None) -> str:
             continue
     version = ".".join(map(str, sys.version_info[:3]))
     return sha256("\n".join([interpreter(), version, *sorted(set(names))]).encode(errors="surrogateescape"))[:32]
+
+
+def read_file(path: Path) -> bytes | None:
+    """The content of a lock or manifest; ``None`` where it is missing.
+
+    Raises:
+        StoreError: it can't be read.
+    """
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        from vllm_plugins.core.errors import StoreError
+
+        raise StoreError(
+            f"{path.name} can't be read",
+            where=str(path),
+            found=error.strerror or str(error),
+            next_step="give this user read access to it",
+        ) from error
 
 
 def gone(store: Path, key: str) -> OverlayGone:

@@ -1,0 +1,227 @@
+"""Publishers: locked at the first lock, compared at the next, verified with the library's own trust root.
+
+The tests marked ``network`` use real attestations: the library's sdist contains some for its own tests.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from packaging.utils import canonicalize_name
+
+from tests.faults.test_hostile_lock import forge, package
+from tests.kit import advisory, values
+from vllm_plugins.core.errors import AttestationMismatch
+from vllm_plugins.core.hashes import Sha256
+from vllm_plugins.packages import attestations, pip_config
+from vllm_plugins.packages.index import Index as Reader
+from vllm_plugins.packages.pip_config import PipConfig
+from vllm_plugins.packages.simple_api import File
+
+pytest.importorskip("pypi_attestations")
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.kit.advisory import Teller
+    from tests.kit.index import Index
+    from tests.kit.place import Completed, Place
+    from vllm_plugins.documents.lock import Identity
+
+ADA: Identity = (("kind", "GitHub"), ("repository", "ada/tiny"), ("workflow", "release.yml"))
+EVE: Identity = (("kind", "GitHub"), ("repository", "eve/tiny"), ("workflow", "release.yml"))
+OLD = values.package(identities=(ADA,))
+NEW = File(
+    filename="tiny-2.0-py3-none-any.whl", url="https://example.org/t", sha256=Sha256("b" * 64), provenance="https://p"
+)
+
+
+def publishers(
+    monkeypatch: pytest.MonkeyPatch, *found: Identity, file: File = NEW, accepted: tuple[str, ...] = ()
+) -> tuple[Identity, ...]:
+    """The publishers to lock of a file that ``found`` have attested."""
+    monkeypatch.setattr(attestations, "verify", lambda *_, **__: found)
+    with Reader(PipConfig.without_index()) as reader:
+        monkeypatch.setattr(reader, "document", lambda url: {})
+        return attestations.of_release(file, reader, OLD, accepted=accepted)
+
+
+def test_the_same_publisher_is_locked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert publishers(monkeypatch, ADA) == (ADA,)
+
+
+@pytest.mark.parametrize("found", [(), (EVE,), (ADA, EVE)], ids=["none", "another", "one more"])
+def test_a_changed_or_vanished_publisher_is_refused_until_it_is_accepted_by_name(
+    monkeypatch: pytest.MonkeyPatch, found: tuple[Identity, ...]
+) -> None:
+    with pytest.raises(AttestationMismatch) as caught:
+        publishers(monkeypatch, *found)
+    assert caught.value.expected == "GitHub ada/tiny release.yml"
+    assert str(caught.value.next_step).endswith("vllm-plugins lock --accept-publisher tiny")
+    assert publishers(monkeypatch, *found, accepted=("tiny",)) == found
+
+
+def test_a_file_without_an_attestation_has_no_publisher(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = File(filename=NEW.filename, url=NEW.url, sha256=NEW.sha256)
+    with pytest.raises(AttestationMismatch):
+        publishers(monkeypatch, ADA, file=bare)
+
+
+def test_a_locked_file_keeps_its_publisher_without_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = File(filename="tiny-1.0-py3-none-any.whl", url="https://example.org/t", sha256=Sha256("a" * 64))
+    assert publishers(monkeypatch, EVE, file=same) == (ADA,)
+
+
+def test_without_the_library_a_locked_publisher_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attestations, "is_available", lambda: False)
+    with pytest.raises(AttestationMismatch) as caught:
+        publishers(monkeypatch)
+    assert "pip install 'vllm-plugin-manager[attestations]'" in str(caught.value.next_step)
+    assert publishers(monkeypatch, accepted=("tiny",)) == ()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        {},
+        [],
+        {"version": 2},
+        {"attestation_bundles": 1},
+        {"version": 1, "attestation_bundles": [{"publisher": 1}]},
+    ],
+)
+def test_a_document_that_is_not_a_provenance_object_does_not_verify(document: Any) -> None:
+    with pytest.raises(AttestationMismatch):
+        attestations.verify(document, filename=NEW.filename, sha256="b" * 64)
+
+
+# From here on, real attestations.
+NAME = "circleci-sign-publish-example"
+VERSION = "0.0.1.dev137"
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of the library's own tests, in the newest of its sdists."""
+    into = tmp_path_factory.mktemp("assets")
+    with Reader(pip_config.read()) as reader:
+        files = reader.files(canonicalize_name("pypi-attestations"))
+        sdists = sorted(
+            (file for file in files if file.filename.endswith(".tar.gz")), key=lambda f: f.upload_time or ""
+        )
+        archive = reader.download(sdists[-1], into)
+    with tarfile.open(archive) as opened:
+        opened.extractall(into, filter="data")
+    (found,) = into.glob("*/test/assets")
+    return found
+
+
+@pytest.fixture
+def teller(index: Index) -> Iterator[Teller]:
+    with advisory.serve(index) as found:
+        yield found
+
+
+@pytest.fixture
+def attested(place: Place, index: Index, teller: Teller, assets: Path) -> Place:
+    """A plugin with a real attestation at an index."""
+    (wheel,) = assets.glob("circleci*.whl")
+    index.add(wheel)
+    teller.provenance[wheel.name] = json.loads((assets / f"{wheel.name}.provenance").read_text())
+    teller.files[wheel.name] = {"provenance": f"{teller.address}/provenance/{wheel.name}"}
+    place.write(f"""
+        plugins:
+          - {{name: example, source: pypi, package: {NAME}, version: "=={VERSION}"}}
+        policy: {{license: ignore, no-entry-point: ignore, young: ignore}}
+        """)
+    return place
+
+
+def run(place: Place, teller: Teller, *words: str, check: bool = True) -> Completed:
+    env = {"PIP_INDEX_URL": teller.index_url}
+    if words[0] == "audit":
+        words = (*words, "--service", teller.service)
+    return place.run(*words, env=env, check=check)
+
+
+def checks(done: Completed) -> set[tuple[str, str]]:
+    return {(item["level"], item["check"]) for item in done.json["findings"]}
+
+
+@pytest.mark.network
+def test_a_real_attestation_is_verified_and_its_publisher_locked(attested: Place, teller: Teller) -> None:
+    run(attested, teller, "lock")
+    (identity,) = attested.package(NAME)["attestation-identities"]
+    assert identity["kind"] == "CircleCI"
+    assert identity["vcs_origin"] == "github.com/CircleCI-Public/sign-and-publish-examples"
+    assert run(attested, teller, "lock", "--check").stdout == "plugins.lock is up to date\n"
+    done = run(attested, teller, "audit", "--json")
+    assert checks(done) == set()
+    (publisher,) = done.json["facts"][0]["publishers"]
+    assert publisher == f"CircleCI {' '.join(identity[key] for key in sorted(identity) if key != 'kind')}"
+    attested.run("sync", "--no-load-check")
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("what", ["publisher", "signature", "statement", "certificate", "log", "file"])
+def test_a_real_attestation_that_was_changed_does_not_verify(
+    attested: Place, teller: Teller, index: Index, what: str
+) -> None:
+    run(attested, teller, "lock")
+    (name,) = teller.provenance
+    document = teller.provenance[name]
+    bundle = document["attestation_bundles"][0]
+    attestation = bundle["attestations"][0]
+    if what == "publisher":
+        bundle["publisher"] |= {"project_id": "00000000-0000-0000-0000-000000000000"}
+    elif what == "log":
+        attestation["verification_material"]["transparency_entries"][0]["integratedTime"] = "1"
+    elif what == "file":
+        with pytest.raises(AttestationMismatch):
+            attestations.verify(document, filename=name, sha256="0" * 64)
+        return
+    else:
+        table = attestation["verification_material" if what == "certificate" else "envelope"]
+        text = table[what]
+        middle = len(text) // 2
+        table[what] = f"{text[:middle]}{'A' if text[middle] != 'A' else 'B'}{text[middle + 1 :]}"
+    done = run(attested, teller, "audit", "--json", check=False)
+    assert (done.returncode, ("fail", "attestation") in checks(done)) == (1, True), done
+    attested.lock.unlink()
+    refused = run(attested, teller, "lock", check=False)
+    assert (refused.returncode, "[attestation-mismatch]" in refused.stderr) == (4, True), refused
+
+
+@pytest.mark.network
+def test_a_locked_publisher_that_is_not_the_file_s_is_found(attested: Place, teller: Teller) -> None:
+    run(attested, teller, "lock")
+    identity = {"kind": "GitHub", "repository": "ada/tiny", "workflow": "release.yml"}
+    forge(attested, lambda document: package(document, NAME).update({"attestation-identities": [identity]}))
+    assert "its publisher is CircleCI" in run(attested, teller, "lock", "--check", check=False).stderr
+    done = run(attested, teller, "audit", "--json", check=False)
+    assert (done.returncode, checks(done)) == (1, {("fail", "publisher")})
+
+
+@pytest.mark.network
+def test_an_upgrade_to_another_publisher_is_refused_until_it_is_accepted(
+    attested: Place, teller: Teller, index: Index
+) -> None:
+    older = index.wheel(NAME, "0.0.1.dev1")
+    identity = {"kind": "GitHub", "repository": "ada/tiny", "workflow": "release.yml"}
+    text = attested.manifest.read_text()
+    attested.manifest.write_text(text.replace(f"=={VERSION}", "==0.0.1.dev1"))
+    run(attested, teller, "lock")
+    assert older.name == attested.package(NAME)["wheels"][0]["name"]
+    forge(attested, lambda document: package(document, NAME).update({"attestation-identities": [identity]}))
+    attested.manifest.write_text(text)
+    before = attested.files()
+    done = run(attested, teller, "lock", "--upgrade", check=False)
+    assert (done.returncode, f"the publisher of {NAME} has changed" in done.stderr) == (4, True), done
+    assert attested.files() == before
+    run(attested, teller, "lock", "--upgrade", "--accept-publisher", "example")
+    assert attested.package(NAME)["attestation-identities"][0]["kind"] == "CircleCI"
