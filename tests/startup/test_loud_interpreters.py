@@ -19,7 +19,11 @@ KEYRING = "def get_credential(service, user):\n    return type('C', (), {'userna
 
 @pytest.fixture
 def loud(own: Place) -> Place:
-    """A place whose interpreter prints a line to each stream before anything else."""
+    """A place whose interpreter prints a line to each stream before anything else.
+
+    uv itself can't inspect such an interpreter. Here it has inspected it before, and keeps what it found.
+    """
+    own.run("lock", "--resolver", "uv", "--upgrade")
     (directory,) = Path(own.interpreter).parents[1].glob("lib/python*/site-packages")
     (directory / "loud.py").write_text(LOUD)
     (directory / "loud.pth").write_text("import loud\n")
