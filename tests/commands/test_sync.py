@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import warnings
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
