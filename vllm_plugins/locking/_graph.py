@@ -200,7 +200,7 @@ class _Reading:
         return {name: conditions.get(name, markers.ALWAYS) for name in needs}  # always: a circle that nothing reaches
 
     def hold_here(self, conditions: Mapping[NormalizedName, Condition]) -> Mapping[NormalizedName, Condition]:
-        """The same conditions; always, where one does not hold: some leave out a pre-release on both sides."""
+        """The same conditions; always, where one holds for no machine like this: a pre-release of Python."""
         return {
             name: found if markers.holds(found, self.environment) else markers.ALWAYS
             for name, found in conditions.items()
