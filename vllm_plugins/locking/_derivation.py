@@ -65,11 +65,8 @@ def check(
         SourceError: an index or a repository can't be read.
     """
     pip = PipConfig.without_index() if settings.offline else (config or pip_config.read)()
-    report(
-        "Comparing the lock with its sources"
-        if settings.offline
-        else "Comparing the lock with the index and its sources"
-    )
+    sources = "its sources" if settings.offline else "the index and its sources"
+    report(f"Comparing the lock with {sources}")
 
     def find(wheel: Wheel) -> Path | None:
         return new.get(wheel.filename) or selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256)
