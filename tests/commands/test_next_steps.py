@@ -124,6 +124,8 @@ RUN = {
     "startup/test_hook.py::test_a_named_manifest_that_is_missing_next_to_a_lock_stops_vllm",
     "vllm-plugins sync --bake, or vllm-plugins sync --unbake": "tests/startup/test_baked_link.py::"
     "test_a_link_to_another_overlay_than_the_locks_is_refused",
+    "find out why; if the change is intended, accept it: {…}": "tests/packages/test_attestations.py::"
+    "test_an_upgrade_to_another_publisher_is_refused_until_it_is_accepted",
     "to accept an older release, set {…} in plugins.yaml; else set `enabled: false` for it": "tests/locking/"
     "test_newest.py::test_a_version_in_the_manifest_accepts_an_older_release",
 }
@@ -140,6 +142,7 @@ STAND_INS = {
     r"access|permission|as the user who|^unset |space|disk|readable|you can read|can write|mount|start again|VLLM_PLUGIN|VLLM_PLUGINS": (
         "the machine, or a variable of the server, has to change first"
     ),
+    r"accept the file without it": "a library has to be installed; the other half is the step above that accepts",
     r"^([{…}, ]+)$|line break": "the whole text is filled in; tests of these messages have it",
 }
 
