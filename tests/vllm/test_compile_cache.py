@@ -69,6 +69,7 @@ def run(world: Place, model: Path, mode: str) -> tuple[list[float], bool]:
     return result["output"], bool(counters.get("num_aot_compiles") or counters.get("num_inductor_compiles"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", MODES)
 def test_a_change_of_plugins_and_the_compile_cache(world: Place, model: Path, mode: str) -> None:
     has_graph = mode != "eager"

@@ -14,6 +14,8 @@ from .plain import plain, without_manager
 from .server import serve
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tests.kit.place import Place
 
 PROCESSES = Path(__file__).with_name("processes.py")
@@ -26,6 +28,11 @@ ORDERS = [
     ("platform", "general", "forkserver", "platform", "general"),
     ("general", "platform", "spawn", "general", "platform"),
 ]
+
+
+def long(values: Iterable[Any]) -> list[Any]:
+    """Cases that ``tox -e vllm-long`` runs, and CI does not."""
+    return [pytest.param(value, marks=pytest.mark.long) for value in values]
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +75,7 @@ def top(world: Place) -> Place:
     return world
 
 
-@pytest.mark.parametrize("words", ORDERS, ids="-".join)
+@pytest.mark.parametrize("words", [ORDERS[0], *long(ORDERS[1:])], ids="-".join)
 def test_a_platform_plugin_that_imports_vllm_at_its_top(top: Place, bare: Path, words: tuple[str, ...]) -> None:
     expected, in_plain, _ = processes(plain(top, bare), *words)
     found, in_ours, often = processes(top, *words)
@@ -99,8 +106,8 @@ GROUPS = (
 ALLOWED = "vllm_plugins,probe_git,probe_io,probe_stats,probe_local,probe_asked,probe_endpoint"
 
 
-@pytest.mark.parametrize("allowed", [None, ALLOWED, "vllm_plugins,probe_git", "vllm_plugins"])
-@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+@pytest.mark.parametrize("allowed", [None, *long([ALLOWED, "vllm_plugins,probe_git", "vllm_plugins"])])
+@pytest.mark.parametrize("method", ["spawn", *long(["fork", "forkserver"])])
 def test_every_group_in_every_process(three: Place, bare: Path, method: str, allowed: str | None) -> None:
     """On the first start, which installs, and on the second one."""
     env = {} if allowed is None else {"VLLM_PLUGINS": allowed}
