@@ -45,7 +45,7 @@ class Child:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stdout: str, returncode: int = 0, stderr: str = "") -> None:
         self.argv: list[str] = []
-        self.done = Completed(returncode=returncode, stdout=stdout, stderr=stderr)
+        self.done = Completed(returncode=returncode, stdout=stdout, stderr=stderr, result=stdout)
         monkeypatch.setattr(process, "run", self.run)
 
     def run(self, argv: list[str], **options: Any) -> Completed:
