@@ -1,4 +1,8 @@
-"""Installing this project next to vLLM changes no distribution that is there, and works with what is there."""
+"""Installing this project next to vLLM changes no distribution that is there, and works with what is there.
+
+pip is the exception: an older one is upgraded. ``pip freeze`` leaves it out, vLLM does not use it, and pip before 25.3
+reads some wheels and indexes in another way.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,6 @@ pytestmark = pytest.mark.network
 
 ROOT = Path(__file__).parents[1]
 RELEASES = sorted((ROOT / "tests/golden/releases").glob("*.txt"))
-OLD_PIP = "pip==23.2.1"  # the one of `python -m venv` of Python 3.11.7 and 3.12.1
 
 
 @pytest.fixture(scope="session")
@@ -46,19 +49,16 @@ def pins_of(release: Path) -> list[str]:
     return [line for line in lines if not line.startswith("#")]
 
 
-@pytest.mark.parametrize("extras", ["", "[uv]", "[uv,audit,sbom]"], ids=lambda extras: extras or "plain")
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.stem)
-def test_uv_would_change_nothing_of_a_release_of_vllm(
-    release: Path, extras: str, wheel: Path, tmp_path: Path
-) -> None:
-    python = write_environment(tmp_path / "env", [*pins_of(release), OLD_PIP])
-    changes = uv.dry_run(python, f"{wheel}{extras}")
+def test_uv_would_change_nothing_of_a_release_of_vllm(release: Path, wheel: Path, tmp_path: Path) -> None:
+    python = write_environment(tmp_path / "env", pins_of(release))
+    changes = uv.dry_run(python, f"{wheel}[uv,audit,sbom]")
     assert any(change.startswith("+ vllm-plugin-manager ") for change in changes), changes
     assert not [change for change in changes if not change.startswith("+ ")]
 
 
 def test_pip_would_change_nothing_of_the_oldest_release(wheel: Path, tmp_path: Path) -> None:
-    pins = [*pins_of(RELEASES[0]), OLD_PIP]
+    pins = pins_of(RELEASES[0])
     python = write_environment(tmp_path / "env", pins)
     report = tmp_path / "report.json"
     argv = [
