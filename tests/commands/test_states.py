@@ -106,6 +106,7 @@ STATES: dict[str, Callable[[Place, Path], object]] = {
     "a module of a plugin was deleted": lambda place, base: (place.site / "tiny.py").unlink(),
     "a plugin failed in the load check": lambda place, base: _fail_the_load_check(place, place.root / "flag"),
     "a local source was edited": lambda place, base: _edit(place.config / "mine" / "src" / "mine.py"),
+    "a local source is not on this machine": lambda place, base: shutil.rmtree(place.config / "mine"),
     "a module of the vLLM environment hides a plugin's": lambda place, base: (base / "tiny.py").write_text(FLAG),
     "the last start failed": lambda place, base: _fail_a_start(place, place.root / "flag"),
     "a named manifest is missing next to a lock": lambda place, base: place.manifest.unlink(),

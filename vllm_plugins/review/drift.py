@@ -30,7 +30,10 @@ def problems(state: State, environ: Mapping[str, str]) -> tuple[PluginsError, ..
 
 
 def local_sources(state: State, environ: Mapping[str, str]) -> Iterator[PluginsError]:
-    """A problem for each local directory that changed after its wheel was built, or can't be read."""
+    """A problem for each local directory that changed after its wheel was built, or can't be read.
+
+    One that is not on this machine is not missed: an image has only the lock and the wheels.
+    """
     manifest, locked, settings = state.manifest, state.locked, state.settings
     if manifest is None or locked is None:
         return
@@ -41,6 +44,8 @@ def local_sources(state: State, environ: Mapping[str, str]) -> Iterator[PluginsE
         from vllm_plugins.sources import local
 
         directory = manifest.local_directory(plugin.source)
+        if not directory.exists():
+            continue
         try:
             digest = local.hash_tree(directory, plugin=plugin.name, without=settings.written, environ=environ)
         except PluginsError as error:
