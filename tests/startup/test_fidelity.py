@@ -106,7 +106,8 @@ def test_a_platform_plugin_may_import_vllm_at_its_top(place: Place, words: tuple
 def test_a_look_up_in_a_listing_answers_with_the_other_platform_plugins(place: Place) -> None:
     """A plugin that does not claim the platform, but imports vLLM, must not hide the one that does."""
     points = {PLATFORM: {"a": "nested:none", "b": "other:platform"}, GENERAL: {"mine": "asks:general"}}
-    nested = NESTED + "def none():\n    note(f'nested {loader.platform()}')\n"
+    none = "    if not asked:\n        asked.append(True)\n        note(f'nested {loader.platform()}')\n"
+    nested = f"{NESTED}asked = []\ndef none():\n{none}"
     other = "from note import note\ndef platform():\n    note('other')\n    return 'other.Platform'\n"
     asks = "from note import note\nfrom tests.kit import loader\nnote(loader.platform())\ndef general():\n    pass\n"
     lock(place, points, nested=nested, other=other, asks=asks)
