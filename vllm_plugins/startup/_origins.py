@@ -21,14 +21,9 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.overlay import EntryPoint
 
-__all__ = ["check", "check_imported", "module_name"]
+__all__ = ["check", "check_imported"]
 
 _PACKAGES = ("site-packages", "dist-packages")
-
-
-def module_name(value: str) -> str:
-    """The module that an entry point names."""
-    return value.partition("[")[0].partition(":")[0].strip()
 
 
 def check(points: Iterable[EntryPoint]) -> None:
@@ -39,7 +34,7 @@ def check(points: Iterable[EntryPoint]) -> None:
     """
     ours = _directories()
     for point in points if ours else ():
-        module, origin = _locate(module_name(point.value), ours)
+        module, origin = _locate(activation.module_name(point.value), ours)
         if origin is not None and not _is_in(origin, (*ours, *_base())):
             raise _error(point, module, origin, ours)
 
@@ -50,7 +45,7 @@ def check_imported(point: EntryPoint) -> None:
     The base may provide a module that the overlay does not have.
     """
     ours = _directories()
-    name = module_name(point.value)
+    name = activation.module_name(point.value)
     origin = getattr(sys.modules.get(name), "__file__", None)
     if not ours or origin is None or _is_in(origin, ours) or _is_of_hook(name, origin, ours):
         return

@@ -32,6 +32,7 @@ __all__ = [
     "is_on_path",
     "is_site",
     "may_be_shadowed",
+    "module_name",
     "path_file_entries",
     "release",
 ]
@@ -71,13 +72,18 @@ def is_on_path(store: Path, key: str) -> bool:
     return all(os.path.realpath(entry) == ours for entry in overlay.entries() if overlay.key_in(entry) == key)
 
 
+def module_name(value: str) -> str:
+    """The module that an entry point names."""
+    return value.partition("[")[0].partition(":")[0].strip()
+
+
 def may_be_shadowed(marker: Marker) -> bool:
     """Whether a module of an entry point may have been imported from elsewhere, or might be.
 
     A start that is up to date runs this, so it only looks for names. Installed packages are not looked at: the load
     check has met them, and ``load`` looks where a module would come from.
     """
-    modules = {value.partition(":")[0].strip().partition(".")[0] for _, _, value, _, _ in marker.points}
+    modules = {module_name(value).partition(".")[0] for _, _, value, _, _ in marker.points}
     if any(name in sys.modules for name in modules):
         return True
     before: list[str] = []
