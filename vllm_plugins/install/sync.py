@@ -218,7 +218,8 @@ def _without_changes(
 def _check_names(marker: Marker, job: _Job) -> None:
     """Refuse entry points, also those of dependencies, whose name is taken. The base may be another by now."""
     points = [(point.group, point.name, point.plugin) for point in marker.entry_points]
-    names.check(points, names.of_base([*overlay.base_paths(), *job.base_paths]) if points else {})
+    paths = dict.fromkeys((*overlay.base_paths(), *job.base_paths))  # the same ones, unless words name the latter
+    names.check(points, names.of_base([*paths]) if points else {})
 
 
 def _mirror(job: _Job, marker: Marker) -> None:
