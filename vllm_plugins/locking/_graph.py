@@ -17,6 +17,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 from vllm_plugins.documents import base as bases
 from vllm_plugins.documents import markers
 from vllm_plugins.documents.lock import BaseUse
+from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -119,7 +120,9 @@ def _is_satisfied(edge: _Edge, version: str | None, extras: frozenset[Normalized
     if version is None or edge.requirement.url is not None:
         return False
     specifier = str(edge.requirement.specifier)
-    return _extras(edge.requirement) <= (extras or frozenset()) and bases.satisfies(version, specifier)
+    return requirement_lines.extras(edge.requirement) <= (extras or frozenset()) and bases.satisfies(
+        version, specifier
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +147,7 @@ class _Reading:
             name = pending.pop()
             applying = (edge for edge in self.edges(self.requires[name], extras[name]) if edge.holds)
             for edge in self.through_base(applying):
-                target, more = canonicalize_name(edge.requirement.name), _extras(edge.requirement)
+                target, more = canonicalize_name(edge.requirement.name), requirement_lines.extras(edge.requirement)
                 if edge.holds and target in extras and not more <= extras[target]:
                     extras[target] |= more
                     pending.append(target)
@@ -157,7 +160,7 @@ class _Reading:
         while pending:
             edge = pending.pop()
             yield edge
-            extras = _extras(edge.requirement)
+            extras = requirement_lines.extras(edge.requirement)
             there = self.base.get(edge.requirement.name) if extras else None
             key = (there.name, extras, edge.condition) if there is not None else None
             if there is not None and key not in seen:
@@ -248,7 +251,3 @@ class _Reading:
             self.opaque.update(comparison.variable for term in condition for comparison in term)
         found = holds(markers.holds(condition, self.environment) for condition in conditions)
         return markers.ALWAYS if found else markers.NEVER
-
-
-def _extras(requirement: Requirement) -> frozenset[NormalizedName]:
-    return frozenset(map(canonicalize_name, requirement.extras))

@@ -174,7 +174,7 @@ def _path(url: str) -> str | None:
 
 def _pin(requirement: Requirement) -> Pin:
     name = canonicalize_name(requirement.name)
-    extras = frozenset(map(canonicalize_name, requirement.extras))
+    extras = requirement_lines.extras(requirement)
     if requirement.url is not None:
         version = str(parse_wheel_filename(unquote(urlsplit(requirement.url).path).rpartition("/")[2])[1])
         return Pin(name=name, version=version, extras=extras, url=requirement.url)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, NoResolution
@@ -19,7 +18,7 @@ from vllm_plugins.locking._findings import Root
 from vllm_plugins.locking._sdists import Sdists
 from vllm_plugins.locking._walk import Walk
 from vllm_plugins.locking.request import PluginRequirement
-from vllm_plugins.packages import releases
+from vllm_plugins.packages import releases, requirement_lines
 from vllm_plugins.packages.metadata import Metadata
 
 if TYPE_CHECKING:
@@ -253,7 +252,7 @@ def _root(plugin: PreparedPlugin) -> Root:
     return Root(
         plugin=plugin.locked.name,
         name=plugin.locked.package,
-        extras=frozenset(map(canonicalize_name, requirement.extras)),
+        extras=requirement_lines.extras(requirement),
         specifier=requirement.specifier,
         metadata=content,
     )

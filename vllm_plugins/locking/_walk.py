@@ -20,6 +20,7 @@ from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.base import VLLM, satisfies
 from vllm_plugins.locking._candidates import Obstacle
 from vllm_plugins.locking._findings import Finding, Need
+from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -89,7 +90,7 @@ class Walk:
             if there is not None and key not in visited:
                 visited.add(key)
                 more = [needed for needed in self._applying(there.requires, extras) if needed.name != there.name]
-                pending += [(plugin, path, None, needed, _extras(needed)) for needed in more]
+                pending += [(plugin, path, None, needed, requirement_lines.extras(needed)) for needed in more]
             if metadata is None and (chosen := self._chosen.get(key)) is not None:
                 metadata = self._readable(chosen)
                 if metadata is None and not self._is_read(chosen):
@@ -99,7 +100,8 @@ class Walk:
             visited.add(key)
             here = (*path, f"{name} {metadata.version}")
             pending += [
-                (plugin, here, None, needed, _extras(needed)) for needed in self._applying(metadata.requires, extras)
+                (plugin, here, None, needed, requirement_lines.extras(needed))
+                for needed in self._applying(metadata.requires, extras)
             ]
         return found
 
@@ -243,7 +245,7 @@ class Walk:
 
     def _requirement(self, requirement: Requirement, path: tuple[str, ...]) -> Finding | None:
         name = canonicalize_name(requirement.name)
-        extras = _extras(requirement)
+        extras = requirement_lines.extras(requirement)
         if requirement.url is not None:
             where = redact(requirement.url)
             reason = f"requires {requirement.name} by URL: {where}; a lock contains only packages from an index"
@@ -339,10 +341,6 @@ class Walk:
             first = next((found for found in admitted if found.obstacle is None), None)
             if first is not None and first.wheel is not None:
                 self.candidates.metadata(first)
-
-
-def _extras(requirement: Requirement) -> frozenset[NormalizedName]:
-    return frozenset(map(canonicalize_name, requirement.extras))
 
 
 def _unusable(obstacle: Obstacle, path: tuple[str, ...]) -> Finding:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from packaging.markers import Marker
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["normal", "valid"]
+    from packaging.utils import NormalizedName
+
+__all__ = ["extras", "normal", "valid"]
 
 _ARBITRARY = re.compile(r"\s===\s")
 
@@ -34,6 +37,11 @@ def normal(line: str) -> str:
         return line
     requirement.marker = Marker(_ARBITRARY.sub(" == ", text))
     return str(requirement)
+
+
+def extras(requirement: Requirement) -> frozenset[NormalizedName]:
+    """The extras that a requirement names, in normal form."""
+    return frozenset(map(canonicalize_name, requirement.extras))
 
 
 def valid(lines: Iterable[str]) -> Iterator[str]:
