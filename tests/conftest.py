@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import vllm_plugins
-from tests.kit import canary
+from tests.kit import advisory, canary
 from tests.kit import index as indexes
 from tests.kit import vllm as stand_in
 from tests.kit.place import Place
@@ -25,6 +25,7 @@ from vllm_plugins.packages import installers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.kit.advisory import Teller
     from tests.kit.index import Index, Server
     from tests.kit.place import ResolverName
 
@@ -164,3 +165,16 @@ def own(tmp_path: Path, index: Index, vllm: Path, cached: Path) -> Place:
     place.pypi("tiny")
     replace(place, interpreter=sys.executable, cached=cached).run("lock")  # the same lock, in a fork
     return place
+
+
+@pytest.fixture
+def teller(index: Index) -> Iterator[Teller]:
+    """What else an index tells of this test's files: upload times, advisories and attestations."""
+    with advisory.serve(index) as found:
+        yield found
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A vLLM environment that this test may change."""
+    return stand_in.environment(tmp_path / "base")

@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kit import advisory, projects
+from tests.kit import projects
 from tests.kit.repositories import Repository
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.kit.advisory import Teller
     from tests.kit.index import Index
     from tests.kit.place import Completed, Place
@@ -18,12 +16,6 @@ if TYPE_CHECKING:
 
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
 OLD = "2020-01-01T00:00:00Z"
-
-
-@pytest.fixture
-def teller(index: Index) -> Iterator[Teller]:
-    with advisory.serve(index) as found:
-        yield found
 
 
 @pytest.fixture

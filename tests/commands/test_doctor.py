@@ -27,12 +27,6 @@ RIGHT = "export VLLM_PLUGINS=vllm_plugins,route,tiny"
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Path:
-    """A vLLM environment of this test's own."""
-    return vllm.environment(tmp_path / "base")
-
-
-@pytest.fixture
 def healthy(tmp_path: Path, index: Index, base: Path, templates: Templates) -> Place:
     """Locked and installed, and everything let through."""
     place = Place(root=tmp_path, index_url=index.url, paths=(base,), resolver="uv")

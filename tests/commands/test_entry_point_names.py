@@ -22,12 +22,6 @@ SOURCE = "def register():\n    pass\nclass It:\n    pass\n"
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Path:
-    """A vLLM environment that a test may change."""
-    return vllm.environment(tmp_path / "base")
-
-
-@pytest.fixture
 def place(tmp_path: Path, index: Index, base: Path) -> Place:
     return Place(root=tmp_path, index_url=index.url, paths=(base,), resolver="uv")
 

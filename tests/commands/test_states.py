@@ -30,11 +30,6 @@ def rows() -> list[list[str]]:
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Path:
-    return vllm.environment(tmp_path / "base")
-
-
-@pytest.fixture
 def synced(tmp_path: Path, index: Index, base: Path, templates: Templates) -> Place:
     """Two overlays: of one plugin, and then of two, one of them from a local directory."""
     place = Place(root=tmp_path, index_url=index.url, paths=(base,), resolver="uv")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kit import advisory, projects
+from tests.kit import projects
 
 from .test_hostile_lock import (
     EVIL,
@@ -23,7 +23,7 @@ from .test_hostile_lock import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.kit.advisory import Teller
     from tests.kit.index import Index
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["honest"]
 
 IGNORE_ALL = "policy: {vulnerabilities: ignore, contradiction: ignore, orphan: ignore, local-wheel: ignore}\n"
-
-
-@pytest.fixture
-def teller(index: Index) -> Iterator[Teller]:
-    with advisory.serve(index) as found:
-        yield found
 
 
 def audit(place: Place, teller: Teller, *words: str, code: int) -> Any:

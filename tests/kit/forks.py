@@ -192,14 +192,7 @@ def _run(request: dict[str, Any], descriptors: list[int], path: list[str]) -> No
         from vllm_plugins.cli import main as command
 
         sys.argv = [os.path.join(vllm_plugins.__path__[0], "__main__.py"), *request["words"]]
-        try:
-            code = command()
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-            if isinstance(ended.code, str):
-                print(ended.code, file=sys.stderr)
-        except BaseException:  # noqa: BLE001 - as an interpreter does at its end
-            sys.excepthook(*sys.exc_info())
+        code = warm.exit_status(command)
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         sys.stdout.flush()

@@ -23,9 +23,9 @@ import tempfile
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["command"]
+__all__ = ["command", "exit_status"]
 
 _MOST = 1 << 20  # bytes of one request
 
@@ -119,6 +119,28 @@ def _import_everything() -> None:
                 importlib.import_module(module.name)
 
 
+def exit_status(call: Callable[[], object]) -> int:
+    """Call what an interpreter would run. Prints what an interpreter prints at its end, and returns its exit status."""
+    try:
+        result = call()
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:  # noqa: BLE001 - as an interpreter does
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _run_module(module: str) -> None:
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 def _run(request: Request, descriptors: Sequence[int], path: list[str]) -> NoReturn:
     """In the fork: become what ``python -P -m MODULE`` is, and end as an interpreter does."""
     code = 1
@@ -140,18 +162,7 @@ def _run(request: Request, descriptors: Sequence[int], path: list[str]) -> NoRet
 
             os.environ.setdefault("PIP_CACHE_DIR", user_cache_dir("pip"))
         sys.argv = [module, *words]
-        try:
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-            code = 0
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-            if isinstance(ended.code, str):
-                print(ended.code, file=sys.stderr)
-        except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)
-        except BaseException:  # noqa: BLE001 - as an interpreter does at its end
-            sys.excepthook(*sys.exc_info())
+        code = exit_status(lambda: _run_module(module))
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 from packaging.utils import canonicalize_name
 
-from tests.kit import advisory, projects
+from tests.kit import projects
 from vllm_plugins.packages import programs
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.packages.simple_api import Cooldown, File, upload_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.kit.advisory import Teller
@@ -23,12 +22,6 @@ if TYPE_CHECKING:
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 OLD = "2020-01-01T00:00:00Z"
-
-
-@pytest.fixture
-def teller(index: Index) -> Iterator[Teller]:
-    with advisory.serve(index) as found:
-        yield found
 
 
 def release(

@@ -13,7 +13,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from tests.faults.test_hostile_lock import forge, package
-from tests.kit import advisory, values
+from tests.kit import values
 from vllm_plugins.core.errors import AttestationMismatch
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.packages import attestations, pip_config
@@ -24,7 +24,6 @@ from vllm_plugins.packages.simple_api import File
 pytest.importorskip("pypi_attestations")
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.kit.advisory import Teller
@@ -119,12 +118,6 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         opened.extractall(into, filter="data")
     (found,) = into.glob("*/test/assets")
     return found
-
-
-@pytest.fixture
-def teller(index: Index) -> Iterator[Teller]:
-    with advisory.serve(index) as found:
-        yield found
 
 
 @pytest.fixture
