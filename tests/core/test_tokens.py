@@ -27,7 +27,7 @@ def test_what_looks_like_a_token_in_a_path(path: str, found: list[str]) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "https://pypi.org/simple/",
+        "https://packages.example.org/simple/",
         "https://download.pytorch.org/whl/cu129/",
         "https://gitlab.example/api/v4/projects/12345678/packages/pypi/simple",
         "https://gitlab.example/api/v4/groups/my-company-2024/-/packages/pypi/simple",

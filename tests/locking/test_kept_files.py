@@ -119,6 +119,6 @@ def test_other_bytes_under_the_name_of_a_locked_file_are_refused_until_an_upgrad
     place.run("sync")
     assert (place.site / "kernel.py").read_text() == "WHOSE = 'second'\n"
     third = index.wheel("kernel", modules={"kernel.py": "WHOSE = 'third'\n"})
-    place.lock.write_text(place.lock_text.replace("size = ", "size = 1", 1))  # edited by hand: what it says is no pin
+    place.lock.write_text(place.lock_text.replace("size = ", "size = 1", 1))  # edited by hand: it does not say a pin
     place.run("lock", "--resolver", resolver)
     assert place.package("kernel")["wheels"][0]["hashes"]["sha256"] == hashlib.sha256(third.read_bytes()).hexdigest()
