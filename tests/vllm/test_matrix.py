@@ -165,6 +165,8 @@ WAYS = {
     ),
     "`bench throughput`": Way(program=("vllm_serve.py", "bench", "throughput", "--model", "{model}", *COMMON, *BENCH)),
 }  # fmt: skip
+PROCESSES_WAY = "every group, by spawn, fork and forkserver"
+ROWS = [PROCESSES_WAY, *WAYS]  # of the table
 GROUPS = (*("platform", "general", "logits_processors"), *(group.removeprefix("vllm.") for group in list(POINTS)[3:]))
 
 
@@ -295,7 +297,7 @@ def test_plugins_run_as_in_plain_vllm(world: Place, own_model: Path, bare: Path,
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("init", [INIT], indirect=True, ids=["every group, by spawn, fork and forkserver"])
+@pytest.mark.parametrize("init", [INIT], indirect=True, ids=[PROCESSES_WAY])
 def test_processes_have_the_plugins_of_plain_vllm(world: Place, bare: Path) -> None:
     empty = {"VLLM_PLUGIN_REGISTRY_DIR": str(world.root / "store of processes")}
     starts = []
