@@ -21,7 +21,8 @@ from requests.utils import get_netrc_auth
 from vllm_plugins.core import atomic, hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.core.redact import public_url, redact
-from vllm_plugins.packages import _logins, _session, archives, programs, simple_api
+from vllm_plugins.packages import archives, programs, simple_api
+from vllm_plugins.packages._net import logins, session
 from vllm_plugins.packages.simple_api import File
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Index:
         self._known: dict[NormalizedName, tuple[File, ...]] = {}
         self._known_links: dict[str, list[File]] = {}
         self._missing: set[str] = set()
-        self._session = _session.open_session(config)
+        self._session = session.open_session(config)
 
     def __enter__(self) -> Self:
         return self
@@ -283,9 +284,9 @@ class Index:
         host = urlsplit(url).netloc.rpartition("@")[2]
         options: dict[str, Any] = {"timeout": self._config.timeout}
         places = (*self._config.indexes, *self._config.find_links)
-        auth = _logins.find(url, index, places)
-        if auth is None and _logins.is_downgrade(url, places):
-            options["auth"] = _session.anonymous  # None would make requests look into netrc, which knows no schemes
+        auth = logins.find(url, index, places)
+        if auth is None and logins.is_downgrade(url, places):
+            options["auth"] = session.anonymous  # None would make requests look into netrc, which knows no schemes
         elif auth is None and not self._session.trust_env and (pair := get_netrc_auth(url)):
             options["auth"] = HTTPBasicAuth(*pair)
         elif auth is not None:
