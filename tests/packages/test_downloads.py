@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import faulty
-from vllm_plugins.core import flock
+from vllm_plugins.core import flock, hashes
 from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.packages import downloads
 from vllm_plugins.packages.index import File, Index
@@ -40,7 +40,7 @@ def download(network: Faulty, into: Path, *, retries: int, content: bytes = CONT
     file = File(
         filename=NAME,
         url=f"{network.address}/{NAME}",
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=hashes.sha256(content),
         size=len(content),
     )
     with Index(PipConfig(index_url=f"{network.address}/large/", retries=retries)) as index:
