@@ -69,7 +69,8 @@ def run(
     pip = _usable(config(), report)
     cooldown = _cooldown(manifest)
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
-    installer = installers.choose(settings.installer, config=_waiting(pip, cooldown), cache=caches / "uv")
+    waiting = _waiting(pip, cooldown)
+    installer = installers.choose(settings.installer, config=waiting, cache=caches / "uv", report=report)
     with Builder(installer=installer, base_site=base_paths, target=base) as builder:
         reuse = Reuse(old=old.lock, upgrade=upgrade, base=base, wheels=settings.wheels, is_sound=old.flaw is None)
         preparation = Preparation(
@@ -83,7 +84,7 @@ def run(
             detail=detail,
         )
         plugins = _prepared(preparation, base)
-        program = _resolvers.choose(request.resolver, base=base, config=pip, cache=caches / "uv")
+        program = _resolvers.choose(request.resolver, base=base, config=pip, cache=caches / "uv", report=report)
         report(f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}")
         with opening() as index:
             solver = Solver(
