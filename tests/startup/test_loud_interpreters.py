@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vllm_plugins.packages import _keyring
+from vllm_plugins.packages._net import keyring
 
 if TYPE_CHECKING:
     from tests.kit.index import Index
@@ -83,5 +83,5 @@ def test_a_keyring_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     shell.chmod(0o755)
     (tmp_path / "keyring.py").write_text(KEYRING)
     monkeypatch.setattr("vllm_plugins.core.process.PYTHON", (str(shell),))
-    found = _keyring.with_login("https://index.example/simple/", "import")
+    found = keyring.with_login("https://index.example/simple/", "import")
     assert found == "https://ada:https%3A%2F%2Findex.example%2Fsimple%2F@index.example/simple/"

@@ -1,6 +1,6 @@
 """The errors for what can't be resolved: the plugins, the paths to what rules them out, and one next step.
 
-The reasons come from the index and from metadata (``_walk``), whatever the resolver was and said.
+The reasons come from the index and from metadata (``_search.walk``), whatever the resolver was and said.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.core.errors import CommandFailed
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.locking._findings import Finding, Root
+    from vllm_plugins.locking._search.findings import Finding, Root
 
 __all__ = ["clash", "missing_vllm", "parents", "resolver_failed", "unsatisfiable", "url_dependency"]
 

@@ -19,7 +19,8 @@ from urllib.parse import unquote, urlsplit
 from vllm_plugins.core import process, tokens, workers
 from vllm_plugins.core.errors import CommandFailed, PluginsError, UsageError
 from vllm_plugins.core.redact import redact
-from vllm_plugins.packages import _keyring, _uv_config, programs
+from vllm_plugins.packages import _uv_config, programs
+from vllm_plugins.packages._net import keyring
 from vllm_plugins.packages._uv_config import UvConfig
 from vllm_plugins.startup import settings
 
@@ -142,8 +143,8 @@ def read() -> PipConfig:
     provider = _provider(values.get("keyring-provider") or uv.keyring_provider)
     extra = dict.fromkeys((*values.get("extra-index-url", "").split(), *uv.extra_index_urls))
     return PipConfig(
-        index_url=None if no_index else _keyring.with_login(index, provider),
-        extra_index_urls=() if no_index else tuple(_keyring.with_login(url, provider) for url in extra),
+        index_url=None if no_index else keyring.with_login(index, provider),
+        extra_index_urls=() if no_index else tuple(keyring.with_login(url, provider) for url in extra),
         find_links=tuple(dict.fromkeys(map(_address, (*values.get("find-links", "").split(), *uv.find_links)))),
         cert=_path(values, "cert"),
         client_cert=_path(values, "client-cert"),
