@@ -249,9 +249,8 @@ def _run(settings: Settings, points: Iterable[EntryPoint], group: str) -> str | 
 
 def _active_marker(settings: Settings, key: str) -> Marker | None:
     """The marker of an overlay that is on the path. If its ``.pth`` files run code, they are run in this process."""
-    known = _process.active
-    marker = known[1] if known is not None and (known[0], known[1].key) == (settings.store, key) else None
-    if marker is None:
+    store, marker = _process.active or (None, None)
+    if marker is None or marker.key != key or store != settings.store:
         marker = overlay.read_marker(settings.store, key)
         if marker is None:
             return None
@@ -292,7 +291,11 @@ def _up_to_date_marker(settings: Settings) -> Marker | None:
             _trust.check(settings)
             return marker
     if lock is None and manifest is None:
-        _check_named_files(settings)
+        if not _process.has_said_nothing_to_do:  # a forgotten mount must not start a server without plugins
+            from vllm_plugins.startup import _recovery
+
+            _recovery.check_named_files(settings)
+            _process.has_said_nothing_to_do = True
         return None
     if manifest is None and settings.manifest_named and not settings.optional:
         from vllm_plugins.startup import named_files
@@ -313,16 +316,6 @@ def _up_to_date_marker(settings: Settings) -> Marker | None:
     from vllm_plugins.startup import _recovery
 
     return _recovery.synchronise(settings, paths)
-
-
-def _check_named_files(settings: Settings) -> None:
-    """Refuse to start without plugins where a variable names a file that is missing. Done once in a process."""
-    if _process.has_said_nothing_to_do:
-        return
-    from vllm_plugins.startup import _recovery
-
-    _recovery.check_named_files(settings)
-    _process.has_said_nothing_to_do = True
 
 
 def _hold(settings: Settings, marker: Marker) -> None:
