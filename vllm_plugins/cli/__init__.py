@@ -30,6 +30,8 @@ COMMANDS = {
     "bundle": "Collect every locked wheel next to the lock, for installations without an index.",
     "audit": "Check the lock before you install it.",
     "export": "Write the lock in another format.",
+    "tree": "Show the plugins of the lock with what they require.",
+    "why": "Show which plugins require a package, and through which others.",
     "diff": "Compare two locks.",
     "verify": "Compare the installed files with the lock.",
     "history": "List the installed overlays.",
@@ -37,6 +39,7 @@ COMMANDS = {
     "prune": "Remove overlays that you no longer need.",
     "base": "Write a snapshot of the vLLM environment.",
 }
+_QUERIES = ("tree", "why", "diff")  # in a directory of their own
 _EXIT_CODES = """\
 exit codes:
   0  success
@@ -109,7 +112,8 @@ def build_parser(commands: Collection[str] = tuple(COMMANDS)) -> argparse.Argume
             name, parents=[common] if called else (), help=purpose, description=purpose, allow_abbrev=False
         )
         if called:
-            importlib.import_module(f".{name}", __package__).register(command)
+            place = f".queries.{name}" if name in _QUERIES else f".{name}"
+            importlib.import_module(place, __package__).register(command)
     return parser
 
 
