@@ -18,6 +18,7 @@ WORDS = {
     "diff": ["plugins.lock"],
     "prune": ["--keep", "1"],
     "audit": ["--offline"],
+    "why": ["tiny"],
 }
 
 
