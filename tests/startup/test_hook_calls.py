@@ -192,6 +192,19 @@ def test_an_inherited_overlay_is_held_and_not_checked_again(home: Path, function
     assert (activation.active_key(), list(activation._held)) == (marker.key, [marker.key])
 
 
+@needs_the_frame
+@pytest.mark.parametrize("is_inherited", [False, True])
+def test_a_process_keeps_to_the_marker_that_it_has_checked(home: Path, *, is_inherited: bool) -> None:
+    """Between the two calls of vLLM, another process may change the store."""
+    marker = install(home)
+    listed = inherit(home, marker) if is_inherited else {}
+    assert "probe.Platform" in resolve_platform(listed)
+    changed = marker.replace(points=((hook.GENERAL, "evil", "evil:register", "evil", "evil"),))
+    (overlay.directory(home / "store", marker.key) / overlay.MARKER).write_text(changed.to_json())
+    load_general_plugins(listed)
+    assert calls() == ["platform", "general"]
+
+
 def test_an_inherited_overlay_that_was_pruned_is_an_error(home: Path) -> None:
     marker = install(home)
     inherit(home, marker)
