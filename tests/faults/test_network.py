@@ -180,7 +180,7 @@ def test_an_index_that_recovers(world: World, command: str, code: int) -> None:
 
 def test_an_index_that_asks_for_a_day(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     """``Retry-After`` is obeyed up to a minute (here a second)."""
-    monkeypatch.setattr("vllm_plugins.packages._session._PAUSE", 1)
+    monkeypatch.setattr("vllm_plugins.packages._net.session._PAUSE", 1)
     index.wheel("plugin")
     parts, fault = urlsplit(index.url), faulty.status(429, retry_after=86400, times=2)
     with faulty.serve(f"http://{parts.netloc}") as network:

@@ -11,9 +11,9 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 from tests.kit import projects
 from vllm_plugins.documents import base
-from vllm_plugins.locking._candidates import Candidates
-from vllm_plugins.locking._findings import Root
-from vllm_plugins.locking._walk import Walk
+from vllm_plugins.locking._search.candidates import Candidates
+from vllm_plugins.locking._search.findings import Root
+from vllm_plugins.locking._search.walk import Walk
 from vllm_plugins.packages.index import Index
 from vllm_plugins.packages.pip_config import PipConfig
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.locking._findings import Finding
+    from vllm_plugins.locking._search.findings import Finding
 
 __all__ = ["BASE", "POINTS", "Links", "root"]
 

@@ -7,7 +7,7 @@ from packaging.utils import canonicalize_name
 
 from tests.locking.links import POINTS
 from vllm_plugins.core.errors import NoResolution
-from vllm_plugins.locking import _newest
+from vllm_plugins.locking._search import newest
 
 if TYPE_CHECKING:
     from tests.locking.links import Links
@@ -20,7 +20,7 @@ def passed(links: Links, plugin: str, pin: str, *, kept: bool = False) -> tuple[
     with links.walk(plugin) as walk:
         walk.run()
         pins = {walk.roots[0].name: pin}
-        found = _newest.check(walk, pins, kept=pins if kept else {})
+        found = newest.check(walk, pins, kept=pins if kept else {})
     return (found[0].newest, found[0].text) if found else None
 
 

@@ -12,7 +12,7 @@ from tests.kit.raw_wheel import RawWheel
 from tests.locking.links import BASE, root
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.documents import base
-from vllm_plugins.locking._findings import Root
+from vllm_plugins.locking._search.findings import Root
 from vllm_plugins.packages.metadata import Metadata
 
 if TYPE_CHECKING:

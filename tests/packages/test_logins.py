@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vllm_plugins.packages import _logins
+from vllm_plugins.packages._net import logins
 
 PLACES = (
     "https://ada:one@host.example/p/1/simple/",
@@ -18,7 +18,7 @@ PLACES = (
 
 
 def _user(url: str, index: str | None = None) -> object:
-    login = _logins.find(url, index, PLACES)
+    login = logins.find(url, index, PLACES)
     return login and login.username
 
 
@@ -54,6 +54,6 @@ def test_the_login_of_an_index_is_not_sent_to_another_server() -> None:
 
 
 def test_a_password_is_decoded() -> None:
-    login = _logins.find("https://coded.example/simple/x/", None, PLACES)
+    login = logins.find("https://coded.example/simple/x/", None, PLACES)
     assert login is not None
     assert login.password == "c/d"

@@ -1,6 +1,6 @@
 """The errors for what can't be resolved: the plugins, the paths to what rules them out, and one next step.
 
-The reasons come from the index and from metadata (``_walk``), whatever the resolver was and said.
+The reasons come from the index and from metadata (``_search.walk``), whatever the resolver was and said.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.core.errors import CommandFailed
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.locking._findings import Finding, Root
+    from vllm_plugins.locking._search.findings import Finding, Root
 
 __all__ = ["clash", "missing_vllm", "parents", "resolver_failed", "unsatisfiable", "url_dependency"]
 
@@ -91,7 +91,7 @@ def resolver_failed(error: CommandFailed, resolver: str, *, found_none: bool) ->
 
     ``found_none``: it failed because no set of versions fits.
     """
-    lines = [line for line in error.stderr.splitlines() if line.strip()][-_LAST_LINES:]
+    lines = [error.what, *[line for line in error.stderr.splitlines() if line.strip()][-_LAST_LINES:]]
     other = "uv" if resolver != "uv" else "pip-compile"
     step = f"fix what its output names, or use the other resolver: vllm-plugins lock --resolver {other}"
     if not found_none:

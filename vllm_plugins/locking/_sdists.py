@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.locking._candidates import Candidate
+    from vllm_plugins.locking._search.candidates import Candidate
     from vllm_plugins.locking.old_lock import Reuse
     from vllm_plugins.packages.builder import Builder
     from vllm_plugins.packages.index import Index

@@ -12,11 +12,12 @@ from packaging.version import Version
 
 from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, NoResolution
 from vllm_plugins.core.humanize import count
-from vllm_plugins.locking import _conflicts, _newest, _resolution, request
-from vllm_plugins.locking._candidates import Candidates
-from vllm_plugins.locking._findings import Root
+from vllm_plugins.locking import _conflicts, _resolution, request
 from vllm_plugins.locking._sdists import Sdists
-from vllm_plugins.locking._walk import Walk
+from vllm_plugins.locking._search import newest
+from vllm_plugins.locking._search.candidates import Candidates
+from vllm_plugins.locking._search.findings import Root
+from vllm_plugins.locking._search.walk import Walk
 from vllm_plugins.locking.request import PluginRequirement
 from vllm_plugins.packages import releases, requirement_lines
 from vllm_plugins.packages.metadata import Metadata
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Package
-    from vllm_plugins.locking._findings import Finding
-    from vllm_plugins.locking._newest import PassedOver
     from vllm_plugins.locking._prepare import PreparedPlugin
     from vllm_plugins.locking._resolvers import Resolver
     from vllm_plugins.locking._sdists import BuiltSdist
+    from vllm_plugins.locking._search.findings import Finding
+    from vllm_plugins.locking._search.newest import PassedOver
     from vllm_plugins.locking.old_lock import Reuse
     from vllm_plugins.packages.builder import Builder
     from vllm_plugins.packages.index import Index
@@ -103,7 +104,7 @@ class Solver:
         findings = self._walk(walk, sdists)
         pins = self._pins(plugins, walk, findings, preferred, wheels)
         chosen = {pin.name: pin.version for pin in pins}
-        passed = _newest.check(walk, chosen, kept=preferred)
+        passed = newest.check(walk, chosen, kept=preferred)
         return Solution(pins=pins, sdists=sdists.built, passed_over=tuple(passed))
 
     def releases(self, solution: Solution) -> list[Release]:
@@ -159,7 +160,7 @@ class Solver:
             if any(found.is_certain for found in findings.values()):
                 error = _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places)
                 try:  # the other plugins, in the same run
-                    _newest.check(walk, walk.settled(), kept=walk.preferred)
+                    newest.check(walk, walk.settled(), kept=walk.preferred)
                 except NoResolution as silent:
                     error.details += silent.details
                     error.next_step = "; ".join(filter(None, (error.next_step, silent.next_step)))

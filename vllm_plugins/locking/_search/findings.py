@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
     from packaging.utils import NormalizedName
 
-    from vllm_plugins.locking._candidates import Obstacle
+    from vllm_plugins.locking._search.candidates import Obstacle
     from vllm_plugins.packages.metadata import Metadata
 
 __all__ = ["Finding", "Kind", "Need", "Root"]

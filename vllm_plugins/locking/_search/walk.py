@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.base import VLLM, satisfies
-from vllm_plugins.locking._candidates import Obstacle
-from vllm_plugins.locking._findings import Finding, Need
+from vllm_plugins.locking._search.candidates import Obstacle
+from vllm_plugins.locking._search.findings import Finding, Need
 from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base, Distribution
-    from vllm_plugins.locking._candidates import Candidate, Candidates
-    from vllm_plugins.locking._findings import Root
+    from vllm_plugins.locking._search.candidates import Candidate, Candidates
+    from vllm_plugins.locking._search.findings import Root
     from vllm_plugins.packages.metadata import Metadata
 
     _Step = tuple[str, tuple[str, ...], Metadata | None, Requirement, frozenset[NormalizedName]]

@@ -17,16 +17,16 @@ from packaging.version import Version
 
 from vllm_plugins.core.errors import NoResolution
 from vllm_plugins.core.humanize import count
-from vllm_plugins.locking._candidates import Obstacle
-from vllm_plugins.locking._walk import Walk
+from vllm_plugins.locking._search.candidates import Obstacle
+from vllm_plugins.locking._search.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from packaging.utils import NormalizedName
 
-    from vllm_plugins.locking._candidates import Candidate
-    from vllm_plugins.locking._findings import Finding, Root
+    from vllm_plugins.locking._search.candidates import Candidate
+    from vllm_plugins.locking._search.findings import Finding, Root
     from vllm_plugins.packages.metadata import Metadata
 
 __all__ = ["PassedOver", "check"]

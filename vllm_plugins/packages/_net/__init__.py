@@ -1,0 +1,1 @@
+"""How an index is reached: sessions, logins, keyrings."""
