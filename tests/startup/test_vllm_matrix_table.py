@@ -33,7 +33,7 @@ def test_the_table_has_what_was_run_and_when(tmp_path: Path) -> None:
         "|---|---|---|",
         "| Python | 3.12 | 3.11 |",
         "| server | as plain vLLM | as plain vLLM |",
-        "| LLM() | **differs** | as plain vLLM |",
+        "| LLM() | **fails** | as plain vLLM |",
         "| bench | - (1) | - (1) |",
         "| chat | not run | not run |",
         "| run on | 2026-11-25 | 2026-11-26 |",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 RESULTS = environment.ROOT / "tests/golden/matrix.json"
 PAGE = environment.ROOT / "docs/explanation/vllm.md"
 BEGIN, END = "<!-- matrix -->", "<!-- /matrix -->"
-PASSED, FAILED = "as plain vLLM", "**differs**"
+PASSED, FAILED = "as plain vLLM", "**fails**"
 _WAY = re.compile(r"\[(.+)\]$")
 
 

@@ -246,15 +246,27 @@ def observed(world: Place, output: str) -> Start:
     return Start(output=output, done=done, often=often)
 
 
+def output_of(world: Place, printed: str) -> str:
+    """The completion, where a program prints or writes it."""
+    batch = world.root / "out.jsonl"
+    if batch.exists():
+        return str(json.loads(batch.read_text())["response"]["body"]["choices"][0]["message"]["content"])
+    return next((line for line in printed.splitlines() if line.startswith("SAID")), "")
+
+
 def start(world: Place, model: Path, way: Way, **env: str) -> Start:
     """Start vLLM, let it complete a prompt, and end it."""
+    plugins.events(world)
     if way.program:
-        body = {"model": str(model), "prompt": "hello", "max_tokens": 8, "temperature": 0}
-        line = {"custom_id": "1", "method": "POST", "url": "/v1/completions", "body": body}
+        message = {"role": "user", "content": "hello"}
+        body = {"model": str(model), "messages": [message], "max_tokens": 8, "temperature": 0}
+        line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        (model / "chat_template.jinja").write_text("{{ messages[0].content }}")
         (world.root / "batch.jsonl").write_text(json.dumps(line) + "\n")
+        (world.root / "out.jsonl").unlink(missing_ok=True)
         words = [word.format(model=model) for word in way.program]
         done = world.python(*words, env={**way.env, **env}, traceback=True)
-        return observed(world, next((line for line in done.stdout.splitlines() if line.startswith("SAID")), ""))
+        return observed(world, output_of(world, done.stdout))
     with serve(world, model, *way.flags, **way.env, **env) as server:
         text = server.complete()
     return observed(world, text)
