@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["Link", "read", "remove", "write"]
 
 NAME = "vllm_plugins_overlay.pth"
+# Python reads the files of some directories twice (those of a virtual environment).
 _LINE = (
-    "import os, site, sys; (__import__('vllm_plugins.startup.guard', fromlist=['link']).link "
-    "if os.environ.get('VLLM_PLUGIN_VERIFY') == '1' else {unguarded})({site})"
+    "import os, site, sys; path = {path}; verify = os.environ.get('VLLM_PLUGIN_VERIFY') == '1'; "
+    "__import__('vllm_plugins.startup.guard', fromlist=['link']).link(path) if verify "
+    "else path in sys.path or {add}(path)"
 )
 _TARGET = re.compile(r"/overlays/([0-9a-f]{32})/site\b")
 
@@ -55,8 +57,8 @@ def write(store: Path, key: str, directories: Sequence[str] | None = None) -> Li
         StoreError: the interpreter's directory can't be written.
     """
     target = overlay.directory(store, key) / overlay.SITE
-    unguarded = "site.addsitedir" if any(target.glob("*.pth")) else "sys.path.append"
-    line = _LINE.format(unguarded=unguarded, site=ascii(str(target)))
+    add = "site.addsitedir" if any(target.glob("*.pth")) else "sys.path.append"
+    line = _LINE.format(path=ascii(str(target)), add=add)
     path = Path(_directories(directories)[-1], NAME)
     try:
         atomic.write(path, f"{line}\n".encode())

@@ -100,7 +100,7 @@ def wrong_link(settings: Settings, linked: str, key: str | None) -> LockStale:
         "the overlay that is linked into the interpreter is in another store",
         where=str(settings.lock),
         expected=f"overlay {linked[:12]} in {settings.store}",
-        found=", ".join(entry for entry in sys.path if linked in entry),
+        found=", ".join(overlay.real(entry) for entry in overlay.entries() if linked in entry),
         next_step=next_step,
     )
 

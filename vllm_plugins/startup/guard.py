@@ -79,10 +79,13 @@ def link(site: str) -> None:
     With ``VLLM_PLUGIN_DISABLE=1`` the overlay is vLLM's affair, unless a parent process goes on without plugins.
     """
     if variables.is_disabled() and variables.inherited(variables.FALLBACK) != "":
-        _site.addsitedir(site)
+        if site not in sys.path:
+            _site.addsitedir(site)
         return
     _linked.add(site)
-    sys.path.append(inherit(overlay.GUARDED + site))
+    entry = inherit(overlay.GUARDED + site)
+    if entry not in sys.path:
+        sys.path.append(entry)
 
 
 def close() -> None:
