@@ -7,6 +7,7 @@ overlay. An overlay is complete only with its marker, which is written before th
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -50,6 +51,7 @@ OVERLAYS = "overlays"
 # A rolled-back lock has this line: the hash of a manifest that asks for something else, and is accepted all the same.
 ACCEPTED = b'\naccepted-manifests = ["'
 FAILURES = "failures"
+_TRIES = 3
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
 _EGG = ".egg"
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
@@ -95,7 +97,7 @@ def read_marker(store: Path, key: str) -> Marker | None:
     """
     place = directory(store, key)
     try:
-        text = (place / MARKER).read_bytes().decode()
+        text = _content(place / MARKER).decode()
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
     except OSError as error:
@@ -177,7 +179,7 @@ def read_file(path: Path) -> bytes | None:
         StoreError: it can't be read.
     """
     try:
-        return path.read_bytes()
+        return _content(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -189,6 +191,17 @@ def read_file(path: Path) -> bytes | None:
             found=error.strerror or str(error),
             next_step="give this user read access to it",
         ) from error
+
+
+def _content(path: Path) -> bytes:
+    """The content of a file that another machine may replace while it is read: ESTALE on a network file system."""
+    for _ in range(_TRIES):
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return path.read_bytes()
 
 
 def gone(store: Path, key: str) -> OverlayGone:

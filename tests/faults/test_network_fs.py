@@ -1,0 +1,119 @@
+"""A store on a network file system: two machines that see each other's files late, and no hard links or exchange."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from . import worlds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.kit.place import Completed
+
+    from .worlds import World
+
+START = ("-m", "tests.kit.loader", "general")
+_ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def mounted(directory: Path, at: Path, locks: str) -> Iterator[Path]:
+    """One machine's mount of a directory; ``locks`` as ``network_fs`` says."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        pytest.skip("only root can mount, and /dev/fuse is needed")
+    at.mkdir(exist_ok=True)
+    argv = [sys.executable, "-m", "tests.faults.network_fs", str(directory), str(at), locks]
+    with subprocess.Popen(argv, cwd=_ROOT, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        if server.stdout.readline() != b"mounted\n":
+            pytest.skip("/dev/fuse can't be mounted here")
+        try:
+            yield at
+        finally:
+            subprocess.run(["umount", str(at)], check=True)
+
+
+@pytest.mark.parametrize("locks", ["local", "none"])
+def test_a_machine_whose_home_is_on_a_network(tmp_path: Path, vllm: Path, locks: str) -> None:
+    world = worlds.make(tmp_path, vllm)
+    place = world.place
+    (tmp_path / "server").mkdir()
+    with mounted(tmp_path / "server", place.root, locks):
+        world.reset(world.old, lock=world.old, stored=False)
+        done = place.run("sync")
+        assert "Installing 1 distribution with pip\n" in done.stderr  # uv requires hard links for its cache
+        assert "is active: tiny 1.0" in place.python(*START).stderr
+        place.run("sync", "--reinstall")
+        shutil.copytree(world.new, place.config, dirs_exist_ok=True)
+        for words in ("sync", "verify", "status", "bundle", "rollback", "history"):
+            place.run(words)
+        done = place.run("prune", "--keep", "0")
+        assert ("without file locks, we can't tell which overlays are in use" in done.stderr) == (locks == "none")
+        assert len(place.overlays) == (2 if locks == "none" else 1)
+        assert (world.problems(), world.litter()) == ([], [])
+        assert list((tmp_path / "server").rglob(".nfs*")) == []
+
+
+def test_two_machines_install_at_once(tmp_path: Path, vllm: Path) -> None:
+    """Locks of one exclude nobody on the other, where only the names of files show whose they are."""
+    world = worlds.make(tmp_path, vllm, files=30)
+    world.reset(world.new, lock=world.new, stored=False)
+    server = tmp_path / "server"
+    server.mkdir()
+    with mounted(server, tmp_path / "a", "local") as a, mounted(server, tmp_path / "b", "local") as b:
+
+        def run(machine: Path, *words: str) -> Completed:
+            variables = {"VLLM_PLUGIN_REGISTRY_DIR": str(machine / "store"), "VLLM_PLUGIN_VERIFY": "1"}
+            return world.place.python(*words, env=variables, check=False, traceback=True)
+
+        sync = ("-m", "vllm_plugins", "sync", "--installer", "uv")
+        with ThreadPoolExecutor(6) as machines:
+            for words in (sync, START, (*sync, "--reinstall")):
+                done = machines.map(lambda machine, words=words: run(machine, *words), (a, b, a, b))  # type: ignore[misc]
+                assert [(one.returncode, one.stderr) for one in done if one.returncode] == []
+        for machine in (a, b):
+            assert run(machine, *START).returncode == 0
+            assert run(machine, "-m", "vllm_plugins", "verify").returncode == 0
+        left = [path for name in ("staging", "replaced") for path in (server / "store" / name).rglob("*")]
+        assert [path for path in left if path.is_file()] == []
+
+
+def test_a_lock_is_replaced_while_a_machine_reads_it(world: World, tmp_path: Path) -> None:
+    """A machine that has the file open is told that it is stale, and reads it again."""
+    from vllm_plugins.startup import overlay
+
+    (tmp_path / "server").mkdir()
+    with mounted(tmp_path / "server", tmp_path / "a", "local") as a:
+        lock = a / "plugins.lock"
+        lock.write_bytes(b"old")
+        stale = Stale(lock, tmp_path / "server" / "plugins.lock")
+        assert overlay.read_file(stale) == b"new"  # type: ignore[arg-type]
+        assert stale.reads == 2
+    assert world.litter() == []
+
+
+class Stale:
+    """A path whose file another machine replaces between opening and the first reading."""
+
+    def __init__(self, path: Path, elsewhere: Path) -> None:
+        self.path, self.elsewhere, self.reads = path, elsewhere, 0
+
+    def read_bytes(self) -> bytes:
+        """Read the file; another machine replaces it meanwhile, the first time."""
+        self.reads += 1
+        with open(self.path, "rb", buffering=0) as file:
+            if self.reads == 1:
+                other = self.elsewhere.with_name("other")
+                other.write_bytes(b"new")
+                os.replace(other, self.elsewhere)
+            return file.read()
