@@ -210,7 +210,7 @@ class _Server:
         return b""
 
     def rename(self, node: int, data: bytes) -> bytes:
-        return self.renamed(node, *struct.unpack_from("=Q", data), data[8:])
+        return self.renamed(node, struct.unpack_from("=Q", data)[0], data[8:])
 
     def rename2(self, node: int, data: bytes) -> bytes:
         target, flags, _ = struct.unpack_from("=QII", data)
