@@ -51,6 +51,8 @@ def test_the_output_of_every_command_is_as_published(used: Place) -> None:
         "bundle": [],
         "audit": ["--offline"],
         "export": ["--format", "pylock", "-o", used.root / "pylock.toml"],
+        "tree": ["--depth", "3"],
+        "why": ["tiny"],
         "diff": [old],
         "verify": [],
         "history": [],

@@ -106,7 +106,7 @@ def serve(index: Index) -> Iterator[Teller]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     teller = Teller(address=f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02))
     thread.start()
     try:
         yield teller

@@ -113,6 +113,23 @@ def drip(reply: Reply) -> None:
         reply.send(bytes([byte]))
 
 
+def cut(most: int, *, starts: list[int], ranges: bool = True) -> Callable[[Reply], None]:
+    """Break off after this many bytes of a body. ``starts`` collects where each answer began; ranges may be unknown."""
+
+    def fault(reply: Reply) -> None:
+        asked = reply.handler.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked and ranges else 0
+        starts.append(start)
+        whole = len(reply.body)
+        if start:
+            reply.head(206, Content_Range=f"bytes {start}-{whole - 1}/{whole}", Content_Length=str(whole - start))
+        else:
+            reply.head(200, Content_Type=reply.kind, Content_Length=str(whole))
+        reply.send(reply.body[start : start + most])
+
+    return fault
+
+
 def endless(reply: Reply) -> None:
     """Send for ever, as fast as it is read."""
     reply.head(200, Content_Type=reply.kind)
@@ -205,7 +222,7 @@ def serve(upstream: str) -> Iterator[Faulty]:
 
     server = Server(("127.0.0.1", 0), Handler)
     faulty = Faulty(address=f"http://127.0.0.1:{server.server_port}")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02), daemon=True).start()
     try:
         yield faulty
     finally:

@@ -88,7 +88,7 @@ def _serve(
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02), daemon=True).start()
     try:
         yield Gateway(host=f"127.0.0.1:{server.server_port}", authority=authority, asked=asked)
     finally:

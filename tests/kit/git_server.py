@@ -77,7 +77,7 @@ def _serve(root: Path, *, login: str | None, context: ssl.SSLContext | None) -> 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02), daemon=True).start()
     try:
         yield f"127.0.0.1:{server.server_port}"
     finally:

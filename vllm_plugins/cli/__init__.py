@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -29,6 +30,8 @@ COMMANDS = {
     "bundle": "Collect every locked wheel next to the lock, for installations without an index.",
     "audit": "Check the lock before you install it.",
     "export": "Write the lock in another format.",
+    "tree": "Show the plugins of the lock with what they require.",
+    "why": "Show which plugins require a package, and through which others.",
     "diff": "Compare two locks.",
     "verify": "Compare the installed files with the lock.",
     "history": "List the installed overlays.",
@@ -36,6 +39,7 @@ COMMANDS = {
     "prune": "Remove overlays that you no longer need.",
     "base": "Write a snapshot of the vLLM environment.",
 }
+_QUERIES = ("tree", "why", "diff")  # in a directory of their own
 _EXIT_CODES = """\
 exit codes:
   0  success
@@ -67,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings.from_environment(
             config=arguments.config, lock=arguments.lock, registry_dir=arguments.registry_dir
         )
+        if not getattr(arguments, "startup", False):
+            settings = _discover(arguments, settings, output)
         _check_named_manifest(arguments.config, settings)
         code: int = arguments.run(arguments, settings, output)
         sys.stdout.flush()
@@ -106,7 +112,8 @@ def build_parser(commands: Collection[str] = tuple(COMMANDS)) -> argparse.Argume
             name, parents=[common] if called else (), help=purpose, description=purpose, allow_abbrev=False
         )
         if called:
-            importlib.import_module(f".{name}", __package__).register(command)
+            place = f".queries.{name}" if name in _QUERIES else f".{name}"
+            importlib.import_module(place, __package__).register(command)
     return parser
 
 
@@ -123,7 +130,8 @@ def _common_options() -> _Parser:
     group.add_argument(
         "--config",
         metavar="FILE",
-        help="Use this manifest (default: $VLLM_PLUGIN_CONFIG, or ~/.config/vllm/plugins.yaml).",
+        help="Use this manifest (default: $VLLM_PLUGIN_CONFIG, or plugins.yaml of this directory or one above it in "
+        "the same git repository, or ~/.config/vllm/plugins.yaml).",
     )
     group.add_argument(
         "--lock", metavar="FILE", help="Use this lock (default: $VLLM_PLUGIN_LOCK, or next to the manifest)."
@@ -137,6 +145,25 @@ def _common_options() -> _Parser:
     group.add_argument("-q", "--quiet", action="store_true", help="Show no progress, only the result and errors.")
     group.add_argument("-v", "--verbose", action="store_true", help="Show the output of pip, uv and git.")
     return common
+
+
+def _discover(arguments: argparse.Namespace, settings: Settings, output: Output) -> Settings:
+    """The settings with the manifest of the working directory. Tell which manifest is used, if not the default one.
+
+    The hook never gets here: it takes no manifest that only the working directory names.
+    """
+    if not getattr(arguments, "has_files", True):
+        return settings
+    from vllm_plugins.startup import discovery
+
+    settings = discovery.discover(settings, named_lock=arguments.lock is not None)
+    if settings.discovered:
+        output.progress(
+            f"Using {settings.manifest}; for vLLM: export VLLM_PLUGIN_CONFIG={shlex.quote(str(settings.manifest))}"
+        )
+    elif settings.manifest_named and settings.manifest.exists():
+        output.progress(f"Using {settings.manifest} ({'--config' if arguments.config else 'VLLM_PLUGIN_CONFIG'})")
+    return settings
 
 
 def _check_named_manifest(name: str | None, settings: Settings) -> None:

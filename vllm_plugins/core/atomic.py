@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-__all__ = ["copy", "flush", "flush_entries", "make_directory", "write", "writing"]
+__all__ = ["copy", "flush", "flush_entries", "make_directory", "resuming", "write", "writing"]
 
 _ATTEMPTS = 10
 _CHUNK = 1 << 20  # bytes
@@ -66,25 +66,53 @@ def copy(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
+def resuming(target: Path, part: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A block that writes a file as :func:`writing` does, and continues what an interrupted one left in ``part``.
+
+    The file is positioned at the end of what is there, and may be read. If the block raises, its content stays for
+    the next one, unless it is empty. Where another process writes to the part, the block starts with nothing.
+    """
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "rb+") as file:
+        # Its last writer may have renamed it since it was opened.
+        if flock.lock(file) and part.exists() and os.path.samestat(os.fstat(descriptor), os.lstat(part)):
+            try:
+                file.seek(0, os.SEEK_END)
+                yield file
+                _publish(file, part, target, mode, durable=True)
+            finally:
+                if not os.fstat(descriptor).st_size:
+                    with contextlib.suppress(OSError):
+                        os.unlink(part)
+            return
+    with _writing(target, mode, durable=True) as file:
+        yield file
+
+
+@contextlib.contextmanager
 def _writing(target: Path, mode: int, *, durable: bool) -> Iterator[BinaryIO]:
     temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb+") as file:
             flock.lock(file)  # against _sweep of other processes
             yield file
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            if durable:
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-            if durable:
-                # The file is there as a whole, so "can't be written" would be wrong now.
-                with contextlib.suppress(OSError):
-                    flush_entries(target.parent)
+            _publish(file, temporary, target, mode, durable=durable)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _publish(file: BinaryIO, temporary: Path, target: Path, mode: int, *, durable: bool) -> None:
+    file.flush()
+    os.fchmod(file.fileno(), mode)
+    if durable:
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+    if durable:
+        # The file is there as a whole, so "can't be written" would be wrong now.
+        with contextlib.suppress(OSError):
+            flush_entries(target.parent)
 
 
 def make_directory(path: Path) -> None:

@@ -7,8 +7,6 @@ files of the wheels say is published.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import hashlib
 import json
 import os
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from vllm_plugins.core.hashes import Sha256
     from vllm_plugins.packages.metadata import RecordEntry
 
-__all__ = ["Contents", "Distribution", "check", "clean", "publish", "seal"]
+__all__ = ["Contents", "Distribution", "check", "clean", "seal"]
 
 _PIP_HEADERS = re.compile(r"^include/site/python3\.\d+/")
 _OTHER_INSTALLER = "try the other installer: vllm-plugins sync --installer pip, or --installer uv"
@@ -120,7 +118,7 @@ def seal(site: Path, owners: Mapping[str, Owner]) -> str:
     for directory, _, _ in os.walk(site.parent):
         os.chmod(directory, 0o755)  # noqa: S103 - vLLM may run as another user, who must be able to read it
     data = (json.dumps(listed, separators=(",", ":")) + "\n").encode()
-    atomic.write(site.parent / integrity.FILES, data, durable=False)  # publish() flushes all of the stage at once
+    atomic.write(site.parent / integrity.FILES, data, durable=False)  # _publish flushes all of the stage at once
     return hashes.sha256(data)
 
 
@@ -179,37 +177,6 @@ def _compile(source: bytes, name: str, owner: Owner, site: str) -> list[tuple[st
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         return []  # the wheel has something else at this path
     return [(target, hashes.sha256(data), len(data))]
-
-
-def publish(new: Path, target: Path, *, aside: Path) -> None:
-    """Bring a complete overlay to the disk and move it to its place in the store. The rename is the commit point.
-
-    An overlay that is already there (``--reinstall``, or one without a marker) is exchanged with the new one and ends
-    up at ``aside``. Processes may be using it, so whenever we are killed, there is a whole overlay at ``target``.
-    """
-    # The rename may reach the disk before what it publishes: ext4 writes a file's content up to 30 s later than the
-    # names. A power cut would then leave a marker that says "complete", and empty files.
-    atomic.flush(new)
-    try:
-        os.rename(new, target)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        os.makedirs(aside.parent, exist_ok=True)
-        os.rename(new, aside)
-        _exchange(aside, target)
-    atomic.flush_entries(target.parent)  # ``sync`` says "installed" after that
-
-
-def _exchange(one: Path, two: Path) -> None:
-    """Exchange two directories in one step (renameat2(2)), or in three where the system can't."""
-    function = getattr(ctypes.CDLL(None), "renameat2", None)
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    if function is None or function(here, os.fsencode(one), here, os.fsencode(two), exchange) != 0:
-        between = one.with_name(f"{one.name}.old")
-        os.rename(two, between)
-        os.rename(one, two)
-        os.rename(between, one)
 
 
 def _differences(

@@ -16,6 +16,7 @@ from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import InstallError, PluginsError, StoreError
 from vllm_plugins.core.humanize import count, size
 from vllm_plugins.documents import selection
+from vllm_plugins.packages import downloads
 from vllm_plugins.packages.index import File
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def make(
     Raises:
         HashMismatch: a wheel in the directory, or a downloaded one, is not the locked one.
         InstallError: a built wheel is missing.
-        SourceError: a download failed. Wheels that were downloaded stay, and the next run continues from there.
+        SourceError: a download failed. Wheels that were downloaded stay, and so does the part of a large
+            one, and the next run continues from there.
         StoreError: the directory can't be written.
     """
     pairs = wanted(lock)
@@ -93,6 +95,7 @@ def make(
             report(f"Downloading {count(len(remote), 'wheel')}, {size(sum(wheel.size for _, wheel in remote))}")
             with index() as opened:
                 _fetch(remote, lock, directory, opened)
+        downloads.sweep(directory, frozenset(wheel.sha256 for _, wheel in absent))
         stale = sorted(path for path in directory.glob("*.whl") if path.name not in names)
         if prune:
             for path in stale:

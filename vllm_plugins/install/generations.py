@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core import atomic, scratch
 from vllm_plugins.core.errors import PluginsError, StoreError, UsageError
 from vllm_plugins.documents import compatibility, lock_reader
+from vllm_plugins.install import _publish, link
 from vllm_plugins.install import _store as stores
-from vllm_plugins.install import link
 from vllm_plugins.startup import history as histories
 from vllm_plugins.startup import overlay
 from vllm_plugins.startup.settings import LOCK
@@ -258,7 +258,7 @@ def _remove(store: Path, key: str) -> bool:
             return False
         stores.prepare(store)
         with scratch.directory(store / stores.STAGING) as gone:
-            os.rename(overlay.directory(store, key), gone / key)
+            _publish.remove(overlay.directory(store, key), gone / key)
     return True
 
 

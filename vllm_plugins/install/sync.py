@@ -16,7 +16,7 @@ from vllm_plugins.core.errors import HashMismatch, InstallError, PluginsError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import names, selection
 from vllm_plugins.documents.selection import Requirement
-from vllm_plugins.install import _load_check, _new_marker, _own_changes, _registry, _stage
+from vllm_plugins.install import _load_check, _new_marker, _own_changes, _publish, _registry, _stage
 from vllm_plugins.install import _store as stores
 from vllm_plugins.packages import installers, metadata, pip_config
 from vllm_plugins.packages.pip_config import PipConfig
@@ -296,7 +296,7 @@ def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
         # Without the file lock, another process may have published the same overlay in the meantime.
         if not alone and not reinstall and (published := overlay.read_marker(store, job.key)) is not None:
             return published
-        _stage.publish(new, overlay.directory(store, job.key), aside=stores.aside(store, job.key))
+        _publish.publish(new, overlay.directory(store, job.key), aside=stores.aside(store, job.key))
         stores.sweep(store)
         return marker
 
@@ -313,7 +313,7 @@ def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
     name = job.settings.installer
     if name == "auto" and not flock.excludes(staged / scratch.CLAIM):
         name = "pip"  # uv needs file locks in its target
-    installer = installers.choose(name, config=config, cache=cache / "uv")
+    installer = installers.choose(name, config=config, cache=cache / "uv", report=job.report)
     requirements = selected.wheels + _editable(job, selected.editable, installer, staged / "editable")
     file = staged / "requirements.txt"
     file.write_text("".join(f"{item.line}\n" for item in requirements), encoding="utf-8")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -15,18 +15,16 @@ from urllib.request import url2pathname
 import requests
 import urllib3
 from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
-from requests.auth import HTTPBasicAuth
-from requests.utils import get_netrc_auth
 
-from vllm_plugins.core import atomic, hashes, scratch
+from vllm_plugins.core import hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.core.redact import public_url, redact
-from vllm_plugins.packages import archives, programs, simple_api
-from vllm_plugins.packages._net import logins, session
+from vllm_plugins.packages import archives, downloads, programs, simple_api
+from vllm_plugins.packages._net import session
 from vllm_plugins.packages.simple_api import File
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from packaging.utils import NormalizedName
 
@@ -177,15 +175,12 @@ class Index:
             SourceError: it can't be read.
         """
         target = into / file.filename
-        digest = hashlib.sha256()
-        with atomic.writing(target, durable=durable) as out:
-            for chunk in self._chunks(file):
-                digest.update(chunk)
-                out.write(chunk)
-                if file.size is not None and out.tell() > file.size:
-                    raise self._mismatch(file, f"{file.size} bytes", "more")
-            if file.sha256 is not None and digest.hexdigest() != file.sha256:
-                raise self._mismatch(file, f"sha256 {file.sha256}", f"sha256 {digest.hexdigest()}")
+        try:
+            downloads.fetch(target, file, partial(self._body, file), attempts=self._config.retries, keep=durable)
+        except downloads.Mismatch as error:
+            raise self._mismatch(file, error.expected, error.found) from None
+        except _FAILURES as error:
+            raise self._error(file.url, error) from error
         return target
 
     def document(self, url: str) -> Any:
@@ -255,18 +250,27 @@ class Index:
         except (ValueError, RecursionError) as error:
             raise self._error(links, error) from error
 
-    def _chunks(self, file: File) -> Iterable[bytes]:
+    def _body(self, file: File, start: int) -> tuple[int, Generator[bytes]]:
+        """Return the bytes of a file from a position on, or from its start where its server knows no ranges."""
         try:
             if file.url.startswith("file:"):
-                with open(_path(file.url), "rb") as stream:
-                    while chunk := stream.read(_CHUNK):
-                        yield chunk
-                return
-            with self._request("GET", file.url, index=file.index, headers=_UNCOMPRESSED) as response:
-                response.raise_for_status()
-                yield from self._read(response)
+                return start, _blocks(_path(file.url), start)
+            ranges = {"Range": f"bytes={start}-"} if start else {}
+            response = self._request("GET", file.url, index=file.index, headers={**_UNCOMPRESSED, **ranges})
+            is_part = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            if start and (response.status_code == 416 or (response.status_code == 206 and not is_part)):
+                response.close()
+                return self._body(file, 0)
+            if response.status_code >= 400:
+                with response:
+                    response.raise_for_status()
+            return start if response.status_code == 206 else 0, self._closing(response)
         except (*_FAILURES, OSError) as error:
             raise self._error(file.url, error) from error
+
+    def _closing(self, response: requests.Response) -> Generator[bytes]:
+        with response:
+            yield from self._read(response)
 
     def _request(self, method: str, url: str, *, index: str | None = None, **options: Any) -> requests.Response:
         return self._session.request(method, public_url(url), stream=True, **self._options(url, index), **options)
@@ -280,22 +284,7 @@ class Index:
             yield chunk
 
     def _options(self, url: str, index: str | None) -> dict[str, Any]:
-        """Return the options of a request for a URL that ``index`` gave."""
-        host = urlsplit(url).netloc.rpartition("@")[2]
-        options: dict[str, Any] = {"timeout": self._config.timeout}
-        places = (*self._config.indexes, *self._config.find_links)
-        auth = logins.find(url, index, places)
-        if auth is None and logins.is_downgrade(url, places):
-            options["auth"] = session.anonymous  # None would make requests look into netrc, which knows no schemes
-        elif auth is None and not self._session.trust_env and (pair := get_netrc_auth(url)):
-            options["auth"] = HTTPBasicAuth(*pair)
-        elif auth is not None:
-            options["auth"] = auth
-        if {host, host.rpartition(":")[0]} & set(self._config.trusted_hosts):
-            options["verify"] = False
-        elif self._config.cert:
-            options["verify"] = self._config.cert  # otherwise an environment variable overrides the session's
-        return options
+        return session.options(self._session, self._config, url, index)
 
     def _error(self, url: str, error: Exception) -> SourceError:
         return SourceError(
@@ -327,6 +316,16 @@ def _whole(chunks: Iterable[bytes], most: int) -> bytes:
 def _checked(archive: zipfile.ZipFile, file: File) -> zipfile.ZipFile:
     archives.check_wheel(archive, file.size or sum(item.compress_size for item in archive.infolist()))
     return archive
+
+
+def _blocks(path: Path, start: int) -> Generator[bytes]:
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(start)
+            while chunk := stream.read(_CHUNK):
+                yield chunk
+    except OSError as error:
+        raise requests.ConnectionError(error.strerror or str(error)) from error
 
 
 def _path(url: str) -> Path:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
+from requests.utils import get_netrc_auth
 from urllib3.util.retry import Retry
+
+from vllm_plugins.packages._net import logins
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
     from vllm_plugins.packages.pip_config import PipConfig
 
-__all__ = ["anonymous", "open_session"]
+__all__ = ["open_session", "options"]
 
 _PAUSE = 60  # seconds
 
@@ -59,6 +64,25 @@ def open_session(config: PipConfig) -> requests.Session:
     return session
 
 
-def anonymous(request: requests.PreparedRequest) -> requests.PreparedRequest:
+def options(session: requests.Session, config: PipConfig, url: str, index: str | None) -> dict[str, Any]:
+    """Return the options of a request for a URL that ``index`` gave: timeout, login and certificates."""
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    chosen: dict[str, Any] = {"timeout": config.timeout}
+    places = (*config.indexes, *config.find_links)
+    auth = logins.find(url, index, places)
+    if auth is None and logins.is_downgrade(url, places):
+        chosen["auth"] = _anonymous  # None would make requests look into netrc, which knows no schemes
+    elif auth is None and not session.trust_env and (pair := get_netrc_auth(url)):
+        chosen["auth"] = HTTPBasicAuth(*pair)
+    elif auth is not None:
+        chosen["auth"] = auth
+    if {host, host.rpartition(":")[0]} & set(config.trusted_hosts):
+        chosen["verify"] = False
+    elif config.cert:
+        chosen["verify"] = config.cert  # otherwise an environment variable overrides the session's
+    return chosen
+
+
+def _anonymous(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Authenticate with nothing."""
     return request

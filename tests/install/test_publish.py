@@ -1,0 +1,141 @@
+"""Publishing an overlay, and taking one out of the store."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vllm_plugins.install import _publish
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Kernel:
+    """A C library whose renameat2(2) exchanges two directories and says so, or fails."""
+
+    def __init__(self, result: int) -> None:
+        self.result = result
+        self.calls: list[tuple[object, ...]] = []
+
+    def renameat2(self, *arguments: object) -> int:
+        self.calls.append(arguments)
+        one, two = os.fsdecode(arguments[1]), os.fsdecode(arguments[3])  # type: ignore[arg-type]
+        if self.result == 0:
+            for before, after in ((one, f"{one}.x"), (two, one), (f"{one}.x", two)):
+                os.rename(before, after)
+        return self.result
+
+
+@pytest.mark.parametrize("library", ["real", "exchanges", "fails", "has no renameat2"])
+def test_publishing_replaces_an_overlay_and_keeps_the_old_one_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    kernel = Kernel(0 if library == "exchanges" else -1)
+    if library != "real":
+        libraries = {None: kernel if library != "has no renameat2" else object()}
+        monkeypatch.setattr("ctypes.CDLL", lambda name: libraries[name])
+        monkeypatch.setattr("vllm_plugins.core.atomic.flush", lambda _: None)  # it calls the library, too
+    target = tmp_path / "overlays" / "key"
+    target.parent.mkdir()
+    for number in (1, 2, 3):
+        new, aside = tmp_path / f"new{number}", tmp_path / "replaced" / f"key-{number}"
+        new.mkdir()
+        (new / "number").write_text(str(number))
+        _publish.publish(new, target, aside=aside)
+        assert (target / "number").read_text() == str(number)
+        assert not new.exists()
+        if number > 1:
+            assert (aside / "number").read_text() == str(number - 1)
+    assert sorted(path.name for path in (tmp_path / "replaced").iterdir()) == ["key-2", "key-3"]
+    at_working_directory, exchange = -100, 2
+    assert kernel.calls == [
+        (at_working_directory, os.fsencode(tmp_path / "replaced" / f"key-{number}"), at_working_directory, os.fsencode(target), exchange)
+        for number in (2, 3)
+        if library in ("exchanges", "fails")
+    ]  # fmt: skip
+
+
+def test_an_error_while_publishing_is_not_hidden(tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    new.mkdir()
+    with pytest.raises(FileNotFoundError):
+        _publish.publish(new, tmp_path / "nowhere" / "key", aside=tmp_path / "aside")
+    assert new.exists()
+
+
+@pytest.fixture
+def lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An overlay in a directory that can't be renamed, as in the lower layer of an image."""
+    target = tmp_path / "overlays" / "key"
+    (target / "site" / "was_package").mkdir(parents=True)
+    (target / "site" / "was_package" / "x.py").touch()
+    (target / "site" / "was_file").touch()
+    (target / "site" / "link").symlink_to(tmp_path)
+    (target / "site" / "tiny.py").write_text("damaged")
+    (target / "overlay.json").write_text("old")
+    rename = os.rename
+
+    def refuse(old: str | Path, new: str | Path) -> None:
+        if os.fspath(old) == os.fspath(target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link", os.fspath(old))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    monkeypatch.setattr("vllm_plugins.core.atomic.flush", lambda _: None)
+    return target
+
+
+def test_an_overlay_that_can_not_be_renamed_is_replaced_file_by_file(tmp_path: Path, lower: Path) -> None:
+    new = tmp_path / "new"
+    (new / "site" / "was_file").mkdir(parents=True)
+    for name in ("was_package", "was_file/y.py", "tiny.py", "link"):
+        (new / "site" / name).write_text(name)
+    (new / "overlay.json").write_text("new")
+    _publish.publish(new, lower, aside=tmp_path / "replaced" / "key-1")
+    files = {path.relative_to(lower).as_posix(): path.read_text() for path in lower.rglob("*") if path.is_file()}
+    names = ("was_package", "was_file/y.py", "tiny.py", "link")
+    assert files == {"overlay.json": "new", **{f"site/{name}": name for name in names}}
+    assert not (lower / "site" / "link").is_symlink()
+    assert list((tmp_path / "replaced").iterdir()) == []
+
+
+def test_an_overlay_without_a_marker_is_replaced_file_by_file(tmp_path: Path, lower: Path) -> None:
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "overlay.json").write_text("new")
+    (lower / "overlay.json").unlink()
+    _publish.publish(new, lower, aside=tmp_path / "replaced" / "key-1")
+    assert [path.name for path in lower.iterdir()] == ["overlay.json"]
+
+
+def test_a_replacement_that_fails_leaves_no_marker(
+    tmp_path: Path, lower: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = tmp_path / "new"
+    (new / "site").mkdir(parents=True)
+    (new / "site" / "tiny.py").touch()
+    (new / "overlay.json").write_text("new")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        _publish.publish(new, lower, aside=tmp_path / "replaced" / "key-1")
+    assert not (lower / "overlay.json").exists()
+
+
+def test_an_overlay_is_removed_where_it_can_not_be_moved(tmp_path: Path, lower: Path) -> None:
+    _publish.remove(lower, tmp_path / "gone")
+    assert not lower.exists()
+    assert not (tmp_path / "gone").exists()
+
+
+def test_another_error_while_removing_is_not_hidden(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        _publish.remove(tmp_path / "missing", tmp_path / "gone")
