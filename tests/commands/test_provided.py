@@ -84,7 +84,7 @@ def test_every_command_says_who_provides_a_plugin(own: Place) -> None:
     done = own.run("sync")
     assert "models 4.57.1 of the vLLM environment" in done.stdout
     rows = own.run("status").stdout.splitlines()
-    assert rows[2].split() == "models pypi yes 4.57.1 provided yes those of the vLLM environment".split()
+    assert " ".join(rows[2].split()) == "models pypi yes 4.57.1 provided yes those of the vLLM environment"
     assert "plugin 'models' is provided by the vLLM environment (transformers 4.57.1 when it was locked)" in (
         own.run("doctor", check=False).stdout
     )
