@@ -159,7 +159,7 @@ def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...], environments: 
         raise FieldError(f"packages: {twice[0]} appears more than once")
     plugins = tuple(_plugin(item, f"{here}.plugins[{i}]") for i, item in enumerate(items(tool, here, "plugins")))
     for i, plugin in enumerate(plugins):
-        if plugin.package not in names:
+        if plugin.package not in names and not plugin.provided:
             raise FieldError(f"{here}.plugins[{i}].package: {plugin.package} is not among the packages")
     return Lock(
         manifest_sha256=_sha256(get(tool, here, "manifest-sha256", str), f"{here}.manifest-sha256"),
@@ -233,6 +233,8 @@ def _plugin(item: Any, here: str) -> Plugin:
         passed_over=get(item, here, "passed-over", str, default=None),
         entry_points=tuple((group, name, value) for group, name, value in points),
         loads=strings(item, here, "loads"),
+        provided=get(item, here, "provided", bool, default=False),
+        dependencies=tuple(map(canonicalize_name, strings(item, here, "dependencies"))),
     )
 
 
