@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core.errors import CommandFailed, NoResolution, PluginsError, UsageError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import base
-from vllm_plugins.documents.base import Base, Distribution
+from vllm_plugins.locking import _conflicts
 from vllm_plugins.locking._resolution import read_pins
 from vllm_plugins.packages import cache, releases
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from packaging.tags import Tag
 
+    from vllm_plugins.documents.base import Base, Distribution
     from vllm_plugins.locking._resolvers import Resolver
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.releases import Pin
@@ -58,6 +59,7 @@ def read(
     Raises:
         UsageError: the requirement does not name exactly one release of vLLM.
         NoResolution: there is no such release, or it can't be resolved for this kind of machine.
+        SourceError: the resolver failed for another reason.
     """
     requirement = Requirement(release)
     if not canonicalize_name(requirement.name).startswith("vllm"):
@@ -77,9 +79,12 @@ def read(
     report(f"Resolving the environment of {release} from the index")
     (scratch / "requirements.in").write_text(f"{release}\n", encoding="utf-8")
     (scratch / "constraints.txt").touch()
+    program = resolver(empty)
     try:
-        resolver(empty).compile(scratch, empty)
+        program.compile(scratch, empty)
     except CommandFailed as error:
+        if not program.found_none(error):
+            raise _conflicts.resolver_failed(error, program.name, found_none=False) from error
         raise NoResolution(
             f"the environment of {release} can't be resolved for this kind of machine",
             details=error.details[1:],
@@ -127,5 +132,5 @@ def _with_vllm(distributions: list[Distribution]) -> tuple[Distribution, ...]:
     names = {found.name: found for found in distributions}
     owner = next((name for name in names if name.startswith("vllm-")), None)
     if base.VLLM not in names and owner is not None:
-        names[base.VLLM] = Distribution(name=base.VLLM, version=names[owner].version, provided_by=owner)
+        names[base.VLLM] = base.as_vllm(names[owner])
     return tuple(names[name] for name in sorted(names))

@@ -27,11 +27,13 @@ class PluginRequirement:
     """One line for the resolver: what a plugin of the manifest requires.
 
     ``requirement`` is a PEP 508 line; for git and local plugins it names a wheel or stub by a ``file:`` URL.
+    ``provided``: the base has the package, and only what its extras require is wanted.
     """
 
     plugin: str
     name: NormalizedName
     requirement: str
+    provided: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +77,7 @@ class Request:
     """What a user asks of one run. ``base`` is the value of ``--base``; ``names`` are those of ``--upgrade-package``.
 
     ``accepted`` are plugins and packages whose publisher may change. ``check``: compare the new lock with the old one
-    and write nothing. ``rebuild``: also build its wheels again.
+    and write nothing. ``rebuild``: also build its wheels again. ``dry_run``: write nothing.
     """
 
     everything: bool = False
@@ -84,6 +86,7 @@ class Request:
     resolver: ResolverName = "auto"
     check: bool = False
     rebuild: bool = False
+    dry_run: bool = False
     accepted: tuple[str, ...] = ()
 
     @property

@@ -165,7 +165,10 @@ def _entry_points(case: _Case) -> Iterator[Finding]:
 
 
 def _copies(case: _Case) -> Iterator[Finding]:
-    """Distributions of the lock that the base has, too, including leftovers such as egg-info."""
+    """Distributions of the lock that the base has, too, including leftovers such as egg-info.
+
+    Nothing is removed from the base: locked again, its copy is used, or the error says what there is to do.
+    """
     locked = {package.name for package in case.state.locked.lock.packages} if case.state.locked is not None else set()
     for entry in overlay.base_paths() if locked else ():
         for item in sorted(os.listdir(entry)) if os.path.isdir(entry) else ():
@@ -176,9 +179,9 @@ def _copies(case: _Case) -> Iterator[Finding]:
                 yield Finding(
                     what=f"vLLM's environment has another copy of {name}, which is imported instead",
                     evidence=path,
-                    fix=f"{shlex.quote(sys.executable)} -m pip uninstall {name}"
-                    if kind == "dist-info"
-                    else f"rm -r {shlex.quote(path)}",
+                    fix="vllm-plugins lock"
+                    if case.state.base.get(name) is not None
+                    else f"make the vLLM environment again, without {path}",
                 )
 
 
@@ -187,27 +190,16 @@ def _shadowed(case: _Case) -> Iterator[Finding]:
 
 
 def _store(case: _Case) -> Iterator[Finding]:
+    yield from map(_from_error, drift.others_can_write(case.state))
     store = case.state.settings.store
     if not store.exists():
         return
-    status = store.stat()
-    shown = f"{store} belongs to uid {status.st_uid} and has mode {stat.S_IMODE(status.st_mode):04o}"
-    if status.st_uid not in (0, os.getuid()):
-        yield Finding(
-            what="the store belongs to another user, who decides what vLLM runs",
-            evidence=f"{shown}; this is uid {os.getuid()}",
-            fix=f"chown -R {os.getuid()} {shlex.quote(str(store))}",
-        )
-    if status.st_mode & stat.S_IWOTH:
-        yield Finding(
-            what="every user can write to the store, and so decide what vLLM runs",
-            evidence=shown,
-            fix=f"chmod o-w {shlex.quote(str(store))}",
-        )
-    elif not os.access(store, os.W_OK) and case.state.marker is None and not case.state.settings.frozen:
+    if not os.access(store, os.W_OK) and case.state.marker is None and not case.state.settings.frozen:
+        status = store.stat()
         yield Finding(
             what="this user can't install into the store",
-            evidence=f"{shown}; this is uid {os.getuid()}",
+            evidence=f"{store} belongs to uid {status.st_uid} and has mode {stat.S_IMODE(status.st_mode):04o}; "
+            f"this is uid {os.getuid()}",
             fix="export VLLM_PLUGIN_REGISTRY_DIR=DIRECTORY, a directory that this user can write",
         )
 
@@ -224,7 +216,12 @@ def _notes(case: _Case) -> Iterable[str]:
     if case.state.is_rolled_back:
         yield "the lock was rolled back, and plugins.yaml asks for something else; to go forward: vllm-plugins lock"
     for plugin in case.state.locked.lock.plugins if case.state.locked is not None else ():
-        if not plugin.entry_points and not plugin.loads:
+        if plugin.provided:
+            yield (
+                f"plugin {plugin.name!r} is provided by the vLLM environment ({plugin.package} {plugin.version} when "
+                "it was locked): its files and entry points are those of the environment"
+            )
+        elif not plugin.entry_points and not plugin.loads:
             yield (
                 f"plugin {plugin.name!r} has no vLLM entry point: vLLM loads it where you name it; "
                 "to have that checked, add `loads: [module:attribute]` in plugins.yaml"
@@ -267,6 +264,6 @@ _CHECKS: dict[str, Callable[[_Case], Iterator[Finding]]] = {
     "names of entry points": _entry_points,
     "copies of distributions": _copies,
     "names of modules": _shadowed,
-    "the store": _store,
+    "permissions of lock, manifest and store": _store,
     "the last start of vLLM": _last_start,
 }

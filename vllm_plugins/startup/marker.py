@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.startup.record import Record
+from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
     Point = tuple[str, str, str, str, str]
 
-__all__ = ["EntryPoint", "Failure", "Marker"]
+__all__ = ["EntryPoint", "Failure", "Marker", "module_name"]
 
 FORMAT = 2
 
@@ -19,7 +20,10 @@ _SEAL = ' "sha256": '
 
 
 class EntryPoint(Record):
-    """An entry point of an overlay. ``plugin`` is the name of its plugin in the manifest."""
+    """An entry point of an overlay. ``plugin`` is the name of its plugin in the manifest.
+
+    ``distribution`` is empty for an object of a plugin that the base provides.
+    """
 
     group: str
     name: str
@@ -69,6 +73,15 @@ class Marker(Record):
     def entry_points(self) -> tuple[EntryPoint, ...]:
         """All entry points, in the order of loading."""
         return tuple(map(_record, self.points))
+
+    @cached_property
+    def top_level(self) -> frozenset[str]:
+        """The first part of the names of the modules that the entry points name."""
+        # Most values are as short as "a.b:c". What is left of others, as of "a [extra]:b", is not a name.
+        names = {value.partition(":")[0].partition(".")[0] for _, _, value, _, _ in self.points}
+        if all(map(str.isidentifier, names)):
+            return frozenset(names)
+        return frozenset(module_name(value).partition(".")[0] for _, _, value, _, _ in self.points)
 
     def group(self, group: str) -> tuple[EntryPoint, ...]:
         """The entry points of one group."""
@@ -127,6 +140,11 @@ class Marker(Record):
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+
+
+def module_name(value: str) -> str:
+    """The module that an entry point names."""
+    return value.partition("[")[0].partition(":")[0].strip()
 
 
 def _points(rows: Any) -> tuple[Point, ...]:
