@@ -10,7 +10,7 @@ process that inherits the path, in whatever way, therefore finds nothing before 
 - In other processes (a ``PYTHONPATH`` made of ``sys.path``) the hook does, when vLLM calls it.
 
 The overlay is compared when something of it is needed first. Each module is compared again when it is imported
-(``_verified_modules``), also in a forked process, which inherits the list of files.
+(``core.verified_import``), also in a forked process, which inherits the list of files.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core.errors import PluginsError
+from vllm_plugins.core.verified_import import Bytecode, Extension, Source, compared
 from vllm_plugins.startup import _trust, activation, integrity, logger, overlay, prepare_logging
 from vllm_plugins.startup import settings as variables
-from vllm_plugins.startup._verified_modules import Bytecode, Extension, Source, compared, site_of
 from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def close() -> None:
     entries: list[Any] = sys.path  # other objects than strings are left alone
     path: list[Any] = []
     for entry in entries:
-        if not isinstance(entry, str) or site_of(real := overlay.real(entry)) is None:
+        if not isinstance(entry, str) or _site_of(real := overlay.real(entry)) is None:
             path.append(entry)
         elif overlay.GUARDED + real not in path:
             path.append(Entry(overlay.GUARDED + real))
@@ -154,10 +154,19 @@ def _forget(directory: str) -> None:
             sys.path_importer_cache.pop(entry, None)
 
 
+def _site_of(path: str) -> str | None:
+    """The importable directory of an overlay that a path is, or is below."""
+    head, found, tail = path.partition(f"/{overlay.OVERLAYS}/")
+    parts = tail.split("/", 2)
+    if not found or len(parts) < 2 or len(parts[0]) != 32 or parts[1] != overlay.SITE:
+        return None
+    return f"{head}/{overlay.OVERLAYS}/{parts[0]}/{overlay.SITE}"
+
+
 def _finder(entry: str) -> FileFinder:
     """The path hook: a finder for a directory of an overlay, if it is guarded."""
     path = overlay.real(entry)
-    site = site_of(path)
+    site = _site_of(path)
     if site is None or (path == entry and site not in compared) or not os.path.isdir(path):
         raise ImportError("not a directory of a guarded overlay", path=entry)
     return _Finder(path)
@@ -173,7 +182,7 @@ class _Finder(FileFinder):
             (Source, SOURCE_SUFFIXES),
             (Bytecode, BYTECODE_SUFFIXES),
         )
-        self._site = site_of(path) or ""
+        self._site = _site_of(path) or ""
 
     def find_spec(self, fullname: str, target: ModuleType | None = None) -> ModuleSpec | None:
         """What Python would find, if this process may use the overlay."""
@@ -195,7 +204,7 @@ class Distributions:
 
         path: list[Any] = context.path
         entries = [entry for entry in path if isinstance(entry, str) and overlay.real(entry) != entry]
-        open_ = [overlay.real(entry) for entry in entries if _is_open(site_of(overlay.real(entry)), listing=True)]
+        open_ = [overlay.real(entry) for entry in entries if _is_open(_site_of(overlay.real(entry)), listing=True)]
         return iter(MetadataPathFinder.find_distributions(DistributionFinder.Context(name=context.name, path=open_)))
 
 

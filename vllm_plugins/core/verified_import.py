@@ -1,7 +1,7 @@
 """Loaders for the modules of an overlay, which compare the very bytes that they use with the list of files.
 
-The list (``files.json``) was read when the overlay was compared as a whole in this process, and a forked process
-inherits it.
+The list (``files.json``) was read when the overlay was compared as a whole in this process (``startup.guard``), and
+a forked process inherits it.
 """
 
 from __future__ import annotations
@@ -12,25 +12,22 @@ from importlib.machinery import ExtensionFileLoader, SourceFileLoader, Sourceles
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import HashMismatch
-from vllm_plugins.startup import overlay
+from vllm_plugins.core.hashes import sha256
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-__all__ = ["Bytecode", "Extension", "Source", "compared", "site_of"]
+__all__ = ["Bytecode", "Extension", "Source", "compared"]
 
-# The sha256 of each file, by its path below the importable directory, of the overlays compared in this process.
+# The sha256 of each file, by its path below the importable directory, of the overlays that were
+# compared in this process.
 compared: dict[str, dict[str, str]] = {}
 
 
-def site_of(path: str) -> str | None:
-    """The importable directory of an overlay that a path is, or is below."""
-    head, found, tail = path.partition(f"/{overlay.OVERLAYS}/")
-    parts = tail.split("/", 2)
-    if not found or len(parts) < 2 or len(parts[0]) != 32 or parts[1] != overlay.SITE:
-        return None
-    return f"{head}/{overlay.OVERLAYS}/{parts[0]}/{overlay.SITE}"
+def _root(path: str) -> str | None:
+    """The directory whose list has a path."""
+    return next((root for root in compared if path.startswith(f"{root}/")), None)
 
 
 def _read(path: str) -> bytes:
@@ -40,8 +37,8 @@ def _read(path: str) -> bytes:
         HashMismatch: it has another, or is not in the list.
         FileNotFoundError: it is bytecode that is not in the list, which Python then skips.
     """
-    site = site_of(path) or ""
-    expected = compared.get(site, {}).get(path[len(site) + 1 :])
+    root = _root(path) or ""
+    expected = compared.get(root, {}).get(path[len(root) + 1 :])
     if expected is None and path.endswith(".pyc"):
         raise FileNotFoundError(errno.ENOENT, "not in the overlay's list of files", path)
     try:
@@ -51,7 +48,7 @@ def _read(path: str) -> bytes:
         raise
     except OSError as error:
         raise _changed(path, expected, str(error)) from error
-    found = overlay.sha256(data)
+    found = sha256(data)
     if found != expected:
         raise _changed(path, expected, f"sha256 {found}")
     return data
@@ -70,7 +67,7 @@ def _changed(path: str, expected: str | None, found: str) -> HashMismatch:
 def _data(path: str | os.PathLike[str]) -> bytes:
     """The same for files of overlays only: nobody has compared those of ``PYTHONPYCACHEPREFIX``."""
     text = os.fspath(path)
-    if site_of(text) is None:
+    if _root(text) is None:
         raise FileNotFoundError(errno.ENOENT, "not in the overlay", text)
     return _read(text)
 
