@@ -7,6 +7,7 @@ overlay. An overlay is complete only with its marker, which is written before th
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -38,6 +39,7 @@ __all__ = [
     "mirror",
     "read_file",
     "read_marker",
+    "real",
     "sha256",
 ]
 
@@ -47,9 +49,12 @@ HISTORY = "history.jsonl"
 HISTORY_LIMIT = 1 << 16  # bytes
 SITE = "site"
 OVERLAYS = "overlays"
+# With this prefix, a path entry is the name of an overlay that must be checked before it is used (see ``guard``).
+GUARDED = "/dev/null"
 # A rolled-back lock has this line: the hash of a manifest that asks for something else, and is accepted all the same.
 ACCEPTED = b'\naccepted-manifests = ["'
 FAILURES = "failures"
+_TRIES = 3
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
 _EGG = ".egg"
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
@@ -193,8 +198,15 @@ def read_file(path: Path) -> bytes | None:
 
 def _content(path: str) -> bytes:
     """The content of a small file. A buffer would cost more than the reading."""
-    with open(path, "rb", buffering=0) as file:
-        return file.readall()
+    for tries in range(_TRIES, -1, -1):
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return file.readall()
+        except OSError as error:
+            # On a network file system, another machine has replaced the file that we had opened.
+            if error.errno != errno.ESTALE or not tries:
+                raise
+    raise AssertionError
 
 
 def gone(store: Path, key: str) -> OverlayGone:
@@ -282,6 +294,11 @@ def entries() -> list[str]:
     """The strings in ``sys.path``. The import system skips anything else, too."""
     entries: list[object] = [*sys.path]
     return [entry for entry in entries if isinstance(entry, str)]
+
+
+def real(entry: str) -> str:
+    """The directory that a path entry names, also if the entry is guarded."""
+    return entry.removeprefix(GUARDED)
 
 
 def key_in(entry: str) -> str | None:
