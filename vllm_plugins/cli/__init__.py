@@ -35,6 +35,7 @@ COMMANDS = {
     "tree": "Show the plugins of the lock with what they require.",
     "why": "Show which plugins require a package, and through which others.",
     "diff": "Compare two locks.",
+    "outdated": "Show newer releases than the locked ones, and what keeps them back.",
     "verify": "Compare the installed files with the lock.",
     "history": "List the installed overlays.",
     "rollback": "Go back to the lock of an earlier overlay.",
@@ -44,7 +45,7 @@ COMMANDS = {
 # Groups of commands, each with a directory of its own.
 _GROUPS = {
     **dict.fromkeys(("add", "remove"), "editing"),
-    **dict.fromkeys(("tree", "why", "diff"), "queries"),
+    **dict.fromkeys(("tree", "why", "diff", "outdated"), "queries"),
 }
 _EXIT_CODES = """\
 exit codes:
