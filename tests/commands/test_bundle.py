@@ -175,4 +175,4 @@ def test_diff_of_generations_by_key(locked: Place, index: Index) -> None:
     assert "helper" in locked.run("diff", key[:12]).stdout
     none = locked.run("diff", "nowhere", check=False)
     assert none.returncode == 2
-    assert "no overlays have a key that begins with 'nowhere' [usage]\n" in none.stderr
+    assert "'nowhere' is neither a file, nor the key of an overlay, nor a revision of git [usage]\n" in none.stderr

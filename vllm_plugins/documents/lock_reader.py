@@ -26,7 +26,7 @@ from vllm_plugins.startup.settings import WHEELS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FORMAT", "TOOL", "content_sha256", "parse", "read", "read_bytes"]
+__all__ = ["FORMAT", "MAX_BYTES", "TOOL", "content_sha256", "parse", "read", "read_bytes"]
 
 FORMAT = 1
 _MAX_DOTS = 2000  # in a line; tomllib takes the square of a dotted key's length, in time and memory

@@ -1,33 +1,47 @@
-"""``vllm-plugins diff``: compare two locks."""
+"""``vllm-plugins diff``: compare two locks, which may be files, overlays or commits of git."""
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli._output import table
+from vllm_plugins.core.errors import UsageError
+from vllm_plugins.core.printable import printable
 from vllm_plugins.documents import diff, lock_reader
 from vllm_plugins.install import generations
+from vllm_plugins.sources import revisions
 from vllm_plugins.startup import overlay
 from vllm_plugins.startup.settings import LOCK
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from vllm_plugins.cli._output import Output
+    from vllm_plugins.documents.diff import Change
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.startup.settings import Settings
+
+_SAME = "the locks are the same"
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(
-        "old", metavar="OLD", help="The path of a lock, or the key of an overlay from vllm-plugins history."
+        "old",
+        metavar="OLD",
+        help="The path of a lock, the key of an overlay from vllm-plugins history, or a revision of git such as "
+        "HEAD~3.",
     )
     parser.add_argument("new", metavar="NEW", nargs="?", help="The same (default: the current lock).")
     parser.add_argument("--exit-code", action="store_true", help="Exit with 1 if the locks differ.")
+    parser.add_argument(
+        "--markdown", action="store_true", help="Print Markdown, for the description of a pull request."
+    )
     parser.set_defaults(run=run)
 
 
@@ -37,20 +51,72 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     new = _read(arguments.new, settings) if arguments.new else lock_reader.read(settings.lock)
     packages = diff.compare(old, new)
     plugins, base = list(diff.plugin_changes(old, new)), list(diff.base_changes(old, new))
-    rows = [(item.name, item.old or "-", "→", item.new or "-", ", ".join(item.plugins) or "-") for item in packages]
-    parts = [table(("package", "old", "", "new", "required by"), rows)] if rows else []
-    parts += ["\n".join(lines) for lines in (plugins, base) if lines]
     differ = bool(packages or plugins or base)
+    render = _markdown if arguments.markdown else _text
     output.result(
         {"differ": differ, "packages": [asdict(item) for item in packages], "plugins": plugins, "base": base},
-        "\n\n".join(parts) or "the locks are the same",
+        render(packages, plugins, base) or _SAME,
     )
     return 1 if differ and arguments.exit_code else 0
 
 
+def _text(packages: Sequence[Change], plugins: Sequence[str], base: Sequence[str]) -> str:
+    rows = [(item.name, item.old or "-", "→", item.new or "-", ", ".join(item.plugins) or "-") for item in packages]
+    parts = [table(("package", "old", "", "new", "required by"), rows)] if rows else []
+    parts += ["\n".join(lines) for lines in (plugins, base) if lines]
+    return "\n\n".join(parts)
+
+
+def _markdown(packages: Sequence[Change], plugins: Sequence[str], base: Sequence[str]) -> str:
+    """A table of packages, and lists. What others wrote is in code spans, where it is neither link nor mention."""
+    parts = []
+    if packages:
+        rows = [
+            (_cell(item.name), _cell(item.old), _cell(item.new), ", ".join(map(_cell, item.plugins)) or "-")
+            for item in packages
+        ]
+        lines = ["| package | old | new | required by |", "|---|---|---|---|"]
+        parts.append("\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]))
+    for head, found in (("Plugins", plugins), ("vLLM environment", base)):
+        if found:
+            parts.append("\n".join([f"**{head}**", "", *(f"- {_code(line)}" for line in found)]))
+    return "\n\n".join(parts)
+
+
+def _cell(text: str | None) -> str:
+    # In a table, a bar ends a cell even in a code span.
+    return _code(text).replace("|", "\\|") if text is not None else "-"
+
+
+def _code(text: str) -> str:
+    """A code span that contains the text as it is: its fence is longer than any row of backticks in the text."""
+    line = " ".join(printable(text).split())
+    fence = "`" * (max((len(found) for found in re.findall("`+", line)), default=0) + 1)
+    return f"{fence} {line} {fence}" if len(fence) > 1 else f"{fence}{line}{fence}"
+
+
 def _read(named: str, settings: Settings) -> Lock:
-    """The lock at a path, or the one of an overlay with that key."""
+    """The lock at a path, of an overlay with that key, or in a commit: the first of these that exists."""
     if os.path.exists(named):
         return lock_reader.read(Path(named).absolute())
-    key = generations.find(settings.store, named)
+    try:
+        key = generations.find(settings.store, named)
+    except UsageError as error:
+        if error.details:  # several overlays
+            raise
+        return _committed(named, settings)
     return lock_reader.read(overlay.directory(settings.store, key) / LOCK)
+
+
+def _committed(revision: str, settings: Settings) -> Lock:
+    path = settings.lock.resolve()
+    commit = revisions.resolve(path.parent, revision)
+    if commit is None:
+        raise UsageError(
+            f"{revision!r} is neither a file, nor the key of an overlay, nor a revision of git",
+            where=f"{settings.store}, and the git repository of {path.parent}",
+            expected="the path of a lock, the beginning of a key, or a commit, branch or tag that this clone has",
+            next_step="list the keys: vllm-plugins history; list the commits: git log --oneline",
+        )
+    data = revisions.read(path, commit, named=revision, most=lock_reader.MAX_BYTES)
+    return lock_reader.parse(data, Path(f"{revision}:{path.name}"))

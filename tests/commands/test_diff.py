@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit import values
+from tests.kit.repositories import Repository
+from vllm_plugins.documents import lock_writer
+
+if TYPE_CHECKING:
+    from tests.kit.place import Place
+    from vllm_plugins.documents.lock import Lock
+
+
+def write(place: Place, lock: Lock) -> None:
+    place.lock.write_bytes(lock_writer.render(lock))
+
+
+@pytest.fixture
+def repository(bare_place: Place) -> Repository:
+    """A repository with two commits of a lock in a directory, and a third lock in the work tree."""
+    repository = Repository.init(bare_place.root)
+    for version in ("1.0", "2.0"):
+        write(bare_place, values.lock(values.package(version=version)))
+        repository.git("add", "config/plugins.lock")
+        repository.git("commit", "--quiet", "--message", version)
+    write(bare_place, values.lock(values.package(version="3.0")))
+    return repository
+
+
+def changes(place: Place, *words: str) -> list[tuple[str, str]]:
+    return [(item["old"], item["new"]) for item in place.run("diff", *words, "--json").json["packages"]]
+
+
+def test_a_lock_is_compared_with_a_commit(bare_place: Place, repository: Repository) -> None:
+    assert changes(bare_place, "HEAD") == [("2.0", "3.0")]
+    assert changes(bare_place, "HEAD~1") == [("1.0", "3.0")]
+    assert changes(bare_place, "HEAD~1", "main") == [("1.0", "2.0")]
+    assert changes(bare_place, repository.git("rev-parse", "--short", "HEAD")) == [("2.0", "3.0")]
+    assert bare_place.run("diff", "HEAD", "--exit-code", check=False).returncode == 1
+
+
+def test_a_file_of_that_name_goes_first(bare_place: Place, repository: Repository) -> None:
+    write(bare_place, values.lock(values.package(version="9.0")))
+    os.rename(bare_place.lock, bare_place.root / "main")
+    repository.git("checkout", "--quiet", "config/plugins.lock")
+    assert changes(bare_place, "main") == [("9.0", "2.0")]
+
+
+def test_the_repository_is_that_of_the_lock_whatever_the_environment_says(
+    bare_place: Place, repository: Repository
+) -> None:
+    elsewhere = Repository.init(bare_place.root / "elsewhere")
+    bare_place.variables["GIT_DIR"] = str(elsewhere.path / ".git")
+    assert changes(bare_place, "HEAD") == [("2.0", "3.0")]
+    link = bare_place.root / "link.lock"
+    link.symlink_to(bare_place.lock)
+    assert changes(bare_place, "HEAD", "--lock", str(link)) == [("2.0", "3.0")]
+
+
+def test_line_ends_that_git_converts_do_not_count(bare_place: Place, repository: Repository) -> None:
+    repository.git("config", "core.autocrlf", "true")
+    write(bare_place, values.lock(values.package(version="2.0")))
+    assert bare_place.run("diff", "HEAD").stdout == "the locks are the same\n"
+
+
+@pytest.mark.parametrize("revision", ["nowhere", "HEAD~7", "-x", "HEAD:config", "HEAD^{tree}"])
+def test_an_unknown_revision_is_refused(bare_place: Place, repository: Repository, revision: str) -> None:
+    done = bare_place.run("diff", "--", revision, check=False)
+    assert done.returncode == 2
+    assert f"{revision!r} is neither a file, nor the key of an overlay, nor a revision of git" in done.stderr
+
+
+def test_a_directory_without_a_repository_is_told(bare_place: Place) -> None:
+    write(bare_place, values.lock())
+    done = bare_place.run("diff", "HEAD", check=False)
+    assert done.returncode == 2
+    assert f"and the git repository of {bare_place.config}" in done.stderr
+
+
+def test_a_lock_that_was_not_committed_is_told(bare_place: Place, repository: Repository) -> None:
+    repository.git("rm", "--quiet", "--cached", "config/plugins.lock")
+    repository.git("commit", "--quiet", "--message", "without")
+    done = bare_place.run("diff", "HEAD", check=False)
+    assert done.returncode == 2
+    assert "plugins.lock is not committed in HEAD [usage]" in done.stderr
+    assert "git log --oneline -- plugins.lock" in done.stderr
+    assert changes(bare_place, "HEAD~1") == [("2.0", "3.0")]
+
+
+def test_a_link_in_the_place_of_the_lock_is_told(bare_place: Place, repository: Repository) -> None:
+    bare_place.lock.unlink()
+    bare_place.lock.symlink_to("elsewhere.lock")
+    repository.git("add", "config/plugins.lock")
+    repository.git("commit", "--quiet", "--message", "link")
+    bare_place.lock.unlink()
+    write(bare_place, values.lock())
+    done = bare_place.run("diff", "HEAD", check=False)
+    assert "plugins.lock is not a lock in HEAD [usage]" in done.stderr
+    assert "found: a symbolic link" in done.stderr
+
+
+def test_what_is_committed_must_be_a_lock(bare_place: Place, repository: Repository) -> None:
+    repository.commit(files={"config/plugins.lock": "plugins = [\n"})
+    done = bare_place.run("diff", "HEAD", check=False)
+    assert done.returncode == 3
+    assert "where: HEAD:plugins.lock" in done.stderr
+
+
+def test_markdown_shows_foreign_text_as_it_is(bare_place: Place, repository: Repository) -> None:
+    (plugin,) = values.lock().plugins
+    odd = plugin.replace(requested="`tiny` @ada [x](https://example.org) | <b>")
+    write(bare_place, values.lock(values.package(version="3.0"), plugins=(odd,)))
+    lines = bare_place.run("diff", "HEAD", "--markdown").stdout.splitlines()
+    assert lines[:3] == [
+        "| package | old | new | required by |",
+        "|---|---|---|---|",
+        "| `tiny` | `2.0` | `3.0` | `tiny` |",
+    ]
+    assert "**Plugins**" in lines
+    assert "- `` plugin tiny: requested tiny → `tiny` @ada [x](https://example.org) | <b> ``" in lines
+    write(bare_place, values.lock(values.package(version="2.0")))
+    assert bare_place.run("diff", "HEAD", "--markdown").stdout == "the locks are the same\n"
