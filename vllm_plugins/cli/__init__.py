@@ -27,6 +27,8 @@ COMMANDS = {
     "status": "Show what is requested, locked, installed and loadable.",
     "doctor": "Find out why a plugin is missing.",
     "bundle": "Collect every locked wheel next to the lock, for installations without an index.",
+    "push": "Push the installed plugins and this manager as an image.",
+    "pull": "Fill a directory from such an image, checked by its digest.",
     "audit": "Check the lock before you install it.",
     "export": "Write the lock in another format.",
     "tree": "Show the plugins of the lock with what they require.",
@@ -38,7 +40,8 @@ COMMANDS = {
     "prune": "Remove overlays that you no longer need.",
     "base": "Write a snapshot of the vLLM environment.",
 }
-_QUERIES = ("tree", "why", "diff")  # in a directory of their own
+# Commands in a directory of their own.
+_DIRECTORIES = {"tree": "queries", "why": "queries", "diff": "queries", "push": "images", "pull": "images"}
 _EXIT_CODES = """\
 exit codes:
   0  success
@@ -109,7 +112,7 @@ def build_parser(commands: Collection[str] = tuple(COMMANDS)) -> argparse.Argume
             name, parents=[common] if called else (), help=purpose, description=purpose, allow_abbrev=False
         )
         if called:
-            place = f".queries.{name}" if name in _QUERIES else f".{name}"
+            place = f".{_DIRECTORIES[name]}.{name}" if name in _DIRECTORIES else f".{name}"
             importlib.import_module(place, __package__).register(command)
     return parser
 
