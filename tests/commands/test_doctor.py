@@ -60,7 +60,7 @@ def test_a_healthy_place_has_no_findings_and_a_list_of_checks(healthy: Place) ->
         "  names of entry points                                     ok",
         "  copies of distributions                                   ok",
         "  names of modules                                          ok",
-        "  the store                                                 ok",
+        "  permissions of lock, manifest and store                   ok",
         "  the last start of vLLM                                    ok",
         "",
         "no problems found",
@@ -266,11 +266,24 @@ def test_an_interpreter_without_vllm(bare_place: Place) -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
 def test_the_store_of_somebody_else(healthy: Place) -> None:
     os.chown(healthy.store, 12345, 12345)
-    healthy.store.chmod(0o777)
-    assert [(item["what"], item["fix"]) for item in findings(healthy)] == [
-        ("the store belongs to another user, who decides what vLLM runs", f"chown -R 0 {healthy.store}"),
-        ("every user can write to the store, and so decide what vLLM runs", f"chmod o-w {healthy.store}"),
-    ]
+    (found,) = findings(healthy)
+    assert found["what"] == f"another user owns {healthy.store}, so nothing is run from there"
+    assert found["fix"].startswith(f"chown 0 {healthy.store}, or mount it read-only")
+    assert healthy.run("status", "--json", check=False).json["problem"]["error"] == "not-trusted"
+
+
+@pytest.mark.parametrize("name", ["lock", "store", "site"])
+def test_what_every_user_can_write(healthy: Place, name: str) -> None:
+    path = {"lock": healthy.lock, "store": healthy.store, "site": healthy.site}[name]
+    path.chmod(path.stat().st_mode | 0o002)
+    (found,) = findings(healthy)
+    assert (found["error"], found["what"].startswith(f"all users can write to {path}")) == ("not-trusted", True)
+    status = healthy.run("status", check=False)
+    assert (status.returncode, found["what"] in status.stdout) == (1, True)
+    assert found["what"] in healthy.run("verify").stdout
+    assert found["what"] in healthy.run("sync").stderr
+    healthy.variables["VLLM_PLUGIN_TRUST"] = "any"
+    assert findings(healthy) == []
 
 
 def test_json_is_data(healthy: Place) -> None:

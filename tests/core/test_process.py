@@ -75,7 +75,7 @@ def test_a_missing_program_is_an_error_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "text"), [(0, "exit status 0"), (-signal.SIGKILL, "signal SIGKILL"), (-200, "signal 200")]
+    ("code", "text"), [(0, "exit status 0"), (-signal.SIGTERM, "signal SIGTERM"), (-200, "signal 200")]
 )
 def test_an_exit_status_has_a_text(code: int, text: str) -> None:
     assert process.status(code) == text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,19 +15,15 @@ if TYPE_CHECKING:
     from tests.kit.place import Place
 
 LOUD = "import sys\nprint('{\"vendor\": \"of this image\"}')\nprint('vendor', file=sys.stderr)\n"
+UV = "uv can't inspect this Python interpreter, which prints something when it starts"
 KEYRING = "def get_credential(service, user):\n    return type('C', (), {'username': 'ada', 'password': service})\n"
 
 
 @pytest.fixture
 def loud(own: Place) -> Place:
-    """A place whose interpreter prints a line to each stream before anything else.
-
-    uv itself can't inspect such an interpreter. Here it has inspected it before, and keeps what it found.
-    """
-    own.run("lock", "--resolver", "uv", "--upgrade")
+    """A place whose interpreter prints a line to each stream before anything else: uv can't inspect it."""
     (directory,) = Path(own.interpreter).parents[1].glob("lib/python*/site-packages")
-    (directory / "loud.py").write_text(LOUD)
-    (directory / "loud.pth").write_text("import loud\n")
+    (directory / "sitecustomize.py").write_text(LOUD)
     return own
 
 
@@ -48,11 +45,36 @@ def test_the_error_of_a_first_start_arrives(loud: Place) -> None:
 def test_every_command_works(loud: Place, index: Index) -> None:
     index.wheel("more")
     loud.pypi("tiny", "more")
-    for resolver in ("pip", "uv"):
+    for resolver in ("pip-compile", "uv"):
         loud.lock.unlink(missing_ok=True)
-        loud.run("lock", "--resolver", {"pip": "pip-compile"}.get(resolver, resolver), "--upgrade")
+        done = loud.run("lock", "--resolver", resolver, "--upgrade")
+        assert (f"{UV}: pip-compile resolves instead" in done.stderr) == (resolver == "uv")
+    done = loud.run("sync", "--installer", "uv")
+    assert f"{UV}: pip installs instead" in done.stderr
     for words in (("sync",), ("verify",), ("status",), ("doctor",)):
         loud.run(*words)
+
+
+def test_what_only_uv_can_do_names_the_interpreter(loud: Place) -> None:
+    snapshot = loud.root / "base.json"
+    loud.run("base", "-o", str(snapshot))
+    document = json.loads(snapshot.read_text())
+    document["python"] = "3.99.0"
+    snapshot.write_text(json.dumps(document))
+    done = loud.run("lock", "--base", str(snapshot), check=False)
+    assert done.returncode == 2
+    assert f"{UV}, and only uv resolves for another machine or Python" in done.stderr
+    assert str(loud.interpreter) in done.stderr
+
+
+def test_a_plugin_that_fits_nothing_is_refused_as_usual(loud: Place, index: Index) -> None:
+    index.wheel("one", requires=["kernel==1"])
+    index.wheel("two", requires=["kernel==2"])
+    index.wheel("kernel", "1")
+    index.wheel("kernel", "2")
+    loud.pypi("one", "two")
+    done = loud.run("lock", "--resolver", "uv", check=False)
+    assert done.returncode == 6
 
 
 def test_a_keyring_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

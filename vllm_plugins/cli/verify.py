@@ -40,7 +40,11 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         base_paths=overlay.base_paths(),
     )
     linked = link.read()
-    others = (*state.problems, *drift.local_sources(state, os.environ))  # hidden modules are among the notes already
+    others = (
+        *state.problems,
+        *drift.local_sources(state, os.environ),
+        *drift.others_can_write(state),
+    )  # hidden modules are among the notes already
     if report.problems and not output.json:
         raise HashMismatch(
             f"the overlay has changed since it was installed: {count(len(report.problems), 'problem')}",

@@ -317,3 +317,8 @@ class CommandFailed(PluginsError):
         self.returncode = returncode
         self.stdout = stdout
         self.stderr = stderr
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """How the program ended, and its last output: the details of an error that tells what it was run for."""
+        return (self.what, *self.details)

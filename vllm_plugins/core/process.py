@@ -50,6 +50,7 @@ _DIRECTORY = "/"
 # Lists of directories in which a relative entry, or an empty one, means the working directory.
 _SEARCH_PATHS = ("PATH", "LD_LIBRARY_PATH")
 _TAIL_LINES = 20
+_MEMORY = ", which the kernel sends when memory runs out"
 _GRACE = 3  # seconds between two signals to a program that must end
 _MOST = 1 << 30  # milliseconds: poll(2) can't wait for longer
 
@@ -343,7 +344,7 @@ def status(returncode: int) -> str:
     """An exit status as text. A negative one is the number of a signal."""
     if returncode >= 0:
         return f"exit status {returncode}"
-    try:
-        return f"signal {signal.Signals(-returncode).name}"
-    except ValueError:
-        return f"signal {-returncode}"
+    with contextlib.suppress(ValueError):
+        number = signal.Signals(-returncode)
+        return f"signal {number.name}{_MEMORY if number == signal.SIGKILL else ''}"
+    return f"signal {-returncode}"

@@ -313,7 +313,7 @@ def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
     name = job.settings.installer
     if name == "auto" and not flock.excludes(staged / scratch.CLAIM):
         name = "pip"  # uv needs file locks in its target
-    installer = installers.choose(name, config=config, cache=cache / "uv")
+    installer = installers.choose(name, config=config, cache=cache / "uv", report=job.report)
     requirements = selected.wheels + _editable(job, selected.editable, installer, staged / "editable")
     file = staged / "requirements.txt"
     file.write_text("".join(f"{item.line}\n" for item in requirements), encoding="utf-8")

@@ -91,7 +91,7 @@ def resolver_failed(error: CommandFailed, resolver: str, *, found_none: bool) ->
 
     ``found_none``: it failed because no set of versions fits.
     """
-    lines = [line for line in error.stderr.splitlines() if line.strip()][-_LAST_LINES:]
+    lines = [error.what, *[line for line in error.stderr.splitlines() if line.strip()][-_LAST_LINES:]]
     other = "uv" if resolver != "uv" else "pip-compile"
     step = f"fix what its output names, or use the other resolver: vllm-plugins lock --resolver {other}"
     if not found_none:

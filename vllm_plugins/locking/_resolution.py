@@ -14,7 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from vllm_plugins.core.errors import CommandFailed, DiskError, NoResolution
+from vllm_plugins.core.errors import CommandFailed, DiskError, SourceError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.base import VLLM
 from vllm_plugins.locking import _conflicts
@@ -96,7 +96,7 @@ def compile_pins(
     urls = (item.partition(" @ ")[2] for item in (*stubs.values(), *(line.requirement for line in lines)))
     resolved = tuple(read_pins(text, local={_path(url) for url in urls}))
     if unanswered := own - {pin.name for pin in resolved}:
-        raise NoResolution(
+        raise SourceError(
             f"{resolver.name} ended without an error and without pinning every plugin",
             expected=", ".join(sorted(own)),
             found=f"no pin of {', '.join(sorted(unanswered))}",
@@ -147,7 +147,8 @@ def read_pins(text: str, *, local: Collection[str | None] = ()) -> Iterable[Pin]
     """The pins of a requirements file that a resolver has written; ``local`` are paths of the wheels it was given.
 
     Raises:
-        NoResolution: a line is not a pin, or names a URL instead of a version.
+        NoResolution: a line names a URL instead of a version.
+        SourceError: a line is not a pin.
     """
     for line in text.splitlines():
         if not line.strip() or line.lstrip().startswith(("#", "--")):
@@ -158,7 +159,7 @@ def read_pins(text: str, *, local: Collection[str | None] = ()) -> Iterable[Pin]
                 raise _conflicts.url_dependency(requirement, text)
             yield _pin(requirement)
         except (InvalidRequirement, InvalidWheelFilename, InvalidVersion, ValueError) as error:
-            raise NoResolution(
+            raise SourceError(
                 "the resolver's output has a line that is not a pin",
                 expected="a version, or the file: URL of a wheel, for each name",
                 found=redact(line.strip()[:200]),

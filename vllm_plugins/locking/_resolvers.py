@@ -18,6 +18,7 @@ from vllm_plugins.packages import installers, programs
 from vllm_plugins.packages.index import Index
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -29,8 +30,10 @@ ResolverName = Literal["auto", "pip-compile", "uv"]
 NAMES = get_args(ResolverName)
 
 _FOUND_NONE, _UNREAD = 1, 2  # exit statuses of uv: no resolution, and something that can't be read
-_TRACEBACK = "Traceback (most recent call last)"
-_PIP_FOUND_NONE = re.compile(r"^pip\._internal\.exceptions\.DistributionNotFound\b", re.MULTILINE)
+_UV_FOUND_NONE = "No solution found"
+_PIP_FOUND_NONE = re.compile(
+    r"^pip\._internal\.exceptions\.(DistributionNotFound|UnsupportedPythonVersion)\b", re.MULTILINE
+)
 _MANYLINUX = re.compile(r"manylinux_2_(\d+)_(\w+)")
 # Those that uv knows (uv pip compile --help).
 _KNOWN_GLIBC = (17, 28, *range(31, 41))
@@ -80,10 +83,8 @@ class PipCompile:
         )
 
     def found_none(self, error: CommandFailed) -> bool:
-        """See :class:`Resolver`; pip-compile has one exit status for everything, and shows pip's exception."""
-        return error.returncode > 0 and (
-            _TRACEBACK not in error.stderr or _PIP_FOUND_NONE.search(error.stderr) is not None
-        )
+        """See :class:`Resolver`; pip-compile shows pip's exception. A missing pip-tools has the same exit status."""
+        return error.returncode > 0 and _PIP_FOUND_NONE.search(error.stderr) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +94,7 @@ class UvCompile:
     program: Path
     config: PipConfig
     cache: Path
+    report: Callable[[str], None]
     name: str = "uv"
 
     def compile(self, directory: Path, base: Base, *, wheels: Path | None = None) -> None:
@@ -116,6 +118,9 @@ class UvCompile:
         except CommandFailed as error:
             if error.returncode != _UNREAD:
                 raise
+            if installers.is_loud(sys.executable):
+                self._compile_with_pip(directory, base, wheels)
+                return
             present = _without_missing_links(self.config)
             if present != self.config:
                 with contextlib.suppress(CommandFailed):
@@ -126,9 +131,24 @@ class UvCompile:
             # Only with this strategy does uv pass over an index that answers 410 for a name that it lacks.
             run(present, UV_INDEX_STRATEGY="first-index")
 
+    def _compile_with_pip(self, directory: Path, base: Base, wheels: Path | None) -> None:
+        if not base.is_here:
+            raise UsageError(
+                f"{installers.LOUD}, and only uv resolves for another machine or Python",
+                where=sys.executable,
+                next_step="let what it prints go to standard error, or lock with another Python interpreter",
+            )
+        self.report(f"{installers.LOUD}: pip-compile resolves instead")
+        self._pip.compile(directory, base, wheels=wheels)
+
     def found_none(self, error: CommandFailed) -> bool:
-        """See :class:`Resolver`."""
-        return error.returncode == _FOUND_NONE
+        """See :class:`Resolver`. What runs in place of uv, such as a broken script, may end with 1 as well."""
+        by_uv = error.returncode == _FOUND_NONE and _UV_FOUND_NONE in error.stderr
+        return by_uv or self._pip.found_none(error)
+
+    @property
+    def _pip(self) -> PipCompile:
+        return PipCompile(config=self.config)
 
 
 def _offering(config: PipConfig, wheels: Path | None) -> PipConfig:
@@ -149,8 +169,12 @@ def _temporary(directory: Path) -> Path:
     return place
 
 
-def choose(name: ResolverName, *, base: Base, config: PipConfig, cache: Path) -> Resolver:
+def choose(
+    name: ResolverName, *, base: Base, config: PipConfig, cache: Path, report: Callable[[str], None] = lambda _: None
+) -> Resolver:
     """The resolver of that name; ``auto`` is pip-compile for this kind of machine, and uv for others.
+
+    ``report`` gets a line where pip-compile does what uv can't.
 
     Raises:
         UsageError: uv is needed and is not there, or pip-compile was asked for and can't resolve for the base.
@@ -170,7 +194,7 @@ def choose(name: ResolverName, *, base: Base, config: PipConfig, cache: Path) ->
             found=None if base.is_here else f"a base of Python {base.python_minor} on {base.platform}",
             next_step="pip install uv",
         )
-    return UvCompile(program=program, config=config, cache=cache)
+    return UvCompile(program=program, config=config, cache=cache, report=report)
 
 
 def platform(base: Base) -> str:

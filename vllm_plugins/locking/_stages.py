@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from vllm_plugins.locking.old_lock import OldLock
     from vllm_plugins.locking.request import Request, Upgrade
     from vllm_plugins.packages.index import Index
+    from vllm_plugins.packages.installers import Installer
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
@@ -69,7 +70,7 @@ def run(
     pip = _usable(config(), report)
     cooldown = _cooldown(manifest)
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
-    installer = installers.choose(settings.installer, config=_waiting(pip, cooldown), cache=caches / "uv")
+    installer = _installer(settings, _waiting(pip, cooldown), caches, report)
     with Builder(installer=installer, base_site=base_paths, target=base) as builder:
         reuse = Reuse(old=old.lock, upgrade=upgrade, base=base, wheels=settings.wheels, is_sound=old.flaw is None)
         preparation = Preparation(
@@ -83,7 +84,7 @@ def run(
             detail=detail,
         )
         plugins = _prepared(preparation, base)
-        program = _resolvers.choose(request.resolver, base=base, config=pip, cache=caches / "uv")
+        program = _resolvers.choose(request.resolver, base=base, config=pip, cache=caches / "uv", report=report)
         report(f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}")
         with opening() as index:
             solver = Solver(
@@ -102,6 +103,11 @@ def run(
                 base=base, old=old.lock, index=index, scratch=scratch, solution=solution, accepted=accepted
             )
             return _public(assembly.lock(manifest, plugins, solver.releases(solution)), pip)
+
+
+def _installer(settings: Settings, config: PipConfig, caches: Path, report: Callable[[str], None]) -> Installer:
+    """The installer of build requirements."""
+    return installers.choose(settings.installer, config=config, cache=caches / "uv", report=report)
 
 
 def _usable(config: PipConfig, report: Callable[[str], None]) -> PipConfig:

@@ -165,7 +165,7 @@ def _base(
 
         def resolver(empty: Base) -> Resolver:
             # pip would download every wheel, gigabytes of them, to read what it requires.
-            return _resolvers.choose("uv", base=empty, config=pip, cache=(caches or temporary) / "uv")
+            return _resolvers.choose("uv", base=empty, config=pip, cache=(caches or temporary) / "uv", report=report)
 
         return release_base.read(
             named, resolver=resolver, index=index, caches=caches, scratch=temporary, report=report

@@ -165,7 +165,7 @@ def _rebuilding(
     """
     with scratch.directory() as temporary:
         cache = settings.cache or temporary
-        installer = installers.choose(settings.installer, config=config(), cache=cache / "uv")
+        installer = installers.choose(settings.installer, config=config(), cache=cache / "uv", report=detail)
         with Builder(installer=installer, base_site=overlay.base_paths(), target=base) as builder:
 
             def build(item: LockedBuild) -> BuiltWheel | None:

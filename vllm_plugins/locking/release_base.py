@@ -17,6 +17,7 @@ from vllm_plugins.core.errors import CommandFailed, NoResolution, PluginsError, 
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import base
 from vllm_plugins.documents.base import Base, Distribution
+from vllm_plugins.locking import _conflicts
 from vllm_plugins.locking._resolution import read_pins
 from vllm_plugins.packages import cache, releases
 
@@ -58,6 +59,7 @@ def read(
     Raises:
         UsageError: the requirement does not name exactly one release of vLLM.
         NoResolution: there is no such release, or it can't be resolved for this kind of machine.
+        SourceError: the resolver failed for another reason.
     """
     requirement = Requirement(release)
     if not canonicalize_name(requirement.name).startswith("vllm"):
@@ -77,9 +79,12 @@ def read(
     report(f"Resolving the environment of {release} from the index")
     (scratch / "requirements.in").write_text(f"{release}\n", encoding="utf-8")
     (scratch / "constraints.txt").touch()
+    program = resolver(empty)
     try:
-        resolver(empty).compile(scratch, empty)
+        program.compile(scratch, empty)
     except CommandFailed as error:
+        if not program.found_none(error):
+            raise _conflicts.resolver_failed(error, program.name, found_none=False) from error
         raise NoResolution(
             f"the environment of {release} can't be resolved for this kind of machine",
             details=error.details[1:],

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import InstallerName
 
-__all__ = ["Installer", "Pip", "Uv", "choose", "find_uv"]
+__all__ = ["LOUD", "Installer", "Pip", "Uv", "choose", "find_uv", "is_loud"]
 
 
+LOUD = "uv can't inspect this Python interpreter, which prints something when it starts"
 _FOUND_NONE = 1  # an exit status of uv: no resolution; 2 is any other failure
 
 
@@ -121,6 +122,7 @@ class Uv:
     program: Path
     config: PipConfig
     cache: Path
+    report: Callable[[str], None]
     name: str = "uv"
 
     def install(self, requirements: Path, target: Path, *, offline: bool) -> None:
@@ -134,8 +136,12 @@ class Uv:
         try:
             _install(argv, env, self.config, cwd=requirements.parent)
         except InstallError as error:
-            if offline or not (_is_unsolved(error) or _has_several_places(self.config)):
+            if is_loud(sys.executable):
+                self.report(f"{LOUD}: pip installs instead")
+            elif offline or not (_is_unsolved(error) or _has_several_places(self.config)):
                 raise
+            else:
+                self.report(f"{_how(error)}: pip installs instead")
             # uv gives up where one of several indexes answers 410 for a name that it lacks, where a page of links is
             # missing, and where a page has a Requires-Python that is not valid. pip goes on.
             _empty(target)
@@ -159,10 +165,29 @@ class Uv:
         try:
             _provision(argv, env, self.config, on_line, cwd=constraints.parent)
         except InstallError as error:
-            if not (_is_unsolved(error) or _has_several_places(self.config)):
+            if is_loud(str(python)):
+                self.report(f"{LOUD}: pip installs the build requirements instead")
+            elif not (_is_unsolved(error) or _has_several_places(self.config)):
                 raise
+            else:
+                self.report(f"{_how(error)}: pip installs the build requirements instead")
             pip = Pip(config=self.config)  # as above
             pip.provision(python, requirements, constraints=constraints, on_line=on_line)
+
+
+def is_loud(python: str) -> bool:
+    """Whether an interpreter prints to standard output when it starts, for example in a vendor's ``sitecustomize``.
+
+    uv takes the first line of such an interpreter for its answer, and fails. These are the options that uv gives it.
+    """
+    try:
+        return bool(process.run([python, "-I", "-B", "-c", ""], check=False).stdout)
+    except CommandFailed:
+        return False
+
+
+def _how(error: InstallError) -> str:
+    return error.__cause__.what if isinstance(error.__cause__, CommandFailed) else error.what
 
 
 def _is_unsolved(error: InstallError) -> bool:
@@ -193,15 +218,19 @@ def _missing(target: Path) -> set[str]:
     return {name for name in names if not name.startswith(("..", "/")) and not os.path.lexists(target / name)}
 
 
-def choose(name: InstallerName, *, config: PipConfig, cache: Path) -> Installer:
+def choose(
+    name: InstallerName, *, config: PipConfig, cache: Path, report: Callable[[str], None] = lambda _: None
+) -> Installer:
     """Return the installer of that name; ``auto`` is uv where it is installed, else pip. ``cache`` is for uv alone.
+
+    ``report`` gets a line where pip does what uv can't.
 
     Raises:
         UsageError: uv was requested and is not installed.
     """
     program = None if name == "pip" else find_uv()
     if program is not None:
-        return Uv(program=program, config=config, cache=cache)
+        return Uv(program=program, config=config, cache=cache, report=report)
     if name == "uv":
         raise UsageError(
             "the installer uv is not installed",
@@ -239,7 +268,7 @@ def _provision(
     except CommandFailed as error:
         raise InstallError(
             "the build requirements can't be installed",
-            details=error.details,
+            details=error.evidence,
             next_step="read the output of the installer above; the indexes are those of `pip config list`",
         ) from error
 
@@ -249,20 +278,20 @@ def _explain(error: CommandFailed) -> PluginsError:
     if "Hash mismatch" in output or "DO NOT MATCH THE HASHES" in output:
         return HashMismatch(
             "a file is not the one that the lock names",
-            details=error.details,
+            details=error.evidence,
             next_step="find out who changed it; if the source is right, lock it again, and review the change: "
             "vllm-plugins lock --upgrade-package NAME",
         )
     if "No locks available" in output:
         return InstallError(
             "uv requires file locks, which do not work in the store or in its cache",
-            details=error.details,
+            details=error.evidence,
             next_step="set VLLM_PLUGIN_INSTALLER=pip, or VLLM_PLUGIN_REGISTRY_DIR and XDG_CACHE_HOME to other places",
         )
-    if (disk := DiskError.from_output(output, details=error.details)) is not None:
+    if (disk := DiskError.from_output(output, details=error.evidence)) is not None:
         return disk
     return InstallError(
         "the installation failed; the store is unchanged",
-        details=error.details,
+        details=error.evidence,
         next_step="read the output of the installer above, fix the cause, and run vllm-plugins sync",
     )

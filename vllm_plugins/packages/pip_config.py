@@ -7,15 +7,17 @@ indexes of a uv.toml of the user or the system count where neither the environme
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from vllm_plugins.core import process, tokens, workers
-from vllm_plugins.core.errors import CommandFailed, UsageError
+from vllm_plugins.core.errors import CommandFailed, PluginsError, UsageError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.packages import _uv_config, programs
 from vllm_plugins.packages._net import keyring
@@ -136,11 +138,7 @@ def read() -> PipConfig:
         uv = _joined(uv, _file(named=named), named=named)
         index = index or uv.index_url or (default() if default else _default_index(env))
     except CommandFailed as error:
-        raise UsageError(
-            "pip can't report its configuration",
-            details=error.details,
-            next_step="fix what the output above names, until `pip config list` works",
-        ) from error
+        raise _no_report(error) from error
     no_index = values.get("no-index", "0").lower() in _TRUE or uv.no_index
     provider = _provider(values.get("keyring-provider") or uv.keyring_provider)
     extra = dict.fromkeys((*values.get("extra-index-url", "").split(), *uv.extra_index_urls))
@@ -160,6 +158,19 @@ def read() -> PipConfig:
         patience=settings.patience(os.environ),
         public_urls=settings.public_urls(os.environ),
         ignored=(*ignored, *uv.ignored),
+    )
+
+
+def _no_report(error: CommandFailed) -> PluginsError:
+    """The error where pip fails to report: it can't run at all, or its configuration is damaged."""
+    if error.returncode < 0 or error.returncode == process.NOT_STARTED or importlib.util.find_spec("pip") is None:
+        failed = CommandFailed("pip can't be run", returncode=error.returncode, details=error.evidence)
+        failed.next_step = f"{sys.executable} -m pip --version; where pip is missing: {sys.executable} -m ensurepip"
+        return failed
+    return UsageError(
+        "pip can't report its configuration",
+        details=error.evidence,
+        next_step="fix what the output above names, until `pip config list` works",
     )
 
 

@@ -64,8 +64,14 @@ def ask(
         try:
             done = process.run(words, cwd=Path(directory), check=False)
             return _parse(json.loads(result.read_text(encoding="utf-8") if result.exists() else ""))
-        except (CommandFailed, ValueError, KeyError, TypeError, AttributeError) as error:
-            output = [] if isinstance(error, CommandFailed) else done.stderr.strip().splitlines()
+        except CommandFailed as error:
+            raise SourceError(
+                "pip-audit can't be started", found=error.what, next_step="pip install 'vllm-plugin-manager[audit]'"
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            output = done.stderr.strip().splitlines()
+            if done.returncode < 0 or not (output or result.exists()):
+                output.append(f"pip-audit ended with {process.status(done.returncode)}")
             raise SourceError(
                 "the advisory service can't be read",
                 where=redact(service),

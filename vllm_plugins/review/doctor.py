@@ -187,27 +187,16 @@ def _shadowed(case: _Case) -> Iterator[Finding]:
 
 
 def _store(case: _Case) -> Iterator[Finding]:
+    yield from map(_from_error, drift.others_can_write(case.state))
     store = case.state.settings.store
     if not store.exists():
         return
-    status = store.stat()
-    shown = f"{store} belongs to uid {status.st_uid} and has mode {stat.S_IMODE(status.st_mode):04o}"
-    if status.st_uid not in (0, os.getuid()):
-        yield Finding(
-            what="the store belongs to another user, who decides what vLLM runs",
-            evidence=f"{shown}; this is uid {os.getuid()}",
-            fix=f"chown -R {os.getuid()} {shlex.quote(str(store))}",
-        )
-    if status.st_mode & stat.S_IWOTH:
-        yield Finding(
-            what="every user can write to the store, and so decide what vLLM runs",
-            evidence=shown,
-            fix=f"chmod o-w {shlex.quote(str(store))}",
-        )
-    elif not os.access(store, os.W_OK) and case.state.marker is None and not case.state.settings.frozen:
+    if not os.access(store, os.W_OK) and case.state.marker is None and not case.state.settings.frozen:
+        status = store.stat()
         yield Finding(
             what="this user can't install into the store",
-            evidence=f"{shown}; this is uid {os.getuid()}",
+            evidence=f"{store} belongs to uid {status.st_uid} and has mode {stat.S_IMODE(status.st_mode):04o}; "
+            f"this is uid {os.getuid()}",
             fix="export VLLM_PLUGIN_REGISTRY_DIR=DIRECTORY, a directory that this user can write",
         )
 
@@ -267,6 +256,6 @@ _CHECKS: dict[str, Callable[[_Case], Iterator[Finding]]] = {
     "names of entry points": _entry_points,
     "copies of distributions": _copies,
     "names of modules": _shadowed,
-    "the store": _store,
+    "permissions of lock, manifest and store": _store,
     "the last start of vLLM": _last_start,
 }

@@ -1,4 +1,4 @@
-"""What a start of vLLM does not look at: local sources that were edited, and modules that hide those of the overlay.
+"""What lock, manifest and overlay alone don't show: edited local sources, hidden modules, and who else can write.
 
 A start compares lock, manifest, vLLM environment and marker, which takes a millisecond. Commands have more time:
 ``status``, ``doctor``, ``sync`` and ``verify`` all report what this module finds.
@@ -11,22 +11,27 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core.errors import LoadError, LockStale, PluginsError
 from vllm_plugins.documents.manifest import LocalSource
 from vllm_plugins.review import _modules
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import overlay, permissions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from vllm_plugins.documents.state import State
 
-__all__ = ["UNUSED", "hidden_modules", "local_sources", "problems"]
+__all__ = ["UNUSED", "hidden_modules", "local_sources", "others_can_write", "problems"]
 
 # Directories that wheels contain by mistake, and that nobody imports.
 UNUSED = ("benchmarks", "docs", "examples", "tests")
 
 
 def problems(state: State, environ: Mapping[str, str]) -> tuple[PluginsError, ...]:
-    """Everything that :func:`local_sources` and :func:`hidden_modules` find."""
-    return (*local_sources(state, environ), *hidden_modules(state))
+    """Everything that :func:`local_sources`, :func:`hidden_modules` and :func:`others_can_write` find."""
+    return (*local_sources(state, environ), *hidden_modules(state), *others_can_write(state))
+
+
+def others_can_write(state: State) -> Iterator[PluginsError]:
+    """A problem for what a start refuses because another user could change it."""
+    yield from permissions.problems(state.settings, state.marker.key if state.marker is not None else None)
 
 
 def local_sources(state: State, environ: Mapping[str, str]) -> Iterator[PluginsError]:

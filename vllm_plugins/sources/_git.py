@@ -167,9 +167,17 @@ def network_environment(remote: Remote, environ: Mapping[str, str]) -> dict[str,
 
 @functools.cache
 def _check_version(path: str) -> None:
-    said = run(["version"], env={"PATH": path, "LC_ALL": "C"}, cwd=Path("/")).stdout.strip()
+    done = run(["version"], env={"PATH": path, "LC_ALL": "C"}, cwd=Path("/"))
+    said = done.stdout.strip()
     match = re.search(r"(\d+)\.(\d+)", said)
-    if match is None or (int(match[1]), int(match[2])) < (2, 31):
+    if done.returncode != 0 or match is None:
+        raise SourceError(
+            "git does not report its version",
+            expected="the output of `git version`",
+            found=reason(done) if done.returncode != 0 else said or "no output",
+            next_step="git version; until it works, install git 2.31 or later, or correct PATH",
+        )
+    if (int(match[1]), int(match[2])) < (2, 31):
         raise SourceError("git is too old", expected="git 2.31 or later", found=said, next_step="install a newer git")
 
 
@@ -201,7 +209,7 @@ def reason(done: Completed, secrets: Sequence[str] = ()) -> str:
     # A failed transfer is the reason for the errors after it.
     fatal = [line for line in telling if line.startswith("error: RPC failed")]
     fatal += [line for line in telling if line.startswith("fatal:")]
-    chosen = fatal[:1] or telling[-1:] or [f"exit status {done.returncode}"]
+    chosen = fatal[:1] or telling[-1:] or [f"git ended with {process.status(done.returncode)}"]
     return chosen[0]
 
 
