@@ -81,7 +81,7 @@ def make(locked: LockFile, marker: Marker, *, manifest: bytes | None, store: Pat
             "editable plugins are not in an image: their code is in a directory of this machine",
             where=str(overlay.directory(store, marker.key)),
             details=marker.editable,
-            next_step="set `editable: false` for them in plugins.yaml, then run: vllm-plugins lock, vllm-plugins sync",
+            next_step="set `editable: false` for them in plugins.yaml, then run vllm-plugins lock and sync",
         )
     integrity.check(store, marker)
     marker = _plain(marker, locked.lock, manifest)

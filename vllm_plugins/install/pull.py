@@ -121,9 +121,7 @@ def _is_there(directory: Path, digest: str) -> bool:
         return False
     others = sorted(path.name for path in directory.iterdir() if not _is_own(path.name))
     if others:
-        found = (
-            f"the image {data['image']}" if isinstance(data, dict) and data.get("image") else ", ".join(others[:5])
-        )
+        image = data.get("image") if isinstance(data, dict) else None
         raise StoreError(
             "the directory is in use for something else",
             where=str(directory),
@@ -200,9 +198,7 @@ def _read(manifest: bytes, digest: str) -> _Image:
         raise _not_ours(digest, f"the manifest: {type(error).__name__}: {error}") from error
     found = ", ".join(sorted(map(str, kinds))) or "none"
     if kinds != {LAYER} or not 0 < len(image.layers) <= _MOST_LAYERS or image.config.size > _MAX_CONFIG:
-        raise _not_ours(
-            digest, f"{len(image.layers)} layers of the kind {', '.join(sorted(map(str, kinds))) or 'none'}"
-        )
+        raise _not_ours(digest, f"{len(image.layers)} layers of the kind {found}")
     return image
 
 
