@@ -137,6 +137,11 @@ def test_one_module_takes_file_locks_and_the_start_its_own() -> None:
     assert locking == {"core.flock", "startup.activation"}
 
 
+def test_only_the_command_line_takes_the_manifest_of_the_working_directory() -> None:
+    importing = {name for name, tree in modules() if "vllm_plugins.startup.discovery" in imported(tree)}
+    assert importing == {"cli.__init__"}
+
+
 def test_modules_functions_and_wings_are_short() -> None:
     wrong = []
     for path in PACKAGE.rglob("*.py"):
@@ -183,7 +188,7 @@ def test_importing_the_package_imports_nothing() -> None:
     assert loaded_by("import vllm_plugins") == {"vllm_plugins"}
 
 
-STARTUP = ("hook", "activation", "overlay", "marker", "_trust", "settings", "record")
+STARTUP = ("hook", "activation", "overlay", "marker", "_trust", "settings")
 HOOK = {"vllm_plugins", "vllm_plugins.startup", *(f"vllm_plugins.startup.{name}" for name in STARTUP)}
 # What a vLLM process has not loaded by then anyway.
 LATER = {"subprocess", "dataclasses", "tempfile", "tomllib", "argparse"}

@@ -101,7 +101,7 @@ def test_an_editable_package_has_no_hash_to_export(place: Place) -> None:
     projects.project(place.config / "mine", name="mine-plugin")
     place.write("plugins:\n  - {name: mine, source: local, path: mine, editable: true}\n")
     place.run("lock")
-    done = place.run("export", "--format", "requirements", check=False)
+    done = place.run("export", "-q", "--format", "requirements", check=False)
     assert done.returncode == 2
     assert done.stderr == (
         "vllm-plugins: error: editable packages can't be in a hashed requirements file: they have no hash [usage]\n"

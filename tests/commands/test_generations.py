@@ -103,7 +103,7 @@ def test_rollback_to_a_key_by_its_beginning(three: Place) -> None:
     assert "tiny 1.0" in three.run("rollback", key[:8]).stdout
     three.pypi("tiny==2.0")
     assert three.run("status", check=False).returncode == 3  # the manifest has changed since
-    none = three.run("rollback", "zzzz", check=False)
+    none = three.run("rollback", "-q", "zzzz", check=False)
     assert none.returncode == 2
     assert none.stderr == (
         "vllm-plugins: error: no overlays have a key that begins with 'zzzz' [usage]\n"
@@ -367,7 +367,7 @@ def test_two_projects_in_one_store_do_not_meet(three: Place, index: Index) -> No
     assert len(other.run("history", "--json", "--all-projects").json["generations"]) == 5
     assert "tiny 2.0" in three.run("rollback").stdout
     assert "more 1.0" in other.run("rollback").stdout
-    refused = other.run("rollback", mine[0][:12], check=False)
+    refused = other.run("rollback", "-q", mine[0][:12], check=False)
     assert (refused.returncode, refused.stderr.splitlines()[0]) == (
         2,
         "vllm-plugins: error: the overlay belongs to another project [usage]",

@@ -39,6 +39,7 @@ def test_a_plugin_is_locked_against_the_base(place: Place, index: Index) -> None
         f"{place.lock}: 1 plugin, 2 packages, for Python {PYTHON} with vLLM 0.32.0\n"
     )
     assert done.stderr == (
+        f"{place.using}"
         "Resolving 1 plugin against vLLM 0.32.0 with pip-compile\n"
         "Reading tiny\n"
         "Reading helper\n"
@@ -78,7 +79,7 @@ def test_locking_twice_gives_the_same_bytes_and_resolves_nothing(place: Place, i
     first = place.lock.read_bytes()
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple/"}
     done = place.run("lock", env=nowhere)
-    assert (done.stdout, done.stderr) == ("plugins.lock is up to date: nothing to do\n", "")
+    assert (done.stdout, done.stderr) == ("plugins.lock is up to date: nothing to do\n", place.using)
     place.lock.unlink()
     place.run("lock")
     assert place.lock.read_bytes() == first

@@ -119,7 +119,7 @@ def test_files_that_git_ignores_are_named_because_the_build_does_not_see_them(pl
     (project / "build/old.py").touch()
     place.write(f"plugins:\n  - {{name: tiny, source: local, path: '{project}'}}\n")
     done = place.run("lock")
-    (line,) = [line for line in done.stderr.splitlines() if "ignores" in line]
+    (line,) = [line for line in done.stderr.splitlines() if "ignores: " in line]
     assert line.endswith("ignores: native, src/tiny/generated.py")
 
 

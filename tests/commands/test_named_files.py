@@ -18,6 +18,7 @@ WORDS = {
     "diff": ["plugins.lock"],
     "prune": ["--keep", "1"],
     "audit": ["--offline"],
+    "why": ["tiny"],
 }
 
 
@@ -44,12 +45,12 @@ def test_an_option_that_names_a_missing_manifest_is_an_error_of_every_command(sy
         assert f"where: {typo}\n" in done.stderr
     assert synced.files() == before
     synced.manifest.rename(typo)
-    synced.run("status", "--config", typo)
+    synced.run("status", "--config", typo, "--lock", synced.lock)
 
 
 @pytest.mark.parametrize("command", ["status", "sync", "verify", "audit", "bundle", "doctor"])
 def test_a_variable_that_names_a_missing_manifest_is_an_error_next_to_a_lock(synced: Place, command: str) -> None:
-    typo = {"VLLM_PLUGIN_CONFIG": str(synced.config / "plugin.yaml")}
+    typo = {"VLLM_PLUGIN_CONFIG": str(synced.config / "plugin.yaml"), "VLLM_PLUGIN_LOCK": str(synced.lock)}
     done = synced.run(command, *WORDS.get(command, []), env=typo, check=False)
     assert done.returncode == {"doctor": 1, "verify": 0}.get(command, 3), done
     assert "the file that VLLM_PLUGIN_CONFIG names is missing [lock-missing]" in done.stdout + done.stderr

@@ -53,6 +53,7 @@ def test_the_store_is_what_the_lock_says(locked: Place, installer: str) -> None:
     done = locked.run("sync", "--installer", installer)
     assert done.stdout == f"installed: mine 1.0, tiny 1.0 (overlay {locked.overlay.name[:12]})\n"
     assert done.stderr == (
+        f"{locked.using}"
         f"Installing 3 distributions with {installer}\n"
         "Checking every file\nCompiling bytecode\nLoading and calling every entry point\n"
     )
@@ -142,7 +143,7 @@ def test_in_step_nothing_is_written_and_no_index_is_asked(locked: Place) -> None
     locked.run("sync")
     before = {path: path.stat().st_mtime_ns for path in locked.store.rglob("*")}
     done = locked.run("sync", env={"PIP_INDEX_URL": "http://127.0.0.1:9/simple/"})
-    assert (done.stdout.split(":")[0], done.stderr) == ("up to date", "")
+    assert (done.stdout.split(":")[0], done.stderr) == ("up to date", locked.using)
     assert {path: path.stat().st_mtime_ns for path in locked.store.rglob("*")} == before
 
 

@@ -92,7 +92,7 @@ def test_the_error_names_each_problem(synced: Place) -> None:
     (synced.site / "tiny/data.txt").unlink()
     (synced.site / "tiny/new.py").write_text("")
     (synced.site / "tiny/elsewhere").symlink_to("/")
-    done = synced.run("verify", check=False)
+    done = synced.run("verify", "-q", check=False)
     assert done.returncode == 4
     assert done.stderr == (
         "vllm-plugins: error: the overlay has changed since it was installed: 4 problems [hash-mismatch]\n"
@@ -151,7 +151,7 @@ def test_a_changed_list_of_files_is_found(synced: Place) -> None:
     file = synced.overlay / FILES
     before = overlay.sha256(file.read_bytes())
     file.write_bytes(file.read_bytes() + b" ")
-    done = synced.run("verify", check=False)
+    done = synced.run("verify", "-q", check=False)
     assert done.returncode == 4
     assert done.stderr == (
         "vllm-plugins: error: the overlay's list of files is not the one that was published [hash-mismatch]\n"

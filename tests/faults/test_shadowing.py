@@ -28,6 +28,7 @@ SHAPES = {
     "package in place of a namespace package": ("acme.tiny", {"acme/tiny.py": GOOD}, "acme/__init__.py"),
     "nested namespace packages": ("acme.more.tiny", {"acme/more/tiny.py": GOOD}, "acme/more/tiny.py"),
     "bytecode": ("tiny", {"tiny.py": GOOD}, "tiny.pyc"),
+    "extension module": ("tiny", {"tiny.py": GOOD}, "tiny.abi3.so"),
 }
 
 

@@ -193,7 +193,7 @@ def test_with_imports_nothing_is_called(place: Place) -> None:
     lock_plugin(place, "def Thing():\n    raise RuntimeError('no GPU here')\n", group="vllm.general_plugins")
     assert place.run("sync", check=False).returncode == 7
     done = place.run("sync", "--load-check", "imports")
-    assert done.stderr == "Loading every entry point\n"
+    assert done.stderr == f"{place.using}Loading every entry point\n"
     assert place.run("status").returncode == 0
     assert place.run("sync", "--load-check", "calls", check=False).returncode == 7
 

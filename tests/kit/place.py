@@ -94,6 +94,11 @@ class Place:
         """The store; not there at first."""
         return self.root / "store"
 
+    @property
+    def using(self) -> str:
+        """The line in which each command says that it uses this manifest, which a variable names."""
+        return f"Using {self.manifest} (VLLM_PLUGIN_CONFIG)\n"
+
     def _directory(self, name: str) -> Path:
         path = self.root / name
         path.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ def test_a_git_url_may_take_its_token_from_the_environment(
     assert TOKEN.encode() not in everything_written(place)
     assert refused.returncode == 1
     assert "another-secret" not in refused.stdout + refused.stderr
-    assert refused.stderr.splitlines()[1:] == [
+    assert refused.stderr.splitlines()[2:] == [
         "vllm-plugins: error: the git repository can't be read [source-unavailable]",
         f"  where: https://****@{server.host}/tiny/.git",
         f"  found: fatal: Authentication failed for 'https://{server.host}/tiny/.git/'",

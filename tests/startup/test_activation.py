@@ -433,10 +433,3 @@ def test_an_optimised_python_writes_no_bytecode_into_an_overlay(
     activation.hold(tmp_path, KEY)
     assert process.dont_write_bytecode is bool(optimize)
     assert os.environ.get("PYTHONDONTWRITEBYTECODE") == ("1" if optimize else None)
-
-
-@pytest.mark.parametrize(
-    "value", ["acme.tiny", "acme.tiny:run", "acme.tiny : deep.run", "acme.tiny [more]", "acme.tiny:run [more]"]
-)
-def test_an_entry_point_names_a_module_with_or_without_attribute_and_extras(value: str) -> None:
-    assert activation.module_name(value) == "acme.tiny"

@@ -93,7 +93,7 @@ def test_a_link_to_another_overlay_than_the_locks_is_refused(own: Place, index: 
         f"  found: overlay {old[:12]}\n"
         "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake\n"
     )
-    assert own.run("sync").stderr == (
+    assert own.run("sync", "-q").stderr == (
         f"vllm-plugins: warning: {link(own)} links another overlay, {old[:12]}, into the interpreter: vLLM won't start\n"
         "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake\n"
     )
@@ -120,7 +120,7 @@ def test_an_overlay_that_has_pth_files_is_linked_by_code(own: Place, index: Inde
 def test_an_interpreter_that_this_user_may_not_write(own: Place) -> None:
     own.run("sync")
     words, env = read_only(link(own).parent)
-    done = own.python(*words, "-m", "vllm_plugins", "sync", "--bake", env=env, check=False)
+    done = own.python(*words, "-m", "vllm_plugins", "sync", "-q", "--bake", env=env, check=False)
     assert done.returncode == 1
     assert done.stderr == (
         "vllm-plugins: error: the link to the overlay can't be written into the interpreter's directory [store-unusable]\n"

@@ -263,7 +263,7 @@ def test_a_lock_without_a_manifest_is_enough_in_the_default_places(ready: Place)
 
 def test_a_named_manifest_that_is_missing_next_to_a_lock_stops_vllm(ready: Place) -> None:
     typo = ready.config / "plugin.yaml"
-    name = {"VLLM_PLUGIN_CONFIG": str(typo)}
+    name = {"VLLM_PLUGIN_CONFIG": str(typo), "VLLM_PLUGIN_LOCK": str(ready.lock)}
     wrong = [
         "vllm_plugins.core.errors.LockMissing: the file that VLLM_PLUGIN_CONFIG names is missing [lock-missing]",
         f"  where: {typo}",

@@ -192,6 +192,19 @@ def test_an_inherited_overlay_is_held_and_not_checked_again(home: Path, function
     assert (activation.active_key(), list(activation._held)) == (marker.key, [marker.key])
 
 
+@needs_the_frame
+@pytest.mark.parametrize("is_inherited", [False, True])
+def test_a_process_keeps_to_the_marker_that_it_has_checked(home: Path, *, is_inherited: bool) -> None:
+    """Between the two calls of vLLM, another process may change the store."""
+    marker = install(home)
+    listed = inherit(home, marker) if is_inherited else {}
+    assert "probe.Platform" in resolve_platform(listed)
+    changed = marker.replace(points=((hook.GENERAL, "evil", "evil:register", "evil", "evil"),))
+    (overlay.directory(home / "store", marker.key) / overlay.MARKER).write_text(changed.to_json())
+    load_general_plugins(listed)
+    assert calls() == ["platform", "general"]
+
+
 def test_an_inherited_overlay_that_was_pruned_is_an_error(home: Path) -> None:
     marker = install(home)
     inherit(home, marker)
@@ -588,10 +601,10 @@ def test_a_file_that_can_not_be_read_is_an_error(home: Path, monkeypatch: pytest
 
 
 def test_an_error_without_a_text_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(_path: Path) -> bytes:
+    def fails(_path: str) -> bytes:
         raise OSError("no reason")
 
-    monkeypatch.setattr(type(tmp_path), "read_bytes", fails)
+    monkeypatch.setattr(overlay, "_content", fails)
     with pytest.raises(StoreError) as caught:
         overlay.read_file(tmp_path)
     assert caught.value.found == "no reason"
@@ -661,10 +674,10 @@ def test_a_platform_that_vllm_asks_for_is_not_ignored(
 
 
 def test_a_lock_that_can_not_be_opened_is_not_a_missing_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(_path: Path) -> bytes:
+    def denied(_path: str) -> bytes:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(type(home), "read_bytes", denied)
+    monkeypatch.setattr(overlay, "_content", denied)
     with pytest.raises(StoreError) as caught:
         hook.activate()
     assert caught.value.found == "Permission denied"

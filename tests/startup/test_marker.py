@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vllm_plugins.startup.marker import EntryPoint, Failure, Marker, _sealed
+from vllm_plugins.startup.marker import EntryPoint, Failure, Marker, _sealed, module_name
 
 MARKER = Marker(
     key="0" * 32,
@@ -87,3 +87,10 @@ def test_an_overlay_is_up_to_date_with_what_it_was_found_to_fit() -> None:
     assert not MARKER.is_up_to_date("other", "b")
     assert not MARKER.is_up_to_date("m", "other")
     assert not MARKER.is_up_to_date(None, "other")
+
+
+@pytest.mark.parametrize(
+    "value", ["acme.tiny", "acme.tiny:run", "acme.tiny : deep.run", "acme.tiny [more]", "acme.tiny:run [more]"]
+)
+def test_an_entry_point_names_a_module_with_or_without_attribute_and_extras(value: str) -> None:
+    assert module_name(value) == "acme.tiny"

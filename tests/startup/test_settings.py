@@ -6,7 +6,7 @@ import pytest
 
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.startup import settings as variables
-from vllm_plugins.startup.settings import Settings, patience, unknown_variables
+from vllm_plugins.startup.settings import Settings, lock_beside, patience, unknown_variables
 
 HOME = {"HOME": "/home/ada"}
 
@@ -26,13 +26,15 @@ def test_the_default_places_are_below_the_home() -> None:
 
 def test_the_lock_is_next_to_the_manifest_unless_it_is_named() -> None:
     settings = read(VLLM_PLUGIN_CONFIG="/etc/vllm/p.yaml")
-    assert (settings.lock, settings.manifest_named, settings.lock_named) == (
-        Path("/etc/vllm/plugins.lock"),
-        True,
-        False,
-    )
+    assert (settings.lock, settings.manifest_named, settings.lock_named) == (Path("/etc/vllm/p.lock"), True, False)
     settings = read(VLLM_PLUGIN_LOCK="~/p.lock")
     assert (settings.lock, settings.lock_named) == (Path("/home/ada/p.lock"), True)
+
+
+def test_no_two_manifests_of_a_directory_share_a_lock() -> None:
+    names = ["plugins.yaml", "plugins.yml", "dev.yaml", ".yaml"]
+    locks = [lock_beside(Path("/p", name)).name for name in names]
+    assert locks == ["plugins.lock", "plugins.yml.lock", "dev.lock", ".yaml.lock"]
 
 
 def test_an_option_takes_precedence_over_a_variable() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -73,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings.from_environment(
             config=arguments.config, lock=arguments.lock, registry_dir=arguments.registry_dir
         )
+        if not getattr(arguments, "startup", False):
+            settings = _discover(arguments, settings, output)
         _check_named_manifest(arguments.config, settings)
         code: int = arguments.run(arguments, settings, output)
         sys.stdout.flush()
@@ -130,7 +133,8 @@ def _common_options() -> _Parser:
     group.add_argument(
         "--config",
         metavar="FILE",
-        help="Use this manifest (default: $VLLM_PLUGIN_CONFIG, or ~/.config/vllm/plugins.yaml).",
+        help="Use this manifest (default: $VLLM_PLUGIN_CONFIG, or plugins.yaml of this directory or one above it in "
+        "the same git repository, or ~/.config/vllm/plugins.yaml).",
     )
     group.add_argument(
         "--lock", metavar="FILE", help="Use this lock (default: $VLLM_PLUGIN_LOCK, or next to the manifest)."
@@ -144,6 +148,25 @@ def _common_options() -> _Parser:
     group.add_argument("-q", "--quiet", action="store_true", help="Show no progress, only the result and errors.")
     group.add_argument("-v", "--verbose", action="store_true", help="Show the output of pip, uv and git.")
     return common
+
+
+def _discover(arguments: argparse.Namespace, settings: Settings, output: Output) -> Settings:
+    """The settings with the manifest of the working directory. Tell which manifest is used, if not the default one.
+
+    The hook never gets here: it takes no manifest that only the working directory names.
+    """
+    if not getattr(arguments, "has_files", True):
+        return settings
+    from vllm_plugins.startup import discovery
+
+    settings = discovery.discover(settings, named_lock=arguments.lock is not None)
+    if settings.discovered:
+        output.progress(
+            f"Using {settings.manifest}; for vLLM: export VLLM_PLUGIN_CONFIG={shlex.quote(str(settings.manifest))}"
+        )
+    elif settings.manifest_named and settings.manifest.exists():
+        output.progress(f"Using {settings.manifest} ({'--config' if arguments.config else 'VLLM_PLUGIN_CONFIG'})")
+    return settings
 
 
 def _check_named_manifest(name: str | None, settings: Settings) -> None:

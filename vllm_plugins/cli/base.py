@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, has_files=False)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001

@@ -22,8 +22,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from vllm_plugins.core.errors import UsageError
-from vllm_plugins.startup import overlay
-from vllm_plugins.startup.record import Record
+from vllm_plugins.startup import Record, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, NewType
 
-from vllm_plugins.startup.record import Record
+from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

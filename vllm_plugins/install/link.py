@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import StoreError
-from vllm_plugins.startup import overlay
-from vllm_plugins.startup.record import Record
+from vllm_plugins.startup import Record, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Outcome", "lock"]
+__all__ = ["Outcome", "lock", "read_base"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +69,7 @@ def lock(
         HashMismatch: the request builds again, and a wheel is another one.
     """
     request = request or Request()
-    base = base or _base(request.base, settings, report=report, config=config)
+    base = base or read_base(request.base, settings, report=report, config=config)
     old = old_lock.read(settings, request.upgrade)
     upgrade = request.upgrade.with_packages(manifest, old.lock)
     derived = partial(_derived, manifest, settings, request, base=base, report=report, detail=detail, config=config)
@@ -103,7 +103,7 @@ def lock(
         changes = diff.compare(old.lock, new.lock)
         if request.check:
             _refuse_changes(old, new.lock, changes, settings, request)
-        else:
+        elif not request.dry_run:
             _stages.write(new, settings)
         unchecked = derived(locked=new.lock, new=new.wheels)
     return Outcome(lock=new.lock, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
@@ -142,14 +142,19 @@ def _derived(
     )
 
 
-def _base(
+def read_base(
     named: str | None,
     settings: Settings,
     *,
     report: Callable[[str], None],
-    config: Callable[[], PipConfig] | None,
+    config: Callable[[], PipConfig] | None = None,
 ) -> Base:
-    """The base to lock against: this environment, or the snapshot or release of vLLM that ``--base`` names."""
+    """The base to lock against: this environment, or the snapshot or release of vLLM that ``--base`` names.
+
+    Raises:
+        UsageError: it names neither a snapshot nor a release.
+        NoResolution: there is no such release, or it can't be resolved for this kind of machine.
+    """
     if named is None:
         return base_document.read()
     from vllm_plugins.core import scratch

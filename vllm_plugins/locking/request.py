@@ -75,7 +75,7 @@ class Request:
     """What a user asks of one run. ``base`` is the value of ``--base``; ``names`` are those of ``--upgrade-package``.
 
     ``accepted`` are plugins and packages whose publisher may change. ``check``: compare the new lock with the old one
-    and write nothing. ``rebuild``: also build its wheels again.
+    and write nothing. ``rebuild``: also build its wheels again. ``dry_run``: write nothing.
     """
 
     everything: bool = False
@@ -84,6 +84,7 @@ class Request:
     resolver: ResolverName = "auto"
     check: bool = False
     rebuild: bool = False
+    dry_run: bool = False
     accepted: tuple[str, ...] = ()
 
     @property

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LoadError
 from vllm_plugins.startup import activation, overlay
+from vllm_plugins.startup.marker import module_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,7 +35,7 @@ def check(points: Iterable[EntryPoint]) -> None:
     """
     ours = _directories()
     for point in points if ours else ():
-        module, origin = _locate(activation.module_name(point.value), ours)
+        module, origin = _locate(module_name(point.value), ours)
         if origin is not None and not _is_in(origin, (*ours, *_base())):
             raise _error(point, module, origin, ours)
 
@@ -45,7 +46,7 @@ def check_imported(point: EntryPoint) -> None:
     The base may provide a module that the overlay does not have.
     """
     ours = _directories()
-    name = activation.module_name(point.value)
+    name = module_name(point.value)
     origin = getattr(sys.modules.get(name), "__file__", None)
     if not ours or origin is None or _is_in(origin, ours) or _is_of_hook(name, origin, ours):
         return

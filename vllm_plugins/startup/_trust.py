@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["check", "check_overlay", "check_store"]
+__all__ = ["check", "check_discovered", "check_overlay", "check_store"]
 
 _MOST_LINKS = 128  # Linux follows 40; links that lead to one another have no end
 _OTHERS = "or mount it read-only, or set VLLM_PLUGIN_TRUST=any to skip this check"
@@ -36,13 +36,23 @@ def check_store(settings: Settings) -> None:
     _check(settings, str(settings.store))
 
 
+def check_discovered(settings: Settings) -> None:
+    """Check a manifest that nobody named, and its lock. Raises the same error as :func:`check`."""
+    _check_paths(settings, str(settings.manifest), str(settings.lock))
+
+
 def _check(settings: Settings, *paths: str) -> None:
+    _check_paths(settings, *paths, then=(f"{settings.store}/overlays",))
+
+
+def _check_paths(settings: Settings, *paths: str, then: tuple[str, ...] = ()) -> None:
+    """Check paths and the directories above them, and ``then`` other paths alone."""
     if settings.trust == "any":
         return
     for directory, status in _parents(*paths).items():
         _check_parent(directory, status)
     trusted = _trusted()
-    for path in (*paths, f"{settings.store}/overlays"):
+    for path in (*paths, *then):
         _check_path(path, trusted)
 
 

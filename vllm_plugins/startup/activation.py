@@ -11,13 +11,14 @@ import os
 import site as _site
 import sys
 import time
-from importlib.machinery import PathFinder
+from importlib.machinery import FileFinder, PathFinder
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.startup import overlay
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from vllm_plugins.startup.marker import Marker
@@ -32,16 +33,15 @@ __all__ = [
     "is_on_path",
     "is_site",
     "may_be_shadowed",
-    "module_name",
     "path_file_entries",
     "release",
 ]
 
 # What may_be_shadowed does not look into: the standard library, and where packages are installed.
 _LIBRARY = os.path.dirname(os.__file__)
+_IN_LIBRARY = os.path.join(_LIBRARY, "")
 _ARCHIVE = os.path.join(os.path.dirname(_LIBRARY), f"python{sys.version_info[0]}{sys.version_info[1]}.zip")
 _PACKAGES = ("/site-packages", "/dist-packages")
-_FEW = 10  # modules: more are compared with a listing of each directory
 
 HOLD_PATIENCE = 10.0  # seconds: a process that looks at an overlay, or prunes it, locks it for a moment
 
@@ -72,36 +72,44 @@ def is_on_path(store: Path, key: str) -> bool:
     return all(os.path.realpath(entry) == ours for entry in overlay.entries() if overlay.key_in(entry) == key)
 
 
-def module_name(value: str) -> str:
-    """The module that an entry point names."""
-    return value.partition("[")[0].partition(":")[0].strip()
-
-
 def may_be_shadowed(marker: Marker) -> bool:
     """Whether a module of an entry point may have been imported from elsewhere, or might be.
 
     A start that is up to date runs this, so it only looks for names. Installed packages are not looked at: the load
     check has met them, and ``load`` looks where a module would come from.
     """
-    modules = {module_name(value).partition(".")[0] for _, _, value, _, _ in marker.points}
-    if any(name in sys.modules for name in modules):
+    modules = marker.top_level
+    if any(map(sys.modules.__contains__, modules)):
         return True
-    before: list[str] = []
     for entry in overlay.entries():
         if overlay.key_in(entry) is not None:
             break
-        if not entry.startswith(_LIBRARY) and not entry.endswith(_PACKAGES) and entry != _ARCHIVE:
-            before.append(entry)
-    if len(modules) < _FEW:
-        # The import system has listed these directories already, and looks at their times only.
-        return any(PathFinder.find_spec(name, before) is not None for name in modules)
-    for entry in before:
-        if os.path.isfile(entry):  # an archive
+        is_installed = entry.endswith(_PACKAGES) or entry in (_LIBRARY, _ARCHIVE) or entry.startswith(_IN_LIBRARY)
+        if not is_installed and _may_have(entry, modules):
             return True
-        with contextlib.suppress(OSError):
-            if not modules.isdisjoint([name.partition(".")[0] for name in os.listdir(entry or ".")]):
-                return True
     return False
+
+
+def _may_have(entry: str, modules: frozenset[str]) -> bool:
+    """Whether the import system would look for one of these modules in a path entry, and may find it there.
+
+    A directory was listed when the first module was searched in it. The finder looks at the directory's time at each
+    search, and lists it again after a change: one search makes its list current for all names. A list counts whatever
+    the suffix, and a directory without code counts too. Archives and what other path hooks serve are searched.
+    """
+    names = list(modules)
+    try:
+        finder = sys.path_importer_cache.get(entry or os.getcwd())
+    except FileNotFoundError:  # the working directory was deleted
+        return False
+    listed: Collection[str] | None = None
+    if type(finder) is FileFinder:  # a subclass may find more
+        if names and finder.find_spec(names.pop()) is not None:
+            return True
+        listed = getattr(finder, "_path_cache", None)
+    if listed is None:
+        return any(PathFinder.find_spec(name, [entry]) is not None for name in names)
+    return not modules.isdisjoint([name.partition(".")[0] for name in listed])
 
 
 def is_confirmed(key: str) -> bool:

@@ -12,7 +12,8 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core.errors import LoadError
-from vllm_plugins.startup import _origins, activation
+from vllm_plugins.startup import _origins
+from vllm_plugins.startup.marker import module_name
 from vllm_plugins.startup.settings import FREE, LOADS
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def load(point: EntryPoint) -> Callable[[], Any]:
     attributes = point.value.partition("[")[0].partition(":")[2]
     _origins.check([point])
     try:
-        target: Any = importlib.import_module(activation.module_name(point.value))
+        target: Any = importlib.import_module(module_name(point.value))
         _origins.check_imported(point)
         for name in filter(None, attributes.strip().split(".")):
             target = getattr(target, name)

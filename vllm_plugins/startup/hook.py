@@ -20,6 +20,7 @@ from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
     from types import FrameType
 
     from vllm_plugins.core.errors import PluginsError
@@ -40,12 +41,15 @@ class _Process:
 
     ``has_run_platform`` says that :func:`platform` was called before, and ``platform_class`` and ``failure`` are what
     came of it. ``busy`` stops re-entry: an installation or a plugin may import vLLM, which calls the hook again.
+    ``active`` is the store and the marker of the overlay on the path. They stay what was checked when it was put
+    there, whatever another process does to the store meanwhile.
     """
 
-    __slots__ = ("busy", "failure", "has_run_platform", "has_said_nothing_to_do", "platform_class")
+    __slots__ = ("active", "busy", "failure", "has_run_platform", "has_said_nothing_to_do", "platform_class")
 
     def __init__(self) -> None:
         self.has_said_nothing_to_do = False
+        self.active: tuple[Path, Marker] | None = None
         self.busy = False
         self.has_run_platform = False
         self.platform_class: str | None = None
@@ -221,6 +225,7 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str, *, is_fall
 
 def _activate(settings: Settings, marker: Marker) -> None:
     activation.activate(settings.store, marker.key)
+    _process.active = settings.store, marker
     _check_origins(settings, marker)
 
 
@@ -244,11 +249,15 @@ def _run(settings: Settings, points: Iterable[EntryPoint], group: str) -> str | 
 
 def _active_marker(settings: Settings, key: str) -> Marker | None:
     """The marker of an overlay that is on the path. If its ``.pth`` files run code, they are run in this process."""
-    marker = overlay.read_marker(settings.store, key)
-    if marker is not None and marker.import_lines:
-        activation.activate(settings.store, key)
-    if marker is not None:
-        _check_origins(settings, marker)
+    store, marker = _process.active or (None, None)
+    if marker is None or marker.key != key or store != settings.store:
+        marker = overlay.read_marker(settings.store, key)
+        if marker is None:
+            return None
+        if marker.import_lines:
+            activation.activate(settings.store, key)
+        _process.active = settings.store, marker
+    _check_origins(settings, marker)
     return marker
 
 
@@ -282,20 +291,20 @@ def _up_to_date_marker(settings: Settings) -> Marker | None:
             _trust.check(settings)
             return marker
     if lock is None and manifest is None:
-        _check_named_files(settings)
+        if not _process.has_said_nothing_to_do:  # a forgotten mount must not start a server without plugins
+            from vllm_plugins.startup import _recovery
+
+            _recovery.check_named_files(settings)
+            _process.has_said_nothing_to_do = True
         return None
     if manifest is None and settings.manifest_named and not settings.optional:
         from vllm_plugins.startup import named_files
 
         named_files.check_manifest(settings)
     if lock is None and not settings.auto_lock:
-        from vllm_plugins.core.errors import LockMissing
+        from vllm_plugins.startup import named_files
 
-        raise LockMissing(
-            "the manifest has no lock, and nothing is installed without one",
-            where=str(settings.lock),
-            next_step=f"vllm-plugins lock --config {settings.manifest}",
-        )
+        raise named_files.no_lock(settings)
     _trust.check(settings)
     paths = overlay.base_paths()
     base = overlay.fingerprint(paths)
@@ -307,16 +316,6 @@ def _up_to_date_marker(settings: Settings) -> Marker | None:
     from vllm_plugins.startup import _recovery
 
     return _recovery.synchronise(settings, paths)
-
-
-def _check_named_files(settings: Settings) -> None:
-    """Refuse to start without plugins where a variable names a file that is missing. Done once in a process."""
-    if _process.has_said_nothing_to_do:
-        return
-    from vllm_plugins.startup import _recovery
-
-    _recovery.check_named_files(settings)
-    _process.has_said_nothing_to_do = True
 
 
 def _hold(settings: Settings, marker: Marker) -> None:

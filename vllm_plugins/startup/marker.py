@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.startup.record import Record
+from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
     Point = tuple[str, str, str, str, str]
 
-__all__ = ["EntryPoint", "Failure", "Marker"]
+__all__ = ["EntryPoint", "Failure", "Marker", "module_name"]
 
 FORMAT = 2
 
@@ -70,6 +71,15 @@ class Marker(Record):
         """All entry points, in the order of loading."""
         return tuple(map(_record, self.points))
 
+    @cached_property
+    def top_level(self) -> frozenset[str]:
+        """The first part of the names of the modules that the entry points name."""
+        # Most values are as short as "a.b:c". What is left of others, as of "a [extra]:b", is not a name.
+        names = {value.partition(":")[0].partition(".")[0] for _, _, value, _, _ in self.points}
+        if all(map(str.isidentifier, names)):
+            return frozenset(names)
+        return frozenset(module_name(value).partition(".")[0] for _, _, value, _, _ in self.points)
+
     def group(self, group: str) -> tuple[EntryPoint, ...]:
         """The entry points of one group."""
         return tuple(_record(point) for point in self.points if point[0] == group)
@@ -127,6 +137,11 @@ class Marker(Record):
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+
+
+def module_name(value: str) -> str:
+    """The module that an entry point names."""
+    return value.partition("[")[0].partition(":")[0].strip()
 
 
 def _points(rows: Any) -> tuple[Point, ...]:

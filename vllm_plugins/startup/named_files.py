@@ -9,7 +9,7 @@ from vllm_plugins.core.errors import LockMissing
 if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["check", "check_manifest"]
+__all__ = ["check", "check_manifest", "no_lock"]
 
 
 def check(settings: Settings) -> None:
@@ -49,3 +49,12 @@ def check_manifest(settings: Settings) -> None:
             next_step="correct VLLM_PLUGIN_CONFIG; to use a lock without a manifest, unset it and set "
             f"VLLM_PLUGIN_LOCK={settings.lock}",
         )
+
+
+def no_lock(settings: Settings) -> LockMissing:
+    """The error that a manifest exists, and its lock does not."""
+    return LockMissing(
+        "the manifest has no lock, and nothing is installed without one",
+        where=str(settings.lock),
+        next_step=f"vllm-plugins lock --config {settings.manifest}",
+    )

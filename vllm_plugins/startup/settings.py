@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.startup.record import Record
+from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +31,7 @@ __all__ = [
     "Settings",
     "inherited",
     "is_disabled",
+    "lock_beside",
     "pass_on",
     "patience",
     "public_urls",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 MANIFEST = "plugins.yaml"
-LOCK = "plugins.lock"
+LOCK = "plugins.lock"  # of plugins.yaml, and in each overlay
 WHEELS = "plugins.wheels"
 
 # The group in a marker of what vLLM loads by its name (``loads`` in plugins.yaml). vLLM has no group of that name.
@@ -79,10 +80,11 @@ class Settings(Record):
     """Paths and policies.
 
     ``manifest``, ``lock`` and ``store`` are absolute paths; they need not exist. ``manifest_named`` and
-    ``lock_named`` say that a variable or an option named the file, rather than its default place. ``optional`` says
-    that both files may be missing all the same. ``allowed`` is the value of ``VLLM_PLUGINS``: ``None`` allows all
-    entry points. ``ignored`` are groups that vLLM does not load, each with the reason. ``log_level`` is the level of
-    vLLM's logger, or ``None`` where the user configures logging.
+    ``lock_named`` say that a variable or an option named the file. ``discovered`` says that the manifest is that of
+    the working directory (see ``discovery``). ``optional`` says that both files may be missing all the same.
+    ``allowed`` is the value of ``VLLM_PLUGINS``: ``None`` allows all entry points. ``ignored`` are groups that vLLM
+    does not load, each with the reason. ``log_level`` is the level of vLLM's logger, or ``None`` where the user
+    configures logging.
     """
 
     manifest: Path
@@ -91,6 +93,7 @@ class Settings(Record):
     cache_home: Path
     manifest_named: bool = False
     lock_named: bool = False
+    discovered: bool = False
     optional: bool = False
     on_error: ErrorPolicy = "fail"
     frozen: bool = False
@@ -162,7 +165,7 @@ class Settings(Record):
         allowed = env.get("VLLM_PLUGINS")
         return cls(
             manifest=manifest,
-            lock=_absolute(lock_name, home) if lock_name else manifest.parent / LOCK,
+            lock=_absolute(lock_name, home) if lock_name else lock_beside(manifest),
             store=_absolute(store_name or "~/.local/share/vllm-plugins", home),
             cache_home=_absolute(env.get("XDG_CACHE_HOME") or "~/.cache", home),
             manifest_named=bool(manifest_name),
@@ -182,6 +185,15 @@ class Settings(Record):
             ignored=_ignored(env),
             log_level=None if env.get("VLLM_CONFIGURE_LOGGING") == "0" else env.get("VLLM_LOGGING_LEVEL", "INFO"),
         )
+
+
+def lock_beside(manifest: Path) -> Path:
+    """The lock of a manifest where none is named: ``dev.lock`` for ``dev.yaml``.
+
+    No two manifests of a directory share one.
+    """
+    name = manifest.name
+    return manifest.with_name(f"{name.removesuffix('.yaml') or name}.lock")
 
 
 def _ignored(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
