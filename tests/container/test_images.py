@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.kit import registry
 
 from . import images
 
@@ -169,12 +170,6 @@ def test_a_changed_image_does_not_start(world: World, damage: str, words: str, t
     assert words in done.stdout + done.stderr
 
 
-REGISTRY = """\
-version: 0.1
-log: {{level: error}}
-storage: {{filesystem: {{rootdirectory: {root}/data}}}}
-http: {{addr: "127.0.0.1:{port}"}}
-"""
 STOCK = {
     "PYTHONPATH": "/opt/vllm-plugins/manager",
     "VLLM_PLUGIN_CONFIG": "/opt/vllm-plugins/plugins.yaml",
@@ -185,29 +180,18 @@ STOCK = {
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
-    """A real registry on this machine; yields ``host:port``."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (tmp_path / "config.yml").write_text(REGISTRY.format(root=tmp_path, port=port))
-    program = ["docker-registry", "serve", tmp_path / "config.yml"]
-    with subprocess.Popen(program, stderr=subprocess.DEVNULL) as process:
-        try:
-            while socket.socket().connect_ex(("127.0.0.1", port)):
-                time.sleep(0.1)
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.terminate()
+def host(tmp_path: Path) -> Iterator[str]:
+    with registry.serve(tmp_path) as served:
+        yield served
 
 
-def test_a_stock_image_serves_with_the_plugins_of_another_image(world: World, registry: str, tmp_path: Path) -> None:
+def test_a_stock_image_serves_with_the_plugins_of_another_image(world: World, host: str, tmp_path: Path) -> None:
     """vLLM's own image has no manager. Both come from an image volume, by digest, without network, for any user."""
     store = ["--registry-dir", str(tmp_path / "store"), "--config", str(world.plugins / "plugins.yaml")]
     command = [PYTHON, "-m", "vllm_plugins"]
     subprocess.run([*command, "sync", *store], check=True, cwd=tmp_path)
     started = time.monotonic()
-    words = [*command, "push", f"{registry}/team/plugins:v1", "--json", *store]
+    words = [*command, "push", f"{host}/team/plugins:v1", "--json", *store]
     pushed = json.loads(subprocess.run(words, check=True, capture_output=True, cwd=tmp_path).stdout)
     world.figures["push, seconds"] = time.monotonic() - started
     world.figures["plugins' image, MB"] = pushed["size"] / 1e6

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
-import socket
-import subprocess
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-import requests
 
-from tests.kit import faulty
+from tests.kit import faulty, registry
+from tests.kit.registry import PASSWORD, USER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,19 +20,7 @@ if TYPE_CHECKING:
     from tests.kit.place import Place
     from tests.kit.templates import Templates
 
-PROGRAM = shutil.which("docker-registry")
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs docker-registry, a package of Debian")
-
-CONFIG = """\
-version: 0.1
-log: {{level: error}}
-storage: {{filesystem: {{rootdirectory: {root}/data}}}}
-http: {{addr: "127.0.0.1:{port}"}}
-auth: {{htpasswd: {{realm: test, path: {root}/users}}}}
-"""
-# bcrypt of the password below.
-USERS = "tester:$2y$05$KDmJ3jmrBBlTkFafmhAZVe3zL29bS/XH.6OcoFc4i42jOk9BuwO5u\n"
-USER, PASSWORD = "tester", "s3cret-word"
+pytestmark = pytest.mark.skipif(registry.PROGRAM is None, reason="needs docker-registry, a package of Debian")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,23 +33,8 @@ class Server:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A registry on this machine that demands a login."""
     root = tmp_path_factory.mktemp("registry")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (root / "users").write_text(USERS)
-    (root / "config.yml").write_text(CONFIG.format(root=root, port=port))
-    assert PROGRAM is not None
-    with subprocess.Popen([PROGRAM, "serve", root / "config.yml"], stderr=subprocess.DEVNULL) as process:
-        try:
-            for _ in range(100):
-                try:
-                    requests.get(f"http://127.0.0.1:{port}/v2/", timeout=1)
-                    break
-                except requests.ConnectionError:
-                    time.sleep(0.1)
-            yield Server(host=f"127.0.0.1:{port}", root=root)
-        finally:
-            process.terminate()
+    with registry.serve(root, login=True) as host:
+        yield Server(host=host, root=root)
 
 
 @pytest.fixture
