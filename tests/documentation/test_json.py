@@ -51,6 +51,8 @@ def test_the_output_of_every_command_is_as_published(used: Place) -> None:
         "status": [],
         "doctor": [],
         "bundle": [],
+        "push": [f"oci:{used.root / 'images'}:v1"],
+        "pull": [f"oci:{used.root / 'images'}:v1", "-o", used.root / "pulled"],
         "audit": ["--offline"],
         "export": ["--format", "pylock", "-o", used.root / "pylock.toml"],
         "tree": ["--depth", "3"],

@@ -31,6 +31,8 @@ COMMANDS = {
     "status": "Show what is requested, locked, installed and loadable.",
     "doctor": "Find out why a plugin is missing.",
     "bundle": "Collect every locked wheel next to the lock, for installations without an index.",
+    "push": "Push the installed plugins and this manager as an image.",
+    "pull": "Fill a directory from such an image, checked by its digest.",
     "audit": "Check the lock before you install it.",
     "export": "Write the lock in another format.",
     "tree": "Show the plugins of the lock with what they require.",
@@ -47,6 +49,7 @@ COMMANDS = {
 _GROUPS = {
     **dict.fromkeys(("init", "add", "remove"), "editing"),
     **dict.fromkeys(("tree", "why", "diff", "outdated"), "queries"),
+    **dict.fromkeys(("push", "pull"), "images"),
 }
 _EXIT_CODES = """\
 exit codes:
