@@ -19,6 +19,7 @@ from vllm_plugins.packages import _uv_config, attestations, metadata, pip_config
 from vllm_plugins.packages._net import keyring
 from vllm_plugins.review import _provenance, advisories
 from vllm_plugins.sources import _git, _listing, git_refs, pyproject
+from vllm_plugins.sources.git_url import Remote
 from vllm_plugins.startup import _vllm_cache, last_failure, overlay
 from vllm_plugins.startup.settings import Settings
 
@@ -113,11 +114,9 @@ def _git_words(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     done = SimpleNamespace(returncode=0, stdout=text, stderr=text)
     with mock.patch.object(_git, "run", return_value=done):
+        remote = Remote(url="https://x/", shown="https://x/", scheme="https")
         with contextlib.suppress(errors.SourceError):
-            for sha in git_refs.advertised(
-                SimpleNamespace(url="https://x/", shown="https://x/"), {}, "tiny"
-            ).values():  # type: ignore[arg-type]
-                assert len(sha) == 40
+            assert all(len(sha) == 40 for sha in git_refs.advertised(remote, {}, "tiny").values())
         assert all("/.git/" not in name for name in _listing.ignored(_SCRATCH, environ={}))
     for line in data.splitlines():
         assert isinstance(_listing._unquote(line), bytes)
