@@ -188,7 +188,7 @@ def test_importing_the_package_imports_nothing() -> None:
     assert loaded_by("import vllm_plugins") == {"vllm_plugins"}
 
 
-STARTUP = ("hook", "activation", "overlay", "marker", "_trust", "settings", "record")
+STARTUP = ("hook", "activation", "overlay", "marker", "_trust", "settings")
 HOOK = {"vllm_plugins", "vllm_plugins.startup", *(f"vllm_plugins.startup.{name}" for name in STARTUP)}
 # What a vLLM process has not loaded by then anyway.
 LATER = {"subprocess", "dataclasses", "tempfile", "tomllib", "argparse"}

@@ -10,7 +10,7 @@ from vllm_plugins.documents.diff import Change
 from vllm_plugins.documents.lock import BaseUse, Lock, Package, Plugin, Target, Wheel
 
 if TYPE_CHECKING:
-    from vllm_plugins.startup.record import Record
+    from vllm_plugins.startup import Record
 
 # A rollback changes the first. The second is the version of the plugin's package, which is compared.
 UNSEEN = {(Lock, "accepted_manifests"), (Plugin, "version")}

@@ -601,10 +601,10 @@ def test_a_file_that_can_not_be_read_is_an_error(home: Path, monkeypatch: pytest
 
 
 def test_an_error_without_a_text_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(_path: Path) -> bytes:
+    def fails(_path: str) -> bytes:
         raise OSError("no reason")
 
-    monkeypatch.setattr(type(tmp_path), "read_bytes", fails)
+    monkeypatch.setattr(overlay, "_content", fails)
     with pytest.raises(StoreError) as caught:
         overlay.read_file(tmp_path)
     assert caught.value.found == "no reason"
@@ -674,10 +674,10 @@ def test_a_platform_that_vllm_asks_for_is_not_ignored(
 
 
 def test_a_lock_that_can_not_be_opened_is_not_a_missing_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(_path: Path) -> bytes:
+    def denied(_path: str) -> bytes:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(type(home), "read_bytes", denied)
+    monkeypatch.setattr(overlay, "_content", denied)
     with pytest.raises(StoreError) as caught:
         hook.activate()
     assert caught.value.found == "Permission denied"

@@ -20,8 +20,7 @@ from vllm_plugins.documents import _rules, _yaml, policy
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, Malformed, Problems, describe, did_you_mean, line
 from vllm_plugins.documents.policy import Policy
-from vllm_plugins.startup import named_files
-from vllm_plugins.startup.record import Record
+from vllm_plugins.startup import Record, named_files
 
 if TYPE_CHECKING:
     from yaml.nodes import Node

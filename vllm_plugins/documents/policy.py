@@ -14,7 +14,7 @@ from yaml.nodes import MappingNode, SequenceNode
 from vllm_plugins.documents import _rules
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, describe, did_you_mean
-from vllm_plugins.startup.record import Record
+from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
     from yaml.nodes import Node

@@ -35,6 +35,8 @@ def check(points: Iterable[EntryPoint]) -> None:
     """
     ours = _directories()
     for point in points if ours else ():
+        if not point.distribution:  # the base provides it, from wherever it has it
+            continue
         module, origin = _locate(module_name(point.value), ours)
         if origin is not None and not _is_in(origin, (*ours, *_base())):
             raise _error(point, module, origin, ours)
@@ -48,7 +50,13 @@ def check_imported(point: EntryPoint) -> None:
     ours = _directories()
     name = module_name(point.value)
     origin = getattr(sys.modules.get(name), "__file__", None)
-    if not ours or origin is None or _is_in(origin, ours) or _is_of_hook(name, origin, ours):
+    if (
+        not ours
+        or not point.distribution
+        or origin is None
+        or _is_in(origin, ours)
+        or _is_of_hook(name, origin, ours)
+    ):
         return
     if not _is_in(origin, _base()) or _has(name, ours):
         raise _error(point, name, origin, ours)
@@ -56,7 +64,7 @@ def check_imported(point: EntryPoint) -> None:
 
 def _directories() -> tuple[str, ...]:
     """The active overlay's directory, and those that its ``.pth`` files name: of editable plugins."""
-    sites = [entry for entry in overlay.entries() if overlay.key_in(entry) is not None]
+    sites = [overlay.real(entry) for entry in overlay.entries() if overlay.key_in(entry) is not None]
     return tuple(path for site in sites for path in (site, *activation.path_file_entries(site)))
 
 

@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import atomic
-from vllm_plugins.startup.record import Record
+from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core.errors import HashMismatch
 from vllm_plugins.core.humanize import count
-from vllm_plugins.startup import overlay
-from vllm_plugins.startup.record import Record
+from vllm_plugins.startup import Record, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import NotTrusted, PluginsError
-from vllm_plugins.startup import overlay
-from vllm_plugins.startup.record import Record
+from vllm_plugins.startup import Record, overlay
 
 if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings

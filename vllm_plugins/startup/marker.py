@@ -7,7 +7,7 @@ import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.startup.record import Record
+from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
     Point = tuple[str, str, str, str, str]
@@ -20,7 +20,10 @@ _SEAL = ' "sha256": '
 
 
 class EntryPoint(Record):
-    """An entry point of an overlay. ``plugin`` is the name of its plugin in the manifest."""
+    """An entry point of an overlay. ``plugin`` is the name of its plugin in the manifest.
+
+    ``distribution`` is empty for an object of a plugin that the base provides.
+    """
 
     group: str
     name: str

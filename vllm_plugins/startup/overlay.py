@@ -7,6 +7,7 @@ overlay. An overlay is complete only with its marker, which is written before th
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -38,6 +39,7 @@ __all__ = [
     "mirror",
     "read_file",
     "read_marker",
+    "real",
     "sha256",
 ]
 
@@ -47,9 +49,12 @@ HISTORY = "history.jsonl"
 HISTORY_LIMIT = 1 << 16  # bytes
 SITE = "site"
 OVERLAYS = "overlays"
+# With this prefix, a path entry is the name of an overlay that must be checked before it is used (see ``guard``).
+GUARDED = "/dev/null"
 # A rolled-back lock has this line: the hash of a manifest that asks for something else, and is accepted all the same.
 ACCEPTED = b'\naccepted-manifests = ["'
 FAILURES = "failures"
+_TRIES = 3
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
 _EGG = ".egg"
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
@@ -84,7 +89,7 @@ def key_of(lock: bytes) -> str:
 
 def directory(store: Path, key: str) -> Path:
     """The directory of the overlay with this key, which need not exist."""
-    return store / OVERLAYS / key
+    return store / f"{OVERLAYS}/{key}"
 
 
 def read_marker(store: Path, key: str) -> Marker | None:
@@ -95,7 +100,7 @@ def read_marker(store: Path, key: str) -> Marker | None:
     """
     place = directory(store, key)
     try:
-        text = (place / MARKER).read_bytes().decode()
+        text = _content(f"{place}/{MARKER}").decode()
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
     except OSError as error:
@@ -109,7 +114,7 @@ def read_marker(store: Path, key: str) -> Marker | None:
         ) from error
     marker = Marker.from_json(text)
     # A backup may have restored the marker without the modules.
-    return marker if marker is not None and marker.key == key and os.path.isdir(place / SITE) else None
+    return marker if marker is not None and marker.key == key and os.path.isdir(f"{place}/{SITE}") else None
 
 
 def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -177,7 +182,7 @@ def read_file(path: Path) -> bytes | None:
         StoreError: it can't be read.
     """
     try:
-        return path.read_bytes()
+        return _content(str(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -189,6 +194,19 @@ def read_file(path: Path) -> bytes | None:
             found=error.strerror or str(error),
             next_step="give this user read access to it",
         ) from error
+
+
+def _content(path: str) -> bytes:
+    """The content of a small file. A buffer would cost more than the reading."""
+    for tries in range(_TRIES, -1, -1):
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return file.readall()
+        except OSError as error:
+            # On a network file system, another machine has replaced the file that we had opened.
+            if error.errno != errno.ESTALE or not tries:
+                raise
+    raise AssertionError
 
 
 def gone(store: Path, key: str) -> OverlayGone:
@@ -204,7 +222,7 @@ def gone(store: Path, key: str) -> OverlayGone:
 
 def failure_note(store: Path, lock: Path) -> Path:
     """The file with the note of the last start that failed, for the project whose lock is at ``lock``."""
-    return store / FAILURES / f"{sha256(os.fsencode(lock))[:32]}.json"
+    return store / f"{FAILURES}/{sha256(os.fsencode(lock))[:32]}.json"
 
 
 def mirror(store: Path, marker: Marker, lock: Path) -> bool:
@@ -216,15 +234,14 @@ def mirror(store: Path, marker: Marker, lock: Path) -> bool:
     The history is written first. After a kill in between, the switch is made again and has two lines, and no switch
     is without one.
     """
-    target = store / REGISTRY
     tail = f'"overlay": "{marker.key}", "lock": {json.dumps(str(lock))}}}\n'.encode()
     is_mirrored = False
     try:
         with contextlib.suppress(FileNotFoundError):
-            is_mirrored = sha256(target.read_bytes()) == marker.registry_sha256
-        if is_mirrored and _ends_with(store / HISTORY, tail):
+            is_mirrored = sha256(_content(f"{store}/{REGISTRY}")) == marker.registry_sha256
+        if is_mirrored and _ends_with(f"{store}/{HISTORY}", tail):
             return True
-        registry = b"" if is_mirrored else (directory(store, marker.key) / REGISTRY).read_bytes()
+        registry = b"" if is_mirrored else _content(f"{directory(store, marker.key)}/{REGISTRY}")
         if not is_mirrored and sha256(registry) != marker.registry_sha256:
             return False
         _note(store / HISTORY, tail)
@@ -232,13 +249,13 @@ def mirror(store: Path, marker: Marker, lock: Path) -> bool:
             from vllm_plugins.core import atomic
 
             # A start need not wait for the disk: what a power cut takes away, the next start writes again.
-            atomic.write(target, registry, durable=False)
+            atomic.write(store / REGISTRY, registry, durable=False)
     except OSError:  # a read-only store, whose registry stays as it is
         return is_mirrored
     return True
 
 
-def _ends_with(path: Path, tail: bytes) -> bool:
+def _ends_with(path: str, tail: bytes) -> bool:
     """Whether the last line of the history is of this switch."""
     try:
         with open(path, "rb", buffering=0) as file:
@@ -277,6 +294,11 @@ def entries() -> list[str]:
     """The strings in ``sys.path``. The import system skips anything else, too."""
     entries: list[object] = [*sys.path]
     return [entry for entry in entries if isinstance(entry, str)]
+
+
+def real(entry: str) -> str:
+    """The directory that a path entry names, also if the entry is guarded."""
+    return entry.removeprefix(GUARDED)
 
 
 def key_in(entry: str) -> str | None:

@@ -6,11 +6,9 @@ An answer of an index takes long compared with the work on it. Nothing here deci
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import workers
@@ -20,6 +18,7 @@ from vllm_plugins.locking._search.candidates import Obstacle
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
     from packaging.utils import NormalizedName
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from vllm_plugins.locking._search.candidates import Candidate, Candidates
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["Lookahead", "applying", "contradicted"]
+__all__ = ["Lookahead", "contradicted"]
 
 _AT_ONCE = 16  # requests
 # How many releases are read ahead after the first, and after each such window: twice as many each time. The second
@@ -78,7 +77,7 @@ class Lookahead:
 
     def _undecided(self, metadata: Metadata, extras: frozenset[NormalizedName]) -> list[Requirement]:
         """The requirements of a release; none where the base rules it out already."""
-        found = applying(self.base, metadata.requires, extras)
+        found = requirement_lines.applying(metadata.requires, dict(self.base.markers), extras)
         return [] if contradicted(self.base, found) is not None else found
 
     def _newest(self, name: NormalizedName, specifier: SpecifierSet) -> Candidate | None:
@@ -90,24 +89,6 @@ class Lookahead:
 
     def _is_open(self, name: NormalizedName) -> bool:
         return self.base.get(name) is None and name != VLLM and name not in self.fixed
-
-
-def applying(base: Base, lines: Iterable[str], extras: frozenset[NormalizedName]) -> list[Requirement]:
-    """The requirements of a distribution that apply to the base's Python and machine, with these extras."""
-    markers = dict(base.markers)
-    found = []
-    for line in lines:
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
-            continue  # resolvers ignore the release or the line
-        with contextlib.suppress(ValueError):  # of the base, where nobody checks it
-            given = ("", *sorted(extras))
-            if requirement.marker is None or any(
-                requirement.marker.evaluate({**markers, "extra": extra}) for extra in given
-            ):
-                found.append(requirement)
-    return found
 
 
 def contradicted(base: Base, requirements: Iterable[Requirement]) -> Requirement | None:

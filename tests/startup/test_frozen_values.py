@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vllm_plugins.startup.record import Record
+from vllm_plugins.startup import Record
 
 
 class Pair(Record):
