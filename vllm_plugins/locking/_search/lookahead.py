@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core import workers
 from vllm_plugins.documents.base import VLLM, satisfies
 from vllm_plugins.locking._search.candidates import Obstacle
+from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

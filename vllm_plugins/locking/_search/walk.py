@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.base import VLLM, satisfies
-from vllm_plugins.locking._search import lookahead
+from vllm_plugins.locking._search import findings, lookahead
 from vllm_plugins.locking._search.candidates import Obstacle
 from vllm_plugins.locking._search.findings import Finding, Need
 from vllm_plugins.locking._search.lookahead import Lookahead
@@ -282,7 +282,7 @@ class Walk:
         if (fixed := self._fixed(name)) is not None:
             fits = satisfies(str(fixed.version), str(requirement.specifier))
             there_is = f"the plugin in plugins.yaml is {name} {fixed.version}"
-            return None if fits else self._conflict(requirement, path, there_is)
+            return None if fits else findings.conflict(requirement, path, there_is)
         return self._from_index(name, requirement, extras, path)
 
     def _from_index(
@@ -312,22 +312,10 @@ class Walk:
     ) -> Finding | None:
         """A requirement that the base must satisfy; what its extras lack comes from the index."""
         if not satisfies(there.version, str(requirement.specifier)):
-            return self._conflict(requirement, path, f"the base has {there.name} {there.version}")
+            return findings.conflict(requirement, path, f"the base has {there.name} {there.version}")
         more = self._of_extras(there, extras)
-        self._prefetch(more)
+        self._ahead.requirements(more)
         return next(filter(None, (self._requirement(found, path) for found in more)), None)
-
-    def _conflict(self, requirement: Requirement, path: tuple[str, ...], there: str) -> Finding:
-        version = there.rpartition(" ")[2]
-        lower = [item for item in requirement.specifier if item.operator in (">", ">=")]
-        too_new = all(satisfies(version, str(item)) for item in lower)
-        return Finding(
-            kind="conflict",
-            path=path,
-            reason=f"requires {requirement}; {there}",
-            requirement=requirement,
-            too_new=too_new,
-        )
 
     def _fixed(self, name: NormalizedName) -> Metadata | None:
         return next((root.metadata for root in self.roots if root.name == name and root.metadata is not None), None)
