@@ -75,7 +75,7 @@ class Need:
 
 
 def conflict(requirement: Requirement, path: tuple[str, ...], there: str) -> Finding:
-    """A requirement that a fixed distribution does not satisfy; ``there`` says whose it is, and ends in its version."""
+    """A requirement that a fixed distribution does not satisfy. ``there`` says whose it is, then its version."""
     version = there.rpartition(" ")[2]
     lower = [item for item in requirement.specifier if item.operator in (">", ">=")]
     too_new = all(satisfies(version, str(item)) for item in lower)
