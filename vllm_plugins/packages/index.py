@@ -150,7 +150,7 @@ class Index:
             if not file.url.startswith("file:") and (file.size or WHOLE + 1) > WHOLE:
                 try:
                     options = self._options(file.url, file.index)
-                    with RemoteZip(file.url, session=self._session, **options) as archive:
+                    with RemoteZip(file.url, initial_buffer_size=WHOLE, session=self._session, **options) as archive:
                         return read(_checked(archive, file))
                 except (RangeNotSupported, RemoteIOError):
                     pass  # read the whole file instead
@@ -180,17 +180,20 @@ class Index:
             raise self._error(file.url, error) from error
         return target
 
-    def document(self, url: str) -> Any:
-        """Return a JSON document at a URL of the index.
-
-        Raises:
-            SourceError: it can't be read, or is not JSON.
-        """
+    def small(self, url: str, *, index: str | None = None) -> bytes:
+        """Return a small document at a URL that ``index`` gave; ``SourceError`` where it can't be read."""
         try:
-            with self._request("GET", url) as response:
+            with self._request("GET", url, index=index) as response:
                 response.raise_for_status()
-                return json.loads(_whole(self._read(response), _MAX_DOCUMENT))
-        except (*_FAILURES, ValueError, RecursionError) as error:
+                return _whole(self._read(response), _MAX_DOCUMENT)
+        except (*_FAILURES, ValueError) as error:
+            raise self._error(url, error) from error
+
+    def document(self, url: str) -> Any:
+        """Return a JSON document at a URL of the index. Raises as :meth:`small`, also for one that is not JSON."""
+        try:
+            return json.loads(self.small(url))
+        except (ValueError, RecursionError) as error:
             raise self._error(url, error) from error
 
     def _page(self, url: str, *, index: str | None, denied: list[SourceError]) -> list[File]:
