@@ -110,13 +110,13 @@ def read_marker(store: Path, key: str) -> Marker | None:
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
     except OSError as error:
-        from vllm_plugins.core.errors import StoreError
+        from vllm_plugins.core.errors import StoreError, remedy
 
         raise StoreError(
             "the store can't be read",
             where=str(place),
             found=error.strerror or str(error),
-            next_step="give this user read access to the store, or set VLLM_PLUGIN_REGISTRY_DIR to another",
+            next_step=f"{remedy(error, 'read')}, or set VLLM_PLUGIN_REGISTRY_DIR to another directory",
         ) from error
     marker = Marker.from_json(text)
     # A backup may have restored the marker without the modules.
@@ -192,13 +192,13 @@ def read_file(path: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        from vllm_plugins.core.errors import StoreError
+        from vllm_plugins.core.errors import StoreError, remedy
 
         raise StoreError(
             f"{path.name} can't be read",
             where=str(path),
             found=error.strerror or str(error),
-            next_step="give this user read access to it",
+            next_step=remedy(error, "read"),
         ) from error
 
 
