@@ -1,0 +1,183 @@
+"""Locking and reading together: what a lock would be for another release of vLLM, and what its plugins import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+
+from vllm_plugins.core import workers
+from vllm_plugins.core.errors import BaseMismatch, BuildError, HashMismatch, NoResolution, PluginsError, UsageError
+from vllm_plugins.documents import selection
+from vllm_plugins.documents.manifest import LocalSource
+from vllm_plugins.locking import pipeline, release_base
+from vllm_plugins.locking.request import Request
+from vllm_plugins.packages import archives, releases, wheel_files
+from vllm_plugins.packages.index import File, Index
+from vllm_plugins.packages.releases import Pin
+from vllm_plugins.review import outlook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import Lock, Package, Plugin
+    from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.packages.pip_config import PipConfig
+    from vllm_plugins.packages.wheel_files import WheelFiles
+    from vllm_plugins.review.outlook import Outlook
+    from vllm_plugins.startup.settings import Settings
+
+__all__ = ["Future", "PluginFuture", "find"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PluginFuture:
+    """A plugin with the ``version`` that would be locked, which is the locked one if nothing can be resolved."""
+
+    name: str
+    package: str
+    locked: str
+    version: str
+    outlook: Outlook | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Future:
+    """What is to be expected of a release. ``problems`` say why the plugins can't be locked for it."""
+
+    release: str
+    wheel: str
+    plugins: tuple[PluginFuture, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether a plugin does not fit, or breaks when vLLM starts."""
+        return bool(self.problems) or any(
+            plugin.outlook is not None and plugin.outlook.verdict == "breaks" for plugin in self.plugins
+        )
+
+
+def find(
+    release: str,
+    manifest: Manifest,
+    locked: Lock,
+    settings: Settings,
+    *,
+    config: PipConfig,
+    report: Callable[[str], None],
+    detail: Callable[[str], None],
+) -> Future:
+    """Resolve the manifest for a release, and read its wheel and those of the plugins. Nothing is written.
+
+    Raises:
+        UsageError: ``release`` does not name a release of vLLM.
+        NoResolution: there is no such release for this kind of machine.
+        SourceError: the index can't be read.
+    """
+    if not release_base.is_release(release):
+        raise UsageError(
+            "--to does not name a release of vLLM",
+            expected="a release such as vllm==0.33.0",
+            found=release,
+            next_step="name one release: vllm-plugins outlook --to vllm==0.33.0",
+        )
+    base = pipeline.read_base(release, settings, report=report, config=lambda: config)
+    with Index(config) as index:
+        wheel = _wheel(Requirement(release), base, index, settings)
+        report(f"Reading {wheel.filename}")
+        reading = workers.begin(lambda: outlook.release_of(wheel_files.of_index(wheel, index)))
+        problems: tuple[str, ...] = ()
+        new = locked
+        request = Request(base=release, dry_run=True)
+        try:
+            new = pipeline.lock(
+                manifest, settings, request, base=base, report=report, detail=detail, config=lambda: config
+            ).lock
+        except (NoResolution, BaseMismatch, BuildError, HashMismatch) as error:
+            problems = (error.what, *error.details, *([f"found: {error.found}"] if error.found else []))
+        vllm = reading()
+        plugins, notes = [], []
+        for plugin in sorted(locked.plugins, key=lambda plugin: plugin.name):
+            now = new.plugin(plugin.name) or plugin
+            found: Outlook | None = None
+            try:
+                files = _files(now, new if now is not plugin else locked, locked, manifest, settings, base, index)
+                found = outlook.examine(files, _points(now), vllm)
+                if found.unread:
+                    notes.append(f"plugin {plugin.name!r}: can't be parsed: {', '.join(found.unread)}")
+            except (PluginsError, *archives.UNREADABLE) as error:
+                notes.append(f"plugin {plugin.name!r}: {error.what if isinstance(error, PluginsError) else error}")
+            plugins.append(
+                PluginFuture(
+                    name=plugin.name,
+                    package=plugin.package,
+                    locked=plugin.version,
+                    version=now.version,
+                    outlook=found,
+                )
+            )
+    return Future(
+        release=release, wheel=wheel.filename, plugins=tuple(plugins), problems=problems, notes=tuple(notes)
+    )
+
+
+def _wheel(requirement: Requirement, base: Base, index: Index, settings: Settings) -> File:
+    """The wheel of the release that this machine would take."""
+    pin = Pin(
+        name=releases.canonicalize_name(requirement.name),
+        version=next(iter(requirement.specifier)).version,
+        extras=frozenset(),
+        url=None,
+    )
+    found = releases.read(pin, index, tags=base.tags(), caches=settings.cache).fitting
+    if found is None:
+        raise NoResolution(
+            f"{requirement} has no wheel for this kind of machine",
+            next_step="name a release that has one: pip index versions vllm",
+        )
+    return found
+
+
+def _points(plugin: Plugin) -> Iterable[tuple[str, str]]:
+    return [*((group, value) for group, _, value in plugin.entry_points), *(("", value) for value in plugin.loads)]
+
+
+def _files(
+    plugin: Plugin,
+    lock: Lock,
+    locked: Lock,
+    manifest: Manifest,
+    settings: Settings,
+    base: Base,
+    index: Index,
+) -> WheelFiles:
+    """The files of a plugin: its built wheel, its directory, or its wheel at the index."""
+    package = lock.package(plugin.package)
+    assert package is not None, "a lock that was read has the packages of its plugins"
+    if package.directory is not None:
+        source = next(found.source for found in manifest.plugins if found.name == plugin.name)
+        assert isinstance(source, LocalSource), "an editable plugin is local"
+        return wheel_files.of_directory(manifest.local_directory(source))
+    for candidate in (package, locked.package(plugin.package)):
+        for wheel in candidate.wheels if candidate is not None else ():
+            if wheel.url is None:
+                path = selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256)
+                if path is not None:
+                    return wheel_files.of_path(path)
+    return wheel_files.of_index(_at_index(package, base), index)
+
+
+def _at_index(package: Package, base: Base) -> File:
+    files = [
+        File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size, index=package.index)
+        for wheel in package.wheels
+        if wheel.url is not None
+    ]
+    found = selection.best_wheel(files, base.tags())
+    if found is None:
+        raise NoResolution(f"{package.name} {package.version} has no wheel for this kind of machine")
+    return found
