@@ -1,8 +1,8 @@
 """How often ``vllm-plugins outlook`` is right: what it says of plugins, compared with what really loads.
 
-``python -m benchmarks.outlook 0.20.2=/path/to/python … -- vllm-gguf-plugin==0.0.5 …`` takes a Python with vLLM for each
-release, and plugins of the index. Each plugin is installed without its requirements into a directory of its own, never
-into an environment. A plugin that needs another missing distribution is not judged.
+``python -m benchmarks.outlook 0.20.2=/path/to/python … -- vllm-gguf-plugin==0.0.5,gguf …`` takes a Python with vLLM
+for each release, and plugins of the index. Each plugin is installed without its requirements into a directory of its
+own, never into an environment. A plugin that needs another missing distribution is not judged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -24,10 +24,12 @@ from vllm_plugins.packages import metadata, pip_config, releases, wheel_files
 from vllm_plugins.packages.index import Index
 from vllm_plugins.packages.releases import Pin
 from vllm_plugins.review import outlook
-from vllm_plugins.review._outlook.release import Release
 
-# Runs in an environment: looks up names, and loads plugins as vLLM does. Each job has a fork of its own, because importing
-# vLLM takes longest.
+if TYPE_CHECKING:
+    from vllm_plugins.review._outlook.release import Release
+
+# Runs in an environment: looks up names, and loads plugins as vLLM does. Each job has a fork of its own, because
+# importing vLLM takes longest.
 JOBS = """
 import importlib, importlib.metadata, json, os, sys
 
@@ -143,11 +145,22 @@ def fetch(named: str, into: Path) -> tuple[Path, Path] | None:
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     requirement, *helpers = named.split(",")
     wheels, target = into / "wheels" / requirement, into / "installed" / requirement
-    words = [*pip, "wheel", "--no-deps", "--wheel-dir", str(wheels), requirement]
-    if not wheels.exists() and subprocess.run(words, check=False, stderr=subprocess.DEVNULL).returncode:
-        print("not available here:", requirement)
+    words = [
+        *pip,
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--ignore-requires-python",
+        "--dest",
+        str(wheels),
+        requirement,
+    ]
+    if not wheels.exists():
+        subprocess.run(words, check=False, stderr=subprocess.DEVNULL)
+    if not (wheel := next(wheels.glob("*.whl"), None)):
+        print("has no wheel for this machine:", requirement)
         return None
-    (wheel,) = wheels.glob("*.whl")
     if not target.exists():
         words = [*pip, "install", "--no-deps", "--no-compile", "--target", str(target), str(wheel), *helpers]
         subprocess.run(words, check=True, stderr=subprocess.DEVNULL)
@@ -171,8 +184,8 @@ def main() -> None:
             compare_names(version, vllm, dict(zip(asked, states, strict=True)), names)
             for (plugin, (wheel, _)), failed in zip(plugins.items(), failures, strict=True):
                 points = [(group, value) for group, _, value in metadata.inspect(wheel).entry_points]
-                found = outlook.examine(files[plugin], points, vllm)
-                table[plugin].append(compare_load(f"{version} {plugin}", found, failed, loads))
+                expected = outlook.examine(files[plugin], points, vllm)
+                table[plugin].append(compare_load(f"{version} {plugin}", expected, failed, loads))
     print("| plugin |", " | ".join(pythons), "|")
     for plugin, row in table.items():
         print(f"| {plugin} |", " | ".join(row), "|")

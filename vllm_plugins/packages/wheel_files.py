@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.packages.index import File, Index
 
-__all__ = ["WheelFiles", "of_index", "of_path"]
+__all__ = ["WheelFiles", "of_directory", "of_index", "of_path"]
 
 _GAP = 200_000  # bytes that cost less than another request
 _HEADER = 512  # bytes; a local header is longer than the name by 30 bytes and the extra field
@@ -51,6 +51,25 @@ def of_path(wheel: Path) -> WheelFiles:
     """
     with zipfile.ZipFile(wheel) as archive:
         return _read(archive)
+
+
+def of_directory(project: Path) -> WheelFiles:
+    """Read the Python files of a project that is installed as an editable one, as if it were a wheel.
+
+    Its modules are in ``src/``, if that is there, or next to its ``pyproject.toml``. Directories of tests, of virtual
+    environments and the like have no ``__init__.py`` there, and are left out.
+    """
+    root = project / "src" if (project / "src").is_dir() else project
+    packages = [entry.parent for entry in root.glob("*/__init__.py")]
+    paths = [path for package in packages for path in package.rglob("*") if path.is_file()]
+    paths += [path for path in root.glob(f"*{_SUFFIX}") if path.is_file()]
+    sources = [path for path in paths if path.suffix == _SUFFIX]
+    if sum(path.stat().st_size for path in sources) > _LIMIT:
+        raise zipfile.BadZipFile(f"its Python files have more than {_LIMIT} bytes")
+    return WheelFiles(
+        names=frozenset(path.relative_to(root).as_posix() for path in paths),
+        sources={path.relative_to(root).as_posix(): path.read_bytes() for path in sources},
+    )
 
 
 def _read(archive: zipfile.ZipFile) -> WheelFiles:

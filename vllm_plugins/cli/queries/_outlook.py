@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import workers
 from vllm_plugins.core.errors import BaseMismatch, BuildError, HashMismatch, NoResolution, PluginsError, UsageError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import Lock, Package, Plugin
+    from vllm_plugins.documents.lock import Lock, Plugin
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.packages.wheel_files import WheelFiles
@@ -100,17 +101,19 @@ def find(
         except (NoResolution, BaseMismatch, BuildError, HashMismatch) as error:
             problems = (error.what, *error.details, *([f"found: {error.found}"] if error.found else []))
         vllm = reading()
+        reader = _Reader(locked=locked, manifest=manifest, settings=settings, base=base, index=index)
         plugins, notes = [], []
         for plugin in sorted(locked.plugins, key=lambda plugin: plugin.name):
             now = new.plugin(plugin.name) or plugin
             found: Outlook | None = None
             try:
-                files = _files(now, new if now is not plugin else locked, locked, manifest, settings, base, index)
-                found = outlook.examine(files, _points(now), vllm)
+                found = outlook.examine(reader.files(now, new), _points(now), vllm)
                 if found.unread:
                     notes.append(f"plugin {plugin.name!r}: can't be parsed: {', '.join(found.unread)}")
-            except (PluginsError, *archives.UNREADABLE) as error:
-                notes.append(f"plugin {plugin.name!r}: {error.what if isinstance(error, PluginsError) else error}")
+            except PluginsError as error:
+                notes.append(f"plugin {plugin.name!r}: {error.what}")
+            except archives.UNREADABLE as error:
+                notes.append(f"plugin {plugin.name!r}: its wheel can't be read: {error}")
             plugins.append(
                 PluginFuture(
                     name=plugin.name,
@@ -128,7 +131,7 @@ def find(
 def _wheel(requirement: Requirement, base: Base, index: Index, settings: Settings) -> File:
     """The wheel of the release that this machine would take."""
     pin = Pin(
-        name=releases.canonicalize_name(requirement.name),
+        name=canonicalize_name(requirement.name),
         version=next(iter(requirement.specifier)).version,
         extras=frozenset(),
         url=None,
@@ -146,38 +149,40 @@ def _points(plugin: Plugin) -> Iterable[tuple[str, str]]:
     return [*((group, value) for group, _, value in plugin.entry_points), *(("", value) for value in plugin.loads)]
 
 
-def _files(
-    plugin: Plugin,
-    lock: Lock,
-    locked: Lock,
-    manifest: Manifest,
-    settings: Settings,
-    base: Base,
-    index: Index,
-) -> WheelFiles:
-    """The files of a plugin: its built wheel, its directory, or its wheel at the index."""
-    package = lock.package(plugin.package)
-    assert package is not None, "a lock that was read has the packages of its plugins"
-    if package.directory is not None:
-        source = next(found.source for found in manifest.plugins if found.name == plugin.name)
-        assert isinstance(source, LocalSource), "an editable plugin is local"
-        return wheel_files.of_directory(manifest.local_directory(source))
-    for candidate in (package, locked.package(plugin.package)):
-        for wheel in candidate.wheels if candidate is not None else ():
-            if wheel.url is None:
-                path = selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256)
-                if path is not None:
-                    return wheel_files.of_path(path)
-    return wheel_files.of_index(_at_index(package, base), index)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Reader:
+    """Where the files of plugins are."""
 
+    locked: Lock
+    manifest: Manifest
+    settings: Settings
+    base: Base
+    index: Index
 
-def _at_index(package: Package, base: Base) -> File:
-    files = [
-        File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size, index=package.index)
-        for wheel in package.wheels
-        if wheel.url is not None
-    ]
-    found = selection.best_wheel(files, base.tags())
-    if found is None:
-        raise NoResolution(f"{package.name} {package.version} has no wheel for this kind of machine")
-    return found
+    def files(self, plugin: Plugin, lock: Lock) -> WheelFiles:
+        """The files of a plugin of this lock: of its directory, its built wheel, or its wheel at the index.
+
+        A wheel that was built for the new lock is gone; then the old one is read, which has the same source.
+        """
+        package = lock.package(plugin.package)
+        if package is None:
+            raise NoResolution("the vLLM environment provides it, and its files are not read")
+        if package.directory is not None:
+            source = next((found.source for found in self.manifest.plugins if found.name == plugin.name), None)
+            directory = source if isinstance(source, LocalSource) else LocalSource(path=package.directory)
+            return wheel_files.of_directory(self.manifest.local_directory(directory))
+        for candidate in (package, self.locked.package(plugin.package)):
+            for wheel in candidate.wheels if candidate is not None else ():
+                if wheel.url is None:
+                    path = selection.find_wheel(self.settings.wheels / wheel.filename, wheel.sha256)
+                    if path is not None:
+                        return wheel_files.of_path(path)
+        files = [
+            File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size, index=package.index)
+            for wheel in package.wheels
+            if wheel.url is not None
+        ]
+        found = selection.best_wheel(files, self.base.tags())
+        if found is None:
+            raise NoResolution("it has no wheel for this kind of machine")
+        return wheel_files.of_index(found, self.index)

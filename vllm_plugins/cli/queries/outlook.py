@@ -27,7 +27,10 @@ _WHEN = {
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(
-        "--to", metavar="RELEASE", required=True, help="The release of vLLM, such as vllm==0.33.0. It is not installed."
+        "--to",
+        metavar="RELEASE",
+        required=True,
+        help="The release of vLLM, such as vllm==0.33.0. It is not installed.",
     )
     parser.add_argument(
         "--all", action="store_true", help="Show names, too, whose absence the plugin handles, and unknown ones."
@@ -108,7 +111,9 @@ def _data(future: Future) -> dict[str, Any]:
                 "verdict": plugin.outlook.verdict if plugin.outlook is not None else "unknown",
                 "names": plugin.outlook.names if plugin.outlook is not None else None,
                 "unread": list(plugin.outlook.unread) if plugin.outlook is not None else [],
-                "findings": [_finding(item) for item in plugin.outlook.findings] if plugin.outlook is not None else [],
+                "findings": [_finding(item) for item in plugin.outlook.findings]
+                if plugin.outlook is not None
+                else [],
             }
             for plugin in future.plugins
         ],
