@@ -163,7 +163,9 @@ def fetch(named: str, into: Path) -> tuple[Path, Path] | None:
         return None
     if not target.exists():
         words = [*pip, "install", "--no-deps", "--no-compile", "--target", str(target), str(wheel), *helpers]
-        subprocess.run(words, check=True, stderr=subprocess.DEVNULL)
+        if subprocess.run(words, check=False, stderr=subprocess.DEVNULL).returncode:
+            print("can't be installed:", requirement)
+            return None
     return wheel, target
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import workers
 from vllm_plugins.core.errors import BaseMismatch, BuildError, HashMismatch, NoResolution, PluginsError, UsageError
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.manifest import LocalSource
-from vllm_plugins.locking import pipeline, release_base
+from vllm_plugins.locking import pipeline
 from vllm_plugins.locking.request import Request
 from vllm_plugins.packages import archives, releases, wheel_files
 from vllm_plugins.packages.index import File, Index
@@ -79,16 +79,10 @@ def find(
         NoResolution: there is no such release for this kind of machine.
         SourceError: the index can't be read.
     """
-    if not release_base.is_release(release):
-        raise UsageError(
-            "--to does not name a release of vLLM",
-            expected="a release such as vllm==0.33.0",
-            found=release,
-            next_step="name one release: vllm-plugins outlook --to vllm==0.33.0",
-        )
+    requirement = _exact(release)
     base = pipeline.read_base(release, settings, report=report, config=lambda: config)
     with Index(config) as index:
-        wheel = _wheel(Requirement(release), base, index, settings)
+        wheel = _wheel(requirement, base, index, settings)
         report(f"Reading {wheel.filename}")
         reading = workers.begin(lambda: outlook.release_of(wheel_files.of_index(wheel, index)))
         problems: tuple[str, ...] = ()
@@ -126,6 +120,24 @@ def find(
     return Future(
         release=release, wheel=wheel.filename, plugins=tuple(plugins), problems=problems, notes=tuple(notes)
     )
+
+
+def _exact(release: str) -> Requirement:
+    """The release as a requirement that names one version of vLLM."""
+    try:
+        requirement = Requirement(release)
+    except InvalidRequirement:
+        requirement = Requirement("none")
+    exact = [item for item in requirement.specifier if item.operator == "==" and not item.version.endswith(".*")]
+    is_vllm = canonicalize_name(requirement.name).startswith("vllm")
+    if not is_vllm or len(exact) != 1 or len(requirement.specifier) != 1:
+        raise UsageError(
+            "--to does not name exactly one release of vLLM",
+            expected="a release such as vllm==0.33.0",
+            found=release,
+            next_step="name one release: vllm-plugins outlook --to vllm==0.33.0",
+        )
+    return requirement
 
 
 def _wheel(requirement: Requirement, base: Base, index: Index, settings: Settings) -> File:
