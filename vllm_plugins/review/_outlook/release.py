@@ -25,6 +25,7 @@ _GENERATED = frozenset({"vllm._version"})  # a wheel that was built from a clone
 _OF_A_PLATFORM = re.compile(
     r"vllm\.(?:_\w*C(?:_\w+)?|cumem_allocator|vllm_flash_attn|third_party|_rust\w*|spinloop)(?:\.|$)"
 )
+_DEFINITION = re.compile(rb"^(?:(?:async[ ]+)?def|class)[ ]+(\w+)|^(\w+)[ ]*(?::[^=\n]+)?=(?!=)", re.MULTILINE)
 _SHOWN = 3  # places that a name may have moved to
 
 
@@ -89,22 +90,23 @@ class Release:
 
     def places_of(self, name: str) -> tuple[str, ...]:
         """The modules that define a name at their top, the shortest names first; few of them."""
-        definition = re.compile(
-            rb"^(?:(?:async )?def|class)\s+%b\b|^%b\s*(?::[^=\n]+)?=" % ((re.escape(name.encode()),) * 2),
-            re.MULTILINE,
-        )
-        found = [
-            module
-            for module, path in self.modules.items()
-            if name.encode() in self._sources[path] and definition.search(self._sources[path])
-        ]
-        return tuple(sorted(found, key=lambda module: (module.count("."), module))[:_SHOWN])
+        return tuple(sorted(self._definitions.get(name, ()), key=_by_depth)[:_SHOWN])
+
+    @cached_property
+    def _definitions(self) -> Mapping[str, Sequence[str]]:
+        """The modules that define each name. Patterns are fifty times faster than parsing all of vLLM."""
+        found: dict[str, list[str]] = {}
+        for module, path in self.modules.items():
+            names = {match[match.lastindex or 0] for match in _DEFINITION.finditer(self._sources[path])}
+            for name in names:
+                found.setdefault(name.decode("utf-8", "replace"), []).append(module)
+        return found
 
     def modules_called(self, dotted: str) -> tuple[str, ...]:
         """Modules whose last part is that of another one."""
         last = dotted.rpartition(".")[2]
         found = [module for module in self.modules if module.rpartition(".")[2] == last]
-        return tuple(sorted(found, key=lambda module: (module.count("."), module))[:_SHOWN])
+        return tuple(sorted(found, key=_by_depth)[:_SHOWN])
 
     def _missing_module(self, module: str) -> Verdict | None:
         parts = module.split(".")
@@ -166,6 +168,10 @@ class Release:
             except (SyntaxError, ValueError, RecursionError, MemoryError):
                 self._bindings[module] = None
         return self._bindings[module]
+
+
+def _by_depth(module: str) -> tuple[int, str]:
+    return module.count("."), module
 
 
 def resolve(module: str, level: int, target: str, *, is_package: bool) -> str:
