@@ -187,6 +187,23 @@ def test_only_modules_that_are_reached_are_needed_when_vllm_starts() -> None:
         assert gone(examined(source, **{"plug/inner.py": bad})) == [("vllm.gone", when)], source
 
 
+def test_functions_that_are_called_while_vllm_starts_are_followed_into_other_modules() -> None:
+    inner = "def apply():\n    from vllm.a import Hidden\ndef other():\n    import vllm.gone\n"
+    for source in (
+        "from plug.inner import apply\ndef register():\n    apply()",
+        "def register():\n    from .inner import apply as it\n    it()",
+        "from plug import inner\ndef register():\n    inner.apply()",
+        "import plug.inner as i\ndef register():\n    helper()\ndef helper():\n    i.apply()",
+        "from plug.inner import apply\napply()",
+    ):
+        found = gone(examined(source, **{"plug/inner.py": inner}))
+        assert found == [("vllm.a.Hidden", "load"), ("vllm.gone", "call")], source
+    assert gone(examined("from plug.inner import apply\ndef later():\n    apply()", **{"plug/inner.py": inner})) == [
+        ("vllm.a.Hidden", "call"),
+        ("vllm.gone", "call"),
+    ]
+
+
 def test_a_verdict_follows_from_what_is_missing_when() -> None:
     assert examined("import vllm.gone").verdict == "breaks"
     assert examined("def f():\n    import vllm.gone").verdict == "may break"

@@ -14,7 +14,7 @@ from vllm_plugins.review._outlook.references import ORDER, References, When
 from vllm_plugins.review._outlook.release import PACKAGE, Release, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from vllm_plugins.packages.wheel_files import WheelFiles
     from vllm_plugins.review._outlook.references import Edge, Reference
@@ -141,20 +141,34 @@ class _Plugin:
         for group, value in points:
             module, _, attribute = value.partition("[")[0].strip().partition(":")
             called.setdefault(module, set()).update({attribute.partition(".")[0]} if group in _CALLED else ())
-        self._entries = called
+        self._entries = tuple(called)
         self.unread: list[str] = []
         self.read: dict[str, References] = {}
-        for module, path in self.modules.items():
-            try:
-                self.read[module] = references.read(
-                    files.sources[path],
-                    module,
-                    is_package=path.endswith("/__init__.py"),
-                    own=own,
-                    called=called.get(module, ()),
-                )
-            except (SyntaxError, ValueError, RecursionError, MemoryError):
-                self.unread.append(path)
+        pending = set(self.modules)
+        while pending:
+            for module in sorted(pending):
+                self._read(module, files.sources[self.modules[module]], own, called.get(module, set()))
+            pending = self._newly_called(called)
+
+    def _read(self, module: str, source: bytes, own: Collection[str], called: Collection[str]) -> None:
+        path = self.modules[module]
+        try:
+            self.read[module] = references.read(
+                source, module, is_package=path.endswith("/__init__.py"), own=own, called=called
+            )
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            self.unread.append(path)
+
+    def _newly_called(self, called: dict[str, set[str]]) -> set[str]:
+        """The modules of functions that turn out to be called while vLLM starts; they are read again."""
+        levels = self.levels()
+        found = set()
+        for module, read in list(self.read.items()):
+            for target, function in read.calls if levels.get(module) == 0 else ():
+                if target in self.read and function not in called.setdefault(target, set()):
+                    called[target].add(function)
+                    found.add(target)
+        return found
 
     def levels(self) -> dict[str, int]:
         """How certain it is that a module is imported when vLLM starts, as a position in ``ORDER``."""

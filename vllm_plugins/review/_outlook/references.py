@@ -58,10 +58,11 @@ class Edge:
 
 @dataclass(kw_only=True)
 class References:
-    """All of a file."""
+    """All of a file. ``calls`` are functions of the plugin, with their modules, that run when the file is loaded."""
 
     vllm: list[Reference] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
+    calls: set[tuple[str, str]] = field(default_factory=set)
 
 
 def read(
@@ -75,20 +76,9 @@ def read(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of escapes in others' texts
         tree = ast.parse(source)
-    visitor = _Visitor(module, is_package=is_package, own=own, called=_with_helpers(tree, called))
+    visitor = _Visitor(module, is_package=is_package, own=own, called=called)
     visitor.scope(tree.body, {})
     return visitor.found
-
-
-def _with_helpers(tree: ast.Module, called: Collection[str]) -> frozenset[str]:
-    """Functions of a module, and those of the same module that they call by name."""
-    functions = {node.name: node for node in tree.body if isinstance(node, _FUNCTIONS)}
-    reached = [name for name in called if name in functions]
-    for name in reached:  # the list grows during the loop
-        for node in ast.walk(functions[name]):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions:
-                reached += [node.func.id] if node.func.id not in reached else []
-    return frozenset(reached)
 
 
 class _Visitor(ast.NodeVisitor):
@@ -110,7 +100,7 @@ class _Visitor(ast.NodeVisitor):
 
     def scope(self, body: Sequence[ast.stmt], names: dict[str, _Path | None]) -> None:
         """Visit the statements of a module, a class or a function."""
-        self._scopes.append({**names, **_bound(body)})
+        self._scopes.append({**names, **self._bound(body)})
         for statement in body:
             self.visit(statement)
         self._scopes.pop()
@@ -140,7 +130,7 @@ class _Visitor(ast.NodeVisitor):
             chain.insert(0, inner.attr)
             inner = inner.value
         path = self._look_up(inner.id) if isinstance(inner, ast.Name) else None
-        if path is None:
+        if path is None or path[0].partition(".")[0] != PACKAGE:
             self.visit(inner)
             return
         if not isinstance(node.ctx, ast.Load):
@@ -154,6 +144,9 @@ class _Visitor(ast.NodeVisitor):
         text = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
         if name.rpartition(".")[2] in ("import_module", "__import__") and text:
             self._add(text, (), node, "ImportError")
+        path = self._path(node.func)
+        if path is not None and path[1] and self._current("ImportError") == "load":
+            self.found.calls.add((".".join((path[0], *path[1][:-1])), path[1][-1]))
         self.generic_visit(node)
 
     def visit_Return(self, node: ast.Return) -> None:
@@ -245,6 +238,44 @@ class _Visitor(ast.NodeVisitor):
     def _absolute(self, node: ast.ImportFrom) -> str:
         return resolve(self._module, node.level, node.module or "", is_package=self._is_package)
 
+    def _bound(self, body: Sequence[ast.stmt]) -> dict[str, _Path | None]:
+        """The names that a scope binds: ways to modules, and others, which hide those of outer scopes."""
+        names: dict[str, _Path | None] = {}
+        is_top = not self._scopes
+        pending: list[ast.AST] = list(body)
+        while pending:
+            node = pending.pop(0)
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    first = alias.name.partition(".")[0]
+                    path = (alias.name if alias.asname else first, ()) if self._is_followed(first) else None
+                    names[alias.asname or first] = path
+            elif isinstance(node, ast.ImportFrom):
+                target = self._absolute(node)
+                is_followed = self._is_followed(target.partition(".")[0])
+                for alias in node.names:
+                    names[alias.asname or alias.name] = (target, (alias.name,)) if is_followed else None
+            elif isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
+                names[node.name] = (self._module, (node.name,)) if is_top else None
+                continue
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.setdefault(node.id, None)
+            if not isinstance(node, ast.Lambda):
+                pending += ast.iter_child_nodes(node)
+        return names
+
+    def _is_followed(self, top: str) -> bool:
+        return top == PACKAGE or top in self._own
+
+    def _path(self, node: ast.expr) -> _Path | None:
+        """The way that a dotted name takes, if it begins with an imported one or a function of this module."""
+        chain: list[str] = []
+        while isinstance(node, ast.Attribute):
+            chain.insert(0, node.attr)
+            node = node.value
+        path = self._look_up(node.id) if isinstance(node, ast.Name) else None
+        return None if path is None else (path[0], (*path[1], *chain))
+
     def _look_up(self, name: str) -> _Path | None:
         return next((scope[name] for scope in reversed(self._scopes) if name in scope), None)
 
@@ -274,33 +305,6 @@ class _Visitor(ast.NodeVisitor):
                 instead_of=self._instead_of,
             )
         )
-
-
-def _bound(body: Sequence[ast.stmt]) -> dict[str, _Path | None]:
-    """The names that a scope binds, wherever in it: ways into vLLM, and others, which hide those of outer scopes."""
-    names: dict[str, _Path | None] = {}
-    pending: list[ast.AST] = list(body)
-    while pending:
-        node = pending.pop(0)
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                is_ours = alias.name.partition(".")[0] == PACKAGE
-                if alias.asname:
-                    names[alias.asname] = (alias.name, ()) if is_ours else None
-                else:
-                    names[alias.name.partition(".")[0]] = (PACKAGE, ()) if is_ours else None
-        elif isinstance(node, ast.ImportFrom):
-            is_ours = not node.level and (node.module or "").partition(".")[0] == PACKAGE
-            for alias in node.names:
-                names[alias.asname or alias.name] = (node.module or "", (alias.name,)) if is_ours else None
-        elif isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
-            names[node.name] = None
-            continue
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.setdefault(node.id, None)
-        if not isinstance(node, ast.Lambda):
-            pending += ast.iter_child_nodes(node)
-    return names
 
 
 def _errors(handler: ast.ExceptHandler) -> set[str]:
