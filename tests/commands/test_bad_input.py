@@ -302,14 +302,15 @@ def test_two_plugins_that_do_not_go_together(locked: Place, index: Index) -> Non
     )
 
 
-def test_a_plugin_that_the_base_has_already(locked: Place) -> None:
-    locked.pypi("transformers")
+def test_a_plugin_that_the_base_has_in_another_version(locked: Place) -> None:
+    locked.pypi("transformers>=5.20")
     refused(
         locked,
         5,
-        "a plugin is installed in the vLLM environment already, which is imported before any overlay [base-mismatch]\n"
-        "  plugin 'transformers' is transformers; the base has transformers 4.57.1\n"
-        "  next: leave it out of plugins.yaml: the vLLM environment has it already",
+        "the vLLM environment has another version than plugins.yaml requires, and its packages are never replaced "
+        "[base-mismatch]\n"
+        "  plugin 'transformers' requires transformers>=5.20; the base has transformers 4.57.1\n"
+        "  next: leave `version` of plugin 'transformers' out of plugins.yaml to use transformers 4.57.1",
     )
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -150,7 +149,7 @@ def test_another_base_and_another_copy(healthy: Place, base: Path) -> None:
     assert "the lock does not fit this vLLM environment" in whats
     copy = whats["vLLM's environment has another copy of tiny, which is imported instead"]
     assert copy["evidence"] == f"{base}/tiny-0.9.dist-info"
-    assert copy["fix"] == f"{sys.executable} -m pip uninstall tiny"
+    assert copy["fix"] == "vllm-plugins lock"
     shadow = whats["vLLM's environment has a module tiny, which is imported instead of the plugin's"]
     assert shadow["evidence"] == f"{base}/tiny.py"
 
@@ -159,7 +158,7 @@ def test_a_stale_egg_info(healthy: Place, base: Path) -> None:
     (base / "tiny.egg-info").mkdir()
     whats = {item["what"]: item for item in findings(healthy)}
     copy = whats["vLLM's environment has another copy of tiny, which is imported instead"]
-    assert copy["fix"] == f"rm -r {base}/tiny.egg-info"
+    assert copy["fix"] == f"make the vLLM environment again, without {base}/tiny.egg-info"
 
 
 def test_a_module_that_the_base_has(healthy: Place, base: Path) -> None:

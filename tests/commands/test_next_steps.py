@@ -62,7 +62,6 @@ RUN = {
     "correct `package` in plugins.yaml, or leave it out": LOCAL,
     "correct `extras` in plugins.yaml": LOCAL,
     "keep one of them in plugins.yaml, and set `enabled: false` for the others": LOCAL,
-    "leave it out of plugins.yaml: the vLLM environment has it already": LOCAL,
     "read the output above; `python -m build` in the project of {…} must work": LOCAL,
     "fix the repository until `git status` works in that directory": f"{TAKEN}"
     "a_repository_around_a_local_plugin_is_fixed",

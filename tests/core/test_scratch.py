@@ -60,7 +60,7 @@ def test_what_is_in_use_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_sweep_removes_all_that_is_abandoned(tmp_path: Path) -> None:
     kill_one(tmp_path)
-    (tmp_path / f"{scratch._prefix()}half-removed").mkdir()
+    (tmp_path / f"{scratch._prefix(tmp_path)}half-removed").mkdir()
     scratch.sweep(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -112,6 +112,18 @@ def test_a_directory_of_an_earlier_boot_is_removed_at_once(tmp_path: Path, monke
         assert mine.exists()
     assert not earlier.exists()
     assert other.exists()
+
+
+def test_a_directory_of_another_mount_is_abandoned_after_a_day(tmp_path: Path) -> None:
+    """A container that has a mount of its own may not see our locks, nor we its."""
+    others = tmp_path / f"{scratch._this_boot()}0-x"
+    others.mkdir()
+    (others / "file").touch()
+    scratch.sweep(tmp_path)
+    assert others.is_dir()
+    age(others)
+    scratch.sweep(tmp_path)
+    assert not others.exists()
 
 
 @pytest.mark.parametrize("content", [None, "", "uninitialized\n"])

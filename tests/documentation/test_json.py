@@ -53,6 +53,7 @@ def test_the_output_of_every_command_is_as_published(used: Place) -> None:
         "export": ["--format", "pylock", "-o", used.root / "pylock.toml"],
         "tree": ["--depth", "3"],
         "why": ["tiny"],
+        "outdated": ["--all"],
         "diff": [old],
         "verify": [],
         "history": [],

@@ -11,7 +11,8 @@ from packaging import pylock
 
 from tests.kit import values
 from vllm_plugins.core.errors import InstallError, LockInvalid
-from vllm_plugins.documents import _lock_keys, lock_reader, lock_writer, selection
+from vllm_plugins.documents import lock_reader, lock_writer, selection
+from vllm_plugins.documents._form import lock_keys
 from vllm_plugins.documents.lock_reader import TOOL, content_sha256
 
 if TYPE_CHECKING:
@@ -49,10 +50,10 @@ def put(table: dict[str, Any], path: str, value: object) -> None:
 
 @pytest.mark.parametrize("key", PEP_751)
 def test_each_key_of_pep_751_has_a_treatment(key: str) -> None:
-    assert key in _lock_keys.KEYS
+    assert key in lock_keys.KEYS
 
 
-@pytest.mark.parametrize("key", [key for key, treatment in _lock_keys.KEYS.items() if treatment == "refused"])
+@pytest.mark.parametrize("key", [key for key, treatment in lock_keys.KEYS.items() if treatment == "refused"])
 def test_a_key_that_would_change_what_is_installed_is_refused(key: str) -> None:
     package = values.package()
     if key.startswith("packages.directory"):
@@ -132,4 +133,4 @@ def test_what_a_lock_is_written_with_is_known() -> None:
     example = (Path(__file__).parents[2] / "plugins.lock.example").read_bytes()
     golden = (Path(__file__).parents[1] / "golden" / "plugins.lock").read_bytes()
     for data in (example, golden):
-        assert list(_lock_keys.refused(tomllib.loads(data.decode()))) == []
+        assert list(lock_keys.refused(tomllib.loads(data.decode()))) == []

@@ -256,10 +256,14 @@ def test_the_stages_of_killed_processes_are_swept(store: Path) -> None:
         ),
         (
             OSError("no reason"),
-            ("the store can't be written; nothing was changed", "/store", "no reason", "give this user write access to it, or set"),
+            ("the store can't be written; nothing was changed", "/store", "no reason", "check the disk, or set"),
+        ),
+        (
+            OSError(errno.ESTALE, "Stale file handle"),
+            ("the store can't be written; nothing was changed", "/store", "Stale file handle", "run the command again, because another machine has changed the store in the meantime, or set"),
         ),
     ],
-    ids=["full", "over quota", "not ours", "unknown"],
+    ids=["full", "over quota", "not ours", "unknown", "changed elsewhere"],
 )  # fmt: skip
 def test_what_can_not_be_written_is_an_error_with_a_next_step(error: OSError, expected: tuple[Any, ...]) -> None:
     with pytest.raises(StoreError) as caught, _store.errors(Path("/store")):

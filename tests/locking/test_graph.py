@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from packaging.utils import NormalizedName, canonicalize_name
 
 from vllm_plugins.documents import base
-from vllm_plugins.documents.lock import BaseUse
+from vllm_plugins.documents.lock import BaseUse, Plugin
 from vllm_plugins.locking import _graph
 from vllm_plugins.packages.releases import Pin
 
@@ -24,6 +24,8 @@ BASE = base.of_here(
         ),
     )
 )
+
+PLUGIN = Plugin(name="mine", source="pypi", package=NAME("a"), version="1.0", requested="a")
 
 
 def pin(name: str, *extras: str) -> Pin:
@@ -90,7 +92,7 @@ def conditional(requires: Mapping[str, Iterable[str]], *pins: Pin, **environment
     known = {"python_full_version": "3.11.7", "platform_machine": "x86_64", **environment}
     here = BASE.replace(markers=tuple(sorted({**dict(BASE.markers), **known}.items())))
     lines: dict[NormalizedName, tuple[str, ...]] = {NAME(name): tuple(found) for name, found in requires.items()}
-    return _graph.build(pins or map(pin, requires), requires=lines, base=here, plugins={NAME("a")})
+    return _graph.build(pins or map(pin, requires), requires=lines, base=here, plugins=[PLUGIN])
 
 
 def test_a_package_that_only_some_machines_need_has_a_marker() -> None:
@@ -138,7 +140,7 @@ def test_conditions_pass_through_extras_of_the_base() -> None:
     )
     here = here.replace(markers=tuple(sorted({**dict(here.markers), "platform_machine": "x86_64"}.items())))
     lines = {NAME("a"): ("ray[x]",), NAME("c"): ()}
-    found = _graph.build(map(pin, ("a", "c")), requires=lines, base=here, plugins={NAME("a")})
+    found = _graph.build(map(pin, ("a", "c")), requires=lines, base=here, plugins=[PLUGIN])
     assert found.markers == {"c": 'platform_machine == "x86_64"'}
 
 

@@ -33,13 +33,14 @@ COMMANDS = {
     "tree": "Show the plugins of the lock with what they require.",
     "why": "Show which plugins require a package, and through which others.",
     "diff": "Compare two locks.",
+    "outdated": "Show newer releases than the locked ones, and what keeps them back.",
     "verify": "Compare the installed files with the lock.",
     "history": "List the installed overlays.",
     "rollback": "Go back to the lock of an earlier overlay.",
     "prune": "Remove overlays that you no longer need.",
     "base": "Write a snapshot of the vLLM environment.",
 }
-_QUERIES = ("tree", "why", "diff")  # in a directory of their own
+_QUERIES = ("tree", "why", "diff", "outdated")  # in a directory of their own
 _EXIT_CODES = """\
 exit codes:
   0  success

@@ -78,7 +78,9 @@ def _row(plugin: PluginState) -> tuple[str, ...]:
     if locked is not None and locked.editable:
         version += " editable"
     points = ", ".join(f"{group}:{point}" for group, point, _ in locked.entry_points) if locked else ""
-    if locked is not None and not points:
+    if locked is not None and locked.provided:
+        points = ", ".join(locked.loads) or "those of the vLLM environment"
+    elif locked is not None and not points:
         points = f"none: vLLM loads {', '.join(locked.loads) or 'it'} where you name it"
     loadable = {None: "?", True: "yes", False: "no"}[plugin.loadable] if locked else "-"
     return (
@@ -86,7 +88,7 @@ def _row(plugin: PluginState) -> tuple[str, ...]:
         requested.kind if requested else locked.source if locked else "",
         "-" if requested is None else "yes" if requested.enabled else "disabled",
         version,
-        "yes" if plugin.installed else "no",
+        "no" if not plugin.installed else "provided" if locked is not None and locked.provided else "yes",
         loadable,
         points or "-",
     )

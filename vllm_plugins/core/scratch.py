@@ -1,9 +1,10 @@
 """Temporary directories that are removed when their block ends, or after a kill by the next process that makes one.
 
 Each contains a file, its claim, that its process has locked. The lock ends with the process, so a directory whose
-claim nobody has locked is abandoned. Two machines may not see each other's locks: the name of a directory tells its
-machine and that machine's boot. A directory of an earlier boot of this machine is abandoned, as no process outlives a
-boot. Another machine's directory, or any where locks do nothing, is abandoned when it is a day old.
+claim nobody has locked is abandoned. Two machines may not see each other's locks, and neither may two containers with
+a mount each: the name of a directory tells its machine, that machine's boot, and the mount. A directory of an
+earlier boot of this machine is abandoned, as no process outlives a boot. A directory of another machine or mount, or
+any where locks do nothing, is abandoned when it is a day old.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def directory(parent: Path | None = None) -> Iterator[Path]:
 
     place = Path(tempfile.gettempdir() if parent is None else parent)
     while True:
-        made = Path(tempfile.mkdtemp(prefix=_prefix(), dir=place))
+        made = Path(tempfile.mkdtemp(prefix=_prefix(place), dir=place))
         try:
             claim = _claim(made)
             if claim is None:  # another process has removed it before it was claimed
@@ -58,7 +59,12 @@ def sweep(parent: Path) -> None:
                 pass
 
 
-def _prefix() -> str:
+def _prefix(place: Path) -> str:
+    """How the names of directories begin whose locks we see: those of this boot and mount."""
+    return f"{_this_boot()}{os.stat(place).st_dev:x}-"
+
+
+def _this_boot() -> str:
     """How the names of this boot's directories begin."""
     machine = _machine()
     try:
@@ -117,7 +123,7 @@ def _locked(claim: Path) -> int | None:
 
 def _sweep(place: Path, mine: Path, *, everything: bool) -> None:
     here = flock.excludes(mine / CLAIM)
-    now, machine = _prefix(), _machine()
+    prefix, boot, machine = _prefix(place), _this_boot(), _machine()
     with os.scandir(place) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):  # it was removed meanwhile
@@ -125,9 +131,9 @@ def _sweep(place: Path, mine: Path, *, everything: bool) -> None:
                 ours = everything or (entry.name.startswith(_PREFIX) and status.st_uid == os.geteuid())
                 if not ours or entry.name == mine.name:
                     continue
-                is_present = entry.name.startswith(now)
-                is_earlier = machine is not None and entry.name.startswith(machine) and not is_present
-                if here and is_present:
+                of_machine = machine is not None and entry.name.startswith(machine)
+                is_earlier = of_machine and not entry.name.startswith(boot)
+                if here and entry.name.startswith(prefix):
                     _remove_unclaimed(Path(entry.path))
                 elif is_earlier or time.time() - status.st_mtime > _DAY:
                     _remove(Path(entry.path))

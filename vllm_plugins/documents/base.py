@@ -31,6 +31,7 @@ __all__ = [
     "METADATA",
     "Base",
     "Distribution",
+    "as_vllm",
     "distribution",
     "file_names",
     "from_json",
@@ -150,7 +151,7 @@ def read(paths: Sequence[str] | None = None) -> Base:
     if VLLM not in found:
         owner = _owner_of_vllm(entries)
         if owner is not None and owner in found:
-            found[VLLM] = Distribution(name=VLLM, version=found[owner].version, provided_by=owner)
+            found[VLLM] = as_vllm(found[owner])
     return of_here(tuple(found[name] for name in sorted(found)), fingerprint=overlay.fingerprint(entries))
 
 
@@ -174,6 +175,11 @@ def distribution(name: NormalizedName, version: str, extras: Iterable[str], requ
         extras=tuple(extras),
         requires=tuple(line for line in requires if re.search(r"\bextra\s*==", line)),
     )
+
+
+def as_vllm(owner: Distribution) -> Distribution:
+    """The distribution ``vllm`` that one of another name provides, with the extras of that."""
+    return owner.replace(name=VLLM, provided_by=str(owner.name))
 
 
 def read_snapshot(path: Path) -> Base:
@@ -204,13 +210,17 @@ def from_json(text: str) -> Base:
         raise ValueError(f"format {data['format']!r}, this version reads {FORMAT}")
     if not _PYTHON.fullmatch(data["python"]):
         raise ValueError(f"python {data['python'][:40]!r}, expected one like 3.11.7")
+    found = {item.name: item for item in map(_distribution, data["distributions"])}
+    there = found.get(VLLM)
+    if there is not None and (owner := found.get(canonicalize_name(there.provided_by or ""))) is not None:
+        found[VLLM] = as_vllm(owner)  # an older version wrote it without extras
     return Base(
         python=data["python"],
         platform=str(data["platform"]),
         fingerprint=str(data["fingerprint"]),
         markers=tuple(sorted((str(key), str(value)) for key, value in data["markers"].items())),
         platforms=tuple(map(str, data["platforms"])),
-        distributions=tuple(_distribution(item) for item in data["distributions"]),
+        distributions=tuple(found.values()),
     )
 
 

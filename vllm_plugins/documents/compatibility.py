@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from packaging.requirements import Requirement
+
 from vllm_plugins.core.errors import BaseMismatch, LockContradiction, LockStale
 from vllm_plugins.documents import consistency, markers
 from vllm_plugins.documents.base import satisfies
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import BaseUse, Lock, Package
+    from vllm_plugins.documents.lock import BaseUse, Lock, Package, Target
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.startup.marker import Marker
 
@@ -95,6 +97,7 @@ def check_base(lock: Lock, base: Base, path: Path) -> None:
         )
     packages = [package for package in lock.packages if markers.applies(package.marker, environment)]
     reasons = [reason for use in fitting[0].base for reason in _unsatisfied(use, base)]
+    reasons += _other_extras(lock, fitting[0], base)
     reasons += [reason for package in packages for reason in build_mismatches(package, base)]
     reasons += [
         f"{package.name} {package.version} is locked; the base has {there.version}, which is imported first"
@@ -108,6 +111,22 @@ def check_base(lock: Lock, base: Base, path: Path) -> None:
             details=reasons,
             next_step="vllm-plugins lock, in this environment",
         )
+
+
+def _other_extras(lock: Lock, target: Target, base: Base) -> Iterable[str]:
+    """The extras of a release that the base had. Those of another release may require something else."""
+    locked = {use.name: use.version for use in target.base}
+    for plugin in lock.plugins:
+        there = base.get(plugin.package) if plugin.provided else None
+        version = locked.get(plugin.package)
+        if there is None or version is None or there.version == version:
+            continue
+        if extras := Requirement(plugin.requested).extras:
+            names = ", ".join(sorted(extras))
+            yield (
+                f"plugin {plugin.name}: what the extras {names} require was locked for {plugin.package} {version}; "
+                f"the base has {there.version}"
+            )
 
 
 def build_mismatches(package: Package, base: Base) -> Iterable[str]:

@@ -87,6 +87,10 @@ def _edges(lock: Lock) -> Iterator[str]:
         for name in package.dependencies:
             if lock.package(name) is None:
                 yield f"{package.name} {package.version}: it requires {name}, which is not in the lock"
+    for plugin in lock.plugins:
+        for name in plugin.dependencies:
+            if lock.package(name) is None:
+                yield f"plugin {plugin.name!r}: it requires {name}, which is not in the lock"
 
 
 # The fields of a plugin that its source must have and may have; others it must not have.
@@ -101,17 +105,27 @@ _FIELDS: dict[tuple[str, bool], tuple[tuple[str, ...], tuple[str, ...]]] = {
 def _plugin(plugin: locks.Plugin, lock: Lock) -> Iterator[str]:
     """A plugin's entry against its package, and against the fields that its source has."""
     package = lock.package(plugin.package)
+    who = f"plugin {plugin.name!r}"
+    if plugin.provided:
+        yield from (f"{who}: {reason}" for reason in _provided(plugin, lock))
+        return
+    if plugin.dependencies:
+        yield f"{who}: only a plugin that the vLLM environment provides has dependencies of its own"
     if package is None:  # the reader has refused it
         return
-    who = f"plugin {plugin.name!r}"
     if plugin.version != package.version:
         yield f"{who}: it is {plugin.version}; its package is {package.name} {package.version}"
     if package.marker is not None:
         yield f"{who}: it is installed only where {package.marker} holds; a plugin is installed everywhere"
     if package.directory is not None and package.directory != plugin.requested:
         yield f"{who}: its directory is {package.directory}; it was requested as {plugin.requested}"
+    yield from (f"{who}: it {reason}" for reason in _of_source(plugin))
+
+
+def _of_source(plugin: locks.Plugin) -> Iterator[str]:
+    """The fields that the source of a plugin must have, and that it must not have."""
     if (plugin.source, plugin.editable) not in _FIELDS:
-        yield f"{who}: {plugin.source!r} is not a source that it can have"
+        yield f"has the source {plugin.source!r}, which no plugin can have"
         return
     required, allowed = _FIELDS[plugin.source, plugin.editable]
     fields = {
@@ -123,9 +137,21 @@ def _plugin(plugin: locks.Plugin, lock: Lock) -> Iterator[str]:
     }
     for key, value in fields.items():
         if key in required and value is None:
-            yield f"{who}: it has no {key}, which its source requires"
+            yield f"has no {key}, which its source requires"
         elif value is not None and key not in (*required, *allowed):
-            yield f"{who}: it has {key}, which its source does not have"
+            yield f"has {key}, which its source does not have"
+
+
+def _provided(plugin: locks.Plugin, lock: Lock) -> Iterator[str]:
+    """A plugin's entry that says that the vLLM environment has its package."""
+    if lock.package(plugin.package) is not None:
+        yield f"the vLLM environment provides {plugin.package}, and the lock installs it all the same"
+    if plugin.source != "pypi" or plugin.entry_points or plugin.editable:
+        yield "the vLLM environment provides it, and it has fields of a plugin that is installed"
+    for target in lock.targets:
+        uses = [use for use in target.base if use.name == plugin.package]
+        if not any(who == plugin.asker for use in uses for who, _ in use.required_by):
+            yield f"the vLLM environment provides it, and the base of the lock has no {plugin.package} for it"
 
 
 def _differences(plugin: Plugin, locked: locks.Plugin) -> Iterator[tuple[str, object, object]]:

@@ -104,6 +104,8 @@ def _field_changes(was: Plugin, now: Plugin) -> Iterator[str]:
         ("url", was.url, now.url),
         ("subdirectory", was.subdirectory, now.subdirectory),
         ("commit", was.commit, now.commit),
+        ("provided by the vLLM environment:", _provided(was), _provided(now)),
+        ("required by its extras:", _names(was), _names(now)),
         ("editable", "yes" if was.editable else "no", "yes" if now.editable else "no"),
         ("metadata of the editable source", _short(was.project_sha256), _short(now.project_sha256)),
         ("source files", _short(was.tree_sha256), _short(now.tree_sha256)),
@@ -111,6 +113,14 @@ def _field_changes(was: Plugin, now: Plugin) -> Iterator[str]:
     ):
         if before != after:
             yield f"{field} {before or '-'} → {after or '-'}"
+
+
+def _provided(plugin: Plugin) -> str | None:
+    return f"{plugin.package} {plugin.version}" if plugin.provided else None
+
+
+def _names(plugin: Plugin) -> str | None:
+    return ", ".join(plugin.dependencies) or None
 
 
 def _short(digest: str | None) -> str | None:

@@ -85,7 +85,9 @@ class Plugin(Record):
 
     ``requested`` is the manifest's request: a requirement, a git ref or a path. ``project_sha256`` is of the files in
     which an editable source declares its metadata. ``passed_over`` is the newest release, where an older
-    one was locked. ``loads`` are objects that vLLM loads where users name them.
+    one was locked. ``loads`` are objects that vLLM loads where users name them. ``provided`` says that the base
+    has the package, and nothing of it is installed; ``dependencies`` are then the locked packages that its extras
+    require.
     """
 
     name: str
@@ -102,6 +104,16 @@ class Plugin(Record):
     passed_over: str | None = None
     entry_points: tuple[tuple[str, str, str], ...] = ()
     loads: tuple[str, ...] = ()
+    provided: bool = False
+    dependencies: tuple[NormalizedName, ...] = ()
+
+    @property
+    def asker(self) -> str:
+        """The name under which a provided plugin stands among those that require something of the base.
+
+        No package can have this name, which contains a space.
+        """
+        return f"plugin {self.name}"
 
 
 class Lock(Record):
@@ -143,7 +155,7 @@ class Lock(Record):
     def _needing(self) -> Mapping[str, Sequence[str]]:
         names: dict[str, list[str]] = {}
         for plugin in self.plugins:
-            reached = [plugin.package]
+            reached = [plugin.package, *plugin.dependencies]
             for name in reached:  # the list grows during the loop
                 names.setdefault(name, []).append(plugin.name)
                 package = self.package(name)

@@ -19,7 +19,8 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
 from vllm_plugins.core.fields import FieldError, get, items, strings
 from vllm_plugins.core.hashes import Sha256, sha256
-from vllm_plugins.documents import _lock_keys, _pylock, merge_conflicts
+from vllm_plugins.documents import merge_conflicts
+from vllm_plugins.documents._form import lock_keys, pylock
 from vllm_plugins.documents.lock import BaseUse, CommitSha, Lock, Package, Plugin, Target, Wheel
 from vllm_plugins.startup.settings import WHEELS
 
@@ -98,13 +99,13 @@ def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
         raise LockInvalid("the lock is not valid TOML", where=where, found=str(error), next_step=_RELOCK) from error
     try:
         tool = _tool(document, where)
-        environments = _pylock.environments(document)
-        packages = tuple(_package(found, f"packages[{i}]") for i, found in enumerate(_pylock.packages(document)))
+        environments = pylock.environments(document)
+        packages = tuple(_package(found, f"packages[{i}]") for i, found in enumerate(pylock.packages(document)))
         lock = _lock(tool, packages, environments)
-        for place, why in _lock_keys.refused(document):
+        for place, why in lock_keys.refused(document):
             raise FieldError(f"{place}: {why}")  # noqa: TRY301 - one error for every reason
         content = content_sha256(document)
-    except _pylock.NewerVersionError as error:
+    except pylock.NewerVersionError as error:
         raise _newer(where, f"lock-version {document.get('lock-version')!r}", "lock-version 1.0") from error
     except (FieldError, ValueError, RecursionError) as error:  # 0xf… of ten thousand digits
         raise LockInvalid("the lock is not valid", where=where, found=str(error), next_step=_RELOCK) from error
@@ -159,7 +160,7 @@ def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...], environments: 
         raise FieldError(f"packages: {twice[0]} appears more than once")
     plugins = tuple(_plugin(item, f"{here}.plugins[{i}]") for i, item in enumerate(items(tool, here, "plugins")))
     for i, plugin in enumerate(plugins):
-        if plugin.package not in names:
+        if plugin.package not in names and not plugin.provided:
             raise FieldError(f"{here}.plugins[{i}].package: {plugin.package} is not among the packages")
     return Lock(
         manifest_sha256=_sha256(get(tool, here, "manifest-sha256", str), f"{here}.manifest-sha256"),
@@ -171,7 +172,7 @@ def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...], environments: 
     )
 
 
-def _package(package: _pylock.Package, here: str) -> Package:
+def _package(package: pylock.Package, here: str) -> Package:
     """A package under the rules of this lock, which are stricter than those of PEP 751."""
     tool = package.tool.get(TOOL, {})
     if not isinstance(tool, dict):
@@ -193,7 +194,7 @@ def _package(package: _pylock.Package, here: str) -> Package:
     )
 
 
-def _wheel(wheel: _pylock.Wheel, here: str) -> Wheel:
+def _wheel(wheel: pylock.Wheel, here: str) -> Wheel:
     digest = wheel.hashes.get("sha256")
     if not isinstance(digest, str):
         raise FieldError(f"{here}.hashes: expected a sha256, found none")
@@ -233,6 +234,8 @@ def _plugin(item: Any, here: str) -> Plugin:
         passed_over=get(item, here, "passed-over", str, default=None),
         entry_points=tuple((group, name, value) for group, name, value in points),
         loads=strings(item, here, "loads"),
+        provided=get(item, here, "provided", bool, default=False),
+        dependencies=tuple(map(canonicalize_name, strings(item, here, "dependencies"))),
     )
 
 

@@ -61,7 +61,9 @@ def normal_form(lock: Lock) -> Lock:
             for package in sorted(lock.packages, key=lambda package: package.name)
         ),
         plugins=tuple(
-            plugin.replace(entry_points=tuple(sorted(plugin.entry_points)))
+            plugin.replace(
+                entry_points=tuple(sorted(plugin.entry_points)), dependencies=tuple(sorted(plugin.dependencies))
+            )
             for plugin in sorted(lock.plugins, key=lambda plugin: plugin.name)
         ),
         targets=tuple(
@@ -203,6 +205,8 @@ def _plugin(plugin: Plugin) -> Table:
             "commit-id": plugin.commit,
             "tree-sha256": plugin.tree_sha256,
             "editable": plugin.editable,
+            "provided": plugin.provided,
+            "dependencies": sorted(plugin.dependencies),
             "project-sha256": plugin.project_sha256,
             "loads": list(plugin.loads),
             "passed-over": plugin.passed_over,

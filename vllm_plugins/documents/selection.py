@@ -155,7 +155,7 @@ def best_wheel(wheels: Iterable[_W], tags: Iterable[Tag]) -> _W | None:
 
 def _require_plugins(lock: Lock, chosen: Collection[str], settings: Settings) -> None:
     """Refuse a selection without the package of a plugin: it would be reported as installed."""
-    absent = [plugin for plugin in lock.plugins if plugin.package not in chosen]
+    absent = [plugin for plugin in lock.plugins if not plugin.provided and plugin.package not in chosen]
     if absent:
         raise InstallError(
             "the lock installs a plugin's package only elsewhere, and not on this machine",

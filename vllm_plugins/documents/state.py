@@ -42,6 +42,7 @@ class LockFile:
 class PluginState:
     """One plugin: its entry in the manifest and in the lock, and whether it is installed and loads.
 
+    A provided plugin is installed if the base has its package and the overlay what its extras require.
     ``loadable`` is ``None`` where the load check has not run with this base.
     """
 
@@ -121,7 +122,7 @@ class State:
                 name=name,
                 requested=requested.get(name),
                 locked=locked.get(name),
-                installed=name in locked and self.marker is not None,
+                installed=name in locked and self._is_installed(locked[name]),
                 loadable=self._is_loadable(name) if name in locked else None,
             )
             for name in dict.fromkeys((*requested, *locked))
@@ -138,6 +139,11 @@ class State:
         if self.locked is None:
             raise manifests.nothing_there(self.settings)
         return self.locked
+
+    def _is_installed(self, plugin: LockedPlugin) -> bool:
+        if plugin.provided and self.base.get(plugin.package) is None:
+            return False
+        return self.marker is not None
 
     def _is_loadable(self, plugin: str) -> bool | None:
         if self.marker is None or self.base.fingerprint not in self.marker.checked:

@@ -14,7 +14,7 @@ from vllm_plugins.startup.settings import LOADS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vllm_plugins.documents.lock import Lock
+    from vllm_plugins.documents.lock import Lock, Plugin
     from vllm_plugins.install._stage import Contents
 
 __all__ = ["marker_of"]
@@ -35,7 +35,7 @@ def marker_of(
     Raises:
         InstallError: a plugin has other entry points than the lock says.
     """
-    plugins = {plugin.package: plugin for plugin in lock.plugins}
+    plugins = {plugin.package: plugin for plugin in lock.plugins if not plugin.provided}
     points = []
     for installed in contents.distributions:
         plugin = plugins.get(installed.name)
@@ -50,6 +50,9 @@ def marker_of(
         points += [(group, point, value, str(installed.name), name) for group, point, value in installed.entry_points]
         if plugin is not None:
             points += [(LOADS, value, value, str(installed.name), name) for value in plugin.loads]
+    for plugin in lock.plugins:
+        if plugin.provided:  # its entry points are the base's, which vLLM lists itself
+            points += [(LOADS, value, value, "", plugin.name) for value in plugin.loads]
     return Marker(
         key=key,
         interpreter=overlay.interpreter(),
@@ -59,7 +62,11 @@ def marker_of(
         manifests=(manifest_sha256,) if manifest_sha256 else (),
         bases=(),  # none until the load check has run: see `_known`
         points=tuple(points),
-        plugins=tuple(f"{plugin.name} {plugin.version}" for plugin in lock.plugins),
+        plugins=tuple(map(_title, lock.plugins)),
         editable=tuple(package.name for package in lock.packages if package.directory is not None),
         import_lines=any(metadata.runs_code(path) for path in site.glob("*.pth")),
     )
+
+
+def _title(plugin: Plugin) -> str:
+    return f"{plugin.name} {plugin.version}" + (" of the vLLM environment" if plugin.provided else "")

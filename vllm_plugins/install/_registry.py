@@ -27,7 +27,7 @@ def render(lock: Lock, marker: Marker) -> bytes:
             "source": plugin.source,
             "package": plugin.package,
             "version": plugin.version,
-            "status": "installed",
+            "status": "provided" if plugin.provided else "installed",
             "entry_points": [f"{point.group}:{point.name}" for point in points],
             **({"commit": plugin.commit} if plugin.commit else {}),
             **({"loads": list(plugin.loads)} if plugin.loads else {}),

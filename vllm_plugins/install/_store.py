@@ -26,6 +26,15 @@ STAGING = "staging"
 REPLACED = "replaced"
 PATIENCE = 60.0  # seconds
 _POLL = 0.05  # seconds
+_NO_ACCESS = "give this user write access to it"
+_NEXT_STEPS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EACCES: _NO_ACCESS,
+    errno.EPERM: _NO_ACCESS,
+    errno.EROFS: _NO_ACCESS,
+    errno.ESTALE: "run the command again, because another machine has changed the store in the meantime",
+}
 
 
 def prepare(store: Path) -> None:
@@ -172,11 +181,10 @@ def errors(store: Path) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "the disk is full" if full else "the store can't be written"
-        next_step = "free some space, or set" if full else "give this user write access to it, or set"
         raise StoreError(
-            f"{what}; nothing was changed",
+            ("the disk is full" if full else "the store can't be written") + "; nothing was changed",
             where=str(error.filename or store),
             found=error.strerror or str(error),
-            next_step=f"{next_step} VLLM_PLUGIN_REGISTRY_DIR to another directory",
+            next_step=_NEXT_STEPS.get(error.errno or 0, "check the disk")
+            + ", or set VLLM_PLUGIN_REGISTRY_DIR to another directory",
         ) from error

@@ -12,7 +12,7 @@ from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BuildError, NoResolution
 from vllm_plugins.documents import lock_writer
 from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
-from vllm_plugins.locking import _graph
+from vllm_plugins.locking import _graph, _provided
 from vllm_plugins.packages import attestations, metadata
 
 if TYPE_CHECKING:
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.documents import lock as locks
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Identity
     from vllm_plugins.documents.manifest import Manifest, Plugin
+    from vllm_plugins.locking._graph import Graph
     from vllm_plugins.locking._prepare import PreparedPlugin
     from vllm_plugins.locking._solve import Solution
     from vllm_plugins.packages.index import File, Index
@@ -36,7 +38,8 @@ __all__ = ["Assembly", "NewLock"]
 class NewLock:
     """A new lock, and the wheels to put next to it: file name → where the wheel is now (in ``scratch``).
 
-    ``notes`` are for the user: the releases that were passed over, and wheels that contain Git LFS pointers.
+    ``notes`` are for the user: the releases that were passed over, the plugins that the base provides, and wheels
+    that contain Git LFS pointers.
     """
 
     lock: Lock
@@ -73,13 +76,13 @@ class Assembly:
         described += [self._from_release(release) for release in releases]
         by_name = {item.package.name: item for item in described}
         for plugin, item in zip(manifest.enabled, plugins, strict=True):
-            _refuse_unknown(plugin, by_name[item.locked.package])
-        roots = {item.locked.package for item in plugins}
+            if not item.locked.provided:
+                _refuse_unknown(plugin, by_name[item.locked.package])
         edges = _graph.build(
             self.solution.pins,
             requires={name: item.requires for name, item in by_name.items()},
             base=self.base,
-            plugins=roots,
+            plugins=[item.locked for item in plugins],
         )
         target = Target(
             python=self.base.python_minor, platform=self.base.platform, vllm=self.base.vllm, base=edges.uses
@@ -90,14 +93,7 @@ class Assembly:
         )
         loads = {plugin.name: plugin.loads for plugin in manifest.plugins}
         locked = (
-            item.locked.replace(
-                version=found.package.version,
-                entry_points=found.entry_points,
-                loads=loads[item.locked.name],
-                passed_over=self._passed_over(item.locked.name, found.package.version),
-            )
-            for item in plugins
-            for found in [by_name[item.locked.package]]
+            self._plugin(item.locked, by_name, edges).replace(loads=loads[item.locked.name]) for item in plugins
         )
         return NewLock(
             lock=lock_writer.normal_form(
@@ -110,7 +106,24 @@ class Assembly:
                 )
             ),
             wheels={_hashed(item.wheel).filename: item.wheel for item in described if item.wheel is not None},
-            notes=(*(item.text for item in self.solution.passed_over), *_flaws(releases)),
+            notes=(
+                *(item.text for item in self.solution.passed_over),
+                *_provided.notes(plugins),
+                *_flaws(releases),
+            ),
+        )
+
+    def _plugin(
+        self, plugin: locks.Plugin, packages: Mapping[NormalizedName, _Details], edges: Graph
+    ) -> locks.Plugin:
+        """A plugin as far as its package says more of it, or what the base's package requires for it."""
+        if plugin.provided:
+            return plugin.replace(dependencies=edges.provided[plugin.name])
+        found = packages[plugin.package]
+        return plugin.replace(
+            version=found.package.version,
+            entry_points=found.entry_points,
+            passed_over=self._passed_over(plugin.name, found.package.version),
         )
 
     def _passed_over(self, plugin: str, version: str) -> str | None:

@@ -10,20 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from packaging.markers import Marker
-from packaging.utils import canonicalize_name
-
 from vllm_plugins.core import scratch
 from vllm_plugins.core.errors import LockContradiction
 from vllm_plugins.core.humanize import count
-from vllm_plugins.documents import markers, selection
+from vllm_plugins.documents import selection
 from vllm_plugins.documents.manifest import GitSource
-from vllm_plugins.locking import _graph
+from vllm_plugins.locking import _derived_edges
 from vllm_plugins.locking import rebuild as rebuilding
+from vllm_plugins.locking._derived_edges import Difference
 from vllm_plugins.packages import attestations, metadata, pip_config, releases, simple_api
 from vllm_plugins.packages.index import Index
 from vllm_plugins.packages.pip_config import PipConfig
-from vllm_plugins.packages.releases import Pin
 from vllm_plugins.sources import checkout, git_refs
 
 if TYPE_CHECKING:
@@ -35,12 +32,11 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
     from vllm_plugins.documents.manifest import Manifest
-    from vllm_plugins.locking._graph import Graph
     from vllm_plugins.packages.index import File
     from vllm_plugins.packages.metadata import Metadata
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Derivation", "Difference", "check"]
+__all__ = ["Derivation", "check"]
 
 _THREADS = 8
 
@@ -102,17 +98,6 @@ def check(
     return tuple(derivation.unchecked)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
-    """What a lock says about a package, or about no one in particular, and its sources don't."""
-
-    package: str | None
-    what: str
-
-    def __str__(self) -> str:
-        return self.what if self.package is None else f"{self.package}: {self.what}"
-
-
 @dataclass(kw_only=True)
 class Derivation:
     """One comparison of a lock. ``find`` gives the path of a wheel that is next to the lock.
@@ -144,7 +129,8 @@ class Derivation:
             found += [item for items in pool.map(self._git, self.lock.plugins) for item in items]
         found += self._plugins()
         if len(self._metadata) == len(self.lock.packages):
-            found += self._edges()
+            requires = {name: content.requires for name, content in self._metadata.items()}
+            found += _derived_edges.differences(self.lock, self.manifest, self.base, requires)
         elif not found and self.index is not None:
             self.unchecked.append("the dependencies between the packages")
         self.unchecked.sort()
@@ -248,49 +234,6 @@ class Derivation:
                 what = f"its entry points are {_points(content.entry_points)}"
                 yield Difference(package=plugin.package, what=f"{what}; the lock says {_points(plugin.entry_points)}")
 
-    def _edges(self) -> Iterator[Difference]:
-        """The dependencies, their markers, and what is used of the base, from the metadata of every package."""
-        extras = {
-            canonicalize_name(locked.package): frozenset(map(canonicalize_name, plugin.source.extras))
-            for plugin in self.manifest.enabled
-            if (locked := self.lock.plugin(plugin.name)) is not None
-        }
-        graph = _graph.build(
-            [
-                Pin(name=item.name, version=item.version, extras=extras.get(item.name, frozenset()), url=None)
-                for item in self.lock.packages
-            ],
-            requires={name: self._metadata[name].requires for name in (item.name for item in self.lock.packages)},
-            base=self.base,
-            plugins={plugin.package for plugin in self.lock.plugins},
-            is_needed_here=False,
-        )
-        yield from (Difference(package=name, what=what) for name, what in graph.unmet)
-        for item in self.lock.packages:
-            if (expected := graph.needs[item.name]) != tuple(sorted(item.dependencies)):
-                what = f"it requires {_words(expected)}; the lock says {_words(item.dependencies)}"
-                yield Difference(package=item.name, what=what)
-            marker = _normal(graph.markers.get(item.name))
-            is_wider = item.marker is None and not markers.applies(marker, dict(self.base.markers))  # see _graph
-            if marker != item.marker and not is_wider:
-                what = f"it is needed {_where(marker)}; the lock installs it {_where(item.marker)}"
-                yield Difference(package=item.name, what=what)
-        environments = tuple(filter(None, [_normal(graph.environment)]))
-        if environments != self.lock.environments:
-            there = _words(self.lock.environments)
-            yield Difference(package=None, what=f"its environments are {_words(environments)}; the lock says {there}")
-        yield from self._uses(graph)
-
-    def _uses(self, graph: Graph) -> Iterator[Difference]:
-        """What the packages use of the base; its versions may have changed since."""
-        derived = {use.name: use.required_by for use in graph.uses}
-        for target in self.lock.targets:
-            named = {use.name: tuple(sorted(use.required_by)) for use in target.base}
-            for name in sorted(derived.keys() | named.keys()):
-                if derived.get(name) != named.get(name):
-                    what = f"of the base, {name} is required by {_askers(derived.get(name))}"
-                    yield Difference(package=None, what=f"{what}; the lock says {_askers(named.get(name))}")
-
     def _git(self, plugin: Plugin) -> list[Difference]:
         """A commit against its ref, and the files there."""
         entry = next((item for item in self.manifest.enabled if item.name == plugin.name), None)
@@ -329,21 +272,5 @@ def _url(wheel: Wheel) -> bool:
     return wheel.url is not None
 
 
-def _words(words: tuple[str, ...]) -> str:
-    return ", ".join(words) or "nothing"
-
-
-def _normal(marker: str | None) -> str | None:
-    return None if marker is None else str(Marker(marker))
-
-
-def _where(marker: str | None) -> str:
-    return "everywhere" if marker is None else f"where {marker}"
-
-
 def _points(points: tuple[tuple[str, str, str], ...]) -> str:
     return ", ".join(f"{group}: {name} = {value}" for group, name, value in points) or "none"
-
-
-def _askers(required_by: tuple[tuple[str, str], ...] | None) -> str:
-    return ", ".join(f"{who} ({specifier or 'any'})" for who, specifier in required_by or ()) or "nobody"

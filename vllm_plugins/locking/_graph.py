@@ -8,7 +8,7 @@ satisfy, restricts the environments of the lock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import Plugin
     from vllm_plugins.documents.markers import Condition
     from vllm_plugins.packages.releases import Pin
 
@@ -36,7 +37,8 @@ class Graph:
     ``needs`` are the locked dependencies of each locked distribution, ``uses`` the base packages that they use.
     ``markers`` are of the locked distributions that not every machine of the target needs. ``environment`` is the
     marker of the machines that the lock is for, if those are not all of the target. ``unmet`` are the distributions
-    with a requirement that nothing satisfies, and that requirement; a resolver leaves none.
+    with a requirement that nothing satisfies, and that requirement; a resolver leaves none. ``provided`` are the
+    locked packages that the plugins need whose package the base has, by the plugin's name.
     """
 
     needs: Mapping[NormalizedName, tuple[NormalizedName, ...]]
@@ -44,6 +46,7 @@ class Graph:
     markers: Mapping[NormalizedName, str]
     environment: str | None
     unmet: tuple[tuple[NormalizedName, str], ...] = ()
+    provided: Mapping[str, tuple[NormalizedName, ...]] = field(default_factory=dict)
 
 
 def build(
@@ -51,15 +54,18 @@ def build(
     *,
     requires: Mapping[NormalizedName, tuple[str, ...]],
     base: Base,
-    plugins: Collection[NormalizedName] = (),
+    plugins: Collection[Plugin] = (),
     is_needed_here: bool = True,
 ) -> Graph:
     """Evaluate the ``Requires-Dist`` lines of every pin. A pin that is not in ``requires`` is the base's.
 
     A package that an extra of the base requires and the base lacks counts as required by whatever names that extra.
-    ``plugins`` are the packages of plugins, which are always needed. ``is_needed_here``: the pins were made on this
-    machine, which needs each of them. A lock from another machine may have some that this one does not need.
+    ``plugins`` are always needed. One that the base provides stands in the graph as a distribution of its own, which
+    requires what the manifest does. ``is_needed_here``: the pins were made on this machine, which needs each of them.
+    A lock from another machine may have some that this one does not need.
     """
+    provided = {NormalizedName(plugin.asker): plugin for plugin in plugins if plugin.provided}
+    requires = {**requires, **{asker: (plugin.requested,) for asker, plugin in provided.items()}}
     reading = _Reading(base=base, requires=requires, environment=dict(base.markers), opaque=set())
     every = tuple(pins)
     extras = reading.extras({pin.name: pin.extras for pin in every})
@@ -83,11 +89,12 @@ def build(
                 needs[name][target] = reading.either(known, edge.condition)
             elif in_base is not None:
                 uses.setdefault(target, set()).add((name, specifier))
-    conditions = reading.propagate(needs, plugins)
+    conditions = reading.propagate(needs, {plugin.package for plugin in plugins} | provided.keys())
     if is_needed_here:
         conditions = reading.hold_here(conditions)
+    locked = {name: tuple(sorted(set(needs[name]) - {name})) for name in requires}
     return Graph(
-        needs={name: tuple(sorted(set(needs[name]) - {name})) for name in requires},
+        needs=locked,
         uses=tuple(
             BaseUse(name=name, version=there.version, required_by=tuple(sorted(uses[name])))
             for name in sorted(uses)
@@ -96,6 +103,7 @@ def build(
         markers={name: text for name, found in conditions.items() if (text := markers.text(found)) is not None},
         environment=reading.exclude(excluded, conditions),
         unmet=tuple(unmet),
+        provided={plugin.name: locked[asker] for asker, plugin in provided.items()},
     )
 
 

@@ -38,6 +38,7 @@ class PreparedPlugin:
 
     ``wheel`` is the built wheel (or, for an editable source, the stub of its metadata); ``None`` for one from an
     index. ``locked`` has what is known so far; version and entry points are filled in after resolving.
+    ``extras`` are those that its metadata has, and ``requires`` its requirements.
     """
 
     locked: lock.Plugin

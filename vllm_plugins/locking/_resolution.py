@@ -82,7 +82,7 @@ def compile_pins(
     """
     lines = tuple(requirements)
     (scratch / "requirements.in").write_text("".join(f"{line.requirement}\n" for line in lines), encoding="utf-8")
-    own = {line.name for line in lines}
+    own = {line.name for line in lines if not line.provided}
     constrained = (f"{line}\n" for line in (*(line for name, line in stubs.items() if name not in own), *excluded))
     (scratch / "constraints.txt").write_text("".join(constrained), encoding="utf-8")
     output = scratch / "requirements.txt"

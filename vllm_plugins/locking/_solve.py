@@ -181,7 +181,12 @@ class Solver:
         wheels: Path,
     ) -> tuple[Pin, ...]:
         lines = [
-            PluginRequirement(plugin=item.locked.name, name=item.locked.package, requirement=item.requirement)
+            PluginRequirement(
+                plugin=item.locked.name,
+                name=item.locked.package,
+                requirement=item.requirement,
+                provided=item.locked.provided,
+            )
             for item in plugins
         ]
         walk.write_stubs(wheels)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import atomic, workers
-from vllm_plugins.core.errors import BaseMismatch, NoResolution, StoreError
+from vllm_plugins.core.errors import NoResolution, StoreError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_writer
-from vllm_plugins.locking import _resolvers
+from vllm_plugins.locking import _provided, _resolvers
 from vllm_plugins.locking._assemble import Assembly, NewLock
 from vllm_plugins.locking._prepare import Preparation, PreparedPlugin
 from vllm_plugins.locking._solve import Solver
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["run", "write"]
+__all__ = ["cooldown_of", "run", "write"]
 
 
 def run(
@@ -63,12 +63,12 @@ def run(
 
     Raises:
         SourceError, BuildError: a plugin is not available from its source.
-        BaseMismatch: a plugin is in the base already, or requires vLLM and the base has none.
+        BaseMismatch: the base has a plugin in another version, or a plugin requires vLLM and the base has none.
         NoResolution: no set of versions satisfies every requirement.
     """
     caches = settings.cache or scratch / "cache"
     pip = _usable(config(), report)
-    cooldown = _cooldown(manifest)
+    cooldown = cooldown_of(manifest)
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
     installer = _installer(settings, _waiting(pip, cooldown), caches, report)
     with Builder(installer=installer, base_site=base_paths, target=base) as builder:
@@ -127,13 +127,12 @@ def _public(new: NewLock, pip: PipConfig) -> NewLock:
 
 
 def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...]:
-    plugins = tuple(workers.side_by_side(preparation.prepare, preparation.manifest.enabled))
-    _refuse_base_plugins(plugins, base)
+    plugins = _provided.settle(workers.side_by_side(preparation.prepare, preparation.manifest.enabled), base)
     _refuse_duplicates(plugins)
     return plugins
 
 
-def _cooldown(manifest: Manifest) -> Cooldown | None:
+def cooldown_of(manifest: Manifest) -> Cooldown | None:
     """The cooldown that the policy asks for, if any."""
     days = manifest.policy.cooldown_days
     if not days:
@@ -180,20 +179,6 @@ def write(new: NewLock, settings: Settings) -> bool:
             next_step="free some space, or give this user write access to that directory",
         ) from error
     return True
-
-
-def _refuse_base_plugins(plugins: tuple[PreparedPlugin, ...], base: Base) -> None:
-    reasons = [
-        f"plugin {item.locked.name!r} is {item.locked.package}; the base has {there.name} {there.version}"
-        for item in plugins
-        if (there := base.get(item.locked.package)) is not None
-    ]
-    if reasons:
-        raise BaseMismatch(
-            "a plugin is installed in the vLLM environment already, which is imported before any overlay",
-            details=reasons,
-            next_step="leave it out of plugins.yaml: the vLLM environment has it already",
-        )
 
 
 def _refuse_duplicates(plugins: tuple[PreparedPlugin, ...]) -> None:

@@ -16,7 +16,6 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core.errors import CommandFailed, NoResolution, PluginsError, UsageError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import base
-from vllm_plugins.documents.base import Base, Distribution
 from vllm_plugins.locking import _conflicts
 from vllm_plugins.locking._resolution import read_pins
 from vllm_plugins.packages import cache, releases
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from packaging.tags import Tag
 
+    from vllm_plugins.documents.base import Base, Distribution
     from vllm_plugins.locking._resolvers import Resolver
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.releases import Pin
@@ -132,5 +132,5 @@ def _with_vllm(distributions: list[Distribution]) -> tuple[Distribution, ...]:
     names = {found.name: found for found in distributions}
     owner = next((name for name in names if name.startswith("vllm-")), None)
     if base.VLLM not in names and owner is not None:
-        names[base.VLLM] = Distribution(name=base.VLLM, version=names[owner].version, provided_by=owner)
+        names[base.VLLM] = base.as_vllm(names[owner])
     return tuple(names[name] for name in sorted(names))

@@ -27,11 +27,13 @@ class PluginRequirement:
     """One line for the resolver: what a plugin of the manifest requires.
 
     ``requirement`` is a PEP 508 line; for git and local plugins it names a wheel or stub by a ``file:`` URL.
+    ``provided``: the base has the package, and only what its extras require is wanted.
     """
 
     plugin: str
     name: NormalizedName
     requirement: str
+    provided: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -217,6 +217,8 @@ class Index:
                         denied.append(self._error(url, requests.HTTPError(status)))
                     return []
                 response.raise_for_status()
+                if self.cooldown is not None:
+                    self.cooldown.check_clock(response.headers, public_url(url))
                 body = _whole(self._read(response), _MAX_PAGE)
                 kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
                 base = public_url(response.url)

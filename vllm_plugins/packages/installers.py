@@ -7,9 +7,11 @@ the places of :class:`pip_config.PipConfig`, and run in a directory of ours.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -221,15 +223,15 @@ def _missing(target: Path) -> set[str]:
 def choose(
     name: InstallerName, *, config: PipConfig, cache: Path, report: Callable[[str], None] = lambda _: None
 ) -> Installer:
-    """Return the installer of that name; ``auto`` is uv where it is installed, else pip. ``cache`` is for uv alone.
+    """Return the installer of that name; ``auto`` is uv where it is installed and can work, else pip.
 
-    ``report`` gets a line where pip does what uv can't.
+    ``cache`` is for uv alone. ``report`` gets a line where pip does what uv can't.
 
     Raises:
         UsageError: uv was requested and is not installed.
     """
     program = None if name == "pip" else find_uv()
-    if program is not None:
+    if program is not None and (name == "uv" or _suits_uv(cache)):
         return Uv(program=program, config=config, cache=cache, report=report)
     if name == "uv":
         raise UsageError(
@@ -237,6 +239,18 @@ def choose(
             next_step="run `pip install uv`, or set VLLM_PLUGIN_INSTALLER to auto or pip",
         )
     return Pip(config=config)
+
+
+def _suits_uv(cache: Path) -> bool:
+    """Whether a directory can be uv's cache, for which uv makes hard links. Some file systems have none."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache) as file:
+            os.link(file.name, f"{file.name}.link")
+            os.unlink(f"{file.name}.link")
+    except OSError as error:
+        return error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+    return True
 
 
 def find_uv() -> Path | None:
@@ -282,9 +296,9 @@ def _explain(error: CommandFailed) -> PluginsError:
             next_step="find out who changed it; if the source is right, lock it again, and review the change: "
             "vllm-plugins lock --upgrade-package NAME",
         )
-    if "No locks available" in output:
+    if "No locks available" in output or ("acquire lock" in output and "Operation not permitted" in output):
         return InstallError(
-            "uv requires file locks, which do not work in the store or in its cache",
+            "uv requires file locks and hard links, which do not work in the store or in its cache",
             details=error.evidence,
             next_step="set VLLM_PLUGIN_INSTALLER=pip, or VLLM_PLUGIN_REGISTRY_DIR and XDG_CACHE_HOME to other places",
         )

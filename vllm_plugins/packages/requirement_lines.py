@@ -11,11 +11,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from packaging.utils import NormalizedName
 
-__all__ = ["extras", "normal", "valid"]
+__all__ = ["applying", "extras", "normal", "valid"]
 
 _ARBITRARY = re.compile(r"\s===\s")
 
@@ -42,6 +42,23 @@ def normal(line: str) -> str:
 def extras(requirement: Requirement) -> frozenset[NormalizedName]:
     """The extras that a requirement names, in normal form."""
     return frozenset(map(canonicalize_name, requirement.extras))
+
+
+def applying(
+    lines: Iterable[str], environment: Mapping[str, str], extras: Iterable[NormalizedName]
+) -> list[Requirement]:
+    """The requirements that apply in an environment with these extras. What can't be read does not count."""
+    given = ("", *sorted(extras))
+    found = []
+    for line in lines:
+        # Resolvers ignore such a release or line. What the base has, nobody checks.
+        with contextlib.suppress(ValueError):
+            requirement = Requirement(line)
+            if requirement.marker is None or any(
+                requirement.marker.evaluate({**environment, "extra": extra}) for extra in given
+            ):
+                found.append(requirement)
+    return found
 
 
 def valid(lines: Iterable[str]) -> Iterator[str]:

@@ -9,6 +9,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
@@ -17,11 +18,12 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
+from vllm_plugins.core.errors import SourceError
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.redact import public_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["ACCEPT", "Cooldown", "File", "from_html", "from_json", "is_plain", "upload_time", "version"]
 
@@ -31,6 +33,7 @@ _FILES = (WHEEL, *_SDIST, ".tar.bz2", ".tar.xz", ".tgz", ".egg", ".exe", ".metad
 PAGES = (".html", ".htm")  # of the files of --find-links, pip reads these as pages, and takes all others as they are
 # Of wheels, a lock names no others: the name is also that of a file, and a word in requirements files and URLs.
 _PLAIN = re.compile(r"[\w.+!-]+")
+_CLOCKS = timedelta(hours=12)  # how far the clock of this machine may be ahead of an index's
 _INTERACTIVE = ("form", "frame", "iframe", "input", "script")
 
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -91,10 +94,33 @@ class Cooldown:
         if when <= self.until:
             return ""
         enough = when + timedelta(days=self.days)
+        clock = f"; the clock of this machine says {self.now:%Y-%m-%d %H:%M} UTC" if when > self.now else ""
         return (
             f"is too young: it was uploaded on {when.astimezone(UTC):%Y-%m-%d %H:%M} UTC, "
-            f"and is {self.days} days old on {enough.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            f"and is {self.days} days old on {enough.astimezone(UTC):%Y-%m-%d %H:%M} UTC{clock}"
         )
+
+    def check_clock(self, headers: Mapping[str, str], page: str) -> None:
+        """Compare the clock of this machine with that of an index, which says when it answered.
+
+        Raises:
+            SourceError: ours is ahead, so that releases seem older than they are.
+        """
+        try:
+            answered = parsedate_to_datetime(headers.get("Date", ""))
+            answered = answered.replace(tzinfo=answered.tzinfo or UTC) + timedelta(
+                seconds=int(headers.get("Age", "0"))
+            )
+        except (ValueError, TypeError, OverflowError):
+            return
+        if self.now - answered > _CLOCKS:
+            raise SourceError(
+                "the clock of this machine is ahead of the index's, so the age of releases can't be checked",
+                where=page,
+                expected=f"{answered.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+                found=f"{self.now:%Y-%m-%d %H:%M} UTC",
+                next_step="set the clock of this machine; `min-age-days` of `policy:` in plugins.yaml relies on it",
+            )
 
 
 def upload_time(text: str | None) -> datetime | None:

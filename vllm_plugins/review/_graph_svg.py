@@ -74,7 +74,11 @@ def _nodes(lock: Lock, levels: Mapping[str, str]) -> dict[str, _Node]:
 
 def _edges(lock: Lock) -> list[tuple[str, str, str]]:
     """The edges: from, to, and the specifier of a requirement on a base package."""
-    found = {(f"plugin {plugin.name}", str(plugin.package), "") for plugin in lock.plugins}
+    found = {
+        (f"plugin {plugin.name}", str(name), "")
+        for plugin in lock.plugins
+        for name in (plugin.dependencies if plugin.provided else (plugin.package,))
+    }
     found |= {(str(package.name), str(name), "") for package in lock.packages for name in package.dependencies}
     found |= {
         (str(who), f"base {use.name}", specifier)

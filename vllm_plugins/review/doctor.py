@@ -165,7 +165,10 @@ def _entry_points(case: _Case) -> Iterator[Finding]:
 
 
 def _copies(case: _Case) -> Iterator[Finding]:
-    """Distributions of the lock that the base has, too, including leftovers such as egg-info."""
+    """Distributions of the lock that the base has, too, including leftovers such as egg-info.
+
+    Nothing is removed from the base: locked again, its copy is used, or the error says what there is to do.
+    """
     locked = {package.name for package in case.state.locked.lock.packages} if case.state.locked is not None else set()
     for entry in overlay.base_paths() if locked else ():
         for item in sorted(os.listdir(entry)) if os.path.isdir(entry) else ():
@@ -176,9 +179,9 @@ def _copies(case: _Case) -> Iterator[Finding]:
                 yield Finding(
                     what=f"vLLM's environment has another copy of {name}, which is imported instead",
                     evidence=path,
-                    fix=f"{shlex.quote(sys.executable)} -m pip uninstall {name}"
-                    if kind == "dist-info"
-                    else f"rm -r {shlex.quote(path)}",
+                    fix="vllm-plugins lock"
+                    if case.state.base.get(name) is not None
+                    else f"make the vLLM environment again, without {path}",
                 )
 
 
@@ -213,7 +216,12 @@ def _notes(case: _Case) -> Iterable[str]:
     if case.state.is_rolled_back:
         yield "the lock was rolled back, and plugins.yaml asks for something else; to go forward: vllm-plugins lock"
     for plugin in case.state.locked.lock.plugins if case.state.locked is not None else ():
-        if not plugin.entry_points and not plugin.loads:
+        if plugin.provided:
+            yield (
+                f"plugin {plugin.name!r} is provided by the vLLM environment ({plugin.package} {plugin.version} when "
+                "it was locked): its files and entry points are those of the environment"
+            )
+        elif not plugin.entry_points and not plugin.loads:
             yield (
                 f"plugin {plugin.name!r} has no vLLM entry point: vLLM loads it where you name it; "
                 "to have that checked, add `loads: [module:attribute]` in plugins.yaml"

@@ -101,7 +101,8 @@ def _called(package: Package) -> str:
 
 def _edges(lock: Lock) -> Iterator[str]:
     for plugin in sorted(lock.plugins, key=lambda plugin: plugin.name):
-        yield f"{_quoted(f'plugin {plugin.name}')} -> {_quoted(plugin.package)}"
+        names = plugin.dependencies if plugin.provided else (plugin.package,)  # its use of the base is below
+        yield from (f"{_quoted(f'plugin {plugin.name}')} -> {_quoted(name)}" for name in names)
     for package in sorted(lock.packages, key=lambda package: package.name):
         for name in package.dependencies:
             yield f"{_quoted(package.name)} -> {_quoted(name)}"

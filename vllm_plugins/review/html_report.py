@@ -144,6 +144,8 @@ def _plugins(lock: Lock) -> Iterator[str]:
 
 
 def _origin(plugin: Plugin, lock: Lock) -> str:
+    if plugin.provided:
+        return f"provided by the vLLM environment, requested as <code>{escape(plugin.requested)}</code>"
     if plugin.commit is not None:
         below = f", in <code>{escape(plugin.subdirectory)}</code>" if plugin.subdirectory else ""
         ref = f"<code>{escape(plugin.requested)}</code> = commit <code>{escape(plugin.commit)}</code>"

@@ -62,7 +62,9 @@ def render(lock: Lock, data: bytes, *, epoch: int | None = None) -> str:
     }
     for component in components.values():
         bom.components.add(component)
-    bom.register_dependency(root, [components[str(plugin.package)] for plugin in lock.plugins])
+    packages = [*components]
+    roots = [name for plugin in lock.plugins for name in _names(plugin) if name in packages]
+    bom.register_dependency(root, [components[name] for name in dict.fromkeys(roots)])
     for package in lock.packages:
         needs = [components[str(name)] for name in package.dependencies if str(name) in components]
         uses = [name for name, use in base.items() if any(who == package.name for who, _ in use.required_by)]
@@ -73,6 +75,11 @@ def render(lock: Lock, data: bytes, *, epoch: int | None = None) -> str:
     if epoch is None:
         document["metadata"].pop("timestamp", None)
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+def _names(plugin: Plugin) -> list[str]:
+    """The components of a plugin: its package, or the base's and what the extras of that require."""
+    return [f"base {plugin.package}" if plugin.provided else str(plugin.package), *map(str, plugin.dependencies)]
 
 
 def _package(package: Package, plugin: Plugin | None) -> Component:

@@ -35,6 +35,8 @@ def check(points: Iterable[EntryPoint]) -> None:
     """
     ours = _directories()
     for point in points if ours else ():
+        if not point.distribution:  # the base provides it, from wherever it has it
+            continue
         module, origin = _locate(module_name(point.value), ours)
         if origin is not None and not _is_in(origin, (*ours, *_base())):
             raise _error(point, module, origin, ours)
@@ -48,7 +50,13 @@ def check_imported(point: EntryPoint) -> None:
     ours = _directories()
     name = module_name(point.value)
     origin = getattr(sys.modules.get(name), "__file__", None)
-    if not ours or origin is None or _is_in(origin, ours) or _is_of_hook(name, origin, ours):
+    if (
+        not ours
+        or not point.distribution
+        or origin is None
+        or _is_in(origin, ours)
+        or _is_of_hook(name, origin, ours)
+    ):
         return
     if not _is_in(origin, _base()) or _has(name, ours):
         raise _error(point, name, origin, ours)

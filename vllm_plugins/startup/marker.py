@@ -21,7 +21,10 @@ _SEAL = ' "sha256": '
 
 
 class EntryPoint(Record):
-    """An entry point of an overlay. ``plugin`` is the name of its plugin in the manifest."""
+    """An entry point of an overlay. ``plugin`` is the name of its plugin in the manifest.
+
+    ``distribution`` is empty for an object of a plugin that the base provides.
+    """
 
     group: str
     name: str

@@ -7,6 +7,7 @@ overlay. An overlay is complete only with its marker, which is written before th
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -50,6 +51,7 @@ OVERLAYS = "overlays"
 # A rolled-back lock has this line: the hash of a manifest that asks for something else, and is accepted all the same.
 ACCEPTED = b'\naccepted-manifests = ["'
 FAILURES = "failures"
+_TRIES = 3
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
 _EGG = ".egg"
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
@@ -193,8 +195,15 @@ def read_file(path: Path) -> bytes | None:
 
 def _content(path: str) -> bytes:
     """The content of a small file. A buffer would cost more than the reading."""
-    with open(path, "rb", buffering=0) as file:
-        return file.readall()
+    for tries in range(_TRIES, -1, -1):
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return file.readall()
+        except OSError as error:
+            # On a network file system, another machine has replaced the file that we had opened.
+            if error.errno != errno.ESTALE or not tries:
+                raise
+    raise AssertionError
 
 
 def gone(store: Path, key: str) -> OverlayGone:

@@ -54,7 +54,7 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
     refused: list[str] = []
     accepted = ""
     for root in walk.roots:
-        if root.metadata is not None or root.name not in pins:
+        if root.metadata is not None or root.name not in pins or walk.base.get(root.name) is not None:
             continue
         pin = Version(pins[root.name])
         every = walk.candidates.all(root.name)

@@ -6,12 +6,11 @@ chains that exclude one another are the resolver's to find, and :meth:`Walk.clas
 
 from __future__ import annotations
 
-import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
@@ -89,7 +88,7 @@ class Walk:
             there = self.base.get(name)
             if there is not None and key not in visited:
                 visited.add(key)
-                more = [needed for needed in self._applying(there.requires, extras) if needed.name != there.name]
+                more = self._of_extras(there, extras)
                 pending += [(plugin, path, None, needed, requirement_lines.extras(needed)) for needed in more]
             if metadata is None and (chosen := self._chosen.get(key)) is not None:
                 metadata = self._readable(chosen)
@@ -164,6 +163,9 @@ class Walk:
     def _root(self, root: Root) -> Finding | None:
         if root.metadata is not None:
             return self._requirements(root.metadata, root.extras, (f"{root.name} {root.metadata.version}",))
+        there = self.base.get(root.name)
+        if there is not None:
+            return self._from_base(there, self._own(root), root.extras, (f"{there.name} {there.version}",))
         return self._search(root.name, root.specifier, root.extras, (), is_root=True)
 
     def _search(
@@ -289,8 +291,8 @@ class Walk:
         """A requirement that the base must satisfy; what its extras lack comes from the index."""
         if not satisfies(there.version, str(requirement.specifier)):
             return self._conflict(requirement, path, f"the base has {there.name} {there.version}")
-        applying = self._applying(there.requires, extras)
-        more = [found for found in applying if canonicalize_name(found.name) != there.name]
+        more = self._of_extras(there, extras)
+        self._prefetch(more)
         return next(filter(None, (self._requirement(found, path) for found in more)), None)
 
     def _conflict(self, requirement: Requirement, path: tuple[str, ...], there: str) -> Finding:
@@ -309,20 +311,17 @@ class Walk:
         return next((root.metadata for root in self.roots if root.name == name and root.metadata is not None), None)
 
     def _applying(self, lines: Iterable[str], extras: frozenset[NormalizedName]) -> list[Requirement]:
-        markers = dict(self.base.markers)
-        found = []
-        for line in lines:
-            try:
-                requirement = Requirement(line)
-            except InvalidRequirement:
-                continue  # resolvers ignore the release or the line
-            with contextlib.suppress(ValueError):  # of the base, where nobody checks it
-                given = ("", *sorted(extras))
-                if requirement.marker is None or any(
-                    requirement.marker.evaluate({**markers, "extra": extra}) for extra in given
-                ):
-                    found.append(requirement)
-        return found
+        return requirement_lines.applying(lines, dict(self.base.markers), extras)
+
+    def _of_extras(self, there: Distribution, extras: frozenset[NormalizedName]) -> list[Requirement]:
+        """The requirements of a base distribution's extras. An extra may name others of the same distribution."""
+        while True:
+            applying = self._applying(there.requires, extras)
+            own = [found for found in applying if canonicalize_name(found.name) == there.name]
+            more = extras.union(*map(requirement_lines.extras, own))
+            if more == extras:
+                return [found for found in applying if found not in own]
+            extras = more
 
     def _prefetch(self, requirements: Iterable[Requirement]) -> None:
         """Read the pages and the newest metadata of several distributions at the same time."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vllm_plugins.core.fields import FieldError
-from vllm_plugins.documents import _pylock
+from vllm_plugins.documents._form import pylock
 
 WHEEL: dict[str, Any] = {
     "name": "tiny-1.0-py3-none-any.whl",
@@ -28,12 +28,12 @@ def changed(table: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 def refused(document: Any) -> str:
     with pytest.raises(FieldError) as caught:
-        _pylock.packages(document)
+        pylock.packages(document)
     return str(caught.value)
 
 
-def package(table: dict[str, Any]) -> _pylock.Package:
-    (found,) = _pylock.packages({"packages": [table]})
+def package(table: dict[str, Any]) -> pylock.Package:
+    (found,) = pylock.packages({"packages": [table]})
     return found
 
 
@@ -152,7 +152,7 @@ def test_each_package_and_wheel_is_read() -> None:
     second = changed(WHEEL, name="tiny-1.0-2-py3-none-any.whl")
     bad = changed(WHEEL, size=-1)
     one, two = changed(PACKAGE, wheels=[WHEEL, second]), changed(PACKAGE, name="two", wheels=None)
-    assert [len(found.wheels) for found in _pylock.packages({"packages": [one, DIRECTORY]})] == [2, 0]
+    assert [len(found.wheels) for found in pylock.packages({"packages": [one, DIRECTORY]})] == [2, 0]
     assert refused({"packages": [one, two]}).startswith("packages[1]: ")
     assert refused({"packages": [changed(PACKAGE, wheels=[WHEEL, bad])]}).startswith("packages[0].wheels[1].size: ")
 
@@ -169,23 +169,23 @@ def test_a_document_without_packages_is_refused(document: Any, message: str) -> 
 
 
 def test_a_lock_for_all_environments_has_none() -> None:
-    assert _pylock.environments(DOCUMENT) == ()
+    assert pylock.environments(DOCUMENT) == ()
 
 
 def test_environments_are_written_in_one_form() -> None:
     document = changed(DOCUMENT, environments=["python_version>='3.11'", "os_name == 'posix'"])
-    assert _pylock.environments(document) == ('python_version >= "3.11"', 'os_name == "posix"')
+    assert pylock.environments(document) == ('python_version >= "3.11"', 'os_name == "posix"')
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1", "1"])
 def test_a_lock_of_the_same_major_version_is_read(version: str) -> None:
-    assert _pylock.environments(changed(DOCUMENT, lock_version=version)) == ()
+    assert pylock.environments(changed(DOCUMENT, lock_version=version)) == ()
 
 
 @pytest.mark.parametrize("version", ["2.0", "0.9", "10"])
 def test_a_lock_of_another_major_version_is_refused(version: str) -> None:
-    with pytest.raises(_pylock.NewerVersionError, match=version):
-        _pylock.environments(changed(DOCUMENT, lock_version=version))
+    with pytest.raises(pylock.NewerVersionError, match=version):
+        pylock.environments(changed(DOCUMENT, lock_version=version))
 
 
 @pytest.mark.parametrize(
@@ -204,5 +204,5 @@ def test_a_lock_of_another_major_version_is_refused(version: str) -> None:
 )  # fmt: skip
 def test_another_head_of_a_lock_is_refused(document: Any, message: str) -> None:
     with pytest.raises(FieldError) as caught:
-        _pylock.environments(document)
+        pylock.environments(document)
     assert str(caught.value) == message

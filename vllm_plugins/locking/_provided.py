@@ -1,0 +1,91 @@
+"""Plugins whose package the base has already: used from there if the manifest accepts that version, else refused.
+
+Nothing of the base is installed a second time. Only what the extras of such a package require is locked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from vllm_plugins.core.errors import BaseMismatch, NoResolution
+from vllm_plugins.documents.base import satisfies
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from vllm_plugins.documents.base import Base, Distribution
+    from vllm_plugins.locking._prepare import PreparedPlugin
+
+__all__ = ["notes", "settle"]
+
+
+def settle(plugins: Iterable[PreparedPlugin], base: Base) -> tuple[PreparedPlugin, ...]:
+    """The plugins, with those marked as provided whose package the base has.
+
+    Raises:
+        BaseMismatch: the base has a package in another version than a plugin requires, or a plugin is built from a
+            source.
+        NoResolution: a package of the base does not have an extra that a plugin names.
+    """
+    every = tuple(plugins)
+    there = {item.locked.name: base.get(item.locked.package) for item in every}
+    refused = [(item, found) for item in every if (found := there[item.locked.name]) and not _fits(item, found)]
+    if refused:
+        raise BaseMismatch(
+            f"the vLLM environment has {'another version' if len(refused) == 1 else 'other versions'} than "
+            "plugins.yaml requires, and its packages are never replaced",
+            details=[_line(item, found) for item, found in refused],
+            next_step=_next_step(*refused[0]),
+        )
+    return tuple(item if (found := there[item.locked.name]) is None else _settled(item, found) for item in every)
+
+
+def notes(plugins: Iterable[PreparedPlugin]) -> Iterator[str]:
+    """A line for each plugin that is provided."""
+    for item in plugins:
+        locked = item.locked
+        if locked.provided:
+            yield f"plugin {locked.name!r} is provided by the vLLM environment: {locked.package} {locked.version}"
+
+
+def _fits(plugin: PreparedPlugin, there: Distribution) -> bool:
+    return plugin.wheel is None and satisfies(there.version, str(Requirement(plugin.requirement).specifier))
+
+
+def _settled(plugin: PreparedPlugin, there: Distribution) -> PreparedPlugin:
+    extras = sorted(Requirement(plugin.requirement).extras)
+    known = set(map(canonicalize_name, there.extras))
+    unknown = [extra for extra in extras if canonicalize_name(extra) not in known]
+    if unknown:
+        raise NoResolution(
+            f"{there.name} {there.version} of the vLLM environment has no extra {', '.join(unknown)}",
+            expected=f"one of {', '.join(sorted(known))}" if known else "no extras: this release has none",
+            found=", ".join(extras),
+            required_by=f"plugin {plugin.locked.name!r}",
+            next_step="correct `extras` in plugins.yaml",
+        )
+    locked = plugin.locked.replace(version=there.version, provided=True)
+    # The specifier is met. A resolver would compare it by its own rules for pre-releases.
+    words = f"[{','.join(extras)}]" if extras else ""
+    return replace(plugin, locked=locked, requirement=f"{there.name}{words}")
+
+
+def _line(plugin: PreparedPlugin, there: Distribution) -> str:
+    has = f"the base has {there.name} {there.version}"
+    if plugin.wheel is None:
+        return f"plugin {plugin.locked.name!r} requires {plugin.requirement}; {has}"
+    return f"plugin {plugin.locked.name!r} is {plugin.locked.package} from its own source; {has}, which comes first"
+
+
+def _next_step(plugin: PreparedPlugin, there: Distribution) -> str:
+    if plugin.wheel is None:
+        whose = f"`version` of plugin {plugin.locked.name!r}"
+        return f"leave {whose} out of plugins.yaml to use {there.name} {there.version}"
+    return (
+        f"to use {there.name} {there.version} of the vLLM environment, write `source: pypi` and "
+        f"`package: {there.name}` for plugin {plugin.locked.name!r} in plugins.yaml; else set `enabled: false` for it"
+    )
