@@ -1,7 +1,7 @@
 """Each next step that a message suggests leads on: it is run from the state that the message is printed in.
 
-A step that a test can't take has a stand-in, with the reason. A step with a new text fails the first test until it is
-registered in one of the two tables.
+A step that a test can't take has a reason. A step with a new text fails the first test until it is registered, word for
+word, in one of the two tables.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ VARIABLES = f"{TAKEN}variables_are_corrected"
 BUILT = f"{TAKEN}a_missing_built_wheel_is_restored"
 DISABLED = f"{TAKEN}a_plugin_that_can_not_be_installed_is_disabled"
 RELEASE = f"{TAKEN}a_release_of_vllm_is_named"
+QUERIES = "tests/commands/test_next_steps_of_queries.py::test_"
+NAMES = f"{QUERIES}names_and_services_are_corrected"
+REVISION = f"{QUERIES}a_revision_of_the_lock_is_named"
+OVERLAY = f"{QUERIES}an_overlay_to_roll_back_to_is_named"
+DIFFERS = f"{QUERIES}files_that_differ_from_the_index_are_locked_again"
+TOKENS = "tests/faults/test_token_urls.py::test_"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
 RUN = {
@@ -88,7 +94,6 @@ RUN = {
     "correct --config, or write plugins.yaml there": PLACES,
     "choose a file in a directory that this user can write": PLACES,
     "choose a directory that this user can write: vllm-plugins bundle -o DIRECTORY": PLACES,
-    "{…} VLLM_PLUGIN_REGISTRY_DIR to another directory": PLACES,
     "make it a file that you can read": PLACES,
     "unset {…}, or set it to a valid value, as in {…}={…}": VARIABLES,
     "fix what the output above names, until `pip config list` works": VARIABLES,
@@ -127,35 +132,118 @@ RUN = {
     "test_an_upgrade_to_another_publisher_is_refused_until_it_is_accepted",
     "to accept an older release, set {…} in plugins.yaml; else set `enabled: false` for it": "tests/locking/"
     "test_newest.py::test_a_version_in_the_manifest_accepts_an_older_release",
+    "vllm-plugins why {…}": NAMES,
+    "vllm-plugins tree": NAMES,
+    "vllm-plugins audit --service osv": NAMES,
+    "{…}, or name another manifest with {…}": NAMES,
+    "list the keys: vllm-plugins history; list the commits: git log --oneline": REVISION,
+    "commit it, or name one of the commits that `git log --oneline -- {…}` shows": REVISION,
+    "name another of the commits that `git log --oneline -- {…}` shows": REVISION,
+    "run git fsck there": REVISION,
+    "if you trust it: git config --global --add safe.directory {…}": f"{QUERIES}"
+    "a_repository_of_another_user_is_trusted",
+    "choose one of this project: vllm-plugins history": OVERLAY,
+    "choose another one: vllm-plugins history": OVERLAY,
+    "give this user read access to the store, or choose another one with --registry-dir": OVERLAY,
+    "vllm-plugins lock, then vllm-plugins sync": f"{QUERIES}a_changed_source_is_locked_and_installed_again",
+    "run vllm-plugins sync --reinstall": f"{QUERIES}a_wrong_list_of_files_is_written_again",
+    "find out which of them is right; to take those of the index and review the change: vllm-plugins lock {…}": DIFFERS,
+    "find out who changed the lock and why; restore it from version control, or derive it again: "
+    "vllm-plugins lock {…}": DIFFERS,
+    "restore it from version control, or resolve everything again: vllm-plugins lock --upgrade": DIFFERS,
+    "{…}, or set VLLM_PLUGIN_REGISTRY_DIR to another directory": PLACES,
+    "ask the plugin's authors to return the qualified name of their platform, or set `enabled: false` for the plugin "
+    "in plugins.yaml, and run vllm-plugins lock": f"{QUERIES}a_platform_that_is_no_name_is_disabled",
+    "ask the plugin's authors to rename it, or set `enabled: false` for the plugin in plugins.yaml": f"{QUERIES}"
+    "a_hidden_module_is_disabled",
+    "configure the token as the login of that index; if this part of its URL is not secret, "
+    "run VLLM_PLUGIN_PUBLIC_URLS=1 vllm-plugins lock": f"{TOKENS}an_index_with_a_token_in_its_path_is_not_locked",
+    "ask the operator of the index for addresses without a signature; if they are not secret, "
+    "run VLLM_PLUGIN_PUBLIC_URLS=1 vllm-plugins lock": f"{TOKENS}a_file_with_a_signed_address_is_not_locked",
+    "push it, or change `ref` of plugin {…} in plugins.yaml to an existing one": GIT,
 }
-# A pattern of steps, and why no test takes them as they stand.
-STAND_INS = {
-    r"\breport (it|this)\b|ask its author": "somebody else acts; the user can only report it",
-    r"plugins\.yaml|`(extras|loads|package|version|ref|url|path)`|build-system": (
-        "the user edits a file in a way that only the user knows; tests of the message name the key to edit"
-    ),
-    r"\bvllm-plugins [a-z]+": "a command of ours: the parser accepts it, as the test below checks",
-    r"pip (config|install)|PIP_|UV_|uv\b|index|network|\bgit\b|git-lfs|ssh|installer|python -m build": (
-        "another program, or the network, has to change first"
-    ),
-    r"access|permission|as the user who|^unset |space|disk|readable|you can read|can write|mount|start again|VLLM_PLUGIN|VLLM_PLUGINS": (
-        "the machine, or a variable of the server, has to change first"
-    ),
-    r"accept the file without it": "a library has to be installed; the other half is the step above that accepts",
-    r"^([{…}, ]+)$|line break": "the whole text is filled in; tests of these messages have it",
+_OTHERS = "somebody else has to act: the author of a package, or the operator of an index"
+_PROGRAM = "another program has to be installed, configured or repaired first"
+_DISK = "rights, space or the owner of a directory have to change, and root, as whom CI runs, may do everything"
+_DAMAGE = "only a fault of a program that is started leads there; tests/faults makes it"
+_WALK = "locking finds and names the plugin before; what is left is for an index that changes in between"
+_MACHINE = "another machine, its clock, or how a server is started has to change first"
+_PASSED = "the whole text is filled in, and is among the steps above"
+# The text of each other step, and why no test takes it.
+NOT_TAKEN = {
+    "add the index that has it (PIP_EXTRA_INDEX_URL), or lock in the vLLM environment itself": _MACHINE,
+    "add more digits to `ref` of plugin {…} in plugins.yaml": "the user knows which commit is meant",
+    "ask the authors of {…} to write to a cache directory, or set `enabled: false` for it in plugins.yaml and run "
+    "vllm-plugins lock": _OTHERS,
+    "change `ref` of plugin {…} in plugins.yaml to the full commit": _DAMAGE,
+    "check that the disk is not full (not every installer reports it), then run vllm-plugins sync": _DISK,
+    "choose another version of it in plugins.yaml": _WALK,
+    "don't use that file until you know why: report it to the index and to the project": _OTHERS,
+    "fix PIP_KEYRING_PROVIDER, or run `pip config unset global.keyring-provider`": _PROGRAM,
+    "fix PIP_{…}, or run `pip config unset global.{…}`": _PROGRAM,
+    "fix the file, or set UV_NO_CONFIG=1": _PROGRAM,
+    "fix the permissions of the file, or the indexes of `pip config list`": _DISK,
+    "free some space, or give this user write access to that directory": _DISK,
+    "git version; until it works, install git 2.31 or later, or correct PATH": _PROGRAM,
+    "give this user read access to it": _DISK,
+    "give this user read access to the store, or set VLLM_PLUGIN_REGISTRY_DIR to another": _DISK,
+    "give this user write access to that directory": _DISK,
+    "install a newer git": _PROGRAM,
+    "install git 2.31 or later, and add it to PATH": _PROGRAM,
+    "install git-lfs and lock again; for a local directory, run `git lfs pull` in it first": _PROGRAM,
+    "let [build-system] requires of plugin {…} admit {…} {…}, or ask its author": _OTHERS,
+    "let what it prints go to standard error, or lock with another Python interpreter": _PROGRAM,
+    "make it readable, or change `path` of plugin {…} in plugins.yaml": _DISK,
+    "name another release with `version`; or {…}": _WALK,
+    "pip install 'cyclonedx-python-lib>=11'": _PROGRAM,
+    "pip install 'vllm-plugin-manager[audit]'": _PROGRAM,
+    "pip install --upgrade vllm-plugin-manager, in the environment that runs vLLM": _PROGRAM,
+    "pip install uv": _PROGRAM,
+    "read the output of the installer above, fix the cause, and run vllm-plugins sync": _DAMAGE,
+    "read the output of the installer above; the indexes are those of `pip config list`": _DAMAGE,
+    "report it to its author, and remove the plugin that needs it from plugins.yaml": _OTHERS,
+    "report it to the author of the plugin": _OTHERS,
+    "report it to the author of {…}; {…}": _OTHERS,
+    "report it to the plugin's author, and set `enabled: false` for the plugin in plugins.yaml": _OTHERS,
+    "report it to whoever published the wheel, and choose another version in plugins.yaml": _OTHERS,
+    "report this, with plugins.yaml; the old lock is unchanged": _OTHERS,
+    "run `pip config list`": _PROGRAM,
+    "run `pip config list`; if it prints nothing, set PIP_INDEX_URL to your index": _PROGRAM,
+    "run `pip install uv`, or set VLLM_PLUGIN_INSTALLER to auto or pip": _PROGRAM,
+    "run this as the user who owns the interpreter, or skip --bake: the hook works without the link": _DISK,
+    "run vllm-plugins lock on a machine of that kind": _MACHINE,
+    "set PIP_INDEX_URL to the index that you use": _PROGRAM,
+    "set VLLM_PLUGIN_INSTALLER=pip, or VLLM_PLUGIN_REGISTRY_DIR and XDG_CACHE_HOME to other places": _DISK,
+    "set `enabled: false` for one plugin after another in plugins.yaml to find out which it is": _WALK,
+    "set `enabled: false` for that plugin, and ask its author to require a version from an index": _WALK,
+    "set `enabled: false` for the plugin with this file in plugins.yaml, and run vllm-plugins lock": _OTHERS,
+    "set the clock of this machine; `min-age-days` of `policy:` in plugins.yaml relies on it": _MACHINE,
+    "set these variables before the process starts (for Ray, where `ray start` is run on each node), or link the "
+    "overlay there: vllm-plugins sync --bake": _MACHINE,
+    "start again; let only vllm-plugins prune remove files from the store": _DAMAGE,
+    "try again, or choose another service: vllm-plugins audit --service osv": _MACHINE,
+    "try again; if it fails again, report it to the operator of the index": _OTHERS,
+    "try the other installer: vllm-plugins sync --installer pip, or --installer uv": _DAMAGE,
+    "use an ssh key (ssh-agent, ~/.ssh/config), or an https URL with a token": _MACHINE,
+    "use the other resolver: vllm-plugins lock --resolver uv": _DAMAGE,
+    "use the other resolver: vllm-plugins lock --resolver uv, or --resolver pip-compile": _DAMAGE,
+    "vllm-plugins lock, then review the change: git diff plugins.lock": _WALK,
+    "vllm-plugins sync --installer pip, which keeps no unpacked files that can be edited; if it finds the same file, "
+    "report it to the wheel's author": _DAMAGE,
+    "wait until vllm-plugins prune or sync has ended, and start again": "time has to pass; tests of activation.hold wait",
+    "{…} -m pip --version; where pip is missing: {…} -m ensurepip": _PROGRAM,
+    "{…} {…}, {…}": "chmod or chown of the named file; tests/startup/test__trust.py has each",
+    "{…}, {…}": _PASSED,
+    "{…}; or accept the file without it: {…}": _PASSED,
 }
-
-
-def stand_in(text: str) -> str | None:
-    return next((reason for pattern, reason in STAND_INS.items() if re.search(pattern, text)), None)
 
 
 def test_every_next_step_is_registered() -> None:
-    assert [step for step in next_steps.every() if step.text not in RUN and stand_in(step.text) is None] == []
+    assert {step.text for step in next_steps.every()} == {*RUN, *NOT_TAKEN}
+    assert RUN.keys() & NOT_TAKEN.keys() == set()
 
 
-def test_every_registered_step_is_still_in_the_source_and_every_test_exists() -> None:
-    assert RUN.keys() - {step.text for step in next_steps.every()} == set()
+def test_every_test_that_takes_a_step_exists() -> None:
     for test in RUN.values():
         file, _, name = test.rpartition("::")
         path = Path(__file__).parents[2] / file if file else Path(__file__)
