@@ -23,11 +23,15 @@ __all__ = ["COMMANDS", "build_parser", "main"]
 
 # The module of a command is imported when the command is called: each needs some of the dependencies of the others.
 COMMANDS = {
+    "add": "Put plugins into plugins.yaml, and lock.",
+    "remove": "Take plugins out of plugins.yaml, and lock.",
     "lock": "Resolve plugins.yaml and write plugins.lock.",
     "sync": "Install what plugins.lock names.",
     "status": "Show what is requested, locked, installed and loadable.",
     "doctor": "Find out why a plugin is missing.",
     "bundle": "Collect every locked wheel next to the lock, for installations without an index.",
+    "push": "Push the installed plugins and this manager as an image.",
+    "pull": "Fill a directory from such an image, checked by its digest.",
     "audit": "Check the lock before you install it.",
     "export": "Write the lock in another format.",
     "tree": "Show the plugins of the lock with what they require.",
@@ -40,7 +44,12 @@ COMMANDS = {
     "prune": "Remove overlays that you no longer need.",
     "base": "Write a snapshot of the vLLM environment.",
 }
-_QUERIES = ("tree", "why", "diff", "outdated")  # in a directory of their own
+# Groups of commands, each with a directory of its own.
+_GROUPS = {
+    **dict.fromkeys(("add", "remove"), "editing"),
+    **dict.fromkeys(("tree", "why", "diff", "outdated"), "queries"),
+    **dict.fromkeys(("push", "pull"), "images"),
+}
 _EXIT_CODES = """\
 exit codes:
   0  success
@@ -56,6 +65,8 @@ exit codes:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Results go to stdout, progress and messages to stderr."""
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # with nohup it is ignored
+        signal.signal(signal.SIGHUP, _terminate)
     words = sys.argv[1:] if argv is None else argv
     inherited = variables.inherited(variables.RESULT)
     descriptor = int(inherited) if inherited else None
@@ -74,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if not getattr(arguments, "startup", False):
             settings = _discover(arguments, settings, output)
-        _check_named_manifest(arguments.config, settings)
+        if not getattr(arguments, "may_create", False):
+            _check_named_manifest(arguments.config, settings)
         code: int = arguments.run(arguments, settings, output)
         sys.stdout.flush()
     except PluginsError as error:
@@ -113,7 +125,7 @@ def build_parser(commands: Collection[str] = tuple(COMMANDS)) -> argparse.Argume
             name, parents=[common] if called else (), help=purpose, description=purpose, allow_abbrev=False
         )
         if called:
-            place = f".queries.{name}" if name in _QUERIES else f".{name}"
+            place = f".{_GROUPS[name]}.{name}" if name in _GROUPS else f".{name}"
             importlib.import_module(place, __package__).register(command)
     return parser
 

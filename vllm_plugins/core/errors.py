@@ -36,6 +36,7 @@ __all__ = [
     "OverlayGone",
     "OverlayStale",
     "PluginsError",
+    "RegistryError",
     "SourceError",
     "StoreError",
     "UsageError",
@@ -159,6 +160,12 @@ class SourceError(PluginsError):
     """A git repository or a local directory can't be read."""
 
     id = "source-unavailable"
+
+
+class RegistryError(PluginsError):
+    """A registry of images can't be read, or refuses an image."""
+
+    id = "registry-failed"
 
 
 class BuildError(PluginsError):

@@ -294,7 +294,7 @@ class _Search:
                     return metadata.inspect(path) if path is not None else None
             for found in self.candidates.all(package.name):
                 if found.version == Version(package.version) and found.wheel is not None:
-                    content = self.candidates.metadata(found)
+                    content = self.candidates.requirements(found)
                     return None if isinstance(content, Obstacle) else content
         except PluginsError:
             return None  # one reason less is known

@@ -46,8 +46,9 @@ class File:
 
     ``url`` and ``index`` (``None`` for a page of links) carry no credentials; ``size`` is in bytes.
     ``upload_time`` is as the index writes it (PEP 700), ``provenance`` an address (PEP 740). ``odd_python`` says that
-    the index gives a Requires-Python that is not valid: it counts as none. ``too_young`` is the reason of a cooldown,
-    if it excludes the file.
+    the index gives a Requires-Python that is not valid: it counts as none. ``core_metadata`` is the hash of the
+    METADATA that the index has apart from the file (PEP 658), empty where it gives no hash. ``too_young`` is the
+    reason of a cooldown, if it excludes the file.
     """
 
     filename: str
@@ -61,6 +62,7 @@ class File:
     upload_time: str | None = None
     provenance: str | None = None
     index: str | None = None
+    core_metadata: str | None = None
     too_young: str = ""
 
 
@@ -225,6 +227,7 @@ def _from_item(item: Any, base: str, index: str | None) -> File | None:
         upload_time=_text(item.get("upload-time")),
         provenance=_address(base, item.get("provenance")),
         index=index,
+        core_metadata=_core_metadata(item.get("core-metadata", item.get("dist-info-metadata"))),
     )
 
 
@@ -243,6 +246,7 @@ def _from_anchor(anchor: dict[str, str | None], base: str, index: str | None) ->
         yanked_reason=_text(anchor.get("data-yanked")) or "",
         provenance=_address(base, anchor.get("data-provenance")),
         index=index,
+        core_metadata=_core_metadata(anchor.get("data-core-metadata", anchor.get("data-dist-info-metadata"))),
     )
 
 
@@ -260,6 +264,16 @@ def _address(base: str, url: object) -> str | None:
 
 def _text(value: object) -> str | None:
     return value[:500] if isinstance(value, str) else None
+
+
+def _core_metadata(value: object) -> str | None:
+    """The sha256 of separate METADATA: an object in JSON; in HTML ``sha256=…``, or ``true`` where none is given."""
+    if isinstance(value, dict):
+        return _digest(value.get("sha256")) or ("" if not value else None)
+    if isinstance(value, str) and value.lower() != "true":
+        algorithm, _, digest = value.partition("=")
+        return _digest(digest) if algorithm == "sha256" else None
+    return "" if value is True or (isinstance(value, str) and value) else None
 
 
 def _digest(value: object) -> Sha256 | None:

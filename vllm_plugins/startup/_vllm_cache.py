@@ -41,7 +41,7 @@ _known: tuple[str, str | None, frozenset[str]] | None = None
 def factor() -> str | None:
     """What of the overlay on the path matters to compiled graphs, as a hash; ``None`` where nothing does."""
     global _known  # noqa: PLW0603 - what is on disk under this path doesn't change
-    site = next((entry for entry in overlay.entries() if activation.is_site(entry)), None)
+    site = next((overlay.real(entry) for entry in overlay.entries() if activation.is_site(entry)), None)
     if site is None:
         return None
     if _known is None or _known[0] != site:

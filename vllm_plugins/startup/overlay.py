@@ -39,6 +39,7 @@ __all__ = [
     "mirror",
     "read_file",
     "read_marker",
+    "real",
     "sha256",
 ]
 
@@ -48,6 +49,8 @@ HISTORY = "history.jsonl"
 HISTORY_LIMIT = 1 << 16  # bytes
 SITE = "site"
 OVERLAYS = "overlays"
+# With this prefix, a path entry is the name of an overlay that must be checked before it is used (see ``guard``).
+GUARDED = "/dev/null"
 # A rolled-back lock has this line: the hash of a manifest that asks for something else, and is accepted all the same.
 ACCEPTED = b'\naccepted-manifests = ["'
 FAILURES = "failures"
@@ -291,6 +294,11 @@ def entries() -> list[str]:
     """The strings in ``sys.path``. The import system skips anything else, too."""
     entries: list[object] = [*sys.path]
     return [entry for entry in entries if isinstance(entry, str)]
+
+
+def real(entry: str) -> str:
+    """The directory that a path entry names, also if the entry is guarded."""
+    return entry.removeprefix(GUARDED)
 
 
 def key_in(entry: str) -> str | None:
