@@ -44,6 +44,7 @@ NAMES = f"{QUERIES}names_and_services_are_corrected"
 REVISION = f"{QUERIES}a_revision_of_the_lock_is_named"
 OVERLAY = f"{QUERIES}an_overlay_to_roll_back_to_is_named"
 DIFFERS = f"{QUERIES}files_that_differ_from_the_index_are_locked_again"
+IMAGE = f"{QUERIES}the_name_of_an_image_is_corrected"
 TOKENS = "tests/faults/test_token_urls.py::test_"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
@@ -140,6 +141,12 @@ RUN = {
     "test_an_upgrade_to_another_publisher_is_refused_until_it_is_accepted",
     "to accept an older release, set {…} in plugins.yaml; else set `enabled: false` for it": "tests/locking/"
     "test_newest.py::test_a_version_in_the_manifest_accepts_an_older_release",
+    "name a tag: vllm-plugins push {…}:TAG": IMAGE,
+    "correct the name, as in oci:plugins-image:v1": IMAGE,
+    "name the registry, too, as in registry.example/team/plugins:v1": IMAGE,
+    "check the name of the directory, the tag and the digest": IMAGE,
+    "give this user write access to it, or choose another: vllm-plugins pull IMAGE -o DIRECTORY": IMAGE,
+    "choose a directory for each image: vllm-plugins pull IMAGE -o DIRECTORY": IMAGE,
     "vllm-plugins why {…}": NAMES,
     "vllm-plugins tree": NAMES,
     "vllm-plugins audit --service osv": NAMES,
@@ -177,6 +184,7 @@ _DAMAGE = "only a fault of a program that is started leads there; tests/faults m
 _WALK = "locking finds and names the plugin before; what is left is for an index that changes in between"
 _MACHINE = "another machine, its clock, or how a server is started has to change first"
 _PASSED = "the whole text is filled in, and is among the steps above"
+_IMAGE = "an image in a registry, or the login of Docker, has to change first"
 # The text of each other step, and why no test takes it.
 NOT_TAKEN = {
     "add the index that has it (PIP_EXTRA_INDEX_URL), or lock in the vLLM environment itself": _MACHINE,
@@ -239,6 +247,12 @@ NOT_TAKEN = {
     "vllm-plugins sync --installer pip, which keeps no unpacked files that can be edited; if it finds the same file, "
     "report it to the wheel's author": _DAMAGE,
     "wait until vllm-plugins prune or sync has ended, and start again": "time has to pass; tests of activation.hold wait",
+    "check the name of the image; a copy of it must have the same layers, not compressed": _IMAGE,
+    "copy the image again from where it was made": _IMAGE,
+    "correct the file, or set DOCKER_CONFIG to another directory": _IMAGE,
+    "run {…}{…} get by hand, with the name of the registry as its input": _IMAGE,
+    "set `editable: false` for them in plugins.yaml, then run vllm-plugins lock and sync": "as for `sync --frozen`, above",
+    "try again; if it fails again, report it to the operator of the registry": _OTHERS,
     "{…} -m pip --version; where pip is missing: {…} -m ensurepip": _PROGRAM,
     "{…} {…}, {…}": "chmod or chown of the named file; tests/startup/test__trust.py has each",
     "{…}, {…}": _PASSED,

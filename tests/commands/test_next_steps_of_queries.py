@@ -197,3 +197,24 @@ def test_a_hidden_module_is_disabled(place: Place, index: Index) -> None:
     place.run("lock")
     place.run("sync")
     assert step not in place.run("doctor", check=False).stdout
+
+
+def test_the_name_of_an_image_is_corrected(locked: Place) -> None:
+    image = f"oci:{locked.root / 'images'}"
+    digest = f"sha256:{'0' * 64}"
+    fails(locked, f"name a tag: vllm-plugins push {image}:TAG", "push", f"{image}@{digest}")
+    fails(locked, "correct the name, as in oci:plugins-image:v1", "push", "oci:")
+    fails(locked, "name the registry, too, as in registry.example/team/plugins:v1", "push", "plugins:v1")
+    locked.run("push", f"{image}:v1")
+    pull = ("pull", f"{image}:v1", "-o")
+    fails(locked, "check the name of the directory, the tag and the digest", "pull", f"{image}:v2", "-o", "pulled")
+    step = "give this user write access to it, or choose another: vllm-plugins pull IMAGE -o DIRECTORY"
+    fails(locked, step, *pull, locked.manifest / "below")
+    locked.run(*pull, locked.root / "pulled")
+    locked.pypi()
+    locked.run("lock")
+    locked.run("sync")
+    locked.run("push", f"{image}:v2")
+    step = "choose a directory for each image: vllm-plugins pull IMAGE -o DIRECTORY"
+    fails(locked, step, "pull", f"{image}:v2", "-o", locked.root / "pulled")
+    locked.run("pull", f"{image}:v2", "-o", locked.root / "pulled-2")
