@@ -52,6 +52,7 @@ RUN = {
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
     "name one of the plugins": EDITING,
+    "add a plugin to it: vllm-plugins add NAME": "tests/commands/test_init.py::test_a_new_manifest_is_valid_and_can_be_edited",
     "name one of the plugins; vllm-plugins why NAME shows which plugin requires a package": EDITING,
     "name a directory, such as ./my-plugin": EDITING,
     "vllm-plugins add {…} {…} {…}": EDITING,
