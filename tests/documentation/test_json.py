@@ -47,6 +47,7 @@ def test_the_output_of_every_command_is_as_published(used: Place) -> None:
         "init": ["--config", used.root / "new.yaml"],
         "add": ["tiny"],
         "lock": ["--upgrade"],
+        "upgrade": ["--dry-run"],
         "sync": [],
         "status": [],
         "doctor": [],

@@ -27,6 +27,7 @@ COMMANDS = {
     "add": "Put plugins into plugins.yaml, and lock.",
     "remove": "Take plugins out of plugins.yaml, and lock.",
     "lock": "Resolve plugins.yaml and write plugins.lock.",
+    "upgrade": "Lock the newest versions and commits that fit.",
     "sync": "Install what plugins.lock names.",
     "status": "Show what is requested, locked, installed and loadable.",
     "doctor": "Find out why a plugin is missing.",

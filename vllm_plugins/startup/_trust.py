@@ -3,9 +3,9 @@
 Their content decides what code vLLM runs. Trusted users are this one, root, and the owner of this package, who can
 change that code anyway. A read-only file system is trusted, because only an administrator can mount it.
 
-The owner of a directory can replace what is below it, whatever the owner of that. So directories above count, too:
-those of trusted users, of the owner of ``/``, and of the owner of the home directory, who sets up what this user runs.
-In a user namespace, all users that it does not map look like one (65534), which is trusted only where it owns ``/``.
+The owner of a directory can replace what is below it, so directories above must belong to a trusted user, the owner
+of ``/``, or the owner of the home directory, who sets up what this user runs. In a user namespace, all users that it
+does not map look like one (65534), which is trusted only where it owns ``/``.
 """
 
 from __future__ import annotations
