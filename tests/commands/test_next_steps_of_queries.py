@@ -111,8 +111,9 @@ def test_an_overlay_to_roll_back_to_is_named(locked: Place, index: Index) -> Non
     overlays = locked.store / "overlays"
     overlays.rename(locked.root / "elsewhere")
     overlays.write_text("")
-    step = "give this user read access to the store, or choose another one with --registry-dir"
-    fails(locked, step, "prune", "--keep", "1")
+    done = locked.run("prune", "--keep", "1", check=False)
+    assert done.returncode != 0
+    assert done.stderr.rstrip().endswith(", or choose another store with --registry-dir")
     locked.run("prune", "--keep", "1", "--registry-dir", locked.root / "another")
 
 
