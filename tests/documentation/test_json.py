@@ -44,8 +44,10 @@ def test_every_command_has_a_definition() -> None:
 def test_the_output_of_every_command_is_as_published(used: Place) -> None:
     old = next(path / "plugins.lock" for path in used.overlays if path != used.overlay)
     calls: dict[str, list[str | Path]] = {
+        "init": ["--config", used.root / "new.yaml"],
         "add": ["tiny"],
         "lock": ["--upgrade"],
+        "upgrade": ["--dry-run"],
         "sync": [],
         "status": [],
         "doctor": [],

@@ -23,9 +23,11 @@ __all__ = ["COMMANDS", "build_parser", "main"]
 
 # The module of a command is imported when the command is called: each needs some of the dependencies of the others.
 COMMANDS = {
+    "init": "Write a new plugins.yaml, also with the plugins that are installed here.",
     "add": "Put plugins into plugins.yaml, and lock.",
     "remove": "Take plugins out of plugins.yaml, and lock.",
     "lock": "Resolve plugins.yaml and write plugins.lock.",
+    "upgrade": "Lock the newest versions and commits that fit.",
     "sync": "Install what plugins.lock names.",
     "status": "Show what is requested, locked, installed and loadable.",
     "doctor": "Find out why a plugin is missing.",
@@ -46,7 +48,7 @@ COMMANDS = {
 }
 # Groups of commands, each with a directory of its own.
 _GROUPS = {
-    **dict.fromkeys(("add", "remove"), "editing"),
+    **dict.fromkeys(("init", "add", "remove"), "editing"),
     **dict.fromkeys(("tree", "why", "diff", "outdated"), "queries"),
     **dict.fromkeys(("push", "pull"), "images"),
 }

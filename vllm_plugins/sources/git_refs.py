@@ -82,7 +82,7 @@ def advertised(remote: Remote, env: Mapping[str, str], plugin: str) -> dict[str,
             required_by=f"plugin {plugin!r}",
             next_step=f"push a commit to it, or change `url` of plugin {plugin!r} in plugins.yaml",
         )
-    if not _FULL.fullmatch(next(iter(refs.values()))):
+    if not all(map(_FULL.fullmatch, refs.values())):
         raise SourceError(
             "the git repository uses SHA-256 commits, which plugins.lock does not support",
             where=remote.shown,

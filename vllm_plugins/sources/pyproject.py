@@ -39,9 +39,15 @@ def sha256(directory: Path) -> Sha256:
     """Return a hash of the files that declare a project's metadata, and of the files that they refer to."""
     digest = hashlib.sha256()
     for file in ("pyproject.toml", "setup.cfg", "setup.py", *_named(_read(directory))):
-        path = directory / file
-        digest.update(f"{file}\0".encode() + (path.read_bytes() if path.is_file() else b"") + b"\0")
+        digest.update(f"{file}\0".encode() + _content(directory / file) + b"\0")
     return Sha256(digest.hexdigest())
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except OSError:  # a name that is too long, for one: the build reports it
+        return b""
 
 
 def _named(data: dict[str, Any]) -> Iterator[str]:
@@ -71,7 +77,7 @@ def reads_history(project: Path) -> bool:
 def _read(project: Path) -> dict[str, Any]:
     try:
         return tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # there is only a setup.py, or the build reports the error
 
 

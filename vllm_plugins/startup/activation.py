@@ -142,7 +142,7 @@ def hold(store: Path, key: str) -> None:
         except FileNotFoundError as error:
             raise overlay.gone(store, key) from error
         except OSError as error:
-            from vllm_plugins.core.errors import StoreError
+            from vllm_plugins.core.errors import StoreError, remedy
 
             raise StoreError(
                 "the overlay is locked by another process"
@@ -152,7 +152,7 @@ def hold(store: Path, key: str) -> None:
                 found=error.strerror or str(error),
                 next_step="wait until vllm-plugins prune or sync has ended, and start again"
                 if isinstance(error, BlockingIOError)
-                else "give this user read access to it",
+                else remedy(error, "read"),
             ) from error
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "key_in",
     "key_of",
     "mirror",
+    "opened",
     "read_file",
     "read_marker",
     "real",
@@ -58,6 +59,11 @@ _TRIES = 3
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
 _EGG = ".egg"
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
+
+
+# What a lock, manifest or marker was when this process opened it last. The trust check takes this, not what has its
+# path by then.
+opened: dict[str, os.stat_result] = {}
 
 
 def sha256(data: bytes) -> str:
@@ -104,13 +110,13 @@ def read_marker(store: Path, key: str) -> Marker | None:
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
     except OSError as error:
-        from vllm_plugins.core.errors import StoreError
+        from vllm_plugins.core.errors import StoreError, remedy
 
         raise StoreError(
             "the store can't be read",
             where=str(place),
             found=error.strerror or str(error),
-            next_step="give this user read access to the store, or set VLLM_PLUGIN_REGISTRY_DIR to another",
+            next_step=f"{remedy(error, 'read')}, or set VLLM_PLUGIN_REGISTRY_DIR to another directory",
         ) from error
     marker = Marker.from_json(text)
     # A backup may have restored the marker without the modules.
@@ -186,21 +192,23 @@ def read_file(path: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        from vllm_plugins.core.errors import StoreError
+        from vllm_plugins.core.errors import StoreError, remedy
 
         raise StoreError(
             f"{path.name} can't be read",
             where=str(path),
             found=error.strerror or str(error),
-            next_step="give this user read access to it",
+            next_step=remedy(error, "read"),
         ) from error
 
 
 def _content(path: str) -> bytes:
     """The content of a small file. A buffer would cost more than the reading."""
+    opened.pop(path, None)
     for tries in range(_TRIES, -1, -1):
         try:
             with open(path, "rb", buffering=0) as file:
+                opened[path] = os.fstat(file.fileno())
                 return file.readall()
         except OSError as error:
             # On a network file system, another machine has replaced the file that we had opened.
