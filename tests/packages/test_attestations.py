@@ -5,6 +5,7 @@ The tests marked ``network`` use real attestations: the library's sdist contains
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import tarfile
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,6 @@ from vllm_plugins.packages.index import Index as Reader
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.packages.simple_api import File
 
-pytest.importorskip("pypi_attestations")
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
     from tests.kit.place import Completed, Place
     from vllm_plugins.documents.lock import Identity
 
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("pypi_attestations") is None, reason="the extra attestations is not installed"
+)
 ADA: Identity = (("kind", "GitHub"), ("repository", "ada/tiny"), ("workflow", "release.yml"))
 EVE: Identity = (("kind", "GitHub"), ("repository", "eve/tiny"), ("workflow", "release.yml"))
 OLD = values.package(identities=(ADA,))
