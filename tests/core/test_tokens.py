@@ -19,11 +19,14 @@ from vllm_plugins.core.redact import redact
         ("%61Bcd1234EfGh5678/simple/", ["%61Bcd1234EfGh5678"]),
         ("abcdefghijklmnopqrs5/simple", ["abcdefghijklmnopqrs5"]),  # no word is that long
         ("ab1cd2ef3gh4ij5k/simple", ["ab1cd2ef3gh4ij5k"]),
+        ("ab12abc123abc123ab/simple", ["ab12abc123abc123ab"]),  # a change at every third character
+        ("t/abcdefghijklmnop/simple", ["abcdefghijklmnop"]),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc/simple", ["eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc"]),
     ],
 )
 def test_what_looks_like_a_token_in_a_path(path: str, found: list[str]) -> None:
-    assert list(tokens.in_path(f"https://host.example/{path}")) == found
+    for scheme in ("http", "https"):
+        assert list(tokens.in_path(f"{scheme}://host.example/{path}")) == found
 
 
 @pytest.mark.parametrize(
@@ -39,6 +42,7 @@ def test_what_looks_like_a_token_in_a_path(path: str, found: list[str]) -> None:
         "https://pkgs.dev.azure.com/acme/a1b2c3d4-a1b2-c3d4-e5f6-A1B2C3D4E5F6/_packaging/feed/pypi/simple/",
         "https://host.example/abcdefghijklmnopqr5/simple/",
         "https://host.example/a1b2c3d4e5f6g7h/simple/",
+        "https://host.example/ab123abc123abc1234/simple/",
         "https://host.example/t/abcdefghijklmno/simple/",
         "https://[broken/t/aBcd1234EfGh5678",
         "https://acme.jfrog.io/artifactory/api/pypi/python-release-local/simple",
