@@ -19,6 +19,7 @@ from vllm_plugins import cli
 if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Completed, Place
+    from tests.kit.templates import Templates
 
 EDITING = "tests/commands/test_editing.py::test_the_next_steps_of_refusals_lead_on"
 STATES = "test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed"
@@ -260,10 +261,12 @@ def failed(done: Completed, error: str) -> str:
 
 
 @pytest.fixture
-def locked(place: Place, index: Index) -> Place:
-    points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
-    pair.lock(place, index, entry_points=points, modules={"tiny.py": "def register():\n    pass\n"})
-    return place
+def locked(place: Place, index: Index, templates: Templates) -> Place:
+    def make() -> None:
+        points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+        pair.lock(place, index, entry_points=points, modules={"tiny.py": "def register():\n    pass\n"})
+
+    return templates.fill(place, index, make)
 
 
 def test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed(locked: Place) -> None:
