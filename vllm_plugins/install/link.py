@@ -43,6 +43,7 @@ def write(store: Path, key: str, directories: Sequence[str] | None = None) -> Li
     The link is written to the last of the interpreter's directories, so that the overlay comes after the base. An
     overlay with ``.pth`` files is added by a line of code: Python doesn't read them in a directory that a ``.pth``
     file names. So is one whose path is not ASCII: how Python decodes a ``.pth`` file depends on version and locale.
+    Overrides are put in front by a line of code, before anything of the base is imported.
 
     Raises:
         StoreError: the interpreter's directory can't be written.
@@ -50,6 +51,9 @@ def write(store: Path, key: str, directories: Sequence[str] | None = None) -> Li
     target = overlay.directory(store, key) / overlay.SITE
     is_plain = str(target).isascii() and not any(target.glob("*.pth"))
     line = str(target) if is_plain else f"import site; site.addsitedir({str(target)!a})"
+    front = target / overlay.FRONT
+    if front.is_dir():  # before anything is imported that comes from the base
+        line = f"import sys; sys.path.insert(0, {str(front)!a})\n{line}"
     path = Path(_directories(directories)[-1], NAME)
     try:
         atomic.write(path, f"{line}\n".encode())

@@ -18,7 +18,7 @@ from vllm_plugins.core import atomic, workers
 from vllm_plugins.core.errors import NoResolution, StoreError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_writer
-from vllm_plugins.locking import _provided, _resolvers
+from vllm_plugins.locking import _overrides, _provided, _resolvers
 from vllm_plugins.locking._assemble import Assembly, NewLock
 from vllm_plugins.locking._prepare import Preparation, PreparedPlugin
 from vllm_plugins.locking._solve import Solver
@@ -71,7 +71,9 @@ def run(
     cooldown = _cooldown(manifest)
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
     installer = _installer(settings, _waiting(pip, cooldown), caches, report)
+    overriding = _overrides.begin(manifest, base)
     with Builder(installer=installer, base_site=base_paths, target=base) as builder:
+        base = overriding.base
         reuse = Reuse(old=old.lock, upgrade=upgrade, base=base, wheels=settings.wheels, is_sound=old.flaw is None)
         preparation = Preparation(
             manifest=manifest,
@@ -97,10 +99,15 @@ def run(
                 report=report,
                 detail=detail,
             )
-            solution = solver.solve(plugins)
+            solution = solver.solve((*plugins, *overriding.roots(plugins)))
             accepted = request.accepts(manifest)
             assembly = Assembly(
-                base=base, old=old.lock, index=index, scratch=scratch, solution=solution, accepted=accepted
+                overriding=overriding,
+                old=old.lock,
+                index=index,
+                scratch=scratch,
+                solution=solution,
+                accepted=accepted,
             )
             return _public(assembly.lock(manifest, plugins, solver.releases(solution)), pip)
 

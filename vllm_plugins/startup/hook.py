@@ -224,6 +224,7 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str, *, is_fall
 
 
 def _activate(settings: Settings, marker: Marker) -> None:
+    activation.put_in_front(settings.store, marker)
     activation.activate(settings.store, marker.key)
     _process.active = settings.store, marker
     _check_origins(settings, marker)
@@ -254,6 +255,7 @@ def _active_marker(settings: Settings, key: str) -> Marker | None:
         marker = overlay.read_marker(settings.store, key)
         if marker is None:
             return None
+        activation.put_in_front(settings.store, marker)
         if marker.import_lines:
             activation.activate(settings.store, key)
         _process.active = settings.store, marker
