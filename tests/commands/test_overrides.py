@@ -114,8 +114,12 @@ def test_a_process_that_has_not_imported_the_old_one_meets_the_new_one(synced: P
 def test_a_process_that_has_imported_the_old_one_stops(synced: Place) -> None:
     out = start(synced, "import transformers")
     assert "[override-inactive]" in out
-    assert "transformers of the vLLM environment was imported before the lock's overrides could be put in front" in out
-    assert f"next: start vLLM with PYTHONPATH={front(synced)} in its environment, or run vllm-plugins sync --bake" in out
+    assert (
+        "transformers of the vLLM environment was imported before the lock's overrides could be put in front" in out
+    )
+    assert (
+        f"next: start vLLM with PYTHONPATH={front(synced)} in its environment, or run vllm-plugins sync --bake" in out
+    )
     going_on = start(synced, "import transformers", VLLM_PLUGIN_ON_ERROR="continue")
     assert going_on.startswith("0\n")
     assert "going on without plugins" in going_on
@@ -172,7 +176,9 @@ def test_an_override_that_the_base_satisfies_has_no_effect_and_says_so(world: Pl
     vllm.distribution(base, "transformers", "5.21")
     done = world.run("lock")
     assert world.versions == {"tiny": "1.0"}
-    assert "note: the override of Transformers has no effect: the vLLM environment has transformers 5.21" in done.stdout
+    assert (
+        "note: the override of Transformers has no effect: the vLLM environment has transformers 5.21" in done.stdout
+    )
 
 
 def test_what_vllm_is_compiled_against_can_not_be_overridden(world: Place) -> None:

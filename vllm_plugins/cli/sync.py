@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli._output import OVERRIDE
 from vllm_plugins.core import workers
 from vllm_plugins.packages import pip_config
 from vllm_plugins.startup import overlay
@@ -107,6 +108,9 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     if not arguments.startup:
         _warn(replace(state, marker=done.marker), output)
     verb = "installed" if done.installed else "up to date"
+    front = overlay.front(settings.store, done.marker.key)
+    how = f"start vLLM with PYTHONPATH={front}, or run vllm-plugins sync --bake"
+    hint = f"\n{OVERRIDE}{how}" if done.marker.overrides and linked is None else ""
     plugins = ", ".join(done.marker.plugins) or "no plugins"
     output.result(
         {
@@ -115,7 +119,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "plugins": {plugin.name: plugin.version for plugin in done.lock.plugins},
             "linked": linked,
         },
-        f"{verb}: {plugins} (overlay {done.marker.key[:12]})",
+        f"{verb}: {plugins} (overlay {done.marker.key[:12]}){hint}",
     )
     return 0
 
