@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Completed, Place
 
+EDITING = "tests/commands/test_editing.py::test_the_next_steps_of_refusals_lead_on"
 STATES = "test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed"
 FILES = "test_files_of_an_overlay_that_were_changed"
 WHEELS = "test_another_wheel_next_to_the_lock_and_a_missing_one"
@@ -42,6 +43,14 @@ PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
 RUN = {
     "vllm-plugins lock": STATES,
+    "edit {…} yourself, then run vllm-plugins lock": EDITING,
+    "name one of the plugins": EDITING,
+    "add a plugin to it: vllm-plugins add NAME": "tests/commands/test_init.py::test_a_new_manifest_is_valid_and_can_be_edited",
+    "name one of the plugins; vllm-plugins why NAME shows which plugin requires a package": EDITING,
+    "name a directory, such as ./my-plugin": EDITING,
+    "vllm-plugins add {…} {…} {…}": EDITING,
+    "vllm-plugins remove {…}, then add it again, or give this one another name with --name": EDITING,
+    "write a version, as in {…}@1.2.3; for a git repository write git+URL@{…}": EDITING,
     "vllm-plugins sync": STATES,
     "vllm-plugins sync --reinstall": FILES,
     "find out who changed it, then run vllm-plugins sync --reinstall": FILES,

@@ -85,7 +85,8 @@ class Podman:
 def base(podman: Podman, *, site: Path, model: Path, scratch: Path) -> str:
     """Debian with Python, vLLM for a CPU from ``site``, and a model in ``/model``; returns the image's tag.
 
-    It has this machine's certificates, so that pip reaches the package index from inside.
+    It has this machine's certificates, so that pip reaches the package index from inside. As in vLLM's own image, the
+    manager is not in it.
     """
     tag, tar = "localhost/vllm-base:test", scratch / "root.tar"
     sources = next(
@@ -111,7 +112,7 @@ def base(podman: Podman, *, site: Path, model: Path, scratch: Path) -> str:
     shutil.copytree(model, context / "model")
     target = f"/usr/local/lib/{site.parent.name}/dist-packages"
     (context / "Containerfile").write_text(
-        f"FROM localhost/debian:test\nCOPY model /model\nRUN mkdir -p {target} && cp -a /site/. {target}/\n",
+        f"FROM localhost/debian:test\nCOPY model /model\nRUN mkdir -p {target} && cp -a /site/. {target}/ && rm -rf {target}/*vllm_plugin*\n",
         encoding="utf-8",
     )
     podman.run(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit import registry
+
 from . import images
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "examples/image"
 PYTHON = os.environ.get("VLLM_PYTHON", "")
-needed = [name for name in ("podman", "runc", "mmdebstrap") if shutil.which(name) is None]
+needed = [name for name in ("podman", "runc", "mmdebstrap", "docker-registry") if shutil.which(name) is None]
 pytestmark = pytest.mark.skipif(
     bool(needed) or not PYTHON or os.geteuid() != 0,
     reason=f"needs root, VLLM_PYTHON, and {', '.join(needed) or 'nothing else'}: tox -e container",
@@ -166,3 +168,44 @@ def test_a_changed_image_does_not_start(world: World, damage: str, words: str, t
     done = world.podman.run("run", "--rm", *variables, *PRODUCTION, "localhost/damaged", *SERVER, check=False)
     assert done.returncode != 0
     assert words in done.stdout + done.stderr
+
+
+STOCK = {
+    "PYTHONPATH": "/opt/vllm-plugins/manager",
+    "VLLM_PLUGIN_CONFIG": "/opt/vllm-plugins/plugins.yaml",
+    "VLLM_PLUGIN_REGISTRY_DIR": "/opt/vllm-plugins/store",
+    "VLLM_PLUGIN_FROZEN": "1",
+    "VLLM_PLUGIN_VERIFY": "1",
+}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[str]:
+    with registry.serve(tmp_path) as served:
+        yield served
+
+
+def test_a_stock_image_serves_with_the_plugins_of_another_image(world: World, host: str, tmp_path: Path) -> None:
+    """vLLM's own image has no manager. Both come from an image volume, by digest, without network, for any user."""
+    store = ["--registry-dir", str(tmp_path / "store"), "--config", str(world.plugins / "plugins.yaml")]
+    command = [PYTHON, "-m", "vllm_plugins"]
+    subprocess.run([*command, "sync", *store], check=True, cwd=tmp_path)
+    started = time.monotonic()
+    words = [*command, "push", f"{host}/team/plugins:v1", "--json", *store]
+    pushed = json.loads(subprocess.run(words, check=True, capture_output=True, cwd=tmp_path).stdout)
+    world.figures["push, seconds"] = time.monotonic() - started
+    world.figures["plugins' image, MB"] = pushed["size"] / 1e6
+    started = time.monotonic()
+    subprocess.run([*command, "pull", pushed["image"], "-o", tmp_path / "pulled"], check=True, cwd=tmp_path)
+    world.figures["pull, seconds"] = time.monotonic() - started
+    world.podman.run("pull", "--quiet", "--tls-verify=false", pushed["image"])
+    mount = ("--mount", f"type=image,source={pushed['image']},destination=/opt/vllm-plugins")
+    health = "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health', timeout=2)"
+    check = ("--health-cmd", f'python3 -c "{health}"', "--health-interval", "disable")
+    took = start(world, "stock", "localhost/vllm-base:test", *mount, *check, *PRODUCTION, **STOCK)
+    world.figures["start, stock image, seconds"] = took
+    assert world.podman.run("exec", "stock", "python3", "-c", ASK).stdout.strip() == "bbbbbbbb"
+    said = logs(world, "stock")
+    assert "is active: sample 1.0.0" in said
+    assert "installing" not in said
+    assert stop(world, "stock") == 0

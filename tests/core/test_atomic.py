@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import pty
 import stat
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -21,6 +22,23 @@ def test_a_file_is_replaced_as_a_whole_with_its_mode(tmp_path: Path) -> None:
     atomic.write(target, b"new", 0o600)
     assert (target.read_bytes(), stat.S_IMODE(target.stat().st_mode)) == (b"new", 0o600)
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    terminal, other = pty.openpty()
+    device, stream = tmp_path / "device", tmp_path / "stream"
+    device.symlink_to(os.ttyname(other))
+    atomic.write(device, b"written")
+    assert os.read(terminal, 100) == b"written"
+    file = tmp_path / "file"
+    with open(file, "wb") as opened:
+        stream.symlink_to(f"/proc/self/fd/{opened.fileno()}")
+        atomic.write(stream, b"written")
+    assert file.read_bytes() == b"written"
+    assert device.is_symlink()
+    assert stream.is_symlink()
+    os.close(terminal)
+    os.close(other)
 
 
 def test_the_mode_does_not_depend_on_the_umask(tmp_path: Path) -> None:

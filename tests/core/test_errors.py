@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vllm_plugins.core import errors
-from vllm_plugins.core.errors import CommandFailed, DiskError, LockStale, PluginsError
+from vllm_plugins.core.errors import CommandFailed, DiskError, LockStale, PluginsError, remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,3 +85,18 @@ def test_a_disk_is_recognized_by_its_error_number_and_in_the_output_of_a_program
 def test_other_errors_are_not_the_disks() -> None:
     assert DiskError.from_os_error(PermissionError(errno.EACCES, "Permission denied")) is None
     assert DiskError.from_output("Permission denied") is None
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.EIO, "read the kernel's log (dmesg)"),
+        (errno.EROFS, "make it writable"),
+        (errno.ESTALE, "run the command again, because another machine has changed it in the meantime"),
+        (errno.EACCES, "give this user read access to it"),
+        (None, "give this user read access to it"),
+    ],
+)
+def test_the_next_step_after_an_error_of_a_file_system(number: int | None, expected: str) -> None:
+    error = OSError("unknown") if number is None else OSError(number, "said so")
+    assert remedy(error, "read") == expected

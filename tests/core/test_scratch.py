@@ -100,9 +100,9 @@ def test_where_locks_do_nothing_a_day_decides(tmp_path: Path, monkeypatch: pytes
 
 def test_a_directory_of_an_earlier_boot_is_removed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reboot or a power cut leaves gigabytes of a stage, which would fill the disk for a day."""
-    machine = f"{scratch._PREFIX}01234567-"
+    machine = f"{scratch.PREFIX}01234567-"
     monkeypatch.setattr(scratch, "_machine", lambda: machine)
-    earlier, other = tmp_path / f"{machine}89abcdef-x", tmp_path / f"{scratch._PREFIX}76543210-89abcdef-x"
+    earlier, other = tmp_path / f"{machine}89abcdef-x", tmp_path / f"{scratch.PREFIX}76543210-89abcdef-x"
     for path in (earlier, other):
         path.mkdir()
         (path / "file").touch()

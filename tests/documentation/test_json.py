@@ -44,21 +44,27 @@ def test_every_command_has_a_definition() -> None:
 def test_the_output_of_every_command_is_as_published(used: Place) -> None:
     old = next(path / "plugins.lock" for path in used.overlays if path != used.overlay)
     calls: dict[str, list[str | Path]] = {
+        "init": ["--config", used.root / "new.yaml"],
+        "add": ["tiny"],
         "lock": ["--upgrade"],
         "sync": [],
         "status": [],
         "doctor": [],
         "bundle": [],
+        "push": [f"oci:{used.root / 'images'}:v1"],
+        "pull": [f"oci:{used.root / 'images'}:v1", "-o", used.root / "pulled"],
         "audit": ["--offline"],
         "export": ["--format", "pylock", "-o", used.root / "pylock.toml"],
         "tree": ["--depth", "3"],
         "why": ["tiny"],
+        "outdated": ["--all"],
         "diff": [old],
         "verify": [],
         "history": [],
         "rollback": [],
         "prune": ["--keep", "1", "--dry-run"],
         "base": ["-o", used.root / "base.json"],
+        "remove": ["tiny", "--no-lock"],
     }
     assert set(calls) == set(COMMANDS)
     for name, words in calls.items():

@@ -19,7 +19,9 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { NOTHING, KILL_CALLER, KILL_FIRST, KILL_ALL, FAIL_SPACE, FAIL_EVERY, FLOCK_FAILS, FLOCK_LIES };
@@ -240,4 +242,26 @@ int flock(int fd, int operation) {
     return -1;
   }
   return meets_descriptor("flock", fd, 0) ? -1 : REAL(flock)(fd, operation);
+}
+
+/* The clock is wrong by $FAULT_CLOCK seconds. What measures durations, CLOCK_MONOTONIC, is right. */
+static time_t shift(void) {
+  const char *text = getenv("FAULT_CLOCK");
+  return text ? atoll(text) : 0;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+  int result = REAL(clock_gettime)(clock, now);
+  if (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE) now->tv_sec += shift();
+  return result;
+}
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+  int result = REAL(gettimeofday)(now, zone);
+  now->tv_sec += shift();
+  return result;
+}
+time_t time(time_t *at) {
+  time_t now = REAL(time)(NULL) + shift();
+  if (at) *at = now;
+  return now;
 }

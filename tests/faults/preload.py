@@ -6,10 +6,11 @@ import os
 import struct
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 
-__all__ = ["LONG", "Do", "Preload", "build"]
+__all__ = ["LONG", "Do", "Preload", "build", "clock"]
 
 _HEAD = "=QQiiI"  # as `struct page` begins
 _SIZE = struct.calcsize(_HEAD) + 4 * 4000 + 8
@@ -34,6 +35,11 @@ def build(into: Path) -> Path:
     argv = ["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", str(library)]
     subprocess.run([*argv, str(Path(__file__).with_name("preload.c")), "-ldl", "-pthread"], check=True)
     return library
+
+
+def clock(into: Path, now: datetime) -> dict[str, str]:
+    """The variables of a program, and of all that it starts, for which it is that time."""
+    return {"LD_PRELOAD": str(build(into)), "FAULT_CLOCK": str(int((now - datetime.now(UTC)).total_seconds()))}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,10 +9,8 @@ import contextlib
 import json
 import tempfile
 import zipfile
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -30,14 +28,14 @@ from vllm_plugins.startup import integrity, overlay
 from vllm_plugins.startup.marker import Failure, Marker
 from vllm_plugins.startup.settings import Settings
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .answers import ANSWERS
+from .target import Target
 
-__all__ = ["TARGETS", "Target"]
+__all__ = ["KEY", "MARKER", "TARGETS", "Target"]
 
 _ROOT = Path(__file__).parents[2]
 _SCRATCH = Path(tempfile.mkdtemp(prefix="vllm-plugins-fuzz-"))
-_KEY = "0" * 32
+KEY = "0" * 32
 _SETTINGS = Settings(
     manifest=_SCRATCH / "plugins.yaml",
     lock=_SCRATCH / "plugins.lock",
@@ -52,8 +50,8 @@ _HERE = base.of_here(
     ),
     fingerprint="f" * 32,
 )
-_MARKER = Marker(
-    key=_KEY,
+MARKER = Marker(
+    key=KEY,
     interpreter="cpython-311-x86_64-linux-gnu-x86_64",
     lock_sha256="1" * 64,
     files_sha256="2" * 64,
@@ -71,16 +69,6 @@ _MARKER = Marker(
         ),
     ),
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """One reader. ``seeds`` are documents that it likes; ``words`` what its language is made of."""
-
-    name: str
-    run: Callable[[bytes], None]
-    seeds: tuple[bytes, ...]
-    words: tuple[str, ...] = ()
 
 
 def _manifest(data: bytes) -> None:
@@ -119,10 +107,10 @@ def _lock(data: bytes) -> None:
 
 
 def _marker(data: bytes) -> None:
-    root = overlay.directory(_SETTINGS.store, _KEY)
+    root = overlay.directory(_SETTINGS.store, KEY)
     root.mkdir(parents=True, exist_ok=True)
     (root / overlay.MARKER).write_bytes(data)
-    found = overlay.read_marker(_SETTINGS.store, _KEY)
+    found = overlay.read_marker(_SETTINGS.store, KEY)
     if found is not None:
         assert Marker.from_json(found.to_json()) == found
         found.group("vllm.general_plugins")
@@ -131,26 +119,26 @@ def _marker(data: bytes) -> None:
 
 
 def _files(data: bytes) -> None:
-    root = overlay.directory(_SETTINGS.store, _KEY)
+    root = overlay.directory(_SETTINGS.store, KEY)
     root.mkdir(parents=True, exist_ok=True)
     (root / integrity.FILES).write_bytes(data)
     with contextlib.suppress(errors.HashMismatch):
-        integrity.listed(root, _MARKER.replace(files_sha256=overlay.sha256(data)))
+        integrity.listed(root, MARKER.replace(files_sha256=overlay.sha256(data)))
 
 
 def _notes(data: bytes) -> None:
     """``registry.json`` and ``history.jsonl``: what can't be read says nothing."""
     notes = _SETTINGS.store / "notes"
-    target = overlay.directory(notes, _KEY)
+    target = overlay.directory(notes, KEY)
     (target / overlay.SITE).mkdir(parents=True, exist_ok=True)
-    (target / overlay.MARKER).write_text(_MARKER.to_json())
+    (target / overlay.MARKER).write_text(MARKER.to_json())
     (target / "plugins.lock").touch()
     registry, _, lines = data.partition(b"\x00\x00")
     (notes / overlay.REGISTRY).write_bytes(registry)
     (notes / overlay.HISTORY).write_bytes(lines)
     overlay.registry(notes)
     (generation,) = generations.history(_SETTINGS.replace(store=notes), every=True)
-    assert generation.key == _KEY
+    assert generation.key == KEY
     from vllm_plugins.cli import history as command
 
     command._date(generation.activated)
@@ -339,6 +327,10 @@ TARGETS = {
                 "!!",
                 "<<: ",
                 "policy:",
+                "loads: ",
+                "replaces: ",
+                "min-age-days: ",
+                "- {",
                 "? ",
             ),
         ),
@@ -346,9 +338,22 @@ TARGETS = {
             name="lock",
             run=_lock,
             seeds=((_ROOT / "plugins.lock.example").read_bytes(),),
-            words=("[[packages]]", "wheels = [", "{name = ", "0xffffffff", "1e999", "nan", "'''", "hashes.", "size"),
+            words=(
+                "[[packages]]",
+                "wheels = [",
+                "{name = ",
+                "0xffffffff",
+                "1e999",
+                "nan",
+                "'''",
+                "hashes.",
+                "size",
+                "accepted-manifests",
+                "attestation-identities = [{",
+                "loads = [",
+            ),
         ),
-        Target(name="marker", run=_marker, seeds=(_MARKER.to_json().encode(),), words=("null", "1e999", "\\ud800")),
+        Target(name="marker", run=_marker, seeds=(MARKER.to_json().encode(),), words=("null", "1e999", "\\ud800")),
         Target(
             name="files", run=_files, seeds=(b'[["tiny/__init__.py","' + b"a" * 64 + b'",10]]',), words=("[[", '",')
         ),
@@ -356,10 +361,10 @@ TARGETS = {
             name="store",
             run=_notes,
             seeds=(
-                b'{"version": "1.0", "plugins": {}, "overlay": "' + _KEY.encode() + b'"}\0\0'
-                b'{"at": 1700000000, "overlay": "' + _KEY.encode() + b'"}\n',
+                b'{"version": "1.0", "plugins": {}, "overlay": "' + KEY.encode() + b'"}\0\0'
+                b'{"at": 1700000000, "overlay": "' + KEY.encode() + b'"}\n',
             ),
-            words=('"at": ', "1e999", "-1e30", "NaN", _KEY),
+            words=('"at": ', "1e999", "-1e30", "NaN", KEY),
         ),
         Target(
             name="base", run=_base, seeds=(_HERE.to_json().encode(),), words=('"python": "3"', "\\n", "1!0", "null")
@@ -407,5 +412,6 @@ TARGETS = {
             words=("@", "//", "://", "?sig=", "%40", "\x9b", "http://["),
         ),
         Target(name="wheel", run=_wheel, seeds=(_zip(), _zip(zipfile.ZIP_DEFLATED)), words=("PK\x01\x02",)),
+        *ANSWERS,
     )
 }

@@ -73,10 +73,17 @@ def test_a_link_puts_the_overlay_on_the_path_wherever_the_store_is(
     assert path_of(places[2])[-1] == ascii(str(site))
 
 
-def test_an_overlay_without_path_files_is_linked_without_code(places: list[str], tmp_path: Path) -> None:
-    """A `.pth` file that runs code slows each start of this interpreter, and reviewers look at it twice."""
-    site = put(tmp_path / "store")
-    assert link.write(tmp_path / "store", KEY, places).path.read_text() == f"{site}\n"
+def test_a_link_imports_nothing_that_python_has_not_imported(places: list[str], tmp_path: Path) -> None:
+    """A `.pth` file that runs code slows each start of this interpreter."""
+    put(tmp_path / "store")
+    link.write(tmp_path / "store", KEY, places)
+    code = (
+        "import site, sys; before = set(sys.modules); site.addsitedir(sys.argv[1]); print(set(sys.modules) - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, places[2]], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "set()\n"
 
 
 def test_one_link_replaces_another(places: list[str], tmp_path: Path) -> None:

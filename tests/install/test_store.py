@@ -248,7 +248,7 @@ def test_the_stages_of_killed_processes_are_swept(store: Path) -> None:
         ),
         (
             OSError(errno.EDQUOT, "Disk quota exceeded"),
-            ("the disk is full; nothing was changed", "/store", "Disk quota exceeded", "free some space, or set"),
+            ("the disk is full; nothing was changed", "/store", "Disk quota exceeded", "free some space or raise the quota, or set"),
         ),
         (
             PermissionError(errno.EACCES, "Permission denied", "/there"),
@@ -256,11 +256,11 @@ def test_the_stages_of_killed_processes_are_swept(store: Path) -> None:
         ),
         (
             OSError("no reason"),
-            ("the store can't be written; nothing was changed", "/store", "no reason", "check the disk, or set"),
+            ("the store can't be written; nothing was changed", "/store", "no reason", "give this user write access to it, or set"),
         ),
         (
             OSError(errno.ESTALE, "Stale file handle"),
-            ("the store can't be written; nothing was changed", "/store", "Stale file handle", "run the command again, because another machine has changed the store in the meantime, or set"),
+            ("the store can't be written; nothing was changed", "/store", "Stale file handle", "run the command again, because another machine has changed it in the meantime, or set"),
         ),
     ],
     ids=["full", "over quota", "not ours", "unknown", "changed elsewhere"],

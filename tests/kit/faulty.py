@@ -59,7 +59,7 @@ class Reply:
             self.handler.wfile.flush()
 
 
-_PASSED = ("accept", "content-type", "content-encoding", "git-protocol")
+_PASSED = ("accept", "authorization", "content-type", "content-encoding", "git-protocol")
 
 
 @dataclass(kw_only=True)
@@ -137,7 +137,9 @@ def endless(reply: Reply) -> None:
         reply.send(b" " * (1 << 20))
 
 
-def status(code: int, *, retry_after: int | None = None, times: int | None = None) -> Callable[[Reply], None]:
+def status(
+    code: int, *, retry_after: int | None = None, times: int | None = None, challenge: str | None = None
+) -> Callable[[Reply], None]:
     """Answer with a status; after so many times, well."""
     left = [times]
 
@@ -148,6 +150,8 @@ def status(code: int, *, retry_after: int | None = None, times: int | None = Non
                 return
             left[0] -= 1
         headers = {} if retry_after is None else {"Retry_After": str(retry_after)}
+        if challenge is not None:
+            headers["WWW_Authenticate"] = challenge
         reply.head(code, Content_Length="0", **headers)
 
     return fault
@@ -204,7 +208,7 @@ def serve(upstream: str) -> Iterator[Faulty]:
             kind = answer.headers.get("Content-Type", "application/octet-stream")
             reply = Reply(handler=self, kind=kind, body=answer.content, over=over)
             if fault is None and answer.status_code != 200:
-                fault = status(answer.status_code)
+                fault = status(answer.status_code, challenge=answer.headers.get("WWW-Authenticate"))
             with suppress(OSError):  # who asked has gone
                 (fault or well)(reply)
             self.close_connection = True

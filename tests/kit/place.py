@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Completed", "Place", "ResolverName"]
 
+RESOLVING = ("add", "remove", "lock")  # commands that call a resolver
 ResolverName = Literal["auto", "pip-compile", "uv"]
 
 _SOURCES = Path(vllm_plugins.__file__).parents[1]
@@ -172,7 +173,7 @@ class Place:
         Otherwise in a fork of one that has imported everything (see ``forks``), which is much faster.
         """
         argv = ["-m", "vllm_plugins", *map(str, words)]
-        if "lock" in words[:1] and "--resolver" not in words and self.resolver != "auto":
+        if words[:1] in [(name,) for name in RESOLVING] and "--resolver" not in words and self.resolver != "auto":
             argv += ["--resolver", self.resolver]
         changed = {**self.variables, **(env or {})}
         if fresh or self.interpreter != sys.executable or any(name.startswith(_INTERPRETERS) for name in changed):

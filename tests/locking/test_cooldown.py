@@ -9,6 +9,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from tests.kit import projects
+from vllm_plugins.core.errors import SourceError
 from vllm_plugins.packages import programs
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.packages.simple_api import Cooldown, File, upload_time
@@ -142,3 +143,34 @@ def test_the_age_of_a_file_is_that_of_its_upload(time: str | None, too_young: bo
     assert bool(found.too_young) is too_young
     (found,) = Cooldown(days=7, exempt=frozenset({tiny}), now=NOW).mark(tiny, [file])
     assert found == file
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_ahead"),
+    [
+        ({"Date": "Tue, 10 Mar 2026 12:00:00 GMT"}, False),
+        ({"Date": "Tue, 10 Mar 2026 00:00:00 GMT"}, False),
+        ({"Date": "Mon, 09 Mar 2026 23:59:59 GMT"}, True),
+        ({"Date": "Mon, 09 Mar 2026 23:59:59 GMT", "Age": "60"}, False),  # it was in a cache for a minute
+        ({"Date": "Mon, 09 Mar 2026 23:59:59 -0000"}, True),
+        ({"Date": "Thu, 10 Mar 2050 12:00:00 GMT"}, False),  # behind: all releases are too young
+        ({"Date": "Mon, 09 Mar 1000 23:59:59 GMT"}, True),
+        ({"Date": "Fri, 31 Dec 9999 23:59:59 GMT", "Age": "9" * 30}, False),
+        ({"Date": "yesterday"}, False),
+        ({}, False),
+    ],
+)
+def test_a_clock_that_is_ahead_of_the_indexs_is_refused(headers: dict[str, str], is_ahead: bool) -> None:
+    cooldown = Cooldown(days=7, exempt=frozenset(), now=NOW)
+    if not is_ahead:
+        cooldown.check_clock(headers, "https://index.example/simple/tiny/")
+        return
+    with pytest.raises(SourceError, match="the clock of this machine is ahead of the index's") as caught:
+        cooldown.check_clock(headers, "https://index.example/simple/tiny/")
+    assert caught.value.found == "2026-03-10 12:00 UTC"
+
+
+def test_a_release_of_the_future_is_told_with_the_clock() -> None:
+    file = File(filename="tiny-1.0-py3-none-any.whl", url="https://x/", upload_time="2030-01-01T00:00:00Z")
+    (marked,) = Cooldown(days=7, exempt=frozenset(), now=NOW).mark(canonicalize_name("tiny"), [file])
+    assert marked.too_young.endswith("; the clock of this machine says 2026-03-10 12:00 UTC")

@@ -11,6 +11,7 @@ from packaging.utils import canonicalize_name
 
 from tests.kit import projects
 from tests.kit.raw_wheel import RawWheel
+from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import NoResolution, SourceError
 from vllm_plugins.packages import releases
 from vllm_plugins.packages.index import File, Index
@@ -18,7 +19,7 @@ from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.packages.releases import Pin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from vllm_plugins.packages.releases import Release
@@ -140,3 +141,62 @@ def test_an_sdist_that_can_not_be_unpacked_is_an_error(links: Path, index: Index
     file = File(filename=path.name, url=path.as_uri())
     with pytest.raises(SourceError, match="can't be unpacked"):
         releases.download(file, index, tmp_path / "out")
+
+
+class Apart(Index):
+    """An index that has METADATA apart from its wheels (PEP 658)."""
+
+    def __init__(self, content: bytes | None) -> None:
+        super().__init__(PipConfig.without_index())
+        self.content = content
+        self.asked: list[str] = []
+
+    def small(self, url: str, *, index: str | None = None) -> bytes:
+        self.asked.append(url)
+        if self.content is None:
+            raise SourceError("the index can't be read")
+        return self.content
+
+    def members(self, file: File, names: Sequence[str]) -> dict[str, bytes]:
+        self.asked.append(file.url)
+        return {"METADATA": _metadata("wheel"), "entry_points.txt": b"[vllm.general_plugins]\nit = it:register\n"}
+
+
+URL = "https://index.example/tiny-1.0-py3-none-any.whl"
+
+
+def _metadata(requires: str, version: str = "1.0") -> bytes:
+    return f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\nRequires-Dist: {requires}\n".encode()
+
+
+def _apart(content: bytes | None, core_metadata: str | None) -> tuple[Apart, File]:
+    file = File(filename="tiny-1.0-py3-none-any.whl", url=URL, core_metadata=core_metadata)
+    return Apart(content), file
+
+
+@pytest.mark.parametrize("is_hashed", [True, False])
+def test_requirements_come_from_separate_metadata(is_hashed: bool, tmp_path: Path) -> None:
+    content = _metadata("page")
+    index, file = _apart(content, hashes.sha256(content) if is_hashed else "")
+    for _ in range(2):  # the second time from the cache
+        assert releases.read_requirements(file, index, tmp_path).requires == ("page",)
+    assert index.asked == [f"{URL}.metadata"]
+    found = releases.read_requirements(file, index, tmp_path, entry_points=True)
+    assert (found.requires, found.entry_points) == (("wheel",), (("vllm.general_plugins", "it", "it:register"),))
+
+
+@pytest.mark.parametrize(
+    ("content", "core_metadata"),
+    [
+        (_metadata("page"), "ab" * 32),  # another hash
+        (_metadata("page", version="2.0"), ""),  # of another release
+        (_metadata("not valid !"), ""),
+        (b"\xff\x00", ""),
+        (None, ""),  # it can't be read
+        (_metadata("page"), None),  # the index says of none
+    ],
+)
+def test_the_wheel_decides_where_separate_metadata_is_wrong(content: bytes | None, core_metadata: str | None) -> None:
+    index, file = _apart(content, core_metadata)
+    assert releases.read_requirements(file, index, None).requires == ("wheel",)
+    assert index.asked[-1] == URL

@@ -153,3 +153,32 @@ def test_no_url_keeps_a_login() -> None:
 def test_the_version_of_a_file_name(filename: str, name: str, version: str | None) -> None:
     found = simple_api.version(filename, canonicalize_name(name))
     assert (found and str(found)) == version
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (True, ""),
+        ({"sha256": SHA.upper()}, SHA),
+        ({}, ""),
+        (False, None),
+        ({"sha256": "short"}, None),
+        ({"md5": "ab" * 16}, None),
+        (None, None),
+        ([SHA], None),
+    ],
+)
+def test_separate_metadata_of_a_json_page(value: object, found: str | None) -> None:
+    for key in ("core-metadata", "dist-info-metadata"):
+        (file,) = simple_api.from_json(_json(**{key: value}), base=BASE, index=None)
+        assert file.core_metadata == found
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [("true", ""), (f"sha256={SHA}", SHA), ("sha256=short", None), ("md5=x", None), ("", None)]
+)
+def test_separate_metadata_of_an_html_page(value: str, found: str | None) -> None:
+    for key in ("data-core-metadata", "data-dist-info-metadata"):
+        text = f'<html><a href="tiny-1.0-py3-none-any.whl" {key}="{value}">x</a></html>'
+        (file,) = simple_api.from_html(text, base=BASE, index=None)
+        assert file.core_metadata == found

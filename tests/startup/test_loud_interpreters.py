@@ -23,7 +23,9 @@ KEYRING = "def get_credential(service, user):\n    return type('C', (), {'userna
 def loud(own: Place) -> Place:
     """A place whose interpreter prints a line to each stream before anything else: uv can't inspect it."""
     (directory,) = Path(own.interpreter).parents[1].glob("lib/python*/site-packages")
-    (directory / "sitecustomize.py").write_text(LOUD)
+    # Some distributions of Python have a sitecustomize of their own, which comes before one that is installed.
+    (directory / "loud.py").write_text(LOUD)
+    (directory / "loud.pth").write_text("import loud\n")
     return own
 
 

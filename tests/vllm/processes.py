@@ -1,7 +1,7 @@
-"""What plugins do in the processes of vLLM, without a server: ``python processes.py GROUP... [spawn|fork|forkserver] GROUP...``.
+"""What plugins do in the processes of vLLM, without a server: ``python processes.py GROUP... [METHOD[,METHOD]...] GROUP...``.
 
 It asks vLLM itself for its platform and plugins, in this order, and prints what came of it as JSON. The words after a
-start method are for a child process.
+start method (spawn, fork, forkserver) are for a child process; with several methods, for several.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ def run(words: list[str]) -> dict[str, Any]:
             from vllm.plugins import load_general_plugins
 
             load_general_plugins()
-        elif word in ("spawn", "fork", "forkserver"):
-            with multiprocessing.get_context(word).Pool(1) as pool:
-                result["child"] = pool.apply(run, (words[number + 1 :],))
+        elif set(methods := word.split(",")) <= {"spawn", "fork", "forkserver"}:
+            for method in methods:
+                with multiprocessing.get_context(method).Pool(1) as pool:
+                    result["child" if len(methods) == 1 else method] = pool.apply(run, (words[number + 1 :],))
             break
         else:
             from vllm.plugins import load_plugins_by_group

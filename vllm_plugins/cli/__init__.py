@@ -23,23 +23,34 @@ __all__ = ["COMMANDS", "build_parser", "main"]
 
 # The module of a command is imported when the command is called: each needs some of the dependencies of the others.
 COMMANDS = {
+    "init": "Write a new plugins.yaml, also with the plugins that are installed here.",
+    "add": "Put plugins into plugins.yaml, and lock.",
+    "remove": "Take plugins out of plugins.yaml, and lock.",
     "lock": "Resolve plugins.yaml and write plugins.lock.",
     "sync": "Install what plugins.lock names.",
     "status": "Show what is requested, locked, installed and loadable.",
     "doctor": "Find out why a plugin is missing.",
     "bundle": "Collect every locked wheel next to the lock, for installations without an index.",
+    "push": "Push the installed plugins and this manager as an image.",
+    "pull": "Fill a directory from such an image, checked by its digest.",
     "audit": "Check the lock before you install it.",
     "export": "Write the lock in another format.",
     "tree": "Show the plugins of the lock with what they require.",
     "why": "Show which plugins require a package, and through which others.",
     "diff": "Compare two locks.",
+    "outdated": "Show newer releases than the locked ones, and what keeps them back.",
     "verify": "Compare the installed files with the lock.",
     "history": "List the installed overlays.",
     "rollback": "Go back to the lock of an earlier overlay.",
     "prune": "Remove overlays that you no longer need.",
     "base": "Write a snapshot of the vLLM environment.",
 }
-_QUERIES = ("tree", "why", "diff")  # in a directory of their own
+# Groups of commands, each with a directory of its own.
+_GROUPS = {
+    **dict.fromkeys(("init", "add", "remove"), "editing"),
+    **dict.fromkeys(("tree", "why", "diff", "outdated"), "queries"),
+    **dict.fromkeys(("push", "pull"), "images"),
+}
 _EXIT_CODES = """\
 exit codes:
   0  success
@@ -55,6 +66,8 @@ exit codes:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Results go to stdout, progress and messages to stderr."""
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # with nohup it is ignored
+        signal.signal(signal.SIGHUP, _terminate)
     words = sys.argv[1:] if argv is None else argv
     inherited = variables.inherited(variables.RESULT)
     descriptor = int(inherited) if inherited else None
@@ -73,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if not getattr(arguments, "startup", False):
             settings = _discover(arguments, settings, output)
-        _check_named_manifest(arguments.config, settings)
+        if not getattr(arguments, "may_create", False):
+            _check_named_manifest(arguments.config, settings)
         code: int = arguments.run(arguments, settings, output)
         sys.stdout.flush()
     except PluginsError as error:
@@ -112,7 +126,7 @@ def build_parser(commands: Collection[str] = tuple(COMMANDS)) -> argparse.Argume
             name, parents=[common] if called else (), help=purpose, description=purpose, allow_abbrev=False
         )
         if called:
-            place = f".queries.{name}" if name in _QUERIES else f".{name}"
+            place = f".{_GROUPS[name]}.{name}" if name in _GROUPS else f".{name}"
             importlib.import_module(place, __package__).register(command)
     return parser
 

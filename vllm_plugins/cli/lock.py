@@ -38,6 +38,19 @@ def register(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="With --check: also build each wheel again that was built while locking, and compare it.",
     )
+    add_base_options(parser)
+    parser.add_argument(
+        "--accept-publisher",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Accept another publisher of this plugin or package than the lock's. Can be repeated.",
+    )
+    parser.set_defaults(run=run)
+
+
+def add_base_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what to resolve against, and with which program."""
     parser.add_argument(
         "--base",
         metavar="BASE",
@@ -50,14 +63,6 @@ def register(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="Resolve with this program (default: auto, which is pip-compile, or uv for another kind of machine).",
     )
-    parser.add_argument(
-        "--accept-publisher",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="Accept another publisher of this plugin or package than the lock's. Can be repeated.",
-    )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
@@ -94,11 +99,12 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         detail=output.detail,
         config=config,
     )
-    output.result(_data(settings, outcome), _text(settings, outcome, check=arguments.check))
+    output.result(data(settings, outcome), text(settings, outcome, check=arguments.check))
     return 0
 
 
-def _text(settings: Settings, outcome: Outcome, *, check: bool) -> str:
+def text(settings: Settings, outcome: Outcome, *, check: bool = False) -> str:
+    """What locking changed, for people."""
     if check:
         unchecked = "".join(f"\nnot checked: {what}" for what in outcome.unchecked)
         return f"{settings.lock.name} is up to date{unchecked}"
@@ -123,7 +129,8 @@ def _summary(locked: Lock) -> str:
     return f"{plugins}, {packages}, for Python {target.python} {vllm}"
 
 
-def _data(settings: Settings, outcome: Outcome) -> dict[str, Any]:
+def data(settings: Settings, outcome: Outcome) -> dict[str, Any]:
+    """What locking changed, for programs."""
     return {
         "lock": str(settings.lock),
         "plugins": {plugin.name: plugin.version for plugin in outcome.lock.plugins},

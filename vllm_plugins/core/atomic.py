@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import flock
@@ -26,7 +27,7 @@ def write(target: Path, data: bytes, mode: int = 0o644, *, durable: bool = True)
 
     A temporary file in the same directory is renamed over the target. With ``durable`` its content is on the disk
     before the rename, so that a power cut, too, leaves either the old file or the new one, and the rename is on the
-    disk at the end. Temporary files of processes that were killed are removed.
+    disk at the end. Temporary files of processes that were killed are removed. A device is written to as it is.
 
     Raises:
         OSError: the file can't be written. The old one is unchanged, and no temporary file is left.
@@ -91,6 +92,10 @@ def resuming(target: Path, part: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _writing(target: Path, mode: int, *, durable: bool) -> Iterator[BinaryIO]:
+    if _is_device(target):
+        with open(target, "wb") as file:
+            yield file
+        return
     temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}.tmp")
     try:
         with open(temporary, "xb+") as file:
@@ -101,6 +106,15 @@ def _writing(target: Path, mode: int, *, durable: bool) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _is_device(target: Path) -> bool:
+    """Whether a target is ``/dev/null``, ``/dev/stdout`` or the like, which a rename would destroy for everybody."""
+    try:
+        is_stream = os.path.islink(target) and os.readlink(target).startswith("/proc/")
+        return is_stream or stat.S_ISCHR(os.stat(target).st_mode)
+    except OSError:
+        return False  # it is made, or the error comes where it is written
 
 
 def _publish(file: BinaryIO, temporary: Path, target: Path, mode: int, *, durable: bool) -> None:

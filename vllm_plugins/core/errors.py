@@ -37,9 +37,11 @@ __all__ = [
     "OverlayStale",
     "OverrideInactive",
     "PluginsError",
+    "RegistryError",
     "SourceError",
     "StoreError",
     "UsageError",
+    "remedy",
 ]
 
 # An error number that tells of a disk: what happened, and what to do.
@@ -160,6 +162,12 @@ class SourceError(PluginsError):
     """A git repository or a local directory can't be read."""
 
     id = "source-unavailable"
+
+
+class RegistryError(PluginsError):
+    """A registry of images can't be read, or refuses an image."""
+
+    id = "registry-failed"
 
 
 class BuildError(PluginsError):
@@ -294,6 +302,15 @@ class DiskError(PluginsError):
         what, remedy = _DISK[number]
         others = "or set VLLM_PLUGIN_REGISTRY_DIR, XDG_CACHE_HOME or TMPDIR to directories on another disk"
         return cls(what, where=where, found=os.strerror(number), details=details, next_step=f"{remedy}, {others}")
+
+
+def remedy(error: OSError, access: str) -> str:
+    """The next step after an error of a file system; ``access`` is ``read`` or ``write``."""
+    if error.errno in _DISK:
+        return _DISK[error.errno][1]
+    if error.errno == errno.ESTALE:
+        return "run the command again, because another machine has changed it in the meantime"
+    return f"give this user {access} access to it"
 
 
 class NotTrusted(PluginsError):

@@ -8,14 +8,19 @@ without a lock daemon), and on others it succeeds and excludes nobody (some FUSE
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import IO
 
-__all__ = ["excludes", "lock"]
+__all__ = ["alone", "excludes", "lock"]
+
+_POLL = 0.1  # seconds
 
 
 def lock(file: IO[bytes] | IO[str] | int) -> bool | None:
@@ -39,3 +44,12 @@ def excludes(path: Path) -> bool:
     """
     with open(path, "rb+") as file:
         return lock(file) is False
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """A block that one process at a time is in, where locks work. The file stays."""
+    with open(path, "ab") as file:
+        while lock(file) is False:
+            time.sleep(_POLL)
+        yield

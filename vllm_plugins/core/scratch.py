@@ -21,10 +21,10 @@ from vllm_plugins.core import flock, hashes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["directory", "sweep"]
+__all__ = ["PREFIX", "directory", "sweep"]
 
 CLAIM = ".claim"
-_PREFIX = "vllm-plugins-"
+PREFIX = "vllm-plugins-"
 _DAY = 24 * 60 * 60  # seconds
 
 
@@ -71,7 +71,7 @@ def _this_boot() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
     except OSError:
         boot = os.uname().nodename.encode()
-    return f"{machine or _PREFIX}{hashes.sha256(boot)[:8]}-"
+    return f"{machine or PREFIX}{hashes.sha256(boot)[:8]}-"
 
 
 def _machine() -> str | None:
@@ -85,7 +85,7 @@ def _machine() -> str | None:
         return None
     if len(identity) != 32:  # "uninitialized", as in images
         return None
-    return f"{_PREFIX}{hashes.sha256(identity + os.uname().nodename.encode())[:8]}-"
+    return f"{PREFIX}{hashes.sha256(identity + os.uname().nodename.encode())[:8]}-"
 
 
 def _claim(made: Path) -> int | None:
@@ -128,7 +128,7 @@ def _sweep(place: Path, mine: Path, *, everything: bool) -> None:
         for entry in entries:
             with contextlib.suppress(OSError):  # it was removed meanwhile
                 status = entry.stat(follow_symlinks=False)
-                ours = everything or (entry.name.startswith(_PREFIX) and status.st_uid == os.geteuid())
+                ours = everything or (entry.name.startswith(PREFIX) and status.st_uid == os.geteuid())
                 if not ours or entry.name == mine.name:
                     continue
                 of_machine = machine is not None and entry.name.startswith(machine)

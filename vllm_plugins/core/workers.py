@@ -37,16 +37,18 @@ def begin(function: Callable[[], Result]) -> Callable[[], Result]:
     return future.result
 
 
-def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """The results of a function for each item, in their order, computed by a few threads.
+def side_by_side(
+    function: Callable[[Item], Result], items: Iterable[Item], *, most: int | None = None
+) -> list[Result]:
+    """The results of a function for each item, in their order, computed by ``most`` threads at a time.
 
-    If one fails, or an interrupt comes, the programs that the others have started are ended, and the first error in
-    the order of the items is raised.
+    By default, there are as many threads as processors, within limits. If one fails, or an interrupt comes, the
+    programs that the others have started are ended, and the first error in the order of the items is raised.
     """
     from concurrent.futures import ThreadPoolExecutor
 
     crew = _Crew()
-    workers = min(8, max(2, len(os.sched_getaffinity(0))))
+    workers = most or min(8, max(2, len(os.sched_getaffinity(0))))
     with ThreadPoolExecutor(max_workers=workers, initializer=lambda: setattr(_thread, "crew", crew)) as pool:
         futures = [pool.submit(function, item) for item in items]
         try:

@@ -5,6 +5,7 @@ The hash makes the origin of a file irrelevant. So a wheel in ``plugins.wheels/`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -140,17 +141,23 @@ class _Named(Protocol):
 _W = TypeVar("_W", bound=_Named)
 
 
-def best_wheel(wheels: Iterable[_W], tags: Iterable[Tag]) -> _W | None:
-    """The wheel that fits these tags best, as pip and uv choose; ``tags`` are the best first.
+def ranks(tags: Iterable[Tag]) -> Mapping[Tag, int]:
+    """The rank of each tag, the best first. A machine has some thousand tags, so do this once for many releases."""
+    found: dict[Tag, int] = {}
+    for rank, tag in enumerate(tags):
+        found.setdefault(tag, rank)
+    return found
+
+
+def best_wheel(wheels: Iterable[_W], tags: Iterable[Tag] | Mapping[Tag, int]) -> _W | None:
+    """The wheel that fits these tags best, as pip and uv choose; ``tags`` are the best first, or their :func:`ranks`.
 
     Of two wheels with equal tags, they take the one with the higher build tag.
     """
-    ranks: dict[Tag, int] = {}
-    for rank, tag in enumerate(tags):
-        ranks.setdefault(tag, rank)
-    best, chosen = len(ranks), None
+    ranking = tags if isinstance(tags, Mapping) else ranks(tags)
+    best, chosen = len(ranking), None
     for wheel in sorted(wheels, key=lambda wheel: build_number(wheel.filename), reverse=True):
-        rank = min((ranks[tag] for tag in parse_wheel_filename(wheel.filename)[3] if tag in ranks), default=best)
+        rank = min((ranking[tag] for tag in parse_wheel_filename(wheel.filename)[3] if tag in ranking), default=best)
         if rank < best:
             best, chosen = rank, wheel
     return chosen

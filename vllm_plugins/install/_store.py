@@ -12,7 +12,7 @@ import time
 from typing import IO, TYPE_CHECKING
 
 from vllm_plugins.core import atomic, flock, scratch
-from vllm_plugins.core.errors import StoreError
+from vllm_plugins.core.errors import StoreError, remedy
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
@@ -26,15 +26,6 @@ STAGING = "staging"
 REPLACED = "replaced"
 PATIENCE = 60.0  # seconds
 _POLL = 0.05  # seconds
-_NO_ACCESS = "give this user write access to it"
-_NEXT_STEPS = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space",
-    errno.EACCES: _NO_ACCESS,
-    errno.EPERM: _NO_ACCESS,
-    errno.EROFS: _NO_ACCESS,
-    errno.ESTALE: "run the command again, because another machine has changed the store in the meantime",
-}
 
 
 def prepare(store: Path) -> None:
@@ -185,6 +176,5 @@ def errors(store: Path) -> Iterator[None]:
             ("the disk is full" if full else "the store can't be written") + "; nothing was changed",
             where=str(error.filename or store),
             found=error.strerror or str(error),
-            next_step=_NEXT_STEPS.get(error.errno or 0, "check the disk")
-            + ", or set VLLM_PLUGIN_REGISTRY_DIR to another directory",
+            next_step=f"{remedy(error, 'write')}, or set VLLM_PLUGIN_REGISTRY_DIR to another directory",
         ) from error

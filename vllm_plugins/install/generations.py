@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import atomic, scratch
-from vllm_plugins.core.errors import PluginsError, StoreError, UsageError
+from vllm_plugins.core.errors import PluginsError, StoreError, UsageError, remedy
 from vllm_plugins.documents import compatibility, lock_reader
 from vllm_plugins.install import _publish, link
 from vllm_plugins.install import _store as stores
@@ -297,7 +297,7 @@ def _unreadable(store: Path, error: OSError) -> StoreError:
         "the store can't be read",
         where=str(error.filename or store),
         found=error.strerror or str(error),
-        next_step="give this user read access to the store, or choose another one with --registry-dir",
+        next_step=f"{remedy(error, 'read')}, or choose another store with --registry-dir",
     )
 
 

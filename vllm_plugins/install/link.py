@@ -1,5 +1,7 @@
 """The link of ``sync --bake``: a ``.pth`` file of the interpreter that puts an overlay on the path of each process.
 
+With ``VLLM_PLUGIN_VERIFY=1`` the line puts a guard there instead (``startup.guard``), and otherwise imports nothing.
+
 With it, vLLM finds the plugins even where ``VLLM_PLUGINS`` leaves our hook out. This file is the only thing that we
 ever write into the base, and only on request.
 """
@@ -22,6 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["Link", "read", "remove", "write"]
 
 NAME = "vllm_plugins_overlay.pth"
+# Python reads the files of some directories twice (those of a virtual environment).
+_LINE = (
+    "import os, site, sys; path = {path}; verify = os.environ.get('VLLM_PLUGIN_VERIFY') == '1'; "
+    "__import__('vllm_plugins.startup.guard', fromlist=['link']).link(path) if verify "
+    "else path in sys.path or {add}(path)"
+)
+_FRONT_LINE = "import sys; path = {path}; path in sys.path or sys.path.insert(0, path)"
 _TARGET = re.compile(r"/overlays/([0-9a-f]{32})/site\b")
 
 
@@ -40,20 +49,20 @@ def read(directories: Sequence[str] | None = None) -> Link | None:
 def write(store: Path, key: str, directories: Sequence[str] | None = None) -> Link:
     """Link an overlay into this interpreter, in place of any other.
 
-    The link is written to the last of the interpreter's directories, so that the overlay comes after the base. An
-    overlay with ``.pth`` files is added by a line of code: Python doesn't read them in a directory that a ``.pth``
-    file names. So is one whose path is not ASCII: how Python decodes a ``.pth`` file depends on version and locale.
-    Overrides are put in front by a line of code, before anything of the base is imported.
+    The link is written to the last of the interpreter's directories, so that the overlay comes after the base. It is
+    a line of code in ASCII: how Python decodes a ``.pth`` file depends on version and locale. An overlay with
+    ``.pth`` files is added by ``site``: Python doesn't read them in a directory that a ``.pth`` file names. Overrides
+    are put in front by a line of their own, before anything of the base is imported.
 
     Raises:
         StoreError: the interpreter's directory can't be written.
     """
     target = overlay.directory(store, key) / overlay.SITE
-    is_plain = str(target).isascii() and not any(target.glob("*.pth"))
-    line = str(target) if is_plain else f"import site; site.addsitedir({str(target)!a})"
+    add = "site.addsitedir" if any(target.glob("*.pth")) else "sys.path.append"
+    line = _LINE.format(path=ascii(str(target)), add=add)
     front = target / overlay.FRONT
-    if front.is_dir():  # before anything is imported that comes from the base
-        line = f"import sys; sys.path.insert(0, {str(front)!a})\n{line}"
+    if front.is_dir():
+        line = f"{_FRONT_LINE.format(path=ascii(str(front)))}\n{line}"
     path = Path(_directories(directories)[-1], NAME)
     try:
         atomic.write(path, f"{line}\n".encode())

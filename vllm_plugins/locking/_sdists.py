@@ -134,7 +134,7 @@ def _build_requirements(project: Path) -> Iterator[Requirement]:
     try:
         document = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
         lines = document["build-system"]["requires"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return  # the build reports it, if it is an error
     for line in lines if isinstance(lines, list) else []:
         try:

@@ -190,7 +190,7 @@ class Solver:
             for item in plugins
         ]
         walk.write_stubs(wheels)
-        excluded = {f"{found.name}!={found.version.public}" for found in walk.refused}
+        excluded = {f"{found.name}!={found.version.public}" for found in walk.refused} | _ruled_out(walk)
         excluded |= _too_young(walk, walk.candidates.names)
         stubs = _resolution.constraints(self.base, self.caches / "stubs")
         try:
@@ -224,6 +224,19 @@ class Solver:
             walk.check_files()
             found_none = self.resolver.found_none(error)
             raise _conflicts.resolver_failed(error, self.resolver.name, found_none=found_none) from error
+
+
+def _ruled_out(walk: Walk) -> set[str]:
+    """Constraints for releases that no resolver can take. One excludes all local versions, too, which may differ."""
+    fitting = {
+        (found.name, found.version.public)
+        for root in walk.roots
+        if root.metadata is None
+        for found in walk.candidates.all(root.name)
+        if found not in walk.ruled_out
+    }
+    lost = {(found.name, found.version.public) for found in walk.ruled_out} - fitting
+    return {f"{name}!={version}" for name, version in lost}
 
 
 def _too_young(walk: Walk, names: Iterable[NormalizedName]) -> set[str]:

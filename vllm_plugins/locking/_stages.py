@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["run", "write"]
+__all__ = ["cooldown_of", "run", "write"]
 
 
 def run(
@@ -68,7 +68,7 @@ def run(
     """
     caches = settings.cache or scratch / "cache"
     pip = _usable(config(), report)
-    cooldown = _cooldown(manifest)
+    cooldown = cooldown_of(manifest)
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
     installer = _installer(settings, _waiting(pip, cooldown), caches, report)
     overriding = _overrides.begin(manifest, base)
@@ -139,7 +139,7 @@ def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...
     return plugins
 
 
-def _cooldown(manifest: Manifest) -> Cooldown | None:
+def cooldown_of(manifest: Manifest) -> Cooldown | None:
     """The cooldown that the policy asks for, if any."""
     days = manifest.policy.cooldown_days
     if not days:

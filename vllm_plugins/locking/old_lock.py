@@ -172,7 +172,7 @@ def _side(text: str, path: Path) -> Lock:
     """One side as a lock. Lines that merged without a conflict can make it incomplete, so it is repaired first."""
     try:
         return lock_reader.parse(_repaired(text), path, edited=True)
-    except (LockInvalid, ValueError, KeyError, TypeError, AttributeError):
+    except (LockInvalid, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         packages = tuple(_pins(text))
         return Lock(manifest_sha256=Sha256(""), packages=packages, plugins=(), targets=())
 

@@ -97,7 +97,7 @@ def _files(environ: Mapping[str, str]) -> list[Path]:
 def _table(path: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             "uv's configuration can't be read",
             where=str(path),
@@ -127,8 +127,13 @@ def _with_login(index: Mapping[str, Any], environ: Mapping[str, str]) -> str:
     url, name = str(index["url"]), str(index.get("name", ""))
     word = "".join(letter if letter.isalnum() else "_" for letter in name).upper()
     user, password = (os.fspath(environ.get(f"UV_INDEX_{word}_{key}", "")) for key in ("USERNAME", "PASSWORD"))
-    parts = urlsplit(url)
-    if not name or not (user or password) or parts.scheme not in ("http", "https"):
+    if not name or not (user or password):
+        return url
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # the index can't be read, which says so
+        return url
+    if parts.scheme not in ("http", "https"):
         return url
     login = f"{quote(user, safe='')}:{quote(password, safe='')}@"
     return urlunsplit(parts._replace(netloc=login + parts.netloc.rpartition("@")[2]))

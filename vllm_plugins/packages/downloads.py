@@ -7,6 +7,7 @@ import hashlib
 import time
 from typing import TYPE_CHECKING
 
+import requests
 import urllib3
 
 from vllm_plugins.core import atomic, flock
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
     # For a position: where the server starts (at zero, if it knows no ranges), and the bytes from there on.
     Body = Callable[[int], tuple[int, Generator[bytes]]]
 
-__all__ = ["RESUMABLE", "Mismatch", "fetch", "sweep"]
+__all__ = ["RESUMABLE", "UNCOMPRESSED", "Mismatch", "body", "fetch", "read", "sweep"]
 
 RESUMABLE = 16 << 20  # bytes; a smaller file is faster downloaded again than its part is kept track of
 
+# Compressing an archive again would change what is hashed.
+UNCOMPRESSED = {"Accept-Encoding": "identity"}
+
 _BROKEN = (urllib3.exceptions.ProtocolError, urllib3.exceptions.ReadTimeoutError)
 _SUFFIX = ".part"
-_CHUNK = 1 << 20  # bytes
+_CHUNK = 1 << 18  # bytes
 _PAUSE = 0.25  # seconds
 
 
@@ -68,6 +72,41 @@ def fetch(target: Path, file: File, body: Body, *, attempts: int, keep: bool) ->
             except Mismatch:
                 out.truncate(0)
                 raise
+
+
+def body(
+    get: Callable[[dict[str, str]], requests.Response], start: int, *, patience: float
+) -> tuple[int, Generator[bytes]]:
+    """Return where a server starts to send a file when it is asked to start at ``start``, and the bytes from there.
+
+    ``get`` requests the file with some headers. A server that knows no ranges starts at zero.
+
+    Raises:
+        requests.RequestException: the server answers with an error.
+    """
+    response = get({**UNCOMPRESSED, **({"Range": f"bytes={start}-"} if start else {})})
+    is_part = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+    if start and (response.status_code == 416 or (response.status_code == 206 and not is_part)):
+        response.close()
+        return body(get, 0, patience=patience)
+    if response.status_code >= 400:
+        with response:
+            response.raise_for_status()
+    return start if response.status_code == 206 else 0, _closing(response, patience)
+
+
+def read(response: requests.Response, *, patience: float) -> Generator[bytes]:
+    """Yield the body. Each read is limited by the timeout of its request, all of them together by ``patience``."""
+    end = time.monotonic() + patience
+    while chunk := response.raw.read1(_CHUNK, decode_content=True):
+        if time.monotonic() > end:
+            raise requests.Timeout(f"no end within {patience} seconds (VLLM_PLUGIN_TIMEOUT)")
+        yield chunk
+
+
+def _closing(response: requests.Response, patience: float) -> Generator[bytes]:
+    with response:
+        yield from read(response, patience=patience)
 
 
 def sweep(directory: Path, hashes: frozenset[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -41,8 +40,6 @@ _MAX_PAGE = 128 << 20  # bytes; the largest page of a project is some 10 MiB
 _MAX_DOCUMENT = 8 << 20  # bytes
 _CHUNK = 1 << 18  # bytes
 _FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError)
-# Compressing an archive again would change what is hashed.
-_UNCOMPRESSED = {"Accept-Encoding": "identity"}
 # Answers that may also mean that a login is missing.
 _DENIED = (401, 403)
 
@@ -120,7 +117,7 @@ class Index:
         if file.sha256 is not None and file.size is not None:
             return file
         if file.sha256 is not None and not file.url.startswith("file:"):
-            with self._request("HEAD", file.url, index=file.index, headers=_UNCOMPRESSED) as response:
+            with self._request("HEAD", file.url, index=file.index, headers=downloads.UNCOMPRESSED) as response:
                 length = response.headers.get("Content-Length", "") if response.status_code == 200 else ""
             if length.isdecimal():
                 return replace(file, size=int(length))
@@ -153,7 +150,7 @@ class Index:
             if not file.url.startswith("file:") and (file.size or WHOLE + 1) > WHOLE:
                 try:
                     options = self._options(file.url, file.index)
-                    with RemoteZip(file.url, session=self._session, **options) as archive:
+                    with RemoteZip(file.url, initial_buffer_size=WHOLE, session=self._session, **options) as archive:
                         return read(_checked(archive, file))
                 except (RangeNotSupported, RemoteIOError):
                     pass  # read the whole file instead
@@ -183,17 +180,20 @@ class Index:
             raise self._error(file.url, error) from error
         return target
 
-    def document(self, url: str) -> Any:
-        """Return a JSON document at a URL of the index.
-
-        Raises:
-            SourceError: it can't be read, or is not JSON.
-        """
+    def small(self, url: str, *, index: str | None = None) -> bytes:
+        """Return a small document at a URL that ``index`` gave; ``SourceError`` where it can't be read."""
         try:
-            with self._request("GET", url) as response:
+            with self._request("GET", url, index=index) as response:
                 response.raise_for_status()
-                return json.loads(_whole(self._read(response), _MAX_DOCUMENT))
-        except (*_FAILURES, ValueError, RecursionError) as error:
+                return _whole(self._read(response), _MAX_DOCUMENT)
+        except (*_FAILURES, ValueError) as error:
+            raise self._error(url, error) from error
+
+    def document(self, url: str) -> Any:
+        """Return a JSON document at a URL of the index. Raises as :meth:`small`, also for one that is not JSON."""
+        try:
+            return json.loads(self.small(url))
+        except (ValueError, RecursionError) as error:
             raise self._error(url, error) from error
 
     def _page(self, url: str, *, index: str | None, denied: list[SourceError]) -> list[File]:
@@ -217,6 +217,8 @@ class Index:
                         denied.append(self._error(url, requests.HTTPError(status)))
                     return []
                 response.raise_for_status()
+                if self.cooldown is not None:
+                    self.cooldown.check_clock(response.headers, public_url(url))
                 body = _whole(self._read(response), _MAX_PAGE)
                 kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
                 base = public_url(response.url)
@@ -251,37 +253,22 @@ class Index:
             raise self._error(links, error) from error
 
     def _body(self, file: File, start: int) -> tuple[int, Generator[bytes]]:
-        """Return the bytes of a file from a position on, or from its start where its server knows no ranges."""
         try:
             if file.url.startswith("file:"):
                 return start, _blocks(_path(file.url), start)
-            ranges = {"Range": f"bytes={start}-"} if start else {}
-            response = self._request("GET", file.url, index=file.index, headers={**_UNCOMPRESSED, **ranges})
-            is_part = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-            if start and (response.status_code == 416 or (response.status_code == 206 and not is_part)):
-                response.close()
-                return self._body(file, 0)
-            if response.status_code >= 400:
-                with response:
-                    response.raise_for_status()
-            return start if response.status_code == 206 else 0, self._closing(response)
+
+            def get(headers: dict[str, str]) -> requests.Response:
+                return self._request("GET", file.url, index=file.index, headers=headers)
+
+            return downloads.body(get, start, patience=self._config.patience)
         except (*_FAILURES, OSError) as error:
             raise self._error(file.url, error) from error
-
-    def _closing(self, response: requests.Response) -> Generator[bytes]:
-        with response:
-            yield from self._read(response)
 
     def _request(self, method: str, url: str, *, index: str | None = None, **options: Any) -> requests.Response:
         return self._session.request(method, public_url(url), stream=True, **self._options(url, index), **options)
 
     def _read(self, response: requests.Response) -> Iterator[bytes]:
-        """Yield the body. Each read is limited by pip's timeout, all of them together by our patience."""
-        end = time.monotonic() + self._config.patience
-        while chunk := response.raw.read1(_CHUNK, decode_content=True):
-            if time.monotonic() > end:
-                raise requests.Timeout(f"no end within {self._config.patience} seconds (VLLM_PLUGIN_TIMEOUT)")
-            yield chunk
+        return downloads.read(response, patience=self._config.patience)
 
     def _options(self, url: str, index: str | None) -> dict[str, Any]:
         return session.options(self._session, self._config, url, index)

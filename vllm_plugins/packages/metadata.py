@@ -86,7 +86,10 @@ def from_json(text: str) -> Metadata:
     Raises:
         ValueError, KeyError, TypeError: the text is something else.
     """
-    data = json.loads(text)
+    try:
+        data = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     return Metadata(
         name=canonicalize_name(data["name"], validate=True),
         version=Version(data["version"]),

@@ -234,7 +234,7 @@ def _values(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
             continue
         try:
             value = ast.literal_eval(match["value"])
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:  # the last two: nested too deeply
             raise UsageError(
                 "pip's configuration can't be read", found=line, next_step="run `pip config list`"
             ) from error

@@ -10,12 +10,13 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from vllm_plugins.core import hashes
-from vllm_plugins.core.errors import NoResolution, SourceError
+from vllm_plugins.core.errors import InstallError, NoResolution, SourceError
 from vllm_plugins.documents import selection
 from vllm_plugins.packages import archives, cache, metadata, simple_api
+from vllm_plugins.packages.index import WHOLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from packaging.tags import Tag
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.index import File, Index
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["Pin", "Release", "download", "kept", "read", "read_metadata"]
+__all__ = ["Pin", "Release", "download", "kept", "read", "read_metadata", "read_requirements"]
+
+_MEMBERS = ("METADATA", "entry_points.txt")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +139,51 @@ def read_metadata(file: File, index: Index, caches: Path | None) -> Metadata:
         InstallError: it is not valid.
         NoResolution: it does not: pip refuses such a wheel, and uv installs another version than it has locked.
     """
-    found = _cached_metadata(file, index, caches)
+    found = _cached(file, caches)
+    if found is None:
+        members, pointers = index.members_and_pointers(file, _MEMBERS)
+        found = replace(_parsed(members, file), pointers=pointers)
+        if caches is not None:
+            cache.write(_place(caches, file), found.to_json())
+    return _normal(found, file)
+
+
+def read_requirements(file: File, index: Index, caches: Path | None, *, entry_points: bool = False) -> Metadata:
+    """Return the same with as few requests as the index allows, maybe without what a lock needs of a release.
+
+    Pointers of Git LFS are not looked for. The METADATA that an index has apart from a wheel (PEP 658) is enough
+    unless ``entry_points`` are needed. Raises as :func:`read_metadata`.
+    """
+    if (known := _cached(file, caches)) is not None:
+        return _normal(known, file)
+    if not entry_points and (separate := _separate(file, index, caches)) is not None:
+        return separate
+    if file.url.startswith("file:") or (file.size is not None and file.size <= WHOLE):
+        return read_metadata(index.complete(file), index, caches)  # all of it is read anyway
+    return _normal(_parsed(index.members(file, _MEMBERS), file), file)
+
+
+def _separate(file: File, index: Index, caches: Path | None) -> Metadata | None:
+    """The METADATA that the index has apart from a wheel; where it has none, or a wrong one, the wheel decides."""
+    if file.core_metadata is None or file.url.startswith("file:"):
+        return None
+    apart = f"{file.url}.metadata"
+    place = caches and caches / "metadata" / hashes.sha256(f"{file.core_metadata} {file.sha256} {apart}".encode())
+    try:
+        found = _known(place)
+        if found is None:
+            content = index.small(apart, index=file.index)
+            if file.core_metadata not in ("", hashes.sha256(content)):
+                return None
+            found = _parsed({"METADATA": content}, file)
+            if place is not None:
+                cache.write(place, found.to_json())
+        return _normal(found, file)
+    except (InstallError, NoResolution, SourceError):
+        return None
+
+
+def _normal(found: Metadata, file: File) -> Metadata:
     name, version, _, _ = parse_wheel_filename(file.filename)
     if (found.name, found.version) != (name, version):
         raise NoResolution(
@@ -149,23 +196,24 @@ def read_metadata(file: File, index: Index, caches: Path | None) -> Metadata:
     return metadata.normal_form(found, where=file.filename)
 
 
-def _cached_metadata(file: File, index: Index, caches: Path | None) -> Metadata:
-    """Return the metadata of a wheel; the cache has it below its hash and URL."""
-    if caches is None:
-        return _fetch_metadata(file, index)
-    place = caches / "metadata" / hashes.sha256(f"{file.sha256} {file.url}".encode())
+def _parsed(members: Mapping[str, bytes], file: File) -> Metadata:
+    return metadata.parse(members.get("METADATA", b""), members.get("entry_points.txt"), where=file.filename)
+
+
+def _place(caches: Path, file: File) -> Path:
+    """Where the cache has the metadata of a wheel: below its hash and URL."""
+    return caches / "metadata" / hashes.sha256(f"{file.sha256} {file.url}".encode())
+
+
+def _cached(file: File, caches: Path | None) -> Metadata | None:
+    return None if caches is None else _known(_place(caches, file))
+
+
+def _known(place: Path | None) -> Metadata | None:
     with contextlib.suppress(ValueError, KeyError, TypeError):  # written by another version of this program
-        if (text := cache.read(place)) is not None:
+        if place is not None and (text := cache.read(place)) is not None:
             return metadata.from_json(text)
-    found = _fetch_metadata(file, index)
-    cache.write(place, found.to_json())
-    return found
-
-
-def _fetch_metadata(file: File, index: Index) -> Metadata:
-    members, pointers = index.members_and_pointers(file, ("METADATA", "entry_points.txt"))
-    content = metadata.parse(members.get("METADATA", b""), members.get("entry_points.txt"), where=file.filename)
-    return replace(content, pointers=pointers)
+    return None
 
 
 def _is_wheel(file: File) -> bool:

@@ -9,6 +9,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
@@ -17,11 +18,12 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
+from vllm_plugins.core.errors import SourceError
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.redact import public_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["ACCEPT", "Cooldown", "File", "from_html", "from_json", "is_plain", "upload_time", "version"]
 
@@ -31,6 +33,7 @@ _FILES = (WHEEL, *_SDIST, ".tar.bz2", ".tar.xz", ".tgz", ".egg", ".exe", ".metad
 PAGES = (".html", ".htm")  # of the files of --find-links, pip reads these as pages, and takes all others as they are
 # Of wheels, a lock names no others: the name is also that of a file, and a word in requirements files and URLs.
 _PLAIN = re.compile(r"[\w.+!-]+")
+_CLOCKS = timedelta(hours=12)  # how far the clock of this machine may be ahead of an index's
 _INTERACTIVE = ("form", "frame", "iframe", "input", "script")
 
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -43,8 +46,9 @@ class File:
 
     ``url`` and ``index`` (``None`` for a page of links) carry no credentials; ``size`` is in bytes.
     ``upload_time`` is as the index writes it (PEP 700), ``provenance`` an address (PEP 740). ``odd_python`` says that
-    the index gives a Requires-Python that is not valid: it counts as none. ``too_young`` is the reason of a cooldown,
-    if it excludes the file.
+    the index gives a Requires-Python that is not valid: it counts as none. ``core_metadata`` is the hash of the
+    METADATA that the index has apart from the file (PEP 658), empty where it gives no hash. ``too_young`` is the
+    reason of a cooldown, if it excludes the file.
     """
 
     filename: str
@@ -58,6 +62,7 @@ class File:
     upload_time: str | None = None
     provenance: str | None = None
     index: str | None = None
+    core_metadata: str | None = None
     too_young: str = ""
 
 
@@ -91,10 +96,33 @@ class Cooldown:
         if when <= self.until:
             return ""
         enough = when + timedelta(days=self.days)
+        clock = f"; the clock of this machine says {self.now:%Y-%m-%d %H:%M} UTC" if when > self.now else ""
         return (
             f"is too young: it was uploaded on {when.astimezone(UTC):%Y-%m-%d %H:%M} UTC, "
-            f"and is {self.days} days old on {enough.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            f"and is {self.days} days old on {enough.astimezone(UTC):%Y-%m-%d %H:%M} UTC{clock}"
         )
+
+    def check_clock(self, headers: Mapping[str, str], page: str) -> None:
+        """Compare the clock of this machine with that of an index, which says when it answered.
+
+        Raises:
+            SourceError: ours is ahead, so that releases seem older than they are.
+        """
+        try:
+            answered = parsedate_to_datetime(headers.get("Date", ""))
+            answered = answered.replace(tzinfo=answered.tzinfo or UTC) + timedelta(
+                seconds=int(headers.get("Age", "0"))
+            )
+        except (ValueError, TypeError, OverflowError):
+            return
+        if self.now - answered > _CLOCKS:
+            raise SourceError(
+                "the clock of this machine is ahead of the index's, so the age of releases can't be checked",
+                where=page,
+                expected=f"{answered.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+                found=f"{self.now:%Y-%m-%d %H:%M} UTC",
+                next_step="set the clock of this machine; `min-age-days` of `policy:` in plugins.yaml relies on it",
+            )
 
 
 def upload_time(text: str | None) -> datetime | None:
@@ -199,6 +227,7 @@ def _from_item(item: Any, base: str, index: str | None) -> File | None:
         upload_time=_text(item.get("upload-time")),
         provenance=_address(base, item.get("provenance")),
         index=index,
+        core_metadata=_core_metadata(item.get("core-metadata", item.get("dist-info-metadata"))),
     )
 
 
@@ -217,6 +246,7 @@ def _from_anchor(anchor: dict[str, str | None], base: str, index: str | None) ->
         yanked_reason=_text(anchor.get("data-yanked")) or "",
         provenance=_address(base, anchor.get("data-provenance")),
         index=index,
+        core_metadata=_core_metadata(anchor.get("data-core-metadata", anchor.get("data-dist-info-metadata"))),
     )
 
 
@@ -234,6 +264,16 @@ def _address(base: str, url: object) -> str | None:
 
 def _text(value: object) -> str | None:
     return value[:500] if isinstance(value, str) else None
+
+
+def _core_metadata(value: object) -> str | None:
+    """The sha256 of separate METADATA: an object in JSON; in HTML ``sha256=…``, or ``true`` where none is given."""
+    if isinstance(value, dict):
+        return _digest(value.get("sha256")) or ("" if not value else None)
+    if isinstance(value, str) and value.lower() != "true":
+        algorithm, _, digest = value.partition("=")
+        return _digest(digest) if algorithm == "sha256" else None
+    return "" if value is True or (isinstance(value, str) and value) else None
 
 
 def _digest(value: object) -> Sha256 | None:

@@ -68,7 +68,7 @@ def ask(
             raise SourceError(
                 "pip-audit can't be started", found=error.what, next_step="pip install 'vllm-plugin-manager[audit]'"
             ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             output = done.stderr.strip().splitlines()
             if done.returncode < 0 or not (output or result.exists()):
                 output.append(f"pip-audit ended with {process.status(done.returncode)}")

@@ -212,7 +212,7 @@ def _notes(case: _Case) -> Iterable[str]:
     yield from _vllm_groups.too_new(case.state.base.vllm, _doctor_variables.locked_names(case.state))
     if (marker := case.state.marker) is not None:
         site = str(overlay.directory(case.state.settings.store, marker.key) / overlay.SITE)
-        yield from _vllm_groups.omni(_modules.top_level(site), is_linked=site in sys.path)
+        yield from _vllm_groups.omni(_modules.top_level(site), is_linked=site in map(overlay.real, overlay.entries()))
     if case.state.is_rolled_back:
         yield "the lock was rolled back, and plugins.yaml asks for something else; to go forward: vllm-plugins lock"
     for plugin in case.state.locked.lock.plugins if case.state.locked is not None else ():

@@ -34,7 +34,7 @@ _JUNK = frozenset(
 )
 _JUNK_ENDS = (b".pyc", b".pyo", b".egg-info")
 _OUTPUT = (b"build", b"dist")  # at the top, unless they are packages
-_QUOTED = re.compile(rb"\\([0-7]{3}|.)")
+_QUOTED = re.compile(rb"\\([0-3][0-7]{2}|.)")
 _UNQUOTED = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 
 

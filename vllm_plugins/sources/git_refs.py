@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import GitSource
     from vllm_plugins.sources.git_url import Remote
 
-__all__ = ["contains", "is_full", "resolve"]
+__all__ = ["advertised", "contains", "is_full", "meaning", "resolve"]
 
 _FULL = re.compile(r"[0-9a-fA-F]{40}")
 _SHORT = re.compile(r"[0-9a-fA-F]{4,39}")
@@ -44,8 +44,13 @@ def resolve(source: GitSource, *, environ: Mapping[str, str], plugin: str) -> Co
     """
     remote = git_url.read(source.url, environ=environ, plugin=plugin)
     env = _git.network_environment(remote, environ)
-    refs = _advertised(remote, env, plugin)
-    ref = source.ref
+    return meaning(source.ref, advertised(remote, env, plugin), remote, env, plugin)
+
+
+def meaning(
+    ref: str | None, refs: Mapping[str, CommitSha], remote: Remote, env: Mapping[str, str], plugin: str
+) -> CommitSha:
+    """Return what :func:`resolve` does, of refs that were read already."""
     if ref is None or ref == "HEAD":
         if "HEAD" not in refs:
             raise _missing("the git repository has no default branch", remote, refs, plugin)
@@ -60,7 +65,7 @@ def resolve(source: GitSource, *, environ: Mapping[str, str], plugin: str) -> Co
     raise _missing(f"git ref {ref!r} is not in the repository", remote, refs, plugin, ref=ref)
 
 
-def _advertised(remote: Remote, env: Mapping[str, str], plugin: str) -> dict[str, CommitSha]:
+def advertised(remote: Remote, env: Mapping[str, str], plugin: str) -> dict[str, CommitSha]:
     """Return every ref of the remote, in one request. ``NAME^{}`` is the commit of an annotated tag ``NAME``."""
     # In "/", because the configuration of a repository in the working directory must not apply.
     done = _git.run(["ls-remote", "--quiet", "--", remote.url], env=env, cwd=Path("/"))
@@ -77,7 +82,7 @@ def _advertised(remote: Remote, env: Mapping[str, str], plugin: str) -> dict[str
             required_by=f"plugin {plugin!r}",
             next_step=f"push a commit to it, or change `url` of plugin {plugin!r} in plugins.yaml",
         )
-    if not _FULL.fullmatch(next(iter(refs.values()))):
+    if not all(map(_FULL.fullmatch, refs.values())):
         raise SourceError(
             "the git repository uses SHA-256 commits, which plugins.lock does not support",
             where=remote.shown,
@@ -103,7 +108,7 @@ def contains(source: GitSource, commit: CommitSha, *, environ: Mapping[str, str]
         return False
     remote = git_url.read(source.url, environ=environ, plugin=plugin)
     env = _git.network_environment(remote, environ)
-    refs = _advertised(remote, env, plugin)
+    refs = advertised(remote, env, plugin)
     names = ("HEAD",) if ref == "HEAD" else (ref, f"refs/{ref}", f"refs/tags/{ref}", f"refs/heads/{ref}")
     name = next((name for name in names if name in refs), None)
     if name is None or not (name == "HEAD" or name.startswith("refs/heads/")):

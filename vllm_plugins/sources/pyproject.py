@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["EXPECTED", "FILES", "is_project", "reads_history", "sha256"]
+__all__ = ["EXPECTED", "FILES", "is_project", "name", "reads_history", "sha256"]
 
 FILES = ("pyproject.toml", "setup.py")
 EXPECTED = "a directory with a pyproject.toml or a setup.py"
@@ -25,16 +25,29 @@ _NAME = re.compile(r"[a-z0-9._-]+")
 
 def is_project(directory: Path) -> bool:
     """Return whether a directory has a file that makes it a project."""
-    return any((directory / name).is_file() for name in FILES)
+    return any((directory / file).is_file() for file in FILES)
+
+
+def name(directory: Path) -> str | None:
+    """Return the name of a project's distribution, if pyproject.toml has it."""
+    data = _read(directory)
+    found = _value(data, "project", "name") or _value(data, "tool", "poetry", "name")
+    return found if isinstance(found, str) else None
 
 
 def sha256(directory: Path) -> Sha256:
     """Return a hash of the files that declare a project's metadata, and of the files that they refer to."""
     digest = hashlib.sha256()
-    for name in ("pyproject.toml", "setup.cfg", "setup.py", *_named(_read(directory))):
-        path = directory / name
-        digest.update(f"{name}\0".encode() + (path.read_bytes() if path.is_file() else b"") + b"\0")
+    for file in ("pyproject.toml", "setup.cfg", "setup.py", *_named(_read(directory))):
+        digest.update(f"{file}\0".encode() + _content(directory / file) + b"\0")
     return Sha256(digest.hexdigest())
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except OSError:  # a name that is too long, for one: the build reports it
+        return b""
 
 
 def _named(data: dict[str, Any]) -> Iterator[str]:
@@ -47,7 +60,7 @@ def _named(data: dict[str, Any]) -> Iterator[str]:
     named += [_value(data, "tool", "hatch", "version", "path")]
     named += [_value(data, "tool", "hatch", "metadata", "hooks", "requirements_txt", "files")]
     for item in named:
-        yield from (name for name in (item if isinstance(item, list) else [item]) if isinstance(name, str))
+        yield from (file for file in (item if isinstance(item, list) else [item]) if isinstance(file, str))
 
 
 def reads_history(project: Path) -> bool:
@@ -55,7 +68,7 @@ def reads_history(project: Path) -> bool:
     data = _read(project)
     requires = _value(data, "build-system", "requires")
     words = " ".join(map(str, requires)).lower() if isinstance(requires, list) else ""
-    if any(part in name for part in _READ_HISTORY for name in _NAME.findall(words)):
+    if any(part in word for part in _READ_HISTORY for word in _NAME.findall(words)):
         return True
     versions = (_value(data, "project", "version"), _value(data, "tool", "poetry", "version"))
     return not any(isinstance(version, str) for version in versions)
@@ -64,7 +77,7 @@ def reads_history(project: Path) -> bool:
 def _read(project: Path) -> dict[str, Any]:
     try:
         return tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # there is only a setup.py, or the build reports the error
 
 

@@ -64,7 +64,7 @@ def check_imported(point: EntryPoint) -> None:
 
 def _directories() -> tuple[str, ...]:
     """The active overlay's directory, and those that its ``.pth`` files name: of editable plugins."""
-    sites = [entry for entry in overlay.entries() if overlay.key_in(entry) is not None]
+    sites = [overlay.real(entry) for entry in overlay.entries() if overlay.key_in(entry) is not None]
     return tuple(path for site in sites for path in (site, *activation.path_file_entries(site)))
 
 

@@ -47,7 +47,7 @@ def put_in_front(store: Path, marker: Marker) -> None:
 def _names(ours: str) -> set[str]:
     """The entries of the path that are this directory, whatever links lead to it."""
     real = os.path.realpath(ours)
-    return {entry for entry in activation.fronts() if os.path.realpath(entry) == real}
+    return {entry for entry in activation.fronts() if os.path.realpath(overlay.real(entry)) == real}
 
 
 def _is_from_elsewhere(name: str, ours: str) -> bool:
@@ -60,14 +60,14 @@ def _is_from_elsewhere(name: str, ours: str) -> bool:
     front = os.path.realpath(ours) + os.sep
     file = getattr(sys.modules[name], "__file__", None)
     if file is not None:
-        return not os.path.realpath(file).startswith(front)
+        return not os.path.realpath(overlay.real(file)).startswith(front)
     inner = os.path.join(ours, name)
     return any(_is_imported_elsewhere(f"{name}.{part}", front) for part in activation.front_modules(inner))
 
 
 def _is_imported_elsewhere(name: str, front: str) -> bool:
     file = getattr(sys.modules.get(name), "__file__", None)
-    return file is not None and not os.path.realpath(file).startswith(front)
+    return file is not None and not os.path.realpath(overlay.real(file)).startswith(front)
 
 
 def _refuse_others(ours: str | None, marker: Marker) -> None:

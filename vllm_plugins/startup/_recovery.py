@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import process
@@ -100,7 +99,7 @@ def wrong_link(settings: Settings, linked: str, key: str | None) -> LockStale:
         "the overlay that is linked into the interpreter is in another store",
         where=str(settings.lock),
         expected=f"overlay {linked[:12]} in {settings.store}",
-        found=", ".join(entry for entry in sys.path if linked in entry),
+        found=", ".join(overlay.real(entry) for entry in overlay.entries() if linked in entry),
         next_step=next_step,
     )
 

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.startup import activation, overlay
+from vllm_plugins.startup import activation, integrity, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +30,6 @@ __all__ = ["factor"]
 
 # vLLM loads these groups in its front end, where no model is compiled.
 _FRONT_END = ("vllm.stat_logger_plugins", "vllm.io_processor_plugins", "vllm.endpoint_plugins")
-_FILES = "files.json"
 _DEPTH = 8  # frames from a getter to vLLM's compiler
 
 # The factor, and the files that it covers, of the overlay whose importable directory is the first item.
@@ -41,7 +39,7 @@ _known: tuple[str, str | None, frozenset[str]] | None = None
 def factor() -> str | None:
     """What of the overlay on the path matters to compiled graphs, as a hash; ``None`` where nothing does."""
     global _known  # noqa: PLW0603 - what is on disk under this path doesn't change
-    site = next((entry for entry in overlay.entries() if activation.is_site(entry)), None)
+    site = next((overlay.real(entry) for entry in overlay.entries() if activation.is_site(entry)), None)
     if site is None:
         return None
     if _known is None or _known[0] != site:
@@ -53,15 +51,14 @@ def factor() -> str | None:
 def _compute(site: Path) -> tuple[str | None, frozenset[str]]:
     try:
         marker = overlay.read_marker(site.parents[2], site.parent.name)
-        rows = json.loads((site.parent / _FILES).read_bytes())
+        if marker is None:
+            raise FileNotFoundError(site.parent)  # noqa: TRY301 - removed, or of another version
+        files = integrity.listed(site.parent, marker)
+        left_out = {path for name in _front_end_only(marker) for path in _owned(site, name)}
     except Exception:  # noqa: BLE001 - vLLM would drop the factor, and find graphs of other plugins
-        marker = None
-    if (
-        marker is None
-    ):  # removed, or of another version: with the key of the lock, more is compiled, and nothing is stale
+        # With the key of the lock, more is compiled, and nothing is stale.
         return site.parent.name, frozenset()
-    left_out = {path for name in _front_end_only(marker) for path in _owned(site, name)}
-    covered = {path: digest for path, digest, _ in rows if path not in left_out and _is_code(path)}
+    covered = {path: digest for path, digest in files.items() if path not in left_out and _is_code(path)}
     lines = [f"{path} {digest}" for path, digest in sorted(covered.items())]
     if marker.editable:
         lines += _sources(site)
@@ -91,7 +88,7 @@ def _owned(site: Path, name: str) -> Iterator[str]:
 
     for found in distributions(path=[str(site)], name=name):
         for row in csv.reader((found.read_text("RECORD") or "").splitlines()):
-            yield row[0]
+            yield from row[:1]
 
 
 def _sources(site: Path) -> Iterator[str]:

@@ -98,7 +98,8 @@ def put_in_front(store: Path, marker: Marker) -> None:
 def is_on_path(store: Path, key: str) -> bool:
     """Whether the overlay with this key on the path is the one in this store, and not in another."""
     ours = os.path.realpath(overlay.directory(store, key) / overlay.SITE)
-    return all(os.path.realpath(entry) == ours for entry in overlay.entries() if overlay.key_in(entry) == key)
+    there = (overlay.real(entry) for entry in overlay.entries() if overlay.key_in(entry) == key)
+    return all(os.path.realpath(entry) == ours for entry in there)
 
 
 def may_be_shadowed(marker: Marker) -> bool:
@@ -165,12 +166,12 @@ def hold(store: Path, key: str) -> None:
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for child processes, which import before they call the hook
     if key not in _held:
         try:
-            places = (entry for entry in overlay.entries() if overlay.key_in(entry) == key)
+            places = (overlay.real(entry) for entry in overlay.entries() if overlay.key_in(entry) == key)
             _held[key] = _hold(next(places, None) or os.fspath(overlay.directory(store, key) / overlay.SITE))
         except FileNotFoundError as error:
             raise overlay.gone(store, key) from error
         except OSError as error:
-            from vllm_plugins.core.errors import StoreError
+            from vllm_plugins.core.errors import StoreError, remedy
 
             raise StoreError(
                 "the overlay is locked by another process"
@@ -180,7 +181,7 @@ def hold(store: Path, key: str) -> None:
                 found=error.strerror or str(error),
                 next_step="wait until vllm-plugins prune or sync has ended, and start again"
                 if isinstance(error, BlockingIOError)
-                else "give this user read access to it",
+                else remedy(error, "read"),
             ) from error
 
 
@@ -226,10 +227,10 @@ def _is_shared(descriptor: int, deadline: float) -> bool:
     return True
 
 
-def activate(store: Path, key: str) -> None:
+def activate(store: Path, key: str, *, guarded: bool = False) -> None:
     """Put an overlay at the end of ``sys.path``, and process its ``.pth`` files. Does nothing if it is active.
 
-    Only the import system of this process changes. No file is written.
+    Only the import system of this process changes. No file is written. ``guarded``: see :mod:`guard`.
 
     Raises:
         StoreError: the overlay can't be held, as in :func:`hold`.
@@ -245,7 +246,11 @@ def activate(store: Path, key: str) -> None:
     known = set(map(os.path.normpath, filter(os.path.isabs, before)))
     site = str(overlay.directory(store, key) / overlay.SITE)
     try:
+        if guarded:
+            _guard()
         _site.addsitedir(site, known)
+        if guarded:
+            _guard()
     except BaseException as error:
         # `site` reports exceptions of .pth files and goes on, except for those that end a process.
         from vllm_plugins.startup import entry_points
@@ -261,10 +266,16 @@ def activate(store: Path, key: str) -> None:
     )
 
 
+def _guard() -> None:
+    from vllm_plugins.startup import guard
+
+    guard.close()
+
+
 def deactivate(*, forget_modules: bool = False) -> None:
     """Take the active overlay off the path. With ``forget_modules``, also forget the modules imported from it."""
     global _active  # noqa: PLW0603
-    path = overlay.entries()
+    path = [overlay.real(entry) for entry in overlay.entries()]
     sites = {entry for entry in path if overlay.key_in(entry) is not None}
     # Entries that an overlay's .pth files have added come after it. Those before it were there without it.
     after = {entry for number, entry in enumerate(path) if not sites.isdisjoint(path[:number])}
@@ -272,12 +283,14 @@ def deactivate(*, forget_modules: bool = False) -> None:
     gone = sites | (after & named)
     finders = [finder for finder in sys.meta_path if _comes_from(finder, tuple(sites))]
     if _active is not None:
-        gone.update(_active[1])
+        gone.update(map(overlay.real, _active[1]))
         finders += _active[2]
     sys.meta_path[:] = [finder for finder in sys.meta_path if finder not in finders]
-    sys.path[:] = [entry for entry in sys.path if entry not in gone]
+    entries: list[Any] = sys.path  # other objects than strings are left alone
+    sys.path[:] = [entry for entry in entries if not isinstance(entry, str) or overlay.real(entry) not in gone]
     for entry in gone:
         sys.path_importer_cache.pop(entry, None)
+        sys.path_importer_cache.pop(overlay.GUARDED + entry, None)
     if forget_modules:
         roots = tuple(entry + os.sep for entry in gone)
         for name, module in list(sys.modules.items()):

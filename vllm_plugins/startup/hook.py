@@ -177,10 +177,13 @@ def _start(group: str, vllm: FrameType) -> str | None:
 
 def _follow(settings: Settings, key: str) -> None:
     """Use an overlay that was on the path before: a parent process put it there, or ``sync --bake`` did."""
-    if activation.is_confirmed(key):
-        activation.hold(settings.store, key)
-    else:
+    if not activation.is_confirmed(key):
         _confirm(settings, key)
+    activation.hold(settings.store, key)
+    if settings.verify:
+        from vllm_plugins.startup import guard
+
+        guard.follow(settings, key)
 
 
 def _confirm(settings: Settings, linked: str) -> None:
@@ -225,7 +228,7 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str, *, is_fall
 
 def _activate(settings: Settings, marker: Marker) -> None:
     activation.put_in_front(settings.store, marker)
-    activation.activate(settings.store, marker.key)
+    activation.activate(settings.store, marker.key, guarded=settings.verify)
     _process.active = settings.store, marker
     _check_origins(settings, marker)
 
@@ -257,7 +260,7 @@ def _active_marker(settings: Settings, key: str) -> Marker | None:
             return None
         activation.put_in_front(settings.store, marker)
         if marker.import_lines:
-            activation.activate(settings.store, key)
+            activation.activate(settings.store, key, guarded=settings.verify)
         _process.active = settings.store, marker
     _check_origins(settings, marker)
     return marker
@@ -323,8 +326,8 @@ def _up_to_date_marker(settings: Settings) -> Marker | None:
 def _hold(settings: Settings, marker: Marker) -> None:
     """Hold an overlay, so that it can't be pruned, and check that no other user can have changed it.
 
-    With ``VLLM_PLUGIN_VERIFY=1`` also check that nobody has. It is held first: what is checked can't be replaced
-    then.
+    With ``VLLM_PLUGIN_VERIFY=1`` also check that nobody has, once in each process. It is held first: what is checked
+    can't be replaced then.
     """
     activation.hold(settings.store, marker.key)
     try:
@@ -337,12 +340,6 @@ def _hold(settings: Settings, marker: Marker) -> None:
 def _check(settings: Settings, marker: Marker) -> None:
     _trust.check_overlay(settings, overlay.directory(settings.store, marker.key))
     if settings.verify:
-        import time
+        from vllm_plugins.startup import guard
 
-        from vllm_plugins.core.humanize import count, size
-        from vllm_plugins.startup import integrity
-
-        started = time.perf_counter()
-        verified = integrity.check(settings.store, marker)
-        took = (time.perf_counter() - started) * 1000
-        logger.info("Verified %s, %s, in %.0f ms", count(verified.files, "file"), size(verified.size), took)
+        guard.check(settings, marker)

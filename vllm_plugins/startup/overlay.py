@@ -41,6 +41,7 @@ __all__ = [
     "mirror",
     "read_file",
     "read_marker",
+    "real",
     "sha256",
 ]
 
@@ -52,6 +53,8 @@ SITE = "site"
 # Below the site, for packages that override those of the base. Nothing can be imported by this name.
 FRONT = "in-front"
 OVERLAYS = "overlays"
+# With this prefix, a path entry is the name of an overlay that must be checked before it is used (see ``guard``).
+GUARDED = "/dev/null"
 # A rolled-back lock has this line: the hash of a manifest that asks for something else, and is accepted all the same.
 ACCEPTED = b'\naccepted-manifests = ["'
 FAILURES = "failures"
@@ -105,13 +108,13 @@ def read_marker(store: Path, key: str) -> Marker | None:
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
     except OSError as error:
-        from vllm_plugins.core.errors import StoreError
+        from vllm_plugins.core.errors import StoreError, remedy
 
         raise StoreError(
             "the store can't be read",
             where=str(place),
             found=error.strerror or str(error),
-            next_step="give this user read access to the store, or set VLLM_PLUGIN_REGISTRY_DIR to another",
+            next_step=f"{remedy(error, 'read')}, or set VLLM_PLUGIN_REGISTRY_DIR to another directory",
         ) from error
     marker = Marker.from_json(text)
     # A backup may have restored the marker without the modules.
@@ -188,13 +191,13 @@ def read_file(path: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        from vllm_plugins.core.errors import StoreError
+        from vllm_plugins.core.errors import StoreError, remedy
 
         raise StoreError(
             f"{path.name} can't be read",
             where=str(path),
             found=error.strerror or str(error),
-            next_step="give this user read access to it",
+            next_step=remedy(error, "read"),
         ) from error
 
 
@@ -309,6 +312,11 @@ def front_in(entry: str) -> str | None:
         return None
     head, tail = os.path.split(entry)
     return key_in(head) if tail == FRONT else None
+
+
+def real(entry: str) -> str:
+    """The directory that a path entry names, also if the entry is guarded."""
+    return entry.removeprefix(GUARDED)
 
 
 def key_in(entry: str) -> str | None:

@@ -72,11 +72,15 @@ class Candidates:
     built: dict[tuple[NormalizedName, Version], Metadata] = field(default_factory=dict)
     kept: Mapping[NormalizedName, Package] = field(default_factory=dict)
     _tags: Sequence[Tag] = field(init=False)
+    _ranks: Mapping[Tag, int] = field(init=False)
+    _pythons: dict[str | None, bool] = field(default_factory=dict)
     _known: dict[NormalizedName, tuple[Candidate, ...]] = field(default_factory=dict)
-    _metadata: dict[str, Metadata | Obstacle] = field(default_factory=dict)
+    _with_entry_points: dict[str, Metadata | Obstacle] = field(default_factory=dict)
+    _requirements: dict[str, Metadata | Obstacle] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._tags = self.base.tags()
+        self._ranks = selection.ranks(self._tags)
 
     def all(self, name: NormalizedName) -> tuple[Candidate, ...]:
         """Every release of a distribution, the newest first.
@@ -120,22 +124,34 @@ class Candidates:
             return tuple(offered)
         return tuple(found for found in offered if not found.version.is_prerelease)
 
-    def metadata(self, candidate: Candidate) -> Metadata | Obstacle:
-        """The metadata of a candidate, or why it can't be used."""
+    def requirements(self, candidate: Candidate) -> Metadata | Obstacle:
+        """The metadata of a candidate, maybe without its entry points, or why the candidate can't be used."""
         built = self.built.get((candidate.name, candidate.version))
         if built is not None:
             return built
         assert candidate.wheel is not None
         url = candidate.wheel.url
-        if url not in self._metadata:
-            self._metadata[url] = self._read(candidate.wheel)
-        return self._metadata[url]
+        if url not in self._requirements:
+            self._requirements[url] = self._read(candidate.wheel)
+        return self._requirements[url]
 
-    def _read(self, file: File) -> Metadata | Obstacle:
+    def with_entry_points(self, candidate: Candidate) -> Metadata | Obstacle:
+        """The same with its entry points, which only the wheel itself tells."""
+        if candidate.wheel is None or (candidate.name, candidate.version) in self.built:
+            return self.requirements(candidate)
+        url = candidate.wheel.url
+        if url not in self._with_entry_points:
+            self._with_entry_points[url] = self._read(candidate.wheel, entry_points=True)
+        return self._with_entry_points[url]
+
+    def _read(self, file: File, *, entry_points: bool = False) -> Metadata | Obstacle:
         try:
-            found = releases.read_metadata(self.index.complete(file), self.index, self.caches)
+            found = releases.read_requirements(file, self.index, self.caches, entry_points=entry_points)
         except (NoResolution, InstallError) as error:
             return Obstacle(kind="metadata", reason=f"can't be used: {error.what}; it has {error.found}")
+        return self._checked(found)
+
+    def _checked(self, found: Metadata) -> Metadata | Obstacle:
         if found.requires_python is not None and not self._is_python(found.requires_python):
             return self._other_python([found.requires_python])
         return found
@@ -158,7 +174,7 @@ class Candidates:
         That is so where the index has got another build, where uv can't read what METADATA or the page says, and
         where a dependency names exactly a version that was yanked: pip takes it then, and uv does not.
         """
-        content = self.metadata(candidate) if candidate.wheel is not None else None
+        content = self.requirements(candidate) if candidate.wheel is not None else None
         if candidate.wheel is None or content is None or isinstance(content, Obstacle):
             return
         is_yanked = candidate.yanked is not None
@@ -183,11 +199,11 @@ class Candidates:
             )
         every = [file for file in for_python if file.filename.endswith(simple_api.WHEEL)]
         wheels = [file for file in every if simple_api.is_plain(file.filename)]
-        wheel = selection.best_wheel(wheels, self._tags)
+        wheel = selection.best_wheel(wheels, self._ranks)
         sdist = next((file for file in for_python if not file.filename.endswith(simple_api.WHEEL)), None)
         obstacle = None
         if wheel is None and (
-            odd := selection.best_wheel([file for file in every if file not in wheels], self._tags)
+            odd := selection.best_wheel([file for file in every if file not in wheels], self._ranks)
         ):
             sdist = None  # a resolver would take the wheel
             reason = f"has a wheel whose file name is not valid: {odd.filename!r}"
@@ -202,10 +218,13 @@ class Candidates:
         return f"Python {self.base.python_minor} on {self.base.platform}"
 
     def _is_python(self, requires: str | None) -> bool:
-        try:
-            return SpecifierSet(requires or "").contains(self.base.python, prereleases=True)
-        except InvalidSpecifier:
-            return True  # resolvers ignore it, too
+        if requires not in self._pythons:  # the files of a page say few different things
+            try:
+                fits = SpecifierSet(requires or "").contains(self.base.python, prereleases=True)
+            except InvalidSpecifier:
+                fits = True  # resolvers ignore it, too
+            self._pythons[requires] = fits
+        return self._pythons[requires]
 
     def _other_python(self, wanted: Iterable[str]) -> Obstacle:
         requires = " or ".join(dict.fromkeys(wanted))

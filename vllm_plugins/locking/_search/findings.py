@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from packaging.specifiers import SpecifierSet
 
 from vllm_plugins.core.humanize import count
+from vllm_plugins.documents.base import satisfies
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from vllm_plugins.locking._search.candidates import Obstacle
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["Finding", "Kind", "Need", "Root"]
+__all__ = ["Finding", "Kind", "Need", "Root", "conflict"]
 
 Kind = Literal["unknown", "version", "release", "conflict", "url", "vllm"]
 
@@ -71,3 +72,17 @@ class Need:
     def __str__(self) -> str:
         who = " → ".join(self.path) or "plugins.yaml"
         return f"plugin {self.plugin!r}: {who} requires {self.requirement}"
+
+
+def conflict(requirement: Requirement, path: tuple[str, ...], there: str) -> Finding:
+    """A requirement that a fixed distribution does not satisfy. ``there`` says whose it is, then its version."""
+    version = there.rpartition(" ")[2]
+    lower = [item for item in requirement.specifier if item.operator in (">", ">=")]
+    too_new = all(satisfies(version, str(item)) for item in lower)
+    return Finding(
+        kind="conflict",
+        path=path,
+        reason=f"requires {requirement}; {there}",
+        requirement=requirement,
+        too_new=too_new,
+    )

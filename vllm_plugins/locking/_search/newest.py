@@ -15,6 +15,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from vllm_plugins.core import workers
 from vllm_plugins.core.errors import NoResolution
 from vllm_plugins.core.humanize import count
 from vllm_plugins.locking._search.candidates import Obstacle
@@ -33,6 +34,7 @@ __all__ = ["PassedOver", "check"]
 
 _READ = 40  # releases that were passed over whose metadata is read
 _SHOWN = 5
+_AT_ONCE = 16  # requests
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,9 +120,9 @@ class _Release:
         if chosen is None:
             return None
         this = f"{self.root.name} {self.pin}"
+        with_points = None if chosen.entry_points else self._with_entry_points()
         for candidate, finding in self._findings():
-            newer = self._metadata(candidate.version)
-            if newer is not None and newer.entry_points and not chosen.entry_points:
+            if candidate == with_points:
                 return f"{this} has no entry points of vLLM, and {candidate} has: it may be a placeholder"
             if finding is None:
                 continue
@@ -129,6 +131,15 @@ class _Release:
             if finding.requirement is not None and not self._declares(chosen, finding):
                 through = finding.path[1].partition(" ")[0] if len(finding.path) > 1 else finding.requirement.name
                 return f"{this} declares nothing about {through}, and {candidate} does"
+        return None
+
+    def _with_entry_points(self) -> Candidate | None:
+        """The newest release that was passed over and has entry points of vLLM. Only its wheel tells that."""
+        for releases in (self.passed[:1], self.passed[1:]):  # as a rule, the newest has some
+            read = workers.side_by_side(lambda found: self._metadata(found.version), releases, most=_AT_ONCE)
+            for candidate, metadata in zip(releases, read, strict=True):
+                if metadata is not None and metadata.entry_points:
+                    return candidate
         return None
 
     def _findings(self) -> Iterator[tuple[Candidate, Finding | None]]:
@@ -161,7 +172,7 @@ class _Release:
         for candidate in candidates.all(self.root.name):
             is_readable = candidate.wheel is not None or (candidate.name, candidate.version) in candidates.built
             if candidate.version == version and is_readable:
-                found = candidates.metadata(candidate)
+                found = candidates.with_entry_points(candidate)
                 return None if isinstance(found, Obstacle) else found
         return None
 

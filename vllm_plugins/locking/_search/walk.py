@@ -6,8 +6,8 @@ chains that exclude one another are the resolver's to find, and :meth:`Walk.clas
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
@@ -17,8 +17,10 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.base import VLLM, satisfies
+from vllm_plugins.locking._search import findings, lookahead
 from vllm_plugins.locking._search.candidates import Obstacle
 from vllm_plugins.locking._search.findings import Finding, Need
+from vllm_plugins.locking._search.lookahead import Lookahead
 from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ class Walk:
 
     ``preferred`` are the pins of the old lock. ``to_build`` are the releases that the plugins need and the index has
     only as an sdist: they have to be built, and the walk repeated. ``refused`` are releases that were passed over and
-    that no resolver may take: they require something by URL, or their metadata is not valid.
+    that no resolver may take: they require something by URL, or their metadata is not valid. ``ruled_out`` are
+    releases of plugins that no resolver can take. Told so, it does not read them again, one after the other.
     """
 
     base: Base
@@ -55,6 +58,7 @@ class Walk:
     preferred: Mapping[NormalizedName, str]
     to_build: dict[NormalizedName, Candidate] = field(default_factory=dict)
     refused: set[Candidate] = field(default_factory=set)
+    ruled_out: set[Candidate] = field(default_factory=set)
     _chosen: dict[tuple[str, str, frozenset[NormalizedName]], Candidate] = field(default_factory=dict)
     _results: dict[tuple[str, str, frozenset[str]], Finding | None] = field(default_factory=dict)
 
@@ -66,9 +70,10 @@ class Walk:
         """
         self.to_build.clear()
         self.refused.clear()
+        self.ruled_out.clear()
         self._chosen.clear()
         self._results.clear()
-        self._prefetch(Requirement(root.name) for root in self.roots if root.metadata is None)
+        self._ahead.requirements(Requirement(f"{root.name}{root.specifier}") for root in self.roots)
         found = {root.plugin: finding for root in self.roots if (finding := self._root(root)) is not None}
         if self.to_build:  # some may have been needed by a release only that was passed over later
             self.to_build.clear()
@@ -110,7 +115,7 @@ class Walk:
     def _readable(self, candidate: Candidate) -> Metadata | None:
         if not self._is_read(candidate):
             return None
-        metadata = self.candidates.metadata(candidate)
+        metadata = self.candidates.requirements(candidate)
         return None if isinstance(metadata, Obstacle) else metadata
 
     def _is_read(self, candidate: Candidate) -> bool:
@@ -187,28 +192,42 @@ class Walk:
             if tried == (_MOST_OF_A_PLUGIN if is_root else _MOST):
                 assert newest is not None
                 return replace(newest, others=len(admitted) - 1, is_certain=False)
+            self._ahead.releases(admitted, number, extras)
+            found: Finding | None
             if candidate.obstacle is not None:
-                found: Finding | None = _unusable(candidate.obstacle, (*path, str(candidate)))
+                found = _unusable(candidate.obstacle, (*path, str(candidate)))
             elif not self._is_read(candidate):
-                is_locked = str(candidate.version) == self.preferred.get(name)
-                is_older = any(tried.version > candidate.version for tried in admitted[:number])
-                if not is_locked and (is_older or any(built == name for built, _ in self.candidates.built)):
-                    continue  # old sdists are not built one after the other to find out what they require
+                if not self._may_be_built(candidate, admitted[:number]):
+                    continue
                 self.to_build[name] = self._chosen[name, str(specifier), extras] = candidate
                 return None
             else:
                 tried += 1
                 found = self._release(candidate, extras, path)
-            if found is not None and found.is_refusal and len(found.path) == len(path) + 1:
-                self.refused.add(candidate)
             if found is None:
                 self._chosen[name, str(specifier), extras] = candidate
                 return None
+            self._pass_over(candidate, found, is_own=len(found.path) == len(path) + 1, is_root=is_root)
             if found.kind == "vllm":
                 return found  # without vLLM, an older release that does not mention it is not an answer
             newest = newest or found
         assert newest is not None
         return replace(newest, others=len(admitted) - 1)
+
+    def _pass_over(self, candidate: Candidate, found: Finding, *, is_own: bool, is_root: bool) -> None:
+        """Note a release that no resolver may take, or of a plugin, that none can take."""
+        if found.is_refusal and is_own:
+            self.refused.add(candidate)
+        elif is_root and found.is_certain:
+            self.ruled_out.add(candidate)
+
+    def _may_be_built(self, candidate: Candidate, tried: Iterable[Candidate]) -> bool:
+        """Whether to build an sdist: not one old one after the other, to find out what they require."""
+        name = candidate.name
+        if str(candidate.version) == self.preferred.get(name):
+            return True
+        is_older = any(other.version > candidate.version for other in tried)
+        return not is_older and all(built != name for built, _ in self.candidates.built)
 
     def _ordered(self, admitted: Iterable[Candidate], *, is_root: bool) -> list[Candidate]:
         """The preferred release first; of a dependency, sdists last: a plugin's own newest release is not passed."""
@@ -229,7 +248,7 @@ class Walk:
     def _release(
         self, candidate: Candidate, extras: frozenset[NormalizedName], path: tuple[str, ...]
     ) -> Finding | None:
-        metadata = self.candidates.metadata(candidate)
+        metadata = self.candidates.requirements(candidate)
         here = (*path, str(candidate))
         if isinstance(metadata, Obstacle):
             return _unusable(metadata, here)
@@ -239,7 +258,10 @@ class Walk:
         self, metadata: Metadata, extras: frozenset[NormalizedName], path: tuple[str, ...]
     ) -> Finding | None:
         applying = self._applying(metadata.requires, extras)
-        self._prefetch(applying)
+        contradicted = lookahead.contradicted(self.base, applying)
+        if contradicted is not None and all(found.url is None for found in applying):
+            return self._requirement(contradicted, path)  # nothing has to be read to know that
+        self._ahead.requirements(applying)
         for requirement in applying:
             if (found := self._requirement(requirement, path)) is not None:
                 return found
@@ -260,7 +282,7 @@ class Walk:
         if (fixed := self._fixed(name)) is not None:
             fits = satisfies(str(fixed.version), str(requirement.specifier))
             there_is = f"the plugin in plugins.yaml is {name} {fixed.version}"
-            return None if fits else self._conflict(requirement, path, there_is)
+            return None if fits else findings.conflict(requirement, path, there_is)
         return self._from_index(name, requirement, extras, path)
 
     def _from_index(
@@ -290,22 +312,10 @@ class Walk:
     ) -> Finding | None:
         """A requirement that the base must satisfy; what its extras lack comes from the index."""
         if not satisfies(there.version, str(requirement.specifier)):
-            return self._conflict(requirement, path, f"the base has {there.name} {there.version}")
+            return findings.conflict(requirement, path, f"the base has {there.name} {there.version}")
         more = self._of_extras(there, extras)
-        self._prefetch(more)
+        self._ahead.requirements(more)
         return next(filter(None, (self._requirement(found, path) for found in more)), None)
-
-    def _conflict(self, requirement: Requirement, path: tuple[str, ...], there: str) -> Finding:
-        version = there.rpartition(" ")[2]
-        lower = [item for item in requirement.specifier if item.operator in (">", ">=")]
-        too_new = all(satisfies(version, str(item)) for item in lower)
-        return Finding(
-            kind="conflict",
-            path=path,
-            reason=f"requires {requirement}; {there}",
-            requirement=requirement,
-            too_new=too_new,
-        )
 
     def _fixed(self, name: NormalizedName) -> Metadata | None:
         return next((root.metadata for root in self.roots if root.name == name and root.metadata is not None), None)
@@ -323,23 +333,10 @@ class Walk:
                 return [found for found in applying if found not in own]
             extras = more
 
-    def _prefetch(self, requirements: Iterable[Requirement]) -> None:
-        """Read the pages and the newest metadata of several distributions at the same time."""
-        names = {
-            canonicalize_name(found.name): found.specifier
-            for found in requirements
-            if found.url is None and self.base.get(found.name) is None and canonicalize_name(found.name) != VLLM
-        }
-        if len(names) > 1:
-            with ThreadPoolExecutor(max_workers=16) as pool:
-                list(pool.map(self._read, names, names.values()))
-
-    def _read(self, name: NormalizedName, specifier: SpecifierSet) -> None:
-        if self._fixed(name) is None:
-            admitted = self._ordered(self.candidates.admitted(name, specifier), is_root=False)
-            first = next((found for found in admitted if found.obstacle is None), None)
-            if first is not None and first.wheel is not None:
-                self.candidates.metadata(first)
+    @cached_property
+    def _ahead(self) -> Lookahead:
+        fixed = frozenset(root.name for root in self.roots if root.metadata is not None)
+        return Lookahead(base=self.base, candidates=self.candidates, preferred=self.preferred, fixed=fixed)
 
 
 def _unusable(obstacle: Obstacle, path: tuple[str, ...]) -> Finding:

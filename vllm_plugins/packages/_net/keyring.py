@@ -86,7 +86,7 @@ def _pair(text: str) -> tuple[str, str] | None:
     try:
         data = json.loads(text)
         return str(data["username"]), str(data["password"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

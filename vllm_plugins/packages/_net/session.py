@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -14,11 +15,16 @@ from urllib3.util.retry import Retry
 from vllm_plugins.packages._net import logins
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from urllib3 import BaseHTTPResponse
 
     from vllm_plugins.packages.pip_config import PipConfig
 
-__all__ = ["open_session", "options"]
+__all__ = ["basic", "header", "open_session", "options"]
+
+if TYPE_CHECKING:
+    Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 
 _PAUSE = 60  # seconds
 
@@ -71,7 +77,7 @@ def options(session: requests.Session, config: PipConfig, url: str, index: str |
     places = (*config.indexes, *config.find_links)
     auth = logins.find(url, index, places)
     if auth is None and logins.is_downgrade(url, places):
-        chosen["auth"] = _anonymous  # None would make requests look into netrc, which knows no schemes
+        chosen["auth"] = header(None)  # None would make requests look into netrc, which knows no schemes
     elif auth is None and not session.trust_env and (pair := get_netrc_auth(url)):
         chosen["auth"] = HTTPBasicAuth(*pair)
     elif auth is not None:
@@ -83,6 +89,17 @@ def options(session: requests.Session, config: PipConfig, url: str, index: str |
     return chosen
 
 
-def _anonymous(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Authenticate with nothing."""
-    return request
+def basic(user: str, password: str) -> str:
+    """Return the value of the header for a user and a password (RFC 7617)."""
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+def header(authorization: str | None) -> Auth:
+    """Authenticate with this value of the header, or with nothing, whatever netrc has."""
+
+    def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if authorization is not None:
+            request.headers["Authorization"] = authorization
+        return request
+
+    return sign

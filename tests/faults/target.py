@@ -1,0 +1,21 @@
+"""One reader of bytes that others wrote, as a target of a fuzzer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Target"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """One reader. ``seeds`` are documents that it likes; ``words`` what its language is made of."""
+
+    name: str
+    run: Callable[[bytes], None]
+    seeds: tuple[bytes, ...]
+    words: tuple[str, ...] = ()

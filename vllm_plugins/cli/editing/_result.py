@@ -1,0 +1,63 @@
+"""The end of each command that edits plugins.yaml: lock, write, and print what has changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm_plugins.cli import lock as lock_command
+from vllm_plugins.documents.editing import draft as drafts
+from vllm_plugins.locking import pipeline
+from vllm_plugins.locking.request import Request
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.documents.editing.draft import Draft
+    from vllm_plugins.documents.editing.merge import PluginEdit
+    from vllm_plugins.startup.settings import Settings
+
+__all__ = ["add_options", "finish"]
+
+_TEXTS = {
+    "added": "added {}",
+    "updated": "updated {}",
+    "removed": "removed {}",
+    "unchanged": "{} is in plugins.yaml already",
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that locks what it has edited."""
+    parser.add_argument(
+        "--no-lock", action="store_true", help="Edit plugins.yaml only. The lock is then out of date."
+    )
+    lock_command.add_base_options(parser)
+
+
+def finish(
+    arguments: argparse.Namespace, settings: Settings, output: Output, draft: Draft, edits: Sequence[PluginEdit]
+) -> int:
+    """Write the draft, lock it, and print both. If locking fails, plugins.yaml is as it was."""
+    lines = [_TEXTS[edit.kind].format(edit.name) for edit in edits]
+    data: dict[str, object] = {
+        "manifest": str(settings.manifest),
+        "edits": [{"plugin": edit.name, "kind": edit.kind} for edit in edits],
+    }
+    if arguments.no_lock:
+        with drafts.written(draft):
+            pass
+        lines.append(output.step("next: vllm-plugins lock"))
+        output.result({**data, "locked": None}, "\n".join(lines))
+        return 0
+    request = Request(base=arguments.base, resolver=arguments.resolver)
+    try:
+        with drafts.written(draft):
+            outcome = pipeline.lock(draft.manifest, settings, request, report=output.progress, detail=output.detail)
+    except BaseException:
+        output.progress(f"{settings.manifest.name} is as it was before")
+        raise
+    lines.append(lock_command.text(settings, outcome))
+    output.result({**data, "locked": lock_command.data(settings, outcome)}, "\n".join(lines))
+    return 0

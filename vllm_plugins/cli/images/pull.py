@@ -1,0 +1,63 @@
+"""``vllm-plugins pull``: an image of plugins into a directory."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vllm_plugins.cli.images import _place
+from vllm_plugins.install import pull
+from vllm_plugins.install.oci import MANAGER, STORE
+from vllm_plugins.startup.settings import LOCK, MANIFEST
+
+if TYPE_CHECKING:
+    import argparse
+
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.startup.settings import Settings
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options to its parser."""
+    _place.add_arguments(parser)
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", required=True, help="Fill this directory, which is missing or empty."
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001 - as every command
+    """Print the digest, and the variables that a container of vLLM needs."""
+    directory = Path(os.path.abspath(arguments.output))
+    with _place.opened(arguments) as (place, name, tag):
+        done = pull.run(place, directory, report=output.progress)
+    variables = {
+        "PYTHONPATH": str(directory / MANAGER),
+        "VLLM_PLUGIN_REGISTRY_DIR": str(directory / STORE),
+        "VLLM_PLUGIN_FROZEN": "1",
+    }
+    if (directory / MANIFEST).exists():
+        variables["VLLM_PLUGIN_CONFIG"] = str(directory / MANIFEST)
+    else:
+        variables["VLLM_PLUGIN_LOCK"] = str(directory / LOCK)
+    pinned = f"{name}@{done.digest}"
+    lines = [f"{'pulled' if done.new else 'up to date'}: {pinned}"]
+    if "@" not in arguments.image:
+        output.message(
+            f"note: {tag or 'the newest image'} may mean another image tomorrow; to have this one: {pinned}"
+        )
+    lines += ["set for vLLM:", *(f"  {key}={shlex.quote(value)}" for key, value in variables.items())]
+    output.result(
+        {
+            "image": pinned,
+            "digest": done.digest,
+            "new": done.new,
+            "directory": str(directory),
+            "variables": variables,
+            "annotations": done.annotations,
+        },
+        "\n".join(lines),
+    )
+    return 0

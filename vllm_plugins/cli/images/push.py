@@ -1,0 +1,69 @@
+"""``vllm-plugins push``: the manager and the overlay as an image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm_plugins.cli.images import _place
+from vllm_plugins.core import scratch
+from vllm_plugins.core.errors import NotInstalled, UsageError
+from vllm_plugins.core.humanize import size
+from vllm_plugins.documents import state as states
+from vllm_plugins.install import oci
+from vllm_plugins.startup import overlay
+
+if TYPE_CHECKING:
+    import argparse
+
+    from vllm_plugins.cli._output import Output
+    from vllm_plugins.startup.settings import Settings
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options to its parser."""
+    _place.add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
+    """Print the digest, by which the image is pulled and mounted."""
+    state = states.read(settings)
+    locked = state.require_lock()
+    if state.marker is None:
+        raise NotInstalled(
+            "the lock is not installed",
+            where=str(overlay.directory(settings.store, locked.key)),
+            next_step="vllm-plugins sync",
+        )
+    manifest = settings.manifest.read_bytes() if state.manifest is not None else None
+    with _place.opened(arguments) as (place, name, tag), scratch.directory() as into:
+        if "@" in arguments.image:
+            raise UsageError(
+                "the digest of a new image can't be chosen",
+                found=arguments.image,
+                next_step=f"name a tag: vllm-plugins push {name}:TAG",
+            )
+        output.progress("Making the image")
+        image = oci.make(locked, state.marker, manifest=manifest, store=settings.store, into=into)
+        new = 0
+        for blob in image.blobs:
+            if not place.has_blob(blob.digest):
+                output.progress(f"Uploading {blob.digest[7:19]}, {size(blob.size)}")
+                place.upload(blob.path, blob.digest)
+                new += blob.size
+        place.put_manifest(image.manifest, tag or image.digest)
+    pinned = f"{name}@{image.digest}"
+    whole = sum(blob.size for blob in image.blobs)
+    output.result(
+        {
+            "image": pinned,
+            "digest": image.digest,
+            "tag": tag,
+            "overlay": locked.key,
+            "size": whole,
+            "uploaded": new,
+            "layers": [{"digest": blob.digest, "size": blob.size} for blob in image.blobs[1:]],
+        },
+        f"{pinned}\n{size(whole)} in all, {size(new)} uploaded",
+    )
+    return 0

@@ -1,0 +1,1 @@
+"""Changes of plugins.yaml that keep its comments and layout."""

@@ -1,0 +1,174 @@
+"""What ``vllm-plugins add`` is asked for: a word of its command line as a source of plugins.yaml."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
+
+from vllm_plugins.core.errors import UsageError
+from vllm_plugins.core.redact import public_url, redact
+from vllm_plugins.documents import _rules
+from vllm_plugins.documents.manifest import GitSource, LocalSource, PypiSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from vllm_plugins.documents.manifest import Source
+
+__all__ = ["LATEST", "Addition", "parse", "valid_name"]
+
+_FORMS = "NAME, NAME@VERSION, 'NAME>=1,<2', git+URL[@REF][#subdirectory=DIRECTORY] or a directory such as ./my-plugin"
+_AT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[([^\]]*)\])?@([^\s/@]+)")
+_VARIABLE_LOGIN = re.compile(r"\w+://(?:[\w.-]+:|\$\{\w+\}:)?\$\{\w+\}@[^@]*$")
+LATEST = "latest"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Addition:
+    """One plugin to add. ``name`` is the proposed one; ``None`` if the project's own name should be taken.
+
+    ``ref`` is what follows the ``@`` of ``NAME@REF``: a version, ``latest``, or the ref of a git plugin that is in
+    the manifest already.
+    """
+
+    word: str
+    name: str | None
+    source: Source
+    ref: str | None = None
+
+
+def parse(word: str, *, directory: Path, extras: Iterable[str], version: str | None, editable: bool) -> Addition:
+    """One word of the command line. ``directory`` is the manifest's, to which local paths are relative.
+
+    ``editable`` is for local directories only, ``version`` for the package index only.
+
+    Raises:
+        UsageError: the word, or an option that goes with it, is not valid.
+    """
+    wanted = tuple(extras)
+    name, at, url = (part.strip() for part in word.partition(" @ "))
+    if at:
+        found = _git(url, word=word, extras=wanted)
+        source = found.source.replace(package=_checked(_rules.package, name, word))
+        addition = replace(found, name=name, source=source)
+    elif "://" in word or word.startswith("git+"):
+        addition = _git(word, word=word, extras=wanted)
+    elif word.startswith((".", "/", "~")) or os.sep in word:
+        addition = _local(word, directory=directory, extras=wanted, editable=editable)
+    else:
+        addition = _pypi(word, extras=wanted, version=version)
+    if version is not None and not isinstance(addition.source, PypiSource):
+        raise _wrong(word, "--version is for plugins of the package index", "for git, write git+URL@REF")
+    for extra in wanted:
+        _checked(_rules.extra, extra, word)
+    return addition
+
+
+def valid_name(text: str) -> str:
+    """The plugin name that is most like a text."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "plugin"
+
+
+def _pypi(word: str, *, extras: tuple[str, ...], version: str | None) -> Addition:
+    ref = None
+    if match := _AT.fullmatch(word):
+        name, inner, ref = match.groups()
+        listed = tuple(filter(None, (extra.strip() for extra in (inner or "").split(","))))
+        specifier = None if ref == LATEST or not _is_version(ref) else f"=={ref}"
+    else:
+        try:
+            requirement = Requirement(word)
+        except InvalidRequirement as error:
+            raise _wrong(word, "this is not a valid plugin", f"write one of: {_FORMS}") from error
+        if requirement.marker is not None:
+            raise _wrong(word, "markers are not supported", "leave out what follows the semicolon")
+        name, listed = requirement.name, tuple(sorted(requirement.extras))
+        specifier = str(requirement.specifier) or None
+    if version is not None and (specifier or ref):
+        raise _wrong(word, "the version is given twice", "leave out --version")
+    if version is not None:
+        specifier = f"=={version}" if _is_version(version) else _checked(_rules.version, version, word)
+    source = PypiSource(
+        package=_checked(_rules.package, name, word),
+        version=specifier,
+        extras=tuple(dict.fromkeys((*listed, *extras))),
+    )
+    return Addition(word=word, name=name, source=source, ref=ref)
+
+
+def _git(url: str, *, word: str, extras: tuple[str, ...]) -> Addition:
+    if not url.startswith("git+"):
+        if "://" in url:
+            raise _wrong(word, "a git repository begins with git+", f"vllm-plugins add 'git+{public_url(url)}'")
+        raise _wrong(word, "this is not the URL of a git repository", f"write one of: {_FORMS}")
+    address, _, fragment = url.removeprefix("git+").partition("#")
+    parameters = parse_qs(fragment)
+    if unknown := sorted(parameters.keys() - {"subdirectory", "egg"}):
+        raise _wrong(word, f"unknown part of the URL: {unknown[0]}", "write #subdirectory=DIRECTORY, or nothing")
+    address, ref = _without_ref(address)
+    _checked(_rules.url, address, word)
+    if address != public_url(address) and not _VARIABLE_LOGIN.match(address):
+        raise _wrong(
+            word,
+            "the URL contains a login, which plugins.yaml would show",
+            "put it into a variable, and write the variable in single quotes: 'git+https://${GIT_TOKEN}@host/path'",
+        )
+    below = parameters.get("subdirectory", [None])[0]
+    if below is not None:
+        _checked(_rules.subdirectory, below, word)
+        below = _rules.normal_subdirectory(below)
+    source = GitSource(
+        url=address, ref=_checked(_rules.ref, ref, word) if ref else None, subdirectory=below, extras=extras
+    )
+    path = (below or address).rstrip("/").removesuffix(".git")
+    return Addition(word=word, name=valid_name(re.split(r"[/:]", path)[-1]), source=source, ref=ref)
+
+
+def _without_ref(address: str) -> tuple[str, str | None]:
+    """The address and the ref of ``https://host/path@ref``. The ``@`` of a login is before the path."""
+    scheme, separator, rest = address.rpartition("://")
+    host, slash, path = rest.partition("/" if separator else ":")
+    before, at, after = path.rpartition("@")
+    path, ref = (before, after) if at else (path, None)
+    return f"{scheme}{separator}{host}{slash}{path}", ref
+
+
+def _local(word: str, *, directory: Path, extras: tuple[str, ...], editable: bool) -> Addition:
+    there = Path(os.path.abspath(os.path.expanduser(word)))
+    if not there.is_dir():
+        found = "is a file" if there.exists() else "does not exist"
+        raise _wrong(word, f"the directory {found}", "name the directory of a project")
+    path = word
+    if not word.startswith("~") and (not os.path.isabs(word) or there.is_relative_to(directory)):
+        path = os.path.relpath(there, directory)
+    return Addition(
+        word=word,
+        name=None,
+        source=LocalSource(path=_checked(_rules.path, path, word), editable=editable, extras=extras),
+    )
+
+
+def _is_version(text: str) -> bool:
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
+
+
+def _checked(rule: Callable[[str], str | None], value: str, word: str) -> str:
+    problem = _rules.text(value) or rule(value)
+    if problem is not None:
+        raise _wrong(word, problem, "vllm-plugins add --help")
+    return value
+
+
+def _wrong(word: str, what: str, next_step: str) -> UsageError:
+    return UsageError(f"{redact(word)}: {what}", next_step=next_step)

@@ -1,0 +1,98 @@
+"""Layers: tar files that are the same bytes on every machine, and reading those of strangers.
+
+A layer has regular files and directories only, sorted, of user 0, without times. Reading accepts nothing else, so
+nothing in a layer can point out of the directory that it is unpacked to.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+    from typing import BinaryIO
+
+__all__ = ["Entry", "Unsafe", "unpack", "write"]
+
+_CHUNK = 1 << 20  # bytes
+
+
+class Unsafe(Exception):
+    """A layer contains what no layer of ours contains."""
+
+
+class Entry(NamedTuple):
+    """A file of a layer: its path in the image, and its content, a path on this machine or bytes."""
+
+    name: str
+    content: Path | bytes
+    executable: bool = False
+
+
+def write(out: BinaryIO, entries: Iterable[Entry]) -> None:
+    """Write a layer with these files and their directories."""
+    files = sorted(entries)
+    directories = sorted({str(parent) for entry in files for parent in PurePosixPath(entry.name).parents} - {"."})
+    # A directory sorts before what it contains, and nothing depends on the order of the two kinds.
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in directories:
+            info = tarfile.TarInfo(name)
+            info.type, info.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(info)
+        for entry in files:
+            _add(archive, entry)
+
+
+def _add(archive: tarfile.TarFile, entry: Entry) -> None:
+    info = tarfile.TarInfo(entry.name)
+    info.mode = 0o755 if entry.executable else 0o644
+    if isinstance(entry.content, bytes):
+        info.size = len(entry.content)
+        archive.addfile(info, io.BytesIO(entry.content))
+        return
+    with open(entry.content, "rb") as file:
+        info.size = os.fstat(file.fileno()).st_size
+        archive.addfile(info, file)
+
+
+def unpack(stream: BinaryIO, into: Path, *, tops: Iterable[str]) -> None:
+    """Unpack a layer into a directory of ours. ``tops`` are the names that may be at its top.
+
+    Raises:
+        Unsafe: it contains a link, a device, or a path that leads out of the directory.
+        FileExistsError: it contains a file twice.
+        tarfile.TarError: it is not a valid tar file.
+    """
+    allowed = frozenset(tops)
+    with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
+        for info in archive:
+            target = into / _checked(info, allowed)
+            if info.isdir():
+                target.mkdir(mode=0o755, exist_ok=True)
+                continue
+            content = archive.extractfile(info)
+            assert content is not None
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "wb") as file:
+                shutil.copyfileobj(content, file, _CHUNK)
+                os.fchmod(descriptor, 0o755 if info.mode & 0o100 else 0o644)
+
+
+def _checked(info: tarfile.TarInfo, tops: frozenset[str]) -> str:
+    name = info.name
+    parts = name.split("/")
+    if not info.isreg() and not info.isdir():
+        raise Unsafe(f"{name} is neither a file nor a directory")
+    if info.issparse():
+        raise Unsafe(f"{name} is a sparse file")
+    if name.startswith("/") or "\0" in name or {"", ".", ".."} & {*parts}:
+        raise Unsafe(f"{name!r} is not a plain relative path")
+    if parts[0] not in tops:
+        raise Unsafe(f"{name!r} is not part of such an image")
+    return name

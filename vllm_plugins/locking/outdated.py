@@ -1,0 +1,301 @@
+"""Which locked packages have newer releases, which of them an upgrade would take, and what keeps the others back.
+
+The index is read once for all packages. Something is resolved only if a package has a newer release, and then as
+``lock --upgrade`` would, except that plugins from git and local directories stay as they are locked: a build would
+take longer than everything else.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from vllm_plugins.core.errors import BaseMismatch, BuildError, NoResolution, PluginsError
+from vllm_plugins.documents import selection
+from vllm_plugins.documents.base import satisfies
+from vllm_plugins.documents.manifest import GitSource, PypiSource
+from vllm_plugins.locking import _stages, pipeline
+from vllm_plugins.locking._search.candidates import Candidates, Obstacle
+from vllm_plugins.locking._search.findings import Root
+from vllm_plugins.locking._search.walk import Walk
+from vllm_plugins.packages import metadata, requirement_lines
+from vllm_plugins.packages.index import Index
+from vllm_plugins.sources import git_news
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from packaging.utils import NormalizedName
+
+    from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import Lock, Package, Plugin
+    from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.locking._search.candidates import Candidate
+    from vllm_plugins.locking.request import Request
+    from vllm_plugins.packages.metadata import Metadata
+    from vllm_plugins.packages.pip_config import PipConfig
+    from vllm_plugins.sources.git_news import News
+    from vllm_plugins.startup.settings import Settings
+
+__all__ = ["Entry", "Reason", "Result", "find"]
+
+_TOGETHER = "fits by itself, but not together with the rest of the lock"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reason:
+    """What keeps a release back. ``owner`` is what has the requirement: ``plugins.yaml``, or such as ``tiny 1.0``."""
+
+    owner: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.owner} {self.text}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """A locked package. ``plugin`` is the plugin that it is the package of; ``plugins`` require it.
+
+    ``fits`` is what an upgrade would take, ``newest`` the newest stable release; both are ``None`` where unknown.
+    Of a plugin from git, they are commits and tags, and ``behind`` is a number of commits.
+    """
+
+    name: NormalizedName
+    plugin: str | None
+    plugins: tuple[str, ...]
+    source: str
+    current: str
+    fits: str | None = None
+    newest: str | None = None
+    behind: int | None = None
+    kept_back: tuple[Reason, ...] = ()
+
+    @property
+    def is_upgradable(self) -> bool:
+        """Whether an upgrade would change it."""
+        return self.fits is not None and self.fits != self.current
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether there is something newer."""
+        return self.is_upgradable or bool(self.behind) or self.newest not in (None, self.current)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """Plugins first, then their dependencies, each sorted by name. ``notes`` say what could not be found out."""
+
+    entries: tuple[Entry, ...]
+    notes: tuple[str, ...] = ()
+
+
+def find(
+    manifest: Manifest,
+    locked: Lock,
+    settings: Settings,
+    request: Request,
+    *,
+    config: PipConfig,
+    report: Callable[[str], None],
+    detail: Callable[[str], None],
+) -> Result:
+    """Compare a lock with the index and the git repositories. Nothing is written.
+
+    Raises:
+        SourceError: the index can't be read.
+        NoResolution, UsageError: the base that the request names can't be had.
+    """
+    base = pipeline.read_base(request.base, settings, report=report, config=lambda: config)
+    with Index(config, cooldown=_stages.cooldown_of(manifest)) as index:
+        candidates = Candidates(base=base, index=index, caches=settings.cache, report=report)
+        search = _Search(manifest=manifest, locked=locked, settings=settings, base=base, candidates=candidates)
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            from_git = [pool.submit(search.news, plugin) for plugin in locked.plugins if plugin.source == "git"]
+            newest = dict(zip(search.names, pool.map(search.newest, search.names), strict=True))
+            git = {news.plugin.package: news for news in (future.result() for future in from_git)}
+        notes = [news.note for news in git.values() if news.note]
+        movable = sorted(name for name, found in newest.items() if found is not None and search.is_newer(found))
+        upgraded: Lock | None = locked
+        if movable:
+            dry = replace(request, names=tuple(movable), dry_run=True)
+            try:
+                upgraded = pipeline.lock(
+                    manifest, settings, dry, base=base, report=report, detail=detail, config=lambda: config
+                ).lock
+            except (NoResolution, BaseMismatch, BuildError) as error:
+                upgraded = None
+                notes.append("; ".join((f"an upgrade would fail: {error.what}", *error.details)))
+        return Result(entries=tuple(search.entries(newest, upgraded, git)), notes=tuple(notes))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _GitNews:
+    """A plugin from git with what its repository has; ``note`` says why something is not known."""
+
+    plugin: Plugin
+    ref: str = "HEAD"
+    news: News | None = None
+    note: str = ""
+
+    def update(self, entry: Entry) -> Entry:
+        """The entry with the commits."""
+        locked = (self.plugin.commit or "")[:7]
+        if self.news is None:
+            return replace(entry, current=locked, fits=None, newest=None)
+        commit = self.news.commit[:7]
+        is_held = commit == locked and bool(self.news.tag or self.news.behind)
+        return replace(
+            entry,
+            current=locked,
+            fits=commit,
+            newest=self.news.tag or commit,
+            behind=self.news.behind,
+            kept_back=(Reason(owner="plugins.yaml", text=f"names `ref: {self.ref}`"),) if is_held else (),
+        )
+
+
+@dataclass(kw_only=True)
+class _Search:
+    """The parts of one comparison."""
+
+    manifest: Manifest
+    locked: Lock
+    settings: Settings
+    base: Base
+    candidates: Candidates
+
+    @property
+    def names(self) -> list[NormalizedName]:
+        """The locked packages that come from an index, also those that were built from an sdist."""
+        own = {plugin.package for plugin in self.locked.plugins if plugin.source != "pypi"}
+        return [package.name for package in self.locked.packages if package.name not in own]
+
+    def newest(self, name: NormalizedName) -> Candidate | None:
+        """The newest stable release that was not yanked, whatever it requires; a pre-release if the lock has one."""
+        package = self.locked.package(name)
+        assert package is not None
+        early = Version(package.version).is_prerelease
+        offered = (found for found in self.candidates.all(name) if found.yanked is None)
+        return next((found for found in offered if early or not found.version.is_prerelease), None)
+
+    def is_newer(self, found: Candidate) -> bool:
+        """Whether a release is newer than the locked one. A local version, such as ``+cpu``, makes no difference."""
+        package = self.locked.package(found.name)
+        return package is not None and Version(found.version.public) > Version(Version(package.version).public)
+
+    def news(self, plugin: Plugin) -> _GitNews:
+        """What the git repository of a plugin has now."""
+        source = next((found.source for found in self.manifest.plugins if found.name == plugin.name), None)
+        head = f"plugin {plugin.name!r}"
+        if not isinstance(source, GitSource) or plugin.commit is None:
+            return _GitNews(plugin=plugin, note=f"{head} has another source in plugins.yaml than in the lock")
+        try:
+            news = git_news.read(source, plugin.commit, environ=os.environ, plugin=plugin.name)
+        except PluginsError as error:
+            return _GitNews(plugin=plugin, note=f"{head}: {error.what}; {error.found or 'no reason is known'}")
+        note = "" if news.behind is not None else f"{head}: {news.branch} does not contain the locked commit"
+        return _GitNews(plugin=plugin, ref=source.ref or "HEAD", news=news, note=note)
+
+    def entries(
+        self,
+        newest: Mapping[NormalizedName, Candidate | None],
+        upgraded: Lock | None,
+        git: Mapping[NormalizedName, _GitNews],
+    ) -> list[Entry]:
+        """An entry for each locked package; ``upgraded`` is the lock that an upgrade would write, if it can."""
+        plugins = {plugin.package: plugin for plugin in self.locked.plugins}
+        reasons = self._reasons(newest, upgraded or self.locked)
+        entries = []
+        for package in self.locked.packages:
+            plugin, found = plugins.get(package.name), newest.get(package.name)
+            is_newer = found is not None and self.is_newer(found)
+            now = upgraded.package(package.name) if upgraded is not None else None if is_newer else package
+            entry = Entry(
+                name=package.name,
+                plugin=plugin.name if plugin is not None else None,
+                plugins=self.locked.plugins_needing(package.name),
+                source=plugin.source if plugin is not None else "pypi",
+                current=package.version,
+                fits=now.version if now is not None else None,
+                newest=str(found.version) if found is not None and is_newer else package.version,
+                kept_back=reasons.get(package.name, ()),
+            )
+            entries.append(git[package.name].update(entry) if package.name in git else entry)
+        return sorted(entries, key=lambda entry: (entry.plugin is None, entry.plugin or entry.name))
+
+    def _is_held(self, found: Candidate, upgraded: Lock) -> bool:
+        now = upgraded.package(found.name)
+        return now is not None and Version(found.version.public) > Version(Version(now.version).public)
+
+    def _reasons(
+        self, newest: Mapping[NormalizedName, Candidate | None], upgraded: Lock
+    ) -> dict[NormalizedName, tuple[Reason, ...]]:
+        """What keeps each release back that an upgrade would not take."""
+        held = [found for found in newest.values() if found is not None and self._is_held(found, upgraded)]
+        if not held:
+            return {}
+        names = {found.name for found in held}
+        requiring = [package for package in upgraded.packages if not names.isdisjoint(package.dependencies)]
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            contents = list(zip(requiring, pool.map(self._metadata, requiring), strict=True))
+        walk = Walk(base=self.base, candidates=self.candidates, roots=(), preferred={})
+        return {found.name: tuple(self._why(found, contents, walk)) for found in held}
+
+    def _why(self, found: Candidate, contents: Iterable[tuple[Package, Metadata | None]], walk: Walk) -> list[Reason]:
+        """What excludes a release: plugins.yaml, the packages that require it, or what it requires itself."""
+        reasons = []
+        for plugin in self.manifest.enabled:
+            source = plugin.source
+            if not isinstance(source, PypiSource) or canonicalize_name(source.package) != found.name:
+                continue
+            if not satisfies(str(found.version), source.version or ""):
+                reasons.append(Reason(owner="plugins.yaml", text=f'names `version: "{source.version}"`'))
+        for package, content in contents:
+            if content is None or found.name not in package.dependencies:
+                continue  # an extra that is not in use may require it
+            for requirement in self._requirements(content, found.name):
+                if not satisfies(str(found.version), str(requirement.specifier)):
+                    text = f"requires {found.name}{requirement.specifier}"
+                    reasons.append(Reason(owner=f"{content.name} {content.version}", text=text))
+        finding = walk.judge(Root(plugin=found.name, name=found.name), found)
+        if finding is not None:
+            reasons.append(Reason(owner=" → ".join(finding.path) or str(found), text=finding.reason))
+        elif not reasons and found.wheel is None:
+            reasons.append(
+                Reason(owner=str(found), text="has no wheel for this machine; only a build would tell more")
+            )
+        return reasons or [Reason(owner=str(found), text=_TOGETHER)]
+
+    def _requirements(self, content: Metadata, name: NormalizedName) -> Iterator[Requirement]:
+        """The requirements on a distribution that apply here, those of all extras included."""
+        environment = dict(self.base.markers)
+        extras = ("", *map(str, map(canonicalize_name, content.extras)))
+        for line in requirement_lines.valid(content.requires):
+            requirement = Requirement(line)
+            marker = requirement.marker
+            if canonicalize_name(requirement.name) == name and (
+                marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in extras)
+            ):
+                yield requirement
+
+    def _metadata(self, package: Package) -> Metadata | None:
+        """The metadata of a locked package; ``None`` for an editable one, and where no wheel can be read."""
+        try:
+            for wheel in package.wheels:
+                if wheel.url is None:
+                    path = selection.find_wheel(self.settings.wheels / wheel.filename, wheel.sha256)
+                    return metadata.inspect(path) if path is not None else None
+            for found in self.candidates.all(package.name):
+                if found.version == Version(package.version) and found.wheel is not None:
+                    content = self.candidates.requirements(found)
+                    return None if isinstance(content, Obstacle) else content
+        except PluginsError:
+            return None  # one reason less is known
+        return None

@@ -1,0 +1,104 @@
+"""What is new in a git repository since a commit: the commits of its branch, and newer tags of versions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from packaging.version import InvalidVersion, Version
+
+from vllm_plugins.core import scratch
+from vllm_plugins.sources import _git, git_refs, git_url
+from vllm_plugins.sources._git import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vllm_plugins.documents.lock import CommitSha
+    from vllm_plugins.documents.manifest import GitSource
+
+__all__ = ["News", "read"]
+
+_TAGS = "refs/tags/"
+_VERSION = re.compile(r"(\D*?)v?(\d.*)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class News:
+    """``commit`` is what the ref of the manifest means now.
+
+    ``behind`` counts the commits since the locked one: on the ref, or, where the ref is a commit or a tag, on the
+    default branch. It is ``None`` if that history does not have the locked commit. ``tag`` is that of the newest
+    version, where the ref or the locked commit's own tag names an older one.
+    """
+
+    commit: CommitSha
+    branch: str
+    behind: int | None
+    tag: str | None
+
+
+def read(source: GitSource, locked: CommitSha, *, environ: Mapping[str, str], plugin: str) -> News:
+    """Ask the remote. Files are not fetched, and commits only if there are new ones.
+
+    Raises:
+        SourceError: as :func:`git_refs.resolve`.
+    """
+    remote = git_url.read(source.url, environ=environ, plugin=plugin)
+    env = _git.network_environment(remote, environ)
+    refs = git_refs.advertised(remote, env, plugin)
+    commit = git_refs.meaning(source.ref, refs, remote, env, plugin)
+    ref = source.ref or "HEAD"
+    branches = (ref, f"refs/{ref}", f"refs/heads/{ref}")
+    branch = next((name for name in branches if name in refs and (name == "HEAD" or "refs/heads/" in name)), "HEAD")
+    if f"{_TAGS}{ref}" in refs:
+        branch = "HEAD"  # a tag goes before a branch of the same name
+    behind: int | None = 0
+    if refs.get(branch) != locked:
+        with scratch.directory() as directory:
+            repository = Repository(root=directory, remote=remote, env=env, plugin=plugin)
+            repository.create()
+            # Commits alone, without trees and files.
+            repository.must("fetch", "--quiet", "--no-tags", "--filter=tree:0", "--", "origin", f"+{branch}:refs/new")
+            history = repository.must("rev-list", "refs/new").split()
+            behind = None
+            if locked in history:
+                behind = int(repository.must("rev-list", "--count", f"{locked}..refs/new"))
+    return News(commit=commit, branch=_short(branch), behind=behind, tag=_newest_tag(refs, ref, locked))
+
+
+def _short(branch: str) -> str:
+    return "the default branch" if branch == "HEAD" else branch.removeprefix("refs/").removeprefix("heads/")
+
+
+def _newest_tag(refs: Mapping[str, CommitSha], ref: str, locked: CommitSha) -> str | None:
+    """The tag of the newest stable version, if the ref or a tag of the locked commit names an older one.
+
+    A repository of several projects has tags such as ``one-v1.0`` and ``two-v3.0``: only those with the same
+    beginning are compared.
+    """
+    tags = {name.removeprefix(_TAGS): sha for name, sha in refs.items() if name.startswith(_TAGS)}
+    commits = {name: tags.get(f"{name}^{{}}", sha) for name, sha in tags.items() if not name.endswith("^{}")}
+    here = [found for name in commits if name == ref or commits[name] == locked if (found := _version(name))]
+    if not here:
+        return None
+    beginning, current = max(here, key=lambda found: found[1])
+    newer = {
+        found[1]: name
+        for name in commits
+        if (found := _version(name)) is not None
+        and found[0] == beginning
+        and found[1] > current
+        and not found[1].is_prerelease
+    }
+    return newer[max(newer)] if newer else None
+
+
+def _version(tag: str) -> tuple[str, Version] | None:
+    """The version that a tag names, and what is before it: ``("one-", 1.0)`` for ``one-v1.0``."""
+    match = _VERSION.fullmatch(tag)
+    try:
+        return (match[1], Version(match[2])) if match is not None else None
+    except InvalidVersion:
+        return None

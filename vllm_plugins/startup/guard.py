@@ -1,0 +1,261 @@
+"""The guard of an overlay with ``VLLM_PLUGIN_VERIFY=1``: no process imports anything of it before it has checked it.
+
+A guarded overlay is not on ``sys.path`` by its own name, but by a name below ``/dev/null``, where no file can be.
+Only this module finds anything there, after it has compared the overlay with ``files.json`` in this process. A
+process that inherits the path, in whatever way, therefore finds nothing before it has a guard of its own:
+
+- An entry that multiprocessing hands to a child process (spawn, forkserver) sets up the guard there when it is
+  unpickled, which is before anything else is.
+- The link of ``sync --bake`` sets up the guard when the interpreter starts.
+- In other processes (a ``PYTHONPATH`` made of ``sys.path``) the hook does, when vLLM calls it.
+
+The overlay is compared when something of it is needed first. Each module is compared again when it is imported
+(``core.verified_import``), also in a forked process, which inherits the list of files.
+"""
+
+from __future__ import annotations
+
+import os
+import site as _site
+import sys
+import threading
+from importlib.machinery import BYTECODE_SUFFIXES, EXTENSION_SUFFIXES, SOURCE_SUFFIXES, FileFinder
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vllm_plugins.core.errors import PluginsError
+from vllm_plugins.core.verified_import import Bytecode, Extension, Source, compared
+from vllm_plugins.startup import _trust, activation, integrity, logger, overlay, prepare_logging
+from vllm_plugins.startup import settings as variables
+from vllm_plugins.startup.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from importlib.machinery import ModuleSpec
+    from importlib.metadata import Distribution, DistributionFinder
+    from types import ModuleType
+
+    from vllm_plugins.startup.marker import Marker
+
+__all__ = ["Entry", "check", "close", "follow", "inherit", "link"]
+
+# Overlays that differ from what was published, or that could not be checked.
+_refused: dict[str, PluginsError] = {}
+# Overlays whose ``.pth`` files are read when they are opened: linked ones. Others inherit what these files add.
+_linked: set[str] = set()
+_lock = threading.RLock()
+_busy: list[str] = []
+
+
+def _unlock() -> None:
+    """Renew the lock in a forked process, whose other threads are gone."""
+    global _lock  # noqa: PLW0603 - the lock is the process's
+    _lock = threading.RLock()
+    _busy.clear()
+
+
+os.register_at_fork(after_in_child=_unlock)
+
+
+class Entry(str):
+    """The name of a guarded overlay on ``sys.path``. A child process that unpickles it sets up its own guard."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is pickled: as a call of :func:`inherit`."""
+        return inherit, (str(self),)
+
+
+def inherit(entry: str) -> Entry:
+    """Set up the guard in a process that inherits a path entry."""
+    _install()
+    return Entry(entry)
+
+
+def link(site: str) -> None:
+    """Put a linked overlay on the path of an interpreter that starts. Nothing of it is read.
+
+    With ``VLLM_PLUGIN_DISABLE=1`` the overlay is vLLM's affair, unless a parent process goes on without plugins.
+    """
+    if variables.is_disabled() and variables.inherited(variables.FALLBACK) != "":
+        if site not in sys.path:
+            _site.addsitedir(site)
+        return
+    _linked.add(site)
+    entry = inherit(overlay.GUARDED + site)
+    if entry not in sys.path:
+        sys.path.append(entry)
+
+
+def close() -> None:
+    """Guard every path entry that is an overlay, or a directory in one (``.pth`` files name such)."""
+    _install()
+    entries: list[Any] = sys.path  # other objects than strings are left alone
+    path: list[Any] = []
+    for entry in entries:
+        if not isinstance(entry, str) or _site_of(real := overlay.real(entry)) is None:
+            path.append(entry)
+        elif overlay.GUARDED + real not in path:
+            path.append(Entry(overlay.GUARDED + real))
+    sys.path[:] = path
+
+
+def follow(settings: Settings, key: str) -> None:
+    """Check and guard an overlay that was on the path before: it may have changed since a parent process did that.
+
+    Raises:
+        PluginsError: as :func:`check`.
+    """
+    _check(settings, overlay.directory(settings.store, key) / overlay.SITE)
+    close()
+
+
+def check(settings: Settings, marker: Marker) -> None:
+    """Compare an overlay with what was published, unless this process has done so.
+
+    Raises:
+        HashMismatch: a file is changed, missing or extra.
+        NotTrusted: another user can change a file.
+    """
+    root = overlay.directory(settings.store, marker.key)
+    site = str(root / overlay.SITE)
+    if site in compared:
+        return
+    import time
+
+    from vllm_plugins.core.humanize import count, size
+
+    started = time.perf_counter()
+    found = integrity.check(settings.store, marker)
+    took = (time.perf_counter() - started) * 1000
+    _admit(site, integrity.listed(root, marker))
+    logger.info("Verified %s, %s, in %.0f ms", count(found.files, "file"), size(found.size), took)
+
+
+def _admit(site: str, files: dict[str, str]) -> None:
+    compared[site] = files
+    _refused.pop(site, None)
+    _forget(site)
+
+
+def _install() -> None:
+    """Let this process find guarded overlays, and their modules."""
+    if _finder not in sys.path_hooks:
+        sys.path_hooks.insert(0, _finder)
+        sys.meta_path.append(Distributions)
+        _forget(overlay.GUARDED)
+
+
+def _forget(directory: str) -> None:
+    """Forget finders that were made for a directory, and those below it, without the guard."""
+    for entry in list(sys.path_importer_cache):
+        if overlay.real(entry).startswith(directory) or entry.startswith(directory):
+            sys.path_importer_cache.pop(entry, None)
+
+
+def _site_of(path: str) -> str | None:
+    """The importable directory of an overlay that a path is, or is below."""
+    head, found, tail = path.partition(f"/{overlay.OVERLAYS}/")
+    parts = tail.split("/", 2)
+    if not found or len(parts) < 2 or len(parts[0]) != 32 or parts[1] != overlay.SITE:
+        return None
+    return f"{head}/{overlay.OVERLAYS}/{parts[0]}/{overlay.SITE}"
+
+
+def _finder(entry: str) -> FileFinder:
+    """The path hook: a finder for a directory of an overlay, if it is guarded."""
+    path = overlay.real(entry)
+    site = _site_of(path)
+    if site is None or (path == entry and site not in compared) or not os.path.isdir(path):
+        raise ImportError("not a directory of a guarded overlay", path=entry)
+    return _Finder(path)
+
+
+class _Finder(FileFinder):
+    """Finds the modules of a directory, as Python does, once the overlay is compared."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            path,
+            (Extension, EXTENSION_SUFFIXES),
+            (Source, SOURCE_SUFFIXES),
+            (Bytecode, BYTECODE_SUFFIXES),
+        )
+        self._site = _site_of(path) or ""
+
+    def find_spec(self, fullname: str, target: ModuleType | None = None) -> ModuleSpec | None:
+        """What Python would find, if this process may use the overlay."""
+        spec = super().find_spec(fullname, target)
+        return spec if spec is not None and _is_open(self._site) else None
+
+
+class Distributions:
+    """Finds the metadata of guarded overlays for ``importlib.metadata``. On ``sys.meta_path``."""
+
+    @staticmethod
+    def find_spec(_name: str, _path: object = None, _target: object = None) -> None:
+        """Find no modules: path hooks do."""
+
+    @staticmethod
+    def find_distributions(context: DistributionFinder.Context) -> Iterator[Distribution]:
+        """The distributions of each guarded overlay among the entries of ``context.path``."""
+        from importlib.metadata import DistributionFinder, MetadataPathFinder
+
+        path: list[Any] = context.path
+        entries = [entry for entry in path if isinstance(entry, str) and overlay.real(entry) != entry]
+        open_ = [overlay.real(entry) for entry in entries if _is_open(_site_of(overlay.real(entry)), listing=True)]
+        return iter(MetadataPathFinder.find_distributions(DistributionFinder.Context(name=context.name, path=open_)))
+
+
+def _is_open(site: str | None, *, listing: bool = False) -> bool:
+    """Whether this process may use an overlay, which is compared first if it was not.
+
+    Raises:
+        PluginsError: it may not, and this is a vLLM process in which nobody else would say so.
+    """
+    if site is None or site in compared:
+        return site is not None
+    with _lock:
+        if site in _busy:  # a module that the comparison itself looks for
+            return False
+        _busy.append(site)
+        try:
+            return site in compared or _open(site, listing=listing)
+        finally:
+            _busy.remove(site)
+
+
+def _open(site: str, *, listing: bool) -> bool:
+    settings = Settings.from_environment()
+    if site not in _refused:
+        prepare_logging(settings.log_level)
+        try:
+            _check(settings, Path(site))
+        except PluginsError as error:
+            _refused[site] = error
+            logger.error("%s", error)
+    error_found = _refused.get(site)
+    if error_found is None:
+        if site in _linked and any(name.endswith(".pth") for name in compared[site] if "/" not in name):
+            _site.addsitedir(site)
+            close()
+        return True
+    # Where vLLM calls the hook, the hook raises it, and does what VLLM_PLUGIN_ON_ERROR says.
+    is_ours = listing and settings.lets_through("vllm.platform_plugins", "vllm_plugins")
+    if "vllm" in sys.modules and settings.on_error == "fail" and not is_ours:
+        raise error_found
+    return False
+
+
+def _check(settings: Settings, site: Path) -> None:
+    """Check an overlay by its path. The hook checks whether it is the lock's."""
+    store, key = site.parents[2], site.parent.name
+    settings = settings.replace(store=store)
+    _trust.check_store(settings)
+    activation.hold(store, key)
+    marker = overlay.read_marker(store, key)
+    if marker is None:
+        raise overlay.gone(store, key)
+    _trust.check_overlay(settings, overlay.directory(store, key))
+    check(settings, marker)
