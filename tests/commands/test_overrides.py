@@ -9,6 +9,7 @@ import pytest
 
 from tests.kit import vllm
 from tests.kit.place import Place
+from vllm_plugins.install import link
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +110,18 @@ def test_a_process_that_has_not_imported_the_old_one_meets_the_new_one(synced: P
     out = start(synced, f"import atexit, subprocess, sys\natexit.register(lambda: subprocess.run({child}))")
     assert "met new" in out
     assert "\nnew\n" in out
+    assert "met new" in start(synced, VLLM_PLUGIN_VERIFY="1")
+
+
+def test_a_baked_link_puts_overrides_in_front_of_every_process(synced: Place, tmp_path: Path) -> None:
+    directory = tmp_path / "site"
+    directory.mkdir()
+    link.write(synced.store, front(synced).parents[1].name, [str(directory)])
+    out = start(synced, f"import site\nsite.addsitedir({str(directory)!r})\nimport transformers")
+    assert "met" not in out  # vLLM, which has inherited the path, lists and calls the plugin itself
+    assert out.startswith("0\n")
+    read = "import site, sys\nsite.addsitedir(sys.argv[1])\nimport transformers\nprint(transformers.VERSION)"
+    assert synced.python("-c", read, directory).stdout == "new\n"
 
 
 def test_a_process_that_has_imported_the_old_one_stops(synced: Place) -> None:

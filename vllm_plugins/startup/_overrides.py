@@ -38,7 +38,9 @@ def put_in_front(store: Path, marker: Marker) -> None:
     if late:
         raise _late(ours, marker, late)
     # An entry that a link or PYTHONPATH has put there may come after another one of PYTHONPATH.
-    sys.path[:] = [ours, *(entry for entry in sys.path if entry not in _names(ours))]
+    names = _names(ours)
+    first = next((entry for entry in overlay.entries() if entry in names and entry != overlay.real(entry)), ours)
+    sys.path[:] = [first, *(entry for entry in sys.path if entry not in names)]  # a guarded entry stays guarded
     named = os.environ.get(_VARIABLE, "").split(os.pathsep)
     rest = [entry for entry in named if entry and os.path.realpath(entry) != os.path.realpath(ours)]
     os.environ[_VARIABLE] = os.pathsep.join([ours, *rest])
