@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.state import State
+    from vllm_plugins.startup.marker import Marker
     from vllm_plugins.startup.settings import Settings
 
 
@@ -108,9 +109,6 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     if not arguments.startup:
         _warn(replace(state, marker=done.marker), output)
     verb = "installed" if done.installed else "up to date"
-    front = overlay.front(settings.store, done.marker.key)
-    how = f"start vLLM with PYTHONPATH={front}, or run vllm-plugins sync --bake"
-    hint = f"\n{OVERRIDE}{how}" if done.marker.overrides and linked is None else ""
     plugins = ", ".join(done.marker.plugins) or "no plugins"
     output.result(
         {
@@ -119,9 +117,17 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "plugins": {plugin.name: plugin.version for plugin in done.lock.plugins},
             "linked": linked,
         },
-        f"{verb}: {plugins} (overlay {done.marker.key[:12]}){hint}",
+        f"{verb}: {plugins} (overlay {done.marker.key[:12]}){_hint(settings, done.marker, linked)}",
     )
     return 0
+
+
+def _hint(settings: Settings, marker: Marker, linked: str | None) -> str:
+    """How overrides get in front of the vLLM environment, if nothing puts them there."""
+    if not marker.overrides or linked is not None:
+        return ""
+    front = overlay.front(settings.store, marker.key)
+    return f"\n{OVERRIDE}start vLLM with PYTHONPATH={front}, or run vllm-plugins sync --bake"
 
 
 def _lock(arguments: argparse.Namespace, settings: Settings, base: Base, output: Output) -> None:

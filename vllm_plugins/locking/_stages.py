@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from packaging.utils import NormalizedName
+
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.locking._overrides import Overriding
     from vllm_plugins.locking.old_lock import OldLock
     from vllm_plugins.locking.request import Request, Upgrade
     from vllm_plugins.packages.index import Index
@@ -99,17 +102,29 @@ def run(
                 report=report,
                 detail=detail,
             )
-            solution = solver.solve((*plugins, *overriding.roots(plugins)))
-            accepted = request.accepts(manifest)
-            assembly = Assembly(
-                overriding=overriding,
-                old=old.lock,
-                index=index,
-                scratch=scratch,
-                solution=solution,
-                accepted=accepted,
-            )
-            return _public(assembly.lock(manifest, plugins, solver.releases(solution)), pip)
+            new = _assembled(solver, plugins, overriding, manifest, old, request.accepts(manifest), scratch)
+            return _public(new, pip)
+
+
+def _assembled(
+    solver: Solver,
+    plugins: tuple[PreparedPlugin, ...],
+    overriding: Overriding,
+    manifest: Manifest,
+    old: OldLock,
+    accepted: frozenset[NormalizedName],
+    scratch: Path,
+) -> NewLock:
+    """Solve for the plugins and the overrides, and assemble the lock."""
+    assembly = Assembly(
+        overriding=overriding,
+        old=old.lock,
+        index=solver.index,
+        scratch=scratch,
+        solution=solver.solve((*plugins, *overriding.roots(plugins))),
+        accepted=accepted,
+    )
+    return assembly.lock(manifest, plugins, solver.releases(assembly.solution))
 
 
 def _installer(settings: Settings, config: PipConfig, caches: Path, report: Callable[[str], None]) -> Installer:

@@ -90,9 +90,9 @@ def put_in_front(store: Path, marker: Marker) -> None:
         OverrideInactive: it is too late for that, or what is in front is another overlay's.
     """
     if marker.overrides or fronts():
-        from vllm_plugins.startup import _overrides
+        from vllm_plugins.startup._path import overrides
 
-        _overrides.put_in_front(store, marker)
+        overrides.put_in_front(store, marker)
 
 
 def is_on_path(store: Path, key: str) -> bool:

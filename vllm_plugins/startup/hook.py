@@ -236,9 +236,9 @@ def _activate(settings: Settings, marker: Marker) -> None:
 def _check_origins(settings: Settings, marker: Marker) -> None:
     """Check that plugins are imported from the overlay, also those that vLLM loads itself."""
     if activation.may_be_shadowed(marker):
-        from vllm_plugins.startup import _origins
+        from vllm_plugins.startup._path import origins
 
-        _origins.check(point for point in marker.entry_points if settings.lets_through(point.group, point.name))
+        origins.check(point for point in marker.entry_points if settings.lets_through(point.group, point.name))
 
 
 def _run(settings: Settings, points: Iterable[EntryPoint], group: str) -> str | None:

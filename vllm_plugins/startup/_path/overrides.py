@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["put_in_front"]
 
-_VARIABLE = "PYTHONPATH"
-
 
 def put_in_front(store: Path, marker: Marker) -> None:
     """Put the overrides of an overlay in front of the base, for this process and its child processes.
@@ -41,9 +39,9 @@ def put_in_front(store: Path, marker: Marker) -> None:
     names = _names(ours)
     first = next((entry for entry in overlay.entries() if entry in names and entry != overlay.real(entry)), ours)
     sys.path[:] = [first, *(entry for entry in sys.path if entry not in names)]  # a guarded entry stays guarded
-    named = os.environ.get(_VARIABLE, "").split(os.pathsep)
-    rest = [entry for entry in named if entry and os.path.realpath(entry) != os.path.realpath(ours)]
-    os.environ[_VARIABLE] = os.pathsep.join([ours, *rest])
+    named = os.environ.get("PYTHONPATH", "")
+    rest = [entry for entry in named.split(os.pathsep) if os.path.realpath(entry) != os.path.realpath(ours)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([ours, *filter(None, rest)])
 
 
 def _names(ours: str) -> set[str]:
@@ -82,9 +80,9 @@ def _refuse_others(ours: str | None, marker: Marker) -> None:
         "the overrides of another lock are in front of the vLLM environment in this process",
         where=others[0],
         expected=f"{should}, for overlay {marker.key[:12]}",
-        next_step=f"start vLLM with {_VARIABLE}={ours}, or run vllm-plugins sync --bake"
+        next_step=f"start vLLM with PYTHONPATH={ours}, or run vllm-plugins sync --bake"
         if ours is not None
-        else f"take {others[0]} out of {_VARIABLE}, or run vllm-plugins sync --bake if it is linked",
+        else f"take {others[0]} out of PYTHONPATH, or run vllm-plugins sync --bake if it is linked",
     )
 
 
@@ -95,5 +93,5 @@ def _late(ours: str, marker: Marker, late: list[str]) -> OverrideInactive:
         where=str(getattr(sys.modules[late[0]], "__file__", None) or late[0]),
         expected=", ".join(f"{name} {version}" for name, version, _ in marker.overrides),
         found=", ".join(f"{name} {replaced}" for name, _, replaced in marker.overrides),
-        next_step=f"start vLLM with {_VARIABLE}={ours} in its environment, or run vllm-plugins sync --bake once",
+        next_step=f"start vLLM with PYTHONPATH={ours} in its environment, or run vllm-plugins sync --bake once",
     )
