@@ -102,7 +102,10 @@ def run(
                 report=report,
                 detail=detail,
             )
-            new = _assembled(solver, plugins, overriding, manifest, old, request.accepts(manifest), scratch)
+            accepted = request.accepts(manifest)
+            new = _assembled(
+                solver, plugins, overriding, manifest=manifest, old=old, accepted=accepted, scratch=scratch
+            )
             return _public(new, pip)
 
 
@@ -110,6 +113,7 @@ def _assembled(
     solver: Solver,
     plugins: tuple[PreparedPlugin, ...],
     overriding: Overriding,
+    *,
     manifest: Manifest,
     old: OldLock,
     accepted: frozenset[NormalizedName],
