@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit.sandbox import POWERLESS, needs_root
+from tests.kit.sandbox import POWERLESS, needs_root, read_only
 
 from . import worlds
 
@@ -160,6 +160,71 @@ def test_a_store_whose_group_may_write_is_the_groups_business(world: World) -> N
     for path in (world.place.store, world.place.overlay, world.place.lock):
         path.chmod(path.stat().st_mode | stat.S_IWGRP)
     assert "is active" in world.place.python(*START).stderr
+
+
+@needs_root
+def test_a_store_below_another_users_directory(tmp_path: Path, vllm: Path) -> None:
+    """He could put another store in its place, after it was checked: its overlay would be root's, with VERIFY."""
+    open_to_all = tmp_path / "shared"
+    open_to_all.mkdir()
+    world = worlds.make(open_to_all, vllm)
+    world.reset(world.new, lock=world.new, stored=False)
+    world.place.run("sync", "--no-load-check")
+    for mode in (0o755, 0o1777):
+        open_to_all.chmod(mode)
+        os.chown(open_to_all, 12345, -1)
+        for env in ({}, {"VLLM_PLUGIN_VERIFY": "1"}):
+            assert last_words(world.place, **env).startswith(f"NotTrusted: another user owns {open_to_all},")
+        status = world.place.run("status", check=False)
+        assert status.returncode == 1
+        assert f"another user owns {open_to_all}" in status.stdout + status.stderr
+        os.chown(open_to_all, 0, -1)
+        assert "is active" in world.place.python(*START).stderr
+
+
+@needs_root
+def test_a_store_that_a_group_of_others_can_write(world: World) -> None:
+    """Of a group that this user is in, the user decides: a volume of Kubernetes' with fsGroup goes on."""
+    place = world.place
+    os.chown(place.store, -1, 12345)
+    place.store.chmod(0o2775)
+    assert last_words(place).startswith(f"NotTrusted: a group that you are not in can write to {place.store},")
+    grouped = (
+        "-c",
+        "import os, sys; os.setgroups([12345]); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])",
+    )
+    assert "is active" in place.python(*grouped, *START).stderr
+
+
+@needs_root
+@pytest.mark.parametrize("part", ["tiny.py", "__pycache__", "tiny-2.0.dist-info/entry_points.txt"])
+def test_with_verify_each_file_of_an_overlay_belongs_to_a_trusted_user(world: World, part: str) -> None:
+    place = world.place
+    path = place.site / part
+    os.chown(path, 12345, -1)
+    assert "is active" in place.python(*START).stderr
+    verify = {"VLLM_PLUGIN_VERIFY": "1"}
+    assert last_words(place, **verify).startswith(f"NotTrusted: another user owns {path},")
+    assert place.run("status", env=verify, check=False).returncode == 1
+    assert "is active" in place.python(*START, env={**verify, "VLLM_PLUGIN_TRUST": "any"}).stderr
+    words, env = read_only(place.store)
+    assert "is active" in place.python(*words, *START, env={**env, **verify}).stderr
+
+
+@needs_root
+def test_a_user_namespace_in_which_other_users_are_not_mapped(world: World) -> None:
+    """All of them look like one user there, who is not trusted."""
+    place = world.place
+    mapped = "import os, sys; os.execvp('unshare', ['unshare', '--user', '--map-root-user', sys.executable, *sys.argv[1:]])"
+    words = ("-c", mapped, *START)
+    verify = {"VLLM_PLUGIN_VERIFY": "1"}
+    assert "is active" in place.python(*words, env=verify).stderr
+    for path in (place.store, place.root):
+        os.chown(path, 54321, -1)
+        done = place.python(*words, env=verify, check=False, traceback=True)
+        assert f"NotTrusted: another user owns {path}," in done.stderr
+        assert "found: owner 65534 (a user that this user namespace does not map)" in done.stderr
+        os.chown(path, 0, -1)
 
 
 def test_a_marker_can_not_be_read_through_a_directory_of_another_name(world: World) -> None:

@@ -8,6 +8,7 @@ import pytest
 from tests.kit.sandbox import needs_root
 from vllm_plugins.core.errors import NotTrusted
 from vllm_plugins.startup import _trust
+from vllm_plugins.startup import overlay as layout
 from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
@@ -90,7 +91,149 @@ def test_a_file_that_all_users_can_write_is_refused(settings: Settings, name: st
     with pytest.raises(NotTrusted, match=f"all users can write to {path}"):
         _trust.check(settings)
     path.chmod(path.stat().st_mode & ~0o002 | 0o020)
-    _trust.check(settings)  # a group is not all users
+    _trust.check(settings)  # a group of this user's
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["plugins.yaml", "plugins.lock", "store", "store/overlays", ""])
+def test_what_a_group_of_others_can_write_is_refused(
+    settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = settings.manifest.parent / name
+    os.chown(path, -1, OTHER)
+    _trust.check(settings)
+    path.chmod(path.stat().st_mode | 0o020)
+    what = "write to" if name else "rename files in"
+    with pytest.raises(NotTrusted, match=f"a group that you are not in can {what} {path}"):
+        _trust.check(settings)
+    monkeypatch.setattr(os, "getgroups", lambda: [OTHER])
+    _trust.check(settings)
+
+
+@needs_root
+@pytest.mark.parametrize("group", [0, 65534])
+def test_groups_that_are_not_mapped_are_nobodys(
+    settings: Settings, group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a user namespace, those of this process and those of others look alike."""
+    os.chown(settings.store, -1, 65534)
+    settings.store.chmod(0o775)
+    monkeypatch.setattr(os, "getgroups", lambda: [65534])
+    monkeypatch.setattr(os, "getegid", lambda: group)
+    if group == 65534:
+        _trust.check(settings)
+        return
+    with pytest.raises(NotTrusted, match="a group that you are not in"):
+        _trust.check(settings)
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
+def test_the_owner_of_a_directory_above_is_trusted_or_it_is_refused(settings: Settings, mode: int) -> None:
+    """Its owner can replace what is below it, also with the sticky bit."""
+    parent = settings.store.parent
+    parent.chmod(mode)
+    os.chown(parent, OTHER, -1)
+    for check in (_trust.check, _trust.check_store, _trust.check_discovered):
+        with pytest.raises(NotTrusted, match=f"another user owns {parent}") as caught:
+            check(settings)
+        assert str(caught.value.next_step).startswith(
+            f"keep lock and store outside of {parent}, or mount it read-only"
+        )
+    _trust.check(settings.replace(trust="any"))
+
+
+@needs_root
+def test_the_owner_of_the_home_directory_may_own_directories_above(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a job of GitHub Actions that runs in a container: it is root's, in directories of the runner's."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for path in (home, settings.store.parent):
+        os.chown(path, OTHER, -1)
+    _trust.check(settings)
+    os.chown(settings.store, OTHER, -1)
+    with pytest.raises(NotTrusted, match=f"another user owns {settings.store}"):
+        _trust.check(settings)
+
+
+@needs_root
+def test_users_that_are_not_mapped_are_trusted_only_where_they_own_all(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.chown(settings.store.parent, 65534, -1)
+    with pytest.raises(NotTrusted, match="another user owns") as caught:
+        _trust.check(settings)
+    assert "owner 65534 (a user that this user namespace does not map)" in str(caught.value.found)
+    real = os.stat
+
+    class Status:
+        st_uid = 65534
+
+    monkeypatch.setattr(os, "stat", lambda path, **kw: Status() if path == "/" else real(path, **kw))
+    _trust.check(settings)
+    os.chown(settings.store, 65534, -1)
+    with pytest.raises(NotTrusted, match=f"another user owns {settings.store}"):
+        _trust.check(settings)
+
+
+@needs_root
+def test_a_package_of_a_user_that_is_not_mapped_makes_nobody_trusted(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = settings.manifest.parent / "package"
+    package.mkdir()
+    os.chown(package, 65534, -1)
+    monkeypatch.setattr(_trust, "__file__", str(package / "_trust.py"))
+    os.chown(settings.lock, 65534, -1)
+    with pytest.raises(NotTrusted, match="another user owns"):
+        _trust.check(settings)
+
+
+@needs_root
+def test_a_link_above_counts_as_its_owner(settings: Settings, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(settings.store.parent)
+    linked = settings.replace(store=link / "store")
+    _trust.check(linked)
+    os.chown(link, OTHER, -1, follow_symlinks=False)
+    with pytest.raises(NotTrusted, match=f"another user owns the link {link}"):
+        _trust.check(linked)
+
+
+@needs_root
+def test_the_file_that_was_opened_is_checked(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user's file was read, and then ours was put in its place."""
+    monkeypatch.setattr(layout, "opened", {})
+    os.chown(settings.lock, OTHER, -1)
+    layout.read_file(settings.lock)
+    settings.lock.unlink()
+    settings.lock.touch(mode=0o644)
+    with pytest.raises(NotTrusted, match=f"another user owns {settings.lock}"):
+        _trust.check(settings)
+    layout.read_file(settings.lock)
+    _trust.check(settings)
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["files.json", "site/module.py", "site/__pycache__", "site/__pycache__/module.pyc"])
+@pytest.mark.parametrize("how", ["owner", "group", "all"])
+def test_each_file_and_directory_of_an_overlay_is_checked(
+    settings: Settings, overlay: Path, name: str, how: str
+) -> None:
+    (overlay / "site" / "__pycache__").mkdir()
+    for file in ("files.json", "site/module.py", "site/__pycache__/module.pyc"):
+        (overlay / file).touch(mode=0o644)
+    _trust.check_files(settings, overlay)
+    path = overlay / name
+    os.chown(path, OTHER if how == "owner" else -1, OTHER)
+    path.chmod(path.stat().st_mode | {"owner": 0, "group": 0o020, "all": 0o002}[how])
+    with pytest.raises(NotTrusted) as caught:
+        _trust.check_files(settings, overlay)
+    assert caught.value.where == str(path)
+    _trust.check_files(settings.replace(trust="any"), overlay)
 
 
 @pytest.mark.parametrize("part", ["", "overlay.json", "site"])
@@ -257,8 +400,8 @@ def test_the_error_says_what_is_wrong_and_how_to_fix_it(settings: Settings) -> N
     assert caught.value.to_dict().items() >= {
         ("what", f"all users can write to {settings.lock}, so nothing is run from there"),
         ("where", str(settings.lock)),
-        ("expected", f"owner {os.geteuid()} or root, and not writable for all users"),
-        ("found", f"owner {os.geteuid()}, mode -rw-r--rw-"),
+        ("expected", f"owner {os.geteuid()} or root, and not writable for others"),
+        ("found", f"owner {os.geteuid()}, group {os.getegid()}, mode -rw-r--rw-"),
     }
     assert str(caught.value.next_step).startswith(f"chmod o-w {settings.lock}, ")
 

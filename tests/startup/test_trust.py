@@ -64,8 +64,8 @@ def test_what_everybody_can_write_is_refused(synced: Place, name: str) -> None:
     assert refused(synced) == (
         f"NotTrusted: all users can write to {path}, so nothing is run from there [not-trusted]\n"
         f"  where: {path}\n"
-        f"  expected: owner {os.geteuid()} or root, and not writable for all users\n"
-        f"  found: owner {os.geteuid()}, mode {found}\n"
+        f"  expected: owner {os.geteuid()} or root, and not writable for others\n"
+        f"  found: owner {os.geteuid()}, group {path.stat().st_gid}, mode {found}\n"
         f"  next: chmod o-w {path}, or mount it read-only, or set VLLM_PLUGIN_TRUST=any to skip this check\n"
     )
     started(synced, VLLM_PLUGIN_TRUST="any")
@@ -81,8 +81,8 @@ def test_what_another_user_owns_is_refused(synced: Place, name: str) -> None:
     assert refused(synced).startswith(
         f"NotTrusted: another user owns {path}, so nothing is run from there [not-trusted]\n"
         f"  where: {path}\n"
-        f"  expected: owner {os.geteuid()} or root, and not writable for all users\n"
-        "  found: owner 12345, mode "
+        f"  expected: owner {os.geteuid()} or root, and not writable for others\n"
+        "  found: owner 12345, group "
     )
     started(synced, VLLM_PLUGIN_TRUST="any")
 

@@ -2,6 +2,10 @@
 
 Their content decides what code vLLM runs. Trusted users are this one, root, and the owner of this package, who can
 change that code anyway. A read-only file system is trusted, because only an administrator can mount it.
+
+The owner of a directory can replace what is below it, so directories above must belong to a trusted user, the owner
+of ``/``, or the owner of the home directory, who sets up what this user runs. In a user namespace, all users that it
+does not map look like one (65534), which is trusted only where it owns ``/``.
 """
 
 from __future__ import annotations
@@ -10,15 +14,18 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from vllm_plugins.startup import overlay
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["check", "check_discovered", "check_overlay", "check_store"]
+__all__ = ["check", "check_discovered", "check_files", "check_overlay", "check_store"]
 
 _MOST_LINKS = 128  # Linux follows 40; links that lead to one another have no end
+_OVERFLOW = 65534  # the owner of a file whose user is not mapped (user_namespaces(7))
 _OTHERS = "or mount it read-only, or set VLLM_PLUGIN_TRUST=any to skip this check"
 
 
@@ -26,7 +33,7 @@ def check(settings: Settings) -> None:
     """Check lock, manifest and store, if they exist, and the directories above them.
 
     Raises:
-        NotTrusted: another user owns one of them, or all users can write to it.
+        NotTrusted: another user owns one of them, or all users can write to it, or a group that this user is not in.
     """
     _check(settings, str(settings.lock), str(settings.manifest), str(settings.store))
 
@@ -49,9 +56,10 @@ def _check_paths(settings: Settings, *paths: str, then: tuple[str, ...] = ()) ->
     """Check paths and the directories above them, and ``then`` other paths alone."""
     if settings.trust == "any":
         return
-    for directory, status in _parents(*paths).items():
-        _check_parent(directory, status)
     trusted = _trusted()
+    above = {*trusted, *_owners("/", os.path.expanduser("~"))}
+    for directory, status in _parents(*paths).items():
+        _check_parent(directory, status, above)
     for path in (*paths, *then):
         _check_path(path, trusted)
 
@@ -62,6 +70,28 @@ def check_overlay(settings: Settings, directory: Path) -> None:
         trusted = _trusted()
         for part in (f"{directory}", f"{directory}/overlay.json", f"{directory}/site"):
             _check_path(part, trusted)
+
+
+def check_files(settings: Settings, directory: Path) -> None:
+    """Check every file and directory of an overlay. Raises the same error as :func:`check`."""
+    if settings.trust == "any":
+        return
+    trusted = _trusted()
+    _check_path(f"{directory}/files.json", trusted)
+    pending = [f"{directory}/site"]
+    for parent in pending:  # the list grows during the loop
+        try:
+            entries = list(os.scandir(parent))
+        except OSError:  # reading it has an error of its own
+            continue
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISLNK(status.st_mode):
+                continue  # no overlay contains links: the comparison refuses them
+            if status.st_uid not in trusted or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                _check_path(entry.path, trusted)
+            if stat.S_ISDIR(status.st_mode):
+                pending.append(entry.path)
 
 
 def _parents(*paths: str) -> dict[str, os.stat_result | None]:
@@ -97,31 +127,56 @@ def _target(link: str) -> str | None:
         return None
 
 
-def _check_parent(directory: str, status: os.stat_result | None) -> None:
-    """Check a directory above: all users may write to it only with the sticky bit, which forbids to rename ours."""
+def _check_parent(directory: str, status: os.stat_result | None, trusted: set[int]) -> None:
+    """Check a directory above. With the sticky bit, others may write to it: they can't rename what is not theirs."""
     if status is not None and stat.S_ISLNK(status.st_mode):
+        if status.st_uid not in trusted:
+            _refuse_unless_read_only(directory, "another user owns the link", f"chown -h {os.geteuid()}", status)
         status = _status(directory, os.stat)
-    if status is not None and status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
-        _refuse_unless_read_only(directory, "all users can rename files in", "chmod o-w", status)
+    if status is None:
+        return
+    if status.st_uid not in trusted:
+        _refuse_unless_read_only(directory, "another user owns", "keep lock and store outside of", status)
+    if not status.st_mode & stat.S_ISVTX:
+        _check_mode(directory, status, "rename files in")
 
 
 def _check_path(path: str, trusted: set[int]) -> None:
-    """Check the owner and mode of a path, and of its target if it is a link."""
+    """Check the owner and mode of a path, and of its target if it is a link.
+
+    For a file that was read, those of the file that was opened count (``overlay.opened``).
+    """
     status = _status(path, os.lstat)
     if status is not None and stat.S_ISLNK(status.st_mode):
         if status.st_uid not in trusted:
             _refuse_unless_read_only(path, "another user owns the link", f"chown -h {os.geteuid()}", status)
         status = _status(path, os.stat)
+    status = overlay.opened.get(path, status)
     if status is None:
         return  # missing or not readable: reading it has an error of its own
     if status.st_uid not in trusted:
         _refuse_unless_read_only(path, "another user owns", f"chown {os.geteuid()}", status)
+    _check_mode(path, status, "write to")
+
+
+def _check_mode(path: str, status: os.stat_result, what: str) -> None:
     if status.st_mode & stat.S_IWOTH:
-        _refuse_unless_read_only(path, "all users can write to", "chmod o-w", status)
+        _refuse_unless_read_only(path, f"all users can {what}", "chmod o-w", status)
+    if status.st_mode & stat.S_IWGRP and status.st_gid not in {0, os.getegid(), *os.getgroups()} - _unmapped_group():
+        _refuse_unless_read_only(path, f"a group that you are not in can {what}", "chmod g-w", status)
+
+
+def _unmapped_group() -> set[int]:
+    """What groups that this user namespace does not map look like, unless it is this user's own."""
+    return {_OVERFLOW} - {os.getegid()}
 
 
 def _trusted() -> set[int]:
-    return {0, os.geteuid(), os.stat(os.path.dirname(__file__)).st_uid}
+    return {0, os.geteuid(), *(_owners(os.path.dirname(__file__)) - {_OVERFLOW})}
+
+
+def _owners(*paths: str) -> set[int]:
+    return {status.st_uid for path in paths if (status := _status(path, os.stat)) is not None}
 
 
 def _status(path: str, look: Callable[[str], os.stat_result]) -> os.stat_result | None:
@@ -140,10 +195,11 @@ def _refuse_unless_read_only(path: str, what: str, remedy: str, status: os.stat_
         pass
     from vllm_plugins.core.errors import NotTrusted
 
+    hint = " (a user that this user namespace does not map)" if status.st_uid == _OVERFLOW else ""
     raise NotTrusted(
         f"{what} {path}, so nothing is run from there",
         where=path,
-        expected=f"owner {os.geteuid()} or root, and not writable for all users",
-        found=f"owner {status.st_uid}, mode {stat.filemode(status.st_mode)}",
+        expected=f"owner {os.geteuid()} or root, and not writable for others",
+        found=f"owner {status.st_uid}{hint}, group {status.st_gid}, mode {stat.filemode(status.st_mode)}",
         next_step=f"{remedy} {path}, {_OTHERS}",
     )

@@ -127,6 +127,7 @@ def check(settings: Settings, marker: Marker) -> None:
     from vllm_plugins.core.humanize import count, size
 
     started = time.perf_counter()
+    _trust.check_files(settings, root)
     found = integrity.check(settings.store, marker)
     took = (time.perf_counter() - started) * 1000
     _admit(site, integrity.listed(root, marker))

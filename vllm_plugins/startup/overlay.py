@@ -39,6 +39,7 @@ __all__ = [
     "key_in",
     "key_of",
     "mirror",
+    "opened",
     "read_file",
     "read_marker",
     "real",
@@ -62,6 +63,11 @@ _TRIES = 3
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
 _EGG = ".egg"
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
+
+
+# What a lock, manifest or marker was when this process opened it last. The trust check takes this, not what has its
+# path by then.
+opened: dict[str, os.stat_result] = {}
 
 
 def sha256(data: bytes) -> str:
@@ -203,9 +209,11 @@ def read_file(path: Path) -> bytes | None:
 
 def _content(path: str) -> bytes:
     """The content of a small file. A buffer would cost more than the reading."""
+    opened.pop(path, None)
     for tries in range(_TRIES, -1, -1):
         try:
             with open(path, "rb", buffering=0) as file:
+                opened[path] = os.fstat(file.fileno())
                 return file.readall()
         except OSError as error:
             # On a network file system, another machine has replaced the file that we had opened.

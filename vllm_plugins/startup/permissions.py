@@ -24,5 +24,7 @@ def problems(settings: Settings, key: str | None) -> Iterator[NotTrusted]:
     if key is not None:
         try:
             _trust.check_overlay(settings, overlay.directory(settings.store, key))
+            if settings.verify:
+                _trust.check_files(settings, overlay.directory(settings.store, key))
         except NotTrusted as error:
             yield error
