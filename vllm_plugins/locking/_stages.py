@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from packaging.utils import NormalizedName
-
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking._overrides import Overriding
@@ -102,11 +100,8 @@ def run(
                 report=report,
                 detail=detail,
             )
-            accepted = request.accepts(manifest)
-            new = _assembled(
-                solver, plugins, overriding, manifest=manifest, old=old, accepted=accepted, scratch=scratch
-            )
-            return _public(new, pip)
+            assembled = _assembled(solver, plugins, overriding, manifest=manifest, request=request, scratch=scratch)
+            return _public(assembled, pip)
 
 
 def _assembled(
@@ -115,18 +110,17 @@ def _assembled(
     overriding: Overriding,
     *,
     manifest: Manifest,
-    old: OldLock,
-    accepted: frozenset[NormalizedName],
+    request: Request,
     scratch: Path,
 ) -> NewLock:
     """Solve for the plugins and the overrides, and assemble the lock."""
     assembly = Assembly(
         overriding=overriding,
-        old=old.lock,
+        old=solver.reuse.old,
         index=solver.index,
         scratch=scratch,
         solution=solver.solve((*plugins, *overriding.roots(plugins))),
-        accepted=accepted,
+        accepted=request.accepts(manifest),
     )
     return assembly.lock(manifest, plugins, solver.releases(assembly.solution))
 
