@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.kit.place import Completed, Place
 
 EDITING = "tests/commands/test_editing.py::test_the_next_steps_of_refusals_lead_on"
+RUNNING = "tests/commands/test_run.py::test_the_next_steps_of_refusals_lead_on"
 STATES = "test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed"
 FILES = "test_files_of_an_overlay_that_were_changed"
 WHEELS = "test_another_wheel_next_to_the_lock_and_a_missing_one"
@@ -52,6 +53,9 @@ RUN = {
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
     "name one of the plugins": EDITING,
+    "vllm-plugins run -- vllm serve MODEL": RUNNING,
+    "name a program on the PATH, or by its path": RUNNING,
+    "name a program that this user can run": RUNNING,
     "add a plugin to it: vllm-plugins add NAME": "tests/commands/test_init.py::test_a_new_manifest_is_valid_and_can_be_edited",
     "name one of the plugins; vllm-plugins why NAME shows which plugin requires a package": EDITING,
     "name a directory, such as ./my-plugin": EDITING,

@@ -18,12 +18,33 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.state import State
+    from vllm_plugins.install.sync import Synced
     from vllm_plugins.startup.marker import Marker
     from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
+    add_install_options(parser)
+    baking = parser.add_mutually_exclusive_group()
+    baking.add_argument(
+        "--bake", action="store_true", help="Also link the overlay into this interpreter, for images."
+    )
+    baking.add_argument("--unbake", action="store_true", help="Remove that link.")
+    parser.add_argument(
+        "--startup", action="store_true", help="Do what the hook does when vLLM starts. The hook uses this option."
+    )
+    parser.add_argument(
+        "--base-path",
+        action="append",
+        metavar="DIR",
+        help="Add a directory of the vLLM environment. The hook uses this option.",
+    )
+    parser.set_defaults(run=run)
+
+
+def add_install_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that installs the lock."""
     parser.add_argument("--frozen", action="store_true", help="Install nothing; fail if something is missing.")
     parser.add_argument("--offline", action="store_true", help="Use no index, only the wheels in plugins.wheels/.")
     parser.add_argument(
@@ -45,66 +66,15 @@ def register(parser: argparse.ArgumentParser) -> None:
         const="none",
         help="Skip the check that loads and calls every plugin once.",
     )
-    baking = parser.add_mutually_exclusive_group()
-    baking.add_argument(
-        "--bake", action="store_true", help="Also link the overlay into this interpreter, for images."
-    )
-    baking.add_argument("--unbake", action="store_true", help="Remove that link.")
-    parser.add_argument(
-        "--startup", action="store_true", help="Do what the hook does when vLLM starts. The hook uses this option."
-    )
-    parser.add_argument(
-        "--base-path",
-        action="append",
-        metavar="DIR",
-        help="Add a directory of the vLLM environment. The hook uses this option.",
-    )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Print the overlay that is active afterwards."""
-    settings = settings.replace(
-        frozen=settings.frozen or arguments.frozen,
-        offline=settings.offline or arguments.offline,
-        installer=arguments.installer or settings.installer,
-    )
-    offline = settings.offline or settings.frozen
-    # pip prints its configuration while the rest is imported, if something is to be downloaded.
-    config = workers.begin(pip_config.read) if not offline and _downloads(settings) else pip_config.read
-    from vllm_plugins.documents import base
-    from vllm_plugins.documents import state as states
-    from vllm_plugins.install import sync
-
-    here = base.read(arguments.base_path)
-    if arguments.startup and settings.auto_lock and not offline:
-        _lock(arguments, settings, here, output)
-    state = states.read(settings, base=here)
-    if state.is_empty:
+    settings = with_options(arguments, settings)
+    state, done = install(arguments, settings, output)
+    if done is None:
         output.result({"overlay": None, "installed": False, "plugins": {}, "linked": None}, state.summary)
         return 0
-
-    def build(locked: Lock) -> object:
-        # Nothing is built at a startup, or without an index.
-        there = all((settings.wheels / wheel.filename).exists() for wheel in locked.local_wheels)
-        if arguments.startup or offline or there:
-            return None
-        from vllm_plugins.locking import rebuild
-
-        return rebuild.run(
-            locked, settings, state.manifest, report=output.progress, detail=output.detail, config=config
-        )
-
-    done = sync.run(
-        state,
-        base_paths=arguments.base_path,
-        report=output.progress,
-        config=config,
-        load_check=None if arguments.load_check == "none" else arguments.load_check or "calls",
-        check_again=arguments.load_check in ("calls", "imports"),
-        reinstall=arguments.reinstall,
-        rebuild=build,
-    )
     linked = _linked(arguments, settings, done.marker.key, output)
     if not arguments.startup:
         _warn(replace(state, marker=done.marker), output)
@@ -122,12 +92,62 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     return 0
 
 
+def with_options(arguments: argparse.Namespace, settings: Settings) -> Settings:
+    """The settings, with the options of a command that installs the lock."""
+    return settings.replace(
+        frozen=settings.frozen or arguments.frozen,
+        offline=settings.offline or arguments.offline,
+        installer=arguments.installer or settings.installer,
+    )
+
+
+def install(arguments: argparse.Namespace, settings: Settings, output: Output) -> tuple[State, Synced | None]:
+    """Make the store equal to the lock; ``None`` where neither manifest nor lock exists, and that is allowed."""
+    is_startup = getattr(arguments, "startup", False)
+    offline = settings.offline or settings.frozen
+    # pip prints its configuration while the rest is imported, if something is to be downloaded.
+    config = workers.begin(pip_config.read) if not offline and _downloads(settings) else pip_config.read
+    from vllm_plugins.documents import base
+    from vllm_plugins.documents import state as states
+    from vllm_plugins.install import sync
+
+    here = base.read(arguments.base_path)
+    if is_startup and settings.auto_lock and not offline:
+        _lock(arguments, settings, here, output)
+    state = states.read(settings, base=here)
+    if state.is_empty:
+        return state, None
+
+    def build(locked: Lock) -> object:
+        # Nothing is built at a startup, or without an index.
+        there = all((settings.wheels / wheel.filename).exists() for wheel in locked.local_wheels)
+        if is_startup or offline or there:
+            return None
+        from vllm_plugins.locking import rebuild
+
+        return rebuild.run(
+            locked, settings, state.manifest, report=output.progress, detail=output.detail, config=config
+        )
+
+    done = sync.run(
+        state,
+        base_paths=arguments.base_path,
+        report=output.progress,
+        config=config,
+        load_check=None if arguments.load_check == "none" else arguments.load_check or "calls",
+        check_again=arguments.load_check in ("calls", "imports"),
+        reinstall=arguments.reinstall,
+        rebuild=build,
+    )
+    return state, done
+
+
 def _hint(settings: Settings, marker: Marker, linked: str | None) -> str:
     """How overrides get in front of the vLLM environment, if nothing puts them there."""
     if not marker.overrides or linked is not None:
         return ""
     front = overlay.front(settings.store, marker.key)
-    return f"\n{OVERRIDE}start vLLM with PYTHONPATH={front}, or run vllm-plugins sync --bake"
+    return f"\n{OVERRIDE}start vLLM with vllm-plugins run, or with PYTHONPATH={front}"
 
 
 def _lock(arguments: argparse.Namespace, settings: Settings, base: Base, output: Output) -> None:

@@ -2,7 +2,7 @@
 
 vLLM imports transformers, and more, before it calls the hook. A process that has imported the base's version keeps
 it: modules of two versions in one process would call one another. So the directory must be in front when a process
-starts, by ``PYTHONPATH``, which child processes inherit, or by the link of ``sync --bake``.
+starts: by ``vllm-plugins run``, by ``PYTHONPATH``, or by the link of ``sync --bake``.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _refuse_others(ours: str | None, marker: Marker) -> None:
         "the overrides of another lock are in front of the vLLM environment in this process",
         where=others[0],
         expected=f"{should}, for overlay {marker.key[:12]}",
-        next_step=f"start vLLM with PYTHONPATH={ours}, or run vllm-plugins sync --bake"
+        next_step=f"start vLLM with vllm-plugins run, or with PYTHONPATH={ours}; or run vllm-plugins sync --bake"
         if ours is not None
         else f"take {others[0]} out of PYTHONPATH, or run vllm-plugins sync --bake if it is linked",
     )
@@ -93,5 +93,5 @@ def _late(ours: str, marker: Marker, late: list[str]) -> OverrideInactive:
         where=str(getattr(sys.modules[late[0]], "__file__", None) or late[0]),
         expected=", ".join(f"{name} {version}" for name, version, _ in marker.overrides),
         found=", ".join(f"{name} {replaced}" for name, _, replaced in marker.overrides),
-        next_step=f"start vLLM with PYTHONPATH={ours} in its environment, or run vllm-plugins sync --bake once",
+        next_step=f"start it with vllm-plugins run, or with PYTHONPATH={ours}; or run vllm-plugins sync --bake once",
     )
