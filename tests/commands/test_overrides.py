@@ -130,12 +130,16 @@ def test_a_process_that_has_imported_the_old_one_stops(synced: Place) -> None:
     assert (
         "transformers of the vLLM environment was imported before the lock's overrides could be put in front" in out
     )
-    assert (
-        f"next: start vLLM with PYTHONPATH={front(synced)} in its environment, or run vllm-plugins sync --bake" in out
-    )
+    assert f"next: start it with vllm-plugins run, or with PYTHONPATH={front(synced)}; or run vllm-plugins" in out
     going_on = start(synced, "import transformers", VLLM_PLUGIN_ON_ERROR="continue")
     assert going_on.startswith("0\n")
     assert "going on without plugins" in going_on
+
+
+def test_run_puts_overrides_in_front_of_the_first_import(synced: Place) -> None:
+    code = "import transformers\nprint(transformers.VERSION)\nfrom vllm_plugins.startup import hook\nhook.general()"
+    done = synced.run("run", "--", synced.interpreter, "-c", code, fresh=True)
+    assert done.stdout.startswith("new\n")
 
 
 def test_the_path_in_the_message_helps(synced: Place) -> None:

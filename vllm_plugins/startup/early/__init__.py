@@ -2,7 +2,8 @@
 
 vLLM calls the hook after it has read its command line, where options may name modules of plugins. So Python itself
 puts the overlay on the path, with the file ``path/sitecustomize.py``, which ``PYTHONPATH`` leads to. The overlay
-comes after everything of the base, and what it overrides comes before. The hook then checks it, as it checks one that is linked into the interpreter.
+comes after everything of the base, and what overrides the base before it. The hook then checks it, as it checks one
+that is linked into the interpreter.
 """
 
 from __future__ import annotations
