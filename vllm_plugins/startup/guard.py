@@ -157,11 +157,15 @@ def _forget(directory: str) -> None:
 
 def _site_of(path: str) -> str | None:
     """The importable directory of an overlay that a path is, or is below."""
-    head, found, tail = path.partition(f"/{overlay.OVERLAYS}/")
-    parts = tail.split("/", 2)
-    if not found or len(parts) < 2 or len(parts[0]) != 32 or parts[1] != overlay.SITE:
-        return None
-    return f"{head}/{overlay.OVERLAYS}/{parts[0]}/{overlay.SITE}"
+    mark = f"/{overlay.OVERLAYS}/"
+    start = path.find(mark)
+    while start != -1:
+        key, _, tail = path[start + len(mark) :].partition("/")
+        site = path[: start + len(mark) + len(key) + 1] + overlay.SITE
+        if overlay.key_in(site) is not None and f"{tail}/".startswith(f"{overlay.SITE}/"):
+            return site
+        start = path.find(mark, start + 1)
+    return None
 
 
 def _finder(entry: str) -> FileFinder:
