@@ -336,7 +336,7 @@ def test_an_unknown_name_to_upgrade(locked: Place) -> None:
     refused(
         locked,
         2,
-        "--upgrade-package tyni: no plugin and no locked package has this name [usage]\n"
+        "tyni: no plugin and no locked package has this name [usage]\n"
         f"  where: {locked.manifest}\n"
         "  next: name a plugin of plugins.yaml or a package of plugins.lock",
         "lock",
@@ -349,7 +349,7 @@ def test_an_invalid_name_to_upgrade(locked: Place) -> None:
     refused(
         locked,
         2,
-        "--upgrade-package tiny==2.0: this is not a valid name [usage]\n"
+        "tiny==2.0: this is not a valid name [usage]\n"
         "  expected: the name of a plugin or of a locked package\n"
         "  next: give only the name; put the versions that you allow into plugins.yaml",
         "lock",

@@ -20,6 +20,8 @@ WORDS = {
     "audit": ["--offline"],
     "remove": ["tiny"],
     "why": ["tiny"],
+    "push": ["image"],
+    "pull": ["image", "-o", "directory"],
 }
 
 

@@ -159,6 +159,7 @@ def test_the_entry_of_a_git_plugin_is_corrected(place: Place, repository: Reposi
         "write the tag's name or the commit as `ref` of plugin 'tiny' in plugins.yaml": git(
             repository, ref=repository.git("rev-parse", "v1")
         ),
+        "push it, or change `ref` of plugin 'tiny' in plugins.yaml to an existing one": git(repository, ref="1" * 40),
     }
     for step, wrong in steps.items():
         write(place, wrong)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Completed", "Place", "ResolverName"]
 
-RESOLVING = ("add", "remove", "lock")  # commands that call a resolver
+RESOLVING = ("add", "remove", "lock", "upgrade")  # commands that call a resolver
 ResolverName = Literal["auto", "pip-compile", "uv"]
 
 _SOURCES = Path(vllm_plugins.__file__).parents[1]

@@ -39,13 +39,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="With --check: also build each wheel again that was built while locking, and compare it.",
     )
     add_base_options(parser)
-    parser.add_argument(
-        "--accept-publisher",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="Accept another publisher of this plugin or package than the lock's. Can be repeated.",
-    )
+    add_publisher_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -62,6 +56,17 @@ def add_base_options(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "pip-compile", "uv"),
         default="auto",
         help="Resolve with this program (default: auto, which is pip-compile, or uv for another kind of machine).",
+    )
+
+
+def add_publisher_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that accepts a change of publisher."""
+    parser.add_argument(
+        "--accept-publisher",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Accept another publisher of this plugin or package than the lock's. Can be repeated.",
     )
 
 

@@ -169,8 +169,8 @@ def require(settings: Settings) -> Manifest:
     return read(settings.manifest)
 
 
-def read(path: Path) -> Manifest:
-    """Read a plugins.yaml.
+def read(path: Path, *, option: str = "--config or VLLM_PLUGIN_CONFIG") -> Manifest:
+    """Read a plugins.yaml, which ``option`` names.
 
     Raises:
         ManifestError: it can't be read, or is invalid; ``details`` has every problem.
@@ -185,7 +185,7 @@ def read(path: Path) -> Manifest:
             where=str(path),
             expected="a readable file",
             found=(error.strerror if isinstance(error, OSError) else None) or str(error),
-            next_step=f"{fix}, or name another manifest with --config or VLLM_PLUGIN_CONFIG",
+            next_step=f"{fix}, or name another manifest with {option}",
         ) from error
     return parse(data, path)
 

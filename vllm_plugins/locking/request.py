@@ -65,7 +65,7 @@ class Upgrade:
             packages |= names
         for name in sorted(self.names - packages):
             raise UsageError(
-                f"--upgrade-package {name}: no plugin and no locked package has this name",
+                f"{name}: no plugin and no locked package has this name",
                 where=str(manifest.path),
                 next_step="name a plugin of plugins.yaml or a package of plugins.lock",
             )
@@ -104,7 +104,7 @@ class Request:
         Raises:
             UsageError: a name is not a valid name.
         """
-        names = frozenset(_normalized(name, option="--accept-publisher") for name in self.accepted)
+        names = frozenset(_normalized(name, option="--accept-publisher ") for name in self.accepted)
         packages = (plugin.source.package for plugin in manifest.plugins if canonicalize_name(plugin.name) in names)
         return names | {canonicalize_name(package) for package in packages if package is not None}
 
@@ -125,12 +125,12 @@ def kept(old: Lock | None, upgrade: Upgrade) -> Mapping[NormalizedName, Package]
     return {package.name: package for package in packages if package.name not in upgrade.names}
 
 
-def _normalized(word: str, *, option: str = "--upgrade-package") -> NormalizedName:
+def _normalized(word: str, *, option: str = "") -> NormalizedName:
     try:
         return canonicalize_name(word, validate=True)
     except InvalidName as error:
         raise UsageError(
-            f"{option} {word}: this is not a valid name",
+            f"{option}{word}: this is not a valid name",
             expected="the name of a plugin or of a locked package",
             next_step="give only the name; put the versions that you allow into plugins.yaml",
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.startup import Record
@@ -149,7 +150,7 @@ def module_name(value: str) -> str:
 
 def _points(rows: Any) -> tuple[Point, ...]:
     points = tuple(map(tuple, rows))
-    if set(map(len, points)) - {5} or not {type(value) for point in points for value in point} <= {str}:
+    if set(map(len, points)) - {5} or not set(map(type, chain.from_iterable(points))) <= {str}:
         raise ValueError("an entry point has five strings")
     return points
 
