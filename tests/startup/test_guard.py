@@ -42,8 +42,8 @@ FILES = {
 def _process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "path_hooks", [*sys.path_hooks])
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
-    for name, value in {"_refused": {}, "_linked": set()}.items():
-        monkeypatch.setattr(guard, name, value)
+    monkeypatch.setattr(guard, "_refused", {})
+    monkeypatch.setattr(guard, "_linked", set())
     verified_import.compared.clear()
     with overlays.process(tmp_path, monkeypatch):
         monkeypatch.setenv("VLLM_PLUGIN_VERIFY", "1")
