@@ -26,7 +26,7 @@ __all__ = ["Link", "read", "remove", "write"]
 NAME = "vllm_plugins_overlay.pth"
 # Python reads the files of some directories twice (those of a virtual environment).
 _LINE = (
-    "import os, site, sys; path = {path}; verify = os.environ.get('VLLM_PLUGIN_VERIFY') == '1'; "
+    "import os, site, sys; path = {path}; verify = os.environ.get('VLLM_PLUGIN_VERIFY', '') not in ('', '0'); "
     "__import__('vllm_plugins.startup.guard', fromlist=['link']).link(path) if verify "
     "else path in sys.path or {add}(path)"
 )
