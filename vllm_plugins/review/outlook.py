@@ -80,7 +80,7 @@ def examine(files: WheelFiles, points: Iterable[tuple[str, str]], release: Relea
             if verdict.state == "present":
                 continue
             certainty = max(level, ORDER.index(reference.when))
-            name = verdict.missing or _dotted(reference)
+            name = _name(reference, verdict)
             place = f"{plugin.modules[module]}:{reference.line}"
             before = found.get((verdict.state, name))
             if before is None:
@@ -107,11 +107,9 @@ def _finding(
     certainty: int, places: list[str], verdict: Verdict, reference: Reference, *, release: Release
 ) -> Finding:
     moved: tuple[str, ...] = ()
-    name = verdict.missing or _dotted(reference)
+    name = _name(reference, verdict)
     if verdict.state == "missing":
-        is_module = verdict.missing == verdict.module
-        sought = reference.chain[0] if is_module and reference.chain else name.rpartition(".")[2]
-        moved = release.modules_called(name) if is_module and not reference.chain else release.places_of(sought)
+        moved = release.places_of(name) if reference.chain else release.modules_called(name)
     return Finding(
         kind="unknown" if verdict.state == "unknown" else "moved" if moved else "missing",
         name=name,
@@ -122,8 +120,13 @@ def _finding(
     )
 
 
-def _dotted(reference: Reference) -> str:
-    return ".".join((reference.module, *reference.chain))
+def _name(reference: Reference, verdict: Verdict) -> str:
+    """What is missing or unknown; of a missing module, the name that is imported from it."""
+    if verdict.missing and verdict.missing != verdict.module:
+        return verdict.missing
+    return ".".join(
+        (reference.module, *reference.chain[:1]) if verdict.missing else (reference.module, *reference.chain)
+    )
 
 
 class _Plugin:
