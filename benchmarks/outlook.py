@@ -127,7 +127,7 @@ class Tally:
 
 
 def truth(python: str, names: list[Name], targets: list[Path]) -> tuple[list[str], list[Any]]:
-    """The state of each name in an environment, and what each plugin fails with. A second call reads the first one's."""
+    """The state of each name in an environment, and what each plugin fails with; kept for the next call."""
     jobs = json.dumps({"names": names, "targets": list(map(str, targets))})
     kept = ROOT / "truth" / hashlib.sha256(f"{python} {jobs}".encode()).hexdigest()
     if not kept.exists():
