@@ -62,7 +62,10 @@ def load(target):
                 try:
                     loaded = point.load()
                     if point.group in ("vllm.general_plugins", "vllm.platform_plugins"):
-                        loaded()
+                        result = loaded()
+                        if point.group == "vllm.platform_plugins" and isinstance(result, str):
+                            module, _, name = result.rpartition(".")
+                            getattr(importlib.import_module(module), name)
                 except BaseException as error:
                     text = f"{type(error).__name__}: {error}"
                     name = getattr(error, "name", None) or ""
@@ -129,7 +132,7 @@ class Tally:
 def truth(python: str, names: list[Name], targets: list[Path]) -> tuple[list[str], list[Any]]:
     """The state of each name in an environment, and what each plugin fails with; kept for the next call."""
     jobs = json.dumps({"names": names, "targets": list(map(str, targets))})
-    kept = ROOT / "truth" / hashlib.sha256(f"{python} {jobs}".encode()).hexdigest()
+    kept = ROOT / "truth" / hashlib.sha256(f"{python} {JOBS} {jobs}".encode()).hexdigest()
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(_truth(python, jobs))

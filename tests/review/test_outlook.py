@@ -141,6 +141,7 @@ def gone(found: Outlook) -> list[tuple[str, str]]:
         ("import contextlib\nwith contextlib.suppress(ImportError):\n    import vllm.gone", "vllm.gone", "guarded"),
         ("if VERSION >= 1:\n    import vllm.gone", "vllm.gone", "guarded"),
         ("if there():\n    import vllm.gone", "vllm.gone", "call"),
+        ("if NAME not in registry():\n    import vllm.gone", "vllm.gone", "load"),
         ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import vllm.gone", "vllm.gone", "typing"),
         ("def register():\n    from vllm.a import Hidden", "vllm.a.Hidden", "load"),
         ("def register():\n    helper()\ndef helper():\n    from vllm.a import Hidden", "vllm.a.Hidden", "load"),

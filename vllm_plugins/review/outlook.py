@@ -176,17 +176,16 @@ class _Plugin:
     def levels(self) -> dict[str, int]:
         """How certain it is that a module is imported when vLLM starts, as a position in ``ORDER``."""
         levels: dict[str, int] = {}
-        pending = [(0, module) for module in self._entries]
-        while pending:
-            pending.sort(reverse=True)
-            level, module = pending.pop()
-            if levels.get(module, len(ORDER)) <= level or module not in self.modules:
-                continue
-            levels[module] = level
-            pending += [(level, parent) for parent in _parents(module)]
-            for edge in self.read[module].edges if module in self.read else ():
-                further = max(level, ORDER.index(edge.when))
-                pending += [(further, target) for target in self._targets(edge)]
+        pending: list[list[str]] = [[] for _ in ORDER]
+        pending[0] += self._entries
+        for level, waiting in enumerate(pending):
+            for module in waiting:  # the list grows during the loop
+                if module in levels or module not in self.modules:
+                    continue
+                levels[module] = level
+                pending[level] += _parents(module)
+                for edge in self.read[module].edges if module in self.read else ():
+                    pending[max(level, ORDER.index(edge.when))] += self._targets(edge)
         return levels
 
     def _targets(self, edge: Edge) -> Iterator[str]:
