@@ -165,11 +165,13 @@ class _Visitor(ast.NodeVisitor):
         if typing is None:
             self.visit(node.test)
             if isinstance(node.test, ast.Compare) and isinstance(node.test.ops[0], ast.NotIn):
-                self._all(node.body)  # plugins register what is not there, which holds in a process that starts
-                node.body = []
-            # What is only called later is uncertain anyway, unless the plugin chooses by the release.
+                # Plugins register what is not there yet, which holds in a process that starts.
+                certain, uncertain = node.body, node.orelse
+            else:
+                certain, uncertain = [], [*node.body, *node.orelse]
+            self._all(certain)
             with self._as("guarded" if _CHECKS.search(ast.unparse(node.test)) else "call"):
-                self._all([*node.body, *node.orelse])
+                self._all(uncertain)
             return
         with self._as("typing"):
             self._all(node.body if typing else node.orelse)
