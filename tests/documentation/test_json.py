@@ -69,7 +69,7 @@ def test_the_output_of_every_command_is_as_published(used: Place) -> None:
         "base": ["-o", used.root / "base.json"],
         "remove": ["tiny", "--no-lock"],
     }
-    assert set(calls) == set(COMMANDS)
+    assert set(calls) == set(COMMANDS) - {"run"}  # whose output is another command's
     for name, words in calls.items():
         data = used.run(name, *words, "--json", check=False).json
         assert "error" not in data, data

@@ -29,6 +29,7 @@ COMMANDS = {
     "lock": "Resolve plugins.yaml and write plugins.lock.",
     "upgrade": "Lock the newest versions and commits that fit.",
     "sync": "Install what plugins.lock names.",
+    "run": "Install the lock, then start a command with the plugins on its path.",
     "status": "Show what is requested, locked, installed and loadable.",
     "doctor": "Find out why a plugin is missing.",
     "bundle": "Collect every locked wheel next to the lock, for installations without an index.",
