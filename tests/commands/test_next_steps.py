@@ -19,8 +19,10 @@ from vllm_plugins import cli
 if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Completed, Place
+    from tests.kit.templates import Templates
 
 EDITING = "tests/commands/test_editing.py::test_the_next_steps_of_refusals_lead_on"
+RUNNING = "tests/commands/test_run.py::test_the_next_steps_of_refusals_lead_on"
 STATES = "test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed"
 FILES = "test_files_of_an_overlay_that_were_changed"
 WHEELS = "test_another_wheel_next_to_the_lock_and_a_missing_one"
@@ -52,6 +54,9 @@ RUN = {
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
     "name one of the plugins": EDITING,
+    "vllm-plugins run -- vllm serve MODEL": RUNNING,
+    "name a program on the PATH, or by its path": RUNNING,
+    "name a program that this user can run": RUNNING,
     "add a plugin to it: vllm-plugins add NAME": "tests/commands/test_init.py::test_a_new_manifest_is_valid_and_can_be_edited",
     "name one of the plugins; vllm-plugins why NAME shows which plugin requires a package": EDITING,
     "name a directory, such as ./my-plugin": EDITING,
@@ -148,6 +153,7 @@ RUN = {
     "check the name of the directory, the tag and the digest": IMAGE,
     "give this user write access to it, or choose another: vllm-plugins pull IMAGE -o DIRECTORY": IMAGE,
     "choose a directory for each image: vllm-plugins pull IMAGE -o DIRECTORY": IMAGE,
+    "name one release: vllm-plugins outlook --to vllm==0.33.0": NAMES,
     "vllm-plugins why {…}": NAMES,
     "vllm-plugins tree": NAMES,
     "vllm-plugins audit --service osv": NAMES,
@@ -204,6 +210,7 @@ NOT_TAKEN = {
     r"set these variables before the process starts|try again, or choose another service|use an ssh key": _MACHINE,
     r"check the name of the image; a copy|copy the image again|correct the file, or set DOCKER_CONFIG": _IMAGE,
     r"run \{…\}\{…\} get by hand": _IMAGE,
+    r"name a release that has one: pip index versions vllm": _MACHINE,
     r"add more digits to `ref`": "the user knows which commit is meant",
     r"set `editable: false` for them in plugins.yaml, then run vllm-plugins lock and sync": "as for sync --frozen, above",
     r"wait until vllm-plugins prune or sync has ended": "time has to pass; tests of activation.hold wait",
@@ -247,7 +254,7 @@ def test_every_command_in_a_next_step_exists_and_so_do_its_options() -> None:
     wrong = []
     for command, tail in found:
         known = commands[command]._option_string_actions if command in commands else ()
-        wrong += [f"{command} {option}" for option in re.findall(r" (-[a-z-]+)", tail) if option not in known]
+        wrong += [f"{command} {option}" for option in re.findall(r" (--?[a-z][a-z-]*)", tail) if option not in known]
     assert wrong == []
     assert {command for command, _ in found} <= commands.keys()
 
@@ -260,10 +267,12 @@ def failed(done: Completed, error: str) -> str:
 
 
 @pytest.fixture
-def locked(place: Place, index: Index) -> Place:
-    points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
-    pair.lock(place, index, entry_points=points, modules={"tiny.py": "def register():\n    pass\n"})
-    return place
+def locked(place: Place, index: Index, templates: Templates) -> Place:
+    def make() -> None:
+        points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+        pair.lock(place, index, entry_points=points, modules={"tiny.py": "def register():\n    pass\n"})
+
+    return templates.fill(place, index, make)
 
 
 def test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed(locked: Place) -> None:
