@@ -51,6 +51,7 @@ def cases(server: Server, root: Path) -> list[Case]:
     plain.run("lock")
     return [
         Case(measure=lambda rounds: _again(plain, rounds), rounds=15, short=7),
+        Case(measure=lambda rounds: _check(plain, rounds), rounds=9, short=5),
         Case(measure=lambda rounds: _first(telling, rounds, "an index with JSON pages", 1.0), rounds=7),
         Case(measure=lambda rounds: _first(plain, rounds, "an index without", 0.3), rounds=5),
         Case(measure=lambda rounds: _uv(plain, rounds), rounds=9),
@@ -121,6 +122,17 @@ def _again(world: Place, rounds: int) -> Row:
         goal=250,
         processor=statistics.median(turn[0].processor for turn in turns) * 1000,
     )
+
+
+def _check(world: Place, rounds: int) -> Row:
+    """Deriving the lock again asks the index, reads the wheels' metadata, and fetches what is of git."""
+    ours = [sys.executable, "-m", "vllm_plugins", "lock"]
+    turns = take_turns(
+        rounds,
+        lambda: use([*ours, "--check"], _cached(world), world.root),
+        lambda: use(ours, _cached(world), world.root),
+    )
+    return ratio(turns, group=GROUP, what="nothing changed, --check", against="lock, nothing changed", goal=4)
 
 
 def _first(world: Place, rounds: int, index: str, goal: float) -> Row:

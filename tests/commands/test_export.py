@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 import pydot
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.kit import pep751, projects
 from tests.kit.repositories import Repository
@@ -115,6 +113,10 @@ def test_an_editable_package_has_no_hash_to_export(place: Place) -> None:
 
 
 def test_cyclonedx_is_valid_and_always_the_same(locked: Place) -> None:
+    # These take a second to import, which each process of the tests would spend to collect them.
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     text = locked.run("export", "--format", "cyclonedx").stdout
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     assert locked.run("export", "--format", "cyclonedx").stdout == text

@@ -209,6 +209,21 @@ def test_extras_of_extras_and_of_the_base_are_in_the_graph(tmp_path: Path, index
     }
 
 
+@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+def test_pins_that_another_base_rules_out_are_not_kept(place: Place, index: Index, resolver: str) -> None:
+    index.wheel("plugin", "1.0", requires=["vllm<9", "helper"])
+    index.wheel("helper", "1.0", requires=["vllm<9"])
+    index.wheel("other", "1.0")
+    place.pypi("plugin", "other")
+    place.run("lock")
+    index.wheel("vllm", "9.9.9")
+    index.wheel("plugin", "2.0", requires=["vllm>=9", "helper"])
+    index.wheel("helper", "2.0", requires=["vllm>=9"])
+    index.wheel("other", "2.0")
+    place.run("lock", "--base", "vllm==9.9.9", "--resolver", resolver)
+    assert place.versions == {"plugin": "2.0", "helper": "2.0", "other": "1.0"}
+
+
 def test_a_release_that_does_not_exist(bare_place: Place) -> None:
     bare_place.write("plugins: []\n")
     done = bare_place.run("lock", "-q", "--base", "vllm==99", check=False)

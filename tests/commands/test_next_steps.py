@@ -1,7 +1,7 @@
 """Each next step that a message suggests leads on: it is run from the state that the message is printed in.
 
-A step that a test can't take has a stand-in, with the reason. A step with a new text fails the first test until it is
-registered in one of the two tables.
+A step that a test can't take has a reason. A step with a new text fails the first test until it is registered in one of
+the two tables.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from vllm_plugins import cli
 if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Completed, Place
+    from tests.kit.templates import Templates
 
 EDITING = "tests/commands/test_editing.py::test_the_next_steps_of_refusals_lead_on"
+RUNNING = "tests/commands/test_run.py::test_the_next_steps_of_refusals_lead_on"
 STATES = "test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed"
 FILES = "test_files_of_an_overlay_that_were_changed"
 WHEELS = "test_another_wheel_next_to_the_lock_and_a_missing_one"
@@ -39,12 +41,23 @@ VARIABLES = f"{TAKEN}variables_are_corrected"
 BUILT = f"{TAKEN}a_missing_built_wheel_is_restored"
 DISABLED = f"{TAKEN}a_plugin_that_can_not_be_installed_is_disabled"
 RELEASE = f"{TAKEN}a_release_of_vllm_is_named"
+QUERIES = "tests/commands/test_next_steps_of_queries.py::test_"
+NAMES = f"{QUERIES}names_and_services_are_corrected"
+REVISION = f"{QUERIES}a_revision_of_the_lock_is_named"
+OVERLAY = f"{QUERIES}an_overlay_to_roll_back_to_is_named"
+DIFFERS = f"{QUERIES}files_that_differ_from_the_index_are_locked_again"
+IMAGE = f"{QUERIES}the_name_of_an_image_is_corrected"
+TOKENS = "tests/faults/test_token_urls.py::test_"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
 RUN = {
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
     "name one of the plugins": EDITING,
+    "vllm-plugins completion bash": "tests/commands/test_completion.py::test_a_shell_must_be_named",
+    "vllm-plugins run -- vllm serve MODEL": RUNNING,
+    "name a program on the PATH, or by its path": RUNNING,
+    "name a program that this user can run": RUNNING,
     "add a plugin to it: vllm-plugins add NAME": "tests/commands/test_init.py::test_a_new_manifest_is_valid_and_can_be_edited",
     "name one of the plugins; vllm-plugins why NAME shows which plugin requires a package": EDITING,
     "name a directory, such as ./my-plugin": EDITING,
@@ -97,7 +110,6 @@ RUN = {
     "correct --config, or write plugins.yaml there": PLACES,
     "choose a file in a directory that this user can write": PLACES,
     "choose a directory that this user can write: vllm-plugins bundle -o DIRECTORY": PLACES,
-    "{…} VLLM_PLUGIN_REGISTRY_DIR to another directory": PLACES,
     "make it a file that you can read": PLACES,
     "unset {…}, or set it to a valid value, as in {…}={…}": VARIABLES,
     "fix what the output above names, until `pip config list` works": VARIABLES,
@@ -136,35 +148,95 @@ RUN = {
     "test_an_upgrade_to_another_publisher_is_refused_until_it_is_accepted",
     "to accept an older release, set {…} in plugins.yaml; else set `enabled: false` for it": "tests/locking/"
     "test_newest.py::test_a_version_in_the_manifest_accepts_an_older_release",
+    "name a tag: vllm-plugins push {…}:TAG": IMAGE,
+    "correct the name, as in oci:plugins-image:v1": IMAGE,
+    "name the registry, too, as in registry.example/team/plugins:v1": IMAGE,
+    "check the name of the directory, the tag and the digest": IMAGE,
+    "give this user write access to it, or choose another: vllm-plugins pull IMAGE -o DIRECTORY": IMAGE,
+    "choose a directory for each image: vllm-plugins pull IMAGE -o DIRECTORY": IMAGE,
+    "name one release: vllm-plugins outlook --to vllm==0.33.0": NAMES,
+    "vllm-plugins why {…}": NAMES,
+    "vllm-plugins tree": NAMES,
+    "vllm-plugins audit --service osv": NAMES,
+    "{…}, or name another manifest with {…}": NAMES,
+    "list the keys: vllm-plugins history; list the commits: git log --oneline": REVISION,
+    "commit it, or name one of the commits that `git log --oneline -- {…}` shows": REVISION,
+    "name another of the commits that `git log --oneline -- {…}` shows": REVISION,
+    "run git fsck there": REVISION,
+    "if you trust it: git config --global --add safe.directory {…}": f"{QUERIES}"
+    "a_repository_of_another_user_is_trusted",
+    "choose one of this project: vllm-plugins history": OVERLAY,
+    "choose another one: vllm-plugins history": OVERLAY,
+    "{…}, or choose another store with --registry-dir": OVERLAY,
+    "vllm-plugins lock, then vllm-plugins sync": f"{QUERIES}a_changed_source_is_locked_and_installed_again",
+    "run vllm-plugins sync --reinstall": f"{QUERIES}a_wrong_list_of_files_is_written_again",
+    "find out which of them is right; to take those of the index and review the change: vllm-plugins lock {…}": DIFFERS,
+    "find out who changed the lock and why; restore it from version control, or derive it again: "
+    "vllm-plugins lock {…}": DIFFERS,
+    "restore it from version control, or resolve everything again: vllm-plugins lock --upgrade": DIFFERS,
+    "{…}, or set VLLM_PLUGIN_REGISTRY_DIR to another directory": PLACES,
+    "ask the plugin's authors to return the qualified name of their platform, or set `enabled: false` for the plugin "
+    "in plugins.yaml, and run vllm-plugins lock": f"{QUERIES}a_platform_that_is_no_name_is_disabled",
+    "ask the plugin's authors to rename it, or set `enabled: false` for the plugin in plugins.yaml": f"{QUERIES}"
+    "a_hidden_module_is_disabled",
+    "configure the token as the login of that index; if this part of its URL is not secret, "
+    "run VLLM_PLUGIN_PUBLIC_URLS=1 vllm-plugins lock": f"{TOKENS}an_index_with_a_token_in_its_path_is_not_locked",
+    "ask the operator of the index for addresses without a signature; if they are not secret, "
+    "run VLLM_PLUGIN_PUBLIC_URLS=1 vllm-plugins lock": f"{TOKENS}a_file_with_a_signed_address_is_not_locked",
+    "push it, or change `ref` of plugin {…} in plugins.yaml to an existing one": GIT,
 }
-# A pattern of steps, and why no test takes them as they stand.
-STAND_INS = {
-    r"\breport (it|this)\b|ask its author": "somebody else acts; the user can only report it",
-    r"plugins\.yaml|`(extras|loads|package|version|ref|url|path)`|build-system": (
-        "the user edits a file in a way that only the user knows; tests of the message name the key to edit"
-    ),
-    r"\bvllm-plugins [a-z]+": "a command of ours: the parser accepts it, as the test below checks",
-    r"pip (config|install)|PIP_|UV_|uv\b|index|network|\bgit\b|git-lfs|ssh|installer|python -m build": (
-        "another program, or the network, has to change first"
-    ),
-    r"access|permission|as the user who|^unset |space|disk|readable|you can read|can write|mount|start again|VLLM_PLUGIN|VLLM_PLUGINS": (
-        "the machine, or a variable of the server, has to change first"
-    ),
-    r"accept the file without it": "a library has to be installed; the other half is the step above that accepts",
-    r"^([{…}, ]+)$|line break": "the whole text is filled in; tests of these messages have it",
+_OTHERS = "somebody else has to act: the author of a package, or the operator of an index"
+_PROGRAM = "another program has to be installed, configured or repaired first"
+_DISK = "rights, space or the owner of a directory have to change, and root, as whom CI runs, may do everything"
+_DAMAGE = "only a fault of a program that is started leads there; tests/faults makes it"
+_WALK = "locking finds and names the plugin before; what is left is for an index that changes in between"
+_MACHINE = "another machine, its clock, or how a server is started has to change first"
+_PASSED = "the whole text is filled in, and is among the steps above"
+_IMAGE = "an image in a registry, or the login of Docker, has to change first"
+# The beginnings of the other steps, and why no test takes them.
+NOT_TAKEN = {
+    r"report (it|this)|don't use that file|ask the authors of|try again; if it fails again, report": _OTHERS,
+    r"let \[build-system\] requires of plugin": _OTHERS,
+    r"set `enabled: false` for the plugin with this file": _OTHERS,
+    r"pip install |install (git|a newer git)|git version; until it works|run `pip (config list|install uv)`": _PROGRAM,
+    r"fix PIP_|fix the file, or set UV_NO_CONFIG|set PIP_INDEX_URL|let what it prints|\{…\} -m pip --version": _PROGRAM,
+    r"give this user (read|write) access|\{…\}, or set VLLM_PLUGIN_REGISTRY_DIR ": _DISK,
+    r"free some space|check that the disk is not full|fix the permissions of the file|make it readable, or change": _DISK,
+    r"run this as the user who owns the interpreter|set VLLM_PLUGIN_INSTALLER=pip, or VLLM_PLUGIN_REGISTRY_DIR": _DISK,
+    r"read the output of the installer above|try the other installer|vllm-plugins sync --installer pip, which": _DAMAGE,
+    r"use the other resolver: |start again; let only vllm-plugins prune|change `ref` of plugin \{…\} in .* to the full": _DAMAGE,
+    r"choose another version of it|name another release with|set `enabled: false` for (that|one) plugin": _WALK,
+    r"vllm-plugins lock, then review the change: git diff": _WALK,
+    r"run vllm-plugins lock on a machine of that kind|add the index that has it|set the clock of this machine": _MACHINE,
+    r"set these variables before the process starts|try again, or choose another service|use an ssh key": _MACHINE,
+    r"check the name of the image; a copy|copy the image again|correct the file, or set DOCKER_CONFIG": _IMAGE,
+    r"run \{…\}\{…\} get by hand": _IMAGE,
+    r"name a release that has one: pip index versions vllm": _MACHINE,
+    r"add more digits to `ref`": "the user knows which commit is meant",
+    r"set `editable: false` for them in plugins.yaml, then run vllm-plugins lock and sync": "as for sync --frozen, above",
+    r"wait until vllm-plugins prune or sync has ended": "time has to pass; tests of activation.hold wait",
+    r"\{…\} \{…\}, \{…\}$": "chmod or chown of the named file; tests/startup/test__trust.py has each",
+    r"\{…\}, \{…\}$|\{…\}; or accept the file without it": _PASSED,
 }
 
 
-def stand_in(text: str) -> str | None:
-    return next((reason for pattern, reason in STAND_INS.items() if re.search(pattern, text)), None)
+def reason(text: str) -> str | None:
+    """Why no test takes a step, or ``None``."""
+    return next((reason for pattern, reason in NOT_TAKEN.items() if re.match(pattern, text)), None)
 
 
 def test_every_next_step_is_registered() -> None:
-    assert [step for step in next_steps.every() if step.text not in RUN and stand_in(step.text) is None] == []
+    assert [step for step in next_steps.every() if step.text not in RUN and reason(step.text) is None] == []
 
 
-def test_every_registered_step_is_still_in_the_source_and_every_test_exists() -> None:
-    assert RUN.keys() - {step.text for step in next_steps.every()} == set()
+def test_every_registered_step_is_still_in_the_source() -> None:
+    texts = {step.text for step in next_steps.every()}
+    assert RUN.keys() - texts == set()
+    others = texts - RUN.keys()
+    assert [pattern for pattern in NOT_TAKEN if not any(re.match(pattern, text) for text in others)] == []
+
+
+def test_every_test_that_takes_a_step_exists() -> None:
     for test in RUN.values():
         file, _, name = test.rpartition("::")
         path = Path(__file__).parents[2] / file if file else Path(__file__)
@@ -183,7 +255,7 @@ def test_every_command_in_a_next_step_exists_and_so_do_its_options() -> None:
     wrong = []
     for command, tail in found:
         known = commands[command]._option_string_actions if command in commands else ()
-        wrong += [f"{command} {option}" for option in re.findall(r" (-[a-z-]+)", tail) if option not in known]
+        wrong += [f"{command} {option}" for option in re.findall(r" (--?[a-z][a-z-]*)", tail) if option not in known]
     assert wrong == []
     assert {command for command, _ in found} <= commands.keys()
 
@@ -196,10 +268,12 @@ def failed(done: Completed, error: str) -> str:
 
 
 @pytest.fixture
-def locked(place: Place, index: Index) -> Place:
-    points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
-    pair.lock(place, index, entry_points=points, modules={"tiny.py": "def register():\n    pass\n"})
-    return place
+def locked(place: Place, index: Index, templates: Templates) -> Place:
+    def make() -> None:
+        points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+        pair.lock(place, index, entry_points=points, modules={"tiny.py": "def register():\n    pass\n"})
+
+    return templates.fill(place, index, make)
 
 
 def test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed(locked: Place) -> None:

@@ -182,3 +182,8 @@ def test_the_entry_of_this_package_is_the_one_that_our_own_programs_get(monkeypa
     assert process.own_pythonpath() == home
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     assert process.own_pythonpath() is None
+
+
+def test_a_program_does_not_inherit_what_changes_its_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONINSPECT", "1")
+    assert process.run([*process.PYTHON, "-c", "raise SystemExit(0)"]).returncode == 0

@@ -26,6 +26,7 @@ def validate(name: str, data: Any) -> None:
 @pytest.fixture
 def used(place: Place, index: Index) -> Place:
     """A place with two locks that were installed, one after the other."""
+    index.wheel("vllm", "9.9.9", modules={"vllm/__init__.py": ""})
     points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
     module = {"tiny.py": "def register():\n    pass\n"}
     for version in ("1.0", "2.0"):
@@ -59,15 +60,17 @@ def test_the_output_of_every_command_is_as_published(used: Place) -> None:
         "tree": ["--depth", "3"],
         "why": ["tiny"],
         "outdated": ["--all"],
+        "outlook": ["--to", "vllm==9.9.9"],
         "diff": [old],
         "verify": [],
         "history": [],
         "rollback": [],
         "prune": ["--keep", "1", "--dry-run"],
+        "completion": ["bash"],
         "base": ["-o", used.root / "base.json"],
         "remove": ["tiny", "--no-lock"],
     }
-    assert set(calls) == set(COMMANDS)
+    assert set(calls) == set(COMMANDS) - {"run"}  # whose output is another command's
     for name, words in calls.items():
         data = used.run(name, *words, "--json", check=False).json
         assert "error" not in data, data

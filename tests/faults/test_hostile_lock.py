@@ -5,6 +5,7 @@ The same change is given to every command that reads a lock. Each refuses it, or
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from typing import TYPE_CHECKING, Any
 
@@ -118,8 +119,9 @@ def an_edge_to_nothing(place: Place, index: Index, document: Document) -> None:
 
 def another_package_for_a_plugin(place: Place, index: Index, document: Document) -> None:
     document["packages"] = [item for item in document["packages"] if item["name"] not in ("tiny", "helper")]
-    document["packages"].append(of_index(index, "stowaway", "1.0"))
-    plugin(document, "tiny").update({"package": "stowaway", "version": "1.0", "entry-points": []})
+    index.wheel("stowaway", "2.0")  # a version that plugins.yaml allows, of tiny
+    document["packages"].append(of_index(index, "stowaway", "2.0"))
+    plugin(document, "tiny").update({"package": "stowaway", "version": "2.0", "entry-points": []})
 
 
 def another_source(place: Place, index: Index, document: Document) -> None:
@@ -205,6 +207,51 @@ def git_place(place: Place) -> tuple[Repository, str, str]:
     first = repository.commit("first")
     second = repository.commit("second", {"more.txt": "more"})
     return repository, first, second
+
+
+def a_rollback(place: Place, document: Document) -> None:
+    """Say that the lock is an older one to which somebody went back, so that it is not compared with plugins.yaml."""
+    document["tool"][TOOL]["accepted-manifests"] = [document["tool"][TOOL]["manifest-sha256"]]
+    document["tool"][TOOL]["manifest-sha256"] = "0" * 64
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [None, another_source],
+    ids=lambda attack: "nothing_else" if attack is None else attack.__name__,
+)
+def test_a_lock_that_claims_to_be_rolled_back_to_is_refused_by_whatever_reviews(
+    honest: Place, index: Index, attack: Callable[[Place, Index, Document], None] | None
+) -> None:
+    """``sync``, ``status`` and a start accept a rollback. ``lock --check``, ``bundle`` and ``audit`` don't."""
+
+    def change(document: Document) -> None:
+        if attack is not None:
+            attack(honest, index, document)
+        a_rollback(honest, document)
+
+    forge(honest, change)
+    before = honest.files()
+    for words, code in ((("lock", "--check"), 3), (("bundle",), 3), (("audit", "--offline"), 1)):
+        done = honest.run(*words, check=False)
+        assert done.returncode == code, (words, done)
+    assert "contradiction" in done.stdout
+    assert honest.files() == before
+    again_without_the_attack(honest)
+    honest.run("bundle")
+
+
+def test_a_lock_that_was_rolled_back_to_is_bundled_where_that_was_done(honest: Place, index: Index) -> None:
+    honest.run("sync")
+    key = honest.registry["overlay"]
+    honest.write("plugins:\n  - {name: mine, source: local, path: mine}\n")
+    honest.run("lock")
+    honest.run("sync")
+    honest.run("rollback", key)
+    assert "accepted-manifests" in honest.lock_text
+    honest.run("bundle")
+    shutil.rmtree(honest.store)
+    assert honest.run("bundle", check=False).returncode == 3
 
 
 def of_git(place: Place, repository: Repository, ref: str) -> None:

@@ -93,11 +93,13 @@ def test_a_file_with_a_signed_address_is_not_locked(place: Place, index: Index) 
         address = f"{server.address}{{}}?X-Amz-Signature={TOKEN}"
         change = rewritten(lambda url: address.format(urlsplit(url).path))
         server.plan = lambda path: change if path.endswith("/simple/tiny/") else None
-        done = replace(place, index_url=f"{server.address}{parts.path}").run("lock", check=False)
-    assert done.returncode == 2
-    assert "the URL of a file contains what looks like a token" in done.stderr
-    assert TOKEN not in done.stdout + done.stderr
-    assert not place.lock.exists()
+        there = replace(place, index_url=f"{server.address}{parts.path}")
+        done = there.run("lock", check=False)
+        assert done.returncode == 2
+        assert "the URL of a file contains what looks like a token" in done.stderr
+        assert TOKEN not in done.stdout + done.stderr
+        assert not place.lock.exists()
+        there.run("lock", env={"VLLM_PLUGIN_PUBLIC_URLS": "1"})  # as the error says
 
 
 @pytest.mark.parametrize("how", ["variable", "netrc"])

@@ -39,10 +39,18 @@ def every() -> tuple[NextStep, ...]:
             if isinstance(target, ast.Name)
         }
         for node in ast.walk(tree):
-            if isinstance(node, ast.keyword) and node.arg == "next_step":
-                for text in _texts(node.value, constants):
+            for value in _values(node):
+                for text in _texts(value, constants):
                     found.setdefault(text, set()).add(module)
     return tuple(NextStep(text=text, modules=tuple(sorted(modules))) for text, modules in sorted(found.items()))
+
+
+def _values(node: ast.AST) -> Iterator[ast.expr]:
+    """What is given as a next step: a keyword, or the new value of an error's attribute."""
+    if (isinstance(node, ast.keyword) and node.arg == "next_step") or (
+        isinstance(node, ast.Assign) and any(getattr(target, "attr", None) == "next_step" for target in node.targets)
+    ):
+        yield node.value
 
 
 def _texts(node: ast.expr, constants: dict[str, ast.expr]) -> Iterator[str]:
@@ -53,6 +61,9 @@ def _texts(node: ast.expr, constants: dict[str, ast.expr]) -> Iterator[str]:
     elif isinstance(node, ast.BoolOp):
         for value in node.values:
             yield from _texts(value, constants)
+    elif isinstance(node, ast.BinOp):
+        for left in [*_texts(node.left, constants)] or ["{…}"]:
+            yield from (f"{left}{right}" for right in [*_texts(node.right, constants)] or ["{…}"])
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
     elif isinstance(node, ast.JoinedStr):

@@ -5,6 +5,7 @@ The tests marked ``network`` use real attestations: the library's sdist contains
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import tarfile
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,6 @@ from vllm_plugins.packages.index import Index as Reader
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.packages.simple_api import File
 
-pytest.importorskip("pypi_attestations")
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
     from tests.kit.place import Completed, Place
     from vllm_plugins.documents.lock import Identity
 
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("pypi_attestations") is None, reason="the extra attestations is not installed"
+)
 ADA: Identity = (("kind", "GitHub"), ("repository", "ada/tiny"), ("workflow", "release.yml"))
 EVE: Identity = (("kind", "GitHub"), ("repository", "eve/tiny"), ("workflow", "release.yml"))
 OLD = values.package(identities=(ADA,))
@@ -73,6 +75,17 @@ def test_a_file_without_an_attestation_has_no_publisher(monkeypatch: pytest.Monk
 def test_a_locked_file_keeps_its_publisher_without_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     same = File(filename="tiny-1.0-py3-none-any.whl", url="https://example.org/t", sha256=Sha256("a" * 64))
     assert publishers(monkeypatch, EVE, file=same) == (ADA,)
+
+
+def test_a_locked_file_without_a_publisher_gets_its_publisher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was locked without the library, or its publisher was taken out of the lock."""
+    same = File(filename=NEW.filename, url=NEW.url, sha256=Sha256("a" * 64), provenance="https://p")
+    monkeypatch.setattr(attestations, "verify", lambda *_, **__: (ADA,))
+    with Reader(PipConfig.without_index()) as reader:
+        monkeypatch.setattr(reader, "document", lambda url: {})
+        assert attestations.of_release(same, reader, values.package(), accepted=()) == (ADA,)
+        monkeypatch.setattr(attestations, "is_available", lambda: False)
+        assert attestations.of_release(same, reader, values.package(), accepted=()) == ()
 
 
 def test_without_the_library_a_locked_publisher_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +211,23 @@ def test_a_locked_publisher_that_is_not_the_file_s_is_found(attested: Place, tel
     assert "its publisher is CircleCI" in run(attested, teller, "lock", "--check", check=False).stderr
     done = run(attested, teller, "audit", "--json", check=False)
     assert (done.returncode, checks(done)) == (1, {("fail", "publisher")})
+
+
+@pytest.mark.network
+def test_a_publisher_that_was_taken_out_of_the_lock_is_missed(attested: Place, teller: Teller) -> None:
+    """So that the next release may come from anybody."""
+    run(attested, teller, "lock")
+    honest = attested.lock_text
+    forge(attested, lambda document: package(document, NAME).pop("attestation-identities"))
+    done = run(attested, teller, "lock", "--check", check=False)
+    assert (done.returncode, "its publisher is CircleCI" in done.stderr) == (3, True), done
+    assert "the lock says no attestation" in done.stderr
+    audited = run(attested, teller, "audit", "--json", check=False)
+    assert (audited.returncode, checks(audited)) == (1, {("fail", "publisher")})
+    (step,) = [line for line in done.stderr.splitlines() if line.startswith("  next: ")]
+    run(attested, teller, *step.rpartition("vllm-plugins ")[2].split())
+    assert attested.lock_text == honest
+    run(attested, teller, "lock", "--check")
 
 
 @pytest.mark.network

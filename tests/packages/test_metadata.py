@@ -123,3 +123,11 @@ def test_record_may_leave_out_digest_and_size() -> None:
 def test_a_record_that_is_not_csv_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="RECORD"):
         metadata.parse_record(f"a,{'x' * 200_000}\n")
+
+
+def test_metadata_that_pip_can_not_decode_is_refused() -> None:
+    content = "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\nAuthor: José\n"
+    assert metadata.parse(content.encode(), None, where="tiny").name == "tiny"
+    with pytest.raises(InstallError, match="the metadata of a distribution is not valid") as caught:
+        metadata.parse(content.encode("latin-1"), None, where="tiny")
+    assert "utf-8" in str(caught.value.found)

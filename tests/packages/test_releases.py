@@ -198,5 +198,7 @@ def test_requirements_come_from_separate_metadata(is_hashed: bool, tmp_path: Pat
 )
 def test_the_wheel_decides_where_separate_metadata_is_wrong(content: bytes | None, core_metadata: str | None) -> None:
     index, file = _apart(content, core_metadata)
-    assert releases.read_requirements(file, index, None).requires == ("wheel",)
+    found = releases.read_requirements(file, index, None)
+    assert found.requires == ("wheel",)
+    assert found.is_odd == (core_metadata is not None)  # pip and uv would stop there
     assert index.asked[-1] == URL

@@ -29,6 +29,7 @@ COMMANDS = {
     "lock": "Resolve plugins.yaml and write plugins.lock.",
     "upgrade": "Lock the newest versions and commits that fit.",
     "sync": "Install what plugins.lock names.",
+    "run": "Install the lock, then start a command with the plugins on its path.",
     "status": "Show what is requested, locked, installed and loadable.",
     "doctor": "Find out why a plugin is missing.",
     "bundle": "Collect every locked wheel next to the lock, for installations without an index.",
@@ -40,16 +41,18 @@ COMMANDS = {
     "why": "Show which plugins require a package, and through which others.",
     "diff": "Compare two locks.",
     "outdated": "Show newer releases than the locked ones, and what keeps them back.",
+    "outlook": "Find out whether the plugins survive another release of vLLM.",
     "verify": "Compare the installed files with the lock.",
     "history": "List the installed overlays.",
     "rollback": "Go back to the lock of an earlier overlay.",
     "prune": "Remove overlays that you no longer need.",
     "base": "Write a snapshot of the vLLM environment.",
+    "completion": "Print a script that lets your shell complete commands, options and names.",
 }
 # Groups of commands, each with a directory of its own.
 _GROUPS = {
     **dict.fromkeys(("init", "add", "remove"), "editing"),
-    **dict.fromkeys(("tree", "why", "diff", "outdated"), "queries"),
+    **dict.fromkeys(("tree", "why", "diff", "outdated", "outlook"), "queries"),
     **dict.fromkeys(("push", "pull"), "images"),
 }
 _EXIT_CODES = """\

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     manifest = manifests.find(settings)
     policy = manifest.policy if manifest is not None else Policy()
     if arguments.policy is not None:
-        policy = manifests.read(Path(os.path.abspath(arguments.policy))).policy
+        policy = manifests.read(Path(os.path.abspath(arguments.policy)), option="--policy").policy
     config = pip_config.PipConfig.without_index() if settings.offline else pip_config.read()
     found = audit.run(
         locked,

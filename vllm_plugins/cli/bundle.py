@@ -14,6 +14,7 @@ from vllm_plugins.install import bundle
 from vllm_plugins.locking import rebuild
 from vllm_plugins.packages import pip_config
 from vllm_plugins.packages.index import Index
+from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     import argparse
@@ -33,9 +34,13 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Print what was downloaded, and which wheels the lock no longer names."""
-    locked = lock_reader.read(settings.lock)
+    data = lock_reader.read_bytes(settings.lock)
+    locked = lock_reader.parse(data, settings.lock)
     requested = manifest.find(settings)
-    compatibility.check_manifest(locked, requested, settings.lock, None)
+    # A bundle goes to other machines, so a lock that says of itself that it was rolled back to is not believed. The
+    # marker knows whether it was, here.
+    marker = overlay.read_marker(settings.store, overlay.key_of(data))
+    compatibility.check_manifest(locked.replace(accepted_manifests=()), requested, settings.lock, marker)
     directory = Path(os.path.abspath(arguments.output)) if arguments.output else settings.wheels
 
     def index() -> Index:

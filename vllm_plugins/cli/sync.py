@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli._output import OVERRIDE
 from vllm_plugins.core import workers
 from vllm_plugins.packages import pip_config
 from vllm_plugins.startup import overlay
@@ -17,11 +18,33 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.state import State
+    from vllm_plugins.install.sync import Synced
+    from vllm_plugins.startup.marker import Marker
     from vllm_plugins.startup.settings import Settings
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
+    add_install_options(parser)
+    baking = parser.add_mutually_exclusive_group()
+    baking.add_argument(
+        "--bake", action="store_true", help="Also link the overlay into this interpreter, for images."
+    )
+    baking.add_argument("--unbake", action="store_true", help="Remove that link.")
+    parser.add_argument(
+        "--startup", action="store_true", help="Do what the hook does when vLLM starts. The hook uses this option."
+    )
+    parser.add_argument(
+        "--base-path",
+        action="append",
+        metavar="DIR",
+        help="Add a directory of the vLLM environment. The hook uses this option.",
+    )
+    parser.set_defaults(run=run)
+
+
+def add_install_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that installs the lock."""
     parser.add_argument("--frozen", action="store_true", help="Install nothing; fail if something is missing.")
     parser.add_argument("--offline", action="store_true", help="Use no index, only the wheels in plugins.wheels/.")
     parser.add_argument(
@@ -43,30 +66,44 @@ def register(parser: argparse.ArgumentParser) -> None:
         const="none",
         help="Skip the check that loads and calls every plugin once.",
     )
-    baking = parser.add_mutually_exclusive_group()
-    baking.add_argument(
-        "--bake", action="store_true", help="Also link the overlay into this interpreter, for images."
-    )
-    baking.add_argument("--unbake", action="store_true", help="Remove that link.")
-    parser.add_argument(
-        "--startup", action="store_true", help="Do what the hook does when vLLM starts. The hook uses this option."
-    )
-    parser.add_argument(
-        "--base-path",
-        action="append",
-        metavar="DIR",
-        help="Add a directory of the vLLM environment. The hook uses this option.",
-    )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Print the overlay that is active afterwards."""
-    settings = settings.replace(
+    settings = with_options(arguments, settings)
+    state, done = install(arguments, settings, output)
+    if done is None:
+        output.result({"overlay": None, "installed": False, "plugins": {}, "linked": None}, state.summary)
+        return 0
+    linked = _linked(arguments, settings, done.marker.key, output)
+    if not arguments.startup:
+        _warn(replace(state, marker=done.marker), output)
+    verb = "installed" if done.installed else "up to date"
+    plugins = ", ".join(done.marker.plugins) or "no plugins"
+    output.result(
+        {
+            "overlay": done.marker.key,
+            "installed": done.installed,
+            "plugins": {plugin.name: plugin.version for plugin in done.lock.plugins},
+            "linked": linked,
+        },
+        f"{verb}: {plugins} (overlay {done.marker.key[:12]}){_hint(settings, done.marker, linked)}",
+    )
+    return 0
+
+
+def with_options(arguments: argparse.Namespace, settings: Settings) -> Settings:
+    """The settings, with the options of a command that installs the lock."""
+    return settings.replace(
         frozen=settings.frozen or arguments.frozen,
         offline=settings.offline or arguments.offline,
         installer=arguments.installer or settings.installer,
     )
+
+
+def install(arguments: argparse.Namespace, settings: Settings, output: Output) -> tuple[State, Synced | None]:
+    """Make the store equal to the lock; ``None`` where neither manifest nor lock exists, and that is allowed."""
+    is_startup = getattr(arguments, "startup", False)
     offline = settings.offline or settings.frozen
     # pip prints its configuration while the rest is imported, if something is to be downloaded.
     config = workers.begin(pip_config.read) if not offline and _downloads(settings) else pip_config.read
@@ -75,17 +112,16 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     from vllm_plugins.install import sync
 
     here = base.read(arguments.base_path)
-    if arguments.startup and settings.auto_lock and not offline:
+    if is_startup and settings.auto_lock and not offline:
         _lock(arguments, settings, here, output)
     state = states.read(settings, base=here)
     if state.is_empty:
-        output.result({"overlay": None, "installed": False, "plugins": {}, "linked": None}, state.summary)
-        return 0
+        return state, None
 
     def build(locked: Lock) -> object:
         # Nothing is built at a startup, or without an index.
         there = all((settings.wheels / wheel.filename).exists() for wheel in locked.local_wheels)
-        if arguments.startup or offline or there:
+        if is_startup or offline or there:
             return None
         from vllm_plugins.locking import rebuild
 
@@ -103,21 +139,15 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         reinstall=arguments.reinstall,
         rebuild=build,
     )
-    linked = _linked(arguments, settings, done.marker.key, output)
-    if not arguments.startup:
-        _warn(replace(state, marker=done.marker), output)
-    verb = "installed" if done.installed else "up to date"
-    plugins = ", ".join(done.marker.plugins) or "no plugins"
-    output.result(
-        {
-            "overlay": done.marker.key,
-            "installed": done.installed,
-            "plugins": {plugin.name: plugin.version for plugin in done.lock.plugins},
-            "linked": linked,
-        },
-        f"{verb}: {plugins} (overlay {done.marker.key[:12]})",
-    )
-    return 0
+    return state, done
+
+
+def _hint(settings: Settings, marker: Marker, linked: str | None) -> str:
+    """How overrides get in front of the vLLM environment, if nothing puts them there."""
+    if not marker.overrides or linked is not None:
+        return ""
+    front = overlay.front(settings.store, marker.key)
+    return f"\n{OVERRIDE}start vLLM with vllm-plugins run, or with PYTHONPATH={front}"
 
 
 def _lock(arguments: argparse.Namespace, settings: Settings, base: Base, output: Output) -> None:

@@ -50,7 +50,7 @@ _DIRECTORY = "/"
 # Lists of directories in which a relative entry, or an empty one, means the working directory.
 _SEARCH_PATHS = ("PATH", "LD_LIBRARY_PATH")
 _TAIL_LINES = 20
-_MEMORY = ", which the kernel sends when memory runs out"
+_HIDDEN = ("_VLLM_PLUGINS_", "PYTHONPATH", "PYTHONINSPECT")
 _GRACE = 3  # seconds between two signals to a program that must end
 _MOST = 1 << 30  # milliseconds: poll(2) can't wait for longer
 
@@ -244,9 +244,9 @@ def _environment(env: Mapping[str, str], pythonpath: str | None) -> dict[str, st
     """The environment of a program in which the hook does nothing, whatever the program imports.
 
     It is not one of a server's processes, so it doesn't get what those pass on (``startup.settings``). It imports and
-    runs what is installed, and nothing that depends on its working directory.
+    runs what is installed, and nothing that depends on its working directory. PYTHONINSPECT would let it end with 1.
     """
-    kept = {key: value for key, value in env.items() if not key.startswith("_VLLM_PLUGINS_") and key != "PYTHONPATH"}
+    kept = {key: value for key, value in env.items() if not key.startswith(_HIDDEN)}
     if pythonpath is not None:
         kept["PYTHONPATH"] = pythonpath
     for name in _SEARCH_PATHS:
@@ -344,7 +344,6 @@ def status(returncode: int) -> str:
     """An exit status as text. A negative one is the number of a signal."""
     if returncode >= 0:
         return f"exit status {returncode}"
-    with contextlib.suppress(ValueError):
-        number = signal.Signals(-returncode)
-        return f"signal {number.name}{_MEMORY if number == signal.SIGKILL else ''}"
-    return f"signal {-returncode}"
+    name = next((item.name for item in signal.Signals if item == -returncode), str(-returncode))
+    memory = ", which the kernel sends when memory runs out" if returncode == -signal.SIGKILL else ""
+    return f"signal {name}{memory}"

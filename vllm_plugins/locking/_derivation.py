@@ -193,9 +193,9 @@ class Derivation:
 
     def _publishers(self, package: Package, fitting: File, index: Index) -> Iterator[str]:
         """The publishers in the lock, against the attestations of the file."""
-        if not package.identities:
-            return
         if not attestations.is_available():
+            if not package.identities:
+                return
             self.unchecked.append(f"the publisher of {package.name}: {attestations.INSTALL}")
             return
         found = attestations.of_file(fitting, index)

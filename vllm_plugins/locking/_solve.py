@@ -189,6 +189,10 @@ class Solver:
             )
             for item in plugins
         ]
+        # A pin of the old lock that no longer fits, such as after an upgrade of vLLM, would make pip-compile fail.
+        chosen = walk.chosen()
+        names = {name for name, _ in chosen}
+        preferred = {name: pin for name, pin in preferred.items() if name not in names or (name, pin) in chosen}
         walk.write_stubs(wheels)
         excluded = {f"{found.name}!={found.version.public}" for found in walk.refused} | _ruled_out(walk)
         excluded |= _too_young(walk, walk.candidates.names)

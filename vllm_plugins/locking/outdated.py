@@ -117,7 +117,7 @@ def find(
         candidates = Candidates(base=base, index=index, caches=settings.cache, report=report)
         search = _Search(manifest=manifest, locked=locked, settings=settings, base=base, candidates=candidates)
         with ThreadPoolExecutor(max_workers=16) as pool:
-            from_git = [pool.submit(search.news, plugin) for plugin in locked.plugins if plugin.source == "git"]
+            from_git = [pool.submit(search.news, plugin) for plugin in locked.plugins if plugin.commit is not None]
             newest = dict(zip(search.names, pool.map(search.newest, search.names), strict=True))
             git = {news.plugin.package: news for news in (future.result() for future in from_git)}
         notes = [news.note for news in git.values() if news.note]

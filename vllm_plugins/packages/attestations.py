@@ -99,7 +99,7 @@ def of_release(file: File, index: Index, was: Package | None, *, accepted: Colle
         AttestationMismatch: an attestation does not verify, or the publisher is another one.
     """
     locked = was.identities if was is not None else ()
-    if was is not None and file.sha256 in {wheel.sha256 for wheel in was.wheels}:
+    if locked and was is not None and file.sha256 in {wheel.sha256 for wheel in was.wheels}:
         return locked
     name = was.name if was is not None else ""
     accept = f"vllm-plugins lock --accept-publisher {name}"

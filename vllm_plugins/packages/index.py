@@ -133,7 +133,7 @@ class Index:
         Raises:
             SourceError: the wheel can't be read, or would fill the disk.
         """
-        return self._read_wheel(file, lambda archive: archives.metadata_files(archive, names))
+        return self.read_wheel(file, lambda archive: archives.metadata_files(archive, names))
 
     def members_and_pointers(self, file: File, names: Sequence[str]) -> tuple[dict[str, bytes], tuple[str, ...]]:
         """Read the same files, and find the paths of Git LFS pointers in the wheel.
@@ -141,11 +141,12 @@ class Index:
         Raises:
             SourceError: the wheel can't be read, or would fill the disk.
         """
-        return self._read_wheel(
+        return self.read_wheel(
             file, lambda archive: (archives.metadata_files(archive, names), archives.lfs_pointers(archive))
         )
 
-    def _read_wheel(self, file: File, read: Callable[[zipfile.ZipFile], _T]) -> _T:
+    def read_wheel(self, file: File, read: Callable[[zipfile.ZipFile], _T]) -> _T:
+        """Call a function with the open archive of a wheel; of a large one, only what it reads is downloaded."""
         try:
             if not file.url.startswith("file:") and (file.size or WHOLE + 1) > WHOLE:
                 try:

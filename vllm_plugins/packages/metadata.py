@@ -54,8 +54,8 @@ INSTALLER_NOTES = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 class Metadata:
     """Name, version and requirements. ``entry_points`` are ``(group, name, value)`` of vLLM's groups, sorted.
 
-    ``pointers`` are Git LFS pointers that a wheel of an index contains in place of files. ``is_odd`` says that uv
-    can't read what METADATA says, or reads it otherwise than pip (see :func:`normal_form`).
+    ``pointers`` are Git LFS pointers that a wheel of an index contains in place of files. ``is_odd`` says that
+    pip or uv can't read what METADATA says, or each reads it otherwise (see :func:`normal_form`).
     """
 
     name: NormalizedName
@@ -110,10 +110,12 @@ def parse(core: bytes, entry_points: bytes | None, *, where: str) -> Metadata:
     """Read a METADATA file and an ``entry_points.txt``. ``where`` names the distribution in messages.
 
     Raises:
-        InstallError: name or version is missing or invalid, or the entry points can't be read.
+        InstallError: name or version is missing or invalid, or the entry points can't be read. Or METADATA is not
+        UTF-8: uv reads such a wheel, and pip can't install it.
     """
     fields = headers(core)
     try:
+        core.decode("utf-8")
         return Metadata(
             name=canonicalize_name(str(fields["Name"] or ""), validate=True),
             version=Version(str(fields["Version"])),

@@ -152,21 +152,24 @@ def read_requirements(file: File, index: Index, caches: Path | None, *, entry_po
     """Return the same with as few requests as the index allows, maybe without what a lock needs of a release.
 
     Pointers of Git LFS are not looked for. The METADATA that an index has apart from a wheel (PEP 658) is enough
-    unless ``entry_points`` are needed. Raises as :func:`read_metadata`.
+    unless ``entry_points`` are needed. Where that is missing or wrong, pip and uv can't read the release, and the
+    result ``is_odd``. Raises as :func:`read_metadata`.
     """
+    if not entry_points and file.core_metadata is not None and not file.url.startswith("file:"):
+        return _separate(file, index, caches) or replace(_of_wheel(file, index, caches), is_odd=True)
+    return _of_wheel(file, index, caches)
+
+
+def _of_wheel(file: File, index: Index, caches: Path | None) -> Metadata:
     if (known := _cached(file, caches)) is not None:
         return _normal(known, file)
-    if not entry_points and (separate := _separate(file, index, caches)) is not None:
-        return separate
     if file.url.startswith("file:") or (file.size is not None and file.size <= WHOLE):
         return read_metadata(index.complete(file), index, caches)  # all of it is read anyway
     return _normal(_parsed(index.members(file, _MEMBERS), file), file)
 
 
 def _separate(file: File, index: Index, caches: Path | None) -> Metadata | None:
-    """The METADATA that the index has apart from a wheel; where it has none, or a wrong one, the wheel decides."""
-    if file.core_metadata is None or file.url.startswith("file:"):
-        return None
+    """The METADATA that the index has apart from a wheel; ``None`` where that can't be read or is wrong."""
     apart = f"{file.url}.metadata"
     place = caches and caches / "metadata" / hashes.sha256(f"{file.core_metadata} {file.sha256} {apart}".encode())
     try:

@@ -182,10 +182,15 @@ def _attestations(auditor: Auditor, package: Package, published: Published) -> I
     for what in published.invalid:
         step = "don't use that file until you know why: report it to the index and to the project"
         yield auditor.finding("attestation", package, f"has an attestation that does not verify: {what}", step)
+    publishers = attestations.listed(published.identities)
     if package.identities and set(published.identities) != set(package.identities):
         locked = attestations.listed(package.identities)
-        what = f"has another publisher: {attestations.listed(published.identities)}; the lock says {locked}"
+        what = f"has another publisher: {publishers}; the lock says {locked}"
         yield auditor.finding("publisher", package, what, "find out why, before you use it")
+    elif published.identities and not package.identities:
+        what = f"has a publisher that is not in the lock: {publishers}"
+        step = f"vllm-plugins lock --upgrade-package {package.name}, unless you find out that somebody took it out"
+        yield auditor.finding("publisher", package, what, step)
 
 
 def _files(auditor: Auditor, package: Package, published: Published) -> Iterator[Finding | NotRun]:

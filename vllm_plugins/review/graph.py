@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from packaging.utils import NormalizedName
 
@@ -84,14 +84,22 @@ class Graph:
         """What a package requires: locked packages first, then those of the base."""
         return self._edges.get(name, ())
 
-    def plugins(self) -> Iterator[tuple[Plugin, Node]]:
-        """Each plugin with its package, sorted by name."""
+    def plugins(self) -> Iterator[tuple[Plugin, tuple[Node, ...]]]:
+        """Each plugin with its package, sorted by name.
+
+        Of one that the base provides, these are the base's package and the locked ones that its extras require.
+        """
         for plugin in sorted(self._lock.plugins, key=lambda plugin: plugin.name):
-            yield plugin, self._package(plugin.package)
+            if plugin.provided:
+                locked = map(self._package, plugin.dependencies)
+                yield plugin, (*self._base_uses(plugin.asker), *locked)
+            else:
+                yield plugin, (self._package(plugin.package),)
 
     def reached(self, depth: int | None) -> frozenset[NormalizedName]:
         """The locked packages that are at most so many levels below a plugin."""
-        level = {node.name for _, node in self.plugins()} if depth != 0 else set()
+        roots = {node.name for _, nodes in self.plugins() for node in nodes if not node.is_base}
+        level = roots if depth != 0 else set()
         found: set[NormalizedName] = set()
         passed = 1
         while level:
@@ -108,9 +116,9 @@ class Graph:
         guides = _ASCII_GUIDES if is_ascii else _GUIDES
         expanded: set[NormalizedName] = set()
         lines: list[str] = []
-        for plugin, root in self.plugins():
+        for plugin, roots in self.plugins():
             lines.append(describe(plugin))
-            lines += self._below(root, depth, guides, expanded)
+            lines += self._below(roots, depth, guides, expanded)
         return "\n".join(lines)
 
     def why(self, named: str, base: Base | None = None) -> Answer:
@@ -126,15 +134,16 @@ class Graph:
             plugins = (plugin for plugin in self._lock.plugins if canonicalize_name(plugin.name) == name)
             name = next((plugin.package for plugin in plugins), name)
         locked = self._lock.package(name)
-        uses = [node for nodes in self._edges.values() for node in nodes if node.is_base and node.name == name]
+        nodes = [node for found in (*self._edges.values(), *(roots for _, roots in self.plugins())) for node in found]
+        uses = [node for node in nodes if node.is_base and node.name == name]
         there = base.get(name) if base is not None and locked is None and not uses else None
         if locked is None and not uses and there is None:
             raise self._unknown(named, base)
         versions = {locked.version} if locked else {node.version for node in uses}
         paths: list[tuple[Plugin, tuple[Node, ...]]] = []
         has_more = False
-        for asking, root in self.plugins():
-            found, cut = self._paths(root, name)
+        for asking, roots in self.plugins():
+            found, cut = self._paths(roots, name)
             paths += [(asking, path) for path in found]
             has_more |= cut
         return Answer(
@@ -155,7 +164,7 @@ class Graph:
             is_editable=package.directory is not None,
         )
 
-    def _base_uses(self, name: NormalizedName) -> Iterator[Node]:
+    def _base_uses(self, name: str) -> Iterator[Node]:
         several = len(self._lock.targets) > 1
         for target in self._lock.targets:
             for use in target.base:
@@ -164,9 +173,11 @@ class Graph:
                         kind = f"Python {target.python} on {target.platform}" if several else None
                         yield Node(name=use.name, version=use.version, is_base=True, specifier=specifier, target=kind)
 
-    def _below(self, root: Node, depth: int | None, guides: _Guides, expanded: set[NormalizedName]) -> Iterator[str]:
+    def _below(
+        self, roots: Sequence[Node], depth: int | None, guides: _Guides, expanded: set[NormalizedName]
+    ) -> Iterator[str]:
         """The lines below a plugin. Without recursion: a chain of requirements may be longer than Python's stack."""
-        pending = [(root, "", True, 1)]
+        pending = [(node, "", node is roots[-1], 1) for node in reversed(roots)]
         while pending:
             node, indent, is_last, level = pending.pop()
             if depth is not None and level > depth:
@@ -180,11 +191,11 @@ class Graph:
             inner = indent + guides[2 + is_last]
             pending += [(found, inner, found is below[-1], level + 1) for found in reversed(below)]
 
-    def _paths(self, root: Node, name: NormalizedName) -> tuple[list[tuple[Node, ...]], bool]:
-        """The paths from a package to another without circles, and whether some were left out."""
+    def _paths(self, roots: Sequence[Node], name: NormalizedName) -> tuple[list[tuple[Node, ...]], bool]:
+        """The paths from packages to another without circles, and whether some were left out."""
         distances = self._distances(name)
         found: list[tuple[Node, ...]] = []
-        pending: list[tuple[Node, ...]] = [(root,)] if root.name in distances else []
+        pending: list[tuple[Node, ...]] = [(node,) for node in roots if node.name in distances]
         steps = 0
         while pending:
             path = pending.pop()

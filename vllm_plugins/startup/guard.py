@@ -157,11 +157,15 @@ def _forget(directory: str) -> None:
 
 def _site_of(path: str) -> str | None:
     """The importable directory of an overlay that a path is, or is below."""
-    head, found, tail = path.partition(f"/{overlay.OVERLAYS}/")
-    parts = tail.split("/", 2)
-    if not found or len(parts) < 2 or len(parts[0]) != 32 or parts[1] != overlay.SITE:
-        return None
-    return f"{head}/{overlay.OVERLAYS}/{parts[0]}/{overlay.SITE}"
+    mark = f"/{overlay.OVERLAYS}/"
+    start = path.find(mark)
+    while start != -1:
+        key, _, tail = path[start + len(mark) :].partition("/")
+        site = path[: start + len(mark) + len(key) + 1] + overlay.SITE
+        if overlay.key_in(site) is not None and f"{tail}/".startswith(f"{overlay.SITE}/"):
+            return site
+        start = path.find(mark, start + 1)
+    return None
 
 
 def _finder(entry: str) -> FileFinder:
@@ -228,7 +232,13 @@ def _is_open(site: str | None, *, listing: bool = False) -> bool:
 
 
 def _open(site: str, *, listing: bool) -> bool:
-    settings = Settings.from_environment()
+    is_vllm = "vllm" in sys.modules
+    try:
+        settings = Settings.from_environment()
+    except PluginsError:  # the hook raises it as well
+        if is_vllm:
+            raise
+        return False
     if site not in _refused:
         prepare_logging(settings.log_level)
         try:
@@ -236,17 +246,16 @@ def _open(site: str, *, listing: bool) -> bool:
         except PluginsError as error:
             _refused[site] = error
             logger.error("%s", error)
-    error_found = _refused.get(site)
-    if error_found is None:
-        if site in _linked and any(name.endswith(".pth") for name in compared[site] if "/" not in name):
-            _site.addsitedir(site)
-            close()
-        return True
-    # Where vLLM calls the hook, the hook raises it, and does what VLLM_PLUGIN_ON_ERROR says.
-    is_ours = listing and settings.lets_through("vllm.platform_plugins", "vllm_plugins")
-    if "vllm" in sys.modules and settings.on_error == "fail" and not is_ours:
-        raise error_found
-    return False
+    if site in _refused:
+        # Where vLLM calls the hook, the hook raises it, and does what VLLM_PLUGIN_ON_ERROR says.
+        is_raised = listing and settings.lets_through("vllm.platform_plugins", "vllm_plugins")
+        if is_vllm and settings.on_error == "fail" and not is_raised:
+            raise _refused[site]
+        return False
+    if site in _linked and any(name.endswith(".pth") for name in compared[site] if "/" not in name):
+        _site.addsitedir(site)
+        close()
+    return True
 
 
 def _check(settings: Settings, site: Path) -> None:
@@ -255,8 +264,12 @@ def _check(settings: Settings, site: Path) -> None:
     settings = settings.replace(store=store)
     _trust.check_store(settings)
     activation.hold(store, key)
-    marker = overlay.read_marker(store, key)
-    if marker is None:
-        raise overlay.gone(store, key)
-    _trust.check_overlay(settings, overlay.directory(store, key))
-    check(settings, marker)
+    try:
+        marker = overlay.read_marker(store, key)
+        if marker is None:
+            raise overlay.gone(store, key)
+        _trust.check_overlay(settings, overlay.directory(store, key))
+        check(settings, marker)
+    except PluginsError:
+        activation.release(key)
+        raise

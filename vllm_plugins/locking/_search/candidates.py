@@ -171,8 +171,9 @@ class Candidates:
     def write_stub(self, candidate: Candidate, into: Path) -> None:
         """Write a stub of a candidate whose metadata a resolver would not find at the index as we do.
 
-        That is so where the index has got another build, where uv can't read what METADATA or the page says, and
-        where a dependency names exactly a version that was yanked: pip takes it then, and uv does not.
+        That is so where the index has got another build, where uv can't read what METADATA or the page says, where
+        the METADATA apart from the wheel is missing or has another hash, and where a dependency names exactly a
+        version that was yanked: pip takes it then, and uv does not.
         """
         content = self.requirements(candidate) if candidate.wheel is not None else None
         if candidate.wheel is None or content is None or isinstance(content, Obstacle):

@@ -143,6 +143,10 @@ class Walk:
         keys = ((root, (root.name, str(root.specifier), root.extras)) for root in self.roots)
         return {root.name: str(self._chosen[key].version) for root, key in keys if key in self._chosen}
 
+    def chosen(self) -> set[tuple[NormalizedName, str]]:
+        """Every release that this walk has settled on."""
+        return {(found.name, str(found.version)) for found in self._chosen.values()}
+
     def write_stubs(self, into: Path) -> None:
         """Write stubs of the releases whose metadata a resolver would not find as this walk has."""
         for candidate in dict.fromkeys(self._chosen.values()):

@@ -1,0 +1,63 @@
+"""An overlay on the path of a process from its first import: for the command of ``vllm-plugins run``.
+
+vLLM calls the hook after it has read its command line, where options may name modules of plugins. So Python itself
+puts the overlay on the path, with the file ``path/sitecustomize.py``, which ``PYTHONPATH`` leads to. The overlay
+comes after everything of the base, and what overrides the base before it. The hook then checks it, as it checks one
+that is linked into the interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vllm_plugins.startup import overlay
+from vllm_plugins.startup import settings as variables
+
+if TYPE_CHECKING:
+    from vllm_plugins.startup.settings import Settings
+
+__all__ = ["DIRECTORY", "add", "announce", "use"]
+
+DIRECTORY = Path(__file__).parent / "path"  # of sitecustomize.py
+_OVERLAY = "_VLLM_PLUGINS_EARLY"  # the interpreter that the overlay is for, and its importable directory
+
+
+def use(settings: Settings) -> None:
+    """Let the processes that this one starts, or becomes, use these files."""
+    variables.pass_on("VLLM_PLUGIN_CONFIG", str(settings.manifest) if settings.manifest.exists() else None)
+    variables.pass_on("VLLM_PLUGIN_LOCK", str(settings.lock))
+    variables.pass_on("VLLM_PLUGIN_REGISTRY_DIR", str(settings.store))
+    for name, flag in (("VLLM_PLUGIN_FROZEN", settings.frozen), ("VLLM_PLUGIN_OFFLINE", settings.offline)):
+        if flag:
+            variables.pass_on(name, "1")
+
+
+def announce(directory: Path) -> None:
+    """Let interpreters that this process starts, or becomes, have an overlay on their path before anything runs."""
+    variables.pass_on(_OVERLAY, f"{sys.prefix}\n{directory}")
+    before = os.environ.get("PYTHONPATH")
+    entries = [entry for entry in (before or "").split(os.pathsep) if entry != str(DIRECTORY)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(DIRECTORY), *(entries if before else ())])
+
+
+def add() -> None:
+    """Put the announced overlay on the path of this process, unless it is for another interpreter.
+
+    A process whose parent has fallen back to another overlay, or to none, gets nothing.
+    """
+    prefix, _, directory = (variables.inherited(_OVERLAY) or "").partition("\n")
+    if not directory or prefix != sys.prefix or variables.inherited(variables.FALLBACK) is not None:
+        return
+    front = os.path.join(directory, overlay.FRONT)
+    if os.path.isdir(front) and front not in sys.path:  # what overrides packages of the base
+        sys.path.insert(0, front)
+    if variables.inherited("VLLM_PLUGIN_VERIFY") == "1":
+        from vllm_plugins.startup import guard
+
+        guard.link(directory)
+    elif directory not in sys.path:
+        site.addsitedir(directory)

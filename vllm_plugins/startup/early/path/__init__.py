@@ -1,0 +1,1 @@
+"""The directory that ``vllm-plugins run`` puts into ``PYTHONPATH``."""
