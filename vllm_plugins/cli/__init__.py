@@ -47,6 +47,7 @@ COMMANDS = {
     "rollback": "Go back to the lock of an earlier overlay.",
     "prune": "Remove overlays that you no longer need.",
     "base": "Write a snapshot of the vLLM environment.",
+    "completion": "Print a script that lets your shell complete commands, options and names.",
 }
 # Groups of commands, each with a directory of its own.
 _GROUPS = {
