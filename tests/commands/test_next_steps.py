@@ -54,6 +54,7 @@ RUN = {
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
     "name one of the plugins": EDITING,
+    "vllm-plugins completion bash": "tests/commands/test_completion.py::test_a_shell_must_be_named",
     "vllm-plugins run -- vllm serve MODEL": RUNNING,
     "name a program on the PATH, or by its path": RUNNING,
     "name a program that this user can run": RUNNING,

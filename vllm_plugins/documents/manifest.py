@@ -127,7 +127,8 @@ class Manifest(Record):
 
     def local_directory(self, source: LocalSource) -> Path:
         """The absolute directory of a local source, which may not exist."""
-        written = os.path.expanduser(source.path)
+        # plugins.yaml is UTF-8, whatever the encoding of file names is in this locale.
+        written = os.path.expanduser(os.fsdecode(source.path.encode("utf-8", "surrogatepass")))
         return Path(os.path.abspath(os.path.join(self.path.parent, written)))
 
 
