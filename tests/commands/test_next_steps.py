@@ -192,6 +192,7 @@ _DAMAGE = "only a fault of a program that is started leads there; tests/faults m
 _WALK = "locking finds and names the plugin before; what is left is for an index that changes in between"
 _MACHINE = "another machine, its clock, or how a server is started has to change first"
 _PASSED = "the whole text is filled in, and is among the steps above"
+_OVERRIDES = "the user decides what of the base is replaced, and how vLLM is started; test_overrides.py has messages"
 _IMAGE = "an image in a registry, or the login of Docker, has to change first"
 # The beginnings of the other steps, and why no test takes them.
 NOT_TAKEN = {
@@ -211,6 +212,9 @@ NOT_TAKEN = {
     r"set these variables before the process starts|try again, or choose another service|use an ssh key": _MACHINE,
     r"check the name of the image; a copy|copy the image again|correct the file, or set DOCKER_CONFIG": _IMAGE,
     r"run \{…\}\{…\} get by hand": _IMAGE,
+    r"change `version` of (these|\{…\}) in `overrides`|remove it from `overrides` in plugins.yaml": _OVERRIDES,
+    r"start (it|vLLM) with vllm-plugins run|take \{…\} out of PYTHONPATH, or run vllm-plugins sync --bake": _OVERRIDES,
+    r"correct it, in the environment or in the files that `pip config debug` names": _PROGRAM,
     r"name a release that has one: pip index versions vllm": _MACHINE,
     r"add more digits to `ref`": "the user knows which commit is meant",
     r"set `editable: false` for them in plugins.yaml, then run vllm-plugins lock and sync": "as for sync --frozen, above",

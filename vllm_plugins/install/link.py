@@ -27,10 +27,9 @@ NAME = "vllm_plugins_overlay.pth"
 # Python reads the files of some directories twice (those of a virtual environment).
 _LINE = (
     "import os, site, sys; path = {path}; verify = os.environ.get('VLLM_PLUGIN_VERIFY', '') not in ('', '0'); "
-    "__import__('vllm_plugins.startup.guard', fromlist=['link']).link(path) if verify "
-    "else path in sys.path or {add}(path)"
+    "__import__('vllm_plugins.startup.guard', fromlist=['link']).{guard}(path) if verify "
+    "else path in sys.path or {add}path)"
 )
-_FRONT_LINE = "import sys; path = {path}; path in sys.path or sys.path.insert(0, path)"
 _TARGET = re.compile(r"/overlays/([0-9a-f]{32})/site\b")
 
 
@@ -58,11 +57,11 @@ def write(store: Path, key: str, directories: Sequence[str] | None = None) -> Li
         StoreError: the interpreter's directory can't be written.
     """
     target = overlay.directory(store, key) / overlay.SITE
-    add = "site.addsitedir" if any(target.glob("*.pth")) else "sys.path.append"
-    line = _LINE.format(path=ascii(str(target)), add=add)
+    add = "site.addsitedir(" if any(target.glob("*.pth")) else "sys.path.append("
+    line = _LINE.format(path=ascii(str(target)), guard="link", add=add)
     front = target / overlay.FRONT
     if front.is_dir():
-        line = f"{_FRONT_LINE.format(path=ascii(str(front)))}\n{line}"
+        line = f"{_LINE.format(path=ascii(str(front)), guard='link_front', add='sys.path.insert(0, ')}\n{line}"
     path = Path(_directories(directories)[-1], NAME)
     try:
         atomic.write(path, f"{line}\n".encode())

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.marker import Marker
 
-__all__ = ["Entry", "check", "close", "follow", "inherit", "link"]
+__all__ = ["Entry", "check", "close", "follow", "inherit", "link", "link_front"]
 
 # Overlays that differ from what was published, or that could not be checked.
 _refused: dict[str, PluginsError] = {}
@@ -78,7 +78,7 @@ def link(site: str) -> None:
 
     With ``VLLM_PLUGIN_DISABLE=1`` the overlay is vLLM's affair, unless a parent process goes on without plugins.
     """
-    if variables.is_disabled() and variables.inherited(variables.FALLBACK) != "":
+    if _is_disabled_by_user():
         if site not in sys.path:
             _site.addsitedir(site)
         return
@@ -86,6 +86,17 @@ def link(site: str) -> None:
     entry = inherit(overlay.GUARDED + site)
     if entry not in sys.path:
         sys.path.append(entry)
+
+
+def link_front(directory: str) -> None:
+    """Put what overrides packages of the base in front of it, as :func:`link` puts an overlay at the end."""
+    entry = directory if _is_disabled_by_user() else inherit(overlay.GUARDED + directory)
+    if entry not in sys.path:
+        sys.path.insert(0, entry)
+
+
+def _is_disabled_by_user() -> bool:
+    return variables.is_disabled() and variables.inherited(variables.FALLBACK) != ""
 
 
 def close() -> None:
@@ -144,7 +155,7 @@ def _install() -> None:
     """Let this process find guarded overlays, and their modules."""
     if _finder not in sys.path_hooks:
         sys.path_hooks.insert(0, _finder)
-        sys.meta_path.append(Distributions)
+        sys.meta_path[:] = [FrontDistributions, *sys.meta_path, Distributions]
         _forget(overlay.GUARDED)
 
 
@@ -198,19 +209,30 @@ class _Finder(FileFinder):
 class Distributions:
     """Finds the metadata of guarded overlays for ``importlib.metadata``. On ``sys.meta_path``."""
 
+    _in_front = False
+
     @staticmethod
     def find_spec(_name: str, _path: object = None, _target: object = None) -> None:
         """Find no modules: path hooks do."""
 
-    @staticmethod
-    def find_distributions(context: DistributionFinder.Context) -> Iterator[Distribution]:
+    @classmethod
+    def find_distributions(cls, context: DistributionFinder.Context) -> Iterator[Distribution]:
         """The distributions of each guarded overlay among the entries of ``context.path``."""
-        from importlib.metadata import DistributionFinder, MetadataPathFinder
-
         path: list[Any] = context.path
         entries = [entry for entry in path if isinstance(entry, str) and overlay.real(entry) != entry]
+        entries = [entry for entry in entries if (overlay.front_in(entry) is not None) == cls._in_front]
+        if not entries:
+            return iter(())
+        from importlib.metadata import DistributionFinder, MetadataPathFinder
+
         open_ = [overlay.real(entry) for entry in entries if _is_open(_site_of(overlay.real(entry)), listing=True)]
         return iter(MetadataPathFinder.find_distributions(DistributionFinder.Context(name=context.name, path=open_)))
+
+
+class FrontDistributions(Distributions):
+    """The same for what overrides packages of the base: its metadata is found before theirs."""
+
+    _in_front = True
 
 
 def _is_open(site: str | None, *, listing: bool = False) -> bool:

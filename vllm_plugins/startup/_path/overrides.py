@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import OverrideInactive
 from vllm_plugins.startup import activation, overlay
+from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +41,9 @@ def put_in_front(store: Path, marker: Marker) -> None:
     first = next((entry for entry in overlay.entries() if entry in names and entry != overlay.real(entry)), ours)
     sys.path[:] = [first, *(entry for entry in sys.path if entry not in names)]  # a guarded entry stays guarded
     named = os.environ.get("PYTHONPATH", "")
+    is_verified = variables.inherited("VLLM_PLUGIN_VERIFY") == "1"
+    if is_verified and ours not in named.split(os.pathsep):
+        return  # Python would import from it before anything is verified; a guard does that in child processes
     rest = [entry for entry in named.split(os.pathsep) if os.path.realpath(entry) != os.path.realpath(ours)]
     os.environ["PYTHONPATH"] = os.pathsep.join([ours, *filter(None, rest)])
 

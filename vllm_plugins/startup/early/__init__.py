@@ -53,11 +53,14 @@ def add() -> None:
     if not directory or prefix != sys.prefix or variables.inherited(variables.FALLBACK) is not None:
         return
     front = os.path.join(directory, overlay.FRONT)
-    if os.path.isdir(front) and front not in sys.path:  # what overrides packages of the base
-        sys.path.insert(0, front)
-    if variables.inherited("VLLM_PLUGIN_VERIFY") == "1":
+    if variables.inherited("VLLM_PLUGIN_VERIFY") not in (None, "", "0"):
         from vllm_plugins.startup import guard
 
+        if os.path.isdir(front):  # what overrides packages of the base
+            guard.link_front(front)
         guard.link(directory)
-    elif directory not in sys.path:
+        return
+    if os.path.isdir(front) and front not in sys.path:
+        sys.path.insert(0, front)
+    if directory not in sys.path:
         site.addsitedir(directory)
