@@ -20,6 +20,7 @@ WORDS = {
     "audit": ["--offline"],
     "remove": ["tiny"],
     "why": ["tiny"],
+    "outlook": ["--to", "0.32.0"],
     "push": ["image"],
     "pull": ["image", "-o", "directory"],
 }
