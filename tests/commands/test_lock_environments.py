@@ -26,7 +26,9 @@ THERE = f'python_full_version >= "{OTHER}"'
 def elsewhere(place: Place) -> Place:
     """The same place with an interpreter of another bug-fix release, on another machine."""
     code = f"import platform\nplatform.python_version = lambda: {OTHER!r}\nplatform.machine = lambda: 'riscv64'\n"
-    interpreter = interpreters.make(place.root / "elsewhere", modules={"elsewhere.py": code, "elsewhere.pth": "import elsewhere\n"})
+    interpreter = interpreters.make(
+        place.root / "elsewhere", modules={"elsewhere.py": code, "elsewhere.pth": "import elsewhere\n"}
+    )
     return replace(place, interpreter=interpreter)
 
 
