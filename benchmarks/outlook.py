@@ -8,6 +8,7 @@ own, never into an environment. A plugin that needs another missing distribution
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from vllm_plugins.review import outlook
 if TYPE_CHECKING:
     from vllm_plugins.review._outlook.release import Release
 
+ROOT = Path(tempfile.gettempdir()) / "outlook-plugins"
 # Runs in an environment: looks up names, and loads plugins as vLLM does. Each job has a fork of its own, because
 # importing vLLM takes longest.
 JOBS = """
@@ -60,7 +62,10 @@ def load(target):
                 try:
                     loaded = point.load()
                     if point.group in ("vllm.general_plugins", "vllm.platform_plugins"):
-                        loaded()
+                        result = loaded()
+                        if point.group == "vllm.platform_plugins" and isinstance(result, str):
+                            module, _, name = result.rpartition(".")
+                            getattr(importlib.import_module(module), name)
                 except BaseException as error:
                     text = f"{type(error).__name__}: {error}"
                     name = getattr(error, "name", None) or ""
@@ -125,10 +130,20 @@ class Tally:
 
 
 def truth(python: str, names: list[Name], targets: list[Path]) -> tuple[list[str], list[Any]]:
-    """The state of each name in an environment, and what each plugin fails with."""
+    """The state of each name in an environment, and what each plugin fails with; kept for the next call."""
+    jobs = json.dumps({"names": names, "targets": list(map(str, targets))})
+    kept = ROOT / "truth" / hashlib.sha256(f"{python} {JOBS} {jobs}".encode()).hexdigest()
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(_truth(python, jobs))
+    states, failures = json.loads(kept.read_text())
+    return states, failures
+
+
+def _truth(python: str, jobs: str) -> str:
     done = subprocess.run(
         [python, "-c", JOBS],
-        input=json.dumps({"names": names, "targets": list(map(str, targets))}),
+        input=jobs,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -136,15 +151,14 @@ def truth(python: str, names: list[Name], targets: list[Path]) -> tuple[list[str
         env={"PATH": "/usr/bin:/bin", "VLLM_PLUGIN_DISABLE": "1", "HOME": tempfile.gettempdir()},
     )
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("RESULT"))
-    states, failures = json.loads(line.removeprefix("RESULT"))
-    return states, failures
+    return line.removeprefix("RESULT")
 
 
-def fetch(named: str, into: Path) -> tuple[Path, Path] | None:
+def fetch(named: str) -> tuple[Path, Path] | None:
     """The wheel of a plugin, and the directory where it is installed; ``plugin,helper`` installs a helper, too."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     requirement, *helpers = named.split(",")
-    wheels, target = into / "wheels" / requirement, into / "installed" / requirement
+    wheels, target = ROOT / "wheels" / requirement, ROOT / "installed" / requirement
     words = [
         *pip,
         "download",
@@ -173,8 +187,7 @@ def main() -> None:
     words = sys.argv[1:]
     at = words.index("--")
     pythons = dict(word.split("=", 1) for word in words[:at])
-    root = Path(tempfile.gettempdir()) / "outlook-plugins"
-    plugins = {name: found for name in words[at + 1 :] if (found := fetch(name, root)) is not None}
+    plugins = {name: found for name in words[at + 1 :] if (found := fetch(name)) is not None}
     files = {name: wheel_files.of_path(wheel) for name, (wheel, _) in plugins.items()}
     asked = sorted({name for found in files.values() for name in imported(found)})
     names, loads = Tally(), Tally()

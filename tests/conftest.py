@@ -145,26 +145,24 @@ def network_place(tmp_path: Path, vllm: Path, resolver: ResolverName, downloads:
 
 
 @pytest.fixture
-def own(tmp_path: Path, index: Index, vllm: Path, cached: Path) -> Place:
+def own(tmp_path: Path, index: Index, vllm: Path, cached: Path, templates: Templates) -> Place:
     """A place with an interpreter of its own, whose site-packages may be written; a plugin is locked."""
+    sources = Path(vllm_plugins.__file__).parents[1]
+    here = Place(root=tmp_path, index_url=index.url, paths=(vllm, sources), resolver="uv", cached=cached)
+
+    def lock() -> None:  # the same lock as that interpreter makes, in a fork
+        points = {"vllm.general_plugins": {"tiny": "tiny:register"}, "vllm.logits_processors": {"bend": "tiny:Bend"}}
+        module = "def register():\n    print('the plugin ran')\n\n\nclass Bend:\n    pass\n"
+        index.wheel("tiny", "1.0", entry_points=points, modules={"tiny.py": module})
+        here.pypi("tiny")
+        here.run("lock")
+
+    templates.fill(here, index, lock)
     venv.EnvBuilder(symlinks=True).create(tmp_path / "env")
     directory = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "env")}))
-    sources = Path(vllm_plugins.__file__).parents[1]
     world = [*site.getsitepackages(), str(sources)]
     (directory / "a-world.pth").write_text("".join(f"{entry}\n" for entry in world), encoding="utf-8")
-    place = Place(
-        root=tmp_path,
-        index_url=index.url,
-        paths=(vllm, sources),
-        resolver="uv",
-        interpreter=str(tmp_path / "env" / "bin" / "python"),
-    )
-    points = {"vllm.general_plugins": {"tiny": "tiny:register"}, "vllm.logits_processors": {"bend": "tiny:Bend"}}
-    module = "def register():\n    print('the plugin ran')\n\n\nclass Bend:\n    pass\n"
-    index.wheel("tiny", "1.0", entry_points=points, modules={"tiny.py": module})
-    place.pypi("tiny")
-    replace(place, interpreter=sys.executable, cached=cached).run("lock")  # the same lock, in a fork
-    return place
+    return replace(here, interpreter=str(tmp_path / "env" / "bin" / "python"), cached=None)
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def test_one_module_takes_file_locks_and_the_start_its_own() -> None:
 
 def test_only_the_command_line_takes_the_manifest_of_the_working_directory() -> None:
     importing = {name for name, tree in modules() if "vllm_plugins.startup.discovery" in imported(tree)}
-    assert importing == {"cli.__init__"}
+    assert importing == {"cli.__init__", "cli.completion"}
 
 
 def test_modules_functions_and_wings_are_short() -> None:

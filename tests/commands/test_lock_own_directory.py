@@ -16,24 +16,28 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Index
     from tests.kit.place import Place
+    from tests.kit.templates import Templates
 
 MANIFEST = "plugins:\n  - {name: tiny, source: local, path: .}\n"
 
 
 @pytest.fixture(params=["plain", "git", "tracked"])
-def home(request: pytest.FixtureRequest, place: Place) -> Place:
+def home(request: pytest.FixtureRequest, place: Place, index: Index, templates: Templates) -> Place:
     """A place whose configuration lies in the project of the plugin ``tiny``, as does its store."""
-    projects.project(place.config, name="tiny")
-    place.write(MANIFEST)
     place.variables["VLLM_PLUGIN_REGISTRY_DIR"] = str(place.config / "store")
-    if request.param != "plain":
-        Repository.init(place.config).commit("the project")
-    place.run("lock")
-    if request.param == "tracked":
-        repository = Repository(path=place.config)
-        repository.git("add", "plugins.lock", "plugins.wheels")
-        repository.git("commit", "--quiet", "-m", "the lock")
-    return place
+
+    def make() -> None:
+        projects.project(place.config, name="tiny")
+        place.write(MANIFEST)
+        if request.param != "plain":
+            Repository.init(place.config).commit("the project")
+        place.run("lock")
+        if request.param == "tracked":
+            repository = Repository(path=place.config)
+            repository.git("add", "plugins.lock", "plugins.wheels")
+            repository.git("commit", "--quiet", "-m", "the lock")
+
+    return templates.fill(place, index, make, request.param)
 
 
 def test_the_lock_stays_in_step_with_its_own_directory(home: Place) -> None:

@@ -19,6 +19,7 @@ from vllm_plugins import cli
 if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Completed, Place
+    from tests.kit.templates import Templates
 
 EDITING = "tests/commands/test_editing.py::test_the_next_steps_of_refusals_lead_on"
 RUNNING = "tests/commands/test_run.py::test_the_next_steps_of_refusals_lead_on"
@@ -53,6 +54,7 @@ RUN = {
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
     "name one of the plugins": EDITING,
+    "vllm-plugins completion bash": "tests/commands/test_completion.py::test_a_shell_must_be_named",
     "vllm-plugins run -- vllm serve MODEL": RUNNING,
     "name a program on the PATH, or by its path": RUNNING,
     "name a program that this user can run": RUNNING,
@@ -152,6 +154,7 @@ RUN = {
     "check the name of the directory, the tag and the digest": IMAGE,
     "give this user write access to it, or choose another: vllm-plugins pull IMAGE -o DIRECTORY": IMAGE,
     "choose a directory for each image: vllm-plugins pull IMAGE -o DIRECTORY": IMAGE,
+    "name one release: vllm-plugins outlook --to vllm==0.33.0": NAMES,
     "vllm-plugins why {…}": NAMES,
     "vllm-plugins tree": NAMES,
     "vllm-plugins audit --service osv": NAMES,
@@ -189,6 +192,7 @@ _DAMAGE = "only a fault of a program that is started leads there; tests/faults m
 _WALK = "locking finds and names the plugin before; what is left is for an index that changes in between"
 _MACHINE = "another machine, its clock, or how a server is started has to change first"
 _PASSED = "the whole text is filled in, and is among the steps above"
+_OVERRIDES = "the user decides what of the base is replaced, and how vLLM is started; test_overrides.py has messages"
 _IMAGE = "an image in a registry, or the login of Docker, has to change first"
 # The beginnings of the other steps, and why no test takes them.
 NOT_TAKEN = {
@@ -208,6 +212,10 @@ NOT_TAKEN = {
     r"set these variables before the process starts|try again, or choose another service|use an ssh key": _MACHINE,
     r"check the name of the image; a copy|copy the image again|correct the file, or set DOCKER_CONFIG": _IMAGE,
     r"run \{…\}\{…\} get by hand": _IMAGE,
+    r"change `version` of (these|\{…\}) in `overrides`|remove it from `overrides` in plugins.yaml": _OVERRIDES,
+    r"start (it|vLLM) with vllm-plugins run|take \{…\} out of PYTHONPATH, or run vllm-plugins sync --bake": _OVERRIDES,
+    r"correct it, in the environment or in the files that `pip config debug` names": _PROGRAM,
+    r"name a release that has one: pip index versions vllm": _MACHINE,
     r"add more digits to `ref`": "the user knows which commit is meant",
     r"set `editable: false` for them in plugins.yaml, then run vllm-plugins lock and sync": "as for sync --frozen, above",
     r"wait until vllm-plugins prune or sync has ended": "time has to pass; tests of activation.hold wait",
@@ -251,7 +259,7 @@ def test_every_command_in_a_next_step_exists_and_so_do_its_options() -> None:
     wrong = []
     for command, tail in found:
         known = commands[command]._option_string_actions if command in commands else ()
-        wrong += [f"{command} {option}" for option in re.findall(r" (-[a-z-]+)", tail) if option not in known]
+        wrong += [f"{command} {option}" for option in re.findall(r" (--?[a-z][a-z-]*)", tail) if option not in known]
     assert wrong == []
     assert {command for command, _ in found} <= commands.keys()
 
@@ -264,10 +272,12 @@ def failed(done: Completed, error: str) -> str:
 
 
 @pytest.fixture
-def locked(place: Place, index: Index) -> Place:
-    points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
-    pair.lock(place, index, entry_points=points, modules={"tiny.py": "def register():\n    pass\n"})
-    return place
+def locked(place: Place, index: Index, templates: Templates) -> Place:
+    def make() -> None:
+        points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+        pair.lock(place, index, entry_points=points, modules={"tiny.py": "def register():\n    pass\n"})
+
+    return templates.fill(place, index, make)
 
 
 def test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed(locked: Place) -> None:

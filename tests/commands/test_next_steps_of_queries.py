@@ -39,7 +39,11 @@ def locked(place: Place, index: Index, templates: Templates) -> Place:
     return templates.fill(place, index, make)
 
 
-def test_names_and_services_are_corrected(locked: Place) -> None:
+def test_names_and_services_are_corrected(locked: Place, index: Index) -> None:
+    index.wheel("vllm", "0.33.0")
+    step = "name one release: vllm-plugins outlook --to vllm==0.33.0"
+    fails(locked, step, "outlook", "--to", "vllm>=0.33")
+    locked.run(*step.split()[4:])
     fails(locked, "vllm-plugins why tiny", "why", "tinny")
     locked.run("why", "tiny")
     fails(locked, "vllm-plugins tree", "why", "nothing-like-it")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Index
     from tests.kit.place import Place
+    from tests.kit.templates import Templates
 
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
 MODULES = {"tiny.py": "def register():\n    pass\n"}
@@ -48,12 +49,15 @@ def local(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def directory(place: Place) -> Path:
+def directory(place: Place, index: Index, templates: Templates) -> Path:
     """The source of a plugin, which is locked."""
-    path = projects.project(place.config / "tiny", name="tiny", entry_points=POINTS, modules=MODULES)
-    write(place, local())
-    place.run("lock")
-    return path
+
+    def make() -> None:
+        projects.project(place.config / "tiny", name="tiny", entry_points=POINTS, modules=MODULES)
+        write(place, local())
+        place.run("lock")
+
+    return templates.fill(place, index, make).config / "tiny"
 
 
 def test_the_entry_of_a_local_plugin_is_corrected(place: Place, directory: Path) -> None:

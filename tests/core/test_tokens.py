@@ -17,11 +17,16 @@ from vllm_plugins.core.redact import redact
         ("simple/glpat-aaaaaaaaaaaa/", ["glpat-aaaaaaaaaaaa"]),
         ("d41d8cd98f00b204e9800998ecf8427e/simple/", ["d41d8cd98f00b204e9800998ecf8427e"]),
         ("%61Bcd1234EfGh5678/simple/", ["%61Bcd1234EfGh5678"]),
+        ("abcdefghijklmnopqrs5/simple", ["abcdefghijklmnopqrs5"]),  # no word is that long
+        ("ab1cd2ef3gh4ij5k/simple", ["ab1cd2ef3gh4ij5k"]),
+        ("ab12abc123abc123ab/simple", ["ab12abc123abc123ab"]),  # a change at every third character
+        ("t/abcdefghijklmnop/simple", ["abcdefghijklmnop"]),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc/simple", ["eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc"]),
     ],
 )
 def test_what_looks_like_a_token_in_a_path(path: str, found: list[str]) -> None:
-    assert list(tokens.in_path(f"https://host.example/{path}")) == found
+    for scheme in ("http", "https"):
+        assert list(tokens.in_path(f"{scheme}://host.example/{path}")) == found
 
 
 @pytest.mark.parametrize(
@@ -34,6 +39,12 @@ def test_what_looks_like_a_token_in_a_path(path: str, found: list[str]) -> None:
         "https://acme-123456789012.d.codeartifact.eu-west-1.amazonaws.com/pypi/python-mirror/simple/",
         "https://europe-west1-python.pkg.dev/my-project-123456/my-repository/simple/",
         "https://pkgs.dev.azure.com/acme/0f8fad5b-d9cb-469f-a165-70867728950e/_packaging/feed/pypi/simple/",
+        "https://pkgs.dev.azure.com/acme/a1b2c3d4-a1b2-c3d4-e5f6-A1B2C3D4E5F6/_packaging/feed/pypi/simple/",
+        "https://host.example/abcdefghijklmnopqr5/simple/",
+        "https://host.example/a1b2c3d4e5f6g7h/simple/",
+        "https://host.example/ab123abc123abc1234/simple/",
+        "https://host.example/t/abcdefghijklmno/simple/",
+        "https://[broken/t/aBcd1234EfGh5678",
         "https://acme.jfrog.io/artifactory/api/pypi/python-release-local/simple",
         "https://nexus.example/repository/pypi-group-python311/simple",
         "https://wheels.example/cu129-torch2.13-python3.11-manylinux2014/",
@@ -43,6 +54,30 @@ def test_what_looks_like_a_token_in_a_path(path: str, found: list[str]) -> None:
 )
 def test_an_index_without_a_token(url: str) -> None:
     assert tokens.in_path(url) == tokens.in_query(url) == ()
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("sig=short", ["short"]),
+        ("X-Amz-Signature=a%2Fb&page=2", ["a/b"]),
+        ("my_access_token=x", ["x"]),
+        ("AWSAccessKeyId=x&api-key=y&apikey=z", ["x", "y", "z"]),
+        ("PASSWORD=x&credentials=y&client_secret=z&oauth=w", ["x", "y", "z", "w"]),
+        ("q=aBcd1234EfGh5678", ["aBcd1234EfGh5678"]),
+        ("token=", []),
+        ("design=x&signal=y&sort=name", []),
+        ("&".join(f"a{number}=1" for number in range(2000)), []),
+    ],
+)
+def test_what_looks_like_a_token_in_a_parameter(query: str, found: list[str]) -> None:
+    assert list(tokens.in_query(f"https://host.example/x?{query}")) == found
+
+
+def test_a_url_that_can_not_be_read_has_no_tokens() -> None:
+    assert (
+        tokens.in_query("https://[broken?token=x") == tokens.in_path("https://[broken/ghp_0123456789abcdefghij") == ()
+    )
 
 
 def test_nearly_every_random_token_is_recognised() -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.kit import values
 from vllm_plugins.documents import diff
 from vllm_plugins.documents.diff import Change
-from vllm_plugins.documents.lock import BaseUse, Lock, Package, Plugin, Target, Wheel
+from vllm_plugins.documents.lock import BaseUse, Lock, Override, Package, Plugin, Target, Wheel
 
 if TYPE_CHECKING:
     from vllm_plugins.startup import Record
@@ -21,6 +21,9 @@ OTHER = {
     "wheels": (values.wheel(sha256="b" * 64),),
     "dependencies": ("more",),
     "base": (BaseUse(name=values.NAME("torch"), version="2.0", required_by=(("tiny", ">=1"),)),),
+    "overrides": (
+        Override(package=values.NAME("more"), version="2.0", replaces="1.0", requested="more>=2", reason="new"),
+    ),
     "editable": True,
     "size": 11,
     "entry_points": (("vllm.general_plugins", "other", "tiny:other"),),

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -176,3 +179,18 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         "  found: No such file or directory\n"
         "  next: create it, or name another manifest with --config or VLLM_PLUGIN_CONFIG"
     )
+
+
+def test_the_path_of_a_local_source_does_not_depend_on_the_locale(tmp_path: Path) -> None:
+    (tmp_path / "projé").mkdir()
+    code = (
+        "import sys, pathlib\n"
+        "from vllm_plugins.documents import manifest\n"
+        "found = manifest.read(pathlib.Path(sys.argv[1]))\n"
+        "print(found.local_directory(found.plugins[0].source).is_dir())\n"
+    )
+    path = tmp_path / "plugins.yaml"
+    path.write_text("plugins:\n  - {name: it, source: local, path: projé}\n", encoding="utf-8")
+    env = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code, path], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

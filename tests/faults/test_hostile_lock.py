@@ -119,8 +119,9 @@ def an_edge_to_nothing(place: Place, index: Index, document: Document) -> None:
 
 def another_package_for_a_plugin(place: Place, index: Index, document: Document) -> None:
     document["packages"] = [item for item in document["packages"] if item["name"] not in ("tiny", "helper")]
-    document["packages"].append(of_index(index, "stowaway", "1.0"))
-    plugin(document, "tiny").update({"package": "stowaway", "version": "1.0", "entry-points": []})
+    index.wheel("stowaway", "2.0")  # a version that plugins.yaml allows, of tiny
+    document["packages"].append(of_index(index, "stowaway", "2.0"))
+    plugin(document, "tiny").update({"package": "stowaway", "version": "2.0", "entry-points": []})
 
 
 def another_source(place: Place, index: Index, document: Document) -> None:

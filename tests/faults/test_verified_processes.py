@@ -160,6 +160,16 @@ def test_a_linked_overlay_is_compared_where_the_hook_is_left_out(own: Place) -> 
     assert own.python("-m", "tests.kit.loader", "general", env=env).stdout == "the plugin ran\n{}\n"
 
 
+def test_a_linked_overlay_is_guarded_where_the_variable_is_not_valid(own: Place) -> None:
+    own.run("sync", "--bake", "--no-load-check")
+    bytecode(own.site / "tiny.py").unlink()
+    (own.site / "tiny.py").write_text(CHANGED, encoding="utf-8")
+    env = {"VLLM_PLUGIN_VERIFY": "true"}
+    done = own.python("-m", "tests.kit.loader", "general", env=env, check=False, traceback=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "UsageError: the environment variable VLLM_PLUGIN_VERIFY has an invalid value" in done.stderr
+
+
 def test_a_disabled_hook_leaves_a_linked_overlay_to_vllm(own: Place) -> None:
     own.run("sync", "--bake", "--no-load-check")
     done = own.python("-m", "tests.kit.loader", "platform", "general", env={**FROZEN, "VLLM_PLUGIN_DISABLE": "1"})

@@ -77,12 +77,14 @@ def test_a_link_imports_nothing_that_python_has_not_imported(places: list[str], 
     """A `.pth` file that runs code slows each start of this interpreter."""
     put(tmp_path / "store")
     link.write(tmp_path / "store", KEY, places)
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "plain.pth").write_text("# Since 3.14, Python imports a codec for any path file.\n")
     code = (
-        "import site, sys; before = set(sys.modules); site.addsitedir(sys.argv[1]); print(set(sys.modules) - before)"
+        "import site, sys; site.addsitedir(sys.argv[2]); before = set(sys.modules); "
+        "site.addsitedir(sys.argv[1]); print(set(sys.modules) - before)"
     )
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code, places[2]], check=True, capture_output=True, text=True
-    )
+    argv = [sys.executable, "-I", "-S", "-c", code, places[2], str(tmp_path / "plain")]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
     assert done.stdout == "set()\n"
 
 

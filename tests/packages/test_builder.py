@@ -5,6 +5,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -19,6 +20,7 @@ from vllm_plugins.packages import _reproducible
 if TYPE_CHECKING:
     from tests.kit.place import Place
 
+HEADER = Path(sysconfig.get_path("include"), "Python.h")
 _BUILD = """\
 import sys
 from pathlib import Path
@@ -131,7 +133,7 @@ def test_a_wheel_with_a_path_that_leads_out_of_it_is_refused(tmp_path: Path, nam
 
 
 @pytest.mark.network
-@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+@pytest.mark.skipif(shutil.which("cc") is None or not HEADER.exists(), reason="no C compiler, or no Python.h")
 def test_an_extension_module_is_the_same_in_another_directory(network_place: Place, tmp_path: Path) -> None:
     digests = set()
     for directory in ("one", "another/and/longer"):

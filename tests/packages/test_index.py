@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -145,3 +146,17 @@ def test_each_of_two_indexes_at_one_host_gets_its_own_login(index: indexes.Index
                 (file,) = opened.files(TINY)
                 opened.download(file, tmp_path)
                 assert "@" not in file.url
+
+
+@pytest.mark.parametrize("how", ["REQUESTS_CA_BUNDLE", "cert", "client_cert"])
+def test_certificates_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str) -> None:
+    missing = str(tmp_path / "missing.pem")
+    with socket.create_server(("127.0.0.1", 0)) as server:  # nothing is said to it
+        url = f"https://127.0.0.1:{server.getsockname()[1]}/simple/"
+        options = {how: missing} if how.islower() else {}
+        if not options:
+            monkeypatch.setenv(how, missing)
+        config = PipConfig(index_url=url, retries=0, timeout=2, **options)  # type: ignore[arg-type]
+        with Index(config) as index, pytest.raises(SourceError, match="the index can't be read") as caught:
+            index.files(canonicalize_name("tiny"))
+    assert missing in str(caught.value.found)

@@ -283,3 +283,13 @@ def test_a_login_of_netrc_goes_before_the_keyring(home: Path, monkeypatch: pytes
     monkeypatch.setenv("PIP_INDEX_URL", INDEX)
     monkeypatch.setenv("PIP_KEYRING_PROVIDER", "subprocess")
     assert pip_config.read().index_url == INDEX
+
+
+@pytest.mark.parametrize("key", ["PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_PROXY", "UV_INDEX"])
+def test_a_url_that_is_not_valid_is_an_error(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", INDEX)
+    monkeypatch.setenv(key, "http://ada:hunter2@[::1/simple")
+    with pytest.raises(UsageError, match="a URL of pip's or uv's configuration is not valid") as caught:
+        pip_config.read()
+    assert caught.value.found == "Invalid IPv6 URL"
+    assert "hunter2" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit import projects
 from vllm_plugins.packages import installers, programs
+from vllm_plugins.packages.installers import Pip
 from vllm_plugins.packages.pip_config import PipConfig
 
 if TYPE_CHECKING:
@@ -147,3 +150,16 @@ def test_a_proxy_of_the_environment_gives_way_to_pips_configuration(config: PipC
     for env in (programs.pip_environment(config, environ), programs.uv_environment(config, tmp_path, environ)):
         assert "http://environment:1" not in env.values()
     assert programs.pip_environment(CONFIG, environ)["https_proxy"] == "http://environment:1"
+
+
+def test_pip_finds_a_wheel_in_any_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LC_ALL", "POSIX"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
+        monkeypatch.setenv(name, value)
+    wheel = projects.wheel(tmp_path / "rädchen", "tiny")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(f"tiny @ {wheel.as_uri()} --hash=sha256:{digest}\n", encoding="utf-8")
+    target = tmp_path / "target"
+    target.mkdir()
+    Pip(config=PipConfig.without_index()).install(requirements, target, offline=True)
+    assert list(target.glob("tiny-1.0.dist-info"))

@@ -119,3 +119,17 @@ def test_a_lock_for_several_kinds_of_machines_says_which_base_is_meant() -> None
     other = target.replace(python="3.12", base=(TORCH.replace(version="2.14.0"),))
     lines = Graph(made.replace(targets=(target, other))).tree().splitlines()
     assert lines[-1] == f"    └── torch 2.14.0 (base; Python 3.12 on {target.platform})"
+
+
+def test_a_plugin_that_the_base_provides_is_shown_with_what_its_extras_require() -> None:
+    use = BaseUse(name=NAME("tiny"), version="1.0", required_by=(("plugin tiny-plugin", ">=1"),))
+    made = lock(package("helper"), uses=(use,))
+    (plugin,) = made.plugins
+    graph = Graph(made.replace(plugins=(plugin.replace(provided=True, dependencies=(NAME("helper"),)),)))
+    assert graph.tree().splitlines() == [
+        "tiny-plugin (pypi: tiny)",
+        "├── tiny 1.0 (base; requires >=1)",
+        "└── helper 1.0",
+    ]
+    assert paths(graph, "helper") == ["tiny-plugin helper"]
+    assert graph.why("tiny").is_base

@@ -120,7 +120,7 @@ def gone(found: Outlook) -> list[tuple[str, str]]:
     ("source", "name", "when"),
     [
         ("import vllm.gone", "vllm.gone", "load"),
-        ("import vllm.gone.deep as x", "vllm.gone", "load"),
+        ("import vllm.gone.deep as x", "vllm.gone.deep", "load"),
         ("from vllm.a import Hidden", "vllm.a.Hidden", "load"),
         ("from vllm.gone import *", "vllm.gone", "load"),
         ("import vllm.envs\nvllm.envs.VLLM_B", "vllm.envs.VLLM_B", "load"),
@@ -141,6 +141,7 @@ def gone(found: Outlook) -> list[tuple[str, str]]:
         ("import contextlib\nwith contextlib.suppress(ImportError):\n    import vllm.gone", "vllm.gone", "guarded"),
         ("if VERSION >= 1:\n    import vllm.gone", "vllm.gone", "guarded"),
         ("if there():\n    import vllm.gone", "vllm.gone", "call"),
+        ("if NAME not in registry():\n    import vllm.gone", "vllm.gone", "load"),
         ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import vllm.gone", "vllm.gone", "typing"),
         ("def register():\n    from vllm.a import Hidden", "vllm.a.Hidden", "load"),
         ("def register():\n    helper()\ndef helper():\n    from vllm.a import Hidden", "vllm.a.Hidden", "load"),
@@ -169,8 +170,8 @@ def test_what_is_there_or_not_of_vllm_is_no_finding(source: str) -> None:
 def test_a_handler_counts_only_if_its_body_fails() -> None:
     both = "try:\n    from vllm.{} import Hidden\nexcept ImportError:\n    from vllm.{} import Thing"
     assert gone(examined(both.format("a.b", "gone"))) == []
-    assert gone(examined(both.format("gone", "new.place"))) == [("vllm.gone", "guarded")]
-    assert gone(examined(both.format("gone", "a"))) == [("vllm.a.Thing", "load"), ("vllm.gone", "guarded")]
+    assert gone(examined(both.format("gone", "new.place"))) == [("vllm.gone.Hidden", "guarded")]
+    assert gone(examined(both.format("gone", "a"))) == [("vllm.a.Thing", "load"), ("vllm.gone.Hidden", "guarded")]
 
 
 def test_only_modules_that_are_reached_are_needed_when_vllm_starts() -> None:
@@ -214,10 +215,10 @@ def test_a_name_that_is_elsewhere_now_has_moved() -> None:
     found = examined("from vllm.a import Elsewhere\nfrom vllm.gone import walk\nimport vllm.away")
     assert {item.name: item.moved_to for item in found.findings} == {
         "vllm.a.Elsewhere": ("vllm.new.place",),
-        "vllm.gone": ("vllm.old.moved",),
+        "vllm.gone.walk": ("vllm.old.moved",),
         "vllm.away": (),
     }
-    assert {item.name: item.where for item in found.findings}["vllm.gone"] == ("plug/__init__.py:2",)
+    assert {item.name: item.where for item in found.findings}["vllm.gone.walk"] == ("plug/__init__.py:2",)
 
 
 def test_a_file_that_can_not_be_parsed_is_told() -> None:

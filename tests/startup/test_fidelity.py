@@ -91,16 +91,16 @@ ORDERS = [
 ]
 
 
-@pytest.mark.parametrize("words", ORDERS, ids="-".join)
-def test_a_platform_plugin_may_import_vllm_at_its_top(place: Place, words: tuple[str, ...]) -> None:
+def test_a_platform_plugin_may_import_vllm_at_its_top(place: Place) -> None:
     lock(place, {PLATFORM: {"mine": "nested:platform"}, GENERAL: {"mine": "nested:general"}}, nested=NESTED)
-    plain = start(place, *words, plain=True)
-    ours = start(place, *words, plain=False)
-    assert (plain.returncode, ours.returncode) == (0, 0), (plain.result, ours.result)
-    assert ours.result == plain.result
-    for process, expected in zip(ours.events, plain.events, strict=True):
-        assert set(process) == set(expected)
-        assert process.count("general") == expected.count("general") <= 1
+    for words in ORDERS:
+        plain = start(place, *words, plain=True)
+        ours = start(place, *words, plain=False)
+        assert (plain.returncode, ours.returncode) == (0, 0), (words, plain.result, ours.result)
+        assert ours.result == plain.result, words
+        for process, expected in zip(ours.events, plain.events, strict=True):
+            assert set(process) == set(expected), words
+            assert process.count("general") == expected.count("general") <= 1
 
 
 def test_a_look_up_in_a_listing_answers_with_the_other_platform_plugins(place: Place) -> None:
@@ -126,33 +126,33 @@ DISABLED = [
 ]
 
 
-@pytest.mark.parametrize("words", DISABLED, ids="-".join)
 @pytest.mark.parametrize("module", [NESTED, NESTED.replace("loader.platform()", "pass")], ids=["nested", "simple"])
-def test_a_disabled_hook_does_nothing_with_a_linked_overlay(own: Place, words: tuple[str, ...], module: str) -> None:
+def test_a_disabled_hook_does_nothing_with_a_linked_overlay(own: Place, module: str) -> None:
     lock(own, {PLATFORM: {"mine": "nested:platform"}, GENERAL: {"mine": "nested:general"}}, nested=module)
     own.run("sync", "--bake", env={"LOAD_CHECK": "1"})
-    plain = start(own, *words, plain=True)
-    ours = start(own, *words, plain=False, env={"VLLM_PLUGIN_DISABLE": "1"})
-    assert (ours.returncode, ours.result) == (0, plain.result)
-    assert ours.events == plain.events
+    for words in DISABLED:
+        plain = start(own, *words, plain=True)
+        ours = start(own, *words, plain=False, env={"VLLM_PLUGIN_DISABLE": "1"})
+        assert (ours.returncode, ours.result) == (0, plain.result), words
+        assert ours.events == plain.events, words
 
 
-@pytest.mark.parametrize("words", DISABLED[:2], ids="-".join)
-def test_a_disabled_hook_does_nothing_with_an_inherited_path(place: Place, words: tuple[str, ...]) -> None:
+def test_a_disabled_hook_does_nothing_with_an_inherited_path(place: Place) -> None:
     lock(place, {PLATFORM: {"mine": "nested:platform"}, GENERAL: {"mine": "nested:general"}}, nested=NESTED)
-    plain = start(place, "spawn", *words, plain=True)
-    main = place.root / "main.py"
-    main.write_text(
-        "import json, os, vllm_plugins\n"
-        "from tests.kit import loader\n"
-        "if __name__ == '__main__':\n"
-        "    vllm_plugins.activate()\n"
-        "    os.environ['VLLM_PLUGIN_DISABLE'] = '1'\n"
-        f"    print(json.dumps(loader.run({['spawn', *words]})))\n"
-    )
-    done = place.python(main, traceback=True)
-    assert json.loads(done.stdout) == plain.result
-    assert events(place) == plain.events
+    for words in DISABLED[:2]:
+        plain = start(place, "spawn", *words, plain=True)
+        main = place.root / "main.py"
+        main.write_text(
+            "import json, os, vllm_plugins\n"
+            "from tests.kit import loader\n"
+            "if __name__ == '__main__':\n"
+            "    vllm_plugins.activate()\n"
+            "    os.environ['VLLM_PLUGIN_DISABLE'] = '1'\n"
+            f"    print(json.dumps(loader.run({['spawn', *words]})))\n"
+        )
+        done = place.python(main, traceback=True)
+        assert json.loads(done.stdout) == plain.result
+        assert events(place) == plain.events
 
 
 def test_a_platform_plugin_that_a_ray_worker_would_skip_is_an_error(place: Place) -> None:

@@ -205,6 +205,40 @@ def test_a_process_keeps_to_the_marker_that_it_has_checked(home: Path, *, is_inh
     assert calls() == ["platform", "general"]
 
 
+@pytest.mark.parametrize("changes", ["overlay", "store"])
+def test_another_overlay_on_the_path_has_its_own_marker(
+    home: Path, monkeypatch: pytest.MonkeyPatch, changes: str
+) -> None:
+    """A process that was given up may get another path, as in a test or a notebook."""
+    install(home)
+    hook.activate()
+    if changes == "overlay":
+        activation.deactivate()
+        other = install(home, lock=b"another lock\n", points=(GENERAL,))
+        sys.path.append(str(overlay.directory(home / "store", other.key) / "site"))
+        variables.pass_on(variables.CONFIRMED, other.key)
+        hook.activate()
+        assert hook._process.active == (home / "store", other)
+    else:
+        monkeypatch.setenv("VLLM_PLUGIN_REGISTRY_DIR", str(home / "nowhere"))
+        key = activation.active_key()
+        assert key is not None
+        assert hook._active_marker(Settings.from_environment(), key) is None  # vLLM finds the plugins itself
+
+
+@pytest.mark.parametrize("is_inherited", [False, True])
+def test_a_module_in_front_of_the_locked_one_is_refused(home: Path, *, is_inherited: bool) -> None:
+    marker = install(home)
+    (home / "front").mkdir()
+    (home / "front/probe_calls.py").write_text("raise AssertionError\n")
+    sys.path.insert(0, str(home / "front"))
+    if is_inherited:
+        sys.path.append(str(overlay.directory(home / "store", marker.key) / "site"))
+        variables.pass_on(variables.CONFIRMED, marker.key)
+    with pytest.raises(LoadError, match="is not what would run"):
+        hook.activate()
+
+
 def test_an_inherited_overlay_that_was_pruned_is_an_error(home: Path) -> None:
     marker = install(home)
     inherit(home, marker)

@@ -284,6 +284,14 @@ def test_a_line_of_the_history_that_was_cut_off_stays_alone(tmp_path: Path) -> N
     assert (first, json.loads(second)["overlay"]) == ('{"at": 1, "over', marker.key)
 
 
+def test_a_switch_is_noted_after_a_history_that_is_shorter_than_its_line(tmp_path: Path) -> None:
+    marker = overlays.write(tmp_path, LOCK, {})
+    overlay.mirror(tmp_path, marker, tmp_path / "plugins.lock")
+    (tmp_path / overlay.HISTORY).write_bytes(b"{}\n")
+    assert overlay.mirror(tmp_path, marker, tmp_path / "plugins.lock") is True
+    assert history(tmp_path)[-1]["overlay"] == marker.key
+
+
 def test_a_history_is_shortened_when_it_is_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlay, "HISTORY_LIMIT", 2000)
     markers = [overlays.write(tmp_path, name, {}) for name in (b"one", b"two")]

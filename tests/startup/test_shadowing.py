@@ -10,6 +10,7 @@ import importlib.util
 import os
 import sys
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,8 +19,6 @@ from tests.startup import overlays
 from vllm_plugins.startup import activation, overlay
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vllm_plugins.startup.marker import Marker
 
 LOCK = b"a lock"
@@ -126,7 +125,9 @@ def test_an_archive_is_searched(front: Path, tmp_path: Path, name: str, many: in
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr(name, "")
     sys.path[-2] = str(archive)
-    assert activation.may_be_shadowed(marker(tmp_path / "store", *NAMES[many])) is ("tiny" in name)
+    one = marker(tmp_path / "store", *NAMES[many])
+    put(Path(sys.path[-1]), "tiny.py")  # the overlay's own
+    assert activation.may_be_shadowed(one) is ("tiny" in name)
 
 
 @pytest.mark.parametrize("place", ["own:entry", "directory"])
@@ -143,7 +144,8 @@ def test_what_another_path_hook_serves_is_searched(front: Path, tmp_path: Path, 
 
     sys.path_hooks.insert(0, hook)
     sys.path[-2] = "own:entry" if place == "own:entry" else str(front)
-    assert activation.may_be_shadowed(marker(tmp_path / "a", "tiny:run"))
+    for many in NAMES.values():
+        assert activation.may_be_shadowed(marker(tmp_path / str(len(many)), *many))
     assert not activation.may_be_shadowed(marker(tmp_path / "b", "other:run"))
 
 
@@ -169,13 +171,28 @@ def test_the_library_and_installed_packages_are_not_searched(
     assert activation.may_be_shadowed(marker(tmp_path / "store", "tiny:run")) is seen
 
 
+@pytest.mark.parametrize("name", ["site-packages", "dist-packages"])
+def test_packages_of_an_environment_are_not_searched(tmp_path: Path, name: str) -> None:
+    put(tmp_path / name, "tiny.py")
+    sys.path[-2] = str(tmp_path / name)
+    assert not activation.may_be_shadowed(marker(tmp_path / "store", "tiny:run"))
+
+
+def test_what_comes_after_the_overlay_is_not_searched(front: Path, tmp_path: Path) -> None:
+    """As the directory of an editable plugin does."""
+    put(front, "tiny.py")
+    sys.path.append(sys.path.pop(-2))
+    assert not activation.may_be_shadowed(marker(tmp_path / "store", "tiny:run"))
+
+
 def test_a_module_that_was_imported_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tiny", sys)
     assert activation.may_be_shadowed(marker(tmp_path / "store", "tiny.deep:run"))
 
 
 @pytest.mark.parametrize(
-    "value", ["tiny", "tiny:a.b", "tiny.a.b : c", " tiny : run", "tiny [x]", "tiny [a.b]", "tiny:r [x]"]
+    "value",
+    ["tiny", "tiny:a.b", "tiny.a.b : c", " tiny : run", " tiny.a : run", "tiny [x]", "tiny [a.b]", "tiny:r [x]"],
 )
 def test_the_first_part_of_a_modules_name_counts(front: Path, tmp_path: Path, value: str) -> None:
     one = marker(tmp_path / "store", "other:run", value)
@@ -188,6 +205,7 @@ def test_the_first_part_of_a_modules_name_counts(front: Path, tmp_path: Path, va
 
 def test_without_entry_points_nothing_is_searched(front: Path, tmp_path: Path) -> None:
     put(front, "tiny.py")
+    search()
     assert not activation.may_be_shadowed(marker(tmp_path / "store"))
 
 

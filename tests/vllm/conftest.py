@@ -32,14 +32,19 @@ def own_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment.model(Path(str(PYTHON)), tmp_path_factory.mktemp("models") / "own", "ProbeForCausalLM")
 
 
+def make_world(root: Path, index: Index, interpreter: str) -> Place:
+    """One user's world around an environment of vLLM."""
+    place = Place(root=root, index_url=index.url, interpreter=interpreter)
+    place.variables.update(
+        PROBE=str(root / "probe.log"), VLLM_CPU_KVCACHE_SPACE="1", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1"
+    )
+    return place
+
+
 @pytest.fixture
 def world(tmp_path: Path, index: Index) -> Place:
     """One user's world around the vLLM environment, with this test's index."""
-    place = Place(root=tmp_path, index_url=index.url, interpreter=str(PYTHON))
-    place.variables.update(
-        PROBE=str(tmp_path / "probe.log"), VLLM_CPU_KVCACHE_SPACE="1", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1"
-    )
-    return place
+    return make_world(tmp_path, index, str(PYTHON))
 
 
 @pytest.fixture

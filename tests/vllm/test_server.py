@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import vllm_plugins
+
 from . import plugins
+from .conftest import PYTHON, make_world
 from .plugins import events
 from .server import serve
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from tests.kit.index import Index
     from tests.kit.place import Place
 
 ALLOWED = "vllm_plugins,probe_git,probe_io,probe_stats,probe_local,probe_asked,probe_endpoint"
 EVERYWHERE = ["platform", "general", "local general"]
+IN_EACH = {
+    "MainProcess": sorted([*EVERYWHERE, "logits imported", "stats created", "endpoint"]),
+    "inspection": sorted(EVERYWHERE),
+    "EngineCore": sorted(EVERYWHERE),
+    "VllmWorker-0": sorted([*EVERYWHERE, "logits imported", "logits created"]),
+}
 
 
 def sorted_events(world: Place) -> dict[str, list[str]]:
@@ -28,12 +38,6 @@ def mtimes(world: Place) -> dict[Path, int]:
 
 
 def test_all_six_groups_from_the_first_start(three: Place, own_model: Path) -> None:
-    expected = {
-        "MainProcess": sorted([*EVERYWHERE, "logits imported", "stats created", "endpoint"]),
-        "inspection": sorted(EVERYWHERE),
-        "EngineCore": sorted(EVERYWHERE),
-        "VllmWorker-0": sorted([*EVERYWHERE, "logits imported", "logits created"]),
-    }
     for number in range(2):
         before = mtimes(three) if number else {}
         with serve(three, own_model, VLLM_PLUGINS=ALLOWED) as server:
@@ -42,12 +46,35 @@ def test_all_six_groups_from_the_first_start(three: Place, own_model: Path) -> N
             log = server.log.read_text(errors="replace")
         found = sorted_events(three)
         if number:  # what an architecture is like, vLLM remembers in its own cache
-            assert {**expected, **found} == expected
+            assert {**IN_EACH, **found} == IN_EACH
             assert mtimes(three) == before
         else:
-            assert found == expected
+            assert found == IN_EACH
         assert ("Plugins are not up to date" in log) is (number == 0)
         assert log.count(" is active: from-directory 1.0, from-git 1.0, from-index 1.0") >= 1
+
+
+def test_all_six_groups_of_a_linked_overlay_that_is_verified_in_each_process(
+    tmp_path: Path, index: Index, own_model: Path
+) -> None:
+    environment = tmp_path / "env"
+    subprocess.run([str(PYTHON), "-m", "venv", "--symlinks", "--without-pip", environment], check=True)
+    (directory,) = (environment / "lib").glob("python*/site-packages")
+    purelib = Path(str(PYTHON)).parents[1] / directory.relative_to(environment)
+    (directory / "a-world.pth").write_text(f"{Path(vllm_plugins.__file__).parents[1]}\n{purelib}\n", encoding="utf-8")
+    world = make_world(tmp_path, index, str(environment / "bin" / "python"))
+    plugins.write_three(world, index)
+    world.run("lock")
+    world.run("sync", "--bake")
+    events(world)  # those of the load check
+    secure = {"VLLM_PLUGIN_VERIFY": "1", "VLLM_PLUGIN_FROZEN": "1"}
+    with serve(world, own_model, VLLM_PLUGINS=ALLOWED, **secure) as server:
+        assert server.complete() == "bbbbbbbb"
+        assert server.get("/probe") == {"probe": "here"}
+        log = server.log.read_text(errors="replace")
+    found = sorted_events(world)
+    assert {**IN_EACH, **found} == IN_EACH
+    assert log.count("Verified ") >= 3  # vLLM shows nothing of the process that inspects a model
 
 
 def test_an_io_processor_is_created(three: Place, model: Path) -> None:

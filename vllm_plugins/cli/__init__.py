@@ -47,6 +47,7 @@ COMMANDS = {
     "rollback": "Go back to the lock of an earlier overlay.",
     "prune": "Remove overlays that you no longer need.",
     "base": "Write a snapshot of the vLLM environment.",
+    "completion": "Print a script that lets your shell complete commands, options and names.",
 }
 # Groups of commands, each with a directory of its own.
 _GROUPS = {
@@ -66,11 +67,15 @@ exit codes:
   7  a plugin does not load"""
 
 
+_STDOUT, _STDERR = 1, 2
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Results go to stdout, progress and messages to stderr."""
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # with nohup it is ignored
         signal.signal(signal.SIGHUP, _terminate)
+    _open_streams()
     words = sys.argv[1:] if argv is None else argv
     inherited = variables.inherited(variables.RESULT)
     descriptor = int(inherited) if inherited else None
@@ -101,14 +106,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # The reader has read enough. Without this, Python would complain while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
     except OSError as error:
         if (full := DiskError.from_os_error(error)) is None:
             raise
         output.error(full)
+        try:
+            sys.stdout.flush()
+        except OSError:  # /dev/full, or a file on a full disk: the same again while Python exits
+            _discard_output()
         return full.exit_code
     return code
+
+
+def _open_streams() -> None:
+    """Let streams that the caller has closed lead nowhere. A file that is opened later would take their place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(_STDOUT, "w", closefd=False)  # noqa: SIM115 - for the life of the process
+    sys.stderr = sys.stderr or open(_STDERR, "w", closefd=False)  # noqa: SIM115
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build_parser(commands: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:

@@ -23,6 +23,9 @@ _COMMAND = re.compile(r"\bvllm-plugins ([a-z]+)\b")
 _WITHOUT_FILES = {"base": ("--config", "--lock", "--registry-dir")}
 
 
+OVERRIDE = "override: "  # the beginning of a line that is red on a terminal
+
+
 class Output(Record):
     """Results on stdout (text or, with ``json``, one JSON document); progress and messages on stderr.
 
@@ -44,7 +47,7 @@ class Output(Record):
         if self.json:
             self._document(data)
         else:
-            print(shown)
+            print(_with_red(shown) if sys.stdout.isatty() else shown)
 
     def document(self, text: str) -> None:
         """A document for another program, as it is; on a terminal, safe to print."""
@@ -95,6 +98,11 @@ class Output(Record):
     def message(self, line: str) -> None:
         """A line that is printed even with ``--quiet``."""
         print(printable(f"vllm-plugins: {line}"), file=sys.stderr, flush=True)
+
+
+def _with_red(text: str) -> str:
+    """A text with each line about an override in red."""
+    return "\n".join(f"\x1b[31m{line}\x1b[0m" if line.startswith(OVERRIDE) else line for line in text.split("\n"))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

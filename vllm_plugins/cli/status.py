@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli._output import table
+from vllm_plugins.cli._output import OVERRIDE, table
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
 from vllm_plugins.review import drift
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.cli._output import Output
     from vllm_plugins.core.errors import PluginsError
-    from vllm_plugins.documents.state import PluginState
+    from vllm_plugins.documents.state import PluginState, State
     from vllm_plugins.startup.last_failure import LastFailure
     from vllm_plugins.startup.settings import Settings
 
@@ -52,10 +52,15 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "overlay": state.marker.key if state.marker else None,
             "linked": {"path": str(linked.path), "overlay": linked.key} if linked else None,
             "plugins": [dict(zip(_KEYS, row, strict=True)) for row in rows],
+            "overrides": [
+                {"package": item.package, "version": item.version, "replaces": item.replaces, "reason": item.reason}
+                for item in (state.locked.lock.overrides if state.locked is not None else ())
+            ],
         },
         "\n".join(
             [
                 table(("plugin", *_COLUMNS[1:]), rows) if rows else "no plugins",
+                *_overrides(state),
                 "\n".join(map(output.describe, problems)) or state.summary,
                 *_last_start(failure, problems),
                 *([f"overlay {linked.key[:12]} is linked into the interpreter: {linked.path}"] if linked else []),
@@ -68,6 +73,11 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 def _last_start(failure: LastFailure | None, problems: Iterable[PluginsError]) -> Iterator[str]:
     if failure is not None and all(problem.what != failure.error.what for problem in problems):
         yield f"the last start of vLLM failed: {failure.error.what}; to see why: vllm-plugins doctor"
+
+
+def _overrides(state: State) -> Iterator[str]:
+    for item in state.locked.lock.overrides if state.locked is not None else ():
+        yield f"{OVERRIDE}{item.package} {item.version} for {item.replaces} of the vLLM environment: {item.reason}"
 
 
 def _row(plugin: PluginState) -> tuple[str, ...]:

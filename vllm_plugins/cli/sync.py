@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli._output import OVERRIDE
 from vllm_plugins.core import workers
 from vllm_plugins.packages import pip_config
 from vllm_plugins.startup import overlay
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.state import State
     from vllm_plugins.install.sync import Synced
+    from vllm_plugins.startup.marker import Marker
     from vllm_plugins.startup.settings import Settings
 
 
@@ -85,7 +87,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "plugins": {plugin.name: plugin.version for plugin in done.lock.plugins},
             "linked": linked,
         },
-        f"{verb}: {plugins} (overlay {done.marker.key[:12]})",
+        f"{verb}: {plugins} (overlay {done.marker.key[:12]}){_hint(settings, done.marker, linked)}",
     )
     return 0
 
@@ -138,6 +140,14 @@ def install(arguments: argparse.Namespace, settings: Settings, output: Output) -
         rebuild=build,
     )
     return state, done
+
+
+def _hint(settings: Settings, marker: Marker, linked: str | None) -> str:
+    """How overrides get in front of the vLLM environment, if nothing puts them there."""
+    if not marker.overrides or linked is not None:
+        return ""
+    front = overlay.front(settings.store, marker.key)
+    return f"\n{OVERRIDE}start vLLM with vllm-plugins run, or with PYTHONPATH={front}"
 
 
 def _lock(arguments: argparse.Namespace, settings: Settings, base: Base, output: Output) -> None:

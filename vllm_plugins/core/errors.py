@@ -35,6 +35,7 @@ __all__ = [
     "NotTrusted",
     "OverlayGone",
     "OverlayStale",
+    "OverrideInactive",
     "PluginsError",
     "RegistryError",
     "SourceError",
@@ -235,6 +236,13 @@ class LoadError(PluginsError):
     """An entry point of a locked plugin can't be loaded, or fails when it is called."""
 
     id = "plugin-load-failed"
+    exit_code = 7
+
+
+class OverrideInactive(PluginsError):
+    """The packages that override those of the base are not in front of it in this process."""
+
+    id = "override-inactive"
     exit_code = 7
 
 

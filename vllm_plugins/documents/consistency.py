@@ -13,6 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.redact import public_url
+from vllm_plugins.documents import overrides
 from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.manifest import GitSource, LocalSource, PypiSource
 
@@ -34,7 +35,21 @@ def of_lock(lock: Lock) -> tuple[str, ...]:
         *(f"{package.name} {package.version}: no plugin requires it" for package in orphans(lock)),
         *(f"{package.name} {package.version}: {why}" for package, why in foreign_wheels(lock)),
         *claims(lock),
+        *_overrides(lock),
     )
+
+
+def _overrides(lock: Lock) -> Iterator[str]:
+    """Overrides of what the lock does not install, or of what nothing may replace."""
+    for override in lock.overrides:
+        package = lock.package(override.package)
+        if overrides.is_fixed(override.package):
+            yield f"the override of {override.package} is not possible: {overrides.WHY_FIXED}"
+        if package is None or package.version != override.version:
+            there = "nothing" if package is None else package.version
+            yield f"the override of {override.package} is {override.version}; the lock installs {there}"
+        elif not satisfies(override.version, str(Requirement(override.requested).specifier)):
+            yield f"the override of {override.package} is {override.version}; requested was {override.requested}"
 
 
 def claims(lock: Lock) -> tuple[str, ...]:
@@ -70,7 +85,14 @@ def with_manifest(lock: Lock, manifest: Manifest) -> tuple[str, ...]:
     """What the lock says about the manifest's plugins that the manifest does not."""
     requested = {plugin.name: plugin for plugin in manifest.enabled}
     locked = {plugin.name: plugin for plugin in lock.plugins}
+    wanted = {override.name: override for override in manifest.overrides}
     return (
+        *(
+            f"the override of {item.package} is not what plugins.yaml says: {item.requested} ({item.reason})"
+            for item in lock.overrides
+            if (there := wanted.get(item.package)) is None
+            or (there.requested, there.reason) != (item.requested, item.reason)
+        ),
         *(f"plugin {name!r} is not in the lock" for name in requested if name not in locked),
         *(f"plugin {name!r} is in the lock only" for name in locked if name not in requested),
         *(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
-    from vllm_plugins.documents.lock import Lock, Package, Plugin
+    from vllm_plugins.documents.lock import Lock, Override, Package, Plugin
 
 __all__ = ["Change", "base_changes", "compare", "plugin_changes"]
 
@@ -56,6 +56,7 @@ def plugin_changes(old: Lock, new: Lock) -> Iterator[str]:
     """A sentence for each difference of a plugin, besides the version of its package."""
     if old.manifest_sha256 != new.manifest_sha256:
         yield f"plugins.yaml: {_short(old.manifest_sha256)} → {_short(new.manifest_sha256)}"
+    yield from override_changes(old, new)
     for name in sorted({plugin.name for plugin in (*old.plugins, *new.plugins)}):
         was, now = old.plugin(name), new.plugin(name)
         if was is None or now is None:
@@ -68,6 +69,23 @@ def plugin_changes(old: Lock, new: Lock) -> Iterator[str]:
         ):
             yield from (f"plugin {name}: adds {kind} {point}" for point in sorted(after - before))
             yield from (f"plugin {name}: removes {kind} {point}" for point in sorted(before - after))
+
+
+def override_changes(old: Lock, new: Lock) -> Iterator[str]:
+    """A line for each difference of the overrides."""
+    before = {item.package: item for item in old.overrides}
+    after = {item.package: item for item in new.overrides}
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            yield f"override {name}: {_override(before.get(name))} → {_override(after.get(name))}"
+
+
+def _override(override: Override | None) -> str:
+    if override is None:
+        return "-"
+    against = ", ".join(f"{who} ({specifier})" for who, specifier in override.against)
+    asked = f"{override.requested}: {override.reason}"
+    return f"{override.version} for {override.replaces} ({asked})" + (f", against {against}" if against else "")
 
 
 def base_changes(old: Lock, new: Lock) -> Iterator[str]:

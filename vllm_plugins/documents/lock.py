@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.core.hashes import Sha256
 
-__all__ = ["BaseUse", "CommitSha", "Identity", "Lock", "Package", "Plugin", "Target", "Wheel"]
+__all__ = ["BaseUse", "CommitSha", "Identity", "Lock", "Override", "Package", "Plugin", "Target", "Wheel"]
 
 CommitSha = NewType("CommitSha", str)
 """The whole hash of a git commit, in lower case: as git wrote it, or checked where a lock was read."""
@@ -116,6 +116,26 @@ class Plugin(Record):
         return f"plugin {self.name}"
 
 
+class Override(Record):
+    """A locked package that replaces another version of it in the base, on purpose.
+
+    ``replaces`` is the base's version, ``requested`` the requirement in the manifest, with its ``reason``.
+    ``against`` are the distributions of the base that require something else: ``(distribution, specifier)``.
+    """
+
+    package: NormalizedName
+    version: str
+    replaces: str
+    requested: str
+    reason: str
+    against: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def asker(self) -> str:
+        """The name under which an override stands among those that need a package."""
+        return f"override {self.package}"
+
+
 class Lock(Record):
     """A whole lock. ``manifest_sha256`` is ``Manifest.sha256`` of the manifest that it was made from.
 
@@ -129,6 +149,12 @@ class Lock(Record):
     targets: tuple[Target, ...]
     environments: tuple[str, ...] = ()
     accepted_manifests: tuple[str, ...] = ()
+    overrides: tuple[Override, ...] = ()
+
+    @property
+    def overridden(self) -> frozenset[NormalizedName]:
+        """The packages that replace those of the base."""
+        return frozenset(override.package for override in self.overrides)
 
     def package(self, name: str) -> Package | None:
         """The locked package of that name."""
@@ -144,7 +170,7 @@ class Lock(Record):
         return tuple(wheel for package in self.packages for wheel in package.wheels if wheel.url is None)
 
     def plugins_needing(self, package: str) -> tuple[str, ...]:
-        """The names of the plugins that are this package or require it, also through other packages."""
+        """The names of the plugins and overrides that are this package or require it, also through other packages."""
         return tuple(self._needing.get(package, ()))
 
     @cached_property
@@ -154,10 +180,12 @@ class Lock(Record):
     @cached_property
     def _needing(self) -> Mapping[str, Sequence[str]]:
         names: dict[str, list[str]] = {}
-        for plugin in self.plugins:
-            reached = [plugin.package, *plugin.dependencies]
+        roots = [(plugin.name, [plugin.package, *plugin.dependencies]) for plugin in self.plugins]
+        roots += [(override.asker, [override.package]) for override in self.overrides]
+        for asker, first in roots:
+            reached = [*first]
             for name in reached:  # the list grows during the loop
-                names.setdefault(name, []).append(plugin.name)
+                names.setdefault(name, []).append(asker)
                 package = self.package(name)
                 reached += [] if package is None else [new for new in package.dependencies if new not in reached]
         return names

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
@@ -21,7 +22,7 @@ from vllm_plugins.core.fields import FieldError, get, items, strings
 from vllm_plugins.core.hashes import Sha256, sha256
 from vllm_plugins.documents import merge_conflicts
 from vllm_plugins.documents._form import lock_keys, pylock
-from vllm_plugins.documents.lock import BaseUse, CommitSha, Lock, Package, Plugin, Target, Wheel
+from vllm_plugins.documents.lock import BaseUse, CommitSha, Lock, Override, Package, Plugin, Target, Wheel
 from vllm_plugins.startup.settings import WHEELS
 
 if TYPE_CHECKING:
@@ -169,6 +170,20 @@ def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...], environments: 
         targets=tuple(_target(item, f"{here}.targets[{i}]") for i, item in enumerate(items(tool, here, "targets"))),
         environments=environments,
         accepted_manifests=strings(tool, here, "accepted-manifests"),
+        overrides=tuple(
+            _override(item, f"{here}.overrides[{i}]") for i, item in enumerate(items(tool, here, "overrides"))
+        ),
+    )
+
+
+def _override(item: Any, here: str) -> Override:
+    return Override(
+        package=canonicalize_name(get(item, here, "package", str)),
+        version=get(item, here, "version", str),
+        replaces=get(item, here, "replaces", str),
+        requested=_requirement(get(item, here, "requested", str), f"{here}.requested"),
+        reason=get(item, here, "reason", str),
+        against=_askers(item, here, "against"),
     )
 
 
@@ -249,16 +264,21 @@ def _target(item: Any, here: str) -> Target:
 
 
 def _base_use(use: Any, here: str) -> BaseUse:
-    required_by = []
-    for i, dependent in enumerate(items(use, here, "required-by")):
-        there = f"{here}.required-by[{i}]"
-        specifier = _specifier(get(dependent, there, "specifier", str), f"{there}.specifier")
-        required_by.append((get(dependent, there, "name", str), specifier))
     return BaseUse(
         name=canonicalize_name(get(use, here, "name", str)),
         version=get(use, here, "version", str),
-        required_by=tuple(required_by),
+        required_by=_askers(use, here, "required-by"),
     )
+
+
+def _askers(item: Any, here: str, key: str) -> tuple[tuple[str, str], ...]:
+    """Pairs of a name and the specifier that it requires."""
+    found = []
+    for i, dependent in enumerate(items(item, here, key)):
+        there = f"{here}.{key}[{i}]"
+        specifier = _specifier(get(dependent, there, "specifier", str), f"{there}.specifier")
+        found.append((get(dependent, there, "name", str), specifier))
+    return tuple(found)
 
 
 def _sha256(value: str, here: str) -> Sha256:
@@ -283,6 +303,15 @@ def _python(value: str, here: str) -> str:
     """The value, if it is a Python's version as in ``3.11``."""
     if not _PYTHON.fullmatch(value):
         raise FieldError(f"{here}: expected a version such as 3.11, found {value!r}")
+    return value
+
+
+def _requirement(value: str, here: str) -> str:
+    """The value, if it is a requirement (PEP 508)."""
+    try:
+        Requirement(value)
+    except InvalidRequirement as error:
+        raise FieldError(f"{here}: expected a requirement, found {value!r}") from error
     return value
 
 

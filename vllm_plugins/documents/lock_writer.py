@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tomlkit.items import AoT, Array, Table
 
-    from vllm_plugins.documents.lock import Identity, Lock, Package, Plugin, Target, Wheel
+    from vllm_plugins.documents.lock import Identity, Lock, Override, Package, Plugin, Target, Wheel
 
 __all__ = ["normal_form", "render"]
 
@@ -70,6 +70,10 @@ def normal_form(lock: Lock) -> Lock:
             target.replace(base=tuple(sorted(target.base, key=lambda use: use.name))) for target in lock.targets
         ),
         environments=tuple(sorted(lock.environments)),
+        overrides=tuple(
+            override.replace(against=tuple(sorted(override.against)))
+            for override in sorted(lock.overrides, key=lambda override: override.package)
+        ),
     )
 
 
@@ -93,6 +97,8 @@ def _render(lock: Lock) -> bytes:
     tool.add("content-sha256", "")
     if lock.targets:
         tool.add("targets", _tables(map(_target, lock.targets)))
+    if lock.overrides:
+        tool.add("overrides", _tables(map(_override, sorted(lock.overrides, key=lambda item: item.package))))
     if lock.plugins:
         tool.add("plugins", _tables(map(_plugin, sorted(lock.plugins, key=lambda plugin: plugin.name))))
     parent = tomlkit.table(is_super_table=True)
@@ -188,6 +194,19 @@ def _target(target: Target) -> Table:
                 }
                 for use in sorted(target.base, key=lambda use: use.name)
             ],
+        }
+    )
+
+
+def _override(override: Override) -> Table:
+    return _table(
+        {
+            "package": override.package,
+            "version": override.version,
+            "replaces": override.replaces,
+            "requested": override.requested,
+            "reason": override.reason,
+            "against": [{"name": who, "specifier": specifier} for who, specifier in sorted(override.against)],
         }
     )
 

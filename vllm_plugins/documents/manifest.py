@@ -16,7 +16,7 @@ from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import LockMissing, ManifestError, UsageError
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.redact import public_url
-from vllm_plugins.documents import _rules, _yaml, policy
+from vllm_plugins.documents import _rules, _yaml, overrides, policy
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, Malformed, Problems, describe, did_you_mean, line
 from vllm_plugins.documents.policy import Policy
@@ -25,6 +25,7 @@ from vllm_plugins.startup import Record, named_files
 if TYPE_CHECKING:
     from yaml.nodes import Node
 
+    from vllm_plugins.documents.overrides import Override
     from vllm_plugins.startup.settings import Settings
 
 __all__ = [
@@ -111,12 +112,13 @@ class Manifest(Record):
     path: Path
     plugins: tuple[Plugin, ...]
     policy: Policy = Policy()
+    overrides: tuple[Override, ...] = ()
     file_sha256: Sha256 = Sha256("")
 
     @cached_property
     def sha256(self) -> Sha256:
         """The hash of the requests."""
-        return _meaning(self.enabled)
+        return _meaning(self.enabled, self.overrides)
 
     @property
     def enabled(self) -> tuple[Plugin, ...]:
@@ -125,7 +127,8 @@ class Manifest(Record):
 
     def local_directory(self, source: LocalSource) -> Path:
         """The absolute directory of a local source, which may not exist."""
-        written = os.path.expanduser(source.path)
+        # plugins.yaml is UTF-8, whatever the encoding of file names is in this locale.
+        written = os.path.expanduser(os.fsdecode(source.path.encode("utf-8", "surrogatepass")))
         return Path(os.path.abspath(os.path.join(self.path.parent, written)))
 
 
@@ -200,10 +203,11 @@ def parse(data: bytes, path: Path) -> Manifest:
         raise _error(path, [f"line {error.line}{column}: {error}"]) from error
     except RecursionError as error:
         raise _error(path, ["line 1: too many levels: a manifest needs far fewer"]) from error
-    plugins, rules = _document(root, problems)
+    plugins, replaced, rules = _document(root, problems)
     if problems.found:
         raise _error(path, [text for _, text in sorted(problems.found, key=lambda found: found[0])])
-    return Manifest(path=path, plugins=tuple(plugins), policy=rules, file_sha256=hashes.sha256(data))
+    file_sha256 = hashes.sha256(data)
+    return Manifest(path=path, plugins=tuple(plugins), overrides=replaced, policy=rules, file_sha256=file_sha256)
 
 
 def _error(path: Path, lines: list[str]) -> ManifestError:
@@ -217,8 +221,8 @@ def _error(path: Path, lines: list[str]) -> ManifestError:
     )
 
 
-def _meaning(plugins: tuple[Plugin, ...]) -> Sha256:
-    """The sha256 of the plugins' requests as canonical JSON."""
+def _meaning(plugins: tuple[Plugin, ...], replaced: tuple[Override, ...]) -> Sha256:
+    """The sha256 of the plugins' requests, and of the overrides, as canonical JSON."""
     entries = []
     for plugin in sorted(plugins, key=lambda plugin: plugin.name):
         entry: dict[str, object] = {"name": plugin.name, "source": plugin.kind, **plugin.source.to_dict()}
@@ -233,23 +237,27 @@ def _meaning(plugins: tuple[Plugin, ...]) -> Sha256:
             # Credentials don't change the content, and the hash of a short secret would reveal it.
             entry["url"] = public_url(plugin.source.url)
         entries.append({key: value for key, value in entry.items() if value not in (None, [], False)})
+    entries += [
+        {"override": item.name, "version": item.version, "reason": item.reason}
+        for item in sorted(replaced, key=lambda item: item.name)
+    ]
     text = json.dumps(entries, sort_keys=True, separators=(",", ":"))
     return hashes.sha256(text.encode())
 
 
-def _document(root: Node | None, problems: Problems) -> tuple[list[Plugin], Policy]:
+def _document(root: Node | None, problems: Problems) -> tuple[list[Plugin], tuple[Override, ...], Policy]:
     if root is None or _yaml.kind(root) == "null":
         problems.found.append((1, "line 1: the file is empty; expected the key plugins, as in `plugins: []`"))
-        return [], Policy()
+        return [], (), Policy()
     if not isinstance(root, MappingNode):
         hint = "; put `plugins:` before it" if isinstance(root, SequenceNode) else ""
         problems.add(root, "the top", f"expected a mapping with the key plugins, found {describe(root)}{hint}")
-        return [], Policy()
+        return [], (), Policy()
     top = Fields(root, "", problems)
-    top.unknown(("plugins", "policy"))
-    rules = top.node_of("policy")
+    top.unknown(("plugins", "policy", "overrides"))
+    rules, replaced = top.node_of("policy"), top.node_of("overrides")
     read = policy.read(rules, problems) if rules is not None else Policy()
-    return _plugins(top, problems), read
+    return _plugins(top, problems), overrides.read(replaced, problems) if replaced is not None else (), read
 
 
 def _plugins(top: Fields, problems: Problems) -> list[Plugin]:

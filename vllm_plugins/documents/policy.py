@@ -34,6 +34,7 @@ CHECKS: dict[str, Level] = {
     "contradiction": "fail",
     "orphan": "fail",
     "local-wheel": "fail",
+    "override": "warn",
     "policy-changed": "warn",
     "attestation": "fail",
     "publisher": "fail",

@@ -37,7 +37,8 @@ __all__ = ["Requirement", "Selected", "best_wheel", "build_number", "find_wheel"
 class Requirement:
     """One distribution to install: the file with this sha256, from ``path``, or from an index if that is ``None``.
 
-    ``file_version`` is the version in the file name, which is not always written as that of the lock.
+    ``file_version`` is the version in the file name, which is not always written as that of the lock. ``in_front``:
+    it overrides a package of the base.
     """
 
     name: NormalizedName
@@ -45,6 +46,7 @@ class Requirement:
     sha256: Sha256
     path: Path | None
     file_version: str | None = None
+    in_front: bool = False
 
     @property
     def line(self) -> str:
@@ -99,6 +101,7 @@ def select(lock: Lock, settings: Settings) -> Selected:
                 sha256=wheel.sha256,
                 path=path,
                 file_version=file_version,
+                in_front=package.name in lock.overridden,
             )
         )
     _require_plugins(lock, {package.name for package in chosen}, settings)

@@ -8,7 +8,6 @@ vllm_plugins.install._load_check``) this module is the child process.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import signal
@@ -159,23 +158,15 @@ def _main(store: str, key: str, depth: Depth, first: str, result: str, *paths: s
     # The parent interrupts us at the end of its patience. As an exception, that would look like the plugin's own.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     activation.deactivate()  # an overlay that is linked into the interpreter
-    sys.path[:] = _as_in_vllm(paths, sys.path)
+    sys.path[:] = _vllm_start.as_in_vllm(paths, sys.path)
     marker = overlay.read_marker(Path(store), key)
     if marker is None:
         raise SystemExit("the overlay was removed from the store")
+    activation.put_in_front(Path(store), marker)
     activation.activate(Path(store), key)
     with open(result, "w", encoding="utf-8") as file:
         _Child(marker.entry_points, file).run(_steps(marker.entry_points, depth)[int(first) :])
     os._exit(0)  # plugins may have left threads or exit handlers behind, which must not run or be waited for
-
-
-def _as_in_vllm(paths: Sequence[str], own: Sequence[str]) -> list[str]:
-    """The path of a vLLM process, from the directories of the base and from the path of this process, ``own``.
-
-    This process has no PYTHONPATH. Its entries come first, as in a vLLM process.
-    """
-    first = list(itertools.takewhile(lambda path: path not in own, paths))
-    return [*first, *own, *(path for path in paths if path not in (*first, *own))]
 
 
 class _Child:

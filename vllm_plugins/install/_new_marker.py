@@ -63,6 +63,7 @@ def marker_of(
         bases=(),  # none until the load check has run: see `_known`
         points=tuple(points),
         plugins=tuple(map(_title, lock.plugins)),
+        overrides=tuple((str(item.package), item.version, item.replaces) for item in lock.overrides),
         editable=tuple(package.name for package in lock.packages if package.directory is not None),
         import_lines=any(metadata.runs_code(path) for path in site.glob("*.pth")),
     )

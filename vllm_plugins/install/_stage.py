@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core import atomic, bytecode, hashes, workers
 from vllm_plugins.core.errors import HashMismatch, InstallError
 from vllm_plugins.packages import metadata
-from vllm_plugins.startup import integrity
+from vllm_plugins.startup import integrity, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -71,7 +71,12 @@ def clean(site: Path) -> Mapping[Path, Rows]:
     Raises:
         InstallError: a RECORD can't be read, or names a file outside of ``site``.
     """
-    return {info: _clean(site, info) for info in sorted(site.glob("*.dist-info"))}
+    front = site / overlay.FRONT
+    found = {info: _clean(site, info) for info in sorted(site.glob("*.dist-info"))}
+    for info in sorted(front.glob("*.dist-info")):
+        found[info] = tuple(row._replace(path=f"{overlay.FRONT}/{row.path}") for row in _clean(front, info))
+    _refuse_path_files(front)
+    return found
 
 
 def check(site: Path, records: Mapping[Path, Rows], expected: Mapping[NormalizedName, str | None]) -> Contents:
@@ -179,6 +184,18 @@ def _compile(source: bytes, name: str, owner: Owner, site: str) -> list[tuple[st
     return [(target, hashes.sha256(data), len(data))]
 
 
+def _refuse_path_files(front: Path) -> None:
+    """Refuse ``.pth`` files of overrides: Python reads them in directories of packages only."""
+    files = sorted(path.name for path in front.glob("*.pth"))
+    if files:
+        raise InstallError(
+            "a package that overrides one of the vLLM environment has .pth files, which would have no effect",
+            where=", ".join(files),
+            next_step="remove it from `overrides` in plugins.yaml and run vllm-plugins lock, or use an environment "
+            "that has such a version",
+        )
+
+
 def _differences(
     expected: Mapping[NormalizedName, str | None], found: Mapping[NormalizedName, Distribution]
 ) -> Iterable[str]:
@@ -239,7 +256,7 @@ def _title(info: str) -> str:
 
 def _check_rows(site: Path, info: Path, rows: Rows) -> None:
     """Check that each file in a RECORD is a plain file, with a hash that is strong enough."""
-    if f"{info.name}/METADATA" not in {path for path, *_ in rows}:
+    if info.relative_to(site).joinpath("METADATA").as_posix() not in {path for path, *_ in rows}:
         raise InstallError(
             f"RECORD of {_title(info.name)} is not complete",
             where=f"{info.name}/RECORD",

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import sys
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.startup import activation
+from vllm_plugins.startup import activation, overlay
 from vllm_plugins.startup.settings import LOADS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["ORDER", "PLATFORM", "begin", "go_on", "interface_problem", "resolve_platform"]
+__all__ = ["ORDER", "PLATFORM", "as_in_vllm", "begin", "go_on", "interface_problem", "resolve_platform"]
 
 PLATFORM = "vllm.platform_plugins"
 # The groups in the order in which an API server loads them (0.32; older releases lack the last).
@@ -34,6 +35,16 @@ ORDER = (
 )
 _LISTING = "load_plugins_by_group"
 _RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
+
+
+def as_in_vllm(paths: Sequence[str], own: Sequence[str]) -> list[str]:
+    """The path of a vLLM process, from the directories of the base and from the path of this process, ``own``.
+
+    This process has no PYTHONPATH. Its entries come first, as in a vLLM process.
+    """
+    first = list(itertools.takewhile(lambda path: path not in own, paths))
+    path = [*first, *own, *(path for path in paths if path not in (*first, *own))]
+    return [entry for entry in path if overlay.front_in(entry) is None]  # a link may have put overrides in front
 
 
 def begin(run: Callable[[], None], answers: Callable[[], Mapping[str, object]]) -> None:

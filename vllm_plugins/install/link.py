@@ -26,9 +26,9 @@ __all__ = ["Link", "read", "remove", "write"]
 NAME = "vllm_plugins_overlay.pth"
 # Python reads the files of some directories twice (those of a virtual environment).
 _LINE = (
-    "import os, site, sys; path = {path}; verify = os.environ.get('VLLM_PLUGIN_VERIFY') == '1'; "
-    "__import__('vllm_plugins.startup.guard', fromlist=['link']).link(path) if verify "
-    "else path in sys.path or {add}(path)"
+    "import os, site, sys; path = {path}; verify = os.environ.get('VLLM_PLUGIN_VERIFY', '') not in ('', '0'); "
+    "__import__('vllm_plugins.startup.guard', fromlist=['link']).{guard}(path) if verify "
+    "else path in sys.path or {add}path)"
 )
 _TARGET = re.compile(r"/overlays/([0-9a-f]{32})/site\b")
 
@@ -50,14 +50,18 @@ def write(store: Path, key: str, directories: Sequence[str] | None = None) -> Li
 
     The link is written to the last of the interpreter's directories, so that the overlay comes after the base. It is
     a line of code in ASCII: how Python decodes a ``.pth`` file depends on version and locale. An overlay with
-    ``.pth`` files is added by ``site``: Python doesn't read them in a directory that a ``.pth`` file names.
+    ``.pth`` files is added by ``site``: Python doesn't read them in a directory that a ``.pth`` file names. Overrides
+    are put in front by a line of their own, before anything of the base is imported.
 
     Raises:
         StoreError: the interpreter's directory can't be written.
     """
     target = overlay.directory(store, key) / overlay.SITE
-    add = "site.addsitedir" if any(target.glob("*.pth")) else "sys.path.append"
-    line = _LINE.format(path=ascii(str(target)), add=add)
+    add = "site.addsitedir(" if any(target.glob("*.pth")) else "sys.path.append("
+    line = _LINE.format(path=ascii(str(target)), guard="link", add=add)
+    front = target / overlay.FRONT
+    if front.is_dir():
+        line = f"{_LINE.format(path=ascii(str(front)), guard='link_front', add='sys.path.insert(0, ')}\n{line}"
     path = Path(_directories(directories)[-1], NAME)
     try:
         atomic.write(path, f"{line}\n".encode())

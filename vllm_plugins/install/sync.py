@@ -8,31 +8,35 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import atomic, flock, hashes, scratch
+from vllm_plugins.core import atomic, hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, InstallError, PluginsError
 from vllm_plugins.core.humanize import count
-from vllm_plugins.documents import names, selection
-from vllm_plugins.documents.selection import Requirement
-from vllm_plugins.install import _load_check, _new_marker, _own_changes, _publish, _registry, _stage
+from vllm_plugins.documents import names
+from vllm_plugins.install import (
+    _fill,
+    _load_check,
+    _new_marker,
+    _override_check,
+    _own_changes,
+    _publish,
+    _registry,
+    _stage,
+)
 from vllm_plugins.install import _store as stores
-from vllm_plugins.packages import installers, metadata, pip_config
-from vllm_plugins.packages.pip_config import PipConfig
+from vllm_plugins.packages import metadata, pip_config
 from vllm_plugins.startup import entry_points, overlay
 from vllm_plugins.startup.settings import LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from packaging.utils import NormalizedName
-
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.state import State
     from vllm_plugins.install._load_check import Depth
-    from vllm_plugins.packages.installers import Installer
+    from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.overlay import Failure, Marker
     from vllm_plugins.startup.settings import Settings
 
@@ -243,6 +247,15 @@ def _checked(marker: Marker, job: _Job, *, again: bool) -> Marker:
         return marker.replace(checked=tuple(sorted({*marker.checked} - {fingerprint})), failures=others)
     job.report("Loading and calling every entry point" if job.depth == "calls" else "Loading every entry point")
     with scratch.directory(job.settings.store / stores.STAGING) as temporary:
+        if marker.overrides:
+            job.report("Importing vLLM with its overrides")
+            _override_check.check(
+                job.settings.store,
+                marker,
+                paths=job.base_paths,
+                result=temporary / "overrides",
+                patience=job.settings.patience,
+            )
         found = _load_check.check(
             job.settings.store,
             marker,
@@ -270,7 +283,16 @@ def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
         new = staged / "overlay"
         site = new / overlay.SITE
         site.mkdir(parents=True)
-        requirements = _fill(job, staged, site)
+        job.rebuild(job.lock)
+        filling = _fill.Filling(
+            lock=job.lock,
+            settings=job.settings,
+            base_paths=job.base_paths,
+            has_manifest=job.manifest_sha256 is not None,
+            config=job.config,
+            report=job.report,
+        )
+        requirements = filling.fill(staged, site)
         job.report("Checking every file")
         if left_out := metadata.scripts(site):
             more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
@@ -299,45 +321,3 @@ def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
         _publish.publish(new, overlay.directory(store, job.key), aside=stores.aside(store, job.key))
         stores.sweep(store)
         return marker
-
-
-def _fill(job: _Job, staged: Path, site: Path) -> tuple[Requirement, ...]:
-    """Install everything that the lock names for this machine, and return it."""
-    job.rebuild(job.lock)
-    selected = selection.select(job.lock, job.settings)
-    offline = job.settings.offline or (not selected.editable and all(item.path for item in selected.wheels))
-    if not selected.wheels and not selected.editable:
-        return ()
-    config = PipConfig.without_index() if offline else job.config()
-    cache = job.settings.cache or staged / "cache"
-    name = job.settings.installer
-    if name == "auto" and not flock.excludes(staged / scratch.CLAIM):
-        name = "pip"  # uv needs file locks in its target
-    installer = installers.choose(name, config=config, cache=cache / "uv", report=job.report)
-    requirements = selected.wheels + _editable(job, selected.editable, installer, staged / "editable")
-    file = staged / "requirements.txt"
-    file.write_text("".join(f"{item.line}\n" for item in requirements), encoding="utf-8")
-    job.report(f"Installing {count(len(requirements), 'distribution')} with {installer.name}")
-    installer.install(file, site, offline=offline)
-    return requirements
-
-
-def _editable(
-    job: _Job, sources: tuple[tuple[NormalizedName, str], ...], installer: Installer, into: Path
-) -> tuple[Requirement, ...]:
-    """Build the editable wheels (PEP 660). They contain paths of this machine, so they can't be in a lock."""
-    if not sources:
-        return ()
-    from vllm_plugins.packages.builder import Builder
-
-    into.mkdir()
-    home = (job.settings.manifest if job.manifest_sha256 else job.settings.lock).parent
-    built = []
-    with Builder(installer=installer, base_site=job.base_paths) as builder:
-        for name, directory in sources:
-            plugin = next(iter(job.lock.plugins_needing(name)), name)
-            job.report(f"Building {plugin!r} as editable from {directory}")
-            wheel = builder.editable(home / Path(directory).expanduser(), into, plugin=plugin)
-            digest = hashes.of_file(wheel)
-            built.append(Requirement(name=name, version=None, sha256=digest, path=wheel))
-    return tuple(built)

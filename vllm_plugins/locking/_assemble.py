@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.lock import Identity
     from vllm_plugins.documents.manifest import Manifest, Plugin
     from vllm_plugins.locking._graph import Graph
+    from vllm_plugins.locking._overrides import Overriding
     from vllm_plugins.locking._prepare import PreparedPlugin
     from vllm_plugins.locking._solve import Solution
     from vllm_plugins.packages.index import File, Index
@@ -38,8 +39,8 @@ __all__ = ["Assembly", "NewLock"]
 class NewLock:
     """A new lock, and the wheels to put next to it: file name → where the wheel is now (in ``scratch``).
 
-    ``notes`` are for the user: the releases that were passed over, the plugins that the base provides, and wheels
-    that contain Git LFS pointers.
+    ``notes`` are for the user: the releases that were passed over, the plugins that the base provides, the
+    overrides, and wheels that contain Git LFS pointers.
     """
 
     lock: Lock
@@ -62,12 +63,17 @@ class _Details:
 class Assembly:
     """Everything that a lock is assembled from, apart from the plugins and releases."""
 
-    base: Base
+    overriding: Overriding
     old: Lock | None
     index: Index
     scratch: Path
     solution: Solution
     accepted: frozenset[NormalizedName] = frozenset()
+
+    @property
+    def base(self) -> Base:
+        """The base, without what overrides replace."""
+        return self.overriding.base
 
     def lock(self, manifest: Manifest, plugins: tuple[PreparedPlugin, ...], found: Iterable[Release]) -> NewLock:
         """Describe every package, add the graph's edges, and put them together."""
@@ -82,8 +88,9 @@ class Assembly:
             self.solution.pins,
             requires={name: item.requires for name, item in by_name.items()},
             base=self.base,
-            plugins=[item.locked for item in plugins],
+            plugins=[item.locked for item in (*plugins, *self.overriding.roots(plugins))],
         )
+        overrides = self.overriding.locked({name: item.package for name, item in by_name.items()})
         target = Target(
             python=self.base.python_minor, platform=self.base.platform, vllm=self.base.vllm, base=edges.uses
         )
@@ -103,12 +110,14 @@ class Assembly:
                     plugins=tuple(locked),
                     targets=(target,),
                     environments=(edges.environment,) if edges.environment else (),
+                    overrides=overrides,
                 )
             ),
             wheels={_hashed(item.wheel).filename: item.wheel for item in described if item.wheel is not None},
             notes=(
                 *(item.text for item in self.solution.passed_over),
                 *_provided.notes(plugins),
+                *self.overriding.notes(overrides),
                 *_flaws(releases),
             ),
         )

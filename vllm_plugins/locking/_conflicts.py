@@ -13,6 +13,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 from vllm_plugins.core.errors import BaseMismatch, NoResolution, SourceError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import redact
+from vllm_plugins.locking import _overrides
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -46,8 +47,15 @@ def unsatisfiable(
     return NoResolution(
         f"{_plugins(findings)} {verb} not fit this environment",
         details=details,
-        next_step=_next_step(findings),
+        next_step="; or, ".join(filter(None, (_next_step(findings), _override(findings, base)))),
     )
+
+
+def _override(findings: Mapping[str, Finding], base: Base) -> str | None:
+    """What to write in ``overrides``, if all that is wrong is the version of packages that the base has."""
+    found = [item.requirement for item in findings.values() if item.kind == "conflict" and item.requirement]
+    there = [item for item in found if base.get(item.name) is not None]
+    return _overrides.advice(there) if there and len(there) == len(findings) else None
 
 
 def _asked(root: Root, finding: Finding) -> str:

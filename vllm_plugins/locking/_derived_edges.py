@@ -9,7 +9,7 @@ from packaging.markers import Marker
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.documents import markers
-from vllm_plugins.locking import _graph
+from vllm_plugins.locking import _graph, _overrides
 from vllm_plugins.packages.releases import Pin
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def differences(
 
     ``requires`` are the requirements of every locked package.
     """
+    base = base.without(lock.overridden)
     extras = {
         canonicalize_name(locked.package): frozenset(map(canonicalize_name, plugin.source.extras))
         for plugin in manifest.enabled
@@ -55,7 +56,7 @@ def differences(
         ],
         requires={item.name: requires[item.name] for item in lock.packages},
         base=base,
-        plugins=lock.plugins,
+        plugins=[*lock.plugins, *map(_overrides.root, lock.overrides)],
         is_needed_here=False,
     )
     yield from (Difference(package=name, what=what) for name, what in graph.unmet)
@@ -73,6 +74,11 @@ def differences(
         if expected != tuple(sorted(plugin.dependencies)):
             what = f"its extras require {_words(expected)}; the lock says {_words(plugin.dependencies)}"
             yield Difference(package=plugin.package, what=what)
+    for override in lock.overrides:
+        found = _overrides.against(base, override.package, override.version)
+        if found != override.against:
+            what = f"of the base, {_askers(found)} require another version; the lock says {_askers(override.against)}"
+            yield Difference(package=override.package, what=what)
     environments = tuple(filter(None, [_normal(graph.environment)]))
     if environments != lock.environments:
         there = _words(lock.environments)

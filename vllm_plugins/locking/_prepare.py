@@ -5,7 +5,9 @@ A wheel that the old lock has, and that is in ``plugins.wheels/``, is not built 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from packaging.utils import NormalizedName, canonicalize_name
@@ -62,6 +64,8 @@ class Preparation:
     environ: Mapping[str, str]
     report: Callable[[str], None]
     detail: Callable[[str], None]
+    _commits: dict[tuple[str, str | None], Future[CommitSha]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def prepare(self, plugin: Plugin) -> PreparedPlugin:
         """Prepare one plugin.
@@ -103,7 +107,7 @@ class Preparation:
                 return reused
         else:
             self.report(f"Finding {source.ref or 'the default branch'} of {plugin.name!r}")
-            commit = git_refs.resolve(source, environ=self.environ, plugin=plugin.name)
+            commit = self._commit(source, plugin.name)
         self.report(f"Fetching {plugin.name!r} at {commit[:12]}")
         scratch = self.scratch / f"git-{plugin.name}"
         tree = checkout.checkout(source, commit, scratch, environ=self.environ, plugin=plugin.name)
@@ -111,6 +115,19 @@ class Preparation:
             requested=ref, url=url, subdirectory=source.subdirectory, commit=commit, tree_sha256=tree.tree_sha256
         )
         return self._built(plugin, tree, origin)
+
+    def _commit(self, source: GitSource, plugin: str) -> CommitSha:
+        """The commit of a ref, asked for once: plugins of one repository are at one commit, whoever pushes now."""
+        with self._lock:
+            is_mine = (source.url, source.ref) not in self._commits
+            found = self._commits.setdefault((source.url, source.ref), Future())
+        if is_mine:
+            try:
+                found.set_result(git_refs.resolve(source, environ=self.environ, plugin=plugin))
+            except BaseException as error:  # the others must not wait for ever
+                found.set_exception(error)
+                raise
+        return found.result()
 
     def _local(self, plugin: Plugin, source: LocalSource) -> PreparedPlugin:
         directory = self.manifest.local_directory(source)

@@ -13,6 +13,8 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import BaseMismatch, NoResolution
 from vllm_plugins.documents.base import satisfies
+from vllm_plugins.documents.overrides import WHY_FIXED, is_fixed
+from vllm_plugins.locking import _overrides
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,8 +39,11 @@ def settle(plugins: Iterable[PreparedPlugin], base: Base) -> tuple[PreparedPlugi
     if refused:
         raise BaseMismatch(
             f"the vLLM environment has {'another version' if len(refused) == 1 else 'other versions'} than "
-            "plugins.yaml requires, and its packages are never replaced",
-            details=[_line(item, found) for item, found in refused],
+            "plugins.yaml requires",
+            details=[
+                *(_line(item, found) for item, found in refused),
+                *([WHY_FIXED] if any(is_fixed(found.name) for _, found in refused) else []),
+            ],
             next_step=_next_step(*refused[0]),
         )
     return tuple(item if (found := there[item.locked.name]) is None else _settled(item, found) for item in every)
@@ -84,7 +89,8 @@ def _line(plugin: PreparedPlugin, there: Distribution) -> str:
 def _next_step(plugin: PreparedPlugin, there: Distribution) -> str:
     if plugin.wheel is None:
         whose = f"`version` of plugin {plugin.locked.name!r}"
-        return f"leave {whose} out of plugins.yaml to use {there.name} {there.version}"
+        step = f"leave {whose} out of plugins.yaml to use {there.name} {there.version}"
+        return "; or, ".join(filter(None, (step, _overrides.advice([Requirement(plugin.requirement)]))))
     return (
         f"to use {there.name} {there.version} of the vLLM environment, write `source: pypi` and "
         f"`package: {there.name}` for plugin {plugin.locked.name!r} in plugins.yaml; else set `enabled: false` for it"

@@ -18,7 +18,7 @@ from vllm_plugins.core import atomic, workers
 from vllm_plugins.core.errors import NoResolution, StoreError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_writer
-from vllm_plugins.locking import _provided, _resolvers
+from vllm_plugins.locking import _overrides, _provided, _resolvers
 from vllm_plugins.locking._assemble import Assembly, NewLock
 from vllm_plugins.locking._prepare import Preparation, PreparedPlugin
 from vllm_plugins.locking._solve import Solver
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.locking._overrides import Overriding
     from vllm_plugins.locking.old_lock import OldLock
     from vllm_plugins.locking.request import Request, Upgrade
     from vllm_plugins.packages.index import Index
@@ -71,7 +72,9 @@ def run(
     cooldown = cooldown_of(manifest)
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
     installer = _installer(settings, _waiting(pip, cooldown), caches, report)
+    overriding = _overrides.begin(manifest, base)
     with Builder(installer=installer, base_site=base_paths, target=base) as builder:
+        base = overriding.base
         reuse = Reuse(old=old.lock, upgrade=upgrade, base=base, wheels=settings.wheels, is_sound=old.flaw is None)
         preparation = Preparation(
             manifest=manifest,
@@ -97,12 +100,29 @@ def run(
                 report=report,
                 detail=detail,
             )
-            solution = solver.solve(plugins)
-            accepted = request.accepts(manifest)
-            assembly = Assembly(
-                base=base, old=old.lock, index=index, scratch=scratch, solution=solution, accepted=accepted
-            )
-            return _public(assembly.lock(manifest, plugins, solver.releases(solution)), pip)
+            assembled = _assembled(solver, plugins, overriding, manifest=manifest, request=request, scratch=scratch)
+            return _public(assembled, pip)
+
+
+def _assembled(
+    solver: Solver,
+    plugins: tuple[PreparedPlugin, ...],
+    overriding: Overriding,
+    *,
+    manifest: Manifest,
+    request: Request,
+    scratch: Path,
+) -> NewLock:
+    """Solve for the plugins and the overrides, and assemble the lock."""
+    assembly = Assembly(
+        overriding=overriding,
+        old=solver.reuse.old,
+        index=solver.index,
+        scratch=scratch,
+        solution=solver.solve((*plugins, *overriding.roots(plugins))),
+        accepted=request.accepts(manifest),
+    )
+    return assembly.lock(manifest, plugins, solver.releases(assembly.solution))
 
 
 def _installer(settings: Settings, config: PipConfig, caches: Path, report: Callable[[str], None]) -> Installer:

@@ -142,10 +142,12 @@ def read() -> PipConfig:
     no_index = values.get("no-index", "0").lower() in _TRUE or uv.no_index
     provider = _provider(values.get("keyring-provider") or uv.keyring_provider)
     extra = dict.fromkeys((*values.get("extra-index-url", "").split(), *uv.extra_index_urls))
+    links = (*values.get("find-links", "").split(), *uv.find_links)
+    _check_urls((index, *extra, *links, *filter(None, [values.get("proxy")])))
     return PipConfig(
         index_url=None if no_index else keyring.with_login(index, provider),
         extra_index_urls=() if no_index else tuple(keyring.with_login(url, provider) for url in extra),
-        find_links=tuple(dict.fromkeys(map(_address, (*values.get("find-links", "").split(), *uv.find_links)))),
+        find_links=tuple(dict.fromkeys(map(_address, links))),
         cert=_path(values, "cert"),
         client_cert=_path(values, "client-cert"),
         proxy=values.get("proxy") or None,
@@ -159,6 +161,19 @@ def read() -> PipConfig:
         public_urls=settings.public_urls(os.environ),
         ignored=(*ignored, *uv.ignored),
     )
+
+
+def _check_urls(urls: Iterable[str]) -> None:
+    for url in urls:
+        try:
+            urlsplit(url)
+        except ValueError as error:
+            raise UsageError(
+                "a URL of pip's or uv's configuration is not valid",
+                where=redact(url),
+                found=str(error),
+                next_step="correct it, in the environment or in the files that `pip config debug` names",
+            ) from error
 
 
 def _no_report(error: CommandFailed) -> PluginsError:

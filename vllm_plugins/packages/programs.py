@@ -139,6 +139,7 @@ def pip_environment(config: PipConfig, environ: Mapping[str, str] | None = None)
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_INPUT": "1",
         "NO_COLOR": "1",
+        "PYTHONUTF8": "1",  # pip decodes file: URLs as UTF-8, and encodes their paths as the locale says
     }
     kept = _kept(config, environ)
     return {**kept, **{key: value for key, value in ours.items() if value}}

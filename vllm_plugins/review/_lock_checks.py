@@ -32,6 +32,12 @@ def run(auditor: Auditor) -> Iterator[Finding]:
         elif package.find_links:
             what = "comes from a directory of find-links; only that directory has its wheel"
             yield auditor.finding("local-wheel", package, what, "review that wheel, or publish it at an index")
+    for override in auditor.lock.overrides:
+        against = ", ".join(f"{who} of it requires {specifier}" for who, specifier in override.against)
+        what = f"overrides {override.replaces} of the vLLM environment ({override.reason})"
+        step = "review the reason; remove it from `overrides` in plugins.yaml once the environment has such a version"
+        package_of = auditor.lock.package(override.package)
+        yield auditor.finding("override", package_of, f"{what}; {against}" if against else what, step)
     for plugin in auditor.lock.plugins:
         package_of = auditor.lock.package(plugin.package)
         if package_of is not None and not plugin.entry_points and not plugin.loads:

@@ -80,6 +80,7 @@ def render(lock: Lock, audit: Audit) -> str:
         *_head(lock, audit),
         *_findings(audit),
         *_plugins(lock),
+        *_overrides(lock),
         *_hooks(lock),
         *_graph(lock, audit),
         *_packages(lock, audit),
@@ -157,6 +158,23 @@ def _origin(plugin: Plugin, lock: Lock) -> str:
             f"index <code>{escape(index or 'unknown')}</code>, requested as <code>{escape(plugin.requested)}</code>"
         )
     return f"{'editable directory' if plugin.editable else 'directory'} <code>{escape(plugin.requested)}</code>"
+
+
+def _overrides(lock: Lock) -> Iterator[str]:
+    """The packages that override those of the base, in red."""
+    if not lock.overrides:
+        return
+    yield "<h2>Overrides</h2>"
+    rows = [
+        (
+            f'<span class="tag fail">✖ overrides</span> <code>{escape(item.package)} {escape(item.replaces)}</code>',
+            f"<code>{escape(item.package)} {escape(item.version)}</code>",
+            escape(item.reason),
+            escape(", ".join(f"{who} ({specifier})" for who, specifier in item.against)) or "—",
+        )
+        for item in lock.overrides
+    ]
+    yield _table("Overrides", ("Of the vLLM environment", "By", "Reason", "Who requires the old version"), rows)
 
 
 def _hooks(lock: Lock) -> Iterator[str]:

@@ -80,7 +80,7 @@ def examine(files: WheelFiles, points: Iterable[tuple[str, str]], release: Relea
             if verdict.state == "present":
                 continue
             certainty = max(level, ORDER.index(reference.when))
-            name = verdict.missing or _dotted(reference)
+            name = _name(reference, verdict)
             place = f"{plugin.modules[module]}:{reference.line}"
             before = found.get((verdict.state, name))
             if before is None:
@@ -107,11 +107,9 @@ def _finding(
     certainty: int, places: list[str], verdict: Verdict, reference: Reference, *, release: Release
 ) -> Finding:
     moved: tuple[str, ...] = ()
-    name = verdict.missing or _dotted(reference)
+    name = _name(reference, verdict)
     if verdict.state == "missing":
-        is_module = verdict.missing == verdict.module
-        sought = reference.chain[0] if is_module and reference.chain else name.rpartition(".")[2]
-        moved = release.modules_called(name) if is_module and not reference.chain else release.places_of(sought)
+        moved = release.places_of(name) if reference.chain else release.modules_called(name)
     return Finding(
         kind="unknown" if verdict.state == "unknown" else "moved" if moved else "missing",
         name=name,
@@ -122,8 +120,13 @@ def _finding(
     )
 
 
-def _dotted(reference: Reference) -> str:
-    return ".".join((reference.module, *reference.chain))
+def _name(reference: Reference, verdict: Verdict) -> str:
+    """What is missing or unknown; of a missing module, the name that is imported from it."""
+    if verdict.missing and verdict.missing != verdict.module:
+        return verdict.missing
+    return ".".join(
+        (reference.module, *reference.chain[:1]) if verdict.missing else (reference.module, *reference.chain)
+    )
 
 
 class _Plugin:
@@ -173,17 +176,16 @@ class _Plugin:
     def levels(self) -> dict[str, int]:
         """How certain it is that a module is imported when vLLM starts, as a position in ``ORDER``."""
         levels: dict[str, int] = {}
-        pending = [(0, module) for module in self._entries]
-        while pending:
-            pending.sort(reverse=True)
-            level, module = pending.pop()
-            if levels.get(module, len(ORDER)) <= level or module not in self.modules:
-                continue
-            levels[module] = level
-            pending += [(level, parent) for parent in _parents(module)]
-            for edge in self.read[module].edges if module in self.read else ():
-                further = max(level, ORDER.index(edge.when))
-                pending += [(further, target) for target in self._targets(edge)]
+        pending: list[list[str]] = [[] for _ in ORDER]
+        pending[0] += self._entries
+        for level, waiting in enumerate(pending):
+            for module in waiting:  # the list grows during the loop
+                if module in levels or module not in self.modules:
+                    continue
+                levels[module] = level
+                pending[level] += _parents(module)
+                for edge in self.read[module].edges if module in self.read else ():
+                    pending[max(level, ORDER.index(edge.when))] += self._targets(edge)
         return levels
 
     def _targets(self, edge: Edge) -> Iterator[str]:

@@ -30,7 +30,7 @@ from vllm_plugins.startup.settings import WHEELS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
+    from vllm_plugins.documents.lock import Lock, Override, Package, Plugin, Wheel
 
 __all__ = ["render"]
 
@@ -43,10 +43,14 @@ def render(lock: Lock, data: bytes, *, epoch: int | None = None) -> str:
     bom = Bom(serial_number=uuid.uuid5(uuid.NAMESPACE_OID, digest))
     root = Component(name="plugins", type=ComponentType.APPLICATION, bom_ref="plugins", version=digest[:12])
     bom.metadata.component = root
+    overrides = {item.package: item for item in lock.overrides}
     if epoch is not None:
         bom.metadata.timestamp = dt.datetime.fromtimestamp(epoch, dt.UTC)
     plugins = {plugin.package: plugin for plugin in lock.plugins}
-    components = {str(package.name): _package(package, plugins.get(package.name)) for package in lock.packages}
+    components = {
+        str(package.name): _package(package, plugins.get(package.name), overrides.get(package.name))
+        for package in lock.packages
+    }
     base = {str(use.name): use for target in lock.targets for use in target.base}
     components |= {
         f"base {name}": Component(
@@ -64,6 +68,7 @@ def render(lock: Lock, data: bytes, *, epoch: int | None = None) -> str:
         bom.components.add(component)
     packages = [*components]
     roots = [name for plugin in lock.plugins for name in _names(plugin) if name in packages]
+    roots += [str(item.package) for item in lock.overrides]
     bom.register_dependency(root, [components[name] for name in dict.fromkeys(roots)])
     for package in lock.packages:
         needs = [components[str(name)] for name in package.dependencies if str(name) in components]
@@ -82,7 +87,7 @@ def _names(plugin: Plugin) -> list[str]:
     return [f"base {plugin.package}" if plugin.provided else str(plugin.package), *map(str, plugin.dependencies)]
 
 
-def _package(package: Package, plugin: Plugin | None) -> Component:
+def _package(package: Package, plugin: Plugin | None, override: Override | None) -> Component:
     source = {"vcs_url": f"git+{plugin.url}@{plugin.commit}"} if plugin is not None and plugin.commit else None
     component = Component(
         name=package.name,
@@ -91,7 +96,9 @@ def _package(package: Package, plugin: Plugin | None) -> Component:
         bom_ref=str(package.name),
         purl=PackageURL("pypi", name=package.name, version=package.version, qualifiers=source),
         hashes=[_hash(wheel) for wheel in package.wheels] if len(package.wheels) == 1 else None,
-        properties=[Property(name=f"{_PREFIX}:{name}", value=value) for name, value in _properties(package, plugin)],
+        properties=[
+            Property(name=f"{_PREFIX}:{name}", value=value) for name, value in _properties(package, plugin, override)
+        ],
     )
     for wheel in package.wheels:
         component.external_references.add(
@@ -113,7 +120,11 @@ def _hash(wheel: Wheel) -> HashType:
     return HashType(alg=HashAlgorithm.SHA_256, content=wheel.sha256)
 
 
-def _properties(package: Package, plugin: Plugin | None) -> Iterator[tuple[str, str]]:
+def _properties(package: Package, plugin: Plugin | None, override: Override | None) -> Iterator[tuple[str, str]]:
+    if override is not None:
+        yield "overrides", f"{override.package} {override.replaces} of the vLLM environment"
+        yield "override-reason", override.reason
+        yield from (("override-against", f"{who} {specifier}") for who, specifier in override.against)
     if package.directory is not None:
         yield "editable", package.directory
     for built in package.built_with:

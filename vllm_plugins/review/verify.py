@@ -62,7 +62,7 @@ def run(store: Path, marker: Marker, *, lock: Lock, wheels: Path, base_paths: Se
     site = root / overlay.SITE
     found = integrity.compare(store, marker)
     digests = integrity.listed(root, marker)
-    records = {info: dict(_rows(site / info / "RECORD")) for info in _infos(site)}
+    records = {info: _record(site, info) for info in _infos(site)}
     problems = [*found.problems, *_against_records(digests, records), *_against_lock(records, lock)]
     anchored = []
     for info, rows in records.items():
@@ -70,7 +70,7 @@ def run(store: Path, marker: Marker, *, lock: Lock, wheels: Path, base_paths: Se
         wheel = _wheel(package, wheels) if package is not None else None
         if wheel is not None:
             anchored.append(_name(info))
-            problems += _against_wheel(wheel, rows)
+            problems += _against_wheel(wheel, rows, f"{overlay.FRONT}/" if info.startswith(overlay.FRONT) else "")
     # Bytecode of a source that has changed is not a second problem.
     differing = {problem.partition(": ")[2] for problem in problems}
     problems += _against_source(site, [path for path in sorted(digests) if bytecode.source(path) not in differing])
@@ -86,11 +86,19 @@ def run(store: Path, marker: Marker, *, lock: Lock, wheels: Path, base_paths: Se
 
 
 def _infos(site: Path) -> list[str]:
-    return sorted(path.name for path in site.glob("*.dist-info"))
+    """The metadata directories of the overlay, also of what overrides packages of the base, relative to ``site``."""
+    places = (site, site / overlay.FRONT)
+    return sorted(path.relative_to(site).as_posix() for place in places for path in place.glob("*.dist-info"))
 
 
 def _name(info: str) -> NormalizedName:
-    return canonicalize_name(info.removesuffix(".dist-info").rpartition("-")[0])
+    return canonicalize_name(info.rpartition("/")[2].removesuffix(".dist-info").rpartition("-")[0])
+
+
+def _record(site: Path, info: str) -> dict[str, str]:
+    """The hashes in a RECORD, by the path relative to ``site``."""
+    place = info.rpartition("/")[0]
+    return {os.path.join(place, path): digest for path, digest in _rows(site / info / "RECORD")}
 
 
 def _rows(record: Path) -> Iterator[tuple[str, str]]:
@@ -153,7 +161,8 @@ def _wheel(package: Package, wheels: Path) -> Path | None:
     return None
 
 
-def _against_wheel(wheel: Path, rows: Mapping[str, str]) -> Iterator[str]:
+def _against_wheel(wheel: Path, installed: Mapping[str, str], prefix: str) -> Iterator[str]:
+    rows = {path.removeprefix(prefix): digest for path, digest in installed.items()}
     with zipfile.ZipFile(wheel) as archive:
         info = archives.dist_info(archive.namelist())
         expected, headers, has_scripts = _installed(dict(_normal(metadata.record(archive))), info)

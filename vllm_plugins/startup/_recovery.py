@@ -121,6 +121,11 @@ def fall_back(
     else:
         failed = None  # the error is another overlay's, which is not active
     last_failure.note(settings, error)
+    if activation.fronts() and settings.on_error != "fail":
+        # vLLM itself has imported them by now.
+        what = "packages that override those of the vLLM environment are in use"
+        error.details = (*error.details, f"VLLM_PLUGIN_ON_ERROR={settings.on_error} has no effect: {what}")
+        raise error
     leave()
     if settings.on_error == "fail":
         raise error

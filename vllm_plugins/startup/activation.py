@@ -28,12 +28,15 @@ __all__ = [
     "active_key",
     "confirm",
     "deactivate",
+    "front_modules",
+    "fronts",
     "hold",
     "is_confirmed",
     "is_on_path",
     "is_site",
     "may_be_shadowed",
     "path_file_entries",
+    "put_in_front",
     "release",
 ]
 
@@ -64,6 +67,32 @@ def active_key() -> str | None:
 def is_site(entry: object) -> bool:
     """Whether an entry of ``sys.path`` is an overlay."""
     return isinstance(entry, str) and overlay.key_in(entry) is not None
+
+
+def fronts() -> list[str]:
+    """The entries of the path that are in front of the base, of any overlay."""
+    return [entry for entry in overlay.entries() if overlay.front_in(entry) is not None]
+
+
+def front_modules(front: str) -> set[str]:
+    """The importable names of a directory of overrides."""
+    try:
+        names = os.listdir(front)
+    except OSError:
+        return set()
+    return {stem for name in names if (stem := name.partition(".")[0]).isidentifier() and stem != "__pycache__"}
+
+
+def put_in_front(store: Path, marker: Marker) -> None:
+    """Put what overrides the base in front of it, in this process and its child processes.
+
+    Raises:
+        OverrideInactive: it is too late for that, or what is in front is another overlay's.
+    """
+    if marker.overrides or fronts():
+        from vllm_plugins.startup._path import overrides
+
+        overrides.put_in_front(store, marker)
 
 
 def is_on_path(store: Path, key: str) -> bool:

@@ -12,7 +12,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core.errors import LoadError
-from vllm_plugins.startup import _origins
+from vllm_plugins.startup._path import origins
 from vllm_plugins.startup.marker import module_name
 from vllm_plugins.startup.settings import FREE, LOADS
 
@@ -38,10 +38,10 @@ def load(point: EntryPoint) -> Callable[[], Any]:
         LoadError: it can't be loaded, is not callable, or would not come from the overlay.
     """
     attributes = point.value.partition("[")[0].partition(":")[2]
-    _origins.check([point])
+    origins.check([point])
     try:
         target: Any = importlib.import_module(module_name(point.value))
-        _origins.check_imported(point)
+        origins.check_imported(point)
         for name in filter(None, attributes.strip().split(".")):
             target = getattr(target, name)
     except LoadError:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.marker import Marker
 
-__all__ = ["Entry", "check", "close", "follow", "inherit", "link"]
+__all__ = ["Entry", "check", "close", "follow", "inherit", "link", "link_front"]
 
 # Overlays that differ from what was published, or that could not be checked.
 _refused: dict[str, PluginsError] = {}
@@ -78,7 +78,7 @@ def link(site: str) -> None:
 
     With ``VLLM_PLUGIN_DISABLE=1`` the overlay is vLLM's affair, unless a parent process goes on without plugins.
     """
-    if variables.is_disabled() and variables.inherited(variables.FALLBACK) != "":
+    if _is_disabled_by_user():
         if site not in sys.path:
             _site.addsitedir(site)
         return
@@ -86,6 +86,17 @@ def link(site: str) -> None:
     entry = inherit(overlay.GUARDED + site)
     if entry not in sys.path:
         sys.path.append(entry)
+
+
+def link_front(directory: str) -> None:
+    """Put what overrides packages of the base in front of it, as :func:`link` puts an overlay at the end."""
+    entry = directory if _is_disabled_by_user() else inherit(overlay.GUARDED + directory)
+    if entry not in sys.path:
+        sys.path.insert(0, entry)
+
+
+def _is_disabled_by_user() -> bool:
+    return variables.is_disabled() and variables.inherited(variables.FALLBACK) != ""
 
 
 def close() -> None:
@@ -144,7 +155,7 @@ def _install() -> None:
     """Let this process find guarded overlays, and their modules."""
     if _finder not in sys.path_hooks:
         sys.path_hooks.insert(0, _finder)
-        sys.meta_path.append(Distributions)
+        sys.meta_path[:] = [FrontDistributions, *sys.meta_path, Distributions]
         _forget(overlay.GUARDED)
 
 
@@ -157,11 +168,15 @@ def _forget(directory: str) -> None:
 
 def _site_of(path: str) -> str | None:
     """The importable directory of an overlay that a path is, or is below."""
-    head, found, tail = path.partition(f"/{overlay.OVERLAYS}/")
-    parts = tail.split("/", 2)
-    if not found or len(parts) < 2 or len(parts[0]) != 32 or parts[1] != overlay.SITE:
-        return None
-    return f"{head}/{overlay.OVERLAYS}/{parts[0]}/{overlay.SITE}"
+    mark = f"/{overlay.OVERLAYS}/"
+    start = path.find(mark)
+    while start != -1:
+        key, _, tail = path[start + len(mark) :].partition("/")
+        site = path[: start + len(mark) + len(key) + 1] + overlay.SITE
+        if overlay.key_in(site) is not None and f"{tail}/".startswith(f"{overlay.SITE}/"):
+            return site
+        start = path.find(mark, start + 1)
+    return None
 
 
 def _finder(entry: str) -> FileFinder:
@@ -194,19 +209,30 @@ class _Finder(FileFinder):
 class Distributions:
     """Finds the metadata of guarded overlays for ``importlib.metadata``. On ``sys.meta_path``."""
 
+    _in_front = False
+
     @staticmethod
     def find_spec(_name: str, _path: object = None, _target: object = None) -> None:
         """Find no modules: path hooks do."""
 
-    @staticmethod
-    def find_distributions(context: DistributionFinder.Context) -> Iterator[Distribution]:
+    @classmethod
+    def find_distributions(cls, context: DistributionFinder.Context) -> Iterator[Distribution]:
         """The distributions of each guarded overlay among the entries of ``context.path``."""
-        from importlib.metadata import DistributionFinder, MetadataPathFinder
-
         path: list[Any] = context.path
         entries = [entry for entry in path if isinstance(entry, str) and overlay.real(entry) != entry]
+        entries = [entry for entry in entries if (overlay.front_in(entry) is not None) == cls._in_front]
+        if not entries:
+            return iter(())
+        from importlib.metadata import DistributionFinder, MetadataPathFinder
+
         open_ = [overlay.real(entry) for entry in entries if _is_open(_site_of(overlay.real(entry)), listing=True)]
         return iter(MetadataPathFinder.find_distributions(DistributionFinder.Context(name=context.name, path=open_)))
+
+
+class FrontDistributions(Distributions):
+    """The same for what overrides packages of the base: its metadata is found before theirs."""
+
+    _in_front = True
 
 
 def _is_open(site: str | None, *, listing: bool = False) -> bool:
@@ -228,7 +254,13 @@ def _is_open(site: str | None, *, listing: bool = False) -> bool:
 
 
 def _open(site: str, *, listing: bool) -> bool:
-    settings = Settings.from_environment()
+    is_vllm = "vllm" in sys.modules
+    try:
+        settings = Settings.from_environment()
+    except PluginsError:  # the hook raises it as well
+        if is_vllm:
+            raise
+        return False
     if site not in _refused:
         prepare_logging(settings.log_level)
         try:
@@ -236,17 +268,16 @@ def _open(site: str, *, listing: bool) -> bool:
         except PluginsError as error:
             _refused[site] = error
             logger.error("%s", error)
-    error_found = _refused.get(site)
-    if error_found is None:
-        if site in _linked and any(name.endswith(".pth") for name in compared[site] if "/" not in name):
-            _site.addsitedir(site)
-            close()
-        return True
-    # Where vLLM calls the hook, the hook raises it, and does what VLLM_PLUGIN_ON_ERROR says.
-    is_ours = listing and settings.lets_through("vllm.platform_plugins", "vllm_plugins")
-    if "vllm" in sys.modules and settings.on_error == "fail" and not is_ours:
-        raise error_found
-    return False
+    if site in _refused:
+        # Where vLLM calls the hook, the hook raises it, and does what VLLM_PLUGIN_ON_ERROR says.
+        is_raised = listing and settings.lets_through("vllm.platform_plugins", "vllm_plugins")
+        if is_vllm and settings.on_error == "fail" and not is_raised:
+            raise _refused[site]
+        return False
+    if site in _linked and any(name.endswith(".pth") for name in compared[site] if "/" not in name):
+        _site.addsitedir(site)
+        close()
+    return True
 
 
 def _check(settings: Settings, site: Path) -> None:
@@ -255,8 +286,12 @@ def _check(settings: Settings, site: Path) -> None:
     settings = settings.replace(store=store)
     _trust.check_store(settings)
     activation.hold(store, key)
-    marker = overlay.read_marker(store, key)
-    if marker is None:
-        raise overlay.gone(store, key)
-    _trust.check_overlay(settings, overlay.directory(store, key))
-    check(settings, marker)
+    try:
+        marker = overlay.read_marker(store, key)
+        if marker is None:
+            raise overlay.gone(store, key)
+        _trust.check_overlay(settings, overlay.directory(store, key))
+        check(settings, marker)
+    except PluginsError:
+        activation.release(key)
+        raise

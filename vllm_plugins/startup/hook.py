@@ -227,6 +227,7 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str, *, is_fall
 
 
 def _activate(settings: Settings, marker: Marker) -> None:
+    activation.put_in_front(settings.store, marker)
     activation.activate(settings.store, marker.key, guarded=settings.verify)
     _process.active = settings.store, marker
     _check_origins(settings, marker)
@@ -235,9 +236,9 @@ def _activate(settings: Settings, marker: Marker) -> None:
 def _check_origins(settings: Settings, marker: Marker) -> None:
     """Check that plugins are imported from the overlay, also those that vLLM loads itself."""
     if activation.may_be_shadowed(marker):
-        from vllm_plugins.startup import _origins
+        from vllm_plugins.startup._path import origins
 
-        _origins.check(point for point in marker.entry_points if settings.lets_through(point.group, point.name))
+        origins.check(point for point in marker.entry_points if settings.lets_through(point.group, point.name))
 
 
 def _run(settings: Settings, points: Iterable[EntryPoint], group: str) -> str | None:
@@ -257,6 +258,7 @@ def _active_marker(settings: Settings, key: str) -> Marker | None:
         marker = overlay.read_marker(settings.store, key)
         if marker is None:
             return None
+        activation.put_in_front(settings.store, marker)
         if marker.import_lines:
             activation.activate(settings.store, key, guarded=settings.verify)
         _process.active = settings.store, marker

@@ -53,6 +53,7 @@ class Marker(Record):
     inherit. ``editable`` are the distributions whose code is elsewhere and not in the lock. ``checked`` are the bases
     with which every entry point was loaded once, and ``failures`` those that failed then. ``files_sha256`` is the
     hash of ``files.json``, the list of all files, and ``registry_sha256`` that of the overlay's ``registry.json``.
+    ``overrides`` are the packages in front of the base: name, version, and the base's version.
     The file ends with a hash of itself: a marker with a wrong bit could name other plugins, and does not count.
     """
 
@@ -69,6 +70,7 @@ class Marker(Record):
     editable: tuple[str, ...] = ()
     checked: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
+    overrides: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def entry_points(self) -> tuple[EntryPoint, ...]:
@@ -110,6 +112,7 @@ class Marker(Record):
             "failures": [
                 [failure.base, failure.group, failure.name, failure.what, failure.found] for failure in self.failures
             ],
+            **({"overrides": self.overrides} if self.overrides else {}),
             "entry-points": self.points,
         }
         return _sealed(json.dumps(data, indent=1).removesuffix("\n}") + ",\n")
@@ -137,6 +140,7 @@ class Marker(Record):
                     Failure(base=str(base), group=str(group), name=str(name), what=str(what), found=str(found))
                     for base, group, name, what, found in data["failures"]
                 ),
+                overrides=tuple((str(a), str(b), str(c)) for a, b, c in data.get("overrides", ())),
                 points=_points(data["entry-points"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

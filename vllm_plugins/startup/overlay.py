@@ -32,6 +32,8 @@ __all__ = [
     "entries",
     "failure_note",
     "fingerprint",
+    "front",
+    "front_in",
     "gone",
     "interpreter",
     "key_in",
@@ -49,6 +51,8 @@ REGISTRY = "registry.json"
 HISTORY = "history.jsonl"
 HISTORY_LIMIT = 1 << 16  # bytes
 SITE = "site"
+# Below the site, for packages that override those of the base. Nothing can be imported by this name.
+FRONT = "in-front"
 OVERLAYS = "overlays"
 # With this prefix, a path entry is the name of an overlay that must be checked before it is used (see ``guard``).
 GUARDED = "/dev/null"
@@ -126,10 +130,10 @@ def read_marker(store: Path, key: str) -> Marker | None:
 def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
     """The directories of ``sys.path`` that contain the distributions of the vLLM environment.
 
-    Left out are the standard library, which has none; overlays; the entry that Python puts first for the working
-    directory or the running script, because it depends on how a process was started; and directories inside of
-    packages, which a process adds while it runs (``setuptools/_vendor`` contains distributions). Eggs stay, and so
-    does a working directory that ``PYTHONPATH`` or a ``.pth`` file names.
+    Left out are the standard library, which has none; overlays, also what they have in front; the entry that Python
+    puts first for the working directory or the running script, because it depends on how a process was started; and
+    directories inside of packages, which a process adds while it runs (``setuptools/_vendor`` contains
+    distributions). Eggs stay, and so does a working directory that ``PYTHONPATH`` or a ``.pth`` file names.
     """
     library = os.path.dirname(os.__file__)
     left_out = {"", library, os.path.join(library, "lib-dynload")}
@@ -141,6 +145,7 @@ def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
         for entry in dict.fromkeys(there)
         if entry not in left_out
         and key_in(entry) is None
+        and front_in(entry) is None
         and (entry.endswith(_EGG) or not any(part in entry for part in _PACKAGES))
     )
 
@@ -302,6 +307,19 @@ def entries() -> list[str]:
     """The strings in ``sys.path``. The import system skips anything else, too."""
     entries: list[object] = [*sys.path]
     return [entry for entry in entries if isinstance(entry, str)]
+
+
+def front(store: Path, key: str) -> str:
+    """The directory of an overlay that comes before the base on the path. It need not exist."""
+    return str(directory(store, key) / SITE / FRONT)
+
+
+def front_in(entry: str) -> str | None:
+    """The key in a path entry ``…/overlays/<key>/site/in-front``; ``None`` for other entries."""
+    if not entry.endswith(FRONT):
+        return None
+    head, tail = os.path.split(entry)
+    return key_in(head) if tail == FRONT else None
 
 
 def real(entry: str) -> str:

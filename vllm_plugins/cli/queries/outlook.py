@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vllm_plugins.review.outlook import Finding
     from vllm_plugins.startup.settings import Settings
 
+_MOST = 20  # findings of a plugin
 _WHEN = {
     "load": "when vLLM starts",
     "call": "when it is used",
@@ -83,6 +84,8 @@ def _rows(plugin: PluginFuture, *, every: bool) -> list[tuple[str, ...]]:
         lines = [f"all {count(found.names, 'name')} that it imports {'is' if found.names == 1 else 'are'} there"]
         hidden = len(found.findings) - len(shown)
         lines[0] += f", except {hidden} that it handles or that are not known: use --all" if hidden else ""
+    if len(lines) > _MOST and not every:
+        lines[_MOST:] = [f"and {count(len(lines) - _MOST, 'other name')}: use --all"]
     first = (plugin.name, version, found.verdict, lines[0])
     return [first, *(("", "", "", line) for line in lines[1:])]
 

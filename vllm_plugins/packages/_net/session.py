@@ -38,7 +38,19 @@ class _Retry(Retry):
 
 
 class _Session(requests.Session):
-    """A session that sends no login over http after a redirect from https, not even one of netrc."""
+    """A session that sends no login over http after a redirect from https, not even one of netrc.
+
+    A file of certificates that is missing is a failure of the request, as any other.
+    """
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        try:
+            return super().send(request, **options)
+        except requests.RequestException:
+            raise
+        except OSError as error:
+            named = "PIP_CERT, PIP_CLIENT_CERT, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE name such files"
+            raise requests.exceptions.SSLError(f"{error}; {named}") from error
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         if (response.url or "").startswith("https:") and (prepared_request.url or "").startswith("http:"):

@@ -193,4 +193,5 @@ def is_type_checking(test: ast.expr) -> bool | None:
         return None if inner is None else not inner
     if isinstance(test, ast.Constant) and test.value is False:
         return True
-    return True if ast.unparse(test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING") else None
+    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")
+    return True if name == "TYPE_CHECKING" else None

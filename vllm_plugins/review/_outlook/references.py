@@ -25,6 +25,8 @@ _ATTRIBUTE_ERRORS = frozenset({"AttributeError", "Exception", "BaseException", "
 # Conditions by which a plugin chooses among releases of vLLM.
 _CHECKS = re.compile(r"version|hasattr|getattr|find_spec|signature|_available\b", re.IGNORECASE)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+# The nodes in which names are bound; other expressions are passed over, which are most of a file.
+_BINDING = (ast.stmt, ast.excepthandler, ast.match_case, ast.withitem, ast.Name, ast.Tuple, ast.List, ast.Starred)
 # A way into vLLM: the module that is imported, and the attributes that are taken from there.
 _Path = tuple[str, tuple[str, ...]]
 
@@ -139,10 +141,11 @@ class _Visitor(ast.NodeVisitor):
             self._add(path[0], (*path[1], *chain), node, "AttributeError")
 
     def visit_Call(self, node: ast.Call) -> None:
-        name = ast.unparse(node.func)
+        function = node.func
+        name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
         first = node.args[0] if node.args else None
         text = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
-        if name.rpartition(".")[2] in ("import_module", "__import__") and text:
+        if name in ("import_module", "__import__") and text:
             self._add(text, (), node, "ImportError")
         path = self._path(node.func)
         if path is not None and path[1] and self._current("ImportError") == "load":
@@ -161,8 +164,14 @@ class _Visitor(ast.NodeVisitor):
         typing = is_type_checking(node.test)
         if typing is None:
             self.visit(node.test)
+            if isinstance(node.test, ast.Compare) and isinstance(node.test.ops[0], ast.NotIn):
+                # Plugins register what is not there yet, which holds in a process that starts.
+                certain, uncertain = node.body, node.orelse
+            else:
+                certain, uncertain = [], [*node.body, *node.orelse]
+            self._all(certain)
             with self._as("guarded" if _CHECKS.search(ast.unparse(node.test)) else "call"):
-                self._all([*node.body, *node.orelse])
+                self._all(uncertain)
             return
         with self._as("typing"):
             self._all(node.body if typing else node.orelse)
@@ -243,8 +252,7 @@ class _Visitor(ast.NodeVisitor):
         names: dict[str, _Path | None] = {}
         is_top = not self._scopes
         pending: list[ast.AST] = list(body)
-        while pending:
-            node = pending.pop(0)
+        for node in pending:  # the list grows during the loop
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     first = alias.name.partition(".")[0]
@@ -260,8 +268,7 @@ class _Visitor(ast.NodeVisitor):
                 continue
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 names.setdefault(node.id, None)
-            if not isinstance(node, ast.Lambda):
-                pending += ast.iter_child_nodes(node)
+            pending += [child for child in ast.iter_child_nodes(node) if isinstance(child, _BINDING)]
         return names
 
     def _is_followed(self, top: str) -> bool:

@@ -88,9 +88,10 @@ class Release:
             here = inner
         return _PRESENT
 
-    def places_of(self, name: str) -> tuple[str, ...]:
-        """The modules that define a name at their top, the shortest names first; few of them."""
-        return tuple(sorted(self._definitions.get(name, ()), key=_by_depth)[:_SHOWN])
+    def places_of(self, dotted: str) -> tuple[str, ...]:
+        """The modules that define the last part of a name, those most like its module first; few of them."""
+        module, _, name = dotted.rpartition(".")
+        return _nearest(self._definitions.get(name, ()), module)
 
     @cached_property
     def _definitions(self) -> Mapping[str, Sequence[str]]:
@@ -106,7 +107,7 @@ class Release:
         """Modules whose last part is that of another one."""
         last = dotted.rpartition(".")[2]
         found = [module for module in self.modules if module.rpartition(".")[2] == last]
-        return tuple(sorted(found, key=_by_depth)[:_SHOWN])
+        return _nearest(found, dotted)
 
     def _missing_module(self, module: str) -> Verdict | None:
         parts = module.split(".")
@@ -170,8 +171,11 @@ class Release:
         return self._bindings[module]
 
 
-def _by_depth(module: str) -> tuple[int, str]:
-    return module.count("."), module
+def _nearest(modules: Iterable[str], to: str) -> tuple[str, ...]:
+    """Few modules: those that share most parts of their names with another one, and of these the shortest."""
+    parts = set(to.split("."))
+    order = {module: (-len(parts & set(module.split("."))), module.count("."), module) for module in modules}
+    return tuple(sorted(order, key=lambda module: order[module])[:_SHOWN])
 
 
 def resolve(module: str, level: int, target: str, *, is_package: bool) -> str:

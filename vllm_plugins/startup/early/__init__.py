@@ -2,7 +2,8 @@
 
 vLLM calls the hook after it has read its command line, where options may name modules of plugins. So Python itself
 puts the overlay on the path, with the file ``path/sitecustomize.py``, which ``PYTHONPATH`` leads to. The overlay
-comes after everything of the base. The hook then checks it, as it checks one that is linked into the interpreter.
+comes after everything of the base, and what overrides the base before it. The hook then checks it, as it checks one
+that is linked into the interpreter.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vllm_plugins.startup import overlay
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
@@ -34,9 +36,9 @@ def use(settings: Settings) -> None:
             variables.pass_on(name, "1")
 
 
-def announce(overlay: Path) -> None:
+def announce(directory: Path) -> None:
     """Let interpreters that this process starts, or becomes, have an overlay on their path before anything runs."""
-    variables.pass_on(_OVERLAY, f"{sys.prefix}\n{overlay}")
+    variables.pass_on(_OVERLAY, f"{sys.prefix}\n{directory}")
     before = os.environ.get("PYTHONPATH")
     entries = [entry for entry in (before or "").split(os.pathsep) if entry != str(DIRECTORY)]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(DIRECTORY), *(entries if before else ())])
@@ -50,9 +52,15 @@ def add() -> None:
     prefix, _, directory = (variables.inherited(_OVERLAY) or "").partition("\n")
     if not directory or prefix != sys.prefix or variables.inherited(variables.FALLBACK) is not None:
         return
-    if variables.inherited("VLLM_PLUGIN_VERIFY") == "1":
+    front = os.path.join(directory, overlay.FRONT)
+    if variables.inherited("VLLM_PLUGIN_VERIFY") not in (None, "", "0"):
         from vllm_plugins.startup import guard
 
+        if os.path.isdir(front):  # what overrides packages of the base
+            guard.link_front(front)
         guard.link(directory)
-    elif directory not in sys.path:
+        return
+    if os.path.isdir(front) and front not in sys.path:
+        sys.path.insert(0, front)
+    if directory not in sys.path:
         site.addsitedir(directory)

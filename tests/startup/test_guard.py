@@ -1,0 +1,286 @@
+"""The guard in one process: what it finds, and what it refuses."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import pickle
+import pkgutil
+import py_compile
+import shutil
+import sys
+import sysconfig
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.startup import overlays
+from vllm_plugins.core import verified_import
+from vllm_plugins.core.errors import HashMismatch, NotTrusted, PluginsError
+from vllm_plugins.startup import activation, guard, overlay
+from vllm_plugins.startup import settings as variables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vllm_plugins.startup.marker import Marker
+
+FILES = {
+    "guarded.py": "X = 1\n",
+    "guarded_package/__init__.py": "",
+    "guarded_package/inner.py": "X = 2\n",
+    "guarded_package/data.txt": "data",
+    "guarded-1.0.dist-info/METADATA": "Name: guarded\nVersion: 1.0\n",
+    "guarded-1.0.dist-info/entry_points.txt": "[some.group]\nname = guarded:X\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def _process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(sys, "path_hooks", [*sys.path_hooks])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    monkeypatch.setattr(guard, "_refused", {})
+    monkeypatch.setattr(guard, "_linked", set())
+    verified_import.compared.clear()
+    with overlays.process(tmp_path, monkeypatch):
+        monkeypatch.setenv("VLLM_PLUGIN_VERIFY", "1")
+        yield
+    verified_import.compared.clear()
+    for name in [name for name in sys.modules if name.startswith("guarded")]:
+        del sys.modules[name]
+    sys.path_importer_cache.clear()
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Marker:
+    return overlays.write(tmp_path / "store", b"lock", FILES)
+
+
+@pytest.fixture
+def site(tmp_path: Path, marker: Marker) -> Path:
+    return overlay.directory(tmp_path / "store", marker.key) / overlay.SITE
+
+
+def names() -> list[str]:
+    return [point.value for point in importlib.metadata.entry_points(group="some.group")]
+
+
+def test_a_linked_overlay_is_found_once_it_is_compared(site: Path) -> None:
+    guard.link(str(site))
+    assert sys.path[-1] == f"/dev/null{site}"
+    assert not os.path.exists(sys.path[-1])
+    assert verified_import.compared == {}
+    module = importlib.import_module("guarded")
+    assert (module.X, module.__file__) == (1, str(site / "guarded.py"))
+    assert set(verified_import.compared[str(site)]) == set(FILES)
+    assert importlib.import_module("guarded_package.inner").X == 2
+    assert names() == ["guarded:X"]
+    assert importlib.metadata.version("guarded") == "1.0"
+    assert pkgutil.get_data("guarded_package", "data.txt") == b"data"
+    guard.link(str(site))
+    assert sys.path.count(f"/dev/null{site}") == 1
+
+
+def test_its_metadata_is_found_after_the_environments(site: Path, tmp_path: Path) -> None:
+    guard.link(str(site))
+    (tmp_path / "base" / "guarded-2.0.dist-info").mkdir(parents=True)
+    (tmp_path / "base" / "guarded-2.0.dist-info" / "METADATA").write_text("Name: guarded\nVersion: 2.0\n")
+    sys.path.insert(0, str(tmp_path / "base"))
+    assert importlib.metadata.version("guarded") == "2.0"
+    assert [found.version for found in importlib.metadata.distributions(name="guarded")] == ["2.0", "1.0"]
+    assert list(importlib.metadata.distributions(name="guarded", path=[])) == []
+
+
+def test_without_the_guard_the_entry_is_of_nothing(site: Path) -> None:
+    sys.path.append(f"/dev/null{site}")
+    assert names() == []
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("guarded")
+    guard.inherit(sys.path[-1])  # the entry was found to be empty before
+    assert importlib.import_module("guarded").X == 1
+
+
+def test_an_entry_that_is_pickled_is_an_entry(site: Path) -> None:
+    entry = guard.Entry(f"/dev/null{site}")
+    sys.path_hooks.clear()
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        loaded = pickle.loads(pickle.dumps([entry], protocol))
+        assert [(type(item), item) for item in loaded] == [(guard.Entry, entry)]
+    assert len(sys.path_hooks) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["guarded.py", "guarded_package/data.txt", "guarded-1.0.dist-info/METADATA", "new.py"]
+)
+def test_an_overlay_that_differs_is_not_found(site: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (site / name).write_text("changed")
+    guard.link(str(site))
+    assert names() == []
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("guarded")
+    # In vLLM, the hook raises the error. An import can't wait for that, nor can a start without the hook.
+    monkeypatch.setitem(sys.modules, "vllm", types.ModuleType("vllm"))
+    assert names() == []
+    with pytest.raises(HashMismatch, match="the overlay is not as it was installed"):
+        importlib.import_module("guarded")
+    monkeypatch.setenv("VLLM_PLUGINS", "name")
+    with pytest.raises(HashMismatch):
+        names()
+    monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "continue")
+    assert names() == []
+    assert activation._held == {}
+
+
+def test_an_invalid_variable_is_an_error_in_vllm(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_PLUGIN_VERIFY", "yes")
+    guard.link(str(site))
+    assert names() == []
+    monkeypatch.setitem(sys.modules, "vllm", types.ModuleType("vllm"))
+    with pytest.raises(PluginsError, match="invalid value"):
+        names()
+
+
+def test_an_overlay_that_is_not_trusted_is_not_found(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard.link(str(site))
+    (site / "guarded_package").chmod(0o777)
+    monkeypatch.setitem(sys.modules, "vllm", types.ModuleType("vllm"))
+    with pytest.raises(NotTrusted, match="all users can write to"):
+        importlib.import_module("guarded")
+    (site / "guarded_package").chmod(0o755)
+    guard._refused.clear()
+    assert importlib.import_module("guarded").X == 1
+
+
+@pytest.mark.parametrize("what", ["marker", "overlay"])
+def test_an_overlay_that_is_gone_is_not_found(site: Path, what: str) -> None:
+    guard.link(str(site))
+    if what == "marker":
+        (site.parent / overlay.MARKER).unlink()
+    else:
+        shutil.rmtree(site.parent)
+    assert names() == []
+
+
+def test_a_module_that_changes_after_the_comparison_is_refused(site: Path) -> None:
+    guard.link(str(site))
+    assert importlib.import_module("guarded_package").__file__ is not None
+    (site / "guarded_package" / "inner.py").write_text("X = 3\n")
+    (site / "guarded_package" / "more.py").write_text("X = 4\n")
+    for name, expected in (("inner", "sha256 "), ("more", "no file of this name")):
+        with pytest.raises(HashMismatch, match="changed after this process had verified it") as caught:
+            importlib.import_module(f"guarded_package.{name}")
+        assert str(caught.value.expected).startswith(expected)
+        assert caught.value.where == str(site / "guarded_package" / f"{name}.py")
+    with pytest.raises(HashMismatch):
+        pkgutil.get_data("guarded_package", "more.py")
+    with pytest.raises(FileNotFoundError):
+        pkgutil.get_data("guarded_package", "gone.txt")
+
+
+def test_a_link_in_the_place_of_a_module_is_refused(site: Path, tmp_path: Path) -> None:
+    guard.link(str(site))
+    assert names() == ["guarded:X"]
+    (site / "guarded.py").rename(tmp_path / "elsewhere.py")
+    (site / "guarded.py").symlink_to(tmp_path / "elsewhere.py")
+    with pytest.raises(HashMismatch):
+        importlib.import_module("guarded")
+
+
+def test_bytecode_that_is_not_in_the_list_is_not_read(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    guard.link(str(site))
+    assert names() == ["guarded:X"]
+    source = site.parent / "other.py"
+    source.write_text("X = 5\n")
+    cached = Path(importlib.util.cache_from_source(str(site / "guarded.py")))
+    cached.parent.mkdir()
+    py_compile.compile(str(source), str(cached), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    assert importlib.import_module("guarded").X == 1
+    assert importlib.import_module("guarded_package.inner").X == 2
+    assert not (site / "guarded_package" / "__pycache__").exists()
+
+
+def _extension() -> Path:
+    name = f"_heapq{sysconfig.get_config_var('EXT_SUFFIX')}"
+    for directory in (sysconfig.get_path("platstdlib"), str(sysconfig.get_config_var("DESTSHARED"))):
+        for path in (Path(directory, "lib-dynload", name), Path(directory, name)):
+            if path.exists():
+                return path
+    pytest.skip("this interpreter has no extension module of its own")
+
+
+def test_extension_modules_and_modules_without_source(tmp_path: Path, marker: Marker, site: Path) -> None:
+    source = tmp_path / "source.py"
+    source.write_text("X = 6\n")
+    extension = _extension()
+    shutil.copyfile(extension, site / "guarded_package" / extension.name)
+    py_compile.compile(str(source), str(site / "guarded_bare.pyc"))
+    files = {
+        path.relative_to(site).as_posix(): overlay.sha256(path.read_bytes())
+        for path in site.rglob("*")
+        if path.is_file()
+    }
+    guard._admit(str(site), files)
+    guard.link(str(site))
+    module = importlib.import_module("guarded_package._heapq")
+    assert module.__file__ == str(site / "guarded_package" / extension.name)
+    assert importlib.import_module("guarded_bare").X == 6
+    for name, path in (("guarded_package._heapq", module.__file__), ("guarded_bare", str(site / "guarded_bare.pyc"))):
+        del sys.modules[name]
+        with open(path, "ab") as file:
+            file.write(b"\0")
+        with pytest.raises(HashMismatch):
+            importlib.import_module(name)
+
+
+def test_closing_guards_overlays_and_what_is_in_them(site: Path) -> None:
+    other: Any = object()
+    inner = str(site / "guarded_package")
+    sys.path[:] = ["/somewhere", other, str(site), inner, f"/dev/null{site}"]
+    guard.close()
+    path: list[Any] = sys.path
+    assert path == ["/somewhere", other, f"/dev/null{site}", f"/dev/null{inner}"]
+    assert [type(entry) is guard.Entry for entry in path] == [False, False, True, True]
+    assert importlib.import_module("inner").__file__ == f"{inner}/inner.py"
+    del sys.modules["inner"]
+    activation.deactivate()
+    assert sys.path == ["/somewhere", other, f"/dev/null{inner}"]
+
+
+def test_path_files_of_a_linked_overlay_are_read_once_it_is_compared(tmp_path: Path) -> None:
+    marker = overlays.write(tmp_path / "store", b"other", {**FILES, "more.pth": "guarded_package\n"})
+    site = overlay.directory(tmp_path / "store", marker.key) / overlay.SITE
+    guard.link(str(site))
+    assert sys.path[-1] == f"/dev/null{site}"
+    assert names() == ["guarded:X"]
+    assert sys.path[-2:] == [f"/dev/null{site}", f"/dev/null{site}/guarded_package"]
+
+
+@pytest.mark.parametrize(("fallback", "expected"), [(None, ""), ("", "/dev/null")])
+def test_a_link_with_a_disabled_hook(site: Path, fallback: str | None, expected: str) -> None:
+    """Plugins are vLLM's affair, unless a parent process goes on without any."""
+    variables.disable()
+    variables.pass_on(variables.FALLBACK, fallback)
+    guard.link(str(site))
+    guard.link(str(site))
+    assert [entry for entry in sys.path if str(site) in entry] == [f"{expected}{site}"]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("", None),
+        ("/store/site", None),
+        ("/store/overlays/0/site", None),
+        (f"/store/overlays/{'0' * 32}", None),
+        (f"/store/overlays/{'0' * 32}/sites", None),
+        (f"/store/overlays/{'0' * 32}/site", f"/store/overlays/{'0' * 32}/site"),
+        (f"/store/overlays/{'0' * 32}/site/a/site", f"/store/overlays/{'0' * 32}/site"),
+        (f"/my/overlays/store/overlays/{'0' * 32}/site/a", f"/my/overlays/store/overlays/{'0' * 32}/site"),
+    ],
+)
+def test_the_overlay_of_a_path(path: str, found: str | None) -> None:
+    assert guard._site_of(path) == found

@@ -1,0 +1,86 @@
+"""Installing the packages of a lock into a stage, with pip or uv."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vllm_plugins.core import flock, hashes, scratch
+from vllm_plugins.core.humanize import count
+from vllm_plugins.documents import selection
+from vllm_plugins.documents.selection import Requirement
+from vllm_plugins.packages import installers
+from vllm_plugins.packages.pip_config import PipConfig
+from vllm_plugins.startup import overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from packaging.utils import NormalizedName
+
+    from vllm_plugins.documents.lock import Lock
+    from vllm_plugins.packages.installers import Installer
+    from vllm_plugins.startup.settings import Settings
+
+__all__ = ["Filling"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Filling:
+    """What filling a stage needs.
+
+    ``has_manifest``: editable sources are relative to plugins.yaml, not to the lock.
+    """
+
+    lock: Lock
+    settings: Settings
+    base_paths: Sequence[str]
+    has_manifest: bool
+    config: Callable[[], PipConfig]
+    report: Callable[[str], None]
+
+    def fill(self, staged: Path, site: Path) -> tuple[Requirement, ...]:
+        """Install everything that the lock names for this machine, and return it.
+
+        What overrides a package of the base goes into a directory of its own, which comes before the base.
+        """
+        selected = selection.select(self.lock, self.settings)
+        offline = self.settings.offline or (not selected.editable and all(item.path for item in selected.wheels))
+        if not selected.wheels and not selected.editable:
+            return ()
+        config = PipConfig.without_index() if offline else self.config()
+        cache = self.settings.cache or staged / "cache"
+        name = self.settings.installer
+        if name == "auto" and not flock.excludes(staged / scratch.CLAIM):
+            name = "pip"  # uv needs file locks in its target
+        installer = installers.choose(name, config=config, cache=cache / "uv", report=self.report)
+        requirements = selected.wheels + self._editable(selected.editable, installer, staged / "editable")
+        self.report(f"Installing {count(len(requirements), 'distribution')} with {installer.name}")
+        file = staged / "requirements.txt"
+        for in_front, target in ((False, site), (True, site / overlay.FRONT)):
+            lines = [f"{item.line}\n" for item in requirements if item.in_front == in_front]
+            if lines:
+                target.mkdir(exist_ok=True)
+                file.write_text("".join(lines), encoding="utf-8")
+                installer.install(file, target, offline=offline)
+        return requirements
+
+    def _editable(
+        self, sources: tuple[tuple[NormalizedName, str], ...], installer: Installer, into: Path
+    ) -> tuple[Requirement, ...]:
+        """Build the editable wheels (PEP 660). They contain paths of this machine, so they can't be in a lock."""
+        if not sources:
+            return ()
+        from vllm_plugins.packages.builder import Builder
+
+        into.mkdir()
+        home = (self.settings.manifest if self.has_manifest else self.settings.lock).parent
+        built = []
+        with Builder(installer=installer, base_site=self.base_paths) as builder:
+            for name, directory in sources:
+                plugin = next(iter(self.lock.plugins_needing(name)), name)
+                self.report(f"Building {plugin!r} as editable from {directory}")
+                wheel = builder.editable(home / Path(directory).expanduser(), into, plugin=plugin)
+                built.append(Requirement(name=name, version=None, sha256=hashes.of_file(wheel), path=wheel))
+        return tuple(built)

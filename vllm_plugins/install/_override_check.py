@@ -1,0 +1,131 @@
+"""The proof that vLLM imports with the overrides of a lock, in a child process.
+
+As a program (``python -m vllm_plugins.install._override_check``) this module is the child process. vLLM is also
+imported without the overrides if something fails, because that may have another cause.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vllm_plugins.core.errors import CommandFailed, LoadError
+from vllm_plugins.install import _vllm_start
+from vllm_plugins.startup import activation, overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vllm_plugins.startup.overlay import Marker
+
+__all__ = ["check"]
+
+# What a server imports: its API, its engine, and the inspection of models (0.10 to 0.33).
+_VLLM = (
+    "vllm",
+    "vllm.engine.arg_utils",
+    "vllm.transformers_utils.config",
+    "vllm.model_executor.models.registry",
+    "vllm.entrypoints.openai.api_server",
+)
+_WITH, _WITHOUT = "with", "without"
+_LONGEST = 1000  # characters of an explanation
+
+
+def check(store: Path, marker: Marker, *, paths: Sequence[str], result: Path, patience: float) -> None:
+    """Import vLLM with the overrides of a published overlay.
+
+    ``paths`` are the directories of the base, ``result`` a file that does not exist, ``patience`` the seconds that
+    the process may take.
+
+    Raises:
+        LoadError: something of vLLM, or an override itself, can't be imported any more.
+    """
+    failed = _run(_WITH, store, marker, paths=paths, result=result, patience=patience)
+    if failed:
+        without = _run(_WITHOUT, store, marker, paths=paths, result=result, patience=patience)
+        failed = {name: why for name, why in failed.items() if name not in without}
+    if failed:
+        words = ", ".join(f"{name} {version} for {replaced}" for name, version, replaced in marker.overrides)
+        raise LoadError(
+            "vLLM can't be imported with the overrides of plugins.yaml",
+            where=overlay.front(store, marker.key),
+            found=words,
+            details=[f"{name}: {why}" for name, why in failed.items()],
+            next_step="change `version` of these in `overrides` of plugins.yaml, or remove them, and run "
+            "vllm-plugins lock; the vLLM environment is unchanged",
+        )
+
+
+def _run(
+    how: str, store: Path, marker: Marker, *, paths: Sequence[str], result: Path, patience: float
+) -> dict[str, str]:
+    """The modules that can't be imported, and why."""
+    from vllm_plugins.core import process
+
+    result.unlink(missing_ok=True)
+    words = [str(os.getpid()), how, str(store), marker.key, str(result), *paths]
+    try:
+        done = process.run_module("vllm_plugins.install._override_check", words, timeout=patience, keep=_LONGEST)
+        end = f"ended the process with {process.status(done.returncode)}"
+    except CommandFailed as error:
+        if error.returncode == process.NOT_STARTED:
+            raise
+        end = f"did not end within {patience:g} seconds (VLLM_PLUGIN_TIMEOUT)"
+    lines = result.read_text(encoding="utf-8").split("\n")[:-1] if result.exists() else []  # complete lines
+    reports: list[tuple[str, str | None]] = [tuple(json.loads(line)) for line in lines]
+    failed = {name: why for name, why in reports if why}
+    if reports and reports[-1][1] is None:  # its import has begun, and did not end
+        failed[reports[-1][0]] = end
+    return {} if reports and not failed else failed or {"vllm": end}
+
+
+def _main(how: str, store: str, key: str, result: str, *paths: str) -> None:
+    activation.deactivate()  # an overlay that is linked into the interpreter
+    sys.path[:] = _vllm_start.as_in_vllm(paths, sys.path)
+    marker = overlay.read_marker(Path(store), key)
+    if marker is None:
+        raise SystemExit("the overlay was removed from the store")
+    names: list[str] = []
+    if how == _WITH:
+        activation.put_in_front(Path(store), marker)
+        names = sorted(activation.front_modules(overlay.front(Path(store), key)))
+        activation.activate(Path(store), key)
+    with open(result, "w", encoding="utf-8") as file:
+
+        def report(name: str, why: str | None) -> None:
+            file.write(json.dumps([name, why]) + "\n")
+            file.flush()
+
+        for name in (*names, *_VLLM):
+            report(name, None)
+            report(name, _problem(name, overlay.front(Path(store), key) if name in names else None))
+        for name, version, _ in marker.overrides if how == _WITH else ():
+            found = importlib.metadata.version(name)
+            report(name, "" if found == version else f"its metadata says {found}, and the lock {version}")
+    os._exit(0)  # vLLM may have left threads behind, which must not be waited for
+
+
+def _problem(name: str, front: str | None) -> str:
+    """Why a module can't be imported, or is not imported from the directory of overrides; "" if all is well."""
+    try:
+        module = importlib.import_module(name)
+    except BaseException as error:  # noqa: BLE001 - a module may raise anything
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST]
+    file = getattr(module, "__file__", None)
+    if front is not None and file is not None and not os.path.realpath(file).startswith(os.path.realpath(front)):
+        return f"it is imported from {file}"
+    return ""
+
+
+if __name__ == "__main__":
+    from vllm_plugins.core import workers
+
+    workers.supervise(parent=int(sys.argv[1]))
+    first_words = sys.argv[2:]
+    _main(*first_words)

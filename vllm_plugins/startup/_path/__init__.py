@@ -1,0 +1,1 @@
+"""What comes from where on the import path: the modules of plugins, and what overrides the base."""
