@@ -57,6 +57,7 @@ from vllm_plugins.core.redact import public_url, redact
         ("git+ssh://git:secret@host:22/x.git", "git+ssh://git:****@host:22/x.git"),
         ("ssh://ghp_0123456789abcdefghij0123456789abcdef@host/x", "ssh://****@host/x"),
         ("ssh://glpat-secret@host/x", "ssh://****@host/x"),
+        ("ssh://ghp_short@host/x", "ssh://****@host/x"),
         ("git@github.com:org/x.git", "git@github.com:org/x.git"),
         ("git@[2001:db8::1]:org/x.git@v1", "git@[2001:db8::1]:org/x.git@v1"),
         # No scheme, or half of one.
@@ -72,6 +73,9 @@ from vllm_plugins.core.redact import public_url, redact
         # Inside of other text.
         ("'https://ada:pa'secret@host/x' is not valid", "'https://****@host/x' is not valid"),
         ("see <https://ada:secret@host/x>, or (https://t@host)", "see <https://****@host/x>, or (https://****@host)"),
+        ("https://ada:sec@ ret@host/x", "https://****@host/x"),
+        ("https://ada:secret@host/x says bob@example.org", "https://****@host/x says bob@example.org"),
+        ("https://a:b x https://c:secret@h/y", "https://a:b x https://****@h/y"),
         ("https://a:secret@h/x https://b:secret@h/y", "https://****@h/x https://****@h/y"),
         ("https://a:secret@h,https://b:secret@h", "https://****@h,https://****@h"),
         ("--index-url=https://a:secret@h/simple --x", "--index-url=https://****@h/simple --x"),

@@ -53,7 +53,25 @@ def test_each_key_of_pep_751_has_a_treatment(key: str) -> None:
     assert key in lock_keys.KEYS
 
 
-@pytest.mark.parametrize("key", [key for key, treatment in lock_keys.KEYS.items() if treatment == "refused"])
+# Not read from the table: who changes that by mistake must meet a test.
+REFUSED = (
+    "requires-python",
+    "extras",
+    "dependency-groups",
+    "default-groups",
+    "packages.vcs",
+    "packages.directory.subdirectory",
+    "packages.archive",
+    "packages.sdist",
+)
+
+
+def test_these_keys_are_refused_and_no_others() -> None:
+    assert [key for key, treatment in lock_keys.KEYS.items() if treatment == "refused"] == [*REFUSED]
+    assert set(lock_keys.KEYS.values()) == {"refused", "honoured", "harmless"}
+
+
+@pytest.mark.parametrize("key", REFUSED)
 def test_a_key_that_would_change_what_is_installed_is_refused(key: str) -> None:
     package = values.package()
     if key.startswith("packages.directory"):
@@ -134,3 +152,25 @@ def test_what_a_lock_is_written_with_is_known() -> None:
     golden = (Path(__file__).parents[1] / "golden" / "plugins.lock").read_bytes()
     for data in (example, golden):
         assert list(lock_keys.refused(tomllib.loads(data.decode()))) == []
+
+
+def test_an_unknown_key_of_a_dependency_is_refused() -> None:
+    ((key, _),) = lock_keys.refused({"packages": [{"dependencies": [{"name": "x", "new": 1}]}]})
+    assert key == "packages[0].dependencies[0].new"
+
+
+def test_what_follows_the_table_of_another_program_is_looked_at() -> None:
+    ((key, _),) = lock_keys.refused({"tool": {"other": {"new": 1}, "vllm-plugins": {"new": 1}}})
+    assert key == "tool.vllm-plugins.new"
+
+
+def test_what_a_lock_may_be_written_with_is_known() -> None:
+    """The keys that neither of those locks has."""
+    override = dict.fromkeys(("package", "version", "replaces", "requested", "reason"), "x")
+    tool = {
+        "accepted-manifests": [],
+        "overrides": [{**override, "against": [{"name": "x", "specifier": ">1"}]}],
+        "plugins": [{"passed-over": "", "loads": [], "provided": True, "dependencies": []}],
+    }
+    package = {"dependencies": [{"name": "x"}], "tool": {"vllm-plugins": {"find-links": True}}}
+    assert list(lock_keys.refused({"packages": [package], "tool": {"vllm-plugins": tool}})) == []
