@@ -75,6 +75,7 @@ from vllm_plugins.core.redact import public_url, redact
         ("see <https://ada:secret@host/x>, or (https://t@host)", "see <https://****@host/x>, or (https://****@host)"),
         ("https://ada:sec@ ret@host/x", "https://****@host/x"),
         ("https://ada:secret@host/x says bob@example.org", "https://****@host/x says bob@example.org"),
+        ("https://ada:sec//ret@host/x https://b:secret@h/y", "https://****@host/x https://****@h/y"),
         ("https://a:b x https://c:secret@h/y", "https://a:b x https://****@h/y"),
         ("https://a:secret@h/x https://b:secret@h/y", "https://****@h/x https://****@h/y"),
         ("https://a:secret@h,https://b:secret@h", "https://****@h,https://****@h"),
