@@ -75,7 +75,7 @@ def test_a_start_needs_nothing_but_the_image_and_vllms_own_packages(locked: Plac
     words, env = read_only(into)
     code = "from vllm_plugins.startup import hook; print(hook.__file__); hook.general()"
     argv = [str(interpreter), *words, "-c", code]
-    env |= {**variables, "HOME": "/nowhere"}
+    env |= {**variables, "HOME": str(tmp_path / "home")}
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"{into}/manager/vllm_plugins/startup/hook.py", "tiny is here"]
