@@ -25,7 +25,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="DIR", required=True, help="Fill this directory, which is missing or empty."
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, has_files=False)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001 - as every command
