@@ -147,6 +147,9 @@ def test_the_next_steps_of_refusals_lead_on(locked: Place) -> None:
     assert again == "vllm-plugins remove first, then add it again, or give this one another name with --name"
     locked.run("add", "./config/mine", "--name", "second")
     assert step("add", "more", "--editable") == "name a directory, such as ./my-plugin"
+    (locked.config / "empty").mkdir()
+    for word in ("./config/empty", "./config/nothing"):
+        assert step("add", word) == "name a directory, such as ./my-plugin"
     locked.run("add", "./config/mine", "--editable", "--name", "second")
     locked.write("""
         plugins:

@@ -72,7 +72,7 @@ RUN = {
     "take them from version control, or run this where the index can be reached: "
     "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle": WHEELS,
     "correct {…}, then run the command again": MANIFEST,
-    "write plugins.yaml there, or name another manifest with --config or VLLM_PLUGIN_CONFIG": MANIFEST,
+    "write one here with vllm-plugins init, or name another with --config or VLLM_PLUGIN_CONFIG": MANIFEST,
     "{…} --help": WORDS,
     "vllm-plugins prune --keep 3, or vllm-plugins prune --older-than 30d": WORDS,
     "name a file in a directory that you can write to": WORDS,
@@ -346,7 +346,7 @@ def test_an_invalid_manifest_and_a_missing_one(locked: Place) -> None:
     assert failed(done, "manifest-invalid") == "correct plugins.yaml, then run the command again"
     assert "unknown key; did you mean package?" in done.stderr
     locked.manifest.unlink()
-    assert failed(locked.run("lock", check=False), "usage").startswith("write plugins.yaml there, or name another")
+    assert failed(locked.run("lock", check=False), "usage").startswith("write one here with vllm-plugins init, ")
     (locked.config / "other.yaml").write_text(text, encoding="utf-8")
     locked.run("lock", "--config", locked.config / "other.yaml")
     locked.manifest.write_text(text, encoding="utf-8")

@@ -88,7 +88,7 @@ class Output(Record):
     def progress(self, line: str) -> None:
         """What is happening now."""
         if not self.quiet:
-            print(printable(line), file=sys.stderr, flush=True)
+            _write(printable(line))
 
     def detail(self, line: str) -> None:
         """A line of output of a program that we started."""
@@ -97,12 +97,18 @@ class Output(Record):
 
     def message(self, line: str) -> None:
         """A line that is printed even with ``--quiet``."""
-        print(printable(f"vllm-plugins: {line}"), file=sys.stderr, flush=True)
+        _write(printable(f"vllm-plugins: {line}"))
 
 
 def _with_red(text: str) -> str:
     """A text with each line about an override in red."""
     return "\n".join(f"\x1b[31m{line}\x1b[0m" if line.startswith(OVERRIDE) else line for line in text.split("\n"))
+
+
+def _write(line: str) -> None:
+    """Write a line to stderr at once, so that lines of several threads stay whole."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -152,7 +152,7 @@ def nothing_there(settings: Settings) -> LockMissing:
     return LockMissing(
         "neither a manifest nor a lock exists",
         where=f"{settings.manifest}, {settings.lock}",
-        next_step="write plugins.yaml there, or name another manifest with --config or VLLM_PLUGIN_CONFIG",
+        next_step="write one here with vllm-plugins init, or name another with --config or VLLM_PLUGIN_CONFIG",
     )
 
 
@@ -167,7 +167,7 @@ def require(settings: Settings) -> Manifest:
         raise UsageError(
             "the manifest is missing",
             where=str(settings.manifest),
-            next_step="write plugins.yaml there, or name another manifest with --config or VLLM_PLUGIN_CONFIG",
+            next_step="write one here with vllm-plugins init, or name another with --config or VLLM_PLUGIN_CONFIG",
         )
     return read(settings.manifest)
 

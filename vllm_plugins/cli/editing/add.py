@@ -67,9 +67,31 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     ]
     if arguments.editable and not any(isinstance(addition.source, LocalSource) for addition in additions):
         raise UsageError("--editable is for local directories", next_step="name a directory, such as ./my-plugin")
+    for addition in additions:
+        _check_directory(addition)
     draft = drafts.read(settings.manifest)
     edits = [merge.add(draft, addition, arguments.name or _name(addition)) for addition in additions]
     return _result.finish(arguments, settings, output, draft, edits)
+
+
+def _check_directory(addition: Addition) -> None:
+    if not isinstance(addition.source, LocalSource):
+        return
+    from vllm_plugins.sources import pyproject
+
+    there = _directory(addition)
+    if not pyproject.is_project(there):
+        raise UsageError(
+            f"{addition.word} is not a Python project",
+            where=str(there),
+            expected=pyproject.EXPECTED,
+            found="no such file in it" if there.is_dir() else "no such directory",
+            next_step="name a directory, such as ./my-plugin",
+        )
+
+
+def _directory(addition: Addition) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(addition.word)))
 
 
 def _name(addition: Addition) -> str:
@@ -77,5 +99,5 @@ def _name(addition: Addition) -> str:
         return addition.name
     from vllm_plugins.sources import pyproject
 
-    there = Path(os.path.abspath(os.path.expanduser(addition.word)))
+    there = _directory(addition)
     return request.valid_name(pyproject.name(there) or there.name)
