@@ -149,7 +149,7 @@ def test_the_next_steps_of_refusals_lead_on(locked: Place) -> None:
     assert step("add", "more", "--editable") == "name a directory, such as ./my-plugin"
     (locked.config / "empty").mkdir()
     for word in ("./config/empty", "./config/nothing"):
-        assert step("add", word) == "name a directory, such as ./my-plugin"
+        assert step("add", word) == "name the directory of a project"
     locked.run("add", "./config/mine", "--editable", "--name", "second")
     locked.write("""
         plugins:

@@ -61,6 +61,7 @@ RUN = {
     "add a plugin to it: vllm-plugins add NAME": "tests/commands/test_init.py::test_a_new_manifest_is_valid_and_can_be_edited",
     "name one of the plugins; vllm-plugins why NAME shows which plugin requires a package": EDITING,
     "name a directory, such as ./my-plugin": EDITING,
+    "name the directory of a project": EDITING,
     "vllm-plugins add {…} {…} {…}": EDITING,
     "vllm-plugins remove {…}, then add it again, or give this one another name with --name": EDITING,
     "write a version, as in {…}@1.2.3; for a git repository write git+URL@{…}": EDITING,

@@ -85,8 +85,7 @@ def _check_directory(addition: Addition) -> None:
             f"{addition.word} is not a Python project",
             where=str(there),
             expected=pyproject.EXPECTED,
-            found="no such file in it" if there.is_dir() else "no such directory",
-            next_step="name a directory, such as ./my-plugin",
+            next_step="name the directory of a project",
         )
 
 
