@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["ANSWERS"]
 
 _ROOT = Path(__file__).parents[2]
-_SCRATCH = Path(tempfile.mkdtemp(prefix="vllm-plugins-fuzz-"))
+_SCRATCH = Path(tempfile.mkdtemp(prefix="fuzz-"))
 _SETTINGS = Settings(
     manifest=_SCRATCH / "plugins.yaml",
     lock=_SCRATCH / "plugins.lock",

@@ -34,7 +34,7 @@ def main() -> None:
             print(f"FOUND by {name}: {data!r}", file=sys.stderr, flush=True)
             raise
 
-    with tempfile.TemporaryDirectory(prefix="vllm-plugins-fuzz-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
         corpus = Path(scratch, "corpus")
         corpus.mkdir()
         for number, seed in enumerate(target.seeds):

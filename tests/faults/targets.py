@@ -34,7 +34,7 @@ from .target import Target
 __all__ = ["KEY", "MARKER", "TARGETS", "Target"]
 
 _ROOT = Path(__file__).parents[2]
-_SCRATCH = Path(tempfile.mkdtemp(prefix="vllm-plugins-fuzz-"))
+_SCRATCH = Path(tempfile.mkdtemp(prefix="fuzz-"))
 KEY = "0" * 32
 _SETTINGS = Settings(
     manifest=_SCRATCH / "plugins.yaml",
@@ -169,7 +169,7 @@ def _check_stub(path: Path) -> None:
 
 def _pins(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
-    with contextlib.suppress(errors.NoResolution):
+    with contextlib.suppress(errors.NoResolution, errors.SourceError):
         for pin in _resolution.read_pins(text):
             Version(pin.version)
     list(_conflicts.parents(text, base.VLLM))

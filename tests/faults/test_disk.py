@@ -38,8 +38,8 @@ FAULTS = {
 }
 SAID = {
     # The last is for uv, which ends well where the disk takes no more of a RECORD.
-    "full": ("No space left on device", "the disk is full", "look whether the disk is full"),
-    "over quota": ("Disk quota exceeded", "the disk is full", "look whether the disk is full"),
+    "full": ("No space left on device", "the disk is full", "check that the disk is not full"),
+    "over quota": ("Disk quota exceeded", "the disk is full", "check that the disk is not full"),
     "read-only": ("Read-only file system",),
     "broken": ("Input/output error",),
 }

@@ -86,7 +86,15 @@ def trees(draw: st.DrawFn, target: Target) -> bytes:
     return json.dumps(document).encode()
 
 
-IS_JSON = [name for name, target in TARGETS.items() if target.seeds[0].lstrip()[:1] in (b"{", b"[")]
+def is_json(data: bytes) -> bool:
+    try:
+        json.loads(data.partition(b"\0\0")[0])
+    except ValueError:
+        return False
+    return True
+
+
+IS_JSON = [name for name, target in TARGETS.items() if is_json(target.seeds[0])]
 BOUNDED = settings(
     max_examples=EXAMPLES,
     deadline=None,

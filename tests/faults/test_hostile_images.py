@@ -228,11 +228,11 @@ def test_a_manifest_that_is_none_is_refused(images: Path, tmp_path: Path, data: 
     assert is_clean(tmp_path / "plugins")
 
 
-@pytest.mark.parametrize("index", ["{", '{"manifests": [{}, {}]}', '{"manifests": [{"digest": "x"}]}', None])
-def test_a_directory_without_its_list_of_images_is_refused(images: Path, tmp_path: Path, index: str | None) -> None:
-    if index is None:
+@pytest.mark.parametrize("listed", ["{", '{"manifests": [{}, {}]}', '{"manifests": [{"digest": "x"}]}', None])
+def test_a_directory_without_its_list_of_images_is_refused(images: Path, tmp_path: Path, listed: str | None) -> None:
+    if listed is None:
         (images / "index.json").unlink()
     else:
-        (images / "index.json").write_text(index)
+        (images / "index.json").write_text(listed)
     with pytest.raises(RegistryError):
         pull.run(Layout(images), tmp_path / "plugins", report=lambda _: None)

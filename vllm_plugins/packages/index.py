@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -203,12 +204,7 @@ class Index:
         That is so for a denied access, an answer that is another kind of page, and a missing directory.
         """
         if url.startswith("file:"):
-            path = _path(url) / "index.html"
-            if path.is_file():
-                return simple_api.from_html(_read(path), base=path.as_uri(), index=index)
-            if not path.parent.parent.is_dir():
-                denied.append(self._error(url, FileNotFoundError(f"{path.parent.parent} is not a directory")))
-            return []
+            return self._page_of_directory(url, index, denied)
         try:
             with self._request("GET", url, index=index, headers={"Accept": simple_api.ACCEPT}) as response:
                 if response.status_code in programs.UNKNOWN:
@@ -231,7 +227,17 @@ class Index:
                     denied.append(self._error(url, error))
                     return []
         except (*_FAILURES, ValueError, RecursionError) as error:
+            if isinstance(error, RecursionError) and _is_nested():
+                raise
             raise self._error(url, error) from error
+
+    def _page_of_directory(self, url: str, index: str | None, denied: list[SourceError]) -> list[File]:
+        path = _path(url) / "index.html"
+        if path.is_file():
+            return simple_api.from_html(_read(path), base=path.as_uri(), index=index)
+        if not path.parent.parent.is_dir():
+            denied.append(self._error(url, FileNotFoundError(f"{path.parent.parent} is not a directory")))
+        return []
 
     def _links(self, links: str) -> list[File]:
         """Return the files of a place of ``--find-links``: a directory, a page, the URL of either, or a file."""
@@ -314,6 +320,15 @@ def _blocks(path: Path, start: int) -> Generator[bytes]:
                 yield chunk
     except OSError as error:
         raise requests.ConnectionError(error.strerror or str(error)) from error
+
+
+def _is_nested() -> bool:
+    """Whether the callers had used most of Python's stack already, rather than a page that is nested too deeply."""
+    try:
+        sys._getframe(sys.getrecursionlimit() // 2)  # noqa: SLF001 - a whole traceback would take longer
+    except ValueError:
+        return False
+    return True
 
 
 def _path(url: str) -> Path:
