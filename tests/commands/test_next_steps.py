@@ -154,6 +154,8 @@ RUN = {
     "check the name of the directory, the tag and the digest": IMAGE,
     "give this user write access to it, or choose another: vllm-plugins pull IMAGE -o DIRECTORY": IMAGE,
     "choose a directory for each image: vllm-plugins pull IMAGE -o DIRECTORY": IMAGE,
+    "choose a directory of your own: vllm-plugins pull IMAGE -o DIRECTORY": "tests/faults/test_who_may.py::"
+    "test_a_pull_believes_no_directory_of_another_user",
     "name one release: vllm-plugins outlook --to vllm==0.33.0": NAMES,
     "vllm-plugins why {…}": NAMES,
     "vllm-plugins tree": NAMES,

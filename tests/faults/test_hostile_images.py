@@ -15,6 +15,7 @@ from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import HashMismatch, PluginsError, RegistryError
 from vllm_plugins.install import pull
 from vllm_plugins.packages.images.layout import Layout
+from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,7 @@ def blob(images: Path, sha256: str) -> Path:
 
 
 def run(images: Path, sha256: str, into: Path) -> None:
-    pull.run(Layout(images, sha256=sha256), into, report=lambda _: None)
+    pull.run(Layout(images, sha256=sha256), into, settings=Settings.from_environment(), report=lambda _: None)
 
 
 def is_clean(into: Path) -> bool:
@@ -228,11 +229,11 @@ def test_a_manifest_that_is_none_is_refused(images: Path, tmp_path: Path, data: 
     assert is_clean(tmp_path / "plugins")
 
 
-@pytest.mark.parametrize("index", ["{", '{"manifests": [{}, {}]}', '{"manifests": [{"digest": "x"}]}', None])
-def test_a_directory_without_its_list_of_images_is_refused(images: Path, tmp_path: Path, index: str | None) -> None:
-    if index is None:
+@pytest.mark.parametrize("listing", ["{", '{"manifests": [{}, {}]}', '{"manifests": [{"digest": "x"}]}', None])
+def test_a_directory_without_its_list_of_images_is_refused(images: Path, tmp_path: Path, listing: str | None) -> None:
+    if listing is None:
         (images / "index.json").unlink()
     else:
-        (images / "index.json").write_text(index)
+        (images / "index.json").write_text(listing)
     with pytest.raises(RegistryError):
-        pull.run(Layout(images), tmp_path / "plugins", report=lambda _: None)
+        pull.run(Layout(images), tmp_path / "plugins", settings=Settings.from_environment(), report=lambda _: None)

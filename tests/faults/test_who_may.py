@@ -236,3 +236,25 @@ def test_a_marker_can_not_be_read_through_a_directory_of_another_name(world: Wor
     assert place.overlays == [other]
     assert done.json["plugins"]
     assert "Installing 1 distribution" in place.python(*START).stderr
+
+
+@needs_root
+def test_a_pull_believes_no_directory_of_another_user(place: Place, tmp_path: Path) -> None:
+    """Its note says that the image is there, and its modules are anything."""
+    place.pypi()
+    place.run("lock")
+    place.run("sync")
+    image = place.run("push", f"oci:{tmp_path / 'images'}:v1", "--json").json
+    directory = tmp_path / "pulled"
+    pull = ("pull", image["image"], "-o", directory)
+    place.run(*pull)
+    planted = (directory, directory / "manager", directory / "image.json", directory / "pull.lock")
+    for path in planted:
+        os.chown(path, 12345, -1)
+        done = place.run(*pull, check=False)
+        assert done.returncode == 1
+        assert f"[not-trusted]\n  where: {path}\n" in done.stderr
+        assert "next: choose a directory of your own: vllm-plugins pull IMAGE -o DIRECTORY\n" in done.stderr
+        os.chown(path, 0, -1)
+    directory.chmod(0o777)  # as an empty volume of Kubernetes
+    assert place.run(*pull).stdout.startswith("up to date: ")
