@@ -164,7 +164,7 @@ RUN = {
     "list the keys: vllm-plugins history; list the commits: git log --oneline": REVISION,
     "commit it, or name one of the commits that `git log --oneline -- {…}` shows": REVISION,
     "name another of the commits that `git log --oneline -- {…}` shows": REVISION,
-    "run git fsck there": REVISION,
+    "if you trust the repository, run git {…} there: a partial clone downloads the file": REVISION,
     "if you trust it: git config --global --add safe.directory {…}": f"{QUERIES}"
     "a_repository_of_another_user_is_trusted",
     "choose one of this project: vllm-plugins history": OVERLAY,
