@@ -187,9 +187,8 @@ def _write_note(directory: Path, image: _Image, *, complete: bool) -> None:
 
 def _unpack(blob: Path, into: Path, image: _Image) -> None:
     try:
-        with open(blob, "rb") as file:
-            _tar.unpack(file, into, tops=TOPS)
-    except (_tar.Unsafe, tarfile.TarError, EOFError, ValueError, FileExistsError, NotADirectoryError) as error:
+        _tar.unpack(blob, into, tops=TOPS)
+    except (_tar.Unsafe, tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise _not_ours(image.digest, f"a layer with other content: {error}") from error
 
 

@@ -89,7 +89,7 @@ def _must(directory: Path, *words: str) -> str:
             f"git {words[0]} failed in the repository of the lock",
             where=str(directory),
             found=_git.reason(done),
-            next_step=f"if you trust the repository, run git {shlex.join(words)} there: a partial clone downloads the "
-            "file",
+            next_step=f"if you trust the repository, run git {shlex.join(words)} there: "
+            "a partial clone downloads the file",
         )
     return done.stdout
