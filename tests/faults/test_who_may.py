@@ -258,3 +258,14 @@ def test_a_pull_believes_no_directory_of_another_user(place: Place, tmp_path: Pa
         os.chown(path, 0, -1)
     directory.chmod(0o777)  # as an empty volume of Kubernetes
     assert place.run(*pull).stdout.startswith("up to date: ")
+
+
+@pytest.mark.parametrize("name", ["plugins.yaml", "plugins.lock"])
+def test_a_start_does_not_wait_for_a_pipe_in_place_of_a_file(place: Place, name: str) -> None:
+    place.write("plugins: []\n")
+    path = place.config / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    done = place.python(*START, check=False, traceback=True)
+    assert f"{name} can't be read [store-unusable]\n  where: {path}\n  found: Not a regular file\n" in done.stderr
+    assert "  next: make it a file that you can read\n" in done.stderr
