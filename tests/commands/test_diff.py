@@ -66,6 +66,21 @@ def test_line_ends_that_git_converts_do_not_count(bare_place: Place, repository:
     assert bare_place.run("diff", "HEAD").stdout == "the locks are the same\n"
 
 
+def test_a_partial_clone_runs_no_program_of_its_configuration(bare_place: Place, repository: Repository) -> None:
+    blob = repository.git("rev-parse", "HEAD:config/plugins.lock")
+    (repository.path / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    ran = bare_place.root / "ran"
+    for key, value in {
+        "extensions.partialClone": "origin",
+        "remote.origin.url": str(repository.path),
+        "remote.origin.uploadpack": f"touch {ran}; git-upload-pack",
+    }.items():
+        repository.git("config", key, value)
+    done = bare_place.run("diff", "HEAD", check=False)
+    assert (done.returncode, ran.exists()) == (1, False)
+    assert "found: fatal: transport 'file' not allowed\n" in done.stderr
+
+
 @pytest.mark.parametrize("revision", ["nowhere", "HEAD~7", "-x", "HEAD:config", "HEAD^{tree}"])
 def test_an_unknown_revision_is_refused(bare_place: Place, repository: Repository, revision: str) -> None:
     done = bare_place.run("diff", "--", revision, check=False)

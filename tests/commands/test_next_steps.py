@@ -155,6 +155,8 @@ RUN = {
     "check the name of the directory, the tag and the digest": IMAGE,
     "give this user write access to it, or choose another: vllm-plugins pull IMAGE -o DIRECTORY": IMAGE,
     "choose a directory for each image: vllm-plugins pull IMAGE -o DIRECTORY": IMAGE,
+    "choose a directory of your own: vllm-plugins pull IMAGE -o DIRECTORY": "tests/faults/test_who_may.py::"
+    "test_a_pull_believes_no_directory_of_another_user",
     "name one release: vllm-plugins outlook --to vllm==0.33.0": NAMES,
     "vllm-plugins why {…}": NAMES,
     "vllm-plugins tree": NAMES,
@@ -163,7 +165,7 @@ RUN = {
     "list the keys: vllm-plugins history; list the commits: git log --oneline": REVISION,
     "commit it, or name one of the commits that `git log --oneline -- {…}` shows": REVISION,
     "name another of the commits that `git log --oneline -- {…}` shows": REVISION,
-    "run git fsck there": REVISION,
+    "if you trust the repository, run git {…} there: a partial clone downloads the file": REVISION,
     "if you trust it: git config --global --add safe.directory {…}": f"{QUERIES}"
     "a_repository_of_another_user_is_trusted",
     "choose one of this project: vllm-plugins history": OVERLAY,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
 import random
 import tarfile
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import HashMismatch, PluginsError, RegistryError
 from vllm_plugins.install import pull
 from vllm_plugins.packages.images.layout import Layout
+from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +56,7 @@ def blob(images: Path, sha256: str) -> Path:
 
 
 def run(images: Path, sha256: str, into: Path) -> None:
-    pull.run(Layout(images, sha256=sha256), into, report=lambda _: None)
+    pull.run(Layout(images, sha256=sha256), into, settings=Settings.from_environment(), report=lambda _: None)
 
 
 def is_clean(into: Path) -> bool:
@@ -172,6 +174,41 @@ def test_a_layer_writes_only_below_its_directory(images: Path, tmp_path: Path, n
     assert not list(tmp_path.rglob("*evil*"))
 
 
+def header(name: str, kind: bytes, size: int) -> bytes:
+    info = member(name, kind)
+    info.size = size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        header("long", tarfile.GNUTYPE_LONGNAME, 1 << 40),
+        header("long", tarfile.XHDTYPE, 1 << 40),
+        header("long", tarfile.GNUTYPE_LONGNAME, 0) * 5000,
+        TOP.tobuf() + header("manager/x", tarfile.REGTYPE, -1024),
+        TOP.tobuf() + header("manager/" + "x" * 300, tarfile.REGTYPE, 0),
+        header("manager/x", tarfile.REGTYPE, 0),
+    ],
+    ids=["long name", "attributes", "names without end", "negative", "a name that is too long", "no directory"],
+)
+def test_headers_that_no_layer_has_are_told(images: Path, tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(RegistryError, match="a layer with other content"):
+        run(images, layered(images, data + b"\0" * 1024), tmp_path / "plugins")
+    assert is_clean(tmp_path / "plugins")
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(images: Path, tmp_path: Path) -> None:
+    sha256 = digest(images)
+    for path in (blob(images, sha256), images / "index.json"):
+        path.unlink()
+        os.mkfifo(path)
+    for layout in (Layout(images, sha256=sha256), Layout(images)):
+        with pytest.raises(RegistryError, match="Not a regular file"):
+            layout.manifest()
+    assert not list(tmp_path.glob("plugins"))
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -228,11 +265,11 @@ def test_a_manifest_that_is_none_is_refused(images: Path, tmp_path: Path, data: 
     assert is_clean(tmp_path / "plugins")
 
 
-@pytest.mark.parametrize("listed", ["{", '{"manifests": [{}, {}]}', '{"manifests": [{"digest": "x"}]}', None])
-def test_a_directory_without_its_list_of_images_is_refused(images: Path, tmp_path: Path, listed: str | None) -> None:
-    if listed is None:
+@pytest.mark.parametrize("listing", ["{", '{"manifests": [{}, {}]}', '{"manifests": [{"digest": "x"}]}', None])
+def test_a_directory_without_its_list_of_images_is_refused(images: Path, tmp_path: Path, listing: str | None) -> None:
+    if listing is None:
         (images / "index.json").unlink()
     else:
-        (images / "index.json").write_text(listed)
+        (images / "index.json").write_text(listing)
     with pytest.raises(RegistryError):
-        pull.run(Layout(images), tmp_path / "plugins", report=lambda _: None)
+        pull.run(Layout(images), tmp_path / "plugins", settings=Settings.from_environment(), report=lambda _: None)

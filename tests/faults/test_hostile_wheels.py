@@ -260,3 +260,13 @@ def test_an_sdist_that_is_none(place: Place, index: Index, kind: str) -> None:
 class _Zeros:
     def read(self, size: int = 0, /) -> bytes:
         return bytes(size)
+
+
+@INSTALLERS
+def test_a_file_in_the_directory_of_overrides(place: Place, index: Index, installer: str) -> None:
+    """It would come before the base on the path: a module there would replace torch."""
+    wheel = RawWheel().add("bad/__init__.py").add("in-front/torch/__init__.py", "print('evil')\n")
+    offer(place, index, wheel)
+    done = sync(place, installer)
+    assert done.returncode == 1
+    assert "installs a file into the directory for overrides [install-failed]\n  found: in-front/torch" in done.stderr

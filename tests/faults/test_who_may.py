@@ -236,3 +236,36 @@ def test_a_marker_can_not_be_read_through_a_directory_of_another_name(world: Wor
     assert place.overlays == [other]
     assert done.json["plugins"]
     assert "Installing 1 distribution" in place.python(*START).stderr
+
+
+@needs_root
+def test_a_pull_believes_no_directory_of_another_user(place: Place, tmp_path: Path) -> None:
+    """Its note says that the image is there, and its modules are anything."""
+    place.pypi()
+    place.run("lock")
+    place.run("sync")
+    image = place.run("push", f"oci:{tmp_path / 'images'}:v1", "--json").json
+    directory = tmp_path / "pulled"
+    pull = ("pull", image["image"], "-o", directory)
+    place.run(*pull)
+    planted = (directory, directory / "manager", directory / "image.json", directory / "pull.lock")
+    for path in planted:
+        os.chown(path, 12345, -1)
+        done = place.run(*pull, check=False)
+        assert done.returncode == 1
+        assert f"[not-trusted]\n  where: {path}\n" in done.stderr
+        assert "next: choose a directory of your own: vllm-plugins pull IMAGE -o DIRECTORY\n" in done.stderr
+        os.chown(path, 0, -1)
+    directory.chmod(0o777)  # as an empty volume of Kubernetes
+    assert place.run(*pull).stdout.startswith("up to date: ")
+
+
+@pytest.mark.parametrize("name", ["plugins.yaml", "plugins.lock"])
+def test_a_start_does_not_wait_for_a_pipe_in_place_of_a_file(place: Place, name: str) -> None:
+    place.write("plugins: []\n")
+    path = place.config / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    done = place.python(*START, check=False, traceback=True)
+    assert f"{name} can't be read [store-unusable]\n  where: {path}\n  found: Not a regular file\n" in done.stderr
+    assert "  next: make it a file that you can read\n" in done.stderr

@@ -133,6 +133,23 @@ def test_a_file_outside_of_the_overlay_is_refused_and_left_alone(site: Path, pat
     assert outside.read_text() == "mine"
 
 
+@pytest.mark.parametrize("path", ["in-front/torch/__init__.py", "tiny/../in-front/torch.py", "in-front"])
+def test_a_plugin_has_no_file_in_front_of_the_base(site: Path, path: str) -> None:
+    stages.install(site, rows=[(path, "", "")])
+    error = refused(site)
+    assert error.what == "tiny 1.0 installs a file into the directory for overrides"
+    assert error.next_step == BAD_WHEEL
+
+
+@pytest.mark.parametrize(
+    "path", ["torch/__init__.py", "vllm.py", "vllm_plugins/x.py", "json/__init__.py", "triton.abi3.so"]
+)
+def test_an_override_has_no_module_that_nothing_may_override(site: Path, path: str) -> None:
+    stages.install(site / "in-front", "transformers", "5.20", files={path: b""})
+    error = refused(site, {"transformers": "5.20"})
+    assert (error.what, error.found) == ("transformers 5.20 overrides a module that is not its own", path)
+
+
 def test_paths_that_pip_writes_as_seen_from_its_own_directory_are_understood(site: Path) -> None:
     (site / "share").mkdir()
     (site / "share" / "data.txt").write_bytes(b"data")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import faulty
+from tests.kit.sandbox import needs_root
 from vllm_plugins.core import flock, hashes
 from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.packages import downloads
@@ -108,6 +109,20 @@ def test_a_link_in_place_of_a_part_is_not_followed(network: Faulty, tmp_path: Pa
     with pytest.raises(OSError, match="symbolic links"):
         download(network, into, retries=0)
     assert victim.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("what", ["hard link", pytest.param("other user", marks=needs_root)])
+def test_a_part_that_others_could_change_is_not_continued(network: Faulty, tmp_path: Path, what: str) -> None:
+    part = tmp_path / f".{hashlib.sha256(CONTENT).hexdigest()}.part"
+    part.write_bytes(CONTENT[:1000])
+    if what == "hard link":
+        os.link(part, tmp_path / "victim")
+    else:
+        os.chown(part, 12345, 12345)
+    starts = breaking(network, len(CONTENT))
+    assert download(network, tmp_path, retries=0) == CONTENT
+    assert starts == [0]
+    assert part.read_bytes() == CONTENT[:1000]
 
 
 def test_two_downloads_of_one_file_do_not_share_a_part(network: Faulty, tmp_path: Path) -> None:

@@ -94,6 +94,26 @@ def test_its_metadata_is_found_after_the_environments(site: Path, tmp_path: Path
     assert list(importlib.metadata.distributions(name="guarded", path=[])) == []
 
 
+@pytest.mark.parametrize("how", ["link", "parent", "slashes"])
+def test_another_name_of_a_directory_is_guarded_too(site: Path, tmp_path: Path, how: str) -> None:
+    """Packages extend their paths with what realpath() gives, or with names that contain ``..``."""
+    (tmp_path / "alias").symlink_to(tmp_path / "store")
+    package = site / "guarded_package"
+    names = {
+        "link": str(package).replace("/store/", "/alias/"),
+        "parent": f"{package}/../guarded_package",
+        "slashes": f"{site}//guarded_package",
+    }
+    guard.link(str(site))
+    module = importlib.import_module("guarded_package")
+    module.__path__ = [names[how]]
+    assert importlib.import_module("guarded_package.inner").X == 2
+    del sys.modules["guarded_package.inner"]
+    (package / "inner.py").write_text("X = 3  # changed\n")
+    with pytest.raises(HashMismatch, match="was changed after"):
+        importlib.import_module("guarded_package.inner")
+
+
 def test_without_the_guard_the_entry_is_of_nothing(site: Path) -> None:
     sys.path.append(f"/dev/null{site}")
     assert names() == []

@@ -71,12 +71,12 @@ def resuming(target: Path, part: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     """A block that writes a file as :func:`writing` does, and continues what an interrupted one left in ``part``.
 
     The file is positioned at the end of what is there, and may be read. If the block raises, its content stays for
-    the next one, unless it is empty. Where another process writes to the part, the block starts with nothing.
+    the next one, unless it is empty. Where another process writes to the part, the block starts with nothing. It also
+    does where the part belongs to another user, who could change it later, or is a link to another file.
     """
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(descriptor, "rb+") as file:
-        # Its last writer may have renamed it since it was opened.
-        if flock.lock(file) and part.exists() and os.path.samestat(os.fstat(descriptor), os.lstat(part)):
+        if flock.lock(file) and _is_ours(os.fstat(descriptor), part):
             try:
                 file.seek(0, os.SEEK_END)
                 yield file
@@ -88,6 +88,12 @@ def resuming(target: Path, part: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
             return
     with _writing(target, mode, durable=True) as file:
         yield file
+
+
+def _is_ours(opened: os.stat_result, part: Path) -> bool:
+    """Whether an open part is this user's alone, and still there: its last writer may have renamed it."""
+    is_alone = stat.S_ISREG(opened.st_mode) and opened.st_nlink == 1 and opened.st_uid == os.geteuid()
+    return is_alone and part.exists() and os.path.samestat(opened, os.lstat(part))
 
 
 @contextlib.contextmanager

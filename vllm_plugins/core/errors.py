@@ -310,6 +310,8 @@ def remedy(error: OSError, access: str) -> str:
         return _DISK[error.errno][1]
     if error.errno == errno.ESTALE:
         return "run the command again, because another machine has changed it in the meantime"
+    if error.errno == errno.EINVAL:
+        return "make it a file that you can read"
     return f"give this user {access} access to it"
 
 

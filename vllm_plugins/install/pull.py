@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vllm_plugins.core import atomic, flock, hashes, scratch
-from vllm_plugins.core.errors import RegistryError, StoreError
+from vllm_plugins.core.errors import NotTrusted, RegistryError, StoreError
 from vllm_plugins.core.humanize import size
 from vllm_plugins.install import _tar
 from vllm_plugins.install.oci import LAYER, TOPS
 from vllm_plugins.packages import downloads
+from vllm_plugins.startup import permissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from vllm_plugins.startup.settings import Settings
 
 __all__ = ["NOTE", "Pulled", "Source", "run"]
 
@@ -66,7 +69,7 @@ class _Image:
     annotations: dict[str, str]
 
 
-def run(source: Source, directory: Path, *, report: Callable[[str], None]) -> Pulled:
+def run(source: Source, directory: Path, *, settings: Settings, report: Callable[[str], None]) -> Pulled:
     """Fill a directory, which may exist if it is empty, with the content of an image.
 
     A file in it, written last, notes the digest. If the directory already has this image, nothing is downloaded.
@@ -75,12 +78,14 @@ def run(source: Source, directory: Path, *, report: Callable[[str], None]) -> Pu
         RegistryError: the image can't be read, or is not one of ``vllm-plugins push``.
         HashMismatch: a part of it does not have the digest that the manifest gives.
         StoreError: the directory contains something else, or can't be written.
+        NotTrusted: another user could change what is in the directory.
     """
     manifest = source.manifest()
     digest = f"sha256:{hashes.sha256(manifest)}"
     image = _read(manifest, digest)
     try:
         atomic.make_directory(directory)
+        _check_trust(settings, directory)
         with flock.alone(directory / _LOCK):
             new = not _is_there(directory, digest)
             if new:
@@ -93,6 +98,23 @@ def run(source: Source, directory: Path, *, report: Callable[[str], None]) -> Pu
             next_step="give this user write access to it, or choose another: vllm-plugins pull IMAGE -o DIRECTORY",
         ) from error
     return Pulled(directory=directory, digest=digest, new=new, annotations=image.annotations)
+
+
+def _check_trust(settings: Settings, directory: Path) -> None:
+    """Refuse what is another user's: it could be anything, whatever the note says.
+
+    A directory that all users can write to is allowed: an empty volume of Kubernetes is one.
+    """
+    try:
+        permissions.check_owners(settings, directory, *(directory / name for name in (_LOCK, NOTE, *TOPS)))
+    except NotTrusted as error:
+        raise NotTrusted(
+            "another user could change the content of the directory",
+            where=error.where,
+            expected=f"owner {os.geteuid()} or root",
+            found=error.found,
+            next_step="choose a directory of your own: vllm-plugins pull IMAGE -o DIRECTORY",
+        ) from error
 
 
 def _is_there(directory: Path, digest: str) -> bool:
@@ -165,9 +187,8 @@ def _write_note(directory: Path, image: _Image, *, complete: bool) -> None:
 
 def _unpack(blob: Path, into: Path, image: _Image) -> None:
     try:
-        with open(blob, "rb") as file:
-            _tar.unpack(file, into, tops=TOPS)
-    except (_tar.Unsafe, tarfile.TarError, EOFError, ValueError, FileExistsError, NotADirectoryError) as error:
+        _tar.unpack(blob, into, tops=TOPS)
+    except (_tar.Unsafe, tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise _not_ours(image.digest, f"a layer with other content: {error}") from error
 
 

@@ -77,7 +77,9 @@ def read(path: Path, commit: str, *, named: str, most: int) -> bytes:
 
 
 def _ask(directory: Path, *words: str) -> Completed:
-    return _git.run(words, env=_git.user_environment(os.environ), cwd=directory)
+    # A partial clone fetches what it lacks, with a program that its own configuration names.
+    env = {**_git.user_environment(os.environ), "GIT_ALLOW_PROTOCOL": "none"}
+    return _git.run(words, env=env, cwd=directory)
 
 
 def _must(directory: Path, *words: str) -> str:
@@ -87,6 +89,7 @@ def _must(directory: Path, *words: str) -> str:
             f"git {words[0]} failed in the repository of the lock",
             where=str(directory),
             found=_git.reason(done),
-            next_step="run git fsck there",
+            next_step=f"if you trust the repository, run git {shlex.join(words)} there: "
+            "a partial clone downloads the file",
         )
     return done.stdout

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["check", "check_discovered", "check_files", "check_overlay", "check_store"]
+__all__ = ["check", "check_discovered", "check_files", "check_overlay", "check_owners", "check_store"]
 
 _MOST_LINKS = 128  # Linux follows 40; links that lead to one another have no end
 _OVERFLOW = 65534  # the owner of a file whose user is not mapped (user_namespaces(7))
@@ -46,6 +46,23 @@ def check_store(settings: Settings) -> None:
 def check_discovered(settings: Settings) -> None:
     """Check a manifest that nobody named, and its lock. Raises the same error as :func:`check`."""
     _check_paths(settings, str(settings.manifest), str(settings.lock))
+
+
+def check_owners(settings: Settings, *paths: str) -> None:
+    """Check who owns these paths, and the directories above them, whoever can write to them.
+
+    Raises:
+        NotTrusted: another user owns one of them.
+    """
+    if settings.trust == "any":
+        return
+    trusted = _trusted()
+    above = {*trusted, *_owners("/", os.path.expanduser("~"))}
+    owners = [(path, above) for path in _parents(*paths)] + [(path, trusted) for path in paths]
+    for path, allowed in owners:
+        for status in (_status(path, os.lstat), _status(path, os.stat)):
+            if status is not None and status.st_uid not in allowed:
+                _refuse_unless_read_only(path, "another user owns", f"chown {os.geteuid()}", status)
 
 
 def _check(settings: Settings, *paths: str) -> None:

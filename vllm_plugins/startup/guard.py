@@ -161,9 +161,20 @@ def _install() -> None:
 
 def _forget(directory: str) -> None:
     """Forget finders that were made for a directory, and those below it, without the guard."""
+    real = os.path.realpath(directory)
     for entry in list(sys.path_importer_cache):
-        if overlay.real(entry).startswith(directory) or entry.startswith(directory):
+        if entry.startswith(directory) or os.path.realpath(overlay.real(entry)).startswith(real):
             sys.path_importer_cache.pop(entry, None)
+
+
+def _plain(path: str) -> str:
+    """The name by which a directory of an overlay was compared. Links and ``..`` lead to it by other names."""
+    real = os.path.realpath(path)
+    for site in compared:
+        root = os.path.realpath(site)
+        if f"{real}/".startswith(f"{root}/"):
+            return site + real[len(root) :]
+    return path
 
 
 def _site_of(path: str) -> str | None:
@@ -181,9 +192,10 @@ def _site_of(path: str) -> str | None:
 
 def _finder(entry: str) -> FileFinder:
     """The path hook: a finder for a directory of an overlay, if it is guarded."""
-    path = overlay.real(entry)
+    named = overlay.real(entry)
+    path = _plain(named)
     site = _site_of(path)
-    if site is None or (path == entry and site not in compared) or not os.path.isdir(path):
+    if site is None or (named == entry and site not in compared) or not os.path.isdir(path):
         raise ImportError("not a directory of a guarded overlay", path=entry)
     return _Finder(path)
 

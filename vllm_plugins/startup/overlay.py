@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,7 @@ GUARDED = "/dev/null"
 ACCEPTED = b'\naccepted-manifests = ["'
 FAILURES = "failures"
 _TRIES = 3
+_SPECIAL = ("/dev/", "/proc/")  # a user names a pipe there, as a shell does with <(…)
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
 _EGG = ".egg"
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
@@ -212,14 +214,21 @@ def _content(path: str) -> bytes:
     opened.pop(path, None)
     for tries in range(_TRIES, -1, -1):
         try:
-            with open(path, "rb", buffering=0) as file:
-                opened[path] = os.fstat(file.fileno())
+            with open(path, "rb", buffering=0, opener=_without_waiting) as file:
+                opened[path] = status = os.fstat(file.fileno())
+                if not (stat.S_ISREG(status.st_mode) or path.startswith(_SPECIAL)):
+                    raise OSError(errno.EINVAL, "Not a regular file", path)  # noqa: TRY301 - its reader explains it
                 return file.readall()
         except OSError as error:
             # On a network file system, another machine has replaced the file that we had opened.
             if error.errno != errno.ESTALE or not tries:
                 raise
     raise AssertionError
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file that another user may have replaced by a pipe, which would wait. Owners are checked afterwards."""
+    return os.open(path, flags | (0 if path.startswith(_SPECIAL) else os.O_NONBLOCK))
 
 
 def gone(store: Path, key: str) -> OverlayGone:

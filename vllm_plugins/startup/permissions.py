@@ -9,10 +9,11 @@ from vllm_plugins.startup import _trust, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["problems"]
+__all__ = ["check_owners", "problems"]
 
 
 def problems(settings: Settings, key: str | None) -> Iterator[NotTrusted]:
@@ -28,3 +29,12 @@ def problems(settings: Settings, key: str | None) -> Iterator[NotTrusted]:
                 _trust.check_files(settings, overlay.directory(settings.store, key))
         except NotTrusted as error:
             yield error
+
+
+def check_owners(settings: Settings, *paths: Path) -> None:
+    """Check who owns these paths, and the directories above them.
+
+    Raises:
+        NotTrusted: another user does.
+    """
+    _trust.check_owners(settings, *map(str, paths))

@@ -28,11 +28,11 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run, has_files=False)
 
 
-def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001 - as every command
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Print the digest, and the variables that a container of vLLM needs."""
     directory = Path(os.path.abspath(arguments.output))
     with _place.opened(arguments) as (place, name, tag):
-        done = pull.run(place, directory, report=output.progress)
+        done = pull.run(place, directory, settings=settings, report=output.progress)
     variables = {
         "PYTHONPATH": str(directory / MANAGER),
         "VLLM_PLUGIN_REGISTRY_DIR": str(directory / STORE),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 
 _PAUSE = 60  # seconds
+_MAX_REDIRECT = 1 << 16  # bytes
 
 
 class _Retry(Retry):
@@ -40,8 +41,17 @@ class _Retry(Retry):
 class _Session(requests.Session):
     """A session that sends no login over http after a redirect from https, not even one of netrc.
 
-    A file of certificates that is missing is a failure of the request, as any other.
+    A file of certificates that is missing is a failure of the request, as any other. The body of a redirect, which
+    requests reads as a whole, is dropped unless it is short.
     """
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        target: str | None = super().get_redirect_target(resp)
+        length = resp.headers.get("Content-Length", "")
+        is_short = length.isdecimal() and int(length) <= _MAX_REDIRECT and "Content-Encoding" not in resp.headers
+        if target is not None and not is_short:
+            resp.close()
+        return target
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         try:

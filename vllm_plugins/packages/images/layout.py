@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
-from typing import TYPE_CHECKING, Any
+import stat
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vllm_plugins.core import atomic, hashes
 from vllm_plugins.core.errors import HashMismatch, RegistryError
@@ -70,7 +72,7 @@ class Layout:
         sha256 = self._sha256 or self._find().removeprefix("sha256:")
         path = self._blob(f"sha256:{sha256}")
         try:
-            with open(path, "rb") as file:
+            with _opened(path) as file:
                 data = file.read(_MAX_MANIFEST + 1)
         except OSError as error:
             raise self._missing(f"no manifest with sha256 {sha256}: {error.strerror}") from error
@@ -87,9 +89,11 @@ class Layout:
         """
         path = self._blob(digest)
         try:
-            found = path.stat().st_size
-            if found == size:
-                shutil.copyfile(path, target)
+            with _opened(path) as file:
+                found = os.fstat(file.fileno()).st_size
+                if found == size:
+                    with open(target, "wb") as copy:
+                        shutil.copyfileobj(file, copy)
         except OSError as error:
             raise self._missing(f"{digest}: {error.strerror}") from error
         if found != size:
@@ -118,7 +122,8 @@ class Layout:
     def _entries(self) -> list[Mapping[str, Any]]:
         path = self.directory / _INDEX
         try:
-            data: Any = json.loads(path.read_bytes())
+            with _opened(path) as file:
+                data: Any = json.loads(file.read())
             return [entry for entry in data["manifests"] if isinstance(entry, dict)]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._missing(f"{_INDEX}: {error}") from error
@@ -140,6 +145,15 @@ class Layout:
             found=found,
             next_step="copy the image again from where it was made",
         )
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file of the directory, opened. Reading from a pipe would wait."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return open(descriptor, "rb")
 
 
 def _tag(entry: Mapping[str, Any]) -> str | None:

@@ -7,6 +7,7 @@ the one in its manifest.
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -156,17 +157,15 @@ class Registry:
         name = f"sha256:{reference.sha256}" if reference.sha256 else reference.tag or "latest"
         path = f"manifests/{name}"
         with self._request("GET", path, headers={"Accept": MANIFEST}) as response:
-            data = bytearray()
             try:
-                for chunk in downloads.read(response, patience=self._config.patience):
-                    data += chunk
-                    if len(data) > _MAX_MANIFEST:
-                        raise self._error(path, f"more than {_MAX_MANIFEST} bytes")
+                data = self._content(response)
             except _FAILURES as error:
                 raise self._error(path, f"{type(error).__name__}: {error}") from error
-        if reference.sha256 and hashes.sha256(bytes(data)) != reference.sha256:
-            raise self._mismatch(path, f"sha256 {reference.sha256}", f"sha256 {hashes.sha256(bytes(data))}")
-        return bytes(data)
+            except ValueError as error:
+                raise self._error(path, str(error)) from error
+        if reference.sha256 and hashes.sha256(data) != reference.sha256:
+            raise self._mismatch(path, f"sha256 {reference.sha256}", f"sha256 {hashes.sha256(data)}")
+        return data
 
     def download(self, digest: str, size: int, target: Path) -> None:
         """Download a blob. A large one that was interrupted is continued.
@@ -204,7 +203,8 @@ class Registry:
         """Send a request, with a login if the registry demands one. ``missing`` and ``ranges`` allow 404 and 416."""
         try:
             response = self._send(method, path, headers or {}, data)
-            if response.status_code == 401:
+            # A host that the registry redirects to must not choose where the login is sent.
+            if response.status_code == 401 and self._is_here(response.url):
                 self._authorize(response)
                 if hasattr(data, "seek"):
                     data.seek(0)
@@ -212,7 +212,8 @@ class Registry:
             if response.status_code >= 400 and not (
                 (missing and response.status_code == 404) or (ranges and response.status_code == 416)
             ):
-                raise self._error(path, _reason(response), status=response.status_code)
+                with response:
+                    raise self._error(path, self._reason(response), status=response.status_code)
         except _FAILURES as error:
             raise self._error(path, f"{type(error).__name__}: {error}") from error
         return response
@@ -226,9 +227,11 @@ class Registry:
 
     def _signed(self, url: str) -> session.Auth:
         """What adds the login to a request of this registry, and nothing to one elsewhere."""
+        return session.header(self._authorization if self._is_here(url) else None)
+
+    def _is_here(self, url: str) -> bool:
         here, there = urlsplit(self._root), urlsplit(url)
-        is_here = (here.scheme, here.netloc) == (there.scheme, there.netloc)
-        return session.header(self._authorization if is_here else None)
+        return (here.scheme, here.netloc) == (there.scheme, there.netloc)
 
     def _authorize(self, refused: requests.Response) -> None:
         """Get what the next requests are signed with: the login, or a token that the registry's service gives for it.
@@ -256,7 +259,7 @@ class Registry:
 
     def _token(self, realm: str, fields: Mapping[str, str], login: _docker_logins.Login | None) -> str:
         wanted = {key: fields[key] for key in ("service", "scope") if key in fields}
-        options: dict[str, Any] = {"timeout": self._config.timeout}
+        options: dict[str, Any] = {"timeout": self._config.timeout, "stream": True}
         if self._config.cert:
             options["verify"] = self._config.cert
         if login is not None and not login.user:
@@ -266,18 +269,46 @@ class Registry:
                 "client_id": "vllm-plugins",
                 "refresh_token": login.password,
             }
+            # A redirect would send the token on, to another host or over http.
+            options["allow_redirects"] = False
             answer = self._session.post(realm, data=form, auth=session.header(None), **options)
         else:
             signed = session.header(session.basic(login.user, login.password) if login else None)
             answer = self._session.get(realm, params=wanted, auth=signed, **options)
         with answer:
-            if answer.status_code >= 400:
-                raise self._error("", f"{realm}: {_reason(answer)}", status=answer.status_code)
-            data: Any = answer.json()
+            if answer.status_code >= 300:
+                raise self._error("", f"{realm}: {self._reason(answer)}", status=answer.status_code)
+            try:
+                data: Any = json.loads(self._content(answer))
+            except (ValueError, RecursionError) as error:
+                raise self._error("", f"{realm}: {type(error).__name__}: {error}") from error
         token = data.get("token") or data.get("access_token") if isinstance(data, dict) else None
         if not isinstance(token, str):
             raise self._error("", f"{realm} gives no token")
         return token
+
+    def _content(self, response: requests.Response) -> bytes:
+        """The body of a small document.
+
+        Raises:
+            ValueError: it is larger than a manifest may be.
+        """
+        data = bytearray()
+        for chunk in downloads.read(response, patience=self._config.patience):
+            data += chunk
+            if len(data) > _MAX_MANIFEST:
+                raise ValueError(f"more than {_MAX_MANIFEST} bytes")
+        return bytes(data)
+
+    def _reason(self, response: requests.Response) -> str:
+        """The status, and what the registry says of it."""
+        status = f"{response.status_code} {response.reason}"
+        try:
+            errors = json.loads(self._content(response))["errors"]
+            said = "; ".join(str(error.get("message") or error.get("code")) for error in errors)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, *_FAILURES):
+            return status
+        return f"{status}: {said[:500]}"
 
     def _error(self, path: str, found: str, *, status: int | None = None) -> RegistryError:
         next_step = "check the network, and the name of the image"
@@ -300,14 +331,3 @@ class Registry:
             found=found,
             next_step="try again; if it fails again, report it to the operator of the registry",
         )
-
-
-def _reason(response: requests.Response) -> str:
-    """The status, and what the registry says of it."""
-    status = f"{response.status_code} {response.reason}"
-    try:
-        errors = response.json()["errors"]
-        said = "; ".join(str(error.get("message") or error.get("code")) for error in errors)
-    except (ValueError, KeyError, TypeError, AttributeError, *_FAILURES):
-        return status
-    return f"{status}: {said[:500]}"
