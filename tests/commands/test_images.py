@@ -128,6 +128,23 @@ def test_push_needs_an_overlay_that_is_installed_and_unchanged(locked: Place) ->
     assert not os.path.exists(locked.root / "images/index.json")
 
 
+@pytest.mark.parametrize("login", ["me:s3cret-word", "s3cret-word", "${ME}:s3cret-word"])
+def test_a_manifest_with_a_password_is_not_pushed(locked: Place, login: str) -> None:
+    """Not even in a comment. A variable, which is what the next step says, may stay."""
+    text = locked.manifest.read_text()
+    name = f"oci:{locked.root / 'images'}:v1"
+    locked.manifest.write_text(f"{text}# was https://{login}@git.example.org/x\n")
+    locked.run("sync")
+    done = locked.run("push", name, check=False)
+    assert done.returncode == 2
+    assert "plugins.yaml contains a login, and would be in the image" in done.stderr
+    assert "s3cret-word" not in done.stderr
+    locked.manifest.write_text(f"{text}# was https://${{TOKEN}}@git.example.org/x\n")
+    locked.run("lock")
+    locked.run("sync")
+    locked.run("push", name)
+
+
 @pytest.mark.parametrize("name", ["team/plugins:v1", "REGISTRY.example/A:v1", "oci:", "oci:x@sha256:12", "", "a b"])
 def test_a_name_that_names_no_image_is_refused(place: Place, name: str) -> None:
     done = place.run("pull", name, "-o", "x", check=False)

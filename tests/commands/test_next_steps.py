@@ -150,6 +150,8 @@ RUN = {
     "to accept an older release, set {…} in plugins.yaml; else set `enabled: false` for it": "tests/locking/"
     "test_newest.py::test_a_version_in_the_manifest_accepts_an_older_release",
     "name a tag: vllm-plugins push {…}:TAG": IMAGE,
+    "write a variable in its place, as in https://${TOKEN}@…, and run vllm-plugins lock": "tests/commands/"
+    "test_images.py::test_a_manifest_with_a_password_is_not_pushed",
     "correct the name, as in oci:plugins-image:v1": IMAGE,
     "name the registry, too, as in registry.example/team/plugins:v1": IMAGE,
     "check the name of the directory, the tag and the digest": IMAGE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -324,11 +325,7 @@ def _blocks(path: Path, start: int) -> Generator[bytes]:
 
 def _is_nested() -> bool:
     """Whether the callers had used most of Python's stack already, rather than a page that is nested too deeply."""
-    try:
-        sys._getframe(sys.getrecursionlimit() // 2)  # noqa: SLF001 - a whole traceback would take longer
-    except ValueError:
-        return False
-    return True
+    return sum(1 for _ in traceback.walk_stack(None)) > sys.getrecursionlimit() // 2
 
 
 def _path(url: str) -> Path:

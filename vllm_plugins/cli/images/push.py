@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli.images import _place
 from vllm_plugins.core import scratch
 from vllm_plugins.core.errors import NotInstalled, UsageError
 from vllm_plugins.core.humanize import size
+from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import oci
 from vllm_plugins.startup import overlay
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
     from vllm_plugins.cli._output import Output
     from vllm_plugins.startup.settings import Settings
+
+# A variable as a login, a part of one, or the value of a parameter.
+_VARIABLES = re.compile(r"(\$\{\w+\}(:\$\{\w+\})?@|=\$\{\w+\})")
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +41,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             next_step="vllm-plugins sync",
         )
     manifest = settings.manifest.read_bytes() if state.manifest is not None else None
+    _check_secrets(settings, manifest)
     with _place.opened(arguments) as (place, name, tag), scratch.directory() as into:
         if "@" in arguments.image:
             raise UsageError(
@@ -67,3 +73,16 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         f"{pinned}\n{size(whole)} in all, {size(new)} uploaded",
     )
     return 0
+
+
+def _check_secrets(settings: Settings, manifest: bytes | None) -> None:
+    """Refuse a manifest with a login: the image has the file as it is, comments and disabled plugins included."""
+    for number, line in enumerate((manifest or b"").decode("utf-8", "replace").splitlines(), start=1):
+        without_variables = _VARIABLES.sub("", line)
+        if redact(without_variables) != without_variables:
+            raise UsageError(
+                "plugins.yaml contains a login, and would be in the image",
+                where=f"{settings.manifest}, line {number}",
+                found=redact(line).strip(),
+                next_step="write a variable in its place, as in https://${TOKEN}@…, and run vllm-plugins lock",
+            )
