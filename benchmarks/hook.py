@@ -27,9 +27,9 @@ _TIMED = f"""\
 from vllm_plugins.startup import activation, hook
 took = []
 def timed(function):
-    def call(*words):
+    def call(*words, **options):
         started = time.perf_counter()
-        function(*words)
+        function(*words, **options)
         took.append(time.perf_counter() - started)
     return call
 activation.hold, activation.activate = timed(activation.hold), timed(activation.activate)
