@@ -94,7 +94,9 @@ def test_nothing_is_written_if_locking_is_interrupted(locked: Place, number: sig
         interrupt(locked, *words, when=note.exists)
         return
     before = locked.files()
-    argv = [sys.executable, "-m", "vllm_plugins", *words]
+    # nohup, under which the tests may run, has a process ignore a signal, and so do those that it starts.
+    code = f"import os, signal, sys; signal.signal({int(number)}, signal.SIG_DFL); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    argv = [sys.executable, "-c", code, "-m", "vllm_plugins", *words]
     with subprocess.Popen(argv, env=locked.environment, cwd=locked.root, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
         while not note.exists():
