@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit import tiny
 from vllm_plugins.cli import COMMANDS
 
 if TYPE_CHECKING:
@@ -28,14 +29,7 @@ WORDS = {
 
 @pytest.fixture
 def synced(place: Place, index: Index) -> Place:
-    index.wheel(
-        "tiny",
-        entry_points={"vllm.general_plugins": {"tiny": "tiny:register"}},
-        modules={"tiny.py": "def register(): ...\n"},
-    )
-    place.pypi("tiny")
-    place.run("lock")
-    place.run("sync")
+    tiny.install(place, index)
     return place
 
 

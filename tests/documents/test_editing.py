@@ -264,21 +264,21 @@ def test_local_directories_are_written_relative_to_the_manifest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "config").mkdir()
-    (tmp_path / "work" / "tiny").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "here" / "tiny").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
 
     def path(word: str, directory: Path) -> str:
         found = request.parse(word, directory=directory, extras=(), version=None, editable=False).source
         assert isinstance(found, LocalSource)
         return found.path
 
-    assert path("./tiny", tmp_path / "config") == "../work/tiny"
-    assert path("./tiny", tmp_path / "work") == "tiny"
-    assert path(".", tmp_path / "work") == "."
-    assert path(str(tmp_path / "work/tiny"), tmp_path / "work") == "tiny"
-    assert path(str(tmp_path / "work/tiny"), tmp_path / "config") == str(tmp_path / "work/tiny")
+    assert path("./tiny", tmp_path / "config") == "../here/tiny"
+    assert path("./tiny", tmp_path / "here") == "tiny"
+    assert path(".", tmp_path / "here") == "."
+    assert path(str(tmp_path / "here/tiny"), tmp_path / "here") == "tiny"
+    assert path(str(tmp_path / "here/tiny"), tmp_path / "config") == str(tmp_path / "here/tiny")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert path("~/work", tmp_path / "config") == "~/work"
+    assert path("~/here", tmp_path / "config") == "~/here"
 
 
 def add(edited: Draft, word: str) -> tuple[str, str]:

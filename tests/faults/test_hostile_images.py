@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.kit import tiny
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import HashMismatch, PluginsError, RegistryError
 from vllm_plugins.install import pull
@@ -34,13 +35,7 @@ def images(place: Place, index: Index, templates: Templates) -> Path:
     """A directory with one image."""
 
     def make() -> None:
-        code = "def register(): ...\n"
-        index.wheel(
-            "tiny", entry_points={"vllm.general_plugins": {"tiny": "tiny:register"}}, modules={"tiny.py": code}
-        )
-        place.pypi("tiny")
-        place.run("lock")
-        place.run("sync")
+        tiny.install(place, index)
         place.run("push", f"oci:{place.root / 'images'}:v1")
 
     return templates.fill(place, index, make).root / "images"

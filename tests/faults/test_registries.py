@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit import faulty, registry
+from tests.kit import faulty, registry, tiny
 from tests.kit.registry import PASSWORD, USER
 
 if TYPE_CHECKING:
@@ -40,13 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def installed(place: Place, index: Index, templates: Templates) -> Place:
     def make() -> None:
-        code = "def register(): ...\n"
-        index.wheel(
-            "tiny", entry_points={"vllm.general_plugins": {"tiny": "tiny:register"}}, modules={"tiny.py": code}
-        )
-        place.pypi("tiny")
-        place.run("lock")
-        place.run("sync")
+        tiny.install(place, index)
 
     return templates.fill(place, index, make)
 

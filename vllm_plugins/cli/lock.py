@@ -10,9 +10,11 @@ from vllm_plugins.core.humanize import count
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
     from typing import Any
 
     from vllm_plugins.cli._output import Output
+    from vllm_plugins.documents.diff import Change
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.locking.pipeline import Outcome
     from vllm_plugins.startup.settings import Settings
@@ -45,17 +47,22 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def add_base_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what to resolve against, and with which program."""
-    parser.add_argument(
-        "--base",
-        metavar="BASE",
-        help="Resolve against a snapshot written by vllm-plugins base, or a vLLM release such as vllm==0.32.0 "
-        "(default: this environment).",
-    )
+    add_base_option(parser)
     parser.add_argument(
         "--resolver",
         choices=("auto", "pip-compile", "uv"),
         default="auto",
         help="Resolve with this program (default: auto, which is pip-compile, or uv for another kind of machine).",
+    )
+
+
+def add_base_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says what to resolve against."""
+    parser.add_argument(
+        "--base",
+        metavar="BASE",
+        help="Resolve against a snapshot written by vllm-plugins base, or a vLLM release such as vllm==0.32.0 "
+        "(default: this environment).",
     )
 
 
@@ -116,15 +123,14 @@ def text(settings: Settings, outcome: Outcome, *, check: bool = False) -> str:
     if not outcome.resolved:
         return f"{settings.lock.name} is up to date: nothing to do"
     notes = "".join(f"note: {note}\n" for note in outcome.notes)
-    return f"{_table(outcome)}\n{notes}{settings.lock}: {_summary(outcome.lock)}"
+    changes = changes_table(outcome.changes) or "no package changed"
+    return f"{changes}\n{notes}{settings.lock}: {_summary(outcome.lock)}"
 
 
-def _table(outcome: Outcome) -> str:
-    rows = [
-        (change.name, change.old or "-", "→", change.new or "-", ", ".join(change.plugins) or "-")
-        for change in outcome.changes
-    ]
-    return table(("package", "old", "", "new", "required by"), rows) if rows else "no package changed"
+def changes_table(changes: Sequence[Change]) -> str:
+    """Changed packages in columns; empty if there are none."""
+    rows = [(item.name, item.old or "-", "→", item.new or "-", ", ".join(item.plugins) or "-") for item in changes]
+    return table(("package", "old", "", "new", "required by"), rows) if rows else ""
 
 
 def _summary(locked: Lock) -> str:

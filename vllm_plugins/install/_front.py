@@ -26,7 +26,7 @@ _NOT_OVERRIDDEN = (
 
 
 def check_plugin(title: str, paths: Iterable[str]) -> None:
-    """Check that a distribution that is no override has no file in the directory. ``paths`` are relative to ``site``.
+    """Check that a plugin's distribution has no file in that directory. ``paths`` are relative to ``site``.
 
     Raises:
         InstallError: it has one, which would replace a module of the base.

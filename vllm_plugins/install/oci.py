@@ -19,6 +19,7 @@ from vllm_plugins.core import bytecode, hashes
 from vllm_plugins.core.errors import InstallError
 from vllm_plugins.install import _registry, _tar
 from vllm_plugins.install._tar import Entry
+from vllm_plugins.packages.images.registry import MANIFEST as MANIFEST_TYPE
 from vllm_plugins.startup import integrity, overlay
 from vllm_plugins.startup.settings import LOCK, MANIFEST
 
@@ -36,7 +37,6 @@ TOPS = (MANAGER, STORE, MANIFEST, LOCK)
 # Not compressed: what compresses gives other bytes on another machine, and then the image another digest.
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 
-_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _DISTRIBUTION = "vllm-plugin-manager"
 # platform.machine() → GOARCH, as images have it.
@@ -93,7 +93,7 @@ def make(locked: LockFile, marker: Marker, *, manifest: bytes | None, store: Pat
     blobs = (_blob(into, config, _CONFIG), *layers)
     image = {
         "schemaVersion": 2,
-        "mediaType": _MANIFEST,
+        "mediaType": MANIFEST_TYPE,
         "config": blobs[0].descriptor,
         "layers": [blob.descriptor for blob in layers],
         "annotations": _annotations(marker, locked.lock),

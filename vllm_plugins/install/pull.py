@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tarfile
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from vllm_plugins.core.humanize import size
 from vllm_plugins.install import _tar
 from vllm_plugins.install.oci import LAYER, TOPS
 from vllm_plugins.packages import downloads
+from vllm_plugins.packages.images.registry import DIGEST
 from vllm_plugins.startup import permissions
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ NOTE = "image.json"
 
 _LOCK, _BLOB = "pull.lock", ".layer"
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MAX_CONFIG = 1 << 20  # bytes
 _MOST_LAYERS = 8
 
@@ -225,7 +224,7 @@ def _read(manifest: bytes, digest: str) -> _Image:
 
 def _blob(descriptor: Any) -> _Blob:
     digest, length = descriptor["digest"], descriptor["size"]
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest) or type(length) is not int or length < 0:
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest) or type(length) is not int or length < 0:
         raise ValueError(f"{digest!r} of {length!r} bytes")
     return _Blob(digest=digest, size=length)
 

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -31,6 +30,7 @@ from vllm_plugins.sources import git_news
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from packaging.requirements import Requirement
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base
@@ -275,15 +275,9 @@ class _Search:
 
     def _requirements(self, content: Metadata, name: NormalizedName) -> Iterator[Requirement]:
         """The requirements on a distribution that apply here, those of all extras included."""
-        environment = dict(self.base.markers)
-        extras = ("", *map(str, map(canonicalize_name, content.extras)))
-        for line in requirement_lines.valid(content.requires):
-            requirement = Requirement(line)
-            marker = requirement.marker
-            if canonicalize_name(requirement.name) == name and (
-                marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in extras)
-            ):
-                yield requirement
+        extras = map(canonicalize_name, content.extras)
+        applying = requirement_lines.applying(content.requires, dict(self.base.markers), extras)
+        return (found for found in applying if canonicalize_name(found.name) == name)
 
     def _metadata(self, package: Package) -> Metadata | None:
         """The metadata of a locked package; ``None`` for an editable one, and where no wheel can be read."""

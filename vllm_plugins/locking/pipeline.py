@@ -153,7 +153,7 @@ def read_base(
 
     Raises:
         UsageError: it names neither a snapshot nor a release.
-        NoResolution: there is no such release, or it can't be resolved for this kind of machine.
+        NoResolution: the release does not exist, or can't be resolved for this kind of machine.
     """
     if named is None:
         return base_document.read()

@@ -58,7 +58,7 @@ def read(
 
     Raises:
         UsageError: the requirement does not name exactly one release of vLLM.
-        NoResolution: there is no such release, or it can't be resolved for this kind of machine.
+        NoResolution: the release does not exist, or can't be resolved for this kind of machine.
         SourceError: the resolver failed for another reason.
     """
     requirement = Requirement(release)

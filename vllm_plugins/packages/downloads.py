@@ -13,7 +13,7 @@ import urllib3
 from vllm_plugins.core import atomic, flock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
     from typing import BinaryIO
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     # For a position: where the server starts (at zero, if it knows no ranges), and the bytes from there on.
     Body = Callable[[int], tuple[int, Generator[bytes]]]
 
-__all__ = ["RESUMABLE", "UNCOMPRESSED", "Mismatch", "body", "fetch", "read", "sweep"]
+__all__ = ["RESUMABLE", "UNCOMPRESSED", "Mismatch", "body", "fetch", "read", "sweep", "whole"]
 
 RESUMABLE = 16 << 20  # bytes; a smaller file is faster downloaded again than its part is kept track of
 
@@ -102,6 +102,20 @@ def read(response: requests.Response, *, patience: float) -> Generator[bytes]:
         if time.monotonic() > end:
             raise requests.Timeout(f"no end within {patience} seconds (VLLM_PLUGIN_TIMEOUT)")
         yield chunk
+
+
+def whole(chunks: Iterable[bytes], most: int) -> bytes:
+    """Return a body that fits into memory.
+
+    Raises:
+        ValueError: it has more than ``most`` bytes.
+    """
+    data = bytearray()
+    for chunk in chunks:
+        data += chunk
+        if len(data) > most:
+            raise ValueError(f"more than {most} bytes")
+    return bytes(data)
 
 
 def _closing(response: requests.Response, patience: float) -> Generator[bytes]:

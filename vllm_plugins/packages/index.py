@@ -25,7 +25,7 @@ from vllm_plugins.packages._net import session
 from vllm_plugins.packages.simple_api import File
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from packaging.utils import NormalizedName
 
@@ -188,7 +188,7 @@ class Index:
         try:
             with self._request("GET", url, index=index) as response:
                 response.raise_for_status()
-                return _whole(self._read(response), _MAX_DOCUMENT)
+                return downloads.whole(self._read(response), _MAX_DOCUMENT)
         except (*_FAILURES, ValueError) as error:
             raise self._error(url, error) from error
 
@@ -217,7 +217,7 @@ class Index:
                 response.raise_for_status()
                 if self.cooldown is not None:
                     self.cooldown.check_clock(response.headers, public_url(url))
-                body = _whole(self._read(response), _MAX_PAGE)
+                body = downloads.whole(self._read(response), _MAX_PAGE)
                 kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
                 base = public_url(response.url)
                 if kind == simple_api.JSON:
@@ -297,15 +297,6 @@ class Index:
             found=found,
             next_step="try again; if it fails again, report it to the operator of the index",
         )
-
-
-def _whole(chunks: Iterable[bytes], most: int) -> bytes:
-    data = bytearray()
-    for chunk in chunks:
-        data += chunk
-        if len(data) > most:
-            raise ValueError(f"more than {most} bytes")
-    return bytes(data)
 
 
 def _checked(archive: zipfile.ZipFile, file: File) -> zipfile.ZipFile:

@@ -174,7 +174,7 @@ def _overrides(lock: Lock) -> Iterator[str]:
         )
         for item in lock.overrides
     ]
-    yield _table("Overrides", ("Of the vLLM environment", "By", "Reason", "Who requires the old version"), rows)
+    yield _table("Overrides", ("Of the vLLM environment", "By", "Reason", "Old version required by"), rows)
 
 
 def _hooks(lock: Lock) -> Iterator[str]:

@@ -23,7 +23,7 @@ _REPOSITORY = "a git repository of yours"
 def resolve(directory: Path, revision: str) -> str | None:
     """The commit that a revision (``HEAD~3``, a branch, a tag) means in the repository of a directory.
 
-    ``None``: there is no repository, or it does not have the revision.
+    ``None``: the directory is in no repository, or its repository does not have the revision.
 
     Raises:
         SourceError: git is missing, or refuses to read the repository.

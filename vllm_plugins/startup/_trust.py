@@ -57,7 +57,7 @@ def check_owners(settings: Settings, *paths: str) -> None:
     if settings.trust == "any":
         return
     trusted = _trusted()
-    above = {*trusted, *_owners("/", os.path.expanduser("~"))}
+    above = _trusted_above(trusted)
     owners = [(path, above) for path in _parents(*paths)] + [(path, trusted) for path in paths]
     for path, allowed in owners:
         for status in (_status(path, os.lstat), _status(path, os.stat)):
@@ -74,7 +74,7 @@ def _check_paths(settings: Settings, *paths: str, then: tuple[str, ...] = ()) ->
     if settings.trust == "any":
         return
     trusted = _trusted()
-    above = {*trusted, *_owners("/", os.path.expanduser("~"))}
+    above = _trusted_above(trusted)
     for directory, status in _parents(*paths).items():
         _check_parent(directory, status, above)
     for path in (*paths, *then):
@@ -190,6 +190,11 @@ def _unmapped_group() -> set[int]:
 
 def _trusted() -> set[int]:
     return {0, os.geteuid(), *(_owners(os.path.dirname(__file__)) - {_OVERFLOW})}
+
+
+def _trusted_above(trusted: set[int]) -> set[int]:
+    """Who may own directories above: see the module."""
+    return {*trusted, *_owners("/", os.path.expanduser("~"))}
 
 
 def _owners(*paths: str) -> set[int]:

@@ -32,6 +32,7 @@ __all__ = [
     "fronts",
     "hold",
     "is_confirmed",
+    "is_disabled_by_user",
     "is_on_path",
     "is_site",
     "may_be_shadowed",
@@ -51,6 +52,14 @@ HOLD_PATIENCE = 10.0  # seconds: a process that looks at an overlay, or prunes i
 # The key of the overlay that this process has activated, and the path entries and finders that came with it.
 _active: tuple[str, list[str], list[Any]] | None = None
 _held: dict[str, int] = {}
+
+
+def is_disabled_by_user() -> bool:
+    """Whether this package must do nothing at all, even if an overlay is on the path: plugins are vLLM's affair then.
+
+    A parent process that goes on without plugins disables its child processes, too, and passes on that it fell back.
+    """
+    return variables.is_disabled() and variables.inherited(variables.FALLBACK) != ""
 
 
 def active_key() -> str | None:

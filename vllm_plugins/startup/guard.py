@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.verified_import import Bytecode, Extension, Source, compared
 from vllm_plugins.startup import _trust, activation, integrity, logger, overlay, prepare_logging
-from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def link(site: str) -> None:
 
     With ``VLLM_PLUGIN_DISABLE=1`` the overlay is vLLM's affair, unless a parent process goes on without plugins.
     """
-    if _is_disabled_by_user():
+    if activation.is_disabled_by_user():
         if site not in sys.path:
             _site.addsitedir(site)
         return
@@ -90,13 +89,9 @@ def link(site: str) -> None:
 
 def link_front(directory: str) -> None:
     """Put what overrides packages of the base in front of it, as :func:`link` puts an overlay at the end."""
-    entry = directory if _is_disabled_by_user() else inherit(overlay.GUARDED + directory)
+    entry = directory if activation.is_disabled_by_user() else inherit(overlay.GUARDED + directory)
     if entry not in sys.path:
         sys.path.insert(0, entry)
-
-
-def _is_disabled_by_user() -> bool:
-    return variables.is_disabled() and variables.inherited(variables.FALLBACK) != ""
 
 
 def close() -> None:

@@ -69,7 +69,7 @@ def platform() -> str | None:
         PluginsError: with ``VLLM_PLUGIN_ON_ERROR=fail``, the reason why the lock can't be active.
     """
     variables.register()
-    if _process.busy or _is_disabled_by_user():
+    if _process.busy or activation.is_disabled_by_user():
         return None
     vllm = _frame(1)
     if activation.active_key() is not None:
@@ -95,7 +95,7 @@ def platform() -> str | None:
 def general() -> None:
     """The hook in ``vllm.general_plugins``. It raises the errors of :func:`platform`, with which vLLM stops."""
     variables.register()
-    if _process.busy or _is_disabled_by_user():
+    if _process.busy or activation.is_disabled_by_user():
         return
     if _process.failure is not None:
         raise _process.failure
@@ -111,7 +111,9 @@ def activate() -> None:
     Raises:
         PluginsError: as :func:`general`.
     """
-    if _is_disabled_by_user() or _goes_on_without_plugins(lambda: activation.deactivate(forget_modules=True)):
+    if activation.is_disabled_by_user():
+        return
+    if _goes_on_without_plugins(lambda: activation.deactivate(forget_modules=True)):
         return
     settings = Settings.from_environment()
     prepare_logging(settings.log_level)
@@ -121,11 +123,6 @@ def activate() -> None:
         _active_marker(settings, key)
     elif (marker := _held_marker(settings)) is not None:
         _activate(settings, marker)
-
-
-def _is_disabled_by_user() -> bool:
-    """Whether the hook must do nothing at all, even if an overlay is on the path: plugins are then vLLM's affair."""
-    return variables.is_disabled() and variables.inherited(variables.FALLBACK) != ""
 
 
 def _goes_on_without_plugins(leave: Callable[[], None]) -> bool:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.cli.images import _place
 from vllm_plugins.core import scratch
-from vllm_plugins.core.errors import NotInstalled, UsageError
+from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import size
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import oci
-from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     import argparse
@@ -35,11 +34,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     state = states.read(settings)
     locked = state.require_lock()
     if state.marker is None:
-        raise NotInstalled(
-            "the lock is not installed",
-            where=str(overlay.directory(settings.store, locked.key)),
-            next_step="vllm-plugins sync",
-        )
+        raise state.overlay_problems[0]
     manifest = settings.manifest.read_bytes() if state.manifest is not None else None
     _check_secrets(settings, manifest)
     with _place.opened(arguments) as (place, name, tag), scratch.directory() as into:

@@ -76,7 +76,7 @@ def find(
 
     Raises:
         UsageError: ``release`` does not name a release of vLLM.
-        NoResolution: there is no such release for this kind of machine.
+        NoResolution: the release does not exist for this kind of machine.
         SourceError: the index can't be read.
     """
     requirement = _exact(release)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli._output import table
+from vllm_plugins.cli import lock as lock_command
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.printable import printable
 from vllm_plugins.documents import diff, lock_reader
@@ -61,10 +61,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
 
 def _text(packages: Sequence[Change], plugins: Sequence[str], base: Sequence[str]) -> str:
-    rows = [(item.name, item.old or "-", "→", item.new or "-", ", ".join(item.plugins) or "-") for item in packages]
-    parts = [table(("package", "old", "", "new", "required by"), rows)] if rows else []
-    parts += ["\n".join(lines) for lines in (plugins, base) if lines]
-    return "\n\n".join(parts)
+    parts = [lock_command.changes_table(packages), "\n".join(plugins), "\n".join(base)]
+    return "\n\n".join(filter(None, parts))
 
 
 def _markdown(packages: Sequence[Change], plugins: Sequence[str], base: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vllm_plugins.cli import lock as lock_command
 from vllm_plugins.cli._output import table
 from vllm_plugins.core import workers
 from vllm_plugins.core.humanize import count
@@ -24,12 +25,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exit-code", action="store_true", help="Exit with 1 if an upgrade would change something that is shown."
     )
-    parser.add_argument(
-        "--base",
-        metavar="BASE",
-        help="Resolve against a snapshot written by vllm-plugins base, or a vLLM release such as vllm==0.32.0 "
-        "(default: this environment).",
-    )
+    lock_command.add_base_option(parser)
     parser.set_defaults(run=run)
 
 

@@ -56,7 +56,7 @@ def remove(draft: Draft, word: str, lock: Lock | None) -> PluginEdit:
     """Remove the plugin with this name, or with this distribution. ``lock`` knows distributions of built plugins.
 
     Raises:
-        UsageError: there is no such plugin, or several have the distribution.
+        UsageError: no plugin has the name or the distribution, or several have the distribution.
     """
     wanted = canonicalize_name(word)
     plugins = draft.manifest.plugins

@@ -89,7 +89,7 @@ def _from_helper(config: Mapping[str, Any], name: str, path: Path) -> Login | No
     program = process.find_on_path(_HELPER + helper)
     if program is None and not is_own:
         return None  # the store of a desktop, in a file that was copied to a server
-    # The name goes to the standard input. It is no secret, so it may be an argument of the shell.
+    # The name goes to the standard input. It is not secret, so it may be an argument of the shell.
     argv = ["/bin/sh", "-c", 'printf %s "$1" | "$2" get', "sh", name, str(program or _HELPER + helper)]
     try:
         done = process.run(argv, check=False, timeout=_PATIENCE)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 import stat
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vllm_plugins.core import atomic, hashes
 from vllm_plugins.core.errors import HashMismatch, RegistryError
-from vllm_plugins.packages.images.registry import MANIFEST
+from vllm_plugins.packages.images.registry import DIGEST, MANIFEST, MAX_MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +21,6 @@ __all__ = ["Layout"]
 
 _INDEX, _LAYOUT, _VERSION = "index.json", "oci-layout", b'{"imageLayoutVersion":"1.0.0"}'
 _TAG = "org.opencontainers.image.ref.name"
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_MAX_MANIFEST = 4 << 20  # bytes
 
 
 class Layout:
@@ -45,7 +42,7 @@ class Layout:
         atomic.copy(path, target)
 
     def put_manifest(self, data: bytes, name: str) -> None:
-        """Store a manifest, and let the tag ``name`` mean it. A name that is a digest is no tag."""
+        """Store a manifest, and let the tag ``name`` mean it, unless the name is its digest."""
         digest = f"sha256:{hashes.sha256(data)}"
         target = self._blob(digest)
         atomic.make_directory(target.parent)
@@ -73,7 +70,7 @@ class Layout:
         path = self._blob(f"sha256:{sha256}")
         try:
             with _opened(path) as file:
-                data = file.read(_MAX_MANIFEST + 1)
+                data = file.read(MAX_MANIFEST + 1)
         except OSError as error:
             raise self._missing(f"no manifest with sha256 {sha256}: {error.strerror}") from error
         if hashes.sha256(data) != sha256:
@@ -104,7 +101,7 @@ class Layout:
             raise self._mismatch(path, digest.replace(":", " "), f"sha256 {sha256}")
 
     def _blob(self, digest: str) -> Path:
-        assert _DIGEST.fullmatch(digest), digest
+        assert DIGEST.fullmatch(digest), digest
         return self.directory / "blobs" / "sha256" / digest.removeprefix("sha256:")
 
     def _find(self) -> str:
@@ -115,7 +112,7 @@ class Layout:
             wanted = f"the tag {self._tag}" if self._tag else "one image"
             raise self._missing(f"{len(found)} images; tags: {tags}", expected=wanted)
         digest = found[0].get("digest")
-        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
             raise self._missing(f"the digest {digest!r}", expected="a digest sha256:…")
         return digest
 

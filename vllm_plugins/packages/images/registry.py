@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 
     from vllm_plugins.packages.pip_config import PipConfig
 
-__all__ = ["MANIFEST", "Reference", "Registry"]
+__all__ = ["DIGEST", "MANIFEST", "MAX_MANIFEST", "Reference", "Registry"]
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+MAX_MANIFEST = 4 << 20  # bytes, as registries have it
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")  # the only kind of digest that is used
 
-_MAX_MANIFEST = 4 << 20  # bytes, as registries have it
 _FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError)
 _NAME = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST = r"(?P<host>\[[0-9a-fA-F:]+\](?::[0-9]+)?|[A-Za-z0-9.-]+(?::[0-9]+)?)"
@@ -220,10 +221,15 @@ class Registry:
 
     def _send(self, method: str, path: str, headers: Mapping[str, str], data: Any) -> requests.Response:
         url = urljoin(self._root, path)
-        options: dict[str, Any] = {"timeout": self._config.timeout, "stream": True, "auth": self._signed(url)}
+        auth = self._signed(url)
+        return self._session.request(method, url, headers=dict(headers), data=data, auth=auth, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        """The options of each request: timeout and certificates."""
+        options: dict[str, Any] = {"timeout": self._config.timeout, "stream": True}
         if self._config.cert:
-            options["verify"] = self._config.cert
-        return self._session.request(method, url, headers=dict(headers), data=data, **options)
+            options["verify"] = self._config.cert  # otherwise an environment variable overrides the session's
+        return options
 
     def _signed(self, url: str) -> session.Auth:
         """What adds the login to a request of this registry, and nothing to one elsewhere."""
@@ -259,9 +265,7 @@ class Registry:
 
     def _token(self, realm: str, fields: Mapping[str, str], login: _docker_logins.Login | None) -> str:
         wanted = {key: fields[key] for key in ("service", "scope") if key in fields}
-        options: dict[str, Any] = {"timeout": self._config.timeout, "stream": True}
-        if self._config.cert:
-            options["verify"] = self._config.cert
+        options = self._options()
         if login is not None and not login.user:
             form = {
                 **wanted,
@@ -293,12 +297,7 @@ class Registry:
         Raises:
             ValueError: it is larger than a manifest may be.
         """
-        data = bytearray()
-        for chunk in downloads.read(response, patience=self._config.patience):
-            data += chunk
-            if len(data) > _MAX_MANIFEST:
-                raise ValueError(f"more than {_MAX_MANIFEST} bytes")
-        return bytes(data)
+        return downloads.whole(downloads.read(response, patience=self._config.patience), MAX_MANIFEST)
 
     def _reason(self, response: requests.Response) -> str:
         """The status, and what the registry says of it."""
