@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.overlay import EntryPoint, Marker
 
-__all__ = ["Depth", "check"]
+__all__ = ["Depth", "check", "run_child"]
 
 Depth = Literal["calls", "imports"]
 
@@ -110,18 +110,8 @@ def _run(
     words: Sequence[str], steps: Sequence[_Step], points: Sequence[EntryPoint], result: Path, *, patience: float
 ) -> list[dict[str, str]]:
     """Run these steps in one process. Returns a report for each step that it began."""
-    from vllm_plugins.core import process
-
-    result.unlink(missing_ok=True)
-    try:
-        done = process.run_module("vllm_plugins.install._load_check", words, timeout=patience, keep=_OUTPUT)
-        end, output = f"ended the process with {process.status(done.returncode)}", done.stderr
-    except CommandFailed as error:
-        if error.returncode == process.NOT_STARTED:
-            raise
-        end, output = f"did not end within {patience:g} seconds (VLLM_PLUGIN_TIMEOUT)", ""
-    lines = result.read_text(encoding="utf-8").split("\n")[:-1] if result.exists() else []  # complete lines
-    reports: list[dict[str, str]] = [json.loads(line) for line in lines]
+    reports: list[dict[str, str]]
+    reports, end, output = run_child("_load_check", words, result, patience=patience, keep=_OUTPUT)
     if len(reports) < len(steps):
         # The step that had begun is the cause.
         step = steps[len(reports)]
@@ -129,6 +119,28 @@ def _run(
         what = f"plugin {plugin!r} {_ENDS[step.verb]} {end}"
         reports.append({"what": what, "found": (output.splitlines() or [""])[-1]})
     return reports
+
+
+def run_child(
+    module: str, words: Sequence[str], result: Path, *, patience: float, keep: int
+) -> tuple[list[Any], str, str]:
+    """Run a module of this wing as a program, which writes each result as a line of JSON to a file.
+
+    Returns the complete lines as data, how the program ended, for a sentence about what it did last, and the last
+    ``keep`` bytes of its standard error.
+    """
+    from vllm_plugins.core import process
+
+    result.unlink(missing_ok=True)
+    try:
+        done = process.run_module(f"vllm_plugins.install.{module}", words, timeout=patience, keep=keep)
+        end, output = f"ended the process with {process.status(done.returncode)}", done.stderr
+    except CommandFailed as error:
+        if error.returncode == process.NOT_STARTED:
+            raise
+        end, output = f"did not end within {patience:g} seconds (VLLM_PLUGIN_TIMEOUT)", ""
+    lines = result.read_text(encoding="utf-8").split("\n")[:-1] if result.exists() else []
+    return [json.loads(line) for line in lines], end, output
 
 
 def _check_platforms(

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import CommandFailed, LoadError
+from vllm_plugins.core.errors import LoadError
 from vllm_plugins.install import _vllm_start
 from vllm_plugins.startup import activation, overlay
 
@@ -66,19 +66,11 @@ def _run(
     how: str, store: Path, marker: Marker, *, paths: Sequence[str], result: Path, patience: float
 ) -> dict[str, str]:
     """The modules that can't be imported, and why."""
-    from vllm_plugins.core import process
+    from vllm_plugins.install import _load_check  # not in the child process, which imports as little as it can
 
-    result.unlink(missing_ok=True)
     words = [str(os.getpid()), how, str(store), marker.key, str(result), *paths]
-    try:
-        done = process.run_module("vllm_plugins.install._override_check", words, timeout=patience, keep=_LONGEST)
-        end = f"ended the process with {process.status(done.returncode)}"
-    except CommandFailed as error:
-        if error.returncode == process.NOT_STARTED:
-            raise
-        end = f"did not end within {patience:g} seconds (VLLM_PLUGIN_TIMEOUT)"
-    lines = result.read_text(encoding="utf-8").split("\n")[:-1] if result.exists() else []  # complete lines
-    reports: list[tuple[str, str | None]] = [tuple(json.loads(line)) for line in lines]
+    reports: list[tuple[str, str | None]]
+    reports, end, _ = _load_check.run_child("_override_check", words, result, patience=patience, keep=_LONGEST)
     failed = {name: why for name, why in reports if why}
     if reports and reports[-1][1] is None:  # its import has begun, and did not end
         failed[reports[-1][0]] = end
