@@ -158,6 +158,7 @@ FOUND_ONCE = {
     "a time that no number holds": ("store", b"1700000000", b"9" * 400),
     "metadata without a name": ("installed", b"Name: tiny", b"Nome: tiny"),
     "a path with a NUL": ("installed", b"../../bin/tiny", b"bin/ti\0ny"),
+    "a file whose name has a lone surrogate": ("compiled", b"tiny.py", b"\xed\xa0\x80tiny.py"),
 }
 
 

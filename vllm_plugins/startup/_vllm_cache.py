@@ -64,7 +64,7 @@ def _compute(site: Path) -> tuple[str | None, frozenset[str]]:
         lines += _sources(site)
     if not lines:
         return None, frozenset()
-    digest = hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+    digest = hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
     return digest[:32], frozenset(os.path.join(site, path) for path in covered)
 
 

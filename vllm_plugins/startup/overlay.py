@@ -185,7 +185,7 @@ def fingerprint(paths: Sequence[str] | None = None) -> str:
         except OSError:  # missing, not a directory, or not readable: nothing is imported from it either
             continue
     version = ".".join(map(str, sys.version_info[:3]))
-    return sha256("\n".join([interpreter(), version, *sorted(set(names))]).encode(errors="surrogateescape"))[:32]
+    return sha256("\n".join([interpreter(), version, *sorted(set(names))]).encode(errors="surrogatepass"))[:32]
 
 
 def read_file(path: Path) -> bytes | None:
