@@ -1,0 +1,1 @@
+"""The parts of plugins.yaml that have a module of their own."""
