@@ -49,7 +49,7 @@ def excludes(path: Path) -> bool:
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
     """A block that one process at a time is in, where locks work. The file stays."""
-    with open(path, "ab") as file:
+    with open(path, "a+b") as file:  # opening a pipe for writing alone would wait
         while lock(file) is False:
             time.sleep(_POLL)
         yield
