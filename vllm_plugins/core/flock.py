@@ -13,6 +13,8 @@ import fcntl
 import time
 from typing import TYPE_CHECKING
 
+from vllm_plugins.core import regular_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -49,7 +51,8 @@ def excludes(path: Path) -> bool:
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
     """A block that one process at a time is in, where locks work. The file stays."""
-    with open(path, "a+b") as file:  # opening a pipe for writing alone would wait
+    regular_file.check(path)
+    with open(path, "ab") as file:
         while lock(file) is False:
             time.sleep(_POLL)
         yield

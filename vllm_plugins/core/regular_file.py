@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from io import BufferedReader
 
-__all__ = ["opened", "read_bytes", "read_text"]
+__all__ = ["check", "opened", "read_bytes", "read_text"]
 
 _SPECIAL = ("/dev/", "/proc/")
 
@@ -27,11 +27,7 @@ def opened(path: str | os.PathLike[str]) -> BufferedReader:
     is_special = os.fspath(path).startswith(_SPECIAL)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if is_special else os.O_NONBLOCK))
     try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))  # noqa: TRY301
-        if not stat.S_ISREG(mode) and not is_special:
-            raise OSError(errno.EINVAL, "Not a regular file", os.fspath(path))  # noqa: TRY301
+        _check(path, os.fstat(descriptor).st_mode)
         return open(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -52,3 +48,20 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8", errors: 
     """
     text = read_bytes(path).decode(encoding, errors)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def check(path: str | os.PathLike[str]) -> None:
+    """Check that a path, before it is written to, is a file or missing. Raises as :func:`opened`."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    _check(path, mode)
+
+
+def _check(path: str | os.PathLike[str], mode: int) -> None:
+    name = os.fspath(path)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    if not stat.S_ISREG(mode) and not name.startswith(_SPECIAL):
+        raise OSError(errno.EINVAL, "Not a regular file", name)

@@ -43,6 +43,7 @@ def exclusive(store: Path, report: Callable[[str], None], *, patience: float = P
     has shown no sign of life for ``patience`` seconds. On a network file system, that is the lock of a dead machine.
     """
     path = store / SYNC_LOCK
+    regular_file.check(path)
     with open(path, "a+", encoding="utf-8") as file:
         with contextlib.suppress(PermissionError):  # it belongs to another user, who made it writable for us
             os.fchmod(file.fileno(), 0o644)
