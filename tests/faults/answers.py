@@ -14,7 +14,7 @@ from unittest import mock
 from vllm_plugins.core import errors, lfs
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.documents import merge_conflicts
-from vllm_plugins.install import pull
+from vllm_plugins.install import oci, pull
 from vllm_plugins.locking import _sdists, old_lock, request
 from vllm_plugins.packages import _uv_config, attestations, metadata, pip_config
 from vllm_plugins.packages._net import keyring, session
@@ -191,7 +191,7 @@ _METADATA = {
     "pointers": [],
 }
 _DOCUMENTS = (_PROVENANCE, _AUDIT, _FAILURE, _METADATA, {"username": "a", "password": "b"})
-_BLOB = {"mediaType": pull.LAYER, "digest": f"sha256:{_SHA256}", "size": 10}
+_BLOB = {"mediaType": oci.LAYER, "digest": f"sha256:{_SHA256}", "size": 10}
 _MANIFEST = {"schemaVersion": 2, "config": _BLOB, "layers": [_BLOB], "annotations": {"a": "b"}}
 _CONFIG = {"rootfs": {"diff_ids": [f"sha256:{_SHA256}"]}}
 _INDEX = {"manifests": [{**_BLOB, "annotations": {"org.opencontainers.image.ref.name": "a"}}]}
