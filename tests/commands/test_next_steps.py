@@ -59,6 +59,8 @@ RUN = {
     "name a program on the PATH, or by its path": RUNNING,
     "name a program that this user can run": RUNNING,
     "add a plugin to it: vllm-plugins add NAME": "tests/commands/test_init.py::test_a_new_manifest_is_valid_and_can_be_edited",
+    "free some space, or make {…} a directory that this user can write to": "tests/commands/test_init.py::"
+    "test_a_schema_that_can_not_be_written_leaves_no_manifest_behind",
     "name one of the plugins; vllm-plugins why NAME shows which plugin requires a package": EDITING,
     "name a directory, such as ./my-plugin": EDITING,
     "name the directory of a project": EDITING,

@@ -47,11 +47,12 @@ COMMANDS = {
     "rollback": "Go back to the lock of an earlier overlay.",
     "prune": "Remove overlays that you no longer need.",
     "base": "Write a snapshot of the vLLM environment.",
+    "schema": "Print the JSON Schema of plugins.yaml, for editors.",
     "completion": "Print a script that lets your shell complete commands, options and names.",
 }
 # Groups of commands, each with a directory of its own.
 _GROUPS = {
-    **dict.fromkeys(("init", "add", "remove"), "editing"),
+    **dict.fromkeys(("init", "add", "remove", "schema"), "editing"),
     **dict.fromkeys(("tree", "why", "diff", "outdated", "outlook"), "queries"),
     **dict.fromkeys(("push", "pull"), "images"),
 }
