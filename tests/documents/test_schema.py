@@ -146,7 +146,7 @@ def removed(document: Any, path: tuple[Any, ...]) -> Any:
 
 def mutants(document: Any) -> Iterator[Any]:
     """Documents with one difference: another kind of value, a text that no key may have, a key too many or too few."""
-    others = (
+    others: tuple[Any, ...] = (
         None,
         True,
         3,

@@ -89,10 +89,12 @@ def _schema() -> Schema:
     }
 
 
-def _text(description: str, pattern: str | None = None, **rules: object) -> Schema:
-    """A string of the manifest; ``rules`` are further keywords of JSON Schema."""
-    both = {"allOf": [{"pattern": _TEXT}, {"pattern": pattern}]} if pattern else {"pattern": _TEXT}
-    return {"type": "string", "maxLength": _rules.MAX_LENGTH, **both, **rules, "description": description}
+def _text(description: str, pattern: str | None = None, *, no: str | None = None) -> Schema:
+    """A string of the manifest, with a pattern that it must match, or with one that it must not match (``no``)."""
+    both: Schema = {"allOf": [{"pattern": _TEXT}, {"pattern": pattern}]} if pattern else {"pattern": _TEXT}
+    if no is not None:
+        both["not"] = {"pattern": no}
+    return {"type": "string", "maxLength": _rules.MAX_LENGTH, **both, "description": description}
 
 
 def _flag(description: str, *, default: bool) -> Schema:
@@ -140,11 +142,11 @@ _SOURCES: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
             ),
             "ref": _text(
                 "A branch, tag or commit. The default is the remote's HEAD.",
-                **{"not": {"pattern": _rules.NO_REF.pattern}},
+                no=_rules.NO_REF.pattern,
             ),
             "subdirectory": _text(
                 "The directory of the project in the repository.",
-                **{"not": {"pattern": r"\\|^/|(^|/)(-|\.\.(/|$))"}},
+                no=r"\\|^/|(^|/)(-|\.\.(/|$))",
             ),
         },
         ("url",),
@@ -152,9 +154,7 @@ _SOURCES: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
     "local": (
         "A project directory on this machine.",
         {
-            "path": _text(
-                "The directory, relative to plugins.yaml.", **{"not": {"pattern": f"^{_rules.SCHEME.pattern}"}}
-            ),
+            "path": _text("The directory, relative to plugins.yaml.", no=f"^{_rules.SCHEME.pattern}"),
             "editable": _flag("true: import from the directory itself.", default=False),
         },
         ("path",),
