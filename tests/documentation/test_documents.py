@@ -14,6 +14,7 @@ from vllm_plugins.cli import COMMANDS
 from vllm_plugins.cli._parsing.parser import subparser
 from vllm_plugins.core import errors
 from vllm_plugins.documents import lock_reader, lock_writer, manifest, policy
+from vllm_plugins.documents._form import plugin
 from vllm_plugins.documents.policy import CHECKS, Policy
 from vllm_plugins.packages import programs
 
@@ -130,7 +131,7 @@ def test_every_check_of_an_audit_is_documented_with_its_default() -> None:
 
 def test_every_key_of_the_manifest_is_documented() -> None:
     documented = set(re.findall(r"^\| `([a-z-]+)` \| ", page("reference/manifest.md"), re.MULTILINE))
-    keys = {*manifest._COMMON, *(key for keys in manifest._OF_KIND.values() for key in keys)}
+    keys = {*plugin._COMMON, *(key for keys in plugin._OF_KIND.values() for key in keys)}
     assert documented == keys | {"package", "version", "reason"} | set(CHECKS) | set(policy._OTHERS)
 
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "rollback": "Go back to the lock of an earlier overlay.",
     "prune": "Remove overlays that you no longer need.",
     "base": "Write a snapshot of the vLLM environment.",
+    "schema": "Print the JSON Schema of plugins.yaml, for editors.",
     "completion": "Print a script that completes commands in your shell.",
     "help": "Show the help of a command.",
 }
@@ -42,7 +43,7 @@ COMMANDS = {
 VALUED = ("--config", "--lock", "--registry-dir")
 # The help shows the commands in these groups.
 GROUPS = {
-    "setup": ("init", "add", "remove", "completion", "help"),
+    "setup": ("init", "add", "remove", "schema", "completion", "help"),
     "every day": ("lock", "sync", "run", "upgrade", "status", "doctor", "outdated", "tree", "why"),
     "production": ("bundle", "push", "pull", "base", "verify", "history", "rollback", "prune"),
     "review": ("audit", "diff", "outlook", "export"),
@@ -67,7 +68,7 @@ ELSEWHERE = {
 }
 # Commands whose modules are in a directory with others.
 _DIRECTORIES = {
-    **dict.fromkeys(("init", "add", "remove"), "editing"),
+    **dict.fromkeys(("init", "add", "remove", "schema"), "editing"),
     **dict.fromkeys(("tree", "why", "diff", "outdated", "outlook"), "queries"),
     **dict.fromkeys(("push", "pull"), "images"),
 }
