@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
-EXAMPLES = {"vllm-plugins schema > plugins.schema.json": "Write the file that the first line of plugins.yaml names"}
+EXAMPLES = {
+    "vllm-plugins schema > .vllm/plugins.schema.json": "Write the file that the first line of plugins.yaml names"
+}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
