@@ -15,6 +15,7 @@ from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import BuildError
 from vllm_plugins.documents import versions
 from vllm_plugins.documents.base import satisfies
+from vllm_plugins.documents.lock import in_words, leave_out
 from vllm_plugins.packages import metadata, releases, stub_wheels
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Sdists:
             SourceError, HashMismatch: the sdist can't be read, or is not the file that the index names.
         """
         assert candidate.sdist is not None
-        whose = f"plugin {plugin!r}"
+        whose = in_words(plugin)
         whose += f", through {path}" if path else ""
         sdist = self.index.complete(candidate.sdist)
         self.wheels.mkdir(parents=True, exist_ok=True)
@@ -129,7 +130,7 @@ class Sdists:
 
 
 def _leave_out(plugin: str) -> str:
-    return f"set `enabled: false` for plugin {plugin!r} in plugins.yaml"
+    return f"{leave_out(plugin)} in plugins.yaml"
 
 
 def _build_requirements(project: Path) -> Iterator[Requirement]:

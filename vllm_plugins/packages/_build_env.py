@@ -25,6 +25,7 @@ from packaging.version import InvalidVersion
 from vllm_plugins.core import scratch
 from vllm_plugins.core.errors import BuildError, InstallError
 from vllm_plugins.documents import base, versions
+from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import stub_wheels
 from vllm_plugins.startup import overlay
 
@@ -140,7 +141,7 @@ class Environments:
                 where=wheel,
                 expected=f"{name} {there}",
                 found=f"{name} {version}, because of [build-system] requires",
-                required_by=f"plugin {plugin!r}",
+                required_by=in_words(plugin),
                 next_step=f"let [build-system] requires of plugin {plugin!r} admit {name} {there}, or ask its author",
             )
 

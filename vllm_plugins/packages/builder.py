@@ -16,6 +16,7 @@ from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core import hashes, lfs, process, scratch
 from vllm_plugins.core.errors import BuildError, InstallError, PluginsError
+from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import _reproducible, metadata
 from vllm_plugins.packages._build_env import Environments
 
@@ -221,7 +222,7 @@ def _failures(project: Path, plugin: str) -> Iterator[None]:
             expected=None if ours is None else ours.expected,
             found=None if ours is None else ours.found,
             details=[line for line in details if line.strip() and not line.startswith("command: ")],
-            required_by=f"plugin {plugin!r}",
+            required_by=in_words(plugin),
             next_step=(ours and ours.next_step)
             or f"read the output above; `python -m build` in the project of {plugin!r} must work",
         ) from error
