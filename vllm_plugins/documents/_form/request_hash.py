@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from vllm_plugins.core.hashes import Sha256
-    from vllm_plugins.documents._entries.indexes import NamedIndex
+    from vllm_plugins.documents._form.indexes import NamedIndex
     from vllm_plugins.documents.manifest import Plugin
     from vllm_plugins.documents.overrides import Override
 

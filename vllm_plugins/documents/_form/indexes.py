@@ -97,6 +97,6 @@ def _url(value: str, user: str, password: str) -> str | None:
         return f"{quoted(value)} is not the URL of an index; expected https://host/path"
     if "@" in parts.netloc:
         return f"{quoted(value)} contains a login; write it into {user} and {password}"
-    if parts.query or parts.fragment:
+    if "?" in value or "#" in value:
         return f"{quoted(value)} has a query or a fragment; expected https://host/path"
     return None

@@ -1,1 +1,0 @@
-"""The parts of plugins.yaml that have a module of their own."""
