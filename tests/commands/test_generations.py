@@ -9,8 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
-from datetime import datetime
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
