@@ -90,6 +90,7 @@ def test_the_output_of_every_command_is_as_published(used: Place) -> None:
         "rollback": [],
         "prune": ["--keep", "1", "--dry-run"],
         "completion": ["bash"],
+        "help": ["lock"],
         "schema": [],
         "base": ["-o", used.root / "base.json"],
         "remove": ["tiny", "--no-lock"],

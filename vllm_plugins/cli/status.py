@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 _COLUMNS = ("name", "source", "manifest", "locked", "installed", "loadable", "entry points")
 
 
+EXAMPLES = {
+    "vllm-plugins status": "Compare plugins.yaml, the lock and what is installed",
+    "vllm-plugins status --json": "The same for a program; the exit code is 0 if everything is up to date",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.set_defaults(run=run)

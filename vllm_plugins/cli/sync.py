@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.cli import _data
 from vllm_plugins.cli._output import OVERRIDE
-from vllm_plugins.core import workers
+from vllm_plugins.core import regular_file, workers
 from vllm_plugins.packages import pip_config
 from vllm_plugins.startup import overlay
 
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from vllm_plugins.install.sync import Synced
     from vllm_plugins.startup.marker import Marker
     from vllm_plugins.startup.settings import Settings
+
+
+EXAMPLES = {
+    "vllm-plugins sync": "Install the lock",
+    "vllm-plugins sync --offline": "Install the wheels of vllm-plugins bundle, without an index",
+    "vllm-plugins sync --bake": "Install while an image is built",
+}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -203,7 +210,7 @@ def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output:
 def _downloads(settings: Settings) -> bool:
     """Whether an index is probably needed: the lock is not installed, and names a wheel by its URL."""
     try:
-        data = settings.lock.read_bytes()
+        data = regular_file.read_bytes(settings.lock)
         return b'", url = "' in data and overlay.read_marker(settings.store, overlay.key_of(data)) is None
     except OSError:
         return False

@@ -43,6 +43,12 @@ plugins: []
 """
 
 
+EXAMPLES = {
+    "vllm-plugins init": "Write a commented plugins.yaml in this directory",
+    "vllm-plugins init --from-environment": "Write down the plugins that are installed in this image",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins schema > .vllm/plugins.schema.json": "Write the file that the first line of plugins.yaml names"
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.set_defaults(run=run, has_files=False, may_create=True)
