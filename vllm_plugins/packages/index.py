@@ -295,7 +295,9 @@ class Index:
             "the index can't be read",
             where=redact(url, self._config.secrets),
             found=redact(f"{type(error).__name__}: {error}", self._config.secrets),
-            next_step=own_indexes.next_step(url, self._config),
+            next_step=f"check the network, the URL of index {own}"
+            if (own := own_indexes.login_of(url, self._config))
+            else "check the network, your login, and the indexes of `pip config list`",
         )
 
     def _mismatch(self, file: File, expected: str, found: str) -> HashMismatch:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.packages.pip_config import PipConfig
 
-__all__ = ["next_step", "with_lock", "with_manifest"]
+__all__ = ["login_of", "with_lock", "with_manifest"]
 
 
 def with_manifest(config: PipConfig, manifest: Manifest) -> PipConfig:
@@ -55,14 +55,11 @@ def with_lock(config: PipConfig, lock: Lock) -> PipConfig:
     )
 
 
-def next_step(url: str, config: PipConfig) -> str:
-    """What to check where a URL can't be read; an index of a single package has variables for its login."""
+def login_of(url: str, config: PipConfig) -> str | None:
+    """The index of a single package that a URL belongs to, and the variables of its login, for a message."""
     plain = public_url(url)
     own = next((own for own in config.own if plain.startswith(public_url(own.url))), None)
-    if own is None:
-        return "check the network, your login, and the indexes of `pip config list`"
-    user, password = settings.index_variables(own.name)
-    return f"check the network, the URL of index {own.name!r} in plugins.yaml, and its login: {user} and {password}"
+    return own and f"{own.name!r} in plugins.yaml, and its login: {' and '.join(settings.index_variables(own.name))}"
 
 
 def _with(config: PipConfig, found: Iterable[tuple[NormalizedName, str, str]]) -> PipConfig:
