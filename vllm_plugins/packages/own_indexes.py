@@ -59,7 +59,9 @@ def login_of(url: str, config: PipConfig) -> str | None:
     """The index of a single package that a URL belongs to, and the variables of its login, for a message."""
     plain = public_url(url)
     own = next((own for own in config.own if plain.startswith(public_url(own.url))), None)
-    return own and f"{own.name!r} in plugins.yaml, and its login: {' and '.join(settings.index_variables(own.name))}"
+    if own is None:
+        return None
+    return f"{own.name!r} in plugins.yaml, and its login: {' and '.join(settings.index_variables(own.name))}"
 
 
 def _with(config: PipConfig, found: Iterable[tuple[NormalizedName, str, str]]) -> PipConfig:
