@@ -41,6 +41,7 @@ FULL: dict[str, Any] = {
             "extras": ["fast"],
             "enabled": True,
             "loads": ["one.kv:Connector"],
+            "build": {"requires": ["ninja"], "with-base": ["torch"]},
         },
         {
             "name": "b",

@@ -230,6 +230,8 @@ def _plugin(plugin: Plugin) -> Table:
             "dependencies": sorted(plugin.dependencies),
             "project-sha256": plugin.project_sha256,
             "loads": list(plugin.loads),
+            "build-requires": list(plugin.build_requires),
+            "with-base": list(plugin.with_base),
             "passed-over": plugin.passed_over,
             "entry-points": [
                 {"group": group, "name": name, "value": value} for group, name, value in sorted(plugin.entry_points)

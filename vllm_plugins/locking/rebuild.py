@@ -6,7 +6,6 @@ known: the locked wheel may be next to the lock, or an overlay of the store may 
 
 from __future__ import annotations
 
-import difflib
 import os
 import zipfile
 from contextlib import contextmanager, suppress
@@ -22,14 +21,14 @@ from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.base import SHARED
 from vllm_plugins.documents.manifest import GitSource, LocalSource
-from vllm_plugins.packages import installers, metadata, own_indexes, pip_config, releases
+from vllm_plugins.packages import installers, metadata, own_indexes, pip_config, releases, wheel_files
 from vllm_plugins.packages.builder import Builder
 from vllm_plugins.packages.index import File, Index
 from vllm_plugins.sources import checkout, local
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -42,20 +41,20 @@ if TYPE_CHECKING:
 
 __all__ = ["LockedBuild", "builds", "compare", "missing", "run"]
 
-_SHOWN = 12  # members, and lines of a text, that an error shows
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LockedBuild:
-    """A locked wheel that was built while locking. ``plugin`` is ``None`` if it was built from an sdist.
-
-    ``index_url`` is the index that the sdist of a plugin comes from, if that has one of its own.
-    """
+    """A locked wheel that was built while locking. ``entry`` is the plugin that it is the package of."""
 
     package: Package
     wheel: Wheel
-    plugin: Plugin | None
-    index_url: str | None = None
+    entry: Plugin | None
+
+    @property
+    def plugin(self) -> Plugin | None:
+        """The plugin that it was built from the source of; ``None`` if it was built from an sdist."""
+        is_source = self.entry is not None and (self.entry.commit or self.entry.tree_sha256)
+        return self.entry if is_source else None
 
     @property
     def name(self) -> str:
@@ -65,17 +64,14 @@ class LockedBuild:
 
 def builds(lock: Lock) -> tuple[LockedBuild, ...]:
     """The wheels of a lock that were built while locking, and can be built again."""
-    sources_of = {plugin.package: plugin for plugin in lock.plugins if plugin.commit or plugin.tree_sha256}
-    own = {plugin.package: plugin.index_url for plugin in lock.plugins}
-    return tuple(
-        LockedBuild(
-            package=package, wheel=wheel, plugin=sources_of.get(package.name), index_url=own.get(package.name)
-        )
+    entries = {plugin.package: plugin for plugin in lock.plugins}
+    found = (
+        LockedBuild(package=package, wheel=wheel, entry=entries.get(package.name))
         for package in lock.packages
-        if package.name in sources_of or package.sdist_url is not None
         for wheel in package.wheels
         if wheel.url is None
     )
+    return tuple(item for item in found if item.plugin is not None or item.package.sdist_url is not None)
 
 
 def missing(lock: Lock, settings: Settings) -> tuple[LockedBuild, ...]:
@@ -117,7 +113,7 @@ def run(
     if not absent:
         return ()
     names = []
-    with _rebuilding(settings, manifest, config=_with_indexes(config, lock), detail=detail) as build:
+    with _rebuilding(settings, manifest, config=config, lock=lock, detail=detail) as build:
         for item in absent:
             report(f"Building {item.name!r} again: {item.wheel.filename} is not in {settings.wheels.name}/")
             built = build(item)
@@ -149,7 +145,7 @@ def compare(
     every = builds(lock)
     if not every:
         return
-    with _rebuilding(settings, manifest, config=_with_indexes(config, lock), detail=detail, base=base) as build:
+    with _rebuilding(settings, manifest, config=config, lock=lock, detail=detail, base=base) as build:
         for item in every:
             report(f"Building {item.name!r} again, to compare it")
             built = build(item)
@@ -157,15 +153,12 @@ def compare(
                 raise _differs(item, built, settings)
 
 
-def _with_indexes(config: Callable[[], PipConfig], lock: Lock) -> Callable[[], PipConfig]:
-    return lambda: own_indexes.with_lock(config(), lock)
-
-
 @contextmanager
 def _rebuilding(
     settings: Settings,
     manifest: Manifest | None,
     *,
+    lock: Lock,
     config: Callable[[], PipConfig],
     detail: Callable[[str], None],
     base: Base | None = None,
@@ -174,17 +167,29 @@ def _rebuilding(
 
     It returns ``None`` for a directory of another machine.
     """
+
+    def read() -> PipConfig:
+        return own_indexes.with_lock(config(), lock)
+
     with scratch.directory() as temporary:
         cache = settings.cache or temporary
-        installer = installers.choose(settings.installer, config=config(), cache=cache / "uv", report=detail)
+        installer = installers.choose(settings.installer, config=read(), cache=cache / "uv", report=detail)
         with Builder(installer=installer, base_site=overlay.base_paths(), target=base) as builder:
 
             def build(item: LockedBuild) -> BuiltWheel | None:
-                project = _project(item, manifest, temporary / f"source-{item.name}", settings, config)
+                project = _project(item, manifest, temporary / f"source-{item.name}", settings, read)
                 if project is None:
                     return None
                 into = temporary / f"wheel-{item.name}"
-                return builder.wheel(project, into, plugin=item.name, on_line=detail, pins=_pins(item.package))
+                return builder.wheel(
+                    project,
+                    into,
+                    plugin=item.name,
+                    on_line=detail,
+                    pins=_pins(item.package),
+                    requires=item.entry.build_requires if item.entry is not None else (),
+                    with_base=item.entry.with_base if item.entry is not None else (),
+                )
 
             yield build
 
@@ -221,7 +226,8 @@ def _project(
     url, sha256 = item.package.sdist_url, item.package.sdist_sha256
     assert url is not None
     with Index(config()) as index:
-        file = File(filename=unquote(url.rpartition("/")[2]), url=url, sha256=sha256, index=item.index_url)
+        place = item.entry.index_url if item.entry is not None else None
+        file = File(filename=unquote(url.rpartition("/")[2]), url=url, sha256=sha256, index=place)
         return releases.download(file, index, into)
 
 
@@ -272,12 +278,12 @@ def _differs(item: LockedBuild, built: BuiltWheel | None, settings: Settings) ->
         pass
     elif path.is_file():
         with zipfile.ZipFile(path) as locked:
-            details += _members(built.path, _digests(metadata.record(locked)), locked.read)
+            details += wheel_files.differences(built.path, wheel_files.digests(metadata.record(locked)), locked.read)
     elif site is not None and (
         info := next((path for path in site.glob("*.dist-info") if _is_of(path, package)), None)
     ):
-        digests = _digests(metadata.parse_record((info / "RECORD").read_text(encoding="utf-8")))
-        details += _members(built.path, digests, lambda name: (site / name).read_bytes())
+        digests = wheel_files.digests(metadata.parse_record((info / "RECORD").read_text(encoding="utf-8")))
+        details += wheel_files.differences(built.path, digests, lambda name: (site / name).read_bytes())
     else:
         details.append("the files can't be compared: no overlay of the store contains the locked wheel")
     return HashMismatch(
@@ -300,44 +306,6 @@ def _installed(wheel: Wheel, store: Path) -> Path | None:
                 if wheel.sha256 in regular_file.read_text(directory / "plugins.lock"):
                     return directory / overlay.SITE
     return None
-
-
-def _members(built: Path, locked: Mapping[str, str], read: Callable[[str], bytes]) -> Iterator[str]:
-    """What differs between a wheel and the digests of the locked one, whose files ``read`` returns."""
-    with zipfile.ZipFile(built) as archive:
-        now = _digests(metadata.record(archive))
-        changed = sorted(name for name in now.keys() & locked.keys() if now[name] != locked[name])
-        lines = [f"differs: {name}" for name in changed]
-        lines += [f"only in the new wheel: {name}" for name in sorted(now.keys() - locked.keys())]
-        lines += [f"only in the locked wheel: {name}" for name in sorted(locked.keys() - now.keys())]
-        yield from lines[:_SHOWN]
-        if len(lines) > _SHOWN:
-            yield f"and {len(lines) - _SHOWN} more"
-        for name in changed[:1]:
-            yield from _text(name, read(name), archive.read(name))
-
-
-def _text(name: str, old: bytes, new: bytes) -> Iterator[str]:
-    """The first lines of a difference between two texts."""
-    with suppress(UnicodeDecodeError):
-        lines = difflib.unified_diff(
-            old.decode("utf-8").splitlines(),
-            new.decode("utf-8").splitlines(),
-            fromfile=f"{name} (locked)",
-            tofile=f"{name} (now)",
-            n=0,
-            lineterm="",
-        )
-        yield from list(lines)[:_SHOWN]
-
-
-def _digests(entries: Iterable[metadata.RecordEntry]) -> dict[str, str]:
-    """The digest of each file, without RECORD itself and files whose place the installer chooses."""
-    return {
-        entry.path: entry.digest
-        for entry in entries
-        if not entry.path.endswith(".dist-info/RECORD") and ".data/" not in entry.path
-    }
 
 
 def _is_of(info: Path, package: Package) -> bool:

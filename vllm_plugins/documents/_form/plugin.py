@@ -5,22 +5,24 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Literal
 
+from packaging.utils import canonicalize_name
 from yaml.nodes import MappingNode
 
-from vllm_plugins.documents import _rules
+from vllm_plugins.documents import _rules, versions
 from vllm_plugins.documents._form import indexes
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, describe, did_you_mean, line
 from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
+    from packaging.utils import NormalizedName
     from yaml.nodes import Node
 
     from vllm_plugins.documents._yaml import Problems
 
 __all__ = ["GitSource", "LocalSource", "Plugin", "PypiSource", "Source", "read"]
 
-_COMMON = ("name", "source", "enabled", "package", "extras", "loads")
+_COMMON = ("name", "source", "enabled", "package", "extras", "loads", "build")
 _OF_KIND = {"pypi": ("version", "index"), "git": ("url", "ref", "subdirectory"), "local": ("path", "editable")}
 _KINDS = "pypi, git or local"
 
@@ -64,12 +66,18 @@ Source = PypiSource | GitSource | LocalSource
 
 
 class Plugin(Record):
-    """One entry of the manifest; ``line`` is its first line, from 1."""
+    """One entry of the manifest; ``line`` is its first line, from 1.
+
+    ``build_requires`` are requirements of its build beyond those that its project declares; ``with_base`` are
+    packages of the base that its build uses.
+    """
 
     name: str
     source: Source
     enabled: bool = True
     loads: tuple[str, ...] = ()
+    build_requires: tuple[str, ...] = ()
+    with_base: tuple[NormalizedName, ...] = ()
     line: int = 1
 
     @property
@@ -95,10 +103,37 @@ def read(node: Node, where: str, problems: Problems) -> Plugin | None:
     fields.unknown((*_COMMON, *(_OF_KIND[kind] if kind else itertools.chain(*_OF_KIND.values()))), _foreign(kind))
     enabled = fields.flag("enabled", default=True)
     loads = fields.texts("loads", _rules.load)
+    requires, with_base = _build(fields, problems)
     source = _source(fields, kind) if kind else None
     if name is None or source is None:
         return None
-    return Plugin(name=name, source=source, enabled=enabled, loads=tuple(dict.fromkeys(loads)), line=line(node))
+    return Plugin(
+        name=name,
+        source=source,
+        enabled=enabled,
+        loads=tuple(dict.fromkeys(loads)),
+        build_requires=requires,
+        with_base=with_base,
+        line=line(node),
+    )
+
+
+def _build(fields: Fields, problems: Problems) -> tuple[tuple[str, ...], tuple[NormalizedName, ...]]:
+    """What a build requires, and what it uses of the base."""
+    node = fields.node_of("build")
+    if node is None:
+        return (), ()
+    if not isinstance(node, MappingNode):
+        fields.problem("build", f"expected a mapping with requires and with-base, found {describe(node)}")
+        return (), ()
+    inner = Fields(node, fields.path("build"), problems)
+    inner.unknown(("requires", "with-base"))
+    requires = inner.texts("requires", _rules.build_requirement)
+    names = tuple(dict.fromkeys(map(canonicalize_name, inner.texts("with-base", _rules.package))))
+    for text in requires:
+        if canonicalize_name(versions.requirement(text).name) in names:
+            inner.problem("requires", f"{quoted(text)} is in with-base, too; remove one")
+    return tuple(dict.fromkeys(requires)), names
 
 
 def _kind(text: str) -> str | None:

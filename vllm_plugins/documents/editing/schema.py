@@ -39,6 +39,7 @@ _URL = (
     r"|(?![A-Za-z][A-Za-z0-9+.-]*://)([^/@:\s-][^/@:\s]*@)?([^/@:\s\[-][^/@:\s\[]*|\[[^\]/@\s]+\]):[^:])"
 )
 _INDEX_URL = r"^https?://[^/?#@\s]+(/[^?#\s]*)?$"
+_REQUIREMENT = r"^[A-Za-z0-9][A-Za-z0-9._-]*\s*([\[(<>=!~;].*)?$"
 _DATE = r"^[0-9]{4}(-?[0-9]{2}-?[0-9]{2}|-?W[0-9]{2}(-?[0-9])?)$"
 
 
@@ -138,6 +139,15 @@ _COMMON: Schema = {
     "extras": _list(_text("An extra of the distribution.", _PACKAGE), "Extras of the distribution."),
     "loads": _list(
         _text("module:attribute", _LOAD), "Objects that vLLM loads where you name them, such as a KV connector."
+    ),
+    "build": _object(
+        {
+            "requires": _list(_text("A requirement, such as setuptools>=80.", _REQUIREMENT), "Further requirements."),
+            "with-base": _list(
+                _text("A package of the vLLM environment, such as torch.", _PACKAGE), "Packages that the build uses."
+            ),
+        },
+        "What its build requires and its project does not declare.",
     ),
 }
 # The keys of each source, and those that are required.
