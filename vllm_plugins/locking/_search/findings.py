@@ -12,13 +12,15 @@ from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.lock import in_words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from packaging.requirements import Requirement
     from packaging.utils import NormalizedName
 
-    from vllm_plugins.locking._search.candidates import Obstacle
+    from vllm_plugins.locking._search.candidates import Candidate, Obstacle
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["Finding", "Kind", "Need", "Root", "chain", "conflict", "unusable"]
+__all__ = ["Finding", "Kind", "Need", "Root", "chain", "conflict", "nothing", "unusable"]
 
 Kind = Literal["unknown", "version", "release", "conflict", "url", "vllm"]
 
@@ -93,6 +95,14 @@ def conflict(requirement: Requirement, path: tuple[str, ...], there: str) -> Fin
         requirement=requirement,
         too_new=too_new,
     )
+
+
+def nothing(every: Sequence[Candidate], specifier: SpecifierSet) -> Finding:
+    """Why no release of a distribution is admitted: the index has none, or none of such a version."""
+    if not every:
+        return Finding(kind="unknown", reason="no index has a distribution of this name")
+    more = f" and {count(len(every) - 1, 'other release')}" if len(every) > 1 else ""
+    return Finding(kind="version", reason=f"no release satisfies {specifier}; there is {every[0].version}{more}")
 
 
 def unusable(obstacle: Obstacle, path: tuple[str, ...]) -> Finding:

@@ -14,7 +14,6 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.base import VLLM, satisfies
 from vllm_plugins.locking._search import findings, lookahead
@@ -195,7 +194,7 @@ class Walk:
         """Try the releases that a specifier admits, the newest first."""
         admitted = self._ordered(self.candidates.admitted(name, specifier), is_root=is_root)
         if not admitted:
-            return self._nothing(name, specifier)
+            return findings.nothing(self.candidates.all(name), specifier)
         newest: Finding | None = None
         tried = 0
         for number, candidate in enumerate(admitted):
@@ -245,14 +244,6 @@ class Walk:
             listed.sort(key=lambda found: found.obstacle is None and found.wheel is None)
         kept = [found for found in listed if self.preferred.get(found.name) == str(found.version)]
         return [*kept, *(found for found in listed if found not in kept)]
-
-    def _nothing(self, name: NormalizedName, specifier: SpecifierSet) -> Finding:
-        """Why no release is admitted: none has that name, or none has such a version."""
-        every = self.candidates.all(name)
-        if not every:
-            return Finding(kind="unknown", reason="no index has a distribution of this name")
-        more = f" and {count(len(every) - 1, 'other release')}" if len(every) > 1 else ""
-        return Finding(kind="version", reason=f"no release satisfies {specifier}; there is {every[0].version}{more}")
 
     def _release(
         self, candidate: Candidate, extras: frozenset[NormalizedName], path: tuple[str, ...]
