@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli._output import OVERRIDE, table
+from vllm_plugins.cli._output import table
+from vllm_plugins.cli._terminal.style import OVERRIDE
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
 from vllm_plugins.review import drift
