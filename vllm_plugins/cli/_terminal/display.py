@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import progress
+from vllm_plugins.core.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ class Display:
         self._lock = threading.RLock()
         self._over = threading.Event()
         self._drawing: Drawing | None = None
-        self._known: dict[Step, str] = {}
+        self._known: list[Step] = []
         self.is_open = importlib.util.find_spec("rich") is not None
         if self.is_open:
             # A child of a fork has no thread that draws, and must not find the lock taken.
@@ -55,14 +56,16 @@ class Display:
         """A block that may write to the terminal. Afterwards, the steps are drawn again below that."""
         with self._lock:
             self._clear()
+            self._note(progress.running())
             yield
 
     def close(self) -> None:
         """Clear the drawing for good."""
         with self._lock:
+            self._clear()
+            self._note(progress.running())
             self.is_open = False
             self._over.set()
-            self._clear()
 
     def _run(self) -> None:
         while not self._over.wait(_INTERVAL):
@@ -75,14 +78,18 @@ class Display:
                     self.is_open = False
                     return
 
-    def _draw(self, steps: tuple[Step, ...]) -> None:
+    def _note(self, steps: tuple[Step, ...]) -> None:
+        """Leave a line for each long step that has ended since the last drawing."""
         for step in [known for known in self._known if known not in steps]:
-            del self._known[step]
+            self._known.remove(step)
             if (seconds := time.monotonic() - step.began) > _LONG:
                 self._clear()
-                sys.stderr.write(f"{step.text} ({seconds:.0f} s)\n")
+                sys.stderr.write(f"{printable(step.text)} ({seconds:.0f} s)\n")
                 sys.stderr.flush()
-        self._known |= dict.fromkeys(steps, "")
+        self._known += [step for step in steps if step not in self._known]
+
+    def _draw(self, steps: tuple[Step, ...]) -> None:
+        self._note(steps)
         if not steps:
             self._clear()
         elif self._drawing is not None or time.monotonic() - steps[0].began > _PATIENCE:
@@ -94,7 +101,8 @@ class Display:
 
     def _clear(self) -> None:
         if self._drawing is not None:
-            self._drawing.clear()
+            with contextlib.suppress(Exception):  # as in _run
+                self._drawing.clear()
 
     def _forked(self) -> None:
         self.is_open = False

@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.spinner import Spinner
-from rich.table import Table
 from rich.text import Text
 
 from vllm_plugins.cli._terminal import style
@@ -23,7 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Drawing"]
 
 _MOST = 8  # steps that are drawn
-_BAR = 20  # columns
+_BAR = 16  # columns
+_WIDE = 70  # columns of a terminal that has room for bars
 
 
 class _Console(Console):
@@ -40,14 +38,16 @@ class Drawing:
         has_colour = style.has_colour(sys.stderr)
         self._console = _Console(file=sys.stderr, markup=False, highlight=False, emoji=False, no_color=not has_colour)
         self._live: Live | None = None
-        self._spinner = Spinner("dots" if self._console.encoding.startswith("utf") else "line", style="cyan")
+        is_utf = self._console.encoding.startswith("utf")
+        self._frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" if is_utf else "|/-\\"
+        self._bar = "━" if is_utf else "="
 
     def draw(self, steps: tuple[Step, ...]) -> None:
         """Draw these steps in place of the previous ones."""
-        table = self.table(steps)
+        lines = self.lines(steps)
         if self._live is None:
             self._live = Live(
-                table,
+                lines,
                 console=self._console,
                 auto_refresh=False,
                 transient=True,
@@ -55,7 +55,7 @@ class Drawing:
                 redirect_stderr=False,
             )
             self._live.start()
-        self._live.update(table, refresh=True)
+        self._live.update(lines, refresh=True)
 
     def clear(self) -> None:
         """Leave nothing of the drawing on the terminal."""
@@ -63,30 +63,38 @@ class Drawing:
             self._live.stop()
             self._live = None
 
-    def table(self, steps: tuple[Step, ...]) -> Table:
-        """The steps as rich draws them. Their texts are of others, and never markup."""
-        table = Table.grid(padding=(0, 1), expand=False)
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        table.add_column(no_wrap=True, justify="right")
-        table.add_column(no_wrap=True, justify="right")
-        for step in steps[:_MOST]:
-            seconds = time.monotonic() - step.began
-            text = Text(printable(step.text).replace("\n", " "))
-            if step.at:
-                text.append(f"  {printable(step.at)}".replace("\n", " "), style="dim")
-            table.add_row(self._spinner, text, self._done(step), Text(f"{seconds:.0f} s", style="dim"))
+    def lines(self, steps: tuple[Step, ...]) -> Text:
+        """The steps as rich draws them. What others wrote in their texts is never markup."""
+        lines = [self._line(step) for step in steps[:_MOST]]
         if len(steps) > _MOST:
-            table.add_row("", Text(f"and {len(steps) - _MOST} more", style="dim"), "", "")
-        return table
+            lines.append(Text(f"  and {len(steps) - _MOST} more", style="dim"))
+        return Text("\n", no_wrap=True, end="").join(lines)
 
-    def _done(self, step: Step) -> Table | Text:
-        done = step.done
+    def _line(self, step: Step) -> Text:
+        width = self._console.width - 1  # some terminals wrap a full line
+        right = self._done(step, width)
+        frame = self._frames[int(time.monotonic() * 10) % len(self._frames)]
+        left = Text.assemble((frame, "cyan"), " ", _one_line(step.text))
+        if step.at:
+            left.append(f": {_one_line(step.at)}", style="dim")
+        left.truncate(max(width - right.cell_len - 1, 10), overflow="ellipsis")
+        line = Text.assemble(left, " ", right)
+        line.truncate(width)
+        return line
+
+    def _done(self, step: Step, width: int) -> Text:
+        """How much is done, with a bar where there is room for one, and how long it has taken."""
+        done, seconds = step.done, Text(f"{time.monotonic() - step.began:.0f} s", style="dim")
         if step.total is None:
-            return Text(size(done) if step.is_size and done else "")
+            return seconds
         amount = f"{size(done)} of {size(step.total)}" if step.is_size else f"{done} of {step.total}"
-        if self._console.width < 2 * _BAR + len(amount) + _BAR:
-            return Text(amount)
-        row = Table.grid(padding=(0, 1))
-        row.add_row(ProgressBar(total=max(step.total, 1), completed=min(done, step.total), width=_BAR), Text(amount))
-        return row
+        if width < _WIDE:
+            return Text.assemble(f"{amount} ", seconds)
+        filled = _BAR * min(done, step.total) // max(step.total, 1)
+        return Text.assemble(
+            (self._bar * filled, "green"), (self._bar * (_BAR - filled), "dim"), f" {amount} ", seconds
+        )
+
+
+def _one_line(text: str) -> str:
+    return printable(text).replace("\n", " ").replace("\t", " ")
