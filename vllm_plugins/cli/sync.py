@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli._terminal.style import OVERRIDE
-from vllm_plugins.core import workers
+from vllm_plugins.core import regular_file, workers
 from vllm_plugins.packages import pip_config
 from vllm_plugins.startup import overlay
 
@@ -208,7 +208,7 @@ def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output:
 def _downloads(settings: Settings) -> bool:
     """Whether an index is probably needed: the lock is not installed, and names a wheel by its URL."""
     try:
-        data = settings.lock.read_bytes()
+        data = regular_file.read_bytes(settings.lock)
         return b'", url = "' in data and overlay.read_marker(settings.store, overlay.key_of(data)) is None
     except OSError:
         return False

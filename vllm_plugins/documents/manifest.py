@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 from yaml.nodes import MappingNode, SequenceNode
 
-from vllm_plugins.core import hashes
+from vllm_plugins.core import hashes, regular_file
 from vllm_plugins.core.errors import LockMissing, ManifestError, UsageError
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.redact import public_url
@@ -122,8 +122,7 @@ def read(path: Path, *, option: str = "--config or VLLM_PLUGIN_CONFIG") -> Manif
         ManifestError: it can't be read, or is invalid; ``details`` has every problem.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read(_yaml.MAX_BYTES + 1)
+        data = regular_file.read_bytes(path, _yaml.MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         fix = "create it" if isinstance(error, FileNotFoundError) else "make it readable"
         raise ManifestError(
