@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +72,15 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     if done.stale and not arguments.prune:
         lines.append("next: vllm-plugins bundle --prune, which removes wheels that are not in the lock")
     output.result(
-        {**asdict(done), "directory": str(directory), "pruned": arguments.prune, "editable": editable},
+        {
+            "directory": str(directory),
+            "downloaded": list(done.fetched),
+            "kept": list(done.kept),
+            "stale": list(done.stale),
+            "size": done.size,
+            "pruned": arguments.prune,
+            "editable": editable,
+        },
         "\n".join(lines),
     )
     return 0
