@@ -93,14 +93,9 @@ def read(
         ) from error
     pins = [pin for pin in read_pins((scratch / "requirements.txt").read_text(encoding="utf-8")) if pin.url is None]
     tags = empty.tags()
-    reading = progress.step(
-        f"Reading the metadata of its {count(len(pins), 'distribution')}", report, total=len(pins)
-    )
-    with reading as step, ThreadPoolExecutor(max_workers=16) as pool:
-        distributions = []
-        for found in pool.map(lambda pin: _distribution(pin, index, tags, caches), pins):
-            distributions.append(found)
-            step.advance()
+    reading = f"Reading the metadata of its {count(len(pins), 'distribution')}"
+    with progress.step(reading, report), ThreadPoolExecutor(max_workers=16) as pool:
+        distributions = list(pool.map(lambda pin: _distribution(pin, index, tags, caches), pins))
     environment = base.of_here(_with_vllm(distributions))
     if place is not None:
         cache.write(place, environment.to_json())
