@@ -144,7 +144,7 @@ def _fetch(
     def fetch(pair: tuple[Package, Wheel]) -> None:
         package, wheel = pair
         assert wheel.url is not None
-        file = File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size)
+        file = File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size, index=package.index)
         try:
             index.download(file, directory, durable=True)
             step.advance()
