@@ -6,10 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli._output import OVERRIDE, table
+from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
 from vllm_plugins.review import drift
 from vllm_plugins.startup import last_failure
+from vllm_plugins.startup.ranks import expectation
 
 if TYPE_CHECKING:
     import argparse
@@ -27,10 +29,15 @@ _KEYS = tuple(column.replace(" ", "_") for column in _COLUMNS)
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
+    parser.add_argument(
+        "--expect",
+        action="store_true",
+        help="Print the value of VLLM_PLUGIN_EXPECT with which vLLM starts on no node that differs from this one.",
+    )
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Exit code 0 if everything is up to date, otherwise that of the first problem."""
     state = states.read(settings)
     linked = link.read()
@@ -38,6 +45,12 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     problems = (*state.problems, *drift.problems(state, os.environ))
     problem = next(iter(problems), None)
     failure = last_failure.read(state.settings)
+    expect = expectation.text(state.marker, state.base.fingerprint) if state.marker and not problems else None
+    if arguments.expect and not output.json:
+        if problem is not None or expect is None:
+            raise problem or manifests.nothing_there(settings)
+        output.result({}, expect)
+        return 0
     output.result(
         {
             "in_step": not problems,
@@ -50,6 +63,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "lock": str(settings.lock),
             "store": str(settings.store),
             "overlay": state.marker.key if state.marker else None,
+            "expect": expect,
             "linked": {"path": str(linked.path), "overlay": linked.key} if linked else None,
             "plugins": [dict(zip(_KEYS, row, strict=True)) for row in rows],
             "overrides": [
