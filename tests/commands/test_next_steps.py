@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EDITING = "tests/commands/test_editing.py::test_the_next_steps_of_refusals_lead_on"
 RUNNING = "tests/commands/test_run.py::test_the_next_steps_of_refusals_lead_on"
+PARSER = "tests/commands/test_parser.py::test_a_wrong_command_line_is_an_error_whose_next_step_the_parser_accepts"
 STATES = "test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed"
 FILES = "test_files_of_an_overlay_that_were_changed"
 WHEELS = "test_another_wheel_next_to_the_lock_and_a_missing_one"
@@ -60,6 +61,8 @@ RUN = {
     "name a program on the PATH, or by its path": RUNNING,
     "name a program that this user can run": RUNNING,
     "add a plugin to it: vllm-plugins add NAME": "tests/commands/test_init.py::test_a_new_manifest_is_valid_and_can_be_edited",
+    "free some space, or make {…} a directory that this user can write to": "tests/commands/test_init.py::"
+    "test_a_schema_that_can_not_be_written_leaves_no_manifest_behind",
     "name one of the plugins; vllm-plugins why NAME shows which plugin requires a package": EDITING,
     "name a directory, such as ./my-plugin": EDITING,
     "name the directory of a project": EDITING,
@@ -76,6 +79,7 @@ RUN = {
     "correct {…}, then run the command again": MANIFEST,
     "write one here with vllm-plugins init, or name another with --config or VLLM_PLUGIN_CONFIG": MANIFEST,
     "{…} --help": WORDS,
+    **dict.fromkeys(("vllm-plugins --help", "vllm-plugins {…} --help", "vllm-plugins --version"), PARSER),
     "vllm-plugins prune --keep 3, or vllm-plugins prune --older-than 30d": WORDS,
     "name a file in a directory that you can write to": WORDS,
     "set it to a number of seconds, or unset it": WORDS,
@@ -151,7 +155,7 @@ RUN = {
     "test_a_link_to_another_overlay_than_the_locks_is_refused",
     "find out why; if the change is intended, accept it: {…}": "tests/packages/test_attestations.py::"
     "test_an_upgrade_to_another_publisher_is_refused_until_it_is_accepted",
-    "to accept an older release, set {…} in plugins.yaml; else set `enabled: false` for it": "tests/locking/"
+    "to accept an older release, set {…} in plugins.yaml; else {…}": "tests/locking/"
     "test_newest.py::test_a_version_in_the_manifest_accepts_an_older_release",
     "name a tag: vllm-plugins push {…}:TAG": IMAGE,
     "write a variable in its place, as in https://${TOKEN}@…, and run vllm-plugins lock": "tests/commands/"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import atomic, workers
+from vllm_plugins.core import atomic, regular_file, workers
 from vllm_plugins.core.errors import NoResolution, StoreError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_writer
@@ -183,7 +183,7 @@ def write(new: NewLock, settings: Settings) -> bool:
     data = lock_writer.render(new.lock)
     try:
         with contextlib.suppress(FileNotFoundError):
-            if settings.lock.read_bytes() == data and not new.wheels:
+            if regular_file.read_bytes(settings.lock) == data and not new.wheels:
                 return False
         settings.lock.parent.mkdir(parents=True, exist_ok=True)
         for name, path in new.wheels.items():

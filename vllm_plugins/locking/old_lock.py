@@ -9,11 +9,11 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from packaging.utils import InvalidName, canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import InvalidVersion
 
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, PluginsError
 from vllm_plugins.core.hashes import Sha256
-from vllm_plugins.documents import compatibility, lock_reader, merge_conflicts, selection
+from vllm_plugins.documents import compatibility, lock_reader, merge_conflicts, selection, versions
 from vllm_plugins.documents.lock import Lock, Package
 from vllm_plugins.documents.manifest import LocalSource
 from vllm_plugins.sources import pyproject
@@ -195,7 +195,7 @@ def _pins(text: str) -> Iterator[Package]:
     for match in _PACKAGE.finditer(text):
         fields = dict(_FIELD.findall(match[0]))
         try:
-            name, version = canonicalize_name(fields["name"], validate=True), str(Version(fields["version"]))
+            name, version = canonicalize_name(fields["name"], validate=True), str(versions.version(fields["version"]))
         except (KeyError, InvalidName, InvalidVersion):
             continue
         if found.setdefault(name, version) == version:

@@ -40,7 +40,7 @@ def check(settings: Settings, marker: Marker, *, has_platform: bool) -> None:
             f"entry point {late[0].name} = {late[0].value} in {_PLATFORM}, of {late[0].distribution}",
             found=f"the variables that name {settings.lock} were set after vLLM was imported, as in a Ray worker",
             details=[
-                "Ray gives its workers early what is in the image, in the environment of `ray start`, or in a runtime_env:",
+                "Ray gives its workers early what the image or the environment of `ray start` has, or a runtime_env:",
                 "ray.init(runtime_env={'env_vars': {'VLLM_PLUGIN_LOCK': …}})",
             ],
             next_step="set these variables before the process starts (for Ray, where `ray start` is run on each "
