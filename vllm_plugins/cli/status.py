@@ -129,6 +129,8 @@ def _row(plugin: PluginState) -> tuple[str, ...]:
         version += f" @{locked.commit[:7]}"
     if locked is not None and locked.editable:
         version += " editable"
+    if locked is not None and locked.index is not None and not locked.provided:
+        version += f" from {locked.index}"
     points = ", ".join(f"{group}:{point}" for group, point, _ in locked.entry_points) if locked else ""
     if locked is not None and locked.provided:
         points = ", ".join(locked.loads) or "those of the vLLM environment"

@@ -91,6 +91,8 @@ class Preparation:
             package=canonicalize_name(source.package),
             version="",
             requested=requirement,
+            index=source.index,
+            index_url=index.url if (index := self.manifest.index_of(source)) is not None else None,
         )
         return PreparedPlugin(locked=locked, requirement=requirement)
 
