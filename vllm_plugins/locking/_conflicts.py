@@ -119,14 +119,19 @@ def clash(lines: Sequence[str]) -> NoResolution:
     )
 
 
-def resolver_failed(error: CommandFailed, resolver: str, *, found_none: bool) -> NoResolution | SourceError:
+def resolver_failed(
+    error: CommandFailed, resolver: str, *, found_none: bool, is_here: bool = True
+) -> NoResolution | SourceError:
     """The error where each plugin fits by itself, and the resolver failed: its own last lines say why.
 
-    ``found_none``: it failed because no set of versions fits.
+    ``found_none``: it failed because no set of versions fits. ``is_here``: it resolved for this kind of machine, so
+    that each resolver can be used.
     """
     lines = [error.what, *[line for line in error.stderr.splitlines() if line.strip()][-_LAST_LINES:]]
     other = "uv" if resolver != "uv" else "pip-compile"
     step = f"fix what its output names, or use the other resolver: vllm-plugins lock --resolver {other}"
+    if not is_here:
+        step = "fix what its output names; only uv resolves for another machine or Python"
     if not found_none:
         return SourceError(f"{resolver} failed", details=lines, next_step=step)
     return NoResolution(f"{resolver} found no set of versions that fits all plugins", details=lines, next_step=step)

@@ -239,7 +239,9 @@ class Solver:
                 raise _conflicts.clash(clashes) from error
             walk.check_files()
             found_none = self.resolver.found_none(error)
-            raise _conflicts.resolver_failed(error, self.resolver.name, found_none=found_none) from error
+            raise _conflicts.resolver_failed(
+                error, self.resolver.name, found_none=found_none, is_here=self.base.is_here
+            ) from error
 
 
 def _ruled_out(walk: Walk) -> set[str]:

@@ -227,11 +227,12 @@ class Index:
                 if self.cooldown is not None:
                     self.cooldown.check_clock(response.headers, public_url(url))
                 body = downloads.whole(self._read(response), _MAX_PAGE)
-                kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
+                kind = response.headers.get("Content-Type", "Unknown")
                 base = public_url(response.url)
-                if kind == simple_api.JSON:
+                if simple_api.is_json(kind):
                     return simple_api.from_json(body, base=base, index=index)
                 try:
+                    simple_api.check_html(kind)
                     return simple_api.from_html(body.decode("utf-8", "replace"), base=base, index=index)
                 except ValueError as error:
                     denied.append(self._error(url, error))
