@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.cli import _data
-from vllm_plugins.cli._output import OVERRIDE, table
+from vllm_plugins.cli._output import table
+from vllm_plugins.cli._terminal.style import OVERRIDE
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
@@ -29,6 +30,7 @@ _COLUMNS = ("name", "source", "manifest", "locked", "installed", "loadable", "en
 
 EXAMPLES = {
     "vllm-plugins status": "Compare plugins.yaml, the lock and what is installed",
+    "vllm-plugins status --expect": "The value of VLLM_PLUGIN_EXPECT with which no node starts that differs from this one",
     "vllm-plugins status --json": "The same for a program; the exit code is 0 if everything is up to date",
 }
 

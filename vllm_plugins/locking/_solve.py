@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from vllm_plugins.core import progress
 from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, NoResolution
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents.lock import in_words
@@ -118,16 +119,19 @@ class Solver:
             HashMismatch: a locked file has other bytes there.
         """
         pins = [pin for pin in solution.pins if pin.url is None]
-        if pins:
-            self.report(f"Reading the index for the files of {count(len(pins), 'distribution')}")
         tags = self.base.tags()
 
         def read(pin: Pin) -> Release:
             locked = self._kept.get(pin.name)
             return releases.read(pin, self.index, tags=tags, caches=self.caches, locked=locked)
 
-        with ThreadPoolExecutor(max_workers=16) as pool:
-            found = list(pool.map(read, pins))
+        text = f"Reading the index for the files of {count(len(pins), 'distribution')}"
+        reading = progress.step(text, self.report if pins else None, total=len(pins))
+        with reading as step, ThreadPoolExecutor(max_workers=16) as pool:
+            found = []
+            for release in pool.map(read, pins):
+                found.append(release)
+                step.advance()
         if self.reuse.is_sound:
             self._refuse_other_files(found)
         return found
