@@ -30,7 +30,7 @@ _COLUMNS = ("name", "source", "manifest", "locked", "installed", "loadable", "en
 
 EXAMPLES = {
     "vllm-plugins status": "Compare plugins.yaml, the lock and what is installed",
-    "vllm-plugins status --expect": "The value of VLLM_PLUGIN_EXPECT with which no node starts that differs from this one",
+    "vllm-plugins status --expect": "Hold all nodes to what this one has: a value for VLLM_PLUGIN_EXPECT",
     "vllm-plugins status --json": "The same for a program; the exit code is 0 if everything is up to date",
 }
 
