@@ -56,23 +56,23 @@ class Runner:
         subprocess.run(["git", "clone", "--quiet", self.remote.path, clone], env=git_environment(), check=True)
         temporary = self.root / f"temp-{name}"
         temporary.mkdir()
-        for step in WORKFLOW["jobs"][name]["steps"]:
-            condition = step.get("if", "")
+        for part in WORKFLOW["jobs"][name]["steps"]:
+            condition = part.get("if", "")
             assert condition in ("", "steps.upgrade.outputs.changed == 'true'")
             if condition and self.outputs.get("changed") != "true":
                 continue
-            if step.get("uses", "").startswith("actions/upload-artifact@"):
-                self.upload(clone, step["with"]["path"].split())
-            if "run" in step and step.get("working-directory") != "tools":
-                self.step(step, clone, temporary)
+            if part.get("uses", "").startswith("actions/upload-artifact@"):
+                self.upload(clone, part["with"]["path"].split())
+            if "run" in part and part.get("working-directory") != "tools":
+                self.step(part, clone, temporary)
 
-    def step(self, step: dict[str, Any], clone: Path, temporary: Path) -> None:
+    def step(self, part: dict[str, Any], clone: Path, temporary: Path) -> None:
         output = temporary / "output"
         output.touch()
         env = {
             **self.place.environment,
             **git_environment(),
-            **{name: self.expanded(value) for name, value in step.get("env", {}).items()},
+            **{name: self.expanded(value) for name, value in part.get("env", {}).items()},
             "PATH": f"{self.root / 'bin'}:{self.place.environment['PATH']}",
             "HOME": str(self.place.home),
             "https_proxy": "http://127.0.0.1:9",  # the advisory service is not asked
@@ -84,9 +84,9 @@ class Runner:
             **self.variables,
         }
         del env["VLLM_PLUGIN_CONFIG"]
-        words = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+        words = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", part["run"]]
         done = subprocess.run(words, cwd=clone, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{step['name']}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, f"{part['name']}\n{done.stdout}\n{done.stderr}"
         self.outputs |= dict(line.split("=", 1) for line in output.read_text().splitlines())
 
     def upload(self, clone: Path, names: list[str]) -> None:
@@ -173,6 +173,6 @@ def test_only_the_job_that_runs_no_code_of_plugins_may_write() -> None:
     assert WORKFLOW["permissions"] == {}
     assert jobs["upgrade"]["permissions"] == {"contents": "read"}
     assert jobs["propose"]["if"] == "needs.upgrade.outputs.changed == 'true'"
-    assert "vllm-plugins" not in " ".join(step.get("run", "") for step in jobs["propose"]["steps"])
-    (checkout,) = (step for step in jobs["upgrade"]["steps"] if "checkout" in step.get("uses", ""))
+    assert "vllm-plugins" not in " ".join(part.get("run", "") for part in jobs["propose"]["steps"])
+    (checkout,) = (part for part in jobs["upgrade"]["steps"] if "checkout" in part.get("uses", ""))
     assert checkout["with"]["persist-credentials"] is False
