@@ -38,6 +38,7 @@ COMMANDS = {
     "audit": "Check the lock before you install it.",
     "export": "Write the lock in another format.",
     "tree": "Show the plugins of the lock with what they require.",
+    "path": "Print where the single file of a plugin is installed.",
     "why": "Show which plugins require a package, and through which others.",
     "diff": "Compare two locks.",
     "outdated": "Show newer releases than the locked ones, and what keeps them back.",
@@ -52,7 +53,7 @@ COMMANDS = {
 # Groups of commands, each with a directory of its own.
 _GROUPS = {
     **dict.fromkeys(("init", "add", "remove"), "editing"),
-    **dict.fromkeys(("tree", "why", "diff", "outdated", "outlook"), "queries"),
+    **dict.fromkeys(("tree", "why", "path", "diff", "outdated", "outlook"), "queries"),
     **dict.fromkeys(("push", "pull"), "images"),
 }
 _EXIT_CODES = """\

@@ -90,6 +90,8 @@ def _row(plugin: PluginState) -> tuple[str, ...]:
     points = ", ".join(f"{group}:{point}" for group, point, _ in locked.entry_points) if locked else ""
     if locked is not None and locked.provided:
         points = ", ".join(locked.loads) or "those of the vLLM environment"
+    elif locked is not None and locked.filename is not None:
+        points = f"none: vllm-plugins path {locked.name}"
     elif locked is not None and not points:
         points = f"none: vLLM loads {', '.join(locked.loads) or 'it'} where you name it"
     loadable = {None: "?", True: "yes", False: "no"}[plugin.loadable] if locked else "-"
