@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EDITING = "tests/commands/test_editing.py::test_the_next_steps_of_refusals_lead_on"
 RUNNING = "tests/commands/test_run.py::test_the_next_steps_of_refusals_lead_on"
+PARSER = "tests/commands/test_parser.py::test_a_wrong_command_line_is_an_error_whose_next_step_the_parser_accepts"
 STATES = "test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed"
 FILES = "test_files_of_an_overlay_that_were_changed"
 WHEELS = "test_another_wheel_next_to_the_lock_and_a_missing_one"
@@ -50,7 +51,15 @@ IMAGE = f"{QUERIES}the_name_of_an_image_is_corrected"
 TOKENS = "tests/faults/test_token_urls.py::test_"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
+SINGLE = "tests/commands/test_single_files.py::test_the_next_steps_of_refusals_lead_on"
 RUN = {
+    "name a plugin with `source: file`; vllm-plugins status lists all plugins": SINGLE,
+    "find out what changed in the file; if you have reviewed the new one, change `sha256` of plugin {…} in plugins.yaml": SINGLE,
+    "make it readable, or change `path` of plugin {…} in plugins.yaml": SINGLE,
+    "check the network, your login for that host in ~/.netrc, and the URL in plugins.yaml": "tests/packages/"
+    "test_single_files.py::test_a_file_that_can_not_be_downloaded_is_our_error",
+    "restore the wheel from version control, or lock again: vllm-plugins lock": SINGLE,
+    "fix the file of plugin {…}, or set `enabled: false` for it in plugins.yaml, and run vllm-plugins lock": SINGLE,
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
     "name one of the plugins": EDITING,
@@ -59,6 +68,8 @@ RUN = {
     "name a program on the PATH, or by its path": RUNNING,
     "name a program that this user can run": RUNNING,
     "add a plugin to it: vllm-plugins add NAME": "tests/commands/test_init.py::test_a_new_manifest_is_valid_and_can_be_edited",
+    "free some space, or make {…} a directory that this user can write to": "tests/commands/test_init.py::"
+    "test_a_schema_that_can_not_be_written_leaves_no_manifest_behind",
     "name one of the plugins; vllm-plugins why NAME shows which plugin requires a package": EDITING,
     "name a directory, such as ./my-plugin": EDITING,
     "name the directory of a project": EDITING,
@@ -75,6 +86,7 @@ RUN = {
     "correct {…}, then run the command again": MANIFEST,
     "write one here with vllm-plugins init, or name another with --config or VLLM_PLUGIN_CONFIG": MANIFEST,
     "{…} --help": WORDS,
+    **dict.fromkeys(("vllm-plugins --help", "vllm-plugins {…} --help", "vllm-plugins --version"), PARSER),
     "vllm-plugins prune --keep 3, or vllm-plugins prune --older-than 30d": WORDS,
     "name a file in a directory that you can write to": WORDS,
     "set it to a number of seconds, or unset it": WORDS,

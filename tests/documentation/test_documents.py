@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from vllm_plugins.cli import COMMANDS
+from vllm_plugins.cli._parsing.parser import subparser
 from vllm_plugins.core import errors
 from vllm_plugins.documents import lock_reader, lock_writer, manifest, policy
 from vllm_plugins.documents._form import plugin
@@ -138,7 +139,7 @@ def test_the_page_of_commands_has_every_command_and_option() -> None:
     text = generator().commands()
     assert set(re.findall(r"^## `([a-z]+)`", text, re.MULTILINE)) == set(COMMANDS)
     for name in COMMANDS:
-        parser = generator()._subparser(name)
+        parser = subparser(name)
         shown = {option for action in generator()._actions(parser) for option in action.option_strings}
         assert all(f"`{option}`" in text for option in shown), name
 
@@ -184,5 +185,5 @@ def test_every_command_of_a_page_is_one_that_the_parser_accepts() -> None:
         for name, rest in re.findall(r"vllm-plugins ([a-z]+)((?: --[a-z-]+(?:[ =][^\s`\-]\S*)?)*)", text):
             if name not in COMMANDS:
                 continue
-            known = {option for action in generator()._subparser(name)._actions for option in action.option_strings}
+            known = {option for action in subparser(name)._actions for option in action.option_strings}
             assert set(re.findall(r"--[a-z-]+", rest)) <= known, f"{path}: {name}{rest}"

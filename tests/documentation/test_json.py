@@ -29,9 +29,12 @@ def used(place: Place, index: Index) -> Place:
     index.wheel("vllm", "9.9.9", modules={"vllm/__init__.py": ""})
     points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
     module = {"tiny.py": "def register():\n    pass\n"}
+    (place.config / "chat.jinja").write_text("{{ messages }}", encoding="utf-8")
+    chat = {"name": "chat", "source": "file", "path": "chat.jinja"}
     for version in ("1.0", "2.0"):
         index.wheel("tiny", version, entry_points=points, modules=module)
-        place.pypi(f"tiny=={version}")
+        tiny = {"name": "tiny", "source": "pypi", "package": "tiny", "version": f"=={version}"}
+        place.write(json.dumps({"plugins": [tiny, chat]}))
         place.run("lock")
         place.run("sync")
     return place
@@ -59,6 +62,7 @@ def test_the_output_of_every_command_is_as_published(used: Place) -> None:
         "export": ["--format", "pylock", "-o", used.root / "pylock.toml"],
         "tree": ["--depth", "3"],
         "why": ["tiny"],
+        "path": ["chat"],
         "outdated": ["--all"],
         "outlook": ["--to", "vllm==9.9.9"],
         "diff": [old],
@@ -67,6 +71,8 @@ def test_the_output_of_every_command_is_as_published(used: Place) -> None:
         "rollback": [],
         "prune": ["--keep", "1", "--dry-run"],
         "completion": ["bash"],
+        "help": ["lock"],
+        "schema": [],
         "base": ["-o", used.root / "base.json"],
         "remove": ["tiny", "--no-lock"],
     }

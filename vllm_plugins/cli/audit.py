@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins audit": "Check the lock against the policy of plugins.yaml",
+    "vllm-plugins audit --html report.html": "Also write a report as a page",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument("--offline", action="store_true", help="Use no network (also: VLLM_PLUGIN_OFFLINE=1).")

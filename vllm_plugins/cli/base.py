@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins base -o base.json": "Write a snapshot, to lock against it on another machine",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")

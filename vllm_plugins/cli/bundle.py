@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins bundle": "Download all wheels to plugins.wheels/, next to the lock",
+    "vllm-plugins bundle --prune": "Also remove wheels of older locks",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins export --format requirements -o requirements.txt": "Write requirements with hashes, for pip",
+    "vllm-plugins export --format cyclonedx -o sbom.json": "Write an SBOM",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins lock": "Lock what plugins.yaml requests, and keep the locked versions that still fit",
+    "vllm-plugins lock --upgrade-package vllm-gguf-plugin": "Upgrade one package",
+    "vllm-plugins lock --check": "Check in CI that the lock is up to date",
+    "vllm-plugins lock --base vllm==0.32.0": "Lock for a release of vLLM that is not installed here",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument("--upgrade", action="store_true", help="Take the newest versions and commits that fit.")

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
+EXAMPLES = {
+    "vllm-plugins prune --keep 3 --dry-run": "Show what would be removed",
+    "vllm-plugins prune --older-than 30d": "Keep what was active within the last 30 days",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument("--keep", type=_count, metavar="N", help="Keep the newest N overlays.")

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins rollback --dry-run": "Show what the previous lock would change",
+    "vllm-plugins rollback": "Go back to it",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(

@@ -9,7 +9,7 @@ from vllm_plugins.cli._output import OVERRIDE, table
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
 from vllm_plugins.review import drift
-from vllm_plugins.startup import last_failure
+from vllm_plugins.startup import last_failure, overlay
 
 if TYPE_CHECKING:
     import argparse
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("name", "source", "manifest", "locked", "installed", "loadable", "entry points")
 _KEYS = tuple(column.replace(" ", "_") for column in _COLUMNS)
+
+
+EXAMPLES = {
+    "vllm-plugins status": "Compare plugins.yaml, the lock and what is installed",
+    "vllm-plugins status --json": "The same for a program; the exit code is 0 if everything is up to date",
+}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +57,10 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "store": str(settings.store),
             "overlay": state.marker.key if state.marker else None,
             "linked": {"path": str(linked.path), "overlay": linked.key} if linked else None,
-            "plugins": [dict(zip(_KEYS, row, strict=True)) for row in rows],
+            "plugins": [
+                dict(zip(_KEYS, row, strict=True)) | _path(state, plugin)
+                for row, plugin in zip(rows, state.plugins, strict=True)
+            ],
             "overrides": [
                 {"package": item.package, "version": item.version, "replaces": item.replaces, "reason": item.reason}
                 for item in (state.locked.lock.overrides if state.locked is not None else ())
@@ -78,6 +87,14 @@ def _last_start(failure: LastFailure | None, problems: Iterable[PluginsError]) -
 def _overrides(state: State) -> Iterator[str]:
     for item in state.locked.lock.overrides if state.locked is not None else ():
         yield f"{OVERRIDE}{item.package} {item.version} for {item.replaces} of the vLLM environment: {item.reason}"
+
+
+def _path(state: State, plugin: PluginState) -> dict[str, str]:
+    """Where the single file of a plugin is, if it is installed."""
+    place = plugin.locked.place if plugin.locked is not None else None
+    if place is None or state.marker is None:
+        return {}
+    return {"path": str(overlay.directory(state.settings.store, state.marker.key) / overlay.SITE / place)}
 
 
 def _row(plugin: PluginState) -> tuple[str, ...]:

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins sync": "Install the lock",
+    "vllm-plugins sync --offline": "Install the wheels of vllm-plugins bundle, without an index",
+    "vllm-plugins sync --bake": "Install while an image is built",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     add_install_options(parser)

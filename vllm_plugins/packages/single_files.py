@@ -6,6 +6,7 @@ So a lock has it as any other wheel, and everybody can check that it contains th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import zipfile
@@ -173,8 +174,9 @@ def _limited(begin: int, chunks: Generator[bytes]) -> Generator[bytes]:
         downloads.Mismatch: there is more.
     """
     total = begin
-    for chunk in chunks:
-        total += len(chunk)
-        if total > MAX_BYTES:
-            raise downloads.Mismatch("", f"more than {size(MAX_BYTES)}, the most that a single file may have")
-        yield chunk
+    with contextlib.closing(chunks):
+        for chunk in chunks:
+            total += len(chunk)
+            if total > MAX_BYTES:
+                raise downloads.Mismatch("", f"more than {size(MAX_BYTES)}, the most that a single file may have")
+            yield chunk

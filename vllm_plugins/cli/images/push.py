@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 _VARIABLES = re.compile(r"(\$\{\w+\}(:\$\{\w+\})?@|=\$\{\w+\})")
 
 
+EXAMPLES = {
+    "vllm-plugins push registry.example.org/team/plugins:v1": "Push to a registry",
+    "vllm-plugins push oci:images:v1": "Write to a directory instead",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     _place.add_arguments(parser)

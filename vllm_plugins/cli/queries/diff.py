@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 _SAME = "the locks are the same"
 
 
+EXAMPLES = {
+    "vllm-plugins diff HEAD": "Compare the lock with the committed one",
+    "vllm-plugins diff HEAD~3 --markdown": "Write the changes for a pull request",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins outdated": "Show newer releases of the plugins",
+    "vllm-plugins outdated --all --exit-code": "Fail in CI if anything can be upgraded",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(

@@ -25,6 +25,11 @@ _WHEN = {
 }
 
 
+EXAMPLES = {
+    "vllm-plugins outlook --to vllm==0.33.0": "Look for names of vLLM that the plugins would miss",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from vllm_plugins.cli._output import Output
     from vllm_plugins.startup.settings import Settings
 
+EXAMPLES = {
+    "vllm-plugins path chat": "Print the path of the chat template that is plugin chat",
+}
+
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins tree": "Show all plugins and what they require",
+    "vllm-plugins tree --depth 1": "Show the packages of the plugins only",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(

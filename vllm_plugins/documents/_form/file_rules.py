@@ -10,9 +10,9 @@ from urllib.parse import unquote, urlsplit
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents._rules import quoted
 
-__all__ = ["filename", "last_part", "path", "sha256", "url"]
+__all__ = ["FILENAME", "filename", "last_part", "path", "sha256", "url"]
 
-_FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _ARCHIVES = (".whl", ".zip", ".gz", ".bz2", ".xz", ".tar", ".tgz", ".egg")
@@ -28,7 +28,7 @@ def filename(value: str) -> str | None:
         return f"{wrong}: it is an archive; a package has source: pypi, git or local"
     if value.lower().endswith(_NO_TEXT):
         return f"{wrong}: such a file is a Python module or a text"
-    if not _FILENAME.fullmatch(value):
+    if not FILENAME.fullmatch(value):
         return f"{wrong}; begin with a letter or digit, then use letters, digits, '.', '_' and '-'"
     return f"{wrong}: {why}" if value.endswith(".py") and (why := _module(value.removesuffix(".py"))) else None
 
@@ -62,7 +62,7 @@ def url(value: str) -> str | None:
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
         return f"{quoted(value)} is not a valid URL: {error}"
-    if parts.scheme not in ("https", "http"):
+    if not value.startswith(("https://", "http://")):
         return f"{quoted(value)} is not an https URL; for a file on this machine, use the key path"
     if parts.scheme == "http" and not _LOOPBACK.fullmatch(host):
         return f"{quoted(value)} is not encrypted; use https"
