@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.cli._output import table
 from vllm_plugins.core import atomic
@@ -14,7 +13,7 @@ from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_reader
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.policy import CHECKS, Policy
-from vllm_plugins.packages import pip_config
+from vllm_plugins.packages import own_indexes, pip_config
 from vllm_plugins.packages.index import Index
 from vllm_plugins.review import advisories, audit
 
@@ -76,20 +75,49 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     if arguments.policy is not None:
         policy = manifests.read(Path(os.path.abspath(arguments.policy)), option="--policy").policy
     config = pip_config.PipConfig.without_index() if settings.offline else pip_config.read()
+    # A lock that somebody changed does not decide where a login goes, if there is a manifest.
+    named = own_indexes.with_lock(config, locked) if manifest is None else own_indexes.with_manifest(config, manifest)
     found = audit.run(
         locked,
         policy,
         manifest,
         settings,
-        index=lambda: Index(config),
+        index=lambda: Index(named),
         service=arguments.service,
         required=arguments.require,
         report=output.progress,
     )
     if arguments.html:
         _write(Path(os.path.abspath(arguments.html)), locked, found)
-    output.result({"lock": str(settings.lock), "fails": found.fails, **asdict(found)}, _text(locked, found))
+    output.result({"lock": str(settings.lock), "fails": found.fails, **_data(found)}, _text(locked, found))
     return 1 if found.fails else 0
+
+
+def _data(found: Audit) -> dict[str, Any]:
+    return {
+        "findings": [
+            {
+                "check": item.check,
+                "level": item.level,
+                "package": item.package or None,
+                "version": item.version or None,
+                "required_by": list(item.required_by),
+                "what": item.what,
+                "next_step": item.next_step,
+            }
+            for item in found.findings
+        ],
+        "not_run": [{"check": item.check, "why": item.why, "required": item.demanded} for item in found.not_run],
+        "facts": [
+            {
+                "name": fact.package,
+                "license": fact.license,
+                "uploaded": fact.uploaded,
+                "publishers": list(fact.publishers),
+            }
+            for fact in found.facts
+        ],
+    }
 
 
 def _text(locked: Lock, found: Audit) -> str:

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         ) from error
     vllm = f"vLLM {snapshot.vllm}" if snapshot.vllm else "no vLLM"
     output.result(
-        {"path": str(path), "vllm": snapshot.vllm, "distributions": len(snapshot.distributions)},
+        {"path": str(path), "vllm": snapshot.vllm, "distribution_count": len(snapshot.distributions)},
         f"{path}: Python {snapshot.python}, {vllm}, {count(len(snapshot.distributions), 'distribution')}",
     )
     return 0

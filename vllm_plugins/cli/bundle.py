@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from vllm_plugins.core.humanize import count, size
 from vllm_plugins.documents import compatibility, lock_reader, manifest
 from vllm_plugins.install import bundle
 from vllm_plugins.locking import rebuild
-from vllm_plugins.packages import pip_config
+from vllm_plugins.packages import own_indexes, pip_config
 from vllm_plugins.packages.index import Index
 from vllm_plugins.startup import overlay
 
@@ -56,7 +55,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
                 where=str(directory),
                 next_step="VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle, or copy the wheels into this directory",
             )
-        return Index(pip_config.read())
+        return Index(own_indexes.with_lock(pip_config.read(), locked))
 
     if not settings.offline:
         rebuild.run(locked, settings, requested, report=output.progress, detail=output.detail)
@@ -73,7 +72,15 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     if done.stale and not arguments.prune:
         lines.append("next: vllm-plugins bundle --prune, which removes wheels that are not in the lock")
     output.result(
-        {**asdict(done), "directory": str(directory), "pruned": arguments.prune, "editable": editable},
+        {
+            "directory": str(directory),
+            "downloaded": list(done.fetched),
+            "kept": list(done.kept),
+            "stale": list(done.stale),
+            "size": done.size,
+            "pruned": arguments.prune,
+            "editable": editable,
+        },
         "\n".join(lines),
     )
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli import _data
 from vllm_plugins.cli._output import table
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import count
@@ -154,10 +155,7 @@ def data(settings: Settings, outcome: Outcome) -> dict[str, Any]:
         "lock": str(settings.lock),
         "plugins": {plugin.name: plugin.version for plugin in outcome.lock.plugins},
         "packages": {package.name: package.version for package in outcome.lock.packages},
-        "changes": [
-            {"package": change.name, "old": change.old, "new": change.new, "plugins": list(change.plugins)}
-            for change in outcome.changes
-        ],
+        "changes": [_data.change(item) for item in outcome.changes],
         "notes": list(outcome.notes),
         "unchecked": list(outcome.unchecked),
     }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli import _data
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import count, size
 from vllm_plugins.install import generations
@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     freed = size(sum(item.size for item in removed))
     lines = [f"{item.key[:12]}  {', '.join(item.plugins) or 'no plugins'}" for item in removed]
     lines.append(f"{verb}: {count(len(removed), 'overlay')}, {freed}")
-    output.result({"removed": [asdict(item) for item in removed], "dry_run": arguments.dry_run}, "\n".join(lines))
+    data = {"removed": [_data.generation(item) for item in removed], "dry_run": arguments.dry_run}
+    output.result(data, "\n".join(lines))
     return 0
 
 

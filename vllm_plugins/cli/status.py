@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from vllm_plugins.cli import _data
 from vllm_plugins.cli._output import OVERRIDE, table
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
     from vllm_plugins.cli._output import Output
     from vllm_plugins.core.errors import PluginsError
+    from vllm_plugins.documents.lock import Plugin as LockedPlugin
     from vllm_plugins.documents.state import PluginState, State
     from vllm_plugins.startup.last_failure import LastFailure
     from vllm_plugins.startup.settings import Settings
 
 _COLUMNS = ("name", "source", "manifest", "locked", "installed", "loadable", "entry points")
-_KEYS = tuple(column.replace(" ", "_") for column in _COLUMNS)
 
 
 EXAMPLES = {
@@ -46,21 +47,18 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     failure = last_failure.read(state.settings)
     output.result(
         {
-            "in_step": not problems,
+            "up_to_date": not problems,
             "problem": None if problem is None else output.data(problem),
             "problems": [output.data(error) for error in problems],
             "last_failure": None
             if failure is None
-            else {"at": failure.at, "on_error": failure.on_error, "error": output.data(failure.error)},
+            else {"at": _data.time(failure.at), "on_error": failure.on_error, "error": output.data(failure.error)},
             "manifest": str(settings.manifest) if state.manifest else None,
             "lock": str(settings.lock),
             "store": str(settings.store),
             "overlay": state.marker.key if state.marker else None,
-            "linked": {"path": str(linked.path), "overlay": linked.key} if linked else None,
-            "plugins": [
-                dict(zip(_KEYS, row, strict=True)) | _path(state, plugin)
-                for row, plugin in zip(rows, state.plugins, strict=True)
-            ],
+            "linked": _data.linked(linked),
+            "plugins": [_plugin(state, plugin) for plugin in state.plugins],
             "overrides": [
                 {"package": item.package, "version": item.version, "replaces": item.replaces, "reason": item.reason}
                 for item in (state.locked.lock.overrides if state.locked is not None else ())
@@ -89,12 +87,34 @@ def _overrides(state: State) -> Iterator[str]:
         yield f"{OVERRIDE}{item.package} {item.version} for {item.replaces} of the vLLM environment: {item.reason}"
 
 
-def _path(state: State, plugin: PluginState) -> dict[str, str]:
+def _plugin(state: State, plugin: PluginState) -> dict[str, Any]:
+    """A plugin for programs; what only the lock says is null if it is not locked."""
+    requested, locked = plugin.requested, plugin.locked
+    return {
+        "name": plugin.name,
+        "source": requested.kind if requested else locked.source if locked else None,
+        "manifest": None if requested is None else "enabled" if requested.enabled else "disabled",
+        "package": locked.package if locked else None,
+        "version": locked.version if locked else None,
+        "commit": locked.commit if locked else None,
+        "editable": bool(locked and locked.editable),
+        "provided": bool(locked and locked.provided),
+        "installed": plugin.installed,
+        "loadable": plugin.loadable if locked else None,
+        "entry_points": [
+            {"group": group, "name": name, "value": value}
+            for group, name, value in (locked.entry_points if locked else ())
+        ],
+        "loads": list(locked.loads) if locked else [],
+        "path": _path(state, locked),
+    }
+
+
+def _path(state: State, locked: LockedPlugin | None) -> str | None:
     """Where the single file of a plugin is, if it is installed."""
-    place = plugin.locked.place if plugin.locked is not None else None
-    if place is None or state.marker is None:
-        return {}
-    return {"path": str(overlay.directory(state.settings.store, state.marker.key) / overlay.SITE / place)}
+    if locked is None or locked.place is None or state.marker is None:
+        return None
+    return str(overlay.directory(state.settings.store, state.marker.key) / overlay.SITE / locked.place)
 
 
 def _row(plugin: PluginState) -> tuple[str, ...]:
@@ -104,6 +124,8 @@ def _row(plugin: PluginState) -> tuple[str, ...]:
         version += f" @{locked.commit[:7]}"
     if locked is not None and locked.editable:
         version += " editable"
+    if locked is not None and locked.index is not None and not locked.provided:
+        version += f" from {locked.index}"
     points = ", ".join(f"{group}:{point}" for group, point, _ in locked.entry_points) if locked else ""
     if locked is not None and locked.provided:
         points = ", ".join(locked.loads) or "those of the vLLM environment"

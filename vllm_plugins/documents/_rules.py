@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.requirements import InvalidRequirement
+from packaging.specifiers import InvalidSpecifier
+from packaging.version import InvalidVersion
 
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import git_url_forms as forms
+from vllm_plugins.documents import versions
 
 __all__ = [
     "IDENTIFIER",
@@ -80,7 +81,7 @@ def package(value: str) -> str | None:
         return None
     wrong = f"{quoted(value)} is not a valid package name"
     try:
-        whole = Requirement(value)
+        whole = versions.requirement(value)
     except InvalidRequirement:
         return f"{wrong}; use letters, digits, '.', '_' and '-'"
     parts = [f"package: {whole.name}"]
@@ -115,13 +116,13 @@ def version(value: str) -> str | None:
     if any(word.startswith("-") for word in re.split(r"[\s,=]+", value)):
         return f'{wrong}; no part of it may begin with "-"'
     try:
-        SpecifierSet(value)
+        versions.specifiers(value)
     except InvalidSpecifier:
         pass
     else:
         return None
     try:
-        Version(value.removesuffix(".*"))
+        versions.version(value.removesuffix(".*"))
     except InvalidVersion:
         return f'{wrong}; write it like ">=0.1,<2" or "==1.2.3"'
     return f'{wrong}; did you mean "=={value}"?'

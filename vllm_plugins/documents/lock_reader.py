@@ -13,14 +13,15 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.requirements import InvalidRequirement
+from packaging.specifiers import InvalidSpecifier
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
 from vllm_plugins.core.fields import FieldError, get, items, strings
 from vllm_plugins.core.hashes import Sha256, sha256
-from vllm_plugins.documents import _rules, merge_conflicts
+from vllm_plugins.documents import _rules, merge_conflicts, versions
 from vllm_plugins.documents._form import file_rules, lock_keys, pylock
 from vllm_plugins.documents.lock import BaseUse, CommitSha, Lock, Override, Package, Plugin, Target, Wheel
 from vllm_plugins.startup.settings import WHEELS
@@ -55,8 +56,7 @@ def read_bytes(path: Path) -> bytes:
         StoreError: it can't be read.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = regular_file.read_bytes(path, MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise LockMissing("the lock is missing", where=str(path), next_step="vllm-plugins lock") from error
     except OSError as error:
@@ -257,6 +257,8 @@ def _plugin(item: Any, here: str) -> Plugin:
         loads=strings(item, here, "loads"),
         provided=get(item, here, "provided", bool, default=False),
         dependencies=tuple(map(canonicalize_name, strings(item, here, "dependencies"))),
+        index=get(item, here, "index", str, default=None),
+        index_url=get(item, here, "index-url", str, default=None),
     )
 
 
@@ -320,7 +322,7 @@ def _python(value: str, here: str) -> str:
 def _requirement(value: str, here: str) -> str:
     """The value, if it is a requirement (PEP 508)."""
     try:
-        Requirement(value)
+        versions.requirement(value)
     except InvalidRequirement as error:
         raise FieldError(f"{here}: expected a requirement, found {value!r}") from error
     return value
@@ -329,7 +331,7 @@ def _requirement(value: str, here: str) -> str:
 def _specifier(value: str, here: str) -> str:
     """The value, if it is a version specifier (PEP 440)."""
     try:
-        SpecifierSet(value)
+        versions.specifiers(value)
     except InvalidSpecifier as error:
         raise FieldError(f"{here}: expected a version specifier, found {value!r}") from error
     return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os.path
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 from yaml.nodes import MappingNode, SequenceNode
 
-from vllm_plugins.core import hashes
+from vllm_plugins.core import hashes, regular_file
 from vllm_plugins.core.errors import LockMissing, ManifestError, UsageError
 from vllm_plugins.core.hashes import Sha256
-from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import _yaml, overrides, policy
+from vllm_plugins.documents._form import indexes, request_hash
 from vllm_plugins.documents._form import plugin as plugins_form
 from vllm_plugins.documents._form.plugin import FileSource, GitSource, LocalSource, Plugin, PypiSource, Source
 from vllm_plugins.documents._rules import quoted
@@ -26,6 +25,7 @@ from vllm_plugins.startup import Record, named_files
 if TYPE_CHECKING:
     from yaml.nodes import Node
 
+    from vllm_plugins.documents._form.indexes import NamedIndex
     from vllm_plugins.documents.overrides import Override
     from vllm_plugins.startup.settings import Settings
 
@@ -57,17 +57,22 @@ class Manifest(Record):
     plugins: tuple[Plugin, ...]
     policy: Policy = Policy()
     overrides: tuple[Override, ...] = ()
+    indexes: tuple[NamedIndex, ...] = ()
     file_sha256: Sha256 = Sha256("")
 
     @cached_property
     def sha256(self) -> Sha256:
         """The hash of the requests."""
-        return _meaning(self.enabled, self.overrides)
+        return request_hash.sha256(self.enabled, self.overrides, self.indexes)
 
     @property
     def enabled(self) -> tuple[Plugin, ...]:
         """The plugins to lock, in the order of the file."""
         return tuple(plugin for plugin in self.plugins if plugin.enabled)
+
+    def index_of(self, source: PypiSource) -> NamedIndex | None:
+        """The index that a plugin comes from, if it has one of its own."""
+        return next((index for index in self.indexes if index.name == source.index), None)
 
     def local_directory(self, source: LocalSource) -> Path:
         """The absolute directory of a local source, which may not exist."""
@@ -130,8 +135,7 @@ def read(path: Path, *, option: str = "--config or VLLM_PLUGIN_CONFIG") -> Manif
         ManifestError: it can't be read, or is invalid; ``details`` has every problem.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read(_yaml.MAX_BYTES + 1)
+        data = regular_file.read_bytes(path, _yaml.MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         fix = "create it" if isinstance(error, FileNotFoundError) else "make it readable"
         raise ManifestError(
@@ -154,11 +158,10 @@ def parse(data: bytes, path: Path) -> Manifest:
         raise _error(path, [f"line {error.line}{column}: {error}"]) from error
     except RecursionError as error:
         raise _error(path, ["line 1: too many levels: a manifest needs far fewer"]) from error
-    plugins, replaced, rules = _document(root, problems)
+    content = _document(root, problems)
     if problems.found:
         raise _error(path, [text for _, text in sorted(problems.found, key=lambda found: found[0])])
-    file_sha256 = hashes.sha256(data)
-    return Manifest(path=path, plugins=tuple(plugins), overrides=replaced, policy=rules, file_sha256=file_sha256)
+    return content.replace(path=path, file_sha256=hashes.sha256(data))
 
 
 def _error(path: Path, lines: list[str]) -> ManifestError:
@@ -172,46 +175,33 @@ def _error(path: Path, lines: list[str]) -> ManifestError:
     )
 
 
-def _meaning(plugins: tuple[Plugin, ...], replaced: tuple[Override, ...]) -> Sha256:
-    """The sha256 of the plugins' requests, and of the overrides, as canonical JSON."""
-    entries = []
-    for plugin in sorted(plugins, key=lambda plugin: plugin.name):
-        entry: dict[str, object] = {"name": plugin.name, "source": plugin.kind, **plugin.source.to_dict()}
-        entry["loads"] = sorted(plugin.loads)
-        entry["extras"] = sorted({canonicalize_name(extra) for extra in plugin.source.extras})
-        if plugin.source.package is not None:
-            entry["package"] = canonicalize_name(plugin.source.package)
-        if isinstance(plugin.source, PypiSource) and plugin.source.version is not None:
-            parts = ("".join(part.split()) for part in plugin.source.version.split(","))
-            entry["version"] = ",".join(sorted(filter(None, parts)))
-        if isinstance(plugin.source, GitSource):
-            # Credentials don't change the content, and the hash of a short secret would reveal it.
-            entry["url"] = public_url(plugin.source.url)
-        entries.append({key: value for key, value in entry.items() if value not in (None, [], False)})
-    entries += [
-        {"override": item.name, "version": item.version, "reason": item.reason}
-        for item in sorted(replaced, key=lambda item: item.name)
-    ]
-    text = json.dumps(entries, sort_keys=True, separators=(",", ":"))
-    return hashes.sha256(text.encode())
-
-
-def _document(root: Node | None, problems: Problems) -> tuple[list[Plugin], tuple[Override, ...], Policy]:
+def _document(root: Node | None, problems: Problems) -> Manifest:
+    """The content of a file, without its path and its hash."""
+    empty = Manifest(path=Path(), plugins=())
     if root is None or _yaml.kind(root) == "null":
         problems.found.append((1, "line 1: the file is empty; expected the key plugins, as in `plugins: []`"))
-        return [], (), Policy()
+        return empty
     if not isinstance(root, MappingNode):
         hint = "; put `plugins:` before it" if isinstance(root, SequenceNode) else ""
         problems.add(root, "the top", f"expected a mapping with the key plugins, found {describe(root)}{hint}")
-        return [], (), Policy()
+        return empty
     top = Fields(root, "", problems)
-    top.unknown(("plugins", "policy", "overrides"))
-    rules, replaced = top.node_of("policy"), top.node_of("overrides")
-    read = policy.read(rules, problems) if rules is not None else Policy()
-    return _plugins(top, problems), overrides.read(replaced, problems) if replaced is not None else (), read
+    top.unknown(("plugins", "policy", "overrides", "indexes"))
+    rules, replaced, named = top.node_of("policy"), top.node_of("overrides"), top.node_of("indexes")
+    found = _plugins(top, problems)
+    defined = indexes.read(named, problems) if named is not None else ()
+    indexes.check_names(found, named, problems)
+    return Manifest(
+        path=empty.path,
+        plugins=tuple(plugin for _, _, plugin in found),
+        policy=policy.read(rules, problems) if rules is not None else Policy(),
+        overrides=overrides.read(replaced, problems) if replaced is not None else (),
+        indexes=defined,
+    )
 
 
-def _plugins(top: Fields, problems: Problems) -> list[Plugin]:
+def _plugins(top: Fields, problems: Problems) -> list[tuple[int, Node, Plugin]]:
+    """The plugins, each with its number and its place."""
     node = top.node_of("plugins", required="a list of plugins")
     if node is None:
         return []
@@ -224,8 +214,9 @@ def _plugins(top: Fields, problems: Problems) -> list[Plugin]:
         (number, item, plugins_form.read(item, f"plugins[{number}]", problems))
         for number, item in enumerate(node.value)
     ]
-    _duplicates([(number, item, plugin) for number, item, plugin in found if plugin is not None], problems)
-    return [plugin for _, _, plugin in found if plugin is not None]
+    read = [(number, item, plugin) for number, item, plugin in found if plugin is not None]
+    _duplicates(read, problems)
+    return read
 
 
 def _duplicates(found: list[tuple[int, Node, Plugin]], problems: Problems) -> None:

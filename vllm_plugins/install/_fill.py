@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,9 @@ from vllm_plugins.core import flock, hashes, scratch
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.selection import Requirement
-from vllm_plugins.packages import installers
+from vllm_plugins.packages import installers, own_indexes
 from vllm_plugins.packages.pip_config import PipConfig
+from vllm_plugins.packages.simple_api import File
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.lock import Lock
+    from vllm_plugins.documents.selection import Selected
+    from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.installers import Installer
     from vllm_plugins.startup.settings import Settings
 
@@ -45,7 +48,7 @@ class Filling:
 
         What overrides a package of the base goes into a directory of its own, which comes before the base.
         """
-        selected = selection.select(self.lock, self.settings)
+        selected = self._with_own(selection.select(self.lock, self.settings), staged / "own")
         offline = self.settings.offline or (not selected.editable and all(item.path for item in selected.wheels))
         if not selected.wheels and not selected.editable:
             return ()
@@ -65,6 +68,28 @@ class Filling:
                 file.write_text("".join(lines), encoding="utf-8")
                 installer.install(file, target, offline=offline)
         return requirements
+
+    def _with_own(self, selected: Selected, into: Path) -> Selected:
+        """The selection, with the files of packages that have an index of their own: pip and uv don't fetch them."""
+        names = {plugin.package for plugin in self.lock.plugins if plugin.index is not None}
+        absent = [item for item in selected.wheels if item.name in names and item.path is None]
+        if not absent:
+            return selected
+        from vllm_plugins.packages.index import Index  # and requests with it
+
+        into.mkdir()
+        with Index(own_indexes.with_lock(self.config(), self.lock)) as index:
+            fetched = {item.name: self._fetch(item, index, into) for item in absent}
+        wheels = (replace(item, path=fetched.get(item.name, item.path)) for item in selected.wheels)
+        return replace(selected, wheels=tuple(wheels))
+
+    def _fetch(self, item: Requirement, index: Index, into: Path) -> Path:
+        package = self.lock.package(item.name)
+        assert package is not None
+        wheel = next(wheel for wheel in package.wheels if wheel.sha256 == item.sha256)
+        assert wheel.url is not None
+        file = File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size, index=package.index)
+        return index.download(file, into)
 
     def _editable(
         self, sources: tuple[tuple[NormalizedName, str], ...], installer: Installer, into: Path

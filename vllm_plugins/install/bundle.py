@@ -141,7 +141,7 @@ def _fetch(remote: Iterable[tuple[Package, Wheel]], lock: Lock, directory: Path,
     def fetch(pair: tuple[Package, Wheel]) -> None:
         package, wheel = pair
         assert wheel.url is not None
-        file = File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size)
+        file = File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size, index=package.index)
         try:
             index.download(file, directory, durable=True)
         except PluginsError as error:

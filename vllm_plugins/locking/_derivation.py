@@ -18,9 +18,17 @@ from vllm_plugins.documents.manifest import GitSource
 from vllm_plugins.locking import _derived_edges
 from vllm_plugins.locking import rebuild as rebuilding
 from vllm_plugins.locking._derived_edges import Difference
-from vllm_plugins.packages import attestations, metadata, pip_config, releases, simple_api, single_files
+from vllm_plugins.packages import (
+    attestations,
+    metadata,
+    own_indexes,
+    pip_config,
+    releases,
+    simple_api,
+)
 from vllm_plugins.packages.index import Index
 from vllm_plugins.packages.pip_config import PipConfig
+from vllm_plugins.packages.single_files import file_wheel
 from vllm_plugins.sources import checkout, git_refs
 
 if TYPE_CHECKING:
@@ -61,6 +69,7 @@ def check(
         SourceError: an index or a repository can't be read.
     """
     pip = PipConfig.without_index() if settings.offline else (config or pip_config.read)()
+    pip = own_indexes.with_manifest(pip, manifest)
     sources = "its sources" if settings.offline else "the index and its sources"
     report(f"Comparing the lock with {sources}")
 
@@ -216,7 +225,7 @@ class Derivation:
         if package.index is None and places:
             yield f"the lock names no index; its files are at {', '.join(sorted(places))}"
         elif package.index is not None and package.index not in places:
-            if package.index in index.places:
+            if package.index in index.places_of(package.name):
                 yield f"the lock names the index {package.index}, which does not have these files"
             else:
                 self.unchecked.append(f"the index of {package.name}: {package.index} is not configured here")
@@ -261,9 +270,9 @@ class Derivation:
         for wheel in package.wheels:
             if (path := self.find(wheel)) is None:
                 continue  # that was found already
-            data = single_files.content(path, plugin=plugin.name, filename=plugin.filename)
+            data = file_wheel.content(path, plugin=plugin.name, filename=plugin.filename)
             into = self.scratch / f"file-{plugin.name}"
-            made = single_files.wheel(into, data, plugin=plugin.name, filename=plugin.filename)
+            made = file_wheel.write(into, data, plugin=plugin.name, filename=plugin.filename)
             if hashes.sha256(data) != plugin.file_sha256 or hashes.of_file(made) != wheel.sha256:
                 what = f"{wheel.filename} is not the wheel of a file with sha256 {plugin.file_sha256}"
                 yield Difference(package=plugin.package, what=what)

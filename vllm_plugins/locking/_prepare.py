@@ -17,7 +17,8 @@ from vllm_plugins.core.errors import BuildError
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import lock
 from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, PypiSource
-from vllm_plugins.packages import metadata, single_files, stub_wheels
+from vllm_plugins.packages import metadata, stub_wheels
+from vllm_plugins.packages.single_files import file_wheel, reading
 from vllm_plugins.sources import checkout, git_refs, local, pyproject
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class Preparation:
             package=canonicalize_name(source.package),
             version="",
             requested=requirement,
+            index=source.index,
+            index_url=index.url if (index := self.manifest.index_of(source)) is not None else None,
         )
         return PreparedPlugin(locked=locked, requirement=requirement)
 
@@ -153,10 +156,10 @@ class Preparation:
         where = self.manifest.local_file(source)
         was = self.reuse.plugin(plugin.name)
         if where is not None:
-            data = single_files.read(where, plugin=plugin.name)
+            data = reading.read(where, plugin=plugin.name)
             found = hashes.sha256(data)
             if source.sha256 not in (None, found):
-                raise single_files.mismatch(
+                raise reading.mismatch(
                     str(where), sha256=source.sha256 or "", found=f"sha256 {found}", plugin=plugin.name
                 )
         else:
@@ -170,7 +173,7 @@ class Preparation:
                 if (built := self.reuse.built(was.package)) is not None:
                     return _from_wheel(plugin, built.path, origin, built_with=())
             self.report(f"Downloading the file of {plugin.name!r}")
-            data = single_files.download(
+            data = reading.download(
                 source.url,
                 source.sha256,
                 self.scratch / f"file-{plugin.name}",
@@ -181,7 +184,7 @@ class Preparation:
             requested=source.requested, url=source.url, filename=source.filename, file_sha256=hashes.sha256(data)
         )
         into = self.scratch / f"wheel-{plugin.name}"
-        path = single_files.wheel(into, data, plugin=plugin.name, filename=source.filename)
+        path = file_wheel.write(into, data, plugin=plugin.name, filename=source.filename)
         return _from_wheel(plugin, path, origin, built_with=())
 
     def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> PreparedPlugin:

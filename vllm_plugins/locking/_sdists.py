@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import BuildError
+from vllm_plugins.documents import versions
 from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.lock import in_words, leave_out
 from vllm_plugins.packages import metadata, releases, stub_wheels
@@ -133,13 +135,13 @@ def _leave_out(plugin: str) -> str:
 
 def _build_requirements(project: Path) -> Iterator[Requirement]:
     try:
-        document = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+        document = tomllib.loads(regular_file.read_text(project / "pyproject.toml"))
         lines = document["build-system"]["requires"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return  # the build reports it, if it is an error
     for line in lines if isinstance(lines, list) else []:
         try:
-            requirement = Requirement(line)
+            requirement = versions.requirement(line)
         except (InvalidRequirement, TypeError):
             continue
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import atomic, workers
+from vllm_plugins.core import atomic, regular_file, workers
 from vllm_plugins.core.errors import NoResolution, StoreError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_writer
@@ -23,7 +23,7 @@ from vllm_plugins.locking._assemble import Assembly, NewLock
 from vllm_plugins.locking._prepare import Preparation, PreparedPlugin
 from vllm_plugins.locking._solve import Solver
 from vllm_plugins.locking.old_lock import Reuse
-from vllm_plugins.packages import installers
+from vllm_plugins.packages import installers, own_indexes
 from vllm_plugins.packages.builder import Builder
 from vllm_plugins.packages.simple_api import Cooldown
 
@@ -68,7 +68,7 @@ def run(
         NoResolution: no set of versions satisfies every requirement.
     """
     caches = settings.cache or scratch / "cache"
-    pip = _usable(config(), report)
+    pip = _usable(own_indexes.with_manifest(config(), manifest), report)
     cooldown = cooldown_of(manifest)
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
     installer = _installer(settings, _waiting(pip, cooldown), caches, report)
@@ -184,7 +184,7 @@ def write(new: NewLock, settings: Settings) -> bool:
     data = lock_writer.render(new.lock)
     try:
         with contextlib.suppress(FileNotFoundError):
-            if settings.lock.read_bytes() == data and not new.wheels:
+            if regular_file.read_bytes(settings.lock) == data and not new.wheels:
                 return False
         settings.lock.parent.mkdir(parents=True, exist_ok=True)
         for name, path in new.wheels.items():

@@ -9,12 +9,12 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from packaging.utils import InvalidName, canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import InvalidVersion
 
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, PluginsError
 from vllm_plugins.core.hashes import Sha256
-from vllm_plugins.documents import compatibility, lock_reader, merge_conflicts, selection
+from vllm_plugins.documents import compatibility, lock_reader, merge_conflicts, selection, versions
 from vllm_plugins.documents.lock import Lock, Package
 from vllm_plugins.documents.manifest import FileSource, LocalSource
 from vllm_plugins.sources import pyproject
@@ -93,7 +93,7 @@ def is_current(old: Lock, manifest: Manifest, base: Base, settings: Settings) ->
 def _is_unchanged(
     old: Lock, name: str, source: LocalSource | FileSource, manifest: Manifest, settings: Settings
 ) -> bool:
-    from vllm_plugins.packages import single_files
+    from vllm_plugins.packages.single_files import reading
     from vllm_plugins.sources import local
 
     was = old.plugin(name)
@@ -101,7 +101,7 @@ def _is_unchanged(
         return False
     if isinstance(source, FileSource):
         path = manifest.local_file(source)
-        return path is None or was.file_sha256 == hashes.sha256(single_files.read(path, plugin=name))
+        return path is None or was.file_sha256 == hashes.sha256(reading.read(path, plugin=name))
     directory = manifest.local_directory(source)
     if source.editable:
         return was.project_sha256 == pyproject.sha256(directory)
@@ -202,7 +202,7 @@ def _pins(text: str) -> Iterator[Package]:
     for match in _PACKAGE.finditer(text):
         fields = dict(_FIELD.findall(match[0]))
         try:
-            name, version = canonicalize_name(fields["name"], validate=True), str(Version(fields["version"]))
+            name, version = canonicalize_name(fields["name"], validate=True), str(versions.version(fields["version"]))
         except (KeyError, InvalidName, InvalidVersion):
             continue
         if found.setdefault(name, version) == version:

@@ -23,9 +23,10 @@ from vllm_plugins.documents import selection
 from vllm_plugins.documents.base import SHARED
 from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource
 from vllm_plugins.locking._rebuilt import differences
-from vllm_plugins.packages import installers, metadata, pip_config, releases, single_files
+from vllm_plugins.packages import installers, metadata, own_indexes, pip_config, releases
 from vllm_plugins.packages.builder import Builder, BuiltWheel
 from vllm_plugins.packages.index import File, Index
+from vllm_plugins.packages.single_files import file_wheel, reading
 from vllm_plugins.sources import checkout, local
 from vllm_plugins.startup import overlay
 
@@ -45,11 +46,15 @@ __all__ = ["LockedBuild", "builds", "compare", "missing", "run"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LockedBuild:
-    """A locked wheel that was built while locking. ``plugin`` is ``None`` if it was built from an sdist."""
+    """A locked wheel that was built while locking. ``plugin`` is ``None`` if it was built from an sdist.
+
+    ``index_url`` is the index that the sdist of a plugin comes from, if that has one of its own.
+    """
 
     package: Package
     wheel: Wheel
     plugin: Plugin | None
+    index_url: str | None = None
 
     @property
     def name(self) -> str:
@@ -62,8 +67,11 @@ def builds(lock: Lock) -> tuple[LockedBuild, ...]:
     sources_of = {
         plugin.package: plugin for plugin in lock.plugins if plugin.commit or plugin.tree_sha256 or plugin.filename
     }
+    own = {plugin.package: plugin.index_url for plugin in lock.plugins}
     return tuple(
-        LockedBuild(package=package, wheel=wheel, plugin=sources_of.get(package.name))
+        LockedBuild(
+            package=package, wheel=wheel, plugin=sources_of.get(package.name), index_url=own.get(package.name)
+        )
         for package in lock.packages
         if package.name in sources_of or package.sdist_url is not None
         for wheel in package.wheels
@@ -110,7 +118,7 @@ def run(
     if not absent:
         return ()
     names = []
-    with _rebuilding(settings, manifest, config=config, detail=detail) as build:
+    with _rebuilding(settings, manifest, config=_with_indexes(config, lock), detail=detail) as build:
         for item in absent:
             report(f"Building {item.name!r} again: {item.wheel.filename} is not in {settings.wheels.name}/")
             built = build(item)
@@ -142,12 +150,16 @@ def compare(
     every = builds(lock)
     if not every:
         return
-    with _rebuilding(settings, manifest, config=config, detail=detail, base=base) as build:
+    with _rebuilding(settings, manifest, config=_with_indexes(config, lock), detail=detail, base=base) as build:
         for item in every:
             report(f"Building {item.name!r} again, to compare it")
             built = build(item)
             if built is None or built.sha256 != item.wheel.sha256 or _environment(item, built):
                 raise _differs(item, built, settings)
+
+
+def _with_indexes(config: Callable[[], PipConfig], lock: Lock) -> Callable[[], PipConfig]:
+    return lambda: own_indexes.with_lock(config(), lock)
 
 
 @contextmanager
@@ -189,16 +201,16 @@ def _of_file(
     assert plugin.filename is not None
     assert plugin.file_sha256 is not None
     if plugin.url is not None:
-        data = single_files.download(
+        data = reading.download(
             plugin.url, plugin.file_sha256, into / "download", config=config(), plugin=plugin.name
         )
     elif manifest is None or not isinstance(source, FileSource) or (path := manifest.local_file(source)) is None:
         return None
     else:
-        data = single_files.read(path, plugin=plugin.name)
+        data = reading.read(path, plugin=plugin.name)
         if (found := sha256(data)) != plugin.file_sha256:
             raise _another_source(plugin, f"sha256 {plugin.file_sha256}", f"sha256 {found}")
-    built = single_files.wheel(into, data, plugin=plugin.name, filename=plugin.filename)
+    built = file_wheel.write(into, data, plugin=plugin.name, filename=plugin.filename)
     return BuiltWheel(
         path=built,
         name=plugin.package,
@@ -246,7 +258,8 @@ def _project(
     url, sha256 = item.package.sdist_url, item.package.sdist_sha256
     assert url is not None
     with Index(config()) as index:
-        return releases.download(File(filename=unquote(url.rpartition("/")[2]), url=url, sha256=sha256), index, into)
+        file = File(filename=unquote(url.rpartition("/")[2]), url=url, sha256=sha256, index=item.index_url)
+        return releases.download(file, index, into)
 
 
 def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path, settings: Settings) -> Checkout | None:

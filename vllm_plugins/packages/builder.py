@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build import BuildBackendException, BuildException, ProjectBuilder
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core import hashes, lfs, process, scratch
 from vllm_plugins.core.errors import BuildError, InstallError, PluginsError
@@ -158,7 +158,7 @@ def _check_name(wheel: Path, content: Metadata) -> None:
     """Refuse a wheel whose file name is that of another distribution or version: no installer would take it."""
     try:
         name, version, _, _ = parse_wheel_filename(wheel.name)
-    except InvalidWheelFilename as error:
+    except ValueError as error:
         raise BuildError("the build backend made an invalid wheel", found=str(error)) from error
     if (name, version) != (content.name, content.version):
         raise BuildError(

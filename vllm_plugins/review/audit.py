@@ -222,7 +222,9 @@ def _license(package: Package, settings: Settings, index: Index) -> str | None:
     if not remote or settings.offline:
         raise FileNotFoundError("its wheel is not in plugins.wheels/")
     wheel = remote[0]
-    file = File(filename=wheel.filename, url=wheel.url or "", sha256=wheel.sha256, size=wheel.size)
+    file = File(
+        filename=wheel.filename, url=wheel.url or "", sha256=wheel.sha256, size=wheel.size, index=package.index
+    )
     return _licenses.declared(index.members(file, ("METADATA",)).get("METADATA", b""))
 
 
@@ -268,8 +270,11 @@ def _of_advisories(auditor: Auditor, service: str, report: Callable[[str], None]
         return
     # A private package has no public advisories, and its name must not leave this machine. What the lock says of a
     # package's index does not decide: taking it out would hide the package.
-    private = _private(auditor)
+    own = {plugin.package: plugin.index for plugin in auditor.lock.plugins if plugin.index is not None}
+    private = {*_private(auditor), *own}
     public = [package for package in auditor.lock.packages if package.name not in private]
+    for name, index in own.items():
+        yield auditor.not_run(check, f"{name}: it comes from the index {index!r} alone, and its name stays there")
     for item in auditor.lock.packages:
         if item.find_links:
             yield auditor.not_run(check, f"{item.name}: it comes from a directory, and its name stays here")

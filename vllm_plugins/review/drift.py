@@ -69,14 +69,14 @@ def local_sources(state: State, environ: Mapping[str, str]) -> Iterator[PluginsE
 
 
 def _single_file(plugin: Plugin, pinned: LockedPlugin, manifest: Manifest) -> Iterator[PluginsError]:
-    from vllm_plugins.packages import single_files
+    from vllm_plugins.packages.single_files import reading
 
     assert isinstance(plugin.source, FileSource)
     path = manifest.local_file(plugin.source)
     if path is None or pinned.file_sha256 is None or not path.exists():
         return
     try:
-        digest = hashes.sha256(single_files.read(path, plugin=plugin.name))
+        digest = hashes.sha256(reading.read(path, plugin=plugin.name))
     except PluginsError as error:
         yield error
         return

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli.images import _place
-from vllm_plugins.core import scratch
+from vllm_plugins.core import regular_file, scratch
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import size
 from vllm_plugins.core.redact import redact
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     locked = state.require_lock()
     if state.marker is None:
         raise state.overlay_problems[0]
-    manifest = settings.manifest.read_bytes() if state.manifest is not None else None
+    manifest = regular_file.read_bytes(settings.manifest) if state.manifest is not None else None
     _check_secrets(settings, manifest)
     with _place.opened(arguments) as (place, name, tag), scratch.directory() as into:
         if "@" in arguments.image:

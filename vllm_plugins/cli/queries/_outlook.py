@@ -10,11 +10,11 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import workers
 from vllm_plugins.core.errors import BaseMismatch, BuildError, HashMismatch, NoResolution, PluginsError, UsageError
-from vllm_plugins.documents import selection
+from vllm_plugins.documents import selection, versions
 from vllm_plugins.documents.manifest import LocalSource
 from vllm_plugins.locking import pipeline
 from vllm_plugins.locking.request import Request
-from vllm_plugins.packages import archives, releases, wheel_files
+from vllm_plugins.packages import archives, own_indexes, releases, wheel_files
 from vllm_plugins.packages.index import File, Index
 from vllm_plugins.packages.releases import Pin
 from vllm_plugins.review import outlook
@@ -81,6 +81,7 @@ def find(
     """
     requirement = _exact(release)
     base = pipeline.read_base(release, settings, report=report, config=lambda: config)
+    config = own_indexes.with_manifest(config, manifest)
     with Index(config) as index:
         wheel = _wheel(requirement, base, index, settings)
         report(f"Reading {wheel.filename}")
@@ -125,7 +126,7 @@ def find(
 def _exact(release: str) -> Requirement:
     """The release as a requirement that names one version of vLLM."""
     try:
-        requirement = Requirement(release)
+        requirement = versions.requirement(release)
     except InvalidRequirement:
         requirement = Requirement("none")
     exact = [item for item in requirement.specifier if item.operator == "==" and not item.version.endswith(".*")]

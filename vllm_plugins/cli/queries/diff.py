@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli import _data
 from vllm_plugins.cli import lock as lock_command
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.printable import printable
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     differ = bool(packages or plugins or base)
     render = _markdown if arguments.markdown else _text
     output.result(
-        {"differ": differ, "packages": [asdict(item) for item in packages], "plugins": plugins, "base": base},
+        {"differ": differ, "packages": [_data.change(item) for item in packages], "plugins": plugins, "base": base},
         render(packages, plugins, base) or _SAME,
     )
     return 1 if differ and arguments.exit_code else 0

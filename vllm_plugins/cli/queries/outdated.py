@@ -84,7 +84,7 @@ def _data(entry: Entry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "plugin": entry.plugin,
-        "plugins": list(entry.plugins),
+        "required_by": list(entry.plugins),
         "source": entry.source,
         "current": entry.current,
         "fits": entry.fits,

@@ -65,7 +65,7 @@ def _data(lock: Lock, graph: Graph, depth: int | None) -> dict[str, Any]:
                 "version": package.version,
                 "marker": package.marker,
                 "editable": package.directory is not None,
-                "plugins": list(lock.plugins_needing(package.name)),
+                "required_by": list(lock.plugins_needing(package.name)),
                 "dependencies": list(package.dependencies),
                 "base": [
                     {"name": node.name, "version": node.version, "specifier": node.specifier, "target": node.target}

@@ -9,7 +9,7 @@ from yaml.nodes import MappingNode
 
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import _rules
-from vllm_plugins.documents._form import file_rules
+from vllm_plugins.documents._form import file_rules, indexes
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, describe, did_you_mean, line
 from vllm_plugins.startup import Record
@@ -23,7 +23,7 @@ __all__ = ["FileSource", "GitSource", "LocalSource", "Plugin", "PypiSource", "So
 
 _COMMON = ("name", "source", "enabled", "loads")
 _OF_KIND = {
-    "pypi": ("package", "extras", "version"),
+    "pypi": ("package", "extras", "version", "index"),
     "git": ("package", "extras", "url", "ref", "subdirectory"),
     "local": ("package", "extras", "path", "editable"),
     "file": ("path", "url", "sha256", "filename"),
@@ -32,11 +32,15 @@ _KINDS = "pypi, git, local or file"
 
 
 class PypiSource(Record):
-    """A distribution from an index; ``package`` and ``version`` (a PEP 440 specifier) are as in the file."""
+    """A distribution from an index; ``package`` and ``version`` (a PEP 440 specifier) are as in the file.
+
+    ``index`` is the name of the one index that it comes from; ``None``: from those that pip is configured with.
+    """
 
     package: str
     version: str | None = None
     extras: tuple[str, ...] = ()
+    index: str | None = None
 
 
 class GitSource(Record):
@@ -162,7 +166,8 @@ def _source(fields: Fields, kind: str) -> Source | None:
     if kind == "pypi":
         package = fields.text("package", _rules.package, required="the name of a distribution")
         version = fields.text("version", _rules.version)
-        return None if package is None else PypiSource(package=package, version=version, extras=extras)
+        index = fields.text("index", indexes.name_problem)
+        return None if package is None else PypiSource(package=package, version=version, extras=extras, index=index)
     package = fields.text("package", _rules.package)
     if kind == "local":
         path = fields.text("path", _rules.path, required="the path of a project directory")

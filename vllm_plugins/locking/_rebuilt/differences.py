@@ -7,6 +7,7 @@ import zipfile
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from vllm_plugins.core import regular_file
 from vllm_plugins.packages import metadata
 from vllm_plugins.startup import overlay
 
@@ -26,7 +27,7 @@ def installed(wheel: Wheel, store: Path) -> Path | None:
     with suppress(OSError):
         for directory in sorted((store / overlay.OVERLAYS).iterdir()):
             with suppress(OSError):
-                if wheel.sha256 in (directory / "plugins.lock").read_text(encoding="utf-8"):
+                if wheel.sha256 in regular_file.read_text(directory / "plugins.lock"):
                     return directory / overlay.SITE
     return None
 

@@ -18,6 +18,7 @@ from packaging.version import Version
 from vllm_plugins.core import workers
 from vllm_plugins.core.errors import NoResolution
 from vllm_plugins.core.humanize import count
+from vllm_plugins.documents import versions
 from vllm_plugins.documents.lock import in_words, leave_out
 from vllm_plugins.locking._search.candidates import Obstacle
 from vllm_plugins.locking._search.walk import Walk
@@ -110,9 +111,9 @@ class _Release:
             reason = finding.reason if finding is not None else "fits, but not together with the other plugins"
             path = " → ".join(finding.path[1:]) if finding is not None else ""
             by_reason.setdefault(f"{path} {reason}".strip(), []).append(str(candidate.version))
-        for reason, versions in list(by_reason.items())[:_SHOWN]:
-            more = f" and {count(len(versions) - 1, 'other release')}" if len(versions) > 1 else ""
-            yield f"{self.root.name} {versions[0]}{more}: {reason}"
+        for reason, left in list(by_reason.items())[:_SHOWN]:
+            more = f" and {count(len(left) - 1, 'other release')}" if len(left) > 1 else ""
+            yield f"{self.root.name} {left[0]}{more}: {reason}"
         if len(by_reason) > _SHOWN:
             yield f"and {count(len(by_reason) - _SHOWN, 'other reason')}"
 
@@ -182,6 +183,6 @@ class _Release:
 def _requirements(metadata: Metadata) -> Iterator[Requirement]:
     for line in metadata.requires:
         try:
-            yield Requirement(line)
+            yield versions.requirement(line)
         except InvalidRequirement:
             continue
