@@ -52,15 +52,21 @@ def used(place: Place, index: Index) -> Place:
     index.wheel("vllm", "9.9.9", modules={"vllm/__init__.py": ""})
     points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
     module = {"tiny.py": "def register():\n    pass\n"}
-    (place.config / "chat.jinja").write_text("{{ messages }}", encoding="utf-8")
-    chat = {"name": "chat", "source": "file", "path": "chat.jinja"}
     for version in ("1.0", "2.0"):
         index.wheel("tiny", version, entry_points=points, modules=module)
-        tiny = {"name": "tiny", "source": "pypi", "package": "tiny", "version": f"=={version}"}
-        place.write(json.dumps({"plugins": [tiny, chat]}))
+        place.pypi(f"tiny=={version}")
         place.run("lock")
         place.run("sync")
     return place
+
+
+def with_file(place: Place) -> None:
+    """Add a plugin that is a single file."""
+    (place.config / "chat.jinja").write_text("{{ messages }}", encoding="utf-8")
+    plugins = json.loads(place.manifest.read_text(encoding="utf-8"))["plugins"]
+    place.write(json.dumps({"plugins": [*plugins, {"name": "chat", "source": "file", "path": "chat.jinja"}]}))
+    place.run("lock")
+    place.run("sync")
 
 
 def test_every_command_has_a_definition() -> None:
@@ -69,6 +75,7 @@ def test_every_command_has_a_definition() -> None:
 
 
 def test_the_output_of_every_command_is_as_published(used: Place) -> None:
+    with_file(used)
     old = next(path / "plugins.lock" for path in used.overlays if path != used.overlay)
     calls: dict[str, list[str | Path]] = {
         "init": ["--config", used.root / "new.yaml"],
