@@ -224,7 +224,7 @@ NOT_TAKEN = {
     r"free some space|check that the disk is not full|fix the permissions of the file|make it readable, or change": _DISK,
     r"run this as the user who owns the interpreter|set VLLM_PLUGIN_INSTALLER=pip, or VLLM_PLUGIN_REGISTRY_DIR": _DISK,
     r"read the output of the installer above|try the other installer|vllm-plugins sync --installer pip, which": _DAMAGE,
-    r"use the other resolver: |start again; let only vllm-plugins prune|change `ref` of plugin \{…\} in .* to the full": _DAMAGE,
+    r"fix what its output names; only uv |use the other resolver: |start again; let only vllm-plugins prune|change `ref` of plugin \{…\} in .* to the full": _DAMAGE,
     r"choose another version of it|name another release with|set `enabled: false` for (that|one) plugin": _WALK,
     r"vllm-plugins lock, then review the change: git diff": _WALK,
     r"run vllm-plugins lock on a machine of that kind|add the index that has it|set the clock of this machine": _MACHINE,

@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> No
             early.announce(overlay.directory(settings.store, done.marker.key) / overlay.SITE)
     if _files.are_named(words):
         words = _files.expand(words, states.read(settings))
+    output.close()
     _become(program, words)
 
 

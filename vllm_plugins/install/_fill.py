@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import flock, hashes, scratch
+from vllm_plugins.core import flock, hashes, progress, scratch
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.selection import Requirement
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 __all__ = ["Filling"]
+
+# Where distributions are while a stage is filled: in both directories of an overlay, and pip's own before that.
+_PLACES = (f"overlay/{overlay.SITE}/", f"overlay/{overlay.SITE}/{overlay.FRONT}/", "pip-target-*/lib/python*/")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,14 +63,16 @@ class Filling:
             name = "pip"  # uv needs file locks in its target
         installer = installers.choose(name, config=config, cache=cache / "uv", report=self.report)
         requirements = selected.wheels + self._editable(selected.editable, installer, staged / "editable")
-        self.report(f"Installing {count(len(requirements), 'distribution')} with {installer.name}")
-        file = staged / "requirements.txt"
-        for in_front, target in ((False, site), (True, site / overlay.FRONT)):
-            lines = [f"{item.line}\n" for item in requirements if item.in_front == in_front]
-            if lines:
-                target.mkdir(exist_ok=True)
-                file.write_text("".join(lines), encoding="utf-8")
-                installer.install(file, target, offline=offline)
+        text = f"Installing {count(len(requirements), 'distribution')} with {installer.name}"
+        with progress.step(text, self.report, total=len(requirements)) as step:
+            step.measure = functools.partial(_installed, staged)
+            file = staged / "requirements.txt"
+            for in_front, target in ((False, site), (True, site / overlay.FRONT)):
+                lines = [f"{item.line}\n" for item in requirements if item.in_front == in_front]
+                if lines:
+                    target.mkdir(exist_ok=True)
+                    file.write_text("".join(lines), encoding="utf-8")
+                    installer.install(file, target, offline=offline)
         return requirements
 
     def _with_own(self, selected: Selected, into: Path) -> Selected:
@@ -105,7 +111,12 @@ class Filling:
         with Builder(installer=installer, base_site=self.base_paths) as builder:
             for name, directory in sources:
                 plugin = next(iter(self.lock.plugins_needing(name)), name)
-                self.report(f"Building {plugin!r} as editable from {directory}")
-                wheel = builder.editable(home / Path(directory).expanduser(), into, plugin=plugin)
+                with progress.step(f"Building {plugin!r} as editable from {directory}", self.report):
+                    wheel = builder.editable(home / Path(directory).expanduser(), into, plugin=plugin)
                 built.append(Requirement(name=name, version=None, sha256=hashes.of_file(wheel), path=wheel))
         return tuple(built)
+
+
+def _installed(staged: Path) -> int:
+    """How many distributions are in a stage by now. pip has them in a directory of its own first."""
+    return len(set().union(*({path.name for path in staged.glob(f"{place}*.dist-info")} for place in _PLACES)))

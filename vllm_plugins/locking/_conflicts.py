@@ -15,6 +15,7 @@ from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.lock import in_words, leave_out
 from vllm_plugins.locking import _overrides
+from vllm_plugins.locking._search.findings import chain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,7 +45,7 @@ def unsatisfiable(
     """
     needs_vllm = [name for name, found in findings.items() if found.kind == "vllm"]
     if needs_vllm:
-        lines = [f"{' → '.join(findings[name].path)} ({in_words(name)})" for name in needs_vllm]
+        lines = [f"{chain(findings[name].path)} ({in_words(name)})" for name in needs_vllm]
         return missing_vllm(base, lines)
     by_name = {root.plugin: root for root in roots}
     verb = "does" if len(findings) == 1 else "do"
@@ -119,14 +120,19 @@ def clash(lines: Sequence[str]) -> NoResolution:
     )
 
 
-def resolver_failed(error: CommandFailed, resolver: str, *, found_none: bool) -> NoResolution | SourceError:
+def resolver_failed(
+    error: CommandFailed, resolver: str, *, found_none: bool, is_here: bool = True
+) -> NoResolution | SourceError:
     """The error where each plugin fits by itself, and the resolver failed: its own last lines say why.
 
-    ``found_none``: it failed because no set of versions fits.
+    ``found_none``: it failed because no set of versions fits. ``is_here``: it resolved for this kind of machine, so
+    that each resolver can be used.
     """
     lines = [error.what, *[line for line in error.stderr.splitlines() if line.strip()][-_LAST_LINES:]]
     other = "uv" if resolver != "uv" else "pip-compile"
     step = f"fix what its output names, or use the other resolver: vllm-plugins lock --resolver {other}"
+    if not is_here:
+        step = "fix what its output names; only uv resolves for another machine or Python"
     if not found_none:
         return SourceError(f"{resolver} failed", details=lines, next_step=step)
     return NoResolution(f"{resolver} found no set of versions that fits all plugins", details=lines, next_step=step)

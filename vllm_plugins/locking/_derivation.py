@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import hashes, scratch
+from vllm_plugins.core import hashes, progress, scratch
 from vllm_plugins.core.errors import LockContradiction
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import selection
@@ -71,7 +71,6 @@ def check(
     pip = PipConfig.without_index() if settings.offline else (config or pip_config.read)()
     pip = own_indexes.with_manifest(pip, manifest)
     sources = "its sources" if settings.offline else "the index and its sources"
-    report(f"Comparing the lock with {sources}")
 
     def find(wheel: Wheel) -> Path | None:
         return new.get(wheel.filename) or selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256)
@@ -87,7 +86,8 @@ def check(
             scratch=temporary,
             environ=os.environ,
         )
-        differences = derivation.differences()
+        with progress.step(f"Comparing the lock with {sources}", report):
+            differences = derivation.differences()
     if differences:
         names = sorted({item.package for item in differences if item.package is not None})
         words = " ".join(f"--upgrade-package {name}" for name in names) or "--upgrade"

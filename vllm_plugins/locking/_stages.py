@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import atomic, regular_file, workers
+from vllm_plugins.core import atomic, progress, regular_file, workers
 from vllm_plugins.core.errors import NoResolution, StoreError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_writer
@@ -89,8 +89,8 @@ def run(
         )
         plugins = _prepared(preparation, base)
         program = _resolvers.choose(request.resolver, base=base, config=pip, cache=caches / "uv", report=report)
-        report(f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}")
-        with opening() as index:
+        resolving = f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}"
+        with progress.step(resolving, report), opening() as index:
             solver = Solver(
                 resolver=program,
                 index=index,

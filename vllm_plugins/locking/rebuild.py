@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import atomic, scratch
+from vllm_plugins.core import atomic, progress, scratch
 from vllm_plugins.core.errors import HashMismatch, StoreError
 from vllm_plugins.core.hashes import of_file, sha256
 from vllm_plugins.core.redact import public_url
@@ -120,8 +120,9 @@ def run(
     names = []
     with _rebuilding(settings, manifest, config=_with_indexes(config, lock), detail=detail) as build:
         for item in absent:
-            report(f"Building {item.name!r} again: {item.wheel.filename} is not in {settings.wheels.name}/")
-            built = build(item)
+            why = f"{item.wheel.filename} is not in {settings.wheels.name}/"
+            with progress.step(f"Building {item.name!r} again: {why}", report):
+                built = build(item)
             if built is None:
                 continue  # the installation reports that the wheel is missing
             if built.sha256 != item.wheel.sha256:
@@ -152,8 +153,8 @@ def compare(
         return
     with _rebuilding(settings, manifest, config=_with_indexes(config, lock), detail=detail, base=base) as build:
         for item in every:
-            report(f"Building {item.name!r} again, to compare it")
-            built = build(item)
+            with progress.step(f"Building {item.name!r} again, to compare it", report):
+                built = build(item)
             if built is None or built.sha256 != item.wheel.sha256 or _environment(item, built):
                 raise _differs(item, built, settings)
 

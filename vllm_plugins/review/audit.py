@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core import progress
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import public_url
@@ -89,12 +90,13 @@ def run(
     )
     found: list[Finding | NotRun] = [*_lock_checks.run(auditor)]
     facts: dict[str, Facts] = {}
-    report(
+    asking = (
         f"Asking the index about {count(len(lock.packages), 'package')}"
         if not settings.offline
         else "Offline: checks that need the network are skipped"
     )
-    found += _of_index(auditor, index, facts)
+    with progress.step(asking, report):
+        found += _of_index(auditor, index, facts)
     found += _of_refs(auditor)
     found += _of_advisories(auditor, service, report)
     findings = [item for item in found if isinstance(item, Finding) and item.level != "ignore"]
@@ -278,9 +280,9 @@ def _of_advisories(auditor: Auditor, service: str, report: Callable[[str], None]
     for item in auditor.lock.packages:
         if item.find_links:
             yield auditor.not_run(check, f"{item.name}: it comes from a directory, and its name stays here")
-    report(f"Asking for advisories about {count(len(public), 'package')}")
     try:
-        known, skipped = advisories.ask(public, program, service=service, cache=auditor.settings.cache)
+        with progress.step(f"Asking for advisories about {count(len(public), 'package')}", report):
+            known, skipped = advisories.ask(public, program, service=service, cache=auditor.settings.cache)
     except PluginsError as error:
         yield auditor.not_run(check, _first(error))
         return
