@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import os
 import zipfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import atomic, progress, regular_file, scratch
+from vllm_plugins.core import atomic, progress, scratch
 from vllm_plugins.core.errors import HashMismatch, StoreError
+from vllm_plugins.core.hashes import of_file, sha256
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.base import SHARED
-from vllm_plugins.documents.manifest import GitSource, LocalSource
-from vllm_plugins.packages import installers, metadata, own_indexes, pip_config, releases, wheel_files
-from vllm_plugins.packages.builder import Builder
+from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource
+from vllm_plugins.locking._rebuilt import differences
+from vllm_plugins.packages import installers, metadata, own_indexes, pip_config, releases
+from vllm_plugins.packages.builder import Builder, BuiltWheel
 from vllm_plugins.packages.index import File, Index
+from vllm_plugins.packages.single_files import file_wheel, reading
 from vllm_plugins.sources import checkout, local
 from vllm_plugins.startup import overlay
 
@@ -33,8 +36,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
-    from vllm_plugins.documents.manifest import Manifest
-    from vllm_plugins.packages.builder import BuiltWheel
+    from vllm_plugins.documents.manifest import Manifest, Source
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.sources.checkout import Checkout
     from vllm_plugins.startup.settings import Settings
@@ -53,7 +55,7 @@ class LockedBuild:
     @property
     def plugin(self) -> Plugin | None:
         """The plugin that it was built from the source of; ``None`` if it was built from an sdist."""
-        is_source = self.entry is not None and (self.entry.commit or self.entry.tree_sha256)
+        is_source = self.entry is not None and any((self.entry.commit, self.entry.tree_sha256, self.entry.filename))
         return self.entry if is_source else None
 
     @property
@@ -109,7 +111,7 @@ def run(
     """
     absent = missing(lock, settings)
     if settings.offline:
-        absent = tuple(item for item in absent if item.plugin is not None and item.plugin.commit is None)
+        absent = tuple(item for item in absent if item.plugin is not None and item.plugin.url is None)
     if not absent:
         return ()
     names = []
@@ -178,6 +180,8 @@ def _rebuilding(
         with Builder(installer=installer, base_site=overlay.base_paths(), target=base) as builder:
 
             def build(item: LockedBuild) -> BuiltWheel | None:
+                if item.plugin is not None and item.plugin.filename is not None:
+                    return _of_file(item, manifest, temporary / f"wheel-{item.name}", read)
                 project = _project(item, manifest, temporary / f"source-{item.name}", settings, read)
                 if project is None:
                     return None
@@ -193,6 +197,40 @@ def _rebuilding(
                 )
 
             yield build
+
+
+def _of_file(
+    item: LockedBuild, manifest: Manifest | None, into: Path, config: Callable[[], PipConfig]
+) -> BuiltWheel | None:
+    """The wheel of a single file; ``None`` for a file of another machine."""
+    plugin, source = item.plugin, _source(item.name, manifest)
+    assert plugin is not None
+    assert plugin.filename is not None
+    assert plugin.file_sha256 is not None
+    if plugin.url is not None:
+        data = reading.download(
+            plugin.url, plugin.file_sha256, into / "download", config=config(), plugin=plugin.name
+        )
+    elif manifest is None or not isinstance(source, FileSource) or (path := manifest.local_file(source)) is None:
+        return None
+    else:
+        data = reading.read(path, plugin=plugin.name)
+        if (found := sha256(data)) != plugin.file_sha256:
+            raise _another_source(plugin, f"sha256 {plugin.file_sha256}", f"sha256 {found}")
+    built = file_wheel.write(into, data, plugin=plugin.name, filename=plugin.filename)
+    return BuiltWheel(
+        path=built,
+        name=plugin.package,
+        version=plugin.version,
+        sha256=of_file(built),
+        size=built.stat().st_size,
+        built_with=(),
+    )
+
+
+def _source(name: str, manifest: Manifest | None) -> Source | None:
+    entry = next((item for item in manifest.plugins if item.name == name), None) if manifest else None
+    return entry.source if entry is not None else None
 
 
 def _environment(item: LockedBuild, built: BuiltWheel) -> tuple[str, ...]:
@@ -234,8 +272,7 @@ def _project(
 
 def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path, settings: Settings) -> Checkout | None:
     """The locked source; ``None`` for a directory of another machine."""
-    entry = next((item for item in manifest.plugins if item.name == plugin.name), None) if manifest else None
-    source = entry.source if entry is not None else None
+    source = _source(plugin.name, manifest)
     if plugin.commit is not None:
         if not isinstance(source, GitSource) or public_url(source.url) != plugin.url:
             source = GitSource(url=plugin.url or "")
@@ -247,15 +284,19 @@ def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path, settings: S
     else:
         return None
     if tree.tree_sha256 != plugin.tree_sha256:
-        raise HashMismatch(
-            "the source is not the locked one",
-            where=plugin.url or plugin.requested,
-            expected=f"tree-sha256 {plugin.tree_sha256}",
-            found=f"tree-sha256 {tree.tree_sha256}",
-            required_by=f"plugin {plugin.name!r}",
-            next_step="if the change is intended, run `vllm-plugins lock` and review the new lock",
-        )
+        raise _another_source(plugin, f"tree-sha256 {plugin.tree_sha256}", f"tree-sha256 {tree.tree_sha256}")
     return tree
+
+
+def _another_source(plugin: Plugin, expected: str, found: str) -> HashMismatch:
+    return HashMismatch(
+        "the source is not the locked one",
+        where=plugin.url or plugin.requested,
+        expected=expected,
+        found=found,
+        required_by=f"plugin {plugin.name!r}",
+        next_step="if the change is intended, run `vllm-plugins lock` and review the new lock",
+    )
 
 
 def _keep(wheel: Path, target: Path) -> None:
@@ -274,17 +315,17 @@ def _keep(wheel: Path, target: Path) -> None:
 def _differs(item: LockedBuild, built: BuiltWheel | None, settings: Settings) -> HashMismatch:
     package, wheel = item.package, item.wheel
     details = list(_environment(item, built)) if built is not None else []
-    path, site = settings.wheels / wheel.filename, _installed(wheel, settings.store)
+    path, site = settings.wheels / wheel.filename, differences.installed(wheel, settings.store)
     if built is None or built.sha256 == wheel.sha256:
         pass
     elif path.is_file():
         with zipfile.ZipFile(path) as locked:
-            details += wheel_files.differences(built.path, wheel_files.digests(metadata.record(locked)), locked.read)
+            details += differences.members(built.path, differences.digests(metadata.record(locked)), locked.read)
     elif site is not None and (
-        info := next((path for path in site.glob("*.dist-info") if _is_of(path, package)), None)
+        info := next((path for path in site.glob("*.dist-info") if differences.is_of(path, package)), None)
     ):
-        digests = wheel_files.digests(metadata.parse_record((info / "RECORD").read_text(encoding="utf-8")))
-        details += wheel_files.differences(built.path, digests, lambda name: (site / name).read_bytes())
+        digests = differences.digests(metadata.parse_record((info / "RECORD").read_text(encoding="utf-8")))
+        details += differences.members(built.path, digests, lambda name: (site / name).read_bytes())
     else:
         details.append("the files can't be compared: no overlay of the store contains the locked wheel")
     return HashMismatch(
@@ -297,18 +338,3 @@ def _differs(item: LockedBuild, built: BuiltWheel | None, settings: Settings) ->
         next_step="restore the wheel from version control; or build and lock it again: "
         f"vllm-plugins lock --upgrade-package {package.name}",
     )
-
-
-def _installed(wheel: Wheel, store: Path) -> Path | None:
-    """The files of an overlay that the locked wheel was installed into."""
-    with suppress(OSError):
-        for directory in sorted((store / overlay.OVERLAYS).iterdir()):
-            with suppress(OSError):
-                if wheel.sha256 in regular_file.read_text(directory / "plugins.lock"):
-                    return directory / overlay.SITE
-    return None
-
-
-def _is_of(info: Path, package: Package) -> bool:
-    name, _, version = info.name.removesuffix(".dist-info").partition("-")
-    return name.lower().replace("_", "-").replace(".", "-") == package.name and version == package.version

@@ -1,34 +1,28 @@
-"""The Python files of a wheel, and what differs between two wheels.
-
-Of a large one at an index, only the Python files are downloaded, in a few ranges.
-"""
+"""The Python files of a wheel. Of a large one at an index, only these are downloaded, in a few ranges."""
 
 from __future__ import annotations
 
-import difflib
 import struct
 import zipfile
 import zlib
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from remotezip import RemoteZip
 
-from vllm_plugins.packages import archives, metadata
+from vllm_plugins.packages import archives
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from vllm_plugins.packages.index import File, Index
 
-__all__ = ["WheelFiles", "differences", "digests", "of_directory", "of_index", "of_path"]
+__all__ = ["WheelFiles", "of_directory", "of_index", "of_path"]
 
 _GAP = 200_000  # bytes that cost less than another request
 _HEADER = 512  # bytes; a local header is longer than the name by 30 bytes and the extra field
 _LIMIT = 256 << 20  # bytes of all files together; vLLM's are 45 MB
-_SHOWN = 12  # members, and lines of a text, that an error shows
 _SUFFIX = ".py"
 
 
@@ -136,41 +130,3 @@ def _member(data: bytes, start: int, item: zipfile.ZipInfo) -> bytes:
     if zlib.crc32(packed) != item.CRC:
         raise zipfile.BadZipFile(f"{item.filename} does not match its checksum")
     return packed
-
-
-def differences(built: Path, locked: Mapping[str, str], read: Callable[[str], bytes]) -> Iterator[str]:
-    """What differs between a wheel and the digests of the locked one, whose files ``read`` returns."""
-    with zipfile.ZipFile(built) as archive:
-        now = digests(metadata.record(archive))
-        changed = sorted(name for name in now.keys() & locked.keys() if now[name] != locked[name])
-        found = [f"differs: {name}" for name in changed]
-        found += [f"only in the new wheel: {name}" for name in sorted(now.keys() - locked.keys())]
-        found += [f"only in the locked wheel: {name}" for name in sorted(locked.keys() - now.keys())]
-        yield from found[:_SHOWN]
-        if len(found) > _SHOWN:
-            yield f"and {len(found) - _SHOWN} more"
-        for name in changed[:1]:
-            yield from _text(name, read(name), archive.read(name))
-
-
-def _text(name: str, old: bytes, new: bytes) -> Iterator[str]:
-    """The first lines of a difference between two texts."""
-    with suppress(UnicodeDecodeError):
-        compared = difflib.unified_diff(
-            old.decode("utf-8").splitlines(),
-            new.decode("utf-8").splitlines(),
-            fromfile=f"{name} (locked)",
-            tofile=f"{name} (now)",
-            n=0,
-            lineterm="",
-        )
-        yield from list(compared)[:_SHOWN]
-
-
-def digests(entries: Iterable[metadata.RecordEntry]) -> dict[str, str]:
-    """The digest of each file, without RECORD itself and files whose place the installer chooses."""
-    return {
-        entry.path: entry.digest
-        for entry in entries
-        if not entry.path.endswith(".dist-info/RECORD") and ".data/" not in entry.path
-    }
