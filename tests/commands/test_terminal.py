@@ -79,6 +79,11 @@ def test_only_the_words_of_ours_are_coloured() -> None:
     )
 
 
+@pytest.mark.parametrize("line", ["installed     yes", "added", "up to datefoo", "an error: x", "plugin gguf"])
+def test_other_lines_are_not_coloured(line: str) -> None:
+    assert style.styled(line) == line
+
+
 def test_a_message_is_broken_where_words_end_and_a_next_step_is_not() -> None:
     text = "vllm-plugins: error: it failed, for a reason\n  where: /a/path/that/is/too/long x\n  next: vllm-plugins lock --check"
     assert style.wrapped(text, 25).split("\n") == [

@@ -24,7 +24,7 @@ _WORDS = (
     (re.compile(r"^note:"), _CYAN),
     (re.compile(r"^(plugin|package|overlay|level)  +(source|version|old|current|active since|check)\b.*"), _BOLD),
     (re.compile(rf"^{OVERRIDE}.*"), _RED),
-    (re.compile(r"^(up to date|installed|wrote|added|updated|removed)\b"), _GREEN),
+    (re.compile(r"^(up to date(?=$|:)|installed(?=:)|(wrote|added|updated|removed)(?= ))"), _GREEN),
 )
 
 
