@@ -236,6 +236,9 @@ def _notes(case: _Case) -> Iterable[str]:
                 f"plugin {plugin.name!r} is provided by the vLLM environment ({plugin.package} {plugin.version} when "
                 "it was locked): its files and entry points are those of the environment"
             )
+        elif plugin.filename is not None:
+            how = f"vllm-plugins path {plugin.name} prints its path"
+            yield f"plugin {plugin.name!r} is the file {plugin.filename}: vLLM loads it where you name it; {how}"
         elif not plugin.entry_points and not plugin.loads:
             yield (
                 f"plugin {plugin.name!r} has no vLLM entry point: vLLM loads it where you name it; "
