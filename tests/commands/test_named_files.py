@@ -27,6 +27,7 @@ WORDS = {
     "why": ["tiny"],
     "outlook": ["--to", "0.32.0"],
     "push": ["image"],
+    "path": ["tiny"],
     "pull": ["image", "-o", "directory"],
 }
 
