@@ -88,10 +88,7 @@ def fronts() -> list[str]:
 
 
 def front_modules(front: str) -> set[str]:
-    """The importable names of a directory of overrides.
-
-    Other names are common there: wheels have their shared libraries in ``numpy.libs``.
-    """
+    """The importable names of a directory of overrides, where wheels also have directories such as ``numpy.libs``."""
     from importlib.machinery import all_suffixes
 
     found = set()
