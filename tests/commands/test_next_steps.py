@@ -50,9 +50,18 @@ OVERLAY = f"{QUERIES}an_overlay_to_roll_back_to_is_named"
 DIFFERS = f"{QUERIES}files_that_differ_from_the_index_are_locked_again"
 IMAGE = f"{QUERIES}the_name_of_an_image_is_corrected"
 TOKENS = "tests/faults/test_token_urls.py::test_"
+NODE = f"{TAKEN}a_node_becomes_like_its_server"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
+SINGLE = "tests/commands/test_single_files.py::test_the_next_steps_of_refusals_lead_on"
 RUN = {
+    "name a plugin with `source: file`; vllm-plugins status lists all plugins": SINGLE,
+    "find out what changed in the file; if you have reviewed the new one, change `sha256` of plugin {…} in plugins.yaml": SINGLE,
+    "make it readable, or change `path` of plugin {…} in plugins.yaml": SINGLE,
+    "check the network, your login for that host in ~/.netrc, and the URL in plugins.yaml": "tests/packages/"
+    "test_single_files.py::test_a_file_that_can_not_be_downloaded_is_our_error",
+    "restore the wheel from version control, or lock again: vllm-plugins lock": SINGLE,
+    "fix the file of plugin {…}, or set `enabled: false` for it in plugins.yaml, and run vllm-plugins lock": SINGLE,
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
     "name one of the plugins": EDITING,
@@ -123,6 +132,9 @@ RUN = {
     "check the network, the URL of index {…}": OWN_INDEX,
     "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle, or copy the wheels into this directory": VARIABLES,
     "vllm-plugins lock --config {…}": PROCESS,
+    "give this node the plugins.lock of the server, then run vllm-plugins sync": NODE,
+    "start all nodes from the same image": NODE,
+    "set {…} to the output of vllm-plugins status --expect on a node that is right": NODE,
     "mount or create the file; set VLLM_PLUGIN_OPTIONAL=1 if vLLM may start without plugins": PROCESS,
     "set `enabled: false` for one of them in plugins.yaml, or name another `version`; {…}": f"{TAKEN}"
     "a_conflict_is_resolved_by_leaving_one_plugin_out",

@@ -6,12 +6,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.cli import _data
-from vllm_plugins.cli._output import table
 from vllm_plugins.cli._terminal.style import OVERRIDE
+from vllm_plugins.cli._terminal.table import table
+from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
 from vllm_plugins.review import drift
-from vllm_plugins.startup import last_failure
+from vllm_plugins.startup import last_failure, overlay
+from vllm_plugins.startup.ranks import expectation
 
 if TYPE_CHECKING:
     import argparse
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.cli._output import Output
     from vllm_plugins.core.errors import PluginsError
+    from vllm_plugins.documents.lock import Plugin as LockedPlugin
     from vllm_plugins.documents.state import PluginState, State
     from vllm_plugins.startup.last_failure import LastFailure
     from vllm_plugins.startup.settings import Settings
@@ -28,16 +31,22 @@ _COLUMNS = ("name", "source", "manifest", "locked", "installed", "loadable", "en
 
 EXAMPLES = {
     "vllm-plugins status": "Compare plugins.yaml, the lock and what is installed",
+    "vllm-plugins status --expect": "Hold all nodes to what this one has: a value for VLLM_PLUGIN_EXPECT",
     "vllm-plugins status --json": "The same for a program; the exit code is 0 if everything is up to date",
 }
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
+    parser.add_argument(
+        "--expect",
+        action="store_true",
+        help="Print the value of VLLM_PLUGIN_EXPECT with which vLLM starts on no node that differs from this one.",
+    )
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Exit code 0 if everything is up to date, otherwise that of the first problem."""
     state = states.read(settings)
     linked = link.read()
@@ -45,6 +54,12 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     problems = (*state.problems, *drift.problems(state, os.environ))
     problem = next(iter(problems), None)
     failure = last_failure.read(state.settings)
+    expect = expectation.text(state.marker, state.base.fingerprint) if state.marker and not problems else None
+    if arguments.expect and not output.json:
+        if problem is not None or expect is None:
+            raise problem or manifests.nothing_there(settings)
+        output.result({}, expect)
+        return 0
     output.result(
         {
             "up_to_date": not problems,
@@ -57,8 +72,9 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "lock": str(settings.lock),
             "store": str(settings.store),
             "overlay": state.marker.key if state.marker else None,
+            "expect": expect,
             "linked": _data.linked(linked),
-            "plugins": [_plugin(plugin) for plugin in state.plugins],
+            "plugins": [_plugin(state, plugin) for plugin in state.plugins],
             "overrides": [
                 {"package": item.package, "version": item.version, "replaces": item.replaces, "reason": item.reason}
                 for item in (state.locked.lock.overrides if state.locked is not None else ())
@@ -87,7 +103,7 @@ def _overrides(state: State) -> Iterator[str]:
         yield f"{OVERRIDE}{item.package} {item.version} for {item.replaces} of the vLLM environment: {item.reason}"
 
 
-def _plugin(plugin: PluginState) -> dict[str, Any]:
+def _plugin(state: State, plugin: PluginState) -> dict[str, Any]:
     """A plugin for programs; what only the lock says is null if it is not locked."""
     requested, locked = plugin.requested, plugin.locked
     return {
@@ -106,7 +122,15 @@ def _plugin(plugin: PluginState) -> dict[str, Any]:
             for group, name, value in (locked.entry_points if locked else ())
         ],
         "loads": list(locked.loads) if locked else [],
+        "path": _path(state, locked),
     }
+
+
+def _path(state: State, locked: LockedPlugin | None) -> str | None:
+    """Where the single file of a plugin is, if it is installed."""
+    if locked is None or locked.place is None or state.marker is None:
+        return None
+    return str(overlay.directory(state.settings.store, state.marker.key) / overlay.SITE / locked.place)
 
 
 def _row(plugin: PluginState) -> tuple[str, ...]:
@@ -121,6 +145,8 @@ def _row(plugin: PluginState) -> tuple[str, ...]:
     points = ", ".join(f"{group}:{point}" for group, point, _ in locked.entry_points) if locked else ""
     if locked is not None and locked.provided:
         points = ", ".join(locked.loads) or "those of the vLLM environment"
+    elif locked is not None and locked.filename is not None:
+        points = f"none: vllm-plugins path {locked.name}"
     elif locked is not None and not points:
         points = f"none: vLLM loads {', '.join(locked.loads) or 'it'} where you name it"
     loadable = {None: "?", True: "yes", False: "no"}[plugin.loadable] if locked else "-"

@@ -31,6 +31,7 @@ __all__ = [
     "LockStale",
     "ManifestError",
     "NoResolution",
+    "NodeMismatch",
     "NotInstalled",
     "NotTrusted",
     "OverlayGone",
@@ -88,14 +89,10 @@ class PluginsError(Exception):
     def text(self, next_step: str | None) -> str:
         """The error for people, with this next step. What others wrote can't add a line that looks like ours."""
         lines = [f"{self.what} [{self.id}]"]
-        for label, value in (
-            ("where", self.where),
-            ("expected", self.expected),
-            ("found", self.found),
-            ("required by", self.required_by),
-        ):
+        for name in ("where", "expected", "found", "required_by"):
+            value = getattr(self, name)
             if value is not None:
-                lines.append(f"  {label}: {value}")
+                lines.append(f"  {name.replace('_', ' ')}: {value}")
         lines.extend(f"  {detail}" for detail in self.details)
         if next_step is not None:
             lines.append(f"  next: {next_step}")
@@ -223,6 +220,13 @@ class BaseMismatch(PluginsError):
 
     id = "base-mismatch"
     exit_code = 5
+
+
+class NodeMismatch(PluginsError):
+    """A node does not have what the first process of its server has."""
+
+    id = "node-mismatch"
+    exit_code = 3
 
 
 class NoResolution(PluginsError):
