@@ -83,9 +83,9 @@ def test_a_plugin_that_has_only_pre_releases_is_not_locked_at_a_silent_old_one(l
 def test_an_older_release_without_the_extras_of_plugins_yaml_is_accepted_without_them(links: Links) -> None:
     links.wheel("demo", "2.0", extras={"fast": []}, entry_points=POINTS)
     links.wheel("demo", "3.0", requires=["torch<2"], extras={"doc": [], "fast": []}, entry_points=POINTS)
-    step = refusal(links, "demo[doc,fast]", "2.0").next_step
-    assert step is not None
-    assert "`version: \"==2.0\"` without `extras: [doc]`, which it does not have, for plugin 'demo'" in step
+    message = refusal(links, "demo[doc,fast]", "2.0").next_step
+    assert message is not None
+    assert "`version: \"==2.0\"` without `extras: [doc]`, which it does not have, for plugin 'demo'" in message
 
 
 def test_a_requirement_without_a_bound_does_not_declare_an_upper_one(links: Links) -> None:
