@@ -51,6 +51,7 @@ DIFFERS = f"{QUERIES}files_that_differ_from_the_index_are_locked_again"
 IMAGE = f"{QUERIES}the_name_of_an_image_is_corrected"
 TOKENS = "tests/faults/test_token_urls.py::test_"
 NODE = f"{TAKEN}a_node_becomes_like_its_server"
+SERVED = "tests/review/test_served.py::test_the_command_tells_by_its_exit_code"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
 RUN = {
@@ -126,6 +127,10 @@ RUN = {
     "vllm-plugins lock --config {…}": PROCESS,
     "give this node the plugins.lock of the server, then run vllm-plugins sync": NODE,
     "start all nodes from the same image": NODE,
+    "name the server, as in vllm-plugins status --url http://localhost:8000": SERVED,
+    "start the server again with this lock, or name the lock that it should have with --lock": SERVED,
+    "start it from an image with the manager, and with vllm_plugins in VLLM_PLUGINS if that is set": SERVED,
+    "check that the server answers: vLLM serves /metrics on the port of its API": SERVED,
     "set {…} to the output of vllm-plugins status --expect on a node that is right": NODE,
     "mount or create the file; set VLLM_PLUGIN_OPTIONAL=1 if vLLM may start without plugins": PROCESS,
     "set `enabled: false` for one of them in plugins.yaml, or name another `version`; {…}": f"{TAKEN}"

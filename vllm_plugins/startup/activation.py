@@ -41,6 +41,7 @@ __all__ = [
     "may_be_shadowed",
     "put_in_front",
     "release",
+    "show",
 ]
 
 # What may_be_shadowed does not look into: the standard library, and where packages are installed.
@@ -202,6 +203,14 @@ def expect(settings: Settings, marker: Marker | None, listing: str) -> None:
     elif found is not None:
         variables.pass_on(variables.EXPECT, found)
         _expected = found, False
+
+
+def show(active: tuple[Path, Marker] | None) -> None:
+    """Show the overlay in vLLM's metrics, in the processes that may serve them."""
+    if "prometheus_client" in sys.modules:
+        from vllm_plugins.startup.ranks import _vllm_metrics
+
+        _vllm_metrics.show(active)
 
 
 def hold(store: Path, key: str) -> None:
