@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.kit.templates import Templates
 
 EDITING = "tests/commands/test_editing.py::test_the_next_steps_of_refusals_lead_on"
+BUILDS = "tests/commands/test_builds_with_base.py::test_the_next_steps_of_refusals_lead_on"
 OWN_INDEX = "tests/commands/test_own_index.py::test_the_next_steps_of_refusals_lead_on"
 RUNNING = "tests/commands/test_run.py::test_the_next_steps_of_refusals_lead_on"
 PARSER = "tests/commands/test_parser.py::test_a_wrong_command_line_is_an_error_whose_next_step_the_parser_accepts"
@@ -54,7 +55,15 @@ NODE = f"{TAKEN}a_node_becomes_like_its_server"
 SERVED = "tests/review/test_served.py::test_the_command_tells_by_its_exit_code"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
+SINGLE = "tests/commands/test_single_files.py::test_the_next_steps_of_refusals_lead_on"
 RUN = {
+    "name a plugin with `source: file`; vllm-plugins status lists all plugins": SINGLE,
+    "find out what changed in the file; if you have reviewed the new one, change `sha256` of plugin {…} in plugins.yaml": SINGLE,
+    "make it readable, or change `path` of plugin {…} in plugins.yaml": SINGLE,
+    "check the network, your login for that host in ~/.netrc, and the URL in plugins.yaml": "tests/packages/"
+    "test_single_files.py::test_a_file_that_can_not_be_downloaded_is_our_error",
+    "restore the wheel from version control, or lock again: vllm-plugins lock": SINGLE,
+    "fix the file of plugin {…}, or set `enabled: false` for it in plugins.yaml, and run vllm-plugins lock": SINGLE,
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
     "name one of the plugins": EDITING,
@@ -123,6 +132,9 @@ RUN = {
     "fix what the output above names, until `pip config list` works": VARIABLES,
     "check the network, your login, and the indexes of `pip config list`": VARIABLES,
     "check the network, the URL of index {…}": OWN_INDEX,
+    "write `build: {with-base: [{…}]}` for plugin {…} in plugins.yaml": BUILDS,
+    "write `build: {requires: [{…}]}` for plugin {…} in plugins.yaml, with the package that has this module": BUILDS,
+    "remove {…} from `with-base` in plugins.yaml, or correct its name": BUILDS,
     "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle, or copy the wheels into this directory": VARIABLES,
     "vllm-plugins lock --config {…}": PROCESS,
     "give this node the plugins.lock of the server, then run vllm-plugins sync": NODE,

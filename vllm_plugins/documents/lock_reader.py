@@ -21,8 +21,8 @@ from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
 from vllm_plugins.core.fields import FieldError, get, items, strings
 from vllm_plugins.core.hashes import Sha256, sha256
-from vllm_plugins.documents import merge_conflicts, versions
-from vllm_plugins.documents._form import lock_keys, pylock
+from vllm_plugins.documents import _rules, merge_conflicts, versions
+from vllm_plugins.documents._form import file_rules, lock_keys, pylock
 from vllm_plugins.documents.lock import BaseUse, CommitSha, Lock, Override, Package, Plugin, Target, Wheel
 from vllm_plugins.startup.settings import WHEELS
 
@@ -234,18 +234,24 @@ def _plugin(item: Any, here: str) -> Plugin:
         tuple(get(point, f"{here}.entry-points[{i}]", key, str) for key in ("group", "name", "value"))
         for i, point in enumerate(items(item, here, "entry-points"))
     ]
+    name, filename = get(item, here, "name", str), get(item, here, "filename", str, default=None)
+    url = get(item, here, "url", str, default=None)
+    if filename is not None and (wrong := _wrong_file(name, filename, url)):
+        raise FieldError(f"{here}: {wrong}")
     return Plugin(
-        name=get(item, here, "name", str),
+        name=name,
         source=get(item, here, "source", str),
         package=canonicalize_name(get(item, here, "package", str)),
         version=get(item, here, "version", str),
         requested=get(item, here, "requested", str),
-        url=get(item, here, "url", str, default=None),
+        url=url,
         subdirectory=get(item, here, "subdirectory", str, default=None),
         commit=_commit(item, here),
         tree_sha256=_optional_sha256(item, here, "tree-sha256"),
         editable=get(item, here, "editable", bool, default=False),
         project_sha256=_optional_sha256(item, here, "project-sha256"),
+        filename=filename,
+        file_sha256=_optional_sha256(item, here, "file-sha256"),
         passed_over=get(item, here, "passed-over", str, default=None),
         entry_points=tuple((group, name, value) for group, name, value in points),
         loads=strings(item, here, "loads"),
@@ -253,7 +259,16 @@ def _plugin(item: Any, here: str) -> Plugin:
         dependencies=tuple(map(canonicalize_name, strings(item, here, "dependencies"))),
         index=get(item, here, "index", str, default=None),
         index_url=get(item, here, "index-url", str, default=None),
+        build_requires=tuple(
+            _requirement(text, f"{here}.build-requires") for text in strings(item, here, "build-requires")
+        ),
+        with_base=tuple(map(canonicalize_name, strings(item, here, "with-base"))),
     )
+
+
+def _wrong_file(name: str, filename: str, url: str | None) -> str | None:
+    """Why a path or a request must not be made of the fields of a single file."""
+    return _rules.name(name) or file_rules.filename(filename) or (file_rules.url(url) if url is not None else None)
 
 
 def _target(item: Any, here: str) -> Target:

@@ -229,7 +229,11 @@ def _plugin(plugin: Plugin) -> Table:
             "provided": plugin.provided,
             "dependencies": sorted(plugin.dependencies),
             "project-sha256": plugin.project_sha256,
+            "filename": plugin.filename,
+            "file-sha256": plugin.file_sha256,
             "loads": list(plugin.loads),
+            "build-requires": list(plugin.build_requires),
+            "with-base": list(plugin.with_base),
             "passed-over": plugin.passed_over,
             "entry-points": [
                 {"group": group, "name": name, "value": value} for group, name, value in sorted(plugin.entry_points)
