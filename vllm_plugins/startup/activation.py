@@ -181,10 +181,9 @@ def is_told() -> bool:
 
 
 def expect(settings: Settings, marker: Marker | None, listing: str) -> None:
-    """Compare an overlay and the base (``overlay.listing``) with what the first process of the server has.
+    """Compare an overlay (``None``: no plugins) and the base, as text, with what the first process of the server has.
 
-    Without ``VLLM_PLUGIN_EXPECT`` this is the first process, and sets it for those that it starts. vLLM copies it to
-    the workers of Ray (0.10.2 to 0.33). ``None`` as the marker: there are no plugins here.
+    Without ``VLLM_PLUGIN_EXPECT`` this is the first one, and sets it. vLLM copies it to workers of Ray (0.10.2 to 0.33).
 
     Raises:
         NodeMismatch: something differs.
