@@ -247,6 +247,7 @@ NOT_TAKEN = {
     r"change `version` of (these|\{…\}) in `overrides`|remove it from `overrides` in plugins.yaml": _OVERRIDES,
     r"start (it|vLLM) with vllm-plugins run|take \{…\} out of PYTHONPATH, or run vllm-plugins sync --bake": _OVERRIDES,
     r"correct it, in the environment or in the files that `pip config debug` names": _PROGRAM,
+    r"`pip config debug` names the files: keep \{…\} in one of them": _PROGRAM,
     r"name a release that has one: pip index versions vllm": _MACHINE,
     r"add more digits to `ref`": "the user knows which commit is meant",
     r"set `editable: false` for them in plugins.yaml, then run vllm-plugins lock and sync": "as for sync --frozen, above",
