@@ -29,7 +29,6 @@ __all__ = [
     "confirm",
     "deactivate",
     "expect",
-    "front_modules",
     "fronts",
     "hold",
     "is_confirmed",
@@ -86,21 +85,6 @@ def is_site(entry: object) -> bool:
 def fronts() -> list[str]:
     """The entries of the path that are in front of the base, of any overlay."""
     return [entry for entry in overlay.entries() if overlay.front_in(entry) is not None]
-
-
-def front_modules(front: str) -> set[str]:
-    """The importable names of a directory of overrides, where wheels also have directories such as ``numpy.libs``."""
-    from importlib.machinery import all_suffixes
-
-    found = set()
-    try:
-        with os.scandir(front) as entries:
-            for entry in entries:
-                suffixes = ("",) if entry.is_dir() else all_suffixes()
-                found |= {entry.name.removesuffix(suffix) for suffix in suffixes if entry.name.endswith(suffix)}
-    except OSError:
-        return set()
-    return {name for name in found if name.isidentifier() and name != "__pycache__"}
 
 
 def put_in_front(store: Path, marker: Marker) -> None:
@@ -189,7 +173,7 @@ def is_told() -> bool:
 def expect(settings: Settings, marker: Marker | None, listing: str) -> None:
     """Compare an overlay (``None``: no plugins) and the base, as text, with what the first process of the server has.
 
-    Without ``VLLM_PLUGIN_EXPECT`` this is the first one, and sets it. vLLM copies it to workers of Ray (0.10.2 to 0.33).
+    Without ``VLLM_PLUGIN_EXPECT`` this is the first one, and sets it. vLLM copies it to Ray workers (0.10.2 to 0.33).
 
     Raises:
         NodeMismatch: something differs.
