@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Index
     from tests.kit.place import Place
+    from vllm_plugins.documents.lock import Lock
 
 LOCK = b"a lock\n"
 KEY, SHA256 = overlay.key_of(LOCK), overlay.sha256(LOCK)
-LOCKED = LockFile(data=LOCK, lock=None, key=KEY)  # type: ignore[arg-type] - what it means is not compared
+LOCKED = LockFile(data=LOCK, lock=cast("Lock", None), key=KEY)  # only its bytes are compared
 OTHERS = '# HELP vllm:x A counter\nvllm:x_total{model="{}"} 3.0\nvllm_plugins_info_of_others{key="1"} 1.0\n'
 
 
