@@ -315,7 +315,8 @@ def test_the_longest_patience_can_be_waited_for(place: Place) -> None:
 
 def test_the_plugin_that_is_loaded_or_called_is_shown(tmp_path: Path) -> None:
     points = [
-        EntryPoint(group="vllm.general_plugins", name=name, value=f"{name}:x", plugin=name) for name in ("one", "two")
+        EntryPoint(group="vllm.general_plugins", name=name, value=f"{name}:x", plugin=name, distribution=name)
+        for name in ("one", "two")
     ]
     steps = _load_check._steps(points, "calls")
     result, shown = tmp_path / "result", progress.Step("Loading", total=len(steps))
