@@ -11,7 +11,7 @@ import pytest
 
 from vllm_plugins.core.errors import NodeMismatch, PluginsError, UsageError
 from vllm_plugins.documents.state import LockFile
-from vllm_plugins.review import served
+from vllm_plugins.review.servers import served
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
-from vllm_plugins.review import drift, served
+from vllm_plugins.review import drift
+from vllm_plugins.review.servers import served
 from vllm_plugins.startup import last_failure, overlay
 from vllm_plugins.startup.ranks import expectation
 
