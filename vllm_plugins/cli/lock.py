@@ -40,6 +40,13 @@ def register(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="With --check: also build each wheel again that was built while locking, and compare it.",
     )
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Lock only this target of plugins.yaml; the others stay as they are. Can be repeated.",
+    )
     add_base_options(parser)
     add_publisher_option(parser)
     parser.set_defaults(run=run)
@@ -102,6 +109,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         check=arguments.check,
         rebuild=arguments.rebuild,
         accepted=tuple(arguments.accept_publisher),
+        targets=tuple(dict.fromkeys(arguments.target)),
     )
     outcome = pipeline.lock(
         manifest.require(settings),
@@ -124,20 +132,25 @@ def text(settings: Settings, outcome: Outcome, *, check: bool = False) -> str:
         return f"{settings.lock.name} is up to date: nothing to do"
     notes = "".join(f"note: {note}\n" for note in outcome.notes)
     changes = changes_table(outcome.changes) or "no package changed"
-    return f"{changes}\n{notes}{settings.lock}: {_summary(outcome.lock)}"
+    return f"{changes}\n{notes}{settings.lock}: {_summary(outcome.lock, outcome.locks)}"
 
 
 def changes_table(changes: Sequence[Change]) -> str:
     """Changed packages in columns; empty if there are none."""
-    rows = [(item.name, item.old or "-", "→", item.new or "-", ", ".join(item.plugins) or "-") for item in changes]
+    rows = [
+        (item.shown_name, item.old or "-", "→", item.new or "-", ", ".join(item.plugins) or "-") for item in changes
+    ]
     return table(("package", "old", "", "new", "required by"), rows) if rows else ""
 
 
-def _summary(locked: Lock) -> str:
+def _summary(locked: Lock, locks: Sequence[Lock]) -> str:
     target = locked.targets[0]
     vllm = f"with vLLM {target.vllm}" if target.vllm else "without vLLM"
-    plugins, packages = count(len(locked.plugins), "plugin"), count(len(locked.packages), "package")
-    return f"{plugins}, {packages}, for Python {target.python} {vllm}"
+    plugins = count(len(locked.plugins), "plugin")
+    if not locks:
+        return f"{plugins}, {count(len(locked.packages), 'package')}, for Python {target.python} {vllm}"
+    packages = ", ".join(f"{lock.targets[0].name}: {count(len(lock.packages), 'package')}" for lock in locks)
+    return f"{plugins} for {count(len(locks), 'target')} ({packages})"
 
 
 def data(settings: Settings, outcome: Outcome) -> dict[str, Any]:
@@ -147,9 +160,10 @@ def data(settings: Settings, outcome: Outcome) -> dict[str, Any]:
         "plugins": {plugin.name: plugin.version for plugin in outcome.lock.plugins},
         "packages": {package.name: package.version for package in outcome.lock.packages},
         "changes": [
-            {"package": change.name, "old": change.old, "new": change.new, "plugins": list(change.plugins)}
+            {"package" if key == "name" else key: value for key, value in change.to_dict().items()}
             for change in outcome.changes
         ],
         "notes": list(outcome.notes),
         "unchecked": list(outcome.unchecked),
+        **({"targets": [str(lock.targets[0].name) for lock in outcome.locks]} if outcome.locks else {}),
     }

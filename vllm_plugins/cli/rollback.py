@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import PluginsError
@@ -58,7 +57,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "plugins": list(done.marker.plugins),
             "lock": str(settings.lock),
             "dry_run": arguments.dry_run,
-            "changes": [asdict(item) for item in changes],
+            "changes": [item.to_dict() for item in changes],
             "copy": None if done.copy is None else str(done.copy),
         },
         "\n".join(lines),

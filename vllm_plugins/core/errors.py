@@ -40,6 +40,7 @@ __all__ = [
     "RegistryError",
     "SourceError",
     "StoreError",
+    "TargetMissing",
     "UsageError",
     "remedy",
 ]
@@ -225,6 +226,12 @@ class BaseMismatch(PluginsError):
     exit_code = 5
 
 
+class TargetMissing(BaseMismatch):
+    """A lock with targets has none for this environment."""
+
+    id = "target-missing"
+
+
 class NoResolution(PluginsError):
     """No set of versions satisfies all plugins and the base."""
 
@@ -284,9 +291,8 @@ class DiskError(PluginsError):
     @classmethod
     def from_os_error(cls, error: OSError) -> Self | None:
         """An error of the operating system as one of ours; ``None`` where the disk is not its cause."""
-        if error.errno not in _DISK:
-            return None
-        return cls._of(error.errno, where=str(error.filename) if error.filename else None)
+        where = str(error.filename) if error.filename else None
+        return cls._of(error.errno, where=where) if error.errno in _DISK else None
 
     @classmethod
     def from_output(cls, text: str, *, details: Sequence[str] = ()) -> Self | None:

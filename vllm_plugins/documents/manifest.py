@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os.path
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from packaging.utils import canonicalize_name
 from yaml.nodes import MappingNode, SequenceNode
@@ -15,8 +14,8 @@ from yaml.nodes import MappingNode, SequenceNode
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import LockMissing, ManifestError, UsageError
 from vllm_plugins.core.hashes import Sha256
-from vllm_plugins.core.redact import public_url
-from vllm_plugins.documents import _rules, _yaml, overrides, policy
+from vllm_plugins.documents import _rules, _yaml, overrides, policy, targets
+from vllm_plugins.documents._form import meaning
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, Malformed, Problems, describe, did_you_mean, line
 from vllm_plugins.documents.policy import Policy
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from yaml.nodes import Node
 
     from vllm_plugins.documents.overrides import Override
+    from vllm_plugins.documents.targets import RequestedTarget
     from vllm_plugins.startup.settings import Settings
 
 __all__ = [
@@ -105,20 +105,22 @@ class Plugin(Record):
 class Manifest(Record):
     """A valid plugins.yaml.
 
-    ``sha256`` is of the requests of the enabled plugins. Comments, order, layout, credentials in URLs, disabled
-    plugins and ``policy`` don't count. ``file_sha256`` is of the bytes, which the hook compares.
+    ``sha256`` is of the requests of the enabled plugins, and of overrides and targets. Comments, order, layout,
+    credentials in URLs, disabled plugins and ``policy`` don't count. ``file_sha256`` is of the bytes, which the hook
+    compares.
     """
 
     path: Path
     plugins: tuple[Plugin, ...]
     policy: Policy = Policy()
     overrides: tuple[Override, ...] = ()
+    targets: tuple[RequestedTarget, ...] = ()
     file_sha256: Sha256 = Sha256("")
 
     @cached_property
     def sha256(self) -> Sha256:
         """The hash of the requests."""
-        return _meaning(self.enabled, self.overrides)
+        return meaning.sha256(self.enabled, self.overrides, self.targets)
 
     @property
     def enabled(self) -> tuple[Plugin, ...]:
@@ -203,11 +205,10 @@ def parse(data: bytes, path: Path) -> Manifest:
         raise _error(path, [f"line {error.line}{column}: {error}"]) from error
     except RecursionError as error:
         raise _error(path, ["line 1: too many levels: a manifest needs far fewer"]) from error
-    plugins, replaced, rules = _document(root, problems)
+    fields = _document(root, problems)
     if problems.found:
         raise _error(path, [text for _, text in sorted(problems.found, key=lambda found: found[0])])
-    file_sha256 = hashes.sha256(data)
-    return Manifest(path=path, plugins=tuple(plugins), overrides=replaced, policy=rules, file_sha256=file_sha256)
+    return Manifest(path=path, file_sha256=hashes.sha256(data), **fields)
 
 
 def _error(path: Path, lines: list[str]) -> ManifestError:
@@ -221,43 +222,34 @@ def _error(path: Path, lines: list[str]) -> ManifestError:
     )
 
 
-def _meaning(plugins: tuple[Plugin, ...], replaced: tuple[Override, ...]) -> Sha256:
-    """The sha256 of the plugins' requests, and of the overrides, as canonical JSON."""
-    entries = []
-    for plugin in sorted(plugins, key=lambda plugin: plugin.name):
-        entry: dict[str, object] = {"name": plugin.name, "source": plugin.kind, **plugin.source.to_dict()}
-        entry["loads"] = sorted(plugin.loads)
-        entry["extras"] = sorted({canonicalize_name(extra) for extra in plugin.source.extras})
-        if plugin.source.package is not None:
-            entry["package"] = canonicalize_name(plugin.source.package)
-        if isinstance(plugin.source, PypiSource) and plugin.source.version is not None:
-            parts = ("".join(part.split()) for part in plugin.source.version.split(","))
-            entry["version"] = ",".join(sorted(filter(None, parts)))
-        if isinstance(plugin.source, GitSource):
-            # Credentials don't change the content, and the hash of a short secret would reveal it.
-            entry["url"] = public_url(plugin.source.url)
-        entries.append({key: value for key, value in entry.items() if value not in (None, [], False)})
-    entries += [
-        {"override": item.name, "version": item.version, "reason": item.reason}
-        for item in sorted(replaced, key=lambda item: item.name)
-    ]
-    text = json.dumps(entries, sort_keys=True, separators=(",", ":"))
-    return hashes.sha256(text.encode())
+class _Read(TypedDict):
+    """What the keys of the file say."""
+
+    plugins: tuple[Plugin, ...]
+    policy: Policy
+    overrides: tuple[Override, ...]
+    targets: tuple[RequestedTarget, ...]
 
 
-def _document(root: Node | None, problems: Problems) -> tuple[list[Plugin], tuple[Override, ...], Policy]:
+def _document(root: Node | None, problems: Problems) -> _Read:
+    read = _Read(plugins=(), policy=Policy(), overrides=(), targets=())
     if root is None or _yaml.kind(root) == "null":
         problems.found.append((1, "line 1: the file is empty; expected the key plugins, as in `plugins: []`"))
-        return [], (), Policy()
+        return read
     if not isinstance(root, MappingNode):
         hint = "; put `plugins:` before it" if isinstance(root, SequenceNode) else ""
         problems.add(root, "the top", f"expected a mapping with the key plugins, found {describe(root)}{hint}")
-        return [], (), Policy()
+        return read
     top = Fields(root, "", problems)
-    top.unknown(("plugins", "policy", "overrides"))
-    rules, replaced = top.node_of("policy"), top.node_of("overrides")
-    read = policy.read(rules, problems) if rules is not None else Policy()
-    return _plugins(top, problems), overrides.read(replaced, problems) if replaced is not None else (), read
+    top.unknown(("plugins", "policy", "overrides", "targets"))
+    read["plugins"] = tuple(_plugins(top, problems))
+    if (node := top.node_of("policy")) is not None:
+        read["policy"] = policy.read(node, problems)
+    if (node := top.node_of("overrides")) is not None:
+        read["overrides"] = overrides.read(node, problems)
+    if (node := top.node_of("targets")) is not None:
+        read["targets"] = targets.read(node, problems)
+    return read
 
 
 def _plugins(top: Fields, problems: Problems) -> list[Plugin]:

@@ -69,6 +69,7 @@ class Assembly:
     scratch: Path
     solution: Solution
     accepted: frozenset[NormalizedName] = frozenset()
+    target: str | None = None
 
     @property
     def base(self) -> Base:
@@ -92,7 +93,11 @@ class Assembly:
         )
         overrides = self.overriding.locked({name: item.package for name, item in by_name.items()})
         target = Target(
-            python=self.base.python_minor, platform=self.base.platform, vllm=self.base.vllm, base=edges.uses
+            name=self.target,
+            python=self.base.python_minor,
+            platform=self.base.platform,
+            vllm=self.base.vllm,
+            base=edges.uses,
         )
         packages = (
             item.package.replace(dependencies=edges.needs[name], marker=edges.markers.get(name))
@@ -228,7 +233,11 @@ class Assembly:
                 expected=f"Python {self.base.python_minor} on {self.base.platform}",
                 found=path.name,
                 required_by=plugin,
-                next_step="run vllm-plugins lock on a machine of that kind",
+                next_step="run vllm-plugins lock on a machine of that kind"
+                if self.target is None
+                else f"run vllm-plugins lock --target {self.target} on a machine of that kind, and "
+                f"vllm-plugins lock --target NAME for the others here; then bring both locks together: "
+                "vllm-plugins lock --merge OTHER.lock",
             )
 
 

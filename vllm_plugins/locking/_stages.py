@@ -28,10 +28,11 @@ from vllm_plugins.packages.builder import Builder
 from vllm_plugins.packages.simple_api import Cooldown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking._overrides import Overriding
     from vllm_plugins.locking.old_lock import OldLock
@@ -57,10 +58,14 @@ def run(
     detail: Callable[[str], None],
     request: Request,
     config: Callable[[], PipConfig],
+    wheels: Path | None = None,
+    target: str | None = None,
 ) -> NewLock:
     """Resolve a manifest against a base. ``scratch`` is an empty directory that outlives the result.
 
     ``config`` may wait for pip, which is asked in the background; everything that does not need it comes first.
+    ``wheels`` is the directory with the wheels of the old lock, by default ``plugins.wheels/``. ``target`` is the
+    name of the base among the targets of plugins.yaml.
 
     Raises:
         SourceError, BuildError: a plugin is not available from its source.
@@ -75,7 +80,13 @@ def run(
     overriding = _overrides.begin(manifest, base)
     with Builder(installer=installer, base_site=base_paths, target=base) as builder:
         base = overriding.base
-        reuse = Reuse(old=old.lock, upgrade=upgrade, base=base, wheels=settings.wheels, is_sound=old.flaw is None)
+        reuse = Reuse(
+            old=old.lock,
+            upgrade=upgrade,
+            base=base,
+            wheels=settings.wheels if wheels is None else wheels,
+            is_sound=old.flaw is None,
+        )
         preparation = Preparation(
             manifest=manifest,
             settings=settings,
@@ -100,7 +111,9 @@ def run(
                 report=report,
                 detail=detail,
             )
-            assembled = _assembled(solver, plugins, overriding, manifest=manifest, request=request, scratch=scratch)
+            assembled = _assembled(
+                solver, plugins, overriding, manifest=manifest, request=request, scratch=scratch, target=target
+            )
             return _public(assembled, pip)
 
 
@@ -112,6 +125,7 @@ def _assembled(
     manifest: Manifest,
     request: Request,
     scratch: Path,
+    target: str | None,
 ) -> NewLock:
     """Solve for the plugins and the overrides, and assemble the lock."""
     assembly = Assembly(
@@ -121,6 +135,7 @@ def _assembled(
         scratch=scratch,
         solution=solver.solve((*plugins, *overriding.roots(plugins))),
         accepted=request.accepts(manifest),
+        target=target,
     )
     return assembly.lock(manifest, plugins, solver.releases(assembly.solution))
 
@@ -174,19 +189,21 @@ def _index(config: PipConfig, cooldown: Cooldown | None) -> Index:
     return Index(config, cooldown=cooldown)
 
 
-def write(new: NewLock, settings: Settings) -> bool:
+def write(locks: Sequence[Lock], wheels: Mapping[str, Path], settings: Settings) -> bool:
     """Put the built wheels next to the lock, then write it; returns whether the file's bytes have changed.
+
+    ``locks`` are those of all targets, ``wheels`` the new files by their names.
 
     Raises:
         StoreError: the files can't be written; the old lock is unchanged.
     """
-    data = lock_writer.render(new.lock)
+    data = lock_writer.render(*locks)
     try:
         with contextlib.suppress(FileNotFoundError):
-            if settings.lock.read_bytes() == data and not new.wheels:
+            if settings.lock.read_bytes() == data and not wheels:
                 return False
         settings.lock.parent.mkdir(parents=True, exist_ok=True)
-        for name, path in new.wheels.items():
+        for name, path in wheels.items():
             atomic.make_directory(settings.wheels)
             atomic.copy(path, settings.wheels / name)
         # If the lock is a symbolic link, its target is replaced and the link stays.
