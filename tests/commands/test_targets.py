@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tomllib
 from typing import TYPE_CHECKING, Any
 
-from tests.kit import pep751
+from tests.kit import pep751, projects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +76,7 @@ def test_one_lock_serves_two_kinds_of_machine(place: Place, index: Index) -> Non
     done = place.run("lock")
     assert "1 plugin for 2 targets (dev: 4 packages, production: 4 packages)" in done.stdout
     pep751.read(place.locked)
-    print(place.lock.read_text())
+
     assert place.run("lock").stdout == "plugins.lock is up to date: nothing to do\n"
     place.run("lock", "--check")
     place.run("sync")
@@ -84,3 +85,73 @@ def test_one_lock_serves_two_kinds_of_machine(place: Place, index: Index) -> Non
     assert {path.name for path in place.site.glob("*.dist-info")} == {
         f"{name}-1.0.dist-info" for name in ("tiny", "core", "shared", "only_here")
     }
+
+
+def test_versions_are_shared_where_the_bases_allow_it(place: Place, index: Index) -> None:
+    snapshot(place, vllm="0.33.0")
+    index.wheel("dep", "1.0")
+    index.wheel("dep", "2.0", requires=["vllm>=0.33"])
+    index.wheel("tiny", requires=["dep"], entry_points=POINTS, modules=MODULES)
+    place.write(MANIFEST)
+    done = place.run("lock")
+    assert [item["version"] for item in place.locked["packages"] if item["name"] == "dep"] == ["1.0"]
+    assert "note: target production: dep 1.0 as in the other targets; 2.0 would fit, too\n" in done.stdout
+
+    # A pin of one target alone is shown as such, and a diff names it.
+    shutil.copyfile(place.lock, place.config / "before.lock")
+    index.remove(index.directory / "dep" / "dep-1.0-py3-none-any.whl")
+    index.wheel("dep", "0.9", requires=["vllm<0.33"])
+    changed = place.run("upgrade").stdout
+    assert "dep (dev)" in changed
+    assert "dep (production)" in changed
+    assert place.run("diff", place.config / "before.lock").stdout.startswith("package")
+    assert sorted(item["version"] for item in place.locked["packages"] if item["name"] == "dep") == ["0.9", "2.0"]
+    place.run("lock", "--check")
+    assert "dep 2.0" in place.run("tree", "--target", "production").stdout
+    assert "dep===0.9" in place.run("export", "--format", "requirements").stdout
+    assert "dep===2.0" in place.run("export", "--format", "requirements", "--target", "production").stdout
+    pep751.read(tomllib.loads(place.run("export", "--format", "pylock").stdout))
+
+
+def test_targets_that_were_locked_on_two_machines_are_merged(place: Place, index: Index) -> None:
+    snapshot(place)
+    index.wheel("tiny", entry_points=POINTS, modules=MODULES)
+    project = projects.project(place.config / "mine", name="mine")
+    place.write(MANIFEST.replace("plugins:\n", "plugins:\n  - {name: mine, source: local, path: mine}\n"))
+    place.run("lock")
+    whole = place.lock.read_bytes()
+    place.lock.unlink()
+
+    there = place.config / "there"
+    there.mkdir()
+    done = place.run("lock", "--target", "production")
+    assert "note: target dev is not in the lock yet: lock it with --target dev\n" in done.stdout
+    refused = place.run("sync", check=False)
+    assert refused.returncode == 5
+    assert f"  expected: production (Python {OTHER} on linux-aarch64)\n" in refused.stderr
+    assert "[target-missing]" in refused.stderr
+    place.lock.rename(there / "plugins.lock")
+    place.wheels.rename(there / "plugins.wheels")
+    place.run("lock", "--target", "dev")
+    (wheel,) = (there / "plugins.wheels").iterdir()
+    wheel.rename(there / wheel.name)
+    missing = place.run("lock", "--merge", there / "plugins.lock", check=False)
+    assert (missing.returncode, wheel.name in missing.stderr) == (1, True)
+    (there / wheel.name).rename(wheel)
+    place.run("lock", "--merge", there / "plugins.lock")
+    assert place.lock.read_bytes() == whole
+    place.run("sync")
+
+    place.write(MANIFEST)
+    stale = place.run("lock", "--merge", there / "plugins.lock", check=False)
+    assert stale.returncode == 3
+
+    # A build that fits this machine only is refused for the other target, with the way to go on.
+    backend = project / "backend.py"
+    tag = f"cp{HERE.replace('.', '')}"
+    backend.write_text(backend.read_text().replace("py3-none-any", f"{tag}-{tag}-linux_x86_64"))
+    place.write(MANIFEST.replace("plugins:\n", "plugins:\n  - {name: mine, source: local, path: mine}\n"))
+    foreign = place.run("lock", check=False)
+    assert foreign.returncode == 1
+    assert "run vllm-plugins lock --target production on a machine of that kind" in foreign.stderr
+    place.run("lock", "--target", "dev")

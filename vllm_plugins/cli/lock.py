@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli._output import table
@@ -47,6 +49,11 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="Lock only this target of plugins.yaml; the others stay as they are. Can be repeated.",
     )
+    parser.add_argument(
+        "--merge",
+        metavar="LOCK",
+        help="Resolve nothing; add the targets of this lock, which was made elsewhere from the same plugins.yaml.",
+    )
     add_base_options(parser)
     add_publisher_option(parser)
     parser.set_defaults(run=run)
@@ -73,6 +80,15 @@ def add_base_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_target_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses among the targets of a lock."""
+    parser.add_argument(
+        "--target",
+        metavar="NAME",
+        help="Look at this target of a lock that has several (default: the one for this environment).",
+    )
+
+
 def add_publisher_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that accepts a change of publisher."""
     parser.add_argument(
@@ -90,6 +106,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         raise UsageError(
             "--rebuild compares wheels, and needs --check", next_step="vllm-plugins lock --check --rebuild"
         )
+    if arguments.merge is not None:
+        return _merge(arguments, settings, output)
     config = None
     upgrade = arguments.upgrade or arguments.upgrade_package
     if settings.manifest.exists() and (upgrade or not settings.lock.exists()):
@@ -120,6 +138,28 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         config=config,
     )
     output.result(data(settings, outcome), text(settings, outcome, check=arguments.check))
+    return 0
+
+
+def _merge(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
+    from vllm_plugins.documents import manifest
+    from vllm_plugins.locking import pipeline
+
+    others = {
+        "--check": arguments.check,
+        "--upgrade": arguments.upgrade,
+        "--upgrade-package": arguments.upgrade_package,
+        "--target": arguments.target,
+        "--base": arguments.base,
+    }
+    if given := [name for name, value in others.items() if value]:
+        raise UsageError(
+            f"--merge resolves nothing, and {given[0]} has no effect with it",
+            next_step=f"vllm-plugins lock --merge {arguments.merge}",
+        )
+    path = Path(os.path.abspath(arguments.merge))
+    outcome = pipeline.merge(manifest.require(settings), settings, path)
+    output.result(data(settings, outcome), text(settings, outcome))
     return 0
 
 

@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import hashes
-from vllm_plugins.core.errors import BuildError, NoResolution
+from vllm_plugins.core.errors import NoResolution
 from vllm_plugins.documents import lock_writer
 from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
-from vllm_plugins.locking import _graph, _provided
+from vllm_plugins.locking import _foreign, _graph, _provided
 from vllm_plugins.packages import attestations, metadata
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Assembly:
         """A git or local plugin, whose wheel was built."""
         assert plugin.wheel is not None
         if plugin.directory is None:
-            self._refuse_foreign(plugin.wheel, f"plugin {plugin.locked.name!r}")
+            _foreign.refuse(plugin.wheel, self.base, required_by=f"plugin {plugin.locked.name!r}")
         package = Package(
             name=plugin.locked.package,
             version=plugin.locked.version,
@@ -201,7 +201,7 @@ class Assembly:
     def _local(
         self, release: Release, path: Path, *, built_with: tuple[str, ...], others: tuple[Wheel, ...] = ()
     ) -> _Details:
-        self._refuse_foreign(path, release.pin.name)
+        _foreign.refuse(path, self.base, required_by=release.pin.name)
         content = metadata.inspect(path)
         sdist = release.sdist
         origin = release.fitting or sdist
@@ -223,22 +223,6 @@ class Assembly:
             entry_points=content.entry_points,
             wheel=path,
         )
-
-    def _refuse_foreign(self, path: Path, plugin: str) -> None:
-        """Refuse a wheel that was built here and fits this kind of machine only."""
-        tags = parse_wheel_filename(path.name)[3]
-        if not self.base.is_here and tags.isdisjoint(self.base.tags()):
-            raise BuildError(
-                "a wheel that was built here does not fit the base's kind of machine",
-                expected=f"Python {self.base.python_minor} on {self.base.platform}",
-                found=path.name,
-                required_by=plugin,
-                next_step="run vllm-plugins lock on a machine of that kind"
-                if self.target is None
-                else f"run vllm-plugins lock --target {self.target} on a machine of that kind, and "
-                f"vllm-plugins lock --target NAME for the others here; then bring both locks together: "
-                "vllm-plugins lock --merge OTHER.lock",
-            )
 
 
 def _flaws(found: Iterable[Release]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import BuildError
 from vllm_plugins.documents.base import satisfies
+from vllm_plugins.locking import _foreign
 from vllm_plugins.packages import metadata, releases, stub_wheels
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class Sdists:
                 required_by=whose,
                 next_step=f"report it to the author of {candidate.name}; {_leave_out(plugin)}",
             ) from error
+        _foreign.refuse(built.path, self.base, required_by=whose)
         return built.path, built.built_with
 
     def _refuse_other_torch(self, project: Path, candidate: Candidate, plugin: str, whose: str) -> None:

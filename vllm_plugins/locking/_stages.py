@@ -18,7 +18,7 @@ from vllm_plugins.core import atomic, workers
 from vllm_plugins.core.errors import NoResolution, StoreError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_writer
-from vllm_plugins.locking import _overrides, _provided, _resolvers
+from vllm_plugins.locking import _foreign, _overrides, _provided, _resolvers
 from vllm_plugins.locking._assemble import Assembly, NewLock
 from vllm_plugins.locking._prepare import Preparation, PreparedPlugin
 from vllm_plugins.locking._solve import Solver
@@ -164,6 +164,9 @@ def _public(new: NewLock, pip: PipConfig) -> NewLock:
 def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...]:
     plugins = _provided.settle(workers.side_by_side(preparation.prepare, preparation.manifest.enabled), base)
     _refuse_duplicates(plugins)
+    for item in plugins:
+        if item.wheel is not None and item.directory is None:  # before a resolver says that there is none
+            _foreign.refuse(item.wheel, base, required_by=f"plugin {item.locked.name!r}")
     return plugins
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Outcome", "lock", "read_base"]
+__all__ = ["Outcome", "lock", "merge", "read_base"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +124,13 @@ def lock(
             _stages.write((new.lock,), new.wheels, settings)
         unchecked = derived(locked=new.lock, new=new.wheels)
     return Outcome(lock=new.lock, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
+
+
+def merge(manifest: Manifest, settings: Settings, other: Path) -> Outcome:
+    """Add the targets of another lock of this manifest. Raises as :func:`_several.merge.merge`."""
+    from vllm_plugins.locking._several import merge as merging
+
+    return merging.merge(manifest, settings, other)
 
 
 def derive(

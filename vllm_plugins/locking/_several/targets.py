@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["lock"]
+__all__ = ["lock", "name_of", "require_distinct"]
 
 
 def lock(
@@ -77,7 +77,7 @@ def lock(
         made = dict(zip([task.name for task in todo], resolved, strict=True))
         made, notes = _share(run, tasks, made, others, temporary)
         locks = _locks(tasks, made, others)
-        _require_distinct(locks, manifest)
+        require_distinct(locks, manifest)
         changes = diff.between(old.locks, locks)
         wheels = {name: path for new in made.values() for name, path in new.wheels.items()}
         if request.check:
@@ -98,7 +98,7 @@ def lock(
                 new=made[task.name].wheels if task.name in made else {},
             )
             unchecked = (*unchecked, *(line for line in found if line not in unchecked))
-    missing = [target.name for target in manifest.targets if target.name not in {_name(item) for item in locks}]
+    missing = [target.name for target in manifest.targets if target.name not in {name_of(item) for item in locks}]
     notes += [f"target {name} is not in the lock yet: lock it with --target {name}" for name in missing]
     fitting = compatibility.fitting(locks, here or base_document.read())
     return pipeline.Outcome(
@@ -227,14 +227,15 @@ def _locks(tasks: Iterable[Task], made: Mapping[str, NewLock], others: Iterable[
     for task in tasks:
         lock = made[task.name].lock if task.name in made else task.old.lock
         found += [lock.replace(accepted_manifests=())] if lock is not None else []
-    return tuple(sorted(found, key=_name))
+    return tuple(sorted(found, key=name_of))
 
 
-def _name(lock: Lock) -> str:
+def name_of(lock: Lock) -> str:
+    """The name of the target that a lock is for."""
     return str(lock.targets[0].name)
 
 
-def _require_distinct(locks: Sequence[Lock], manifest: Manifest) -> None:
+def require_distinct(locks: Sequence[Lock], manifest: Manifest) -> None:
     """Refuse targets that pip and uv could not tell apart."""
     if reasons := lock_writer.indistinct(locks):
         raise UsageError(
@@ -248,7 +249,7 @@ def _require_distinct(locks: Sequence[Lock], manifest: Manifest) -> None:
 
 def _refuse_changes(old: OldLocks, locks: Sequence[Lock], changes: diff.Difference, run: Run) -> None:
     """``--check``: report everything that would change."""
-    ordered = tuple(sorted((lock for lock in old.locks if lock.targets), key=_name))
+    ordered = tuple(sorted((lock for lock in old.locks if lock.targets), key=name_of))
     if ordered == tuple(locks) and old.flaw is None:
         return
     reasons = [pipeline.line(change) for change in changes.packages]
@@ -258,7 +259,7 @@ def _refuse_changes(old: OldLocks, locks: Sequence[Lock], changes: diff.Differen
     for lock in locks:
         reasons += [
             f"the source of plugin {name!r} has changed"
-            for name in pipeline.changed_sources(old.named(_name(lock)), lock)
+            for name in pipeline.changed_sources(old.named(name_of(lock)), lock)
         ]
     reasons += [old.flaw] if old.flaw is not None else []
     raise LockStale(

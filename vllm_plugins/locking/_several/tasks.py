@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core.errors import PluginsError, UsageError
 from vllm_plugins.documents import base as base_document
 from vllm_plugins.documents.targets import HERE, is_release
-from vllm_plugins.locking import _stages, pipeline
+from vllm_plugins.locking import _foreign, _stages, pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,3 +113,8 @@ class named:  # noqa: N801 - a context manager
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, PluginsError):
             error.details = (*error.details, f"target: {self.name}")
+            if error.next_step == _foreign.NEXT_STEP:
+                error.next_step = (
+                    f"run vllm-plugins lock --target {self.name} on a machine of that kind, and lock the other "
+                    "targets here with --target; then bring both locks together: vllm-plugins lock --merge OTHER.lock"
+                )
