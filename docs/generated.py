@@ -8,7 +8,8 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins import cli
+from vllm_plugins.cli import COMMANDS
+from vllm_plugins.cli._parsing.parser import subparser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ def mermaid() -> bytes:
 
 def commands() -> str:
     """The command reference, from the parsers that the command line itself uses."""
-    parsers = {name: _subparser(name) for name in cli.COMMANDS}
+    parsers = {name: subparser(name) for name in COMMANDS}
     lines = [
         "# Commands",
         "",
@@ -52,16 +53,19 @@ def commands() -> str:
         "See also [exit codes](exit-codes.md) and [JSON output](json.md).",
         "",
         "```text",
-        "vllm-plugins COMMAND [OPTIONS]",
+        "vllm-plugins [OPTIONS] COMMAND [ARGUMENTS]",
         "```",
         "",
-        "`python -m vllm_plugins` is the same program.",
+        "`python -m vllm_plugins` is the same program. `vllm-plugins help COMMAND` shows what is on this page, and",
+        "`vllm-plugins -V` the version. A command or an option with a typo is an error that suggests the right one.",
         "",
         "| command | purpose |",
         "|---|---|",
         *(f"| [`{name}`](#{name}) | {_cell(parser.description)} |" for name, parser in parsers.items()),
         "",
         "## Options of every command",
+        "",
+        "They stand before the command or after it.",
         "",
     ]
     shared = set.intersection(*({_key(action) for action in _actions(parser)} for parser in parsers.values()))
@@ -76,13 +80,6 @@ def commands() -> str:
     return "\n".join([*lines, ""])
 
 
-def _subparser(name: str) -> argparse.ArgumentParser:
-    parser = cli.build_parser([name])
-    (group,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    found: argparse.ArgumentParser = group.choices[name]
-    return found
-
-
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     """What the parser takes; what has no help text is for the hook, not for people."""
     hidden = (argparse.SUPPRESS,)
@@ -94,9 +91,7 @@ def _key(action: argparse.Action) -> tuple[str, ...]:
 
 
 def _usage(parser: argparse.ArgumentParser) -> list[str]:
-    positional = [a for a in _actions(parser) if not a.option_strings]
-    words = " ".join(f"[{_value(a)}]" if a.nargs == "?" else _value(a) for a in positional)
-    return ["```text", f"{parser.prog} [OPTIONS] {words}".rstrip(), "```"]
+    return ["```text", parser.usage or "", "```"]
 
 
 def _options(actions: Iterator[argparse.Action] | list[argparse.Action]) -> list[str]:

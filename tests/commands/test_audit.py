@@ -95,7 +95,7 @@ def test_an_advisory_service_that_can_not_be_reached_is_reported(locked: Place, 
         *words[:-1], "http://127.0.0.1:9/v1/query", "--require", "vulnerabilities", env=env, check=False
     )
     assert done.returncode == 1
-    assert done.json["not_run"][0]["demanded"] is True
+    assert done.json["not_run"][0]["required"] is True
 
 
 def test_offline_reports_checks_that_did_not_run(locked: Place, teller: Teller) -> None:

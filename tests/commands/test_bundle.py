@@ -45,7 +45,7 @@ def test_bundle_fetches_what_is_not_there(locked: Place, index: Index) -> None:
     # What is there is not fetched again: the index has it no more.
     shutil.rmtree(index.directory / "tiny")
     again = locked.run("bundle", "--json").json
-    assert (again["fetched"], len(again["kept"])) == ([], 3)
+    assert (again["downloaded"], len(again["kept"])) == ([], 3)
 
 
 @needs_root
@@ -122,8 +122,8 @@ def test_a_bundle_elsewhere_has_the_built_wheels_too(locked: Place) -> None:
     before = names(locked)
     elsewhere = locked.root / "bundle"
     done = locked.run("bundle", "-o", elsewhere, "--json").json
-    assert sorted(done["fetched"]) == sorted(path.name for path in elsewhere.iterdir())
-    assert len(done["fetched"]) == 3
+    assert sorted(done["downloaded"]) == sorted(path.name for path in elsewhere.iterdir())
+    assert len(done["downloaded"]) == 3
     assert names(locked) == before
 
 
@@ -143,7 +143,7 @@ def test_wheels_of_other_machines_stay_where_they_are(place: Place, index: Index
     place.pypi("tiny")
     place.run("lock")
     assert len(place.package("tiny")["wheels"]) == 4
-    assert place.run("bundle", "--json").json["fetched"] == [wheel.name]
+    assert place.run("bundle", "--json").json["downloaded"] == [wheel.name]
 
 
 def test_diff_of_two_locks(locked: Place, index: Index) -> None:

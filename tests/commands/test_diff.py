@@ -31,7 +31,10 @@ def repository(bare_place: Place) -> Repository:
 
 
 def changes(place: Place, *words: str) -> list[tuple[str, str]]:
-    return [(item["old"], item["new"]) for item in place.run("diff", *words, "--json").json["packages"]]
+    return [
+        (item["old"]["version"], item["new"]["version"])
+        for item in place.run("diff", *words, "--json").json["packages"]
+    ]
 
 
 def test_a_lock_is_compared_with_a_commit(bare_place: Place, repository: Repository) -> None:

@@ -79,7 +79,7 @@ def test_a_finding_has_evidence_and_a_fix(healthy: Place) -> None:
 
 
 def allowlist(what: str, value: str) -> dict[str, str | None]:
-    return {"what": what, "evidence": f"VLLM_PLUGINS={shlex.quote(value)}", "fix": RIGHT, "error": None}
+    return {"what": what, "evidence": f"VLLM_PLUGINS={shlex.quote(value)}", "next_step": RIGHT, "error": None}
 
 
 LEFT_OUT = "VLLM_PLUGINS leaves out locked plugins: "
@@ -112,7 +112,7 @@ def test_the_allowlist(healthy: Place) -> None:
         {
             "what": "endpoint plugins are loaded only if VLLM_PLUGINS names them: route",
             "evidence": "VLLM_PLUGINS is not set",
-            "fix": RIGHT,
+            "next_step": RIGHT,
             "error": None,
         }
     ]
@@ -122,7 +122,7 @@ def test_the_right_value_keeps_what_the_base_loads_by_itself(healthy: Place, bas
     wheel = projects.wheel(base, "resolver", entry_points={"vllm.general_plugins": {"lora": "resolver:run"}})
     vllm.unpack(wheel, base)
     found, *_ = findings(healthy, VLLM_PLUGINS="tiny,route,lora")
-    assert found["fix"] == "export VLLM_PLUGINS=vllm_plugins,lora,route,tiny"
+    assert found["next_step"] == "export VLLM_PLUGINS=vllm_plugins,lora,route,tiny"
     healthy.run("sync")  # the base has changed
     assert findings(healthy, VLLM_PLUGINS="vllm_plugins,lora,route,tiny") == []
 
@@ -135,12 +135,12 @@ def test_a_lock_that_is_missing_stale_or_not_installed(healthy: Place) -> None:
     manifest = healthy.manifest.read_bytes()
     healthy.manifest.write_text("plugins: []\n")
     found, later = findings(healthy)
-    assert (found["error"], found["fix"]) == ("lock-out-of-date", "vllm-plugins lock")
-    assert (later["error"], later["fix"]) == ("overlay-out-of-date", "vllm-plugins sync")
+    assert (found["error"], found["next_step"]) == ("lock-out-of-date", "vllm-plugins lock")
+    assert (later["error"], later["next_step"]) == ("overlay-out-of-date", "vllm-plugins sync")
     healthy.manifest.write_bytes(manifest)
     healthy.lock.write_bytes(b"# another layout\n" + lock)
     (found,) = findings(healthy)
-    assert (found["what"], found["fix"]) == ("the lock is not installed", "vllm-plugins sync")
+    assert (found["what"], found["next_step"]) == ("the lock is not installed", "vllm-plugins sync")
 
 
 def test_another_base_and_another_copy(healthy: Place, base: Path) -> None:
@@ -149,7 +149,7 @@ def test_another_base_and_another_copy(healthy: Place, base: Path) -> None:
     assert "the lock does not fit this vLLM environment" in whats
     copy = whats["vLLM's environment has another copy of tiny, which is imported instead"]
     assert copy["evidence"] == f"{base}/tiny-0.9.dist-info"
-    assert copy["fix"] == "vllm-plugins lock"
+    assert copy["next_step"] == "vllm-plugins lock"
     shadow = whats["vLLM's environment has a module tiny, which is imported instead of the plugin's"]
     assert shadow["evidence"] == f"{base}/tiny.py"
 
@@ -158,7 +158,7 @@ def test_a_stale_egg_info(healthy: Place, base: Path) -> None:
     (base / "tiny.egg-info").mkdir()
     whats = {item["what"]: item for item in findings(healthy)}
     copy = whats["vLLM's environment has another copy of tiny, which is imported instead"]
-    assert copy["fix"] == f"make the vLLM environment again, without {base}/tiny.egg-info"
+    assert copy["next_step"] == f"make the vLLM environment again, without {base}/tiny.egg-info"
 
 
 def test_a_module_that_the_base_has(healthy: Place, base: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_missing_module_in_the_store_is_found_and_repaired_by_the_fix(healthy:
     assert found["what"] == "the overlay has changed since it was installed: 1 file"
     assert "missing: tiny.py" in found["evidence"]
     assert healthy.run("status", check=False).returncode == 4
-    command, *words = shlex.split(found["fix"])
+    command, *words = shlex.split(found["next_step"])
     assert command == "vllm-plugins"
     healthy.run(*words)
     assert findings(healthy) == []
@@ -267,7 +267,7 @@ def test_the_store_of_somebody_else(healthy: Place) -> None:
     os.chown(healthy.store, 12345, 12345)
     (found,) = findings(healthy)
     assert found["what"] == f"another user owns {healthy.store}, so nothing is run from there"
-    assert found["fix"].startswith(f"chown 0 {healthy.store}, or mount it read-only")
+    assert found["next_step"].startswith(f"chown 0 {healthy.store}, or mount it read-only")
     assert healthy.run("status", "--json", check=False).json["problem"]["error"] == "not-trusted"
 
 

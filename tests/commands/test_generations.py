@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ def module() -> dict[str, str]:
 
 
 def keys(place: Place) -> list[str]:
-    return [item["key"] for item in place.run("history", "--json").json["generations"]]
+    return [item["overlay"] for item in place.run("history", "--json").json["generations"]]
 
 
 def test_history_has_the_last_one_first(three: Place) -> None:
@@ -60,9 +61,9 @@ def test_history_has_the_last_one_first(three: Place) -> None:
     assert [row.split()[-2:] for row in rows] == [["tiny", "3.0"], ["tiny", "2.0"], ["tiny", "1.0"]]
     assert ["active, locked" in row for row in rows] == [True, False, False]
     (third, *_) = three.run("history", "--json").json["generations"]
-    assert third["key"] == three.overlay.name
+    assert third["overlay"] == three.overlay.name
     assert third["size"] == sum(path.stat().st_size for path in three.overlay.rglob("*") if path.is_file())
-    assert abs(third["activated"] - time.time()) < 3600
+    assert abs(datetime.fromisoformat(third["activated"]).timestamp() - time.time()) < 3600
 
 
 def test_an_empty_store_has_no_history(place: Place) -> None:
@@ -219,10 +220,10 @@ def test_prune_leaves_what_a_running_process_uses(three: Place, code: str, reins
                     three.run("sync", "--reinstall")
             three.run("rollback")
             generations = three.run("history", "--json").json["generations"]
-            used = next(item for item in generations if item["plugins"] == ["tiny 1.0"])
-            assert used["kept"] == ["in use"]
+            used = next(item for item in generations if item["plugins"] == {"tiny": "1.0"})
+            assert used["kept"] == ["in-use"]
             three.run("prune", "--keep", "0")
-            assert sorted(item.name for item in three.overlays) == sorted([used["key"], three.overlay.name])
+            assert sorted(item.name for item in three.overlays) == sorted([used["overlay"], three.overlay.name])
         finally:
             process.communicate(b"")
     three.run("prune", "--keep", "0")
@@ -316,7 +317,7 @@ def test_a_lock_behind_a_link_stays_one(three: Place) -> None:
     three.lock.symlink_to(real)
     three.run("rollback")
     assert three.lock.is_symlink()
-    assert json.loads(three.run("status", "--json").stdout)["in_step"] is True
+    assert json.loads(three.run("status", "--json").stdout)["up_to_date"] is True
 
 
 def test_built_wheels_are_not_needed_to_go_back(place: Place) -> None:
@@ -361,8 +362,8 @@ def test_two_projects_in_one_store_do_not_meet(three: Place, index: Index) -> No
         other.run("sync", "--no-load-check")
     mine = keys(three)
     assert [item["plugins"] for item in other.run("history", "--json").json["generations"]] == [
-        ["more 2.0"],
-        ["more 1.0"],
+        {"more": "2.0"},
+        {"more": "1.0"},
     ]
     assert len(other.run("history", "--json", "--all-projects").json["generations"]) == 5
     assert "tiny 2.0" in three.run("rollback").stdout
@@ -374,9 +375,9 @@ def test_two_projects_in_one_store_do_not_meet(three: Place, index: Index) -> No
     )
     other.run("prune", "--keep", "0")
     assert sorted(keys(three)) == sorted(mine)
-    assert [item["plugins"] for item in other.run("history", "--json").json["generations"]] == [["more 1.0"]]
+    assert [item["plugins"] for item in other.run("history", "--json").json["generations"]] == [{"more": "1.0"}]
     other.run("prune", "--keep", "0", "--all-projects")
-    assert [item["plugins"] for item in three.run("history", "--json").json["generations"]] == [["tiny 2.0"]]
+    assert [item["plugins"] for item in three.run("history", "--json").json["generations"]] == [{"tiny": "2.0"}]
 
 
 def test_an_overlay_of_two_projects_is_not_pruned_for_one_of_them(three: Place) -> None:

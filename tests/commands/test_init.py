@@ -55,6 +55,8 @@ def test_a_new_manifest_is_valid_and_can_be_edited(place: Place, index: Index) -
     assert done.stdout.splitlines()[0] == f"wrote {manifest}"
     assert f"export VLLM_PLUGIN_CONFIG={manifest}" in done.stdout
     assert manifest.read_text() == TEMPLATE
+    assert TEMPLATE.splitlines()[0] == "# yaml-language-server: $schema=.vllm/plugins.schema.json"
+    assert (place.root / ".vllm/plugins.schema.json").read_text() == place.run("schema", "--json").stdout
     again = place.run("init", check=False)
     assert again.returncode == 2
     assert again.stderr.rpartition("next: ")[2] == "add a plugin to it: vllm-plugins add NAME\n"
@@ -63,6 +65,19 @@ def test_a_new_manifest_is_valid_and_can_be_edited(place: Place, index: Index) -
     assert manifest.read_text() == TEMPLATE.replace(
         "plugins: []\n", "plugins:\n  - name: tiny\n    source: pypi\n    package: tiny\n"
     )
+
+
+def test_a_schema_that_can_not_be_written_leaves_no_manifest_behind(place: Place) -> None:
+    place.variables["VLLM_PLUGIN_CONFIG"] = ""
+    taken = place.root / ".vllm"
+    taken.write_text("mine")
+    done = place.run("init", check=False)
+    assert (done.returncode, taken.read_text()) == (1, "mine")
+    assert f"next: free some space, or make {taken} a directory that this user can write to" in done.stderr
+    assert not (place.root / "plugins.yaml").exists()
+    taken.unlink()
+    taken.mkdir()
+    place.run("init")
 
 
 @pytest.mark.parametrize(

@@ -269,11 +269,12 @@ def test_files_are_readable_by_others_under_any_umask(place: Place, index: Index
 def test_json_has_what_the_table_says(place: Place, index: Index) -> None:
     index.wheel("tiny", "1.0")
     place.pypi("tiny")
+    new = {"version": "1.0", "commit": None, "tree_sha256": None, "editable": False, "index": index.url}
     assert place.run("lock", "--json").json == {
         "lock": str(place.lock),
         "plugins": {"tiny": "1.0"},
         "packages": {"tiny": "1.0"},
-        "changes": [{"package": "tiny", "old": None, "new": "1.0", "plugins": ["tiny"]}],
+        "changes": [{"name": "tiny", "kind": "added", "old": None, "new": new, "required_by": ["tiny"]}],
         "notes": [],
         "unchecked": [],
     }
@@ -361,8 +362,8 @@ def test_what_only_depends_on_something_else_has_the_same_files(place: Place, in
     (place.root / "base.json").write_text(json.dumps(snapshot))
     place.run("lock")
     done = place.run("lock", "--base", place.root / "base.json", "--json")
-    changed = {item["package"]: (item["old"], item["new"]) for item in done.json["changes"]}
-    assert changed == {"tiny": ("1.0", "1.0 (other dependencies)"), "helper": ("1.0", None)}
+    changed = {item["name"]: item["kind"] for item in done.json["changes"]}
+    assert changed == {"tiny": "dependencies", "helper": "removed"}
 
 
 def test_a_local_version_in_the_name_of_an_sdist(place: Place, index: Index) -> None:

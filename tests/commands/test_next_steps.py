@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EDITING = "tests/commands/test_editing.py::test_the_next_steps_of_refusals_lead_on"
 RUNNING = "tests/commands/test_run.py::test_the_next_steps_of_refusals_lead_on"
+PARSER = "tests/commands/test_parser.py::test_a_wrong_command_line_is_an_error_whose_next_step_the_parser_accepts"
 STATES = "test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed"
 FILES = "test_files_of_an_overlay_that_were_changed"
 WHEELS = "test_another_wheel_next_to_the_lock_and_a_missing_one"
@@ -50,6 +51,7 @@ IMAGE = f"{QUERIES}the_name_of_an_image_is_corrected"
 TOKENS = "tests/faults/test_token_urls.py::test_"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
+TARGETS = "tests/commands/test_targets.py::test_the_next_steps_of_targets_lead_on"
 RUN = {
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
@@ -59,12 +61,32 @@ RUN = {
     "name a program on the PATH, or by its path": RUNNING,
     "name a program that this user can run": RUNNING,
     "add a plugin to it: vllm-plugins add NAME": "tests/commands/test_init.py::test_a_new_manifest_is_valid_and_can_be_edited",
+    "free some space, or make {…} a directory that this user can write to": "tests/commands/test_init.py::"
+    "test_a_schema_that_can_not_be_written_leaves_no_manifest_behind",
     "name one of the plugins; vllm-plugins why NAME shows which plugin requires a package": EDITING,
     "name a directory, such as ./my-plugin": EDITING,
     "name the directory of a project": EDITING,
     "vllm-plugins add {…} {…} {…}": EDITING,
     "vllm-plugins remove {…}, then add it again, or give this one another name with --name": EDITING,
     "write a version, as in {…}@1.2.3; for a git repository write git+URL@{…}": EDITING,
+    "add a target for this environment to plugins.yaml, then run vllm-plugins lock; to look at another target, "
+    "name it with --target": TARGETS,
+    "name one of these with --target": TARGETS,
+    "leave --base out: each target names its base": TARGETS,
+    "leave --target out, or add `targets` to plugins.yaml": TARGETS,
+    "lock the other targets with --target, and this one on a machine of its kind; or correct `{…}` in "
+    "plugins.yaml": TARGETS,
+    "move one of the targets to a plugins.yaml of its own": "tests/commands/test_targets.py::"
+    "test_targets_that_markers_can_not_tell_apart_are_refused",
+    "vllm-plugins lock --merge {…}": TARGETS,
+    "name a snapshot as `base`, which vllm-plugins base -o base.json writes there": TARGETS,
+    "copy {…}/ from the machine where it was locked, next to the lock": "tests/commands/test_targets.py::"
+    "test_targets_that_were_locked_on_two_machines_are_merged",
+    "give both machines the same plugins.yaml, and lock there: vllm-plugins lock --target NAME": "tests/commands/"
+    "test_targets.py::test_targets_that_were_locked_on_two_machines_are_merged",
+    "run vllm-plugins lock --target {…} on a machine of that kind, and lock the other targets here with --target; "
+    "then bring both locks together: vllm-plugins lock --merge OTHER.lock": "tests/commands/test_targets.py::"
+    "test_targets_that_were_locked_on_two_machines_are_merged",
     "vllm-plugins sync": STATES,
     "vllm-plugins sync --reinstall": FILES,
     "find out who changed it, then run vllm-plugins sync --reinstall": FILES,
@@ -75,6 +97,7 @@ RUN = {
     "correct {…}, then run the command again": MANIFEST,
     "write one here with vllm-plugins init, or name another with --config or VLLM_PLUGIN_CONFIG": MANIFEST,
     "{…} --help": WORDS,
+    **dict.fromkeys(("vllm-plugins --help", "vllm-plugins {…} --help", "vllm-plugins --version"), PARSER),
     "vllm-plugins prune --keep 3, or vllm-plugins prune --older-than 30d": WORDS,
     "name a file in a directory that you can write to": WORDS,
     "set it to a number of seconds, or unset it": WORDS,
@@ -147,7 +170,7 @@ RUN = {
     "test_a_link_to_another_overlay_than_the_locks_is_refused",
     "find out why; if the change is intended, accept it: {…}": "tests/packages/test_attestations.py::"
     "test_an_upgrade_to_another_publisher_is_refused_until_it_is_accepted",
-    "to accept an older release, set {…} in plugins.yaml; else set `enabled: false` for it": "tests/locking/"
+    "to accept an older release, set {…} in plugins.yaml; else {…}": "tests/locking/"
     "test_newest.py::test_a_version_in_the_manifest_accepts_an_older_release",
     "name a tag: vllm-plugins push {…}:TAG": IMAGE,
     "write a variable in its place, as in https://${TOKEN}@…, and run vllm-plugins lock": "tests/commands/"

@@ -231,6 +231,18 @@ def test_without_an_override_the_error_says_what_to_write(world: Place) -> None:
     assert "uninstall" not in done.stderr
 
 
+def test_a_message_about_an_override_does_not_call_it_a_plugin(world: Place) -> None:
+    world.write(MANIFEST.replace(">=5.20", ">=9"))
+    done = world.run("lock", "-q", check=False)
+    assert done.returncode == 6
+    assert (
+        "the override of 'transformers': plugins.yaml requires transformers>=9; no release satisfies >=9"
+        in done.stderr
+    )
+    assert "next: change `version` of the override of 'transformers' in plugins.yaml\n" in done.stderr
+    assert "plugin 'override" not in done.stderr
+
+
 def test_an_override_with_which_vllm_does_not_import_is_refused(world: Place, base: Path) -> None:
     (base / "vllm/__init__.py").write_text("import transformers\nassert transformers.VERSION == 'old'\n")
     world.run("lock")

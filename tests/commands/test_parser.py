@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
 
 from vllm_plugins import __version__, cli
 from vllm_plugins.cli._output import Output
+from vllm_plugins.cli._parsing.commands import COMMANDS, GROUPS, called, module
+from vllm_plugins.cli._parsing.parser import parse
 from vllm_plugins.core.errors import LockStale
 
 if TYPE_CHECKING:
@@ -64,21 +68,119 @@ def test_the_version(word: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "what", "step"),
+    ("line", "what", "step"),
     [
-        ([], "the following arguments are required: COMMAND", "vllm-plugins --help"),
-        (["lock", "--nope"], "unrecognized arguments: --nope", "vllm-plugins --help"),
-        (["export"], "the following arguments are required: --format", "vllm-plugins export --help"),
-        (["prune", "--keep", "x"], "argument --keep: expected a number, found 'x'", "vllm-plugins prune --help"),
+        ("-q", "no command is given", "--help"),
+        ("lokc --upgrade", "there is no command 'lokc'; did you mean 'lock'?", "lock --upgrade"),
+        ("--config lokc lokc", "there is no command 'lokc'; did you mean 'lock'?", "--config lokc lock"),
+        ("nonsense", "there is no command 'nonsense'", "--help"),
+        ("install", "there is no command 'install'; did you mean 'sync'?", "sync --help"),
+        ("install tiny", "there is no command 'install'; did you mean 'add'?", "add --help"),
+        ("list", "there is no command 'list'; did you mean 'status'?", "status --help"),
+        ("help lokc", "there is no command 'lokc'; did you mean 'lock'?", "help lock"),
+        ("lock --nope", "lock has no option '--nope'", "lock --help"),
+        ("lock --upgarde", "lock has no option '--upgarde'; did you mean '--upgrade'?", "lock --upgrade"),
+        ("sync --instaler=uv", "sync has no option '--instaler'; did you mean '--installer'?", "sync --installer=uv"),
+        ("--upgrade lock", "--upgrade is an option of lock: it stands after the command", "lock --help"),
+        (
+            "--upgrade-package x lock",
+            "--upgrade-package is an option of lock: it stands after the command",
+            "lock --help",
+        ),
+        ("--jsno status", "status has no option '--jsno'; did you mean '--json'?", "--json status"),
+        ("lock --version", "--version stands alone, without a command", "--version"),
+        ("status tiny", "status takes no argument 'tiny'", "status --help"),
+        ("export", "the following arguments are required: --format", "export --help"),
+        (
+            "export --fromat pylock",
+            "export has no option '--fromat'; did you mean '--format'?",
+            "export --format pylock",
+        ),
+        (
+            "sync --installer pp",
+            "'pp' is not a valid value of --installer; did you mean 'pip'?",
+            "sync --installer pip",
+        ),
+        ("prune --keep x", "argument --keep: expected a number, found 'x'", "prune --help"),
+        ("add https://u:secret@host/x --extr a", "add has no option '--extr'; did you mean '--extra'?", "add --help"),
     ],
 )
-def test_a_wrong_command_line_is_an_error_with_a_next_step(
-    words: list[str], what: str, step: str, capsys: pytest.CaptureFixture[str]
+def test_a_wrong_command_line_is_an_error_whose_next_step_the_parser_accepts(
+    line: str, what: str, step: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(words) == 2
+    assert cli.main(line.split()) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err == f"vllm-plugins: error: {what} [usage]\n  next: {step}\n"
+    assert said.err.startswith(f"vllm-plugins: error: {what} [usage]\n")
+    assert said.err.endswith(f"\n  next: vllm-plugins {step}\n")
+    if step.endswith(("--help", "--version")):
+        with pytest.raises(SystemExit, match="0"):
+            parse(step.split())
+    else:
+        parse(step.split())
+
+
+def test_the_command_alone_prints_its_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", cli.build_parser(()).format_help())
+
+
+def test_the_list_of_commands_fits_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = cli.build_parser(()).format_help().splitlines()
+    assert len(lines) <= 52
+    assert max(map(len, lines)) <= 80
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(COMMANDS)
+    for name in COMMANDS:  # one line each
+        assert f"  {name.ljust(12)}{COMMANDS[name]}" in lines
+    monkeypatch.setenv("COLUMNS", "60")
+    assert max(map(len, cli.build_parser(()).format_help().splitlines())) <= 60
+
+
+@pytest.mark.parametrize(
+    "words", [["--config", "x.yaml", "-q", "--json", "status"], ["status", "--json", "-q", "--config", "x.yaml"]]
+)
+def test_common_options_stand_before_or_after_the_command(words: list[str]) -> None:
+    arguments = parse(words)
+    assert (arguments.config, arguments.quiet, arguments.json, arguments.lock) == ("x.yaml", True, True, None)
+    assert parse(["--config", "a", "status", "--config", "b"]).config == "b"
+
+
+def test_the_help_of_a_command_is_that_of_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["help", "lock"]) == 0
+    shown = capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["lock", "--help"])
+    assert capsys.readouterr().out == shown
+    assert cli.main(["help"]) == 0
+    assert capsys.readouterr().out == cli.build_parser(()).format_help()
+
+
+def test_the_help_needs_no_valid_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", "nonsense")
+    assert cli.main(["help", "sync"]) == 0
+    assert "usage: vllm-plugins sync [OPTIONS]" in capsys.readouterr().out
+
+
+def test_words_of_another_program_are_not_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--nope", "--", "program", "--json"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_examples_that_the_parser_accepts(name: str) -> None:
+    examples = importlib.import_module(module(name)).EXAMPLES
+    assert examples
+    for line, purpose in examples.items():
+        program, *words = shlex.split(re.split(r" [|>]", line)[0])
+        assert (program, called(words)) == ("vllm-plugins", name)
+        parse(words)
+        assert re.fullmatch(r"[A-Z].*[^.]", purpose)
+        assert len(f"  # {purpose}") <= 80
 
 
 def test_a_wrong_command_line_with_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:

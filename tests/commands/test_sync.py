@@ -232,7 +232,7 @@ def test_status_says_what_is_asked_for_locked_and_installed(locked: Place) -> No
         "mine    local   yes       1.0     yes        yes       none: vLLM loads it where you name it\n"
         "up to date\n"
     )
-    assert locked.run("status", "--json").json["in_step"] is True
+    assert locked.run("status", "--json").json["up_to_date"] is True
     locked.manifest.write_text(locked.manifest.read_text().replace("package: tiny", "package: tiny, version: '<9'"))
     done = locked.run("status", check=False)
     assert done.returncode == 3

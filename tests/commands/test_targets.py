@@ -155,3 +155,53 @@ def test_targets_that_were_locked_on_two_machines_are_merged(place: Place, index
     assert foreign.returncode == 1
     assert "run vllm-plugins lock --target production on a machine of that kind" in foreign.stderr
     place.run("lock", "--target", "dev")
+
+
+def test_the_next_steps_of_targets_lead_on(place: Place) -> None:
+    """Each message is met in its state, and its next step is taken there."""
+
+    def refused(words: list[str], message: str, *, code: int = 2) -> None:
+        done = place.run(*words, check=False)
+        assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+
+    other = snapshot(place)
+    place.write("plugins: []\n")
+    refused(["lock", "--target", "dev"], "next: leave --target out, or add `targets` to plugins.yaml")
+    place.run("lock")
+    production = "plugins: []\ntargets:\n  - {name: production, base: production.json}\n"
+    place.write(production)
+    refused(["lock", "--base", "production.json"], "next: leave --base out: each target names its base")
+    refused(["lock", "--target", "dev"], "next: name one of these with --target")
+    place.run("lock", "--target", "production")
+    refused(["lock", "--check", "--merge", "x.lock"], "next: vllm-plugins lock --merge x.lock")
+    refused(["tree"], "next: add a target for this environment to plugins.yaml", code=5)
+    refused(["tree", "--target", "dev"], "next: name one of these with --target")
+    place.run("tree", "--target", "production")
+    place.write(production + "  - {name: dev, base: here, python: '3.99'}\n")
+    refused(["lock"], "next: lock the other targets with --target, and this one on a machine of its kind; or correct")
+    place.run("lock", "--target", "production")
+    place.write(production + "  - {name: mac, base: vllm==0.32.0, platform: macosx-14.0-arm64}\n")
+    refused(["lock"], "next: name a snapshot as `base`, which vllm-plugins base -o base.json writes there")
+    place.write(
+        production + f"  - {{name: mac, base: {other.name}, python: '{OTHER}'}}\n  - {{name: dev, base: here}}\n"
+    )
+    place.run("lock")
+    place.run("sync")
+
+
+def test_targets_that_markers_can_not_tell_apart_are_refused(place: Place, index: Index) -> None:
+    data: dict[str, Any] = place.run("base").json
+    for item in data["distributions"]:
+        item["version"] = {"vllm": "0.33.0"}.get(item["name"], item["version"])
+    (place.config / "newer.json").write_text(json.dumps(data))
+    index.wheel("dep", "2.0", requires=["vllm>=0.33"])
+    index.wheel("dep", "1.0", requires=["vllm<0.33"])
+    index.wheel("tiny", requires=["dep"], entry_points=POINTS, modules=MODULES)
+    manifest = MANIFEST.replace("production.json", "newer.json")
+    place.write(manifest)
+    refused = place.run("lock", check=False)
+    assert refused.returncode == 2
+    assert "  dev and production: dep 1.0 and 2.0\n" in refused.stderr
+    assert "next: move one of the targets to a plugins.yaml of its own" in refused.stderr
+    place.write("\n".join(line for line in manifest.splitlines() if "newer" not in line))
+    place.run("lock")

@@ -35,9 +35,9 @@ def test_everything_or_what_is_named_is_upgraded(locked: Place) -> None:
         "package  old     new  required by\ntiny     1.0  →  2.0  other\n"
     )
     assert (locked.versions["tiny"], locked.versions["helper"]) == ("2.0", "1.0")
-    assert locked.run("upgrade", "--json").json["changes"] == [
-        {"package": "helper", "old": "1.0", "new": "2.0", "plugins": ["mine"]}
-    ]
+    (change,) = locked.run("upgrade", "--json").json["changes"]
+    assert (change["name"], change["kind"], change["required_by"]) == ("helper", "version", ["mine"])
+    assert (change["old"]["version"], change["new"]["version"]) == ("1.0", "2.0")
     locked.run("lock", "--check")
     assert "no package changed" in locked.run("upgrade").stdout
 

@@ -133,7 +133,7 @@ def test_a_baked_plugin_changes_a_completion(world: World) -> None:
     assert who.startswith("54321\n")
     assert "Read-only file system" in who
     status = world.podman.run("exec", "baked", "vllm-plugins", "status", "--json").stdout
-    assert json.loads(status)["in_step"] is True
+    assert json.loads(status)["up_to_date"] is True
     assert stop(world, "baked") == 0
 
 

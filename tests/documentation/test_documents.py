@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 from vllm_plugins.cli import COMMANDS
+from vllm_plugins.cli._parsing.parser import subparser
 from vllm_plugins.core import errors
 from vllm_plugins.documents import lock_reader, lock_writer, manifest, policy
+from vllm_plugins.documents._form import plugin
 from vllm_plugins.documents.policy import CHECKS, Policy
 from vllm_plugins.packages import programs
 
@@ -129,15 +131,15 @@ def test_every_check_of_an_audit_is_documented_with_its_default() -> None:
 
 def test_every_key_of_the_manifest_is_documented() -> None:
     documented = set(re.findall(r"^\| `([a-z-]+)` \| ", page("reference/manifest.md"), re.MULTILINE))
-    keys = {*manifest._COMMON, *(key for keys in manifest._OF_KIND.values() for key in keys)}
-    assert documented == keys | {"package", "version", "reason"} | set(CHECKS) | set(policy._OTHERS)
+    keys = {*plugin._COMMON, *(key for keys in plugin._OF_KIND.values() for key in keys)}
+    assert documented == keys | {"package", "version", "reason", "base"} | set(CHECKS) | set(policy._OTHERS)
 
 
 def test_the_page_of_commands_has_every_command_and_option() -> None:
     text = generator().commands()
     assert set(re.findall(r"^## `([a-z]+)`", text, re.MULTILINE)) == set(COMMANDS)
     for name in COMMANDS:
-        parser = generator()._subparser(name)
+        parser = subparser(name)
         shown = {option for action in generator()._actions(parser) for option in action.option_strings}
         assert all(f"`{option}`" in text for option in shown), name
 
@@ -183,5 +185,5 @@ def test_every_command_of_a_page_is_one_that_the_parser_accepts() -> None:
         for name, rest in re.findall(r"vllm-plugins ([a-z]+)((?: --[a-z-]+(?:[ =][^\s`\-]\S*)?)*)", text):
             if name not in COMMANDS:
                 continue
-            known = {option for action in generator()._subparser(name)._actions for option in action.option_strings}
+            known = {option for action in subparser(name)._actions for option in action.option_strings}
             assert set(re.findall(r"--[a-z-]+", rest)) <= known, f"{path}: {name}{rest}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +21,29 @@ SCHEMA = json.loads((Path(__file__).parents[2] / "docs/reference/output.schema.j
 PAGE = (Path(__file__).parents[2] / "docs/reference/json.md").read_text(encoding="utf-8")
 
 
+def strict(part: Any) -> Any:
+    """The schema without room for keys that it does not describe: those would be published by nobody."""
+    if isinstance(part, list):
+        return [strict(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    found = {key: strict(value) for key, value in part.items()}
+    if (
+        isinstance(part.get("properties"), dict)
+        and part.get("type") == "object"
+        and "title" not in part["properties"]
+    ):
+        found["unevaluatedProperties" if "$ref" in part else "additionalProperties"] = False
+    return found
+
+
+STRICT = strict(SCHEMA["$defs"])
+
+
 def validate(name: str, data: Any) -> None:
     jsonschema.Draft202012Validator({"$defs": SCHEMA["$defs"], "$ref": f"#/$defs/{name}"}).validate(data)
+    if name != "upgrade":  # its definition adds a key to that of lock
+        jsonschema.Draft202012Validator({"$defs": STRICT, "$ref": f"#/$defs/{name}"}).validate(data)
 
 
 @pytest.fixture
@@ -67,6 +90,8 @@ def test_the_output_of_every_command_is_as_published(used: Place) -> None:
         "rollback": [],
         "prune": ["--keep", "1", "--dry-run"],
         "completion": ["bash"],
+        "help": ["lock"],
+        "schema": [],
         "base": ["-o", used.root / "base.json"],
         "remove": ["tiny", "--no-lock"],
     }
@@ -76,6 +101,54 @@ def test_the_output_of_every_command_is_as_published(used: Place) -> None:
         assert "error" not in data, data
         validate(name, data)
         assert all(f"`{key}`" in PAGE for key in data), name
+
+
+def test_what_is_printed_without_a_file_is_json_too(used: Place) -> None:
+    exported = used.run("export", "--format", "requirements", "--json").json
+    validate("export", exported)
+    assert exported["content"] == used.run("export", "--format", "requirements").stdout
+    assert used.run("base", "--json").json == json.loads(used.run("base").stdout)
+
+
+def test_status_history_and_verify_speak_in_data(used: Place) -> None:
+    (plugin,) = used.run("status", "--json").json["plugins"]
+    assert (plugin["manifest"], plugin["version"], plugin["installed"], plugin["loadable"]) == (
+        "enabled",
+        "2.0",
+        True,
+        True,
+    )
+    assert plugin["entry_points"] == [{"group": "vllm.general_plugins", "name": "tiny", "value": "tiny:register"}]
+    newest, old = used.run("history", "--json").json["generations"]
+    assert (newest["overlay"], newest["plugins"], old["plugins"]) == (
+        used.overlay.name,
+        {"tiny": "2.0"},
+        {"tiny": "1.0"},
+    )
+    assert abs(datetime.fromisoformat(newest["published"]).timestamp() - time.time()) < 3600
+    (used.site / "tiny.py").write_text("")
+    found = used.run("verify", "--json", check=False).json
+    validate("verify", found)
+    assert {"kind": "changed", "path": "tiny.py", "package": None} in found["problems"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense", "--json"],
+        ["--json"],
+        ["lock", "--json", "--nonsense"],
+        ["prune", "--keep", "many", "--json"],
+        ["why", "--json"],
+        ["diff", "nowhere", "--json"],
+        ["audit", "--require", "nonsense", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_words_are_an_error_document(bare_place: Place, words: list[str]) -> None:
+    done = bare_place.run(*words, check=False)
+    validate("error", done.json)
+    assert done.returncode == done.json["exit_code"] == 2
 
 
 def test_an_error_is_as_published(used: Place) -> None:

@@ -13,7 +13,7 @@ from vllm_plugins.documents import consistency, diff, lock_reader, lock_writer
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.lock import BaseUse, Lock, Target
 from vllm_plugins.documents.lock_reader import TOOL, content_sha256
-from vllm_plugins.documents.targets import RequestedTarget
+from vllm_plugins.documents.manifest import RequestedTarget
 
 PATH = Path("plugins.lock")
 LINUX, ARM = "linux-x86_64", "linux-aarch64"

@@ -14,9 +14,11 @@ from unittest import mock
 from vllm_plugins.core import errors, lfs
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.documents import merge_conflicts
+from vllm_plugins.install import oci, pull
 from vllm_plugins.locking import _sdists, old_lock, request
 from vllm_plugins.packages import _uv_config, attestations, metadata, pip_config
-from vllm_plugins.packages._net import keyring
+from vllm_plugins.packages._net import keyring, session
+from vllm_plugins.packages.images import _docker_logins, layout
 from vllm_plugins.review import _provenance, advisories
 from vllm_plugins.sources import _git, _listing, git_refs, pyproject
 from vllm_plugins.sources.git_url import Remote
@@ -87,6 +89,23 @@ def _configuration(data: bytes) -> None:
     with contextlib.suppress(errors.UsageError):
         values, _ = pip_config._values(text)
         assert all(isinstance(value, str) for value in values.values())
+
+
+def _image(data: bytes) -> None:
+    """The manifest and the configuration of an image, the index of a directory of images, and logins for registries."""
+    digest = "sha256:" + _SHA256
+    with contextlib.suppress(errors.RegistryError):
+        image = pull._read(data, digest)
+        f"{image.annotations}{image.layers}".encode()
+        pull._check_config(data, image)
+    with _directory() as directory:
+        (directory / "index.json").write_bytes(data)
+        (directory / "config.json").write_bytes(data)
+        with contextlib.suppress(errors.RegistryError):
+            layout.Layout(directory, tag="a").manifest()
+        with contextlib.suppress(errors.RegistryError):
+            login = _docker_logins.find("ghcr.io", {"DOCKER_CONFIG": str(directory), "HOME": str(directory)})
+            assert login is None or session.basic(login.user, login.password)
 
 
 def _pyproject(data: bytes) -> None:
@@ -172,6 +191,11 @@ _METADATA = {
     "pointers": [],
 }
 _DOCUMENTS = (_PROVENANCE, _AUDIT, _FAILURE, _METADATA, {"username": "a", "password": "b"})
+_BLOB = {"mediaType": oci.LAYER, "digest": f"sha256:{_SHA256}", "size": 10}
+_MANIFEST = {"schemaVersion": 2, "config": _BLOB, "layers": [_BLOB], "annotations": {"a": "b"}}
+_CONFIG = {"rootfs": {"diff_ids": [f"sha256:{_SHA256}"]}}
+_INDEX = {"manifests": [{**_BLOB, "annotations": {"org.opencontainers.image.ref.name": "a"}}]}
+_LOGINS = {"auths": {"ghcr.io": {"auth": "YTpi"}, "https://ghcr.io": {"username": "a", "password": "b"}}}
 _UV = b"""\
 index-url = "https://x/simple"
 extra-index-url = ["https://y/simple"]
@@ -216,6 +240,12 @@ ANSWERS = (
         run=_conflict,
         seeds=(b"<<<<<<< ours\n" + _LOCK[:1500] + b"=======\n" + _LOCK[:1500] + b">>>>>>> theirs\n", _LOCK),
         words=("<<<<<<< a\n", "=======\n", "||||||| a\n", ">>>>>>> a\n", "%%%%%%%\n", "[[packages]]", "[[["),
+    ),
+    Target(
+        name="image",
+        run=_image,
+        seeds=tuple(json.dumps(item).encode() for item in (_MANIFEST, _CONFIG, _INDEX, _LOGINS)),
+        words=("null", "1e999", "[[", '"digest": ', "\\ud800", '"auth": '),
     ),
     Target(name="git", run=_git_words, seeds=(_REFS,), words=("\trefs/", "^{}", '"', "\\303", "? ")),
     Target(

@@ -152,6 +152,7 @@ def _base(data: bytes) -> None:
     except errors.UsageError:
         return
     assert base.from_json(found.to_json()) == found
+    repr(found).encode()
     found.tags()
     assert found.vllm is None or isinstance(found.vllm, str)
     with tempfile.TemporaryDirectory(dir=_SCRATCH) as directory:
@@ -189,6 +190,8 @@ def _check_file(file: simple_api.File) -> None:
     simple_api.version(file.filename, canonicalize_name("tiny"))
     assert file.url.startswith(("https://", "http://", "file:"))
     assert file.sha256 is None or len(file.sha256) == 64
+    # What a lock, a report or a terminal gets of it.
+    f"{file.filename}{file.url}{file.yanked_reason}{file.upload_time}{file.provenance}{file.requires_python}".encode()
 
 
 def _page_json(data: bytes) -> None:

@@ -158,6 +158,22 @@ FOUND_ONCE = {
     "a time that no number holds": ("store", b"1700000000", b"9" * 400),
     "metadata without a name": ("installed", b"Name: tiny", b"Nome: tiny"),
     "a path with a NUL": ("installed", b"../../bin/tiny", b"bin/ti\0ny"),
+    "a specifier that Python does not convert": ("lock", b'specifier = ""', b'specifier = ">' + b"9" * 5001 + b'"'),
+    "a version that Python does not convert": ("lock", b'version = "2.0.0"', b'version = "2.' + b"9" * 5001 + b'"'),
+    "a Requires-Python that Python does not convert": ("page-json", b">=3.9", b">=3." + b"9" * 5001),
+    "a file of a version that Python does not convert": (
+        "page-json",
+        b"tiny-1.0-py3",
+        b"tiny-" + b"9" * 5001 + b"-py3",
+    ),
+    "a requirement that Python does not convert": ("metadata", b"helper>=1", b"helper>=" + b"9" * 5001),
+    "a distribution that Python does not convert": (
+        "base",
+        b'"version": "2.13.0+cpu"',
+        b'"version": "' + b"9" * 5001 + b'"',
+    ),
+    "a reason that has a lone surrogate": ("page-json", b"broken", b"\\ud800"),
+    "a platform that has a lone surrogate": ("base", b'"platform": "', b'"platform": "\\udc00'),
     "a file whose name has a lone surrogate": ("compiled", b"tiny.py", b"\xed\xa0\x80tiny.py"),
 }
 

@@ -136,7 +136,7 @@ def test_the_history_has_an_end(world: World) -> None:
     entries: list[Any] = [json.loads(line) for line in (place.store / overlay.HISTORY).read_text().splitlines()]
     assert entries[-1]["overlay"] == keys[1]
     told = place.run("history", "--json").json
-    assert [item["key"] for item in told["generations"]] == keys[::-1]
+    assert [item["overlay"] for item in told["generations"]] == keys[::-1]
 
 
 def test_200_new_locks_and_what_prune_leaves(world: World) -> None:

@@ -239,7 +239,10 @@ def test_another_file_of_the_same_name(world: World, installer: str) -> None:
 
 
 def changes(done: Completed) -> dict[str, tuple[str | None, str | None]]:
-    return {change["package"]: (change["old"], change["new"]) for change in done.json["changes"]}
+    return {
+        change["name"]: tuple(side and side["version"] for side in (change["old"], change["new"]))
+        for change in done.json["changes"]
+    }
 
 
 @pytest.fixture

@@ -179,7 +179,7 @@ def test_each_function_is_called_and_the_working_ones_can_be_chosen(place: Place
     assert error["next_step"].startswith(f"to run only those that work: export {choice}; else ")
     status = place.run("status", "--json", check=False)
     assert (status.returncode, status.json["problem"]["what"]) == (7, "5 entry points failed")
-    assert place.run("doctor", "--json", check=False).json["findings"][0]["fix"] == error["next_step"]
+    assert place.run("doctor", "--json", check=False).json["findings"][0]["next_step"] == error["next_step"]
     # Following the advice leads on: everything agrees, and vLLM runs what works.
     name, _, value = choice.partition("=")
     place.variables[name] = value

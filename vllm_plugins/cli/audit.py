@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.cli._output import table
 from vllm_plugins.cli.lock import add_target_option
@@ -26,6 +25,12 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.review.audit import Audit
     from vllm_plugins.startup.settings import Settings
+
+
+EXAMPLES = {
+    "vllm-plugins audit": "Check the lock against the policy of plugins.yaml",
+    "vllm-plugins audit --html report.html": "Also write a report as a page",
+}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -84,8 +89,35 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     )
     if arguments.html:
         _write(Path(os.path.abspath(arguments.html)), locked, found)
-    output.result({"lock": str(settings.lock), "fails": found.fails, **asdict(found)}, _text(locked, found))
+    output.result({"lock": str(settings.lock), "fails": found.fails, **_data(found)}, _text(locked, found))
     return 1 if found.fails else 0
+
+
+def _data(found: Audit) -> dict[str, Any]:
+    return {
+        "findings": [
+            {
+                "check": item.check,
+                "level": item.level,
+                "package": item.package or None,
+                "version": item.version or None,
+                "required_by": list(item.required_by),
+                "what": item.what,
+                "next_step": item.next_step,
+            }
+            for item in found.findings
+        ],
+        "not_run": [{"check": item.check, "why": item.why, "required": item.demanded} for item in found.not_run],
+        "facts": [
+            {
+                "name": fact.package,
+                "license": fact.license,
+                "uploaded": fact.uploaded,
+                "publishers": list(fact.publishers),
+            }
+            for fact in found.facts
+        ],
+    }
 
 
 def _text(locked: Lock, found: Audit) -> str:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins base -o base.json": "Write a snapshot, to lock against it on another machine",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
@@ -45,7 +50,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         ) from error
     vllm = f"vLLM {snapshot.vllm}" if snapshot.vllm else "no vLLM"
     output.result(
-        {"path": str(path), "vllm": snapshot.vllm, "distributions": len(snapshot.distributions)},
+        {"path": str(path), "vllm": snapshot.vllm, "distribution_count": len(snapshot.distributions)},
         f"{path}: Python {snapshot.python}, {vllm}, {count(len(snapshot.distributions), 'distribution')}",
     )
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,12 @@ if TYPE_CHECKING:
 
     from vllm_plugins.cli._output import Output
     from vllm_plugins.startup.settings import Settings
+
+
+EXAMPLES = {
+    "vllm-plugins bundle": "Download all wheels to plugins.wheels/, next to the lock",
+    "vllm-plugins bundle --prune": "Also remove wheels of older locks",
+}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +81,15 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     if done.stale and not arguments.prune:
         lines.append("next: vllm-plugins bundle --prune, which removes wheels that are not in the lock")
     output.result(
-        {**asdict(done), "directory": str(directory), "pruned": arguments.prune, "editable": editable},
+        {
+            "directory": str(directory),
+            "downloaded": list(done.fetched),
+            "kept": list(done.kept),
+            "stale": list(done.stale),
+            "size": done.size,
+            "pruned": arguments.prune,
+            "editable": editable,
+        },
         "\n".join(lines),
     )
     return 0

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from vllm_plugins.cli._parsing.commands import COMMANDS, VALUED, called
 from vllm_plugins.core.errors import PluginsError, UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +53,12 @@ PACKAGES = (("upgrade", "names"), ("lock", "upgrade_package"), ("why", "name"))
 OVERLAYS = (("rollback", "key"), ("diff", "old"), ("diff", "new"))
 
 
+EXAMPLES = {
+    "vllm-plugins completion bash >> ~/.bashrc": "Complete in every bash",
+    "vllm-plugins completion fish | source": "Complete in this fish",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument("shell", metavar="SHELL", nargs="?", help="The shell: bash, zsh or fish.")
@@ -89,26 +96,31 @@ def complete(words: Sequence[str]) -> list[str]:
     if not words:
         return []
     *before, current = words
-    found = _words(before) if before else _commands(current)
+    command = called(before)
+    found: Iterable[str]
+    if command is not None:
+        found = _words(command, before)
+    else:
+        found = () if before and before[-1] in VALUED else _commands(current)
     return sorted(word for word in set(found) if word.startswith(current) and (current or not word.startswith("-")))
 
 
 def _commands(current: str) -> Iterable[str]:
-    from vllm_plugins.cli import COMMANDS
+    from vllm_plugins.cli._parsing.parser import build_parser
 
-    return ("--help", "--version") if current.startswith("-") else COMMANDS
+    if not current.startswith("-"):
+        return COMMANDS
+    actions = build_parser(())._actions  # noqa: SLF001 - argparse tells nobody else
+    return [option for action in actions for option in action.option_strings]
 
 
-def _words(before: Sequence[str]) -> Iterator[str]:
-    """All words that may follow these: a command and its words."""
-    from vllm_plugins.cli import COMMANDS, build_parser
+def _words(command: str, before: Sequence[str]) -> Iterator[str]:
+    """All words that may follow these, which call a command."""
+    from vllm_plugins.cli._parsing.parser import subparser
 
-    command = before[0]
     if command not in COMMANDS or "--" in before:
         return
-    groups = (action for action in build_parser([command])._actions if isinstance(action, argparse._SubParsersAction))  # noqa: SLF001
-    parser: argparse.ArgumentParser = next(groups).choices[command]
-    actions = parser._actions  # noqa: SLF001 - argparse tells nobody else
+    actions = subparser(command)._actions  # noqa: SLF001
     options = {option: action for action in actions for option in action.option_strings}
     last = options.get(before[-1])
     if last is not None and last.nargs != 0:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.documents import state
 from vllm_plugins.review import doctor
@@ -17,6 +16,11 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins doctor": "Look for everything that keeps a plugin out of vLLM",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.set_defaults(run=run)
@@ -25,8 +29,19 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
     """Print findings, each with its evidence and a fix, and what was checked. The exit code is 1 if there is one."""
     report = doctor.examine(state.read(settings), os.environ)
-    output.result(asdict(report), _text(report))
+    output.result(_data(report), _text(report))
     return 1 if report.findings else 0
+
+
+def _data(report: Report) -> dict[str, Any]:
+    return {
+        "findings": [
+            {"what": item.what, "evidence": item.evidence, "next_step": item.fix, "error": item.error}
+            for item in report.findings
+        ],
+        "checks": [{"subject": item.subject, "findings": item.findings} for item in report.checks],
+        "notes": list(report.notes),
+    }
 
 
 def _text(report: Report) -> str:

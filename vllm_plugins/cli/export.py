@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins export --format requirements -o requirements.txt": "Write requirements with hashes, for pip",
+    "vllm-plugins export --format cyclonedx -o sbom.json": "Write an SBOM",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(
@@ -42,8 +48,11 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         locked = lock_reader.parse(data, settings.lock, target=arguments.target)
     path = Path(os.path.abspath(arguments.output)) if arguments.output else None
     text = _text(arguments.format, locked, data, settings, path)
-    if path is None:
+    if path is None and not output.json:
         output.document(text)
+        return 0
+    if path is None:
+        output.result({"path": None, "format": arguments.format, "content": text}, text)
         return 0
     try:
         atomic.write(path, text.encode("utf-8"))
@@ -54,7 +63,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             found=error.strerror or str(error),
             next_step="name a file in a directory that you can write to",
         ) from error
-    output.result({"path": str(path), "format": arguments.format}, f"{path}: {arguments.format}")
+    output.result({"path": str(path), "format": arguments.format, "content": None}, f"{path}: {arguments.format}")
     return 0
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli import _data
 from vllm_plugins.cli._output import table
 from vllm_plugins.core.humanize import size
 from vllm_plugins.install import generations
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
     from vllm_plugins.cli._output import Output
     from vllm_plugins.startup.settings import Settings
+
+
+EXAMPLES = {
+    "vllm-plugins history": "List the overlays of this project",
+}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +38,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         for item in found
     ]
     output.result(
-        {"generations": [asdict(item) for item in found]},
+        {"generations": [_data.generation(item) for item in found]},
         table(("overlay", "active since", "size", "is", "plugins"), rows) if rows else "no overlays",
     )
     return 0

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli import _data
 from vllm_plugins.cli._output import table
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import count
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.locking.pipeline import Outcome
     from vllm_plugins.startup.settings import Settings
+
+
+EXAMPLES = {
+    "vllm-plugins lock": "Lock what plugins.yaml requests, and keep the locked versions that still fit",
+    "vllm-plugins lock --upgrade-package vllm-gguf-plugin": "Upgrade one package",
+    "vllm-plugins lock --check": "Check in CI that the lock is up to date",
+    "vllm-plugins lock --base vllm==0.32.0": "Lock for a release of vLLM that is not installed here",
+}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -199,10 +208,7 @@ def data(settings: Settings, outcome: Outcome) -> dict[str, Any]:
         "lock": str(settings.lock),
         "plugins": {plugin.name: plugin.version for plugin in outcome.lock.plugins},
         "packages": {package.name: package.version for package in outcome.lock.packages},
-        "changes": [
-            {"package" if key == "name" else key: value for key, value in change.to_dict().items()}
-            for change in outcome.changes
-        ],
+        "changes": [_data.change(item) for item in outcome.changes],
         "notes": list(outcome.notes),
         "unchecked": list(outcome.unchecked),
         **({"targets": [str(lock.targets[0].name) for lock in outcome.locks]} if outcome.locks else {}),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli import _data
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import count, size
 from vllm_plugins.install import generations
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+EXAMPLES = {
+    "vllm-plugins prune --keep 3 --dry-run": "Show what would be removed",
+    "vllm-plugins prune --older-than 30d": "Keep what was active within the last 30 days",
+}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +59,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     freed = size(sum(item.size for item in removed))
     lines = [f"{item.key[:12]}  {', '.join(item.plugins) or 'no plugins'}" for item in removed]
     lines.append(f"{verb}: {count(len(removed), 'overlay')}, {freed}")
-    output.result({"removed": [asdict(item) for item in removed], "dry_run": arguments.dry_run}, "\n".join(lines))
+    data = {"removed": [_data.generation(item) for item in removed], "dry_run": arguments.dry_run}
+    output.result(data, "\n".join(lines))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli import _data
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.documents import base, diff, lock_reader, manifest
 from vllm_plugins.install import generations
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from vllm_plugins.cli._output import Output
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.startup.settings import Settings
+
+
+EXAMPLES = {
+    "vllm-plugins rollback --dry-run": "Show what the previous lock would change",
+    "vllm-plugins rollback": "Go back to it",
+}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -54,10 +61,10 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     output.result(
         {
             "overlay": done.marker.key,
-            "plugins": list(done.marker.plugins),
+            "plugins": _data.versions(done.marker.plugins),
             "lock": str(settings.lock),
             "dry_run": arguments.dry_run,
-            "changes": [item.to_dict() for item in changes],
+            "changes": [_data.change(item) for item in changes],
             "copy": None if done.copy is None else str(done.copy),
         },
         "\n".join(lines),

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins run -- vllm serve MODEL": "Start a server with the locked plugins",
+    "vllm-plugins run -- python -c 'import my_plugin'": "Try the module of a plugin",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     sync.add_install_options(parser)

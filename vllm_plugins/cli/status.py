@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from vllm_plugins.cli import _data
 from vllm_plugins.cli._output import OVERRIDE, table
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 _COLUMNS = ("name", "source", "manifest", "locked", "installed", "loadable", "entry points")
-_KEYS = tuple(column.replace(" ", "_") for column in _COLUMNS)
+
+
+EXAMPLES = {
+    "vllm-plugins status": "Compare plugins.yaml, the lock and what is installed",
+    "vllm-plugins status --json": "The same for a program; the exit code is 0 if everything is up to date",
+}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -40,18 +46,18 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     failure = last_failure.read(state.settings)
     output.result(
         {
-            "in_step": not problems,
+            "up_to_date": not problems,
             "problem": None if problem is None else output.data(problem),
             "problems": [output.data(error) for error in problems],
             "last_failure": None
             if failure is None
-            else {"at": failure.at, "on_error": failure.on_error, "error": output.data(failure.error)},
+            else {"at": _data.time(failure.at), "on_error": failure.on_error, "error": output.data(failure.error)},
             "manifest": str(settings.manifest) if state.manifest else None,
             "lock": str(settings.lock),
             "store": str(settings.store),
             "overlay": state.marker.key if state.marker else None,
-            "linked": {"path": str(linked.path), "overlay": linked.key} if linked else None,
-            "plugins": [dict(zip(_KEYS, row, strict=True)) for row in rows],
+            "linked": _data.linked(linked),
+            "plugins": [_plugin(plugin) for plugin in state.plugins],
             "overrides": [
                 {"package": item.package, "version": item.version, "replaces": item.replaces, "reason": item.reason}
                 for item in (state.locked.lock.overrides if state.locked is not None else ())
@@ -78,6 +84,28 @@ def _last_start(failure: LastFailure | None, problems: Iterable[PluginsError]) -
 def _overrides(state: State) -> Iterator[str]:
     for item in state.locked.lock.overrides if state.locked is not None else ():
         yield f"{OVERRIDE}{item.package} {item.version} for {item.replaces} of the vLLM environment: {item.reason}"
+
+
+def _plugin(plugin: PluginState) -> dict[str, Any]:
+    """A plugin for programs; what only the lock says is null if it is not locked."""
+    requested, locked = plugin.requested, plugin.locked
+    return {
+        "name": plugin.name,
+        "source": requested.kind if requested else locked.source if locked else None,
+        "manifest": None if requested is None else "enabled" if requested.enabled else "disabled",
+        "package": locked.package if locked else None,
+        "version": locked.version if locked else None,
+        "commit": locked.commit if locked else None,
+        "editable": bool(locked and locked.editable),
+        "provided": bool(locked and locked.provided),
+        "installed": plugin.installed,
+        "loadable": plugin.loadable if locked else None,
+        "entry_points": [
+            {"group": group, "name": name, "value": value}
+            for group, name, value in (locked.entry_points if locked else ())
+        ],
+        "loads": list(locked.loads) if locked else [],
+    }
 
 
 def _row(plugin: PluginState) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli import _data
 from vllm_plugins.cli._output import OVERRIDE
-from vllm_plugins.core import workers
+from vllm_plugins.core import regular_file, workers
 from vllm_plugins.packages import pip_config
 from vllm_plugins.startup import overlay
 
@@ -18,9 +19,17 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.state import State
+    from vllm_plugins.install.link import Link
     from vllm_plugins.install.sync import Synced
     from vllm_plugins.startup.marker import Marker
     from vllm_plugins.startup.settings import Settings
+
+
+EXAMPLES = {
+    "vllm-plugins sync": "Install the lock",
+    "vllm-plugins sync --offline": "Install the wheels of vllm-plugins bundle, without an index",
+    "vllm-plugins sync --bake": "Install while an image is built",
+}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +94,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "overlay": done.marker.key,
             "installed": done.installed,
             "plugins": {plugin.name: plugin.version for plugin in done.lock.plugins},
-            "linked": linked,
+            "linked": _data.linked(linked),
         },
         f"{verb}: {plugins} (overlay {done.marker.key[:12]}){_hint(settings, done.marker, linked)}",
     )
@@ -142,7 +151,7 @@ def install(arguments: argparse.Namespace, settings: Settings, output: Output) -
     return state, done
 
 
-def _hint(settings: Settings, marker: Marker, linked: str | None) -> str:
+def _hint(settings: Settings, marker: Marker, linked: Link | None) -> str:
     """How overrides get in front of the vLLM environment, if nothing puts them there."""
     if not marker.overrides or linked is not None:
         return ""
@@ -179,14 +188,14 @@ def _warn(state: State, output: Output) -> None:
         output.message(f"warning: {output.describe(problem)}")
 
 
-def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output: Output) -> str | None:
-    """Obey ``--bake`` and ``--unbake``. Returns the file that links an overlay into the interpreter, if any."""
+def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output: Output) -> Link | None:
+    """Obey ``--bake`` and ``--unbake``. Returns what links an overlay into the interpreter, if anything."""
     if arguments.startup:
         return None
     from vllm_plugins.install import link
 
     if arguments.bake:
-        return str(link.write(settings.store, key).path)
+        return link.write(settings.store, key)
     if arguments.unbake:
         link.remove()
     found = link.read()
@@ -195,13 +204,13 @@ def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output:
             f"warning: {found.path} links another overlay, {found.key[:12]}, into the interpreter: vLLM won't start\n"
             "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake"
         )
-    return None if found is None else str(found.path)
+    return found
 
 
 def _downloads(settings: Settings) -> bool:
     """Whether an index is probably needed: the lock is not installed, and names a wheel by its URL."""
     try:
-        data = settings.lock.read_bytes()
+        data = regular_file.read_bytes(settings.lock)
         return b'", url = "' in data and overlay.read_marker(settings.store, overlay.key_of(data)) is None
     except OSError:
         return False

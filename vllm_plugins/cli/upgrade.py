@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins upgrade --dry-run": "Show what an upgrade would change",
+    "vllm-plugins upgrade gguf": "Upgrade one plugin",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli import _data
 from vllm_plugins.core.errors import HashMismatch
 from vllm_plugins.core.humanize import count, size
 from vllm_plugins.documents import manifest as manifests
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from vllm_plugins.cli._output import Output
     from vllm_plugins.review.verify import Report
     from vllm_plugins.startup.settings import Settings
+
+
+EXAMPLES = {
+    "vllm-plugins verify": "Hash every installed file again",
+}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -58,12 +63,28 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         *(f"not up to date: {problem.what} [{problem.id}]; see vllm-plugins status" for problem in others),
     ]
     data = {
-        **asdict(report),
-        "linked": str(linked.path) if linked else None,
-        "in_step": not others and not any(drift.hidden_modules(state)),
+        "overlay": report.key,
+        "files": report.files,
+        "size": report.size,
+        "problems": [_problem(text) for text in report.problems],
+        "notes": list(report.notes),
+        "anchored": list(report.anchored),
+        "unanchored": list(report.unanchored),
+        "linked": _data.linked(linked),
+        "up_to_date": not others and not any(drift.hidden_modules(state)),
     }
     output.result(data, _text(report, known))
     return HashMismatch.exit_code if report.problems else 0
+
+
+def _problem(text: str) -> dict[str, str | None]:
+    """A difference: of a file, or of a package and the lock."""
+    kind, _, subject = text.partition(": ")
+    if kind == "not in the lock":
+        return {"kind": "not-in-the-lock", "path": None, "package": subject.partition(" ")[0]}
+    if subject.startswith("expected "):
+        return {"kind": "other-version", "path": None, "package": kind}
+    return {"kind": kind.lower().replace(" ", "-"), "path": subject, "package": None}
 
 
 def _text(report: Report, known: list[str]) -> str:

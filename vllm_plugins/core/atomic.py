@@ -9,7 +9,7 @@ import shutil
 import stat
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import flock
+from vllm_plugins.core import flock, regular_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def writing(target: Path, mode: int = 0o644, *, durable: bool = True) -> Iterato
 
 def copy(source: Path, target: Path) -> None:
     """Copy a file as :func:`write` would, without reading it into memory."""
-    with open(source, "rb") as original, writing(target) as file:
+    with regular_file.opened(source) as original, writing(target) as file:
         shutil.copyfileobj(original, file, _CHUNK)
 
 

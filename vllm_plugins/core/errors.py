@@ -316,7 +316,7 @@ def remedy(error: OSError, access: str) -> str:
         return _DISK[error.errno][1]
     if error.errno == errno.ESTALE:
         return "run the command again, because another machine has changed it in the meantime"
-    if error.errno == errno.EINVAL:
+    if error.errno in (errno.EINVAL, errno.EISDIR):
         return "make it a file that you can read"
     return f"give this user {access} access to it"
 

@@ -13,6 +13,8 @@ import fcntl
 import time
 from typing import TYPE_CHECKING
 
+from vllm_plugins.core import regular_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -49,6 +51,7 @@ def excludes(path: Path) -> bool:
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
     """A block that one process at a time is in, where locks work. The file stays."""
+    regular_file.check(path)
     with open(path, "ab") as file:
         while lock(file) is False:
             time.sleep(_POLL)

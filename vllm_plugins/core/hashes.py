@@ -6,6 +6,8 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING, NewType
 
+from vllm_plugins.core import regular_file
+
 if TYPE_CHECKING:
     from io import BufferedReader
     from pathlib import Path
@@ -28,7 +30,7 @@ def of_stream(file: BufferedReader) -> Sha256:
 
 def of_file(path: Path) -> Sha256:
     """Return the hexadecimal sha256 of a file, which is not read into memory as a whole."""
-    with open(path, "rb") as file:
+    with regular_file.opened(path) as file:
         return of_stream(file)
 
 

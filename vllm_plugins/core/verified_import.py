@@ -42,7 +42,7 @@ def _read(path: str) -> bytes:
     if expected is None and path.endswith(".pyc"):
         raise FileNotFoundError(errno.ENOENT, "not in the overlay's list of files", path)
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             data = file.read()
     except FileNotFoundError:
         raise

@@ -8,14 +8,20 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.requirements import InvalidRequirement
+from packaging.specifiers import InvalidSpecifier
+from packaging.version import InvalidVersion
 
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import git_url_forms as forms
+from vllm_plugins.documents import versions
 
 __all__ = [
+    "IDENTIFIER",
+    "MAX_LENGTH",
+    "NAME",
+    "NO_REF",
+    "SCHEME",
     "extra",
     "name",
     "normal_subdirectory",
@@ -29,14 +35,14 @@ __all__ = [
     "version",
 ]
 
-_MAX_LENGTH = 4096
+MAX_LENGTH = 4096
 _MAX_SHOWN = 80  # characters of a value in a message
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # PEP 508: what distributions and extras may be called.
-_IDENTIFIER = re.compile(r"[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9]")
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+IDENTIFIER = re.compile(r"[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9]")
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 # What git check-ref-format forbids; ^ and ~ would also begin a revision expression.
-_NO_REF = re.compile(r"[\s~^:?*\[\\]|\.\.|@\{|//|^/|[/.]$|\.lock$|(?:^|/)\.")
+NO_REF = re.compile(r"[\s~^:?*\[\\]|\.\.|@\{|//|^/|[/.]$|\.lock$|(?:^|/)\.")
 
 
 def quoted(text: str) -> str:
@@ -49,8 +55,8 @@ def text(value: str) -> str | None:
     """The rules for every text, whatever it is for."""
     if not value:
         return "expected a string, found an empty one; write a value or remove the key"
-    if len(value) > _MAX_LENGTH:
-        return f"has {len(value)} characters; at most {_MAX_LENGTH} are allowed"
+    if len(value) > MAX_LENGTH:
+        return f"has {len(value)} characters; at most {MAX_LENGTH} are allowed"
     hidden = next((character for character in value if not character.isprintable()), None)
     if hidden is not None:
         return f"contains the invisible character U+{ord(hidden):04X}; remove it"
@@ -63,7 +69,7 @@ def text(value: str) -> str | None:
 
 def name(value: str) -> str | None:
     """A plugin's name."""
-    if _NAME.fullmatch(value):
+    if NAME.fullmatch(value):
         return None
     rule = "begin with a letter or digit, then use letters, digits, '.', '_' and '-'"
     return f"{quoted(value)} is not a valid plugin name; {rule}"
@@ -71,11 +77,11 @@ def name(value: str) -> str | None:
 
 def package(value: str) -> str | None:
     """A distribution's name."""
-    if _IDENTIFIER.fullmatch(value):
+    if IDENTIFIER.fullmatch(value):
         return None
     wrong = f"{quoted(value)} is not a valid package name"
     try:
-        whole = Requirement(value)
+        whole = versions.requirement(value)
     except InvalidRequirement:
         return f"{wrong}; use letters, digits, '.', '_' and '-'"
     parts = [f"package: {whole.name}"]
@@ -90,7 +96,7 @@ def package(value: str) -> str | None:
 
 def extra(value: str) -> str | None:
     """An extra's name."""
-    if _IDENTIFIER.fullmatch(value):
+    if IDENTIFIER.fullmatch(value):
         return None
     return f"{quoted(value)} is not a valid name of an extra; use letters, digits, '.', '_' and '-'"
 
@@ -110,13 +116,13 @@ def version(value: str) -> str | None:
     if any(word.startswith("-") for word in re.split(r"[\s,=]+", value)):
         return f'{wrong}; no part of it may begin with "-"'
     try:
-        SpecifierSet(value)
+        versions.specifiers(value)
     except InvalidSpecifier:
         pass
     else:
         return None
     try:
-        Version(value.removesuffix(".*"))
+        versions.version(value.removesuffix(".*"))
     except InvalidVersion:
         return f'{wrong}; write it like ">=0.1,<2" or "==1.2.3"'
     return f'{wrong}; did you mean "=={value}"?'
@@ -129,7 +135,7 @@ def url(value: str) -> str | None:
         return f"{quoted(value)} has an invalid variable; write ${{NAME}}, with letters, digits and '_'"
     if value.startswith("git+"):
         return f"remove git+: write {quoted(value.removeprefix('git+'))}"
-    scheme = _SCHEME.match(value)
+    scheme = SCHEME.match(value)
     if scheme is not None:
         wrong = _scheme_url(scheme[1], value[scheme.end() :], value)
     elif value.startswith("${"):
@@ -177,7 +183,7 @@ def _tail(value: str) -> str | None:
 
 def ref(value: str) -> str | None:
     """A branch, a tag or a commit."""
-    if not _NO_REF.search(value):
+    if not NO_REF.search(value):
         return None
     return f"{quoted(value)} is not a valid name of a branch, tag or commit"
 
@@ -203,6 +209,6 @@ def normal_subdirectory(value: str) -> str | None:
 
 def path(value: str) -> str | None:
     """The directory of a local project."""
-    if _SCHEME.match(value):
+    if SCHEME.match(value):
         return f"{quoted(value)} is a URL; name a directory, or use source: git"
     return None

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from packaging.markers import default_environment
 from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags, sys_tags
 from packaging.utils import NormalizedName, canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
+from vllm_plugins.core import foreign_json, regular_file
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.startup import Record, overlay
 
@@ -198,7 +199,7 @@ def read_snapshot(path: Path) -> Base:
         UsageError: the file can't be read, or is not a snapshot of this format.
     """
     try:
-        return from_json(path.read_text(encoding="utf-8"))
+        return from_json(regular_file.read_text(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             "the base snapshot can't be read",
@@ -214,7 +215,7 @@ def from_json(text: str) -> Base:
     Raises:
         ValueError, KeyError, TypeError, AttributeError, RecursionError: the text is not such a snapshot.
     """
-    data: Any = json.loads(text)
+    data: Any = foreign_json.read(text)
     if data["format"] != FORMAT:
         raise ValueError(f"format {data['format']!r}, this version reads {FORMAT}")
     if not _PYTHON.fullmatch(data["python"]):
@@ -292,8 +293,8 @@ def _from_egg(path: str) -> Distribution | None:
     if os.path.isdir(path):
         return _from_metadata(os.path.join(path, "EGG-INFO", "PKG-INFO"))
     try:
-        with zipfile.ZipFile(path) as archive, archive.open("EGG-INFO/PKG-INFO") as file:
-            return _from_lines(line.decode("utf-8", "replace") for line in file)
+        with regular_file.opened(path) as egg, zipfile.ZipFile(egg) as archive:
+            return _from_lines(archive.read("EGG-INFO/PKG-INFO").decode("utf-8", "replace").splitlines())
     except (OSError, KeyError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
         return None
 
@@ -301,8 +302,8 @@ def _from_egg(path: str) -> Distribution | None:
 def _from_metadata(path: str) -> Distribution | None:
     """Read the headers that matter. ``packaging.metadata`` takes 30 times as long."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return _from_lines(file)
+        with regular_file.opened(path) as file:
+            return _from_lines(line.decode("utf-8", "replace") for line in file)
     except OSError:
         return None
 
@@ -331,7 +332,7 @@ def _owner_of_vllm(entries: Iterable[str]) -> NormalizedName | None:
         records = [path for path in Path(entry).glob("*.dist-info") if (path / "RECORD").is_file()]
         for path in sorted(records, key=lambda path: "vllm" not in path.name):
             with contextlib.suppress(OSError):
-                if "\nvllm/__init__.py," in "\n" + (path / "RECORD").read_text(encoding="utf-8", errors="replace"):
+                if "\nvllm/__init__.py," in "\n" + regular_file.read_text(path / "RECORD", errors="replace"):
                     return canonicalize_name(path.name.split("-")[0])
         return None
     return None
@@ -343,5 +344,5 @@ def satisfies(version: str, specifier: str) -> bool:
 
     try:
         return SpecifierSet(specifier).contains(Version(version), prereleases=True)
-    except InvalidVersion:
+    except ValueError:  # also of a number with too many digits
         return False

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,21 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.lock import Lock, Override, Package, Plugin
 
-__all__ = ["Change", "Difference", "base_changes", "between", "compare", "plugin_changes"]
+__all__ = ["Change", "Difference", "Version", "base_changes", "between", "compare", "plugin_changes"]
+
+
+Kind = Literal["added", "removed", "version", "source", "index", "files", "dependencies", "details"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Version:
+    """One version of a package, for programs: with what may differ although the version is the same."""
+
+    version: str
+    commit: str | None
+    tree_sha256: str | None
+    editable: bool
+    index: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +34,8 @@ class Change:
     """A package that is added (``old`` is ``None``), removed (``new`` is ``None``) or changed.
 
     ``plugins`` require it. If the package comes from another index than before, ``new`` says so: it may be another
-    package of the same name. ``targets`` are those of the lock to which it applies, if not to all.
+    package of the same name. ``kind``, ``was`` and ``now`` say the same for programs. ``targets`` are those of the
+    lock to which it applies, if not to all.
     """
 
     name: str
@@ -28,15 +43,14 @@ class Change:
     new: str | None
     plugins: tuple[str, ...]
     targets: tuple[str, ...] = ()
+    kind: Kind = field(default="details", compare=False)
+    was: Version | None = field(default=None, compare=False)
+    now: Version | None = field(default=None, compare=False)
 
     @property
     def shown_name(self) -> str:
         """The name for people, with the targets to which the change applies if those are not all."""
         return f"{self.name} ({', '.join(self.targets)})" if self.targets else self.name
-
-    def to_dict(self) -> dict[str, object]:
-        """The change for JSON; without ``targets`` where it applies to all."""
-        return {key: value for key, value in asdict(self).items() if key != "targets" or value}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,11 +135,46 @@ def compare(old: Lock | None, new: Lock) -> tuple[Change, ...]:
         if was is not None and now is not None and now.index is not None and now.index != was.index:
             new_text = f"{new_text} from {now.index}"
         if old_text == new_text and was is not None and now is not None:
-            new_text = f"{new_text} ({_other_change(was, now)})"
+            new_text = f"{new_text} (other {_detail(was, now)})"
         lock = new if now is not None else old
         plugins = lock.plugins_needing(name) if lock is not None else ()
-        changes.append(Change(name=name, old=old_text, new=new_text, plugins=plugins))
+        before, after = _version(old_plugins, was), _version(new_plugins, now)
+        kind = _kind(before, after)
+        if kind == "details" and was is not None and now is not None:
+            kind = _detail(was, now)
+        changes.append(
+            Change(name=name, old=old_text, new=new_text, plugins=plugins, kind=kind, was=before, now=after)
+        )
     return tuple(changes)
+
+
+def _version(plugins: Mapping[NormalizedName, Plugin], package: Package | None) -> Version | None:
+    if package is None:
+        return None
+    plugin = plugins.get(package.name)
+    return Version(
+        version=package.version,
+        commit=plugin.commit if plugin is not None else None,
+        tree_sha256=plugin.tree_sha256 if plugin is not None else None,
+        editable=package.directory is not None,
+        index=package.index,
+    )
+
+
+def _kind(was: Version | None, now: Version | None) -> Kind:
+    if was is None or now is None:
+        return "added" if was is None else "removed"
+    if was.version != now.version:
+        return "version"
+    if (was.commit, was.tree_sha256, was.editable) != (now.commit, now.tree_sha256, now.editable):
+        return "source"
+    return "index" if was.index != now.index else "details"
+
+
+def _detail(was: Package, now: Package) -> Kind:
+    if was.wheels != now.wheels:
+        return "files"
+    return "dependencies" if was.dependencies != now.dependencies else "details"
 
 
 def plugin_changes(old: Lock, new: Lock) -> Iterator[str]:
@@ -184,14 +233,8 @@ def _describe(plugins: Mapping[NormalizedName, Plugin], package: Package) -> str
     return package.version
 
 
-def _other_change(was: Package, now: Package) -> str:
-    if was.wheels != now.wheels:
-        return "other files"
-    return "other dependencies" if was.dependencies != now.dependencies else "other details"
-
-
 def _field_changes(was: Plugin, now: Plugin) -> Iterator[str]:
-    for field, before, after in (
+    for label, before, after in (
         ("source", was.source, now.source),
         ("package", was.package, now.package),
         ("requested", was.requested, now.requested),
@@ -206,7 +249,7 @@ def _field_changes(was: Plugin, now: Plugin) -> Iterator[str]:
         ("newest release, which was passed over:", was.passed_over, now.passed_over),
     ):
         if before != after:
-            yield f"{field} {before or '-'} → {after or '-'}"
+            yield f"{label} {before or '-'} → {after or '-'}"
 
 
 def _provided(plugin: Plugin) -> str | None:

@@ -14,11 +14,26 @@ if TYPE_CHECKING:
 
     from vllm_plugins.core.hashes import Sha256
 
-__all__ = ["BaseUse", "CommitSha", "Identity", "Lock", "Override", "Package", "Plugin", "Target", "Wheel"]
+__all__ = [
+    "BaseUse",
+    "CommitSha",
+    "Identity",
+    "Lock",
+    "Override",
+    "Package",
+    "Plugin",
+    "Target",
+    "Wheel",
+    "in_words",
+    "leave_out",
+    "override_asker",
+]
 
 CommitSha = NewType("CommitSha", str)
 """The whole hash of a git commit, in lower case: as git wrote it, or checked where a lock was read."""
 
+
+_OVERRIDE = "override "  # no name of a plugin contains a space
 
 # A publisher as PEP 740 names it: pairs of a field and its value, ``kind`` first.
 Identity = tuple[tuple[str, str], ...]
@@ -137,7 +152,7 @@ class Override(Record):
     @property
     def asker(self) -> str:
         """The name under which an override stands among those that need a package."""
-        return f"override {self.package}"
+        return override_asker(self.package)
 
 
 class Lock(Record):
@@ -193,3 +208,21 @@ class Lock(Record):
                 package = self.package(name)
                 reached += [] if package is None else [new for new in package.dependencies if new not in reached]
         return names
+
+
+def override_asker(package: NormalizedName) -> str:
+    """The name under which an override stands among the plugins that need a package."""
+    return f"{_OVERRIDE}{package}"
+
+
+def in_words(asker: str) -> str:
+    """A plugin, or an override by its :attr:`Override.asker`, as messages name it."""
+    if asker.startswith(_OVERRIDE):
+        return f"the override of {asker.removeprefix(_OVERRIDE)!r}"
+    return f"plugin {asker!r}"
+
+
+def leave_out(asker: str) -> str:
+    """The next step that leaves out a plugin or an override."""
+    is_override = asker.startswith(_OVERRIDE)
+    return f"remove {in_words(asker)}" if is_override else f"set `enabled: false` for {in_words(asker)}"

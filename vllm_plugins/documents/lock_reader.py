@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
 from vllm_plugins.core.fields import FieldError, get, items, strings
 from vllm_plugins.core.hashes import sha256
@@ -53,8 +54,7 @@ def read_bytes(path: Path) -> bytes:
         StoreError: it can't be read.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = regular_file.read_bytes(path, MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise LockMissing("the lock is missing", where=str(path), next_step="vllm-plugins lock") from error
     except OSError as error:

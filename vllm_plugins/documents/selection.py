@@ -187,8 +187,7 @@ def find_wheel(path: Path, sha256: Sha256) -> Path | None:
         HashMismatch: the file has another hash.
     """
     try:
-        with open(path, "rb") as file:
-            found = hashes.of_stream(file)
+        found = hashes.of_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     if found != sha256:

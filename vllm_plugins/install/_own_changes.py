@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LoadError, PluginsError
 from vllm_plugins.core.humanize import count
+from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import metadata
 from vllm_plugins.startup import integrity, overlay
 
@@ -38,7 +39,7 @@ def error_of(store: Path, marker: Marker, lock: Lock, changed: tuple[str, ...]) 
     site = overlay.directory(store, marker.key) / overlay.SITE
     owners = _owners(site)
     names = sorted({name for text in changed for name in _plugins(text.partition(": ")[2], owners, lock)})
-    who = " or ".join(f"plugin {name!r}" for name in names) or "a plugin"
+    who = " or ".join(in_words(name) for name in names) or "a plugin"
     return LoadError(
         f"{who} changes files of the overlay while it is loaded: {count(len(changed), 'file')}",
         where=str(site),

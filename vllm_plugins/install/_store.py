@@ -11,7 +11,7 @@ import threading
 import time
 from typing import IO, TYPE_CHECKING
 
-from vllm_plugins.core import atomic, flock, scratch
+from vllm_plugins.core import atomic, flock, regular_file, scratch
 from vllm_plugins.core.errors import StoreError, remedy
 from vllm_plugins.startup import overlay
 
@@ -43,6 +43,7 @@ def exclusive(store: Path, report: Callable[[str], None], *, patience: float = P
     has shown no sign of life for ``patience`` seconds. On a network file system, that is the lock of a dead machine.
     """
     path = store / SYNC_LOCK
+    regular_file.check(path)
     with open(path, "a+", encoding="utf-8") as file:
         with contextlib.suppress(PermissionError):  # it belongs to another user, who made it writable for us
             os.fchmod(file.fileno(), 0o644)
@@ -142,8 +143,10 @@ def _pulse(path: Path) -> tuple[str, int]:
 
     The file is opened again each time: a network file system asks its server only then.
     """
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read().strip() or "an unknown process", os.fstat(file.fileno()).st_mtime_ns
+    with regular_file.opened(path) as file:
+        return file.read().decode("utf-8", "replace").strip() or "an unknown process", os.fstat(
+            file.fileno()
+        ).st_mtime_ns
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import InstallError, PluginsError, StoreError
 from vllm_plugins.core.humanize import count, size
 from vllm_plugins.documents import selection
+from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import downloads
 from vllm_plugins.packages.index import File
 
@@ -158,8 +159,8 @@ def _fetch(remote: Iterable[tuple[Package, Wheel]], lock: Lock, directory: Path,
 
 
 def _required_by(lock: Lock, package: Package) -> str:
-    names = ", ".join(map(repr, lock.plugins_needing(package.name)))
-    return f"{package.name} {package.version} for plugin {names}"
+    names = ", ".join(map(in_words, lock.plugins_needing(package.name)))
+    return f"{package.name} {package.version} for {names}"
 
 
 def _fits(tag: Tag, target: Target) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import atomic, scratch
+from vllm_plugins.core import atomic, regular_file, scratch
 from vllm_plugins.core.errors import PluginsError, StoreError, UsageError, remedy
 from vllm_plugins.documents import compatibility, lock_reader
 from vllm_plugins.install import _publish, link
@@ -158,7 +158,7 @@ def rollback(
             path = overlay.directory(settings.store, marker.key) / overlay.MARKER
             atomic.write(path, marker.to_json().encode())
         if planned.copy is not None:
-            atomic.write(planned.copy, settings.lock.read_bytes())
+            atomic.write(planned.copy, regular_file.read_bytes(settings.lock))
         # This is the commit point. If the lock is a symbolic link, the file that it points to is replaced.
         atomic.write(settings.lock.resolve(), planned.data)
         overlay.mirror(settings.store, marker, settings.lock)
@@ -208,7 +208,7 @@ def _accepting(data: bytes, manifest_sha256: str, path: Path) -> bytes:
 def _copy(settings: Settings) -> Path | None:
     """Where to copy the present lock; ``None`` if the store has it, or there is none."""
     try:
-        data = settings.lock.read_bytes()
+        data = regular_file.read_bytes(settings.lock)
     except OSError:
         return None
     key = overlay.key_of(data)
@@ -303,14 +303,14 @@ def _unreadable(store: Path, error: OSError) -> StoreError:
 
 def _lock_bytes(store: Path, key: str) -> bytes | None:
     try:
-        return (overlay.directory(store, key) / LOCK).read_bytes()
+        return regular_file.read_bytes(overlay.directory(store, key) / LOCK)
     except OSError:
         return None
 
 
 def _key(path: Path) -> str | None:
     try:
-        return overlay.key_of(path.read_bytes())
+        return overlay.key_of(regular_file.read_bytes(path))
     except OSError:
         return None
 

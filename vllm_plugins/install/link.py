@@ -14,7 +14,7 @@ import site
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import atomic
+from vllm_plugins.core import atomic, regular_file
 from vllm_plugins.core.errors import StoreError
 from vllm_plugins.startup import Record, overlay
 
@@ -83,7 +83,7 @@ def _links(directories: Sequence[str] | None) -> Iterator[Link]:
     for directory in reversed(_directories(directories)):
         path = Path(directory, NAME)
         try:
-            found = _TARGET.search(path.read_text(encoding="utf-8", errors="replace"))
+            found = _TARGET.search(regular_file.read_text(path, errors="replace"))
         except OSError:
             continue
         if found is not None:

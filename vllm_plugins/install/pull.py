@@ -9,7 +9,7 @@ import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vllm_plugins.core import atomic, flock, hashes, scratch
+from vllm_plugins.core import atomic, flock, foreign_json, hashes, regular_file, scratch
 from vllm_plugins.core.errors import NotTrusted, RegistryError, StoreError
 from vllm_plugins.core.humanize import size
 from vllm_plugins.install import _tar
@@ -124,7 +124,7 @@ def _is_there(directory: Path, digest: str) -> bool:
     """
     note = directory / NOTE
     try:
-        data: Any = json.loads(note.read_bytes())
+        data: Any = foreign_json.read(regular_file.read_bytes(note))
     except FileNotFoundError:
         data = {}
     except ValueError:
@@ -194,9 +194,9 @@ def _unpack(blob: Path, into: Path, image: _Image) -> None:
 def _check_config(data: bytes, image: _Image) -> None:
     """Check that the layers, which are not compressed, are those of the configuration."""
     try:
-        config: Any = json.loads(data)
+        config: Any = foreign_json.read(data)
         diff_ids = config["rootfs"]["diff_ids"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise _not_ours(image.digest, f"the configuration: {type(error).__name__}: {error}") from error
     if diff_ids != [layer.digest for layer in image.layers]:
         raise _not_ours(image.digest, "a configuration with other layers than the manifest")
@@ -204,7 +204,7 @@ def _check_config(data: bytes, image: _Image) -> None:
 
 def _read(manifest: bytes, digest: str) -> _Image:
     try:
-        data: Any = json.loads(manifest)
+        data: Any = foreign_json.read(manifest)
         layers = data["layers"]
         kinds = {layer["mediaType"] for layer in layers}
         annotations = data.get("annotations") or {}
@@ -214,7 +214,7 @@ def _read(manifest: bytes, digest: str) -> _Image:
             layers=tuple(map(_blob, layers)),
             annotations={str(key): str(value) for key, value in annotations.items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _not_ours(digest, f"the manifest: {type(error).__name__}: {error}") from error
     found = ", ".join(sorted(map(str, kinds))) or "none"
     if kinds != {LAYER} or not 0 < len(image.layers) <= _MOST_LAYERS or image.config.size > _MAX_CONFIG:

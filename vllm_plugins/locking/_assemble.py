@@ -12,7 +12,8 @@ from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import NoResolution
 from vllm_plugins.documents import lock_writer
 from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
-from vllm_plugins.locking import _foreign, _graph, _provided
+from vllm_plugins.locking import _graph, _provided
+from vllm_plugins.locking._prepare import refuse_foreign
 from vllm_plugins.packages import attestations, metadata
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class Assembly:
         """A git or local plugin, whose wheel was built."""
         assert plugin.wheel is not None
         if plugin.directory is None:
-            _foreign.refuse(plugin.wheel, self.base, required_by=f"plugin {plugin.locked.name!r}")
+            refuse_foreign(plugin.wheel, self.base, required_by=f"plugin {plugin.locked.name!r}")
         package = Package(
             name=plugin.locked.package,
             version=plugin.locked.version,
@@ -201,7 +202,7 @@ class Assembly:
     def _local(
         self, release: Release, path: Path, *, built_with: tuple[str, ...], others: tuple[Wheel, ...] = ()
     ) -> _Details:
-        _foreign.refuse(path, self.base, required_by=release.pin.name)
+        refuse_foreign(path, self.base, required_by=release.pin.name)
         content = metadata.inspect(path)
         sdist = release.sdist
         origin = release.fitting or sdist

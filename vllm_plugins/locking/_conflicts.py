@@ -13,6 +13,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 from vllm_plugins.core.errors import BaseMismatch, NoResolution, SourceError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import redact
+from vllm_plugins.documents.lock import in_words, leave_out
 from vllm_plugins.locking import _overrides
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ def unsatisfiable(
     """The error for plugins that can't be satisfied, all of them; ``places`` are the indexes that were asked."""
     needs_vllm = [name for name, found in findings.items() if found.kind == "vllm"]
     if needs_vllm:
-        lines = [f"{' → '.join(findings[name].path)} (plugin {name!r})" for name in needs_vllm]
+        lines = [f"{' → '.join(findings[name].path)} ({in_words(name)})" for name in needs_vllm]
         return missing_vllm(base, lines)
     by_name = {root.plugin: root for root in roots}
     verb = "does" if len(findings) == 1 else "do"
     names = {found.kind for found in findings.values()}
-    details = [f"plugin {name!r}: {_asked(by_name[name], found)}{found}" for name, found in findings.items()]
+    details = [f"{in_words(name)}: {_asked(by_name[name], found)}{found}" for name, found in findings.items()]
     details += [f"index: {place}" for place in places] if "unknown" in names else []
     return NoResolution(
         f"{_plugins(findings)} {verb} not fit this environment",
@@ -66,23 +67,35 @@ def _asked(root: Root, finding: Finding) -> str:
 def _next_step(findings: Mapping[str, Finding]) -> str:
     for name, found in findings.items():
         if not found.path and found.kind == "unknown":
-            return f"correct `package` of plugin {name!r} in plugins.yaml, or the indexes of `pip config list`"
+            return f"correct `package` of {in_words(name)} in plugins.yaml, or the indexes of `pip config list`"
         if not found.path:
-            return f"change `version` of plugin {name!r} in plugins.yaml"
+            return f"change `version` of {in_words(name)} in plugins.yaml"
     first, found = next(iter(findings.items()))
-    leave_out = f"set `enabled: false` for {_plugins(findings)} in plugins.yaml"
+    without = f"{_leave_out(findings)} in plugins.yaml"
     if found.obstacle is not None and found.obstacle.kind == "yanked" and len(found.path) == 1:
         version = found.path[0].rpartition(" ")[2]
-        return f'{leave_out}; or, to accept what was yanked, set `version: "=={version}"` for plugin {first!r}'
+        return f'{without}; or, to accept what was yanked, set `version: "=={version}"` for {in_words(first)}'
     if found.obstacle is not None and found.obstacle.kind == "young" and found.path:
         package = found.path[-1].partition(" ")[0]
         return f"wait, or, after a review, add {package} to `min-age-exempt` of `policy:` in plugins.yaml"
-    return f"{leave_out}, or use another environment; {_NOT_YOURS}"
+    return f"{without}, or use another environment; {_NOT_YOURS}"
 
 
 def _plugins(findings: Mapping[str, Finding]) -> str:
-    names = ", ".join(map(repr, findings))
-    return f"plugin {names}" if len(findings) == 1 else f"the plugins {names}"
+    described = list(map(in_words, findings))
+    if len(described) > 1 and all(map(_is_plugin, findings)):
+        return f"the plugins {', '.join(map(repr, findings))}"
+    return " and ".join(described)
+
+
+def _leave_out(findings: Mapping[str, Finding]) -> str:
+    if all(map(_is_plugin, findings)):
+        return f"set `enabled: false` for {_plugins(findings)}"
+    return " and ".join(map(leave_out, findings))
+
+
+def _is_plugin(asker: str) -> bool:
+    return in_words(asker).startswith("plugin ")
 
 
 def clash(lines: Sequence[str]) -> NoResolution:

@@ -15,7 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
 from vllm_plugins.documents import base as bases
-from vllm_plugins.documents import markers
+from vllm_plugins.documents import markers, versions
 from vllm_plugins.documents.lock import BaseUse
 from vllm_plugins.packages import requirement_lines
 
@@ -186,7 +186,7 @@ class _Reading:
         """The requirements that apply to some machine of the target."""
         for line in lines:
             try:
-                requirement = Requirement(line)
+                requirement = versions.requirement(line)
             except InvalidRequirement:  # an old wheel's; the resolver has read or ignored it
                 continue
             found = self._condition(str(requirement.marker), extras) if requirement.marker else markers.ALWAYS

@@ -46,7 +46,7 @@ class Overriding:
         return tuple(
             PreparedPlugin(
                 locked=locks.Plugin(
-                    name=f"overrides: {item.package}",
+                    name=locks.override_asker(item.name),
                     source="pypi",
                     package=item.name,
                     version="",

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import BuildError
+from vllm_plugins.documents import versions
 from vllm_plugins.documents.base import satisfies
-from vllm_plugins.locking import _foreign
+from vllm_plugins.documents.lock import in_words, leave_out
+from vllm_plugins.locking._prepare import refuse_foreign
 from vllm_plugins.packages import metadata, releases, stub_wheels
 
 if TYPE_CHECKING:
@@ -65,7 +68,7 @@ class Sdists:
             SourceError, HashMismatch: the sdist can't be read, or is not the file that the index names.
         """
         assert candidate.sdist is not None
-        whose = f"plugin {plugin!r}"
+        whose = in_words(plugin)
         whose += f", through {path}" if path else ""
         sdist = self.index.complete(candidate.sdist)
         self.wheels.mkdir(parents=True, exist_ok=True)
@@ -111,7 +114,7 @@ class Sdists:
                 required_by=whose,
                 next_step=f"report it to the author of {candidate.name}; {_leave_out(plugin)}",
             ) from error
-        _foreign.refuse(built.path, self.base, required_by=whose)
+        refuse_foreign(built.path, self.base, required_by=whose)
         return built.path, built.built_with
 
     def _refuse_other_torch(self, project: Path, candidate: Candidate, plugin: str, whose: str) -> None:
@@ -129,18 +132,18 @@ class Sdists:
 
 
 def _leave_out(plugin: str) -> str:
-    return f"set `enabled: false` for plugin {plugin!r} in plugins.yaml"
+    return f"{leave_out(plugin)} in plugins.yaml"
 
 
 def _build_requirements(project: Path) -> Iterator[Requirement]:
     try:
-        document = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+        document = tomllib.loads(regular_file.read_text(project / "pyproject.toml"))
         lines = document["build-system"]["requires"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return  # the build reports it, if it is an error
     for line in lines if isinstance(lines, list) else []:
         try:
-            requirement = Requirement(line)
+            requirement = versions.requirement(line)
         except (InvalidRequirement, TypeError):
             continue
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):

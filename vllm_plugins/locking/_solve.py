@@ -12,6 +12,7 @@ from packaging.version import Version
 
 from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, NoResolution
 from vllm_plugins.core.humanize import count
+from vllm_plugins.documents.lock import in_words
 from vllm_plugins.locking import _conflicts, _resolution, request
 from vllm_plugins.locking._sdists import Sdists
 from vllm_plugins.locking._search import newest
@@ -256,7 +257,7 @@ def _walked(walk: Walk) -> dict[str, Finding]:
         raise NoResolution(
             "the distributions that a plugin requires are nested too deeply",
             expected="at most some 150 distributions that require one another in a row",
-            required_by=", ".join(f"plugin {root.plugin!r}" for root in walk.roots[:5]),
+            required_by=", ".join(in_words(root.plugin) for root in walk.roots[:5]),
             next_step="set `enabled: false` for one plugin after another in plugins.yaml to find out which it is",
         ) from None
 

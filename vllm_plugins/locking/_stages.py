@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import atomic, workers
+from vllm_plugins.core import atomic, regular_file, workers
 from vllm_plugins.core.errors import NoResolution, StoreError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_writer
-from vllm_plugins.locking import _foreign, _overrides, _provided, _resolvers
+from vllm_plugins.locking import _overrides, _provided, _resolvers
 from vllm_plugins.locking._assemble import Assembly, NewLock
-from vllm_plugins.locking._prepare import Preparation, PreparedPlugin
+from vllm_plugins.locking._prepare import Preparation, PreparedPlugin, refuse_foreign
 from vllm_plugins.locking._solve import Solver
-from vllm_plugins.locking.old_lock import Reuse
 from vllm_plugins.packages import installers
 from vllm_plugins.packages.builder import Builder
 from vllm_plugins.packages.simple_api import Cooldown
@@ -58,14 +57,12 @@ def run(
     detail: Callable[[str], None],
     request: Request,
     config: Callable[[], PipConfig],
-    wheels: Path | None = None,
     target: str | None = None,
 ) -> NewLock:
     """Resolve a manifest against a base. ``scratch`` is an empty directory that outlives the result.
 
     ``config`` may wait for pip, which is asked in the background; everything that does not need it comes first.
-    ``wheels`` is the directory with the wheels of the old lock, by default ``plugins.wheels/``. ``target`` is the
-    name of the base among the targets of plugins.yaml.
+    ``target`` is the name of the base among the targets of plugins.yaml.
 
     Raises:
         SourceError, BuildError: a plugin is not available from its source.
@@ -80,13 +77,7 @@ def run(
     overriding = _overrides.begin(manifest, base)
     with Builder(installer=installer, base_site=base_paths, target=base) as builder:
         base = overriding.base
-        reuse = Reuse(
-            old=old.lock,
-            upgrade=upgrade,
-            base=base,
-            wheels=settings.wheels if wheels is None else wheels,
-            is_sound=old.flaw is None,
-        )
+        reuse = old.reuse(upgrade, base=base, wheels=settings.wheels)
         preparation = Preparation(
             manifest=manifest,
             settings=settings,
@@ -111,10 +102,8 @@ def run(
                 report=report,
                 detail=detail,
             )
-            assembled = _assembled(
-                solver, plugins, overriding, manifest=manifest, request=request, scratch=scratch, target=target
-            )
-            return _public(assembled, pip)
+            new = _assembled(solver, plugins, overriding, manifest=manifest, request=request, target=target)
+            return _public(new, pip)
 
 
 def _assembled(
@@ -124,7 +113,6 @@ def _assembled(
     *,
     manifest: Manifest,
     request: Request,
-    scratch: Path,
     target: str | None,
 ) -> NewLock:
     """Solve for the plugins and the overrides, and assemble the lock."""
@@ -132,7 +120,7 @@ def _assembled(
         overriding=overriding,
         old=solver.reuse.old,
         index=solver.index,
-        scratch=scratch,
+        scratch=solver.scratch.parent,
         solution=solver.solve((*plugins, *overriding.roots(plugins))),
         accepted=request.accepts(manifest),
         target=target,
@@ -166,7 +154,7 @@ def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...
     _refuse_duplicates(plugins)
     for item in plugins:
         if item.wheel is not None and item.directory is None:  # before a resolver says that there is none
-            _foreign.refuse(item.wheel, base, required_by=f"plugin {item.locked.name!r}")
+            refuse_foreign(item.wheel, base, required_by=f"plugin {item.locked.name!r}")
     return plugins
 
 
@@ -203,7 +191,7 @@ def write(locks: Sequence[Lock], wheels: Mapping[str, Path], settings: Settings)
     data = lock_writer.render(*locks)
     try:
         with contextlib.suppress(FileNotFoundError):
-            if settings.lock.read_bytes() == data and not wheels:
+            if regular_file.read_bytes(settings.lock) == data and not wheels:
                 return False
         settings.lock.parent.mkdir(parents=True, exist_ok=True)
         for name, path in wheels.items():

@@ -9,11 +9,11 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from packaging.utils import InvalidName, canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import InvalidVersion
 
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, PluginsError
 from vllm_plugins.core.hashes import Sha256
-from vllm_plugins.documents import compatibility, lock_reader, merge_conflicts, selection
+from vllm_plugins.documents import compatibility, lock_reader, merge_conflicts, selection, versions
 from vllm_plugins.documents.lock import Lock, Package
 from vllm_plugins.documents.manifest import LocalSource
 from vllm_plugins.sources import pyproject
@@ -41,10 +41,22 @@ class OldLock:
     """The lock before this run.
 
     ``flaw`` tells why it can't be used as it is, however little changes: its pins are then only preferences.
+    ``wheels`` is the directory of its wheels, if that is not ``plugins.wheels/``.
     """
 
     lock: Lock | None
     flaw: str | None = None
+    wheels: Path | None = None
+
+    def reuse(self, upgrade: Upgrade, *, base: Base, wheels: Path) -> Reuse:
+        """The parts of it that need not be found or built again. ``wheels`` is ``plugins.wheels/``."""
+        return Reuse(
+            old=self.lock,
+            upgrade=upgrade,
+            base=base,
+            wheels=self.wheels or wheels,
+            is_sound=self.flaw is None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,7 +234,7 @@ def _pins(text: str) -> Iterator[Package]:
     for match in _PACKAGE.finditer(text):
         fields = dict(_FIELD.findall(match[0]))
         try:
-            name, version = canonicalize_name(fields["name"], validate=True), str(Version(fields["version"]))
+            name, version = canonicalize_name(fields["name"], validate=True), str(versions.version(fields["version"]))
         except (KeyError, InvalidName, InvalidVersion):
             continue
         if found.setdefault(name, version) == version:

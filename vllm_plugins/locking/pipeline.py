@@ -87,6 +87,21 @@ def lock(
             next_step="leave --target out, or add `targets` to plugins.yaml",
         )
     base = base or read_base(request.base, settings, report=report, config=config)
+    return _of_one(manifest, settings, request, base, base_paths, report=report, detail=detail, config=config)
+
+
+def _of_one(
+    manifest: Manifest,
+    settings: Settings,
+    request: Request,
+    base: Base,
+    base_paths: Sequence[str] | None,
+    *,
+    report: Callable[[str], None],
+    detail: Callable[[str], None],
+    config: Callable[[], PipConfig] | None,
+) -> Outcome:
+    """Lock a manifest against one base."""
     old = old_lock.read(settings, request.upgrade, base=base)
     upgrade = request.upgrade.with_packages(manifest, old.lock)
     derived = partial(derive, manifest, settings, request, base=base, report=report, detail=detail, config=config)

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import atomic, scratch
+from vllm_plugins.core import atomic, regular_file, scratch
 from vllm_plugins.core.errors import HashMismatch, StoreError
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import selection
@@ -285,7 +285,7 @@ def _installed(wheel: Wheel, store: Path) -> Path | None:
     with suppress(OSError):
         for directory in sorted((store / overlay.OVERLAYS).iterdir()):
             with suppress(OSError):
-                if wheel.sha256 in (directory / "plugins.lock").read_text(encoding="utf-8"):
+                if wheel.sha256 in regular_file.read_text(directory / "plugins.lock"):
                     return directory / overlay.SITE
     return None
 

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import CommandFailed, NoResolution, PluginsError, UsageError
 from vllm_plugins.core.humanize import count
-from vllm_plugins.documents import base
+from vllm_plugins.documents import base, versions
 from vllm_plugins.locking import _conflicts
 from vllm_plugins.locking._resolution import read_pins
 from vllm_plugins.packages import cache, releases
@@ -37,7 +37,7 @@ __all__ = ["is_release", "machine", "read"]
 def is_release(text: str) -> bool:
     """Whether ``--base`` names a release, ``vllm==0.32.0``, rather than a file."""
     try:
-        requirement = Requirement(text)
+        requirement = versions.requirement(text)
     except InvalidRequirement:
         return False
     return bool(requirement.specifier) or canonicalize_name(text) == base.VLLM

@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import InvalidRequirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import InvalidVersion
 
 from vllm_plugins.core import scratch
 from vllm_plugins.core.errors import BuildError, InstallError
-from vllm_plugins.documents import base
+from vllm_plugins.documents import base, versions
+from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import stub_wheels
 from vllm_plugins.startup import overlay
 
@@ -140,7 +141,7 @@ class Environments:
                 where=wheel,
                 expected=f"{name} {there}",
                 found=f"{name} {version}, because of [build-system] requires",
-                required_by=f"plugin {plugin!r}",
+                required_by=in_words(plugin),
                 next_step=f"let [build-system] requires of plugin {plugin!r} admit {name} {there}, or ask its author",
             )
 
@@ -184,15 +185,15 @@ class Environments:
 
     def _shared_pins(self, requirements: Iterable[str]) -> AbstractSet[str]:
         """Pins of what a build shares with the base, without those that the project's own requirements exclude."""
-        versions = dict(self._shared)
+        pinned = dict(self._shared)
         for line in requirements:
             with contextlib.suppress(InvalidRequirement):  # the installer reports it
-                requirement = Requirement(line)
-                version = versions.get(canonicalize_name(requirement.name))
+                requirement = versions.requirement(line)
+                version = pinned.get(canonicalize_name(requirement.name))
                 applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
                 if version is not None and applies and not base.satisfies(version, str(requirement.specifier)):
-                    del versions[canonicalize_name(requirement.name)]
-        return {f"{name}=={version}" for name, version in versions.items()}
+                    del pinned[canonicalize_name(requirement.name)]
+        return {f"{name}=={version}" for name, version in pinned.items()}
 
     def _constraint(self, root: Path, pin: str) -> str:
         """A constraint for a pin: a stub where the base of this interpreter has it, so that nothing is fetched."""
@@ -206,7 +207,7 @@ class Environments:
 
 def _pin(found: importlib.metadata.Distribution) -> str:
     try:
-        return f"{canonicalize_name(found.name)}=={Version(found.version)}"
+        return f"{canonicalize_name(found.name)}=={versions.version(found.version)}"
     except InvalidVersion:  # of an old distribution, which nothing can compare
         return f"{canonicalize_name(found.name)}=={found.version}"
 

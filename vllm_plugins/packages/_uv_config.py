@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.packages import programs
 
@@ -96,7 +97,7 @@ def _files(environ: Mapping[str, str]) -> list[Path]:
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(regular_file.read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             "uv's configuration can't be read",

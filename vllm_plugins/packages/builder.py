@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build import BuildBackendException, BuildException, ProjectBuilder
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core import hashes, lfs, process, scratch
 from vllm_plugins.core.errors import BuildError, InstallError, PluginsError
+from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import _reproducible, metadata
 from vllm_plugins.packages._build_env import Environments
 
@@ -157,7 +158,7 @@ def _check_name(wheel: Path, content: Metadata) -> None:
     """Refuse a wheel whose file name is that of another distribution or version: no installer would take it."""
     try:
         name, version, _, _ = parse_wheel_filename(wheel.name)
-    except InvalidWheelFilename as error:
+    except ValueError as error:
         raise BuildError("the build backend made an invalid wheel", found=str(error)) from error
     if (name, version) != (content.name, content.version):
         raise BuildError(
@@ -221,7 +222,7 @@ def _failures(project: Path, plugin: str) -> Iterator[None]:
             expected=None if ours is None else ours.expected,
             found=None if ours is None else ours.found,
             details=[line for line in details if line.strip() and not line.startswith("command: ")],
-            required_by=f"plugin {plugin!r}",
+            required_by=in_words(plugin),
             next_step=(ours and ours.next_step)
             or f"read the output above; `python -m build` in the project of {plugin!r} must work",
         ) from error

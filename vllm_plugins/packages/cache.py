@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import atomic, hashes
+from vllm_plugins.core import atomic, hashes, regular_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ def read(path: Path) -> str | None:
     """Read an entry; ``None`` where it is absent or does not match its hash."""
     try:
         # Bytes, because reading text would change line ends, and so the hash.
-        digest, _, text = path.read_bytes().decode("utf-8").partition("\n")
+        digest, _, text = regular_file.read_bytes(path).decode("utf-8").partition("\n")
     except (OSError, UnicodeDecodeError):
         return None
     return text if digest == hashes.sha256(text.encode()) else None

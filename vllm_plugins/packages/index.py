@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
 import zipfile
@@ -17,7 +16,7 @@ import requests
 import urllib3
 from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
 
-from vllm_plugins.core import hashes, scratch
+from vllm_plugins.core import foreign_json, hashes, regular_file, scratch
 from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.packages import archives, downloads, programs, simple_api
@@ -125,9 +124,7 @@ class Index:
                 return replace(file, size=int(length))
         with scratch.directory() as temporary:
             path = self.download(file, temporary)
-            with open(path, "rb") as stream:
-                digest = hashes.of_stream(stream)
-            return replace(file, sha256=digest, size=path.stat().st_size)
+            return replace(file, sha256=hashes.of_file(path), size=path.stat().st_size)
 
     def members(self, file: File, names: Sequence[str]) -> dict[str, bytes]:
         """Read files of a wheel's ``.dist-info`` by their names, without downloading a large wheel.
@@ -195,8 +192,8 @@ class Index:
     def document(self, url: str) -> Any:
         """Return a JSON document at a URL of the index. Raises as :meth:`small`, also for one that is not JSON."""
         try:
-            return json.loads(self.small(url))
-        except (ValueError, RecursionError) as error:
+            return foreign_json.read(self.small(url))
+        except ValueError as error:
             raise self._error(url, error) from error
 
     def _page(self, url: str, *, index: str | None, denied: list[SourceError]) -> list[File]:
@@ -306,7 +303,7 @@ def _checked(archive: zipfile.ZipFile, file: File) -> zipfile.ZipFile:
 
 def _blocks(path: Path, start: int) -> Generator[bytes]:
     try:
-        with open(path, "rb") as stream:
+        with regular_file.opened(path) as stream:
             stream.seek(start)
             while chunk := stream.read(_CHUNK):
                 yield chunk
@@ -325,7 +322,7 @@ def _path(url: str) -> Path:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return regular_file.read_text(path, errors="replace")
     except OSError as error:
         raise SourceError(
             "the index can't be read",

@@ -17,11 +17,13 @@ from dataclasses import asdict, dataclass, replace
 from email.parser import BytesHeaderParser
 from typing import TYPE_CHECKING, NamedTuple
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import InvalidSpecifier
 from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from vllm_plugins.core import foreign_json
 from vllm_plugins.core.errors import InstallError
+from vllm_plugins.documents import versions
 from vllm_plugins.packages import archives, requirement_lines
 
 if TYPE_CHECKING:
@@ -86,10 +88,7 @@ def from_json(text: str) -> Metadata:
     Raises:
         ValueError, KeyError, TypeError: the text is something else.
     """
-    try:
-        data = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    data = foreign_json.read(text)
     return Metadata(
         name=canonicalize_name(data["name"], validate=True),
         version=Version(data["version"]),
@@ -150,7 +149,7 @@ def normal_form(content: Metadata, *, where: str) -> Metadata:
         ) from error
     requires_python = content.requires_python
     try:
-        SpecifierSet(requires_python or "")
+        versions.specifiers(requires_python or "")
     except InvalidSpecifier:
         requires_python = None
     is_odd = (requires, requires_python) != (content.requires, content.requires_python)

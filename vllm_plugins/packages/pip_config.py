@@ -20,7 +20,7 @@ from vllm_plugins.core import process, tokens, workers
 from vllm_plugins.core.errors import CommandFailed, PluginsError, UsageError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.packages import _uv_config, programs
-from vllm_plugins.packages._net import keyring
+from vllm_plugins.packages._net import keyring, netrc_file
 from vllm_plugins.packages._uv_config import UvConfig
 from vllm_plugins.startup import settings
 
@@ -124,8 +124,9 @@ def read() -> PipConfig:
     """Ask pip for its configuration, with the environment of this process, and add that of uv.
 
     Raises:
-        UsageError: pip can't read its configuration, gives no answer, or a value is not valid.
+        UsageError: pip can't read its configuration or gives no answer, a value is not valid, or netrc is not a file.
     """
+    netrc_file.check()
     env = _environment()
     pip = [*programs.PIP, "config", "list"]
     try:

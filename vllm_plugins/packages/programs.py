@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from vllm_plugins.core import process
+from vllm_plugins.core import process, regular_file
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.packages import simple_api
 
@@ -229,7 +229,9 @@ def _files(path: Path) -> Iterator[Path]:
         yield path.absolute()
         return
     with contextlib.suppress(OSError, ValueError, RecursionError):  # our own reading of the page tells what is wrong
-        for file in simple_api.from_html(path.read_text("utf-8", "replace"), base=path.as_uri(), index=None):
+        for file in simple_api.from_html(
+            regular_file.read_text(path, errors="replace"), base=path.as_uri(), index=None
+        ):
             if file.url.startswith("file:"):
                 yield Path(url2pathname(urlsplit(file.url).path))
 

@@ -7,12 +7,14 @@ import re
 from typing import TYPE_CHECKING
 
 from packaging.markers import Marker
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from vllm_plugins.documents import versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from packaging.requirements import Requirement
     from packaging.utils import NormalizedName
 
 __all__ = ["applying", "extras", "normal", "valid"]
@@ -28,7 +30,7 @@ def normal(line: str) -> str:
     Raises:
         ValueError: the requirement is not valid, or its marker can't be evaluated. pip does not install such a wheel.
     """
-    requirement = Requirement(line)
+    requirement = versions.requirement(line)
     if requirement.marker is None:
         return line
     requirement.marker.evaluate({"extra": ""})
@@ -53,7 +55,7 @@ def applying(
     for line in lines:
         # Resolvers ignore such a release or line. What the base has, nobody checks.
         with contextlib.suppress(ValueError):
-            requirement = Requirement(line)
+            requirement = versions.requirement(line)
             if requirement.marker is None or any(
                 requirement.marker.evaluate({**environment, "extra": extra}) for extra in given
             ):

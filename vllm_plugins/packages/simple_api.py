@@ -5,7 +5,6 @@ The known client library would add an HTML parser and two more distributions to 
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,16 +13,19 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
-from packaging.version import InvalidVersion, Version
+from packaging.specifiers import InvalidSpecifier
+from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 
+from vllm_plugins.core import foreign_json
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.redact import public_url
+from vllm_plugins.documents import versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from packaging.version import Version
 
 __all__ = ["ACCEPT", "Cooldown", "File", "from_html", "from_json", "is_plain", "upload_time", "version"]
 
@@ -140,7 +142,7 @@ def from_json(data: bytes, *, base: str, index: str | None) -> list[File]:
     Raises:
         ValueError: it is not such a page.
     """
-    page: Any = json.loads(data)
+    page: Any = foreign_json.read(data)
     if not isinstance(page, dict) or not isinstance(page.get("files"), list):
         raise ValueError("it contains no list of files")  # noqa: TRY004 - one error for every bad page
     return [file for item in page["files"] if (file := _from_item(item, base, index)) is not None]
@@ -203,7 +205,7 @@ def _python(value: object) -> dict[str, Any]:
     if not isinstance(value, str):
         return {}
     try:
-        return {"requires_python": str(SpecifierSet(value))}
+        return {"requires_python": str(versions.specifiers(value))}
     except InvalidSpecifier:
         return {"odd_python": True}
 
@@ -301,6 +303,6 @@ def version(filename: str, name: NormalizedName) -> Version | None:
             return number if found == name else None
         stem = next((filename.removesuffix(ending) for ending in _SDIST if filename.endswith(ending)), "")
         dashes = (at for at, letter in enumerate(stem) if letter == "-")
-        return next((Version(stem[at + 1 :]) for at in dashes if canonicalize_name(stem[:at]) == name), None)
-    except (InvalidVersion, InvalidWheelFilename):
+        return next((versions.version(stem[at + 1 :]) for at in dashes if canonicalize_name(stem[:at]) == name), None)
+    except ValueError:  # not only packaging's own: a number may have too many digits
         return None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
-from vllm_plugins.core import atomic, hashes
+from vllm_plugins.core import atomic, hashes, regular_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,7 +55,7 @@ def write(
     data = _archive(f"{escaped}-{normal}.dist-info", "\n".join(lines) + "\n")
     path = into / f"{escaped}-{normal}-{build}_{hashes.sha256(data)[:12]}-{tags}.whl"
     with contextlib.suppress(FileNotFoundError):
-        if path.read_bytes() == data:
+        if regular_file.read_bytes(path) == data:
             return path
     atomic.write(path, data, durable=False)
     return path

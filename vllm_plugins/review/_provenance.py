@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -11,6 +10,7 @@ from urllib.parse import unquote
 from packaging.tags import sys_tags
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core import foreign_json
 from vllm_plugins.core.errors import AttestationMismatch
 from vllm_plugins.documents import selection
 from vllm_plugins.packages import attestations, simple_api
@@ -141,8 +141,8 @@ def _is_of(attestation: dict[str, Any], sha256: str) -> bool:
     """Whether an attestation is about a file with that hash (PEP 740, "Attestation objects")."""
     envelope = attestation.get("envelope")
     try:
-        statement = json.loads(base64.b64decode(envelope["statement"])) if isinstance(envelope, dict) else None
-    except (KeyError, TypeError, ValueError, RecursionError):
+        statement = foreign_json.read(base64.b64decode(envelope["statement"])) if isinstance(envelope, dict) else None
+    except (KeyError, TypeError, ValueError):
         return False
     digests = (subject.get("digest") for subject in _dicts(statement, "subject"))
     return any(isinstance(digest, dict) and digest.get("sha256") == sha256 for digest in digests)

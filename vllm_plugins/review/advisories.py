@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.core import process
+from vllm_plugins.core import foreign_json, process
 from vllm_plugins.core.errors import CommandFailed, SourceError
 from vllm_plugins.core.redact import redact
 
@@ -63,12 +62,12 @@ def ask(
         words += ["--timeout", str(_TIMEOUT), "--cache-dir", cache / "advisories" if cache else Path(directory, "c")]
         try:
             done = process.run(words, cwd=Path(directory), check=False)
-            return _parse(json.loads(result.read_text(encoding="utf-8") if result.exists() else ""))
+            return _parse(foreign_json.read(result.read_text(encoding="utf-8") if result.exists() else ""))
         except CommandFailed as error:
             raise SourceError(
                 "pip-audit can't be started", found=error.what, next_step="pip install 'vllm-plugin-manager[audit]'"
             ) from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             output = done.stderr.strip().splitlines()
             if done.returncode < 0 or not (output or result.exists()):
                 output.append(f"pip-audit ended with {process.status(done.returncode)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from vllm_plugins.core import regular_file
 from vllm_plugins.documents import base
 from vllm_plugins.startup import overlay
 
@@ -51,11 +52,11 @@ def _dead_links(entry: str, entries: Sequence[str]) -> Iterable[str]:
             continue
         path = os.path.join(entry, name)
         try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                target = os.path.normpath(os.path.join(entry, file.readline().strip()))
+            first = regular_file.read_text(path, errors="replace").partition("\n")[0]
         except OSError as error:
             yield f"{path}: can't be read: {error.strerror}"
             continue
+        target = os.path.normpath(os.path.join(entry, first.strip()))
         if not any(there is not None for _, there in base.metadata_files(target)):
             yield f"{path}: {target} has no distribution; pip and the lock ignore the link"
         elif os.path.realpath(target) not in map(os.path.realpath, entries):

@@ -6,7 +6,6 @@ Some checks are those of ``documents.state``, so whatever makes ``status`` fail 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import shlex
 import shutil
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core import foreign_json, regular_file
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import names
@@ -107,7 +107,7 @@ def _ourselves() -> str:
     """A requirement for pip: where this package was installed from, or its name."""
     name = "vllm-plugin-manager"
     try:
-        url: str = json.loads(importlib.metadata.distribution(name).read_text("direct_url.json") or "{}").get(
+        url: str = foreign_json.read(importlib.metadata.distribution(name).read_text("direct_url.json") or "{}").get(
             "url", name
         )
     except (importlib.metadata.PackageNotFoundError, ValueError):
@@ -120,8 +120,7 @@ def _other_interpreter() -> str | None:
     script = shutil.which("vllm")
     if script is None:
         return None
-    with open(script, "rb") as file:
-        line = file.readline(1000).decode("utf-8", "replace").strip()
+    line = regular_file.read_bytes(script, 1000).partition(b"\n")[0].decode("utf-8", "replace").strip()
     return line.removeprefix("#!").strip() if line.startswith("#!/") else None
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from packaging.tags import sys_tags
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
-from vllm_plugins.core import bytecode, workers
+from vllm_plugins.core import bytecode, regular_file, workers
 from vllm_plugins.core.hashes import record_form
 from vllm_plugins.documents import selection
 from vllm_plugins.packages import archives, metadata
@@ -103,7 +103,7 @@ def _record(site: Path, info: str) -> dict[str, str]:
 
 def _rows(record: Path) -> Iterator[tuple[str, str]]:
     try:
-        text = record.read_bytes().decode("utf-8", "replace")
+        text = regular_file.read_bytes(record).decode("utf-8", "replace")
     except OSError:
         return  # a missing RECORD is reported as a missing file
     with contextlib.suppress(ValueError):  # files of an unreadable RECORD are reported as "in no RECORD"
@@ -146,7 +146,7 @@ def _against_lock(records: Iterable[str], lock: Lock) -> Iterator[str]:
 def _is_same_version(locked: str, installed: str) -> bool:
     try:
         return Version(locked) == Version(installed)
-    except InvalidVersion:
+    except ValueError:
         return locked == installed
 
 
@@ -210,7 +210,9 @@ def _not_compiled(paths: Sequence[str], site: str) -> list[str]:
     for path in paths:
         source = bytecode.source(path)
         try:
-            same = bytecode.is_of(Path(site, path).read_bytes(), Path(site, source).read_bytes(), source)
+            same = bytecode.is_of(
+                regular_file.read_bytes(Path(site, path)), regular_file.read_bytes(Path(site, source)), source
+            )
         except OSError:
             same = False
         if not same:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from packaging.version import InvalidVersion, Version
 
 from vllm_plugins.core import scratch
+from vllm_plugins.documents import versions
 from vllm_plugins.sources import _git, git_refs, git_url
 from vllm_plugins.sources._git import Repository
 
@@ -99,6 +100,6 @@ def _version(tag: str) -> tuple[str, Version] | None:
     """The version that a tag names, and what is before it: ``("one-", 1.0)`` for ``one-v1.0``."""
     match = _VERSION.fullmatch(tag)
     try:
-        return (match[1], Version(match[2])) if match is not None else None
+        return (match[1], versions.version(match[2])) if match is not None else None
     except InvalidVersion:
         return None

@@ -7,6 +7,7 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Any
 
+from vllm_plugins.core import regular_file
 from vllm_plugins.core.hashes import Sha256
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def reads_history(project: Path) -> bool:
 
 def _read(project: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+        return tomllib.loads(regular_file.read_text(project / "pyproject.toml"))
     except (OSError, ValueError, RecursionError):
         return {}  # there is only a setup.py, or the build reports the error
 

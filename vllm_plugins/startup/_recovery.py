@@ -167,7 +167,7 @@ def _fallback(settings: Settings, key: str, lock: bytes | None) -> str:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return overlay.content(str(path))
     except OSError:
         return None
 

@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import atomic
-from vllm_plugins.startup import Record
+from vllm_plugins.startup import Record, overlay
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,7 @@ def read(path: Path) -> list[Switch]:
         OSError: the file exists, but can't be read.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        lines = overlay.content(str(path)).splitlines()
     except FileNotFoundError:
         return []
     found: list[Switch] = []

@@ -121,7 +121,7 @@ def listed(root: Path, marker: Marker) -> dict[str, str]:
 def _entries(root: Path, marker: Marker) -> list[tuple[str, str, int]]:
     """Path, sha256 and size of every published file. Raises the same error as :func:`compare`."""
     try:
-        data = (root / FILES).read_bytes()
+        data = overlay.content(f"{root}/{FILES}")
         if overlay.sha256(data) != marker.files_sha256:
             raise ValueError(f"its sha256 is {overlay.sha256(data)}")  # noqa: TRY301 - one error for every reason
         entries: Any = json.loads(data)

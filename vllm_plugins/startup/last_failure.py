@@ -53,7 +53,7 @@ def clear(settings: Settings) -> None:
 def read(settings: Settings) -> LastFailure | None:
     """The note of this project; ``None`` where there is none, or it can't be read."""
     try:
-        data: Any = json.loads(overlay.failure_note(settings.store, settings.lock).read_bytes())
+        data: Any = json.loads(overlay.content(str(overlay.failure_note(settings.store, settings.lock))))
         error = PluginsError.from_dict(data["error"])
         return LastFailure(at=float(data["at"]), error=error, on_error=str(data["on-error"]))
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):

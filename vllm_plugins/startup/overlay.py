@@ -112,7 +112,7 @@ def read_marker(store: Path, key: str) -> Marker | None:
     """
     place = directory(store, key)
     try:
-        text = _content(f"{place}/{MARKER}").decode()
+        text = content(f"{place}/{MARKER}").decode()
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
     except OSError as error:
@@ -195,7 +195,7 @@ def read_file(path: Path) -> bytes | None:
         StoreError: it can't be read.
     """
     try:
-        return _content(str(path))
+        return content(str(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -209,7 +209,7 @@ def read_file(path: Path) -> bytes | None:
         ) from error
 
 
-def _content(path: str) -> bytes:
+def content(path: str) -> bytes:
     """The content of a small file. A buffer would cost more than the reading."""
     opened.pop(path, None)
     for tries in range(_TRIES, -1, -1):
@@ -260,10 +260,10 @@ def mirror(store: Path, marker: Marker, lock: Path) -> bool:
     is_mirrored = False
     try:
         with contextlib.suppress(FileNotFoundError):
-            is_mirrored = sha256(_content(f"{store}/{REGISTRY}")) == marker.registry_sha256
+            is_mirrored = sha256(content(f"{store}/{REGISTRY}")) == marker.registry_sha256
         if is_mirrored and _ends_with(f"{store}/{HISTORY}", tail):
             return True
-        registry = b"" if is_mirrored else _content(f"{directory(store, marker.key)}/{REGISTRY}")
+        registry = b"" if is_mirrored else content(f"{directory(store, marker.key)}/{REGISTRY}")
         if not is_mirrored and sha256(registry) != marker.registry_sha256:
             return False
         _note(store / HISTORY, tail)
@@ -280,7 +280,7 @@ def mirror(store: Path, marker: Marker, lock: Path) -> bool:
 def _ends_with(path: str, tail: bytes) -> bool:
     """Whether the last line of the history is of this switch."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
             length = file.seek(0, os.SEEK_END)
             return os.pread(file.fileno(), len(tail), max(0, length - len(tail))) == tail
     except FileNotFoundError:
@@ -306,7 +306,7 @@ def _note(path: Path, tail: bytes) -> None:
 def registry(store: Path) -> Mapping[str, Any]:
     """The store's ``registry.json``; empty if it is missing or not valid."""
     try:
-        data: Any = json.loads((store / REGISTRY).read_bytes())
+        data: Any = json.loads(content(f"{store}/{REGISTRY}"))
     except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}

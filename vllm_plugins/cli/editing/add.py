@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins add vllm-gguf-plugin": "Add a plugin from the package index",
+    "vllm-plugins add 'vllm-gguf-plugin>=0.0.5,<1' --name gguf": "Limit its versions, and give it a name",
+    "vllm-plugins add git+https://git.example.org/team/decoder.git@v2.0.0": "Add the tag of a git repository",
+    "vllm-plugins add ./my-plugin --editable": "Add a plugin that you are working on",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(

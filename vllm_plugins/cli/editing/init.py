@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.documents.editing import draft as drafts
+from vllm_plugins.documents.editing import schema
 from vllm_plugins.startup.settings import MANIFEST
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.editing.adoption import Adopted
     from vllm_plugins.startup.settings import Settings
 
-TEMPLATE = """\
+TEMPLATE = f"""\
+{schema.LINE}#
 # Plugins for vLLM. `vllm-plugins add NAME` adds one here and locks it. After an edit, run `vllm-plugins lock`.
 #
 # plugins:
@@ -28,9 +30,9 @@ TEMPLATE = """\
 #     source: pypi
 #     package: vllm-gguf-plugin
 #     version: ">=0.0.5,<1"      # optional, like `extras: [fast]` and `enabled: false`
-#   - name: custom-decoder       # from a git repository; ${NAME} is an environment variable
+#   - name: custom-decoder       # from a git repository; ${{NAME}} is an environment variable
 #     source: git
-#     url: https://${GIT_TOKEN}@git.example.org/team/custom-decoder.git
+#     url: https://${{GIT_TOKEN}}@git.example.org/team/custom-decoder.git
 #     ref: v2.0.0                # a branch, a tag or a commit
 #   - name: in-progress          # from a directory, relative to this file
 #     source: local
@@ -39,6 +41,12 @@ TEMPLATE = """\
 
 plugins: []
 """
+
+
+EXAMPLES = {
+    "vllm-plugins init": "Write a commented plugins.yaml in this directory",
+    "vllm-plugins init --from-environment": "Write down the plugins that are installed in this image",
+}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -68,8 +76,9 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         adopted = adoption.find(base.read())
         for item in adopted:
             draft.add(item.plugin)
+    described = path.parent / schema.FILE
     with drafts.written(draft):
-        pass
+        schema.write(described)
     steps = list(_steps(path, [item.plugin.source.package or "" for item in adopted], settings))
     notes = [f"{item.plugin.name}: {item.note}" for item in adopted if item.note is not None]
     if arguments.from_environment and not adopted:
@@ -77,11 +86,13 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     names = [item.plugin.name for item in adopted]
     lines = [
         f"wrote {path}" + (f" with {', '.join(names)}" if names else ""),
+        f"wrote {described}, with which editors check it",
         *(f"note: {note}" for note in notes),
         "next:",
         *(f"  {number}. {step}" for number, step in enumerate(steps, start=1)),
     ]
-    output.result({"manifest": str(path), "plugins": names, "notes": notes, "steps": steps}, "\n".join(lines))
+    data = {"manifest": str(path), "schema": str(described), "plugins": names, "notes": notes, "steps": steps}
+    output.result(data, "\n".join(lines))
     return 0
 
 

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins pull oci:images:v1 -o plugins": "Fill a directory from an image",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     _place.add_arguments(parser)

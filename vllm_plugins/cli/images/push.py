@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli.images import _place
-from vllm_plugins.core import scratch
+from vllm_plugins.core import regular_file, scratch
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import size
 from vllm_plugins.core.redact import redact
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 _VARIABLES = re.compile(r"(\$\{\w+\}(:\$\{\w+\})?@|=\$\{\w+\})")
 
 
+EXAMPLES = {
+    "vllm-plugins push registry.example.org/team/plugins:v1": "Push to a registry",
+    "vllm-plugins push oci:images:v1": "Write to a directory instead",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     _place.add_arguments(parser)
@@ -35,7 +41,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     locked = state.require_lock()
     if state.marker is None:
         raise state.overlay_problems[0]
-    manifest = settings.manifest.read_bytes() if state.manifest is not None else None
+    manifest = regular_file.read_bytes(settings.manifest) if state.manifest is not None else None
     _check_secrets(settings, manifest)
     with _place.opened(arguments) as (place, name, tag), scratch.directory() as into:
         if "@" in arguments.image:

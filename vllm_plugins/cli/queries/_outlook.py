@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import workers
 from vllm_plugins.core.errors import BaseMismatch, BuildError, HashMismatch, NoResolution, PluginsError, UsageError
-from vllm_plugins.documents import selection
+from vllm_plugins.documents import selection, versions
 from vllm_plugins.documents.manifest import LocalSource
 from vllm_plugins.locking import pipeline
 from vllm_plugins.locking.request import Request
@@ -125,7 +125,7 @@ def find(
 def _exact(release: str) -> Requirement:
     """The release as a requirement that names one version of vLLM."""
     try:
-        requirement = Requirement(release)
+        requirement = versions.requirement(release)
     except InvalidRequirement:
         requirement = Requirement("none")
     exact = [item for item in requirement.specifier if item.operator == "==" and not item.version.endswith(".*")]

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli import _data
 from vllm_plugins.cli import lock as lock_command
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.printable import printable
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 _SAME = "the locks are the same"
+
+
+EXAMPLES = {
+    "vllm-plugins diff HEAD": "Compare the lock with the committed one",
+    "vllm-plugins diff HEAD~3 --markdown": "Write the changes for a pull request",
+}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +60,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     output.result(
         {
             "differ": bool(found),
-            "packages": [item.to_dict() for item in found.packages],
+            "packages": [_data.change(item) for item in found.packages],
             "plugins": list(found.plugins),
             "base": list(found.base),
         },

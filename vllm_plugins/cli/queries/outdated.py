@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins outdated": "Show newer releases of the plugins",
+    "vllm-plugins outdated --all --exit-code": "Fail in CI if anything can be upgraded",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(
@@ -78,7 +84,7 @@ def _data(entry: Entry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "plugin": entry.plugin,
-        "plugins": list(entry.plugins),
+        "required_by": list(entry.plugins),
         "source": entry.source,
         "current": entry.current,
         "fits": entry.fits,

@@ -25,6 +25,11 @@ _WHEN = {
 }
 
 
+EXAMPLES = {
+    "vllm-plugins outlook --to vllm==0.33.0": "Look for names of vLLM that the plugins would miss",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(
@@ -111,7 +116,7 @@ def _data(future: Future) -> dict[str, Any]:
                 "package": plugin.package,
                 "locked": plugin.locked,
                 "version": plugin.version,
-                "verdict": plugin.outlook.verdict if plugin.outlook is not None else "unknown",
+                "verdict": plugin.outlook.verdict.replace(" ", "-") if plugin.outlook is not None else "unknown",
                 "names": plugin.outlook.names if plugin.outlook is not None else None,
                 "unread": list(plugin.outlook.unread) if plugin.outlook is not None else [],
                 "findings": [_finding(item) for item in plugin.outlook.findings]

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins tree": "Show all plugins and what they require",
+    "vllm-plugins tree --depth 1": "Show the packages of the plugins only",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(
@@ -61,7 +67,7 @@ def _data(lock: Lock, graph: Graph, depth: int | None) -> dict[str, Any]:
                 "version": package.version,
                 "marker": package.marker,
                 "editable": package.directory is not None,
-                "plugins": list(lock.plugins_needing(package.name)),
+                "required_by": list(lock.plugins_needing(package.name)),
                 "dependencies": list(package.dependencies),
                 "base": [
                     {"name": node.name, "version": node.version, "specifier": node.specifier, "target": node.target}

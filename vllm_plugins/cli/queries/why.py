@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 
+EXAMPLES = {
+    "vllm-plugins why numpy": "Show which plugins require numpy, and through what",
+}
+
+
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
     parser.add_argument(

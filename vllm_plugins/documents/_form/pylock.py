@@ -10,16 +10,17 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from packaging.markers import Marker
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from vllm_plugins.core.fields import FieldError, convert, get, items
+from vllm_plugins.documents import versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from packaging.markers import Marker
+    from packaging.specifiers import SpecifierSet
     from packaging.utils import NormalizedName
 
 __all__ = ["NewerVersionError", "Package", "Wheel", "environments", "packages"]
@@ -163,12 +164,12 @@ def _wheel(table: Any, here: str, *, name: NormalizedName, version: Version) -> 
 def _marker(value: Any, here: str) -> Marker:
     if not isinstance(value, str):
         raise FieldError(f"{here}: expected str, found {value!r}")
-    return convert(value, here, Marker, expected="an environment marker")
+    return convert(value, here, versions.marker, expected="an environment marker")
 
 
 def _version(value: str, here: str) -> Version:
-    return convert(value, here, Version, expected="a version")
+    return convert(value, here, versions.version, expected="a version")
 
 
 def _specifiers(value: str, here: str) -> SpecifierSet:
-    return convert(value, here, SpecifierSet, expected="a version specifier")
+    return convert(value, here, versions.specifiers, expected="a version specifier")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.requirements import InvalidRequirement
+from packaging.specifiers import InvalidSpecifier
 
 from vllm_plugins.core.fields import FieldError, get
 from vllm_plugins.core.hashes import Sha256
+from vllm_plugins.documents import versions
 from vllm_plugins.documents.lock import CommitSha
 
 __all__ = ["commit", "optional_sha256", "python", "requirement", "sha256", "specifier"]
@@ -47,7 +48,7 @@ def python(value: str, here: str) -> str:
 def requirement(value: str, here: str) -> str:
     """The value, if it is a requirement (PEP 508)."""
     try:
-        Requirement(value)
+        versions.requirement(value)
     except InvalidRequirement as error:
         raise FieldError(f"{here}: expected a requirement, found {value!r}") from error
     return value
@@ -56,7 +57,7 @@ def requirement(value: str, here: str) -> str:
 def specifier(value: str, here: str) -> str:
     """The value, if it is a version specifier (PEP 440)."""
     try:
-        SpecifierSet(value)
+        versions.specifiers(value)
     except InvalidSpecifier as error:
         raise FieldError(f"{here}: expected a version specifier, found {value!r}") from error
     return value

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import InvalidVersion
 
+from vllm_plugins.core import foreign_json
 from vllm_plugins.core.redact import public_url
-from vllm_plugins.documents import _rules
+from vllm_plugins.documents import _rules, versions
 from vllm_plugins.documents.manifest import GitSource, LocalSource, Plugin, PypiSource
 from vllm_plugins.startup import overlay
 
@@ -55,7 +55,7 @@ def find(base: Base, paths: Sequence[str] | None = None) -> tuple[Adopted, ...]:
 def _direct_url(distribution: importlib.metadata.Distribution) -> dict[str, Any]:
     """What pip noted of an installation that was not from an index (PEP 610); empty if it noted nothing."""
     try:
-        data = json.loads(distribution.read_text("direct_url.json") or "{}")
+        data = foreign_json.read(distribution.read_text("direct_url.json") or "{}")
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) and isinstance(data.get("url"), str) else {}
@@ -85,6 +85,6 @@ def _source(name: str, version: str, direct: dict[str, Any]) -> tuple[Source, st
 
 def _pypi(name: str, version: str) -> PypiSource:
     try:
-        return PypiSource(package=name, version=f"=={Version(version)}")
+        return PypiSource(package=name, version=f"=={versions.version(version)}")
     except InvalidVersion:
         return PypiSource(package=name)

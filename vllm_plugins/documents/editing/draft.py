@@ -8,7 +8,7 @@ import signal
 import stat
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import atomic
+from vllm_plugins.core import atomic, regular_file
 from vllm_plugins.core.errors import ManifestError, StoreError, UsageError
 from vllm_plugins.documents import _yaml
 from vllm_plugins.documents import manifest as manifests
@@ -91,8 +91,7 @@ def read(path: Path) -> Draft:
     if not os.path.lexists(path):
         return Draft(path, None)
     try:
-        with open(path, "rb") as file:
-            return Draft(path, file.read(_yaml.MAX_BYTES + 1))
+        return Draft(path, regular_file.read_bytes(path, _yaml.MAX_BYTES + 1))
     except OSError:
         manifests.read(path)  # raises an error that explains it
         raise
@@ -141,7 +140,7 @@ def _write(draft: Draft, data: bytes) -> None:
 
 def _restore(draft: Draft) -> None:
     with contextlib.suppress(OSError):
-        if draft.path.read_bytes() != draft.data:
+        if regular_file.read_bytes(draft.path) != draft.data:
             return
     if draft.old is None:
         with contextlib.suppress(OSError):

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.version import InvalidVersion, Version
+from packaging.requirements import InvalidRequirement
+from packaging.version import InvalidVersion
 
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.redact import public_url, redact
-from vllm_plugins.documents import _rules
+from vllm_plugins.documents import _rules, versions
 from vllm_plugins.documents.manifest import GitSource, LocalSource, PypiSource
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _pypi(word: str, *, extras: tuple[str, ...], version: str | None) -> Additio
         specifier = None if ref == LATEST or not _is_version(ref) else f"=={ref}"
     else:
         try:
-            requirement = Requirement(word)
+            requirement = versions.requirement(word)
         except InvalidRequirement as error:
             raise _wrong(word, "this is not a valid plugin", f"write one of: {_FORMS}") from error
         if requirement.marker is not None:
@@ -157,7 +157,7 @@ def _local(word: str, *, directory: Path, extras: tuple[str, ...], editable: boo
 
 def _is_version(text: str) -> bool:
     try:
-        Version(text)
+        versions.version(text)
     except InvalidVersion:
         return False
     return True

@@ -10,7 +10,7 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from vllm_plugins.core.errors import InstallError, NoResolution
-from vllm_plugins.documents import selection
+from vllm_plugins.documents import selection, versions
 from vllm_plugins.packages import releases, simple_api, stub_wheels
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class Candidates:
     def _is_python(self, requires: str | None) -> bool:
         if requires not in self._pythons:  # the files of a page say few different things
             try:
-                fits = SpecifierSet(requires or "").contains(self.base.python, prereleases=True)
+                fits = versions.specifiers(requires or "").contains(self.base.python, prereleases=True)
             except InvalidSpecifier:
                 fits = True  # resolvers ignore it, too
             self._pythons[requires] = fits

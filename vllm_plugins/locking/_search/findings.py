@@ -9,6 +9,7 @@ from packaging.specifiers import SpecifierSet
 
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents.base import satisfies
+from vllm_plugins.documents.lock import in_words
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -71,7 +72,7 @@ class Need:
 
     def __str__(self) -> str:
         who = " → ".join(self.path) or "plugins.yaml"
-        return f"plugin {self.plugin!r}: {who} requires {self.requirement}"
+        return f"{in_words(self.plugin)}: {who} requires {self.requirement}"
 
 
 def conflict(requirement: Requirement, path: tuple[str, ...], there: str) -> Finding:

@@ -18,6 +18,8 @@ from packaging.version import Version
 from vllm_plugins.core import workers
 from vllm_plugins.core.errors import NoResolution
 from vllm_plugins.core.humanize import count
+from vllm_plugins.documents import versions
+from vllm_plugins.documents.lock import in_words, leave_out
 from vllm_plugins.locking._search.candidates import Obstacle
 from vllm_plugins.locking._search.walk import Walk
 
@@ -54,7 +56,7 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
     """
     passed: list[PassedOver] = []
     refused: list[str] = []
-    accepted = ""
+    accepted = without = ""
     for root in walk.roots:
         if root.metadata is not None or root.name not in pins or walk.base.get(root.name) is not None:
             continue
@@ -66,9 +68,9 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
         admitted = {found.version for found in walk.candidates.admitted(root.name, root.specifier)}
         choice = [found for found in newer if found.version in admitted]
         release = _Release(walk=walk, root=root, pin=pin, passed=choice[:_READ])
-        head = f"plugin {root.plugin!r} is locked at {root.name} {pin}; the newest release is {newer[0].version}"
+        head = f"{in_words(root.plugin)} is locked at {root.name} {pin}; the newest release is {newer[0].version}"
         if kept.get(root.name) == str(pin):
-            command = f"vllm-plugins lock --upgrade-package {root.plugin}"
+            command = f"vllm-plugins lock --upgrade-package {root.name if ' ' in root.plugin else root.plugin}"
             reasons = [f"the version of the old lock is kept; `{command}` takes the newest that fits"]
         elif not choice:
             reasons = ["`version` in plugins.yaml excludes the newer releases"]
@@ -76,14 +78,15 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
             reasons = list(release.reasons())
             silent = release.silent()
             if silent is not None:
-                refused += [f"plugin {root.plugin!r}: {silent}", *(f"  passed over: {line}" for line in reasons)]
-                accepted = accepted or f'`version: "=={pin}"` for plugin {root.plugin!r}'
+                refused += [f"{in_words(root.plugin)}: {silent}", *(f"  passed over: {line}" for line in reasons)]
+                without = without or leave_out(root.plugin)
+                accepted = accepted or f'`version: "=={pin}"` for {in_words(root.plugin)}'
         passed.append(PassedOver(plugin=root.plugin, newest=str(newer[0].version), text="; ".join([head, *reasons])))
     if refused:
         raise NoResolution(
             "the newest releases of a plugin don't fit, and an older one fits only because it declares less",
             details=refused,
-            next_step=f"to accept an older release, set {accepted} in plugins.yaml; else set `enabled: false` for it",
+            next_step=f"to accept an older release, set {accepted} in plugins.yaml; else {without}",
         )
     return passed
 
@@ -108,9 +111,9 @@ class _Release:
             reason = finding.reason if finding is not None else "fits, but not together with the other plugins"
             path = " → ".join(finding.path[1:]) if finding is not None else ""
             by_reason.setdefault(f"{path} {reason}".strip(), []).append(str(candidate.version))
-        for reason, versions in list(by_reason.items())[:_SHOWN]:
-            more = f" and {count(len(versions) - 1, 'other release')}" if len(versions) > 1 else ""
-            yield f"{self.root.name} {versions[0]}{more}: {reason}"
+        for reason, left in list(by_reason.items())[:_SHOWN]:
+            more = f" and {count(len(left) - 1, 'other release')}" if len(left) > 1 else ""
+            yield f"{self.root.name} {left[0]}{more}: {reason}"
         if len(by_reason) > _SHOWN:
             yield f"and {count(len(by_reason) - _SHOWN, 'other reason')}"
 
@@ -180,6 +183,6 @@ class _Release:
 def _requirements(metadata: Metadata) -> Iterator[Requirement]:
     for line in metadata.requires:
         try:
-            yield Requirement(line)
+            yield versions.requirement(line)
         except InvalidRequirement:
             continue

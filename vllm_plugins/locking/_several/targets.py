@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core.errors import LockStale, PluginsError, UsageError
 from vllm_plugins.documents import base as base_document
 from vllm_plugins.documents import compatibility, diff, lock_writer
-from vllm_plugins.documents.targets import HERE
+from vllm_plugins.documents.manifest import HERE
 from vllm_plugins.locking import _stages, old_lock, pipeline
 from vllm_plugins.locking._several import shared_pins
 from vllm_plugins.locking._several.tasks import Run, Task
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
-    from vllm_plugins.documents.manifest import Manifest
-    from vllm_plugins.documents.targets import RequestedTarget
+    from vllm_plugins.documents.manifest import Manifest, RequestedTarget
     from vllm_plugins.locking._assemble import NewLock
     from vllm_plugins.locking.old_lock import OldLocks
     from vllm_plugins.locking.pipeline import Outcome
@@ -84,20 +83,7 @@ def lock(
             _refuse_changes(old, locks, changes, run)
         elif not request.dry_run and (made or len(locks) != len(old.locks)):
             _stages.write(locks, wheels, settings)
-        for task in tasks:
-            now = next(item for item in locks if item.targets[0].name == task.name)
-            found = pipeline.derive(
-                manifest,
-                settings,
-                request,
-                locked=now,
-                base=task.base,
-                report=report,
-                detail=detail,
-                config=run.config,
-                new=made[task.name].wheels if task.name in made else {},
-            )
-            unchecked = (*unchecked, *(line for line in found if line not in unchecked))
+        unchecked += _underived(run, tasks, locks, made)
     missing = [target.name for target in manifest.targets if target.name not in {name_of(item) for item in locks}]
     notes += [f"target {name} is not in the lock yet: lock it with --target {name}" for name in missing]
     fitting = compatibility.fitting(locks, here or base_document.read())
@@ -109,6 +95,29 @@ def lock(
         notes=tuple(notes),
         unchecked=unchecked,
     )
+
+
+def _underived(
+    run: Run, tasks: Iterable[Task], locks: Iterable[Lock], made: Mapping[str, NewLock]
+) -> tuple[str, ...]:
+    """``--check``: compare the lock of each target with the index and the sources; returns what was not compared."""
+    by_name = {name_of(lock): lock for lock in locks}
+    found = [
+        line
+        for task in tasks
+        for line in pipeline.derive(
+            run.manifest,
+            run.settings,
+            run.request,
+            locked=by_name[task.name],
+            base=task.base,
+            report=run.report,
+            detail=run.detail,
+            config=run.config,
+            new=made[task.name].wheels if task.name in made else {},
+        )
+    ]
+    return tuple(dict.fromkeys(found))
 
 
 def _chosen(manifest: Manifest, request: Request) -> tuple[RequestedTarget, ...]:
@@ -185,16 +194,16 @@ def _share(
     bases = {task.name: task.base for task in tasks}
     preferred = shared_pins.preferred([made[name].lock for name in made], locks, bases)
     again = [
-        replace(task, old=OldLock(lock=preferred[task.name]))
+        replace(task, old=OldLock(lock=preferred[task.name], wheels=scratch / "wheels"))
         for task in tasks
         if task.name in made and preferred[task.name] != made[task.name].lock
     ]
     if again:
-        wheels = _wheels(run, made, scratch / "wheels")
+        _gather_wheels(run, made, scratch / "wheels")
 
         def resolve(task: Task) -> NewLock:
             try:
-                return run.resolve(task, Upgrade(), scratch / f"{task.name}-shared", wheels)
+                return run.resolve(task, Upgrade(), scratch / f"{task.name}-shared")
             except PluginsError:
                 return made[task.name]  # the versions of the others don't fit here
 
@@ -211,14 +220,13 @@ def _share(
     ]
 
 
-def _wheels(run: Run, made: Mapping[str, NewLock], into: Path) -> Path:
+def _gather_wheels(run: Run, made: Mapping[str, NewLock], into: Path) -> None:
     """One directory with the wheels of the old lock and those that were built in this run."""
     into.mkdir()
     found = {path.name: path for path in run.settings.wheels.glob("*.whl")}
     found |= {name: path for new in made.values() for name, path in new.wheels.items()}
     for name, path in found.items():
         os.symlink(os.path.abspath(path), into / name)
-    return into
 
 
 def _locks(tasks: Iterable[Task], made: Mapping[str, NewLock], others: Iterable[Lock]) -> tuple[Lock, ...]:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import PluginsError, UsageError
 from vllm_plugins.documents import base as base_document
-from vllm_plugins.documents.targets import HERE, is_release
-from vllm_plugins.locking import _foreign, _stages, pipeline
+from vllm_plugins.documents.manifest import HERE, is_release
+from vllm_plugins.locking import _stages, pipeline
+from vllm_plugins.locking._prepare import ELSEWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.manifest import Manifest
-    from vllm_plugins.documents.targets import RequestedTarget
+    from vllm_plugins.documents.manifest import Manifest, RequestedTarget
     from vllm_plugins.locking._assemble import NewLock
     from vllm_plugins.locking.old_lock import OldLock
     from vllm_plugins.locking.request import Request, Upgrade
@@ -78,7 +78,7 @@ class Run:
                 )
         return found
 
-    def resolve(self, task: Task, upgrade: Upgrade, scratch: Path, wheels: Path | None = None) -> NewLock:
+    def resolve(self, task: Task, upgrade: Upgrade, scratch: Path) -> NewLock:
         """The new lock of a target."""
         scratch.mkdir(parents=True)
         with named(task.name):
@@ -94,7 +94,6 @@ class Run:
                 detail=self.detail,
                 request=self.request,
                 config=self.config,
-                wheels=wheels,
                 target=task.name,
             )
             pipeline.check_result(new.lock, self.manifest, task.base)
@@ -113,7 +112,7 @@ class named:  # noqa: N801 - a context manager
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, PluginsError):
             error.details = (*error.details, f"target: {self.name}")
-            if error.next_step == _foreign.NEXT_STEP:
+            if error.next_step == ELSEWHERE:
                 error.next_step = (
                     f"run vllm-plugins lock --target {self.name} on a machine of that kind, and lock the other "
                     "targets here with --target; then bring both locks together: vllm-plugins lock --merge OTHER.lock"

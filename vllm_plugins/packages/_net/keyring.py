@@ -5,14 +5,14 @@ A keyring is asked only where the configuration names a provider, ``import`` or 
 
 from __future__ import annotations
 
-import json
 import netrc
 import os
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from vllm_plugins.core import process
+from vllm_plugins.core import foreign_json, process
 from vllm_plugins.core.errors import CommandFailed
+from vllm_plugins.packages._net import netrc_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,9 +84,9 @@ def _output(command: Sequence[str], *, result: str | None = None) -> str:
 
 def _pair(text: str) -> tuple[str, str] | None:
     try:
-        data = json.loads(text)
+        data = foreign_json.read(text)
         return str(data["username"]), str(data["password"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 
@@ -95,10 +95,9 @@ def _is_in_netrc(host: str | None) -> bool:
 
     That library is being imported by another thread meanwhile, and its modules import one another.
     """
-    named = os.environ.get("NETRC")
-    for path in [named] if named else ["~/.netrc", "~/_netrc"]:
+    for path in netrc_file.paths():
         try:
-            return host is not None and netrc.netrc(os.path.expanduser(path)).authenticators(host) is not None
+            return host is not None and netrc.netrc(path).authenticators(host) is not None
         except FileNotFoundError:
             continue
         except (OSError, ValueError, netrc.NetrcParseError):

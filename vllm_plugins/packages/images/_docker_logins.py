@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.core import process
+from vllm_plugins.core import foreign_json, process, regular_file
 from vllm_plugins.core.errors import CommandFailed, RegistryError
 
 if TYPE_CHECKING:
@@ -66,10 +65,10 @@ def _files(environ: Mapping[str, str]) -> Iterator[Path]:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        data: Any = json.loads(path.read_bytes())
+        data: Any = foreign_json.read(regular_file.read_bytes(path))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RegistryError(
             "the logins for registries can't be read",
             where=str(path),
@@ -93,7 +92,7 @@ def _from_helper(config: Mapping[str, Any], name: str, path: Path) -> Login | No
     argv = ["/bin/sh", "-c", 'printf %s "$1" | "$2" get', "sh", name, str(program or _HELPER + helper)]
     try:
         done = process.run(argv, check=False, timeout=_PATIENCE)
-        found: Any = json.loads(done.stdout) if done.returncode == 0 else None
+        found: Any = foreign_json.read(done.stdout) if done.returncode == 0 else None
     except (CommandFailed, ValueError) as error:
         raise _helper_failed(helper, path, str(error)) from error
     if found is None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
-import stat
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.core import atomic, hashes
+from vllm_plugins.core import atomic, foreign_json, hashes, regular_file
 from vllm_plugins.core.errors import HashMismatch, RegistryError
 from vllm_plugins.packages.images.registry import DIGEST, MANIFEST, MAX_MANIFEST
 
@@ -69,7 +67,7 @@ class Layout:
         sha256 = self._sha256 or self._find().removeprefix("sha256:")
         path = self._blob(f"sha256:{sha256}")
         try:
-            with _opened(path) as file:
+            with regular_file.opened(path) as file:
                 data = file.read(MAX_MANIFEST + 1)
         except OSError as error:
             raise self._missing(f"no manifest with sha256 {sha256}: {error.strerror}") from error
@@ -86,7 +84,7 @@ class Layout:
         """
         path = self._blob(digest)
         try:
-            with _opened(path) as file:
+            with regular_file.opened(path) as file:
                 found = os.fstat(file.fileno()).st_size
                 if found == size:
                     with open(target, "wb") as copy:
@@ -119,10 +117,10 @@ class Layout:
     def _entries(self) -> list[Mapping[str, Any]]:
         path = self.directory / _INDEX
         try:
-            with _opened(path) as file:
-                data: Any = json.loads(file.read())
+            with regular_file.opened(path) as file:
+                data: Any = foreign_json.read(file.read())
             return [entry for entry in data["manifests"] if isinstance(entry, dict)]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._missing(f"{_INDEX}: {error}") from error
 
     def _missing(self, found: str, *, expected: str | None = None) -> RegistryError:
@@ -142,15 +140,6 @@ class Layout:
             found=found,
             next_step="copy the image again from where it was made",
         )
-
-
-def _opened(path: Path) -> BinaryIO:
-    """A file of the directory, opened. Reading from a pipe would wait."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "Not a regular file", str(path))
-    return open(descriptor, "rb")
 
 
 def _tag(entry: Mapping[str, Any]) -> str | None:

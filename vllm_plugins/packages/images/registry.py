@@ -7,7 +7,6 @@ the one in its manifest.
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
-from vllm_plugins.core import hashes
+from vllm_plugins.core import foreign_json, hashes
 from vllm_plugins.core.errors import HashMismatch, RegistryError, UsageError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.packages import downloads
@@ -283,8 +282,8 @@ class Registry:
             if answer.status_code >= 300:
                 raise self._error("", f"{realm}: {self._reason(answer)}", status=answer.status_code)
             try:
-                data: Any = json.loads(self._content(answer))
-            except (ValueError, RecursionError) as error:
+                data: Any = foreign_json.read(self._content(answer))
+            except ValueError as error:
                 raise self._error("", f"{realm}: {type(error).__name__}: {error}") from error
         token = data.get("token") or data.get("access_token") if isinstance(data, dict) else None
         if not isinstance(token, str):
@@ -303,9 +302,9 @@ class Registry:
         """The status, and what the registry says of it."""
         status = f"{response.status_code} {response.reason}"
         try:
-            errors = json.loads(self._content(response))["errors"]
+            errors = foreign_json.read(self._content(response))["errors"]
             said = "; ".join(str(error.get("message") or error.get("code")) for error in errors)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, *_FAILURES):
+        except (ValueError, KeyError, TypeError, AttributeError, *_FAILURES):
             return status
         return f"{status}: {said[:500]}"
 

@@ -1,0 +1,74 @@
+"""Files that could be something else: a pipe, a device, a socket or a directory is refused, and nothing waits for it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from vllm_plugins.core import hashes, regular_file
+
+
+def test_a_file_is_read_whole_or_up_to_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one\r\ntwo\xff")
+    assert regular_file.read_bytes(path) == b"one\r\ntwo\xff"
+    assert regular_file.read_bytes(path, 3) == b"one"
+    assert regular_file.read_text(path, errors="replace") == "one\ntwo\ufffd"
+    with pytest.raises(UnicodeDecodeError):
+        regular_file.read_text(path)
+
+
+def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("file")
+    assert regular_file.read_text(tmp_path / "link") == "x"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "link to a device", "directory", "socket"])
+def test_anything_but_a_file_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "there"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "link to a pipe":
+            os.mkfifo(tmp_path / "pipe")
+            path.symlink_to("pipe")
+        case "link to a device":
+            path.symlink_to("/dev/zero")
+        case "directory":
+            path.mkdir()
+        case _:
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(os.path.relpath(path))
+    with pytest.raises(OSError, match=r"Is a directory|Not a regular file|No such device") as caught:
+        regular_file.read_bytes(path)
+    assert caught.value.errno in (errno.EISDIR, errno.EINVAL, errno.ENXIO)
+    with pytest.raises(OSError, match=r"Is a directory|Not a regular file|No such device"):
+        hashes.of_file(path)
+    assert not [link for link in os.listdir("/proc/self/fd") if _target(link) == str(path)]
+
+
+def _target(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
+
+
+def test_a_pipe_of_a_shell_is_read() -> None:
+    """``--policy <(git show main:plugins.yaml)`` names ``/dev/fd/63``."""
+    reading, writing = os.pipe()
+    os.write(writing, b"plugins: []\n")
+    os.close(writing)
+    try:
+        assert regular_file.read_bytes(f"/dev/fd/{reading}") == b"plugins: []\n"
+    finally:
+        os.close(reading)
+
+
+def test_an_empty_device_is_an_empty_file() -> None:
+    assert regular_file.read_bytes(Path(os.devnull)) == b""

@@ -1,0 +1,37 @@
+"""Versions, specifiers and requirements: a number of thousands of digits is not valid in any of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from packaging.markers import InvalidMarker
+from packaging.requirements import InvalidRequirement
+from packaging.specifiers import InvalidSpecifier
+from packaging.version import InvalidVersion
+
+from vllm_plugins.documents import versions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("read", "valid", "invalid", "error"),
+    [
+        (versions.version, "1.0+cpu", LONG, InvalidVersion),
+        (versions.version, "1.0", f"1.0.post{LONG}", InvalidVersion),
+        (versions.specifiers, ">=1,<2", f">{LONG}", InvalidSpecifier),
+        (versions.marker, 'python_version > "3"', f'python_version > "{LONG}"', InvalidMarker),
+        (versions.requirement, "tiny>=1", f"tiny>{LONG}", InvalidRequirement),
+        (versions.requirement, "tiny>=1", f'tiny; python_version > "{LONG}"', InvalidRequirement),
+    ],
+)
+def test_a_number_that_python_does_not_convert_is_not_valid(
+    read: Callable[[str], Any], valid: str, invalid: str, error: type[ValueError]
+) -> None:
+    assert str(read(valid))
+    with pytest.raises(error, match="too many digits"):
+        read(invalid)

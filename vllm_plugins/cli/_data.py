@@ -1,0 +1,55 @@
+"""Values of ``--json`` that several commands have: one form for one thing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vllm_plugins.documents.diff import Change
+    from vllm_plugins.install.generations import Generation
+    from vllm_plugins.install.link import Link
+
+__all__ = ["change", "generation", "linked", "time", "versions"]
+
+
+def time(seconds: float) -> str:
+    """Seconds since 1970 as a time of RFC 3339, in UTC."""
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
+
+
+def versions(titles: Iterable[str]) -> dict[str, str]:
+    """The plugins of a marker, such as ``tiny 1.0``: version by plugin."""
+    return {name: rest.partition(" ")[0] for name, _, rest in (title.partition(" ") for title in titles)}
+
+
+def linked(link: Link | None) -> dict[str, str] | None:
+    """The file that links an overlay into the interpreter."""
+    return None if link is None else {"path": str(link.path), "overlay": link.key}
+
+
+def generation(item: Generation) -> dict[str, Any]:
+    """An installed overlay."""
+    return {
+        "overlay": item.key,
+        "published": time(item.published),
+        "activated": None if item.activated is None else time(item.activated),
+        "plugins": versions(item.plugins),
+        "size": item.size,
+        "kept": [reason.replace(" ", "-") for reason in item.kept],
+    }
+
+
+def change(item: Change) -> dict[str, Any]:
+    """A package that differs between two locks."""
+    return {
+        "name": item.name,
+        "kind": item.kind,
+        "old": None if item.was is None else asdict(item.was),
+        "new": None if item.now is None else asdict(item.now),
+        "required_by": list(item.plugins),
+        **({"targets": list(item.targets)} if item.targets else {}),
+    }

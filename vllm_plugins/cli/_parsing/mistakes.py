@@ -1,0 +1,143 @@
+"""Words that the parser does not understand, and what may have been meant. The next step is the corrected line."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import shlex
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from vllm_plugins.cli._parsing.commands import COMMANDS, ELSEWHERE, VALUED
+from vllm_plugins.core.errors import UsageError
+from vllm_plugins.core.redact import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["Mistakes"]
+
+_HELP = "vllm-plugins --help"
+
+
+class Mistakes:
+    """What is wrong with the words of a command line."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = list(words)
+
+    def no_command(self) -> UsageError:
+        """Only options are given."""
+        return UsageError("no command is given", next_step=_HELP)
+
+    def command(self, name: str) -> UsageError:
+        """A command that does not exist, or the value of an option that stands too early."""
+        words, common = self._words[: self._words.index(name)], _common_options()
+        before = next((word for word in words if word.startswith("-") and word.partition("=")[0] not in common), None)
+        if before is not None:
+            return self.unknown(before)
+        if name in ELSEWHERE:
+            meant = "add" if name == "install" and self._words[-1] != name else ELSEWHERE[name]
+            return UsageError(f"there is no command {name!r}{_hint(meant)}", next_step=f"vllm-plugins {meant} --help")
+        near = _nearest(name, COMMANDS)
+        return UsageError(
+            f"there is no command {name!r}{_hint(near)}", next_step=self._corrected(name, near) if near else _HELP
+        )
+
+    def choice(self, option: str | None, value: object, choices: Iterable[object]) -> UsageError:
+        """A value that an option or an argument does not take."""
+        allowed = list(map(str, choices))
+        near = _nearest(str(value), allowed)
+        return UsageError(
+            f"{value!r} is not a valid value{f' of {option}' if option else ''}{_hint(near)}",
+            expected=", ".join(allowed),
+            next_step=self._corrected(str(value), near) if near else self._help,
+        )
+
+    def unknown(self, word: str) -> UsageError:
+        """A word that neither the command nor the whole parser takes."""
+        if not word.startswith("-"):
+            return UsageError(f"{self._where} takes no argument {word!r}", next_step=self._help)
+        name = word.partition("=")[0]
+        if name in ("-V", "--version"):
+            return UsageError(f"{name} stands alone, without a command", next_step="vllm-plugins --version")
+        near = _nearest(name, self._options)
+        if self._is_before_command(word) and name in self._options | {near} - _common_options():
+            return UsageError(
+                f"{near} is an option of {self._command}: it stands after the command", next_step=self._help
+            )
+        return UsageError(
+            f"{self._where} has no option {name!r}{_hint(near)}",
+            next_step=self._corrected(name, near) if near else self._help,
+        )
+
+    def misspelt(self) -> UsageError | None:
+        """The first word that is not an option, and looks like one."""
+        for word in self._words[: self._end]:
+            name = word.partition("=")[0]
+            if word.startswith("-") and name not in self._options and _nearest(name, self._options):
+                return self.unknown(word)
+        return None
+
+    def _is_before_command(self, word: str) -> bool:
+        words = self._words
+        return self._command is not None and word in words and words.index(word) < words.index(self._command)
+
+    @cached_property
+    def _end(self) -> int:
+        """The number of words before those of another program."""
+        return self._words.index("--") if "--" in self._words else len(self._words)
+
+    @cached_property
+    def _command(self) -> str | None:
+        return next((word for word in self._words[: self._end] if word in COMMANDS), None)
+
+    @property
+    def _where(self) -> str:
+        return self._command or "vllm-plugins"
+
+    @property
+    def _help(self) -> str:
+        return f"vllm-plugins {self._command} --help" if self._command else _HELP
+
+    @cached_property
+    def _options(self) -> frozenset[str]:
+        """The options that stand in the place of a wrong one."""
+        from vllm_plugins.cli._parsing.parser import subparser
+
+        return _of(subparser(self._command)) if self._command else _common_options()
+
+    def _corrected(self, wrong: str, right: str) -> str:
+        """The command line with another word in this place; the help, where a secret would be in it."""
+        words = list(self._words)
+        for number, word in enumerate(words[: self._end]):
+            is_value = number > 0 and words[number - 1] in VALUED
+            if not is_value and (word == wrong or word.startswith(f"{wrong}=")):
+                words[number] = right + word.removeprefix(wrong)
+                break
+        line = shlex.join(["vllm-plugins", *words])
+        return line if redact(line) == line else self._help
+
+
+def _of(parser: argparse.ArgumentParser) -> frozenset[str]:
+    """The options of a parser that people use."""
+    return frozenset(
+        option
+        for action in parser._actions  # noqa: SLF001 - argparse tells nobody else
+        if action.help != argparse.SUPPRESS
+        for option in action.option_strings
+    )
+
+
+def _common_options() -> frozenset[str]:
+    from vllm_plugins.cli._parsing.parser import build_parser
+
+    return _of(build_parser(()))
+
+
+def _nearest(word: str, known: Iterable[Any]) -> str | None:
+    return next(iter(difflib.get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.7)), None)
+
+
+def _hint(near: str | None) -> str:
+    return f"; did you mean {near!r}?" if near else ""

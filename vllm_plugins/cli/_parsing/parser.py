@@ -1,0 +1,187 @@
+"""The parser of the command line. Its errors are ours, so that ``--json`` covers them, and suggest what was meant."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shutil
+import textwrap
+from typing import TYPE_CHECKING, NoReturn
+
+from vllm_plugins import __version__
+from vllm_plugins.cli._parsing.commands import COMMANDS, GROUPS, module
+from vllm_plugins.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from vllm_plugins.cli._parsing.mistakes import Mistakes
+
+__all__ = ["build_parser", "parse", "subparser"]
+
+_PURPOSE = "Plugins for vLLM: listed in plugins.yaml, locked with hashes, active in every process."
+_EXIT_CODES = (
+    "0 success, 1 failure, 2 wrong usage or an invalid manifest, 3 the lock is missing or out of date, 4 a hash does "
+    "not match, 5 the vLLM environment does not match the lock, 6 no versions satisfy every requirement, 7 a plugin "
+    "does not load"
+)
+_HEADING = 14  # columns before the text of an entry
+_WIDEST = 100  # columns of a line for reading
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The options and arguments that the words of a command line give.
+
+    Raises:
+        UsageError: no command understands these words.
+    """
+    parser = build_parser(words)
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown or arguments.command is None:
+        mistakes = _mistakes(words)
+        raise mistakes.unknown(unknown[0]) if unknown else mistakes.no_command()
+    return arguments
+
+
+def build_parser(words: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The parser, with the options of the commands among these words only: those of all take too long."""
+    parser = _WholeParser(prog="vllm-plugins", description=_PURPOSE, words=words)
+    parser.add_argument("-V", "--version", action="version", version=f"vllm-plugins {__version__}")
+    _add_common_options(parser)
+    subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", parser_class=_Parser)
+    for name, purpose in COMMANDS.items():
+        command = subparsers.add_parser(
+            name,
+            help=purpose,
+            description=purpose,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            words=words,
+        )
+        if name in words:
+            # What is not given after the command stays as it was given before.
+            _add_common_options(command, default=argparse.SUPPRESS)
+            found = importlib.import_module(module(name))
+            found.register(command)
+            command.usage = _usage(command)
+            command.epilog = _examples(found.EXAMPLES)
+    return parser
+
+
+def subparser(name: str) -> argparse.ArgumentParser:
+    """The parser of one command."""
+    parser = build_parser([name])
+    (group,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))  # noqa: SLF001
+    found: argparse.ArgumentParser = group.choices[name]
+    return found
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours. ``words`` are the whole command line."""
+
+    def __init__(self, *, words: Sequence[str], **options: Any) -> None:
+        super().__init__(**options, add_help=False, allow_abbrev=False)
+        self.add_argument("-h", "--help", action="help", help="Show this help.")
+        self.words = words
+
+    def error(self, message: str) -> NoReturn:
+        # A misspelt option is also why another is missing.
+        raise _mistakes(self.words).misspelt() or UsageError(message, next_step=f"{self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: str) -> None:
+        if action.choices is not None and value not in action.choices:
+            mistakes = _mistakes(self.words)
+            if action.metavar == "COMMAND":
+                raise mistakes.command(value)
+            raise mistakes.choice(action.option_strings[0] if action.option_strings else None, value, action.choices)
+
+
+class _WholeParser(_Parser):
+    """The parser of all commands, whose help shows them in groups."""
+
+    def format_help(self) -> str:
+        width = min(shutil.get_terminal_size().columns, _WIDEST)
+        return "\n".join(_overview(width)) + "\n"
+
+
+def _overview(width: int) -> Iterator[str]:
+    yield "usage: vllm-plugins [OPTIONS] COMMAND [ARGUMENTS]"
+    yield ""
+    yield from textwrap.wrap(_PURPOSE, width)
+    for heading, commands in GROUPS.items():
+        yield ""
+        yield f"{heading}:"
+        for name in commands:
+            yield from _entry(name, COMMANDS[name], width)
+    yield ""
+    yield "options, before or after the command:"
+    options = (
+        "--config FILE, --lock FILE, --registry-dir DIR, --json, -q/--quiet, -v/--verbose, -h/--help, -V/--version"
+    )
+    yield from textwrap.wrap(options, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    yield ""
+    yield "exit codes:"
+    yield from textwrap.wrap(_EXIT_CODES, width, initial_indent="  ", subsequent_indent="  ")
+    yield ""
+    yield from textwrap.wrap("For options and examples of a command: vllm-plugins help COMMAND", width)
+
+
+def _entry(name: str, text: str, width: int) -> list[str]:
+    indent = " " * _HEADING
+    return textwrap.wrap(text, width, initial_indent=f"  {name}".ljust(_HEADING), subsequent_indent=indent)
+
+
+def _usage(parser: argparse.ArgumentParser) -> str:
+    """The usage of a command, without its options, which the help lists below it."""
+    words = []
+    for action in parser._actions:  # noqa: SLF001 - argparse tells nobody else
+        if not action.option_strings:
+            several = " ..." if action.nargs in ("+", "*", "...") else ""
+            words.append(
+                f"[{action.metavar}{several}]" if action.nargs in ("?", "*") else f"{action.metavar}{several}"
+            )
+    return " ".join([parser.prog, "[OPTIONS]", *words])
+
+
+def _examples(examples: Mapping[str, str]) -> str:
+    """The end of a command's help: command lines, each with what it does."""
+    lines = [f"  # {purpose}\n  {command}" for command, purpose in examples.items()]
+    return "\n".join(["examples:", *lines])
+
+
+def _mistakes(words: Sequence[str]) -> Mistakes:
+    from vllm_plugins.cli._parsing.mistakes import Mistakes
+
+    return Mistakes(words)
+
+
+def _add_common_options(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """Add the options of every command; ``default`` is what a namespace has where one is not given."""
+    flag = False if default is None else default
+    group = parser.add_argument_group("common options")
+    group.add_argument(
+        "--config",
+        metavar="FILE",
+        default=default,
+        help="Use this manifest (default: $VLLM_PLUGIN_CONFIG, or plugins.yaml of this directory or one above it in "
+        "the same git repository, or ~/.config/vllm/plugins.yaml).",
+    )
+    group.add_argument(
+        "--lock",
+        metavar="FILE",
+        default=default,
+        help="Use this lock (default: $VLLM_PLUGIN_LOCK, or next to the manifest).",
+    )
+    group.add_argument(
+        "--registry-dir",
+        metavar="DIR",
+        default=default,
+        help="Use this store (default: $VLLM_PLUGIN_REGISTRY_DIR, or ~/.local/share/vllm-plugins).",
+    )
+    group.add_argument("--json", action="store_true", default=flag, help="Print the result, or the error, as JSON.")
+    group.add_argument(
+        "-q", "--quiet", action="store_true", default=flag, help="Show no progress, only the result and errors."
+    )
+    group.add_argument(
+        "-v", "--verbose", action="store_true", default=flag, help="Show the output of pip, uv and git."
+    )

@@ -1,0 +1,132 @@
+"""The plugins of plugins.yaml: the values of an entry and of its source, and how they are read."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Literal
+
+from yaml.nodes import MappingNode
+
+from vllm_plugins.documents import _rules
+from vllm_plugins.documents._rules import quoted
+from vllm_plugins.documents._yaml import Fields, describe, did_you_mean, line
+from vllm_plugins.startup import Record
+
+if TYPE_CHECKING:
+    from yaml.nodes import Node
+
+    from vllm_plugins.documents._yaml import Problems
+
+__all__ = ["GitSource", "LocalSource", "Plugin", "PypiSource", "Source", "read"]
+
+_COMMON = ("name", "source", "enabled", "package", "extras", "loads")
+_OF_KIND = {"pypi": ("version",), "git": ("url", "ref", "subdirectory"), "local": ("path", "editable")}
+_KINDS = "pypi, git or local"
+
+
+class PypiSource(Record):
+    """A distribution from an index; ``package`` and ``version`` (a PEP 440 specifier) are as in the file."""
+
+    package: str
+    version: str | None = None
+    extras: tuple[str, ...] = ()
+
+
+class GitSource(Record):
+    """A project in a git repository.
+
+    ``url`` is as in the file, ``${NAME}`` not expanded. ``ref`` is a branch, tag or commit (``None``: the remote's
+    HEAD). ``subdirectory`` is a relative POSIX path without ``..``. ``package`` is the expected name.
+    """
+
+    url: str
+    ref: str | None = None
+    subdirectory: str | None = None
+    package: str | None = None
+    extras: tuple[str, ...] = ()
+
+
+class LocalSource(Record):
+    """A project directory; ``path`` is as in the file (see :meth:`Manifest.local_directory`)."""
+
+    path: str
+    editable: bool = False
+    package: str | None = None
+    extras: tuple[str, ...] = ()
+
+
+Source = PypiSource | GitSource | LocalSource
+
+
+class Plugin(Record):
+    """One entry of the manifest; ``line`` is its first line, from 1."""
+
+    name: str
+    source: Source
+    enabled: bool = True
+    loads: tuple[str, ...] = ()
+    line: int = 1
+
+    @property
+    def kind(self) -> Literal["pypi", "git", "local"]:
+        """The word after ``source:``."""
+        match self.source:
+            case PypiSource():
+                return "pypi"
+            case GitSource():
+                return "git"
+            case LocalSource():
+                return "local"
+
+
+def read(node: Node, where: str, problems: Problems) -> Plugin | None:
+    """Read one plugin; ``None`` if its problems leave too little."""
+    if not isinstance(node, MappingNode):
+        problems.add(node, where, f"expected a mapping with name and source, found {describe(node)}")
+        return None
+    fields = Fields(node, where, problems)
+    name = fields.text("name", _rules.name, required="a unique name")
+    kind = fields.text("source", _kind, required=_KINDS)
+    fields.unknown((*_COMMON, *(_OF_KIND[kind] if kind else itertools.chain(*_OF_KIND.values()))), _foreign(kind))
+    enabled = fields.flag("enabled", default=True)
+    loads = fields.texts("loads", _rules.load)
+    source = _source(fields, kind) if kind else None
+    if name is None or source is None:
+        return None
+    return Plugin(name=name, source=source, enabled=enabled, loads=tuple(dict.fromkeys(loads)), line=line(node))
+
+
+def _kind(text: str) -> str | None:
+    if text in _OF_KIND:
+        return None
+    return f"expected {_KINDS}, found {quoted(text)}{did_you_mean(text, list(_OF_KIND))}"
+
+
+def _foreign(kind: str | None) -> dict[str, str]:
+    """Messages for keys that belong to another source than this plugin's."""
+    return {
+        key: f"belongs to source: {owner}, but this plugin has source: {kind}; remove the key or change the source"
+        for owner, keys in _OF_KIND.items()
+        if kind not in (None, owner)
+        for key in keys
+    }
+
+
+def _source(fields: Fields, kind: str) -> Source | None:
+    extras = fields.texts("extras", _rules.extra)
+    if kind == "pypi":
+        package = fields.text("package", _rules.package, required="the name of a distribution")
+        version = fields.text("version", _rules.version)
+        return None if package is None else PypiSource(package=package, version=version, extras=extras)
+    package = fields.text("package", _rules.package)
+    if kind == "local":
+        path = fields.text("path", _rules.path, required="the path of a project directory")
+        editable = fields.flag("editable", default=False)
+        return None if path is None else LocalSource(path=path, editable=editable, package=package, extras=extras)
+    url = fields.text("url", _rules.url, required="the URL of a git repository")
+    ref = fields.text("ref", _rules.ref)
+    below = fields.text("subdirectory", _rules.subdirectory)
+    if url is None:
+        return None
+    subdirectory = _rules.normal_subdirectory(below) if below else None
+    return GitSource(url=url, ref=ref, subdirectory=subdirectory, package=package, extras=extras)
