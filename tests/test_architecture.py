@@ -137,6 +137,12 @@ def test_one_module_takes_file_locks_and_the_start_its_own() -> None:
     assert locking == {"core.flock", "startup.activation"}
 
 
+def test_one_module_draws_with_rich() -> None:
+    """It is an optional dependency, and takes longer to import than most commands run."""
+    drawing = {name for name, tree in modules() if any(other.partition(".")[0] == "rich" for other in imported(tree))}
+    assert drawing == {"cli._terminal.drawing"}
+
+
 def test_only_the_command_line_takes_the_manifest_of_the_working_directory() -> None:
     importing = {name for name, tree in modules() if "vllm_plugins.startup.discovery" in imported(tree)}
     assert importing == {"cli.__init__", "cli.completion"}

@@ -52,7 +52,7 @@ def pins_of(release: Path) -> list[str]:
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.stem)
 def test_uv_would_change_nothing_of_a_release_of_vllm(release: Path, wheel: Path, tmp_path: Path) -> None:
     python = write_environment(tmp_path / "env", pins_of(release))
-    changes = uv.dry_run(python, f"{wheel}[uv,audit,sbom]")
+    changes = uv.dry_run(python, f"{wheel}[uv,audit,sbom,terminal]")
     assert any(change.startswith("+ vllm-plugin-manager ") for change in changes), changes
     assert not [change for change in changes if not change.startswith("+ ")]
 

@@ -241,3 +241,20 @@ def test_an_index_that_denies_what_it_does_not_have_is_passed_over(
             shutil.rmtree(place.store, ignore_errors=True)
             place.run("sync", "--installer", installer, env=env)
         place.run("bundle", env=env)
+
+
+def test_an_index_that_uv_can_not_read_is_left_to_pip_compile(place: Place, index: Index) -> None:
+    index.wheel("tiny")
+    place.pypi("tiny")
+    parts = urlsplit(index.url)
+
+    def shouting(reply: faulty.Reply) -> None:
+        reply.head(200, Content_Type=reply.kind.upper(), Content_Length=str(len(reply.body)))
+        reply.send(reply.body)
+
+    with faulty.serve(f"http://{parts.netloc}") as bucket:
+        bucket.plan = lambda path: None if path.endswith(".whl") else shouting
+        env = {"PIP_INDEX_URL": f"{bucket.address}{parts.path}"}
+        done = place.run("lock", "--resolver", "uv", env=env)
+    assert "): pip-compile resolves instead" in done.stderr
+    assert place.versions == {"tiny": "1.0"}

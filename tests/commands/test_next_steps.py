@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.kit.templates import Templates
 
 EDITING = "tests/commands/test_editing.py::test_the_next_steps_of_refusals_lead_on"
+OWN_INDEX = "tests/commands/test_own_index.py::test_the_next_steps_of_refusals_lead_on"
 RUNNING = "tests/commands/test_run.py::test_the_next_steps_of_refusals_lead_on"
 PARSER = "tests/commands/test_parser.py::test_a_wrong_command_line_is_an_error_whose_next_step_the_parser_accepts"
 STATES = "test_a_missing_lock_one_that_is_out_of_date_and_one_that_is_not_installed"
@@ -138,6 +139,7 @@ RUN = {
     "unset {…}, or set it to a valid value, as in {…}={…}": VARIABLES,
     "fix what the output above names, until `pip config list` works": VARIABLES,
     "check the network, your login, and the indexes of `pip config list`": VARIABLES,
+    "check the network, the URL of index {…}": OWN_INDEX,
     "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle, or copy the wheels into this directory": VARIABLES,
     "vllm-plugins lock --config {…}": PROCESS,
     "mount or create the file; set VLLM_PLUGIN_OPTIONAL=1 if vLLM may start without plugins": PROCESS,
@@ -225,7 +227,7 @@ _IMAGE = "an image in a registry, or the login of Docker, has to change first"
 # The beginnings of the other steps, and why no test takes them.
 NOT_TAKEN = {
     r"report (it|this)|don't use that file|ask the authors of|try again; if it fails again, report": _OTHERS,
-    r"let \[build-system\] requires of plugin": _OTHERS,
+    r"let \[build-system\] requires of plugin|remove \{…\} from the build requirements": _OTHERS,
     r"set `enabled: false` for the plugin with this file": _OTHERS,
     r"pip install |install (git|a newer git)|git version; until it works|run `pip (config list|install uv)`": _PROGRAM,
     r"fix PIP_|fix the file, or set UV_NO_CONFIG|set PIP_INDEX_URL|let what it prints|\{…\} -m pip --version": _PROGRAM,
@@ -233,7 +235,7 @@ NOT_TAKEN = {
     r"free some space|check that the disk is not full|fix the permissions of the file|make it readable, or change": _DISK,
     r"run this as the user who owns the interpreter|set VLLM_PLUGIN_INSTALLER=pip, or VLLM_PLUGIN_REGISTRY_DIR": _DISK,
     r"read the output of the installer above|try the other installer|vllm-plugins sync --installer pip, which": _DAMAGE,
-    r"use the other resolver: |start again; let only vllm-plugins prune|change `ref` of plugin \{…\} in .* to the full": _DAMAGE,
+    r"fix what its output names; only uv |use the other resolver: |start again; let only vllm-plugins prune|change `ref` of plugin \{…\} in .* to the full": _DAMAGE,
     r"choose another version of it|name another release with|set `enabled: false` for (that|one) plugin": _WALK,
     r"vllm-plugins lock, then review the change: git diff": _WALK,
     r"run vllm-plugins lock on a machine of that kind|add the index that has it|set the clock of this machine": _MACHINE,

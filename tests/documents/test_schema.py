@@ -37,6 +37,7 @@ FULL: dict[str, Any] = {
             "source": "pypi",
             "package": "one",
             "version": ">=0.1,<2",
+            "index": "team",
             "extras": ["fast"],
             "enabled": True,
             "loads": ["one.kv:Connector"],
@@ -63,6 +64,7 @@ FULL: dict[str, Any] = {
             "loads": ["three"],
         },
     ],
+    "indexes": {"team": {"url": "https://packages.example.org/simple"}},
     "overrides": [{"package": "transformers", "version": ">=5.20", "reason": "our model"}],
     "targets": [
         {"name": "dev", "base": "here"},
@@ -117,6 +119,11 @@ def problems(data: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
         except ManifestError as error:
             return error.details
     return ()
+
+
+def expressible(said: tuple[str, ...]) -> list[str]:
+    """The problems without those that compare two places of a file, which a schema can't."""
+    return [text for text in said if "is not in `indexes`" not in text]
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -193,7 +200,7 @@ def test_the_reader_and_the_schema_agree_on_every_change_of_a_full_manifest(monk
     found = list(mutants(FULL))
     assert len(found) > 1000
     wrong = [
-        (document, said) for document in found if VALIDATOR.is_valid(document) is bool(said := problems(document, monkeypatch))
+        (document, said) for document in found if VALIDATOR.is_valid(document) is bool(expressible(said := problems(document, monkeypatch)))
     ]  # fmt: skip
     assert wrong == []
 

@@ -55,7 +55,7 @@ class Forks:
             self._warm = subprocess.Popen(
                 [sys.executable, "-m", warm.__name__, str(listener.fileno())],
                 cwd=_ROOT,
-                env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
+                env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[listener.fileno()],

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Gateway", "proxy", "tls"]
+__all__ = ["Gateway", "login", "proxy", "tls"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +40,14 @@ def tls(upstream: str, scratch: Path, *, user: str, password: str) -> Iterator[G
     authority.issue_cert("127.0.0.1").configure_cert(context)
     login = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
     with _serve(upstream, login=login, context=context, authority=path) as gateway:
+        yield gateway
+
+
+@contextmanager
+def login(upstream: str, *, user: str, password: str) -> Iterator[Gateway]:
+    """The same under ``http://host/``."""
+    header = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    with _serve(upstream, login=header, context=None, authority=None) as gateway:
         yield gateway
 
 

@@ -10,15 +10,28 @@ import marshal
 import os
 import sys
 
+TYPE_CHECKING = False  # typing is not imported
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 # What a new interpreter reads of its environment, and a fork does not.
 _INTERPRETER = (b"PYTHON", b"LD_")
-_HARMLESS = (b"PYTHONPATH", b"PYTHONDONTWRITEBYTECODE", b"PYTHONNOUSERSITE")
+_HARMLESS = (b"PYTHONPATH", b"PYTHONDONTWRITEBYTECODE", b"PYTHONNOUSERSITE", b"PYTHONUTF8")
+
+
+def _is_utf8(environ: Mapping[bytes, bytes]) -> bool:
+    """Whether an interpreter would read and write UTF-8 there, as the forks do."""
+    if b"PYTHONUTF8" in environ:
+        return environ[b"PYTHONUTF8"] == b"1"
+    locale = environ.get(b"LC_ALL") or environ.get(b"LC_CTYPE") or environ.get(b"LANG") or b"C"
+    return locale in {b"C", b"POSIX"} or b"utf" in locale.lower()  # PEP 540: C and POSIX mean UTF-8, too
 
 
 def main() -> None:
     """``warm_client.py ADDRESS MODULE WORD…``."""
     address, module, *words = sys.argv[1:]
-    if any(name.startswith(_INTERPRETER) and name not in _HARMLESS for name in os.environb):
+    others = any(name.startswith(_INTERPRETER) and name not in _HARMLESS for name in os.environb)
+    if others or not _is_utf8(os.environb):
         os.execv(sys.executable, [sys.executable, "-P", "-m", module, *words])
     umask = os.umask(0)
     os.umask(umask)

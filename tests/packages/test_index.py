@@ -78,6 +78,42 @@ def test_a_name_that_no_index_has_has_no_files(index: indexes.Index, code: int) 
             assert _names(opened) == []
 
 
+def _as(kind: str) -> Callable[[faulty.Reply], None]:
+    """The right page under this ``Content-Type``."""
+
+    def fault(reply: faulty.Reply) -> None:
+        reply.head(200, Content_Type=kind, Content_Length=str(len(reply.body)))
+        reply.send(reply.body)
+
+    return fault
+
+
+@pytest.mark.parametrize("kind", ["Application/Vnd.PyPI.Simple.V1+JSON", "application/vnd.pypi.simple.v1+json; x=y"])
+def test_the_kind_of_a_page_is_compared_as_pip_does(index: indexes.Index, kind: str) -> None:
+    index.wheel("tiny")
+    upstream, path = _places(index.url)
+    with faulty.serve(upstream) as bucket:
+        bucket.plan = lambda _: _as(kind)
+        with Index(PipConfig(index_url=f"{bucket.address}{path}", retries=0)) as opened:
+            assert _names(opened) == ["tiny-1.0-py3-none-any.whl"]
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "application/xhtml+xml", "text/plain"])
+def test_a_kind_of_page_that_pip_does_not_read_is_an_error_unless_another_index_has_the_name(
+    index: indexes.Index, kind: str
+) -> None:
+    index.wheel("tiny")
+    upstream, path = _places(index.url)
+    with faulty.serve(upstream) as bucket:
+        bucket.plan = lambda _: _as(kind)
+        config = PipConfig(index_url=f"{bucket.address}{path}", retries=0)
+        with Index(config) as opened, pytest.raises(SourceError, match="can't be read") as caught:
+            _names(opened)
+        assert kind in str(caught.value.found)
+        with Index(replace(config, extra_index_urls=(index.url,))) as opened:
+            assert _names(opened) == ["tiny-1.0-py3-none-any.whl"]
+
+
 @pytest.mark.parametrize("code", [500, 503, 418])
 def test_any_other_status_is_an_error_whatever_other_indexes_have(index: indexes.Index, code: int) -> None:
     index.wheel("tiny")

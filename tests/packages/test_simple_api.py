@@ -92,6 +92,21 @@ def test_an_html_page_gives_its_links() -> None:
     assert (sdist.sha256, sdist.yanked, sdist.yanked_reason) == (None, True, "")
 
 
+@pytest.mark.parametrize("fragment", ["egg=tiny&amp;sha256={}", "sha256={}&amp;egg=tiny", "md5=abc&sha256={}"])
+def test_a_hash_may_stand_anywhere_in_a_fragment(fragment: str) -> None:
+    text = f'<a href="tiny-1.0-py3-none-any.whl#{fragment.format(SHA)}">x</a>'
+    (file,) = simple_api.from_html(text, base=BASE, index=None)
+    assert file.sha256 == SHA
+
+
+def test_a_reason_of_an_index_is_one_line() -> None:
+    (of_json,) = simple_api.from_json(_json(yanked="bad\n  hash"), base=BASE, index=None)
+    (of_html,) = simple_api.from_html(
+        '<a href="tiny-1.0.whl" data-yanked="bad&#10;hash">x</a>', base=BASE, index=None
+    )
+    assert of_json.yanked_reason == of_html.yanked_reason == "bad hash"
+
+
 @pytest.mark.parametrize(
     "text",
     [

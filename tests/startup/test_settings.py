@@ -6,7 +6,8 @@ import pytest
 
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.startup import settings as variables
-from vllm_plugins.startup.settings import Settings, lock_beside, patience, unknown_variables
+from vllm_plugins.startup.mistyped import unknown
+from vllm_plugins.startup.settings import Settings, lock_beside, patience
 
 HOME = {"HOME": "/home/ada"}
 
@@ -121,12 +122,12 @@ def test_vllms_allowlist_counts_as_vllm_reads_it(value: str | None, group: str, 
     ],
 )
 def test_a_mistyped_variable_is_found(name: str, meant: str) -> None:
-    assert unknown_variables({**HOME, name: "1"}) == {name: meant}
+    assert unknown({**HOME, name: "1"}) == {name: meant}
 
 
 def test_other_variables_are_none_of_ours() -> None:
     others = ["VLLM_PLUGINS", "VLLM_USE_V1", "PLUGIN_CONFIG", "PATH", "JENKINS_PLUGIN_LOCK", "_VLLM_PLUGINS_OVERLAY"]
-    assert unknown_variables(dict.fromkeys([*others, *variables.VARIABLES], "1")) == {}
+    assert unknown(dict.fromkeys([*others, *variables.VARIABLES], "1")) == {}
 
 
 def test_vllms_own_variables_are_read_as_vllm_does() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from vllm_plugins.cli._output import Output
 from vllm_plugins.cli._parsing.commands import COMMANDS
 from vllm_plugins.cli._parsing.parser import build_parser, parse
+from vllm_plugins.cli._terminal import style
 from vllm_plugins.core.errors import DiskError, PluginsError, UsageError
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup.settings import Settings
@@ -18,6 +19,8 @@ from vllm_plugins.startup.settings import Settings
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+
+    from vllm_plugins.cli._terminal.display import Display
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
@@ -46,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             verbose=arguments.verbose,
             options=_given_options(arguments),
             descriptor=descriptor,
+            display=_display(arguments),
         )
         code = _run(arguments, output)
         sys.stdout.flush()
@@ -68,7 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError:  # /dev/full, or a file on a full disk: the same again while Python exits
             _discard_output()
         return full.exit_code
+    finally:
+        output.close()
     return code
+
+
+def _display(arguments: argparse.Namespace) -> Display | None:
+    """What draws the steps that are running, on a terminal."""
+    if arguments.quiet or not style.is_live(sys.stderr) or hasattr(arguments, "run_without_files"):
+        return None
+    from vllm_plugins.cli._terminal.display import Display
+
+    return Display()
 
 
 def _run(arguments: argparse.Namespace, output: Output) -> int:

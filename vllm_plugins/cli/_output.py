@@ -6,14 +6,18 @@ import json
 import re
 import shlex
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from vllm_plugins.cli._terminal import style
 from vllm_plugins.core.printable import printable
 from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
+    from vllm_plugins.cli._terminal.display import Display
     from vllm_plugins.core.errors import PluginsError
 
 __all__ = ["Output", "table"]
@@ -23,14 +27,12 @@ _COMMAND = re.compile(r"\bvllm-plugins ([a-z]+)\b")
 _WITHOUT_FILES = {"base": ("--config", "--lock", "--registry-dir")}
 
 
-OVERRIDE = "override: "  # the beginning of a line that is red on a terminal
-
-
 class Output(Record):
     """Results on stdout (text or, with ``json``, one JSON document); progress and messages on stderr.
 
     ``options`` are those that chose manifest, lock and store. Each command that a message suggests gets them, too;
-    otherwise it would act on other files. ``descriptor`` is where JSON goes if not to stdout.
+    otherwise it would act on other files. ``descriptor`` is where JSON goes if not to stdout. ``display`` draws the
+    steps that are running.
     """
 
     json: bool = False
@@ -38,6 +40,7 @@ class Output(Record):
     verbose: bool = False
     options: tuple[tuple[str, str], ...] = ()
     descriptor: int | None = None
+    display: Display | None = None
 
     def result(self, data: dict[str, Any], text: str) -> None:
         """The one result of the command, in the form that was requested."""
@@ -47,11 +50,13 @@ class Output(Record):
         if self.json:
             self._document(data)
         else:
-            print(_with_red(shown) if sys.stdout.isatty() else shown)
+            with self._cleared():
+                print(style.styled(shown) if style.has_colour(sys.stdout) else shown)
 
     def document(self, text: str) -> None:
         """A document for another program, as it is; on a terminal, safe to print."""
-        print(printable(text) if sys.stdout.isatty() else text, end="")
+        with self._cleared():
+            print(printable(text) if sys.stdout.isatty() else text, end="")
 
     def error(self, error: PluginsError) -> None:
         """The error that ends the command; with ``json`` also as the result."""
@@ -62,7 +67,8 @@ class Output(Record):
     def _document(self, data: Mapping[str, object]) -> None:
         text = json.dumps(data, indent=2)
         if self.descriptor is None:
-            print(text)
+            with self._cleared():
+                print(text)
             return
         with open(self.descriptor, "w", encoding="utf-8", closefd=False) as file:
             file.write(text)
@@ -86,9 +92,9 @@ class Output(Record):
                 yield f"{option} {shlex.quote(value)}"
 
     def progress(self, line: str) -> None:
-        """What is happening now."""
-        if not self.quiet:
-            _write(printable(line))
+        """What is happening now. The text of a step that is drawn is not written, too."""
+        if not self.quiet and not (self.display is not None and self.display.shows(line)):
+            self._write(printable(line))
 
     def detail(self, line: str) -> None:
         """A line of output of a program that we started."""
@@ -97,18 +103,21 @@ class Output(Record):
 
     def message(self, line: str) -> None:
         """A line that is printed even with ``--quiet``."""
-        _write(printable(f"vllm-plugins: {line}"))
+        self._write(printable(f"vllm-plugins: {line}"))
 
+    def close(self) -> None:
+        """Draw nothing any more."""
+        if self.display is not None:
+            self.display.close()
 
-def _with_red(text: str) -> str:
-    """A text with each line about an override in red."""
-    return "\n".join(f"\x1b[31m{line}\x1b[0m" if line.startswith(OVERRIDE) else line for line in text.split("\n"))
+    def _write(self, line: str) -> None:
+        """Write a line to stderr at once, so that lines of several threads stay whole."""
+        with self._cleared():
+            sys.stderr.write(f"{style.styled(line) if style.has_colour(sys.stderr) else line}\n")
+            sys.stderr.flush()
 
-
-def _write(line: str) -> None:
-    """Write a line to stderr at once, so that lines of several threads stay whole."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    def _cleared(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.display is None else self.display.cleared()
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

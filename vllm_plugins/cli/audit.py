@@ -14,7 +14,7 @@ from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_reader
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.policy import CHECKS, Policy
-from vllm_plugins.packages import pip_config
+from vllm_plugins.packages import own_indexes, pip_config
 from vllm_plugins.packages.index import Index
 from vllm_plugins.review import advisories, audit
 
@@ -77,12 +77,14 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     if arguments.policy is not None:
         policy = manifests.read(Path(os.path.abspath(arguments.policy)), option="--policy").policy
     config = pip_config.PipConfig.without_index() if settings.offline else pip_config.read()
+    # A lock that somebody changed does not decide where a login goes, if there is a manifest.
+    named = own_indexes.with_lock(config, locked) if manifest is None else own_indexes.with_manifest(config, manifest)
     found = audit.run(
         locked,
         policy,
         manifest,
         settings,
-        index=lambda: Index(config),
+        index=lambda: Index(named),
         service=arguments.service,
         required=arguments.require,
         report=output.progress,

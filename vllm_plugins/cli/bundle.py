@@ -12,7 +12,7 @@ from vllm_plugins.core.humanize import count, size
 from vllm_plugins.documents import compatibility, lock_reader, manifest
 from vllm_plugins.install import bundle
 from vllm_plugins.locking import rebuild
-from vllm_plugins.packages import pip_config
+from vllm_plugins.packages import own_indexes, pip_config
 from vllm_plugins.packages.index import Index
 from vllm_plugins.startup import overlay
 
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
                 where=str(directory),
                 next_step="VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle, or copy the wheels into this directory",
             )
-        return Index(pip_config.read())
+        return Index(own_indexes.with_lock(pip_config.read(), locked))
 
     if not settings.offline:
         rebuild.run(locked, settings, requested, report=output.progress, detail=output.detail)

@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> No
         if done is not None:
             output.progress(f"Overlay {done.marker.key[:12]}: {', '.join(done.marker.plugins) or 'no plugins'}")
             early.announce(overlay.directory(settings.store, done.marker.key) / overlay.SITE)
+    output.close()
     _become(program, words)
 
 

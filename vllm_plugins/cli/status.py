@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.cli import _data
-from vllm_plugins.cli._output import OVERRIDE, table
+from vllm_plugins.cli._output import table
+from vllm_plugins.cli._terminal.style import OVERRIDE
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
 from vllm_plugins.review import drift
@@ -115,6 +116,8 @@ def _row(plugin: PluginState) -> tuple[str, ...]:
         version += f" @{locked.commit[:7]}"
     if locked is not None and locked.editable:
         version += " editable"
+    if locked is not None and locked.index is not None and not locked.provided:
+        version += f" from {locked.index}"
     points = ", ".join(f"{group}:{point}" for group, point, _ in locked.entry_points) if locked else ""
     if locked is not None and locked.provided:
         points = ", ".join(locked.loads) or "those of the vLLM environment"

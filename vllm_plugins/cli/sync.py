@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli import _data
-from vllm_plugins.cli._output import OVERRIDE
+from vllm_plugins.cli._terminal.style import OVERRIDE
 from vllm_plugins.core import regular_file, workers
 from vllm_plugins.packages import pip_config
 from vllm_plugins.startup import overlay

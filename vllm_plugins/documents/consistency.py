@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vllm_plugins.documents import lock as locks
+    from vllm_plugins.documents._form.indexes import NamedIndex
     from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.documents.manifest import Manifest, Plugin
 
@@ -99,7 +100,7 @@ def with_manifest(lock: Lock, manifest: Manifest) -> tuple[str, ...]:
             f"plugin {name!r}: {what} is {there}; plugins.yaml says {here}"
             for name, plugin in requested.items()
             if name in locked
-            for what, here, there in _differences(plugin, locked[name])
+            for what, here, there in _differences(plugin, locked[name], manifest)
         ),
     )
 
@@ -117,7 +118,7 @@ def _edges(lock: Lock) -> Iterator[str]:
 
 # The fields of a plugin that its source must have and may have; others it must not have.
 _FIELDS: dict[tuple[str, bool], tuple[tuple[str, ...], tuple[str, ...]]] = {
-    ("pypi", False): ((), ()),
+    ("pypi", False): ((), ("index", "index-url")),
     ("git", False): (("url", "commit-id", "tree-sha256"), ("subdirectory",)),
     ("local", False): (("tree-sha256",), ()),
     ("local", True): (("project-sha256",), ()),
@@ -139,6 +140,8 @@ def _plugin(plugin: locks.Plugin, lock: Lock) -> Iterator[str]:
         yield f"{who}: it is {plugin.version}; its package is {package.name} {package.version}"
     if package.marker is not None:
         yield f"{who}: it is installed only where {package.marker} holds; a plugin is installed everywhere"
+    if plugin.index_url is not None and package.index not in (None, plugin.index_url):
+        yield f"{who}: it comes from the index {plugin.index_url} alone; its package names {package.index}"
     if package.directory is not None and package.directory != plugin.requested:
         yield f"{who}: its directory is {package.directory}; it was requested as {plugin.requested}"
     yield from (f"{who}: it {reason}" for reason in _of_source(plugin))
@@ -156,12 +159,16 @@ def _of_source(plugin: locks.Plugin) -> Iterator[str]:
         "subdirectory": plugin.subdirectory,
         "tree-sha256": plugin.tree_sha256,
         "project-sha256": plugin.project_sha256,
+        "index": plugin.index,
+        "index-url": plugin.index_url,
     }
     for key, value in fields.items():
         if key in required and value is None:
             yield f"has no {key}, which its source requires"
         elif value is not None and key not in (*required, *allowed):
             yield f"has {key}, which its source does not have"
+    if (plugin.index is None) != (plugin.index_url is None):
+        yield "has an index without both its name and its address"
 
 
 def _provided(plugin: locks.Plugin, lock: Lock) -> Iterator[str]:
@@ -176,7 +183,7 @@ def _provided(plugin: locks.Plugin, lock: Lock) -> Iterator[str]:
             yield f"the vLLM environment provides it, and the base of the lock has no {plugin.package} for it"
 
 
-def _differences(plugin: Plugin, locked: locks.Plugin) -> Iterator[tuple[str, object, object]]:
+def _differences(plugin: Plugin, locked: locks.Plugin, manifest: Manifest) -> Iterator[tuple[str, object, object]]:
     """What differs between a plugin of the manifest and of the lock: its name and both values."""
     source = plugin.source
     if locked.source != plugin.kind:
@@ -189,6 +196,7 @@ def _differences(plugin: Plugin, locked: locks.Plugin) -> Iterator[tuple[str, ob
     match source:
         case PypiSource():
             yield from _of_pypi(source, locked)
+            yield from _of_index(manifest.index_of(source), locked)
         case GitSource():
             yield from _of_git(source, locked)
         case LocalSource():
@@ -205,6 +213,14 @@ def _of_pypi(source: PypiSource, locked: locks.Plugin) -> Iterator[tuple[str, ob
         yield "its requirement", requested, locked.requested
     if source.version is not None and not satisfies(locked.version, source.version):
         yield "its version", source.version, locked.version
+
+
+def _of_index(index: NamedIndex | None, locked: locks.Plugin) -> Iterator[tuple[str, object, object]]:
+    """The index that a plugin has for itself."""
+    here = None if index is None else f"{index.name} ({index.url})"
+    there = None if locked.index is None else f"{locked.index} ({locked.index_url})"
+    if here != there:
+        yield "its index", here or "pip's own", there or "pip's own"
 
 
 def _of_git(source: GitSource, locked: locks.Plugin) -> Iterator[tuple[str, object, object]]:

@@ -239,6 +239,8 @@ def _field_changes(was: Plugin, now: Plugin) -> Iterator[str]:
         ("package", was.package, now.package),
         ("requested", was.requested, now.requested),
         ("url", was.url, now.url),
+        ("index", was.index, now.index),
+        ("address of its index", was.index_url, now.index_url),
         ("subdirectory", was.subdirectory, now.subdirectory),
         ("commit", was.commit, now.commit),
         ("provided by the vLLM environment:", _provided(was), _provided(now)),

@@ -106,7 +106,7 @@ class Plugin(Record):
     which an editable source declares its metadata. ``passed_over`` is the newest release, where an older
     one was locked. ``loads`` are objects that vLLM loads where users name them. ``provided`` says that the base
     has the package, and nothing of it is installed; ``dependencies`` are then the locked packages that its extras
-    require.
+    require. ``index`` is the name of the one index that its package comes from, and ``index_url`` its address.
     """
 
     name: str
@@ -125,6 +125,8 @@ class Plugin(Record):
     loads: tuple[str, ...] = ()
     provided: bool = False
     dependencies: tuple[NormalizedName, ...] = ()
+    index: str | None = None
+    index_url: str | None = None
 
     @property
     def asker(self) -> str:

@@ -278,6 +278,8 @@ def _plugin(item: Any, here: str) -> Plugin:
         loads=strings(item, here, "loads"),
         provided=get(item, here, "provided", bool, default=False),
         dependencies=tuple(map(canonicalize_name, strings(item, here, "dependencies"))),
+        index=get(item, here, "index", str, default=None),
+        index_url=get(item, here, "index-url", str, default=None),
     )
 
 

@@ -323,6 +323,8 @@ def _plugin(plugin: Plugin) -> Table:
             "package": plugin.package,
             "version": plugin.version,
             "requested": plugin.requested,
+            "index": plugin.index,
+            "index-url": plugin.index_url,
             "url": plugin.url,
             "subdirectory": plugin.subdirectory,
             "commit-id": plugin.commit,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os.path
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 from yaml.nodes import MappingNode, SequenceNode
@@ -14,7 +14,7 @@ from vllm_plugins.core import hashes, regular_file
 from vllm_plugins.core.errors import LockMissing, ManifestError, UsageError
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import _yaml, overrides, policy
-from vllm_plugins.documents._form import meaning, targets
+from vllm_plugins.documents._form import indexes, request_hash, targets
 from vllm_plugins.documents._form import plugin as plugins_form
 from vllm_plugins.documents._form.plugin import GitSource, LocalSource, Plugin, PypiSource, Source
 from vllm_plugins.documents._form.targets import HERE, RequestedTarget, is_release
@@ -26,6 +26,7 @@ from vllm_plugins.startup import Record, named_files
 if TYPE_CHECKING:
     from yaml.nodes import Node
 
+    from vllm_plugins.documents._form.indexes import NamedIndex
     from vllm_plugins.documents.overrides import Override
     from vllm_plugins.startup.settings import Settings
 
@@ -51,27 +52,31 @@ _MAX_PROBLEMS = 100
 class Manifest(Record):
     """A valid plugins.yaml.
 
-    ``sha256`` is of the requests of the enabled plugins, and of overrides and targets. Comments, order, layout,
-    credentials in URLs, disabled plugins and ``policy`` don't count. ``file_sha256`` is of the bytes, which the hook
-    compares.
+    ``sha256`` is of the requests of the enabled plugins. Comments, order, layout, credentials in URLs, disabled
+    plugins and ``policy`` don't count. ``file_sha256`` is of the bytes, which the hook compares.
     """
 
     path: Path
     plugins: tuple[Plugin, ...]
     policy: Policy = Policy()
     overrides: tuple[Override, ...] = ()
+    indexes: tuple[NamedIndex, ...] = ()
     targets: tuple[RequestedTarget, ...] = ()
     file_sha256: Sha256 = Sha256("")
 
     @cached_property
     def sha256(self) -> Sha256:
         """The hash of the requests."""
-        return meaning.sha256(self.enabled, self.overrides, self.targets)
+        return request_hash.sha256(self.enabled, self.overrides, self.indexes, self.targets)
 
     @property
     def enabled(self) -> tuple[Plugin, ...]:
         """The plugins to lock, in the order of the file."""
         return tuple(plugin for plugin in self.plugins if plugin.enabled)
+
+    def index_of(self, source: PypiSource) -> NamedIndex | None:
+        """The index that a plugin comes from, if it has one of its own."""
+        return next((index for index in self.indexes if index.name == source.index), None)
 
     def local_directory(self, source: LocalSource) -> Path:
         """The absolute directory of a local source, which may not exist."""
@@ -150,10 +155,10 @@ def parse(data: bytes, path: Path) -> Manifest:
         raise _error(path, [f"line {error.line}{column}: {error}"]) from error
     except RecursionError as error:
         raise _error(path, ["line 1: too many levels: a manifest needs far fewer"]) from error
-    fields = _document(root, problems)
+    content = _document(root, problems)
     if problems.found:
         raise _error(path, [text for _, text in sorted(problems.found, key=lambda found: found[0])])
-    return Manifest(path=path, file_sha256=hashes.sha256(data), **fields)
+    return content.replace(path=path, file_sha256=hashes.sha256(data))
 
 
 def _error(path: Path, lines: list[str]) -> ManifestError:
@@ -167,37 +172,35 @@ def _error(path: Path, lines: list[str]) -> ManifestError:
     )
 
 
-class _Read(TypedDict):
-    """What the keys of the file say."""
-
-    plugins: tuple[Plugin, ...]
-    policy: Policy
-    overrides: tuple[Override, ...]
-    targets: tuple[RequestedTarget, ...]
-
-
-def _document(root: Node | None, problems: Problems) -> _Read:
-    read = _Read(plugins=(), policy=Policy(), overrides=(), targets=())
+def _document(root: Node | None, problems: Problems) -> Manifest:
+    """The content of a file, without its path and its hash."""
+    empty = Manifest(path=Path(), plugins=())
     if root is None or _yaml.kind(root) == "null":
         problems.found.append((1, "line 1: the file is empty; expected the key plugins, as in `plugins: []`"))
-        return read
+        return empty
     if not isinstance(root, MappingNode):
         hint = "; put `plugins:` before it" if isinstance(root, SequenceNode) else ""
         problems.add(root, "the top", f"expected a mapping with the key plugins, found {describe(root)}{hint}")
-        return read
+        return empty
     top = Fields(root, "", problems)
-    top.unknown(("plugins", "policy", "overrides", "targets"))
-    read["plugins"] = tuple(_plugins(top, problems))
-    if (node := top.node_of("policy")) is not None:
-        read["policy"] = policy.read(node, problems)
-    if (node := top.node_of("overrides")) is not None:
-        read["overrides"] = overrides.read(node, problems)
-    if (node := top.node_of("targets")) is not None:
-        read["targets"] = targets.read(node, problems)
-    return read
+    top.unknown(("plugins", "policy", "overrides", "indexes", "targets"))
+    rules, replaced, named = top.node_of("policy"), top.node_of("overrides"), top.node_of("indexes")
+    environments = top.node_of("targets")
+    found = _plugins(top, problems)
+    defined = indexes.read(named, problems) if named is not None else ()
+    indexes.check_names(found, named, problems)
+    return Manifest(
+        path=empty.path,
+        plugins=tuple(plugin for _, _, plugin in found),
+        policy=policy.read(rules, problems) if rules is not None else Policy(),
+        overrides=overrides.read(replaced, problems) if replaced is not None else (),
+        indexes=defined,
+        targets=targets.read(environments, problems) if environments is not None else (),
+    )
 
 
-def _plugins(top: Fields, problems: Problems) -> list[Plugin]:
+def _plugins(top: Fields, problems: Problems) -> list[tuple[int, Node, Plugin]]:
+    """The plugins, each with its number and its place."""
     node = top.node_of("plugins", required="a list of plugins")
     if node is None:
         return []
@@ -210,8 +213,9 @@ def _plugins(top: Fields, problems: Problems) -> list[Plugin]:
         (number, item, plugins_form.read(item, f"plugins[{number}]", problems))
         for number, item in enumerate(node.value)
     ]
-    _duplicates([(number, item, plugin) for number, item, plugin in found if plugin is not None], problems)
-    return [plugin for _, _, plugin in found if plugin is not None]
+    read = [(number, item, plugin) for number, item, plugin in found if plugin is not None]
+    _duplicates(read, problems)
+    return read
 
 
 def _duplicates(found: list[tuple[int, Node, Plugin]], problems: Problems) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import flock, hashes, scratch
+from vllm_plugins.core import flock, hashes, progress, scratch
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.selection import Requirement
-from vllm_plugins.packages import installers
+from vllm_plugins.packages import installers, own_indexes
 from vllm_plugins.packages.pip_config import PipConfig
+from vllm_plugins.packages.simple_api import File
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
@@ -20,10 +22,15 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.lock import Lock
+    from vllm_plugins.documents.selection import Selected
+    from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.installers import Installer
     from vllm_plugins.startup.settings import Settings
 
 __all__ = ["Filling"]
+
+# Where distributions are while a stage is filled: in both directories of an overlay, and pip's own before that.
+_PLACES = (f"overlay/{overlay.SITE}/", f"overlay/{overlay.SITE}/{overlay.FRONT}/", "pip-target-*/lib/python*/")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +52,7 @@ class Filling:
 
         What overrides a package of the base goes into a directory of its own, which comes before the base.
         """
-        selected = selection.select(self.lock, self.settings)
+        selected = self._with_own(selection.select(self.lock, self.settings), staged / "own")
         offline = self.settings.offline or (not selected.editable and all(item.path for item in selected.wheels))
         if not selected.wheels and not selected.editable:
             return ()
@@ -56,15 +63,39 @@ class Filling:
             name = "pip"  # uv needs file locks in its target
         installer = installers.choose(name, config=config, cache=cache / "uv", report=self.report)
         requirements = selected.wheels + self._editable(selected.editable, installer, staged / "editable")
-        self.report(f"Installing {count(len(requirements), 'distribution')} with {installer.name}")
-        file = staged / "requirements.txt"
-        for in_front, target in ((False, site), (True, site / overlay.FRONT)):
-            lines = [f"{item.line}\n" for item in requirements if item.in_front == in_front]
-            if lines:
-                target.mkdir(exist_ok=True)
-                file.write_text("".join(lines), encoding="utf-8")
-                installer.install(file, target, offline=offline)
+        text = f"Installing {count(len(requirements), 'distribution')} with {installer.name}"
+        with progress.step(text, self.report, total=len(requirements)) as step:
+            step.measure = functools.partial(_installed, staged)
+            file = staged / "requirements.txt"
+            for in_front, target in ((False, site), (True, site / overlay.FRONT)):
+                lines = [f"{item.line}\n" for item in requirements if item.in_front == in_front]
+                if lines:
+                    target.mkdir(exist_ok=True)
+                    file.write_text("".join(lines), encoding="utf-8")
+                    installer.install(file, target, offline=offline)
         return requirements
+
+    def _with_own(self, selected: Selected, into: Path) -> Selected:
+        """The selection, with the files of packages that have an index of their own: pip and uv don't fetch them."""
+        names = {plugin.package for plugin in self.lock.plugins if plugin.index is not None}
+        absent = [item for item in selected.wheels if item.name in names and item.path is None]
+        if not absent:
+            return selected
+        from vllm_plugins.packages.index import Index  # and requests with it
+
+        into.mkdir()
+        with Index(own_indexes.with_lock(self.config(), self.lock)) as index:
+            fetched = {item.name: self._fetch(item, index, into) for item in absent}
+        wheels = (replace(item, path=fetched.get(item.name, item.path)) for item in selected.wheels)
+        return replace(selected, wheels=tuple(wheels))
+
+    def _fetch(self, item: Requirement, index: Index, into: Path) -> Path:
+        package = self.lock.package(item.name)
+        assert package is not None
+        wheel = next(wheel for wheel in package.wheels if wheel.sha256 == item.sha256)
+        assert wheel.url is not None
+        file = File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size, index=package.index)
+        return index.download(file, into)
 
     def _editable(
         self, sources: tuple[tuple[NormalizedName, str], ...], installer: Installer, into: Path
@@ -80,7 +111,12 @@ class Filling:
         with Builder(installer=installer, base_site=self.base_paths) as builder:
             for name, directory in sources:
                 plugin = next(iter(self.lock.plugins_needing(name)), name)
-                self.report(f"Building {plugin!r} as editable from {directory}")
-                wheel = builder.editable(home / Path(directory).expanduser(), into, plugin=plugin)
+                with progress.step(f"Building {plugin!r} as editable from {directory}", self.report):
+                    wheel = builder.editable(home / Path(directory).expanduser(), into, plugin=plugin)
                 built.append(Requirement(name=name, version=None, sha256=hashes.of_file(wheel), path=wheel))
         return tuple(built)
+
+
+def _installed(staged: Path) -> int:
+    """How many distributions are in a stage by now. pip has them in a directory of its own first."""
+    return len(set().union(*({path.name for path in staged.glob(f"{place}*.dist-info")} for place in _PLACES)))

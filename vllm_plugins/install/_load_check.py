@@ -14,6 +14,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
+from vllm_plugins.core import progress
 from vllm_plugins.core.errors import CommandFailed, LoadError
 from vllm_plugins.install import _vllm_start
 from vllm_plugins.startup import activation, entry_points, overlay
@@ -61,16 +62,20 @@ def check(
     paths: Iterable[str],
     scratch: Path,
     patience: float,
+    shown: progress.Step | None = None,
 ) -> tuple[Failure, ...]:
     """Check every entry point of a published overlay in a child process, and return those that failed.
 
     With the depth ``calls``, platform and general plugins are also called, in the order of a start of vLLM; with
     ``imports``, nothing is called. ``allows`` says whether vLLM would use an entry point, by group and name. ``base``
     is the fingerprint of the base, which the failures carry, and ``paths`` are its directories. ``scratch`` is an
-    empty directory, ``patience`` the seconds that the process may take.
+    empty directory, ``patience`` the seconds that the process may take. ``shown`` shows how far the check is.
     """
     steps = _steps(marker.entry_points, depth)
     reports: list[dict[str, str]] = []
+    if shown is not None:
+        shown.total = len(steps)
+        shown.measure = lambda: _measured(shown, steps, marker.entry_points, len(reports), scratch / "result")
     while len(reports) < len(steps):
         argv = [str(os.getpid()), str(store), marker.key, depth, str(len(reports)), str(scratch / "result"), *paths]
         reports += _run(argv, steps[len(reports) :], marker.entry_points, scratch / "result", patience=patience)
@@ -141,6 +146,19 @@ def run_child(
         end, output = f"did not end within {patience:g} seconds (VLLM_PLUGIN_TIMEOUT)", ""
     lines = result.read_text(encoding="utf-8").split("\n")[:-1] if result.exists() else []
     return [json.loads(line) for line in lines], end, output
+
+
+def _measured(
+    shown: progress.Step, steps: Sequence[_Step], points: Sequence[EntryPoint], before: int, result: Path
+) -> int:
+    """How many steps of the check have ended. What is loaded or called now is named in what is shown."""
+    done = before + (result.read_bytes().count(b"\n") if result.exists() else 0)
+    if done < len(steps):
+        step = steps[done]
+        shown.at = (
+            f"{step.verb} {points[step.number].plugin} ({points[step.number].group}:{points[step.number].name})"
+        )
+    return min(done, len(steps))
 
 
 def _check_platforms(

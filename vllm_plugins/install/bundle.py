@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import parse_wheel_filename
 
-from vllm_plugins.core import atomic
+from vllm_plugins.core import atomic, progress
 from vllm_plugins.core.errors import InstallError, PluginsError, StoreError
 from vllm_plugins.core.humanize import count, size
 from vllm_plugins.documents import selection
@@ -94,9 +94,10 @@ def make(
         _copy_built(built, lock, directory, built_wheels)
         remote = [(package, wheel) for package, wheel in absent if wheel.url is not None]
         if remote:
-            report(f"Downloading {count(len(remote), 'wheel')}, {size(sum(wheel.size for _, wheel in remote))}")
-            with index() as opened:
-                _fetch(remote, lock, directory, opened)
+            whole = sum(wheel.size for _, wheel in remote)
+            text = f"Downloading {count(len(remote), 'wheel')}, {size(whole)}"
+            with progress.step(text, report, total=len(remote)) as step, index() as opened:
+                _fetch(remote, lock, directory, opened, step)
         downloads.sweep(directory, frozenset(wheel.sha256 for _, wheel in absent))
         known = names | {wheel.filename for other in others for _, wheel in wanted(other)}
         stale = sorted(path for path in directory.glob("*.whl") if path.name not in known)
@@ -139,13 +140,16 @@ def _copy_built(built: Iterable[tuple[Package, Wheel]], lock: Lock, directory: P
         )
 
 
-def _fetch(remote: Iterable[tuple[Package, Wheel]], lock: Lock, directory: Path, index: Index) -> None:
+def _fetch(
+    remote: Iterable[tuple[Package, Wheel]], lock: Lock, directory: Path, index: Index, step: progress.Step
+) -> None:
     def fetch(pair: tuple[Package, Wheel]) -> None:
         package, wheel = pair
         assert wheel.url is not None
-        file = File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size)
+        file = File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size, index=package.index)
         try:
             index.download(file, directory, durable=True)
+            step.advance()
         except PluginsError as error:
             error.required_by = _required_by(lock, package)
             raise

@@ -10,7 +10,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import atomic, hashes, scratch
+from vllm_plugins.core import atomic, hashes, progress, scratch
 from vllm_plugins.core.errors import HashMismatch, InstallError, PluginsError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import names
@@ -245,17 +245,17 @@ def _checked(marker: Marker, job: _Job, *, again: bool) -> Marker:
     others = tuple(failure for failure in marker.failures if failure.base != fingerprint)
     if job.depth is None:
         return marker.replace(checked=tuple(sorted({*marker.checked} - {fingerprint})), failures=others)
-    job.report("Loading and calling every entry point" if job.depth == "calls" else "Loading every entry point")
-    with scratch.directory(job.settings.store / stores.STAGING) as temporary:
+    text = "Loading and calling every entry point" if job.depth == "calls" else "Loading every entry point"
+    with progress.step(text, job.report) as step, scratch.directory(job.settings.store / stores.STAGING) as temporary:
         if marker.overrides:
-            job.report("Importing vLLM with its overrides")
-            _override_check.check(
-                job.settings.store,
-                marker,
-                paths=job.base_paths,
-                result=temporary / "overrides",
-                patience=job.settings.patience,
-            )
+            with progress.step("Importing vLLM with its overrides", job.report):
+                _override_check.check(
+                    job.settings.store,
+                    marker,
+                    paths=job.base_paths,
+                    result=temporary / "overrides",
+                    patience=job.settings.patience,
+                )
         found = _load_check.check(
             job.settings.store,
             marker,
@@ -265,6 +265,7 @@ def _checked(marker: Marker, job: _Job, *, again: bool) -> Marker:
             paths=job.base_paths,
             scratch=temporary,
             patience=job.settings.patience,
+            shown=step,
         )
     return marker.replace(checked=tuple(sorted({*marker.checked, fingerprint})), failures=others + found)
 
@@ -293,14 +294,14 @@ def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
             report=job.report,
         )
         requirements = filling.fill(staged, site)
-        job.report("Checking every file")
-        if left_out := metadata.scripts(site):
-            more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-            job.report(f"Leaving out scripts, because an overlay is on no PATH: {', '.join(left_out[:5])}{more}")
-        records = _stage.clean(site)
-        contents = _stage.check(site, records, {item.name: item.version for item in requirements})
-        job.report("Compiling bytecode")
-        files_sha256 = _stage.seal(site, contents.owners)
+        with progress.step("Checking every file", job.report):
+            if left_out := metadata.scripts(site):
+                more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+                job.report(f"Leaving out scripts, because an overlay is on no PATH: {', '.join(left_out[:5])}{more}")
+            records = _stage.clean(site)
+            contents = _stage.check(site, records, {item.name: item.version for item in requirements})
+        with progress.step("Compiling bytecode", job.report):
+            files_sha256 = _stage.seal(site, contents.owners)
         marker = _new_marker.marker_of(
             job.lock,
             job.lock_bytes,

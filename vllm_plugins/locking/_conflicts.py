@@ -17,7 +17,7 @@ from vllm_plugins.documents.lock import in_words, leave_out
 from vllm_plugins.locking import _overrides
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from packaging.requirements import Requirement
 
@@ -33,22 +33,32 @@ _NOT_YOURS = "what a plugin requires is in its own metadata, which only its auth
 
 
 def unsatisfiable(
-    findings: Mapping[str, Finding], roots: Sequence[Root], base: Base, places: Iterable[str]
+    findings: Mapping[str, Finding],
+    roots: Sequence[Root],
+    base: Base,
+    places: Callable[[NormalizedName], Iterable[str]],
 ) -> NoResolution | BaseMismatch:
-    """The error for plugins that can't be satisfied, all of them; ``places`` are the indexes that were asked."""
+    """The error for plugins that can't be satisfied, all of them.
+
+    ``places`` are the indexes that are asked for a name.
+    """
     needs_vllm = [name for name, found in findings.items() if found.kind == "vllm"]
     if needs_vllm:
         lines = [f"{' → '.join(findings[name].path)} ({in_words(name)})" for name in needs_vllm]
         return missing_vllm(base, lines)
     by_name = {root.plugin: root for root in roots}
     verb = "does" if len(findings) == 1 else "do"
-    names = {found.kind for found in findings.values()}
+    unknown = [
+        canonicalize_name(found.requirement.name) if found.requirement is not None else by_name[name].name
+        for name, found in findings.items()
+        if found.kind == "unknown"
+    ]
     details = [f"{in_words(name)}: {_asked(by_name[name], found)}{found}" for name, found in findings.items()]
-    details += [f"index: {place}" for place in places] if "unknown" in names else []
+    details += dict.fromkeys(f"index: {place}" for name in unknown for place in places(name))
     return NoResolution(
         f"{_plugins(findings)} {verb} not fit this environment",
         details=details,
-        next_step="; or, ".join(filter(None, (_next_step(findings), _override(findings, base)))),
+        next_step="; or, ".join(filter(None, (_next_step(findings, by_name), _override(findings, base)))),
     )
 
 
@@ -64,8 +74,10 @@ def _asked(root: Root, finding: Finding) -> str:
     return "" if finding.path else f"plugins.yaml requires {root.name}{root.specifier}; "
 
 
-def _next_step(findings: Mapping[str, Finding]) -> str:
+def _next_step(findings: Mapping[str, Finding], roots: Mapping[str, Root]) -> str:
     for name, found in findings.items():
+        if not found.path and found.kind == "unknown" and roots[name].has_own_index:
+            return f"correct `package` or `index` of {in_words(name)} in plugins.yaml"
         if not found.path and found.kind == "unknown":
             return f"correct `package` of {in_words(name)} in plugins.yaml, or the indexes of `pip config list`"
         if not found.path:
@@ -107,14 +119,19 @@ def clash(lines: Sequence[str]) -> NoResolution:
     )
 
 
-def resolver_failed(error: CommandFailed, resolver: str, *, found_none: bool) -> NoResolution | SourceError:
+def resolver_failed(
+    error: CommandFailed, resolver: str, *, found_none: bool, is_here: bool = True
+) -> NoResolution | SourceError:
     """The error where each plugin fits by itself, and the resolver failed: its own last lines say why.
 
-    ``found_none``: it failed because no set of versions fits.
+    ``found_none``: it failed because no set of versions fits. ``is_here``: it resolved for this kind of machine, so
+    that each resolver can be used.
     """
     lines = [error.what, *[line for line in error.stderr.splitlines() if line.strip()][-_LAST_LINES:]]
     other = "uv" if resolver != "uv" else "pip-compile"
     step = f"fix what its output names, or use the other resolver: vllm-plugins lock --resolver {other}"
+    if not is_here:
+        step = "fix what its output names; only uv resolves for another machine or Python"
     if not found_none:
         return SourceError(f"{resolver} failed", details=lines, next_step=step)
     return NoResolution(f"{resolver} found no set of versions that fits all plugins", details=lines, next_step=step)

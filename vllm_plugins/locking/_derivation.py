@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import scratch
+from vllm_plugins.core import progress, scratch
 from vllm_plugins.core.errors import LockContradiction
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import selection
@@ -18,7 +18,7 @@ from vllm_plugins.documents.manifest import GitSource
 from vllm_plugins.locking import _derived_edges
 from vllm_plugins.locking import rebuild as rebuilding
 from vllm_plugins.locking._derived_edges import Difference
-from vllm_plugins.packages import attestations, metadata, pip_config, releases, simple_api
+from vllm_plugins.packages import attestations, metadata, own_indexes, pip_config, releases, simple_api
 from vllm_plugins.packages.index import Index
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.sources import checkout, git_refs
@@ -61,8 +61,8 @@ def check(
         SourceError: an index or a repository can't be read.
     """
     pip = PipConfig.without_index() if settings.offline else (config or pip_config.read)()
+    pip = own_indexes.with_manifest(pip, manifest)
     sources = "its sources" if settings.offline else "the index and its sources"
-    report(f"Comparing the lock with {sources}")
 
     def find(wheel: Wheel) -> Path | None:
         return new.get(wheel.filename) or selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256)
@@ -78,7 +78,8 @@ def check(
             scratch=temporary,
             environ=os.environ,
         )
-        differences = derivation.differences()
+        with progress.step(f"Comparing the lock with {sources}", report):
+            differences = derivation.differences()
     if differences:
         names = sorted({item.package for item in differences if item.package is not None})
         words = " ".join(f"--upgrade-package {name}" for name in names) or "--upgrade"
@@ -215,7 +216,7 @@ class Derivation:
         if package.index is None and places:
             yield f"the lock names no index; its files are at {', '.join(sorted(places))}"
         elif package.index is not None and package.index not in places:
-            if package.index in index.places:
+            if package.index in index.places_of(package.name):
                 yield f"the lock names the index {package.index}, which does not have these files"
             else:
                 self.unchecked.append(f"the index of {package.name}: {package.index} is not configured here")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 
+from vllm_plugins.core import progress
 from vllm_plugins.core.errors import BuildError
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import lock
@@ -94,6 +95,8 @@ class Preparation:
             package=canonicalize_name(source.package),
             version="",
             requested=requirement,
+            index=source.index,
+            index_url=index.url if (index := self.manifest.index_of(source)) is not None else None,
         )
         return PreparedPlugin(locked=locked, requirement=requirement)
 
@@ -109,11 +112,11 @@ class Preparation:
             if (reused := self._reused(plugin, was, requested=ref)) is not None:
                 return reused
         else:
-            self.report(f"Finding {source.ref or 'the default branch'} of {plugin.name!r}")
-            commit = self._commit(source, plugin.name)
-        self.report(f"Fetching {plugin.name!r} at {commit[:12]}")
+            with progress.step(f"Finding {source.ref or 'the default branch'} of {plugin.name!r}", self.report):
+                commit = self._commit(source, plugin.name)
         scratch = self.scratch / f"git-{plugin.name}"
-        tree = checkout.checkout(source, commit, scratch, environ=self.environ, plugin=plugin.name)
+        with progress.step(f"Fetching {plugin.name!r} at {commit[:12]}", self.report):
+            tree = checkout.checkout(source, commit, scratch, environ=self.environ, plugin=plugin.name)
         origin = _Origin(
             requested=ref, url=url, subdirectory=source.subdirectory, commit=commit, tree_sha256=tree.tree_sha256
         )
@@ -147,8 +150,8 @@ class Preparation:
         return self._built(plugin, tree, _Origin(requested=source.path, tree_sha256=tree.tree_sha256))
 
     def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> PreparedPlugin:
-        self.report(f"Reading the metadata of {plugin.name!r}")
-        content = self.builder.metadata(directory, plugin=plugin.name)
+        with progress.step(f"Reading the metadata of {plugin.name!r}", self.report):
+            content = self.builder.metadata(directory, plugin=plugin.name)
         name, version = _check_name(plugin, content.name), str(content.version)
         stub = stub_wheels.write(
             self.scratch, name=name, version=version, extras=content.extras, requires=content.requires
@@ -173,13 +176,13 @@ class Preparation:
         )
 
     def _built(self, plugin: Plugin, tree: Checkout, origin: _Origin) -> PreparedPlugin:
-        self.report(f"Building {plugin.name!r}")
-        if tree.ignored:
-            more = f" and {len(tree.ignored) - 5} more" if len(tree.ignored) > 5 else ""
-            self.report(f"The build does not see what git ignores: {', '.join(tree.ignored[:5])}{more}")
-        built = self.builder.wheel(
-            tree.project, self.scratch / f"wheel-{plugin.name}", plugin=plugin.name, on_line=self.detail
-        )
+        with progress.step(f"Building {plugin.name!r}", self.report):
+            if tree.ignored:
+                more = f" and {len(tree.ignored) - 5} more" if len(tree.ignored) > 5 else ""
+                self.report(f"The build does not see what git ignores: {', '.join(tree.ignored[:5])}{more}")
+            built = self.builder.wheel(
+                tree.project, self.scratch / f"wheel-{plugin.name}", plugin=plugin.name, on_line=self.detail
+            )
         return _from_wheel(plugin, built.path, origin, built_with=built.built_with)
 
     def _reused(self, plugin: Plugin, was: lock.Plugin, *, requested: str) -> PreparedPlugin | None:

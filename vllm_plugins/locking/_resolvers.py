@@ -114,13 +114,30 @@ class UvCompile:
             process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
 
         try:
-            run(self.config)
+            self._run(run)
         except CommandFailed as error:
-            if error.returncode != _UNREAD:
+            if error.returncode not in (_FOUND_NONE, _UNREAD) or self.found_none(error):
                 raise
-            if installers.is_loud(sys.executable):
+            if error.returncode == _UNREAD and installers.is_loud(sys.executable):
                 self._compile_with_pip(directory, base, wheels)
                 return
+            if wheels is None or not base.is_here:
+                raise
+            # Every page that is needed was read before. Of some, uv makes nothing that pip takes, such as those with
+            # a hash by sha1 or with ``Content-Type: TEXT/HTML``.
+            self.report(f"uv failed ({error.evidence[-1].strip()}): pip-compile resolves instead")
+            try:
+                self._pip.compile(directory, base, wheels=wheels)
+            except CommandFailed:
+                raise error from None
+
+    def _run(self, run: Callable[..., None]) -> None:
+        """Run uv, and again where it stops at a place that pip passes over."""
+        try:
+            run(self.config)
+        except CommandFailed as error:
+            if error.returncode != _UNREAD or installers.is_loud(sys.executable):
+                raise
             present = _without_missing_links(self.config)
             if present != self.config:
                 with contextlib.suppress(CommandFailed):

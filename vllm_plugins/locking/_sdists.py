@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import regular_file
+from vllm_plugins.core import progress, regular_file
 from vllm_plugins.core.errors import BuildError
 from vllm_plugins.documents import versions
 from vllm_plugins.documents.base import satisfies
@@ -78,12 +78,12 @@ class Sdists:
             wheel, built_with = self.wheels / old.path.name, old.package.built_with
             shutil.copyfile(old.path, wheel)
         else:
-            self.report(f"Building {candidate}, which the index has only as an sdist")
-            project = releases.download(
-                sdist, self.index, self.scratch / f"sdist-{candidate.name}-{candidate.version}"
-            )
-            self._refuse_other_torch(project, candidate, plugin, whose)
-            wheel, built_with = self._built(project, candidate, plugin, whose)
+            with progress.step(f"Building {candidate}, which the index has only as an sdist", self.report):
+                project = releases.download(
+                    sdist, self.index, self.scratch / f"sdist-{candidate.name}-{candidate.version}"
+                )
+                self._refuse_other_torch(project, candidate, plugin, whose)
+                wheel, built_with = self._built(project, candidate, plugin, whose)
         content = metadata.normal_form(metadata.inspect(wheel), where=f"{whose}: {sdist.url}")
         if (content.name, content.version.public) != (candidate.name, candidate.version.public):
             raise BuildError(

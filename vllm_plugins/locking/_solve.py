@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from vllm_plugins.core import progress
 from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, NoResolution
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.locking import _conflicts, _resolution, request
 from vllm_plugins.locking._sdists import Sdists
-from vllm_plugins.locking._search import newest
+from vllm_plugins.locking._search import newest, own_index
 from vllm_plugins.locking._search.candidates import Candidates
 from vllm_plugins.locking._search.findings import Root
 from vllm_plugins.locking._search.walk import Walk
@@ -117,16 +119,19 @@ class Solver:
             HashMismatch: a locked file has other bytes there.
         """
         pins = [pin for pin in solution.pins if pin.url is None]
-        if pins:
-            self.report(f"Reading the index for the files of {count(len(pins), 'distribution')}")
         tags = self.base.tags()
 
         def read(pin: Pin) -> Release:
             locked = self._kept.get(pin.name)
             return releases.read(pin, self.index, tags=tags, caches=self.caches, locked=locked)
 
-        with ThreadPoolExecutor(max_workers=16) as pool:
-            found = list(pool.map(read, pins))
+        text = f"Reading the index for the files of {count(len(pins), 'distribution')}"
+        reading = progress.step(text, self.report if pins else None, total=len(pins))
+        with reading as step, ThreadPoolExecutor(max_workers=16) as pool:
+            found = []
+            for release in pool.map(read, pins):
+                found.append(release)
+                step.advance()
         if self.reuse.is_sound:
             self._refuse_other_files(found)
         return found
@@ -159,7 +164,7 @@ class Solver:
         while True:
             findings = _walked(walk)
             if any(found.is_certain for found in findings.values()):
-                error = _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places)
+                error = _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places_of)
                 try:  # the other plugins, in the same run
                     newest.check(walk, walk.settled(), kept=walk.preferred)
                 except NoResolution as silent:
@@ -173,6 +178,20 @@ class Solver:
                 content = sdists.build(candidate, plugin=need.plugin, path=" → ".join(need.path))
                 walk.candidates.built[name, candidate.version] = content
 
+    def _line(self, item: PreparedPlugin, walk: Walk, findings: Mapping[str, Finding]) -> PluginRequirement:
+        """The line of a plugin for the resolver. A release from an index of its own is given as a file.
+
+        Raises:
+            NoResolution: no release there fits.
+        """
+        text, locked = item.requirement, item.locked
+        if self.index.has_own(locked.package) and item.wheel is None and not locked.provided:
+            found = own_index.requirement(walk, _root(item), self.scratch / "own")
+            if found is None:
+                raise _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places_of)
+            text = found
+        return PluginRequirement(plugin=locked.name, name=locked.package, requirement=text, provided=locked.provided)
+
     def _pins(
         self,
         plugins: tuple[PreparedPlugin, ...],
@@ -181,15 +200,7 @@ class Solver:
         preferred: Mapping[NormalizedName, str],
         wheels: Path,
     ) -> tuple[Pin, ...]:
-        lines = [
-            PluginRequirement(
-                plugin=item.locked.name,
-                name=item.locked.package,
-                requirement=item.requirement,
-                provided=item.locked.provided,
-            )
-            for item in plugins
-        ]
+        lines = [self._line(item, walk, findings) for item in plugins]
         # A pin of the old lock that no longer fits, such as after an upgrade of vLLM, would make pip-compile fail.
         chosen = walk.chosen()
         names = {name for name, _ in chosen}
@@ -197,6 +208,9 @@ class Solver:
         walk.write_stubs(wheels)
         excluded = {f"{found.name}!={found.version.public}" for found in walk.refused} | _ruled_out(walk)
         excluded |= _too_young(walk, walk.candidates.names)
+        own = {line.name for line in lines if self.index.has_own(line.name) and not line.provided}
+        excluded = {line for line in excluded if canonicalize_name(line.partition("!=")[0]) not in own}
+        preferred = {name: pin for name, pin in preferred.items() if name not in own}
         stubs = _resolution.constraints(self.base, self.caches / "stubs")
         try:
             for number in itertools.count():
@@ -215,20 +229,23 @@ class Solver:
                 # The walk need not have met every distribution that the resolver takes.
                 young = _too_young(walk, [pin.name for pin in pins if pin.url is None]) - excluded
                 if not young:
-                    return pins
+                    # What was given as a file comes from its index like everything else.
+                    return tuple(replace(pin, url=None) if pin.name in own else pin for pin in pins)
                 excluded |= young
             raise AssertionError  # the count has no end
         except CommandFailed as error:
             if (full := DiskError.from_output(error.stderr, details=error.details)) is not None:
                 raise full from error
             if findings:
-                raise _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places) from error
+                raise _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places_of) from error
             clashes = walk.clashes()
             if clashes:
                 raise _conflicts.clash(clashes) from error
             walk.check_files()
             found_none = self.resolver.found_none(error)
-            raise _conflicts.resolver_failed(error, self.resolver.name, found_none=found_none) from error
+            raise _conflicts.resolver_failed(
+                error, self.resolver.name, found_none=found_none, is_here=self.base.is_here
+            ) from error
 
 
 def _ruled_out(walk: Walk) -> set[str]:
@@ -279,4 +296,5 @@ def _root(plugin: PreparedPlugin) -> Root:
         extras=requirement_lines.extras(requirement),
         specifier=requirement.specifier,
         metadata=content,
+        has_own_index=plugin.locked.index is not None,
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import atomic, regular_file, workers
+from vllm_plugins.core import atomic, progress, regular_file, workers
 from vllm_plugins.core.errors import NoResolution, StoreError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_writer
@@ -22,7 +22,7 @@ from vllm_plugins.locking import _overrides, _provided, _resolvers
 from vllm_plugins.locking._assemble import Assembly, NewLock
 from vllm_plugins.locking._prepare import Preparation, PreparedPlugin, refuse_foreign
 from vllm_plugins.locking._solve import Solver
-from vllm_plugins.packages import installers
+from vllm_plugins.packages import installers, own_indexes
 from vllm_plugins.packages.builder import Builder
 from vllm_plugins.packages.simple_api import Cooldown
 
@@ -70,7 +70,7 @@ def run(
         NoResolution: no set of versions satisfies every requirement.
     """
     caches = settings.cache or scratch / "cache"
-    pip = _usable(config(), report)
+    pip = _usable(own_indexes.with_manifest(config(), manifest), report)
     cooldown = cooldown_of(manifest)
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
     installer = _installer(settings, _waiting(pip, cooldown), caches, report)
@@ -90,8 +90,8 @@ def run(
         )
         plugins = _prepared(preparation, base)
         program = _resolvers.choose(request.resolver, base=base, config=pip, cache=caches / "uv", report=report)
-        report(f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}")
-        with opening() as index:
+        resolving = f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}"
+        with progress.step(resolving, report), opening() as index:
             solver = Solver(
                 resolver=program,
                 index=index,

@@ -23,7 +23,7 @@ from vllm_plugins.locking import _stages, pipeline
 from vllm_plugins.locking._search.candidates import Candidates, Obstacle
 from vllm_plugins.locking._search.findings import Root
 from vllm_plugins.locking._search.walk import Walk
-from vllm_plugins.packages import metadata, requirement_lines
+from vllm_plugins.packages import metadata, own_indexes, requirement_lines
 from vllm_plugins.packages.index import Index
 from vllm_plugins.sources import git_news
 
@@ -113,6 +113,7 @@ def find(
         NoResolution, UsageError: the base that the request names can't be had.
     """
     base = pipeline.read_base(request.base, settings, report=report, config=lambda: config)
+    config = own_indexes.with_manifest(config, manifest)
     with Index(config, cooldown=_stages.cooldown_of(manifest)) as index:
         candidates = Candidates(base=base, index=index, caches=settings.cache, report=report)
         search = _Search(manifest=manifest, locked=locked, settings=settings, base=base, candidates=candidates)

@@ -16,13 +16,13 @@ from urllib.parse import unquote
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import atomic, regular_file, scratch
+from vllm_plugins.core import atomic, progress, regular_file, scratch
 from vllm_plugins.core.errors import HashMismatch, StoreError
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.base import SHARED
 from vllm_plugins.documents.manifest import GitSource, LocalSource
-from vllm_plugins.packages import installers, metadata, pip_config, releases
+from vllm_plugins.packages import installers, metadata, own_indexes, pip_config, releases
 from vllm_plugins.packages.builder import Builder
 from vllm_plugins.packages.index import File, Index
 from vllm_plugins.sources import checkout, local
@@ -47,11 +47,15 @@ _SHOWN = 12  # members, and lines of a text, that an error shows
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LockedBuild:
-    """A locked wheel that was built while locking. ``plugin`` is ``None`` if it was built from an sdist."""
+    """A locked wheel that was built while locking. ``plugin`` is ``None`` if it was built from an sdist.
+
+    ``index_url`` is the index that the sdist of a plugin comes from, if that has one of its own.
+    """
 
     package: Package
     wheel: Wheel
     plugin: Plugin | None
+    index_url: str | None = None
 
     @property
     def name(self) -> str:
@@ -62,8 +66,11 @@ class LockedBuild:
 def builds(lock: Lock) -> tuple[LockedBuild, ...]:
     """The wheels of a lock that were built while locking, and can be built again."""
     sources_of = {plugin.package: plugin for plugin in lock.plugins if plugin.commit or plugin.tree_sha256}
+    own = {plugin.package: plugin.index_url for plugin in lock.plugins}
     return tuple(
-        LockedBuild(package=package, wheel=wheel, plugin=sources_of.get(package.name))
+        LockedBuild(
+            package=package, wheel=wheel, plugin=sources_of.get(package.name), index_url=own.get(package.name)
+        )
         for package in lock.packages
         if package.name in sources_of or package.sdist_url is not None
         for wheel in package.wheels
@@ -110,10 +117,11 @@ def run(
     if not absent:
         return ()
     names = []
-    with _rebuilding(settings, manifest, config=config, detail=detail) as build:
+    with _rebuilding(settings, manifest, config=_with_indexes(config, lock), detail=detail) as build:
         for item in absent:
-            report(f"Building {item.name!r} again: {item.wheel.filename} is not in {settings.wheels.name}/")
-            built = build(item)
+            why = f"{item.wheel.filename} is not in {settings.wheels.name}/"
+            with progress.step(f"Building {item.name!r} again: {why}", report):
+                built = build(item)
             if built is None:
                 continue  # the installation reports that the wheel is missing
             if built.sha256 != item.wheel.sha256:
@@ -142,12 +150,16 @@ def compare(
     every = builds(lock)
     if not every:
         return
-    with _rebuilding(settings, manifest, config=config, detail=detail, base=base) as build:
+    with _rebuilding(settings, manifest, config=_with_indexes(config, lock), detail=detail, base=base) as build:
         for item in every:
-            report(f"Building {item.name!r} again, to compare it")
-            built = build(item)
+            with progress.step(f"Building {item.name!r} again, to compare it", report):
+                built = build(item)
             if built is None or built.sha256 != item.wheel.sha256 or _environment(item, built):
                 raise _differs(item, built, settings)
+
+
+def _with_indexes(config: Callable[[], PipConfig], lock: Lock) -> Callable[[], PipConfig]:
+    return lambda: own_indexes.with_lock(config(), lock)
 
 
 @contextmanager
@@ -210,7 +222,8 @@ def _project(
     url, sha256 = item.package.sdist_url, item.package.sdist_sha256
     assert url is not None
     with Index(config()) as index:
-        return releases.download(File(filename=unquote(url.rpartition("/")[2]), url=url, sha256=sha256), index, into)
+        file = File(filename=unquote(url.rpartition("/")[2]), url=url, sha256=sha256, index=item.index_url)
+        return releases.download(file, index, into)
 
 
 def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path, settings: Settings) -> Checkout | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core import progress
 from vllm_plugins.core.errors import CommandFailed, NoResolution, PluginsError, UsageError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import base, versions
@@ -78,12 +79,12 @@ def read(
         cached = _cached(place)
         if cached is not None:
             return cached
-    report(f"Resolving the environment of {release} from the index")
     (scratch / "requirements.in").write_text(f"{release}\n", encoding="utf-8")
     (scratch / "constraints.txt").touch()
     program = resolver(empty)
     try:
-        program.compile(scratch, empty)
+        with progress.step(f"Resolving the environment of {release} from the index", report):
+            program.compile(scratch, empty)
     except CommandFailed as error:
         if not program.found_none(error):
             raise _conflicts.resolver_failed(error, program.name, found_none=False) from error
@@ -93,9 +94,9 @@ def read(
             next_step="name a release that the index has, or a snapshot that `vllm-plugins base` wrote in the image",
         ) from error
     pins = [pin for pin in read_pins((scratch / "requirements.txt").read_text(encoding="utf-8")) if pin.url is None]
-    report(f"Reading the metadata of its {count(len(pins), 'distribution')}")
     tags = empty.tags()
-    with ThreadPoolExecutor(max_workers=16) as pool:
+    reading = f"Reading the metadata of its {count(len(pins), 'distribution')}"
+    with progress.step(reading, report), ThreadPoolExecutor(max_workers=16) as pool:
         distributions = list(pool.map(lambda pin: _distribution(pin, index, tags, caches), pins))
     environment = empty.replace(distributions=_with_vllm(distributions))
     if place is not None:

@@ -27,7 +27,7 @@ from vllm_plugins.core.errors import BuildError, InstallError
 from vllm_plugins.documents import base, versions
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import stub_wheels
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import overlay, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.packages.installers import Installer
+    from vllm_plugins.packages.pip_config import OwnIndex, PipConfig
 
 __all__ = ["Environment", "Environments"]
 
@@ -47,6 +48,7 @@ __all__ = ["Environment", "Environments"]
 _DROPPED = ("PYTHONHOME", "PYTHONSTARTUP", "PIP_REQUIRE_HASHES", "PIP_TARGET", "DESTDIR")
 _Key = tuple[frozenset[str], frozenset[str]]
 _EPOCH = "315532800"  # 1980-01-01, the earliest date of a zip file
+_DECOY = "0+decoy"  # the version of a stub that no build can use
 _NO_DEBUG_INFO = "-Wl,--strip-all"  # which names the build directory
 
 
@@ -60,7 +62,11 @@ class Environment:
 
     def variables(self) -> dict[str, str]:
         """Return the environment variables of a build: those of this process, changed to make builds reproducible."""
-        kept = {key: value for key, value in os.environ.items() if key not in _DROPPED}
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if key not in _DROPPED and not settings.is_index_variable(key)
+        }
         return {
             **{key: value for key, value in kept.items() if not key.startswith("GIT_DIR")},
             "PATH": f"{self.root / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -156,14 +162,17 @@ class Environments:
         fixed = {pin.partition("==")[0] for pin in shared}
         others = {pin for pin in pins if canonicalize_name(pin.partition("==")[0]) not in fixed}
         lines = [self._constraint(root, pin) for pin in sorted(shared)] + sorted(others)
+        lines += self._decoys(root)
         constraints.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         if requires:
             try:
                 self.installer.provision(python, sorted(requires), constraints=constraints, on_line=on_line)
             except InstallError as error:
                 _explain_absent(error, shared - self._here)
+                _explain_own(error, self.installer.config)
                 raise
         contents = set(map(_pin, importlib.metadata.distributions(path=[str(site)])))
+        self._refuse_own(contents)
         if contents & shared & self._here:
             # The stubs in the environment have no modules. Those of the base come after the environment's own.
             (site / "base.pth").write_text("".join(f"{entry}\n" for entry in self.base_site), encoding="utf-8")
@@ -195,6 +204,26 @@ class Environments:
                     del pinned[canonicalize_name(requirement.name)]
         return {f"{name}=={version}" for name, version in pinned.items()}
 
+    def _decoys(self, root: Path) -> list[str]:
+        """Constraints that keep installers from asking for a package with an index of its own.
+
+        Another index could offer one of the same name, and its code would run in the build.
+        """
+        return [
+            f"{own.package} @ {stub_wheels.write(root, name=own.package, version=_DECOY).as_uri()}"
+            for own in self.installer.config.own
+        ]
+
+    def _refuse_own(self, contents: Iterable[str]) -> None:
+        for own in self.installer.config.own:
+            if f"{own.package}=={_DECOY}" in contents:
+                raise InstallError(
+                    "the build requires a package that builds can't have",
+                    details=[_only_there(own)],
+                    next_step=f"remove {own.package} from the build requirements, or build the plugin elsewhere "
+                    "and publish its wheel",
+                )
+
     def _constraint(self, root: Path, pin: str) -> str:
         """A constraint for a pin: a stub where the base of this interpreter has it, so that nothing is fetched."""
         name, _, version = pin.partition("==")
@@ -203,6 +232,17 @@ class Environments:
             return pin
         stub = stub_wheels.write(root, name=name, version=version, extras=there.extras, requires=there.requires)
         return f"{name} @ {stub.as_uri()}"
+
+
+def _explain_own(error: InstallError, config: PipConfig) -> None:
+    """Say which packages a build can't have because they come from an index of their own."""
+    named = [own for own in config.own if any(own.package in line for line in error.details)]
+    if named:
+        error.details = (*error.details, *map(_only_there, named))
+
+
+def _only_there(own: OwnIndex) -> str:
+    return f"{own.package} comes from the index {own.name!r} of plugins.yaml alone, which no build uses"
 
 
 def _pin(found: importlib.metadata.Distribution) -> str:

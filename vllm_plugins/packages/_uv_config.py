@@ -10,11 +10,12 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.packages import programs
+from vllm_plugins.packages._net import logins
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -136,5 +137,4 @@ def _with_login(index: Mapping[str, Any], environ: Mapping[str, str]) -> str:
         return url
     if parts.scheme not in ("http", "https"):
         return url
-    login = f"{quote(user, safe='')}:{quote(password, safe='')}@"
-    return urlunsplit(parts._replace(netloc=login + parts.netloc.rpartition("@")[2]))
+    return logins.with_user(url, user, password)

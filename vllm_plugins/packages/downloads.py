@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import requests
 import urllib3
 
-from vllm_plugins.core import atomic, flock
+from vllm_plugins.core import atomic, flock, progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -138,12 +138,18 @@ def _part(directory: Path, sha256: str) -> Path:
 
 
 def _fetch(out: BinaryIO, file: File, body: Body, attempts: int) -> None:
+    with progress.step(f"Downloading {file.filename}", total=file.size, is_size=True) as step:
+        _receive(out, file, body, attempts, step)
+
+
+def _receive(out: BinaryIO, file: File, body: Body, attempts: int, step: progress.Step) -> None:
     digest = hashlib.sha256()
     out.seek(0)
     while chunk := out.read(_CHUNK):
         digest.update(chunk)
     while True:
         start, chunks = body(out.tell())
+        step.restart(start)
         if start != out.tell():
             digest = hashlib.sha256()
             out.seek(0)
@@ -153,6 +159,7 @@ def _fetch(out: BinaryIO, file: File, body: Body, attempts: int) -> None:
                 for chunk in chunks:
                     digest.update(chunk)
                     out.write(chunk)
+                    step.advance(len(chunk))
                     if file.size is not None and out.tell() > file.size:
                         raise Mismatch(f"{file.size} bytes", "more")
             break

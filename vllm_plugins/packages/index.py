@@ -19,12 +19,12 @@ from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
 from vllm_plugins.core import foreign_json, hashes, regular_file, scratch
 from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.core.redact import public_url, redact
-from vllm_plugins.packages import archives, downloads, programs, simple_api
+from vllm_plugins.packages import archives, downloads, own_indexes, programs, simple_api
 from vllm_plugins.packages._net import session
 from vllm_plugins.packages.simple_api import File
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from packaging.utils import NormalizedName
 
@@ -64,12 +64,23 @@ class Index:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """All places, in pip's order, as they may be shown."""
-        places = map(public_url, (*self._config.indexes, *self._config.find_links))
-        return tuple(redact(place, self._config.secrets) for place in places)
+        """The places of pip's configuration, in its order, as they may be shown."""
+        return self._shown((*self._config.indexes, *self._config.find_links))
+
+    def places_of(self, name: NormalizedName) -> tuple[str, ...]:
+        """The places where a distribution is looked for, as they may be shown."""
+        own = self._config.own_index(name)
+        return self.places if own is None else self._shown((own.url,))
+
+    def has_own(self, name: NormalizedName) -> bool:
+        """Whether a distribution comes from an index of its own alone."""
+        return self._config.own_index(name) is not None
+
+    def _shown(self, places: Iterable[str]) -> tuple[str, ...]:
+        return tuple(redact(place, self._config.secrets) for place in map(public_url, places))
 
     def files(self, name: NormalizedName) -> tuple[File, ...]:
-        """Return the files of a distribution from every index and page of links, in pip's order.
+        """Return the files of a distribution from every index and page of links, in pip's order, or its own index.
 
         An index that denies access to a name, or answers with another kind of page, counts as one that does not have
         it, if another place has the name.
@@ -87,10 +98,11 @@ class Index:
     def _read_pages(self, name: NormalizedName) -> tuple[File, ...]:
         found: list[File] = []
         denied: list[SourceError] = []
-        for index in self._config.indexes:
+        own = self._config.own_index(name)
+        for index in self._config.indexes if own is None else (own.url,):
             page = f"{index.rstrip('/')}/{name}/"
             found += self._page(page, index=public_url(index), denied=denied)
-        for links in self._config.find_links:
+        for links in self._config.find_links if own is None else ():
             if links not in self._known_links:
                 self._known_links[links] = self._links(links)
             found += self._known_links[links]
@@ -215,11 +227,12 @@ class Index:
                 if self.cooldown is not None:
                     self.cooldown.check_clock(response.headers, public_url(url))
                 body = downloads.whole(self._read(response), _MAX_PAGE)
-                kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
+                kind = response.headers.get("Content-Type", "Unknown")
                 base = public_url(response.url)
-                if kind == simple_api.JSON:
+                if simple_api.is_json(kind):
                     return simple_api.from_json(body, base=base, index=index)
                 try:
+                    simple_api.check_html(kind)
                     return simple_api.from_html(body.decode("utf-8", "replace"), base=base, index=index)
                 except ValueError as error:
                     denied.append(self._error(url, error))
@@ -283,7 +296,9 @@ class Index:
             "the index can't be read",
             where=redact(url, self._config.secrets),
             found=redact(f"{type(error).__name__}: {error}", self._config.secrets),
-            next_step="check the network, your login, and the indexes of `pip config list`",
+            next_step=f"check the network, the URL of index {own}"
+            if (own := own_indexes.login_of(url, self._config))
+            else "check the network, your login, and the indexes of `pip config list`",
         )
 
     def _mismatch(self, file: File, expected: str, found: str) -> HashMismatch:

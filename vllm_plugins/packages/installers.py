@@ -41,6 +41,10 @@ class Installer(Protocol):
     def name(self) -> str:
         """``pip`` or ``uv``."""
 
+    @property
+    def config(self) -> PipConfig:
+        """Where it fetches from."""
+
     def install(self, requirements: Path, target: Path, *, offline: bool) -> None:
         """Install a hashed requirements file into an empty directory, without bytecode."""
 

@@ -27,7 +27,9 @@ from vllm_plugins.startup import settings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["PipConfig", "read"]
+    from packaging.utils import NormalizedName
+
+__all__ = ["OwnIndex", "PipConfig", "read"]
 
 # The sections that `pip install` reads; later ones override (pip's documentation, "Configuration").
 _SECTIONS = ("global", "install", ":env:")
@@ -48,8 +50,19 @@ _ALIASES = {"pypi-url": "index-url", "default-timeout": "timeout"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OwnIndex:
+    """The one index of a package: nothing else comes from there. ``url`` may contain the login."""
+
+    package: NormalizedName
+    name: str
+    url: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PipConfig:
     """Where packages come from. ``index_url`` is ``None`` with ``--no-index``.
+
+    ``own`` are packages with an index of their own. pip and uv don't know of them, and are never asked for them.
 
     ``timeout`` is how many seconds to wait for an answer of a server, ``patience`` how many seconds a call of pip or
     uv may take. ``public_urls`` says that no path of a URL is secret, whatever it looks like. ``ignored`` names the
@@ -73,6 +86,7 @@ class PipConfig:
     public_urls: bool = False
     ignored: tuple[str, ...] = ()
     uploaded_before: str | None = None
+    own: tuple[OwnIndex, ...] = ()
 
     @classmethod
     def without_index(cls) -> PipConfig:
@@ -84,11 +98,20 @@ class PipConfig:
         """Every index, in pip's order."""
         return (self.index_url, *self.extra_index_urls) if self.index_url is not None else ()
 
+    def own_index(self, package: NormalizedName) -> OwnIndex | None:
+        """The one index that a package comes from, if it has one of its own."""
+        return next((own for own in self.own if own.package == package), None)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Every place whose files may be fetched, those of single packages included."""
+        return (*self.indexes, *self.find_links, *(own.url for own in self.own))
+
     @property
     def secrets(self) -> tuple[str, ...]:
         """Passwords and tokens in these URLs, those in a path or a parameter included."""
         found: list[str] = []
-        for url in (*self.indexes, *self.find_links, *([self.proxy] if self.proxy else [])):
+        for url in (*self.places, *([self.proxy] if self.proxy else [])):
             parts = urlsplit(url)
             # A single name is a token; next to a password it is not secret.
             secret = parts.password or parts.username
@@ -106,8 +129,7 @@ class PipConfig:
         """
         if self.public_urls:
             return
-        places = (*self.indexes, *self.find_links)
-        named = next((url for url in places if tokens.in_path(url) or tokens.in_query(url)), None)
+        named = next((url for url in self.places if tokens.in_path(url) or tokens.in_query(url)), None)
         signed = next((url for url in files if tokens.in_query(url)), None)
         if named is None and signed is None:
             return

@@ -19,6 +19,7 @@ from urllib.request import url2pathname
 from vllm_plugins.core import process, regular_file
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.packages import simple_api
+from vllm_plugins.startup import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -242,5 +243,7 @@ def _kept(config: PipConfig, environ: Mapping[str, str] | None) -> dict[str, str
     return {
         key: value
         for key, value in environ.items()
-        if key not in dropped and not key.startswith(("PIP_", "_PIP_", "UV_", "__PIP", "PIPENV_"))
+        if key not in dropped
+        and not key.startswith(("PIP_", "_PIP_", "UV_", "__PIP", "PIPENV_"))
+        and not settings.is_index_variable(key)
     }

@@ -27,7 +27,18 @@ if TYPE_CHECKING:
 
     from packaging.version import Version
 
-__all__ = ["ACCEPT", "Cooldown", "File", "from_html", "from_json", "is_plain", "upload_time", "version"]
+__all__ = [
+    "ACCEPT",
+    "Cooldown",
+    "File",
+    "check_html",
+    "from_html",
+    "from_json",
+    "is_json",
+    "is_plain",
+    "upload_time",
+    "version",
+]
 
 WHEEL = ".whl"
 _SDIST = (".tar.gz", ".zip")
@@ -40,6 +51,9 @@ _INTERACTIVE = ("form", "frame", "iframe", "input", "script")
 
 JSON = "application/vnd.pypi.simple.v1+json"
 ACCEPT = f"{JSON}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
+_HTML = ("text/html", "application/vnd.pypi.simple.v1+html")
+# As in pip, the hash may follow another part, such as ``#egg=name&sha256=…``.
+_HASH = re.compile(r"(?:^|&)sha256=([^&]*)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +148,23 @@ def upload_time(text: str | None) -> datetime | None:
     except ValueError:
         return None
     return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when
+
+
+def check_html(content_type: str) -> None:
+    """Check that pip, too, reads a page of this kind as HTML.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not content_type.lower().startswith(_HTML):
+        raise ValueError(
+            f"the page has the Content-Type {content_type!r}, expected one of {JSON}, {', '.join(_HTML)}"
+        )
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a page of this kind is JSON."""
+    return content_type.lower().startswith(JSON)
 
 
 def from_json(data: bytes, *, base: str, index: str | None) -> list[File]:
@@ -238,11 +269,11 @@ def _from_anchor(anchor: dict[str, str | None], base: str, index: str | None) ->
     if address is None:
         return None
     address, fragment = urldefrag(address)
-    algorithm, _, digest = fragment.partition("=")
+    digest = _HASH.search(fragment)
     return File(
         filename=unquote(urlsplit(address).path).rpartition("/")[2],
         url=address,
-        sha256=_digest(digest.partition("&")[0]) if algorithm == "sha256" else None,
+        sha256=_digest(digest[1]) if digest is not None else None,
         **_python(anchor.get("data-requires-python")),
         yanked="data-yanked" in anchor,
         yanked_reason=_text(anchor.get("data-yanked")) or "",
@@ -265,7 +296,8 @@ def _address(base: str, url: object) -> str | None:
 
 
 def _text(value: object) -> str | None:
-    return value[:500] if isinstance(value, str) else None
+    """A text of the index in one line."""
+    return " ".join(value[:500].split()) if isinstance(value, str) else None
 
 
 def _core_metadata(value: object) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.documents.names import HOOK, Names
 from vllm_plugins.review import _vllm_groups
-from vllm_plugins.startup.settings import unknown_variables
+from vllm_plugins.startup.mistyped import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -89,7 +89,7 @@ def device(state: State, environ: Mapping[str, str]) -> Iterator[Texts]:
 
 def mistyped(environ: Mapping[str, str]) -> Iterator[Texts]:
     """Variables that look like ones of ours, and that nothing reads."""
-    for name, meant in unknown_variables(environ).items():
+    for name, meant in unknown(environ).items():
         fix = f"unset {name}"
         if meant:
             fix = f"export {meant}={shlex.quote(environ[name])}; {fix}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core import progress
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import public_url
@@ -89,12 +90,13 @@ def run(
     )
     found: list[Finding | NotRun] = [*_lock_checks.run(auditor)]
     facts: dict[str, Facts] = {}
-    report(
+    asking = (
         f"Asking the index about {count(len(lock.packages), 'package')}"
         if not settings.offline
         else "Offline: checks that need the network are skipped"
     )
-    found += _of_index(auditor, index, facts)
+    with progress.step(asking, report):
+        found += _of_index(auditor, index, facts)
     found += _of_refs(auditor)
     found += _of_advisories(auditor, service, report)
     findings = [item for item in found if isinstance(item, Finding) and item.level != "ignore"]
@@ -222,7 +224,9 @@ def _license(package: Package, settings: Settings, index: Index) -> str | None:
     if not remote or settings.offline:
         raise FileNotFoundError("its wheel is not in plugins.wheels/")
     wheel = remote[0]
-    file = File(filename=wheel.filename, url=wheel.url or "", sha256=wheel.sha256, size=wheel.size)
+    file = File(
+        filename=wheel.filename, url=wheel.url or "", sha256=wheel.sha256, size=wheel.size, index=package.index
+    )
     return _licenses.declared(index.members(file, ("METADATA",)).get("METADATA", b""))
 
 
@@ -268,14 +272,17 @@ def _of_advisories(auditor: Auditor, service: str, report: Callable[[str], None]
         return
     # A private package has no public advisories, and its name must not leave this machine. What the lock says of a
     # package's index does not decide: taking it out would hide the package.
-    private = _private(auditor)
+    own = {plugin.package: plugin.index for plugin in auditor.lock.plugins if plugin.index is not None}
+    private = {*_private(auditor), *own}
     public = [package for package in auditor.lock.packages if package.name not in private]
+    for name, index in own.items():
+        yield auditor.not_run(check, f"{name}: it comes from the index {index!r} alone, and its name stays there")
     for item in auditor.lock.packages:
         if item.find_links:
             yield auditor.not_run(check, f"{item.name}: it comes from a directory, and its name stays here")
-    report(f"Asking for advisories about {count(len(public), 'package')}")
     try:
-        known, skipped = advisories.ask(public, program, service=service, cache=auditor.settings.cache)
+        with progress.step(f"Asking for advisories about {count(len(public), 'package')}", report):
+            known, skipped = advisories.ask(public, program, service=service, cache=auditor.settings.cache)
     except PluginsError as error:
         yield auditor.not_run(check, _first(error))
         return

@@ -89,6 +89,8 @@ def _names(plugin: Plugin) -> list[str]:
 
 def _package(package: Package, plugin: Plugin | None, override: Override | None) -> Component:
     source = {"vcs_url": f"git+{plugin.url}@{plugin.commit}"} if plugin is not None and plugin.commit else None
+    if plugin is not None and plugin.index_url is not None:
+        source = {"repository_url": plugin.index_url}
     component = Component(
         name=package.name,
         version=package.version,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import process
 from vllm_plugins.core.errors import CommandFailed, LoadError, LockStale, PluginsError
-from vllm_plugins.startup import activation, history, last_failure, logger, named_files, overlay
+from vllm_plugins.startup import activation, history, last_failure, logger, mistyped, named_files, overlay
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def check_named_files(settings: Settings) -> None:
 
 def warn_of_unknown_variables() -> None:
     """Log the environment variables that are probably mistyped."""
-    for name, meant in variables.unknown_variables().items():
+    for name, meant in mistyped.unknown().items():
         hint = f"; did you mean {meant}?" if meant else ""
         logger.warning("The environment variable %s has no effect%s", name, hint)
 

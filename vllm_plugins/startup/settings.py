@@ -29,14 +29,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Settings",
+    "index_login",
+    "index_variables",
     "inherited",
     "is_disabled",
+    "is_index_variable",
     "lock_beside",
     "pass_on",
     "patience",
     "public_urls",
     "register",
-    "unknown_variables",
 ]
 
 MANIFEST = "plugins.yaml"
@@ -71,6 +73,7 @@ FALLBACK = "_VLLM_PLUGINS_FALLBACK"  # the overlay that is used instead of the l
 RESULT = "_VLLM_PLUGINS_RESULT"
 COMPILED = "_VLLM_PLUGINS_COMPILED"  # never set: the overlay, as a factor of vLLM's compile cache
 _DISABLE = "VLLM_PLUGIN_DISABLE"
+_INDEX, _LOGIN = "VLLM_PLUGIN_INDEX_", ("_USERNAME", "_PASSWORD")
 
 
 PATIENCE = 3600  # seconds; the default of VLLM_PLUGIN_TIMEOUT
@@ -230,6 +233,23 @@ def public_urls(environ: Mapping[str, str]) -> bool:
     return _flag(environ, "VLLM_PLUGIN_PUBLIC_URLS")
 
 
+def index_variables(index: str) -> tuple[str, str]:
+    """The variables with the user and the password of an index of plugins.yaml, as uv names its own."""
+    word = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in index).upper()
+    return f"{_INDEX}{word}{_LOGIN[0]}", f"{_INDEX}{word}{_LOGIN[1]}"
+
+
+def is_index_variable(name: str) -> bool:
+    """Whether a variable has the login of an index."""
+    return name.startswith(_INDEX) and name.endswith(_LOGIN)
+
+
+def index_login(index: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """The user and the password of an index of plugins.yaml; empty where no variable has them."""
+    user, password = index_variables(index)
+    return environ.get(user, ""), environ.get(password, "")
+
+
 def is_disabled() -> bool:
     """Whether this process must do nothing: ``VLLM_PLUGIN_DISABLE=1``, whatever the other variables contain."""
     return os.environ.get(_DISABLE) == "1"
@@ -246,7 +266,7 @@ def register() -> None:
     known = getattr(envs, "environment_variables", None)
     if not isinstance(known, dict) or COMPILED in known:
         return
-    for name in VARIABLES:
+    for name in (*VARIABLES, *filter(is_index_variable, os.environ)):
         known.setdefault(name, _constant)
     known[COMPILED] = _factor
     real = getattr(envs, "compute_hash", None)
@@ -280,32 +300,6 @@ def pass_on(name: str, value: str | None) -> None:
         os.environ.pop(name, None)
     else:
         os.environ[name] = value
-
-
-def unknown_variables(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
-    """Variables that look like ours and are not, with the name that was probably meant.
-
-    A mistyped variable has no effect and no error: ``VLLM_PLUGINS_CONFIG`` for ``VLLM_PLUGIN_CONFIG``.
-    """
-    import difflib
-
-    known = (*VARIABLES, "VLLM_PLUGINS")
-    found: dict[str, str | None] = {}
-    for name in sorted(os.environ if environ is None else environ):
-        upper = name.upper()
-        if name in known or name.startswith("_VLLM_PLUGINS_") or "PLUG" not in upper:
-            continue
-        is_similar = "LLM" in upper or "VLM" in upper
-        close = difflib.get_close_matches(upper, known, n=1, cutoff=0.9) if is_similar else []
-        close = [other for other in known if _letters(other) == _letters(upper)] or close
-        if close or upper.startswith("VLLM_PLUGIN"):
-            found[name] = next(iter(close or difflib.get_close_matches(upper, known, n=1)), None)
-    return found
-
-
-def _letters(name: str) -> str:
-    """A name without what is easily mistaken: separators and the plural."""
-    return name.replace("_", "").replace("-", "").replace("PLUGINS", "PLUGIN")
 
 
 def _home(env: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from vllm_plugins.documents import selection, versions
 from vllm_plugins.documents.manifest import LocalSource
 from vllm_plugins.locking import pipeline
 from vllm_plugins.locking.request import Request
-from vllm_plugins.packages import archives, releases, wheel_files
+from vllm_plugins.packages import archives, own_indexes, releases, wheel_files
 from vllm_plugins.packages.index import File, Index
 from vllm_plugins.packages.releases import Pin
 from vllm_plugins.review import outlook
@@ -81,6 +81,7 @@ def find(
     """
     requirement = _exact(release)
     base = pipeline.read_base(release, settings, report=report, config=lambda: config)
+    config = own_indexes.with_manifest(config, manifest)
     with Index(config) as index:
         wheel = _wheel(requirement, base, index, settings)
         report(f"Reading {wheel.filename}")

@@ -85,6 +85,8 @@ KEYS: dict[str, Treatment] = {
     "tool.vllm-plugins.plugins.package": "honoured",
     "tool.vllm-plugins.plugins.version": "honoured",
     "tool.vllm-plugins.plugins.requested": "honoured",
+    "tool.vllm-plugins.plugins.index": "honoured",
+    "tool.vllm-plugins.plugins.index-url": "honoured",
     "tool.vllm-plugins.plugins.url": "honoured",
     "tool.vllm-plugins.plugins.subdirectory": "honoured",
     "tool.vllm-plugins.plugins.commit-id": "honoured",

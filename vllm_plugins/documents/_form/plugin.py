@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from yaml.nodes import MappingNode
 
 from vllm_plugins.documents import _rules
+from vllm_plugins.documents._form import indexes
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, describe, did_you_mean, line
 from vllm_plugins.startup import Record
@@ -20,16 +21,20 @@ if TYPE_CHECKING:
 __all__ = ["GitSource", "LocalSource", "Plugin", "PypiSource", "Source", "read"]
 
 _COMMON = ("name", "source", "enabled", "package", "extras", "loads")
-_OF_KIND = {"pypi": ("version",), "git": ("url", "ref", "subdirectory"), "local": ("path", "editable")}
+_OF_KIND = {"pypi": ("version", "index"), "git": ("url", "ref", "subdirectory"), "local": ("path", "editable")}
 _KINDS = "pypi, git or local"
 
 
 class PypiSource(Record):
-    """A distribution from an index; ``package`` and ``version`` (a PEP 440 specifier) are as in the file."""
+    """A distribution from an index; ``package`` and ``version`` (a PEP 440 specifier) are as in the file.
+
+    ``index`` is the name of the one index that it comes from; ``None``: from those that pip is configured with.
+    """
 
     package: str
     version: str | None = None
     extras: tuple[str, ...] = ()
+    index: str | None = None
 
 
 class GitSource(Record):
@@ -117,7 +122,8 @@ def _source(fields: Fields, kind: str) -> Source | None:
     if kind == "pypi":
         package = fields.text("package", _rules.package, required="the name of a distribution")
         version = fields.text("version", _rules.version)
-        return None if package is None else PypiSource(package=package, version=version, extras=extras)
+        index = fields.text("index", indexes.name_problem)
+        return None if package is None else PypiSource(package=package, version=version, extras=extras, index=index)
     package = fields.text("package", _rules.package)
     if kind == "local":
         path = fields.text("path", _rules.path, required="the path of a project directory")

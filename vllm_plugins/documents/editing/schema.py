@@ -39,6 +39,7 @@ _URL = (
     r"^(?!.*#)(?!git\+)((https?|ssh)://[^/]+/.|file:///.|\$\{[A-Za-z_][A-Za-z0-9_]*\}"
     r"|(?![A-Za-z][A-Za-z0-9+.-]*://)([^/@:\s-][^/@:\s]*@)?([^/@:\s\[-][^/@:\s\[]*|\[[^\]/@\s]+\]):[^:])"
 )
+_INDEX_URL = r"^https?://[^/?#@\s]+(/[^?#\s]*)?$"
 _DATE = r"^[0-9]{4}(-?[0-9]{2}-?[0-9]{2}|-?W[0-9]{2}(-?[0-9])?)$"
 
 
@@ -75,6 +76,14 @@ def _schema() -> Schema:
                 "plugins": _list(
                     {"oneOf": [_plugin(kind) for kind in _SOURCES]}, "The plugins; [] for none.", unique=False
                 ),
+                "indexes": {
+                    "type": "object",
+                    "description": "Package indexes of single plugins, by name.",
+                    "propertyNames": {"pattern": _whole(_rules.NAME.pattern)},
+                    "additionalProperties": _object(
+                        {"url": _text("The URL of its simple API, without a login.", _INDEX_URL)}, required=("url",)
+                    ),
+                },
                 "overrides": _list(
                     _object(_OVERRIDE, required=tuple(_OVERRIDE)),
                     "Packages of the vLLM environment that are replaced on purpose.",
@@ -141,7 +150,14 @@ _COMMON: Schema = {
 }
 # The keys of each source, and those that are required.
 _SOURCES: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
-    "pypi": ("A distribution from a package index.", {"version": _VERSIONS}, ("package",)),
+    "pypi": (
+        "A distribution from a package index.",
+        {
+            "version": _VERSIONS,
+            "index": _text("The one index that it comes from, by its name.", _whole(_rules.NAME.pattern)),
+        },
+        ("package",),
+    ),
     "git": (
         "A project in a git repository.",
         {

@@ -9,6 +9,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
+from vllm_plugins.core import progress
 from vllm_plugins.core.errors import InstallError, NoResolution
 from vllm_plugins.documents import selection, versions
 from vllm_plugins.packages import releases, simple_api, stub_wheels
@@ -89,9 +90,10 @@ class Candidates:
             SourceError: the index can't be read.
         """
         if name not in self._known:
-            self.report(f"Reading {name}")
+            with progress.step(f"Reading {name}", self.report):
+                files = self.index.files(name)
             by_version: dict[Version, list[File]] = {}
-            for file in self.index.files(name):
+            for file in files:
                 version = simple_api.version(file.filename, name)
                 if version is not None:
                     by_version.setdefault(version, []).append(file)

@@ -25,13 +25,17 @@ Kind = Literal["unknown", "version", "release", "conflict", "url", "vllm"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Root:
-    """A plugin of the manifest: its requirement, or (``metadata``) what was built from its source."""
+    """A plugin of the manifest: its requirement, or (``metadata``) what was built from its source.
+
+    ``has_own_index`` says that it comes from an index of its own alone.
+    """
 
     plugin: str
     name: NormalizedName
     extras: frozenset[NormalizedName] = frozenset()
     specifier: SpecifierSet = field(default_factory=SpecifierSet)
     metadata: Metadata | None = None
+    has_own_index: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

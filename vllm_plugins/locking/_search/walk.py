@@ -97,7 +97,7 @@ class Walk:
                 pending += [(plugin, path, None, needed, requirement_lines.extras(needed)) for needed in more]
             if metadata is None and (chosen := self._chosen.get(key)) is not None:
                 metadata = self._readable(chosen)
-                if metadata is None and not self._is_read(chosen):
+                if metadata is None and not self.is_read(chosen):
                     self.to_build[name] = chosen
             if metadata is None or (key in visited and path):
                 continue
@@ -113,19 +113,20 @@ class Walk:
         return Requirement(f"{root.name}{root.specifier}")
 
     def _readable(self, candidate: Candidate) -> Metadata | None:
-        if not self._is_read(candidate):
+        if not self.is_read(candidate):
             return None
         metadata = self.candidates.requirements(candidate)
         return None if isinstance(metadata, Obstacle) else metadata
 
-    def _is_read(self, candidate: Candidate) -> bool:
+    def is_read(self, candidate: Candidate) -> bool:
+        """Whether the metadata of a release is known without a build."""
         return candidate.wheel is not None or (candidate.name, candidate.version) in self.candidates.built
 
     def judge(self, root: Root, candidate: Candidate) -> Finding | None:
         """Why one release of a plugin can't be satisfied."""
         if candidate.obstacle is not None:
             return _unusable(candidate.obstacle, (str(candidate),))
-        if not self._is_read(candidate):
+        if not self.is_read(candidate):
             return None  # only its build would tell
         return self._release(candidate, root.extras, ())
 
@@ -140,8 +141,11 @@ class Walk:
 
     def settled(self) -> dict[NormalizedName, str]:
         """The releases of the plugins that are satisfied, without what a resolver may change."""
-        keys = ((root, (root.name, str(root.specifier), root.extras)) for root in self.roots)
-        return {root.name: str(self._chosen[key].version) for root, key in keys if key in self._chosen}
+        return {root.name: str(found.version) for root in self.roots if (found := self.choice(root)) is not None}
+
+    def choice(self, root: Root) -> Candidate | None:
+        """The release of a plugin that this walk has settled on."""
+        return self._chosen.get((root.name, str(root.specifier), root.extras))
 
     def chosen(self) -> set[tuple[NormalizedName, str]]:
         """Every release that this walk has settled on."""
@@ -197,10 +201,9 @@ class Walk:
                 assert newest is not None
                 return replace(newest, others=len(admitted) - 1, is_certain=False)
             self._ahead.releases(admitted, number, extras)
-            found: Finding | None
             if candidate.obstacle is not None:
-                found = _unusable(candidate.obstacle, (*path, str(candidate)))
-            elif not self._is_read(candidate):
+                found: Finding | None = _unusable(candidate.obstacle, (*path, str(candidate)))
+            elif not self.is_read(candidate):
                 if not self._may_be_built(candidate, admitted[:number]):
                     continue
                 self.to_build[name] = self._chosen[name, str(specifier), extras] = candidate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from requests.auth import HTTPBasicAuth
 
@@ -12,7 +12,7 @@ from vllm_plugins.core.redact import public_url
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["find", "is_downgrade"]
+__all__ = ["find", "is_downgrade", "with_user"]
 
 
 def find(url: str, index: str | None, places: Iterable[str]) -> HTTPBasicAuth | None:
@@ -51,3 +51,10 @@ def _common(one: str, two: str) -> int:
             break
         count += 1
     return count
+
+
+def with_user(url: str, user: str, password: str) -> str:
+    """Return a URL with this login in place of its own."""
+    parts = urlsplit(url)
+    login = f"{quote(user, safe='')}:{quote(password, safe='')}@"
+    return urlunsplit(parts._replace(netloc=login + parts.netloc.rpartition("@")[2]))

@@ -96,7 +96,7 @@ def options(session: requests.Session, config: PipConfig, url: str, index: str |
     """Return the options of a request for a URL that ``index`` gave: timeout, login and certificates."""
     host = urlsplit(url).netloc.rpartition("@")[2]
     chosen: dict[str, Any] = {"timeout": config.timeout}
-    places = (*config.indexes, *config.find_links)
+    places = config.places
     auth = logins.find(url, index, places)
     if auth is None and logins.is_downgrade(url, places):
         chosen["auth"] = header(None)  # None would make requests look into netrc, which knows no schemes

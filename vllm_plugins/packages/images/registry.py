@@ -176,7 +176,7 @@ class Registry:
         """
         path = f"blobs/{digest}"
         sha256 = hashes.Sha256(digest.removeprefix("sha256:"))
-        file = File(filename=target.name, url=self._root + path, sha256=sha256, size=size)
+        file = File(filename=digest[7:19], url=self._root + path, sha256=sha256, size=size)
         try:
             downloads.fetch(target, file, partial(self._body, path), attempts=self._config.retries, keep=True)
         except downloads.Mismatch as error:
