@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from packaging.utils import canonicalize_name
 
+from tests.kit import projects
+from vllm_plugins.core import hashes
 from vllm_plugins.documents import base
-from vllm_plugins.review import base_problems
+from vllm_plugins.review import _modules, base_problems
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
@@ -90,6 +93,50 @@ def test_a_distribution_without_valid_metadata_is_named(tmp_path: Path) -> None:
     assert base_problems.problems([str(tmp_path), str(tmp_path / "bad.egg")]) == tuple(
         f"{tmp_path / name}: {expected}" for name in ("broken-1.0.dist-info", "odd-one.dist-info", "bad.egg")
     )
+
+
+@pytest.mark.parametrize("text", [None, "", "Metadata-Version: 2.1\nName: torch\n", "\0" * 100])
+def test_a_distribution_without_metadata_counts_where_its_modules_are_imported(
+    tmp_path: Path, text: str | None
+) -> None:
+    """An interrupted installation or a power cut leaves such ones. Without them, a lock would contain another torch."""
+    path = install(tmp_path, "torch", "2.13.0+cpu")
+    (path / "METADATA").unlink()
+    if text is not None:
+        (path / "METADATA").write_text(text)
+    assert versions(tmp_path) == {}
+    (path / "RECORD").write_text("torch/version.py,,\n")
+    assert versions(tmp_path) == {}
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "version.py").touch()
+    assert versions(tmp_path) == {"torch": "2.13.0+cpu"}
+    (problem,) = base_problems.problems([str(tmp_path)])
+    assert problem.startswith(f"{path}: the metadata is missing or invalid, and the modules are there")
+    assert "it counts as torch 2.13.0+cpu" in problem
+
+
+def test_of_a_doubled_distribution_that_counts_whose_files_are_there(tmp_path: Path) -> None:
+    for version in ("2.9", "2.10"):
+        digest = hashes.record_form(hashlib.sha256(version.encode()).digest())
+        (install(tmp_path, "flask", version) / "RECORD").write_text(f"flask.py,{digest},\n")
+    (tmp_path / "flask.py").write_text("2.9")
+    assert versions(tmp_path) == {"flask": "2.9"}
+    (tmp_path / "flask.py").write_text("2.10")
+    assert versions(tmp_path) == {"flask": "2.10"}
+
+
+def test_an_archive_on_the_path_is_part_of_the_base(tmp_path: Path) -> None:
+    path = projects.wheel(tmp_path, "flask", "2.0", modules={"flask/__init__.py": "", "one.py": ""})
+    assert versions(path) == {"flask": "2.0"}
+    assert overlay.fingerprint([str(path)]) != overlay.fingerprint([])
+    site = tmp_path / "site"
+    (site / "flask").mkdir(parents=True)
+    for name in ("flask/__init__.py", "one.py", "two.py"):
+        (site / name).touch()
+    hidden = [clash.name for clash in _modules.clashes(str(site), [str(path)]) if clash.hides]
+    assert hidden == ["flask", "one"]
+    (tmp_path / "bad.zip").write_bytes(b"not an archive")
+    assert versions(tmp_path / "bad.zip") == {}
 
 
 def test_of_a_doubled_distribution_the_newest_counts_and_it_is_named(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from vllm_plugins.core.printable import printable
 from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from vllm_plugins.cli._terminal.display import Display
     from vllm_plugins.core.errors import PluginsError
 
-__all__ = ["Output", "table"]
+__all__ = ["Output"]
 
 _COMMAND = re.compile(r"\bvllm-plugins ([a-z]+)\b")
 # These name files of their own, or none.
@@ -118,12 +118,3 @@ class Output(Record):
 
     def _cleared(self) -> AbstractContextManager[None]:
         return nullcontext() if self.display is None else self.display.cleared()
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows of text in columns."""
-    lines = [head, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.cli._output import table
+from vllm_plugins.cli._terminal.table import table
 from vllm_plugins.cli.lock import add_target_option
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import UsageError

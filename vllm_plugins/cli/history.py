@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli import _data
-from vllm_plugins.cli._output import table
+from vllm_plugins.cli._terminal.table import table
 from vllm_plugins.core.humanize import size
 from vllm_plugins.install import generations
 

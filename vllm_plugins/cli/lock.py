@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli import _data
-from vllm_plugins.cli._output import table
+from vllm_plugins.cli._terminal.table import table
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import count
 

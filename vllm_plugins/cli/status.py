@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.cli import _data
-from vllm_plugins.cli._output import table
 from vllm_plugins.cli._terminal.style import OVERRIDE
+from vllm_plugins.cli._terminal.table import table
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
 from vllm_plugins.review import drift

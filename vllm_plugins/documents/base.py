@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import sysconfig
-import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +22,13 @@ from packaging.version import Version
 
 from vllm_plugins.core import foreign_json, regular_file
 from vllm_plugins.core.errors import UsageError
+from vllm_plugins.documents._installed import headers
 from vllm_plugins.startup import Record, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from vllm_plugins.documents._installed.headers import Headers
 
 __all__ = [
     "METADATA",
@@ -36,6 +38,7 @@ __all__ = [
     "distribution",
     "file_names",
     "from_json",
+    "is_damaged",
     "metadata_files",
     "of_here",
     "read",
@@ -153,7 +156,7 @@ def read(paths: Sequence[str] | None = None) -> Base:
     entries = overlay.base_paths() if paths is None else tuple(paths)
     found: dict[NormalizedName, Distribution] = {}
     for entry in entries:
-        for item in _newest(_distributions(entry)):
+        for item in _distributions(entry):
             found.setdefault(item.name, item)  # the first on the path is imported
     if VLLM not in found:
         owner = _owner_of_vllm(entries)
@@ -253,31 +256,48 @@ def _distribution(item: Any) -> Distribution:
     return found.replace(provided_by=None if provided_by is None else str(provided_by))
 
 
-def _newest(distributions: Iterable[Distribution]) -> Iterable[Distribution]:
-    """The distributions of one directory. Of a doubled one, only the newest: its files were written last."""
-    newest: dict[NormalizedName, Distribution] = {}
-    for item in distributions:
-        if item.name not in newest or Version(newest[item.name].version) < Version(item.version):
-            newest[item.name] = item
-    return newest.values()
-
-
 def _distributions(entry: str) -> Iterable[Distribution]:
-    return (there for _, there in metadata_files(entry) if there is not None)
+    """The distributions of one path entry. Of a doubled one, that whose files are there, or else the newest."""
+    found: dict[NormalizedName, list[tuple[str, Distribution]]] = {}
+    for path, item in metadata_files(entry):
+        if item is not None:
+            found.setdefault(item.name, []).append((path, item))
+    for every in found.values():
+        yield (
+            max(every, key=lambda one: (headers.intact(one[0]), Version(one[1].version)))[1]
+            if every[1:]
+            else every[0][1]
+        )
 
 
 def metadata_files(entry: str) -> Iterable[tuple[str, Distribution | None]]:
     """The place of each distribution, and its metadata; ``None`` if that can't be read."""
+    for path, found in _headers(entry):
+        yield path, None if found is None else distribution(*found)
+
+
+def _headers(entry: str) -> Iterable[tuple[str, Headers | None]]:
     if entry.endswith(".egg"):
-        yield entry, _from_egg(entry)
+        yield entry, headers.of_egg(entry)
+    else:
+        yield from headers.in_archive(entry)
     for name in file_names(entry):
         path = os.path.join(entry, name)
         if name.startswith("~") or not name.endswith(METADATA):
             continue
         if name.endswith(".dist-info"):
-            yield path, _from_metadata(os.path.join(path, "METADATA"))
+            yield path, headers.of_file(os.path.join(path, "METADATA")) or headers.of_directory(path)
         else:
-            yield path, _from_metadata(os.path.join(path, "PKG-INFO") if os.path.isdir(path) else path)
+            yield path, headers.of_file(os.path.join(path, "PKG-INFO") if os.path.isdir(path) else path)
+
+
+def is_damaged(path: str) -> bool:
+    """Whether the metadata of an installed distribution is missing or invalid, though its modules are there."""
+    return (
+        path.endswith(".dist-info")
+        and os.path.isdir(path)
+        and headers.of_file(os.path.join(path, "METADATA")) is None
+    )
 
 
 def file_names(entry: str) -> list[str]:
@@ -286,42 +306,6 @@ def file_names(entry: str) -> list[str]:
         return sorted(os.listdir(entry))
     except OSError:
         return []
-
-
-def _from_egg(path: str) -> Distribution | None:
-    """The distribution of an egg, which is a directory or an archive on the path."""
-    if os.path.isdir(path):
-        return _from_metadata(os.path.join(path, "EGG-INFO", "PKG-INFO"))
-    try:
-        with regular_file.opened(path) as egg, zipfile.ZipFile(egg) as archive:
-            return _from_lines(archive.read("EGG-INFO/PKG-INFO").decode("utf-8", "replace").splitlines())
-    except (OSError, KeyError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
-        return None
-
-
-def _from_metadata(path: str) -> Distribution | None:
-    """Read the headers that matter. ``packaging.metadata`` takes 30 times as long."""
-    try:
-        with regular_file.opened(path) as file:
-            return _from_lines(line.decode("utf-8", "replace") for line in file)
-    except OSError:
-        return None
-
-
-def _from_lines(lines: Iterable[str]) -> Distribution | None:
-    fields: dict[str, list[str]] = {"Name": [], "Version": [], "Provides-Extra": [], "Requires-Dist": []}
-    for line in lines:
-        if not line.strip():
-            break
-        key, colon, value = line.partition(":")
-        if colon and key in fields:
-            fields[key].append(value.strip())
-    try:
-        Version(fields["Version"][0])
-        name = canonicalize_name(fields["Name"][0], validate=True)
-    except (IndexError, ValueError):  # a broken installation: nothing can depend on it either
-        return None
-    return distribution(name, fields["Version"][0], fields["Provides-Extra"], fields["Requires-Dist"])
 
 
 def _owner_of_vllm(entries: Iterable[str]) -> NormalizedName | None:

@@ -1,7 +1,8 @@
 """Versions, specifiers and requirements that others wrote.
 
 Python converts no number of thousands of digits. ``packaging`` finds that out where it compares, long after the text
-was checked, and raises an error that nothing expects. So such a text is not valid here.
+was checked, and raises an error that nothing expects. The same is true of markers with hundreds of parentheses in one
+another. So such a text is not valid here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from packaging.version import InvalidVersion, Version
 __all__ = ["marker", "requirement", "specifiers", "version"]
 
 _TOO_LONG = re.compile(r"[0-9]{500}")  # no sha256 has as many, nor any version
+_MOST_PARENTHESES = 100
 
 
 def version(text: str) -> Version:
@@ -34,13 +36,22 @@ def specifiers(text: str) -> SpecifierSet:
 
 def marker(text: str) -> Marker:
     """An environment marker; raises ``InvalidMarker``."""
-    if _TOO_LONG.search(text):
-        raise InvalidMarker(f"{text[:40]!r}… has a number of too many digits")
+    if (problem := _problem(text)) is not None:
+        raise InvalidMarker(problem)
     return Marker(text)
 
 
 def requirement(text: str) -> Requirement:
     """A requirement; raises ``InvalidRequirement``."""
-    if _TOO_LONG.search(text):
-        raise InvalidRequirement(f"{text[:40]!r}… has a number of too many digits")
+    if (problem := _problem(text)) is not None:
+        raise InvalidRequirement(problem)
     return Requirement(text)
+
+
+def _problem(text: str) -> str | None:
+    """Why a text can't be a requirement or a marker."""
+    if _TOO_LONG.search(text):
+        return f"{text[:40]!r}… has a number of too many digits"
+    if text.count("(") > _MOST_PARENTHESES:
+        return f"{text[:40]!r}… has more than {_MOST_PARENTHESES} parentheses"
+    return None

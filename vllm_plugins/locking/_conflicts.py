@@ -15,6 +15,7 @@ from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.lock import in_words, leave_out
 from vllm_plugins.locking import _overrides
+from vllm_plugins.locking._search.findings import chain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,7 +45,7 @@ def unsatisfiable(
     """
     needs_vllm = [name for name, found in findings.items() if found.kind == "vllm"]
     if needs_vllm:
-        lines = [f"{' → '.join(findings[name].path)} ({in_words(name)})" for name in needs_vllm]
+        lines = [f"{chain(findings[name].path)} ({in_words(name)})" for name in needs_vllm]
         return missing_vllm(base, lines)
     by_name = {root.plugin: root for root in roots}
     verb = "does" if len(findings) == 1 else "do"

@@ -14,12 +14,11 @@ from packaging.version import Version
 from vllm_plugins.core import progress
 from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, NoResolution
 from vllm_plugins.core.humanize import count
-from vllm_plugins.documents.lock import in_words
 from vllm_plugins.locking import _conflicts, _resolution, request
 from vllm_plugins.locking._sdists import Sdists
 from vllm_plugins.locking._search import newest, own_index
 from vllm_plugins.locking._search.candidates import Candidates
-from vllm_plugins.locking._search.findings import Root
+from vllm_plugins.locking._search.findings import Root, chain
 from vllm_plugins.locking._search.walk import Walk
 from vllm_plugins.locking.request import PluginRequirement
 from vllm_plugins.packages import releases, requirement_lines
@@ -162,7 +161,7 @@ class Solver:
     def _walk(self, walk: Walk, sdists: Sdists) -> dict[str, Finding]:
         """Walk until nothing more has to be built; returns findings that only the resolver can confirm."""
         while True:
-            findings = _walked(walk)
+            findings = walk.run()
             if any(found.is_certain for found in findings.values()):
                 error = _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places_of)
                 try:  # the other plugins, in the same run
@@ -175,7 +174,7 @@ class Solver:
                 return findings
             for name, candidate in list(walk.to_build.items()):
                 need = walk.reached()[name][0]
-                content = sdists.build(candidate, plugin=need.plugin, path=" → ".join(need.path))
+                content = sdists.build(candidate, plugin=need.plugin, path=chain(need.path))
                 walk.candidates.built[name, candidate.version] = content
 
     def _line(self, item: PreparedPlugin, walk: Walk, findings: Mapping[str, Finding]) -> PluginRequirement:
@@ -264,19 +263,6 @@ def _ruled_out(walk: Walk) -> set[str]:
 def _too_young(walk: Walk, names: Iterable[NormalizedName]) -> set[str]:
     """Constraints that keep a resolver from the releases that a cooldown excludes."""
     return {f"{name}!={version}" for name in names for version in walk.candidates.too_young(name)}
-
-
-def _walked(walk: Walk) -> dict[str, Finding]:
-    try:
-        return walk.run()
-    except RecursionError:
-        # Real chains have some twenty distributions. A hostile index can have any number.
-        raise NoResolution(
-            "the distributions that a plugin requires are nested too deeply",
-            expected="at most some 150 distributions that require one another in a row",
-            required_by=", ".join(in_words(root.plugin) for root in walk.roots[:5]),
-            next_step="set `enabled: false` for one plugin after another in plugins.yaml to find out which it is",
-        ) from None
 
 
 def _root(plugin: PreparedPlugin) -> Root:

@@ -21,7 +21,7 @@ from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.manifest import GitSource, PypiSource
 from vllm_plugins.locking import _stages, pipeline
 from vllm_plugins.locking._search.candidates import Candidates, Obstacle
-from vllm_plugins.locking._search.findings import Root
+from vllm_plugins.locking._search.findings import Root, chain
 from vllm_plugins.locking._search.walk import Walk
 from vllm_plugins.packages import metadata, own_indexes, requirement_lines
 from vllm_plugins.packages.index import Index
@@ -267,7 +267,7 @@ class _Search:
                     reasons.append(Reason(owner=f"{content.name} {content.version}", text=text))
         finding = walk.judge(Root(plugin=found.name, name=found.name), found)
         if finding is not None:
-            reasons.append(Reason(owner=" → ".join(finding.path) or str(found), text=finding.reason))
+            reasons.append(Reason(owner=chain(finding.path) or str(found), text=finding.reason))
         elif not reasons and found.wheel is None:
             reasons.append(
                 Reason(owner=str(found), text="has no wheel for this machine; only a build would tell more")

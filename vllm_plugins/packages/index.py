@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -171,8 +169,6 @@ class Index:
                 zipfile.ZipFile(self.download(file, temporary)) as zipped,
             ):
                 return read(_checked(zipped, file))
-        except RecursionError:
-            raise  # the caller's: an archive is not nested
         except (*archives.UNREADABLE, *_FAILURES) as error:
             raise self._error(file.url, error) from error
 
@@ -237,9 +233,7 @@ class Index:
                 except ValueError as error:
                     denied.append(self._error(url, error))
                     return []
-        except (*_FAILURES, ValueError, RecursionError) as error:
-            if isinstance(error, RecursionError) and _is_nested():
-                raise
+        except (*_FAILURES, ValueError) as error:
             raise self._error(url, error) from error
 
     def _page_of_directory(self, url: str, index: str | None, denied: list[SourceError]) -> list[File]:
@@ -267,7 +261,7 @@ class Index:
             return [File(filename=path.name, url=path.as_uri())]
         try:
             return simple_api.from_html(_read(path), base=path.as_uri(), index=None)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise self._error(links, error) from error
 
     def _body(self, file: File, start: int) -> tuple[int, Generator[bytes]]:
@@ -324,11 +318,6 @@ def _blocks(path: Path, start: int) -> Generator[bytes]:
                 yield chunk
     except OSError as error:
         raise requests.ConnectionError(error.strerror or str(error)) from error
-
-
-def _is_nested() -> bool:
-    """Whether the callers had used most of Python's stack already, rather than a page that is nested too deeply."""
-    return sum(1 for _ in traceback.walk_stack(None)) > sys.getrecursionlimit() // 2
 
 
 def _path(url: str) -> Path:

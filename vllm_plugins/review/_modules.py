@@ -5,9 +5,11 @@ The overlay comes last on ``sys.path``, so a module of the standard library or o
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import os
 import sys
+import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,6 +68,8 @@ def top_level(directory: str) -> Modules:
     found: Modules = {}
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+    except NotADirectoryError:
+        return _in_archive(directory)
     except OSError:
         return {}
     for entry in entries:
@@ -77,6 +81,18 @@ def top_level(directory: str) -> Modules:
             and _ORDER.index(kind) < _ORDER.index(found.get(name, _NONE)[0])
         ):
             found[name] = (kind, entry.path)
+    return found
+
+
+def _in_archive(path: str) -> Modules:
+    """The packages and modules of an archive on the path. Python imports no compiled ones from there."""
+    found: Modules = {}
+    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            first, _, rest = member.partition("/")
+            name = first if rest == "__init__.py" else first.removesuffix(".py") if first.endswith(".py") else ""
+            if name.isidentifier():
+                found[name] = ("package" if rest else "module", os.path.join(path, first))
     return found
 
 

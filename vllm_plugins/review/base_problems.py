@@ -27,6 +27,11 @@ def problems(paths: Sequence[str] | None = None) -> tuple[str, ...]:
             if there is None:
                 found.append(f"{path}: the metadata is missing or invalid; pip and the lock ignore this distribution")
             else:
+                if base.is_damaged(path):
+                    found.append(
+                        f"{path}: the metadata is missing or invalid, and the modules are there: "
+                        f"it counts as {there.name} {there.version}, without its extras"
+                    )
                 versions.setdefault(there.name, []).append(there.version)
         found += [
             f"{entry}: {name} is installed {len(every)} times: {', '.join(sorted(every))}"

@@ -64,6 +64,7 @@ _TRIES = 3
 _SPECIAL = ("/dev/", "/proc/")  # a user names a pipe there, as a shell does with <(…)
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
 _EGG = ".egg"
+_ARCHIVES = (".zip", ".whl")  # Python imports from them
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
 
 
@@ -182,7 +183,9 @@ def fingerprint(paths: Sequence[str] | None = None) -> str:
             names.append(os.path.basename(entry))
         try:
             names += [name for name in os.listdir(entry) if name.endswith(_INSTALLED) and name[0] != "~"]
-        except OSError:  # missing, not a directory, or not readable: nothing is imported from it either
+        except NotADirectoryError:
+            names += [os.path.basename(entry)] if entry.endswith(_ARCHIVES) else []
+        except OSError:  # missing or not readable: nothing is imported from it either
             continue
     version = ".".join(map(str, sys.version_info[:3]))
     return sha256("\n".join([interpreter(), version, *sorted(set(names))]).encode(errors="surrogatepass"))[:32]

@@ -21,6 +21,7 @@ _WORDS = (
     (re.compile(r"^(vllm-plugins: )?warning:"), _BOLD + _YELLOW),
     (re.compile(r"^  next:"), _BOLD + _CYAN),
     (re.compile(r"^note:"), _CYAN),
+    (re.compile(r"^(plugin|package|overlay|level)  +(source|version|old|current|active since|check)\b.*"), _BOLD),
     (re.compile(rf"^{OVERRIDE}.*"), _RED),
     (re.compile(r"^(up to date|installed|wrote|added|updated|removed)\b"), _GREEN),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.cli import lock as lock_command
-from vllm_plugins.cli._output import table
+from vllm_plugins.cli._terminal.table import table
 from vllm_plugins.core import workers
 from vllm_plugins.core.humanize import count
 

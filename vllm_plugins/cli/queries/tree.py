@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from vllm_plugins.cli._terminal.table import along_guides
 from vllm_plugins.cli.lock import add_target_option
 from vllm_plugins.documents import lock_reader
 from vllm_plugins.review.graph import Graph
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     lock = lock_reader.read(settings.lock, target=arguments.target)
     graph = Graph(lock)
     text = graph.tree(depth=arguments.depth, is_ascii=not _has_lines()) or "the lock has no plugins"
-    output.result(_data(lock, graph, arguments.depth), text)
+    output.result(_data(lock, graph, arguments.depth), along_guides(text))
     return 0
 
 

@@ -12,15 +12,19 @@ from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.lock import in_words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from packaging.requirements import Requirement
     from packaging.utils import NormalizedName
 
-    from vllm_plugins.locking._search.candidates import Obstacle
+    from vllm_plugins.locking._search.candidates import Candidate, Obstacle
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["Finding", "Kind", "Need", "Root", "conflict"]
+__all__ = ["Finding", "Kind", "Need", "Root", "chain", "conflict", "nothing", "unusable"]
 
 Kind = Literal["unknown", "version", "release", "conflict", "url", "vllm"]
+
+_MOST_SHOWN = 20  # distributions of a path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +67,7 @@ class Finding:
 
     def __str__(self) -> str:
         more = f" (the same or another reason rules out {count(self.others, 'other release')})" if self.others else ""
-        return " ".join((" → ".join(self.path), self.reason)).strip() + more
+        return " ".join((chain(self.path), self.reason)).strip() + more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +79,7 @@ class Need:
     requirement: Requirement
 
     def __str__(self) -> str:
-        who = " → ".join(self.path) or "plugins.yaml"
+        who = chain(self.path) or "plugins.yaml"
         return f"{in_words(self.plugin)}: {who} requires {self.requirement}"
 
 
@@ -91,3 +95,25 @@ def conflict(requirement: Requirement, path: tuple[str, ...], there: str) -> Fin
         requirement=requirement,
         too_new=too_new,
     )
+
+
+def nothing(every: Sequence[Candidate], specifier: SpecifierSet) -> Finding:
+    """Why no release of a distribution is admitted: the index has none, or none of such a version."""
+    if not every:
+        return Finding(kind="unknown", reason="no index has a distribution of this name")
+    more = f" and {count(len(every) - 1, 'other release')}" if len(every) > 1 else ""
+    return Finding(kind="version", reason=f"no release satisfies {specifier}; there is {every[0].version}{more}")
+
+
+def unusable(obstacle: Obstacle, path: tuple[str, ...]) -> Finding:
+    """A release that can't be used; ``path`` leads to it."""
+    return Finding(kind="release", path=path, reason=obstacle.reason, obstacle=obstacle)
+
+
+def chain(path: tuple[str, ...]) -> str:
+    """A path for people. A hostile one has thousands of distributions."""
+    left_out = len(path) - _MOST_SHOWN
+    if left_out > 1:
+        half = _MOST_SHOWN // 2
+        path = (*path[:half], f"({count(left_out, 'distribution')} more)", *path[-half:])
+    return " → ".join(path)

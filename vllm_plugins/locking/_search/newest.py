@@ -21,6 +21,7 @@ from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import versions
 from vllm_plugins.documents.lock import in_words, leave_out
 from vllm_plugins.locking._search.candidates import Obstacle
+from vllm_plugins.locking._search.findings import chain
 from vllm_plugins.locking._search.walk import Walk
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class _Release:
         by_reason: dict[str, list[str]] = {}
         for candidate, finding in self._findings():
             reason = finding.reason if finding is not None else "fits, but not together with the other plugins"
-            path = " → ".join(finding.path[1:]) if finding is not None else ""
+            path = chain(finding.path[1:]) if finding is not None else ""
             by_reason.setdefault(f"{path} {reason}".strip(), []).append(str(candidate.version))
         for reason, left in list(by_reason.items())[:_SHOWN]:
             more = f" and {count(len(left) - 1, 'other release')}" if len(left) > 1 else ""

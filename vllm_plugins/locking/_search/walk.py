@@ -14,13 +14,13 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.base import VLLM, satisfies
 from vllm_plugins.locking._search import findings, lookahead
 from vllm_plugins.locking._search.candidates import Obstacle
 from vllm_plugins.locking._search.findings import Finding, Need
 from vllm_plugins.locking._search.lookahead import Lookahead
+from vllm_plugins.locking._search.steps import done, result
 from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base, Distribution
     from vllm_plugins.locking._search.candidates import Candidate, Candidates
     from vllm_plugins.locking._search.findings import Root
+    from vllm_plugins.locking._search.steps import Step
     from vllm_plugins.packages.metadata import Metadata
 
     _Step = tuple[str, tuple[str, ...], Metadata | None, Requirement, frozenset[NormalizedName]]
@@ -74,7 +75,7 @@ class Walk:
         self._chosen.clear()
         self._results.clear()
         self._ahead.requirements(Requirement(f"{root.name}{root.specifier}") for root in self.roots)
-        found = {root.plugin: finding for root in self.roots if (finding := self._root(root)) is not None}
+        found = {root.plugin: finding for root in self.roots if (finding := result(self._root(root))) is not None}
         if self.to_build:  # some may have been needed by a release only that was passed over later
             self.to_build.clear()
             self.reached()
@@ -125,10 +126,10 @@ class Walk:
     def judge(self, root: Root, candidate: Candidate) -> Finding | None:
         """Why one release of a plugin can't be satisfied."""
         if candidate.obstacle is not None:
-            return _unusable(candidate.obstacle, (str(candidate),))
+            return findings.unusable(candidate.obstacle, (str(candidate),))
         if not self.is_read(candidate):
             return None  # only its build would tell
-        return self._release(candidate, root.extras, ())
+        return result(self._release(candidate, root.extras, ()))
 
     def clashes(self) -> list[str]:
         """The requirements on one distribution, with their paths, that no release satisfies together."""
@@ -173,7 +174,7 @@ class Walk:
             return satisfies(str(fixed.version), str(specifier))
         return any(found.obstacle is None for found in self.candidates.admitted(name, specifier))
 
-    def _root(self, root: Root) -> Finding | None:
+    def _root(self, root: Root) -> Step[Finding | None]:
         if root.metadata is not None:
             return self._requirements(root.metadata, root.extras, (f"{root.name} {root.metadata.version}",))
         there = self.base.get(root.name)
@@ -189,11 +190,11 @@ class Walk:
         path: tuple[str, ...],
         *,
         is_root: bool = False,
-    ) -> Finding | None:
+    ) -> Step[Finding | None]:
         """Try the releases that a specifier admits, the newest first."""
         admitted = self._ordered(self.candidates.admitted(name, specifier), is_root=is_root)
         if not admitted:
-            return self._nothing(name, specifier)
+            return findings.nothing(self.candidates.all(name), specifier)
         newest: Finding | None = None
         tried = 0
         for number, candidate in enumerate(admitted):
@@ -202,7 +203,7 @@ class Walk:
                 return replace(newest, others=len(admitted) - 1, is_certain=False)
             self._ahead.releases(admitted, number, extras)
             if candidate.obstacle is not None:
-                found: Finding | None = _unusable(candidate.obstacle, (*path, str(candidate)))
+                found: Finding | None = findings.unusable(candidate.obstacle, (*path, str(candidate)))
             elif not self.is_read(candidate):
                 if not self._may_be_built(candidate, admitted[:number]):
                     continue
@@ -210,7 +211,7 @@ class Walk:
                 return None
             else:
                 tried += 1
-                found = self._release(candidate, extras, path)
+                found = yield self._release(candidate, extras, path)
             if found is None:
                 self._chosen[name, str(specifier), extras] = candidate
                 return None
@@ -244,52 +245,49 @@ class Walk:
         kept = [found for found in listed if self.preferred.get(found.name) == str(found.version)]
         return [*kept, *(found for found in listed if found not in kept)]
 
-    def _nothing(self, name: NormalizedName, specifier: SpecifierSet) -> Finding:
-        """Why no release is admitted: none has that name, or none has such a version."""
-        every = self.candidates.all(name)
-        if not every:
-            return Finding(kind="unknown", reason="no index has a distribution of this name")
-        more = f" and {count(len(every) - 1, 'other release')}" if len(every) > 1 else ""
-        return Finding(kind="version", reason=f"no release satisfies {specifier}; there is {every[0].version}{more}")
-
     def _release(
         self, candidate: Candidate, extras: frozenset[NormalizedName], path: tuple[str, ...]
-    ) -> Finding | None:
+    ) -> Step[Finding | None]:
         metadata = self.candidates.requirements(candidate)
         here = (*path, str(candidate))
         if isinstance(metadata, Obstacle):
-            return _unusable(metadata, here)
+            return done(findings.unusable(metadata, here))
         return self._requirements(metadata, extras, here)
 
     def _requirements(
         self, metadata: Metadata, extras: frozenset[NormalizedName], path: tuple[str, ...]
-    ) -> Finding | None:
+    ) -> Step[Finding | None]:
         applying = self._applying(metadata.requires, extras)
         contradicted = lookahead.contradicted(self.base, applying)
         if contradicted is not None and all(found.url is None for found in applying):
             return self._requirement(contradicted, path)  # nothing has to be read to know that
         self._ahead.requirements(applying)
-        for requirement in applying:
-            if (found := self._requirement(requirement, path)) is not None:
+        return self._first(applying, path)
+
+    def _first(self, requirements: Iterable[Requirement], path: tuple[str, ...]) -> Step[Finding | None]:
+        """The first requirement that can't be satisfied."""
+        for requirement in requirements:
+            found: Finding | None = yield self._requirement(requirement, path)
+            if found is not None:
                 return found
         return None
 
-    def _requirement(self, requirement: Requirement, path: tuple[str, ...]) -> Finding | None:
+    def _requirement(self, requirement: Requirement, path: tuple[str, ...]) -> Step[Finding | None]:
         name = canonicalize_name(requirement.name)
         extras = requirement_lines.extras(requirement)
         if requirement.url is not None:
             where = redact(requirement.url)
             reason = f"requires {requirement.name} by URL: {where}; a lock contains only packages from an index"
-            return Finding(kind="url", path=path, reason=reason, requirement=requirement)
+            return done(Finding(kind="url", path=path, reason=reason, requirement=requirement))
         there = self.base.get(name)
         if there is not None:
             return self._from_base(there, requirement, extras, path)
         if name == VLLM:
-            return Finding(kind="vllm", path=path, reason=f"requires {requirement}", requirement=requirement)
+            return done(Finding(kind="vllm", path=path, reason=f"requires {requirement}", requirement=requirement))
         if (fixed := self._fixed(name)) is not None:
             fits = satisfies(str(fixed.version), str(requirement.specifier))
             there_is = f"the plugin in plugins.yaml is {name} {fixed.version}"
-            return None if fits else findings.conflict(requirement, path, there_is)
+            return done(None if fits else findings.conflict(requirement, path, there_is))
         return self._from_index(name, requirement, extras, path)
 
     def _from_index(
@@ -298,11 +296,11 @@ class Walk:
         requirement: Requirement,
         extras: frozenset[NormalizedName],
         path: tuple[str, ...],
-    ) -> Finding | None:
+    ) -> Step[Finding | None]:
         key = (str(name), str(requirement.specifier), frozenset(map(str, extras)))
         if key not in self._results:
             self._results[key] = None  # a cycle leads back here
-            self._results[key] = self._search(name, requirement.specifier, extras, ())
+            self._results[key] = yield self._search(name, requirement.specifier, extras, ())
         found = self._results[key]
         if found is None:
             return None
@@ -316,13 +314,13 @@ class Walk:
         requirement: Requirement,
         extras: frozenset[NormalizedName],
         path: tuple[str, ...],
-    ) -> Finding | None:
+    ) -> Step[Finding | None]:
         """A requirement that the base must satisfy; what its extras lack comes from the index."""
         if not satisfies(there.version, str(requirement.specifier)):
-            return findings.conflict(requirement, path, f"the base has {there.name} {there.version}")
+            return done(findings.conflict(requirement, path, f"the base has {there.name} {there.version}"))
         more = self._of_extras(there, extras)
         self._ahead.requirements(more)
-        return next(filter(None, (self._requirement(found, path) for found in more)), None)
+        return self._first(more, path)
 
     def _fixed(self, name: NormalizedName) -> Metadata | None:
         return next((root.metadata for root in self.roots if root.name == name and root.metadata is not None), None)
@@ -344,7 +342,3 @@ class Walk:
     def _ahead(self) -> Lookahead:
         fixed = frozenset(root.name for root in self.roots if root.metadata is not None)
         return Lookahead(base=self.base, candidates=self.candidates, preferred=self.preferred, fixed=fixed)
-
-
-def _unusable(obstacle: Obstacle, path: tuple[str, ...]) -> Finding:
-    return Finding(kind="release", path=path, reason=obstacle.reason, obstacle=obstacle)
