@@ -50,6 +50,7 @@ OVERLAY = f"{QUERIES}an_overlay_to_roll_back_to_is_named"
 DIFFERS = f"{QUERIES}files_that_differ_from_the_index_are_locked_again"
 IMAGE = f"{QUERIES}the_name_of_an_image_is_corrected"
 TOKENS = "tests/faults/test_token_urls.py::test_"
+NODE = f"{TAKEN}a_node_becomes_like_its_server"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
 TARGETS = "tests/commands/test_targets.py::test_the_next_steps_of_targets_lead_on"
@@ -142,6 +143,9 @@ RUN = {
     "check the network, the URL of index {…}": OWN_INDEX,
     "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle, or copy the wheels into this directory": VARIABLES,
     "vllm-plugins lock --config {…}": PROCESS,
+    "give this node the plugins.lock of the server, then run vllm-plugins sync": NODE,
+    "start all nodes from the same image": NODE,
+    "set {…} to the output of vllm-plugins status --expect on a node that is right": NODE,
     "mount or create the file; set VLLM_PLUGIN_OPTIONAL=1 if vLLM may start without plugins": PROCESS,
     "set `enabled: false` for one of them in plugins.yaml, or name another `version`; {…}": f"{TAKEN}"
     "a_conflict_is_resolved_by_leaving_one_plugin_out",

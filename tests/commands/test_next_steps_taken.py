@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kit import projects
+from tests.kit import projects, vllm
 from tests.kit.repositories import Repository, git_environment
 from vllm_plugins.documents import lock_reader, lock_writer
 
@@ -299,6 +299,47 @@ def test_a_process_finds_the_files_that_it_is_told_of(place: Place, directory: P
     step = "mount or create the file; set VLLM_PLUGIN_OPTIONAL=1 if vLLM may start without plugins"
     stops(step, VLLM_PLUGIN_CONFIG=nowhere)
     place.python(*activate, env={"VLLM_PLUGIN_CONFIG": nowhere, "VLLM_PLUGIN_OPTIONAL": "1"})
+
+
+def test_a_node_becomes_like_its_server(place: Place, directory: Path) -> None:
+    (base,) = place.paths
+    place.run("sync")
+    right, expect = place.lock.read_bytes(), place.run("status", "--expect").stdout.strip()
+    assert place.run("status", "--json").json["expect"] == expect
+    activate = ("-c", "import vllm_plugins; vllm_plugins.activate()")
+
+    def stops(step: str, value: str = expect) -> None:
+        env = {"VLLM_PLUGIN_EXPECT": value, "VLLM_PLUGIN_LOCK": str(place.lock)}
+        done = place.python(*activate, env=env, check=False, traceback=True)
+        assert done.returncode == 1
+        assert done.stderr.rpartition("\n  next: ")[2].strip() == step, done.stderr
+        assert place.run("status", env=env, check=False).stdout.rpartition("  next: ")[2].strip() == step
+
+    def starts(value: str = expect) -> None:
+        place.python(*activate, env={"VLLM_PLUGIN_EXPECT": value})
+
+    starts()
+    stops("set VLLM_PLUGIN_EXPECT to the output of vllm-plugins status --expect on a node that is right", expect[:-1])
+    write(place, local(name="renamed"))
+    place.run("lock")
+    place.run("sync")
+    stops("give this node the plugins.lock of the server, then run vllm-plugins sync")
+    starts("any")
+    place.lock.write_bytes(right)
+    write(place, local())
+    place.run("sync")
+    starts()
+    (place.site / "tiny.py").write_text("edited = True\n")
+    stops("run vllm-plugins sync --reinstall")
+    place.run("sync", "--reinstall")
+    starts()
+    vllm.distribution(base, "newcomer", "1.0")
+    place.run("sync")
+    stops("start all nodes from the same image")
+    starts(expect.partition(" base=")[0])
+    shutil.rmtree(base / "newcomer-1.0.dist-info")
+    starts()
+    assert directory.is_dir()
 
 
 def test_a_conflict_is_resolved_by_leaving_one_plugin_out(place: Place, index: Index) -> None:

@@ -104,6 +104,7 @@ STATES: dict[str, Callable[[Place, Path], object]] = {
     "a local source is not on this machine": lambda place, base: shutil.rmtree(place.config / "mine"),
     "a module of the vLLM environment hides a plugin's": lambda place, base: (base / "tiny.py").write_text(FLAG),
     "all users can write to the store": lambda place, base: place.store.chmod(0o777),
+    "the server has another lock": lambda place, base: None,
     "the last start failed": lambda place, base: _fail_a_start(place, place.root / "flag"),
     "a named manifest is missing next to a lock": lambda place, base: place.manifest.unlink(),
     "named files are missing": lambda place, base: _remove(place.manifest, place.lock),

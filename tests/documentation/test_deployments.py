@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,12 +14,15 @@ import pytest
 import yaml
 
 from vllm_plugins.cli import COMMANDS
+from vllm_plugins.documents.editing.draft import Draft
+from vllm_plugins.documents.manifest import GitSource, Plugin, PypiSource
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 DOCKERFILES = [ROOT / "Dockerfile", *sorted((EXAMPLES / "image").glob("*Dockerfile"))]
 MANIFESTS = sorted((EXAMPLES / "kubernetes").iterdir())
-WORKFLOW = EXAMPLES / "github-actions" / "plugins.yml"
+WORKFLOWS = sorted((EXAMPLES / "github-actions").iterdir())
+RENOVATE = EXAMPLES / "renovate.json"
 DIGEST = re.compile(r"[\w./-]+@sha256:[0-9a-f]{64}")
 
 
@@ -70,17 +74,85 @@ def test_compose_is_valid_and_hardened() -> None:
     assert {volume.split(":")[1] for volume in service["volumes"]} >= {"/plugins", "/store"}
 
 
-def test_the_workflow_is_valid_and_pinned() -> None:
-    check("check-jsonschema", "--builtin-schema", "vendor.github-workflows", WORKFLOW)
-    text = WORKFLOW.read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_the_workflows_are_valid_and_pinned(path: Path) -> None:
+    check("check-jsonschema", "--builtin-schema", "vendor.github-workflows", path)
+    text = path.read_text(encoding="utf-8")
     uses = re.findall(r"uses: (\S+)(.*)", text)
     assert uses
     assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) and "# v" in rest for action, rest in uses)
     installed = [line for line in text.splitlines() if "pip install" in line]
     assert all("--require-hashes" in line for line in installed)
-    called = set(re.findall(r"run: vllm-plugins ([a-z]+)", text))
-    assert called == {"lock", "audit", "export", "bundle"}
+    called = set(re.findall(r"(?:run:|^ +) vllm-plugins ([a-z]+)", text, re.MULTILINE))
+    assert (
+        called
+        == {
+            "plugins.yml": {"lock", "audit", "export", "bundle"},
+            "upgrade.yml": {"upgrade", "diff", "audit", "outlook"},
+        }[path.name]
+    )
     assert called <= set(COMMANDS)
+
+
+def found_by_renovate(text: str) -> list[tuple[str, str, str]]:
+    """The dependencies that Renovate's custom managers find, with their sources. RE2 has neither lookarounds nor \\1."""
+    found: list[tuple[str, str, str]] = []
+    for manager in json.loads(RENOVATE.read_text(encoding="utf-8"))["customManagers"]:
+        for pattern in manager["matchStrings"]:
+            assert not re.search(r"\(\?[=!]|\(\?<[=!]|\\[1-9]", pattern)
+            found += [
+                (manager["datasourceTemplate"], match["depName"], match["currentValue"])
+                for match in re.finditer(pattern.replace("(?<", "(?P<"), text)
+            ]
+    return found
+
+
+def test_renovate_finds_what_has_a_version_or_a_tag() -> None:
+    check("check-jsonschema", "--builtin-schema", "vendor.renovate", RENOVATE)
+    assert found_by_renovate((EXAMPLES / "plugins.yaml").read_text(encoding="utf-8")) == [
+        ("pypi", "vllm-gguf-plugin", ">=0.0.5")
+    ]
+    assert found_by_renovate((EXAMPLES / "plugins.minimal.yaml").read_text(encoding="utf-8")) == []
+    text = """
+plugins:
+  - name: a
+    source: pypi
+    package: "one"  # a comment
+    version: '>=0.1,<2'
+  - name: b
+    source: git
+    url: https://git.example.org/two.git
+    ref: v2.0.0
+  - name: c
+    source: git
+    url: https://git.example.org/three.git
+    ref: main
+  - name: d
+    source: git
+    url: https://${TOKEN}@git.example.org/four.git
+    ref: v1.0
+  - name: e
+    source: pypi
+    package: five
+  - name: f
+    source: pypi
+    version: ">=1"
+    package: six
+"""
+    assert found_by_renovate(text) == [
+        ("pypi", "one", ">=0.1,<2"),
+        ("git-tags", "https://git.example.org/two.git", "v2.0.0"),
+    ]
+
+
+def test_renovate_finds_what_add_writes() -> None:
+    draft = Draft(Path("plugins.yaml"), None)
+    draft.add(Plugin(name="one", source=PypiSource(package="one", version=">=1,<2")))
+    draft.add(Plugin(name="two", source=GitSource(url="https://git.example.org/two.git", ref="v1.2", package="two")))
+    assert found_by_renovate(draft.data.decode()) == [
+        ("pypi", "one", ">=1,<2"),
+        ("git-tags", "https://git.example.org/two.git", "v1.2"),
+    ]
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)

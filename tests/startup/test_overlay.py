@@ -13,7 +13,7 @@ import pytest
 
 from tests.startup import overlays
 from vllm_plugins.core.errors import StoreError
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import _recovery, overlay
 
 LOCK = b'lock-version = "1.0"\n\n[tool.vllm-plugins]\nformat = 1\nmanifest-sha256 = "x"\n'
 HASH = b"0123456789abcdef" * 4
@@ -315,7 +315,7 @@ def test_each_project_has_its_own_note_of_a_failure(tmp_path: Path) -> None:
 
 
 def test_an_overlay_that_is_gone_is_named(tmp_path: Path) -> None:
-    assert str(overlay.gone(tmp_path, "0" * 32)) == (
+    assert str(_recovery.gone(tmp_path, "0" * 32)) == (
         "the overlay was removed from the store while it was made active [overlay-removed]\n"
         f"  where: {tmp_path}/overlays/{'0' * 32}\n"
         "  next: start again; let only vllm-plugins prune remove files from the store"

@@ -31,6 +31,7 @@ __all__ = [
     "LockStale",
     "ManifestError",
     "NoResolution",
+    "NodeMismatch",
     "NotInstalled",
     "NotTrusted",
     "OverlayGone",
@@ -76,10 +77,8 @@ class PluginsError(Exception):
     ) -> None:
         super().__init__(what)
         self.what = what
-        self.where = where
-        self.expected = expected
-        self.found = found
-        self.required_by = required_by
+        self.where, self.required_by = where, required_by
+        self.expected, self.found = expected, found
         self.details = tuple(details)
         self.next_step = next_step
 
@@ -89,14 +88,9 @@ class PluginsError(Exception):
     def text(self, next_step: str | None) -> str:
         """The error for people, with this next step. What others wrote can't add a line that looks like ours."""
         lines = [f"{self.what} [{self.id}]"]
-        for label, value in (
-            ("where", self.where),
-            ("expected", self.expected),
-            ("found", self.found),
-            ("required by", self.required_by),
-        ):
-            if value is not None:
-                lines.append(f"  {label}: {value}")
+        for name in ("where", "expected", "found", "required_by"):
+            if (value := getattr(self, name)) is not None:
+                lines.append(f"  {name.replace('_', ' ')}: {value}")
         lines.extend(f"  {detail}" for detail in self.details)
         if next_step is not None:
             lines.append(f"  next: {next_step}")
@@ -232,6 +226,13 @@ class TargetMissing(BaseMismatch):
     id = "target-missing"
 
 
+class NodeMismatch(PluginsError):
+    """A node does not have what the first process of its server has."""
+
+    id = "node-mismatch"
+    exit_code = 3
+
+
 class NoResolution(PluginsError):
     """No set of versions satisfies all plugins and the base."""
 
@@ -341,8 +342,7 @@ class CommandFailed(PluginsError):
     ) -> None:
         super().__init__(what, details=details)
         self.returncode = returncode
-        self.stdout = stdout
-        self.stderr = stderr
+        self.stdout, self.stderr = stdout, stderr
 
     @property
     def evidence(self) -> tuple[str, ...]:

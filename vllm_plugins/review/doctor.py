@@ -190,6 +190,7 @@ def _shadowed(case: _Case) -> Iterator[Finding]:
 
 def _store(case: _Case) -> Iterator[Finding]:
     yield from map(_from_error, drift.others_can_write(case.state))
+    yield from map(_from_error, drift.other_nodes(case.state, case.environ))
     store = case.state.settings.store
     if not store.exists():
         return

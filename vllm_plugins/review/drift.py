@@ -1,4 +1,5 @@
-"""What lock, manifest and overlay alone don't show: edited local sources, hidden modules, and who else can write.
+"""What lock, manifest and overlay alone don't show: edited local sources, hidden modules, who else can write, and
+what the other nodes of a server have.
 
 A start compares lock, manifest, vLLM environment and marker, which takes a millisecond. Commands have more time:
 ``status``, ``doctor``, ``sync`` and ``verify`` all report what this module finds.
@@ -12,21 +13,38 @@ from vllm_plugins.core.errors import LoadError, LockStale, PluginsError
 from vllm_plugins.documents.manifest import LocalSource
 from vllm_plugins.review import _modules
 from vllm_plugins.startup import overlay, permissions
+from vllm_plugins.startup import settings as variables
+from vllm_plugins.startup.ranks import expectation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from vllm_plugins.documents.state import State
 
-__all__ = ["UNUSED", "hidden_modules", "local_sources", "others_can_write", "problems"]
+__all__ = ["UNUSED", "hidden_modules", "local_sources", "other_nodes", "others_can_write", "problems"]
 
 # Directories that wheels contain by mistake, and that nobody imports.
 UNUSED = ("benchmarks", "docs", "examples", "tests")
 
 
 def problems(state: State, environ: Mapping[str, str]) -> tuple[PluginsError, ...]:
-    """Everything that :func:`local_sources`, :func:`hidden_modules` and :func:`others_can_write` find."""
-    return (*local_sources(state, environ), *hidden_modules(state), *others_can_write(state))
+    """Everything that the other functions of this module find."""
+    return (
+        *local_sources(state, environ),
+        *hidden_modules(state),
+        *others_can_write(state),
+        *other_nodes(state, environ),
+    )
+
+
+def other_nodes(state: State, environ: Mapping[str, str]) -> Iterator[PluginsError]:
+    """A problem where ``VLLM_PLUGIN_EXPECT`` names something else than what is installed here."""
+    told = environ.get(variables.EXPECT)
+    if told and (state.marker is not None or state.locked is None):
+        try:
+            expectation.compare(told, state.settings, state.marker, overlay.listing())
+        except PluginsError as error:
+            yield error
 
 
 def others_can_write(state: State) -> Iterator[PluginsError]:

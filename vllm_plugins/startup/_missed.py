@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LoadError
@@ -35,8 +36,13 @@ def check(settings: Settings, marker: Marker, *, has_platform: bool) -> None:
     if has_platform and late and _PLATFORM not in dict(settings.ignored):
         raise LoadError(
             f"vLLM chose its platform before the lock was known, without {', '.join(point.name for point in late)}",
-            where=f"entry point {late[0].name} = {late[0].value} in {_PLATFORM}, of {late[0].distribution}",
+            where=f"node {os.uname().nodename}, process {os.getpid()}: "
+            f"entry point {late[0].name} = {late[0].value} in {_PLATFORM}, of {late[0].distribution}",
             found=f"the variables that name {settings.lock} were set after vLLM was imported, as in a Ray worker",
+            details=[
+                "Ray gives its workers early what the image or the environment of `ray start` has, or a runtime_env:",
+                "ray.init(runtime_env={'env_vars': {'VLLM_PLUGIN_LOCK': …}})",
+            ],
             next_step="set these variables before the process starts (for Ray, where `ray start` is run on each "
             "node), or link the overlay there: vllm-plugins sync --bake",
         )

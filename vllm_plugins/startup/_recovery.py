@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import process
-from vllm_plugins.core.errors import CommandFailed, LoadError, LockStale, PluginsError
+from vllm_plugins.core.errors import CommandFailed, LoadError, LockStale, NodeMismatch, OverlayGone, PluginsError
 from vllm_plugins.startup import activation, history, last_failure, logger, mistyped, named_files, overlay
 from vllm_plugins.startup import settings as variables
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.marker import Marker
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["check_named_files", "fall_back", "inherited", "synchronise", "wrong_link"]
+__all__ = ["check_named_files", "fall_back", "gone", "inherited", "synchronise", "wrong_link"]
 
 
 def check_named_files(settings: Settings) -> None:
@@ -80,8 +80,17 @@ def _installed(settings: Settings, key: str) -> Marker:
     """The marker of the overlay that ``sync`` has installed."""
     marker = overlay.read_marker(settings.store, key)
     if marker is None:
-        raise overlay.gone(settings.store, key)
+        raise gone(settings.store, key)
     return marker
+
+
+def gone(store: Path, key: str) -> OverlayGone:
+    """The error that an overlay was removed while it was used."""
+    return OverlayGone(
+        "the overlay was removed from the store while it was made active",
+        where=str(overlay.directory(store, key)),
+        next_step="start again; let only vllm-plugins prune remove files from the store",
+    )
 
 
 def wrong_link(settings: Settings, linked: str, key: str | None) -> LockStale:
@@ -121,9 +130,8 @@ def fall_back(
     else:
         failed = None  # the error is another overlay's, which is not active
     last_failure.note(settings, error)
-    if activation.fronts() and settings.on_error != "fail":
-        # vLLM itself has imported them by now.
-        what = "packages that override those of the vLLM environment are in use"
+    what = _what_must_stay(error)
+    if what is not None and settings.on_error != "fail":
         error.details = (*error.details, f"VLLM_PLUGIN_ON_ERROR={settings.on_error} has no effect: {what}")
         raise error
     leave()
@@ -140,6 +148,15 @@ def fall_back(
     logger.error("%s\n  going on without plugins", error)
     variables.disable()
     variables.pass_on(variables.FALLBACK, "")
+    return None
+
+
+def _what_must_stay(error: PluginsError) -> str | None:
+    """Why a process can't go on with other plugins than the lock's, or without any."""
+    if activation.fronts():  # vLLM itself has imported them by now
+        return "packages that override those of the vLLM environment are in use"
+    if isinstance(error, NodeMismatch) or activation.is_told():
+        return f"{variables.EXPECT} names the plugins that every process of this server must have"
     return None
 
 

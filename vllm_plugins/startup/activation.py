@@ -5,7 +5,6 @@ An overlay may also be on the path already: inherited from the parent process, o
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import site as _site
@@ -22,21 +21,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vllm_plugins.startup.marker import Marker
+    from vllm_plugins.startup.settings import Settings
 
 __all__ = [
     "activate",
     "active_key",
     "confirm",
     "deactivate",
+    "expect",
     "front_modules",
     "fronts",
     "hold",
     "is_confirmed",
     "is_disabled_by_user",
+    "is_expected",
     "is_on_path",
     "is_site",
+    "is_told",
     "may_be_shadowed",
-    "path_file_entries",
     "put_in_front",
     "release",
 ]
@@ -52,6 +54,8 @@ HOLD_PATIENCE = 10.0  # seconds: a process that looks at an overlay, or prunes i
 # The key of the overlay that this process has activated, and the path entries and finders that came with it.
 _active: tuple[str, list[str], list[Any]] | None = None
 _held: dict[str, int] = {}
+# The value of VLLM_PLUGIN_EXPECT that this process has set, or compared itself with; and whether another one set it.
+_expected: tuple[str, bool] | None = None
 
 
 def is_disabled_by_user() -> bool:
@@ -161,6 +165,45 @@ def confirm(key: str) -> None:
     variables.pass_on(variables.CONFIRMED, key)
 
 
+def is_expected(key: str) -> bool:
+    """Whether an overlay on the path is what ``VLLM_PLUGIN_EXPECT`` asks for, as far as a word of it tells."""
+    told = variables.inherited(variables.EXPECT)
+    return not told or (key in told if _expected is None else _expected[0] == told)
+
+
+def is_told() -> bool:
+    """Whether ``VLLM_PLUGIN_EXPECT`` comes from a process of another node, or from the user."""
+    told = variables.inherited(variables.EXPECT)
+    if not told or told == "any":
+        return False
+    return not variables.inherited(variables.CONFIRMED) if _expected is None else _expected[1] or told != _expected[0]
+
+
+def expect(settings: Settings, marker: Marker | None, listing: str) -> None:
+    """Compare an overlay and the base (``overlay.listing``) with what the first process of the server has.
+
+    Without ``VLLM_PLUGIN_EXPECT`` this is the first process, and sets it for those that it starts. vLLM copies it to
+    the workers of Ray (0.10.2 to 0.33). ``None`` as the marker: there are no plugins here.
+
+    Raises:
+        NodeMismatch: something differs.
+        UsageError: the variable has an invalid value.
+    """
+    global _expected  # noqa: PLW0603 - the variable is the process's, too
+    told = variables.inherited(variables.EXPECT)
+    found = None if marker is None else marker.expectation(listing, overlay.fingerprint_of(listing))
+    if told and _expected != (told, False):
+        # A parent process on this node has compared more than the text.
+        if marker is None or told != found or not is_confirmed(marker.key):
+            from vllm_plugins.startup.ranks import expectation
+
+            expectation.compare(told, settings, marker, listing)
+        _expected = told, True
+    elif found is not None:
+        variables.pass_on(variables.EXPECT, found)
+        _expected = found, False
+
+
 def hold(store: Path, key: str) -> None:
     """Keep an overlay from being pruned as long as this process lives, with a shared lock of its directory.
 
@@ -178,7 +221,9 @@ def hold(store: Path, key: str) -> None:
             places = (overlay.real(entry) for entry in overlay.entries() if overlay.key_in(entry) == key)
             _held[key] = _hold(next(places, None) or os.fspath(overlay.directory(store, key) / overlay.SITE))
         except FileNotFoundError as error:
-            raise overlay.gone(store, key) from error
+            from vllm_plugins.startup import _recovery
+
+            raise _recovery.gone(store, key) from error
         except OSError as error:
             from vllm_plugins.core.errors import StoreError, remedy
 
@@ -283,50 +328,14 @@ def _guard() -> None:
 
 def deactivate(*, forget_modules: bool = False) -> None:
     """Take the active overlay off the path. With ``forget_modules``, also forget the modules imported from it."""
-    global _active  # noqa: PLW0603
-    path = [overlay.real(entry) for entry in overlay.entries()]
-    sites = {entry for entry in path if overlay.key_in(entry) is not None}
-    # Entries that an overlay's .pth files have added come after it. Those before it were there without it.
-    after = {entry for number, entry in enumerate(path) if not sites.isdisjoint(path[:number])}
-    named = {entry for site in sites for entry in path_file_entries(site)}
-    gone = sites | (after & named)
-    finders = [finder for finder in sys.meta_path if _comes_from(finder, tuple(sites))]
-    if _active is not None:
-        gone.update(map(overlay.real, _active[1]))
-        finders += _active[2]
-    sys.meta_path[:] = [finder for finder in sys.meta_path if finder not in finders]
-    entries: list[Any] = sys.path  # other objects than strings are left alone
-    sys.path[:] = [entry for entry in entries if not isinstance(entry, str) or overlay.real(entry) not in gone]
-    for entry in gone:
-        sys.path_importer_cache.pop(entry, None)
-        sys.path_importer_cache.pop(overlay.GUARDED + entry, None)
-    if forget_modules:
-        roots = tuple(entry + os.sep for entry in gone)
-        for name, module in list(sys.modules.items()):
-            if (getattr(module, "__file__", None) or "").startswith(roots):
-                del sys.modules[name]
+    global _active, _expected  # noqa: PLW0603
+    from vllm_plugins.startup._path import removal
+
+    _, entries, finders = _active or ("", [], [])
+    removal.remove(entries, finders, forget_modules=forget_modules)
     for key in list(_held):
         release(key)
     variables.pass_on(variables.CONFIRMED, None)
-    _active = None
-
-
-def path_file_entries(site: str) -> list[str]:
-    """The directories that the ``.pth`` files of an overlay add to the path."""
-    found: list[str] = []
-    try:
-        names = [name for name in os.listdir(site) if name.endswith(".pth")]
-    except OSError:
-        return found
-    for name in names:
-        with (
-            contextlib.suppress(OSError),  # what can't be read has added nothing
-            open(os.path.join(site, name), encoding="utf-8", errors="replace") as file,
-        ):
-            found += [os.path.abspath(os.path.join(site, line.strip())) for line in file if line.strip()]
-    return found
-
-
-def _comes_from(finder: object, sites: tuple[str, ...]) -> bool:
-    module = sys.modules.get(getattr(finder, "__module__", None) or type(finder).__module__)
-    return bool(sites) and (getattr(module, "__file__", None) or "").startswith(sites)
+    if _expected is not None and _expected == (variables.inherited(variables.EXPECT), False):
+        variables.pass_on(variables.EXPECT, None)
+    _active = _expected = None

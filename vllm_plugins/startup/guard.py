@@ -296,7 +296,9 @@ def _check(settings: Settings, site: Path) -> None:
     try:
         marker = overlay.read_marker(store, key)
         if marker is None:
-            raise overlay.gone(store, key)
+            from vllm_plugins.startup import _recovery
+
+            raise _recovery.gone(store, key)
         _trust.check_overlay(settings, overlay.directory(store, key))
         check(settings, marker)
     except PluginsError:

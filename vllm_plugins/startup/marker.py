@@ -94,6 +94,15 @@ class Marker(Record):
         """Whether the overlay is known to fit a manifest (``None``: there is none) and a base."""
         return base in self.bases and (manifest_sha256 is None or manifest_sha256 in self.manifests)
 
+    def expectation(self, listing: str, base: str) -> str:
+        """What another process must have to be like one with this overlay: the value of ``VLLM_PLUGIN_EXPECT``.
+
+        ``listing`` is the base as text, and ``base`` its fingerprint. The last part, with which a message can name a
+        package, is the only one with a slash.
+        """
+        overlay = f"overlay={self.key} files={self.files_sha256[:32]} lock={self.lock_sha256[:32]}"
+        return f"{overlay} base={base} packages={listing.replace('.dist-info', '').replace(chr(10), '/')}"
+
     def to_json(self) -> str:
         """The content of the marker's file."""
         data = {

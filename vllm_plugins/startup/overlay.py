@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from vllm_plugins.core.errors import OverlayGone
-
 __all__ = [
     "EntryPoint",
     "Failure",
@@ -33,12 +31,13 @@ __all__ = [
     "entries",
     "failure_note",
     "fingerprint",
+    "fingerprint_of",
     "front",
     "front_in",
-    "gone",
     "interpreter",
     "key_in",
     "key_of",
+    "listing",
     "mirror",
     "opened",
     "read_file",
@@ -171,7 +170,17 @@ def _is_start(first: str, path: Sequence[str]) -> bool:
 
 
 def fingerprint(paths: Sequence[str] | None = None) -> str:
-    """A hash of the base's distributions and their versions.
+    """A hash of the base: its interpreter, and its distributions with their versions."""
+    return fingerprint_of(listing(paths))
+
+
+def fingerprint_of(base: str) -> str:
+    """The hash of a :func:`listing`."""
+    return sha256(base.encode(errors="surrogatepass"))[:32]
+
+
+def listing(paths: Sequence[str] | None = None) -> str:
+    """The base as text: the interpreter, its version, and the names of the distributions, one a line.
 
     It takes one directory listing for each path entry: names and versions are in the names of the metadata
     directories (PEP 376), or in that of the entry itself for an egg. A name that begins with ``~`` is what pip leaves
@@ -188,7 +197,7 @@ def fingerprint(paths: Sequence[str] | None = None) -> str:
         except OSError:  # missing or not readable: nothing is imported from it either
             continue
     version = ".".join(map(str, sys.version_info[:3]))
-    return sha256("\n".join([interpreter(), version, *sorted(set(names))]).encode(errors="surrogatepass"))[:32]
+    return "\n".join([interpreter(), version, *sorted(set(names))])
 
 
 def read_file(path: Path) -> bytes | None:
@@ -232,17 +241,6 @@ def content(path: str) -> bytes:
 def _without_waiting(path: str, flags: int) -> int:
     """Open a file that another user may have replaced by a pipe, which would wait. Owners are checked afterwards."""
     return os.open(path, flags | (0 if path.startswith(_SPECIAL) else os.O_NONBLOCK))
-
-
-def gone(store: Path, key: str) -> OverlayGone:
-    """The error that an overlay was removed while it was used."""
-    from vllm_plugins.core.errors import OverlayGone
-
-    return OverlayGone(
-        "the overlay was removed from the store while it was made active",
-        where=str(directory(store, key)),
-        next_step="start again; let only vllm-plugins prune remove files from the store",
-    )
 
 
 def failure_note(store: Path, lock: Path) -> Path:

@@ -49,11 +49,13 @@ WHEELS = "plugins.wheels"
 LOADS = "loads"
 # VLLM_PLUGINS has no effect on these groups.
 FREE = ("vllm.logits_processors", LOADS)
+EXPECT = "VLLM_PLUGIN_EXPECT"  # what every process of a server must have: the first one sets it, or a user does
 # All variables that users set. VLLM_PLUGINS is vLLM's own.
 VARIABLES: tuple[str, ...] = (
     "VLLM_PLUGIN_AUTO_LOCK",
     "VLLM_PLUGIN_CONFIG",
     "VLLM_PLUGIN_DISABLE",
+    EXPECT,
     "VLLM_PLUGIN_FROZEN",
     "VLLM_PLUGIN_INSTALLER",
     "VLLM_PLUGIN_LOCK",

@@ -14,7 +14,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LoadError
-from vllm_plugins.startup import activation, overlay
+from vllm_plugins.startup import overlay
+from vllm_plugins.startup._path import removal
 from vllm_plugins.startup.marker import module_name
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def check_imported(point: EntryPoint) -> None:
 def _directories() -> tuple[str, ...]:
     """The active overlay's directory, and those that its ``.pth`` files name: of editable plugins."""
     sites = [overlay.real(entry) for entry in overlay.entries() if overlay.key_in(entry) is not None]
-    return tuple(path for site in sites for path in (site, *activation.path_file_entries(site)))
+    return tuple(path for site in sites for path in (site, *removal.path_file_entries(site)))
 
 
 def _base() -> list[str]:

@@ -1,0 +1,178 @@
+"""The workflow of update pull requests: its shell steps are run, in their order, as GitHub's runner does.
+
+Real are bash, git, the remote and ``vllm-plugins``. A stand-in for ``gh`` hands over the artifact and notes its words.
+Not run are the actions, and the step that installs the tools.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.kit import projects
+from tests.kit.repositories import Repository, git_environment
+
+if TYPE_CHECKING:
+    from tests.kit.index import Index
+    from tests.kit.place import Place
+
+WORKFLOW = yaml.safe_load(
+    (Path(__file__).parents[2] / "examples/github-actions/upgrade.yml").read_text(encoding="utf-8")
+)
+POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+TINY = {"tiny.py": "from vllm import old\ndef register(): ...\n"}
+GH = """\
+#!/usr/bin/env python3
+import json, os, shutil, sys
+with open(os.environ["GH_NOTES"], "a") as notes:
+    print(json.dumps(sys.argv[1:]), file=notes)
+if sys.argv[1:3] == ["run", "download"]:
+    shutil.copytree(os.environ["GH_ARTIFACT"], sys.argv[sys.argv.index("--dir") + 1])
+sys.exit(sys.argv[1:3] == ["pr", "edit"] and "GH_HAS_REQUEST" not in os.environ)
+"""
+
+
+@dataclass(kw_only=True)
+class Runner:
+    """One runner of GitHub Actions, for a repository with a remote."""
+
+    place: Place
+    root: Path
+    remote: Repository
+    variables: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+
+    def job(self, name: str) -> None:
+        """Run the shell steps of a job in a fresh clone, and keep what it uploads."""
+        clone = self.root / f"clone-{name}"
+        subprocess.run(["git", "clone", "--quiet", self.remote.path, clone], env=git_environment(), check=True)
+        temporary = self.root / f"temp-{name}"
+        temporary.mkdir()
+        for part in WORKFLOW["jobs"][name]["steps"]:
+            condition = part.get("if", "")
+            assert condition in ("", "steps.upgrade.outputs.changed == 'true'")
+            if condition and self.outputs.get("changed") != "true":
+                continue
+            if part.get("uses", "").startswith("actions/upload-artifact@"):
+                self.upload(clone, part["with"]["path"].split())
+            if "run" in part and part.get("working-directory") != "tools":
+                self.step(part, clone, temporary)
+
+    def step(self, part: dict[str, Any], clone: Path, temporary: Path) -> None:
+        output = temporary / "output"
+        output.touch()
+        env = {
+            **self.place.environment,
+            **git_environment(),
+            **{name: self.expanded(value) for name, value in part.get("env", {}).items()},
+            "PATH": f"{self.root / 'bin'}:{self.place.environment['PATH']}",
+            "HOME": str(self.place.home),
+            "https_proxy": "http://127.0.0.1:9",  # the advisory service is not asked
+            "GITHUB_OUTPUT": str(output),
+            "GITHUB_RUN_ID": "42",
+            "RUNNER_TEMP": str(temporary),
+            "GH_NOTES": str(self.root / "notes"),
+            "GH_ARTIFACT": str(self.root / "artifact"),
+            **self.variables,
+        }
+        del env["VLLM_PLUGIN_CONFIG"]
+        words = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", part["run"]]
+        done = subprocess.run(words, cwd=clone, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{part['name']}\n{done.stdout}\n{done.stderr}"
+        self.outputs |= dict(line.split("=", 1) for line in output.read_text().splitlines())
+
+    def upload(self, clone: Path, names: list[str]) -> None:
+        (self.root / "artifact").mkdir()
+        for name in names:
+            source, target = clone / name, self.root / "artifact" / name
+            if source.is_dir():
+                shutil.copytree(source, target)
+            elif source.exists():
+                shutil.copyfile(source, target)
+
+    def expanded(self, value: str) -> str:
+        known = {"vars.NEXT_VLLM": self.variables.get("NEXT_VLLM", ""), "github.token": "a-token"}
+        return re.sub(r"\$\{\{ (.*?) \}\}", lambda match: known[match[1]], value)
+
+    @property
+    def notes(self) -> list[list[str]]:
+        """The calls of ``gh``."""
+        return [json.loads(line) for line in (self.root / "notes").read_text().splitlines()]
+
+
+@pytest.fixture
+def runner(place: Place, index: Index, tmp_path: Path) -> Runner:
+    """A repository with a locked plugin from the index and one that is built, and a newer release of the first."""
+    index.wheel("vllm", "9.9.9", modules={"vllm/__init__.py": "old = 1\n"})
+    index.wheel("tiny", "1.0", entry_points=POINTS, modules=TINY)
+    projects.project(place.config / "mine", name="mine", modules={"mine.py": "X = 1\n"})
+    place.write("""
+        plugins:
+          - {name: tiny, source: pypi, package: tiny}
+          - {name: mine, source: local, path: mine}
+    """)
+    place.run("base", "-o", place.config / "base.json")
+    place.run("lock", "--base", place.config / "base.json")
+    repository = Repository.init(place.config)
+    repository.commit("locked")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/gh").write_text(GH)
+    (tmp_path / "bin/gh").chmod(0o755)
+    repository.git("config", "receive.denyCurrentBranch", "ignore")
+    return Runner(place=place, root=tmp_path, remote=repository)
+
+
+def test_an_update_becomes_a_branch_and_a_pull_request_with_what_a_reviewer_must_know(
+    runner: Runner, index: Index
+) -> None:
+    index.wheel("tiny", "2.0", entry_points=POINTS, modules=TINY)
+    runner.variables["NEXT_VLLM"] = "vllm==9.9.9"
+    runner.job("upgrade")
+    assert runner.outputs == {"changed": "true"}
+    runner.job("propose")
+    changed = runner.remote.git("diff", "--name-only", "main", "upgrade-plugins").split()
+    assert changed == ["plugins.lock"]
+    download, edit, create = runner.notes
+    assert download[:2] == ["run", "download"]
+    assert edit[:3] == ["pr", "edit", "upgrade-plugins"]
+    assert create[:4] == ["pr", "create", "--head", "upgrade-plugins"]
+    text = Path(create[create.index("--body-file") + 1]).read_text(encoding="utf-8")
+    table, audit, outlook = re.split(r"\n\n\*\*(?:Audit|Outlook)\*\*\n\n", text)
+    assert "| `tiny` | `1.0` | `2.0` | `tiny` |" in table
+    assert all(line.startswith("    ") for report in (audit, outlook) for line in report.splitlines())
+    assert "    not run: vulnerabilities: " in audit
+    assert re.search(r"^    tiny +1\.0 → 2\.0|^    tiny +2\.0|^    tiny +1\.0", outlook, re.MULTILINE)
+
+
+def test_an_open_pull_request_is_updated(runner: Runner, index: Index) -> None:
+    index.wheel("tiny", "2.0", entry_points=POINTS, modules=TINY)
+    runner.remote.git("branch", "upgrade-plugins")
+    runner.variables["GH_HAS_REQUEST"] = "1"
+    runner.job("upgrade")
+    runner.job("propose")
+    assert [note[:2] for note in runner.notes] == [["run", "download"], ["pr", "edit"]]
+    assert "Outlook" not in (runner.root / "artifact/description.md").read_text()
+
+
+def test_where_nothing_is_newer_nothing_is_proposed(runner: Runner) -> None:
+    runner.job("upgrade")
+    assert runner.outputs == {}
+    assert not (runner.root / "artifact").exists()
+
+
+def test_only_the_job_that_runs_no_code_of_plugins_may_write() -> None:
+    jobs = WORKFLOW["jobs"]
+    assert WORKFLOW["permissions"] == {}
+    assert jobs["upgrade"]["permissions"] == {"contents": "read"}
+    assert jobs["propose"]["if"] == "needs.upgrade.outputs.changed == 'true'"
+    assert "vllm-plugins" not in " ".join(part.get("run", "") for part in jobs["propose"]["steps"])
+    (checkout,) = (part for part in jobs["upgrade"]["steps"] if "checkout" in part.get("uses", ""))
+    assert checkout["with"]["persist-credentials"] is False

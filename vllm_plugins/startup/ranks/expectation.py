@@ -1,0 +1,175 @@
+"""What every process of a server must have (``VLLM_PLUGIN_EXPECT``), compared with what this process has.
+
+The value has parts, ``name=value``, with spaces in between. A process compares those that it is given::
+
+    overlay=<key> files=<32 digits> lock=<32 digits> base=<fingerprint> packages=<name-version>/<name-version>/…
+
+``overlay`` is the key, ``files`` the sha256 of the list of the overlay's files, and ``lock`` that of the lock. The
+first process of a server sets all of them. ``packages``, the base as text, is there for the message. A user may give
+any of them, or ``any`` for no comparison.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from vllm_plugins.core.errors import HashMismatch, NodeMismatch, UsageError
+from vllm_plugins.core.humanize import count
+from vllm_plugins.startup import integrity, overlay
+from vllm_plugins.startup import settings as variables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from vllm_plugins.startup.marker import Marker
+    from vllm_plugins.startup.settings import Settings
+
+__all__ = ["ANY", "compare", "differences", "parse", "text"]
+
+ANY = "any"
+_PARTS = ("overlay", "files", "lock", "base", "packages")
+_DIGITS = 32
+_SHOWN = 12  # digits of a hash, in messages
+_MOST = 20  # packages, in messages
+_INSTALLED = (".egg-info", ".egg-link", ".egg")
+# What differs, in the first line of a message.
+_CAUSES = {
+    "no lock": "no plugins, unlike",
+    "lock": "another lock than",
+    "interpreter": "another interpreter than",
+    "overlay": "another content of the overlay than",
+    "base": "another vLLM environment than",
+}
+
+
+def parse(value: str) -> Mapping[str, str]:
+    """The parts of a value; none for ``any``.
+
+    Raises:
+        UsageError: the value is not valid.
+    """
+    if value == ANY:
+        return {}
+    # Names of packages are those of directories, which may contain spaces.
+    head, mark, packages = value.partition("packages=")
+    found = dict.fromkeys(["packages"], packages) if mark else {}
+    for word in head.split():
+        name, is_part, content = word.partition("=")
+        is_valid = len(content) == _DIGITS and all(digit in "0123456789abcdef" for digit in content)
+        if not is_part or name not in _PARTS or name in found or not is_valid:
+            raise _invalid(word)
+        found[name] = content
+    if not found.keys() - {"packages"}:
+        raise _invalid(value)
+    return found
+
+
+def _invalid(word: str) -> UsageError:
+    return UsageError(
+        f"the environment variable {variables.EXPECT} has an invalid value",
+        expected="any, or some of overlay=…, files=…, lock=… and base=…, with 32 hexadecimal digits each",
+        found=repr(word[:80]),
+        next_step=f"set {variables.EXPECT} to the output of vllm-plugins status --expect on a node that is right",
+    )
+
+
+def text(marker: Marker, base: str) -> str:
+    """The value for a marker and the fingerprint of a base, without the packages: for people and deployments."""
+    return marker.expectation("", base).partition(" packages=")[0]
+
+
+def compare(told: str, settings: Settings, marker: Marker | None, listing: str) -> None:
+    """Compare an overlay and a base with the value of the variable. ``None`` as the marker: there are no plugins.
+
+    Raises:
+        NodeMismatch: this process differs from the first one of its server.
+        UsageError: the value is not valid.
+    """
+    expected = parse(told)
+    if not expected:
+        return
+    if marker is None:
+        raise _mismatch(expected, {}, [f"there is no lock: {settings.lock}"], "no lock")
+    base = overlay.fingerprint_of(listing)
+    found = parse(marker.expectation(listing, base))
+    differing = list(differences(expected, found, settings))
+    if not differing and "files" in expected and not settings.verify:  # else each file was hashed
+        differing = list(_edited(settings, marker))
+    if differing:
+        raise _mismatch(expected, found, [line for _, lines in differing for line in lines], differing[0][0])
+
+
+def differences(
+    expected: Mapping[str, str], found: Mapping[str, str], settings: Settings
+) -> Iterator[tuple[str, list[str]]]:
+    """What differs, the cause first: a word for it, and the lines that tell of it."""
+    differing = {name for name in expected if name in found and expected[name] != found[name]}
+    if "lock" in differing or ("overlay" in differing and "lock" not in expected):
+        yield "lock", [f"another lock: {settings.lock}"]
+    elif "overlay" in differing:
+        yield "interpreter", [f"the lock is the same, and the interpreter is another one: {overlay.interpreter()}"]
+    elif "files" in differing:
+        yield "overlay", ["the lock is the same, and other files were installed from it"]
+    if "base" in differing:
+        yield "base", list(_packages(expected.get("packages"), found["packages"]))
+
+
+def _packages(expected: str | None, found: str) -> Iterator[str]:
+    """A line for each package of the vLLM environment that differs, as far as the other side has told its own."""
+    if expected is None:
+        yield "another vLLM environment: packages, or the version of Python"
+        return
+    theirs, ours = _versions(expected), _versions(found)
+    lines = [
+        f"{name}: expected {theirs.get(name) or 'none'}, found {ours.get(name) or 'none'}"
+        for name in sorted(theirs.keys() | ours.keys())
+        if theirs.get(name) != ours.get(name)
+    ]
+    yield f"another vLLM environment: {count(len(lines), 'difference')}"
+    yield from integrity.shown(lines, _MOST)
+
+
+def _versions(packages: str) -> dict[str, str]:
+    """The versions of a listing's packages, and of its interpreter, by name."""
+    interpreter, python, *names = packages.split("/") + [""] * 2
+    versions = {"interpreter": interpreter, "Python": python}
+    for name in filter(None, names):
+        stem = name
+        for suffix in _INSTALLED:
+            stem = stem.removesuffix(suffix)
+        package, _, version = stem.partition("-")
+        known = versions.get(package)
+        version = version or "?"
+        versions[package] = version if known is None else f"{known} and {version}"
+    return versions
+
+
+def _edited(settings: Settings, marker: Marker) -> Iterator[tuple[str, list[str]]]:
+    """Files of the overlay that were edited since it was published, by their sizes."""
+    try:
+        changed = integrity.compare_sizes(settings.store, marker)
+    except HashMismatch as error:
+        changed = (error.what,)
+    if changed:
+        yield "overlay", [f"files of the overlay were edited: {count(len(changed), 'file')}", *changed[:_MOST]]
+
+
+def _mismatch(expected: Mapping[str, str], found: Mapping[str, str], lines: list[str], cause: str) -> NodeMismatch:
+    node = os.uname().nodename
+    return NodeMismatch(
+        f"node {node} has {_CAUSES[cause]} the first process of the server",
+        where=f"node {node}, process {os.getpid()}",
+        expected=f"{_shown(expected)} ({variables.EXPECT})",
+        found=_shown(found) or "no lock",
+        details=[*lines, f"{variables.EXPECT}=any, where the server is started, allows nodes that differ"],
+        next_step="give this node the plugins.lock of the server, then run vllm-plugins sync"
+        if cause in ("no lock", "lock")
+        else "run vllm-plugins sync --reinstall"
+        if cause == "overlay"
+        else "start all nodes from the same image",
+    )
+
+
+def _shown(parts: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value[:_SHOWN]}" for name, value in parts.items() if name != "packages")
