@@ -54,7 +54,15 @@ NODE = f"{TAKEN}a_node_becomes_like_its_server"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
 TARGETS = "tests/commands/test_targets.py::test_the_next_steps_of_targets_lead_on"
+SINGLE = "tests/commands/test_single_files.py::test_the_next_steps_of_refusals_lead_on"
 RUN = {
+    "name a plugin with `source: file`; vllm-plugins status lists all plugins": SINGLE,
+    "find out what changed in the file; if you have reviewed the new one, change `sha256` of plugin {…} in plugins.yaml": SINGLE,
+    "make it readable, or change `path` of plugin {…} in plugins.yaml": SINGLE,
+    "check the network, your login for that host in ~/.netrc, and the URL in plugins.yaml": "tests/packages/"
+    "test_single_files.py::test_a_file_that_can_not_be_downloaded_is_our_error",
+    "restore the wheel from version control, or lock again: vllm-plugins lock": SINGLE,
+    "fix the file of plugin {…}, or set `enabled: false` for it in plugins.yaml, and run vllm-plugins lock": SINGLE,
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
     "name one of the plugins": EDITING,

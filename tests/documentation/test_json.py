@@ -60,12 +60,22 @@ def used(place: Place, index: Index) -> Place:
     return place
 
 
+def with_file(place: Place) -> None:
+    """Add a plugin that is a single file."""
+    (place.config / "chat.jinja").write_text("{{ messages }}", encoding="utf-8")
+    plugins = json.loads(place.manifest.read_text(encoding="utf-8"))["plugins"]
+    place.write(json.dumps({"plugins": [*plugins, {"name": "chat", "source": "file", "path": "chat.jinja"}]}))
+    place.run("lock")
+    place.run("sync")
+
+
 def test_every_command_has_a_definition() -> None:
     assert set(SCHEMA["$defs"]) >= {"error", *COMMANDS}
     assert {item["$ref"].rpartition("/")[2] for item in SCHEMA["anyOf"]} == {"error", *COMMANDS}
 
 
 def test_the_output_of_every_command_is_as_published(used: Place) -> None:
+    with_file(used)
     old = next(path / "plugins.lock" for path in used.overlays if path != used.overlay)
     calls: dict[str, list[str | Path]] = {
         "init": ["--config", used.root / "new.yaml"],
@@ -82,6 +92,7 @@ def test_the_output_of_every_command_is_as_published(used: Place) -> None:
         "export": ["--format", "pylock", "-o", used.root / "pylock.toml"],
         "tree": ["--depth", "3"],
         "why": ["tiny"],
+        "path": ["chat"],
         "outdated": ["--all"],
         "outlook": ["--to", "vllm==9.9.9"],
         "diff": [old],

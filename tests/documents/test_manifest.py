@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from vllm_plugins.core.errors import ManifestError
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import manifest
-from vllm_plugins.documents.manifest import GitSource, LocalSource, Plugin, PypiSource
+from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, Plugin, PypiSource
 
 PATH = Path("/etc/vllm/plugins.yaml")
 FULL = """\
@@ -99,6 +100,8 @@ def test_a_local_path_is_relative_to_the_manifest(monkeypatch: pytest.MonkeyPatc
 
 PYPI = "{name: a, source: pypi, package: a"
 GIT = "{name: a, source: git"
+FILE = "{name: a, source: file"
+SHA = "a" * 64
 
 
 @pytest.mark.parametrize(
@@ -115,6 +118,24 @@ GIT = "{name: a, source: git"
         (f"{GIT}, url: 'https://example.org/x.git', path: x}}", None),
         ("{name: a, source: pip, package: a}", None),
         ("{source: pypi, package: a}", None),
+        ("{name: a, source: file}", "plugins[0].path: missing; expected the path or the https URL of a file"),
+        ("{name: a, source: file, path: a/}", None),
+        (f"{FILE}, path: a.py, url: 'https://example.org/a.py', sha256: {SHA}}}", "plugins[0].path: found both; give either `path` or `url`"),
+        (f"{FILE}, url: 'https://example.org/a.py'}}", "plugins[0].sha256: missing; a file at a URL requires its sha256, as `sha256sum FILE` prints it"),
+        (f"{FILE}, url: 'http://example.org/a.py', sha256: {SHA}}}", "plugins[0].url: 'http://example.org/a.py' is not encrypted; use https"),
+        (f"{FILE}, url: 'https://ada:pw@example.org/a.py', sha256: {SHA}}}", "plugins[0].url: 'https://****@example.org/a.py' contains a login, which plugins.yaml would show; put it into ~/.netrc for that host"),
+        (f"{FILE}, url: 'https://example.org/a.py?token=abc', sha256: {SHA}}}", None),
+        (f"{FILE}, url: 'file:///a.py', sha256: {SHA}}}", None),
+        (f"{FILE}, url: 'https://example.org', sha256: {SHA}}}", None),
+        (f"{FILE}, path: 'https://example.org/a.py'}}", "plugins[0].path: 'https://example.org/a.py' is a URL; use the key url"),
+        (f"{FILE}, path: a.whl}}", None),
+        (f"{FILE}, path: a.so}}", None),
+        (f"{FILE}, path: x/json.py}}", "plugins[0].path: 'json.py' is not a valid name of a single file: Python has a module json of its own, which would be imported instead; or name it with the key filename"),
+        (f"{FILE}, path: a-b.py}}", None),
+        (f"{FILE}, path: class.py}}", None),
+        (f"{FILE}, path: x/.hidden}}", None),
+        (f"{FILE}, path: a, filename: b/c}}", None),
+        (f"{FILE}, path: a, package: b}}", "plugins[0].package: belongs to source: pypi or git or local, but this plugin has source: file; remove the key or change the source"),
         ("{name: a, source: local, path: x, editable: 1}", None),
     ],
 )  # fmt: skip
@@ -194,3 +215,34 @@ def test_the_path_of_a_local_source_does_not_depend_on_the_locale(tmp_path: Path
     env = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run([sys.executable, "-c", code, path], env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "source", "loads"),
+    [
+        ("path: x/chat.jinja", FileSource(filename="chat.jinja", path="x/chat.jinja"), ()),
+        ("path: a-b.py, filename: a_b.py", FileSource(filename="a_b.py", path="a-b.py"), ("a_b",)),
+        ("path: a.py, loads: ['a:One', 'a:Two']", FileSource(filename="a.py", path="a.py"), ("a:One", "a:Two")),
+        (
+            f"url: 'https://example.org/x%5Fy.py?raw=1', sha256: {SHA}",
+            FileSource(filename="x_y.py", url="https://example.org/x%5Fy.py?raw=1", sha256=Sha256(SHA)),
+            ("x_y",),
+        ),
+        (
+            f"url: 'http://127.0.0.1:8000/a.json', sha256: {SHA}",
+            FileSource(filename="a.json", url="http://127.0.0.1:8000/a.json", sha256=Sha256(SHA)),
+            (),
+        ),
+    ],
+)
+def test_a_single_file_is_a_module_if_its_name_says_so(line: str, source: FileSource, loads: tuple[str, ...]) -> None:
+    (plugin,) = read(f"plugins: [{FILE}, {line}}}]\n").plugins
+    assert (plugin.kind, plugin.source, plugin.loads) == ("file", source, loads)
+
+
+def test_two_single_files_can_not_be_the_same_module() -> None:
+    with pytest.raises(ManifestError, match="is also the file of plugin 'a' in line 2") as caught:
+        read(f"plugins:\n  - {FILE}, path: x/m.py}}\n  - {{name: b, source: file, path: y/m.py}}\n")
+    assert len(caught.value.details) == 1
+    both = read(f"plugins:\n  - {FILE}, path: x/m.jinja}}\n  - {{name: b, source: file, path: y/m.jinja}}\n")
+    assert len(both.plugins) == 2

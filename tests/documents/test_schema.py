@@ -63,6 +63,24 @@ FULL: dict[str, Any] = {
             "enabled": False,
             "loads": ["three"],
         },
+        {
+            "name": "d",
+            "source": "file",
+            "path": "d.jinja",
+            "sha256": "0" * 64,
+            "filename": "chat.jinja",
+            "enabled": True,
+            "loads": ["four"],
+        },
+        {
+            "name": "e",
+            "source": "file",
+            "url": "https://example.org/e.py",
+            "sha256": "1" * 64,
+            "filename": "parser_e.py",
+            "enabled": True,
+            "loads": ["five"],
+        },
     ],
     "indexes": {"team": {"url": "https://packages.example.org/simple"}},
     "overrides": [{"package": "transformers", "version": ">=5.20", "reason": "our model"}],
@@ -243,7 +261,7 @@ versions = st.lists(
     min_size=1,
     max_size=3,
 ).map(",".join)
-TEXTS = {("plugins", 0, "version"): versions, ("plugins", 1, "url"): urls}
+TEXTS = {("plugins", 0, "version"): versions, ("plugins", 1, "url"): urls, ("plugins", 4, "url"): urls}
 
 
 @settings(max_examples=400, deadline=None)
@@ -283,7 +301,7 @@ def keys_of_reader(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
         text for text in problems({"plugins": [{"name": "a", "source": "x"}]}, monkeypatch) if "found 'x'" in text
     )
     kinds += re.split(r", | or ", said.partition("expected ")[2].partition(", found")[0])
-    assert set(kinds) >= {"pypi", "git", "local"}
+    assert set(kinds) >= {"pypi", "git", "local", "file"}
     found.clear()
     documents: list[Any] = [{}, *({"plugins": [{"source": kind}]} for kind in kinds)]
     known: set[str] = set()

@@ -84,6 +84,13 @@ def test_the_examples_of_a_command_are_run(project: Place, name: str) -> None:
     project.variables["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), str(programs), os.environ["PATH"]])
     if name == "add":
         decoder(project)
+    if name in ("path", "run"):
+        (project.config / "chat.jinja").write_text("{{ messages }}", encoding="utf-8")
+        project.write(
+            project.manifest.read_text(encoding="utf-8")[:-1] + ", {name: chat, source: file, path: chat.jinja}]"
+        )
+        project.run("lock")
+        project.run("sync")
     for line in importlib.import_module(module(name)).EXAMPLES:
         if line in ELSEWHERE:
             continue

@@ -106,6 +106,19 @@ def test_a_module_that_was_imported_before_is_refused(place: Place, index: Index
     assert "it was imported before the plugins were made active" in refused(done, hostile, place.site)
 
 
+def test_a_package_of_the_overlay_that_looks_for_its_modules_elsewhere_is_refused(place: Place, index: Index) -> None:
+    """Where a package looks, its own code decides, so only its import shows where a module of it came from."""
+    wide = "import os, sys\n__path__[:0] = [os.path.join(entry, 'tiny') for entry in sys.path]\n"
+    install(place, index, "tiny.deep", {"tiny/__init__.py": wide, "tiny/deep.py": GOOD})
+    hostile = place.root / "front" / "tiny" / "deep.py"
+    hostile.parent.mkdir(parents=True)
+    hostile.write_text("def run():\n    print('HOSTILE')\n")
+    path = os.pathsep.join([str(place.root / "front"), place.environment["PYTHONPATH"]])
+    refused(start(place, "general", PYTHONPATH=path), hostile, place.site)
+    hostile.unlink()
+    assert start(place, "general", PYTHONPATH=path).stdout == "the locked one ran\n{}\n"
+
+
 def test_the_policy_decides(place: Place, index: Index) -> None:
     install(place, index, "tiny", {"tiny.py": GOOD})
     (place.root / "tiny.py").write_text(HOSTILE)

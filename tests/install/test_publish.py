@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from vllm_plugins.core import atomic
 from vllm_plugins.install import _publish
+from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,3 +141,59 @@ def test_an_overlay_is_removed_where_it_can_not_be_moved(tmp_path: Path, lower: 
 def test_another_error_while_removing_is_not_hidden(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         _publish.remove(tmp_path / "missing", tmp_path / "gone")
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What reaches the disk, and in which order: the names of what is renamed, removed and flushed."""
+    seen: list[str] = []
+
+    def note(module: object, function: str, word: str, which: int) -> None:
+        real = getattr(module, function)
+
+        def noted(*arguments: Any, **options: Any) -> Any:
+            path = arguments[which]
+            name = os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else os.fspath(path)
+            seen.append(f"{word} {os.path.basename(name)}")
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(module, function, noted)
+
+    note(os, "rename", "rename to", 1)
+    note(os, "replace", "rename to", 1)
+    note(os, "unlink", "remove", 0)
+    note(os, "fsync", "names of", 0)
+    note(atomic, "flush", "all of", 0)
+    return seen
+
+
+def test_an_overlay_is_on_the_disk_before_its_name_and_its_name_before_sync_ends(
+    tmp_path: Path, events: list[str]
+) -> None:
+    """A power cut leaves a whole overlay or none, and takes back nothing that ``sync`` has called installed."""
+    new, target = tmp_path / "new", tmp_path / "overlays" / "key"
+    new.mkdir()
+    target.parent.mkdir()
+    _publish.publish(new, target, aside=tmp_path / "aside")
+    assert events == ["all of new", "rename to key", "names of overlays"]
+
+
+def test_the_marker_is_off_the_disk_before_a_file_is_replaced_and_on_it_after_all(
+    tmp_path: Path, events: list[str]
+) -> None:
+    """A power cut in between leaves no marker, so the mixture counts as no overlay."""
+    new, target = tmp_path / "new", tmp_path / "key"
+    for directory in (new, target):
+        directory.mkdir()
+        (directory / overlay.MARKER).write_text(directory.name)
+        (directory / "file").write_text(directory.name)
+    _publish._replace(new, target)
+    assert events[:6] == [
+        f"remove {overlay.MARKER}",
+        "names of key",
+        "rename to file",
+        "all of key",
+        f"rename to {overlay.MARKER}",
+        "names of key",
+    ]
+    assert (target / "file").read_text() == (target / overlay.MARKER).read_text() == "new"

@@ -60,6 +60,9 @@ def serve(address: str) -> Iterator[Host]:
         def do_POST(self) -> None:
             self.do_GET()
 
+        def do_PUT(self) -> None:
+            self.do_GET()
+
         def log_message(self, *_: object) -> None:
             pass
 
@@ -115,6 +118,28 @@ def test_a_host_that_the_registry_redirects_to_gets_no_login(
     stranger.answer = lambda _: wants_token(stranger.address)
     assert "401" in refused(host)
     assert stranger.seen == ["/v2/team/plugins/manifests/v1 None "]
+
+
+@pytest.mark.parametrize("where", ["http://{stranger}/up", "//{stranger}/up", "http://{host}@{stranger}/up"])
+def test_a_host_that_the_registry_sends_an_upload_to_gets_no_login(
+    host: Host, stranger: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A registry may keep blobs elsewhere. It must not choose who gets its login."""
+    log_in(host, tmp_path, monkeypatch)
+    location = where.format(stranger=stranger.address, host=host.address)
+    asked = iter([(401, {"WWW-Authenticate": "Basic"}, b""), (202, {"Location": location}, b"")])
+    host.answer = lambda _: next(asked)
+    stranger.answer = lambda _: (401, {"WWW-Authenticate": "Basic"}, b"")
+    blob = tmp_path / "blob"
+    blob.write_text("content")
+    config = PipConfig(index_url=None, retries=0, timeout=5)
+    with (
+        Registry(Reference.parse(f"{host.address}/team/plugins:v1"), config) as registry,
+        pytest.raises(RegistryError, match="401"),
+    ):
+        registry.upload(blob, "sha256:abc")
+    assert [line.split()[1] for line in host.seen] == ["None", "Basic"]
+    assert stranger.seen == ["/up?digest=sha256:abc None content"]
 
 
 def test_a_token_that_renews_others_follows_no_redirect(

@@ -192,3 +192,17 @@ def test_a_link_whose_store_was_moved_is_said_to_be_of_another(own: Place, index
         "LockStale: the overlay that is linked into the interpreter is in another store [lock-out-of-date]\n"
         in done.stderr
     )
+
+
+def test_doctor_names_a_link_of_an_earlier_release(own: Place) -> None:
+    own.run("sync", "--bake")
+    secure = {"VLLM_PLUGIN_VERIFY": "1"}
+    assert own.run("doctor", "--json", env=secure, check=False).json["findings"] == []
+    link(own).write_text(f"import sys; sys.path.append('{own.site}')\n", encoding="utf-8")
+    why = "an earlier release has written the link, which puts the overlay on the path without a guard"
+    note = f"{link(own)}: {why}; before you set VLLM_PLUGIN_VERIFY=1, run vllm-plugins sync --bake"
+    assert note in own.run("doctor", "--json", check=False).json["notes"]
+    (found,) = own.run("doctor", "--json", env=secure, check=False).json["findings"]
+    assert found["what"] == f"the linked overlay is not verified before vLLM imports it: {why}"
+    own.run(*found["next_step"].split()[1:])
+    assert own.run("doctor", "--json", env=secure, check=False).json["findings"] == []

@@ -288,7 +288,7 @@ def check(expected: Start, found: Start, *, inspected: bool) -> None:
 )
 def test_plugins_run_as_in_plain_vllm(world: Place, own_model: Path, bare: Path, release: Version, name: str) -> None:
     way = WAYS[name]
-    starts = []
+    starts: list[Start] = []
     empty = {"VLLM_PLUGIN_REGISTRY_DIR": str(world.root / f"store of {name}".replace("/", "-"))}
     for place, env in ((world, empty), (world, {}), (plain(world, bare), {})):
         if way.first:
@@ -312,7 +312,7 @@ def test_plugins_run_as_in_plain_vllm(world: Place, own_model: Path, bare: Path,
 @pytest.mark.parametrize("init", [INIT], indirect=True, ids=[PROCESSES_WAY])
 def test_processes_have_the_plugins_of_plain_vllm(world: Place, bare: Path) -> None:
     empty = {"VLLM_PLUGIN_REGISTRY_DIR": str(world.root / "store of processes")}
-    starts = []
+    starts: list[Start] = []
     for place, env in ((world, empty), (world, {}), (plain(world, bare), {})):
         done = place.python(PROCESSES, *GROUPS, "spawn,fork,forkserver", *GROUPS, env=env, traceback=True)
         starts.append(

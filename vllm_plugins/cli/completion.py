@@ -48,7 +48,13 @@ complete -c vllm-plugins -f -a '(__vllm_plugins_complete)'
 """
 SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 # What the values of options and positional arguments are, by their names in the parser.
-PLUGINS = (("remove", "plugins"), ("upgrade", "names"), ("lock", "upgrade_package"), ("why", "name"))
+PLUGINS = (
+    ("remove", "plugins"),
+    ("upgrade", "names"),
+    ("lock", "upgrade_package"),
+    ("why", "name"),
+    ("path", "name"),
+)
 PACKAGES = (("upgrade", "names"), ("lock", "upgrade_package"), ("why", "name"))
 OVERLAYS = (("rollback", "key"), ("diff", "old"), ("diff", "new"))
 

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.documents import state
+from vllm_plugins.install import link
 from vllm_plugins.review import doctor
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
     """Print findings, each with its evidence and a fix, and what was checked. The exit code is 1 if there is one."""
-    report = doctor.examine(state.read(settings), os.environ)
+    linked = link.read()
+    plain = str(linked.path) if linked is not None and linked.is_plain else None
+    report = doctor.examine(state.read(settings), os.environ, plain_link=plain)
     output.result(_data(report), _text(report))
     return 1 if report.findings else 0
 

@@ -8,8 +8,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from vllm_plugins.cli import sync
+from vllm_plugins.cli import _files, sync
 from vllm_plugins.core.errors import UsageError
+from vllm_plugins.documents import state as states
 from vllm_plugins.startup import early, overlay
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = {
     "vllm-plugins run -- vllm serve MODEL": "Start a server with the locked plugins",
+    "vllm-plugins run -- vllm serve MODEL --chat-template {path:chat}": "Give it the file of plugin chat",
     "vllm-plugins run -- python -c 'import my_plugin'": "Try the module of a plugin",
 }
 
@@ -51,6 +53,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> No
         if done is not None:
             output.progress(f"Overlay {done.marker.key[:12]}: {', '.join(done.marker.plugins) or 'no plugins'}")
             early.announce(overlay.directory(settings.store, done.marker.key) / overlay.SITE)
+    if _files.are_named(words):
+        words = _files.expand(words, states.read(settings))
     output.close()
     _become(program, words)
 

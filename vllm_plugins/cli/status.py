@@ -12,7 +12,7 @@ from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
 from vllm_plugins.review import drift
-from vllm_plugins.startup import last_failure
+from vllm_plugins.startup import last_failure, overlay
 from vllm_plugins.startup.ranks import expectation
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.cli._output import Output
     from vllm_plugins.core.errors import PluginsError
+    from vllm_plugins.documents.lock import Plugin as LockedPlugin
     from vllm_plugins.documents.state import PluginState, State
     from vllm_plugins.startup.last_failure import LastFailure
     from vllm_plugins.startup.settings import Settings
@@ -73,7 +74,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "overlay": state.marker.key if state.marker else None,
             "expect": expect,
             "linked": _data.linked(linked),
-            "plugins": [_plugin(plugin) for plugin in state.plugins],
+            "plugins": [_plugin(state, plugin) for plugin in state.plugins],
             "overrides": [
                 {"package": item.package, "version": item.version, "replaces": item.replaces, "reason": item.reason}
                 for item in (state.locked.lock.overrides if state.locked is not None else ())
@@ -102,7 +103,7 @@ def _overrides(state: State) -> Iterator[str]:
         yield f"{OVERRIDE}{item.package} {item.version} for {item.replaces} of the vLLM environment: {item.reason}"
 
 
-def _plugin(plugin: PluginState) -> dict[str, Any]:
+def _plugin(state: State, plugin: PluginState) -> dict[str, Any]:
     """A plugin for programs; what only the lock says is null if it is not locked."""
     requested, locked = plugin.requested, plugin.locked
     return {
@@ -121,7 +122,15 @@ def _plugin(plugin: PluginState) -> dict[str, Any]:
             for group, name, value in (locked.entry_points if locked else ())
         ],
         "loads": list(locked.loads) if locked else [],
+        "path": _path(state, locked),
     }
+
+
+def _path(state: State, locked: LockedPlugin | None) -> str | None:
+    """Where the single file of a plugin is, if it is installed."""
+    if locked is None or locked.place is None or state.marker is None:
+        return None
+    return str(overlay.directory(state.settings.store, state.marker.key) / overlay.SITE / locked.place)
 
 
 def _row(plugin: PluginState) -> tuple[str, ...]:
@@ -136,6 +145,8 @@ def _row(plugin: PluginState) -> tuple[str, ...]:
     points = ", ".join(f"{group}:{point}" for group, point, _ in locked.entry_points) if locked else ""
     if locked is not None and locked.provided:
         points = ", ".join(locked.loads) or "those of the vLLM environment"
+    elif locked is not None and locked.filename is not None:
+        points = f"none: vllm-plugins path {locked.name}"
     elif locked is not None and not points:
         points = f"none: vLLM loads {', '.join(locked.loads) or 'it'} where you name it"
     loadable = {None: "?", True: "yes", False: "no"}[plugin.loadable] if locked else "-"

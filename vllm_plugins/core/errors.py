@@ -88,9 +88,8 @@ class PluginsError(Exception):
     def text(self, next_step: str | None) -> str:
         """The error for people, with this next step. What others wrote can't add a line that looks like ours."""
         lines = [f"{self.what} [{self.id}]"]
-        for name in ("where", "expected", "found", "required_by"):
-            if (value := getattr(self, name)) is not None:
-                lines.append(f"  {name.replace('_', ' ')}: {value}")
+        fields = {name: getattr(self, name) for name in ("where", "expected", "found", "required_by")}
+        lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in fields.items() if value is not None]
         lines.extend(f"  {detail}" for detail in self.details)
         if next_step is not None:
             lines.append(f"  next: {next_step}")

@@ -15,7 +15,8 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import overrides
 from vllm_plugins.documents.base import satisfies
-from vllm_plugins.documents.manifest import GitSource, LocalSource, PypiSource
+from vllm_plugins.documents.lock import file_package, file_version
+from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, PypiSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,6 +123,7 @@ _FIELDS: dict[tuple[str, bool], tuple[tuple[str, ...], tuple[str, ...]]] = {
     ("git", False): (("url", "commit-id", "tree-sha256"), ("subdirectory",)),
     ("local", False): (("tree-sha256",), ()),
     ("local", True): (("project-sha256",), ()),
+    ("file", False): (("filename", "file-sha256"), ("url",)),
 }
 
 
@@ -159,6 +161,8 @@ def _of_source(plugin: locks.Plugin) -> Iterator[str]:
         "subdirectory": plugin.subdirectory,
         "tree-sha256": plugin.tree_sha256,
         "project-sha256": plugin.project_sha256,
+        "filename": plugin.filename,
+        "file-sha256": plugin.file_sha256,
         "index": plugin.index,
         "index-url": plugin.index_url,
     }
@@ -167,6 +171,12 @@ def _of_source(plugin: locks.Plugin) -> Iterator[str]:
             yield f"has no {key}, which its source requires"
         elif value is not None and key not in (*required, *allowed):
             yield f"has {key}, which its source does not have"
+    if plugin.source == "file" and plugin.file_sha256 is not None:
+        package, version = file_package(plugin.name), file_version(plugin.file_sha256)
+        if (plugin.package, plugin.version) != (package, version):
+            yield f"is a file, so it is {package} {version}; the lock says {plugin.package} {plugin.version}"
+        if plugin.url not in (None, plugin.requested):
+            yield f"was requested as {plugin.requested}; its URL is {plugin.url}"
     if (plugin.index is None) != (plugin.index_url is None):
         yield "has an index without both its name and its address"
 
@@ -204,6 +214,8 @@ def _differences(plugin: Plugin, locked: locks.Plugin, manifest: Manifest) -> It
                 yield "its path", source.path, locked.requested
             if source.editable != locked.editable:
                 yield "`editable`", str(source.editable).lower(), str(locked.editable).lower()
+        case FileSource():
+            yield from _of_file(source, locked)
 
 
 def _of_pypi(source: PypiSource, locked: locks.Plugin) -> Iterator[tuple[str, object, object]]:
@@ -233,6 +245,17 @@ def _of_git(source: GitSource, locked: locks.Plugin) -> Iterator[tuple[str, obje
         yield "its subdirectory", source.subdirectory or "the top", locked.subdirectory or "the top"
     if _COMMIT.fullmatch(ref) and ref.lower() != locked.commit:
         yield "its commit", ref, locked.commit
+
+
+def _of_file(source: FileSource, locked: locks.Plugin) -> Iterator[tuple[str, object, object]]:
+    if source.url != locked.url:
+        yield "its URL", source.url or "none", locked.url or "none"
+    if source.requested != locked.requested:
+        yield "its file", source.requested, locked.requested
+    if source.filename != locked.filename:
+        yield "its filename", source.filename, locked.filename
+    if source.sha256 is not None and source.sha256 != locked.file_sha256:
+        yield "its sha256", source.sha256, locked.file_sha256
 
 
 def _is_same(requested: str, locked: str) -> bool:

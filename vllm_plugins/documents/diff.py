@@ -248,6 +248,8 @@ def _field_changes(was: Plugin, now: Plugin) -> Iterator[str]:
         ("editable", "yes" if was.editable else "no", "yes" if now.editable else "no"),
         ("metadata of the editable source", _short(was.project_sha256), _short(now.project_sha256)),
         ("source files", _short(was.tree_sha256), _short(now.tree_sha256)),
+        ("filename", was.filename, now.filename),
+        ("content of the file", _short(was.file_sha256), _short(now.file_sha256)),
         ("newest release, which was passed over:", was.passed_over, now.passed_over),
     ):
         if before != after:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, NewType
 
+from packaging.utils import canonicalize_name
+
 from vllm_plugins.startup import Record
+from vllm_plugins.startup.entry_points import FILE_PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +27,9 @@ __all__ = [
     "Plugin",
     "Target",
     "Wheel",
+    "file_package",
+    "file_place",
+    "file_version",
     "in_words",
     "leave_out",
     "override_asker",
@@ -34,6 +40,24 @@ CommitSha = NewType("CommitSha", str)
 
 
 _OVERRIDE = "override "  # no name of a plugin contains a space
+
+_FILES = "vllm_plugin_files"
+
+
+def file_package(name: str) -> NormalizedName:
+    """The distribution that the single file of a plugin becomes."""
+    return canonicalize_name(f"{FILE_PACKAGE}{name}")
+
+
+def file_version(sha256: Sha256) -> str:
+    """The version of a single file: another content is another version. It begins with a letter (PEP 440)."""
+    return f"0+sha{sha256[:12]}"
+
+
+def file_place(name: str, filename: str) -> str:
+    """The path of the single file of a plugin in a wheel: at the top if it is a module."""
+    return filename if filename.endswith(".py") else f"{_FILES}/{name}/{filename}"
+
 
 # A publisher as PEP 740 names it: pairs of a field and its value, ``kind`` first.
 Identity = tuple[tuple[str, str], ...]
@@ -103,10 +127,11 @@ class Plugin(Record):
     """One plugin of the manifest, pinned. ``entry_points`` are ``(group, name, value)`` in vLLM's groups.
 
     ``requested`` is the manifest's request: a requirement, a git ref or a path. ``project_sha256`` is of the files in
-    which an editable source declares its metadata. ``passed_over`` is the newest release, where an older
-    one was locked. ``loads`` are objects that vLLM loads where users name them. ``provided`` says that the base
-    has the package, and nothing of it is installed; ``dependencies`` are then the locked packages that its extras
-    require. ``index`` is the name of the one index that its package comes from, and ``index_url`` its address.
+    which an editable source declares its metadata. ``filename`` and ``file_sha256`` are of a single file.
+    ``passed_over`` is the newest release, where an older one was locked. ``loads`` are objects that vLLM loads where
+    users name them. ``provided`` says that the base has the package, and nothing of it is installed; ``dependencies``
+    are then the locked packages that its extras require. ``index`` is the name of the one index that its package
+    comes from, and ``index_url`` its address.
     """
 
     name: str
@@ -120,6 +145,8 @@ class Plugin(Record):
     tree_sha256: Sha256 | None = None
     editable: bool = False
     project_sha256: Sha256 | None = None
+    filename: str | None = None
+    file_sha256: Sha256 | None = None
     passed_over: str | None = None
     entry_points: tuple[tuple[str, str, str], ...] = ()
     loads: tuple[str, ...] = ()
@@ -135,6 +162,11 @@ class Plugin(Record):
         No package can have this name, which contains a space.
         """
         return f"plugin {self.name}"
+
+    @property
+    def place(self) -> str | None:
+        """The path of a single file below the directory of an overlay that is importable."""
+        return None if self.filename is None else file_place(self.name, self.filename)
 
 
 class Override(Record):

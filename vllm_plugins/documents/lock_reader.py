@@ -19,8 +19,8 @@ from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
 from vllm_plugins.core.fields import FieldError, get, items, strings
 from vllm_plugins.core.hashes import sha256
-from vllm_plugins.documents import merge_conflicts
-from vllm_plugins.documents._form import lock_keys, merged, pylock, values
+from vllm_plugins.documents import _rules, merge_conflicts
+from vllm_plugins.documents._form import file_rules, lock_keys, merged, pylock, values
 from vllm_plugins.documents.lock import BaseUse, Lock, Override, Package, Plugin, Target, Wheel
 from vllm_plugins.startup.settings import WHEELS
 
@@ -261,18 +261,24 @@ def _plugin(item: Any, here: str) -> Plugin:
         tuple(get(point, f"{here}.entry-points[{i}]", key, str) for key in ("group", "name", "value"))
         for i, point in enumerate(items(item, here, "entry-points"))
     ]
+    name, filename = get(item, here, "name", str), get(item, here, "filename", str, default=None)
+    url = get(item, here, "url", str, default=None)
+    if filename is not None and (wrong := _wrong_file(name, filename, url)):
+        raise FieldError(f"{here}: {wrong}")
     return Plugin(
-        name=get(item, here, "name", str),
+        name=name,
         source=get(item, here, "source", str),
         package=canonicalize_name(get(item, here, "package", str)),
         version=get(item, here, "version", str),
         requested=get(item, here, "requested", str),
-        url=get(item, here, "url", str, default=None),
+        url=url,
         subdirectory=get(item, here, "subdirectory", str, default=None),
         commit=values.commit(item, here),
         tree_sha256=values.optional_sha256(item, here, "tree-sha256"),
         editable=get(item, here, "editable", bool, default=False),
         project_sha256=values.optional_sha256(item, here, "project-sha256"),
+        filename=filename,
+        file_sha256=values.optional_sha256(item, here, "file-sha256"),
         passed_over=get(item, here, "passed-over", str, default=None),
         entry_points=tuple((group, name, value) for group, name, value in points),
         loads=strings(item, here, "loads"),
@@ -281,6 +287,11 @@ def _plugin(item: Any, here: str) -> Plugin:
         index=get(item, here, "index", str, default=None),
         index_url=get(item, here, "index-url", str, default=None),
     )
+
+
+def _wrong_file(name: str, filename: str, url: str | None) -> str | None:
+    """Why a path or a request must not be made of the fields of a single file."""
+    return _rules.name(name) or file_rules.filename(filename) or (file_rules.url(url) if url is not None else None)
 
 
 def _target(item: Any, here: str) -> Target:

@@ -333,6 +333,8 @@ def _plugin(plugin: Plugin) -> Table:
             "provided": plugin.provided,
             "dependencies": sorted(plugin.dependencies),
             "project-sha256": plugin.project_sha256,
+            "filename": plugin.filename,
+            "file-sha256": plugin.file_sha256,
             "loads": list(plugin.loads),
             "passed-over": plugin.passed_over,
             "entry-points": [

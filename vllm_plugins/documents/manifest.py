@@ -16,7 +16,7 @@ from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import _yaml, overrides, policy
 from vllm_plugins.documents._form import indexes, request_hash, targets
 from vllm_plugins.documents._form import plugin as plugins_form
-from vllm_plugins.documents._form.plugin import GitSource, LocalSource, Plugin, PypiSource, Source
+from vllm_plugins.documents._form.plugin import FileSource, GitSource, LocalSource, Plugin, PypiSource, Source
 from vllm_plugins.documents._form.targets import HERE, RequestedTarget, is_release
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, Malformed, Problems, describe
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HERE",
+    "FileSource",
     "GitSource",
     "LocalSource",
     "Manifest",
@@ -80,8 +81,15 @@ class Manifest(Record):
 
     def local_directory(self, source: LocalSource) -> Path:
         """The absolute directory of a local source, which may not exist."""
+        return self._absolute(source.path)
+
+    def local_file(self, source: FileSource) -> Path | None:
+        """The absolute path of a single file, which may not exist; ``None`` for one at a URL."""
+        return None if source.path is None else self._absolute(source.path)
+
+    def _absolute(self, path: str) -> Path:
         # plugins.yaml is UTF-8, whatever the encoding of file names is in this locale.
-        written = os.path.expanduser(os.fsdecode(source.path.encode("utf-8", "surrogatepass")))
+        written = os.path.expanduser(os.fsdecode(path.encode("utf-8", "surrogatepass")))
         return Path(os.path.abspath(os.path.join(self.path.parent, written)))
 
 
@@ -219,8 +227,9 @@ def _plugins(top: Fields, problems: Problems) -> list[tuple[int, Node, Plugin]]:
 
 
 def _duplicates(found: list[tuple[int, Node, Plugin]], problems: Problems) -> None:
-    """Names are unique among all plugins, packages among the enabled ones."""
+    """Names are unique among all plugins, packages and the modules of single files among the enabled ones."""
     named: dict[str, Plugin] = {}
+    modules: dict[str, Plugin] = {}
     packages: dict[str, Plugin] = {}
     for number, node, plugin in found:
         first = named.setdefault(canonicalize_name(plugin.name), plugin)
@@ -228,6 +237,12 @@ def _duplicates(found: list[tuple[int, Node, Plugin]], problems: Problems) -> No
             same = f"the name of plugin {quoted(first.name)} in line {first.line}"
             problems.add(node, f"plugins[{number}].name", f"{quoted(plugin.name)} is also {same}; change one")
         package = plugin.source.package
+        if isinstance(plugin.source, FileSource) and plugin.source.module is not None and plugin.enabled:
+            first = modules.setdefault(plugin.source.module, plugin)
+            if first is not plugin:
+                other = f"plugin {quoted(first.name)} in line {first.line}"
+                message = f"{quoted(plugin.source.filename)} is also the file of {other}; give one another filename"
+                problems.add(node, f"plugins[{number}].filename", message)
         if package is None or not plugin.enabled:
             continue
         first = packages.setdefault(canonicalize_name(package), plugin)

@@ -30,14 +30,19 @@ _LINE = (
     "__import__('vllm_plugins.startup.guard', fromlist=['link']).{guard}(path) if verify "
     "else path in sys.path or {add}path)"
 )
+_GUARD = "vllm_plugins.startup.guard"
 _TARGET = re.compile(r"/overlays/([0-9a-f]{32})/site\b")
 
 
 class Link(Record):
-    """A link in the file ``path`` to the overlay ``key``."""
+    """A link in the file ``path`` to the overlay ``key``.
+
+    It is plain if an earlier release has written it: it guards nothing, whatever ``VLLM_PLUGIN_VERIFY`` says.
+    """
 
     path: Path
     key: str
+    is_plain: bool = False
 
 
 def read(directories: Sequence[str] | None = None) -> Link | None:
@@ -83,11 +88,11 @@ def _links(directories: Sequence[str] | None) -> Iterator[Link]:
     for directory in reversed(_directories(directories)):
         path = Path(directory, NAME)
         try:
-            found = _TARGET.search(regular_file.read_text(path, errors="replace"))
+            text = regular_file.read_text(path, errors="replace")
         except OSError:
             continue
-        if found is not None:
-            yield Link(path=path, key=found[1])
+        if (found := _TARGET.search(text)) is not None:
+            yield Link(path=path, key=found[1], is_plain=_GUARD not in text)
 
 
 def _remove(links: Iterable[Link]) -> None:

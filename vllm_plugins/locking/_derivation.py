@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import progress, scratch
+from vllm_plugins.core import hashes, progress, scratch
 from vllm_plugins.core.errors import LockContradiction
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import selection
@@ -18,9 +18,17 @@ from vllm_plugins.documents.manifest import GitSource
 from vllm_plugins.locking import _derived_edges
 from vllm_plugins.locking import rebuild as rebuilding
 from vllm_plugins.locking._derived_edges import Difference
-from vllm_plugins.packages import attestations, metadata, own_indexes, pip_config, releases, simple_api
+from vllm_plugins.packages import (
+    attestations,
+    metadata,
+    own_indexes,
+    pip_config,
+    releases,
+    simple_api,
+)
 from vllm_plugins.packages.index import Index
 from vllm_plugins.packages.pip_config import PipConfig
+from vllm_plugins.packages.single_files import file_wheel
 from vllm_plugins.sources import checkout, git_refs
 
 if TYPE_CHECKING:
@@ -90,7 +98,7 @@ def check(
             next_step="find out who changed the lock and why; restore it from version control, or derive it again: "
             f"vllm-plugins lock {words}",
         )
-    built = rebuilding.builds(lock)
+    built = [item for item in rebuilding.builds(lock) if item.plugin is None or item.plugin.filename is None]
     if rebuild:
         rebuilding.compare(lock, settings, manifest, base=base, report=report, detail=detail, config=lambda: pip)
     elif built:
@@ -128,6 +136,7 @@ class Derivation:
         with ThreadPoolExecutor(max_workers=_THREADS) as pool:
             found = [item for items in pool.map(self._package, self.lock.packages) for item in items]
             found += [item for items in pool.map(self._git, self.lock.plugins) for item in items]
+        found += [item for plugin in self.lock.plugins for item in self._single_file(plugin)]
         found += self._plugins()
         if len(self._metadata) == len(self.lock.packages):
             requires = {name: content.requires for name, content in self._metadata.items()}
@@ -252,6 +261,21 @@ class Derivation:
         if tree.tree_sha256 != plugin.tree_sha256:
             found.append(f"the files of commit {commit} have tree-sha256 {tree.tree_sha256}, not the locked one")
         return [Difference(package=plugin.package, what=what) for what in found]
+
+    def _single_file(self, plugin: Plugin) -> Iterator[Difference]:
+        """The wheel of a single file, which is made again from the file in it."""
+        package = self.lock.package(plugin.package)
+        if plugin.filename is None or package is None:
+            return
+        for wheel in package.wheels:
+            if (path := self.find(wheel)) is None:
+                continue  # that was found already
+            data = file_wheel.content(path, plugin=plugin.name, filename=plugin.filename)
+            into = self.scratch / f"file-{plugin.name}"
+            made = file_wheel.write(into, data, plugin=plugin.name, filename=plugin.filename)
+            if hashes.sha256(data) != plugin.file_sha256 or hashes.of_file(made) != wheel.sha256:
+                what = f"{wheel.filename} is not the wheel of a file with sha256 {plugin.file_sha256}"
+                yield Difference(package=plugin.package, what=what)
 
 
 def _file(wheel: Wheel, files: list[File]) -> Iterator[str]:

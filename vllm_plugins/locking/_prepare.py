@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 
-from vllm_plugins.core import progress
+from vllm_plugins.core import hashes, progress
 from vllm_plugins.core.errors import BuildError
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import lock
-from vllm_plugins.documents.manifest import GitSource, LocalSource, PypiSource
+from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, PypiSource
 from vllm_plugins.packages import metadata, stub_wheels
+from vllm_plugins.packages.single_files import file_wheel, reading
 from vllm_plugins.sources import checkout, git_refs, local, pyproject
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import Manifest, Plugin
     from vllm_plugins.locking.old_lock import Reuse
     from vllm_plugins.packages.builder import Builder
+    from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.sources.checkout import Checkout
     from vllm_plugins.startup.settings import Settings
 
@@ -66,6 +68,7 @@ class Preparation:
     builder: Builder
     scratch: Path
     environ: Mapping[str, str]
+    config: PipConfig
     report: Callable[[str], None]
     detail: Callable[[str], None]
     _commits: dict[tuple[str, str | None], Future[CommitSha]] = field(default_factory=dict)
@@ -85,6 +88,8 @@ class Preparation:
                 return self._git(plugin, plugin.source)
             case LocalSource():
                 return self._local(plugin, plugin.source)
+            case FileSource():
+                return self._file(plugin, plugin.source)
 
     def _pypi(self, plugin: Plugin, source: PypiSource) -> PreparedPlugin:
         extras = f"[{','.join(source.extras)}]" if source.extras else ""
@@ -149,6 +154,42 @@ class Preparation:
         tree = local.export(directory, scratch, plugin=plugin.name, without=without)
         return self._built(plugin, tree, _Origin(requested=source.path, tree_sha256=tree.tree_sha256))
 
+    def _file(self, plugin: Plugin, source: FileSource) -> PreparedPlugin:
+        """A single file; one at a URL is not downloaded again while its hash is the locked one."""
+        where = self.manifest.local_file(source)
+        was = self.reuse.plugin(plugin.name)
+        if where is not None:
+            data = reading.read(where, plugin=plugin.name)
+            found = hashes.sha256(data)
+            if source.sha256 not in (None, found):
+                raise reading.mismatch(
+                    str(where), sha256=source.sha256 or "", found=f"sha256 {found}", plugin=plugin.name
+                )
+        else:
+            assert source.url is not None
+            assert source.sha256 is not None
+            locked = (was.source, was.filename, was.file_sha256) if was is not None else None
+            if was is not None and locked == (plugin.kind, source.filename, source.sha256):
+                origin = _Origin(
+                    requested=source.url, url=source.url, filename=was.filename, file_sha256=was.file_sha256
+                )
+                if (built := self.reuse.built(was.package)) is not None:
+                    return _from_wheel(plugin, built.path, origin, built_with=())
+            with progress.step(f"Downloading the file of {plugin.name!r}", self.report):
+                data = reading.download(
+                    source.url,
+                    source.sha256,
+                    self.scratch / f"file-{plugin.name}",
+                    config=self.config,
+                    plugin=plugin.name,
+                )
+        origin = _Origin(
+            requested=source.requested, url=source.url, filename=source.filename, file_sha256=hashes.sha256(data)
+        )
+        into = self.scratch / f"wheel-{plugin.name}"
+        path = file_wheel.write(into, data, plugin=plugin.name, filename=source.filename)
+        return _from_wheel(plugin, path, origin, built_with=())
+
     def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> PreparedPlugin:
         with progress.step(f"Reading the metadata of {plugin.name!r}", self.report):
             content = self.builder.metadata(directory, plugin=plugin.name)
@@ -205,10 +246,12 @@ class _Origin:
     """The source of a built wheel, as the lock records it."""
 
     requested: str
-    tree_sha256: Sha256 | None
+    tree_sha256: Sha256 | None = None
     url: str | None = None
     subdirectory: str | None = None
     commit: CommitSha | None = None
+    filename: str | None = None
+    file_sha256: Sha256 | None = None
 
 
 def _from_wheel(plugin: Plugin, path: Path, origin: _Origin, *, built_with: tuple[str, ...]) -> PreparedPlugin:
@@ -225,6 +268,8 @@ def _from_wheel(plugin: Plugin, path: Path, origin: _Origin, *, built_with: tupl
         subdirectory=origin.subdirectory,
         commit=origin.commit,
         tree_sha256=origin.tree_sha256,
+        filename=origin.filename,
+        file_sha256=origin.file_sha256,
         entry_points=content.entry_points,
     )
     return PreparedPlugin(

@@ -85,6 +85,7 @@ def run(
             builder=builder,
             scratch=scratch,
             environ=os.environ,
+            config=pip,
             report=report,
             detail=detail,
         )

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from packaging.utils import InvalidName, canonicalize_name
 from packaging.version import InvalidVersion
 
+from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, PluginsError
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import compatibility, lock_reader, merge_conflicts, selection, versions
 from vllm_plugins.documents.lock import Lock, Package
-from vllm_plugins.documents.manifest import LocalSource
+from vllm_plugins.documents.manifest import FileSource, LocalSource
 from vllm_plugins.sources import pyproject
 
 if TYPE_CHECKING:
@@ -122,18 +123,24 @@ def is_current(old: Lock, manifest: Manifest, base: Base, settings: Settings) ->
         ) and all(
             _is_unchanged(old, plugin.name, plugin.source, manifest, settings)
             for plugin in manifest.enabled
-            if isinstance(plugin.source, LocalSource)
+            if isinstance(plugin.source, (LocalSource, FileSource))
         )
     except PluginsError:
         return False  # the run that follows meets the same problem and reports it
 
 
-def _is_unchanged(old: Lock, name: str, source: LocalSource, manifest: Manifest, settings: Settings) -> bool:
+def _is_unchanged(
+    old: Lock, name: str, source: LocalSource | FileSource, manifest: Manifest, settings: Settings
+) -> bool:
+    from vllm_plugins.packages.single_files import reading
     from vllm_plugins.sources import local
 
     was = old.plugin(name)
     if was is None:
         return False
+    if isinstance(source, FileSource):
+        path = manifest.local_file(source)
+        return path is None or was.file_sha256 == hashes.sha256(reading.read(path, plugin=name))
     directory = manifest.local_directory(source)
     if source.editable:
         return was.project_sha256 == pyproject.sha256(directory)

@@ -6,43 +6,42 @@ known: the locked wheel may be next to the lock, or an overlay of the store may 
 
 from __future__ import annotations
 
-import difflib
 import os
 import zipfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import atomic, progress, regular_file, scratch
+from vllm_plugins.core import atomic, progress, scratch
 from vllm_plugins.core.errors import HashMismatch, StoreError
+from vllm_plugins.core.hashes import of_file, sha256
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.base import SHARED
-from vllm_plugins.documents.manifest import GitSource, LocalSource
+from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource
+from vllm_plugins.locking._rebuilt import differences
 from vllm_plugins.packages import installers, metadata, own_indexes, pip_config, releases
-from vllm_plugins.packages.builder import Builder
+from vllm_plugins.packages.builder import Builder, BuiltWheel
 from vllm_plugins.packages.index import File, Index
+from vllm_plugins.packages.single_files import file_wheel, reading
 from vllm_plugins.sources import checkout, local
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
-    from vllm_plugins.documents.manifest import Manifest
-    from vllm_plugins.packages.builder import BuiltWheel
+    from vllm_plugins.documents.manifest import Manifest, Source
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.sources.checkout import Checkout
     from vllm_plugins.startup.settings import Settings
 
 __all__ = ["LockedBuild", "builds", "compare", "missing", "run"]
-
-_SHOWN = 12  # members, and lines of a text, that an error shows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +64,9 @@ class LockedBuild:
 
 def builds(lock: Lock) -> tuple[LockedBuild, ...]:
     """The wheels of a lock that were built while locking, and can be built again."""
-    sources_of = {plugin.package: plugin for plugin in lock.plugins if plugin.commit or plugin.tree_sha256}
+    sources_of = {
+        plugin.package: plugin for plugin in lock.plugins if plugin.commit or plugin.tree_sha256 or plugin.filename
+    }
     own = {plugin.package: plugin.index_url for plugin in lock.plugins}
     return tuple(
         LockedBuild(
@@ -113,7 +114,7 @@ def run(
     """
     absent = missing(lock, settings)
     if settings.offline:
-        absent = tuple(item for item in absent if item.plugin is not None and item.plugin.commit is None)
+        absent = tuple(item for item in absent if item.plugin is not None and item.plugin.url is None)
     if not absent:
         return ()
     names = []
@@ -181,6 +182,8 @@ def _rebuilding(
         with Builder(installer=installer, base_site=overlay.base_paths(), target=base) as builder:
 
             def build(item: LockedBuild) -> BuiltWheel | None:
+                if item.plugin is not None and item.plugin.filename is not None:
+                    return _of_file(item, manifest, temporary / f"wheel-{item.name}", config)
                 project = _project(item, manifest, temporary / f"source-{item.name}", settings, config)
                 if project is None:
                     return None
@@ -188,6 +191,40 @@ def _rebuilding(
                 return builder.wheel(project, into, plugin=item.name, on_line=detail, pins=_pins(item.package))
 
             yield build
+
+
+def _of_file(
+    item: LockedBuild, manifest: Manifest | None, into: Path, config: Callable[[], PipConfig]
+) -> BuiltWheel | None:
+    """The wheel of a single file; ``None`` for a file of another machine."""
+    plugin, source = item.plugin, _source(item.name, manifest)
+    assert plugin is not None
+    assert plugin.filename is not None
+    assert plugin.file_sha256 is not None
+    if plugin.url is not None:
+        data = reading.download(
+            plugin.url, plugin.file_sha256, into / "download", config=config(), plugin=plugin.name
+        )
+    elif manifest is None or not isinstance(source, FileSource) or (path := manifest.local_file(source)) is None:
+        return None
+    else:
+        data = reading.read(path, plugin=plugin.name)
+        if (found := sha256(data)) != plugin.file_sha256:
+            raise _another_source(plugin, f"sha256 {plugin.file_sha256}", f"sha256 {found}")
+    built = file_wheel.write(into, data, plugin=plugin.name, filename=plugin.filename)
+    return BuiltWheel(
+        path=built,
+        name=plugin.package,
+        version=plugin.version,
+        sha256=of_file(built),
+        size=built.stat().st_size,
+        built_with=(),
+    )
+
+
+def _source(name: str, manifest: Manifest | None) -> Source | None:
+    entry = next((item for item in manifest.plugins if item.name == name), None) if manifest else None
+    return entry.source if entry is not None else None
 
 
 def _environment(item: LockedBuild, built: BuiltWheel) -> tuple[str, ...]:
@@ -228,8 +265,7 @@ def _project(
 
 def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path, settings: Settings) -> Checkout | None:
     """The locked source; ``None`` for a directory of another machine."""
-    entry = next((item for item in manifest.plugins if item.name == plugin.name), None) if manifest else None
-    source = entry.source if entry is not None else None
+    source = _source(plugin.name, manifest)
     if plugin.commit is not None:
         if not isinstance(source, GitSource) or public_url(source.url) != plugin.url:
             source = GitSource(url=plugin.url or "")
@@ -241,15 +277,19 @@ def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path, settings: S
     else:
         return None
     if tree.tree_sha256 != plugin.tree_sha256:
-        raise HashMismatch(
-            "the source is not the locked one",
-            where=plugin.url or plugin.requested,
-            expected=f"tree-sha256 {plugin.tree_sha256}",
-            found=f"tree-sha256 {tree.tree_sha256}",
-            required_by=f"plugin {plugin.name!r}",
-            next_step="if the change is intended, run `vllm-plugins lock` and review the new lock",
-        )
+        raise _another_source(plugin, f"tree-sha256 {plugin.tree_sha256}", f"tree-sha256 {tree.tree_sha256}")
     return tree
+
+
+def _another_source(plugin: Plugin, expected: str, found: str) -> HashMismatch:
+    return HashMismatch(
+        "the source is not the locked one",
+        where=plugin.url or plugin.requested,
+        expected=expected,
+        found=found,
+        required_by=f"plugin {plugin.name!r}",
+        next_step="if the change is intended, run `vllm-plugins lock` and review the new lock",
+    )
 
 
 def _keep(wheel: Path, target: Path) -> None:
@@ -268,17 +308,17 @@ def _keep(wheel: Path, target: Path) -> None:
 def _differs(item: LockedBuild, built: BuiltWheel | None, settings: Settings) -> HashMismatch:
     package, wheel = item.package, item.wheel
     details = list(_environment(item, built)) if built is not None else []
-    path, site = settings.wheels / wheel.filename, _installed(wheel, settings.store)
+    path, site = settings.wheels / wheel.filename, differences.installed(wheel, settings.store)
     if built is None or built.sha256 == wheel.sha256:
         pass
     elif path.is_file():
         with zipfile.ZipFile(path) as locked:
-            details += _members(built.path, _digests(metadata.record(locked)), locked.read)
+            details += differences.members(built.path, differences.digests(metadata.record(locked)), locked.read)
     elif site is not None and (
-        info := next((path for path in site.glob("*.dist-info") if _is_of(path, package)), None)
+        info := next((path for path in site.glob("*.dist-info") if differences.is_of(path, package)), None)
     ):
-        digests = _digests(metadata.parse_record((info / "RECORD").read_text(encoding="utf-8")))
-        details += _members(built.path, digests, lambda name: (site / name).read_bytes())
+        digests = differences.digests(metadata.parse_record((info / "RECORD").read_text(encoding="utf-8")))
+        details += differences.members(built.path, digests, lambda name: (site / name).read_bytes())
     else:
         details.append("the files can't be compared: no overlay of the store contains the locked wheel")
     return HashMismatch(
@@ -291,56 +331,3 @@ def _differs(item: LockedBuild, built: BuiltWheel | None, settings: Settings) ->
         next_step="restore the wheel from version control; or build and lock it again: "
         f"vllm-plugins lock --upgrade-package {package.name}",
     )
-
-
-def _installed(wheel: Wheel, store: Path) -> Path | None:
-    """The files of an overlay that the locked wheel was installed into."""
-    with suppress(OSError):
-        for directory in sorted((store / overlay.OVERLAYS).iterdir()):
-            with suppress(OSError):
-                if wheel.sha256 in regular_file.read_text(directory / "plugins.lock"):
-                    return directory / overlay.SITE
-    return None
-
-
-def _members(built: Path, locked: Mapping[str, str], read: Callable[[str], bytes]) -> Iterator[str]:
-    """What differs between a wheel and the digests of the locked one, whose files ``read`` returns."""
-    with zipfile.ZipFile(built) as archive:
-        now = _digests(metadata.record(archive))
-        changed = sorted(name for name in now.keys() & locked.keys() if now[name] != locked[name])
-        lines = [f"differs: {name}" for name in changed]
-        lines += [f"only in the new wheel: {name}" for name in sorted(now.keys() - locked.keys())]
-        lines += [f"only in the locked wheel: {name}" for name in sorted(locked.keys() - now.keys())]
-        yield from lines[:_SHOWN]
-        if len(lines) > _SHOWN:
-            yield f"and {len(lines) - _SHOWN} more"
-        for name in changed[:1]:
-            yield from _text(name, read(name), archive.read(name))
-
-
-def _text(name: str, old: bytes, new: bytes) -> Iterator[str]:
-    """The first lines of a difference between two texts."""
-    with suppress(UnicodeDecodeError):
-        lines = difflib.unified_diff(
-            old.decode("utf-8").splitlines(),
-            new.decode("utf-8").splitlines(),
-            fromfile=f"{name} (locked)",
-            tofile=f"{name} (now)",
-            n=0,
-            lineterm="",
-        )
-        yield from list(lines)[:_SHOWN]
-
-
-def _digests(entries: Iterable[metadata.RecordEntry]) -> dict[str, str]:
-    """The digest of each file, without RECORD itself and files whose place the installer chooses."""
-    return {
-        entry.path: entry.digest
-        for entry in entries
-        if not entry.path.endswith(".dist-info/RECORD") and ".data/" not in entry.path
-    }
-
-
-def _is_of(info: Path, package: Package) -> bool:
-    name, _, version = info.name.removesuffix(".dist-info").partition("-")
-    return name.lower().replace("_", "-").replace(".", "-") == package.name and version == package.version

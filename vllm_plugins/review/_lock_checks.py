@@ -40,7 +40,7 @@ def run(auditor: Auditor) -> Iterator[Finding]:
         yield auditor.finding("override", package_of, f"{what}; {against}" if against else what, step)
     for plugin in auditor.lock.plugins:
         package_of = auditor.lock.package(plugin.package)
-        if package_of is not None and not plugin.entry_points and not plugin.loads:
+        if package_of is not None and not (plugin.entry_points or plugin.loads or plugin.filename):
             what = f"has no entry point in vLLM's groups: vLLM loads plugin {plugin.name!r} only where you name it"
             yield auditor.finding("no-entry-point", package_of, what, "check that it is the right distribution")
 

@@ -48,6 +48,9 @@ class Finding:
     error: str | None = None
 
 
+_PLAIN = "an earlier release has written the link, which puts the overlay on the path without a guard"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
     """One check: its subject, and the number of its findings."""
@@ -72,11 +75,15 @@ class _Case:
     state: State
     points: Names
     environ: Mapping[str, str]
+    plain_link: str | None
 
 
-def examine(state: State, environ: Mapping[str, str]) -> Report:
-    """Run each check. Nothing is changed, and no network is used."""
-    case = _Case(state=state, points=names.of_base(), environ=environ)
+def examine(state: State, environ: Mapping[str, str], *, plain_link: str | None = None) -> Report:
+    """Run each check. Nothing is changed, and no network is used.
+
+    ``plain_link`` is the path of a link to the overlay that an earlier release has written.
+    """
+    case = _Case(state=state, points=names.of_base(), environ=environ, plain_link=plain_link)
     findings: list[Finding] = []
     checks: list[Check] = []
     for subject, check in _CHECKS.items():
@@ -125,6 +132,12 @@ def _other_interpreter() -> str | None:
 
 
 def _environment(case: _Case) -> Iterator[Finding]:
+    if case.plain_link is not None and case.state.settings.verify:
+        yield Finding(
+            what=f"the linked overlay is not verified before vLLM imports it: {_PLAIN}",
+            evidence=f"VLLM_PLUGIN_VERIFY=1; {case.plain_link}",
+            fix="vllm-plugins sync --bake",
+        )
     if case.state.settings.disabled:
         yield Finding(what="the hook is disabled", evidence="VLLM_PLUGIN_DISABLE=1", fix="unset VLLM_PLUGIN_DISABLE")
     texts = (
@@ -206,6 +219,8 @@ def _store(case: _Case) -> Iterator[Finding]:
 
 def _notes(case: _Case) -> Iterable[str]:
     yield from _next_to_user(case)
+    if case.plain_link is not None and not case.state.settings.verify:
+        yield f"{case.plain_link}: {_PLAIN}; before you set VLLM_PLUGIN_VERIFY=1, run vllm-plugins sync --bake"
     yield from base_problems.problems()
     if case.state.is_empty:
         yield case.state.summary
@@ -221,6 +236,9 @@ def _notes(case: _Case) -> Iterable[str]:
                 f"plugin {plugin.name!r} is provided by the vLLM environment ({plugin.package} {plugin.version} when "
                 "it was locked): its files and entry points are those of the environment"
             )
+        elif plugin.filename is not None:
+            how = f"vllm-plugins path {plugin.name} prints its path"
+            yield f"plugin {plugin.name!r} is the file {plugin.filename}: vLLM loads it where you name it; {how}"
         elif not plugin.entry_points and not plugin.loads:
             yield (
                 f"plugin {plugin.name!r} has no vLLM entry point: vLLM loads it where you name it; "

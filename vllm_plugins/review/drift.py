@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import LoadError, LockStale, PluginsError
-from vllm_plugins.documents.manifest import LocalSource
+from vllm_plugins.documents.manifest import FileSource, LocalSource
 from vllm_plugins.review import _modules
 from vllm_plugins.startup import overlay, permissions
 from vllm_plugins.startup import settings as variables
@@ -18,7 +19,10 @@ from vllm_plugins.startup.ranks import expectation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
+    from vllm_plugins.documents.lock import Plugin as LockedPlugin
+    from vllm_plugins.documents.manifest import Manifest, Plugin
     from vllm_plugins.documents.state import State
 
 __all__ = ["UNUSED", "hidden_modules", "local_sources", "other_nodes", "others_can_write", "problems"]
@@ -62,6 +66,9 @@ def local_sources(state: State, environ: Mapping[str, str]) -> Iterator[PluginsE
         return
     for plugin in manifest.enabled:
         pinned = locked.lock.plugin(plugin.name)
+        if pinned is not None and isinstance(plugin.source, FileSource):
+            yield from _single_file(plugin, pinned, manifest)
+            continue
         if not isinstance(plugin.source, LocalSource) or pinned is None or pinned.tree_sha256 is None:
             continue
         from vllm_plugins.sources import local
@@ -75,13 +82,34 @@ def local_sources(state: State, environ: Mapping[str, str]) -> Iterator[PluginsE
             yield error
             continue
         if digest != pinned.tree_sha256:
-            yield LockStale(
-                f"the source of plugin {plugin.name!r} has changed since it was locked",
-                where=str(directory),
-                expected=f"tree-sha256 {pinned.tree_sha256[:12]}, which is locked",
-                found=f"tree-sha256 {digest[:12]}",
-                next_step="vllm-plugins lock, then vllm-plugins sync",
-            )
+            locked_hash, found = f"tree-sha256 {pinned.tree_sha256[:12]}", f"tree-sha256 {digest[:12]}"
+            yield _changed(plugin.name, directory, locked_hash, found)
+
+
+def _single_file(plugin: Plugin, pinned: LockedPlugin, manifest: Manifest) -> Iterator[PluginsError]:
+    from vllm_plugins.packages.single_files import reading
+
+    assert isinstance(plugin.source, FileSource)
+    path = manifest.local_file(plugin.source)
+    if path is None or pinned.file_sha256 is None or not path.exists():
+        return
+    try:
+        digest = hashes.sha256(reading.read(path, plugin=plugin.name))
+    except PluginsError as error:
+        yield error
+        return
+    if digest != pinned.file_sha256:
+        yield _changed(plugin.name, path, f"sha256 {pinned.file_sha256[:12]}", f"sha256 {digest[:12]}")
+
+
+def _changed(plugin: str, where: Path, expected: str, found: str) -> LockStale:
+    return LockStale(
+        f"the source of plugin {plugin!r} has changed since it was locked",
+        where=str(where),
+        expected=f"{expected}, which is locked",
+        found=found,
+        next_step="vllm-plugins lock, then vllm-plugins sync",
+    )
 
 
 def hidden_modules(state: State) -> Iterator[PluginsError]:

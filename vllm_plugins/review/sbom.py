@@ -89,14 +89,17 @@ def _names(plugin: Plugin) -> list[str]:
 
 def _package(package: Package, plugin: Plugin | None, override: Override | None) -> Component:
     source = {"vcs_url": f"git+{plugin.url}@{plugin.commit}"} if plugin is not None and plugin.commit else None
+    is_file = plugin is not None and plugin.filename is not None  # no index has it
     if plugin is not None and plugin.index_url is not None:
         source = {"repository_url": plugin.index_url}
     component = Component(
         name=package.name,
         version=package.version,
-        type=ComponentType.LIBRARY,
+        type=ComponentType.FILE if is_file else ComponentType.LIBRARY,
         bom_ref=str(package.name),
-        purl=PackageURL("pypi", name=package.name, version=package.version, qualifiers=source),
+        purl=PackageURL(
+            "generic" if is_file else "pypi", name=package.name, version=package.version, qualifiers=source
+        ),
         hashes=[_hash(wheel) for wheel in package.wheels] if len(package.wheels) == 1 else None,
         properties=[
             Property(name=f"{_PREFIX}:{name}", value=value) for name, value in _properties(package, plugin, override)
@@ -112,8 +115,9 @@ def _package(package: Package, plugin: Plugin | None, override: Override | None)
             )
         )
     if plugin is not None and plugin.url:
+        kind = ExternalReferenceType.SOURCE_DISTRIBUTION if is_file else ExternalReferenceType.VCS
         component.external_references.add(
-            ExternalReference(type=ExternalReferenceType.VCS, url=XsUri(plugin.url), comment=plugin.commit)
+            ExternalReference(type=kind, url=XsUri(plugin.url), comment=plugin.commit or plugin.filename)
         )
     return component
 
@@ -139,6 +143,8 @@ def _properties(package: Package, plugin: Plugin | None, override: Override | No
             ("subdirectory", plugin.subdirectory),
             ("commit-id", plugin.commit),
             ("tree-sha256", plugin.tree_sha256),
+            ("filename", plugin.filename),
+            ("file-sha256", plugin.file_sha256),
         )
         yield from ((name, value) for name, value in fields if value)
         for group, name, value in plugin.entry_points:

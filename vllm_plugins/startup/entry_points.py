@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.overlay import EntryPoint, Failure, Marker
 
-__all__ = ["call", "error_in_path_file", "error_of", "load", "platform", "run"]
+__all__ = ["FILE_PACKAGE", "call", "error_in_path_file", "error_of", "load", "platform", "run"]
 
+# What the distribution of a single file is called: the prefix, then the plugin's name.
+FILE_PACKAGE = "vllm-plugin-file-"
 _LONGEST = 1000  # characters of an exception's text
 
 # Compiled only where something has failed.
@@ -120,18 +122,23 @@ def error_of(marker: Marker, failures: Iterable[Failure], allows: Callable[[str,
         (error,) = errors
         next_step = f"{choice}{error.next_step}"
         return LoadError(error.what, where=error.where, found=error.found, details=details, next_step=next_step)
-    named = sorted({points[key].plugin for key in failed if points[key].group == LOADS})
+    named = sorted({points[key].plugin for key in failed if _is_named(points[key])})
     correct = (
         f"correct `loads` of {' and '.join(f'plugin {name!r}' for name in named)} in plugins.yaml" if named else ""
     )
     fix = "fix these plugins or ask their authors to, or set `enabled: false` for them in plugins.yaml"
-    only_loads = all(points[key].group == LOADS for key in failed)
+    only_loads = all(_is_named(points[key]) for key in failed)
     next_step = f"{correct} and run " if only_loads else f"{correct}{'; ' if named else ''}{fix} and run "
     return LoadError(
         f"{len(errors)} {'names in `loads`' if only_loads else 'entry points'} failed",
         details=[*(f"{error.what} ({error.where})" for error in errors), *details],
         next_step=f"{choice}{next_step}vllm-plugins lock",
     )
+
+
+def _is_named(point: EntryPoint) -> bool:
+    """Whether an object is named in ``loads`` of plugins.yaml, rather than being the module of a single file."""
+    return point.group == LOADS and not point.distribution.startswith(FILE_PACKAGE)
 
 
 def _choice(failed: Iterable[tuple[str, str]], working: Iterable[EntryPoint]) -> str:
@@ -184,6 +191,14 @@ def _is_of_signal_handler(error: BaseException) -> bool:
 
 def _build(point: EntryPoint, what: str, found: str) -> LoadError:
     if point.group == LOADS:
+        if point.distribution.startswith(FILE_PACKAGE):
+            return LoadError(
+                what,
+                where=f"{point.value}, of plugin {point.plugin!r} (source: file)",
+                found=found or None,
+                next_step=f"fix the file of plugin {point.plugin!r}, or set `enabled: false` for it in plugins.yaml, "
+                "and run vllm-plugins lock",
+            )
         return LoadError(
             what,
             where=f"loads: {point.value}, of plugin {point.plugin!r} in plugins.yaml",

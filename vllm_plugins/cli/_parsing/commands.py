@@ -26,6 +26,7 @@ COMMANDS = {
     "audit": "Check the lock before you install it.",
     "export": "Write the lock in another format.",
     "tree": "Show the plugins of the lock with what they require.",
+    "path": "Print where the file of a plugin is installed.",
     "why": "Show which plugins require a package.",
     "diff": "Compare two locks.",
     "outdated": "Show newer releases, and what keeps them back.",
@@ -44,7 +45,7 @@ VALUED = ("--config", "--lock", "--registry-dir")
 # The help shows the commands in these groups.
 GROUPS = {
     "setup": ("init", "add", "remove", "schema", "completion", "help"),
-    "every day": ("lock", "sync", "run", "upgrade", "status", "doctor", "outdated", "tree", "why"),
+    "every day": ("lock", "sync", "run", "upgrade", "status", "doctor", "outdated", "tree", "why", "path"),
     "production": ("bundle", "push", "pull", "base", "verify", "history", "rollback", "prune"),
     "review": ("audit", "diff", "outlook", "export"),
 }
@@ -69,7 +70,7 @@ ELSEWHERE = {
 # Commands whose modules are in a directory with others.
 _DIRECTORIES = {
     **dict.fromkeys(("init", "add", "remove", "schema"), "editing"),
-    **dict.fromkeys(("tree", "why", "diff", "outdated", "outlook"), "queries"),
+    **dict.fromkeys(("tree", "why", "path", "diff", "outdated", "outlook"), "queries"),
     **dict.fromkeys(("push", "pull"), "images"),
 }
 

@@ -93,6 +93,8 @@ KEYS: dict[str, Treatment] = {
     "tool.vllm-plugins.plugins.tree-sha256": "honoured",
     "tool.vllm-plugins.plugins.editable": "honoured",
     "tool.vllm-plugins.plugins.project-sha256": "honoured",
+    "tool.vllm-plugins.plugins.filename": "honoured",
+    "tool.vllm-plugins.plugins.file-sha256": "honoured",
     "tool.vllm-plugins.plugins.passed-over": "harmless",
     "tool.vllm-plugins.plugins.loads": "honoured",
     "tool.vllm-plugins.plugins.provided": "honoured",

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from yaml.nodes import MappingNode
 
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import _rules
-from vllm_plugins.documents._form import indexes
+from vllm_plugins.documents._form import file_rules, indexes
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, describe, did_you_mean, line
 from vllm_plugins.startup import Record
@@ -18,11 +19,16 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents._yaml import Problems
 
-__all__ = ["GitSource", "LocalSource", "Plugin", "PypiSource", "Source", "read"]
+__all__ = ["FileSource", "GitSource", "LocalSource", "Plugin", "PypiSource", "Source", "read"]
 
-_COMMON = ("name", "source", "enabled", "package", "extras", "loads")
-_OF_KIND = {"pypi": ("version", "index"), "git": ("url", "ref", "subdirectory"), "local": ("path", "editable")}
-_KINDS = "pypi, git or local"
+_COMMON = ("name", "source", "enabled", "loads")
+_OF_KIND = {
+    "pypi": ("package", "extras", "version", "index"),
+    "git": ("package", "extras", "url", "ref", "subdirectory"),
+    "local": ("package", "extras", "path", "editable"),
+    "file": ("path", "url", "sha256", "filename"),
+}
+_KINDS = "pypi, git, local or file"
 
 
 class PypiSource(Record):
@@ -60,7 +66,38 @@ class LocalSource(Record):
     extras: tuple[str, ...] = ()
 
 
-Source = PypiSource | GitSource | LocalSource
+class FileSource(Record):
+    """A single file, at ``path`` or at ``url``, whose hash is ``sha256`` (``None``: it is locked as it is).
+
+    ``filename`` is its name in the overlay. A file with a name such as ``parser.py`` is a module, ``parser``.
+    """
+
+    filename: str
+    path: str | None = None
+    url: str | None = None
+    sha256: Sha256 | None = None
+
+    @property
+    def package(self) -> None:
+        """The name of a distribution, which such a file is not."""
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Extras, which such a file does not have."""
+        return ()
+
+    @property
+    def requested(self) -> str:
+        """The path or the URL."""
+        return self.path or self.url or ""
+
+    @property
+    def module(self) -> str | None:
+        """The name under which the file can be imported."""
+        return self.filename.removesuffix(".py") if self.filename.endswith(".py") else None
+
+
+Source = PypiSource | GitSource | LocalSource | FileSource
 
 
 class Plugin(Record):
@@ -73,7 +110,7 @@ class Plugin(Record):
     line: int = 1
 
     @property
-    def kind(self) -> Literal["pypi", "git", "local"]:
+    def kind(self) -> Literal["pypi", "git", "local", "file"]:
         """The word after ``source:``."""
         match self.source:
             case PypiSource():
@@ -82,6 +119,8 @@ class Plugin(Record):
                 return "git"
             case LocalSource():
                 return "local"
+            case FileSource():
+                return "file"
 
 
 def read(node: Node, where: str, problems: Problems) -> Plugin | None:
@@ -98,6 +137,9 @@ def read(node: Node, where: str, problems: Problems) -> Plugin | None:
     source = _source(fields, kind) if kind else None
     if name is None or source is None:
         return None
+    if isinstance(source, FileSource) and (module := source.module) is not None:
+        # What else is named of a module is found only if the module itself can be imported.
+        loads = loads if any(load.partition(":")[0] == module for load in loads) else (module, *loads)
     return Plugin(name=name, source=source, enabled=enabled, loads=tuple(dict.fromkeys(loads)), line=line(node))
 
 
@@ -110,14 +152,16 @@ def _kind(text: str) -> str | None:
 def _foreign(kind: str | None) -> dict[str, str]:
     """Messages for keys that belong to another source than this plugin's."""
     return {
-        key: f"belongs to source: {owner}, but this plugin has source: {kind}; remove the key or change the source"
-        for owner, keys in _OF_KIND.items()
-        if kind not in (None, owner)
-        for key in keys
+        key: f"belongs to source: {' or '.join(owner for owner, keys in _OF_KIND.items() if key in keys)}, but this "
+        f"plugin has source: {kind}; remove the key or change the source"
+        for key in itertools.chain(*_OF_KIND.values())
+        if kind is not None
     }
 
 
 def _source(fields: Fields, kind: str) -> Source | None:
+    if kind == "file":
+        return _file(fields)
     extras = fields.texts("extras", _rules.extra)
     if kind == "pypi":
         package = fields.text("package", _rules.package, required="the name of a distribution")
@@ -136,3 +180,28 @@ def _source(fields: Fields, kind: str) -> Source | None:
         return None
     subdirectory = _rules.normal_subdirectory(below) if below else None
     return GitSource(url=url, ref=ref, subdirectory=subdirectory, package=package, extras=extras)
+
+
+def _file(fields: Fields) -> FileSource | None:
+    """The source of a single file."""
+    url = fields.text("url", file_rules.url)
+    path = fields.text("path", file_rules.path)
+    sha256 = fields.text("sha256", file_rules.sha256)
+    filename = fields.text("filename", file_rules.filename)
+    if ("url" in fields.fields) == ("path" in fields.fields):
+        found = "found both" if "url" in fields.fields else "missing; expected the path or the https URL of a file"
+        fields.problem("path", f"{found}; give either `path` or `url`" if "both" in found else found)
+        return None
+    if "url" in fields.fields and "sha256" not in fields.fields:
+        fields.problem("sha256", "missing; a file at a URL requires its sha256, as `sha256sum FILE` prints it")
+        return None
+    if path is None and url is None:
+        return None
+    if "filename" not in fields.fields:
+        filename = file_rules.last_part(path or url or "")
+        if (wrong := file_rules.filename(filename)) is not None:
+            fields.problem("path" if path else "url", f"{wrong}; or name it with the key filename")
+            return None
+    if filename is None:
+        return None
+    return FileSource(filename=filename, path=path, url=url, sha256=Sha256(sha256) if sha256 else None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import StoreError
 from vllm_plugins.documents import _rules
-from vllm_plugins.documents._form import targets
+from vllm_plugins.documents._form import file_rules, targets
 from vllm_plugins.documents.policy import CHECKS, Level
 
 if TYPE_CHECKING:
@@ -142,11 +142,13 @@ _VERSIONS = _text('The versions that are allowed, in quotes, such as ">=0.1,<2".
 _COMMON: Schema = {
     "name": _text("Your name for the plugin, unique in the file.", _whole(_rules.NAME.pattern)),
     "enabled": _flag("false: not locked and not installed.", default=True),
-    "package": _text("The distribution. For git and local, a check of the name that was built.", _PACKAGE),
-    "extras": _list(_text("An extra of the distribution.", _PACKAGE), "Extras of the distribution."),
     "loads": _list(
         _text("module:attribute", _LOAD), "Objects that vLLM loads where you name them, such as a KV connector."
     ),
+}
+_DISTRIBUTION: Schema = {
+    "package": _text("The distribution. For git and local, a check of the name that was built.", _PACKAGE),
+    "extras": _list(_text("An extra of the distribution.", _PACKAGE), "Extras of the distribution."),
 }
 # The keys of each source, and those that are required.
 _SOURCES: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
@@ -155,6 +157,7 @@ _SOURCES: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
         {
             "version": _VERSIONS,
             "index": _text("The one index that it comes from, by its name.", _whole(_rules.NAME.pattern)),
+            **_DISTRIBUTION,
         },
         ("package",),
     ),
@@ -172,6 +175,7 @@ _SOURCES: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
                 "The directory of the project in the repository.",
                 no=r"\\|^/|(^|/)(-|\.\.(/|$))",
             ),
+            **_DISTRIBUTION,
         },
         ("url",),
     ),
@@ -180,8 +184,22 @@ _SOURCES: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
         {
             "path": _text("The directory, relative to plugins.yaml.", no=f"^{_rules.SCHEME.pattern}"),
             "editable": _flag("true: import from the directory itself.", default=False),
+            **_DISTRIBUTION,
         },
         ("path",),
+    ),
+    "file": (
+        "A single file: a chat template, a tool parser, a module.",
+        {
+            "path": _text("The file, relative to plugins.yaml.", no=f"^{_rules.SCHEME.pattern}|/$"),
+            "url": _text("The https URL of the file.", r"^https?://[^/@]+/[^#\s]*$"),
+            "sha256": _text("The hash of the file; required for a URL.", r"^[0-9a-f]{64}$"),
+            "filename": _text(
+                "The name of the file in the overlay, by default that of the path or URL.",
+                _whole(file_rules.FILENAME.pattern),
+            ),
+        },
+        (),
     ),
 }
 _TARGET: Schema = {
@@ -206,7 +224,13 @@ def _plugin(kind: str) -> Schema:
     description, own, required = _SOURCES[kind]
     source = {"const": kind, "description": "Where the plugin comes from: " + ", ".join(_SOURCES) + "."}
     first = {"name": _COMMON["name"], "source": source}
-    return _object({**first, **own, **_COMMON}, description, required=("name", "source", *required))
+    choice: Schema = {}
+    if kind == "file":  # either key, and the hash of what others can change
+        choice["anyOf"] = [
+            {"required": ["path"], "not": {"required": ["url"]}},
+            {"required": ["url", "sha256"], "not": {"required": ["path"]}},
+        ]
+    return _object({**first, **own, **_COMMON}, description, required=("name", "source", *required)) | choice
 
 
 def _policy() -> Schema:

@@ -1,0 +1,1 @@
+"""Parts of building locked wheels again."""
