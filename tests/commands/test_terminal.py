@@ -79,6 +79,30 @@ def test_only_the_words_of_ours_are_coloured() -> None:
     )
 
 
+@pytest.mark.parametrize("line", ["installed     yes", "added", "up to datefoo", "an error: x", "plugin gguf"])
+def test_other_lines_are_not_coloured(line: str) -> None:
+    assert style.styled(line) == line
+
+
+def test_a_message_is_broken_where_words_end_and_a_next_step_is_not() -> None:
+    text = "vllm-plugins: error: it failed, for a reason\n  where: /a/path/that/is/too/long x\n  next: vllm-plugins lock --check"
+    assert style.wrapped(text, 25).split("\n") == [
+        "vllm-plugins: error: it",
+        "  failed, for a reason",
+        "  where:",
+        "    /a/path/that/is/too/long",
+        "    x",
+        "  next: vllm-plugins lock --check",
+    ]
+
+
+def test_what_is_happening_is_dim_and_a_warning_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = use_terminal(monkeypatch)
+    Output().progress("Reading numpy")
+    Output().progress("warning: it is old")
+    assert screen.getvalue() == "\x1b[2mReading numpy\x1b[0m\n\x1b[1m\x1b[33mwarning:\x1b[0m it is old\n"
+
+
 HOSTILE = "Reading [red]numpy[/red] \x1b[41m\x07\r\u202e 你好世界 :smile:\nerror: none"
 
 
@@ -131,14 +155,14 @@ def test_lines_are_written_between_two_drawings(monkeypatch: pytest.MonkeyPatch)
         before = screen.getvalue()
         output.progress("another line")
         added = screen.getvalue().removeprefix(before)
-        assert added.endswith("another line\n")
+        assert "another line" in added
         assert "\x1b[2K" in added  # the drawing is gone before the line is written
-        wait_for("another line\n", screen)
+        wait_for("another line", screen)
     output.close()
-    assert screen.getvalue().endswith("Reading numpy (10 s)\n")
-    assert "Reading numpy\n" not in screen.getvalue()
+    assert screen.getvalue().endswith("\x1b[2mReading numpy (10 s)\x1b[0m\n")
+    assert "\x1b[2mReading numpy\x1b[0m" not in screen.getvalue()
     output.progress("Reading numpy")
-    assert screen.getvalue().endswith("\nReading numpy\n")
+    assert screen.getvalue().endswith("\n\x1b[2mReading numpy\x1b[0m\n")
 
 
 def test_a_display_whose_drawing_fails_leaves_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +175,7 @@ def test_a_display_whose_drawing_fails_leaves_the_lines(monkeypatch: pytest.Monk
         while display.is_open:
             time.sleep(0.01)
         output.progress("Reading numpy")
-    assert screen.getvalue() == "Reading numpy\n"
+    assert screen.getvalue() == "\x1b[2mReading numpy\x1b[0m\n"
 
 
 def test_without_rich_there_are_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +184,7 @@ def test_without_rich_there_are_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = threading.active_count()
     output = Output(display=Display())
     with progress.step("Reading numpy", output.progress):
-        assert screen.getvalue() == "Reading numpy\n"
+        assert screen.getvalue() == "\x1b[2mReading numpy\x1b[0m\n"
     assert threading.active_count() == threads
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,7 @@ class Output(Record):
     def progress(self, line: str) -> None:
         """What is happening now. The text of a step that is drawn is not written, too."""
         if not self.quiet and not (self.display is not None and self.display.shows(line)):
-            self._write(printable(line))
+            self._write(printable(line), is_dim=True)
 
     def detail(self, line: str) -> None:
         """A line of output of a program that we started."""
@@ -103,17 +104,18 @@ class Output(Record):
 
     def message(self, line: str) -> None:
         """A line that is printed even with ``--quiet``."""
-        self._write(printable(f"vllm-plugins: {line}"))
+        text = printable(f"vllm-plugins: {line}")
+        self._write(style.wrapped(text, shutil.get_terminal_size().columns) if sys.stderr.isatty() else text)
 
     def close(self) -> None:
         """Draw nothing any more."""
         if self.display is not None:
             self.display.close()
 
-    def _write(self, line: str) -> None:
+    def _write(self, line: str, *, is_dim: bool = False) -> None:
         """Write a line to stderr at once, so that lines of several threads stay whole."""
         with self._cleared():
-            sys.stderr.write(f"{style.styled(line) if style.has_colour(sys.stderr) else line}\n")
+            sys.stderr.write(f"{style.styled(line, is_dim=is_dim) if style.has_colour(sys.stderr) else line}\n")
             sys.stderr.flush()
 
     def _cleared(self) -> AbstractContextManager[None]:

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli._terminal import style
 from vllm_plugins.core import progress
 from vllm_plugins.core.printable import printable
 
@@ -84,7 +85,8 @@ class Display:
             self._known.remove(step)
             if (seconds := time.monotonic() - step.began) > _LONG:
                 self._clear()
-                sys.stderr.write(f"{printable(step.text)} ({seconds:.0f} s)\n")
+                line = printable(f"{step.text} ({seconds:.0f} s)")
+                sys.stderr.write(f"{style.styled(line, is_dim=True) if style.has_colour(sys.stderr) else line}\n")
                 sys.stderr.flush()
         self._known += [step for step in steps if step not in self._known]
 

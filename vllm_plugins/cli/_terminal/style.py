@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import TextIO
 
-__all__ = ["OVERRIDE", "has_colour", "is_live", "styled"]
+__all__ = ["OVERRIDE", "has_colour", "is_live", "styled", "wrapped"]
 
 OVERRIDE = "override: "  # the beginning of a line about a package of the base that is replaced
 
@@ -23,7 +24,7 @@ _WORDS = (
     (re.compile(r"^note:"), _CYAN),
     (re.compile(r"^(plugin|package|overlay|level)  +(source|version|old|current|active since|check)\b.*"), _BOLD),
     (re.compile(rf"^{OVERRIDE}.*"), _RED),
-    (re.compile(r"^(up to date|installed|wrote|added|updated|removed)\b"), _GREEN),
+    (re.compile(r"^(up to date(?=$|:)|installed(?=:)|(wrote|added|updated|removed)(?= ))"), _GREEN),
 )
 
 
@@ -39,14 +40,28 @@ def has_colour(stream: TextIO) -> bool:
     return os.environ.get("FORCE_COLOR", "") not in ("", "0") or is_live(stream)
 
 
-def styled(text: str) -> str:
-    """Lines of a message or of a result, with the words in colour that tell what they are."""
-    return "\n".join(map(_line, text.split("\n")))
+def styled(text: str, *, is_dim: bool = False) -> str:
+    """Lines of a message or of a result, with the words in colour that tell what they are; others may be dim."""
+    return "\n".join(_line(line, is_dim=is_dim) for line in text.split("\n"))
 
 
-def _line(line: str) -> str:
+def wrapped(text: str, width: int) -> str:
+    """Lines of a message, broken where words end. A next step is not: it is copied from the terminal."""
+    return "\n".join(part for line in text.split("\n") for part in _parts(line, width))
+
+
+def _parts(line: str, width: int) -> list[str]:
+    if len(line) <= width or line.startswith("  next:"):
+        return [line]
+    below = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(
+        line, width, subsequent_indent=below, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+
+
+def _line(line: str, *, is_dim: bool) -> str:
     for pattern, colour in _WORDS:
         found = pattern.match(line)
         if found is not None:
             return f"{colour}{found[0]}{_RESET}{line[found.end() :]}"
-    return line
+    return f"{_DIM}{line}{_RESET}" if is_dim and line else line
