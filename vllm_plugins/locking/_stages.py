@@ -103,17 +103,16 @@ def run(
                 report=report,
                 detail=detail,
             )
-            new = _assembled(solver, plugins, overriding, manifest=manifest, request=request, target=target)
-            return _public(new, pip)
+            return _public(_assembled(solver, plugins, overriding, manifest, request, target=target), pip)
 
 
 def _assembled(
     solver: Solver,
     plugins: tuple[PreparedPlugin, ...],
     overriding: Overriding,
-    *,
     manifest: Manifest,
     request: Request,
+    *,
     target: str | None,
 ) -> NewLock:
     """Solve for the plugins and the overrides, and assemble the lock."""
