@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.kit.templates import Templates
 
 EDITING = "tests/commands/test_editing.py::test_the_next_steps_of_refusals_lead_on"
+BUILDS = "tests/commands/test_builds_with_base.py::test_the_next_steps_of_refusals_lead_on"
 OWN_INDEX = "tests/commands/test_own_index.py::test_the_next_steps_of_refusals_lead_on"
 RUNNING = "tests/commands/test_run.py::test_the_next_steps_of_refusals_lead_on"
 PARSER = "tests/commands/test_parser.py::test_a_wrong_command_line_is_an_error_whose_next_step_the_parser_accepts"
@@ -149,6 +150,9 @@ RUN = {
     "fix what the output above names, until `pip config list` works": VARIABLES,
     "check the network, your login, and the indexes of `pip config list`": VARIABLES,
     "check the network, the URL of index {…}": OWN_INDEX,
+    "write `build: {with-base: [{…}]}` for plugin {…} in plugins.yaml": BUILDS,
+    "write `build: {requires: [{…}]}` for plugin {…} in plugins.yaml, with the package that has this module": BUILDS,
+    "remove {…} from `with-base` in plugins.yaml, or correct its name": BUILDS,
     "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle, or copy the wheels into this directory": VARIABLES,
     "vllm-plugins lock --config {…}": PROCESS,
     "give this node the plugins.lock of the server, then run vllm-plugins sync": NODE,

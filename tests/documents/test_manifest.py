@@ -38,6 +38,36 @@ def read(text: str) -> manifest.Manifest:
     return manifest.parse(text.encode(), PATH)
 
 
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        ("[torch]", "plugins[0].build: expected a mapping with requires and with-base, found a list"),
+        ("{with_base: [torch]}", "plugins[0].build.with_base: unknown key; did you mean with-base?"),
+        (
+            "{with-base: torch}",
+            "plugins[0].build.with-base: expected a list of strings, found the text 'torch'; write",
+        ),
+        ("{requires: ['a b']}", "plugins[0].build.requires[0]: 'a b' is not a valid requirement"),
+        ("{requires: ['a @ https://host/a.whl']}", "names a URL; a build requires packages from an index"),
+        ("{requires: [Torch>=2], with-base: [torch]}", "'Torch>=2' is in with-base, too; remove one"),
+    ],
+)
+def test_the_build_of_a_plugin_is_checked(build: str, message: str) -> None:
+    with pytest.raises(ManifestError) as error:
+        read(f"plugins:\n  - {{name: a, source: local, path: a, build: {build}}}\n")
+    assert message in "\n".join(error.value.details)
+
+
+def test_what_a_plugin_is_built_with_changes_the_hash_of_a_manifest() -> None:
+    entry = "plugins:\n  - {name: a, source: local, path: a, build: %s}\n"
+    builds = ("{}", "{with-base: [torch]}", "{requires: [ninja]}", "{requires: [ninja, six]}")
+    assert len({read(entry % build).sha256 for build in builds}) == 4
+    assert (
+        read(entry % "{requires: ['six >= 1', ninja]}").sha256 == read(entry % "{requires: [ninja, six>=1]}").sha256
+    )
+    assert read(entry % "{}").sha256 == read("plugins:\n  - {name: a, source: local, path: a}\n").sha256
+
+
 def test_every_key_is_read() -> None:
     found = read(FULL)
     assert found.path == PATH

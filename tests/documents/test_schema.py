@@ -41,6 +41,7 @@ FULL: dict[str, Any] = {
             "extras": ["fast"],
             "enabled": True,
             "loads": ["one.kv:Connector"],
+            "build": {"requires": ["ninja"], "with-base": ["torch"]},
         },
         {
             "name": "b",
@@ -335,8 +336,10 @@ def keys_of_schema(part: Any, where: str = "") -> Iterator[tuple[str, set[str]]]
         yield from keys_of_schema(part["items"], f"{where}[]")
     if "properties" in part:
         kind = part["properties"].get("source", {}).get("const")
+        inner = where  # what lies below a plugin is the same for every source
         where = f"{where}({kind})" if kind else where
         yield where, set(part["properties"])
+        where = inner
         for key, value in part["properties"].items():
             yield from keys_of_schema(value, f"{where}.{key}" if where else key)
 

@@ -214,7 +214,7 @@ def test_any_allows_what_differs(place: Path, monkeypatch: pytest.MonkeyPatch) -
     "value",
     [
         *("all", "overlay=", f"overlay={FALSE[1:]}", f"key={FALSE}", f"base={FALSE.upper()}"),
-        *("packages=a-1.0", " ", f"base={FALSE} base={FALSE}", f"overlay {FALSE}"),
+        *("packages=a-1.0", "", " ", f"base={FALSE} base={FALSE}", f"overlay {FALSE}"),
     ],
 )
 def test_a_value_that_is_not_valid_stops_the_process(

@@ -22,6 +22,7 @@ __all__ = [
     "NAME",
     "NO_REF",
     "SCHEME",
+    "build_requirement",
     "extra",
     "name",
     "normal_subdirectory",
@@ -92,6 +93,15 @@ def package(value: str) -> str | None:
     if whole.specifier:
         parts.append(f'version: "{whole.specifier}"')
     return f"{wrong}; write {', '.join(parts)}"
+
+
+def build_requirement(value: str) -> str | None:
+    """A requirement of a build (PEP 508)."""
+    try:
+        whole = versions.requirement(value)
+    except InvalidRequirement:
+        return f'{quoted(value)} is not a valid requirement; write it like "setuptools>=80"'
+    return f"{quoted(value)} names a URL; a build requires packages from an index" if whole.url else None
 
 
 def extra(value: str) -> str | None:

@@ -203,6 +203,7 @@ def _differences(plugin: Plugin, locked: locks.Plugin, manifest: Manifest) -> It
         yield "its package", source.package, locked.package
     if sorted(plugin.loads) != sorted(locked.loads):
         yield "its `loads`", ", ".join(plugin.loads) or "nothing", ", ".join(locked.loads) or "nothing"
+    yield from _of_build(plugin, locked)
     match source:
         case PypiSource():
             yield from _of_pypi(source, locked)
@@ -216,6 +217,15 @@ def _differences(plugin: Plugin, locked: locks.Plugin, manifest: Manifest) -> It
                 yield "`editable`", str(source.editable).lower(), str(locked.editable).lower()
         case FileSource():
             yield from _of_file(source, locked)
+
+
+def _of_build(plugin: Plugin, locked: locks.Plugin) -> Iterator[tuple[str, object, object]]:
+    for what, here, there in (
+        ("`build: requires`", plugin.build_requires, locked.build_requires),
+        ("`build: with-base`", plugin.with_base, locked.with_base),
+    ):
+        if sorted(map(_compact, here)) != sorted(map(_compact, there)):
+            yield what, ", ".join(here) or "nothing", ", ".join(there) or "nothing"
 
 
 def _of_pypi(source: PypiSource, locked: locks.Plugin) -> Iterator[tuple[str, object, object]]:
@@ -245,6 +255,10 @@ def _of_git(source: GitSource, locked: locks.Plugin) -> Iterator[tuple[str, obje
         yield "its subdirectory", source.subdirectory or "the top", locked.subdirectory or "the top"
     if _COMMIT.fullmatch(ref) and ref.lower() != locked.commit:
         yield "its commit", ref, locked.commit
+
+
+def _compact(text: str) -> str:
+    return "".join(text.split())
 
 
 def _of_file(source: FileSource, locked: locks.Plugin) -> Iterator[tuple[str, object, object]]:

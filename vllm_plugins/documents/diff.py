@@ -241,6 +241,8 @@ def _field_changes(was: Plugin, now: Plugin) -> Iterator[str]:
         ("url", was.url, now.url),
         ("index", was.index, now.index),
         ("address of its index", was.index_url, now.index_url),
+        ("further build requirements", ", ".join(was.build_requires), ", ".join(now.build_requires)),
+        ("built with, of the vLLM environment:", ", ".join(was.with_base), ", ".join(now.with_base)),
         ("subdirectory", was.subdirectory, now.subdirectory),
         ("commit", was.commit, now.commit),
         ("provided by the vLLM environment:", _provided(was), _provided(now)),

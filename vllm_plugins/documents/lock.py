@@ -131,7 +131,8 @@ class Plugin(Record):
     ``passed_over`` is the newest release, where an older one was locked. ``loads`` are objects that vLLM loads where
     users name them. ``provided`` says that the base has the package, and nothing of it is installed; ``dependencies``
     are then the locked packages that its extras require. ``index`` is the name of the one index that its package
-    comes from, and ``index_url`` its address.
+    comes from, and ``index_url`` its address. ``build_requires`` and ``with_base`` are what plugins.yaml says of
+    its build.
     """
 
     name: str
@@ -154,6 +155,8 @@ class Plugin(Record):
     dependencies: tuple[NormalizedName, ...] = ()
     index: str | None = None
     index_url: str | None = None
+    build_requires: tuple[str, ...] = ()
+    with_base: tuple[NormalizedName, ...] = ()
 
     @property
     def asker(self) -> str:

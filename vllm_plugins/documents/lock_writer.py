@@ -336,6 +336,8 @@ def _plugin(plugin: Plugin) -> Table:
             "filename": plugin.filename,
             "file-sha256": plugin.file_sha256,
             "loads": list(plugin.loads),
+            "build-requires": list(plugin.build_requires),
+            "with-base": list(plugin.with_base),
             "passed-over": plugin.passed_over,
             "entry-points": [
                 {"group": group, "name": name, "value": value} for group, name, value in sorted(plugin.entry_points)

@@ -111,8 +111,15 @@ class Filling:
         with Builder(installer=installer, base_site=self.base_paths) as builder:
             for name, directory in sources:
                 plugin = next(iter(self.lock.plugins_needing(name)), name)
+                entry = next((item for item in self.lock.plugins if item.package == name), None)
                 with progress.step(f"Building {plugin!r} as editable from {directory}", self.report):
-                    wheel = builder.editable(home / Path(directory).expanduser(), into, plugin=plugin)
+                    wheel = builder.editable(
+                        home / Path(directory).expanduser(),
+                        into,
+                        plugin=plugin,
+                        requires=entry.build_requires if entry is not None else (),
+                        with_base=entry.with_base if entry is not None else (),
+                    )
                 built.append(Requirement(name=name, version=None, sha256=hashes.of_file(wheel), path=wheel))
         return tuple(built)
 

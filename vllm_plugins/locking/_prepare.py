@@ -102,6 +102,8 @@ class Preparation:
             requested=requirement,
             index=source.index,
             index_url=index.url if (index := self.manifest.index_of(source)) is not None else None,
+            build_requires=plugin.build_requires,
+            with_base=plugin.with_base,
         )
         return PreparedPlugin(locked=locked, requirement=requirement)
 
@@ -192,7 +194,9 @@ class Preparation:
 
     def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> PreparedPlugin:
         with progress.step(f"Reading the metadata of {plugin.name!r}", self.report):
-            content = self.builder.metadata(directory, plugin=plugin.name)
+            content = self.builder.metadata(
+                directory, plugin=plugin.name, requires=plugin.build_requires, with_base=plugin.with_base
+            )
         name, version = _check_name(plugin, content.name), str(content.version)
         stub = stub_wheels.write(
             self.scratch, name=name, version=version, extras=content.extras, requires=content.requires
@@ -205,6 +209,8 @@ class Preparation:
             requested=source.path,
             editable=True,
             project_sha256=pyproject.sha256(directory),
+            build_requires=plugin.build_requires,
+            with_base=plugin.with_base,
             entry_points=content.entry_points,
         )
         return PreparedPlugin(
@@ -222,14 +228,19 @@ class Preparation:
                 more = f" and {len(tree.ignored) - 5} more" if len(tree.ignored) > 5 else ""
                 self.report(f"The build does not see what git ignores: {', '.join(tree.ignored[:5])}{more}")
             built = self.builder.wheel(
-                tree.project, self.scratch / f"wheel-{plugin.name}", plugin=plugin.name, on_line=self.detail
+                tree.project,
+                self.scratch / f"wheel-{plugin.name}",
+                plugin=plugin.name,
+                on_line=self.detail,
+                requires=plugin.build_requires,
+                with_base=plugin.with_base,
             )
         return _from_wheel(plugin, built.path, origin, built_with=built.built_with)
 
     def _reused(self, plugin: Plugin, was: lock.Plugin, *, requested: str) -> PreparedPlugin | None:
         """The plugin as the old lock has it, if the wheel that was built then is still there."""
         built = self.reuse.built(was.package)
-        if built is None:
+        if built is None or (was.build_requires, was.with_base) != (plugin.build_requires, plugin.with_base):
             return None
         origin = _Origin(
             requested=requested,
@@ -268,6 +279,8 @@ def _from_wheel(plugin: Plugin, path: Path, origin: _Origin, *, built_with: tupl
         subdirectory=origin.subdirectory,
         commit=origin.commit,
         tree_sha256=origin.tree_sha256,
+        build_requires=plugin.build_requires,
+        with_base=plugin.with_base,
         filename=origin.filename,
         file_sha256=origin.file_sha256,
         entry_points=content.entry_points,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tomllib
 from dataclasses import dataclass, field
@@ -20,12 +19,13 @@ from vllm_plugins.locking._prepare import refuse_foreign
 from vllm_plugins.packages import metadata, releases, stub_wheels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import Plugin
     from vllm_plugins.locking._search.candidates import Candidate
     from vllm_plugins.locking.old_lock import Reuse
     from vllm_plugins.packages.builder import Builder
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.metadata import Metadata
 
 __all__ = ["BuiltSdist", "Sdists"]
-
-_MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +46,10 @@ class BuiltSdist:
 
 @dataclass(kw_only=True)
 class Sdists:
-    """Builds sdists into ``wheels``, a directory from which a resolver takes them; ``built`` has them by name."""
+    """Builds sdists into ``wheels``, a directory from which a resolver takes them; ``built`` has them by name.
+
+    ``plugins`` are those of the manifest, by their packages.
+    """
 
     base: Base
     index: Index
@@ -58,6 +59,7 @@ class Sdists:
     wheels: Path
     report: Callable[[str], None]
     detail: Callable[[str], None]
+    plugins: Mapping[NormalizedName, Plugin]
     built: dict[NormalizedName, BuiltSdist] = field(default_factory=dict)
 
     def build(self, candidate: Candidate, *, plugin: str, path: str) -> Metadata:
@@ -74,7 +76,9 @@ class Sdists:
         self.wheels.mkdir(parents=True, exist_ok=True)
         old = self.reuse.built(candidate.name)
         locked = (old.package.version, old.package.sdist_sha256) if old is not None else None
-        if old is not None and locked == (str(candidate.version), sdist.sha256):
+        entry = self.plugins.get(candidate.name)
+        same = entry is None or self._is_built_alike(entry)
+        if old is not None and same and locked == (str(candidate.version), sdist.sha256):
             wheel, built_with = self.wheels / old.path.name, old.package.built_with
             shutil.copyfile(old.path, wheel)
         else:
@@ -82,7 +86,7 @@ class Sdists:
                 project = releases.download(
                     sdist, self.index, self.scratch / f"sdist-{candidate.name}-{candidate.version}"
                 )
-                self._refuse_other_torch(project, candidate, plugin, whose)
+                self._refuse_other_torch(project, candidate, entry, plugin, whose)
                 wheel, built_with = self._built(project, candidate, plugin, whose)
         content = metadata.normal_form(metadata.inspect(wheel), where=f"{whose}: {sdist.url}")
         if (content.name, content.version.public) != (candidate.name, candidate.version.public):
@@ -99,28 +103,46 @@ class Sdists:
         self.built[candidate.name] = BuiltSdist(path=wheel, metadata=content, built_with=built_with)
         return content
 
+    def _is_built_alike(self, plugin: Plugin) -> bool:
+        """Whether the old lock says the same of the build of a plugin."""
+        was = self.reuse.plugin(plugin.name)
+        return was is None or (was.build_requires, was.with_base) == (plugin.build_requires, plugin.with_base)
+
     def _built(self, project: Path, candidate: Candidate, plugin: str, whose: str) -> tuple[Path, tuple[str, ...]]:
+        entry = self.plugins.get(candidate.name)
         try:
-            built = self.builder.wheel(project, self.wheels, plugin=plugin, on_line=self.detail)
+            built = self.builder.wheel(
+                project,
+                self.wheels,
+                plugin=plugin,
+                on_line=self.detail,
+                requires=entry.build_requires if entry is not None else (),
+                with_base=entry.with_base if entry is not None else (),
+            )
         except BuildError as error:
             assert candidate.sdist is not None
-            modules = dict.fromkeys(_MISSING_MODULE.findall("\n".join(error.details)))
             raise BuildError(
                 f"the sdist of {candidate} can't be built: {error.what}",
                 where=candidate.sdist.url,
                 expected=error.expected,
-                found=f"its build imports {', '.join(modules)}, which is not there" if modules else error.found,
+                found=error.found,
                 details=error.details,
                 required_by=whose,
-                next_step=f"report it to the author of {candidate.name}; {_leave_out(plugin)}",
+                # Only a plugin's own build is the user's to configure.
+                next_step=error.next_step
+                if entry is not None and error.found is not None
+                else f"report it to the author of {candidate.name}; {_leave_out(plugin)}",
             ) from error
         refuse_foreign(built.path, self.base, required_by=whose)
         return built.path, built.built_with
 
-    def _refuse_other_torch(self, project: Path, candidate: Candidate, plugin: str, whose: str) -> None:
+    def _refuse_other_torch(
+        self, project: Path, candidate: Candidate, entry: Plugin | None, plugin: str, whose: str
+    ) -> None:
         """Refuse a build that requires another torch than the base's: gigabytes, for a wheel that would not load."""
         for requirement in _build_requirements(project):
-            version = self.base.shared.get(canonicalize_name(requirement.name))
+            name = canonicalize_name(requirement.name)
+            version = self.base.shared.get(name) if entry is None or name not in entry.with_base else None
             if version is not None and not satisfies(version, str(requirement.specifier)):
                 raise BuildError(
                     f"the build of {candidate} requires another {requirement.name} than the base has",

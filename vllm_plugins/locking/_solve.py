@@ -102,6 +102,7 @@ class Solver:
             wheels=wheels,
             report=self.report,
             detail=self.detail,
+            plugins={item.locked.package: item.locked for item in plugins},
         )
         findings = self._walk(walk, sdists)
         pins = self._pins(plugins, walk, findings, preferred, wheels)

@@ -46,15 +46,17 @@ __all__ = ["LockedBuild", "builds", "compare", "missing", "run"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LockedBuild:
-    """A locked wheel that was built while locking. ``plugin`` is ``None`` if it was built from an sdist.
-
-    ``index_url`` is the index that the sdist of a plugin comes from, if that has one of its own.
-    """
+    """A locked wheel that was built while locking. ``entry`` is the plugin that it is the package of."""
 
     package: Package
     wheel: Wheel
-    plugin: Plugin | None
-    index_url: str | None = None
+    entry: Plugin | None
+
+    @property
+    def plugin(self) -> Plugin | None:
+        """The plugin that it was built from the source of; ``None`` if it was built from an sdist."""
+        is_source = self.entry is not None and any((self.entry.commit, self.entry.tree_sha256, self.entry.filename))
+        return self.entry if is_source else None
 
     @property
     def name(self) -> str:
@@ -64,19 +66,14 @@ class LockedBuild:
 
 def builds(lock: Lock) -> tuple[LockedBuild, ...]:
     """The wheels of a lock that were built while locking, and can be built again."""
-    sources_of = {
-        plugin.package: plugin for plugin in lock.plugins if plugin.commit or plugin.tree_sha256 or plugin.filename
-    }
-    own = {plugin.package: plugin.index_url for plugin in lock.plugins}
-    return tuple(
-        LockedBuild(
-            package=package, wheel=wheel, plugin=sources_of.get(package.name), index_url=own.get(package.name)
-        )
+    entries = {plugin.package: plugin for plugin in lock.plugins}
+    found = (
+        LockedBuild(package=package, wheel=wheel, entry=entries.get(package.name))
         for package in lock.packages
-        if package.name in sources_of or package.sdist_url is not None
         for wheel in package.wheels
         if wheel.url is None
     )
+    return tuple(item for item in found if item.plugin is not None or item.package.sdist_url is not None)
 
 
 def missing(lock: Lock, settings: Settings) -> tuple[LockedBuild, ...]:
@@ -118,7 +115,7 @@ def run(
     if not absent:
         return ()
     names = []
-    with _rebuilding(settings, manifest, config=_with_indexes(config, lock), detail=detail) as build:
+    with _rebuilding(settings, manifest, config=config, lock=lock, detail=detail) as build:
         for item in absent:
             why = f"{item.wheel.filename} is not in {settings.wheels.name}/"
             with progress.step(f"Building {item.name!r} again: {why}", report):
@@ -151,7 +148,7 @@ def compare(
     every = builds(lock)
     if not every:
         return
-    with _rebuilding(settings, manifest, config=_with_indexes(config, lock), detail=detail, base=base) as build:
+    with _rebuilding(settings, manifest, config=config, lock=lock, detail=detail, base=base) as build:
         for item in every:
             with progress.step(f"Building {item.name!r} again, to compare it", report):
                 built = build(item)
@@ -159,15 +156,12 @@ def compare(
                 raise _differs(item, built, settings)
 
 
-def _with_indexes(config: Callable[[], PipConfig], lock: Lock) -> Callable[[], PipConfig]:
-    return lambda: own_indexes.with_lock(config(), lock)
-
-
 @contextmanager
 def _rebuilding(
     settings: Settings,
     manifest: Manifest | None,
     *,
+    lock: Lock,
     config: Callable[[], PipConfig],
     detail: Callable[[str], None],
     base: Base | None = None,
@@ -176,19 +170,31 @@ def _rebuilding(
 
     It returns ``None`` for a directory of another machine.
     """
+
+    def read() -> PipConfig:
+        return own_indexes.with_lock(config(), lock)
+
     with scratch.directory() as temporary:
         cache = settings.cache or temporary
-        installer = installers.choose(settings.installer, config=config(), cache=cache / "uv", report=detail)
+        installer = installers.choose(settings.installer, config=read(), cache=cache / "uv", report=detail)
         with Builder(installer=installer, base_site=overlay.base_paths(), target=base) as builder:
 
             def build(item: LockedBuild) -> BuiltWheel | None:
                 if item.plugin is not None and item.plugin.filename is not None:
-                    return _of_file(item, manifest, temporary / f"wheel-{item.name}", config)
-                project = _project(item, manifest, temporary / f"source-{item.name}", settings, config)
+                    return _of_file(item, manifest, temporary / f"wheel-{item.name}", read)
+                project = _project(item, manifest, temporary / f"source-{item.name}", settings, read)
                 if project is None:
                     return None
                 into = temporary / f"wheel-{item.name}"
-                return builder.wheel(project, into, plugin=item.name, on_line=detail, pins=_pins(item.package))
+                return builder.wheel(
+                    project,
+                    into,
+                    plugin=item.name,
+                    on_line=detail,
+                    pins=_pins(item.package),
+                    requires=item.entry.build_requires if item.entry is not None else (),
+                    with_base=item.entry.with_base if item.entry is not None else (),
+                )
 
             yield build
 
@@ -259,7 +265,8 @@ def _project(
     url, sha256 = item.package.sdist_url, item.package.sdist_sha256
     assert url is not None
     with Index(config()) as index:
-        file = File(filename=unquote(url.rpartition("/")[2]), url=url, sha256=sha256, index=item.index_url)
+        place = item.entry.index_url if item.entry is not None else None
+        file = File(filename=unquote(url.rpartition("/")[2]), url=url, sha256=sha256, index=place)
         return releases.download(file, index, into)
 
 

@@ -46,7 +46,7 @@ __all__ = ["Environment", "Environments"]
 
 # Variables of this process that would let a build see another project, or us.
 _DROPPED = ("PYTHONHOME", "PYTHONSTARTUP", "PIP_REQUIRE_HASHES", "PIP_TARGET", "DESTDIR")
-_Key = tuple[frozenset[str], frozenset[str]]
+_Key = tuple[frozenset[str], frozenset[str], frozenset[str]]
 _EPOCH = "315532800"  # 1980-01-01, the earliest date of a zip file
 _DECOY = "0+decoy"  # the version of a stub that no build can use
 _NO_DEBUG_INFO = "-Wl,--strip-all"  # which names the build directory
@@ -110,17 +110,25 @@ class Environments:
         self._made.clear()
 
     def get(
-        self, requires: Collection[str], on_line: Callable[[str], None] | None, *, pins: Collection[str] = ()
+        self,
+        requires: Collection[str],
+        on_line: Callable[[str], None] | None,
+        *,
+        pins: Collection[str] = (),
+        with_base: Collection[str] = (),
     ) -> Environment:
         """Return an environment with these requirements, made at the first call.
 
         ``pins`` are constraints, not requirements: a lock can't bring a distribution into a build that nothing there
-        requires. Some of them would run by themselves (hooks of setuptools).
+        requires. Some of them would run by themselves (hooks of setuptools). ``with_base`` are distributions that
+        come from the base, whatever the requirements say of them.
 
         Raises:
             InstallError: a requirement can't be installed.
+            BuildError: the base does not have one of ``with_base``.
         """
-        key = (frozenset(requires), frozenset(pins))
+        names = frozenset(map(canonicalize_name, with_base))
+        key = (frozenset(line for line in requires if _name(line) not in names), frozenset(pins), names)
         with self._guard:
             if self._home is None:
                 self._home = self._open.enter_context(scratch.directory())
@@ -134,6 +142,10 @@ class Environments:
             mine.set_exception(error)
             raise
         return mine.result()
+
+    def base_has(self, module: str) -> bool:
+        """Whether the base has a distribution with the name of a module."""
+        return self._base.get(module) is not None
 
     def check_compiled(self, environment: Environment, wheel: str, plugin: str) -> None:
         """Refuse a compiled wheel whose environment had another torch than the base has: it would not load.
@@ -152,31 +164,63 @@ class Environments:
             )
 
     def _make(
-        self, root: Path, requires: frozenset[str], pins: frozenset[str], on_line: Callable[[str], None] | None
+        self,
+        root: Path,
+        requires: frozenset[str],
+        pins: frozenset[str],
+        with_base: frozenset[str],
+        on_line: Callable[[str], None] | None,
     ) -> Environment:
+        given = self._given(with_base)
         venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
         python = root / "bin" / "python"
         (site,) = (root / "lib").glob("python*/site-packages")
         constraints = root / "constraints.txt"
-        shared = self._shared_pins(requires | pins)
+        shared = self._shared_pins(requires | {pin for pin in pins if _name(pin) not in with_base}) | given
         fixed = {pin.partition("==")[0] for pin in shared}
         others = {pin for pin in pins if canonicalize_name(pin.partition("==")[0]) not in fixed}
         lines = [self._constraint(root, pin) for pin in sorted(shared)] + sorted(others)
         lines += self._decoys(root)
         constraints.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        if requires:
+        if requires or given:
             try:
-                self.installer.provision(python, sorted(requires), constraints=constraints, on_line=on_line)
+                self.installer.provision(
+                    python, sorted(requires | with_base), constraints=constraints, on_line=on_line
+                )
             except InstallError as error:
                 _explain_absent(error, shared - self._here)
                 _explain_own(error, self.installer.config)
                 raise
         contents = set(map(_pin, importlib.metadata.distributions(path=[str(site)])))
         self._refuse_own(contents)
-        if contents & shared & self._here:
+        if contents & shared & (self._here | given):
             # The stubs in the environment have no modules. Those of the base come after the environment's own.
             (site / "base.pth").write_text("".join(f"{entry}\n" for entry in self.base_site), encoding="utf-8")
         return Environment(root=root, python=python, contents=tuple(sorted(contents)))
+
+    def _given(self, names: Iterable[str]) -> frozenset[str]:
+        """Pins of distributions that the base of this interpreter must give to a build.
+
+        Raises:
+            BuildError: it does not have one, or not in the version of the base that the wheel is for.
+        """
+        pins = set()
+        for name in sorted(names):
+            there, wanted = self._base.get(name), (self.target or self._base).get(name)
+            if there is None or wanted is None:
+                raise BuildError(
+                    f"the vLLM environment has no {name}, which `build: with-base` names",
+                    next_step=f"remove {name} from `with-base` in plugins.yaml, or correct its name",
+                )
+            if there.version != wanted.version:
+                raise BuildError(
+                    f"a build with {name} of the vLLM environment is possible only in that environment",
+                    expected=f"{name} {wanted.version}",
+                    found=f"{name} {there.version} in this one",
+                    next_step="run vllm-plugins lock on a machine of that kind",
+                )
+            pins.add(f"{name}=={versions.version(there.version)}")
+        return frozenset(pins)
 
     @cached_property
     def _base(self) -> Base:
@@ -228,7 +272,7 @@ class Environments:
         """A constraint for a pin: a stub where the base of this interpreter has it, so that nothing is fetched."""
         name, _, version = pin.partition("==")
         there = self._base.get(name)
-        if there is None or pin not in self._here:
+        if there is None or str(versions.version(there.version)) != version:
             return pin
         stub = stub_wheels.write(root, name=name, version=version, extras=there.extras, requires=there.requires)
         return f"{name} @ {stub.as_uri()}"
@@ -243,6 +287,13 @@ def _explain_own(error: InstallError, config: PipConfig) -> None:
 
 def _only_there(own: OwnIndex) -> str:
     return f"{own.package} comes from the index {own.name!r} of plugins.yaml alone, which no build uses"
+
+
+def _name(line: str) -> str | None:
+    """The name of the distribution in a requirement; the installer reports one that is not valid."""
+    with contextlib.suppress(InvalidRequirement):
+        return canonicalize_name(versions.requirement(line).name)
+    return None
 
 
 def _pin(found: importlib.metadata.Distribution) -> str:

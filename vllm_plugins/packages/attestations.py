@@ -45,9 +45,8 @@ def is_available() -> bool:
 
 def words(identity: Identity) -> str:
     """A publisher for people."""
-    return " ".join(value for key, value in identity if key == "kind") + "".join(
-        f" {value}" for key, value in identity if key != "kind"
-    )
+    kind_first = sorted(identity, key=lambda pair: pair[0] != "kind")
+    return " ".join(" ".join(value.split()) for _, value in kind_first)  # in one line, whatever is in it
 
 
 def verify(document: Any, *, filename: str, sha256: str) -> tuple[Identity, ...]:

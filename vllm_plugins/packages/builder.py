@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 import zipfile
@@ -21,7 +22,7 @@ from vllm_plugins.packages import _reproducible, metadata
 from vllm_plugins.packages._build_env import Environments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Builder", "BuiltWheel"]
 
+_MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
 _WARNINGS = threading.Lock()  # the warning filters belong to the process, not to a thread
 
 
@@ -86,17 +88,22 @@ class Builder:
         plugin: str,
         on_line: Callable[[str], None] | None = None,
         pins: Sequence[str] = (),
+        requires: Sequence[str] = (),
+        with_base: Sequence[str] = (),
     ) -> BuiltWheel:
         """Build the wheel of a project. The build may write into ``project``: give it a copy.
 
         ``pins`` (``name==version``) are the versions of what the build requirements bring; nothing else is installed.
+        ``requires`` and ``with_base`` are what plugins.yaml says of the build.
 
         Raises:
             BuildError: the project, its build requirements or its backend fail, or it was compiled against
                 another torch than the base's.
         """
-        with _failures(project, plugin):
-            builder, environment = self._prepare(project, "wheel", on_line, pins)
+        with self._failures(project, plugin):
+            builder, environment = self._prepare(
+                project, "wheel", on_line, pins=pins, requires=requires, with_base=with_base
+            )
             into.mkdir(parents=True, exist_ok=True)
             path = Path(builder.build("wheel", into))
             _reproducible.normalise(path)
@@ -115,21 +122,36 @@ class Builder:
         )
 
     def editable(
-        self, project: Path, into: Path, *, plugin: str, on_line: Callable[[str], None] | None = None
+        self,
+        project: Path,
+        into: Path,
+        *,
+        plugin: str,
+        on_line: Callable[[str], None] | None = None,
+        requires: Sequence[str] = (),
+        with_base: Sequence[str] = (),
     ) -> Path:
         """Build the editable wheel of a project, which refers to the project's own directory (PEP 660).
 
         Raises:
             BuildError: as :meth:`wheel`, or its backend can't build editable wheels.
         """
-        with _failures(project, plugin):
-            builder, _ = self._prepare(project, "editable", on_line)
+        with self._failures(project, plugin):
+            builder, _ = self._prepare(project, "editable", on_line, requires=requires, with_base=with_base)
             into.mkdir(parents=True, exist_ok=True)
             path = Path(builder.build("editable", into, _editable_settings(builder)))
             _reproducible.normalise(path)
         return path
 
-    def metadata(self, project: Path, *, plugin: str, on_line: Callable[[str], None] | None = None) -> Metadata:
+    def metadata(
+        self,
+        project: Path,
+        *,
+        plugin: str,
+        on_line: Callable[[str], None] | None = None,
+        requires: Sequence[str] = (),
+        with_base: Sequence[str] = (),
+    ) -> Metadata:
         """Return the metadata of a project's editable wheel.
 
         ``prepare_metadata_for_build_editable`` is not used: with some backends it lacks the entry points.
@@ -138,20 +160,67 @@ class Builder:
             BuildError: as :meth:`editable`.
         """
         with scratch.directory() as directory:
-            return metadata.inspect(self.editable(project, directory, plugin=plugin, on_line=on_line))
+            wheel = self.editable(
+                project, directory, plugin=plugin, on_line=on_line, requires=requires, with_base=with_base
+            )
+            return metadata.inspect(wheel)
 
     def _prepare(
-        self, project: Path, kind: str, on_line: Callable[[str], None] | None, pins: Sequence[str] = ()
+        self,
+        project: Path,
+        kind: str,
+        on_line: Callable[[str], None] | None,
+        *,
+        requires: Sequence[str],
+        with_base: Sequence[str],
+        pins: Sequence[str] = (),
     ) -> tuple[ProjectBuilder, Environment]:
         """Return a builder of the project, in an environment that has everything that its backend requires."""
-        requires = _reader(project).build_system_requires
-        environment = self._environments.get(requires, on_line, pins=pins)
+        first = _reader(project).build_system_requires | set(requires)
+        environment = self._environments.get(first, on_line, pins=pins, with_base=with_base)
         builder = _builder(project, environment, on_line)
         more = builder.get_requires_for_build("wheel" if kind == "wheel" else "editable", None)
-        if more - requires:
-            environment = self._environments.get(requires | more, on_line, pins=pins)
+        if more - first:
+            environment = self._environments.get(first | more, on_line, pins=pins, with_base=with_base)
             builder = _builder(project, environment, on_line)
         return builder, environment
+
+    @contextmanager
+    def _failures(self, project: Path, plugin: str) -> Iterator[None]:
+        """Turn any failure of a build into one that names the plugin and has the last output of the backend."""
+        try:
+            yield
+        except (BuildException, BuildBackendException, InstallError, BuildError) as error:
+            ours = error if isinstance(error, (InstallError, BuildError)) else None
+            cause = error.exception if isinstance(error, BuildBackendException) else error
+            # Of a backend that can't be imported, the reason is in the traceback of the build environment.
+            output = str(getattr(cause, "traceback", "")).splitlines()[-15:]
+            details = cause.details if isinstance(cause, PluginsError) else (*output, str(error) or repr(cause))
+            missing = _missing_module(details) if ours is None else None
+            found = None if missing is None else f"it imports {missing}, which is not there"
+            raise BuildError(
+                "the build failed" if ours is None else ours.what,
+                where=(ours and ours.where) or str(project),
+                expected=None if ours is None else ours.expected,
+                found=found if ours is None else ours.found,
+                details=[line for line in details if line.strip() and not line.startswith("command: ")],
+                required_by=in_words(plugin),
+                next_step=(ours and ours.next_step)
+                or (
+                    f"read the output above; `python -m build` in the project of {plugin!r} must work"
+                    if missing is None
+                    else f"write `build: {{with-base: [{missing}]}}` for plugin {plugin!r} in plugins.yaml"
+                    if self._environments.base_has(missing)
+                    else f"write `build: {{requires: [{missing}]}}` for plugin {plugin!r} in plugins.yaml, with the "
+                    "package that has this module"
+                ),
+            ) from error
+
+
+def _missing_module(lines: Iterable[str]) -> str | None:
+    """The module that a build could not import."""
+    found = _MISSING_MODULE.findall("\n".join(lines))
+    return found[-1] if found else None
 
 
 def _check_name(wheel: Path, content: Metadata) -> None:
@@ -203,26 +272,3 @@ def _editable_settings(builder: ProjectBuilder) -> dict[str, str] | None:
     # Without this setting, setuptools hooks the import system with a .pth that runs code at every start of a process.
     requires = " ".join(builder.build_system_requires)
     return {"editable_mode": "compat"} if "setuptools" in requires else None
-
-
-@contextmanager
-def _failures(project: Path, plugin: str) -> Iterator[None]:
-    """Turn any failure of a build into one that names the plugin and has the last output of the backend."""
-    try:
-        yield
-    except (BuildException, BuildBackendException, InstallError, BuildError) as error:
-        ours = error if isinstance(error, (InstallError, BuildError)) else None
-        cause = error.exception if isinstance(error, BuildBackendException) else error
-        # Of a backend that can't be imported, the reason is in the traceback of the build environment.
-        output = str(getattr(cause, "traceback", "")).splitlines()[-15:]
-        details = cause.details if isinstance(cause, PluginsError) else (*output, str(error) or repr(cause))
-        raise BuildError(
-            "the build failed" if ours is None else ours.what,
-            where=(ours and ours.where) or str(project),
-            expected=None if ours is None else ours.expected,
-            found=None if ours is None else ours.found,
-            details=[line for line in details if line.strip() and not line.startswith("command: ")],
-            required_by=in_words(plugin),
-            next_step=(ours and ours.next_step)
-            or f"read the output above; `python -m build` in the project of {plugin!r} must work",
-        ) from error

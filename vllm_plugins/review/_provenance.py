@@ -133,7 +133,7 @@ def _publishers(document: Any, sha256: str) -> set[str]:
         publisher = bundle.get("publisher")
         if isinstance(publisher, dict) and any(_is_of(item, sha256) for item in _dicts(bundle, "attestations")):
             parts = [publisher.get(key) for key in ("kind", "repository", "workflow", "workflow_filepath", "email")]
-            found.add(" ".join(str(part)[:200] for part in parts if part))
+            found.add(" ".join(" ".join(str(part)[:200].split()) for part in parts if part))
     return found - {""}
 
 

@@ -83,14 +83,19 @@ def _parse(document: Any) -> tuple[tuple[Advisory, ...], list[str]]:
     found, skipped = [], []
     for item in document["dependencies"]:
         if "skip_reason" in item:
-            skipped.append(f"{item['name']}: {item['skip_reason']}")
+            skipped.append(_line(f"{item['name']}: {item['skip_reason']}"))
         found += [
             Advisory(
-                package=str(item["name"]),
-                version=str(item["version"]),
-                ids=(str(known["id"]), *sorted(map(str, set(known.get("aliases", ())) - {known["id"]}))),
-                fixed_in=tuple(map(str, known["fix_versions"])),
+                package=_line(item["name"]),
+                version=_line(item["version"]),
+                ids=(_line(known["id"]), *sorted(map(_line, set(known.get("aliases", ())) - {known["id"]}))),
+                fixed_in=tuple(map(_line, known["fix_versions"])),
             )
             for known in item.get("vulns", ())
         ]
     return tuple(found), skipped
+
+
+def _line(value: object) -> str:
+    """A value of a service in one line."""
+    return " ".join(str(value)[:500].split())

@@ -168,13 +168,13 @@ def confirm(key: str) -> None:
 def is_expected(key: str) -> bool:
     """Whether an overlay on the path is what ``VLLM_PLUGIN_EXPECT`` asks for, as far as a word of it tells."""
     told = variables.inherited(variables.EXPECT)
-    return not told or (key in told if _expected is None else _expected[0] == told)
+    return told is None or (key in told if _expected is None else _expected[0] == told)
 
 
 def is_told() -> bool:
     """Whether ``VLLM_PLUGIN_EXPECT`` comes from a process of another node, or from the user."""
     told = variables.inherited(variables.EXPECT)
-    if not told or told == "any":
+    if told is None or told == "any":
         return False
     return not variables.inherited(variables.CONFIRMED) if _expected is None else _expected[1] or told != _expected[0]
 
@@ -192,7 +192,8 @@ def expect(settings: Settings, marker: Marker | None, listing: str) -> None:
     global _expected  # noqa: PLW0603 - the variable is the process's, too
     told = variables.inherited(variables.EXPECT)
     found = None if marker is None else marker.expectation(listing, overlay.fingerprint_of(listing))
-    if told and _expected != (told, False):
+    # An empty value is not valid: the command failed that should have given it.
+    if told is not None and _expected != (told, False):
         # A parent process on this node has compared more than the text.
         if marker is None or told != found or not is_confirmed(marker.key):
             from vllm_plugins.startup.ranks import expectation

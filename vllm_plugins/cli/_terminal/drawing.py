@@ -21,6 +21,7 @@ __all__ = ["Drawing"]
 
 _MOST = 8  # steps that are drawn
 _BAR = 16  # columns
+_MARGIN = 4  # columns in which the terminal may echo ^C: in a new line, it would leave the drawing there
 _WIDE = 70  # columns of a terminal that has room for bars
 
 
@@ -71,7 +72,7 @@ class Drawing:
         return Text("\n", no_wrap=True, end="").join(lines)
 
     def _line(self, step: Step) -> Text:
-        width = self._console.width - 1  # some terminals wrap a full line
+        width = self._console.width - _MARGIN
         right = self._done(step, width)
         frame = self._frames[int(time.monotonic() * 10) % len(self._frames)]
         left = Text.assemble((frame, "cyan"), " ", _one_line(step.text))

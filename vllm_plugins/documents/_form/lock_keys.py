@@ -97,6 +97,8 @@ KEYS: dict[str, Treatment] = {
     "tool.vllm-plugins.plugins.file-sha256": "honoured",
     "tool.vllm-plugins.plugins.passed-over": "harmless",
     "tool.vllm-plugins.plugins.loads": "honoured",
+    "tool.vllm-plugins.plugins.build-requires": "honoured",
+    "tool.vllm-plugins.plugins.with-base": "honoured",
     "tool.vllm-plugins.plugins.provided": "honoured",
     "tool.vllm-plugins.plugins.dependencies": "honoured",
     "tool.vllm-plugins.plugins.entry-points": "honoured",

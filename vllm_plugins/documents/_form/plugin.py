@@ -5,16 +5,18 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Literal
 
+from packaging.utils import canonicalize_name
 from yaml.nodes import MappingNode
 
 from vllm_plugins.core.hashes import Sha256
-from vllm_plugins.documents import _rules
+from vllm_plugins.documents import _rules, versions
 from vllm_plugins.documents._form import file_rules, indexes
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, describe, did_you_mean, line
 from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
+    from packaging.utils import NormalizedName
     from yaml.nodes import Node
 
     from vllm_plugins.documents._yaml import Problems
@@ -23,9 +25,9 @@ __all__ = ["FileSource", "GitSource", "LocalSource", "Plugin", "PypiSource", "So
 
 _COMMON = ("name", "source", "enabled", "loads")
 _OF_KIND = {
-    "pypi": ("package", "extras", "version", "index"),
-    "git": ("package", "extras", "url", "ref", "subdirectory"),
-    "local": ("package", "extras", "path", "editable"),
+    "pypi": ("package", "extras", "build", "version", "index"),
+    "git": ("package", "extras", "build", "url", "ref", "subdirectory"),
+    "local": ("package", "extras", "build", "path", "editable"),
     "file": ("path", "url", "sha256", "filename"),
 }
 _KINDS = "pypi, git, local or file"
@@ -101,12 +103,18 @@ Source = PypiSource | GitSource | LocalSource | FileSource
 
 
 class Plugin(Record):
-    """One entry of the manifest; ``line`` is its first line, from 1."""
+    """One entry of the manifest; ``line`` is its first line, from 1.
+
+    ``build_requires`` are requirements of its build beyond those that its project declares; ``with_base`` are
+    packages of the base that its build uses.
+    """
 
     name: str
     source: Source
     enabled: bool = True
     loads: tuple[str, ...] = ()
+    build_requires: tuple[str, ...] = ()
+    with_base: tuple[NormalizedName, ...] = ()
     line: int = 1
 
     @property
@@ -134,13 +142,40 @@ def read(node: Node, where: str, problems: Problems) -> Plugin | None:
     fields.unknown((*_COMMON, *(_OF_KIND[kind] if kind else itertools.chain(*_OF_KIND.values()))), _foreign(kind))
     enabled = fields.flag("enabled", default=True)
     loads = fields.texts("loads", _rules.load)
+    requires, with_base = _build(fields, problems)
     source = _source(fields, kind) if kind else None
     if name is None or source is None:
         return None
     if isinstance(source, FileSource) and (module := source.module) is not None:
         # What else is named of a module is found only if the module itself can be imported.
         loads = loads if any(load.partition(":")[0] == module for load in loads) else (module, *loads)
-    return Plugin(name=name, source=source, enabled=enabled, loads=tuple(dict.fromkeys(loads)), line=line(node))
+    return Plugin(
+        name=name,
+        source=source,
+        enabled=enabled,
+        loads=tuple(dict.fromkeys(loads)),
+        build_requires=requires,
+        with_base=with_base,
+        line=line(node),
+    )
+
+
+def _build(fields: Fields, problems: Problems) -> tuple[tuple[str, ...], tuple[NormalizedName, ...]]:
+    """What a build requires, and what it uses of the base."""
+    node = fields.node_of("build")
+    if node is None:
+        return (), ()
+    if not isinstance(node, MappingNode):
+        fields.problem("build", f"expected a mapping with requires and with-base, found {describe(node)}")
+        return (), ()
+    inner = Fields(node, fields.path("build"), problems)
+    inner.unknown(("requires", "with-base"))
+    requires = inner.texts("requires", _rules.build_requirement)
+    names = tuple(dict.fromkeys(map(canonicalize_name, inner.texts("with-base", _rules.package))))
+    for text in requires:
+        if canonicalize_name(versions.requirement(text).name) in names:
+            inner.problem("requires", f"{quoted(text)} is in with-base, too; remove one")
+    return tuple(dict.fromkeys(requires)), names
 
 
 def _kind(text: str) -> str | None:

@@ -56,6 +56,8 @@ def _request(plugin: Plugin) -> dict[str, object]:
     entry: dict[str, object] = {"name": plugin.name, "source": plugin.kind, **source.to_dict()}
     entry["loads"] = sorted(plugin.loads)
     entry["extras"] = sorted({canonicalize_name(extra) for extra in source.extras})
+    entry["build"] = sorted("".join(text.split()) for text in plugin.build_requires)
+    entry["with-base"] = sorted(plugin.with_base)
     if source.package is not None:
         entry["package"] = canonicalize_name(source.package)
     if (version := getattr(source, "version", None)) is not None:

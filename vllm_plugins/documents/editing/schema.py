@@ -40,6 +40,7 @@ _URL = (
     r"|(?![A-Za-z][A-Za-z0-9+.-]*://)([^/@:\s-][^/@:\s]*@)?([^/@:\s\[-][^/@:\s\[]*|\[[^\]/@\s]+\]):[^:])"
 )
 _INDEX_URL = r"^https?://[^/?#@\s]+(/[^?#\s]*)?$"
+_REQUIREMENT = r"^[A-Za-z0-9][A-Za-z0-9._-]*\s*([\[(<>=!~;].*)?$"
 _DATE = r"^[0-9]{4}(-?[0-9]{2}-?[0-9]{2}|-?W[0-9]{2}(-?[0-9])?)$"
 
 
@@ -149,6 +150,15 @@ _COMMON: Schema = {
 _DISTRIBUTION: Schema = {
     "package": _text("The distribution. For git and local, a check of the name that was built.", _PACKAGE),
     "extras": _list(_text("An extra of the distribution.", _PACKAGE), "Extras of the distribution."),
+    "build": _object(
+        {
+            "requires": _list(_text("A requirement, such as setuptools>=80.", _REQUIREMENT), "Further requirements."),
+            "with-base": _list(
+                _text("A package of the vLLM environment, such as torch.", _PACKAGE), "Packages that the build uses."
+            ),
+        },
+        "What its build requires and its project does not declare.",
+    ),
 }
 # The keys of each source, and those that are required.
 _SOURCES: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
