@@ -287,7 +287,7 @@ def _plugin(item: Any, here: str) -> Plugin:
         index=get(item, here, "index", str, default=None),
         index_url=get(item, here, "index-url", str, default=None),
         build_requires=tuple(
-            _requirement(text, f"{here}.build-requires") for text in strings(item, here, "build-requires")
+            values.requirement(text, f"{here}.build-requires") for text in strings(item, here, "build-requires")
         ),
         with_base=tuple(map(canonicalize_name, strings(item, here, "with-base"))),
     )
