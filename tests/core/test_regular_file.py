@@ -49,6 +49,8 @@ def test_anything_but_a_file_is_refused_without_waiting(tmp_path: Path, kind: st
     assert caught.value.errno in (errno.EISDIR, errno.EINVAL, errno.ENXIO)
     with pytest.raises(OSError, match=r"Is a directory|Not a regular file|No such device"):
         hashes.of_file(path)
+    with pytest.raises(OSError, match=r"Is a directory|Not a regular file"):
+        regular_file.check(path)
     assert not [link for link in os.listdir("/proc/self/fd") if _target(link) == str(path)]
 
 
@@ -70,5 +72,8 @@ def test_a_pipe_of_a_shell_is_read() -> None:
         os.close(reading)
 
 
-def test_an_empty_device_is_an_empty_file() -> None:
-    assert regular_file.read_bytes(Path(os.devnull)) == b""
+def test_a_file_that_is_masked_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "masked").symlink_to(os.devnull)
+    for path in (Path(os.devnull), tmp_path / "masked"):
+        assert regular_file.read_bytes(path) == b""
+        regular_file.check(path)

@@ -24,7 +24,8 @@ def read(data: bytes | str) -> Any:
     text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
     try:
         value: Any = json.loads(text)
-        if _SURROGATE.search(text) or not text.isascii():
+        # Bytes that are UTF-8 have none but in escapes; a text may have one itself.
+        if _SURROGATE.search(text) or (text is data and not text.isascii()):
             written = json.dumps(value, ensure_ascii=False)
             if (clean := written.encode(errors="replace").decode()) != written:
                 return json.loads(clean)

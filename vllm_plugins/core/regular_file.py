@@ -27,7 +27,7 @@ def opened(path: str | os.PathLike[str]) -> BufferedReader:
     is_special = os.fspath(path).startswith(_SPECIAL)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if is_special else os.O_NONBLOCK))
     try:
-        _check(path, os.fstat(descriptor).st_mode)
+        _check(path, os.fstat(descriptor))
         return open(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -53,15 +53,17 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8", errors: 
 def check(path: str | os.PathLike[str]) -> None:
     """Check that a path, before it is written to, is a file or missing. Raises as :func:`opened`."""
     try:
-        mode = os.stat(path).st_mode
+        status = os.stat(path)
     except FileNotFoundError:
         return
-    _check(path, mode)
+    _check(path, status)
 
 
-def _check(path: str | os.PathLike[str], mode: int) -> None:
+def _check(path: str | os.PathLike[str], status: os.stat_result) -> None:
     name = os.fspath(path)
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    if not stat.S_ISREG(mode) and not name.startswith(_SPECIAL):
+    # A container or a user masks a file with /dev/null, which is an empty one.
+    is_empty = stat.S_ISCHR(status.st_mode) and status.st_rdev == os.stat(os.devnull).st_rdev
+    if not stat.S_ISREG(status.st_mode) and not is_empty and not name.startswith(_SPECIAL):
         raise OSError(errno.EINVAL, "Not a regular file", name)
