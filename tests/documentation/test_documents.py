@@ -132,7 +132,9 @@ def test_every_check_of_an_audit_is_documented_with_its_default() -> None:
 def test_every_key_of_the_manifest_is_documented() -> None:
     documented = set(re.findall(r"^\| `([a-z0-9-]+)` \| ", page("reference/manifest.md"), re.MULTILINE))
     keys = {*plugin._COMMON, *(key for keys in plugin._OF_KIND.values() for key in keys)}
-    assert documented == keys | {"package", "version", "reason", "base"} | set(CHECKS) | set(policy._OTHERS)
+    assert documented == keys | {"package", "version", "reason", "base", "requires", "with-base"} | set(CHECKS) | set(
+        policy._OTHERS
+    )
 
 
 def test_the_page_of_commands_has_every_command_and_option() -> None:
