@@ -72,6 +72,8 @@ RUN = {
     "name a program on the PATH, or by its path": RUNNING,
     "name a program that this user can run": RUNNING,
     "add a plugin to it: vllm-plugins add NAME": "tests/commands/test_init.py::test_a_new_manifest_is_valid_and_can_be_edited",
+    "remove the one that is out of date, or name the lock with --lock or VLLM_PLUGIN_LOCK": "tests/commands/test_named_files.py::"
+    "test_two_locks_of_one_manifest_are_refused_by_commands_and_starts",
     "free some space, or make {…} a directory that this user can write to": "tests/commands/test_init.py::"
     "test_a_schema_that_can_not_be_written_leaves_no_manifest_behind",
     "name one of the plugins; vllm-plugins why NAME shows which plugin requires a package": EDITING,
@@ -261,6 +263,7 @@ NOT_TAKEN = {
     r"change `version` of (these|\{…\}) in `overrides`|remove it from `overrides` in plugins.yaml": _OVERRIDES,
     r"start (it|vLLM) with vllm-plugins run|take \{…\} out of PYTHONPATH, or run vllm-plugins sync --bake": _OVERRIDES,
     r"correct it, in the environment or in the files that `pip config debug` names": _PROGRAM,
+    r"`pip config debug` names the files: keep \{…\} in one of them": _PROGRAM,
     r"name a release that has one: pip index versions vllm": _MACHINE,
     r"add more digits to `ref`": "the user knows which commit is meant",
     r"set `editable: false` for them in plugins.yaml, then run vllm-plugins lock and sync": "as for sync --frozen, above",

@@ -98,6 +98,7 @@ STATES: dict[str, Callable[[Place, Path], object]] = {
     ),
     "the vLLM environment no longer fits": lambda place, base: _uninstall(base),
     "a file of the overlay was edited": lambda place, base: _edit(place.site / "tiny.py"),
+    "a file was added to the overlay": lambda place, base: (place.site / "added.py").touch(),
     "a module of a plugin was deleted": lambda place, base: (place.site / "tiny.py").unlink(),
     "a plugin failed in the load check": lambda place, base: _fail_the_load_check(place, place.root / "flag"),
     "a local source was edited": lambda place, base: _edit(place.config / "mine" / "src" / "mine.py"),

@@ -64,6 +64,7 @@ def resolve(resolver: PipCompile | UvCompile, directory: Path) -> PluginsError:
 def test_pip_that_reports_no_configuration(broken: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     path, reason = broken
     monkeypatch.setattr(programs, "PIP", (str(path),))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(path.parent / "cache"))  # without its default index
     with pytest.raises(PluginsError, match=r"pip can't (be run|report its configuration)") as caught:
         pip_config.read()
     assert reason in str(caught.value)
@@ -71,7 +72,8 @@ def test_pip_that_reports_no_configuration(broken: tuple[Path, str], monkeypatch
     assert caught.value.exit_code == (1 if "start" in reason or "signal" in reason else 2)
 
 
-def test_pip_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(programs, "PIP", (sys.executable, "-m", "pip_of_nobody"))
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(CommandFailed, match="pip can't be run") as caught:

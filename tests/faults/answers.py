@@ -16,7 +16,8 @@ from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.documents import merge_conflicts
 from vllm_plugins.install import oci, pull
 from vllm_plugins.locking import _sdists, old_lock, request
-from vllm_plugins.packages import _uv_config, attestations, metadata, pip_config
+from vllm_plugins.packages import attestations, metadata, pip_config
+from vllm_plugins.packages._configuration import pip_files, pip_program, uv_files
 from vllm_plugins.packages._net import keyring, session
 from vllm_plugins.packages.images import _docker_logins, layout
 from vllm_plugins.review import _provenance, advisories
@@ -76,18 +77,21 @@ def _json(data: bytes) -> None:
 
 
 def _configuration(data: bytes) -> None:
-    """``uv.toml``, and what pip says of its configuration."""
+    """``uv.toml``, ``pip.conf``, and what pip says of its configuration."""
     toml, _, report = data.partition(b"\0\0")
     path = _SCRATCH / "uv.toml"
     path.write_bytes(toml)
     variables = {"UV_CONFIG_FILE": str(path), "UV_INDEX_A_USERNAME": "ada", "UV_INDEX_A_PASSWORD": "x"}
     with contextlib.suppress(errors.UsageError):
-        found = _uv_config.from_file(variables)
+        found = uv_files.from_file(variables)
         assert all(isinstance(url, str) for url in (*found.extra_index_urls, *found.find_links))
     text = report.decode("utf-8", "replace")
-    _uv_config.from_variables({**variables, "UV_INDEX": text, "UV_DEFAULT_INDEX": text})
+    uv_files.from_variables({**variables, "UV_INDEX": text, "UV_DEFAULT_INDEX": text})
+    place = _SCRATCH / "pip.conf"
+    place.write_bytes(report)
+    pip_files.read({"PIP_CONFIG_FILE": str(place), "PIP_INDEX_URL": text})
     with contextlib.suppress(errors.UsageError):
-        values, _ = pip_config._values(text)
+        values, _ = pip_config._values(pip_program.parse(text))
         assert all(isinstance(value, str) for value in values.values())
 
 
@@ -233,7 +237,7 @@ ANSWERS = (
         seeds=(*(json.dumps(item).encode() for item in _DOCUMENTS), b"[" * 4000),
         words=("null", "1e999", "[[", '"error": ', '"statement": ', '"details": ', "\\ud800"),
     ),
-    Target(name="configuration", run=_configuration, seeds=(_UV + b"\0\0" + _PIP, b"a = " + b"[" * 1500 + b"\0\0global.index-url=" + b"(" * 1500), words=("[[", "{", "http://[", "'a' 'b'", "((((", "\\N{", "a=https://")),
+    Target(name="configuration", run=_configuration, seeds=(_UV + b"\0\0" + _PIP, _UV + b"\0\0[global]\nindex-url = https://x/simple\nfind-links =\n  a\n  b\n", b"a = " + b"[" * 1500 + b"\0\0global.index-url=" + b"(" * 1500), words=("[[", "{", "http://[", "'a' 'b'", "((((", "\\N{", "a=https://")),
     Target(name="pyproject", run=_pyproject, seeds=(_PROJECT, b"a = " + b"[" * 3000), words=("file = ", "requires = [", "[[", "../", "/dev/zero", "\\u0000", "; extra == ", " === ")),
     Target(
         name="conflict",

@@ -89,7 +89,7 @@ def test_a_path_that_leads_out_is_not_locked(place: Place, index: Index, how: st
     done = place.run("lock", "-q", check=False)
     assert done.returncode == 1
     lines = done.stderr.splitlines()
-    assert lines[0] == "vllm-plugins: error: the index can't be read [source-unavailable]"
+    assert lines[0] == "vllm-plugins: error: a file of the index is not a valid wheel [source-unavailable]"
     assert lines[2] == f"  found: BadZipFile: it contains {OUT[how]!r}, a path that leads out of it"
     assert not place.lock.exists()
 
@@ -214,7 +214,7 @@ def test_a_wheel_that_unpacks_to_gigabytes_is_not_locked(place: Place, index: In
     done = place.run("lock", "-q", check=False)
     assert done.returncode == 1
     lines = done.stderr.splitlines()
-    assert lines[0] == "vllm-plugins: error: the index can't be read [source-unavailable]"
+    assert lines[0] == "vllm-plugins: error: a file of the index is not a valid wheel [source-unavailable]"
     assert lines[1].startswith("  where: http://127.0.0.1:")
     assert re.match(r"  found: BadZipFile: it would unpack from \d+ bytes to 629", lines[2])
     assert not place.lock.exists()

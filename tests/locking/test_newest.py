@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 from packaging.utils import canonicalize_name
 
-from tests.locking.links import POINTS
+from tests.locking.links import POINTS, root
 from vllm_plugins.core.errors import NoResolution
 from vllm_plugins.locking._search import newest
 
@@ -17,7 +18,7 @@ NAME = canonicalize_name
 
 def passed(links: Links, plugin: str, pin: str, *, kept: bool = False) -> tuple[str, str] | None:
     """What was passed over for a plugin that is locked at a pin."""
-    with links.walk(plugin) as walk:
+    with links.walk(root(plugin, re.split(r"[\[=]", plugin)[0])) as walk:
         walk.run()
         pins = {walk.roots[0].name: pin}
         found = newest.check(walk, pins, kept=pins if kept else {})
@@ -71,6 +72,20 @@ def test_a_release_that_declares_nothing_of_the_conflict_is_refused(links: Links
     )
     assert error.next_step is not None
     assert "`version: \"==0.20\"` for plugin 'demo'" in error.next_step
+
+
+def test_a_plugin_that_has_only_pre_releases_is_not_locked_at_a_silent_old_one(links: Links) -> None:
+    links.wheel("demo", "1.0a1", entry_points=POINTS)
+    links.wheel("demo", "1.0b1", requires=["vllm>=0.40"], entry_points=POINTS)
+    assert "demo 1.0a1 declares nothing about vllm, and demo 1.0b1 does" in refusal(links, "demo", "1.0a1").details[0]
+
+
+def test_an_older_release_without_the_extras_of_plugins_yaml_is_accepted_without_them(links: Links) -> None:
+    links.wheel("demo", "2.0", extras={"fast": []}, entry_points=POINTS)
+    links.wheel("demo", "3.0", requires=["torch<2"], extras={"doc": [], "fast": []}, entry_points=POINTS)
+    message = refusal(links, "demo[doc,fast]", "2.0").next_step
+    assert message is not None
+    assert "`version: \"==2.0\"` without `extras: [doc]`, which it does not have, for plugin 'demo'" in message
 
 
 def test_a_requirement_without_a_bound_does_not_declare_an_upper_one(links: Links) -> None:

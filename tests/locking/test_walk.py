@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NAME = canonicalize_name
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 HERE = f"the base is Python {PYTHON} on {BASE.platform}"
+LIBRARY = f"{HERE}, up to {next(tag for tag in BASE.platforms if tag.startswith('manylinux_'))}"
 
 
 def built(name: str, version: str = "1.0", *requires: str) -> Root:
@@ -63,7 +64,8 @@ def test_the_newest_release_is_told_first_and_the_others_are_counted(links: Link
     [
         ({"requires_python": ">=3.99"}, f"requires Python >=3.99; the base has Python {BASE.python}"),
         ({"tag": "cp312-cp312-macosx_11_0_arm64"}, f"has only wheels for cp312 macosx_11_0_arm64; {HERE}"),
-        ({"tag": "cp39-cp39-manylinux_2_28_x86_64"}, f"has only wheels for cp39 manylinux_2_28_x86_64; {HERE}"),
+        ({"tag": "cp39-cp39-manylinux_2_28_x86_64"}, f"has only wheels for cp39 manylinux_2_28_x86_64; {LIBRARY}"),
+        ({"tag": "cp311-cp311t-any"}, f"has only wheels for cp311-cp311t any; {HERE}"),
     ],
 )
 def test_a_release_that_this_python_or_machine_can_not_use(links: Links, fields: dict[str, str], reason: str) -> None:
@@ -258,3 +260,13 @@ def test_many_releases_that_do_not_fit_leave_the_verdict_to_the_resolver(links: 
     found = links.findings("demo")["demo"]
     assert not found.is_certain
     assert replace(found, is_certain=True).path == ("demo 1.0", "helper 14.0")
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_what_can_not_be_read_is_named_with_the_plugin_that_requires_it(links: Links, ahead: bool) -> None:
+    links.wheel("fine")
+    links.wheel("needy", requires=["broken"])
+    (links.directory / "broken-1.0-py3-none-any.whl").write_bytes(b"<html>not a zip</html>")
+    with pytest.raises(SourceError, match="a file of the index is not a valid wheel") as caught:
+        links.findings(*(["fine", "broken"] if ahead else ["needy"]))
+    assert caught.value.required_by == ("plugin 'broken'" if ahead else "plugin 'needy'")

@@ -107,7 +107,8 @@ def test_a_quiet_isolated_or_verbose_pip_of_the_environment_makes_no_difference(
     assert pip_config.read().indexes == (INDEX, "https://two.example/simple")
 
 
-def test_an_empty_answer_of_pip_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_answer_of_pip_is_an_error(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _pip_conf(home, "index_url = https://one.example", "index-url = https://two.example")  # left to pip
     _program(tmp_path / "silent", "#!/bin/sh\nexit 0\n")
     monkeypatch.setattr("vllm_plugins.packages.programs.PIP", (str(tmp_path / "silent"),))
     with pytest.raises(UsageError, match="does not report its configuration"):
@@ -115,14 +116,19 @@ def test_an_empty_answer_of_pip_is_an_error(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_pip_without_a_default_index_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _program(tmp_path / "other", "#!/bin/sh\necho \":env:.quiet='0'\"\n")
+    _program(tmp_path / "other", "#!/bin/sh\necho other output\n")
     monkeypatch.setattr("vllm_plugins.packages.programs.PIP", (str(tmp_path / "other"),))
     with pytest.raises(UsageError, match="default index"):
         pip_config.read()
 
 
-def test_without_configuration_the_index_is_pips_default() -> None:
-    assert str(pip_config.read().index_url).startswith("https://")
+def test_without_configuration_the_index_is_pips_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip is asked for it once."""
+    default = pip_config.read().index_url
+    assert str(default).startswith("https://")
+    _program(tmp_path / "other", "#!/bin/sh\nexit 1\n")
+    monkeypatch.setattr("vllm_plugins.packages.programs.PIP", (str(tmp_path / "other"),))
+    assert pip_config.read().index_url == default
 
 
 @pytest.mark.parametrize("line", ["no-index = true", "no-index = 1"])

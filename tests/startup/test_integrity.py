@@ -114,13 +114,13 @@ def test_the_cheap_check_compares_sizes_in_the_order_of_the_list(tmp_path: Path,
     directory = site(tmp_path, marker)
     assert integrity.compare_sizes(tmp_path, marker) == ()
     (directory / "tiny.py").write_text("y = 2\n")
-    (directory / "extra.py").touch()
     assert integrity.compare_sizes(tmp_path, marker) == ()
+    (directory / "extra.py").touch()
     (directory / "tiny.py").write_text("x = 10\n")
     (directory / "package/data.txt").unlink()
     (directory / "package/data.txt").symlink_to("link")
     (directory / "package/__init__.py").unlink()
-    problems = ("changed: tiny.py", "missing: package/__init__.py", "changed: package/data.txt")
+    problems = ("extra: extra.py", "changed: tiny.py", "missing: package/__init__.py", "changed: package/data.txt")
     assert integrity.compare_sizes(tmp_path, marker) == problems
 
 

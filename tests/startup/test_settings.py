@@ -38,6 +38,26 @@ def test_no_two_manifests_of_a_directory_share_a_lock() -> None:
     assert locks == ["plugins.lock", "plugins.yml.lock", "dev.lock", ".yaml.lock"]
 
 
+def test_the_lock_of_plugins_yaml_may_have_a_name_of_pep_751(tmp_path: Path) -> None:
+    lock, other = tmp_path / "plugins.lock", tmp_path / "pylock.vllm-plugins.toml"
+    other.touch()
+    assert lock_beside(tmp_path / "plugins.yaml") == other
+    assert lock_beside(tmp_path / "dev.yaml") == tmp_path / "dev.lock"
+    assert read(VLLM_PLUGIN_CONFIG=str(tmp_path / "plugins.yaml")).lock == other
+    lock.touch()
+    with pytest.raises(UsageError, match="two locks"):
+        lock_beside(tmp_path / "plugins.yaml")
+    assert read(VLLM_PLUGIN_CONFIG=str(tmp_path / "plugins.yaml"), VLLM_PLUGIN_LOCK=str(lock)).lock == lock
+    other.unlink()
+    other.symlink_to("plugins.lock")
+    assert lock_beside(tmp_path / "plugins.yaml") == lock
+    lock.unlink()
+    assert lock_beside(tmp_path / "plugins.yaml") == other
+    lock.symlink_to("nothing")
+    with pytest.raises(UsageError):
+        lock_beside(tmp_path / "plugins.yaml")
+
+
 def test_an_option_takes_precedence_over_a_variable() -> None:
     env = {**HOME, "VLLM_PLUGIN_CONFIG": "/a", "VLLM_PLUGIN_LOCK": "/b", "VLLM_PLUGIN_REGISTRY_DIR": "/c"}
     settings = Settings.from_environment(env, config="/x", lock="/y", registry_dir="/z")

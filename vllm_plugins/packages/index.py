@@ -41,6 +41,7 @@ _CHUNK = 1 << 18  # bytes
 _FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError)
 # Answers that may also mean that a login is missing.
 _DENIED = (401, 403)
+_DAMAGED = "report it to the operator of the index; to use another release, set `version` in plugins.yaml"
 
 
 class Index:
@@ -49,7 +50,7 @@ class Index:
     def __init__(self, config: PipConfig, *, cooldown: Cooldown | None = None) -> None:
         self._config = config
         self.cooldown = cooldown
-        self._known: dict[NormalizedName, tuple[File, ...]] = {}
+        self._known: dict[NormalizedName, tuple[File, ...] | SourceError] = {}
         self._known_links: dict[str, list[File]] = {}
         self._missing: set[str] = set()
         self._session = session.open_session(config)
@@ -83,14 +84,18 @@ class Index:
         An index that denies access to a name, or answers with another kind of page, counts as one that does not have
         it, if another place has the name.
 
-        Each page is read once.
-
         Raises:
             SourceError: an index can't be read, or the only indexes that could have the name deny access.
         """
         known = self._known.get(name)
         if known is None:
-            known = self._known[name] = self._read_pages(name)
+            try:
+                known = self._read_pages(name)
+            except SourceError as error:
+                known = error
+            self._known[name] = known
+        if isinstance(known, SourceError):
+            raise known
         return known
 
     def _read_pages(self, name: NormalizedName) -> tuple[File, ...]:
@@ -169,6 +174,10 @@ class Index:
                 zipfile.ZipFile(self.download(file, temporary)) as zipped,
             ):
                 return read(_checked(zipped, file))
+        except zipfile.BadZipFile as error:
+            raise self._error(
+                file.url, error, what="a file of the index is not a valid wheel", step=_DAMAGED
+            ) from error
         except (*archives.UNREADABLE, *_FAILURES) as error:
             raise self._error(file.url, error) from error
 
@@ -285,12 +294,16 @@ class Index:
     def _options(self, url: str, index: str | None) -> dict[str, Any]:
         return session.options(self._session, self._config, url, index)
 
-    def _error(self, url: str, error: Exception) -> SourceError:
+    def _error(
+        self, url: str, error: Exception, *, what: str = "the index can't be read", step: str | None = None
+    ) -> SourceError:
         return SourceError(
-            "the index can't be read",
+            what,
             where=redact(url, self._config.secrets),
             found=redact(f"{type(error).__name__}: {error}", self._config.secrets),
-            next_step=f"check the network, the URL of index {own}"
+            next_step=step
+            if step is not None
+            else f"check the network, the URL of index {own}"
             if (own := own_indexes.login_of(url, self._config))
             else "check the network, your login, and the indexes of `pip config list`",
         )

@@ -1,4 +1,4 @@
-"""Where packages come from: pip's configuration, as pip reports it, and what uv's configuration adds to it.
+"""Where packages come from: pip's configuration, and what uv's configuration adds to it.
 
 pip's configuration goes first. Variables of uv add indexes, and name the default index where pip has none. The
 indexes of a uv.toml of the user or the system count where neither the environment nor pip's configuration names one.
@@ -6,22 +6,21 @@ indexes of a uv.toml of the user or the system count where neither the environme
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import os
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from vllm_plugins.core import process, tokens, workers
+from vllm_plugins.core import process, tokens
 from vllm_plugins.core.errors import CommandFailed, PluginsError, UsageError
 from vllm_plugins.core.redact import redact
-from vllm_plugins.packages import _uv_config, programs
+from vllm_plugins.packages import programs
+from vllm_plugins.packages._configuration import pip_files, pip_program, uv_files
+from vllm_plugins.packages._configuration.uv_files import UvConfig
 from vllm_plugins.packages._net import keyring, netrc_file
-from vllm_plugins.packages._uv_config import UvConfig
 from vllm_plugins.startup import settings
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ __all__ = ["OwnIndex", "PipConfig", "read"]
 
 # The sections that `pip install` reads; later ones override (pip's documentation, "Configuration").
 _SECTIONS = ("global", "install", ":env:")
-_LINE = re.compile(r"(?P<section>global|install|:env:)\.(?P<key>[a-z0-9-]+)=(?P<value>.*)")
-_DEFAULT_INDEX = re.compile(r"-i, --index-url <url>.*?\(default\s+(?P<url>\S+?)\)", re.DOTALL)
 _TRUE = ("1", "true", "yes", "on", "y", "t")
 _PUBLIC = (
     "configure the token as the login of that index; if this part of its URL is not secret, "
@@ -143,23 +140,20 @@ class PipConfig:
 
 
 def read() -> PipConfig:
-    """Ask pip for its configuration, with the environment of this process, and add that of uv.
+    """Read pip's configuration, with the environment of this process, and add that of uv.
 
     Raises:
         UsageError: pip can't read its configuration or gives no answer, a value is not valid, or netrc is not a file.
     """
     netrc_file.check()
     env = _environment()
-    pip = [*programs.PIP, "config", "list"]
     try:
-        # pip tells its default index in its help alone.
-        default = None if os.environ.get("PIP_INDEX_URL") else workers.begin(lambda: _default_index(env))
-        values, ignored = _values(process.run(pip, env=env).stdout)
+        values, ignored = _values(pip_files.read(env) or pip_program.report(env))
         index = values.get("index-url")
-        uv = _uv_config.from_variables(os.environ)
+        uv = uv_files.from_variables(os.environ)
         named = index is not None or bool(values.get("extra-index-url")) or uv.names_an_index
         uv = _joined(uv, _file(named=named), named=named)
-        index = index or uv.index_url or (default() if default else _default_index(env))
+        index = index or uv.index_url or pip_program.default_index(env)
     except CommandFailed as error:
         raise _no_report(error) from error
     no_index = values.get("no-index", "0").lower() in _TRUE or uv.no_index
@@ -215,7 +209,7 @@ def _no_report(error: CommandFailed) -> PluginsError:
 def _file(*, named: bool) -> UvConfig:
     """Return the configuration of uv.toml; a damaged one matters only where it could name the index."""
     try:
-        return _uv_config.from_file(os.environ)
+        return uv_files.from_file(os.environ)
     except UsageError:
         if named:
             return UvConfig()
@@ -236,19 +230,6 @@ def _joined(variables: UvConfig, file: UvConfig, *, named: bool) -> UvConfig:
     )
 
 
-def _default_index(env: Mapping[str, str]) -> str:
-    told = process.run([*programs.PIP, "install", "--help"], env=env).stdout
-    match = _DEFAULT_INDEX.search(told)
-    if match is None:
-        raise UsageError(
-            "pip does not report its default index",
-            expected="`pip install --help` with the default of --index-url",
-            found="no output" if not told.strip() else "other output",
-            next_step="set PIP_INDEX_URL to the index that you use",
-        )
-    return match["url"]
-
-
 def _environment() -> dict[str, str]:
     """Return the environment of this process with everything that would change what pip reports about it.
 
@@ -263,29 +244,10 @@ def _environment() -> dict[str, str]:
     return env | {"COLUMNS": "1000", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_LOG": os.devnull, "PIP_NO_INPUT": "1"}
 
 
-def _values(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the honoured keys of pip's report with their values, and the names of keys that choose versions."""
-    found: dict[str, dict[str, str]] = {section: {} for section in _SECTIONS}
-    for line in text.splitlines():
-        match = _LINE.fullmatch(line.strip())
-        if match is None:
-            continue
-        try:
-            value = ast.literal_eval(match["value"])
-        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:  # the last two: nested too deeply
-            raise UsageError(
-                "pip's configuration can't be read", found=line, next_step="run `pip config list`"
-            ) from error
-        if value != "":  # pip ignores an empty value, too
-            found[match["section"]][match["key"]] = str(value)
-    if "quiet" not in found[":env:"]:
-        raise UsageError(
-            "pip does not report its configuration",
-            expected="the output of `pip config list`",
-            found=text.strip()[:200] or "no output",
-            next_step="run `pip config list`; if it prints nothing, set PIP_INDEX_URL to your index",
-        )
-    merged = {key: value for section in _SECTIONS for key, value in found[section].items()}
+def _values(found: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the honoured keys with their values, and the names of keys that choose versions."""
+    sections = [found.get(section, {}) for section in _SECTIONS]
+    merged = {key: value for values in sections for key, value in values.items() if value != ""}  # as pip does
     values = {_ALIASES.get(key, key): value for key, value in merged.items() if key in programs.PIP_HONOURED}
     return values, tuple(sorted(merged.keys() & programs.CHOICE))
 

@@ -88,12 +88,18 @@ def fronts() -> list[str]:
 
 
 def front_modules(front: str) -> set[str]:
-    """The importable names of a directory of overrides."""
+    """The importable names of a directory of overrides, where wheels also have directories such as ``numpy.libs``."""
+    from importlib.machinery import all_suffixes
+
+    found = set()
     try:
-        names = os.listdir(front)
+        with os.scandir(front) as entries:
+            for entry in entries:
+                suffixes = ("",) if entry.is_dir() else all_suffixes()
+                found |= {entry.name.removesuffix(suffix) for suffix in suffixes if entry.name.endswith(suffix)}
     except OSError:
         return set()
-    return {stem for name in names if (stem := name.partition(".")[0]).isidentifier() and stem != "__pycache__"}
+    return {name for name in found if name.isidentifier() and name != "__pycache__"}
 
 
 def put_in_front(store: Path, marker: Marker) -> None:

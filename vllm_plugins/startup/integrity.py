@@ -70,15 +70,16 @@ def compare(store: Path, marker: Marker) -> Differences:
 
 
 def compare_sizes(store: Path, marker: Marker) -> tuple[str, ...]:
-    """Files that are missing or have another size than when they were published, without reading their contents.
+    """Files that are extra, missing or have another size than those published, without reading their contents.
 
     Raises:
         HashMismatch: the list of files is not the one that the marker names.
     """
     root = overlay.directory(store, marker.key)
     site = os.path.join(root, overlay.SITE, "")
-    problems = []
-    for path, _, size in _entries(root, marker):
+    entries = _entries(root, marker)
+    problems = [f"extra: {path}" for path in sorted({*files(root / overlay.SITE)} - {path for path, _, _ in entries})]
+    for path, _, size in entries:
         try:
             found = os.lstat(site + path)
         except OSError:

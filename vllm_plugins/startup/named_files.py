@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import LockMissing
+from vllm_plugins.core.errors import LockMissing, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["check", "check_manifest", "no_lock"]
+__all__ = ["check", "check_manifest", "no_lock", "one_file"]
 
 
 def check(settings: Settings) -> None:
@@ -49,6 +52,25 @@ def check_manifest(settings: Settings) -> None:
             next_step="correct VLLM_PLUGIN_CONFIG; to use a lock without a manifest, unset it and set "
             f"VLLM_PLUGIN_LOCK={settings.lock}",
         )
+
+
+def one_file(lock: Path, other: Path) -> Path:
+    """The first of two names of the default lock, which must be names of one file, as with a link for scanners.
+
+    Raises:
+        UsageError: they are two files, and which of them is meant would be a guess.
+    """
+    try:
+        is_same = os.path.samefile(lock, other)
+    except OSError:  # a link to nothing
+        is_same = False
+    if not is_same:
+        raise UsageError(
+            f"plugins.yaml has two locks, {lock.name} and {other.name}",
+            where=str(lock.parent),
+            next_step="remove the one that is out of date, or name the lock with --lock or VLLM_PLUGIN_LOCK",
+        )
+    return lock
 
 
 def no_lock(settings: Settings) -> LockMissing:

@@ -43,6 +43,7 @@ __all__ = [
 
 MANIFEST = "plugins.yaml"
 LOCK = "plugins.lock"  # of plugins.yaml, and in each overlay
+PYLOCK = "pylock.vllm-plugins.toml"  # of plugins.yaml, too: a name that scanners know (PEP 751)
 WHEELS = "plugins.wheels"
 
 # The group in a marker of what vLLM loads by its name (``loads`` in plugins.yaml). vLLM has no group of that name.
@@ -76,8 +77,6 @@ RESULT = "_VLLM_PLUGINS_RESULT"
 COMPILED = "_VLLM_PLUGINS_COMPILED"  # never set: the overlay, as a factor of vLLM's compile cache
 _DISABLE = "VLLM_PLUGIN_DISABLE"
 _INDEX, _LOGIN = "VLLM_PLUGIN_INDEX_", ("_USERNAME", "_PASSWORD")
-
-
 PATIENCE = 3600  # seconds; the default of VLLM_PLUGIN_TIMEOUT
 
 
@@ -159,7 +158,7 @@ class Settings(Record):
         """Read the variables. Options of the command line, the keyword arguments, take precedence over them.
 
         Raises:
-            UsageError: a variable has an invalid value.
+            UsageError: a variable has an invalid value, or plugins.yaml has two locks.
         """
         env = os.environ if environ is None else environ
         home = _home(env)
@@ -195,10 +194,17 @@ class Settings(Record):
 def lock_beside(manifest: Path) -> Path:
     """The lock of a manifest where none is named: ``dev.lock`` for ``dev.yaml``.
 
-    No two manifests of a directory share one.
+    No two manifests of a directory share one. ``plugins.yaml`` may have ``PYLOCK`` instead; both are an error.
     """
     name = manifest.name
-    return manifest.with_name(f"{name.removesuffix('.yaml') or name}.lock")
+    lock = manifest.with_name(f"{name.removesuffix('.yaml') or name}.lock")
+    if name != MANIFEST or not os.path.lexists(other := manifest.with_name(PYLOCK)):
+        return lock
+    if not os.path.lexists(lock):
+        return other
+    from vllm_plugins.startup import named_files
+
+    return named_files.one_file(lock, other)
 
 
 def _ignored(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

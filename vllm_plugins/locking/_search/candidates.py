@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Candidate", "Candidates", "Obstacle"]
 
 _SHOWN = 3  # platform tags
+_LIBRARIES = ("manylinux_", "musllinux_")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,13 +213,16 @@ class Candidates:
             reason = f"has a wheel whose file name is not valid: {odd.filename!r}"
             obstacle = Obstacle(kind="metadata", reason=reason)
         elif wheel is None and sdist is None:
-            reason = f"has only wheels for {_tags(wheels)}; the base is {self._here}"
+            reason = f"has only wheels for {_tags(wheels)}; the base is {self._here(wheels)}"
             obstacle = Obstacle(kind="machine", reason=reason)
         return Candidate(name=name, version=version, wheel=wheel, sdist=sdist, yanked=yanked, obstacle=obstacle)
 
-    @property
-    def _here(self) -> str:
-        return f"Python {self.base.python_minor} on {self.base.platform}"
+    def _here(self, wheels: Iterable[File]) -> str:
+        """The machine of the base; with its C library, if there are wheels for another one."""
+        here = f"Python {self.base.python_minor} on {self.base.platform}"
+        newest = next((tag for tag in self.base.platforms if tag.startswith(_LIBRARIES)), None)
+        is_told = newest is not None and any(name in file.filename for file in wheels for name in _LIBRARIES)
+        return f"{here}, up to {newest}" if is_told else here
 
     def _is_python(self, requires: str | None) -> bool:
         if requires not in self._pythons:  # the files of a page say few different things
@@ -241,10 +245,15 @@ def _withdrawn(candidate: Candidate) -> Candidate:
     return replace(candidate, obstacle=Obstacle(kind="yanked", reason=reason))
 
 
+def _python(tag: Tag) -> str:
+    """The Python of a tag, with its ABI where that is another one, such as that of a Python without the GIL."""
+    return tag.interpreter if tag.abi in (tag.interpreter, "none", "abi3") else f"{tag.interpreter}-{tag.abi}"
+
+
 def _tags(wheels: Iterable[File]) -> str:
     """The machines that wheels are for, such as ``cp312 macosx_11_0_arm64``."""
     found = dict.fromkeys(
-        f"{tag.interpreter} {tag.platform}"
+        f"{_python(tag)} {tag.platform}"
         for file in wheels
         for tag in sorted(parse_wheel_filename(file.filename)[3], key=str)
     )

@@ -50,7 +50,9 @@ class PassedOver:
 
 
 def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[NormalizedName, str]) -> list[PassedOver]:
-    """The plugins that are not at their newest stable release. ``kept`` are pins that only an upgrade may change.
+    """The plugins that are not at their newest release, of the stable ones if there are any.
+
+    ``kept`` are pins that only an upgrade may change.
 
     Raises:
         NoResolution: a plugin's release fits only because it declares less than a newer one.
@@ -63,8 +65,9 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
             continue
         pin = Version(pins[root.name])
         every = walk.candidates.all(root.name)
-        newer = [found for found in every if _is_stable(found) and Version(found.version.public) > pin]
-        if not newer or pin.is_prerelease:
+        stable = [found for found in every if not found.version.is_prerelease]
+        newer = [found for found in stable or every if found.yanked is None and Version(found.version.public) > pin]
+        if not newer or (pin.is_prerelease and stable):
             continue
         admitted = {found.version for found in walk.candidates.admitted(root.name, root.specifier)}
         choice = [found for found in newer if found.version in admitted]
@@ -81,7 +84,7 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
             if silent is not None:
                 refused += [f"{in_words(root.plugin)}: {silent}", *(f"  passed over: {line}" for line in reasons)]
                 without = without or leave_out(root.plugin)
-                accepted = accepted or f'`version: "=={pin}"` for {in_words(root.plugin)}'
+                accepted = accepted or f'`version: "=={pin}"`{release.lacking()} for {in_words(root.plugin)}'
         passed.append(PassedOver(plugin=root.plugin, newest=str(newer[0].version), text="; ".join([head, *reasons])))
     if refused:
         raise NoResolution(
@@ -90,10 +93,6 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
             next_step=f"to accept an older release, set {accepted} in plugins.yaml; else {without}",
         )
     return passed
-
-
-def _is_stable(candidate: Candidate) -> bool:
-    return not candidate.version.is_prerelease and candidate.yanked is None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +135,12 @@ class _Release:
                 through = finding.path[1].partition(" ")[0] if len(finding.path) > 1 else finding.requirement.name
                 return f"{this} declares nothing about {through}, and {candidate} does"
         return None
+
+    def lacking(self) -> str:
+        """The extras in plugins.yaml that the chosen release does not have."""
+        chosen = self._metadata(self.pin)
+        missing = sorted(self.root.extras.difference(chosen.extras)) if chosen is not None else ()
+        return f" without `extras: [{', '.join(missing)}]`, which it does not have," if missing else ""
 
     def _with_entry_points(self) -> Candidate | None:
         """The newest release that was passed over and has entry points of vLLM. Only its wheel tells that."""

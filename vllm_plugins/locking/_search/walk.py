@@ -1,11 +1,12 @@
 """Follow the requirements of each plugin through the index, and find out what can't be satisfied, and why.
 
 Each chain of requirements is followed by itself: what this module calls unsatisfiable, no resolver can satisfy. Two
-chains that exclude one another are the resolver's to find, and :meth:`Walk.clashes` names them afterwards.
+chains that exclude one another are the resolver's to find, and :meth:`Walk.clashes` names them.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,8 +15,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core.errors import SourceError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.base import VLLM, satisfies
+from vllm_plugins.documents.lock import in_words
 from vllm_plugins.locking._search import findings, lookahead
 from vllm_plugins.locking._search.candidates import Obstacle
 from vllm_plugins.locking._search.findings import Finding, Need
@@ -69,13 +72,11 @@ class Walk:
         Raises:
             SourceError: the index can't be read.
         """
-        self.to_build.clear()
-        self.refused.clear()
-        self.ruled_out.clear()
-        self._chosen.clear()
-        self._results.clear()
-        self._ahead.requirements(Requirement(f"{root.name}{root.specifier}") for root in self.roots)
-        found = {root.plugin: finding for root in self.roots if (finding := result(self._root(root))) is not None}
+        for kept in (self.to_build, self.refused, self.ruled_out, self._chosen, self._results):
+            kept.clear()
+        with contextlib.suppress(SourceError):  # the walk meets it again, and names the plugin
+            self._ahead.requirements(map(self._own, self.roots))
+        found = {root.plugin: finding for root in self.roots if (finding := self._follow(root)) is not None}
         if self.to_build:  # some may have been needed by a release only that was passed over later
             self.to_build.clear()
             self.reached()
@@ -154,7 +155,7 @@ class Walk:
 
     def write_stubs(self, into: Path) -> None:
         """Write stubs of the releases whose metadata a resolver would not find as this walk has."""
-        for candidate in dict.fromkeys(self._chosen.values()):
+        for candidate in {*self._chosen.values()}:
             self.candidates.write_stub(candidate, into)
 
     def check_files(self) -> None:
@@ -169,10 +170,16 @@ class Walk:
                 self.candidates.index.members(candidate.wheel, ("METADATA",))
 
     def _has(self, name: NormalizedName, specifier: SpecifierSet) -> bool:
-        fixed = self._fixed(name)
-        if fixed is not None:
+        if (fixed := self._fixed(name)) is not None:
             return satisfies(str(fixed.version), str(specifier))
         return any(found.obstacle is None for found in self.candidates.admitted(name, specifier))
+
+    def _follow(self, root: Root) -> Finding | None:
+        try:
+            return result(self._root(root))
+        except SourceError as error:
+            error.required_by = error.required_by or in_words(root.plugin)
+            raise
 
     def _root(self, root: Root) -> Step[Finding | None]:
         if root.metadata is not None:
@@ -276,11 +283,10 @@ class Walk:
         name = canonicalize_name(requirement.name)
         extras = requirement_lines.extras(requirement)
         if requirement.url is not None:
-            where = redact(requirement.url)
-            reason = f"requires {requirement.name} by URL: {where}; a lock contains only packages from an index"
+            what = f"{requirement.name} by URL: {redact(requirement.url)}"
+            reason = f"requires {what}; a lock contains only packages from an index"
             return done(Finding(kind="url", path=path, reason=reason, requirement=requirement))
-        there = self.base.get(name)
-        if there is not None:
+        if (there := self.base.get(name)) is not None:
             return self._from_base(there, requirement, extras, path)
         if name == VLLM:
             return done(Finding(kind="vllm", path=path, reason=f"requires {requirement}", requirement=requirement))

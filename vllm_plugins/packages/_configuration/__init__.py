@@ -1,0 +1,1 @@
+"""The files and variables in which pip and uv are configured."""
