@@ -114,7 +114,7 @@ def test_the_next_steps_of_refusals_lead_on(world: Place, tmp_path: Path) -> Non
         return done.stderr
 
     text = refused("enabled: true")
-    assert "  found: it imports torch, which is not there\n" in text
+    assert "  found: its build imports torch, which is not there\n" in text
     assert "  next: write `build: {with-base: [torch]}` for plugin 'needy' in plugins.yaml\n" in text
     text = refused("build: {with-base: [torsh]}")
     assert "the vLLM environment has no torsh, which `build: with-base` names" in text

@@ -125,7 +125,7 @@ def test_a_marker_that_can_not_be_read_is_an_error(tmp_path: Path) -> None:
         "the store can't be read [store-unusable]\n"
         f"  where: {root}\n"
         "  found: Is a directory\n"
-        "  next: give this user read access to it, or set VLLM_PLUGIN_REGISTRY_DIR to another directory"
+        "  next: make it a file that you can read, or set VLLM_PLUGIN_REGISTRY_DIR to another directory"
     )
 
 

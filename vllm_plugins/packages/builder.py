@@ -197,7 +197,7 @@ class Builder:
             output = str(getattr(cause, "traceback", "")).splitlines()[-15:]
             details = cause.details if isinstance(cause, PluginsError) else (*output, str(error) or repr(cause))
             missing = _missing_module(details) if ours is None else None
-            found = None if missing is None else f"it imports {missing}, which is not there"
+            found = None if missing is None else f"its build imports {missing}, which is not there"
             raise BuildError(
                 "the build failed" if ours is None else ours.what,
                 where=(ours and ours.where) or str(project),
