@@ -52,8 +52,10 @@ DIFFERS = f"{QUERIES}files_that_differ_from_the_index_are_locked_again"
 IMAGE = f"{QUERIES}the_name_of_an_image_is_corrected"
 TOKENS = "tests/faults/test_token_urls.py::test_"
 NODE = f"{TAKEN}a_node_becomes_like_its_server"
+SERVED = "tests/review/test_served.py::test_the_command_tells_by_its_exit_code"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
+TARGETS = "tests/commands/test_targets.py::test_the_next_steps_of_targets_lead_on"
 SINGLE = "tests/commands/test_single_files.py::test_the_next_steps_of_refusals_lead_on"
 RUN = {
     "name a plugin with `source: file`; vllm-plugins status lists all plugins": SINGLE,
@@ -81,6 +83,24 @@ RUN = {
     "vllm-plugins add {…} {…} {…}": EDITING,
     "vllm-plugins remove {…}, then add it again, or give this one another name with --name": EDITING,
     "write a version, as in {…}@1.2.3; for a git repository write git+URL@{…}": EDITING,
+    "add a target for this environment to plugins.yaml, then run vllm-plugins lock; to look at another target, "
+    "name it with --target": TARGETS,
+    "name one of these with --target": TARGETS,
+    "leave --base out: each target names its base": TARGETS,
+    "leave --target out, or add `targets` to plugins.yaml": TARGETS,
+    "lock the other targets with --target, and this one on a machine of its kind; or correct `{…}` in "
+    "plugins.yaml": TARGETS,
+    "move one of the targets to a plugins.yaml of its own": "tests/commands/test_targets.py::"
+    "test_targets_that_markers_can_not_tell_apart_are_refused",
+    "vllm-plugins lock --merge {…}": TARGETS,
+    "name a snapshot as `base`, which vllm-plugins base -o base.json writes there": TARGETS,
+    "copy {…}/ from the machine where it was locked, next to the lock": "tests/commands/test_targets.py::"
+    "test_targets_that_were_locked_on_two_machines_are_merged",
+    "give both machines the same plugins.yaml, and lock there: vllm-plugins lock --target NAME": "tests/commands/"
+    "test_targets.py::test_targets_that_were_locked_on_two_machines_are_merged",
+    "run vllm-plugins lock --target {…} on a machine of that kind, and lock the other targets here with --target; "
+    "then bring both locks together: vllm-plugins lock --merge OTHER.lock": "tests/commands/test_targets.py::"
+    "test_targets_that_were_locked_on_two_machines_are_merged",
     "vllm-plugins sync": STATES,
     "vllm-plugins sync --reinstall": FILES,
     "find out who changed it, then run vllm-plugins sync --reinstall": FILES,
@@ -140,6 +160,10 @@ RUN = {
     "vllm-plugins lock --config {…}": PROCESS,
     "give this node the plugins.lock of the server, then run vllm-plugins sync": NODE,
     "start all nodes from the same image": NODE,
+    "name the server, as in vllm-plugins status --url http://localhost:8000": SERVED,
+    "start the server again with this lock, or name the lock that it should have with --lock": SERVED,
+    "start it from an image with the manager, and with vllm_plugins in VLLM_PLUGINS if that is set": SERVED,
+    "check that the server answers: vLLM serves /metrics on the port of its API": SERVED,
     "set {…} to the output of vllm-plugins status --expect on a node that is right": NODE,
     "mount or create the file; set VLLM_PLUGIN_OPTIONAL=1 if vLLM may start without plugins": PROCESS,
     "set `enabled: false` for one of them in plugins.yaml, or name another `version`; {…}": f"{TAKEN}"

@@ -85,6 +85,10 @@ FULL: dict[str, Any] = {
     ],
     "indexes": {"team": {"url": "https://packages.example.org/simple"}},
     "overrides": [{"package": "transformers", "version": ">=5.20", "reason": "our model"}],
+    "targets": [
+        {"name": "dev", "base": "here"},
+        {"name": "arm", "base": "vllm==0.32.0", "python": "3.12", "platform": "linux-aarch64"},
+    ],
     "policy": {
         "yanked": "warn",
         "required": ["vulnerabilities"],

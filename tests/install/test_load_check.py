@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import projects
+from vllm_plugins.core import progress
+from vllm_plugins.install import _load_check
+from vllm_plugins.startup.overlay import EntryPoint
 
 if TYPE_CHECKING:
     from tests.kit.place import Place
@@ -308,3 +311,23 @@ def test_at_startup_only_what_the_allowlist_lets_through_counts(place: Place) ->
 def test_the_longest_patience_can_be_waited_for(place: Place) -> None:
     lock_plugin(place, "class Thing:\n    pass\n")
     place.run("sync", env={"VLLM_PLUGIN_TIMEOUT": "9999999"})
+
+
+def test_the_plugin_that_is_loaded_or_called_is_shown(tmp_path: Path) -> None:
+    points = [
+        EntryPoint(group="vllm.general_plugins", name=name, value=f"{name}:x", plugin=name, distribution=name)
+        for name in ("one", "two")
+    ]
+    steps = _load_check._steps(points, "calls")
+    result, shown = tmp_path / "result", progress.Step("Loading", total=len(steps))
+
+    def measure() -> tuple[int, str]:
+        return _load_check._measured(shown, steps, points, 0, result), shown.at
+
+    assert measure() == (0, "load one")
+    result.write_bytes(b"{}\n{")
+    assert measure() == (1, "load two")
+    result.write_bytes(b"{}\n{}\n")
+    assert measure() == (2, "call one")
+    result.write_bytes(b"{}\n" * 4)
+    assert measure() == (4, "call one")

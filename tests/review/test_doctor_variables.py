@@ -26,7 +26,7 @@ GENERAL, PLATFORM, ENDPOINTS = "vllm.general_plugins", "vllm.platform_plugins", 
 
 def test_every_variable_in_the_code_is_listed() -> None:
     sources = (path.read_text(encoding="utf-8") for path in Path(vllm_plugins.__file__).parent.rglob("*.py"))
-    found = {name for text in sources for name in re.findall(r"(?<!_)VLLM_PLUGIN_[A-Z_]*[A-Z](?![A-Z_])", text)}
+    found = {name for text in sources for name in re.findall(r"(?<!_)VLLM_PLUGIN_[A-Z_]*[A-Z](?!_)\b", text)}
     assert found <= set(VARIABLES)
 
 

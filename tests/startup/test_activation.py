@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vllm_plugins.core.errors import LoadError, OverlayGone, StoreError
-from vllm_plugins.startup import activation, overlay
+from vllm_plugins.startup import activation, integrity, overlay
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
@@ -440,5 +440,5 @@ def test_only_what_can_be_imported_is_a_module_of_overrides(tmp_path: Path) -> N
         (tmp_path / name).mkdir()
     for name in ("one.py", "two.abi3.so", "LICENSE", "three.txt"):
         (tmp_path / name).touch()
-    assert activation.front_modules(str(tmp_path)) == {"yaml", "_yaml", "one", "two"}
-    assert activation.front_modules(str(tmp_path / "missing")) == set()
+    assert integrity.front_modules(str(tmp_path)) == {"yaml", "_yaml", "one", "two"}
+    assert integrity.front_modules(str(tmp_path / "missing")) == set()

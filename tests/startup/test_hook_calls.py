@@ -630,7 +630,7 @@ def test_a_file_that_can_not_be_read_is_an_error(home: Path, monkeypatch: pytest
         f"{name} can't be read [store-unusable]\n"
         f"  where: {home}/config/{name}\n"
         "  found: Is a directory\n"
-        "  next: give this user read access to it"
+        "  next: make it a file that you can read"
     )
 
 

@@ -54,6 +54,11 @@ class Server:
         answer.raise_for_status()
         return str(answer.json()["choices"][0]["text"])
 
+    def metric(self, name: str) -> list[str]:
+        """The lines of a metric."""
+        text = requests.get(f"{self.url}/metrics", timeout=60).text
+        return [line for line in text.splitlines() if line.startswith(f"{name}{{")]
+
     def get(self, path: str) -> Any:
         """What a route answers; its status where that is an error."""
         answer = requests.get(f"{self.url}{path}", timeout=60)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 import vllm_plugins
+from vllm_plugins.startup import overlay
 
 from . import plugins
 from .conftest import PYTHON, make_world
 from .plugins import events
-from .server import serve
+from .server import Server, serve
 
 if TYPE_CHECKING:
     from tests.kit.index import Index
@@ -37,12 +38,26 @@ def mtimes(world: Place) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in [world.store, *world.store.rglob("*")]}
 
 
+def check_metric(world: Place, server: Server) -> None:
+    """The overlay is one line of the metrics, by which ``status --url`` compares the server with the lock."""
+    (line,) = server.metric("vllm_plugins_info")
+    lock = world.lock.read_bytes()
+    labels = f'key="{overlay.key_of(lock)}",lock="{overlay.sha256(lock)}",vllm="0.'
+    assert line.startswith(f"vllm_plugins_info{{{labels}"), line
+    assert "up to date" in world.run("status", "--url", server.url).stdout
+    world.lock.rename(world.root / "kept.lock")
+    world.lock.write_bytes(lock + b"# another lock\n")
+    assert world.run("status", "--url", server.url, check=False).returncode == 3
+    (world.root / "kept.lock").rename(world.lock)
+
+
 def test_all_six_groups_from_the_first_start(three: Place, own_model: Path) -> None:
     for number in range(2):
         before = mtimes(three) if number else {}
         with serve(three, own_model, VLLM_PLUGINS=ALLOWED) as server:
             assert server.complete() == "bbbbbbbb"
             assert server.get("/probe") == {"probe": "here"}
+            check_metric(three, server)
             log = server.log.read_text(errors="replace")
         found = sorted_events(three)
         if number:  # what an architecture is like, vLLM remembers in its own cache
@@ -153,6 +168,7 @@ def test_tensor_parallel(three: Place, own_model: Path) -> None:
 def test_two_api_server_processes(three: Place, own_model: Path) -> None:
     with serve(three, own_model, "--api-server-count", "2") as server:
         assert server.complete() == "bbbbbbbb"
+        check_metric(three, server)
     found = sorted_events(three)
     api = {process: seen for process, seen in found.items() if process.startswith("ApiServer")}
     assert len(api) == 2

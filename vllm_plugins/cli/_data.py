@@ -51,4 +51,5 @@ def change(item: Change) -> dict[str, Any]:
         "old": None if item.was is None else asdict(item.was),
         "new": None if item.now is None else asdict(item.now),
         "required_by": list(item.plugins),
+        **({"targets": list(item.targets)} if item.targets else {}),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.cli._terminal.table import table
+from vllm_plugins.cli.lock import add_target_option
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import count
@@ -56,6 +57,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="Use the policy of this plugins.yaml, such as the one of the base branch, instead of the manifest's.",
     )
     parser.add_argument("--html", metavar="FILE", help="Also write a report as one HTML page.")
+    add_target_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -69,7 +71,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             next_step="vllm-plugins audit --service osv",
         )
     settings = settings.replace(offline=settings.offline or arguments.offline)
-    locked = lock_reader.read(settings.lock)
+    locked = lock_reader.read(settings.lock, target=arguments.target)
     manifest = manifests.find(settings)
     policy = manifest.policy if manifest is not None else Policy()
     if arguments.policy is not None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli.lock import add_target_option
 from vllm_plugins.core.errors import InstallError
 from vllm_plugins.core.humanize import count, size
 from vllm_plugins.documents import compatibility, lock_reader, manifest
@@ -34,13 +35,14 @@ def register(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="DIR", help="Write to this directory (default: plugins.wheels/ next to the lock)."
     )
     parser.add_argument("--prune", action="store_true", help="Remove wheels that the lock does not name.")
+    add_target_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Print what was downloaded, and which wheels the lock no longer names."""
     data = lock_reader.read_bytes(settings.lock)
-    locked = lock_reader.parse(data, settings.lock)
+    locked = lock_reader.parse(data, settings.lock, target=arguments.target)
     requested = manifest.find(settings)
     # A bundle goes to other machines, so a lock that says of itself that it was rolled back to is not believed. The
     # marker knows whether it was, here.
@@ -59,8 +61,15 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
     if not settings.offline:
         rebuild.run(locked, settings, requested, report=output.progress, detail=output.detail)
+    targets = lock_reader.parse_all(data, settings.lock)
     done = bundle.make(
-        locked, directory, built_wheels=settings.wheels, index=index, prune=arguments.prune, report=output.progress
+        locked,
+        directory,
+        built_wheels=settings.wheels,
+        index=index,
+        prune=arguments.prune,
+        others=[lock for lock in targets if lock != locked],
+        report=output.progress,
     )
     editable = [package.name for package in locked.packages if package.directory is not None]
     lines = [f"downloaded: {name}" for name in done.fetched]

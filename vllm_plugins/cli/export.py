@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli.lock import add_target_option
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.documents import lock_reader
@@ -34,13 +35,17 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="Write requirements with hashes, a pylock.toml, a CycloneDX SBOM or a Graphviz graph.",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
+    add_target_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """The export goes to stdout, or to a file that is written atomically."""
     data = lock_reader.read_bytes(settings.lock)
-    locked = lock_reader.parse(data, settings.lock)
+    if arguments.format == "pylock" and arguments.target is None:  # of all targets
+        locked = lock_reader.parse_all(data, settings.lock)[0]
+    else:
+        locked = lock_reader.parse(data, settings.lock, target=arguments.target)
     path = Path(os.path.abspath(arguments.output)) if arguments.output else None
     text = _text(arguments.format, locked, data, settings, path)
     if path is None and not output.json:

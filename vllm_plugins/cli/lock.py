@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli import _data
@@ -49,6 +51,18 @@ def register(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="With --check: also build each wheel again that was built while locking, and compare it.",
     )
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Lock only this target of plugins.yaml; the others stay as they are. Can be repeated.",
+    )
+    parser.add_argument(
+        "--merge",
+        metavar="LOCK",
+        help="Resolve nothing; add the targets of this lock, which was made elsewhere from the same plugins.yaml.",
+    )
     add_base_options(parser)
     add_publisher_option(parser)
     parser.set_defaults(run=run)
@@ -75,6 +89,15 @@ def add_base_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_target_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses among the targets of a lock."""
+    parser.add_argument(
+        "--target",
+        metavar="NAME",
+        help="Look at this target of a lock that has several (default: the one for this environment).",
+    )
+
+
 def add_publisher_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that accepts a change of publisher."""
     parser.add_argument(
@@ -92,6 +115,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         raise UsageError(
             "--rebuild compares wheels, and needs --check", next_step="vllm-plugins lock --check --rebuild"
         )
+    if arguments.merge is not None:
+        return _merge(arguments, settings, output)
     config = None
     upgrade = arguments.upgrade or arguments.upgrade_package
     if settings.manifest.exists() and (upgrade or not settings.lock.exists()):
@@ -111,6 +136,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         check=arguments.check,
         rebuild=arguments.rebuild,
         accepted=tuple(arguments.accept_publisher),
+        targets=tuple(dict.fromkeys(arguments.target)),
     )
     outcome = pipeline.lock(
         manifest.require(settings),
@@ -124,6 +150,28 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     return 0
 
 
+def _merge(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
+    from vllm_plugins.documents import manifest
+    from vllm_plugins.locking import pipeline
+
+    others = {
+        "--check": arguments.check,
+        "--upgrade": arguments.upgrade,
+        "--upgrade-package": arguments.upgrade_package,
+        "--target": arguments.target,
+        "--base": arguments.base,
+    }
+    if given := [name for name, value in others.items() if value]:
+        raise UsageError(
+            f"--merge resolves nothing, and {given[0]} has no effect with it",
+            next_step=f"vllm-plugins lock --merge {arguments.merge}",
+        )
+    path = Path(os.path.abspath(arguments.merge))
+    outcome = pipeline.merge(manifest.require(settings), settings, path)
+    output.result(data(settings, outcome), text(settings, outcome))
+    return 0
+
+
 def text(settings: Settings, outcome: Outcome, *, check: bool = False) -> str:
     """What locking changed, for people."""
     if check:
@@ -133,20 +181,25 @@ def text(settings: Settings, outcome: Outcome, *, check: bool = False) -> str:
         return f"{settings.lock.name} is up to date: nothing to do"
     notes = "".join(f"note: {note}\n" for note in outcome.notes)
     changes = changes_table(outcome.changes) or "no package changed"
-    return f"{changes}\n{notes}{settings.lock}: {_summary(outcome.lock)}"
+    return f"{changes}\n{notes}{settings.lock}: {_summary(outcome.lock, outcome.locks)}"
 
 
 def changes_table(changes: Sequence[Change]) -> str:
     """Changed packages in columns; empty if there are none."""
-    rows = [(item.name, item.old or "-", "→", item.new or "-", ", ".join(item.plugins) or "-") for item in changes]
+    rows = [
+        (item.shown_name, item.old or "-", "→", item.new or "-", ", ".join(item.plugins) or "-") for item in changes
+    ]
     return table(("package", "old", "", "new", "required by"), rows) if rows else ""
 
 
-def _summary(locked: Lock) -> str:
+def _summary(locked: Lock, locks: Sequence[Lock]) -> str:
     target = locked.targets[0]
     vllm = f"with vLLM {target.vllm}" if target.vllm else "without vLLM"
-    plugins, packages = count(len(locked.plugins), "plugin"), count(len(locked.packages), "package")
-    return f"{plugins}, {packages}, for Python {target.python} {vllm}"
+    plugins = count(len(locked.plugins), "plugin")
+    if not locks:
+        return f"{plugins}, {count(len(locked.packages), 'package')}, for Python {target.python} {vllm}"
+    packages = ", ".join(f"{lock.targets[0].name}: {count(len(lock.packages), 'package')}" for lock in locks)
+    return f"{plugins} for {count(len(locks), 'target')} ({packages})"
 
 
 def data(settings: Settings, outcome: Outcome) -> dict[str, Any]:
@@ -158,4 +211,5 @@ def data(settings: Settings, outcome: Outcome) -> dict[str, Any]:
         "changes": [_data.change(item) for item in outcome.changes],
         "notes": list(outcome.notes),
         "unchecked": list(outcome.unchecked),
+        **({"targets": [str(lock.targets[0].name) for lock in outcome.locks]} if outcome.locks else {}),
     }

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         if arguments.dry_run
         else generations.rollback(settings, key, base=here, manifest=requested, report=output.progress)
     )
-    changes = diff.compare(before, lock_reader.parse(done.data, settings.lock))
+    changes = diff.compare(before, lock_reader.parse(done.data, settings.lock, base=here))
     plugins = ", ".join(done.marker.plugins) or "no plugins"
     lines = [f"{item.name}: {item.old or '-'} → {item.new or '-'}" for item in changes]
     if done.copy is not None:

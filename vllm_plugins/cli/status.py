@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from vllm_plugins.cli import _data
 from vllm_plugins.cli._terminal.style import OVERRIDE
 from vllm_plugins.cli._terminal.table import table
+from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
 from vllm_plugins.review import drift
+from vllm_plugins.review.servers import served
 from vllm_plugins.startup import last_failure, overlay
 from vllm_plugins.startup.ranks import expectation
 
@@ -32,6 +34,7 @@ _COLUMNS = ("name", "source", "manifest", "locked", "installed", "loadable", "en
 EXAMPLES = {
     "vllm-plugins status": "Compare plugins.yaml, the lock and what is installed",
     "vllm-plugins status --expect": "Hold all nodes to what this one has: a value for VLLM_PLUGIN_EXPECT",
+    "vllm-plugins status --url http://localhost:8000": "Compare a running server with the lock",
     "vllm-plugins status --json": "The same for a program; the exit code is 0 if everything is up to date",
 }
 
@@ -43,12 +46,19 @@ def register(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Print the value of VLLM_PLUGIN_EXPECT with which vLLM starts on no node that differs from this one.",
     )
+    parser.add_argument(
+        "--url",
+        metavar="URL",
+        help="Compare a running server with the lock, by its metrics. What is installed here does not matter.",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Exit code 0 if everything is up to date, otherwise that of the first problem."""
     state = states.read(settings)
+    if arguments.url:
+        return _server(arguments.url, state, output)
     linked = link.read()
     rows = [_row(plugin) for plugin in state.plugins]
     problems = (*state.problems, *drift.problems(state, os.environ))
@@ -90,6 +100,26 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             ]
         ),
     )
+    return 0 if problem is None else problem.exit_code
+
+
+def _server(url: str, state: State, output: Output) -> int:
+    """Compare a running server with the lock."""
+    if state.locked is None:
+        raise next(iter(state.lock_problems), manifests.nothing_there(state.settings))
+    found = served.read(url)
+    problem = served.compare(url, found, state.locked)
+    data = {
+        "url": redact(url),
+        "up_to_date": problem is None,
+        "problem": None if problem is None else output.data(problem),
+        "lock": str(state.settings.lock),
+        "overlay": state.locked.key,
+        "served": [{"overlay": one.key or None, "lock_sha256": one.lock or None, "vllm": one.vllm} for one in found],
+    }
+    releases = ", ".join(sorted({one.vllm for one in found}))
+    text = output.describe(problem) if problem is not None else f"up to date: {redact(url)}, vLLM {releases}"
+    output.result(data, text)
     return 0 if problem is None else problem.exit_code
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "RegistryError",
     "SourceError",
     "StoreError",
+    "TargetMissing",
     "UsageError",
     "remedy",
 ]
@@ -76,10 +77,8 @@ class PluginsError(Exception):
     ) -> None:
         super().__init__(what)
         self.what = what
-        self.where = where
-        self.expected = expected
-        self.found = found
-        self.required_by = required_by
+        self.where, self.required_by = where, required_by
+        self.expected, self.found = expected, found
         self.details = tuple(details)
         self.next_step = next_step
 
@@ -89,10 +88,8 @@ class PluginsError(Exception):
     def text(self, next_step: str | None) -> str:
         """The error for people, with this next step. What others wrote can't add a line that looks like ours."""
         lines = [f"{self.what} [{self.id}]"]
-        for name in ("where", "expected", "found", "required_by"):
-            value = getattr(self, name)
-            if value is not None:
-                lines.append(f"  {name.replace('_', ' ')}: {value}")
+        fields = {name: getattr(self, name) for name in ("where", "expected", "found", "required_by")}
+        lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in fields.items() if value is not None]
         lines.extend(f"  {detail}" for detail in self.details)
         if next_step is not None:
             lines.append(f"  next: {next_step}")
@@ -222,6 +219,12 @@ class BaseMismatch(PluginsError):
     exit_code = 5
 
 
+class TargetMissing(BaseMismatch):
+    """A lock with targets has none for this environment."""
+
+    id = "target-missing"
+
+
 class NodeMismatch(PluginsError):
     """A node does not have what the first process of its server has."""
 
@@ -288,9 +291,8 @@ class DiskError(PluginsError):
     @classmethod
     def from_os_error(cls, error: OSError) -> Self | None:
         """An error of the operating system as one of ours; ``None`` where the disk is not its cause."""
-        if error.errno not in _DISK:
-            return None
-        return cls._of(error.errno, where=str(error.filename) if error.filename else None)
+        where = str(error.filename) if error.filename else None
+        return cls._of(error.errno, where=where) if error.errno in _DISK else None
 
     @classmethod
     def from_output(cls, text: str, *, details: Sequence[str] = ()) -> Self | None:
@@ -339,8 +341,7 @@ class CommandFailed(PluginsError):
     ) -> None:
         super().__init__(what, details=details)
         self.returncode = returncode
-        self.stdout = stdout
-        self.stderr = stderr
+        self.stdout, self.stderr = stdout, stderr
 
     @property
     def evidence(self) -> tuple[str, ...]:

@@ -49,7 +49,10 @@ def side_by_side(
 
     crew = _Crew()
     workers = most or min(8, max(2, len(os.sched_getaffinity(0))))
-    with ThreadPoolExecutor(max_workers=workers, initializer=lambda: setattr(_thread, "crew", crew)) as pool:
+    with (
+        working(crew.stop),  # of an outer crew, whose thread waits for this one
+        ThreadPoolExecutor(max_workers=workers, initializer=lambda: setattr(_thread, "crew", crew)) as pool,
+    ):
         futures = [pool.submit(function, item) for item in items]
         try:
             return [future.result() for future in futures]

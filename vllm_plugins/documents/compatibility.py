@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 
-from vllm_plugins.core.errors import BaseMismatch, LockContradiction, LockStale
+from vllm_plugins.core.errors import BaseMismatch, LockContradiction, LockStale, TargetMissing, UsageError
+from vllm_plugins.documents import base as bases
 from vllm_plugins.documents import consistency, markers
 from vllm_plugins.documents.base import satisfies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.startup.marker import Marker
 
-__all__ = ["build_mismatches", "check_base", "check_manifest"]
+__all__ = ["build_mismatches", "check_base", "check_manifest", "choose", "fitting"]
 
 
 def check_manifest(lock: Lock, manifest: Manifest | None, path: Path, marker: Marker | None) -> None:
@@ -60,6 +62,59 @@ def _plugin_changes(lock: Lock, manifest: Manifest) -> Iterable[str]:
     yield from (f"plugin {name!r} is in the lock only" for name in locked if name not in requested)
 
 
+def choose(locks: Sequence[Lock], path: Path, *, base: Base | None, target: str | None) -> Lock:
+    """The lock of one target: of the named one, or of that which a base, by default this interpreter's, belongs to.
+
+    Of several targets of the same Python and system, it is the first that applies to the base. If none does, the
+    first is returned, and :func:`check_base` says what differs. ``path`` is the lock's, for messages.
+
+    Raises:
+        TargetMissing: the lock has no target of this kind.
+        UsageError: it has none of this name.
+    """
+    names = {str(lock.targets[0].name): lock for lock in locks}
+    if target is not None:
+        if target not in names:
+            raise UsageError(
+                f"the lock has no target {target!r}",
+                where=str(path),
+                expected=" or ".join(names),
+                next_step="name one of these with --target",
+            )
+        return names[target]
+    base = bases.read() if base is None else base
+    candidates = fitting(locks, base)
+    for lock in candidates:
+        with contextlib.suppress(BaseMismatch):
+            check_base(lock, base, path)
+            return lock
+    if candidates:
+        return candidates[0]
+    raise TargetMissing(
+        "the lock has no target for this environment",
+        where=str(path),
+        expected=" or ".join(f"{name} ({_kind(lock.targets[0])})" for name, lock in names.items()),
+        found=f"Python {base.python_minor} on {base.platform}",
+        next_step="add a target for this environment to plugins.yaml, then run vllm-plugins lock; to look at another "
+        "target, name it with --target",
+    )
+
+
+def fitting(locks: Iterable[Lock], base: Base) -> list[Lock]:
+    """The locks whose target has the base's Python and system; those of the same architecture come first."""
+    fits = [lock for lock in locks if any(_is_kind(target, base) for target in lock.targets)]
+    return sorted(fits, key=lambda lock: lock.targets[0].platform != base.platform)
+
+
+def _is_kind(target: Target, base: Base) -> bool:
+    # The lock has wheels for other machines, too; markers depend on the Python and on the system.
+    return target.python == base.python_minor and target.platform.split("-")[0] == base.platform.split("-")[0]
+
+
+def _kind(target: Target) -> str:
+    return f"Python {target.python} on {target.platform}"
+
+
 def check_base(lock: Lock, base: Base, path: Path) -> None:
     """Check that the lock applies to this base. ``path`` is the lock's, for messages.
 
@@ -71,14 +126,9 @@ def check_base(lock: Lock, base: Base, path: Path) -> None:
     Raises:
         BaseMismatch: it does not apply; ``details`` has all reasons.
     """
-    # The lock has wheels for other machines, too; markers depend on the Python and on the system.
-    fitting = [
-        target
-        for target in lock.targets
-        if target.python == base.python_minor and target.platform.split("-")[0] == base.platform.split("-")[0]
-    ]
-    if not fitting:
-        kinds = [f"Python {target.python} on {target.platform}" for target in lock.targets]
+    same = [target for target in lock.targets if _is_kind(target, base)]
+    if not same:
+        kinds = list(map(_kind, lock.targets))
         raise BaseMismatch(
             "the lock was made for another kind of environment",
             where=str(path),
@@ -97,8 +147,8 @@ def check_base(lock: Lock, base: Base, path: Path) -> None:
             next_step="vllm-plugins lock, in this environment",
         )
     packages = [package for package in lock.packages if markers.applies(package.marker, environment)]
-    reasons = [reason for use in fitting[0].base for reason in _unsatisfied(use, base)]
-    reasons += _other_extras(lock, fitting[0], base)
+    reasons = [reason for use in same[0].base for reason in _unsatisfied(use, base)]
+    reasons += _other_extras(lock, same[0], base)
     reasons += [reason for package in packages for reason in build_mismatches(package, base)]
     reasons += [
         f"{package.name} {package.version} is locked; the base has {there.version}, which is imported first"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.lock import Lock, Override, Package, Plugin
 
-__all__ = ["Change", "Version", "base_changes", "compare", "plugin_changes"]
+__all__ = ["Change", "Difference", "Version", "base_changes", "between", "compare", "plugin_changes"]
 
 
 Kind = Literal["added", "removed", "version", "source", "index", "files", "dependencies", "details"]
@@ -34,16 +34,89 @@ class Change:
     """A package that is added (``old`` is ``None``), removed (``new`` is ``None``) or changed.
 
     ``plugins`` require it. If the package comes from another index than before, ``new`` says so: it may be another
-    package of the same name. ``kind``, ``was`` and ``now`` say the same for programs.
+    package of the same name. ``kind``, ``was`` and ``now`` say the same for programs. ``targets`` are those of the
+    lock to which it applies, if not to all.
     """
 
     name: str
     old: str | None
     new: str | None
     plugins: tuple[str, ...]
+    targets: tuple[str, ...] = ()
     kind: Kind = field(default="details", compare=False)
     was: Version | None = field(default=None, compare=False)
     now: Version | None = field(default=None, compare=False)
+
+    @property
+    def shown_name(self) -> str:
+        """The name for people, with the targets to which the change applies if those are not all."""
+        return f"{self.name} ({', '.join(self.targets)})" if self.targets else self.name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """Everything that differs between two locks: packages, and lines about plugins and the base."""
+
+    packages: tuple[Change, ...]
+    plugins: tuple[str, ...]
+    base: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.packages or self.plugins or self.base)
+
+
+def between(old: Sequence[Lock], new: Sequence[Lock]) -> Difference:
+    """The differences of two locks, each given by the locks of its targets. A lock without names has one target."""
+    pairs = _pairs(old, new)
+    several = len(pairs) > 1
+    packages: dict[Change, tuple[str, ...]] = {}
+    plugins: dict[str, tuple[str, ...]] = {}
+    base: dict[str, None] = {}
+    for name, (was, now) in pairs.items():
+        if was is None or now is None:
+            base[f"target {name}: {'added' if was is None else 'removed'}"] = None
+        if now is None:
+            continue
+        for change in compare(was, now):
+            packages[change] = (*packages.get(change, ()), name)
+        if was is not None:
+            for line in plugin_changes(was, now):
+                plugins[line] = (*plugins.get(line, ()), name)
+            base |= dict.fromkeys(base_changes(was, now))
+    changes = [
+        replace(change, targets=names if several and len(names) < len(new) else ())
+        for change, names in packages.items()
+    ]
+    return Difference(
+        packages=tuple(sorted(changes, key=lambda change: (change.name, change.targets))),
+        plugins=tuple(
+            f"{line} (target {', '.join(names)})" if several and len(names) < len(new) else line
+            for line, names in plugins.items()
+        ),
+        base=tuple(base),
+    )
+
+
+def _pairs(old: Sequence[Lock], new: Sequence[Lock]) -> dict[str, tuple[Lock | None, Lock | None]]:
+    """The locks of each target before and after, by its name."""
+    before = {_name(lock): lock for lock in old}
+    after = {_name(lock): lock for lock in new}
+    if "" in before:
+        return {name: (old[0], lock) for name, lock in after.items()}
+    if "" in after:
+        return {"": (_alike(new[0], old), new[0])}
+    return {name: (before.get(name), after.get(name)) for name in sorted(before.keys() | after.keys())}
+
+
+def _alike(lock: Lock, others: Sequence[Lock]) -> Lock | None:
+    """The lock for the same kind of environment among these, or else the first."""
+    kinds = {(target.python, target.platform) for target in lock.targets}
+    same = (other for other in others if kinds & {(target.python, target.platform) for target in other.targets})
+    return next(same, next(iter(others), None))
+
+
+def _name(lock: Lock) -> str:
+    return (lock.targets[0].name or "") if lock.targets else ""
 
 
 def compare(old: Lock | None, new: Lock) -> tuple[Change, ...]:
@@ -206,6 +279,7 @@ def _base_uses(lock: Lock) -> dict[str, str]:
     uses = {"environments": " or ".join(lock.environments)} if lock.environments else {}
     for target in lock.targets:
         kind = f"Python {target.python} on {target.platform}"
+        kind = kind if target.name is None else f"{target.name}, {kind}"
         uses[f"target {kind}"] = f"vLLM {target.vllm}" if target.vllm else "no vLLM"
         for use in target.base:
             required_by = ", ".join(f"{name} requires {specifier or 'any'}" for name, specifier in use.required_by)

@@ -111,12 +111,16 @@ class BaseUse(Record):
 
 
 class Target(Record):
-    """The kind of environment that the lock was resolved for. ``python`` is such as ``3.11``."""
+    """The kind of environment that the lock was resolved for. ``python`` is such as ``3.11``.
+
+    ``name`` is that of plugins.yaml; targets of a lock that is for one environment have none.
+    """
 
     python: str
     platform: str
     vllm: str | None
     base: tuple[BaseUse, ...]
+    name: str | None = None
 
 
 class Plugin(Record):

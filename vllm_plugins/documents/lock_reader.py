@@ -13,38 +13,36 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from packaging.requirements import InvalidRequirement
-from packaging.specifiers import InvalidSpecifier
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
 from vllm_plugins.core.fields import FieldError, get, items, strings
-from vllm_plugins.core.hashes import Sha256, sha256
-from vllm_plugins.documents import _rules, merge_conflicts, versions
-from vllm_plugins.documents._form import file_rules, lock_keys, pylock
-from vllm_plugins.documents.lock import BaseUse, CommitSha, Lock, Override, Package, Plugin, Target, Wheel
+from vllm_plugins.core.hashes import sha256
+from vllm_plugins.documents import _rules, merge_conflicts
+from vllm_plugins.documents._form import file_rules, lock_keys, merged, pylock, values
+from vllm_plugins.documents.lock import BaseUse, Lock, Override, Package, Plugin, Target, Wheel
 from vllm_plugins.startup.settings import WHEELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FORMAT", "MAX_BYTES", "TOOL", "content_sha256", "parse", "read", "read_bytes"]
+    from vllm_plugins.documents.base import Base
+
+__all__ = ["FORMAT", "MAX_BYTES", "TOOL", "content_sha256", "parse", "parse_all", "read", "read_bytes"]
 
 FORMAT = 1
+FORMAT_OF_TARGETS = 2  # of a lock whose targets have names
 _MAX_DOTS = 2000  # in a line; tomllib takes the square of a dotted key's length, in time and memory
 MAX_BYTES = 32 << 20  # a thousand packages with a hundred wheels each
 TOOL = "vllm-plugins"
 _FILENAME = re.compile(r"[\w.+!-]+")
-_PYTHON = re.compile(r"3\.[0-9]{1,3}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _RELOCK = "run vllm-plugins lock and review the change, or restore the lock from version control"
 
 
-def read(path: Path, *, edited: bool = False) -> Lock:
+def read(path: Path, *, edited: bool = False, base: Base | None = None, target: str | None = None) -> Lock:
     """Read a lock file: :func:`read_bytes` and :func:`parse`."""
-    return parse(read_bytes(path), path, edited=edited)
+    return parse(read_bytes(path), path, edited=edited, base=base, target=target)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -76,8 +74,26 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
-    """Read a lock from its bytes; ``path`` is for messages.
+def parse(
+    data: bytes, path: Path, *, edited: bool = False, base: Base | None = None, target: str | None = None
+) -> Lock:
+    """Read a lock from its bytes. Of a lock with several targets, this is the lock of one of them.
+
+    That is the named ``target``, or else the one that a base, by default this interpreter's, belongs to.
+
+    Raises as :func:`parse_all`, and:
+        TargetMissing: the lock has no such target.
+    """
+    locks = parse_all(data, path, edited=edited)
+    if locks[0].targets and locks[0].targets[0].name is not None:
+        from vllm_plugins.documents import compatibility
+
+        return compatibility.choose(locks, path, base=base, target=target)
+    return locks[0]
+
+
+def parse_all(data: bytes, path: Path, *, edited: bool = False) -> tuple[Lock, ...]:
+    """The lock of each target from the bytes of a lock; ``path`` is for messages. Most locks have one target.
 
     ``edited`` accepts a lock that was edited by hand. Its pins are then only preferences.
 
@@ -100,11 +116,9 @@ def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
         raise LockInvalid("the lock is not valid TOML", where=where, found=str(error), next_step=_RELOCK) from error
     try:
         tool = _tool(document, where)
-        environments = pylock.environments(document)
-        packages = tuple(_package(found, f"packages[{i}]") for i, found in enumerate(pylock.packages(document)))
-        lock = _lock(tool, packages, environments)
-        for place, why in lock_keys.refused(document):
-            raise FieldError(f"{place}: {why}")  # noqa: TRY301 - one error for every reason
+        pylock.environments(document)
+        documents = merged.split(document) if merged.is_merged(document) else [document]
+        locks = tuple(map(_of_target, documents))
         content = content_sha256(document)
     except pylock.NewerVersionError as error:
         raise _newer(where, f"lock-version {document.get('lock-version')!r}", "lock-version 1.0") from error
@@ -118,6 +132,16 @@ def parse(data: bytes, path: Path, *, edited: bool = False) -> Lock:
             found=f"content-sha256 {content}",
             next_step=_RELOCK,
         )
+    return locks
+
+
+def _of_target(document: Mapping[str, Any]) -> Lock:
+    """The lock in a document that has one target."""
+    environments = pylock.environments(document)
+    packages = tuple(_package(found, f"packages[{i}]") for i, found in enumerate(pylock.packages(document)))
+    lock = _lock(document["tool"][TOOL], packages, environments)
+    for place, why in lock_keys.refused(document):
+        raise FieldError(f"{place}: {why}")
     return lock
 
 
@@ -149,8 +173,11 @@ def _tool(document: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     number = table.get("format")
     if type(number) is not int or not 1 <= number < 1000:
         raise FieldError(f"tool.{TOOL}.format: expected an integer, found {number!r}")
-    if number > FORMAT:
-        raise _newer(where, f"format {number!r}", f"format {FORMAT}")
+    expected = FORMAT_OF_TARGETS if merged.is_merged(document) else FORMAT
+    if number > expected:
+        raise _newer(where, f"format {number!r}", f"format {expected}")
+    if number < expected:
+        raise FieldError(f"tool.{TOOL}.format: expected {expected}, found {number}")
     return table
 
 
@@ -164,7 +191,7 @@ def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...], environments: 
         if plugin.package not in names and not plugin.provided:
             raise FieldError(f"{here}.plugins[{i}].package: {plugin.package} is not among the packages")
     return Lock(
-        manifest_sha256=_sha256(get(tool, here, "manifest-sha256", str), f"{here}.manifest-sha256"),
+        manifest_sha256=values.sha256(get(tool, here, "manifest-sha256", str), f"{here}.manifest-sha256"),
         packages=packages,
         plugins=plugins,
         targets=tuple(_target(item, f"{here}.targets[{i}]") for i, item in enumerate(items(tool, here, "targets"))),
@@ -181,7 +208,7 @@ def _override(item: Any, here: str) -> Override:
         package=canonicalize_name(get(item, here, "package", str)),
         version=get(item, here, "version", str),
         replaces=get(item, here, "replaces", str),
-        requested=_requirement(get(item, here, "requested", str), f"{here}.requested"),
+        requested=values.requirement(get(item, here, "requested", str), f"{here}.requested"),
         reason=get(item, here, "reason", str),
         against=_askers(item, here, "against"),
     )
@@ -203,7 +230,7 @@ def _package(package: pylock.Package, here: str) -> Package:
         dependencies=package.dependencies,
         built_with=strings(tool, f"{here}.tool.{TOOL}", "built-with"),
         sdist_url=get(tool, f"{here}.tool.{TOOL}", "sdist-url", str, default=None),
-        sdist_sha256=_optional_sha256(tool, f"{here}.tool.{TOOL}", "sdist-sha256"),
+        sdist_sha256=values.optional_sha256(tool, f"{here}.tool.{TOOL}", "sdist-sha256"),
         find_links=get(tool, f"{here}.tool.{TOOL}", "find-links", bool, default=False),
         identities=package.identities,
     )
@@ -223,7 +250,7 @@ def _wheel(wheel: pylock.Wheel, here: str) -> Wheel:
         raise FieldError(f"{here}.url: expected an https URL, found {wheel.url!r}")
     return Wheel(
         filename=wheel.filename,
-        sha256=_sha256(digest, f"{here}.hashes.sha256"),
+        sha256=values.sha256(digest, f"{here}.hashes.sha256"),
         size=wheel.size,
         url=wheel.url if wheel.path is None else None,
     )
@@ -246,12 +273,12 @@ def _plugin(item: Any, here: str) -> Plugin:
         requested=get(item, here, "requested", str),
         url=url,
         subdirectory=get(item, here, "subdirectory", str, default=None),
-        commit=_commit(item, here),
-        tree_sha256=_optional_sha256(item, here, "tree-sha256"),
+        commit=values.commit(item, here),
+        tree_sha256=values.optional_sha256(item, here, "tree-sha256"),
         editable=get(item, here, "editable", bool, default=False),
-        project_sha256=_optional_sha256(item, here, "project-sha256"),
+        project_sha256=values.optional_sha256(item, here, "project-sha256"),
         filename=filename,
-        file_sha256=_optional_sha256(item, here, "file-sha256"),
+        file_sha256=values.optional_sha256(item, here, "file-sha256"),
         passed_over=get(item, here, "passed-over", str, default=None),
         entry_points=tuple((group, name, value) for group, name, value in points),
         loads=strings(item, here, "loads"),
@@ -260,7 +287,7 @@ def _plugin(item: Any, here: str) -> Plugin:
         index=get(item, here, "index", str, default=None),
         index_url=get(item, here, "index-url", str, default=None),
         build_requires=tuple(
-            _requirement(text, f"{here}.build-requires") for text in strings(item, here, "build-requires")
+            values.requirement(text, f"{here}.build-requires") for text in strings(item, here, "build-requires")
         ),
         with_base=tuple(map(canonicalize_name, strings(item, here, "with-base"))),
     )
@@ -273,7 +300,8 @@ def _wrong_file(name: str, filename: str, url: str | None) -> str | None:
 
 def _target(item: Any, here: str) -> Target:
     return Target(
-        python=_python(get(item, here, "python", str), f"{here}.python"),
+        name=get(item, here, "name", str, default=None),
+        python=values.python(get(item, here, "python", str), f"{here}.python"),
         platform=get(item, here, "platform", str),
         vllm=get(item, here, "vllm", str, default=None),
         base=tuple(_base_use(use, f"{here}.base[{i}]") for i, use in enumerate(items(item, here, "base"))),
@@ -293,49 +321,6 @@ def _askers(item: Any, here: str, key: str) -> tuple[tuple[str, str], ...]:
     found = []
     for i, dependent in enumerate(items(item, here, key)):
         there = f"{here}.{key}[{i}]"
-        specifier = _specifier(get(dependent, there, "specifier", str), f"{there}.specifier")
+        specifier = values.specifier(get(dependent, there, "specifier", str), f"{there}.specifier")
         found.append((get(dependent, there, "name", str), specifier))
     return tuple(found)
-
-
-def _sha256(value: str, here: str) -> Sha256:
-    """The value, if it is a sha256 in lower-case hexadecimal digits."""
-    if not _SHA256.fullmatch(value):
-        raise FieldError(f"{here}: expected 64 hexadecimal digits, found {value!r}")
-    return Sha256(value)
-
-
-def _optional_sha256(item: Any, here: str, key: str) -> Sha256 | None:
-    value = get(item, here, key, str, default=None)
-    return None if value is None else _sha256(value, f"{here}.{key}")
-
-
-def _commit(item: Any, here: str) -> CommitSha | None:
-    if (value := get(item, here, "commit-id", str, default=None)) is not None and not _COMMIT.fullmatch(value):
-        raise FieldError(f"{here}.commit-id: expected the 40 hexadecimal digits of a commit, found {value!r}")
-    return None if value is None else CommitSha(value)
-
-
-def _python(value: str, here: str) -> str:
-    """The value, if it is a Python's version as in ``3.11``."""
-    if not _PYTHON.fullmatch(value):
-        raise FieldError(f"{here}: expected a version such as 3.11, found {value!r}")
-    return value
-
-
-def _requirement(value: str, here: str) -> str:
-    """The value, if it is a requirement (PEP 508)."""
-    try:
-        versions.requirement(value)
-    except InvalidRequirement as error:
-        raise FieldError(f"{here}: expected a requirement, found {value!r}") from error
-    return value
-
-
-def _specifier(value: str, here: str) -> str:
-    """The value, if it is a version specifier (PEP 440)."""
-    try:
-        versions.specifiers(value)
-    except InvalidSpecifier as error:
-        raise FieldError(f"{here}: expected a version specifier, found {value!r}") from error
-    return value

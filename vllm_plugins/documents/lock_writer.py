@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tomlkit
 from packaging.markers import Marker
@@ -11,35 +12,68 @@ from packaging.specifiers import SpecifierSet
 
 from vllm_plugins.core.errors import LockInvalid
 from vllm_plugins.documents import lock_reader, selection
-from vllm_plugins.documents.lock_reader import FORMAT, TOOL, content_sha256
+from vllm_plugins.documents._form import merged
+from vllm_plugins.documents.lock_reader import FORMAT, FORMAT_OF_TARGETS, TOOL, content_sha256
 from vllm_plugins.startup.settings import WHEELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tomlkit.items import AoT, Array, Table
 
     from vllm_plugins.documents.lock import Identity, Lock, Override, Package, Plugin, Target, Wheel
 
-__all__ = ["normal_form", "render"]
+__all__ = ["indistinct", "normal_form", "render"]
 
+_T = TypeVar("_T")
 _HEAD = "Written by `vllm-plugins lock`. Review it and commit it; it is never edited by hand."
 
 
-def render(lock: Lock) -> bytes:
+def render(*locks: Lock) -> bytes:
     """The bytes of a lock file: sorted, without times and without paths of this machine.
+
+    Several locks, or one whose target has a name, are the targets of one lock.
 
     Raises:
         LockInvalid: they could not be read again. That is a fault of ours, and must not replace a lock that works.
     """
-    data = _render(lock)
-    read = lock_reader.parse(data, Path("plugins.lock"))
-    if normal_form(read) != normal_form(lock):
-        raise LockInvalid(
-            "the new lock would not have the content that was resolved",
-            next_step="report this, with plugins.yaml; the old lock is unchanged",
-        )
+    ordered = sorted(locks, key=_target_name)
+    try:
+        data = _render_all(list(map(normal_form, ordered))) if _target_name(ordered[0]) else _render(ordered[0])
+    except ValueError as error:  # a marker or a specifier
+        raise _not_readable(str(error)) from error
+    if list(map(normal_form, lock_reader.parse_all(data, Path("plugins.lock")))) != list(map(normal_form, ordered)):
+        raise _not_readable("other content")
     return data
+
+
+def _not_readable(found: str) -> LockInvalid:
+    return LockInvalid(
+        "the new lock would not have the content that was resolved",
+        found=found,
+        next_step="report this, with plugins.yaml; the old lock is unchanged",
+    )
+
+
+def indistinct(locks: Sequence[Lock]) -> list[str]:
+    """The targets that have the same marker and other packages, a line for each package that differs."""
+    markers = merged.markers_of(
+        {_target_name(lock): (lock.targets[0].python, lock.targets[0].platform) for lock in locks}
+    )
+    reasons = []
+    for one, other in itertools.combinations(locks, 2):
+        first, second = _target_name(one), _target_name(other)
+        if markers[first] != markers[second]:
+            continue
+        for name in sorted({package.name for package in (*one.packages, *other.packages)}):
+            if (here := one.package(name)) != (there := other.package(name)):
+                versions = f"{here.version if here else 'none'} and {there.version if there else 'none'}"
+                reasons.append(f"{first} and {second}: {name} {versions}")
+    return reasons
+
+
+def _target_name(lock: Lock) -> str:
+    return (lock.targets[0].name or "") if lock.targets else ""
 
 
 def normal_form(lock: Lock) -> Lock:
@@ -82,25 +116,79 @@ def _identity(identity: Identity) -> Identity:
 
 
 def _render(lock: Lock) -> bytes:
+    packages = sorted(lock.packages, key=lambda package: package.name)
+    return _document(
+        lock,
+        environments=sorted(lock.environments),
+        packages=[_package(package) for package in packages],
+        targets=[_target(target) for target in lock.targets],
+        overrides=[_override(item) for item in sorted(lock.overrides, key=lambda item: item.package)],
+        plugins=[_plugin(plugin) for plugin in sorted(lock.plugins, key=lambda plugin: plugin.name)],
+    )
+
+
+def _render_all(locks: Sequence[Lock]) -> bytes:
+    """One document of the locks of several targets: what is equal in all of them is written once."""
+    by_name = {_target_name(lock): lock for lock in locks}
+    kinds = {name: (lock.targets[0].python, lock.targets[0].platform) for name, lock in by_name.items()}
+    markers = merged.markers_of(kinds)
+    packages = _grouped({name: lock.packages for name, lock in by_name.items()}, key=lambda package: package.name)
+    return _document(
+        locks[0],
+        environments=merged.environments(markers, {name: lock.environments for name, lock in by_name.items()}),
+        packages=[_package_of_targets(package, names, markers) for package, names in packages],
+        targets=[_target(lock.targets[0], environments=lock.environments) for lock in locks],
+        overrides=[
+            _of_targets(_override(item), names)
+            for item, names in _grouped(
+                {name: lock.overrides for name, lock in by_name.items()}, key=lambda item: item.package
+            )
+        ],
+        plugins=[
+            _of_targets(_plugin(plugin), names)
+            for plugin, names in _grouped(
+                {name: lock.plugins for name, lock in by_name.items()}, key=lambda plugin: plugin.name
+            )
+        ],
+    )
+
+
+def _grouped(
+    entries: Mapping[str, Sequence[_T]], *, key: Callable[[_T], str]
+) -> list[tuple[_T, tuple[str, ...] | None]]:
+    """Each entry once, sorted, with the names of the targets that have it; ``None`` for all of them."""
+    found: dict[_T, tuple[str, ...]] = {}
+    for name, items in entries.items():
+        for item in items:
+            found[item] = (*found.get(item, ()), name)
+    ordered = sorted(found, key=lambda item: (key(item), found[item]))
+    return [(item, None if len(found[item]) == len(entries) else found[item]) for item in ordered]
+
+
+def _document(
+    lock: Lock,
+    *,
+    environments: list[str],
+    packages: list[Table],
+    targets: list[Table],
+    overrides: list[Table],
+    plugins: list[Table],
+) -> bytes:
     document = tomlkit.document()
     document.add(tomlkit.comment(_HEAD))
     document.add("lock-version", tomlkit.item("1.0"))
-    if lock.environments:
-        document.add("environments", _lines(sorted(lock.environments)))
+    if environments:
+        document.add("environments", _lines(environments))
     document.add("created-by", tomlkit.item("vllm-plugin-manager"))
-    packages = sorted(lock.packages, key=lambda package: package.name)
     # PEP 751 requires the key even if there is nothing to install.
-    document.add("packages", _tables(map(_package, packages)) if packages else tomlkit.array())
+    document.add("packages", _tables(packages) if packages else tomlkit.array())
     tool = tomlkit.table()
-    tool.add("format", FORMAT)
+    tool.add("format", FORMAT_OF_TARGETS if _target_name(lock) else FORMAT)
     tool.add("manifest-sha256", lock.manifest_sha256)
     tool.add("content-sha256", "")
-    if lock.targets:
-        tool.add("targets", _tables(map(_target, lock.targets)))
-    if lock.overrides:
-        tool.add("overrides", _tables(map(_override, sorted(lock.overrides, key=lambda item: item.package))))
-    if lock.plugins:
-        tool.add("plugins", _tables(map(_plugin, sorted(lock.plugins, key=lambda plugin: plugin.name))))
+    for key, tables in (("targets", targets), ("overrides", overrides), ("plugins", plugins)):
+        if tables:
+            tool.add(key, _tables(tables))
     parent = tomlkit.table(is_super_table=True)
     parent.add(TOOL, tool)
     document.add("tool", parent)
@@ -144,12 +232,13 @@ def _sorted(wheels: Iterable[Wheel]) -> list[Wheel]:
     return sorted(by_name, key=lambda wheel: selection.build_number(wheel.filename), reverse=True)
 
 
-def _package(package: Package) -> Table:
+def _package(package: Package, *, marker: str | None = None, more: Mapping[str, Any] | None = None) -> Table:
+    """A package; ``marker`` replaces its own, and ``more`` are further keys of our table."""
     table = _table(
         {
             "name": package.name,
             "version": package.version,
-            "marker": package.marker,
+            "marker": package.marker if more is None else marker,
             "requires-python": package.requires_python,
             "dependencies": [{"name": name} for name in sorted(package.dependencies)],
             "directory": None,
@@ -162,6 +251,7 @@ def _package(package: Package) -> Table:
         table.add("directory", _inline({"path": package.directory, "editable": True}))
     built = _table(
         {
+            **(more or {}),
             "sdist-url": package.sdist_url,
             "sdist-sha256": package.sdist_sha256,
             "built-with": list(package.built_with),
@@ -175,14 +265,28 @@ def _package(package: Package) -> Table:
     return table
 
 
+def _package_of_targets(package: Package, names: tuple[str, ...] | None, markers: Mapping[str, str]) -> Table:
+    """A package with the marker of its targets; our table has what a reader needs to tell its own marker from it."""
+    more = {"targets": list(names or ()), "marker": package.marker}
+    return _package(package, marker=merged.package_marker(names, package.marker, markers), more=more)
+
+
+def _of_targets(table: Table, names: tuple[str, ...] | None) -> Table:
+    if names is not None:
+        table.add(merged.TARGETS, _lines(names))
+    return table
+
+
 def _wheel(wheel: Wheel) -> dict[str, Any]:
     place = {"path": f"{WHEELS}/{wheel.filename}"} if wheel.url is None else {"url": wheel.url}
     return {"name": wheel.filename, **place, "size": wheel.size, "hashes": {"sha256": wheel.sha256}}
 
 
-def _target(target: Target) -> Table:
+def _target(target: Target, *, environments: Sequence[str] = ()) -> Table:
     return _table(
         {
+            "name": target.name,
+            "environments": list(environments),
             "python": target.python,
             "platform": target.platform,
             "vllm": target.vllm,

@@ -14,9 +14,10 @@ from vllm_plugins.core import hashes, regular_file
 from vllm_plugins.core.errors import LockMissing, ManifestError, UsageError
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import _yaml, overrides, policy
-from vllm_plugins.documents._form import indexes, request_hash
+from vllm_plugins.documents._form import indexes, request_hash, targets
 from vllm_plugins.documents._form import plugin as plugins_form
 from vllm_plugins.documents._form.plugin import FileSource, GitSource, LocalSource, Plugin, PypiSource, Source
+from vllm_plugins.documents._form.targets import HERE, RequestedTarget, is_release
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, Malformed, Problems, describe
 from vllm_plugins.documents.policy import Policy
@@ -30,14 +31,17 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 __all__ = [
+    "HERE",
     "FileSource",
     "GitSource",
     "LocalSource",
     "Manifest",
     "Plugin",
     "PypiSource",
+    "RequestedTarget",
     "Source",
     "find",
+    "is_release",
     "parse",
     "read",
     "require",
@@ -58,12 +62,13 @@ class Manifest(Record):
     policy: Policy = Policy()
     overrides: tuple[Override, ...] = ()
     indexes: tuple[NamedIndex, ...] = ()
+    targets: tuple[RequestedTarget, ...] = ()
     file_sha256: Sha256 = Sha256("")
 
     @cached_property
     def sha256(self) -> Sha256:
         """The hash of the requests."""
-        return request_hash.sha256(self.enabled, self.overrides, self.indexes)
+        return request_hash.sha256(self.enabled, self.overrides, self.indexes, self.targets)
 
     @property
     def enabled(self) -> tuple[Plugin, ...]:
@@ -186,8 +191,9 @@ def _document(root: Node | None, problems: Problems) -> Manifest:
         problems.add(root, "the top", f"expected a mapping with the key plugins, found {describe(root)}{hint}")
         return empty
     top = Fields(root, "", problems)
-    top.unknown(("plugins", "policy", "overrides", "indexes"))
+    top.unknown(("plugins", "policy", "overrides", "indexes", "targets"))
     rules, replaced, named = top.node_of("policy"), top.node_of("overrides"), top.node_of("indexes")
+    environments = top.node_of("targets")
     found = _plugins(top, problems)
     defined = indexes.read(named, problems) if named is not None else ()
     indexes.check_names(found, named, problems)
@@ -197,6 +203,7 @@ def _document(root: Node | None, problems: Problems) -> Manifest:
         policy=policy.read(rules, problems) if rules is not None else Policy(),
         overrides=overrides.read(replaced, problems) if replaced is not None else (),
         indexes=defined,
+        targets=targets.read(environments, problems) if environments is not None else (),
     )
 
 

@@ -171,7 +171,7 @@ def read(settings: Settings, *, base: Base | None = None, base_paths: Sequence[s
         except PluginsError as error:
             lock_problems.append(error)
         try:
-            locked = _read_lock(settings)
+            locked = _read_lock(settings, base)
         except PluginsError as error:
             if not any(type(error) is type(problem) for problem in lock_problems):  # neither exists: said already
                 lock_problems.append(error)
@@ -194,9 +194,9 @@ def read(settings: Settings, *, base: Base | None = None, base_paths: Sequence[s
     )
 
 
-def _read_lock(settings: Settings) -> LockFile:
+def _read_lock(settings: Settings, base: Base) -> LockFile:
     data = lock_reader.read_bytes(settings.lock)
-    return LockFile(data=data, lock=lock_reader.parse(data, settings.lock), key=overlay.key_of(data))
+    return LockFile(data=data, lock=lock_reader.parse(data, settings.lock, base=base), key=overlay.key_of(data))
 
 
 def _disagreements(

@@ -154,10 +154,7 @@ def _measured(
     """How many steps of the check have ended. What is loaded or called now is named in what is shown."""
     done = before + (result.read_bytes().count(b"\n") if result.exists() else 0)
     if done < len(steps):
-        step = steps[done]
-        shown.at = (
-            f"{step.verb} {points[step.number].plugin} ({points[step.number].group}:{points[step.number].name})"
-        )
+        shown.at = f"{steps[done].verb} {points[steps[done].number].plugin}"
     return min(done, len(steps))
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LoadError
 from vllm_plugins.install import _vllm_start
-from vllm_plugins.startup import activation, overlay
+from vllm_plugins.startup import activation, integrity, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,7 @@ def _main(how: str, store: str, key: str, result: str, *paths: str) -> None:
     names: list[str] = []
     if how == _WITH:
         activation.put_in_front(Path(store), marker)
-        names = sorted(activation.front_modules(overlay.front(Path(store), key)))
+        names = sorted(integrity.front_modules(overlay.front(Path(store), key)))
         activation.activate(Path(store), key)
     with open(result, "w", encoding="utf-8") as file:
 

@@ -70,12 +70,13 @@ def make(
     built_wheels: Path,
     index: Callable[[], Index],
     prune: bool = False,
+    others: Iterable[Lock] = (),
     report: Callable[[str], None],
 ) -> Bundle:
     """Fill a directory with the wheels of a lock. ``built_wheels`` is ``plugins.wheels/``.
 
     ``index`` is called only if something must be downloaded. With ``prune``, wheels that the lock does not name are
-    removed.
+    removed. ``others`` are the locks of its other targets, whose wheels stay.
 
     Raises:
         HashMismatch: a wheel in the directory, or a downloaded one, is not the locked one.
@@ -98,7 +99,8 @@ def make(
             with progress.step(text, report, total=len(remote)) as step, index() as opened:
                 _fetch(remote, lock, directory, opened, step)
         downloads.sweep(directory, frozenset(wheel.sha256 for _, wheel in absent))
-        stale = sorted(path for path in directory.glob("*.whl") if path.name not in names)
+        known = names | {wheel.filename for other in others for _, wheel in wanted(other)}
+        stale = sorted(path for path in directory.glob("*.whl") if path.name not in known)
         if prune:
             for path in stale:
                 path.unlink()

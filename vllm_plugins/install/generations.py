@@ -184,7 +184,7 @@ def plan(settings: Settings, key: str | None, *, base: Base, manifest: Manifest 
             next_step="choose another one: vllm-plugins history",
         )
     path = overlay.directory(settings.store, key) / LOCK
-    lock = lock_reader.parse(data, path)
+    lock = lock_reader.parse(data, path, base=base)
     compatibility.check_base(lock, base, path)
     if manifest is not None and manifest.sha256 not in (lock.manifest_sha256, *lock.accepted_manifests):
         data = _accepting(data, manifest.sha256, path)
@@ -200,7 +200,7 @@ def _accepting(data: bytes, manifest_sha256: str, path: Path) -> bytes:
     line, newline, rest = rest.partition(b"\n")
     note = overlay.ACCEPTED.lstrip(b"\n") + manifest_sha256.encode() + b'"]\n'
     new = head + separator + line + newline + note + rest
-    lock_reader.parse(new, path)  # what we write, we can read
+    lock_reader.parse_all(new, path)  # what we write, we can read
     assert overlay.key_of(new) == key
     return new
 
@@ -274,7 +274,7 @@ def _previous(settings: Settings, base: Base) -> str:
             and overlay.key_of(data) == generation.key
         ):
             with contextlib.suppress(PluginsError):
-                compatibility.check_base(lock_reader.parse(data, settings.lock), base, settings.lock)
+                compatibility.check_base(lock_reader.parse(data, settings.lock, base=base), base, settings.lock)
                 return generation.key
     raise UsageError(
         "there is no previous overlay that fits this environment",

@@ -6,13 +6,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import hashes
-from vllm_plugins.core.errors import BuildError, NoResolution
+from vllm_plugins.core.errors import NoResolution
 from vllm_plugins.documents import lock_writer
 from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
 from vllm_plugins.locking import _graph, _provided
+from vllm_plugins.locking._prepare import refuse_foreign
 from vllm_plugins.packages import attestations, metadata
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Assembly:
     scratch: Path
     solution: Solution
     accepted: frozenset[NormalizedName] = frozenset()
+    target: str | None = None
 
     @property
     def base(self) -> Base:
@@ -92,7 +94,11 @@ class Assembly:
         )
         overrides = self.overriding.locked({name: item.package for name, item in by_name.items()})
         target = Target(
-            python=self.base.python_minor, platform=self.base.platform, vllm=self.base.vllm, base=edges.uses
+            name=self.target,
+            python=self.base.python_minor,
+            platform=self.base.platform,
+            vllm=self.base.vllm,
+            base=edges.uses,
         )
         packages = (
             item.package.replace(dependencies=edges.needs[name], marker=edges.markers.get(name))
@@ -146,7 +152,7 @@ class Assembly:
         """A git or local plugin, whose wheel was built."""
         assert plugin.wheel is not None
         if plugin.directory is None:
-            self._refuse_foreign(plugin.wheel, f"plugin {plugin.locked.name!r}")
+            refuse_foreign(plugin.wheel, self.base, required_by=f"plugin {plugin.locked.name!r}")
         package = Package(
             name=plugin.locked.package,
             version=plugin.locked.version,
@@ -196,7 +202,7 @@ class Assembly:
     def _local(
         self, release: Release, path: Path, *, built_with: tuple[str, ...], others: tuple[Wheel, ...] = ()
     ) -> _Details:
-        self._refuse_foreign(path, release.pin.name)
+        refuse_foreign(path, self.base, required_by=release.pin.name)
         content = metadata.inspect(path)
         sdist = release.sdist
         origin = release.fitting or sdist
@@ -218,18 +224,6 @@ class Assembly:
             entry_points=content.entry_points,
             wheel=path,
         )
-
-    def _refuse_foreign(self, path: Path, plugin: str) -> None:
-        """Refuse a wheel that was built here and fits this kind of machine only."""
-        tags = parse_wheel_filename(path.name)[3]
-        if not self.base.is_here and tags.isdisjoint(self.base.tags()):
-            raise BuildError(
-                "a wheel that was built here does not fit the base's kind of machine",
-                expected=f"Python {self.base.python_minor} on {self.base.platform}",
-                found=path.name,
-                required_by=plugin,
-                next_step="run vllm-plugins lock on a machine of that kind",
-            )
 
 
 def _flaws(found: Iterable[Release]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from packaging.utils import NormalizedName, canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 
 from vllm_plugins.core import hashes, progress
 from vllm_plugins.core.errors import BuildError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vllm_plugins.core.hashes import Sha256
+    from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import CommitSha
     from vllm_plugins.documents.manifest import Manifest, Plugin
     from vllm_plugins.locking.old_lock import Reuse
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from vllm_plugins.sources.checkout import Checkout
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Preparation", "PreparedPlugin"]
+__all__ = ["ELSEWHERE", "Preparation", "PreparedPlugin", "refuse_foreign"]
+
+ELSEWHERE = "run vllm-plugins lock on a machine of that kind"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -309,3 +312,20 @@ def _check_name(plugin: Plugin, built: NormalizedName) -> NormalizedName:
             next_step="correct `package` in plugins.yaml, or leave it out",
         )
     return built
+
+
+def refuse_foreign(path: Path, base: Base, *, required_by: str) -> None:
+    """Refuse a wheel that was built here and fits this kind of machine only.
+
+    Raises:
+        BuildError: it does not fit the base.
+    """
+    tags = parse_wheel_filename(path.name)[3]
+    if not base.is_here and tags.isdisjoint(base.tags()):
+        raise BuildError(
+            "a wheel that was built here does not fit the base's kind of machine",
+            expected=f"Python {base.python_minor} on {base.platform}",
+            found=path.name,
+            required_by=required_by,
+            next_step=ELSEWHERE,
+        )

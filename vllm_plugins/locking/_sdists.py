@@ -15,6 +15,7 @@ from vllm_plugins.core.errors import BuildError
 from vllm_plugins.documents import versions
 from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.lock import in_words, leave_out
+from vllm_plugins.locking._prepare import refuse_foreign
 from vllm_plugins.packages import metadata, releases, stub_wheels
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ class Sdists:
                 if entry is not None and error.found is not None
                 else f"report it to the author of {candidate.name}; {_leave_out(plugin)}",
             ) from error
+        refuse_foreign(built.path, self.base, required_by=whose)
         return built.path, built.built_with
 
     def _refuse_other_torch(

@@ -20,18 +20,18 @@ from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_writer
 from vllm_plugins.locking import _overrides, _provided, _resolvers
 from vllm_plugins.locking._assemble import Assembly, NewLock
-from vllm_plugins.locking._prepare import Preparation, PreparedPlugin
+from vllm_plugins.locking._prepare import Preparation, PreparedPlugin, refuse_foreign
 from vllm_plugins.locking._solve import Solver
-from vllm_plugins.locking.old_lock import Reuse
 from vllm_plugins.packages import installers, own_indexes
 from vllm_plugins.packages.builder import Builder
 from vllm_plugins.packages.simple_api import Cooldown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking._overrides import Overriding
     from vllm_plugins.locking.old_lock import OldLock
@@ -57,10 +57,12 @@ def run(
     detail: Callable[[str], None],
     request: Request,
     config: Callable[[], PipConfig],
+    target: str | None = None,
 ) -> NewLock:
     """Resolve a manifest against a base. ``scratch`` is an empty directory that outlives the result.
 
     ``config`` may wait for pip, which is asked in the background; everything that does not need it comes first.
+    ``target`` is the name of the base among the targets of plugins.yaml.
 
     Raises:
         SourceError, BuildError: a plugin is not available from its source.
@@ -75,7 +77,7 @@ def run(
     overriding = _overrides.begin(manifest, base)
     with Builder(installer=installer, base_site=base_paths, target=base) as builder:
         base = overriding.base
-        reuse = Reuse(old=old.lock, upgrade=upgrade, base=base, wheels=settings.wheels, is_sound=old.flaw is None)
+        reuse = old.reuse(upgrade, base=base, wheels=settings.wheels)
         preparation = Preparation(
             manifest=manifest,
             settings=settings,
@@ -101,27 +103,27 @@ def run(
                 report=report,
                 detail=detail,
             )
-            assembled = _assembled(solver, plugins, overriding, manifest=manifest, request=request, scratch=scratch)
-            return _public(assembled, pip)
+            return _public(_assembled(solver, plugins, overriding, manifest, request, target=target), pip)
 
 
 def _assembled(
     solver: Solver,
     plugins: tuple[PreparedPlugin, ...],
     overriding: Overriding,
-    *,
     manifest: Manifest,
     request: Request,
-    scratch: Path,
+    *,
+    target: str | None,
 ) -> NewLock:
     """Solve for the plugins and the overrides, and assemble the lock."""
     assembly = Assembly(
         overriding=overriding,
         old=solver.reuse.old,
         index=solver.index,
-        scratch=scratch,
+        scratch=solver.scratch.parent,
         solution=solver.solve((*plugins, *overriding.roots(plugins))),
         accepted=request.accepts(manifest),
+        target=target,
     )
     return assembly.lock(manifest, plugins, solver.releases(assembly.solution))
 
@@ -150,6 +152,9 @@ def _public(new: NewLock, pip: PipConfig) -> NewLock:
 def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...]:
     plugins = _provided.settle(workers.side_by_side(preparation.prepare, preparation.manifest.enabled), base)
     _refuse_duplicates(plugins)
+    for item in plugins:
+        if item.wheel is not None and item.directory is None:  # before a resolver says that there is none
+            refuse_foreign(item.wheel, base, required_by=f"plugin {item.locked.name!r}")
     return plugins
 
 
@@ -175,19 +180,21 @@ def _index(config: PipConfig, cooldown: Cooldown | None) -> Index:
     return Index(config, cooldown=cooldown)
 
 
-def write(new: NewLock, settings: Settings) -> bool:
+def write(locks: Sequence[Lock], wheels: Mapping[str, Path], settings: Settings) -> bool:
     """Put the built wheels next to the lock, then write it; returns whether the file's bytes have changed.
+
+    ``locks`` are those of all targets, ``wheels`` the new files by their names.
 
     Raises:
         StoreError: the files can't be written; the old lock is unchanged.
     """
-    data = lock_writer.render(new.lock)
+    data = lock_writer.render(*locks)
     try:
         with contextlib.suppress(FileNotFoundError):
-            if regular_file.read_bytes(settings.lock) == data and not new.wheels:
+            if regular_file.read_bytes(settings.lock) == data and not wheels:
                 return False
         settings.lock.parent.mkdir(parents=True, exist_ok=True)
-        for name, path in new.wheels.items():
+        for name, path in wheels.items():
             atomic.make_directory(settings.wheels)
             atomic.copy(path, settings.wheels / name)
         # If the lock is a symbolic link, its target is replaced and the link stays.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vllm_plugins.locking.request import Upgrade
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["BuiltPackage", "OldLock", "Reuse", "is_current", "read"]
+__all__ = ["BuiltPackage", "OldLock", "OldLocks", "Reuse", "is_current", "read", "read_all"]
 
 _PACKAGE = re.compile(r"^\[\[packages\]\]\n(?:(?!\[).*\n)*", re.MULTILINE)
 _FIELD = re.compile(r'^(name|version)\s*=\s*"([^"\n]{1,255})"\s*$', re.MULTILINE)
@@ -42,30 +42,69 @@ class OldLock:
     """The lock before this run.
 
     ``flaw`` tells why it can't be used as it is, however little changes: its pins are then only preferences.
+    ``wheels`` is the directory of its wheels, if that is not ``plugins.wheels/``.
     """
 
     lock: Lock | None
     flaw: str | None = None
+    wheels: Path | None = None
+
+    def reuse(self, upgrade: Upgrade, *, base: Base, wheels: Path) -> Reuse:
+        """The parts of it that need not be found or built again. ``wheels`` is ``plugins.wheels/``."""
+        return Reuse(
+            old=self.lock,
+            upgrade=upgrade,
+            base=base,
+            wheels=self.wheels or wheels,
+            is_sound=self.flaw is None,
+        )
 
 
-def read(settings: Settings, upgrade: Upgrade) -> OldLock:
-    """Read the old lock, if there is one. Of a lock with merge conflicts, keep what its sides agree on.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OldLocks:
+    """The lock of each target before this run; one without names is the lock of every target, as a preference."""
+
+    locks: tuple[Lock, ...] = ()
+    flaw: str | None = None
+
+    def named(self, name: str) -> Lock | None:
+        """The lock of the target of that name."""
+        return next((lock for lock in self.locks for target in lock.targets if target.name == name), None)
+
+
+def read(settings: Settings, upgrade: Upgrade, *, base: Base | None = None) -> OldLock:
+    """Read the old lock, if there is one. Of a lock with several targets, that is the one of this base.
+
+    Raises as :func:`read_all`.
+    """
+    old = read_all(settings, upgrade)
+    fitting = compatibility.fitting(old.locks, base) if base is not None and len(old.locks) > 1 else old.locks
+    return OldLock(lock=next(iter((*fitting, *old.locks)), None), flaw=old.flaw)
+
+
+def read_all(settings: Settings, upgrade: Upgrade) -> OldLocks:
+    """Read the old lock of each target. Of a lock with merge conflicts, keep what its sides agree on.
 
     Raises:
         LockInvalid: it can't be read, and its pins are needed.
     """
+    data = b""
     try:
-        return OldLock(lock=lock_reader.read(settings.lock))
+        data = lock_reader.read_bytes(settings.lock)
+        return OldLocks(locks=lock_reader.parse_all(data, settings.lock))
     except LockMissing:
-        return OldLock(lock=None)
+        return OldLocks()
     except HashMismatch:
-        return OldLock(lock=lock_reader.read(settings.lock, edited=True), flaw="the lock was edited by hand")
+        return OldLocks(
+            locks=lock_reader.parse_all(data, settings.lock, edited=True), flaw="the lock was edited by hand"
+        )
     except LockInvalid as error:
-        data = lock_reader.read_bytes(settings.lock).decode("utf-8", "replace")
-        if merge_conflicts.has_markers(data):
-            return OldLock(lock=_agreed(data, settings.lock), flaw="the lock has merge conflicts")
+        text = data.decode("utf-8", "replace")
+        if merge_conflicts.has_markers(text):
+            agreed = _agreed(text, settings.lock)
+            return OldLocks(locks=() if agreed is None else (agreed,), flaw="the lock has merge conflicts")
         if upgrade.everything:
-            return OldLock(lock=None, flaw="the lock can't be read")
+            return OldLocks(flaw="the lock can't be read")
         error.next_step = "restore it from version control, or resolve everything again: vllm-plugins lock --upgrade"
         raise
 
@@ -178,7 +217,7 @@ def _common(one: Lock, other: Lock) -> Lock:
 def _side(text: str, path: Path) -> Lock:
     """One side as a lock. Lines that merged without a conflict can make it incomplete, so it is repaired first."""
     try:
-        return lock_reader.parse(_repaired(text), path, edited=True)
+        return lock_reader.parse_all(_repaired(text), path, edited=True)[0]
     except (LockInvalid, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         packages = tuple(_pins(text))
         return Lock(manifest_sha256=Sha256(""), packages=packages, plugins=(), targets=())

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import LockInvalid, LockStale
+from vllm_plugins.core.errors import LockInvalid, LockStale, UsageError
 from vllm_plugins.documents import base as base_document
 from vllm_plugins.documents import compatibility, consistency, names
 from vllm_plugins.locking import old_lock
@@ -29,18 +29,20 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Outcome", "lock", "read_base"]
+__all__ = ["Outcome", "lock", "merge", "read_base"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """The lock after a run. ``resolved``: it was made in this run; else nothing could have changed.
 
+    With targets, ``locks`` are those of all targets, and ``lock`` is this environment's, or else the first of them.
     ``notes``: one line for each plugin that is not at its newest release. ``unchecked``: what ``--check`` could not
     compare.
     """
 
     lock: Lock
+    locks: tuple[Lock, ...] = ()
     changes: tuple[Change, ...] = ()
     resolved: bool = False
     notes: tuple[str, ...] = ()
@@ -58,23 +60,53 @@ def lock(
     detail: Callable[[str], None],
     config: Callable[[], PipConfig] | None = None,
 ) -> Outcome:
-    """Lock a manifest against a base: the given one, or the one that the request names.
+    """Lock a manifest against a base: the given one, or the one that the request names; or for all of its targets.
 
-    ``base_paths`` are the directories of this machine's base, by default this interpreter's. ``config`` is pip's, if
-    it is being read already. ``report`` and ``detail`` take lines of progress.
+    The targets of the manifest don't count for a dry run against a given base. ``base_paths`` are the directories of
+    this machine's base, by default this interpreter's. ``config`` is pip's, if it is being read already.
+    ``report`` and ``detail`` take lines of progress.
 
     Raises:
         LockStale: the request only checks, and the lock would change.
         LockContradiction: the request only checks, and the lock contradicts the manifest, the index or a source.
         HashMismatch: the request builds again, and a wheel is another one.
+        UsageError: the request names a base or targets, and the manifest has targets, or not.
     """
     request = request or Request()
+    if manifest.targets and not (base is not None and request.dry_run):
+        from vllm_plugins.locking._several import targets
+
+        return targets.lock(
+            manifest, settings, request, here=base, base_paths=base_paths, report=report, detail=detail, config=config
+        )
+    if request.targets:
+        raise UsageError(
+            "plugins.yaml has no targets",
+            where=str(manifest.path),
+            found=f"--target {request.targets[0]}",
+            next_step="leave --target out, or add `targets` to plugins.yaml",
+        )
     base = base or read_base(request.base, settings, report=report, config=config)
-    old = old_lock.read(settings, request.upgrade)
+    return _of_one(manifest, settings, request, base, base_paths, report=report, detail=detail, config=config)
+
+
+def _of_one(
+    manifest: Manifest,
+    settings: Settings,
+    request: Request,
+    base: Base,
+    base_paths: Sequence[str] | None,
+    *,
+    report: Callable[[str], None],
+    detail: Callable[[str], None],
+    config: Callable[[], PipConfig] | None,
+) -> Outcome:
+    """Lock a manifest against one base."""
+    old = old_lock.read(settings, request.upgrade, base=base)
     upgrade = request.upgrade.with_packages(manifest, old.lock)
-    derived = partial(_derived, manifest, settings, request, base=base, report=report, detail=detail, config=config)
+    derived = partial(derive, manifest, settings, request, base=base, report=report, detail=detail, config=config)
     if request.check:
-        _refuse_contradictions(old, manifest, settings)
+        refuse_contradictions(old.lock if old.flaw is None else None, manifest, settings)
     may_hold = old.lock is not None and old.flaw is None and not upgrade
     if old.lock is not None and may_hold and old_lock.is_current(old.lock, manifest, base, settings):
         return Outcome(lock=old.lock, unchecked=derived(locked=old.lock))
@@ -99,17 +131,24 @@ def lock(
             request=request,
             config=config,
         )
-        _check_result(new.lock, manifest, base)
+        check_result(new.lock, manifest, base)
         changes = diff.compare(old.lock, new.lock)
         if request.check:
             _refuse_changes(old, new.lock, changes, settings, request)
         elif not request.dry_run:
-            _stages.write(new, settings)
+            _stages.write((new.lock,), new.wheels, settings)
         unchecked = derived(locked=new.lock, new=new.wheels)
     return Outcome(lock=new.lock, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
 
 
-def _derived(
+def merge(manifest: Manifest, settings: Settings, other: Path) -> Outcome:
+    """Add the targets of another lock of this manifest. Raises as :func:`_several.merge.merge`."""
+    from vllm_plugins.locking._several import merge as merging
+
+    return merging.merge(manifest, settings, other)
+
+
+def derive(
     manifest: Manifest,
     settings: Settings,
     request: Request,
@@ -148,8 +187,12 @@ def read_base(
     *,
     report: Callable[[str], None],
     config: Callable[[], PipConfig] | None = None,
+    python: str | None = None,
+    platform: str | None = None,
 ) -> Base:
     """The base to lock against: this environment, or the snapshot or release of vLLM that ``--base`` names.
+
+    ``python`` and ``platform`` are the kind of machine of a release, by default this interpreter's.
 
     Raises:
         UsageError: it names neither a snapshot nor a release.
@@ -173,11 +216,17 @@ def read_base(
             return _resolvers.choose("uv", base=empty, config=pip, cache=(caches or temporary) / "uv", report=report)
 
         return release_base.read(
-            named, resolver=resolver, index=index, caches=caches, scratch=temporary, report=report
+            named,
+            resolver=resolver,
+            index=index,
+            caches=caches,
+            scratch=temporary,
+            report=report,
+            empty=release_base.machine(python, platform),
         )
 
 
-def _check_result(new: Lock, manifest: Manifest, base: Base) -> None:
+def check_result(new: Lock, manifest: Manifest, base: Base) -> None:
     """What is written here is not refused afterwards."""
     _check_names(new, base)
     if reasons := consistency.of_lock(new) + consistency.with_manifest(new, manifest):
@@ -194,21 +243,21 @@ def _check_names(new: Lock, base: Base) -> None:
     names.check(names.of_lock(new), names.of_base() if is_here else {})
 
 
-def _refuse_contradictions(old: OldLock, manifest: Manifest, settings: Settings) -> None:
+def refuse_contradictions(lock: Lock | None, manifest: Manifest, settings: Settings) -> None:
     """``--check``: the lock against itself and the manifest. A manifest that has changed since is told later."""
-    if old.lock is not None and old.flaw is None:
+    if lock is not None:
         with contextlib.suppress(LockStale):
-            compatibility.check_manifest(old.lock.replace(accepted_manifests=()), manifest, settings.lock, None)
+            compatibility.check_manifest(lock.replace(accepted_manifests=()), manifest, settings.lock, None)
 
 
 def _refuse_changes(old: OldLock, new: Lock, changes: Iterable[Change], settings: Settings, request: Request) -> None:
     """``--check``: report everything that would change."""
     if old.lock == new and old.flaw is None:
         return
-    reasons = [_line(change) for change in changes]
+    reasons = [line(change) for change in changes]
     if old.lock is not None and old.lock.manifest_sha256 != new.manifest_sha256 and old.flaw is None:
         reasons.append("plugins.yaml has changed since it was locked")
-    reasons += [f"the source of plugin {name!r} has changed" for name in _changed_sources(old.lock, new)]
+    reasons += [f"the source of plugin {name!r} has changed" for name in changed_sources(old.lock, new)]
     reasons += [old.flaw] if old.flaw is not None else []
     raise LockStale(
         "there is no lock" if old.lock is None and old.flaw is None else "the lock would change",
@@ -218,12 +267,13 @@ def _refuse_changes(old: OldLock, new: Lock, changes: Iterable[Change], settings
     )
 
 
-def _line(change: Change) -> str:
+def line(change: Change) -> str:
+    """A change, for the details of an error."""
     plugins = ", ".join(change.plugins) or "-"
-    return f"{change.name} {change.old or '-'} → {change.new or '-'} {plugins}"
+    return f"{change.shown_name} {change.old or '-'} → {change.new or '-'} {plugins}"
 
 
-def _changed_sources(old: Lock | None, new: Lock) -> Iterator[str]:
+def changed_sources(old: Lock | None, new: Lock) -> Iterator[str]:
     """The plugins whose source has changed, though the same package came of it."""
     for plugin in new.plugins:
         was = old.plugin(plugin.name) if old else None

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.releases import Pin
 
-__all__ = ["is_release", "read"]
+__all__ = ["is_release", "machine", "read"]
 
 
 def is_release(text: str) -> bool:
@@ -52,9 +52,11 @@ def read(
     caches: Path | None,
     scratch: Path,
     report: Callable[[str], None],
+    empty: Base | None = None,
 ) -> Base:
-    """The environment of a release for this interpreter's kind of machine, from the cache if it is there.
+    """The environment of a release, from the cache if it is there.
 
+    ``empty`` is the kind of machine, without distributions (:func:`machine`), by default this interpreter's.
     ``caches`` is our cache directory, ``scratch`` an empty one.
 
     Raises:
@@ -68,7 +70,7 @@ def read(
     exact = [item for item in requirement.specifier if item.operator == "==" and not item.version.endswith(".*")]
     if len(exact) != 1 or len(requirement.specifier) != 1:
         raise _not_a_release("--base does not name exactly one release", release)
-    empty = base.of_here(())
+    empty = empty or base.of_here(())
     place = None
     if caches is not None:
         depends = (str(requirement), empty.python_minor, empty.markers, empty.platforms, index.places)
@@ -96,10 +98,44 @@ def read(
     reading = f"Reading the metadata of its {count(len(pins), 'distribution')}"
     with progress.step(reading, report), ThreadPoolExecutor(max_workers=16) as pool:
         distributions = list(pool.map(lambda pin: _distribution(pin, index, tags, caches), pins))
-    environment = base.of_here(_with_vllm(distributions))
+    environment = empty.replace(distributions=_with_vllm(distributions))
     if place is not None:
         cache.write(place, environment.to_json())
     return environment
+
+
+def machine(python: str | None, platform: str | None) -> Base:
+    """A machine of this system with another Python (``3.12``) or architecture (``linux-aarch64``), without packages.
+
+    Its bug-fix release and its C library are not known: the first one is assumed, and the library of this machine.
+
+    Raises:
+        UsageError: it is of another system.
+    """
+    here = base.of_here(())
+    python, platform = python or here.python_minor, platform or here.platform
+    system, _, was = here.platform.rpartition("-")
+    if platform.rpartition("-")[0] != system:
+        raise UsageError(
+            "the environment of a release can only be resolved for this system",
+            expected=f"a platform such as {here.platform}",
+            found=platform,
+            next_step="name a snapshot as `base`, which vllm-plugins base -o base.json writes there",
+        )
+    full, architecture = here.python if python == here.python_minor else f"{python}.0", platform.rpartition("-")[2]
+    values = {
+        "python_version": python,
+        "python_full_version": full,
+        "implementation_version": full,
+        "platform_machine": architecture,
+    }
+    tags = (tag.removesuffix(was) + architecture for tag in here.platforms if tag.endswith(was))
+    return here.replace(
+        python=full,
+        platform=platform,
+        markers=tuple(sorted({**dict(here.markers), **values}.items())),
+        platforms=tuple(tags),
+    )
 
 
 def _not_a_release(what: str, found: str) -> UsageError:

@@ -50,18 +50,19 @@ class Upgrade:
         """Whether one of these names may move."""
         return self.everything or not self.names.isdisjoint(names)
 
-    def with_packages(self, manifest: Manifest, old: Lock | None) -> Upgrade:
-        """The same upgrade, with the packages of the plugins that it names.
+    def with_packages(self, manifest: Manifest, *old: Lock | None) -> Upgrade:
+        """The same upgrade, with the packages of the plugins that it names; ``old`` are the locks of all targets.
 
         Raises:
             UsageError: a name is neither a plugin's nor a locked package's.
         """
-        packages = {package.name for package in old.packages} if old else set()
+        locks = [lock for lock in old if lock is not None]
+        packages = {package.name for lock in locks for package in lock.packages}
         own: dict[str, set[NormalizedName]] = {}
         for plugin in manifest.plugins:
-            pinned = old.plugin(plugin.name) if old else None
+            pinned = {found.package for lock in locks if (found := lock.plugin(plugin.name)) is not None}
             names = {canonicalize_name(name) for name in (plugin.name, plugin.source.package) if name}
-            own[canonicalize_name(plugin.name)] = names | ({pinned.package} if pinned else set())
+            own[canonicalize_name(plugin.name)] = names | pinned
             packages |= names
         for name in sorted(self.names - packages):
             raise UsageError(
@@ -77,7 +78,8 @@ class Request:
     """What a user asks of one run. ``base`` is the value of ``--base``; ``names`` are those of ``--upgrade-package``.
 
     ``accepted`` are plugins and packages whose publisher may change. ``check``: compare the new lock with the old one
-    and write nothing. ``rebuild``: also build its wheels again. ``dry_run``: write nothing.
+    and write nothing. ``rebuild``: also build its wheels again. ``dry_run``: write nothing. ``targets`` are the names
+    of the targets to lock, by default all of them; the others stay as they are.
     """
 
     everything: bool = False
@@ -88,6 +90,7 @@ class Request:
     rebuild: bool = False
     dry_run: bool = False
     accepted: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
 
     @property
     def upgrade(self) -> Upgrade:
@@ -115,6 +118,7 @@ class Request:
         words += ["--upgrade"] if self.everything else []
         words += [word for name in self.names for word in ("--upgrade-package", name)]
         words += ["--base", self.base] if self.base is not None else []
+        words += [word for name in self.targets for word in ("--target", name)]
         words += ["--resolver", self.resolver] if self.resolver != "auto" else []
         return shlex.join(words)
 

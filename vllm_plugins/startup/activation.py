@@ -29,7 +29,6 @@ __all__ = [
     "confirm",
     "deactivate",
     "expect",
-    "front_modules",
     "fronts",
     "hold",
     "is_confirmed",
@@ -41,6 +40,7 @@ __all__ = [
     "may_be_shadowed",
     "put_in_front",
     "release",
+    "show",
 ]
 
 # What may_be_shadowed does not look into: the standard library, and where packages are installed.
@@ -85,21 +85,6 @@ def is_site(entry: object) -> bool:
 def fronts() -> list[str]:
     """The entries of the path that are in front of the base, of any overlay."""
     return [entry for entry in overlay.entries() if overlay.front_in(entry) is not None]
-
-
-def front_modules(front: str) -> set[str]:
-    """The importable names of a directory of overrides, where wheels also have directories such as ``numpy.libs``."""
-    from importlib.machinery import all_suffixes
-
-    found = set()
-    try:
-        with os.scandir(front) as entries:
-            for entry in entries:
-                suffixes = ("",) if entry.is_dir() else all_suffixes()
-                found |= {entry.name.removesuffix(suffix) for suffix in suffixes if entry.name.endswith(suffix)}
-    except OSError:
-        return set()
-    return {name for name in found if name.isidentifier() and name != "__pycache__"}
 
 
 def put_in_front(store: Path, marker: Marker) -> None:
@@ -186,10 +171,9 @@ def is_told() -> bool:
 
 
 def expect(settings: Settings, marker: Marker | None, listing: str) -> None:
-    """Compare an overlay and the base (``overlay.listing``) with what the first process of the server has.
+    """Compare an overlay (``None``: no plugins) and the base, as text, with what the first process of the server has.
 
-    Without ``VLLM_PLUGIN_EXPECT`` this is the first process, and sets it for those that it starts. vLLM copies it to
-    the workers of Ray (0.10.2 to 0.33). ``None`` as the marker: there are no plugins here.
+    Without ``VLLM_PLUGIN_EXPECT`` this is the first one, and sets it. vLLM copies it to Ray workers (0.10.2 to 0.33).
 
     Raises:
         NodeMismatch: something differs.
@@ -209,6 +193,14 @@ def expect(settings: Settings, marker: Marker | None, listing: str) -> None:
     elif found is not None:
         variables.pass_on(variables.EXPECT, found)
         _expected = found, False
+
+
+def show(active: tuple[Path, Marker] | None) -> None:
+    """Show the overlay in vLLM's metrics, in the processes that may serve them."""
+    if "prometheus_client" in sys.modules:
+        from vllm_plugins.startup.ranks import _vllm_metrics
+
+        _vllm_metrics.show(active)
 
 
 def hold(store: Path, key: str) -> None:

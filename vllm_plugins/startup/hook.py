@@ -101,6 +101,7 @@ def general() -> None:
     if _process.failure is not None:
         raise _process.failure
     _start(GENERAL, _frame(1))
+    activation.show(_process.active)
 
 
 _HOOKS: dict[str, Callable[[], object]] = {PLATFORM: platform, GENERAL: general}

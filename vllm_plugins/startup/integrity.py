@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.marker import Marker
 
-__all__ = ["FILES", "Differences", "check", "compare", "compare_sizes", "files", "listed"]
+__all__ = ["FILES", "Differences", "check", "compare", "compare_sizes", "files", "front_modules", "listed"]
 
 FILES = "files.json"
 _CHUNK = 1 << 20  # bytes
@@ -42,6 +42,21 @@ def files(site: Path) -> Iterator[str]:
         links = (name for name in directories if os.path.islink(os.path.join(directory, name)))
         for name in (*names, *links):
             yield os.path.join(directory, name).removeprefix(root)
+
+
+def front_modules(front: str) -> set[str]:
+    """The importable names of a directory of overrides, where wheels also have directories such as ``numpy.libs``."""
+    from importlib.machinery import all_suffixes
+
+    found = set()
+    try:
+        with os.scandir(front) as entries:
+            for entry in entries:
+                suffixes = ("",) if entry.is_dir() else all_suffixes()
+                found |= {entry.name.removesuffix(suffix) for suffix in suffixes if entry.name.endswith(suffix)}
+    except OSError:
+        return set()
+    return {name for name in found if name.isidentifier() and name != "__pycache__"}
 
 
 def compare(store: Path, marker: Marker) -> Differences:

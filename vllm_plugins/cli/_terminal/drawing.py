@@ -22,7 +22,7 @@ __all__ = ["Drawing"]
 _MOST = 8  # steps that are drawn
 _BAR = 16  # columns
 _MARGIN = 4  # columns in which the terminal may echo ^C: in a new line, it would leave the drawing there
-_WIDE = 70  # columns of a terminal that has room for bars
+_WIDE, _VERY_WIDE = 70, 90  # columns of a terminal that has room for bars, and for long ones
 
 
 class _Console(Console):
@@ -41,7 +41,7 @@ class Drawing:
         self._live: Live | None = None
         is_utf = self._console.encoding.startswith("utf")
         self._frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" if is_utf else "|/-\\"
-        self._bar = "━" if is_utf else "="
+        self._full, self._empty = "━─" if is_utf else "=-"  # not told apart by their colour alone
 
     def draw(self, steps: tuple[Step, ...]) -> None:
         """Draw these steps in place of the previous ones."""
@@ -90,11 +90,11 @@ class Drawing:
             return seconds
         amount = f"{size(done)} of {size(step.total)}" if step.is_size else f"{done} of {step.total}"
         if width < _WIDE:
-            return Text.assemble(f"{amount} ", seconds)
-        filled = _BAR * min(done, step.total) // max(step.total, 1)
-        return Text.assemble(
-            (self._bar * filled, "green"), (self._bar * (_BAR - filled), "dim"), f" {amount} ", seconds
-        )
+            return Text.assemble(f"{amount}, ", seconds)
+        whole = _BAR if width >= _VERY_WIDE else _BAR // 2
+        filled = whole * min(done, step.total) // max(step.total, 1)
+        bar = (self._full * filled, "green"), (self._empty * (whole - filled), "dim")
+        return Text.assemble(*bar, f" {amount}, ", seconds)
 
 
 def _one_line(text: str) -> str:

@@ -54,16 +54,19 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Print the packages, plugins and base distributions that differ."""
     old = _read(arguments.old, settings)
-    new = _read(arguments.new, settings) if arguments.new else lock_reader.read(settings.lock)
-    packages = diff.compare(old, new)
-    plugins, base = list(diff.plugin_changes(old, new)), list(diff.base_changes(old, new))
-    differ = bool(packages or plugins or base)
+    new = _read(arguments.new, settings) if arguments.new else _at(settings.lock)
+    found = diff.between(old, new)
     render = _markdown if arguments.markdown else _text
     output.result(
-        {"differ": differ, "packages": [_data.change(item) for item in packages], "plugins": plugins, "base": base},
-        render(packages, plugins, base) or _SAME,
+        {
+            "differ": bool(found),
+            "packages": [_data.change(item) for item in found.packages],
+            "plugins": list(found.plugins),
+            "base": list(found.base),
+        },
+        render(found.packages, found.plugins, found.base) or _SAME,
     )
-    return 1 if differ and arguments.exit_code else 0
+    return 1 if found and arguments.exit_code else 0
 
 
 def _text(packages: Sequence[Change], plugins: Sequence[str], base: Sequence[str]) -> str:
@@ -76,7 +79,12 @@ def _markdown(packages: Sequence[Change], plugins: Sequence[str], base: Sequence
     parts = []
     if packages:
         rows = [
-            (_cell(item.name), _cell(item.old), _cell(item.new), ", ".join(map(_cell, item.plugins)) or "-")
+            (
+                _cell(item.shown_name),
+                _cell(item.old),
+                _cell(item.new),
+                ", ".join(map(_cell, item.plugins)) or "-",
+            )
             for item in packages
         ]
         lines = ["| package | old | new | required by |", "|---|---|---|---|"]
@@ -99,20 +107,24 @@ def _code(text: str) -> str:
     return f"{fence} {line} {fence}" if len(fence) > 1 else f"{fence}{line}{fence}"
 
 
-def _read(named: str, settings: Settings) -> Lock:
-    """The lock at a path, of an overlay with that key, or in a commit: the first of these that exists."""
+def _at(path: Path) -> tuple[Lock, ...]:
+    return lock_reader.parse_all(lock_reader.read_bytes(path), path)
+
+
+def _read(named: str, settings: Settings) -> tuple[Lock, ...]:
+    """The locks of all targets of a lock: at a path, of an overlay with that key, or in a commit."""
     if os.path.exists(named):
-        return lock_reader.read(Path(named).absolute())
+        return _at(Path(named).absolute())
     try:
         key = generations.find(settings.store, named)
     except UsageError as error:
         if error.details:  # several overlays
             raise
         return _committed(named, settings)
-    return lock_reader.read(overlay.directory(settings.store, key) / LOCK)
+    return _at(overlay.directory(settings.store, key) / LOCK)
 
 
-def _committed(revision: str, settings: Settings) -> Lock:
+def _committed(revision: str, settings: Settings) -> tuple[Lock, ...]:
     path = settings.lock.resolve()
     commit = revisions.resolve(path.parent, revision)
     if commit is None:
@@ -123,4 +135,4 @@ def _committed(revision: str, settings: Settings) -> Lock:
             next_step="list the keys: vllm-plugins history; list the commits: git log --oneline",
         )
     data = revisions.read(path, commit, named=revision, most=lock_reader.MAX_BYTES)
-    return lock_reader.parse(data, Path(f"{revision}:{path.name}"))
+    return lock_reader.parse_all(data, Path(f"{revision}:{path.name}"))

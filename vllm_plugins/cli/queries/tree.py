@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from vllm_plugins.cli._terminal.table import along_guides
+from vllm_plugins.cli.lock import add_target_option
 from vllm_plugins.documents import lock_reader
 from vllm_plugins.review.graph import Graph
 
@@ -29,12 +30,13 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--depth", type=_depth, metavar="N", help="Show at most N levels below a plugin; its package is the first."
     )
+    add_target_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Print the tree. Nothing but the lock is read."""
-    lock = lock_reader.read(settings.lock)
+    lock = lock_reader.read(settings.lock, target=arguments.target)
     graph = Graph(lock)
     text = graph.tree(depth=arguments.depth, is_ascii=not _has_lines()) or "the lock has no plugins"
     output.result(_data(lock, graph, arguments.depth), along_guides(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vllm_plugins.cli.lock import add_target_option
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.documents import base, lock_reader
 from vllm_plugins.review.graph import Graph
@@ -26,12 +27,13 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name", metavar="NAME", help="A package of the lock or of the vLLM environment, or a plugin of plugins.yaml."
     )
+    add_target_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Print each path in a line. The environment is read only for what the lock does not name."""
-    graph = Graph(lock_reader.read(settings.lock))
+    graph = Graph(lock_reader.read(settings.lock, target=arguments.target))
     try:
         answer = graph.why(arguments.name)
     except UsageError:

@@ -60,6 +60,7 @@ KEYS: dict[str, Treatment] = {
     "tool.vllm-plugins.content-sha256": "honoured",
     "tool.vllm-plugins.accepted-manifests": "honoured",
     "tool.vllm-plugins.targets": "honoured",
+    "tool.vllm-plugins.targets.name": "honoured",
     "tool.vllm-plugins.targets.python": "honoured",
     "tool.vllm-plugins.targets.platform": "honoured",
     "tool.vllm-plugins.targets.vllm": "honoured",

@@ -15,14 +15,20 @@ if TYPE_CHECKING:
 
     from vllm_plugins.core.hashes import Sha256
     from vllm_plugins.documents._form.indexes import NamedIndex
+    from vllm_plugins.documents._form.targets import RequestedTarget
     from vllm_plugins.documents.manifest import Plugin
     from vllm_plugins.documents.overrides import Override
 
 __all__ = ["sha256"]
 
 
-def sha256(plugins: Iterable[Plugin], overrides: Iterable[Override], indexes: Iterable[NamedIndex]) -> Sha256:
-    """The sha256 of the plugins' requests, of the overrides, and of the indexes in use, as canonical JSON."""
+def sha256(
+    plugins: Iterable[Plugin],
+    overrides: Iterable[Override],
+    indexes: Iterable[NamedIndex],
+    targets: Iterable[RequestedTarget],
+) -> Sha256:
+    """The sha256 of the requests of plugins, overrides, indexes in use, and targets, as canonical JSON."""
     listed = sorted(plugins, key=lambda plugin: plugin.name)
     entries = [
         {key: value for key, value in _request(plugin).items() if value not in (None, [], False)} for plugin in listed
@@ -36,6 +42,10 @@ def sha256(plugins: Iterable[Plugin], overrides: Iterable[Override], indexes: It
         {"index": item.name, "url": item.url}
         for item in sorted(indexes, key=lambda item: item.name)
         if item.name in used
+    ]
+    entries += [
+        {"target": item.name, **{key: value for key, value in item.request.items() if value is not None}}
+        for item in sorted(targets, key=lambda item: item.name)
     ]
     text = json.dumps(entries, sort_keys=True, separators=(",", ":"))
     return hashes.sha256(text.encode())

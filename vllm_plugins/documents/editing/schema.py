@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import StoreError
 from vllm_plugins.documents import _rules
-from vllm_plugins.documents._form import file_rules
+from vllm_plugins.documents._form import file_rules, targets
 from vllm_plugins.documents.policy import CHECKS, Level
 
 if TYPE_CHECKING:
@@ -90,6 +90,13 @@ def _schema() -> Schema:
                     "Packages of the vLLM environment that are replaced on purpose.",
                     unique=False,
                 ),
+                "targets": {
+                    **_list(
+                        _object(_TARGET, required=("name", "base")), "The environments of the lock.", unique=False
+                    ),
+                    "minItems": 1,
+                    "maxItems": targets.MOST,
+                },
                 "policy": _object(
                     _policy(),
                     "What the findings of an audit mean, and how old a locked release must be.",
@@ -204,6 +211,12 @@ _SOURCES: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
         },
         (),
     ),
+}
+_TARGET: Schema = {
+    "name": _text("Your name for the target, unique in this file.", r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),
+    "base": _text("here, the path of a snapshot, or a release of vLLM such as vllm==0.32.0."),
+    "python": _text("The minor version of Python, such as 3.12 in quotes.", r"^3\.[0-9]{1,3}$"),
+    "platform": _text("Such as linux-aarch64.", r"^(linux|macosx-[0-9]+\.[0-9]+)-[a-z0-9_]+$"),
 }
 _OVERRIDE: Schema = {
     "package": _text("A package of the vLLM environment.", _PACKAGE),

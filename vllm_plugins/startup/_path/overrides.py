@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import OverrideInactive
-from vllm_plugins.startup import activation, overlay
+from vllm_plugins.startup import activation, integrity, overlay
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def put_in_front(store: Path, marker: Marker) -> None:
     _refuse_others(ours if marker.overrides else None, marker)
     if not marker.overrides:
         return
-    late = sorted({name for name in activation.front_modules(ours) if _is_from_elsewhere(name, ours)})
+    late = sorted({name for name in integrity.front_modules(ours) if _is_from_elsewhere(name, ours)})
     if late:
         raise _late(ours, marker, late)
     # An entry that a link or PYTHONPATH has put there may come after another one of PYTHONPATH.
@@ -66,7 +66,7 @@ def _is_from_elsewhere(name: str, ours: str) -> bool:
     if file is not None:
         return not os.path.realpath(overlay.real(file)).startswith(front)
     inner = os.path.join(ours, name)
-    return any(_is_imported_elsewhere(f"{name}.{part}", front) for part in activation.front_modules(inner))
+    return any(_is_imported_elsewhere(f"{name}.{part}", front) for part in integrity.front_modules(inner))
 
 
 def _is_imported_elsewhere(name: str, front: str) -> bool:

@@ -1,0 +1,207 @@
+"""One lock for several environments: ``targets`` of plugins.yaml."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+from tests.kit import pep751, projects
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.kit.index import Index
+    from tests.kit.place import Place
+
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+OTHER = "3.13" if HERE == "3.12" else "3.12"
+POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+MODULES = {"tiny.py": "def register():\n    pass\n"}
+MANIFEST = """
+plugins:
+  - {name: tiny, source: pypi, package: tiny}
+targets:
+  - {name: dev, base: here}
+  - {name: production, base: production.json}
+"""
+
+
+def snapshot(place: Place, name: str = "production.json", **versions: str) -> Path:
+    """This environment's, as another Python on another processor would have written it."""
+    data: dict[str, Any] = place.run("base").json
+    data["python"] = f"{OTHER}.1"
+    data["platform"] = "linux-aarch64"
+    data["platforms"] = ["manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "linux_aarch64"]
+    data["markers"] |= {
+        "python_version": OTHER,
+        "python_full_version": f"{OTHER}.1",
+        "implementation_version": f"{OTHER}.1",
+        "platform_machine": "aarch64",
+    }
+    for item in data["distributions"]:
+        item["version"] = versions.get(item["name"], item["version"])
+    path = place.config / name
+    path.write_text(json.dumps(data))
+    return path
+
+
+def platform_wheels(index: Index, name: str, version: str = "1.0", **fields: Any) -> None:
+    """A release with a wheel for this Python and machine, and one for the other."""
+    here = f"cp{HERE.replace('.', '')}"
+    there = f"cp{OTHER.replace('.', '')}"
+    wheel = index.wheel(name, version, **fields)
+    for tag in (f"{here}-{here}-manylinux_2_17_x86_64", f"{there}-{there}-manylinux_2_28_aarch64"):
+        shutil.copyfile(wheel, wheel.with_name(f"{name}-{version}-{tag}.whl"))
+    wheel.unlink()
+
+
+def test_one_lock_serves_two_kinds_of_machine(place: Place, index: Index) -> None:
+    snapshot(place)
+    platform_wheels(index, "core")
+    index.wheel("shared")
+    index.wheel("only_here")
+    index.wheel("only_there")
+    requires = [
+        "shared",
+        "core",
+        f"only-here; python_version == '{HERE}'",
+        "only-there; platform_machine == 'aarch64'",
+        "vllm>=0.30",
+    ]
+    index.wheel("tiny", requires=requires, entry_points=POINTS, modules=MODULES)
+    place.write(MANIFEST)
+    done = place.run("lock")
+    assert "1 plugin for 2 targets (dev: 4 packages, production: 4 packages)" in done.stdout
+    pep751.read(place.locked)
+
+    assert place.run("lock").stdout == "plugins.lock is up to date: nothing to do\n"
+    place.run("lock", "--check")
+    place.run("sync")
+    place.run("status")
+    place.run("verify")
+    assert {path.name for path in place.site.glob("*.dist-info")} == {
+        f"{name}-1.0.dist-info" for name in ("tiny", "core", "shared", "only_here")
+    }
+
+
+def test_versions_are_shared_where_the_bases_allow_it(place: Place, index: Index) -> None:
+    snapshot(place, vllm="0.33.0")
+    index.wheel("dep", "1.0")
+    index.wheel("dep", "2.0", requires=["vllm>=0.33"])
+    index.wheel("tiny", requires=["dep"], entry_points=POINTS, modules=MODULES)
+    place.write(MANIFEST)
+    done = place.run("lock")
+    assert [item["version"] for item in place.locked["packages"] if item["name"] == "dep"] == ["1.0"]
+    assert "note: target production: dep 1.0 as in the other targets; 2.0 would fit, too\n" in done.stdout
+
+    # A pin of one target alone is shown as such, and a diff names it.
+    shutil.copyfile(place.lock, place.config / "before.lock")
+    index.remove(index.directory / "dep" / "dep-1.0-py3-none-any.whl")
+    index.wheel("dep", "0.9", requires=["vllm<0.33"])
+    changed = place.run("upgrade").stdout
+    assert "dep (dev)" in changed
+    assert "dep (production)" in changed
+    assert place.run("diff", place.config / "before.lock").stdout.startswith("package")
+    assert sorted(item["version"] for item in place.locked["packages"] if item["name"] == "dep") == ["0.9", "2.0"]
+    place.run("lock", "--check")
+    assert "dep 2.0" in place.run("tree", "--target", "production").stdout
+    assert "dep===0.9" in place.run("export", "--format", "requirements").stdout
+    assert "dep===2.0" in place.run("export", "--format", "requirements", "--target", "production").stdout
+    pep751.read(tomllib.loads(place.run("export", "--format", "pylock").stdout))
+
+
+def test_targets_that_were_locked_on_two_machines_are_merged(place: Place, index: Index) -> None:
+    snapshot(place)
+    index.wheel("tiny", entry_points=POINTS, modules=MODULES)
+    project = projects.project(place.config / "mine", name="mine")
+    place.write(MANIFEST.replace("plugins:\n", "plugins:\n  - {name: mine, source: local, path: mine}\n"))
+    place.run("lock")
+    whole = place.lock.read_bytes()
+    place.lock.unlink()
+
+    there = place.config / "there"
+    there.mkdir()
+    done = place.run("lock", "--target", "production")
+    assert "note: target dev is not in the lock yet: lock it with --target dev\n" in done.stdout
+    refused = place.run("sync", check=False)
+    assert refused.returncode == 5
+    assert f"  expected: production (Python {OTHER} on linux-aarch64)\n" in refused.stderr
+    assert "[target-missing]" in refused.stderr
+    place.lock.rename(there / "plugins.lock")
+    place.wheels.rename(there / "plugins.wheels")
+    place.run("lock", "--target", "dev")
+    (wheel,) = (there / "plugins.wheels").iterdir()
+    wheel.rename(there / wheel.name)
+    missing = place.run("lock", "--merge", there / "plugins.lock", check=False)
+    assert (missing.returncode, wheel.name in missing.stderr) == (1, True)
+    (there / wheel.name).rename(wheel)
+    place.run("lock", "--merge", there / "plugins.lock")
+    assert place.lock.read_bytes() == whole
+    place.run("sync")
+
+    place.write(MANIFEST)
+    stale = place.run("lock", "--merge", there / "plugins.lock", check=False)
+    assert stale.returncode == 3
+
+    # A build that fits this machine only is refused for the other target, with the way to go on.
+    backend = project / "backend.py"
+    tag = f"cp{HERE.replace('.', '')}"
+    backend.write_text(backend.read_text().replace("py3-none-any", f"{tag}-{tag}-linux_x86_64"))
+    place.write(MANIFEST.replace("plugins:\n", "plugins:\n  - {name: mine, source: local, path: mine}\n"))
+    foreign = place.run("lock", check=False)
+    assert foreign.returncode == 1
+    assert "run vllm-plugins lock --target production on a machine of that kind" in foreign.stderr
+    place.run("lock", "--target", "dev")
+
+
+def test_the_next_steps_of_targets_lead_on(place: Place) -> None:
+    """Each message is met in its state, and its next step is taken there."""
+
+    def refused(words: list[str], message: str, *, code: int = 2) -> None:
+        done = place.run(*words, check=False)
+        assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+
+    other = snapshot(place)
+    place.write("plugins: []\n")
+    refused(["lock", "--target", "dev"], "next: leave --target out, or add `targets` to plugins.yaml")
+    place.run("lock")
+    production = "plugins: []\ntargets:\n  - {name: production, base: production.json}\n"
+    place.write(production)
+    refused(["lock", "--base", "production.json"], "next: leave --base out: each target names its base")
+    refused(["lock", "--target", "dev"], "next: name one of these with --target")
+    place.run("lock", "--target", "production")
+    refused(["lock", "--check", "--merge", "x.lock"], "next: vllm-plugins lock --merge x.lock")
+    refused(["tree"], "next: add a target for this environment to plugins.yaml", code=5)
+    refused(["tree", "--target", "dev"], "next: name one of these with --target")
+    place.run("tree", "--target", "production")
+    place.write(production + "  - {name: dev, base: here, python: '3.99'}\n")
+    refused(["lock"], "next: lock the other targets with --target, and this one on a machine of its kind; or correct")
+    place.run("lock", "--target", "production")
+    place.write(production + "  - {name: mac, base: vllm==0.32.0, platform: macosx-14.0-arm64}\n")
+    refused(["lock"], "next: name a snapshot as `base`, which vllm-plugins base -o base.json writes there")
+    place.write(
+        production + f"  - {{name: mac, base: {other.name}, python: '{OTHER}'}}\n  - {{name: dev, base: here}}\n"
+    )
+    place.run("lock")
+    place.run("sync")
+
+
+def test_targets_that_markers_can_not_tell_apart_are_refused(place: Place, index: Index) -> None:
+    data: dict[str, Any] = place.run("base").json
+    for item in data["distributions"]:
+        item["version"] = {"vllm": "0.33.0"}.get(item["name"], item["version"])
+    (place.config / "newer.json").write_text(json.dumps(data))
+    index.wheel("dep", "2.0", requires=["vllm>=0.33"])
+    index.wheel("dep", "1.0", requires=["vllm<0.33"])
+    index.wheel("tiny", requires=["dep"], entry_points=POINTS, modules=MODULES)
+    manifest = MANIFEST.replace("production.json", "newer.json")
+    place.write(manifest)
+    refused = place.run("lock", check=False)
+    assert refused.returncode == 2
+    assert "  dev and production: dep 1.0 and 2.0\n" in refused.stderr
+    assert "next: move one of the targets to a plugins.yaml of its own" in refused.stderr
+    place.write("\n".join(line for line in manifest.splitlines() if "newer" not in line))
+    place.run("lock")

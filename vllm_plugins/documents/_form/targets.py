@@ -1,0 +1,116 @@
+"""``targets:`` of plugins.yaml: the environments that one lock is for, each with a name.
+
+A lock with targets contains, for each, what a lock for it alone would contain.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from yaml.nodes import MappingNode, SequenceNode
+
+from vllm_plugins.documents import _rules
+from vllm_plugins.documents._rules import quoted
+from vllm_plugins.documents._yaml import Fields, describe, line
+from vllm_plugins.startup import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from yaml.nodes import Node
+
+    from vllm_plugins.documents._yaml import Problems
+
+__all__ = ["HERE", "RequestedTarget", "is_release", "read"]
+
+HERE = "here"
+MOST = 16
+_PYTHON = re.compile(r"3\.[0-9]{1,3}")
+_PLATFORM = re.compile(r"(linux|macosx-[0-9]+\.[0-9]+)-[a-z0-9_]+")
+_RELEASE = re.compile(r"\s*[A-Za-z0-9._-]+\s*(\[.*\])?\s*[=<>!~]=")
+
+
+class RequestedTarget(Record):
+    """One entry. ``base`` is ``here``, the path of a snapshot as in the file, or a release such as ``vllm==0.32.0``.
+
+    ``python`` (``3.12``) and ``platform`` (``linux-aarch64``) say for which kind of machine a release is resolved. Of
+    the other bases they are checked.
+    """
+
+    name: str
+    base: str = HERE
+    python: str | None = None
+    platform: str | None = None
+    line: int = 1
+
+    @property
+    def request(self) -> Mapping[str, str | None]:
+        """What of the entry counts, by the keys of the file."""
+        return {"base": self.base, "python": self.python, "platform": self.platform}
+
+
+def is_release(text: str) -> bool:
+    """Whether a base is a release of vLLM, and not a path."""
+    return _RELEASE.match(text) is not None
+
+
+def read(node: Node, problems: Problems) -> tuple[RequestedTarget, ...]:
+    """The targets in a node; their problems are added to ``problems``."""
+    if not isinstance(node, SequenceNode):
+        problems.add(node, "targets", f"expected a list of mappings with name and base, found {describe(node)}")
+        return ()
+    if not node.value or len(node.value) > MOST:
+        what = f"expected 1 to {MOST} targets, found {len(node.value)}; for this environment alone, remove the key"
+        problems.add(node, "targets", what)
+    found: dict[str, RequestedTarget] = {}
+    same: dict[tuple[str | None, ...], RequestedTarget] = {}
+    for number, item in enumerate(node.value):
+        where = f"targets[{number}]"
+        if not isinstance(item, MappingNode):
+            problems.add(item, where, f"expected a mapping with name and base, found {describe(item)}")
+            continue
+        target = _target(item, where, problems)
+        if target is None:
+            continue
+        first = found.setdefault(target.name, target)
+        if first is not target:
+            problems.add(item, f"{where}.name", f"{quoted(target.name)} is also in line {first.line}; change one")
+        twin = same.setdefault(tuple(target.request.values()), target)
+        if twin is not target and first is target:
+            what = f"the same environment as target {quoted(twin.name)} in line {twin.line}; remove one"
+            problems.add(item, where, what)
+    return tuple(found.values())
+
+
+def _target(node: MappingNode, where: str, problems: Problems) -> RequestedTarget | None:
+    fields = Fields(node, where, problems)
+    fields.unknown(("name", "base", "python", "platform"))
+    name = fields.text("name", _name, required="a unique name")
+    required = "here, the path of a snapshot, or a release such as vllm==0.32.0"
+    base = fields.text("base", _base, required=required)
+    python, platform = fields.text("python", _python), fields.text("platform", _platform)
+    if name is None or base is None:
+        return None
+    return RequestedTarget(name=name, base=base, python=python, platform=platform, line=line(node))
+
+
+def _name(text: str) -> str | None:
+    wrong = _rules.name(text)
+    return None if wrong is None else wrong.replace("plugin name", "name of a target")
+
+
+def _base(text: str) -> str | None:
+    return None if text == HERE or is_release(text) else _rules.path(text)
+
+
+def _python(text: str) -> str | None:
+    if _PYTHON.fullmatch(text):
+        return None
+    return f"{quoted(text)} is not a valid minor version of Python; write it as in '3.12'"
+
+
+def _platform(text: str) -> str | None:
+    if _PLATFORM.fullmatch(text):
+        return None
+    return f"{quoted(text)} is not a valid platform; write it as in linux-x86_64 or linux-aarch64"

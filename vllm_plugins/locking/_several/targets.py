@@ -1,0 +1,279 @@
+"""Lock every target of plugins.yaml, and put the locks together.
+
+Each target goes through the stages of a lock that is for it alone, side by side with the others. Where two then have
+another version of a package, those with the newer one are resolved again, with the older one as their preference.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vllm_plugins.core.errors import LockStale, PluginsError, UsageError
+from vllm_plugins.documents import base as base_document
+from vllm_plugins.documents import compatibility, diff, lock_writer
+from vllm_plugins.documents.manifest import HERE
+from vllm_plugins.locking import _stages, old_lock, pipeline
+from vllm_plugins.locking._several import shared_pins
+from vllm_plugins.locking._several.tasks import Run, Task
+from vllm_plugins.locking.old_lock import OldLock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import Lock
+    from vllm_plugins.documents.manifest import Manifest, RequestedTarget
+    from vllm_plugins.locking._assemble import NewLock
+    from vllm_plugins.locking.old_lock import OldLocks
+    from vllm_plugins.locking.pipeline import Outcome
+    from vllm_plugins.locking.request import Request, Upgrade
+    from vllm_plugins.packages.pip_config import PipConfig
+    from vllm_plugins.startup.settings import Settings
+
+__all__ = ["lock", "name_of", "require_distinct"]
+
+
+def lock(
+    manifest: Manifest,
+    settings: Settings,
+    request: Request,
+    *,
+    here: Base | None,
+    base_paths: Sequence[str] | None,
+    report: Callable[[str], None],
+    detail: Callable[[str], None],
+    config: Callable[[], PipConfig] | None,
+) -> Outcome:
+    """Lock the targets of a manifest; ``here`` is the base of this environment. See :func:`pipeline.lock`."""
+    from vllm_plugins.core import scratch, workers
+    from vllm_plugins.packages import pip_config
+    from vllm_plugins.startup import overlay
+
+    chosen = _chosen(manifest, request)
+    run = Run(
+        manifest=manifest,
+        settings=settings,
+        request=request,
+        here=here,
+        base_paths=overlay.base_paths() if base_paths is None else base_paths,
+        report=report,
+        detail=detail,
+        config=config or workers.begin(pip_config.read),
+    )
+    old = old_lock.read_all(settings, request.upgrade)
+    upgrade = request.upgrade.with_packages(manifest, *old.locks)
+    if request.check:
+        for was in old.locks if old.flaw is None else ():
+            pipeline.refuse_contradictions(was, manifest, settings)
+    tasks, unchecked = _tasks(run, chosen, old, upgrade)
+    others = _others(run, old, tasks, unchecked)
+    with scratch.directory() as temporary:
+        todo = [task for task in tasks if not task.is_current]
+        resolved = workers.side_by_side(lambda task: run.resolve(task, upgrade, temporary / task.name), todo)
+        made = dict(zip([task.name for task in todo], resolved, strict=True))
+        made, notes = _share(run, tasks, made, others, temporary)
+        locks = _locks(tasks, made, others)
+        require_distinct(locks, manifest)
+        changes = diff.between(old.locks, locks)
+        wheels = {name: path for new in made.values() for name, path in new.wheels.items()}
+        if request.check:
+            _refuse_changes(old, locks, changes, run)
+        elif not request.dry_run and (made or len(locks) != len(old.locks)):
+            _stages.write(locks, wheels, settings)
+        unchecked += _underived(run, tasks, locks, made)
+    missing = [target.name for target in manifest.targets if target.name not in {name_of(item) for item in locks}]
+    notes += [f"target {name} is not in the lock yet: lock it with --target {name}" for name in missing]
+    fitting = compatibility.fitting(locks, here or base_document.read())
+    return pipeline.Outcome(
+        lock=next(iter((*fitting, *locks))),
+        locks=locks,
+        changes=changes.packages,
+        resolved=bool(made) or bool(changes),
+        notes=tuple(notes),
+        unchecked=unchecked,
+    )
+
+
+def _underived(
+    run: Run, tasks: Iterable[Task], locks: Iterable[Lock], made: Mapping[str, NewLock]
+) -> tuple[str, ...]:
+    """``--check``: compare the lock of each target with the index and the sources; returns what was not compared."""
+    by_name = {name_of(lock): lock for lock in locks}
+    found = [
+        line
+        for task in tasks
+        for line in pipeline.derive(
+            run.manifest,
+            run.settings,
+            run.request,
+            locked=by_name[task.name],
+            base=task.base,
+            report=run.report,
+            detail=run.detail,
+            config=run.config,
+            new=made[task.name].wheels if task.name in made else {},
+        )
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _chosen(manifest: Manifest, request: Request) -> tuple[RequestedTarget, ...]:
+    """The targets that the request names, or all of them."""
+    if request.base is not None:
+        raise UsageError(
+            "--base can't be used where plugins.yaml has targets",
+            where=str(manifest.path),
+            found=f"--base {request.base}",
+            next_step="leave --base out: each target names its base",
+        )
+    names = [target.name for target in manifest.targets]
+    for name in request.targets:
+        if name not in names:
+            raise UsageError(
+                f"plugins.yaml has no target {name!r}",
+                where=str(manifest.path),
+                expected=" or ".join(names),
+                next_step="name one of these with --target",
+            )
+    return tuple(target for target in manifest.targets if not request.targets or target.name in request.targets)
+
+
+def _tasks(
+    run: Run, chosen: Iterable[RequestedTarget], old: OldLocks, upgrade: Upgrade
+) -> tuple[list[Task], tuple[str, ...]]:
+    """What to do for each target, and what ``--check`` can't compare: a target that is another environment."""
+    tasks, unchecked = [], []
+    for target in chosen:
+        was = old.named(target.name)
+        if run.request.check and target.base == HERE and was is not None:
+            here = run.here or base_document.read()
+            if not compatibility.fitting([was], here):
+                unchecked.append(f"target {target.name}: its base is `here`, and this is another environment")
+                continue
+        base = run.base(target)
+        may_hold = was is not None and old.flaw is None and not upgrade
+        tasks.append(
+            Task(
+                name=target.name,
+                base=base,
+                old=OldLock(lock=was or shared_pins.preferences(old.locks, base), flaw=old.flaw),
+                is_current=may_hold and was is not None and _is_current(was, run, base),
+            )
+        )
+    return tasks, tuple(unchecked)
+
+
+def _is_current(was: Lock, run: Run, base: Base) -> bool:
+    same = (was.targets[0].python, was.targets[0].platform) == (base.python_minor, base.platform)
+    return same and old_lock.is_current(was, run.manifest, base, run.settings)
+
+
+def _others(run: Run, old: OldLocks, tasks: Iterable[Task], unchecked: Iterable[str]) -> tuple[Lock, ...]:
+    """The locks of the targets that stay as they are. Those of another manifest are dropped."""
+    wanted = {target.name for target in run.manifest.targets} - {task.name for task in tasks}
+    keeps = run.manifest.sha256 if not unchecked else None
+    return tuple(
+        was.replace(accepted_manifests=())
+        for name in sorted(wanted)
+        if old.flaw is None and (was := old.named(name)) is not None and keeps in (None, was.manifest_sha256)
+    )
+
+
+def _share(
+    run: Run, tasks: Sequence[Task], made: Mapping[str, NewLock], others: Sequence[Lock], scratch: Path
+) -> tuple[dict[str, NewLock], list[str]]:
+    """Resolve again the targets that could have the versions of the others; returns all new locks, and notes."""
+    from vllm_plugins.core import workers
+    from vllm_plugins.locking.request import Upgrade
+
+    made = dict(made)
+    locks = _locks(tasks, made, others)
+    bases = {task.name: task.base for task in tasks}
+    preferred = shared_pins.preferred([made[name].lock for name in made], locks, bases)
+    again = [
+        replace(task, old=OldLock(lock=preferred[task.name], wheels=scratch / "wheels"))
+        for task in tasks
+        if task.name in made and preferred[task.name] != made[task.name].lock
+    ]
+    if again:
+        _gather_wheels(run, made, scratch / "wheels")
+
+        def resolve(task: Task) -> NewLock:
+            try:
+                return run.resolve(task, Upgrade(), scratch / f"{task.name}-shared")
+            except PluginsError:
+                return made[task.name]  # the versions of the others don't fit here
+
+        for task, new in zip(again, workers.side_by_side(resolve, again), strict=True):
+            lines = shared_pins.notes(made[task.name].lock, new.lock)
+            made[task.name] = replace(new, notes=(*made[task.name].notes, *lines))
+    notes: dict[str, list[str]] = {}
+    for name, new in made.items():
+        for note in new.notes:
+            notes.setdefault(note, []).append(name)
+    every = len(tasks)
+    return made, [
+        note if len(names) == every else f"target {', '.join(names)}: {note}" for note, names in notes.items()
+    ]
+
+
+def _gather_wheels(run: Run, made: Mapping[str, NewLock], into: Path) -> None:
+    """One directory with the wheels of the old lock and those that were built in this run."""
+    into.mkdir()
+    found = {path.name: path for path in run.settings.wheels.glob("*.whl")}
+    found |= {name: path for new in made.values() for name, path in new.wheels.items()}
+    for name, path in found.items():
+        os.symlink(os.path.abspath(path), into / name)
+
+
+def _locks(tasks: Iterable[Task], made: Mapping[str, NewLock], others: Iterable[Lock]) -> tuple[Lock, ...]:
+    """The lock of every target, by its name: new, or as it was."""
+    found = list(others)
+    for task in tasks:
+        lock = made[task.name].lock if task.name in made else task.old.lock
+        found += [lock.replace(accepted_manifests=())] if lock is not None else []
+    return tuple(sorted(found, key=name_of))
+
+
+def name_of(lock: Lock) -> str:
+    """The name of the target that a lock is for."""
+    return str(lock.targets[0].name)
+
+
+def require_distinct(locks: Sequence[Lock], manifest: Manifest) -> None:
+    """Refuse targets that pip and uv could not tell apart."""
+    if reasons := lock_writer.indistinct(locks):
+        raise UsageError(
+            "two targets are the same kind of environment, and would have other packages",
+            where=str(manifest.path),
+            expected="the same packages, or another Python, system or architecture: markers tell targets apart",
+            details=reasons,
+            next_step="move one of the targets to a plugins.yaml of its own",
+        )
+
+
+def _refuse_changes(old: OldLocks, locks: Sequence[Lock], changes: diff.Difference, run: Run) -> None:
+    """``--check``: report everything that would change."""
+    ordered = tuple(sorted((lock for lock in old.locks if lock.targets), key=name_of))
+    if ordered == tuple(locks) and old.flaw is None:
+        return
+    reasons = [pipeline.line(change) for change in changes.packages]
+    if old.flaw is None and any(lock.manifest_sha256 != run.manifest.sha256 for lock in old.locks):
+        reasons.append("plugins.yaml has changed since it was locked")
+    reasons += [line for line in changes.base if line.startswith("target ") and line.endswith(("added", "removed"))]
+    for lock in locks:
+        reasons += [
+            f"the source of plugin {name!r} has changed"
+            for name in pipeline.changed_sources(old.named(name_of(lock)), lock)
+        ]
+    reasons += [old.flaw] if old.flaw is not None else []
+    raise LockStale(
+        "there is no lock" if not old.locks and old.flaw is None else "the lock would change",
+        where=str(run.settings.lock),
+        details=list(dict.fromkeys(reasons))
+        or ["the packages stay; what they use of the base, or where they come from, has changed"],
+        next_step=run.request.command,
+    )
