@@ -266,7 +266,11 @@ def test_variables_are_corrected(place: Place, index: Index) -> None:
     place.pypi("tiny")
     step = "unset VLLM_PLUGIN_ON_ERROR, or set it to a valid value, as in VLLM_PLUGIN_ON_ERROR=fail"
     fails(place, step, "lock", VLLM_PLUGIN_ON_ERROR="ignore")
-    fails(place, "fix what the output above names, until `pip config list` works", "lock", PIP_TIMEOUT="soon")
+    fails(place, "fix PIP_TIMEOUT, or run `pip config unset global.timeout`", "lock", PIP_TIMEOUT="soon")
+    damaged = place.root / "pip.conf"
+    damaged.write_text("[global\n")
+    step = "fix what the output above names, until `pip config list` works"
+    fails(place, step, "lock", PIP_CONFIG_FILE=str(damaged))
     place.python("-m", "pip", "config", "list")
     step = "check the network, your login, and the indexes of `pip config list`"
     fails(place, step, "lock", PIP_INDEX_URL="http://127.0.0.1:9/simple/")
