@@ -134,6 +134,8 @@ def fall_back(
     if what is not None and settings.on_error != "fail":
         error.details = (*error.details, f"VLLM_PLUGIN_ON_ERROR={settings.on_error} has no effect: {what}")
         raise error
+    if settings.on_error != "fail" and variables.inherited(variables.EXPECT) != "any":
+        variables.pass_on(variables.EXPECT, None)  # that of a parent process: this one goes on with something else
     leave()
     if settings.on_error == "fail":
         raise error
