@@ -638,7 +638,7 @@ def test_an_error_without_a_text_is_shown_as_it_is(tmp_path: Path, monkeypatch: 
     def fails(_path: str) -> bytes:
         raise OSError("no reason")
 
-    monkeypatch.setattr(overlay, "_content", fails)
+    monkeypatch.setattr(overlay, "content", fails)
     with pytest.raises(StoreError) as caught:
         overlay.read_file(tmp_path)
     assert caught.value.found == "no reason"
@@ -711,7 +711,7 @@ def test_a_lock_that_can_not_be_opened_is_not_a_missing_one(home: Path, monkeypa
     def denied(_path: str) -> bytes:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(overlay, "_content", denied)
+    monkeypatch.setattr(overlay, "content", denied)
     with pytest.raises(StoreError) as caught:
         hook.activate()
     assert caught.value.found == "Permission denied"
