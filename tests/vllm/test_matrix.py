@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -236,11 +237,11 @@ class Start:
 
 
 def observed(world: Place, output: str) -> Start:
-    """What plugins have done since the last call."""
+    """What plugins have done since the last call. Which of several API servers answers is chance: they count together."""
     done: dict[str, set[str]] = {}
     often: set[tuple[str, str]] = set()
     for process, events in plugins.events(world).items():
-        kind = process.partition(":")[0]
+        kind = re.sub(r"^(ApiServer)_\d+$", r"\1", process.partition(":")[0])
         done.setdefault(kind, set()).update(events)
         often.update((kind, event) for event in events if events.count(event) > 1)
     return Start(output=output, done=done, often=often)

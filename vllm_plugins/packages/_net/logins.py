@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from requests.auth import HTTPBasicAuth
-
 from vllm_plugins.core.redact import public_url
 
 if TYPE_CHECKING:
@@ -15,21 +13,21 @@ if TYPE_CHECKING:
 __all__ = ["find", "is_downgrade", "with_user"]
 
 
-def find(url: str, index: str | None, places: Iterable[str]) -> HTTPBasicAuth | None:
-    """Return the login of the configured place that a URL belongs to, if that has one.
+def find(url: str, index: str | None, places: Iterable[str]) -> tuple[str, str] | None:
+    """Return user and password of the configured place that a URL belongs to, if that has one.
 
     A server may have several indexes, each with a login of its own. As in pip, the place with the longest common path
     decides. A file belongs to the index that listed it, if that is on the same server. A login for https is never
     sent over http.
     """
     target = urlsplit(public_url(url))
-    found: list[tuple[bool, int, HTTPBasicAuth | None]] = []
+    found: list[tuple[bool, int, tuple[str, str] | None]] = []
     for place in places:
         parts = urlsplit(place)
         if (parts.scheme, parts.netloc.rpartition("@")[2]) != (target.scheme, target.netloc):
             continue
-        auth = HTTPBasicAuth(unquote(parts.username), unquote(parts.password or "")) if parts.username else None
-        found.append((public_url(place) == index, _common(parts.path, target.path), auth))
+        login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+        found.append((public_url(place) == index, _common(parts.path, target.path), login))
     return max(found, key=lambda item: item[:2])[2] if found else None
 
 

@@ -97,13 +97,13 @@ def options(session: requests.Session, config: PipConfig, url: str, index: str |
     host = urlsplit(url).netloc.rpartition("@")[2]
     chosen: dict[str, Any] = {"timeout": config.timeout}
     places = config.places
-    auth = logins.find(url, index, places)
-    if auth is None and logins.is_downgrade(url, places):
+    login = logins.find(url, index, places)
+    if login is None and logins.is_downgrade(url, places):
         chosen["auth"] = header(None)  # None would make requests look into netrc, which knows no schemes
-    elif auth is None and not session.trust_env and (pair := get_netrc_auth(url)):
+    elif login is None and not session.trust_env and (pair := get_netrc_auth(url)):
         chosen["auth"] = HTTPBasicAuth(*pair)
-    elif auth is not None:
-        chosen["auth"] = auth
+    elif login is not None:
+        chosen["auth"] = HTTPBasicAuth(*login)
     if {host, host.rpartition(":")[0]} & set(config.trusted_hosts):
         chosen["verify"] = False
     elif config.cert:
