@@ -19,13 +19,44 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["alone", "aside", "errors", "exclusive", "in_use", "prepare", "sweep"]
+__all__ = ["alone", "aside", "errors", "exclusive", "identity", "in_use", "prepare", "sweep", "was_replaced"]
 
 SYNC_LOCK = "sync.lock"
 STAGING = "staging"
 REPLACED = "replaced"
 PATIENCE = 60.0  # seconds
 _POLL = 0.05  # seconds
+_LATE = 2.0  # seconds until a machine sees what another one did: what it knows of a file counts for a while
+# Types of file systems that several machines mount (proc(5), mountinfo).
+_SHARED = ("9p", "afs", "beegfs", "ceph", "cifs", "fuse", "glusterfs", "gpfs", "lustre", "nfs", "smb", "virtiofs")
+
+
+def identity(store: Path, key: str) -> tuple[int, int] | None:
+    """Tell one installation of an overlay from the next; ``None`` where there is none."""
+    try:
+        status = os.stat(overlay.directory(store, key))
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def was_replaced(store: Path, key: str, before: tuple[int, int] | None) -> bool:
+    """Whether another machine may have replaced an overlay since ``before``. Waits until this one would see it."""
+    if not _is_shared(store):
+        return False
+    time.sleep(_LATE)
+    return identity(store, key) != before
+
+
+def _is_shared(store: Path) -> bool:
+    try:
+        device = os.stat(store).st_dev
+        text = regular_file.read_text("/proc/self/mountinfo", errors="replace")
+    except OSError:
+        return False
+    number = f"{os.major(device)}:{os.minor(device)}"
+    rows = [line.split() for line in text.splitlines()]
+    return any(row[2] == number and row[row.index("-") + 1].startswith(_SHARED) for row in rows)
 
 
 def prepare(store: Path) -> None:

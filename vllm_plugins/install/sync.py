@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import atomic, hashes, progress, scratch
-from vllm_plugins.core.errors import HashMismatch, InstallError, PluginsError
+from vllm_plugins.core.errors import HashMismatch, InstallError, LoadError, PluginsError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import names
 from vllm_plugins.install import (
@@ -182,15 +182,38 @@ def _locked(job: _Job, *, reinstall: bool, check_again: bool) -> Synced:
         if marker is None or reinstall:
             marker = _install(job, alone=alone, reinstall=reinstall)
         _check_names(marker, job)
-        known = _known(marker, job)
-        checked = _checked(known, job, again=check_again)
-        if job.depth is not None and _needs_check(known, job, again=check_again):  # then it ran
-            marker, checked, installed = _without_changes(marker, checked, job, alone=alone, installed=installed)
+        marker, checked, installed = _tested(marker, job, alone=alone, installed=installed, again=check_again)
         if checked != marker:
             marker = checked
             atomic.write(overlay.directory(store, job.key) / overlay.MARKER, marker.to_json().encode())
         _mirror(job, checked)
     return Synced(marker=marker, lock=job.lock, installed=installed)
+
+
+def _tested(marker: Marker, job: _Job, *, alone: bool, installed: bool, again: bool) -> tuple[Marker, Marker, bool]:
+    """Run the load check if it must run, once more where another machine replaced the overlay meanwhile.
+
+    Its files are then gone for a moment, which is no plugin's fault. Returns as :func:`_without_changes`.
+
+    Raises:
+        LoadError: a plugin changes its own files.
+    """
+    store = job.settings.store
+    place = stores.identity(store, job.key)
+    known = _known(marker, job)
+    error: LoadError | None = None
+    try:
+        checked = _checked(known, job, again=again)
+        if job.depth is not None and _needs_check(known, job, again=again):  # then it ran
+            marker, checked, installed = _without_changes(marker, checked, job, alone=alone, installed=installed)
+    except LoadError as caught:
+        error = caught
+    if (error is not None or _failures(checked, job)) and stores.was_replaced(store, job.key, place):
+        job.report("Checking again: another machine has replaced the overlay")
+        return _tested(overlay.read_marker(store, job.key) or marker, job, alone=alone, installed=True, again=again)
+    if error is not None:
+        raise error
+    return marker, checked, installed
 
 
 def _without_changes(
