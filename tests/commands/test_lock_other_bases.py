@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit import projects, uv, vllm
+from tests.kit import projects, snapshots, uv, vllm
 from tests.kit.place import Place
 
 if TYPE_CHECKING:
@@ -27,19 +26,7 @@ PYTHON = f"{OTHER[0]}.{OTHER[1]}"
 @pytest.fixture
 def snapshot(place: Place) -> Path:
     """This environment's, as another Python on another processor would have written it."""
-    data: dict[str, Any] = place.run("base").json
-    data["python"] = f"{PYTHON}.1"
-    data["platform"] = "linux-aarch64"
-    data["platforms"] = ["manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "linux_aarch64"]
-    data["markers"] |= {
-        "python_version": PYTHON,
-        "python_full_version": f"{PYTHON}.1",
-        "implementation_version": f"{PYTHON}.1",
-        "platform_machine": "aarch64",
-    }
-    path = place.root / "other.json"
-    path.write_text(json.dumps(data))
-    return path
+    return snapshots.write(place, place.root / "other.json", PYTHON)
 
 
 def fill(index: Index) -> None:

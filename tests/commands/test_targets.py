@@ -8,7 +8,7 @@ import sys
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from tests.kit import pep751, projects
+from tests.kit import pep751, projects, snapshots
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,21 +31,7 @@ targets:
 
 def snapshot(place: Place, name: str = "production.json", **versions: str) -> Path:
     """This environment's, as another Python on another processor would have written it."""
-    data: dict[str, Any] = place.run("base").json
-    data["python"] = f"{OTHER}.1"
-    data["platform"] = "linux-aarch64"
-    data["platforms"] = ["manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "linux_aarch64"]
-    data["markers"] |= {
-        "python_version": OTHER,
-        "python_full_version": f"{OTHER}.1",
-        "implementation_version": f"{OTHER}.1",
-        "platform_machine": "aarch64",
-    }
-    for item in data["distributions"]:
-        item["version"] = versions.get(item["name"], item["version"])
-    path = place.config / name
-    path.write_text(json.dumps(data))
-    return path
+    return snapshots.write(place, place.config / name, OTHER, versions)
 
 
 def platform_wheels(index: Index, name: str, version: str = "1.0", **fields: Any) -> None:

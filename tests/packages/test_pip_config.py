@@ -20,15 +20,7 @@ if TYPE_CHECKING:
 INDEX = "https://index.example/simple"
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home without any configuration; that of this machine is not what these tests are about."""
-    for name in os.environ:
-        if name.startswith(("PIP_", "UV_", "XDG_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "system"))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def _pip_conf(home: Path, *lines: str, section: str = "global") -> None:

@@ -21,15 +21,9 @@ USER, SYSTEM, LEGACY, OWN = ".config/pip/pip.conf", "system/pip/pip.conf", ".pip
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home without any configuration; that of this machine is not what these tests are about."""
-    for name in os.environ:
-        if name.startswith(("PIP_", "XDG_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "system"))
-    monkeypatch.setenv("PIP_QUIET", "0")  # pip reports at least this
-    return tmp_path
+def _reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip reports at least one key."""
+    monkeypatch.setenv("PIP_QUIET", "0")
 
 
 # The files below the home with their text, and variables. {home} is the home.

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     manifest = manifests.require(settings)
     from vllm_plugins.packages import pip_config
 
-    config = workers.begin(pip_config.read)  # pip answers while the rest is imported
+    config = workers.begin(pip_config.read)  # pip or a keyring may answer meanwhile
     from vllm_plugins.locking import pipeline
     from vllm_plugins.locking.request import Request
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["OwnIndex", "PipConfig", "read"]
 
 # The sections that `pip install` reads; later ones override (pip's documentation, "Configuration").
-_SECTIONS = ("global", "install", ":env:")
+_SECTIONS = ("global", "install", pip_files.VARIABLES)
 _TRUE = ("1", "true", "yes", "on", "y", "t")
 _PUBLIC = (
     "configure the token as the login of that index; if this part of its URL is not secret, "

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     """Print a table of what is not at its newest release."""
     from vllm_plugins.packages import pip_config
 
-    config = workers.begin(pip_config.read)  # pip answers while the rest is imported
+    config = workers.begin(pip_config.read)  # pip or a keyring may answer meanwhile
     from vllm_plugins.documents import lock_reader, manifest
     from vllm_plugins.locking import outdated
     from vllm_plugins.locking.request import Request

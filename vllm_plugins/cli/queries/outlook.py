@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     """Print a table of plugins, and what of vLLM each would miss."""
     from vllm_plugins.packages import pip_config
 
-    config = workers.begin(pip_config.read)  # pip answers while the rest is imported
+    config = workers.begin(pip_config.read)  # pip or a keyring may answer meanwhile
     from vllm_plugins.cli.queries import _outlook
     from vllm_plugins.documents import lock_reader, manifest
 
