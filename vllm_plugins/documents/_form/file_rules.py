@@ -8,12 +8,12 @@ import sys
 from urllib.parse import unquote, urlsplit
 
 from vllm_plugins.core.redact import redact
+from vllm_plugins.documents._form import values
 from vllm_plugins.documents._rules import quoted
 
 __all__ = ["FILENAME", "filename", "last_part", "path", "sha256", "url"]
 
 FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _ARCHIVES = (".whl", ".zip", ".gz", ".bz2", ".xz", ".tar", ".tgz", ".egg")
 _NO_TEXT = (".so", ".pyd", ".dylib", ".dll", ".pyc", ".pth")
@@ -75,6 +75,6 @@ def url(value: str) -> str | None:
 
 def sha256(value: str) -> str | None:
     """The sha256 of a file."""
-    if _SHA256.fullmatch(value):
+    if values.SHA256.fullmatch(value):
         return None
     return f"{quoted(value)} is not a sha256; expected 64 hexadecimal digits, as `sha256sum FILE` prints them"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from yaml.nodes import MappingNode, SequenceNode
 
 from vllm_plugins.documents import _rules
+from vllm_plugins.documents._form import values
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, describe, line
 from vllm_plugins.startup import Record
@@ -22,12 +23,11 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents._yaml import Problems
 
-__all__ = ["HERE", "RequestedTarget", "is_release", "read"]
+__all__ = ["HERE", "PLATFORM", "RequestedTarget", "is_release", "read"]
 
 HERE = "here"
 MOST = 16
-_PYTHON = re.compile(r"3\.[0-9]{1,3}")
-_PLATFORM = re.compile(r"(linux|macosx-[0-9]+\.[0-9]+)-[a-z0-9_]+")
+PLATFORM = re.compile(r"(linux|macosx-[0-9]+\.[0-9]+)-[a-z0-9_]+")
 _RELEASE = re.compile(r"\s*[A-Za-z0-9._-]+\s*(\[.*\])?\s*[=<>!~]=")
 
 
@@ -105,12 +105,12 @@ def _base(text: str) -> str | None:
 
 
 def _python(text: str) -> str | None:
-    if _PYTHON.fullmatch(text):
+    if values.PYTHON.fullmatch(text):
         return None
     return f"{quoted(text)} is not a valid minor version of Python; write it as in '3.12'"
 
 
 def _platform(text: str) -> str | None:
-    if _PLATFORM.fullmatch(text):
+    if PLATFORM.fullmatch(text):
         return None
     return f"{quoted(text)} is not a valid platform; write it as in linux-x86_64 or linux-aarch64"

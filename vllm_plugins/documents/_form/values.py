@@ -13,16 +13,16 @@ from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import versions
 from vllm_plugins.documents.lock import CommitSha
 
-__all__ = ["commit", "optional_sha256", "python", "requirement", "sha256", "specifier"]
+__all__ = ["PYTHON", "SHA256", "commit", "optional_sha256", "python", "requirement", "sha256", "specifier"]
 
-_PYTHON = re.compile(r"3\.[0-9]{1,3}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+PYTHON = re.compile(r"3\.[0-9]{1,3}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def sha256(value: str, here: str) -> Sha256:
     """The value, if it is a sha256 in lower-case hexadecimal digits."""
-    if not _SHA256.fullmatch(value):
+    if not SHA256.fullmatch(value):
         raise FieldError(f"{here}: expected 64 hexadecimal digits, found {value!r}")
     return Sha256(value)
 
@@ -40,7 +40,7 @@ def commit(item: Any, here: str) -> CommitSha | None:
 
 def python(value: str, here: str) -> str:
     """The value, if it is a Python's version as in ``3.11``."""
-    if not _PYTHON.fullmatch(value):
+    if not PYTHON.fullmatch(value):
         raise FieldError(f"{here}: expected a version such as 3.11, found {value!r}")
     return value
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import StoreError
 from vllm_plugins.documents import _rules
-from vllm_plugins.documents._form import file_rules, targets
+from vllm_plugins.documents._form import file_rules, targets, values
 from vllm_plugins.documents.policy import CHECKS, Level
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ _SOURCES: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
         {
             "path": _text("The file, relative to plugins.yaml.", no=f"^{_rules.SCHEME.pattern}|/$"),
             "url": _text("The https URL of the file.", r"^https?://[^/@]+/[^#\s]*$"),
-            "sha256": _text("The hash of the file; required for a URL.", r"^[0-9a-f]{64}$"),
+            "sha256": _text("The hash of the file; required for a URL.", _whole(values.SHA256.pattern)),
             "filename": _text(
                 "The name of the file in the overlay, by default that of the path or URL.",
                 _whole(file_rules.FILENAME.pattern),
@@ -215,8 +215,8 @@ _SOURCES: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
 _TARGET: Schema = {
     "name": _text("Your name for the target, unique in this file.", r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),
     "base": _text("here, the path of a snapshot, or a release of vLLM such as vllm==0.32.0."),
-    "python": _text("The minor version of Python, such as 3.12 in quotes.", r"^3\.[0-9]{1,3}$"),
-    "platform": _text("Such as linux-aarch64.", r"^(linux|macosx-[0-9]+\.[0-9]+)-[a-z0-9_]+$"),
+    "python": _text("The minor version of Python, such as 3.12 in quotes.", _whole(values.PYTHON.pattern)),
+    "platform": _text("Such as linux-aarch64.", _whole(targets.PLATFORM.pattern)),
 }
 _OVERRIDE: Schema = {
     "package": _text("A package of the vLLM environment.", _PACKAGE),
