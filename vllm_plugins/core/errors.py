@@ -49,6 +49,8 @@ __all__ = [
     "remedy",
 ]
 
+_PARTS = ("where", "expected", "found", "required_by")
+
 
 class PluginsError(Exception):
     """The root of all errors that this package raises on purpose.
@@ -83,7 +85,7 @@ class PluginsError(Exception):
     def text(self, next_step: str | None) -> str:
         """The error for people, with this next step. What others wrote can't add a line that looks like ours."""
         lines = [f"{self.what} [{self.id}]"]
-        fields = {name: getattr(self, name) for name in ("where", "expected", "found", "required_by")}
+        fields = {name: getattr(self, name) for name in _PARTS}
         lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in fields.items() if value is not None]
         lines.extend(f"  {detail}" for detail in self.details)
         if next_step is not None:
@@ -96,10 +98,7 @@ class PluginsError(Exception):
             "error": self.id,
             "exit_code": self.exit_code,
             "what": self.what,
-            "where": self.where,
-            "expected": self.expected,
-            "found": self.found,
-            "required_by": self.required_by,
+            **{name: getattr(self, name) for name in _PARTS},
             "details": list(self.details) or None,
             "next_step": self.next_step,
         }
@@ -114,7 +113,7 @@ class PluginsError(Exception):
         """
         if not isinstance(data, dict):
             raise TypeError("an error is an object")
-        fields = {name: data.get(name) for name in ("where", "expected", "found", "required_by", "next_step")}
+        fields = {name: data.get(name) for name in (*_PARTS, "next_step")}
         details = data.get("details") or []
         texts = [data["what"], *details, *(value for value in fields.values() if value is not None)]
         if not isinstance(details, list) or not all(isinstance(text, str) for text in texts):
