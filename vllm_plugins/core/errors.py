@@ -94,14 +94,9 @@ class PluginsError(Exception):
 
     def to_dict(self) -> dict[str, object]:
         """The error as data for JSON, without its empty fields."""
-        fields: dict[str, object] = {
-            "error": self.id,
-            "exit_code": self.exit_code,
-            "what": self.what,
-            **{name: getattr(self, name) for name in _PARTS},
-            "details": list(self.details) or None,
-            "next_step": self.next_step,
-        }
+        fields: dict[str, object] = {"error": self.id, "exit_code": self.exit_code, "what": self.what}
+        fields |= {name: getattr(self, name) for name in _PARTS}
+        fields |= {"details": list(self.details) or None, "next_step": self.next_step}
         return {key: value for key, value in fields.items() if value is not None}
 
     @staticmethod
