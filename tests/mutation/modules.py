@@ -40,7 +40,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "startup/marker": ("tests/startup/test_marker.py", *_HOOK),
     "startup/entry_points": ("tests/startup/test_entry_points.py", "tests/startup/test_shadowing.py"),
     "startup/_path/origins": ("tests/startup/test_origins.py",),
-    "startup/_path/overrides": ("tests/startup/test_activation.py",),
+    "startup/_path/overrides": ("tests/startup/test_overrides_in_front.py",),
     "startup/ranks/expectation": ("tests/startup/test_ranks.py",),
     "startup/named_files": _HOOK,
     "startup/_recovery": _HOOK,
