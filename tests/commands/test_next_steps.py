@@ -65,6 +65,8 @@ RUN = {
     "test_single_files.py::test_a_file_that_can_not_be_downloaded_is_our_error",
     "restore the wheel from version control, or lock again: vllm-plugins lock": SINGLE,
     "fix the file of plugin {…}, or set `enabled: false` for it in plugins.yaml, and run vllm-plugins lock": SINGLE,
+    "report this, with the traceback above and the output of vllm-plugins --version": "tests/commands/test_streams.py::"
+    "test_a_fault_of_ours_is_an_error_with_its_traceback",
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
     "name one of the plugins": EDITING,
