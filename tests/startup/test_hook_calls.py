@@ -78,7 +78,7 @@ def inherit(home: Path, marker: Marker, *, confirmed: bool = True) -> dict[str, 
     """A child process, or one with a link: the overlay is on the path, and vLLM has listed its plugins."""
     sys.path.append(str(overlay.directory(home / "store", marker.key) / "site"))
     if confirmed:
-        variables.pass_on(variables.CONFIRMED, marker.key)
+        activation.confirm(marker.key)
     info = overlay.directory(home / "store", marker.key) / "site" / "probe-1.0.dist-info"
     info.mkdir()
     text = f"[{hook.GENERAL}]\nprobe = probe_calls:register\n[{hook.PLATFORM}]\nnpu = probe_calls:platform\n"
@@ -210,7 +210,7 @@ def test_another_overlay_on_the_path_has_its_own_marker(
         activation.deactivate()
         other = install(home, lock=b"another lock\n", points=(GENERAL,))
         sys.path.append(str(overlay.directory(home / "store", other.key) / "site"))
-        variables.pass_on(variables.CONFIRMED, other.key)
+        activation.confirm(other.key)
         hook.activate()
         assert hook._process.active == (home / "store", other)
     else:
@@ -228,7 +228,7 @@ def test_a_module_in_front_of_the_locked_one_is_refused(home: Path, *, is_inheri
     sys.path.insert(0, str(home / "front"))
     if is_inherited:
         sys.path.append(str(overlay.directory(home / "store", marker.key) / "site"))
-        variables.pass_on(variables.CONFIRMED, marker.key)
+        activation.confirm(marker.key)
     with pytest.raises(LoadError, match="is not what would run"):
         hook.activate()
 
