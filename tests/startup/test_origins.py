@@ -215,9 +215,33 @@ def test_a_finder_of_the_overlay_may_find_a_module_elsewhere(site: Path, tmp_pat
             origins.check_imported(point("origin_hooked:run"))
 
 
-def test_a_finder_without_find_spec_finds_nothing(site: Path) -> None:
+def test_a_module_that_was_imported_before_a_finder_of_the_overlay_would_find_it_is_refused(
+    site: Path, tmp_path: Path
+) -> None:
+    put(site, "origin_finder.py", FINDER.format(path=str(put(tmp_path / "project", "origin_hooked.py"))))
+    put(tmp_path / "front", "origin_hooked.py")
+    in_front(tmp_path / "front")
+    importlib.import_module("origin_hooked")
+    importlib.import_module("origin_finder")
+    refused(point("origin_hooked:run"))
+    with pytest.raises(LoadError):
+        origins.check_imported(point("origin_hooked:run"))
+
+
+def test_a_finder_without_find_spec_hides_nothing(site: Path, tmp_path: Path) -> None:
     sys.meta_path.insert(0, object())  # type: ignore[arg-type]  # what Python ignores, too
     origins.check([point()])
+    put(tmp_path / "front", "origin_plugin.py")
+    in_front(tmp_path / "front")
+    refused(point())
+
+
+def test_an_empty_part_of_a_namespace_package_hides_no_other(site: Path, tmp_path: Path) -> None:
+    put(tmp_path / "front", "origin_name/space/inner.py")
+    in_front(tmp_path / "front")
+    put(tmp_path / "empty", "origin_name/space/data.txt")
+    in_front(tmp_path / "empty")
+    assert f"{tmp_path}/front" in refused(point("origin_name.space.inner:run")).what
 
 
 def test_without_an_overlay_nothing_is_checked(tmp_path: Path) -> None:
