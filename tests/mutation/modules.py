@@ -58,6 +58,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "review/_provenance": ("tests/review/test_one_line.py",),
     "install/_stage": ("tests/install/test_stage.py",),
     "install/link": ("tests/install/test_link.py",),
+    "locking/_derivation": ("tests/locking/test_derivation.py",),
     "locking/_derived_edges": ("tests/locking/test_derived_edges.py",),
     "locking/old_lock": ("tests/locking/test_old_lock.py",),
 }
