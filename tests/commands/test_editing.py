@@ -132,6 +132,20 @@ def test_without_a_lock_only_the_manifest_changes(locked: Place) -> None:
     assert locked.manifest.read_text() == TEXT
 
 
+def test_a_plugin_that_can_not_be_locked_is_added_without_the_lock(locked: Place) -> None:
+    before = locked.files()
+    done = locked.run("add", "missing-thing", check=False)
+    assert (done.returncode, locked.files()) == (6, before)
+    step = done.stderr.rpartition("\n  next: ")[2]
+    assert step == (
+        "name another plugin or version; to keep the entry, add it with --no-lock, and correct `package` of plugin "
+        "'missing-thing' in plugins.yaml, or the indexes of `pip config list`\n"
+    )
+    locked.run("add", "missing-thing", "--no-lock")
+    locked.manifest.write_text(locked.manifest.read_text().replace("package: missing-thing", "package: more"))
+    locked.run("lock")
+
+
 def test_the_next_steps_of_refusals_lead_on(locked: Place) -> None:
     def step(*words: str) -> str:
         before = locked.files()

@@ -69,6 +69,8 @@ RUN = {
     "test_a_fault_of_ours_is_an_error_with_its_traceback",
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
+    "name another plugin or version; to keep the entry, add it with --no-lock, and {…}": "tests/commands/test_editing.py::"
+    "test_a_plugin_that_can_not_be_locked_is_added_without_the_lock",
     "name one of the plugins": EDITING,
     "vllm-plugins completion bash": "tests/commands/test_completion.py::test_a_shell_must_be_named",
     "vllm-plugins run -- vllm serve MODEL": RUNNING,

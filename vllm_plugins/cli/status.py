@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     if arguments.expect and not output.json:
         if problem is not None or expect is None:
             raise problem or manifests.nothing_there(settings)
-        output.result({}, expect)
+        output.result({}, expect, is_prose=False)
         return 0
     output.result(
         {

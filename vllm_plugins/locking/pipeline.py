@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core.errors import LockInvalid, LockStale, UsageError
 from vllm_plugins.documents import base as base_document
 from vllm_plugins.documents import compatibility, consistency, names
+from vllm_plugins.documents.lock import in_words
 from vllm_plugins.locking import old_lock
 from vllm_plugins.locking.request import Request
 from vllm_plugins.startup import overlay
@@ -269,8 +270,8 @@ def _refuse_changes(old: OldLock, new: Lock, changes: Iterable[Change], settings
 
 def line(change: Change) -> str:
     """A change, for the details of an error."""
-    plugins = ", ".join(change.plugins) or "-"
-    return f"{change.shown_name} {change.old or '-'} → {change.new or '-'} {plugins}"
+    plugins = f", required by {', '.join(map(in_words, change.plugins))}" if change.plugins else ""
+    return f"{change.shown_name}: {change.old or 'none'} → {change.new or 'none'}{plugins}"
 
 
 def changed_sources(old: Lock | None, new: Lock) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli import lock as lock_command
+from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.documents.editing import draft as drafts
 from vllm_plugins.locking import pipeline
 from vllm_plugins.locking.request import Request
@@ -55,9 +56,20 @@ def finish(
     try:
         with drafts.written(draft):
             outcome = pipeline.lock(draft.manifest, settings, request, report=output.progress, detail=output.detail)
-    except BaseException:
+    except BaseException as error:
         output.progress(f"{settings.manifest.name} is as it was before")
+        added = [edit.name for edit in edits if edit.kind in ("added", "updated")]
+        if isinstance(error, PluginsError) and (step := _of_absent(error, added)) is not None:
+            raise PluginsError.from_dict({**error.to_dict(), "next_step": step}) from error
         raise
     lines.append(lock_command.text(settings, outcome))
     output.result({**data, "locked": lock_command.data(settings, outcome)}, "\n".join(lines))
     return 0
+
+
+def _of_absent(error: PluginsError, added: Sequence[str]) -> str | None:
+    """The next step in place of one that would change an entry which plugins.yaml does not have."""
+    step = error.next_step
+    if step is None or not any(f"plugin {name!r}" in f"{step} {error.required_by}" for name in added):
+        return None
+    return f"name another plugin or version; to keep the entry, add it with --no-lock, and {step}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion
 
 from vllm_plugins.core import workers
 from vllm_plugins.core.errors import BaseMismatch, BuildError, HashMismatch, NoResolution, PluginsError, UsageError
@@ -80,6 +82,7 @@ def find(
         SourceError: the index can't be read.
     """
     requirement = _exact(release)
+    release = str(requirement)
     base = pipeline.read_base(release, settings, report=report, config=lambda: config)
     config = own_indexes.with_manifest(config, manifest)
     with Index(config) as index:
@@ -125,6 +128,8 @@ def find(
 
 def _exact(release: str) -> Requirement:
     """The release as a requirement that names one version of vLLM."""
+    with contextlib.suppress(InvalidVersion):
+        release = f"vllm=={versions.version(release)}"
     try:
         requirement = versions.requirement(release)
     except InvalidRequirement:

@@ -36,7 +36,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--to",
         metavar="RELEASE",
         required=True,
-        help="The release of vLLM, such as vllm==0.33.0. It is not installed.",
+        help="The release of vLLM, such as 0.33.0 or vllm==0.33.0. It is not installed.",
     )
     parser.add_argument(
         "--all", action="store_true", help="Show names, too, whose absence the plugin handles, and unknown ones."
@@ -86,13 +86,19 @@ def _rows(plugin: PluginFuture, *, every: bool) -> list[tuple[str, ...]]:
     shown = [item for item in found.findings if every or (item.kind != "unknown" and item.when in ("load", "call"))]
     lines = [_line(item) for item in shown]
     if not lines:
-        lines = [f"all {count(found.names, 'name')} that it imports {'is' if found.names == 1 else 'are'} there"]
+        lines = [_all_there(found.names)]
         hidden = len(found.findings) - len(shown)
         lines[0] += f", except {hidden} that it handles or that are not known: use --all" if hidden else ""
     if len(lines) > _MOST and not every:
         lines[_MOST:] = [f"and {count(len(lines) - _MOST, 'other name')}: use --all"]
     first = (plugin.name, version, found.verdict, lines[0])
     return [first, *(("", "", "", line) for line in lines[1:])]
+
+
+def _all_there(names: int) -> str:
+    if not names:
+        return "it imports nothing of vLLM"
+    return f"the {count(names, 'name')} of vLLM that it imports {'is' if names == 1 else 'are'} there"
 
 
 def _line(finding: Finding) -> str:
