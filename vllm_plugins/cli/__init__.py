@@ -11,7 +11,7 @@ from vllm_plugins.cli._parsing.commands import COMMANDS
 from vllm_plugins.cli._parsing.parser import build_parser, parse
 from vllm_plugins.cli._process import endings, streams
 from vllm_plugins.cli._terminal import style
-from vllm_plugins.core.errors import DiskError, PluginsError, UsageError
+from vllm_plugins.core.errors import DiskError, LockMissing, PluginsError, UsageError
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup.settings import Settings
 
@@ -98,7 +98,14 @@ def _run(arguments: argparse.Namespace, output: Output) -> int:
         settings = _discover(arguments, settings, output)
     if not getattr(arguments, "may_create", False):
         _check_named_manifest(arguments.config, settings)
-    code: int = arguments.run(arguments, settings, output)
+    try:
+        code: int = arguments.run(arguments, settings, output)
+    except LockMissing as error:
+        if error.where != str(settings.lock) or settings.manifest.exists():
+            raise
+        from vllm_plugins.documents import manifest
+
+        raise manifest.nothing_there(settings) from error
     return code
 
 
