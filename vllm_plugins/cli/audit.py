@@ -153,8 +153,8 @@ def _not_run(missed: Sequence[NotRun]) -> Iterator[str]:
     packages: dict[tuple[bool, str, tuple[str, ...]], list[str]] = {}
     for (demanded, why, package), names in checks.items():
         packages.setdefault((demanded, why, tuple(names)), []).append(package or "")
-    for (demanded, why, names), of in packages.items():
-        parts = [", ".join(names), *([", ".join(of)] if any(of) else []), why]
+    for (demanded, why, tests), of in packages.items():
+        parts = [", ".join(tests), *([", ".join(of)] if any(of) else []), why]
         yield f"not run: {': '.join(parts)}{' (required)' if demanded else ''}"
 
 

@@ -18,7 +18,7 @@ OVERRIDE = "override: "  # the beginning of a line about a package of the base t
 # What is copied from a terminal stays in one piece: a command that is the next step, commands in a sentence as far as
 # their options and names go, and what stands in backticks.
 _COPIED = re.compile(
-    r"\bnext: vllm-plugins (?:(?![,;](?: |$)).)+"
+    r"^ *next: vllm-plugins (?:(?![,;](?: |$)).)+"
     r"|\bvllm-plugins [a-z]+(?: (?:-\S+(?: [^\s-]\S*)?|'[^']*'|[A-Z]\S*|\S*[/.=@]\S*))*"
     r"|\bexport \S+"
     r"|`[^`]*`"
