@@ -65,7 +65,7 @@ def test_plugins_are_added_and_locked(locked: Place) -> None:
     locked.run("lock", "--check")
     assert locked.run("add", "more").stdout.startswith("more is in plugins.yaml already\n")
     done = locked.run("add", "first@2.0", "--json")
-    assert done.json["edits"] == [{"plugin": "first", "kind": "updated"}]
+    assert done.json["edits"] == [{"name": "first", "kind": "updated"}]
     assert [change["new"]["version"] for change in done.json["locked"]["changes"]] == ["2.0"]
     done = locked.run("remove", "from_git", "mine-plugin", "more")  # by its distribution, which the lock knows
     assert done.stdout.startswith("removed repository\nremoved mine-plugin\nremoved more\n")

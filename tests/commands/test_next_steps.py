@@ -115,6 +115,8 @@ RUN = {
     "correct {…}, then run the command again": MANIFEST,
     "write one here with vllm-plugins init, or name another with --config or VLLM_PLUGIN_CONFIG": MANIFEST,
     "{…} --help": WORDS,
+    "give it, as in {…}; for all options: {…} --help": "tests/commands/test_parser.py::"
+    "test_a_command_that_lacks_something_shows_an_example",
     **dict.fromkeys(("vllm-plugins --help", "vllm-plugins {…} --help", "vllm-plugins --version"), PARSER),
     "vllm-plugins prune --keep 3, or vllm-plugins prune --older-than 30d": WORDS,
     "name a file in a directory that you can write to": WORDS,

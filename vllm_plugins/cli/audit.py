@@ -116,7 +116,7 @@ def _data(found: Audit) -> dict[str, Any]:
         ],
         "facts": [
             {
-                "name": fact.package,
+                "package": fact.package,
                 "license": fact.license,
                 "uploaded": fact.uploaded,
                 "publishers": list(fact.publishers),

@@ -42,7 +42,7 @@ def _data(report: Report) -> dict[str, Any]:
             {"what": item.what, "evidence": item.evidence, "next_step": item.fix, "error": item.error}
             for item in report.findings
         ],
-        "checks": [{"subject": item.subject, "findings": item.findings} for item in report.checks],
+        "checks": [{"subject": item.subject, "finding_count": item.findings} for item in report.checks],
         "notes": list(report.notes),
     }
 

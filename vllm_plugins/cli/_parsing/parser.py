@@ -89,12 +89,15 @@ class _Parser(argparse.ArgumentParser):
         self.words = words
 
     def error(self, message: str) -> NoReturn:
-        next_step = f"{self.prog} --help"
+        misspelt = _mistakes(self.words).misspelt()
+        if misspelt is not None:  # it is also why another one is missing
+            raise misspelt
         if message.startswith(_REQUIRED):
-            message = f"{self.prog.rpartition(' ')[2]} requires {message.removeprefix(_REQUIRED)}"
-            next_step = f"give it, as in {self.example}; for all options: {next_step}"
-        # A misspelt option is also why another is missing.
-        raise _mistakes(self.words).misspelt() or UsageError(message, next_step=next_step)
+            raise UsageError(
+                f"{self.prog.rpartition(' ')[2]} requires {message.removeprefix(_REQUIRED)}",
+                next_step=f"give it, as in {self.example}; for all options: {self.prog} --help",
+            )
+        raise UsageError(message, next_step=f"{self.prog} --help")
 
     def _check_value(self, action: argparse.Action, value: str) -> None:
         if action.choices is not None and value not in action.choices:

@@ -44,7 +44,7 @@ def finish(
     lines = [_TEXTS[edit.kind].format(edit.name) for edit in edits]
     data: dict[str, object] = {
         "manifest": str(settings.manifest),
-        "edits": [{"plugin": edit.name, "kind": edit.kind} for edit in edits],
+        "edits": [{"name": edit.name, "kind": edit.kind} for edit in edits],
     }
     if arguments.no_lock:
         with drafts.written(draft):
@@ -59,17 +59,23 @@ def finish(
     except BaseException as error:
         output.progress(f"{settings.manifest.name} is as it was before")
         added = [edit.name for edit in edits if edit.kind in ("added", "updated")]
-        if isinstance(error, PluginsError) and (step := _of_absent(error, added)) is not None:
-            raise PluginsError.from_dict({**error.to_dict(), "next_step": step}) from error
+        if isinstance(error, PluginsError) and _is_about(error, added):
+            raise _without_entry(error) from error
         raise
     lines.append(lock_command.text(settings, outcome))
     output.result({**data, "locked": lock_command.data(settings, outcome)}, "\n".join(lines))
     return 0
 
 
-def _of_absent(error: PluginsError, added: Sequence[str]) -> str | None:
-    """The next step in place of one that would change an entry which plugins.yaml does not have."""
-    step = error.next_step
-    if step is None or not any(f"plugin {name!r}" in f"{step} {error.required_by}" for name in added):
-        return None
-    return f"name another plugin or version; to keep the entry, add it with --no-lock, and {step}"
+def _is_about(error: PluginsError, added: Sequence[str]) -> bool:
+    """Whether the next step of an error changes the entry of one of these plugins, which plugins.yaml does not have."""
+    about = f"{error.next_step} {error.required_by}"
+    return error.next_step is not None and any(f"plugin {name!r}" in about for name in added)
+
+
+def _without_entry(error: PluginsError) -> PluginsError:
+    same = PluginsError.from_dict(error.to_dict())
+    same.next_step = (
+        f"name another plugin or version; to keep the entry, add it with --no-lock, and {error.next_step}"
+    )
+    return same

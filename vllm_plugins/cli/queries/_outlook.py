@@ -48,18 +48,18 @@ class PluginFuture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Future:
-    """What is to be expected of a release. ``problems`` say why the plugins can't be locked for it."""
+    """What is to be expected of a release. ``problem`` is why the plugins can't be locked for it."""
 
     release: str
     wheel: str
     plugins: tuple[PluginFuture, ...]
-    problems: tuple[str, ...]
+    problem: PluginsError | None
     notes: tuple[str, ...]
 
     @property
     def is_bad(self) -> bool:
         """Whether a plugin does not fit, or breaks when vLLM starts."""
-        return bool(self.problems) or any(
+        return self.problem is not None or any(
             plugin.outlook is not None and plugin.outlook.verdict == "breaks" for plugin in self.plugins
         )
 
@@ -89,7 +89,7 @@ def find(
         wheel = _wheel(requirement, base, index, settings)
         report(f"Reading {wheel.filename}")
         reading = workers.begin(lambda: outlook.release_of(wheel_files.of_index(wheel, index)))
-        problems: tuple[str, ...] = ()
+        problem: PluginsError | None = None
         new = locked
         request = Request(base=release, dry_run=True)
         try:
@@ -97,7 +97,7 @@ def find(
                 manifest, settings, request, base=base, report=report, detail=detail, config=lambda: config
             ).lock
         except (NoResolution, BaseMismatch, BuildError, HashMismatch) as error:
-            problems = (error.what, *error.details, *([f"found: {error.found}"] if error.found else []))
+            problem = error
         vllm = reading()
         reader = _Reader(locked=locked, manifest=manifest, settings=settings, base=base, index=index)
         plugins, notes = [], []
@@ -121,9 +121,7 @@ def find(
                     outlook=found,
                 )
             )
-    return Future(
-        release=release, wheel=wheel.filename, plugins=tuple(plugins), problems=problems, notes=tuple(notes)
-    )
+    return Future(release=release, wheel=wheel.filename, plugins=tuple(plugins), problem=problem, notes=tuple(notes))
 
 
 def _exact(release: str) -> Requirement:

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         report=output.progress,
         detail=output.detail,
     )
-    output.result(_data(future), _text(future, every=arguments.all))
+    output.result(_data(future, output), _text(future, every=arguments.all))
     return 1 if arguments.exit_code and future.is_bad else 0
 
 
@@ -72,8 +72,10 @@ def _text(future: Future, *, every: bool) -> str:
     rows = [row for plugin in future.plugins for row in _rows(plugin, every=every)]
     parts = [f"{future.release}, read from {future.wheel}"]
     parts += [table(("plugin", "version", "outlook", "finding"), rows)] if rows else ["the lock has no plugins"]
-    if future.problems:
-        parts += ["\n".join(["the plugins can't be locked for it:", *(f"  {line}" for line in future.problems)])]
+    if future.problem is not None:
+        lines = (future.problem.what, *future.problem.details)
+        lines += (f"found: {future.problem.found}",) if future.problem.found else ()
+        parts += ["\n".join(["the plugins can't be locked for it:", *(f"  {line}" for line in lines)])]
     parts += ["\n".join(f"note: {note}" for note in future.notes)] if future.notes else []
     return "\n\n".join(parts)
 
@@ -109,21 +111,21 @@ def _line(finding: Finding) -> str:
     return f"{finding.name} is missing{moved} ({where}; {_WHEN[finding.when]})"
 
 
-def _data(future: Future) -> dict[str, Any]:
+def _data(future: Future, output: Output) -> dict[str, Any]:
     return {
         "release": future.release,
         "wheel": future.wheel,
-        "resolves": not future.problems,
-        "problems": list(future.problems),
+        "resolves": future.problem is None,
+        "problem": output.data(future.problem) if future.problem is not None else None,
         "notes": list(future.notes),
         "plugins": [
             {
                 "name": plugin.name,
                 "package": plugin.package,
-                "locked": plugin.locked,
+                "current": plugin.locked,
                 "version": plugin.version,
                 "verdict": plugin.outlook.verdict.replace(" ", "-") if plugin.outlook is not None else "unknown",
-                "names": plugin.outlook.names if plugin.outlook is not None else None,
+                "name_count": plugin.outlook.names if plugin.outlook is not None else None,
                 "unread": list(plugin.outlook.unread) if plugin.outlook is not None else [],
                 "findings": [_finding(item) for item in plugin.outlook.findings]
                 if plugin.outlook is not None
