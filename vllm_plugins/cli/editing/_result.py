@@ -68,7 +68,7 @@ def finish(
 
 
 def _is_about(error: PluginsError, added: Sequence[str]) -> bool:
-    """Whether the next step of an error changes the entry of one of these plugins, which plugins.yaml does not have."""
+    """Whether the next step of an error changes an entry of these plugins, which plugins.yaml does not have."""
     about = f"{error.next_step} {error.required_by}"
     return error.next_step is not None and any(f"plugin {name!r}" in about for name in added)
 
