@@ -1,8 +1,9 @@
 """How often ``vllm-plugins outlook`` is right: what it says of plugins, compared with what really loads.
 
 ``python -m benchmarks.outlook 0.20.2=/path/to/python … -- vllm-gguf-plugin==0.0.5,gguf …`` takes a Python with vLLM
-for each release, and plugins of the index, by default those in ``outlook-plugins.txt``. Each plugin is installed without its requirements into a directory of its
-own, never into an environment. A plugin that needs another missing distribution is not judged.
+for each release, and plugins of the index, by default those in ``outlook-plugins.txt``. Each plugin is installed
+without its requirements into a directory of its own, never into an environment. A plugin that needs another missing
+distribution is not judged.
 """
 
 from __future__ import annotations
