@@ -71,7 +71,7 @@ def test_a_finding_has_evidence_and_a_fix(healthy: Place) -> None:
     assert done.stdout.startswith(
         "1. the hook is disabled\n"
         "   evidence: VLLM_PLUGIN_DISABLE=1\n"
-        "   fix:      unset VLLM_PLUGIN_DISABLE\n"
+        "   next:     unset VLLM_PLUGIN_DISABLE\n"
         "\n"
         "checked:\n"
     )

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
+_TELLS_VLLM = ("sync", "status", "doctor")  # commands about what vLLM uses
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Results go to stdout, progress and messages to stderr."""
@@ -120,9 +122,8 @@ def _discover(arguments: argparse.Namespace, settings: Settings, output: Output)
 
     settings = discovery.discover(settings, named_lock=arguments.lock is not None)
     if settings.discovered:
-        output.progress(
-            f"Using {settings.manifest}; for vLLM: export VLLM_PLUGIN_CONFIG={shlex.quote(str(settings.manifest))}"
-        )
+        export = f"; for vLLM: export VLLM_PLUGIN_CONFIG={shlex.quote(str(settings.manifest))}"
+        output.progress(f"Using {settings.manifest}{export if arguments.command in _TELLS_VLLM else ''}")
     elif settings.manifest_named and settings.manifest.exists():
         output.progress(f"Using {settings.manifest} ({'--config' if arguments.config else 'VLLM_PLUGIN_CONFIG'})")
     return settings
