@@ -40,6 +40,7 @@ __all__ = [
     "may_be_shadowed",
     "put_in_front",
     "release",
+    "settle",
     "show",
 ]
 
@@ -201,6 +202,14 @@ def show(active: tuple[Path, Marker] | None) -> None:
         from vllm_plugins.startup.ranks import _vllm_metrics
 
         _vllm_metrics.show(active)
+
+
+def settle() -> None:
+    """Wait for a load check beside this start, where this process must."""
+    if variables.inherited(variables.TRIAL):
+        from vllm_plugins.startup._trial import beside
+
+        beside.settle()
 
 
 def hold(store: Path, key: str) -> None:

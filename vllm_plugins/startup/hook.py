@@ -101,6 +101,7 @@ def general() -> None:
     if _process.failure is not None:
         raise _process.failure
     _start(GENERAL, _frame(1))
+    activation.settle()
     activation.show(_process.active)
 
 
@@ -113,9 +114,8 @@ def activate() -> None:
     Raises:
         PluginsError: as :func:`general`.
     """
-    if activation.is_disabled_by_user():
-        return
-    if _goes_on_without_plugins(lambda: activation.deactivate(forget_modules=True)):
+    gives_up = activation.is_disabled_by_user()
+    if gives_up or _goes_on_without_plugins(lambda: activation.deactivate(forget_modules=True)):
         return
     settings = Settings.from_environment()
     prepare_logging(settings.log_level)
@@ -125,6 +125,7 @@ def activate() -> None:
         _active_marker(settings, key)
     elif (marker := _held_marker(settings)) is not None:
         _activate(settings, marker)
+    activation.settle()
 
 
 def _goes_on_without_plugins(leave: Callable[[], None]) -> bool:
