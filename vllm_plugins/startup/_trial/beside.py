@@ -39,8 +39,10 @@ _RESULT = "result.json"
 _POLL = 0.05  # seconds
 _GRACE = 60  # seconds that a server may take to end after its engine has refused to start
 
-# The overlay whose trial this process has begun.
+# The overlay whose trial this process has begun, and whether the process goes on without the result.
 _own: str | None = None
+_goes_on = False
+_place = contextlib.ExitStack()  # removes the directory of the result with this process
 
 
 def begin(settings: Settings, marker: Marker, check: Callable[[], object]) -> None:
@@ -53,14 +55,13 @@ def begin(settings: Settings, marker: Marker, check: Callable[[], object]) -> No
     if not faulthandler.is_enabled():  # a crash would say nothing of the plugin that it happened in
         with contextlib.suppress(Exception):  # a notebook has no file for standard error
             faulthandler.enable()
-    stack = contextlib.ExitStack()
-    place = stack.enter_context(scratch.directory())
+    place = _place.enter_context(scratch.directory())
     variables.pass_on(variables.TRIAL, f"{marker.key}:{os.getpid()}:{place}")
     _own = marker.key
-    threading.Thread(target=_watch, args=(settings, check, place, stack), daemon=True).start()
+    threading.Thread(target=_watch, args=(settings, check, place), daemon=True).start()
 
 
-def _watch(settings: Settings, check: Callable[[], object], place: Path, stack: contextlib.ExitStack) -> None:
+def _watch(settings: Settings, check: Callable[[], object], place: Path) -> None:
     """Wait for the result, and write it down. A server that goes on with a failure is ended."""
     try:
         check()
@@ -69,21 +70,22 @@ def _watch(settings: Settings, check: Callable[[], object], place: Path, stack: 
     except Exception as error:  # noqa: BLE001 - a thread's exception would be lost, and its result awaited for ever
         failure = CommandFailed(f"the load check failed: {error!r}", returncode=1)
     else:
-        _write(place, {}, stack)
+        _write(place, {})
         logger.info("The load check has passed")
         return
     last_failure.note(settings, failure)
     logger.error("%s", failure)
-    _write(place, failure.to_dict(), stack)
+    _write(place, failure.to_dict())
     time.sleep(_GRACE)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if _goes_on:  # its engine is on another machine
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _write(place: Path, result: dict[str, Any], stack: contextlib.ExitStack) -> None:
+def _write(place: Path, result: dict[str, Any]) -> None:
     try:
         atomic.write(place / _RESULT, json.dumps(result).encode(), durable=False)
     except OSError:
-        stack.close()  # without the directory, nobody waits for ever
+        _place.close()  # without the directory, nobody waits for ever
 
 
 def inherited(settings: Settings, lock: bytes | None) -> Marker | None:
@@ -102,10 +104,12 @@ def settle() -> None:
     Raises:
         PluginsError: the load check has failed.
     """
+    global _goes_on  # noqa: PLW0603
     key, pid, place = (variables.inherited(variables.TRIAL) or "::").split(":", 2)
     result = os.path.join(place, _RESULT)
     if _own == key:
-        if _vllm_engine.is_elsewhere() and not os.path.exists(result):
+        _goes_on = _vllm_engine.is_elsewhere() and not os.path.exists(result)
+        if _goes_on:
             return
         if not os.path.exists(result):
             logger.info("Waiting for the end of the load check")
