@@ -1,4 +1,4 @@
-"""The load check beside a start: who waits for it, and what becomes of its result."""
+"""The load check alongside a start: who waits for it, and what becomes of its result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.startup import overlays
 from vllm_plugins.core.errors import CommandFailed, LoadError
 from vllm_plugins.startup import activation, last_failure, overlay
 from vllm_plugins.startup import settings as variables
-from vllm_plugins.startup._trial import _vllm_engine, beside
+from vllm_plugins.startup._trial import _vllm_engine, alongside
 from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ FAILED = LoadError("plugin 'mine' can't be loaded", where="entry point mine", ne
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with overlays.process(tmp_path, monkeypatch):
         monkeypatch.setenv("VLLM_PLUGIN_LOCK", str(tmp_path / "config" / "plugins.lock"))
-        monkeypatch.setattr(beside, "_own", None)
-        monkeypatch.setattr(beside, "_goes_on", False)
-        monkeypatch.setattr(beside, "_GRACE", 0)
+        monkeypatch.setattr(alongside, "_own", None)
+        monkeypatch.setattr(alongside, "_goes_on", False)
+        monkeypatch.setattr(alongside, "_GRACE", 0)
         yield tmp_path
 
 
@@ -58,7 +58,7 @@ class Check:
 
 def begin(home: Path, check: Check) -> None:
     marker = overlays.write(home / "store", LOCK, {}, points=POINTS, trials=(overlay.fingerprint(),))
-    beside.begin(Settings.from_environment(), marker, check)
+    alongside.begin(Settings.from_environment(), marker, check)
 
 
 def serve(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def become_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process be one that the process which has installed has spawned."""
-    monkeypatch.setattr(beside, "_own", None)
+    monkeypatch.setattr(alongside, "_own", None)
     monkeypatch.setattr(multiprocessing, "parent_process", object)
 
 
@@ -138,19 +138,19 @@ def test_a_program_that_a_starting_server_waits_for_does_not_wait(
 ) -> None:
     check = Check(FAILED)
     begin(home, check)
-    monkeypatch.setattr(beside, "_own", None)  # as in ``python -m vllm.model_executor.models.registry``
+    monkeypatch.setattr(alongside, "_own", None)  # as in ``python -m vllm.model_executor.models.registry``
     activation.settle()
     check.may_end.set()
 
 
 def test_a_program_of_a_starting_server_has_its_overlay(home: Path) -> None:
     settings, check = Settings.from_environment(), Check()
-    assert beside.inherited(settings, LOCK) is None
+    assert alongside.inherited(settings, LOCK) is None
     begin(home, check)
     marker = overlay.read_marker(settings.store, overlay.key_of(LOCK))
-    assert beside.inherited(settings, LOCK) == marker
-    assert beside.inherited(settings, b"another lock\n") is None
-    assert beside.inherited(settings, None) is None
+    assert alongside.inherited(settings, LOCK) == marker
+    assert alongside.inherited(settings, b"another lock\n") is None
+    assert alongside.inherited(settings, None) is None
     check.may_end.set()
 
 
@@ -194,7 +194,7 @@ def test_a_trial_begins_once(home: Path) -> None:
     marker = overlay.read_marker(home / "store", overlay.key_of(LOCK))
     assert marker is not None
     threads = threading.active_count()
-    beside.begin(Settings.from_environment(), marker, check)
+    alongside.begin(Settings.from_environment(), marker, check)
     assert threading.active_count() == threads
     check.may_end.set()
 
@@ -245,7 +245,7 @@ def test_a_crash_is_followed_by_a_start_that_names_the_plugin(tmp_path: Path, vl
     write_plugin(place, "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n", "vllm.general_plugins")
     first = start(place)
     assert first.returncode == -signal.SIGSEGV
-    assert "vLLM loads these for the first time, and their load check runs beside it: probe" in first.stderr
+    assert "vLLM loads these for the first time, and their load check runs alongside: probe" in first.stderr
     assert "probe.py" in first.stderr  # the stack of the crash
     second = start(place)
     assert second.returncode == 1

@@ -46,7 +46,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         const="all",
         choices=("all", "install", "check"),
         help="Do what the hook does when vLLM starts: all of it (the default), all but the load check, or the load "
-        "check beside the start. The hook uses this option.",
+        "check alongside the start. The hook uses this option.",
     )
     parser.add_argument(
         "--base-path",

@@ -24,7 +24,7 @@ Part = Literal["all", "install", "check"]
 class Job:
     """The inputs of one synchronisation.
 
-    ``part`` is ``install`` for all but the load check, which a start then runs beside itself, as the part ``check``.
+    ``part`` is ``install`` for all but the load check, which a start then runs alongside as the part ``check``.
     """
 
     settings: Settings

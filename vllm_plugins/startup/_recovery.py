@@ -14,7 +14,7 @@ from vllm_plugins.core import process
 from vllm_plugins.core.errors import CommandFailed, LoadError, LockStale, NodeMismatch, OverlayGone, PluginsError
 from vllm_plugins.startup import activation, history, last_failure, logger, mistyped, named_files, overlay
 from vllm_plugins.startup import settings as variables
-from vllm_plugins.startup._trial import beside
+from vllm_plugins.startup._trial import alongside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -49,13 +49,13 @@ def warn_of_unknown_variables() -> None:
 def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
     """Run ``sync --startup`` in a child process, and return the overlay's marker.
 
-    With the default policy, vLLM loads new plugins at once, and their load check runs beside it. The other policies
+    With the default policy, vLLM loads new plugins at once, and their load check runs alongside. The other policies
     choose other plugins, which must happen before any is loaded.
 
     Raises:
         PluginsError: the error that the child process ended with.
     """
-    if (marker := beside.inherited(settings, _content(settings.lock))) is not None:
+    if (marker := alongside.inherited(settings, _content(settings.lock))) is not None:
         return marker
     warn_of_unknown_variables()
     how = "checking, because VLLM_PLUGIN_FROZEN=1 forbids to install" if settings.frozen else "installing"
@@ -69,7 +69,7 @@ def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
     report = _sync("install" if tries else "all", words)
     marker = _installed(settings, str(report["overlay"]))
     if tries and overlay.fingerprint(tuple(paths)) in marker.trials:
-        beside.begin(settings, marker, lambda: _sync("check", words))
+        alongside.begin(settings, marker, lambda: _sync("check", words))
     return marker
 
 

@@ -205,11 +205,11 @@ def show(active: tuple[Path, Marker] | None) -> None:
 
 
 def settle() -> None:
-    """Wait for a load check beside this start, where this process must."""
+    """Wait for a load check alongside this start, where this process must."""
     if variables.inherited(variables.TRIAL):
-        from vllm_plugins.startup._trial import beside
+        from vllm_plugins.startup._trial import alongside
 
-        beside.settle()
+        alongside.settle()
 
 
 def hold(store: Path, key: str) -> None:

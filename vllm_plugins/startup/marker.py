@@ -54,7 +54,7 @@ class Marker(Record):
     with which every entry point was loaded once, and ``failures`` those that failed then. ``files_sha256`` is the
     hash of ``files.json``, the list of all files, and ``registry_sha256`` that of the overlay's ``registry.json``.
     ``overrides`` are the packages in front of the base: name, version, and the base's version. ``trials`` are the
-    bases with which a start began to use the overlay beside its load check, whose result is not known.
+    bases with which a start began to use the overlay alongside its load check, whose result is not known.
     The file ends with a hash of itself: a marker with a wrong bit could name other plugins, and does not count.
     """
 

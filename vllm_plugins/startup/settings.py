@@ -71,7 +71,7 @@ VARIABLES: tuple[str, ...] = (
 # What a vLLM process tells the processes that it starts. vLLM warns of unknown names that begin with VLLM_.
 CONFIRMED = "_VLLM_PLUGINS_OVERLAY"  # the key of the overlay that was found to be the right one
 FALLBACK = "_VLLM_PLUGINS_FALLBACK"  # the overlay that is used instead of the lock's; empty: no plugins
-TRIAL = "_VLLM_PLUGINS_TRIAL"  # the overlay whose load check runs beside the start, and where its result will be
+TRIAL = "_VLLM_PLUGINS_TRIAL"  # the overlay whose load check runs alongside, and where its result will be
 # The descriptor for the result of a child process of ours. A vendor's ``sitecustomize`` may print to its stdout.
 RESULT = "_VLLM_PLUGINS_RESULT"
 COMPILED = "_VLLM_PLUGINS_COMPILED"  # never set: the overlay, as a factor of vLLM's compile cache

@@ -1,6 +1,6 @@
 """The load check of an overlay in the store, and its result in the marker.
 
-An overlay is up to date with a base only after its load check. A start that installs may run it beside itself: the
+An overlay is up to date with a base only after its load check. A start that installs may run it alongside: the
 marker then says that the overlay is on trial with this base, until the check has ended. A trial whose start was
 killed, or crashed, is never repeated: the next start checks first.
 """

@@ -1,4 +1,4 @@
-"""The load check of a start that has installed: it runs beside the start, which does not serve before its end.
+"""The load check of a start that has installed: it runs alongside, and no server is ready before its end.
 
 vLLM loads platform and general plugins itself at once, in the process that has installed, and what fails there stops
 it. Everything else is loaded later, and vLLM logs and skips some of that. So a child process loads and calls every
@@ -46,12 +46,12 @@ _place = contextlib.ExitStack()  # removes the directory of the result with this
 
 
 def begin(settings: Settings, marker: Marker, check: Callable[[], object]) -> None:
-    """Run the load check of an overlay, which ``check`` waits for, beside this process."""
+    """Run the load check of an overlay, which ``check`` waits for, alongside this process."""
     global _own  # noqa: PLW0603 - a process has one start
     if _own == marker.key:
         return
     names = ", ".join(point.name for point in marker.entry_points)
-    logger.info("vLLM loads these for the first time, and their load check runs beside it: %s", names)
+    logger.info("vLLM loads these for the first time, and their load check runs alongside: %s", names)
     if not faulthandler.is_enabled():  # a crash would say nothing of the plugin that it happened in
         with contextlib.suppress(Exception):  # a notebook has no file for standard error
             faulthandler.enable()
