@@ -79,7 +79,7 @@ def test_a_process_that_is_no_server_waits_for_its_load_check(home: Path) -> Non
     check = Check()
     begin(home, check)
     threading.Timer(0.2, check.may_end.set).start()
-    activation.settle()
+    activation.finish(None)
     assert json.loads(overlay.content(f"{place()}/result.json")) == {}
 
 
@@ -89,7 +89,7 @@ def test_the_error_of_the_load_check_stops_the_process_that_waits(home: Path, er
     begin(home, check)
     check.may_end.set()
     with pytest.raises((LoadError, CommandFailed)) as caught:
-        activation.settle()
+        activation.finish(None)
     assert str(caught.value) == (
         str(error) if error is FAILED else f"the load check failed: {error!r} [program-failed]"
     )
@@ -104,15 +104,15 @@ def test_a_server_goes_on_and_its_engine_waits(home: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "kill", lambda *words: ended.append(words))
     check = Check(FAILED)
     begin(home, check)
-    activation.settle()
+    activation.finish(None)
     threading.Timer(0.2, check.may_end.set).start()
     with monkeypatch.context() as engine:
         become_a_child(engine)
         with pytest.raises(LoadError) as caught:
-            activation.settle()
+            activation.finish(None)
     assert str(caught.value) == str(FAILED)
     with pytest.raises(LoadError):  # a server that has not come so far by then does not start its engine
-        activation.settle()
+        activation.finish(None)
 
 
 def test_a_server_without_an_engine_that_could_refuse_is_ended(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_a_server_without_an_engine_that_could_refuse_is_ended(home: Path, monke
     monkeypatch.setattr(os, "kill", kill)
     check = Check(FAILED)
     begin(home, check)
-    activation.settle()
+    activation.finish(None)
     check.may_end.set()
     assert ended.wait(30)
     assert words == [os.getpid(), signal.SIGTERM]
@@ -139,7 +139,7 @@ def test_a_program_that_a_starting_server_waits_for_does_not_wait(
     check = Check(FAILED)
     begin(home, check)
     monkeypatch.setattr(alongside, "_own", None)  # as in ``python -m vllm.model_executor.models.registry``
-    activation.settle()
+    activation.finish(None)
     check.may_end.set()
 
 
@@ -151,6 +151,11 @@ def test_a_program_of_a_starting_server_has_its_overlay(home: Path) -> None:
     assert alongside.inherited(settings, LOCK) == marker
     assert alongside.inherited(settings, b"another lock\n") is None
     assert alongside.inherited(settings, None) is None
+    here = variables.inherited(variables.TRIAL)
+    for elsewhere in (f"{overlay.key_of(LOCK)}:{os.getpid()}:{home}/gone", "damaged"):
+        variables.pass_on(variables.TRIAL, elsewhere)  # as in a Ray worker of another machine
+        assert alongside.inherited(settings, LOCK) is None
+    variables.pass_on(variables.TRIAL, here)
     check.may_end.set()
 
 
@@ -170,10 +175,10 @@ def test_where_the_first_process_is_gone_the_store_has_the_result(
     become_a_child(monkeypatch)
     variables.pass_on(variables.TRIAL, f"{overlay.key_of(LOCK)}:{os.getpid()}:{home}/gone")
     if passes:
-        activation.settle()
+        activation.finish(None)
         return
     with pytest.raises(CommandFailed, match="did not end: its process is gone"):
-        activation.settle()
+        activation.finish(None)
 
 
 def test_a_result_that_can_not_be_written_is_not_awaited(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +190,7 @@ def test_a_result_that_can_not_be_written_is_not_awaited(home: Path, monkeypatch
     begin(home, check)
     check.may_end.set()
     with pytest.raises(CommandFailed, match="did not end"):
-        activation.settle()
+        activation.finish(None)
 
 
 def test_a_trial_begins_once(home: Path) -> None:

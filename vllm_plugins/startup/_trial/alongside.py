@@ -89,11 +89,25 @@ def _write(place: Path, result: dict[str, Any]) -> None:
 
 
 def inherited(settings: Settings, lock: bytes | None) -> Marker | None:
-    """The overlay that a parent process has installed and is trying; ``None`` if it is not the lock's."""
-    key = (variables.inherited(variables.TRIAL) or "").partition(":")[0]
-    if not key or lock is None or overlay.key_of(lock) != key:
+    """The overlay that a process of this machine has installed and is trying; ``None`` if it is not the lock's.
+
+    Ray copies the variable to other machines, which have stores of their own.
+    """
+    key, pid, place = _inherited()
+    if lock is None or overlay.key_of(lock) != key or not _is_alive(pid, place):
         return None
-    return overlay.read_marker(settings.store, key)
+    marker = overlay.read_marker(settings.store, key)
+    return marker if marker is not None and overlay.fingerprint() in marker.trials else None
+
+
+def _inherited() -> list[str]:
+    """The key of the overlay on trial, the process that tries it, and the directory of the result."""
+    parts = (variables.inherited(variables.TRIAL) or "").split(":", 2)
+    return parts if len(parts) == 3 else ["", "", ""]
+
+
+def _is_alive(pid: str, place: str) -> bool:
+    return os.path.isdir(place) and os.path.isdir(f"/proc/{pid}")
 
 
 def settle() -> None:
@@ -105,7 +119,7 @@ def settle() -> None:
         PluginsError: the load check has failed.
     """
     global _goes_on  # noqa: PLW0603
-    key, pid, place = (variables.inherited(variables.TRIAL) or "::").split(":", 2)
+    key, pid, place = _inherited()
     result = os.path.join(place, _RESULT)
     if _own == key:
         _goes_on = _vllm_engine.is_elsewhere() and not os.path.exists(result)
@@ -116,7 +130,7 @@ def settle() -> None:
     elif multiprocessing.parent_process() is None:
         return
     while not os.path.exists(result):
-        if not (os.path.isdir(place) and os.path.isdir(f"/proc/{pid}")):
+        if not _is_alive(pid, place):
             _look_at_marker(key)
             return
         time.sleep(_POLL)
