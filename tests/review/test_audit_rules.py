@@ -312,7 +312,7 @@ def test_without_the_extra_publishers_are_those_of_these_bytes(monkeypatch: pyte
 # Advisories.
 
 
-def answer(*items: dict[str, Any]) -> tuple[tuple[advisories.Advisory, ...], list[str]]:
+def answer(*items: dict[str, Any]) -> tuple[tuple[advisories.Advisory, ...], dict[str, str]]:
     return advisories._parse({"dependencies": list(items)}, [values.package("Foo.Bar"), values.package("dep")])
 
 
@@ -322,13 +322,13 @@ def test_a_vulnerability_is_of_the_package_whatever_the_service_calls_it() -> No
         {"name": "foo_bar", "version": "1.0", "vulns": [known]}, {"name": "dep", "version": "1.0"}
     )
     assert [(item.package, item.ids, item.fixed_in) for item in found] == [("foo-bar", ("CVE-1", "GHSA-1"), ("2.0",))]
-    assert skipped == []
+    assert skipped == {}
 
 
 def test_a_package_that_the_service_says_nothing_of_was_not_looked_up() -> None:
     found, skipped = answer({"name": "dep", "version": "1.0", "skip_reason": "no such package"})
     assert found == ()
-    assert skipped == ["dep: no such package", "foo-bar: pip-audit has no result for it"]
+    assert skipped == {"dep": "no such package", "foo-bar": "pip-audit has no result for it"}
 
 
 def test_an_accepted_advisory_is_one_by_its_own_name(tmp_path: Path) -> None:
