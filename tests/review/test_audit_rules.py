@@ -305,7 +305,8 @@ def test_without_the_extra_publishers_are_those_of_these_bytes(monkeypatch: pyte
     assert (found.publishers, found.is_verified, found.unattested) == (
         ("GitHub ada/tiny release.yml (not verified)",), False, (),
     )  # fmt: skip
-    for other in (provenance("b" * 64, kind="GitHub"), {}, [], {"attestation_bundles": [5, {"publisher": 5}]}):
+    others: list[Any] = [provenance("b" * 64, kind="GitHub"), {}, [], {"attestation_bundles": [5, {"publisher": 5}]}]
+    for other in others:
         assert read(file(provenance="there"), documents={"there": other}).publishers == ()
 
 
