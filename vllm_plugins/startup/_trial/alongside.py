@@ -11,6 +11,7 @@ The result is a file in a temporary directory, whose path the processes of this 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import json
 import multiprocessing
@@ -37,7 +38,7 @@ __all__ = ["begin", "inherited", "settle"]
 
 _RESULT = "result.json"
 _POLL = 0.05  # seconds
-_GRACE = 60  # seconds that a server may take to end after its engine has refused to start
+_GRACE = 15  # seconds that a server may take to end after its engine has refused to start, and after a signal
 
 # The overlay whose trial this process has begun, and whether the process goes on without the result.
 _own: str | None = None
@@ -76,9 +77,28 @@ def _watch(settings: Settings, check: Callable[[], object], place: Path) -> None
     last_failure.note(settings, failure)
     logger.error("%s", failure)
     _write(place, failure.to_dict())
+    if _goes_on:
+        _raise_in_main_thread(failure)
     time.sleep(_GRACE)
-    if _goes_on:  # its engine is on another machine
+    if _goes_on:  # its main thread waits for something, or has dropped the error
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE)
+        os._exit(1)  # as vLLM does
+
+
+def _raise_in_main_thread(failure: PluginsError) -> None:
+    """Raise an error in the main thread, where it stops vLLM as an error of the hook does."""
+
+    class Failure(type(failure)):  # type: ignore[misc]
+        """The same error, which can be made without arguments, as it must be."""
+
+        def __init__(self) -> None:
+            self.__dict__ |= vars(failure)
+            Exception.__init__(self, failure.what)
+
+    Failure.__module__, Failure.__qualname__ = type(failure).__module__, type(failure).__qualname__
+    ident = threading.main_thread().ident
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident or 0), ctypes.py_object(Failure))
 
 
 def _write(place: Path, result: dict[str, Any]) -> None:
