@@ -138,8 +138,10 @@ def test_a_server_that_starts_gets_the_error_and_is_ended_if_it_goes_on(
         for _ in range(3000):
             time.sleep(0.01)
 
-    with pytest.raises(LoadError) as caught:
+    with pytest.raises(BaseException, match="can't be loaded") as caught:
         start()
+    assert not isinstance(caught.value, Exception)  # which vLLM may drop
+    assert f"{caught.type.__module__}.{caught.type.__qualname__}" == "vllm_plugins.core.errors.LoadError"
     assert str(caught.value) == str(FAILED)
     assert ended.wait(30)
     assert words == [os.getpid(), signal.SIGTERM, 1]

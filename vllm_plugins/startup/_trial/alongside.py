@@ -87,18 +87,16 @@ def _watch(settings: Settings, check: Callable[[], object], place: Path) -> None
 
 
 def _raise_in_main_thread(failure: PluginsError) -> None:
-    """Raise an error in the main thread, where it stops vLLM as an error of the hook does."""
+    """Raise an error in the main thread, where it ends vLLM as an error of the hook does.
 
-    class Failure(type(failure)):  # type: ignore[misc]
-        """The same error, which can be made without arguments, as it must be."""
-
-        def __init__(self) -> None:
-            self.__dict__ |= vars(failure)
-            Exception.__init__(self, failure.what)
-
-    Failure.__module__, Failure.__qualname__ = type(failure).__module__, type(failure).__qualname__
-    ident = threading.main_thread().ident
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident or 0), ctypes.py_object(Failure))
+    It can be made without arguments, as Python makes it, and is no ``Exception``: vLLM drops some of those.
+    """
+    kind = type(failure)
+    names = {"__str__": lambda _: str(failure), "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    main = threading.main_thread().ident or 0
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(main), ctypes.py_object(type(kind.__name__, (BaseException,), names))
+    )
 
 
 def _write(place: Path, result: dict[str, Any]) -> None:
