@@ -101,7 +101,7 @@ def general() -> None:
     if _process.failure is not None:
         raise _process.failure
     _start(GENERAL, _frame(1))
-    activation.show(_process.active)
+    activation.tell(_process.active)
 
 
 _HOOKS: dict[str, Callable[[], object]] = {PLATFORM: platform, GENERAL: general}
@@ -125,6 +125,7 @@ def activate() -> None:
         _active_marker(settings, key)
     elif (marker := _held_marker(settings)) is not None:
         _activate(settings, marker)
+    activation.tell(_process.active)
 
 
 def _goes_on_without_plugins(leave: Callable[[], None]) -> bool:
