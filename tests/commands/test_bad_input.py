@@ -137,7 +137,7 @@ def test_a_project_of_another_name(locked: Place) -> None:
     )
 
 
-RESTORE = "  next: restore it from version control, or resolve everything again: vllm-plugins lock --upgrade"
+RELOCK = "  next: run vllm-plugins lock and review the change, or restore the lock from version control"
 
 
 def test_a_lock_that_was_edited_by_hand(locked: Place) -> None:
@@ -153,7 +153,7 @@ def test_a_lock_that_was_edited_by_hand(locked: Place) -> None:
         f"  where: {locked.lock}",
         f"  expected: content-sha256 {was}",
     ]
-    assert lines[4:] == [RESTORE]
+    assert lines[4:] == [RELOCK]
 
 
 @pytest.mark.parametrize(
