@@ -201,7 +201,7 @@ RUN = {
     "test_a_link_to_another_overlay_than_the_locks_is_refused",
     "find out why; if the change is intended, accept it: {…}": "tests/packages/test_attestations.py::"
     "test_an_upgrade_to_another_publisher_is_refused_until_it_is_accepted",
-    "to accept an older release, set {…} in plugins.yaml; else {…}": "tests/locking/"
+    "{…}{…}, or use another environment": "tests/locking/"
     "test_newest.py::test_a_version_in_the_manifest_accepts_an_older_release",
     "name a tag: vllm-plugins push {…}:TAG": IMAGE,
     "write a variable in its place, as in https://${TOKEN}@…, and run vllm-plugins lock": "tests/commands/"
