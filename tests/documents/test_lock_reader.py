@@ -19,6 +19,7 @@ from vllm_plugins.documents.lock import CommitSha, Override
 
 GOLDEN = Path(__file__).parents[1] / "golden/plugins.lock"
 PATH = Path("some/plugins.lock")
+RESTORE = "restore it from version control, or resolve everything again: vllm-plugins lock --upgrade"
 RELOCK = "run vllm-plugins lock and review the change, or restore the lock from version control"
 MIB = 1 << 20
 TOOL = "tool.vllm-plugins"
@@ -217,7 +218,7 @@ def test_an_item_that_is_not_a_table_is_refused(keys: tuple[str | int, ...], pla
 )  # fmt: skip
 def test_a_value_that_has_no_meaning_is_refused(keys: tuple[str | int, ...], value: Any, found: str) -> None:
     assert str(refused(written(document(*keys, value=value)))) == message(
-        "the lock is not valid", f"found: {found}", f"next: {RELOCK}"
+        "the lock is not valid", f"found: {found}", f"next: {RESTORE}"
     )
 
 
@@ -336,7 +337,7 @@ def test_a_lock_of_a_newer_version_requires_a_newer_version(
 
 def test_a_lock_that_is_not_toml_is_refused() -> None:
     assert str(refused(b"x = \n")) == message(
-        "the lock is not valid TOML", "found: Invalid value (at line 1, column 5)", f"next: {RELOCK}"
+        "the lock is not valid TOML", "found: Invalid value (at line 1, column 5)", f"next: {RESTORE}"
     )
     assert "can't decode byte 0xff" in str(refused(b"\xff").found)
     assert refused(b"x = " + b"[" * 10_000).what == "the lock is not valid TOML"
@@ -417,7 +418,7 @@ def test_a_lock_that_is_too_large_is_refused_before_it_is_read(
             "the lock is too large [lock-invalid]\n"
             f"  where: {path}\n"
             "  expected: at most 1 MiB\n"
-            f"  next: {RELOCK}"
+            f"  next: {RESTORE}"
         )  # fmt: skip
 
 
