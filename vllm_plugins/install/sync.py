@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import atomic, hashes, progress, scratch
-from vllm_plugins.core.errors import HashMismatch, InstallError, LoadError, PluginsError
+from vllm_plugins.core.errors import HashMismatch, InstallError, PluginsError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import names
 from vllm_plugins.install import (
@@ -181,58 +181,51 @@ def _locked(job: _Job, *, reinstall: bool, check_again: bool) -> Synced:
         if marker is None or reinstall:
             marker = _install(job, alone=alone, reinstall=reinstall)
         _check_names(marker, job)
-        marker, checked, installed = _tested(marker, job, alone=alone, installed=installed, again=check_again)
-        if checked != marker:
-            marker = checked
-            atomic.write(overlay.directory(store, job.key) / overlay.MARKER, marker.to_json().encode())
-        _mirror(job, checked)
+        while True:
+            place = stores.identity(store, job.key)
+            try:
+                marker, checked, installed = _tested(marker, job, alone=alone, installed=installed, again=check_again)
+                if checked != marker:
+                    marker = checked
+                    atomic.write(overlay.directory(store, job.key) / overlay.MARKER, marker.to_json().encode())
+                _mirror(job, checked)
+                break
+            except OSError:
+                if not stores.was_replaced(store, job.key, place):
+                    raise
+                marker, installed = overlay.read_marker(store, job.key) or marker, True
     return Synced(marker=marker, lock=job.lock, installed=installed)
 
 
 def _tested(marker: Marker, job: _Job, *, alone: bool, installed: bool, again: bool) -> tuple[Marker, Marker, bool]:
     """Run the load check if it must run, once more where another machine replaced the overlay meanwhile.
 
-    Its files are then gone for a moment, which is no plugin's fault. Returns as :func:`_without_changes`.
-
-    Raises:
-        LoadError: a plugin changes its own files.
-    """
-    store = job.settings.store
-    place = stores.identity(store, job.key)
-    known = _known(marker, job)
-    error: LoadError | None = None
-    try:
-        checked = _checked(known, job, again=again)
-        if job.depth is not None and _needs_check(known, job, again=again):  # then it ran
-            marker, checked, installed = _without_changes(marker, checked, job, alone=alone, installed=installed)
-    except LoadError as caught:
-        error = caught
-    if (error is not None or _failures(checked, job)) and stores.was_replaced(store, job.key, place):
-        job.report("Checking again: another machine has replaced the overlay")
-        return _tested(overlay.read_marker(store, job.key) or marker, job, alone=alone, installed=True, again=again)
-    if error is not None:
-        raise error
-    return marker, checked, installed
-
-
-def _without_changes(
-    marker: Marker, checked: Marker, job: _Job, *, alone: bool, installed: bool
-) -> tuple[Marker, Marker, bool]:
-    """Install a damaged overlay again after its load check, and check it again.
-
-    A file that is damaged may be why a plugin can't be loaded. What differs in a new overlay was changed by a plugin.
-    Returns both markers, without and with the result of the check, and whether the overlay was installed.
+    Its files are then gone for a moment, which is no plugin's fault. A damaged overlay is installed again after its
+    check, which may have failed because of that; what differs in a new one was changed by a plugin. Returns both
+    markers, without and with the result of the check, and whether the overlay was installed.
 
     Raises:
         LoadError: a plugin changes its own files, and each start would find that (``VLLM_PLUGIN_VERIFY=1``).
     """
     store = job.settings.store
-    changed = own_changes.differences(store, marker)
+    place = stores.identity(store, job.key)
+    checked = known = _known(marker, job)
+    changed: tuple[str, ...] = ()
+    error: PluginsError | None = None
+    try:
+        checked = _checked(known, job, again=again)
+        if job.depth is not None and _needs_check(known, job, again=again):  # then it ran
+            changed = own_changes.differences(store, marker)
+    except PluginsError as caught:
+        error = caught
+    if (error or changed or _failures(checked, job)) and stores.was_replaced(store, job.key, place):
+        job.report("Checking again: another machine has replaced the overlay")
+        return _tested(overlay.read_marker(store, job.key) or marker, job, alone=alone, installed=True, again=again)
+    if error is not None:
+        raise error
     if changed and not installed:
         job.report(f"Installing again: {count(len(changed), 'file')} of the overlay changed since it was installed")
-        marker = _install(job, alone=alone, reinstall=True)
-        checked = _checked(_known(marker, job), job, again=True)
-        changed, installed = own_changes.differences(store, marker), True
+        return _tested(_install(job, alone=alone, reinstall=True), job, alone=alone, installed=True, again=True)
     if changed:
         error = own_changes.error_of(store, marker, job.lock, changed)
         if job.settings.verify:
