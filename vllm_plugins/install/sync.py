@@ -221,6 +221,7 @@ def _install(job: Job, *, alone: bool, reinstall: bool) -> Marker:
             report=job.report,
         )
         requirements = filling.fill(staged, site)
+        _stage.check_depth(site)
         with progress.step("Checking every file", job.report):
             if left_out := metadata.scripts(site):
                 more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
