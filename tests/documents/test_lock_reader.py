@@ -13,8 +13,9 @@ import pytest
 
 from tests.kit import values
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import lock_reader, lock_writer
-from vllm_plugins.documents.lock import Override
+from vllm_plugins.documents.lock import CommitSha, Override
 
 GOLDEN = Path(__file__).parents[1] / "golden/plugins.lock"
 PATH = Path("some/plugins.lock")
@@ -257,7 +258,13 @@ def test_every_field_of_a_package_is_read() -> None:
 def test_every_field_of_a_lock_is_read() -> None:
     lock = values.lock()
     plugin = lock.plugins[0].replace(passed_over="2.0", loads=("tiny:Bend",))
-    lock = lock.replace(plugins=(plugin,))
+    built = plugin.replace(
+        name="built", source="git", url="https://example.org/x.git", commit=CommitSha("1" * 40), tree_sha256=Sha256("c" * 64),
+        subdirectory="a", build_requires=("setuptools<80",), with_base=(values.NAME("torch"),),
+    )  # fmt: skip
+    file = plugin.replace(name="file", source="file", filename="tiny.py", file_sha256=Sha256("c" * 64), provided=True)
+    own = plugin.replace(name="own", index="mine", index_url="https://mine.example/simple/")
+    lock = lock.replace(plugins=(built, file, own, plugin))
     data = lock_writer.render(lock)
     assert lock_reader.parse(data, PATH) == lock
     whole = tomllib.loads(data.decode())
