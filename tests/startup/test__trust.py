@@ -7,7 +7,7 @@ import pytest
 
 from tests.kit.sandbox import needs_root
 from vllm_plugins.core.errors import NotTrusted
-from vllm_plugins.startup import _trust
+from vllm_plugins.startup import _trust, permissions
 from vllm_plugins.startup import overlay as layout
 from vllm_plugins.startup.settings import Settings
 
@@ -134,7 +134,7 @@ def test_the_owner_of_a_directory_above_is_trusted_or_it_is_refused(settings: Se
     parent = settings.store.parent
     parent.chmod(mode)
     os.chown(parent, OTHER, -1)
-    for check in (_trust.check, _trust.check_store, _trust.check_discovered):
+    for check in (_trust.check, _trust.check_store, permissions.check_discovered):
         with pytest.raises(NotTrusted, match=f"another user owns {parent}") as caught:
             check(settings)
         assert str(caught.value.next_step).startswith(
@@ -226,14 +226,14 @@ def test_each_file_and_directory_of_an_overlay_is_checked(
     (overlay / "site" / "__pycache__").mkdir()
     for file in ("files.json", "site/module.py", "site/__pycache__/module.pyc"):
         (overlay / file).touch(mode=0o644)
-    _trust.check_files(settings, overlay)
+    permissions.check_files(settings, overlay)
     path = overlay / name
     os.chown(path, OTHER if how == "owner" else -1, OTHER)
     path.chmod(path.stat().st_mode | {"owner": 0, "group": 0o020, "all": 0o002}[how])
     with pytest.raises(NotTrusted) as caught:
-        _trust.check_files(settings, overlay)
+        permissions.check_files(settings, overlay)
     assert caught.value.where == str(path)
-    _trust.check_files(settings.replace(trust="any"), overlay)
+    permissions.check_files(settings.replace(trust="any"), overlay)
 
 
 @pytest.mark.parametrize("part", ["", "overlay.json", "site"])

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import process
 from vllm_plugins.core.errors import CommandFailed, LoadError, LockStale, NodeMismatch, OverlayGone, PluginsError
-from vllm_plugins.startup import activation, history, last_failure, logger, mistyped, named_files, overlay
+from vllm_plugins.startup import activation, history, last_failure, logger, named_files, overlay
 from vllm_plugins.startup import settings as variables
+from vllm_plugins.startup.environment import mistyped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -220,7 +220,7 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str, *, is_fall
 
         _missed.check(settings, marker, has_platform=_process.has_run_platform)
     result = _run(settings, marker.group(group), group)
-    if not is_fallback and overlay.failure_note(settings.store, settings.lock).exists():
+    if not is_fallback and overlay.has_failure_note(settings.store, settings.lock):
         from vllm_plugins.startup import last_failure
 
         last_failure.clear(settings)

@@ -29,11 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Settings",
-    "index_login",
-    "index_variables",
     "inherited",
     "is_disabled",
-    "is_index_variable",
     "lock_beside",
     "pass_on",
     "patience",
@@ -76,7 +73,6 @@ FALLBACK = "_VLLM_PLUGINS_FALLBACK"  # the overlay that is used instead of the l
 RESULT = "_VLLM_PLUGINS_RESULT"
 COMPILED = "_VLLM_PLUGINS_COMPILED"  # never set: the overlay, as a factor of vLLM's compile cache
 _DISABLE = "VLLM_PLUGIN_DISABLE"
-_INDEX, _LOGIN = "VLLM_PLUGIN_INDEX_", ("_USERNAME", "_PASSWORD")
 PATIENCE = 3600  # seconds; the default of VLLM_PLUGIN_TIMEOUT
 
 
@@ -198,8 +194,9 @@ def lock_beside(manifest: Path) -> Path:
     """
     name = manifest.name
     lock = manifest.with_name(f"{name.removesuffix('.yaml') or name}.lock")
-    if name != MANIFEST or not os.path.lexists(other := manifest.with_name(PYLOCK)):
+    if name != MANIFEST or not os.path.lexists(f"{str(manifest)[: -len(name)]}{PYLOCK}"):
         return lock
+    other = manifest.with_name(PYLOCK)
     if not os.path.lexists(lock):
         return other
     from vllm_plugins.startup import named_files
@@ -226,7 +223,9 @@ def patience(environ: Mapping[str, str]) -> int:
     Raises:
         UsageError: the variable is not a valid number.
     """
-    value = environ.get("VLLM_PLUGIN_TIMEOUT") or str(PATIENCE)
+    value = environ.get("VLLM_PLUGIN_TIMEOUT")
+    if not value:
+        return PATIENCE
     if not value.isascii() or not value.isdecimal() or not 0 < len(value.lstrip("0")) < 8:
         raise _invalid("VLLM_PLUGIN_TIMEOUT", value[:80], expected="a whole number of seconds", example="3600")
     return int(value)
@@ -239,23 +238,6 @@ def public_urls(environ: Mapping[str, str]) -> bool:
         UsageError: the variable is not a valid flag.
     """
     return _flag(environ, "VLLM_PLUGIN_PUBLIC_URLS")
-
-
-def index_variables(index: str) -> tuple[str, str]:
-    """The variables with the user and the password of an index of plugins.yaml, as uv names its own."""
-    word = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in index).upper()
-    return f"{_INDEX}{word}{_LOGIN[0]}", f"{_INDEX}{word}{_LOGIN[1]}"
-
-
-def is_index_variable(name: str) -> bool:
-    """Whether a variable has the login of an index."""
-    return name.startswith(_INDEX) and name.endswith(_LOGIN)
-
-
-def index_login(index: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """The user and the password of an index of plugins.yaml; empty where no variable has them."""
-    user, password = index_variables(index)
-    return environ.get(user, ""), environ.get(password, "")
 
 
 def is_disabled() -> bool:
@@ -274,7 +256,9 @@ def register() -> None:
     known = getattr(envs, "environment_variables", None)
     if not isinstance(known, dict) or COMPILED in known:
         return
-    for name in (*VARIABLES, *filter(is_index_variable, os.environ)):
+    from vllm_plugins.startup.environment import index_logins
+
+    for name in (*VARIABLES, *filter(index_logins.is_variable, os.environ)):
         known.setdefault(name, _constant)
     known[COMPILED] = _factor
     real = getattr(envs, "compute_hash", None)
@@ -325,7 +309,9 @@ def _absolute(name: str, home: str) -> Path:
 
 def _choice(env: Mapping[str, str], name: str, *choices: Choice) -> Choice:
     """One of the choices. The first is the default."""
-    value = env.get(name) or choices[0]
+    value = env.get(name)
+    if not value:
+        return choices[0]
     for choice in choices:
         if choice == value:
             return choice
@@ -333,7 +319,9 @@ def _choice(env: Mapping[str, str], name: str, *choices: Choice) -> Choice:
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:
-    value = env.get(name) or "0"
+    value = env.get(name)
+    if not value:
+        return False
     if value not in ("0", "1"):
         raise _invalid(name, value, expected="0 or 1", example="1")
     return value == "1"
