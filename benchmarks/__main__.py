@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.kit import index as indexes
 
-from . import commands, hook, locks, memory, report, scale, servers, syncs
+from . import commands, hook, locks, memory, report, scale, servers, syncs, verify
 
 SUBJECTS = {
     "hook": hook.cases,
@@ -17,11 +17,12 @@ SUBJECTS = {
     "memory": memory.cases,
     "locks": locks.cases,
     "syncs": syncs.cases,
+    "verify": verify.cases,
     "scale": scale.cases,
     "servers": servers.cases,
 }
 # To make a thousand packages takes longer than the short form may.
-SHORT = ("hook", "commands", "memory", "locks", "syncs")
+SHORT = ("hook", "commands", "memory", "locks", "syncs", "verify")
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -43,8 +44,10 @@ def is_running(number: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_builds_are_ended_with_their_command(place: Place, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "kind"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_builds_are_ended_with_their_command(place: Place, number: signal.Signals, code: int, kind: str) -> None:
     notes = [place.root / f"builder-{name}" for name in ("one", "two")]
     scratch = place.root / "tmp"
     scratch.mkdir()
@@ -54,9 +57,9 @@ def test_builds_are_ended_with_their_command(place: Place, number: signal.Signal
     entries = (f"  - {{name: {note.name}, source: local, path: {note.name}}}\n" for note in notes)
     place.write("plugins:\n" + "".join(entries))
     before = place.files()
-    argv = [sys.executable, "-m", "vllm_plugins", "lock"]
+    argv = [sys.executable, "-m", "vllm_plugins", "lock", "--json"]
     env = {**place.environment, "TMPDIR": str(scratch)}
-    with subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
         while not all(note.exists() and note.read_text() for note in notes):
             assert process.poll() is None
@@ -65,7 +68,9 @@ def test_builds_are_ended_with_their_command(place: Place, number: signal.Signal
         builders = [int(note.read_text()) for note in notes]
         assert all(map(is_running, builders))
         os.kill(process.pid, number)
-        assert process.wait(timeout=30) == code
+        out, _ = process.communicate(timeout=30)
+        document = json.loads(out)
+        assert (process.returncode, document["exit_code"], document["error"]) == (code, code, kind)
     assert not any(map(is_running, builders))
     assert list(scratch.iterdir()) == []
     assert place.files() == before

@@ -65,6 +65,8 @@ RUN = {
     "test_single_files.py::test_a_file_that_can_not_be_downloaded_is_our_error",
     "restore the wheel from version control, or lock again: vllm-plugins lock": SINGLE,
     "fix the file of plugin {…}, or set `enabled: false` for it in plugins.yaml, and run vllm-plugins lock": SINGLE,
+    "report this, with the traceback above and the output of vllm-plugins --version": "tests/commands/test_streams.py::"
+    "test_a_fault_of_ours_is_an_error_with_its_traceback",
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
     "name one of the plugins": EDITING,
@@ -195,7 +197,7 @@ RUN = {
     "test_a_link_to_another_overlay_than_the_locks_is_refused",
     "find out why; if the change is intended, accept it: {…}": "tests/packages/test_attestations.py::"
     "test_an_upgrade_to_another_publisher_is_refused_until_it_is_accepted",
-    "to accept an older release, set {…} in plugins.yaml; else {…}": "tests/locking/"
+    "{…}{…}, or use another environment": "tests/locking/"
     "test_newest.py::test_a_version_in_the_manifest_accepts_an_older_release",
     "name a tag: vllm-plugins push {…}:TAG": IMAGE,
     "write a variable in its place, as in https://${TOKEN}@…, and run vllm-plugins lock": "tests/commands/"

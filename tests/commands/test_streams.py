@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from vllm_plugins import cli
+from vllm_plugins.cli import help as help_command
+from vllm_plugins.cli._process import endings
+from vllm_plugins.startup import settings
+
 if TYPE_CHECKING:
     from tests.kit.place import Place
+    from vllm_plugins.cli._output import Output
 
 
 @pytest.mark.parametrize(
@@ -27,3 +35,60 @@ def test_a_command_ends_as_usual(bare_place: Place, streams: str, code: int) -> 
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands run in this process, whose signals are not theirs."""
+    monkeypatch.setattr(endings, "catch_signals", lambda: None)
+    monkeypatch.delenv(settings.RESULT, raising=False)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_fault_of_ours_is_an_error_with_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("at https://ada:secret@example.org/")
+
+    monkeypatch.setattr(help_command, "build_parser", fail)
+    assert cli.main(["help", "--json"]) == 1
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert (document["error"], document["exit_code"]) == ("internal-error", 1)
+    assert document["where"].startswith("vllm_plugins/cli/help.py, line ")
+    assert document["found"] == "ZeroDivisionError: at https://****@example.org/"
+    assert err.startswith("Traceback (most recent call last):")
+    assert "[internal-error]" in err
+    assert "secret" not in out + err
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(
+    ("end", "code", "kind", "line"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted", "interrupted"),
+        (endings.Signalled(128 + signal.SIGTERM), 143, "terminated", "terminated by SIGTERM"),
+        (endings.Signalled(128 + signal.SIGHUP), 129, "terminated", "terminated by SIGHUP"),
+    ],
+)
+def test_a_signal_is_an_error_unless_the_result_was_printed(
+    end: BaseException,
+    code: int,
+    kind: str,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(_: object, output: Output, *, after: bool) -> int:
+        if after:
+            output.result({"text": ""}, "")
+        raise end
+
+    for after in (False, True):
+        monkeypatch.setattr(help_command, "run", lambda words, output, after=after: stop(words, output, after=after))
+        assert cli.main(["help", "--json"]) == code
+        out, err = capsys.readouterr()
+        assert err == f"vllm-plugins: {line}; nothing is left half-done\n"
+        document = json.loads(out)
+        assert document == {"text": ""} if after else (document["error"], document["exit_code"]) == (kind, code)

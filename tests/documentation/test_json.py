@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
+from tests.kit import values
 from vllm_plugins.cli import COMMANDS
+from vllm_plugins.documents import lock_writer
+from vllm_plugins.documents.lock import BaseUse, Override
 
 if TYPE_CHECKING:
     from tests.kit.index import Index
@@ -112,6 +115,45 @@ def test_the_output_of_every_command_is_as_published(used: Place) -> None:
         assert "error" not in data, data
         validate(name, data)
         assert all(f"`{key}`" in PAGE for key in data), name
+
+
+def test_a_difference_of_locks_is_data(bare_place: Place) -> None:
+    """Everything that differs can be read without taking a sentence apart."""
+    torch = BaseUse(name=values.NAME("torch"), version="2.12.0", required_by=(("tiny", ">=2"),))
+    was = values.lock(uses=(torch,))
+    (target,), (plugin,) = was.targets, was.plugins
+    now = values.lock(
+        manifest="plugins: []",
+        targets=(target.replace(vllm="0.33.0", base=(torch.replace(version="2.13.0"),)),),
+        plugins=(plugin.replace(name="second"), plugin.replace(requested="tiny>=1", loads=("tiny:Bend",))),
+        environments=('sys_platform == "linux"',),
+        overrides=(
+            Override(package=values.NAME("tiny"), version="1.0", replaces="0.9", requested="tiny>=1", reason="new"),
+        ),
+    )
+    for name, lock in (("old", was), ("new", now)):
+        (bare_place.root / name).write_bytes(lock_writer.render(lock))
+    found = bare_place.run("diff", "old", "new", "--json").json
+    validate("diff", found)
+    (manifest,), (second, tiny), (override,), (environment,), (kind,), (base,) = (
+        found[key] for key in ("manifests", "plugins", "overrides", "environments", "targets", "base")
+    )
+    assert (second["name"], second["kind"], second["old"], second["new"]["source"]) == (
+        "second",
+        "added",
+        None,
+        "pypi",
+    )
+    assert (tiny["name"], tiny["kind"], tiny["fields"]) == ("tiny", "changed", ["requested", "loads"])
+    assert tiny["old"]["entry_points"] == [
+        {"group": "vllm.general_plugins", "name": "tiny", "value": "tiny:register"}
+    ]
+    assert override["new"]["replaces"] == "0.9"
+    assert environment == {"kind": "added", "old": None, "new": {"markers": ['sys_platform == "linux"']}}
+    assert (kind["old"]["vllm"], kind["new"]["vllm"]) == ("0.32.0", "0.33.0")
+    assert base["new"] == {"name": "torch", "version": "2.13.0", "requirements": {"tiny": ">=2"}}
+    assert manifest["new"]["sha256"] == now.manifest_sha256
+    assert bare_place.run("diff", "new", "new", "--json").json["differ"] is False
 
 
 def test_what_is_printed_without_a_file_is_json_too(used: Place) -> None:

@@ -31,7 +31,7 @@ OTHER = {
 
 
 def _changes(old: Lock, new: Lock) -> list[object]:
-    return [*diff.compare(old, new), *diff.plugin_changes(old, new), *diff.base_changes(old, new)]
+    return [*diff.compare(old, new), *_lines(old, new)]
 
 
 def _with(lock: Lock, record: Record) -> Lock:
@@ -79,11 +79,11 @@ def test_the_names_that_vllm_is_given_are_listed_one_by_one() -> None:
     (plugin,) = lock.plugins
     old = lock.replace(plugins=(plugin.replace(loads=("tiny:Old", "tiny:Same")),))
     new = lock.replace(plugins=(plugin.replace(loads=("tiny:Same", "tiny:New")),))
-    assert list(diff.plugin_changes(old, new)) == [
+    assert _lines(old, new) == [
         "plugin tiny: adds `loads` tiny:New",
         "plugin tiny: removes `loads` tiny:Old",
     ]
-    assert "plugin tiny: adds `loads` tiny:New" in list(diff.plugin_changes(lock.replace(plugins=()), new))
+    assert "plugin tiny: adds `loads` tiny:New" in _lines(lock.replace(plugins=()), new)
 
 
 def _lock(*packages: Package, **plugin: Any) -> Lock:
@@ -214,4 +214,6 @@ def test_targets_and_what_is_used_of_the_base_are_compared() -> None:
 
 
 def _lines(old: Lock, new: Lock) -> list[str]:
-    return [*diff.plugin_changes(old, new), *diff.base_changes(old, new)]
+    found = diff.between([old], [new])
+    assert bool(found) == (old != new)
+    return [*found.plugin_lines, *found.base_lines]

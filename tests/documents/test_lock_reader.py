@@ -14,6 +14,7 @@ import pytest
 from tests.kit import values
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
 from vllm_plugins.documents import lock_reader, lock_writer
+from vllm_plugins.documents.lock import Override
 
 GOLDEN = Path(__file__).parents[1] / "golden/plugins.lock"
 PATH = Path("some/plugins.lock")
@@ -411,3 +412,26 @@ def test_a_lock_that_is_too_large_is_refused_before_it_is_read(
             "  expected: at most 1 MiB\n"
             f"  next: {RELOCK}"
         )  # fmt: skip
+
+
+def test_a_plugin_can_not_hide_behind_another_of_its_name() -> None:
+    """The first entry would run; a comparison by name with plugins.yaml sees the last."""
+    lock = values.lock(values.package("hidden"), values.package())
+    (tiny,) = lock.plugins
+    for name in ("tiny", "Tiny"):
+        hidden = tiny.replace(name=name, package=values.NAME("hidden"))
+        twice = lock.replace(plugins=(hidden, tiny))
+        whole = tomllib.loads(lock_writer.render(lock).decode())
+        entries = whole["tool"]["vllm-plugins"]["plugins"]
+        entries.insert(0, {**entries[0], "name": name, "package": "hidden"})
+        assert refused(written(whole)).found == f"{TOOL}.plugins: tiny appears more than once"
+        with pytest.raises(LockInvalid):  # nor is such a lock written
+            lock_reader.parse(lock_writer.render(twice), PATH)
+
+
+def test_an_override_stands_in_a_lock_once() -> None:
+    override = Override(package=values.NAME("tiny"), version="1.0", replaces="0.9", requested="tiny>=1", reason="new")
+    whole = tomllib.loads(lock_writer.render(values.lock(overrides=(override,))).decode())
+    overrides = whole["tool"]["vllm-plugins"]["overrides"]
+    overrides.append({**overrides[0], "reason": "another"})
+    assert refused(written(whole)).found == f"{TOOL}.overrides: tiny appears more than once"

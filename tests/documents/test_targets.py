@@ -167,7 +167,7 @@ def test_a_difference_names_its_targets() -> None:
     both = PRODUCTION.replace(packages=(values.package(version="1.1"), *PRODUCTION.packages[1:]))
     found = diff.between((DEV, PRODUCTION), (DEV.replace(packages=both.packages), both))
     assert ("tiny", "1.0", "1.1") in [(change.shown_name, change.old, change.new) for change in found.packages]
-    assert "target production: added" in diff.between((DEV,), (DEV, PRODUCTION)).base
+    assert "target production: added" in diff.between((DEV,), (DEV, PRODUCTION)).base_lines
     assert not diff.between((DEV, PRODUCTION), (DEV, PRODUCTION))
 
 

@@ -8,6 +8,9 @@ import json
 import os
 import random
 import tarfile
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,10 +20,12 @@ from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import HashMismatch, PluginsError, RegistryError
 from vllm_plugins.install import pull
 from vllm_plugins.packages.images.layout import Layout
+from vllm_plugins.packages.images.registry import Reference, Registry
+from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.kit.index import Index
@@ -71,6 +76,107 @@ def test_a_change_of_any_byte_of_the_manifest_is_refused(images: Path, tmp_path:
     with pytest.raises(HashMismatch):
         run(images, sha256, tmp_path / "plugins")
     assert is_clean(tmp_path / "plugins")
+
+
+def test_a_change_of_any_byte_of_the_configuration_is_refused(images: Path, tmp_path: Path) -> None:
+    sha256 = digest(images)
+    path = blob(images, json.loads(blob(images, sha256).read_bytes())["config"]["digest"][7:])
+    data = path.read_bytes()
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ (1 << place % 8)]) + data[place + 1 :])
+        with pytest.raises(HashMismatch):
+            run(images, sha256, tmp_path / "plugins")
+    for other in (data[:-1], data + b" "):
+        path.write_bytes(other)
+        with pytest.raises(HashMismatch):
+            run(images, sha256, tmp_path / "plugins")
+    assert is_clean(tmp_path / "plugins")
+
+
+def test_a_change_of_any_byte_of_the_list_of_images_gives_no_other_image(images: Path) -> None:
+    """The list says which digest a tag means. A reference with a digest does not read it."""
+    expected = digest(images)
+    index = images / "index.json"
+    data = index.read_bytes()
+    refused = 0
+    for place in range(len(data)):
+        index.write_bytes(data[:place] + bytes([data[place] ^ (1 << place % 8)]) + data[place + 1 :])
+        assert hashes.sha256(Layout(images, sha256=expected).manifest()) == expected
+        try:
+            found = Layout(images, tag="v1").manifest()
+        except RegistryError:
+            refused += 1
+        else:
+            assert hashes.sha256(found) == expected
+    assert refused > len(data) / 2
+
+
+@contextmanager
+def served(images: Path, answers: dict[str, bytes]) -> Iterator[str]:
+    """A registry with these blobs, which gives other ``answers`` for some of them; yields ``host:port``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # one packet for head and body
+
+        def do_GET(self) -> None:
+            sha256 = self.path.rpartition(":")[2]
+            data = answers.get(sha256)
+            if data is None:
+                data = blob(images, sha256).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_no_changed_byte_arrives_from_a_registry(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every byte of the manifest and of the configuration, and forty of each layer."""
+    monkeypatch.setenv("no_proxy", "*")
+    sha256 = digest(images)
+    manifest = json.loads(blob(images, sha256).read_bytes())
+    config, *layers = (part["digest"][7:] for part in (manifest["config"], *manifest["layers"]))
+    settings, into = Settings.from_environment(), tmp_path / "plugins"
+    chosen = random.Random(23)
+    answers: dict[str, bytes] = {}
+    with (
+        served(images, answers) as host,
+        Registry(
+            Reference.parse(f"{host}/team/plugins@sha256:{sha256}"), PipConfig(index_url=None, retries=0, timeout=5)
+        ) as registry,
+    ):
+
+        def attempt(layer: str = "") -> None:
+            if layer:
+                size = blob(images, layer).stat().st_size
+                registry.download(f"sha256:{layer}", size, tmp_path / "blob")
+            else:
+                pull.run(registry, into, settings=settings, report=lambda _: None)
+
+        for name in (sha256, config, *layers):
+            data = blob(images, name).read_bytes()
+            places = range(len(data)) if name in (sha256, config) else chosen.sample(range(len(data)), 40)
+            for number, place in enumerate(places):
+                answers[name] = data[:place] + bytes([data[place] ^ (1 << chosen.randrange(8))]) + data[place + 1 :]
+                # A whole pull for each byte of what is read first; of a layer, for some.
+                with pytest.raises(HashMismatch):
+                    attempt(name if name in layers and number % 25 else "")
+            answers.clear()
+        assert not (tmp_path / "blob").exists()
+        assert is_clean(into)
+        attempt()
+    assert (into / "plugins.lock").is_file()
 
 
 def test_a_change_of_any_byte_of_a_layer_is_refused(images: Path, tmp_path: Path) -> None:

@@ -159,7 +159,23 @@ def another_index_wheel_for_a_built_plugin(place: Place, index: Index, document:
     del package(document, "mine-plugin")["wheels"][1]["path"]
 
 
+def an_evil_wheel_of_an_sdist_without_a_hash(place: Place, index: Index, document: Document) -> None:
+    """Nothing could compare such an sdist with the one at the index."""
+    an_evil_wheel_in_place_of_the_index_s(place, index, document)
+    package(document, "tiny")["tool"] = {TOOL: {"sdist-url": f"{index.url}tiny/tiny-2.0.tar.gz"}}
+
+
+def an_sdist_that_no_wheel_was_built_from(place: Place, index: Index, document: Document) -> None:
+    """What the index says of its wheel would not be read, and any entry point would pass."""
+    package(document, "tiny")["tool"] = {TOOL: {"sdist-sha256": _hashed_file(index.sdist("tiny", "2.0"))}}
+    plugin(document, "tiny")["entry-points"] = [
+        {"group": "vllm.general_plugins", "name": "tiny", "value": "helper:register"}
+    ]
+
+
 LOCAL = (
+    an_evil_wheel_of_an_sdist_without_a_hash,
+    an_sdist_that_no_wheel_was_built_from,
     an_evil_wheel_in_place_of_the_index_s,
     an_older_version_than_allowed,
     a_package_that_nobody_asked_for,
@@ -191,6 +207,23 @@ def test_every_command_refuses_a_lock_that_contradicts_plugins_yaml(
     assert "evil" not in starting.stdout
     assert CONTRADICTION in starting.stderr
     again_without_the_attack(honest)
+
+
+def test_a_package_can_not_hide_behind_the_name_of_a_plugin(honest: Place, index: Index) -> None:
+    """The first of two entries would run; a comparison with plugins.yaml by name would see the second."""
+
+    def hide(document: Document) -> None:
+        document["packages"].append(of_index(index, "stowaway", "1.0"))
+        hidden = {**plugin(document, "tiny"), "package": "stowaway", "version": "1.0", "entry-points": []}
+        document["tool"][TOOL]["plugins"].insert(0, hidden)
+
+    forge(honest, hide)
+    for words in (("lock", "--check"), ("bundle",), ("sync",), ("status",), ("audit",)):
+        done = honest.run(*words, check=False)
+        assert done.returncode != 0, (words, done)
+        assert "plugins: tiny appears more than once" in done.stderr + done.stdout, words
+    honest.run("lock", "--upgrade")
+    assert "stowaway" not in honest.versions
 
 
 def again_without_the_attack(place: Place) -> None:

@@ -72,7 +72,7 @@ def test_nothing_goes_on_after_sync_was_killed(place: Place) -> None:
         time.sleep(0.05)
     assert not any(map(alive, numbers))
     checks = subprocess.run(
-        ["pgrep", "-f", f"_load_check.*{place.store}"], capture_output=True, text=True, check=False
+        ["pgrep", "-f", f"load_check.*{place.store}"], capture_output=True, text=True, check=False
     )
     assert checks.stdout == ""
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.kit import projects
 from vllm_plugins.core import progress
-from vllm_plugins.install import _load_check
+from vllm_plugins.install._checks import load_check
 from vllm_plugins.startup.overlay import EntryPoint
 
 if TYPE_CHECKING:
@@ -318,11 +318,11 @@ def test_the_plugin_that_is_loaded_or_called_is_shown(tmp_path: Path) -> None:
         EntryPoint(group="vllm.general_plugins", name=name, value=f"{name}:x", plugin=name, distribution=name)
         for name in ("one", "two")
     ]
-    steps = _load_check._steps(points, "calls")
+    steps = load_check._steps(points, "calls")
     result, shown = tmp_path / "result", progress.Step("Loading", total=len(steps))
 
     def measure() -> tuple[int, str]:
-        return _load_check._measured(shown, steps, points, 0, result), shown.at
+        return load_check._measured(shown, steps, points, 0, result), shown.at
 
     assert measure() == (0, "load one")
     result.write_bytes(b"{}\n{")

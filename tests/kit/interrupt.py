@@ -38,7 +38,7 @@ def interrupt(place: Place, *words: str, when: Callable[[], bool]) -> float:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
         took = time.monotonic() - started
-    assert (process.returncode, out, err) == (130, "", "vllm-plugins: interrupted; nothing was changed\n")
+    assert (process.returncode, out, err) == (130, "", "vllm-plugins: interrupted; nothing is left half-done\n")
     assert place.files() == before
     assert [path.name for path in scratch.iterdir()] == []
     assert not list(place.store.glob("staging/*"))

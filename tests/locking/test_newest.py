@@ -6,28 +6,36 @@ from typing import TYPE_CHECKING
 import pytest
 from packaging.utils import canonicalize_name
 
-from tests.locking.links import POINTS, root
+from tests.locking.links import BASE, POINTS, root
 from vllm_plugins.core.errors import NoResolution
+from vllm_plugins.documents import base as bases
 from vllm_plugins.locking._search import newest
 
 if TYPE_CHECKING:
     from tests.locking.links import Links
+    from vllm_plugins.documents.base import Base
 
 NAME = canonicalize_name
 
 
-def passed(links: Links, plugin: str, pin: str, *, kept: bool = False) -> tuple[str, str] | None:
+HUB = (
+    bases.distribution(NAME("hub"), "2.4", (), ()),
+    bases.distribution(NAME("transformers"), "5.24", (), ()),
+)
+
+
+def passed(links: Links, plugin: str, pin: str, *, kept: bool = False, base: Base = BASE) -> tuple[str, str] | None:
     """What was passed over for a plugin that is locked at a pin."""
-    with links.walk(root(plugin, re.split(r"[\[=]", plugin)[0])) as walk:
+    with links.walk(root(plugin, re.split(r"[\[=]", plugin)[0]), base=base) as walk:
         walk.run()
         pins = {walk.roots[0].name: pin}
         found = newest.check(walk, pins, kept=pins if kept else {})
     return (found[0].newest, found[0].text) if found else None
 
 
-def refusal(links: Links, plugin: str, pin: str) -> NoResolution:
+def refusal(links: Links, plugin: str, pin: str, base: Base = BASE) -> NoResolution:
     with pytest.raises(NoResolution) as caught:
-        passed(links, plugin, pin)
+        passed(links, plugin, pin, base=base)
     return caught.value
 
 
@@ -152,3 +160,25 @@ def test_the_message_names_the_dependency_that_leads_to_the_conflict(links: Link
     links.wheel("demo", "0.0.0", entry_points=POINTS)
     links.wheel("demo", "2.0", requires=["helper"], entry_points=POINTS)
     assert "demo 0.0.0 declares nothing about helper, and demo 2.0 does" in refusal(links, "demo", "0.0.0").details[0]
+
+
+def test_a_newer_release_that_fits_with_an_override_is_advised_and_a_placeholder_is_not(links: Links) -> None:
+    base = BASE.replace(distributions=(*BASE.distributions, *HUB))
+    links.wheel("hub", "1.0")
+    links.wheel("demo", "0.20", requires=["ray"])
+    links.wheel("demo", "0.26", requires=["hub<2"], entry_points=POINTS)
+    links.wheel("demo", "0.30", requires=["hub<2", "transformers<5"], entry_points=POINTS)
+    links.wheel("transformers", "4.57")
+    step = refusal(links, "demo", "0.20", base=base).next_step
+    assert step == (
+        "to have demo 0.26, set `version: \"==0.26\"` for plugin 'demo' and "
+        '`overrides: [{package: hub, version: "<2", reason: …}]` in plugins.yaml; or, '
+        "set `enabled: false` for plugin 'demo', or use another environment"
+    )
+
+
+def test_a_placeholder_that_nothing_helps_past_is_not_advised(links: Links) -> None:
+    links.wheel("demo", "0.0.0")
+    links.wheel("demo", "2.0", requires=["vllm<0.30"], entry_points=POINTS)
+    step = refusal(links, "demo", "0.0.0").next_step
+    assert step == "set `enabled: false` for plugin 'demo', or use another environment"

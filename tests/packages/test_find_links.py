@@ -10,6 +10,7 @@ import pytest
 
 from tests.kit import inline_backend, projects
 from tests.kit.place import Place
+from vllm_plugins.core import hashes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +73,21 @@ def test_a_local_wheel_for_this_python_complements_the_index(place: Place, index
     )
     place.run("lock", "--check", env={"PIP_FIND_LINKS": str(links)})
     _installs(place, links, "linked")
+
+
+def test_a_file_that_only_one_of_two_indexes_has_is_found(place: Place, index: Index, tmp_path: Path) -> None:
+    _for(index.wheel("linked", "1.0"), HERE)
+    page = tmp_path / "other" / "linked" / "index.html"
+    wheel = projects.wheel(page.parent, "linked", "1.0", requires_python=">=3.8")
+    page.write_text(f'<a href="{wheel.name}#sha256={hashes.of_file(wheel)}">{wheel.name}</a>')
+    place.variables["PIP_EXTRA_INDEX_URL"] = page.parents[1].as_uri()
+    place.pypi("linked")
+    place.run("lock")
+    for installer in ("pip", "uv"):
+        done = place.run(
+            "sync", "--installer", installer, env={"VLLM_PLUGIN_REGISTRY_DIR": str(tmp_path / installer)}
+        )
+        assert ("pip installs instead" in done.stderr) == (installer == "uv")
 
 
 def test_an_old_sdist_may_have_a_dash_in_its_version(place: Place, index: Index) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from tests.kit import metrics
+from tests.kit.metrics import serving
 from vllm_plugins.core.errors import NodeMismatch, PluginsError, UsageError
 from vllm_plugins.documents.state import LockFile
 from vllm_plugins.review.servers import served
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.kit.index import Index
     from tests.kit.place import Place
     from vllm_plugins.documents.lock import Lock
@@ -28,30 +25,7 @@ OTHERS = '# HELP vllm:x A counter\nvllm:x_total{model="{}"} 3.0\nvllm_plugins_in
 
 
 def line(key: str = KEY, lock: str = SHA256, value: str = "1.0") -> str:
-    return f'vllm_plugins_info{{key="{key}",lock="{lock}",vllm="0.32.0"}} {value}\n'
-
-
-@contextlib.contextmanager
-def serving(text: str, status: int = 200) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = status if self.path == "/metrics" else 404
-            self.send_response(found)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return metrics.line(key, lock, value)
 
 
 def compared(text: str) -> NodeMismatch | None:

@@ -46,10 +46,6 @@ def platform():
     return "probe.Platform"
 """
 
-needs_the_frame = pytest.mark.skipif(
-    "MUTANT_UNDER_TEST" in os.environ, reason="mutmut calls each function through one of its own, in another frame"
-)
-
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[Path]:
@@ -82,7 +78,7 @@ def inherit(home: Path, marker: Marker, *, confirmed: bool = True) -> dict[str, 
     """A child process, or one with a link: the overlay is on the path, and vLLM has listed its plugins."""
     sys.path.append(str(overlay.directory(home / "store", marker.key) / "site"))
     if confirmed:
-        variables.pass_on(variables.CONFIRMED, marker.key)
+        activation.confirm(marker.key)
     info = overlay.directory(home / "store", marker.key) / "site" / "probe-1.0.dist-info"
     info.mkdir()
     text = f"[{hook.GENERAL}]\nprobe = probe_calls:register\n[{hook.PLATFORM}]\nnpu = probe_calls:platform\n"
@@ -161,7 +157,6 @@ def test_plugins_that_the_allowlist_leaves_out_do_not_run(home: Path, monkeypatc
     assert hook.platform() == "probe.Platform"
 
 
-@needs_the_frame
 def test_what_vllm_has_listed_of_an_inherited_overlay_runs_once(home: Path) -> None:
     listed = inherit(home, install(home))
     load_general_plugins(listed)
@@ -192,7 +187,6 @@ def test_an_inherited_overlay_is_held_and_not_checked_again(home: Path, function
     assert (activation.active_key(), list(activation._held)) == (marker.key, [marker.key])
 
 
-@needs_the_frame
 @pytest.mark.parametrize("is_inherited", [False, True])
 def test_a_process_keeps_to_the_marker_that_it_has_checked(home: Path, *, is_inherited: bool) -> None:
     """Between the two calls of vLLM, another process may change the store."""
@@ -216,7 +210,7 @@ def test_another_overlay_on_the_path_has_its_own_marker(
         activation.deactivate()
         other = install(home, lock=b"another lock\n", points=(GENERAL,))
         sys.path.append(str(overlay.directory(home / "store", other.key) / "site"))
-        variables.pass_on(variables.CONFIRMED, other.key)
+        activation.confirm(other.key)
         hook.activate()
         assert hook._process.active == (home / "store", other)
     else:
@@ -234,7 +228,7 @@ def test_a_module_in_front_of_the_locked_one_is_refused(home: Path, *, is_inheri
     sys.path.insert(0, str(home / "front"))
     if is_inherited:
         sys.path.append(str(overlay.directory(home / "store", marker.key) / "site"))
-        variables.pass_on(variables.CONFIRMED, marker.key)
+        activation.confirm(marker.key)
     with pytest.raises(LoadError, match="is not what would run"):
         hook.activate()
 
@@ -254,7 +248,6 @@ def load_plugins_by_group(listed: dict[str, Callable[[], object]]) -> list[objec
     return resolve_platform(listed)
 
 
-@needs_the_frame
 def test_a_question_for_the_platform_while_plugins_are_imported_is_left_to_vllm(home: Path) -> None:
     listed = inherit(home, install(home))
     assert load_plugins_by_group(listed) == [None, "probe.Platform"]
@@ -267,7 +260,6 @@ def test_without_an_overlay_on_the_path_such_a_question_is_answered(home: Path) 
     assert load_plugins_by_group({}) == ["probe.Platform"]
 
 
-@needs_the_frame
 def test_such_a_question_withdraws_an_overlay_that_was_given_up(home: Path) -> None:
     listed = inherit(home, install(home))
     variables.pass_on(variables.FALLBACK, "")
@@ -337,7 +329,6 @@ def test_a_linked_overlay_that_is_not_the_locks_is_refused(home: Path) -> None:
     assert (calls(), activation.active_key(), activation._held) == ([], None, {})
 
 
-@needs_the_frame
 @pytest.mark.parametrize("function", ["load_general_plugins", "resolve_platform"])
 def test_what_vllm_has_listed_of_a_wrong_link_does_not_run_when_it_goes_on(
     home: Path, monkeypatch: pytest.MonkeyPatch, function: str
@@ -456,7 +447,6 @@ def test_an_inherited_overlay_stays_where_the_manager_is_disabled(home: Path, fa
     assert (calls(), activation.active_key()) == (["general"], marker.key)
 
 
-@needs_the_frame
 @pytest.mark.parametrize("function", ["load_general_plugins", "resolve_platform", "activate"])
 def test_a_child_of_a_process_that_goes_on_without_plugins_does_so_too(home: Path, function: str) -> None:
     listed = inherit(home, install(home))
@@ -470,7 +460,6 @@ def test_a_child_of_a_process_that_goes_on_without_plugins_does_so_too(home: Pat
     assert (calls(), activation.active_key()) == ([], None)
 
 
-@needs_the_frame
 def test_a_process_that_goes_on_without_plugins_withdraws_what_vllm_has_listed(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -284,6 +285,37 @@ def test_variables_that_come_late_are_compared_with_what_is_active(
         hook.general()
 
 
+def from_another_node(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """Copy what a process of another node tells its child processes, as Ray's executor does."""
+    with monkeypatch.context() as there:
+        there.setattr(os, "uname", lambda: SimpleNamespace(nodename="head"))
+        activation.confirm(key)
+    assert not activation.is_confirmed(key)
+
+
+def test_what_another_node_has_checked_is_checked_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = install(place)
+    value = first_process(monkeypatch)
+    from_another_node(monkeypatch, marker.key)
+    (overlay.directory(place / "store", marker.key) / "site" / "probe_of_ranks.py").write_text("edited = True\n")
+    assert "files of the overlay were edited: 1 file" in stops(value, monkeypatch).details
+
+
+@pytest.mark.parametrize("policy", ["continue", "previous"])
+def test_what_another_node_has_checked_makes_no_policy_of_this_node_valid(
+    place: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    """A worker whose lock is missing must not go on without plugins, which the server has."""
+    marker = install(place)
+    value = first_process(monkeypatch)
+    from_another_node(monkeypatch, marker.key)
+    (place / "config" / "plugins.lock").unlink()
+    monkeypatch.setenv(variables.EXPECT, value)
+    monkeypatch.setenv("VLLM_PLUGIN_ON_ERROR", policy)
+    with pytest.raises(LockMissing):
+        hook.general()
+
+
 def test_a_child_process_does_not_compare_files_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It inherits the path and the result, and costs what it costs without the variable."""
     install(place)
@@ -292,7 +324,7 @@ def test_a_child_process_does_not_compare_files_again(place: Path, monkeypatch: 
     end(monkeypatch)
     monkeypatch.setattr(sys, "path", path)
     monkeypatch.setenv(variables.EXPECT, value or "")
-    monkeypatch.setenv(variables.CONFIRMED, overlay.key_of(LOCK))
+    activation.confirm(overlay.key_of(LOCK))
     monkeypatch.setattr(expectation, "compare", pytest.fail)
     hook.platform()
     hook.general()

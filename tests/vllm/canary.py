@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from remotezip import RemoteZip
 
 from vllm_plugins.core.errors import PluginsError
-from vllm_plugins.install import _vllm_start as start
+from vllm_plugins.install._checks import _vllm_start as start
 from vllm_plugins.packages import pip_config
 from vllm_plugins.packages.index import Index
 from vllm_plugins.startup import _vllm_listing as listing

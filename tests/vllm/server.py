@@ -54,6 +54,14 @@ class Server:
         answer.raise_for_status()
         return str(answer.json()["choices"][0]["text"])
 
+    def chat(self, **options: Any) -> dict[str, Any]:
+        """The message that answers a greeting, with at most eight tokens."""
+        message = {"role": "user", "content": "hello"}
+        body = {"model": str(self.model), "messages": [message], "max_tokens": 8, "temperature": 0, **options}
+        answer = requests.post(f"{self.url}/v1/chat/completions", json=body, timeout=60)
+        answer.raise_for_status()
+        return dict(answer.json()["choices"][0]["message"])
+
     def metric(self, name: str) -> list[str]:
         """The lines of a metric."""
         text = requests.get(f"{self.url}/metrics", timeout=60).text

@@ -11,97 +11,24 @@ import importlib.metadata
 import json
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from packaging.version import Version
 
 from tests.kit.place import Place
 
-from . import plugins
+from . import plugins, probe
 from .conftest import PYTHON
 from .plain import plain, without_manager
-from .server import VLLM_SERVE, serve
+from .server import VLLM_SERVE, Server, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tests.kit.index import Index
-
-POINTS = {
-    "vllm.platform_plugins": {"probe": "probe:platform"},
-    "vllm.general_plugins": {"probe": "probe:general"},
-    "vllm.logits_processors": {"probe": "probe.logits:Force"},
-    "vllm.stat_logger_plugins": {"probe": "probe.stats:Stats"},
-    "vllm.io_processor_plugins": {"probe": "probe:io"},
-    "vllm.endpoint_plugins": {"probe": "probe:Endpoint"},
-}
-INIT = """\
-from .note import note
-
-def platform():
-    note("platform")
-
-def general():
-    note("general")
-    from vllm import ModelRegistry
-    ModelRegistry.register_model("ProbeForCausalLM", "probe.model:ProbeForCausalLM")
-    from vllm.model_executor.model_loader import register_model_loader
-    from vllm.model_executor.model_loader.dummy_loader import DummyModelLoader
-
-    @register_model_loader("probe")
-    class Loader(DummyModelLoader):
-        def __init__(self, load_config):
-            note("loader created")
-            load_config.load_format = "dummy"
-            super().__init__(load_config)
-
-def io():
-    note("io")
-
-class Endpoint:
-    name = "probe"
-    required_tasks = None
-
-    def __init__(self):
-        note("endpoint created")
-
-    def attach_router(self, app):
-        note("endpoint")
-
-    async def init_state(self, engine_client, state, args):
-        pass
-"""
-NAMED = """\
-from .note import note
-
-async def middleware(request, call_next):
-    note("middleware")
-    return await call_next(request)
-"""
-WORKER = """\
-from vllm.v1.worker.cpu_worker import CPUWorker
-
-from .note import note
-
-class Worker(CPUWorker):
-    def __init__(self, *words, **options):
-        note("worker created")
-        super().__init__(*words, **options)
-"""
-SCHEDULER = """\
-from vllm.v1.core.sched.scheduler import Scheduler as Base
-
-from .note import note
-
-class Scheduler(Base):
-    def __init__(self, *words, **options):
-        note("scheduler created")
-        super().__init__(*words, **options)
-"""
-PLATFORM = INIT.replace('note("platform")', 'note("platform")\n    return "probe.cpu.ProbePlatform"')
-CPU = "from vllm.platforms.cpu import CpuPlatform\n\nclass ProbePlatform(CpuPlatform):\n    device_name = 'probe'\n"
 
 # A group's first release, and what a plugin of it does in a server.
 DONE = {
@@ -125,17 +52,39 @@ BENCH += ["--input-len", "8", "--output-len", "4"]
 COMMON = ["--enforce-eager", "--max-model-len", "128", "--dtype", "float32", "--load-format", "dummy"]
 
 
+def completion(world: Place, server: Server) -> str:
+    """What a server completes."""
+    del world
+    return server.complete()
+
+
+def answer(world: Place, server: Server, **options: Any) -> str:
+    """What a server says in a chat, and what it has thought."""
+    del world
+    message = server.chat(**options)
+    return json.dumps([message.get("reasoning", message.get("reasoning_content")), message["content"]])
+
+
+def chat(world: Place, server: Server) -> str:
+    """What ``vllm chat`` prints."""
+    words = ("chat", "--url", f"{server.url}/v1", "--model-name", str(server.model), "-q", "hello")
+    return world.python("vllm_serve.py", *words, traceback=True).stdout
+
+
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """A way to start vLLM: a server with these flags, or a program with these words.
+    """A way to start vLLM: a server with these flags that is ``asked`` something, or a program with these words.
 
-    With ``first``, it is also started with an empty store, and vLLM inspects the model in each start.
+    With ``first``, it is also started with an empty store, and vLLM inspects the model in each start. ``since`` is the
+    first release that has the flags.
     """
 
     flags: tuple[str, ...] = ()
+    asked: Callable[[Place, Server], str] = completion
     program: tuple[str, ...] = ()
+    since: str = "0"
     env: Mapping[str, str] = field(default_factory=dict)
-    init: str = INIT
+    init: str = probe.INIT
     expected: tuple[str, ...] = ()
     first: bool = False
 
@@ -149,12 +98,37 @@ NAMED_MODULES = Way(
     expected=("named created", "middleware", "worker created", "scheduler created", "loader created"),
     first=True,
 )
+LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+TOOLS = Way(
+    flags=(
+        "--enable-auto-tool-choice",
+        "--tool-parser-plugin",
+        "{site}/probe/tools.py",
+        "--tool-call-parser",
+        "probe",
+    ),
+    asked=partial(answer, tools=[LOOK]),
+    expected=("tool parser imported", "tool parser created"),
+)
+REASONING = Way(
+    flags=("--reasoning-parser-plugin", "{site}/probe/reasoning.py", "--reasoning-parser", "probe"),
+    asked=answer,
+    since="0.12.0",
+    expected=("reasoning parser imported", "reasoning parser created"),
+)
+CONNECTOR = {"kv_connector": "Connector", "kv_connector_module_path": "probe.connector", "kv_role": "kv_both"}
 WAYS = {
     "server": Way(first=True),
     "server, platform plugin, `VLLM_PLUGINS`": Way(
-        init=PLATFORM, env={"VLLM_PLUGINS": "vllm_plugins,probe"}, expected=("endpoint",), first=True
+        init=probe.PLATFORM, env={"VLLM_PLUGINS": "vllm_plugins,probe"}, expected=("endpoint",), first=True
     ),
     "modules named on the command line": NAMED_MODULES,
+    "tool parser": TOOLS,
+    "reasoning parser": REASONING,
+    "KV connector": Way(
+        flags=("--kv-transfer-config", json.dumps(CONNECTOR)), expected=("connector imported", "connector created")
+    ),
+    "server, asked by `vllm chat`": Way(asked=chat),
     "tensor parallel 2": Way(flags=("--tensor-parallel-size", "2"), env={"VLLM_CPU_OMP_THREADS_BIND": "0|1"}),
     "data parallel 2, two API servers": Way(
         flags=("--data-parallel-size", "2", "--api-server-count", "2"), env={"VLLM_CPU_OMP_THREADS_BIND": "0|1"}
@@ -168,7 +142,10 @@ WAYS = {
 }  # fmt: skip
 PROCESSES_WAY = "every group, by spawn, fork and forkserver"
 ROWS = [PROCESSES_WAY, *WAYS]  # of the table
-GROUPS = (*("platform", "general", "logits_processors"), *(group.removeprefix("vllm.") for group in list(POINTS)[3:]))
+GROUPS = (
+    *("platform", "general", "logits_processors"),
+    *(group.removeprefix("vllm.") for group in list(probe.POINTS)[3:]),
+)
 
 
 @pytest.fixture(scope="module")
@@ -204,21 +181,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, module_index: Index, init: s
         # Some releases compile their sampler with g++ as they start, which takes minutes on a busy machine.
         TORCHDYNAMO_DISABLE="1",
     )
-    named = plugins.LOGITS.replace("class Force", "class Named").replace('note("logits', 'note("named')
-    modules = plugins.package(
-        "probe",
-        init,
-        logits=plugins.LOGITS,
-        stats=plugins.STATS,
-        model=plugins.MODEL,
-        cpu=CPU,
-        named=NAMED,
-        named_logits=named,
-        worker=WORKER,
-        scheduler=SCHEDULER,
-    )
     module_index.clear()
-    module_index.wheel("probe", requires=["vllm"], entry_points=POINTS, modules=modules)
+    module_index.wheel("probe", requires=["vllm"], entry_points=probe.POINTS, modules=probe.modules(init))
     place.pypi("probe")
     place.run("lock")
     place.run("sync")
@@ -258,18 +222,19 @@ def output_of(world: Place, printed: str) -> str:
 def start(world: Place, model: Path, way: Way, **env: str) -> Start:
     """Start vLLM, let it complete a prompt, and end it."""
     plugins.events(world)
+    (model / "chat_template.jinja").write_text("{{ messages[0].content }}")
     if way.program:
         message = {"role": "user", "content": "hello"}
         body = {"model": str(model), "messages": [message], "max_tokens": 8, "temperature": 0}
         line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}
-        (model / "chat_template.jinja").write_text("{{ messages[0].content }}")
         (world.root / "batch.jsonl").write_text(json.dumps(line) + "\n")
         (world.root / "out.jsonl").unlink(missing_ok=True)
         words = [word.format(model=model) for word in way.program]
         done = world.python(*words, env={**way.env, **env}, traceback=True)
         return observed(world, output_of(world, done.stdout))
-    with serve(world, model, *way.flags, **way.env, **env) as server:
-        text = server.complete()
+    flags = [flag.replace("{site}", str(world.site)) for flag in way.flags]
+    with serve(world, model, *flags, **way.env, **env) as server:
+        text = way.asked(world, server)
     return observed(world, text)
 
 
@@ -289,6 +254,8 @@ def check(expected: Start, found: Start, *, inspected: bool) -> None:
 )
 def test_plugins_run_as_in_plain_vllm(world: Place, own_model: Path, bare: Path, release: Version, name: str) -> None:
     way = WAYS[name]
+    if release < Version(way.since):
+        pytest.skip(f"vLLM {release} has no option for it.")
     starts: list[Start] = []
     empty = {"VLLM_PLUGIN_REGISTRY_DIR": str(world.root / f"store of {name}".replace("/", "-"))}
     for place, env in ((world, empty), (world, {}), (plain(world, bare), {})):
@@ -310,7 +277,7 @@ def test_plugins_run_as_in_plain_vllm(world: Place, own_model: Path, bare: Path,
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("init", [INIT], indirect=True, ids=[PROCESSES_WAY])
+@pytest.mark.parametrize("init", [probe.INIT], indirect=True, ids=[PROCESSES_WAY])
 def test_processes_have_the_plugins_of_plain_vllm(world: Place, bare: Path) -> None:
     empty = {"VLLM_PLUGIN_REGISTRY_DIR": str(world.root / "store of processes")}
     starts: list[Start] = []

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from vllm_plugins.cli._output import Output
 from vllm_plugins.cli._parsing.commands import COMMANDS
 from vllm_plugins.cli._parsing.parser import build_parser, parse
+from vllm_plugins.cli._process import endings, streams
 from vllm_plugins.cli._terminal import style
 from vllm_plugins.core.errors import DiskError, PluginsError, UsageError
 from vllm_plugins.startup import settings as variables
@@ -24,15 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
-_STDOUT, _STDERR = 1, 2
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Results go to stdout, progress and messages to stderr."""
-    signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # with nohup it is ignored
-        signal.signal(signal.SIGHUP, _terminate)
-    _open_streams()
+    endings.catch_signals()
+    streams.open_all()
     words = sys.argv[1:] if argv is None else argv
     inherited = variables.inherited(variables.RESULT)
     descriptor = int(inherited) if inherited else None
@@ -40,40 +35,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(build_parser(()).format_help())
         return UsageError.exit_code
     own = words[: words.index("--")] if "--" in words else words
-    output = Output(json="--json" in own, descriptor=descriptor)
+    output = Output(json="--json" in own, descriptor=descriptor, documents=[])
+    try:
+        return _end(words, output)
+    except BrokenPipeError:
+        # The reader has read enough. Without this, Python would complain while it exits.
+        streams.discard_output()
+        return 0
+
+
+def _end(words: Sequence[str], output: Output) -> int:
+    """Run a command and return its exit code. Whatever stops it is reported, and with ``--json`` in a document."""
     try:
         arguments = parse(words)
-        output = Output(
+        output = output.replace(
             json=arguments.json,
             quiet=arguments.quiet,
             verbose=arguments.verbose,
             options=_given_options(arguments),
-            descriptor=descriptor,
             display=_display(arguments),
         )
         code = _run(arguments, output)
         sys.stdout.flush()
     except PluginsError as error:
         output.error(error)
-        return error.exit_code
+        code = error.exit_code
     except KeyboardInterrupt:
-        output.message("interrupted; nothing was changed")
-        return 130
+        code = endings.interrupted(output)
+    except endings.Signalled as ended:
+        code = endings.signalled(ended, output)
     except BrokenPipeError:
-        # The reader has read enough. Without this, Python would complain while it exits.
-        _discard_output()
-        return 0
-    except OSError as error:
-        if (full := DiskError.from_os_error(error)) is None:
-            raise
-        output.error(full)
-        try:
-            sys.stdout.flush()
-        except OSError:  # /dev/full, or a file on a full disk: the same again while Python exits
-            _discard_output()
-        return full.exit_code
+        raise
+    except Exception as error:  # noqa: BLE001 - a fault of ours is reported, too
+        full = DiskError.from_os_error(error) if isinstance(error, OSError) else None
+        if full is None:
+            code = endings.crash(error, output)
+        else:
+            output.error(full)
+            code = full.exit_code
     finally:
         output.close()
+    streams.flush()
     return code
 
 
@@ -98,19 +100,6 @@ def _run(arguments: argparse.Namespace, output: Output) -> int:
         _check_named_manifest(arguments.config, settings)
     code: int = arguments.run(arguments, settings, output)
     return code
-
-
-def _open_streams() -> None:
-    """Let streams that the caller has closed lead nowhere. A file that is opened later would take their place."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
-        pass
-    os.close(descriptor)
-    sys.stdout = sys.stdout or open(_STDOUT, "w", closefd=False)  # noqa: SIM115 - for the life of the process
-    sys.stderr = sys.stderr or open(_STDERR, "w", closefd=False)  # noqa: SIM115
-
-
-def _discard_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _discover(arguments: argparse.Namespace, settings: Settings, output: Output) -> Settings:
@@ -151,8 +140,3 @@ def _given_options(arguments: argparse.Namespace) -> tuple[tuple[str, str], ...]
         return ()
     options = (("--config", arguments.config), ("--lock", arguments.lock), ("--registry-dir", arguments.registry_dir))
     return tuple((option, value) for option, value in options if value)
-
-
-def _terminate(number: int, _: object) -> NoReturn:
-    """End as an interrupt does: temporary files are removed, and the programs that we started are ended."""
-    raise SystemExit(128 + number)

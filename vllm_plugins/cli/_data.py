@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vllm_plugins.install.generations import Generation
     from vllm_plugins.install.link import Link
 
-__all__ = ["change", "generation", "linked", "time", "versions"]
+__all__ = ["change", "entry_point", "generation", "linked", "time", "versions"]
 
 
 def time(seconds: float) -> str:
@@ -41,6 +41,11 @@ def generation(item: Generation) -> dict[str, Any]:
         "size": item.size,
         "kept": [reason.replace(" ", "-") for reason in item.kept],
     }
+
+
+def entry_point(point: tuple[str, str, str]) -> dict[str, str]:
+    """An entry point of a plugin: its group, name and value."""
+    return dict(zip(("group", "name", "value"), point, strict=True))
 
 
 def change(item: Change) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Output(Record):
 
     ``options`` are those that chose manifest, lock and store. Each command that a message suggests gets them, too;
     otherwise it would act on other files. ``descriptor`` is where JSON goes if not to stdout. ``display`` draws the
-    steps that are running.
+    steps that are running. ``documents`` collects what ``json`` has printed: never more than one.
     """
 
     json: bool = False
@@ -42,6 +42,7 @@ class Output(Record):
     options: tuple[tuple[str, str], ...] = ()
     descriptor: int | None = None
     display: Display | None = None
+    documents: list[str] | None = None
 
     def result(self, data: dict[str, Any], text: str) -> None:
         """The one result of the command, in the form that was requested."""
@@ -62,11 +63,19 @@ class Output(Record):
     def error(self, error: PluginsError) -> None:
         """The error that ends the command; with ``json`` also as the result."""
         self.message(f"error: {self.describe(error)}")
+        self.error_document(error)
+
+    def error_document(self, error: PluginsError, **fields: object) -> None:
+        """With ``json``, the error as the result; ``fields`` come in the place of its own."""
         if self.json:
-            self._document(self.data(error))
+            self._document({**self.data(error), **fields})
 
     def _document(self, data: Mapping[str, object]) -> None:
         text = json.dumps(data, indent=2)
+        if self.documents:  # what stops the command after its result adds no second one
+            return
+        if self.documents is not None:
+            self.documents.append(text)
         if self.descriptor is None:
             with self._cleared():
                 print(text)

@@ -147,10 +147,7 @@ def _plugin(state: State, plugin: PluginState) -> dict[str, Any]:
         "provided": bool(locked and locked.provided),
         "installed": plugin.installed,
         "loadable": plugin.loadable if locked else None,
-        "entry_points": [
-            {"group": group, "name": name, "value": value}
-            for group, name, value in (locked.entry_points if locked else ())
-        ],
+        "entry_points": [_data.entry_point(point) for point in (locked.entry_points if locked else ())],
         "loads": list(locked.loads) if locked else [],
         "path": _path(state, locked),
     }

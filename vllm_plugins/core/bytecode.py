@@ -52,9 +52,11 @@ def compiled(data: bytes, name: str) -> bytes | None:
 def is_of(found: bytes, data: bytes, name: str) -> bool:
     """Whether a bytecode file, whatever its header, contains what a source compiles to."""
     try:
-        expected = _code(data, name)
-        # The header (PEP 552) describes the source. The code follows.
-        return found[:4] == importlib.util.MAGIC_NUMBER and marshal.loads(found[16:]) == expected  # noqa: S302
+        if found[:4] != importlib.util.MAGIC_NUMBER:
+            return False
+        expected, code = _code(data, name), found[16:]  # the header (PEP 552) describes the source
+        # The same code can be written in other bytes, as what it shares with others is written once.
+        return code == marshal.dumps(expected) or bool(marshal.loads(code) == expected)  # noqa: S302
     except (EOFError, TypeError, NotImplementedError, *_UNREADABLE):
         return False
 

@@ -6,10 +6,10 @@ happened, where, what was expected and found, which plugin requires it, and one 
 
 from __future__ import annotations
 
-import errno
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from vllm_plugins.core._failures.disk import DISK, remedy
 from vllm_plugins.core.printable import printable
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ __all__ = [
     "DiskError",
     "HashMismatch",
     "InstallError",
+    "InternalError",
+    "Interrupted",
     "LoadError",
     "LockContradiction",
     "LockInvalid",
@@ -42,17 +44,12 @@ __all__ = [
     "SourceError",
     "StoreError",
     "TargetMissing",
+    "Terminated",
     "UsageError",
     "remedy",
 ]
 
-# An error number that tells of a disk: what happened, and what to do.
-_DISK = {
-    errno.ENOSPC: ("the disk is full", "free some space"),
-    errno.EDQUOT: ("the disk is full: the quota is used up", "free some space or raise the quota"),
-    errno.EROFS: ("the disk is read-only", "make it writable"),
-    errno.EIO: ("the disk is broken", "read the kernel's log (dmesg)"),
-}
+_PARTS = ("where", "expected", "found", "required_by")
 
 
 class PluginsError(Exception):
@@ -88,7 +85,7 @@ class PluginsError(Exception):
     def text(self, next_step: str | None) -> str:
         """The error for people, with this next step. What others wrote can't add a line that looks like ours."""
         lines = [f"{self.what} [{self.id}]"]
-        fields = {name: getattr(self, name) for name in ("where", "expected", "found", "required_by")}
+        fields = {name: getattr(self, name) for name in _PARTS}
         lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in fields.items() if value is not None]
         lines.extend(f"  {detail}" for detail in self.details)
         if next_step is not None:
@@ -97,17 +94,9 @@ class PluginsError(Exception):
 
     def to_dict(self) -> dict[str, object]:
         """The error as data for JSON, without its empty fields."""
-        fields: dict[str, object] = {
-            "error": self.id,
-            "exit_code": self.exit_code,
-            "what": self.what,
-            "where": self.where,
-            "expected": self.expected,
-            "found": self.found,
-            "required_by": self.required_by,
-            "details": list(self.details) or None,
-            "next_step": self.next_step,
-        }
+        fields: dict[str, object] = {"error": self.id, "exit_code": self.exit_code, "what": self.what}
+        fields |= {name: getattr(self, name) for name in _PARTS}
+        fields |= {"details": list(self.details) or None, "next_step": self.next_step}
         return {key: value for key, value in fields.items() if value is not None}
 
     @staticmethod
@@ -119,7 +108,7 @@ class PluginsError(Exception):
         """
         if not isinstance(data, dict):
             raise TypeError("an error is an object")
-        fields = {name: data.get(name) for name in ("where", "expected", "found", "required_by", "next_step")}
+        fields = {name: data.get(name) for name in (*_PARTS, "next_step")}
         details = data.get("details") or []
         texts = [data["what"], *details, *(value for value in fields.values() if value is not None)]
         if not isinstance(details, list) or not all(isinstance(text, str) for text in texts):
@@ -292,7 +281,7 @@ class DiskError(PluginsError):
     def from_os_error(cls, error: OSError) -> Self | None:
         """An error of the operating system as one of ours; ``None`` where the disk is not its cause."""
         where = str(error.filename) if error.filename else None
-        return cls._of(error.errno, where=where) if error.errno in _DISK else None
+        return cls._of(error.errno, where=where) if error.errno in DISK else None
 
     @classmethod
     def from_output(cls, text: str, *, details: Sequence[str] = ()) -> Self | None:
@@ -300,25 +289,14 @@ class DiskError(PluginsError):
 
         Programs print the operating system's message, which is the same in all of them.
         """
-        number = next((number for number in _DISK if os.strerror(number) in text), None)
+        number = next((number for number in DISK if os.strerror(number) in text), None)
         return None if number is None else cls._of(number, details=details)
 
     @classmethod
     def _of(cls, number: int, *, where: str | None = None, details: Sequence[str] = ()) -> Self:
-        what, remedy = _DISK[number]
+        what, step = DISK[number]
         others = "or set VLLM_PLUGIN_REGISTRY_DIR, XDG_CACHE_HOME or TMPDIR to directories on another disk"
-        return cls(what, where=where, found=os.strerror(number), details=details, next_step=f"{remedy}, {others}")
-
-
-def remedy(error: OSError, access: str) -> str:
-    """The next step after an error of a file system; ``access`` is ``read`` or ``write``."""
-    if error.errno in _DISK:
-        return _DISK[error.errno][1]
-    if error.errno == errno.ESTALE:
-        return "run the command again, because another machine has changed it in the meantime"
-    if error.errno in (errno.EINVAL, errno.EISDIR):
-        return "make it a file that you can read"
-    return f"give this user {access} access to it"
+        return cls(what, where=where, found=os.strerror(number), details=details, next_step=f"{step}, {others}")
 
 
 class NotTrusted(PluginsError):
@@ -347,3 +325,23 @@ class CommandFailed(PluginsError):
     def evidence(self) -> tuple[str, ...]:
         """How the program ended, and its last output: the details of an error that tells what it was run for."""
         return (self.what, *self.details)
+
+
+class Interrupted(PluginsError):
+    """The user has interrupted the command (Ctrl-C)."""
+
+    id = "interrupted"
+    exit_code = 130
+
+
+class Terminated(PluginsError):
+    """Another process has ended the command (SIGTERM)."""
+
+    id = "terminated"
+    exit_code = 143
+
+
+class InternalError(PluginsError):
+    """A fault of this package: an exception that it does not expect."""
+
+    id = "internal-error"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import overrides
 from vllm_plugins.documents.base import satisfies
@@ -77,9 +78,13 @@ def foreign_wheels(lock: Lock) -> Iterator[tuple[Package, str]]:
         elif package.name in built:
             if len(local) != 1 or len(package.wheels) != 1 or package.sdist_url or package.find_links:
                 yield package, "it is built from its source, and has other files than the one wheel of that build"
-        elif len(local) > 1:
-            yield package, f"it has {len(local)} wheels next to the lock"
-        elif local and not package.sdist_url and not package.sdist_sha256 and not package.find_links:
+        elif package.sdist_url and not package.sdist_sha256:
+            yield package, "it names an sdist without the hash of it"
+        elif package.sdist_sha256 or package.find_links:
+            if len(local) != 1:  # what the index says of its other wheels would not be compared
+                origin = "from find-links" if package.find_links else "built from an sdist"
+                yield package, f"its wheel is {origin}, and it has {count(len(local), 'wheel')} next to the lock"
+        elif local:
             yield package, f"it comes from an index, and its wheel {local[0].filename} does not"
 
 

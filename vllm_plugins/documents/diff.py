@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from vllm_plugins.documents._diff import environment_pairs, plugin_pairs
+from vllm_plugins.documents._diff.pair import Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from packaging.utils import NormalizedName
 
-    from vllm_plugins.documents.lock import Lock, Override, Package, Plugin
+    from vllm_plugins.documents.lock import BaseUse, Lock, Override, Package, Plugin, Target
 
-__all__ = ["Change", "Difference", "Version", "base_changes", "between", "compare", "plugin_changes"]
+__all__ = ["Change", "Difference", "Pair", "Version", "between", "compare"]
 
+T = TypeVar("T")
 
 Kind = Literal["added", "removed", "version", "source", "index", "files", "dependencies", "details"]
 
@@ -55,46 +59,93 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """Everything that differs between two locks: packages, and lines about plugins and the base."""
+    """Everything that differs between two locks.
+
+    ``manifests`` are the sha256 of plugins.yaml, ``base`` the distributions of the vLLM environment that are used.
+    """
 
     packages: tuple[Change, ...]
-    plugins: tuple[str, ...]
-    base: tuple[str, ...]
+    manifests: tuple[Pair[str], ...]
+    overrides: tuple[Pair[Override], ...]
+    plugins: tuple[Pair[Plugin], ...]
+    environments: tuple[Pair[tuple[str, ...]], ...]
+    targets: tuple[Pair[Target], ...]
+    base: tuple[Pair[BaseUse], ...]
+    target_count: int
 
     def __bool__(self) -> bool:
-        return bool(self.packages or self.plugins or self.base)
+        return bool(self.packages or self.plugin_lines or self.base_lines)
+
+    @property
+    def plugin_lines(self) -> tuple[str, ...]:
+        """What differs in plugins.yaml, overrides and plugins, for people."""
+        return self._lines((*self.manifests, *self.overrides, *self.plugins))
+
+    @property
+    def base_lines(self) -> tuple[str, ...]:
+        """What differs in the environments that the lock is for, for people."""
+        pairs: tuple[Pair[Any], ...] = (*self.targets, *self.base)  # whose lines name their targets
+        return (*self._lines(self.environments), *dict.fromkeys(line for pair in pairs for line in pair.lines))
+
+    def _lines(self, pairs: Iterable[Pair[Any]]) -> tuple[str, ...]:
+        """The lines of these pairs, each once, with its targets if those are not all."""
+        found: dict[str, tuple[str, ...]] = {}
+        for pair in pairs:
+            for line in pair.lines:
+                found[line] = (*found.get(line, ()), *pair.targets)
+        return tuple(
+            f"{line} (target {', '.join(names)})" if 0 < len(names) < self.target_count else line
+            for line, names in found.items()
+        )
 
 
 def between(old: Sequence[Lock], new: Sequence[Lock]) -> Difference:
     """The differences of two locks, each given by the locks of its targets. A lock without names has one target."""
     pairs = _pairs(old, new)
     several = len(pairs) > 1
-    packages: dict[Change, tuple[str, ...]] = {}
-    plugins: dict[str, tuple[str, ...]] = {}
-    base: dict[str, None] = {}
+
+    def sifted(found: Iterable[tuple[str, T]]) -> list[tuple[T, tuple[str, ...]]]:
+        """Each difference once, with its targets if those are not all."""
+        names: dict[T, tuple[str, ...]] = {}
+        for name, item in found:
+            names[item] = (*names.get(item, ()), name)
+        return [(item, where if several and len(where) < len(new) else ()) for item, where in names.items()]
+
+    def of_both(function: Callable[[Lock, Lock], Iterator[Pair[T]]]) -> tuple[Pair[T], ...]:
+        both = ((name, was, now) for name, (was, now) in pairs.items() if was is not None and now is not None)
+        return tuple(
+            replace(item, targets=where)
+            for item, where in sifted((name, item) for name, was, now in both for item in function(was, now))
+        )
+
+    changes = sifted((name, item) for name, (was, now) in pairs.items() if now for item in compare(was, now))
+    packages = (replace(change, targets=where) for change, where in changes)
+    return Difference(
+        packages=tuple(sorted(packages, key=lambda change: (change.name, change.targets))),
+        manifests=of_both(_manifests),
+        overrides=of_both(plugin_pairs.overrides),
+        plugins=of_both(plugin_pairs.plugins),
+        environments=of_both(environment_pairs.environments),
+        targets=(*_whole_targets(pairs), *of_both(environment_pairs.targets)),
+        base=of_both(environment_pairs.base_uses),
+        target_count=len(new),
+    )
+
+
+def _whole_targets(pairs: Mapping[str, tuple[Lock | None, Lock | None]]) -> Iterator[Pair[Target]]:
+    """The targets that only one of the locks has."""
     for name, (was, now) in pairs.items():
         if was is None or now is None:
-            base[f"target {name}: {'added' if was is None else 'removed'}"] = None
-        if now is None:
-            continue
-        for change in compare(was, now):
-            packages[change] = (*packages.get(change, ()), name)
-        if was is not None:
-            for line in plugin_changes(was, now):
-                plugins[line] = (*plugins.get(line, ()), name)
-            base |= dict.fromkeys(base_changes(was, now))
-    changes = [
-        replace(change, targets=names if several and len(names) < len(new) else ())
-        for change, names in packages.items()
-    ]
-    return Difference(
-        packages=tuple(sorted(changes, key=lambda change: (change.name, change.targets))),
-        plugins=tuple(
-            f"{line} (target {', '.join(names)})" if several and len(names) < len(new) else line
-            for line, names in plugins.items()
-        ),
-        base=tuple(base),
-    )
+            old, new = (lock.targets[0] if lock is not None and lock.targets else None for lock in (was, now))
+            yield Pair(
+                name=name, old=old, new=new, lines=(f"target {name}: {'added' if was is None else 'removed'}",)
+            )
+
+
+def _manifests(old: Lock, new: Lock) -> Iterator[Pair[str]]:
+    was, now = old.manifest_sha256, new.manifest_sha256
+    if was != now:
+        yield Pair(name="plugins.yaml", old=was, new=now, lines=(f"plugins.yaml: {was[:12]} → {now[:12]}",))
 
 
 def _pairs(old: Sequence[Lock], new: Sequence[Lock]) -> dict[str, tuple[Lock | None, Lock | None]]:
@@ -177,50 +228,6 @@ def _detail(was: Package, now: Package) -> Kind:
     return "dependencies" if was.dependencies != now.dependencies else "details"
 
 
-def plugin_changes(old: Lock, new: Lock) -> Iterator[str]:
-    """A sentence for each difference of a plugin, besides the version of its package."""
-    if old.manifest_sha256 != new.manifest_sha256:
-        yield f"plugins.yaml: {_short(old.manifest_sha256)} → {_short(new.manifest_sha256)}"
-    yield from override_changes(old, new)
-    for name in sorted({plugin.name for plugin in (*old.plugins, *new.plugins)}):
-        was, now = old.plugin(name), new.plugin(name)
-        if was is None or now is None:
-            yield f"plugin {name}: {'added' if was is None else 'removed'}"
-        else:
-            yield from (f"plugin {name}: {change}" for change in _field_changes(was, now))
-        for kind, before, after in (
-            ("entry point", _entry_points(was), _entry_points(now)),
-            ("`loads`", set(was.loads if was else ()), set(now.loads if now else ())),
-        ):
-            yield from (f"plugin {name}: adds {kind} {point}" for point in sorted(after - before))
-            yield from (f"plugin {name}: removes {kind} {point}" for point in sorted(before - after))
-
-
-def override_changes(old: Lock, new: Lock) -> Iterator[str]:
-    """A line for each difference of the overrides."""
-    before = {item.package: item for item in old.overrides}
-    after = {item.package: item for item in new.overrides}
-    for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name):
-            yield f"override {name}: {_override(before.get(name))} → {_override(after.get(name))}"
-
-
-def _override(override: Override | None) -> str:
-    if override is None:
-        return "-"
-    against = ", ".join(f"{who} ({specifier})" for who, specifier in override.against)
-    asked = f"{override.requested}: {override.reason}"
-    return f"{override.version} for {override.replaces} ({asked})" + (f", against {against}" if against else "")
-
-
-def base_changes(old: Lock, new: Lock) -> Iterator[str]:
-    """A line for each difference of the targets, and of the base distributions that are used."""
-    before, after = _base_uses(old), _base_uses(new)
-    for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name):
-            yield f"{name}: {before.get(name, '-')} → {after.get(name, '-')}"
-
-
 def _describe(plugins: Mapping[NormalizedName, Plugin], package: Package) -> str:
     """A version, with commit, content hash or "editable", which may differ although the version is the same."""
     plugin = plugins.get(package.name)
@@ -231,57 +238,3 @@ def _describe(plugins: Mapping[NormalizedName, Plugin], package: Package) -> str
     if plugin is not None and plugin.tree_sha256 is not None:
         return f"{package.version} #{plugin.tree_sha256[:7]}"
     return package.version
-
-
-def _field_changes(was: Plugin, now: Plugin) -> Iterator[str]:
-    for label, before, after in (
-        ("source", was.source, now.source),
-        ("package", was.package, now.package),
-        ("requested", was.requested, now.requested),
-        ("url", was.url, now.url),
-        ("index", was.index, now.index),
-        ("address of its index", was.index_url, now.index_url),
-        ("further build requirements", ", ".join(was.build_requires), ", ".join(now.build_requires)),
-        ("built with, of the vLLM environment:", ", ".join(was.with_base), ", ".join(now.with_base)),
-        ("subdirectory", was.subdirectory, now.subdirectory),
-        ("commit", was.commit, now.commit),
-        ("provided by the vLLM environment:", _provided(was), _provided(now)),
-        ("required by its extras:", _names(was), _names(now)),
-        ("editable", "yes" if was.editable else "no", "yes" if now.editable else "no"),
-        ("metadata of the editable source", _short(was.project_sha256), _short(now.project_sha256)),
-        ("source files", _short(was.tree_sha256), _short(now.tree_sha256)),
-        ("filename", was.filename, now.filename),
-        ("content of the file", _short(was.file_sha256), _short(now.file_sha256)),
-        ("newest release, which was passed over:", was.passed_over, now.passed_over),
-    ):
-        if before != after:
-            yield f"{label} {before or '-'} → {after or '-'}"
-
-
-def _provided(plugin: Plugin) -> str | None:
-    return f"{plugin.package} {plugin.version}" if plugin.provided else None
-
-
-def _names(plugin: Plugin) -> str | None:
-    return ", ".join(plugin.dependencies) or None
-
-
-def _short(digest: str | None) -> str | None:
-    return digest and digest[:12]
-
-
-def _entry_points(plugin: Plugin | None) -> set[str]:
-    return {f"{group}: {name} = {value}" for group, name, value in plugin.entry_points} if plugin else set()
-
-
-def _base_uses(lock: Lock) -> dict[str, str]:
-    """The environments and the vLLM of each target, and the base distributions that the lock uses, in words."""
-    uses = {"environments": " or ".join(lock.environments)} if lock.environments else {}
-    for target in lock.targets:
-        kind = f"Python {target.python} on {target.platform}"
-        kind = kind if target.name is None else f"{target.name}, {kind}"
-        uses[f"target {kind}"] = f"vLLM {target.vllm}" if target.vllm else "no vLLM"
-        for use in target.base:
-            required_by = ", ".join(f"{name} requires {specifier or 'any'}" for name, specifier in use.required_by)
-            uses[f"base {use.name} ({kind})"] = f"{use.version}, {required_by}"
-    return uses

@@ -25,7 +25,7 @@ from vllm_plugins.documents.lock import BaseUse, Lock, Override, Package, Plugin
 from vllm_plugins.startup.settings import WHEELS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from vllm_plugins.documents.base import Base
 
@@ -183,10 +183,13 @@ def _tool(document: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...], environments: tuple[str, ...]) -> Lock:
     here = f"tool.{TOOL}"
-    names = Counter(package.name for package in packages)
-    if twice := [name for name, times in names.items() if times > 1]:
-        raise FieldError(f"packages: {twice[0]} appears more than once")
     plugins = tuple(_plugin(item, f"{here}.plugins[{i}]") for i, item in enumerate(items(tool, here, "plugins")))
+    overrides = tuple(
+        _override(item, f"{here}.overrides[{i}]") for i, item in enumerate(items(tool, here, "overrides"))
+    )
+    names = _unique("packages", (package.name for package in packages))
+    _unique(f"{here}.plugins", (canonicalize_name(plugin.name) for plugin in plugins))
+    _unique(f"{here}.overrides", (override.package for override in overrides))
     for i, plugin in enumerate(plugins):
         if plugin.package not in names and not plugin.provided:
             raise FieldError(f"{here}.plugins[{i}].package: {plugin.package} is not among the packages")
@@ -197,10 +200,16 @@ def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...], environments: 
         targets=tuple(_target(item, f"{here}.targets[{i}]") for i, item in enumerate(items(tool, here, "targets"))),
         environments=environments,
         accepted_manifests=strings(tool, here, "accepted-manifests"),
-        overrides=tuple(
-            _override(item, f"{here}.overrides[{i}]") for i, item in enumerate(items(tool, here, "overrides"))
-        ),
+        overrides=overrides,
     )
+
+
+def _unique(place: str, names: Iterable[str]) -> Counter[str]:
+    """The names of a list, each of which stands there once: a second one would hide behind the first in a review."""
+    counted = Counter(names)
+    if twice := [name for name, times in counted.items() if times > 1]:
+        raise FieldError(f"{place}: {twice[0]} appears more than once")
+    return counted
 
 
 def _override(item: Any, here: str) -> Override:

@@ -223,7 +223,10 @@ def _differences(
     if marker is None:
         return [NotInstalled("the lock is not installed", where=where, next_step="vllm-plugins sync")]
     problems: list[PluginsError] = []
-    if not marker.is_up_to_date(manifest.file_sha256 if manifest else None, base.fingerprint):
+    # A frozen store may be read-only, from an image: it can't note that it was checked with this base. Each server
+    # then checks it as it starts, and lock, manifest and base are compared here all the same.
+    manifest_sha256 = manifest.file_sha256 if manifest else None
+    if not settings.frozen and not marker.is_up_to_date(manifest_sha256, base.fingerprint):
         problems.append(
             OverlayStale(
                 "the overlay was not checked since plugins.yaml or the vLLM environment changed",

@@ -16,15 +16,14 @@ from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import names
 from vllm_plugins.install import (
     _fill,
-    _load_check,
     _new_marker,
-    _override_check,
-    _own_changes,
     _publish,
     _registry,
     _stage,
 )
 from vllm_plugins.install import _store as stores
+from vllm_plugins.install._checks import load_check as load_checks
+from vllm_plugins.install._checks import override_check, own_changes
 from vllm_plugins.packages import metadata, pip_config
 from vllm_plugins.startup import entry_points, overlay
 from vllm_plugins.startup.settings import LOCK
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.state import State
-    from vllm_plugins.install._load_check import Depth
+    from vllm_plugins.install._checks.load_check import Depth
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.overlay import Failure, Marker
     from vllm_plugins.startup.settings import Settings
@@ -228,14 +227,14 @@ def _without_changes(
         LoadError: a plugin changes its own files, and each start would find that (``VLLM_PLUGIN_VERIFY=1``).
     """
     store = job.settings.store
-    changed = _own_changes.differences(store, marker)
+    changed = own_changes.differences(store, marker)
     if changed and not installed:
         job.report(f"Installing again: {count(len(changed), 'file')} of the overlay changed since it was installed")
         marker = _install(job, alone=alone, reinstall=True)
         checked = _checked(_known(marker, job), job, again=True)
-        changed, installed = _own_changes.differences(store, marker), True
+        changed, installed = own_changes.differences(store, marker), True
     if changed:
-        error = _own_changes.error_of(store, marker, job.lock, changed)
+        error = own_changes.error_of(store, marker, job.lock, changed)
         if job.settings.verify:
             raise error
         job.report(f"warning: {error.what}; VLLM_PLUGIN_VERIFY=1 will refuse that")
@@ -272,14 +271,14 @@ def _checked(marker: Marker, job: _Job, *, again: bool) -> Marker:
     with progress.step(text, job.report) as step, scratch.directory(job.settings.store / stores.STAGING) as temporary:
         if marker.overrides:
             with progress.step("Importing vLLM with its overrides", job.report):
-                _override_check.check(
+                override_check.check(
                     job.settings.store,
                     marker,
                     paths=job.base_paths,
                     result=temporary / "overrides",
                     patience=job.settings.patience,
                 )
-        found = _load_check.check(
+        found = load_checks.check(
             job.settings.store,
             marker,
             depth=job.depth,

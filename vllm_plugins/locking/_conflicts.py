@@ -14,13 +14,14 @@ from vllm_plugins.core.errors import BaseMismatch, NoResolution, SourceError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.lock import in_words, leave_out
-from vllm_plugins.locking import _overrides
+from vllm_plugins.locking._search import fitting
 from vllm_plugins.locking._search.findings import chain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
 
     from vllm_plugins.core.errors import CommandFailed
     from vllm_plugins.documents.base import Base
@@ -38,10 +39,13 @@ def unsatisfiable(
     roots: Sequence[Root],
     base: Base,
     places: Callable[[NormalizedName], Iterable[str]],
+    *,
+    overrides: Mapping[NormalizedName, SpecifierSet] | None = None,
 ) -> NoResolution | BaseMismatch:
     """The error for plugins that can't be satisfied, all of them.
 
-    ``places`` are the indexes that are asked for a name.
+    ``places`` are the indexes that are asked for a name. ``overrides`` are packages of the base with which they would
+    fit in another version.
     """
     needs_vllm = [name for name, found in findings.items() if found.kind == "vllm"]
     if needs_vllm:
@@ -59,15 +63,10 @@ def unsatisfiable(
     return NoResolution(
         f"{_plugins(findings)} {verb} not fit this environment",
         details=details,
-        next_step="; or, ".join(filter(None, (_next_step(findings, by_name), _override(findings, base)))),
+        next_step="; or, ".join(
+            filter(None, (_next_step(findings, by_name), fitting.advice(overrides) if overrides else None))
+        ),
     )
-
-
-def _override(findings: Mapping[str, Finding], base: Base) -> str | None:
-    """What to write in ``overrides``, if all that is wrong is the version of packages that the base has."""
-    found = [item.requirement for item in findings.values() if item.kind == "conflict" and item.requirement]
-    there = [item for item in found if base.get(item.name) is not None]
-    return _overrides.advice(there) if there and len(there) == len(findings) else None
 
 
 def _asked(root: Root, finding: Finding) -> str:

@@ -10,14 +10,13 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core.errors import NoResolution
 from vllm_plugins.documents import lock as locks
 from vllm_plugins.documents.base import satisfies
-from vllm_plugins.documents.overrides import WHY_FIXED, is_fixed
+from vllm_plugins.documents.overrides import WHY_FIXED
 from vllm_plugins.locking._prepare import PreparedPlugin
 from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from packaging.requirements import Requirement
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base, Distribution
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.documents.overrides import Override
 
-__all__ = ["Overriding", "advice", "against", "begin", "root"]
+__all__ = ["Overriding", "against", "begin", "root"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,18 +142,6 @@ def root(override: locks.Override) -> locks.Plugin:
         version=override.version,
         requested=override.requested,
     )
-
-
-def advice(requirements: Sequence[Requirement]) -> str | None:
-    """What to write for packages of the base that plugins require in another version; ``None`` if nothing helps."""
-    specifiers: dict[NormalizedName, str] = {}
-    for requirement in requirements:
-        name = canonicalize_name(requirement.name)
-        if is_fixed(name):
-            return None
-        specifiers.setdefault(name, str(requirement.specifier))
-    words = ", ".join(f'{{package: {name}, version: "{found}", reason: …}}' for name, found in specifiers.items())
-    return f"to have another version in front of it, write `overrides: [{words}]` in plugins.yaml"
 
 
 def _owner(base: Base) -> str | None:

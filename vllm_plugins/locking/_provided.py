@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core.errors import BaseMismatch, NoResolution
 from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.overrides import WHY_FIXED, is_fixed
-from vllm_plugins.locking import _overrides
+from vllm_plugins.locking._search import fitting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -90,7 +90,9 @@ def _next_step(plugin: PreparedPlugin, there: Distribution) -> str:
     if plugin.wheel is None:
         whose = f"`version` of plugin {plugin.locked.name!r}"
         step = f"leave {whose} out of plugins.yaml to use {there.name} {there.version}"
-        return "; or, ".join(filter(None, (step, _overrides.advice([Requirement(plugin.requirement)]))))
+        if is_fixed(there.name):
+            return step
+        return f"{step}; or, {fitting.advice({there.name: Requirement(plugin.requirement).specifier})}"
     return (
         f"to use {there.name} {there.version} of the vLLM environment, write `source: pypi` and "
         f"`package: {there.name}` for plugin {plugin.locked.name!r} in plugins.yaml; else set `enabled: false` for it"

@@ -16,7 +16,7 @@ from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, NoR
 from vllm_plugins.core.humanize import count
 from vllm_plugins.locking import _conflicts, _resolution, request
 from vllm_plugins.locking._sdists import Sdists
-from vllm_plugins.locking._search import newest, own_index
+from vllm_plugins.locking._search import fitting, newest, own_index
 from vllm_plugins.locking._search.candidates import Candidates
 from vllm_plugins.locking._search.findings import Root, chain
 from vllm_plugins.locking._search.walk import Walk
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.core.errors import BaseMismatch
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Package
     from vllm_plugins.locking._prepare import PreparedPlugin
@@ -164,7 +165,7 @@ class Solver:
         while True:
             findings = walk.run()
             if any(found.is_certain for found in findings.values()):
-                error = _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places_of)
+                error = self._unsatisfiable(walk, findings)
                 try:  # the other plugins, in the same run
                     newest.check(walk, walk.settled(), kept=walk.preferred)
                 except NoResolution as silent:
@@ -178,6 +179,11 @@ class Solver:
                 content = sdists.build(candidate, plugin=need.plugin, path=chain(need.path))
                 walk.candidates.built[name, candidate.version] = content
 
+    def _unsatisfiable(self, walk: Walk, findings: Mapping[str, Finding]) -> NoResolution | BaseMismatch:
+        roots = [root for root in walk.roots if root.plugin in findings]
+        overrides = fitting.overrides(walk, roots)
+        return _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places_of, overrides=overrides)
+
     def _line(self, item: PreparedPlugin, walk: Walk, findings: Mapping[str, Finding]) -> PluginRequirement:
         """The line of a plugin for the resolver. A release from an index of its own is given as a file.
 
@@ -188,7 +194,7 @@ class Solver:
         if self.index.has_own(locked.package) and item.wheel is None and not locked.provided:
             found = own_index.requirement(walk, _root(item), self.scratch / "own")
             if found is None:
-                raise _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places_of)
+                raise self._unsatisfiable(walk, findings)
             text = found
         return PluginRequirement(plugin=locked.name, name=locked.package, requirement=text, provided=locked.provided)
 
@@ -237,7 +243,7 @@ class Solver:
             if (full := DiskError.from_output(error.stderr, details=error.details)) is not None:
                 raise full from error
             if findings:
-                raise _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places_of) from error
+                raise self._unsatisfiable(walk, findings) from error
             clashes = walk.clashes()
             if clashes:
                 raise _conflicts.clash(clashes) from error

@@ -141,15 +141,16 @@ class Uv:
         env = programs.uv_environment(self.config, requirements.parent)
         try:
             _install(argv, env, self.config, cwd=requirements.parent)
-        except InstallError as error:
-            if is_loud(sys.executable):
+        except (InstallError, HashMismatch) as error:
+            if isinstance(error, InstallError) and is_loud(sys.executable):
                 self.report(f"{LOUD}: pip installs instead")
             elif offline or not (_is_unsolved(error) or _has_several_places(self.config)):
                 raise
             else:
                 self.report(f"{_how(error)}: pip installs instead")
             # uv gives up where one of several indexes answers 410 for a name that it lacks, where a page of links is
-            # missing, and where a page has a Requires-Python that is not valid. pip goes on.
+            # missing, and where a page has a Requires-Python that is not valid. Of several indexes with one version,
+            # it takes the files of one, and may miss the one that the hash names. pip goes on, and compares hashes.
             _empty(target)
             Pip(config=self.config).install(requirements, target, offline=offline)
         (target / ".lock").unlink(missing_ok=True)  # a file of uv's own, with mode 0666
@@ -192,11 +193,11 @@ def is_loud(python: str) -> bool:
         return False
 
 
-def _how(error: InstallError) -> str:
+def _how(error: PluginsError) -> str:
     return error.__cause__.what if isinstance(error.__cause__, CommandFailed) else error.what
 
 
-def _is_unsolved(error: InstallError) -> bool:
+def _is_unsolved(error: PluginsError) -> bool:
     """Whether uv says that no version satisfies the requirements, though a lock has one."""
     return isinstance(error.__cause__, CommandFailed) and error.__cause__.returncode == _FOUND_NONE
 

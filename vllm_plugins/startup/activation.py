@@ -147,13 +147,21 @@ def _may_have(entry: str, modules: frozenset[str]) -> bool:
 
 
 def is_confirmed(key: str) -> bool:
-    """Whether this process, or one before it, has found an overlay to be the right one."""
-    return variables.inherited(variables.CONFIRMED) == key
+    """Whether this process, or one before it on this node, has found an overlay to be the right one."""
+    return variables.inherited(variables.CONFIRMED) == _confirmation(key)
 
 
 def confirm(key: str) -> None:
     """Tell this process, and those that it starts, that an overlay is the right one: they don't check again."""
-    variables.pass_on(variables.CONFIRMED, key)
+    variables.pass_on(variables.CONFIRMED, _confirmation(key))
+
+
+def _confirmation(key: str) -> str:
+    """The overlay, and the node on which it was checked.
+
+    Ray copies all variables to workers on other nodes (executor V2, seen in 0.32), which have files of their own.
+    """
+    return f"{key}:{os.stat('/').st_dev:x}:{os.uname().nodename}"
 
 
 def is_expected(key: str) -> bool:
@@ -167,7 +175,9 @@ def is_told() -> bool:
     told = variables.inherited(variables.EXPECT)
     if told is None or told == "any":
         return False
-    return not variables.inherited(variables.CONFIRMED) if _expected is None else _expected[1] or told != _expected[0]
+    if _expected is None:
+        return not is_confirmed((variables.inherited(variables.CONFIRMED) or "").partition(":")[0])
+    return _expected[1] or told != _expected[0]
 
 
 def expect(settings: Settings, marker: Marker | None, listing: str, base: str = "") -> None:

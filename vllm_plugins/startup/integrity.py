@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["FILES", "Differences", "check", "compare", "compare_sizes", "files", "front_modules", "listed"]
 
 FILES = "files.json"
-_CHUNK = 1 << 20  # bytes
+_CHUNK = 1 << 18  # bytes, which stay in a processor's cache
+_TOGETHER = 64  # files of one task: passing a single file to a thread costs as much as hashing it
 
 
 class Differences(Record):
@@ -66,6 +67,7 @@ def compare(store: Path, marker: Marker) -> Differences:
         HashMismatch: ``files.json`` itself does not have the hash that the marker gives.
     """
     from concurrent.futures import ThreadPoolExecutor
+    from itertools import chain
 
     root = overlay.directory(store, marker.key)
     site = root / overlay.SITE
@@ -75,9 +77,12 @@ def compare(store: Path, marker: Marker) -> Differences:
     problems += [f"extra: {path}" for path in there - wanted.keys()]
     both = sorted(there & wanted.keys())
     size = 0
+    prefix = os.path.join(site, "")
+    parts = [both[start : start + _TOGETHER] for start in range(0, len(both), _TOGETHER)]
     # hashlib releases the interpreter's lock while it hashes.
     with ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), 8)) as pool:
-        for path, (digest, length) in zip(both, pool.map(_digest, (str(site / path) for path in both)), strict=True):
+        hashed = chain.from_iterable(pool.map(lambda part: [_digest(prefix + path) for path in part], parts))
+        for path, (digest, length) in zip(both, hashed, strict=True):
             size += length
             if digest != wanted[path]:
                 problems.append(f"changed: {path}" if digest else f"unreadable: {path}")
@@ -171,12 +176,18 @@ def _digest(path: str) -> tuple[str, int]:
     """
     digest, size = hashlib.sha256(), 0
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 return "", 0
-            while chunk := file.read(_CHUNK):
+            # A file object would cost as much again as hashing a small file.
+            most = min(status.st_size + 1, _CHUNK)
+            while chunk := os.read(descriptor, most):
                 digest.update(chunk)
                 size += len(chunk)
+        finally:
+            os.close(descriptor)
     except OSError:
         return "", 0
     return digest.hexdigest(), size

@@ -67,7 +67,7 @@ VARIABLES: tuple[str, ...] = (
     "VLLM_PLUGIN_VERIFY",
 )
 # What a vLLM process tells the processes that it starts. vLLM warns of unknown names that begin with VLLM_.
-CONFIRMED = "_VLLM_PLUGINS_OVERLAY"  # the key of the overlay that was found to be the right one
+CONFIRMED = "_VLLM_PLUGINS_OVERLAY"  # the overlay that was found to be the right one, and on which node
 FALLBACK = "_VLLM_PLUGINS_FALLBACK"  # the overlay that is used instead of the lock's; empty: no plugins
 # The descriptor for the result of a child process of ours. A vendor's ``sitecustomize`` may print to its stdout.
 RESULT = "_VLLM_PLUGINS_RESULT"

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli import _data
 from vllm_plugins.cli import lock as lock_command
+from vllm_plugins.cli.queries import _differences
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.printable import printable
 from vllm_plugins.documents import diff, lock_reader
@@ -58,13 +58,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     found = diff.between(old, new)
     render = _markdown if arguments.markdown else _text
     output.result(
-        {
-            "differ": bool(found),
-            "packages": [_data.change(item) for item in found.packages],
-            "plugins": list(found.plugins),
-            "base": list(found.base),
-        },
-        render(found.packages, found.plugins, found.base) or _SAME,
+        _differences.data(found),
+        render(found.packages, found.plugin_lines, found.base_lines) or _SAME,
     )
     return 1 if found and arguments.exit_code else 0
 

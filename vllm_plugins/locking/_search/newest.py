@@ -20,6 +20,7 @@ from vllm_plugins.core.errors import NoResolution
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import versions
 from vllm_plugins.documents.lock import in_words, leave_out
+from vllm_plugins.locking._search import fitting
 from vllm_plugins.locking._search.candidates import Obstacle
 from vllm_plugins.locking._search.findings import chain
 from vllm_plugins.locking._search.walk import Walk
@@ -37,6 +38,7 @@ __all__ = ["PassedOver", "check"]
 
 _READ = 40  # releases that were passed over whose metadata is read
 _SHOWN = 5
+_TRIED = 6  # releases that are tried with overrides
 _AT_ONCE = 16  # requests
 
 
@@ -59,7 +61,7 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
     """
     passed: list[PassedOver] = []
     refused: list[str] = []
-    accepted = without = ""
+    ways = without = ""
     for root in walk.roots:
         if root.metadata is not None or root.name not in pins or walk.base.get(root.name) is not None:
             continue
@@ -83,14 +85,14 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
             silent = release.silent()
             if silent is not None:
                 refused += [f"{in_words(root.plugin)}: {silent}", *(f"  passed over: {line}" for line in reasons)]
+                ways = ways or "".join(f"{way}; or, " for way in release.ways())
                 without = without or leave_out(root.plugin)
-                accepted = accepted or f'`version: "=={pin}"`{release.lacking()} for {in_words(root.plugin)}'
         passed.append(PassedOver(plugin=root.plugin, newest=str(newer[0].version), text="; ".join([head, *reasons])))
     if refused:
         raise NoResolution(
             "the newest releases of a plugin don't fit, and an older one fits only because it declares less",
             details=refused,
-            next_step=f"to accept an older release, set {accepted} in plugins.yaml; else {without}",
+            next_step=f"{ways}{without}, or use another environment",
         )
     return passed
 
@@ -117,13 +119,43 @@ class _Release:
         if len(by_reason) > _SHOWN:
             yield f"and {count(len(by_reason) - _SHOWN, 'other reason')}"
 
+    def ways(self) -> Iterator[str]:
+        """What to write in plugins.yaml to have the plugin: a newer release with overrides, or the chosen one."""
+        found = self._with_overrides()
+        if found is not None:
+            candidate, overrides = found
+            release = f'`version: "=={candidate.version}"` for {in_words(self.root.plugin)}'
+            yield f"to have {candidate}, set {release} and {fitting.entries(overrides)} in plugins.yaml"
+        if self._placeholder() is None:
+            release = f'`version: "=={self.pin}"`{self._lacking()} for {in_words(self.root.plugin)}'
+            yield f"to accept an older release, set {release} in plugins.yaml"
+
+    def _with_overrides(self) -> tuple[Candidate, Mapping[NormalizedName, SpecifierSet]] | None:
+        """A release that was passed over and would fit with overrides: of those with the fewest, the newest."""
+        found = []
+        tried: set[frozenset[str]] = set()
+        for candidate, finding in self._findings():
+            metadata = (
+                self._metadata(candidate.version) if finding is not None and finding.kind == "conflict" else None
+            )
+            if metadata is None or frozenset(metadata.requires) in tried:
+                continue
+            if len(tried) == _TRIED:
+                break
+            tried.add(frozenset(metadata.requires))
+            root = replace(self.root, specifier=SpecifierSet(f"==={candidate.version}"))
+            overrides = fitting.overrides(self.walk, [root])
+            if overrides:
+                found.append((candidate, overrides))
+        return min(found, key=lambda item: len(item[1]), default=None)
+
     def silent(self) -> str | None:
         """What the chosen release does not declare, though that alone is what rules the newer ones out."""
         chosen = self._metadata(self.pin)
         if chosen is None:
             return None
         this = f"{self.root.name} {self.pin}"
-        with_points = None if chosen.entry_points else self._with_entry_points()
+        with_points = self._placeholder()
         for candidate, finding in self._findings():
             if candidate == with_points:
                 return f"{this} has no entry points of vLLM, and {candidate} has: it may be a placeholder"
@@ -136,7 +168,12 @@ class _Release:
                 return f"{this} declares nothing about {through}, and {candidate} does"
         return None
 
-    def lacking(self) -> str:
+    def _placeholder(self) -> Candidate | None:
+        """A release with entry points, where the chosen one, which may be a placeholder, has none."""
+        chosen = self._metadata(self.pin)
+        return self._with_entry_points() if chosen is not None and not chosen.entry_points else None
+
+    def _lacking(self) -> str:
         """The extras in plugins.yaml that the chosen release does not have."""
         chosen = self._metadata(self.pin)
         missing = sorted(self.root.extras.difference(chosen.extras)) if chosen is not None else ()

@@ -263,7 +263,7 @@ def _refuse_changes(old: OldLocks, locks: Sequence[Lock], changes: diff.Differen
     reasons = [pipeline.line(change) for change in changes.packages]
     if old.flaw is None and any(lock.manifest_sha256 != run.manifest.sha256 for lock in old.locks):
         reasons.append("plugins.yaml has changed since it was locked")
-    reasons += [line for line in changes.base if line.startswith("target ") and line.endswith(("added", "removed"))]
+    reasons += [line for pair in changes.targets if pair.kind != "changed" for line in pair.lines]
     for lock in locks:
         reasons += [
             f"the source of plugin {name!r} has changed"

@@ -1,7 +1,7 @@
 """The proof that vLLM imports with the overrides of a lock, in a child process.
 
-As a program (``python -m vllm_plugins.install._override_check``) this module is the child process. vLLM is also
-imported without the overrides if something fails, because that may have another cause.
+As a program (``python -m vllm_plugins.install._checks.override_check``) this module is the child process. vLLM is
+also imported without the overrides if something fails, because that may have another cause.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LoadError
-from vllm_plugins.install import _vllm_start
+from vllm_plugins.install._checks import _vllm_start
 from vllm_plugins.startup import activation, integrity, overlay
 
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ def _run(
     how: str, store: Path, marker: Marker, *, paths: Sequence[str], result: Path, patience: float
 ) -> dict[str, str]:
     """The modules that can't be imported, and why."""
-    from vllm_plugins.install import _load_check  # not in the child process, which imports as little as it can
+    from vllm_plugins.install._checks import load_check  # not in the child process, which imports as little as it can
 
     words = [str(os.getpid()), how, str(store), marker.key, str(result), *paths]
     reports: list[tuple[str, str | None]]
-    reports, end, _ = _load_check.run_child("_override_check", words, result, patience=patience, keep=_LONGEST)
+    reports, end, _ = load_check.run_child("override_check", words, result, patience=patience, keep=_LONGEST)
     failed = {name: why for name, why in reports if why}
     if reports and reports[-1][1] is None:  # its import has begun, and did not end
         failed[reports[-1][0]] = end

@@ -2,7 +2,7 @@
 
 A plugin may end its process, or never return, so each result is written to a file as soon as it is known, and the
 next process begins after the entry point that ended the last one. As a program (``python -m
-vllm_plugins.install._load_check``) this module is the child process.
+vllm_plugins.install._checks.load_check``) this module is the child process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
 from vllm_plugins.core import progress
 from vllm_plugins.core.errors import CommandFailed, LoadError
-from vllm_plugins.install import _vllm_start
+from vllm_plugins.install._checks import _vllm_start
 from vllm_plugins.startup import activation, entry_points, overlay
 from vllm_plugins.startup.overlay import Failure
 from vllm_plugins.startup.settings import Settings
@@ -116,7 +116,7 @@ def _run(
 ) -> list[dict[str, str]]:
     """Run these steps in one process. Returns a report for each step that it began."""
     reports: list[dict[str, str]]
-    reports, end, output = run_child("_load_check", words, result, patience=patience, keep=_OUTPUT)
+    reports, end, output = run_child("load_check", words, result, patience=patience, keep=_OUTPUT)
     if len(reports) < len(steps):
         # The step that had begun is the cause.
         step = steps[len(reports)]
@@ -129,7 +129,7 @@ def _run(
 def run_child(
     module: str, words: Sequence[str], result: Path, *, patience: float, keep: int
 ) -> tuple[list[Any], str, str]:
-    """Run a module of this wing as a program, which writes each result as a line of JSON to a file.
+    """Run a module of this directory as a program, which writes each result as a line of JSON to a file.
 
     Returns the complete lines as data, how the program ended, for a sentence about what it did last, and the last
     ``keep`` bytes of its standard error.
@@ -138,7 +138,7 @@ def run_child(
 
     result.unlink(missing_ok=True)
     try:
-        done = process.run_module(f"vllm_plugins.install.{module}", words, timeout=patience, keep=keep)
+        done = process.run_module(f"vllm_plugins.install._checks.{module}", words, timeout=patience, keep=keep)
         end, output = f"ended the process with {process.status(done.returncode)}", done.stderr
     except CommandFailed as error:
         if error.returncode == process.NOT_STARTED:

@@ -1,0 +1,204 @@
+"""What stops a rollout whose image has no manager, or another vLLM: the commands of the deployment examples, run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.kit import metrics
+from tests.kit import vllm as stand_in
+from vllm_plugins.startup import overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tests.kit.index import Index
+    from tests.kit.place import Place
+    from tests.kit.templates import Templates
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+KUBERNETES = sorted((EXAMPLES / "kubernetes").glob("*.yaml"))
+IN_VOLUME = EXAMPLES / "kubernetes/image-volume.yaml"
+# vLLM requires them, and with them requests' own requirements.
+OF_VLLM = ("packaging", "yaml", "requests", "urllib3", "idna", "certifi", "charset_normalizer")
+POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class World:
+    """A place with an installed plugin, the directory of its image, and environments by what is in them."""
+
+    place: Place
+    image: Path
+    environments: Path
+
+    def run(self, command: Iterable[str], environment: str, variables: Mapping[str, str]) -> tuple[int, str]:
+        """Run a container's command with one of the environments; returns the exit code and the output."""
+        words = [*command]
+        assert words[0] == "python3"
+        words[0] = str(self.environments / environment / "bin/python")
+        env = {"PATH": os.environ["PATH"], "HOME": "/tmp", **variables}
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=env, cwd=self.environments)
+        return done.returncode, done.stdout + done.stderr
+
+
+def environment(
+    directory: Path, *, manager: Path | None = None, without: Iterable[str] = (), **versions: str
+) -> None:
+    """An interpreter with vLLM, and perhaps with the manager."""
+    venv.EnvBuilder(symlinks=True).create(directory)
+    (site,) = directory.glob("lib/*/site-packages")
+    stand_in.environment(site, without=[*without, *versions])
+    for name, version in versions.items():
+        stand_in.distribution(site, name, version)
+    for name in OF_VLLM:
+        (site / name).symlink_to(Path(str(importlib.import_module(name).__file__)).parent)
+    if manager is not None:
+        (site / "manager.pth").write_text(f"{manager}\n")
+
+
+@pytest.fixture
+def world(place: Place, index: Index, templates: Templates) -> World:
+    def make() -> None:
+        index.wheel(
+            "tiny", requires=["vllm>=0.30"], entry_points=POINTS, modules={"tiny.py": "def register(): ...\n"}
+        )
+        place.pypi("tiny")
+        place.run("lock")
+        place.run("sync")
+        place.run("push", f"oci:{place.root / 'images'}:v1")
+
+    templates.fill(place, index, make)
+    image, environments = place.root / "image", place.root / "environments"
+    place.run("pull", f"oci:{place.root / 'images'}:v1", "-o", image)
+    for path in (image, place.store):
+        for other in (path, *path.rglob("*")):
+            other.chmod(other.stat().st_mode & ~0o022)
+    environment(environments / "stock")
+    environment(environments / "with the manager", manager=image / "manager")
+    environment(environments / "another vLLM", manager=image / "manager", vllm="0.29.0")
+    return World(place=place, image=image, environments=environments)
+
+
+def sync(world: World, path: Path) -> None:
+    """Install as the image's Dockerfile or the first init container does: in an environment like the server's."""
+    if path != IN_VOLUME:
+        env = {name: value for name, value in world.place.environment.items() if name != "PYTHONPATH"}
+        code, text = world.run(["python3", "-m", "vllm_plugins", "sync", "--frozen"], "with the manager", env)
+        assert code == 0, text
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def pod(path: Path) -> Any:
+    return read(path)["spec"]["template"]["spec"]
+
+
+def image_variables() -> dict[str, str]:
+    """The variables of the images that the Dockerfiles make."""
+    text = "".join(path.read_text() for path in (ROOT / "Dockerfile", EXAMPLES / "image/baked.Dockerfile"))
+    return dict(re.findall(r"(VLLM_PLUGIN_\w+)=(\S+)", text))
+
+
+def variables(world: World, path: Path, container: Any) -> dict[str, str]:
+    """The variables of a container, with the directories of this test in place of its mounts."""
+    env = {item["name"]: item["value"] for item in container["env"]}
+    places = {
+        "image-volume.yaml": {"/opt/vllm-plugins/": f"{world.image}/"},
+        "init-container.yaml": {
+            "/store/plugins.yaml": str(world.place.manifest),
+            "/store/plugins": str(world.place.store),
+        },
+        "baked.yaml": {
+            "/plugins/plugins.yaml": str(world.place.manifest),
+            "/opt/vllm-plugins": str(world.place.store),
+        },
+    }[path.name]
+    if path.name == "baked.yaml":
+        env = image_variables() | env
+    for there, here in places.items():
+        env = {name: value.replace(there, here) for name, value in env.items()}
+    return env
+
+
+def checks(path: Path) -> Any:
+    """The init container that checks."""
+    (found,) = [container for container in pod(path)["initContainers"] if container["name"] == "check"]
+    return found
+
+
+@pytest.mark.parametrize("path", KUBERNETES, ids=lambda path: path.stem)
+def test_an_image_without_the_manager_does_not_get_past_the_check(world: World, path: Path) -> None:
+    (server,) = pod(path)["containers"]
+    check = checks(path)
+    assert (check["image"], check["env"]) == (server["image"], server["env"])
+    there = {mount["name"]: mount["mountPath"] for mount in server["volumeMounts"]}
+    assert {(mount["name"], mount["mountPath"]) for mount in check["volumeMounts"]} <= there.items()
+    env = variables(world, path, check)
+    sync(world, path)
+    own = "stock" if path == IN_VOLUME else "with the manager"
+    code, text = world.run(check["command"], own, env)
+    assert (code, "no problems found" in text) == (0, True), text
+
+    empty = {**env, "PYTHONPATH": str(world.environments)}  # a volume that was not mounted
+    code, text = world.run(check["command"], "stock", empty)
+    assert (code, "No module named vllm_plugins" in text) == (1, True), text
+
+
+def test_an_image_with_another_vllm_or_a_wrong_variable_does_not_get_past_the_check(world: World) -> None:
+    check = checks(IN_VOLUME)
+    env = variables(world, IN_VOLUME, check)
+    code, text = world.run(check["command"], "another vLLM", env)
+    assert (code, "[base-mismatch]" in text) == (1, True), text
+    code, text = world.run(check["command"], "stock", {**env, "VLLM_PLUGINS": "tiny"})
+    assert (code, "VLLM_PLUGINS does not name vllm_plugins" in text) == (1, True), text
+
+
+def probes() -> list[list[str]]:
+    """The commands that ask the running server."""
+    found = [server["startupProbe"]["exec"]["command"] for path in KUBERNETES for server in pod(path)["containers"]]
+    (service,) = read(EXAMPLES / "compose.yaml")["services"].values()
+    kind, *words = service["healthcheck"]["test"]
+    assert kind == "CMD"
+    return [*found, words]
+
+
+def test_a_server_without_the_plugins_never_becomes_ready(world: World) -> None:
+    command, *others = probes()
+    assert all(other == command for other in others)
+    port = "127.0.0.1:8000"
+    (server,) = pod(IN_VOLUME)["containers"]
+    assert f"http://{port}" in command
+    assert server["ports"][0]["containerPort"] == 8000
+    env = variables(world, IN_VOLUME, server)
+    lock = world.place.lock.read_bytes()
+    good = metrics.line(overlay.key_of(lock), overlay.sha256(lock))
+    answers = {
+        "with the plugins": (good, 0, "up to date"),
+        "without the manager": ("vllm:requests 1.0\n", 3, "the server runs without vllm-plugin-manager"),
+        "disabled": (metrics.line("", ""), 3, "the server has no plugins"),
+        "another lock": (metrics.line("1" * 32, "2" * 64), 3, "the server has another lock"),
+    }
+    for name, (text, expected, message) in answers.items():
+        with metrics.serving(text) as url:
+            words = [word.replace(f"http://{port}", url) for word in command]
+            code, said = world.run(words, "stock", env)
+        assert (code, message in said) == (expected, True), f"{name}: {said}"
+    with metrics.serving(good) as url:
+        words = [word.replace(f"http://{port}", url) for word in command]
+        assert world.run(words, "stock", {**env, "PYTHONPATH": ""})[0] == 1
+    code, said = world.run(command, "stock", env)
+    assert (code, "the metrics of the server can't be read" in said) == (1, True), shlex.join(command)

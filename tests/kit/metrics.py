@@ -1,0 +1,43 @@
+"""A server that answers ``/metrics`` with a given text, as a vLLM server does."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["line", "serving"]
+
+
+def line(key: str, lock: str, value: str = "1.0") -> str:
+    """The line of an overlay, as vLLM's metrics have it."""
+    return f'vllm_plugins_info{{key="{key}",lock="{lock}",vllm="0.32.0"}} {value}\n'
+
+
+@contextlib.contextmanager
+def serving(text: str, status: int = 200) -> Iterator[str]:
+    """Serve until the block ends; yields the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = status if self.path == "/metrics" else 404
+            self.send_response(found)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

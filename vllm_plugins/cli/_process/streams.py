@@ -1,0 +1,34 @@
+"""Standard streams that are closed, or whose reader has gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+__all__ = ["discard_output", "flush", "open_all"]
+
+_STDOUT, _STDERR = 1, 2
+
+
+def open_all() -> None:
+    """Let streams that the caller has closed lead nowhere. A file that is opened later would take their place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(_STDOUT, "w", closefd=False)  # noqa: SIM115 - for the life of the process
+    sys.stderr = sys.stderr or open(_STDERR, "w", closefd=False)  # noqa: SIM115
+
+
+def flush() -> None:
+    """Write out what is printed. If that can't be done, Python must not try it again while it exits."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # /dev/full, a file on a full disk, or a pipe without a reader
+        discard_output()
+
+
+def discard_output() -> None:
+    """Let standard output lead nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

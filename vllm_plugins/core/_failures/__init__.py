@@ -1,0 +1,1 @@
+"""What errors of the operating system mean for people."""

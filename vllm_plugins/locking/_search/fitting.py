@@ -1,0 +1,79 @@
+"""Which packages of the base a plugin requires in another version: what ``overrides`` could name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from vllm_plugins.core.errors import SourceError
+from vllm_plugins.documents.lock import override_asker
+from vllm_plugins.documents.overrides import is_fixed
+from vllm_plugins.locking._search.findings import Root
+from vllm_plugins.locking._search.walk import Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from packaging.utils import NormalizedName
+
+    from vllm_plugins.locking._search.findings import Finding
+
+__all__ = ["advice", "entries", "overrides"]
+
+_ROUNDS = 8  # of one walk each; every one adds the packages that the previous one met
+
+
+def overrides(walk: Walk, roots: Sequence[Root]) -> Mapping[NormalizedName, SpecifierSet] | None:
+    """The packages of the base that these plugins require in another version, all of them, with what is required.
+
+    ``None`` if overrides would not help: something else rules a plugin out, or the package is one that vLLM is
+    compiled against. Empty if the plugins fit. What only a build would tell is not known.
+    """
+    found: dict[NormalizedName, SpecifierSet] = {}
+    for _ in range(_ROUNDS):
+        trial = _trial(walk, roots, found)
+        try:
+            conflicts = trial.run().values()
+        except SourceError:
+            return None
+        if not conflicts:
+            return None if trial.clashes() else found
+        for conflict in conflicts:
+            name = _replaceable(walk, conflict)
+            if name is None or conflict.requirement is None:
+                return None
+            found[name] = found.get(name, SpecifierSet()) & conflict.requirement.specifier
+    return None
+
+
+def _trial(walk: Walk, roots: Sequence[Root], found: Mapping[NormalizedName, SpecifierSet]) -> Walk:
+    """A walk from the same plugins against a base without the packages that were found."""
+    named = {root.name for root in roots}
+    more = [
+        Root(plugin=override_asker(name), name=name, specifier=specifier)
+        for name, specifier in found.items()
+        if name not in named
+    ]
+    base = walk.base.without(found)
+    return Walk(base=base, candidates=walk.candidates, roots=(*roots, *more), preferred=walk.preferred)
+
+
+def _replaceable(walk: Walk, finding: Finding) -> NormalizedName | None:
+    """The package of the base that a finding is about, if ``overrides`` may name it."""
+    if finding.kind != "conflict" or finding.requirement is None:
+        return None
+    name = canonicalize_name(finding.requirement.name)
+    return name if walk.base.get(name) is not None and not is_fixed(name) else None
+
+
+def advice(found: Mapping[NormalizedName, SpecifierSet]) -> str:
+    """The next step for packages of the base that plugins require in another version."""
+    return f"to have another version in front of it, write {entries(found)} in plugins.yaml"
+
+
+def entries(found: Mapping[NormalizedName, SpecifierSet]) -> str:
+    """The key ``overrides`` of plugins.yaml for packages of the base."""
+    words = ", ".join(f'{{package: {name}, version: "{specifier}", reason: …}}' for name, specifier in found.items())
+    return f"`overrides: [{words}]`"
