@@ -29,6 +29,7 @@ __all__ = ["cases"]
 GROUP = "lock"
 _PIP_COMPILE = [sys.executable, "-m", "piptools", "compile", "--no-config", "-q", "--cache-dir", "cache"]
 _PIP_COMPILE += ["-c", "constraints.txt", "-o", "out.txt", "in.txt"]
+_RELEASES = 60
 _PROJECT = """\
 [project]
 name = "bench"
@@ -46,6 +47,7 @@ def cases(server: Server, root: Path) -> list[Case]:
     telling = make(server, root / "telling", "telling", Size(compiled=True), releases=True, distance=DISTANCE)
     plain = make(server, root / "plain", "plain", Size(compiled=True), distance=DISTANCE)
     sources = _sources(server, root / "sources")
+    back = _many_releases(server, root / "back")
     for world in (telling, plain):
         _bare(world)
     plain.run("lock")
@@ -55,15 +57,16 @@ def cases(server: Server, root: Path) -> list[Case]:
         Case(measure=lambda rounds: _first(telling, rounds, "an index with JSON pages", 1.0), rounds=7),
         Case(measure=lambda rounds: _first(plain, rounds, "an index without", 0.3), rounds=5),
         Case(measure=lambda rounds: _uv(plain, rounds), rounds=9),
+        Case(measure=lambda rounds: _back(back, rounds), rounds=5, short=3),
         Case(measure=lambda rounds: _git(sources, rounds), rounds=5),
     ]
 
 
-def _bare(world: Place) -> None:
+def _bare(world: Place, plugins: int = Size().plugins) -> None:
     """What the bare resolvers get: they would walk through vLLM's releases, so it is the base as we give it."""
     wanted = world.root / "bare"
     wanted.mkdir()
-    (wanted / "in.txt").write_text("".join(f"plugin-{number}\n" for number in range(Size().plugins)))
+    (wanted / "in.txt").write_text("".join(f"plugin-{number}\n" for number in range(plugins)))
     found = base.read([str(path) for path in world.paths]).distributions
     (wanted / "constraints.txt").write_text(
         "".join(
@@ -158,6 +161,49 @@ def _uv(world: Place, rounds: int) -> Row:
         raise SystemExit(f"uv pins otherwise than pip-compile: {world.versions} instead of {pins}")
     return ratio(
         turns, group=GROUP, what="first, --resolver uv", against="uv pip compile --generate-hashes", goal=1.5
+    )
+
+
+def _many_releases(server: Server, root: Path) -> Place:
+    """A plugin of sixty releases, all but the first of which need, two distributions further, another base."""
+    index = server.index("back", distance=DISTANCE)
+    for number in range(_RELEASES):
+        wanted = [f"left=={number}.0", f"right=={number}.0"]
+        points = {"vllm.general_plugins": {"plugin_0": "plugin_0:__doc__"}}
+        index.wheel("plugin-0", f"{number}.0", requires=wanted, entry_points=points)
+        index.wheel("left", f"{number}.0", requires=[f"inner=={number}.0"])
+        index.wheel("right", f"{number}.0")
+        index.wheel("inner", f"{number}.0", requires=["base-0" if number == 0 else "base-0<1"])
+    root.mkdir()
+    world = place(root, index)
+    world.write('plugins: [{name: plugin-0, source: pypi, package: plugin-0, version: ">=0"}]')
+    _bare(world, 1)
+    return world
+
+
+def _back(world: Place, rounds: int) -> Row:
+    """Nothing of the index is cached by either."""
+    wanted, cache = world.root / "bare", world.root / "cache" / "vllm-plugins"
+    uv = ["uv", "pip", "compile", "-q", "--python", sys.executable, "--cache-dir", "uv-cache"]
+    uv += ["--generate-hashes", "-c", "constraints.txt", "-o", "uv.txt", "in.txt"]
+    environment = {**_cached(world), "UV_DEFAULT_INDEX": world.index_url or ""}
+
+    def ours() -> Used:
+        for part in ("metadata", "uv"):
+            shutil.rmtree(cache / part, ignore_errors=True)
+        return _lock(world, "--resolver", "uv")()
+
+    def theirs() -> Used:
+        shutil.rmtree(wanted / "uv-cache", ignore_errors=True)
+        (wanted / "uv.txt").unlink(missing_ok=True)
+        return use(uv, environment, wanted)
+
+    return ratio(
+        take_turns(rounds, ours, theirs),
+        group=GROUP,
+        what="a plugin of 60 releases, of which the oldest fits, --resolver uv",
+        against="uv pip compile --generate-hashes",
+        goal=1.5,
     )
 
 

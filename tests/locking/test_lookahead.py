@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import pytest
 
 from tests.locking.links import BASE, root
 from vllm_plugins.locking import _solve
+from vllm_plugins.locking._search import lookahead
 from vllm_plugins.locking._search.candidates import Candidates
 from vllm_plugins.locking._search.walk import Walk
 from vllm_plugins.packages.index import Index
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.kit.index import Index as Releases
+    from tests.locking.links import Links
 
 MANY = 24
 
@@ -101,3 +104,68 @@ def test_a_resolver_is_told_which_releases_of_a_plugin_it_need_not_read(index: R
     assert back.run() == {}
     # ``!=2.0`` would exclude 2.0+cu13, too; and a dependency's release may fit with other extras.
     assert _solve._ruled_out(back) == {"demo!=3.0"}
+
+
+def test_what_a_release_needs_is_read_level_by_level(index: Releases, counting: Counting) -> None:
+    index.wheel("demo", requires=[f"a{number}" for number in range(6)])
+    for number in range(6):
+        index.wheel(f"a{number}", requires=[f"b{number}"])
+        index.wheel(f"b{number}", requires=[f"c{number}"])
+        index.wheel(f"c{number}")
+    there = walk(counting, "demo")
+    there._ahead.begin(there.roots)
+    before = counting.read.copy()
+    assert before == {"page": 19, ".metadata": 19}
+    assert there.run() == {}
+    assert counting.read == before
+
+
+def test_reading_ahead_has_an_end(index: Releases, counting: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookahead, "_FARTHEST", 5)
+    index.wheel("demo", requires=[f"a{number}" for number in range(9)])
+    for number in range(9):
+        index.wheel(f"a{number}")
+    there = walk(counting, "demo")
+    there._ahead.begin(there.roots)
+    assert counting.read == {"page": 5, ".metadata": 5}
+    assert there.run() == {}
+    assert len(there.chosen()) == 10
+
+
+def test_what_the_walk_never_comes_to_need_not_be_readable(links: Links) -> None:
+    links.wheel("demo", "2.0", requires=["helper==2.0", "torch>=2", "unused"])
+    links.wheel("demo", "1.0")
+    links.wheel("helper", "2.0", requires=["torch<2"])
+    (links.directory / "unused-1.0-py3-none-any.whl").write_bytes(b"<html>not a zip</html>")
+    with links.walk("demo") as there:
+        assert there.run() == {}
+        assert there.settled() == {"demo": "1.0"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_reading_ahead_changes_no_result(links: Links, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(seed)
+    names = [f"p{number}" for number in range(8)]
+    for name in names:
+        for number in range(chance.randrange(1, 7)):
+            wanted = chance.sample([other for other in names if other != name], chance.randrange(3))
+            requires = [f"{other}{chance.choice(('', '>=1', '<3', '==2.0', '>=9'))}" for other in wanted]
+            requires += chance.choices(["torch<2", "torch>=2", "vllm>=0.30", "ray[default]"], k=chance.randrange(2))
+            if chance.random() < 0.15:
+                links.sdist(name, f"{number}.0")
+            else:
+                links.wheel(name, f"{number}.0", requires=requires, extras={"more": ["p7"]})
+    links.wheel("aiohttp", "3.1")
+    roots = ["p0", "p1[more]", "p2<4"]
+
+    def results() -> tuple[object, ...]:
+        with links.walk(*roots) as there:
+            found = {name: str(finding) for name, finding in there.run().items()}
+            needs = {name: [str(need) for need in several] for name, several in there.reached().items()}
+            sets = (there.chosen(), {*map(str, there.refused)}, {*map(str, there.ruled_out)})
+            return (found, needs, sets, {*there.to_build}, there.settled(), there.clashes())
+
+    with_it = results()
+    for method in ("begin", "requirements", "releases"):
+        monkeypatch.setattr(lookahead.Lookahead, method, lambda *_: None)
+    assert with_it == results()

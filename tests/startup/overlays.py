@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-PASSED_ON = (variables.FALLBACK, variables.CONFIRMED, variables.EXPECT, "VLLM_PLUGIN_DISABLE")
+PASSED_ON = (variables.FALLBACK, variables.CONFIRMED, variables.EXPECT, variables.TRIAL, "VLLM_PLUGIN_DISABLE")
 
 
 @contextlib.contextmanager

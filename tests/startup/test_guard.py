@@ -20,7 +20,7 @@ import pytest
 from tests.startup import overlays
 from vllm_plugins.core import verified_import
 from vllm_plugins.core.errors import HashMismatch, NotTrusted, PluginsError
-from vllm_plugins.startup import activation, guard, overlay
+from vllm_plugins.startup import _trust, activation, guard, overlay
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ FILES = {
     "guarded_package/data.txt": "data",
     "guarded-1.0.dist-info/METADATA": "Name: guarded\nVersion: 1.0\n",
     "guarded-1.0.dist-info/entry_points.txt": "[some.group]\nname = guarded:X\n",
+    "guarded_a-3.0.dist-info/METADATA": "Name: guarded_a\nVersion: 3.0\n",
 }
 
 
@@ -79,6 +80,8 @@ def test_a_linked_overlay_is_found_once_it_is_compared(site: Path) -> None:
     assert importlib.import_module("guarded_package.inner").X == 2
     assert names() == ["guarded:X"]
     assert importlib.metadata.version("guarded") == "1.0"
+    assert importlib.metadata.version("guarded_a") == "3.0"
+    assert list(activation._held) == [site.parent.name]
     assert pkgutil.get_data("guarded_package", "data.txt") == b"data"
     guard.link(str(site))
     assert sys.path.count(f"/dev/null{site}") == 1
@@ -146,6 +149,8 @@ def test_an_overlay_that_differs_is_not_found(site: Path, name: str, monkeypatch
     assert names() == []
     with pytest.raises(HashMismatch, match="the overlay is not as it was installed"):
         importlib.import_module("guarded")
+    monkeypatch.setenv("VLLM_PLUGINS", "vllm_plugins,name")
+    assert names() == []
     monkeypatch.setenv("VLLM_PLUGINS", "name")
     with pytest.raises(HashMismatch):
         names()
@@ -172,6 +177,141 @@ def test_an_overlay_that_is_not_trusted_is_not_found(site: Path, monkeypatch: py
     (site / "guarded_package").chmod(0o755)
     guard._refused.clear()
     assert importlib.import_module("guarded").X == 1
+
+
+@pytest.mark.parametrize("what", ["", "overlays/KEY", "overlays/KEY/overlay.json", "overlays/KEY/files.json"])
+def test_nobody_else_can_write_to_the_place_of_an_overlay(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    guard.link(str(site))
+    path = tmp_path / "store" / what.replace("KEY", site.parent.name)
+    path.chmod(0o777)
+    monkeypatch.setitem(sys.modules, "vllm", types.ModuleType("vllm"))
+    with pytest.raises(NotTrusted) as caught:
+        importlib.import_module("guarded")
+    assert caught.value.where == str(path)
+    assert activation._held == {}
+
+
+def test_an_overlay_of_a_parent_process_is_compared_again(site: Path, marker: Marker, tmp_path: Path) -> None:
+    settings = variables.Settings.from_environment()
+    sys.path.append(str(site))
+    guard.follow(settings, marker.key)
+    assert sys.path[-1] == f"/dev/null{site}"
+    assert importlib.import_module("guarded").X == 1
+    verified_import.compared.clear()
+    (site / "guarded.py").write_text("X = 3\n")
+    with pytest.raises(HashMismatch, match="not as it was installed"):
+        guard.follow(settings, marker.key)
+
+
+def test_a_finder_of_a_plain_name_is_not_used_after_the_comparison(site: Path, marker: Marker) -> None:
+    """Packages put such names on their paths. Python keeps the finder of each, which compares nothing."""
+    guard.close()
+    sys.path.append(str(site))
+    assert importlib.util.find_spec("guarded") is not None
+    guard.check(variables.Settings.from_environment(), marker)
+    (site / "guarded.py").write_text("X = 3\n")
+    with pytest.raises(HashMismatch):
+        importlib.import_module("guarded")
+
+
+def test_only_directories_of_guarded_overlays_have_a_finder(site: Path, tmp_path: Path) -> None:
+    guard.close()
+    for entry in ("/usr", "/dev/null/usr", str(site), f"/dev/null{site}/guarded.py", f"/dev/null{site}/gone"):
+        with pytest.raises(ImportError, match="not a directory of a guarded overlay"):
+            guard._finder(entry)
+    assert guard._finder(f"/dev/null{site}").path == str(site)
+    verified_import.compared[str(site)] = {}
+    assert guard._finder(str(site)).path == str(site)
+
+
+def test_other_entries_of_a_path_have_no_metadata_here(site: Path) -> None:
+    guard.link(str(site))
+    other: Any = object()
+    context = importlib.metadata.DistributionFinder.Context(path=[other, "/dev/null/usr", "", str(site)])
+    assert list(guard.Distributions.find_distributions(context)) == []
+    assert list(guard.FrontDistributions.find_distributions(context)) == []
+    assert verified_import.compared == {}
+
+
+def test_the_comparison_finds_nothing_in_the_overlay_that_it_compares(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It imports what it needs later. A module of that name in the overlay would run before it is compared."""
+    check, looked = _trust.check_files, []
+
+    def check_files(settings: variables.Settings, directory: Path) -> None:
+        looked.append(importlib.util.find_spec("guarded_package"))
+        check(settings, directory)
+
+    monkeypatch.setattr(_trust, "check_files", check_files)
+    guard.link(str(site))
+    assert importlib.import_module("guarded").X == 1
+    assert looked == [None]
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> str:
+    files = {f"{overlay.FRONT}/{name}": text for name, text in FILES.items()}
+    marker = overlays.write(tmp_path / "store", b"front", files)
+    return overlay.front(tmp_path / "store", marker.key)
+
+
+def test_what_overrides_the_base_is_found_in_front_of_it(front: str, tmp_path: Path) -> None:
+    (tmp_path / "base" / "guarded-2.0.dist-info").mkdir(parents=True)
+    (tmp_path / "base" / "guarded-2.0.dist-info" / "METADATA").write_text("Name: guarded\nVersion: 2.0\n")
+    (tmp_path / "base" / "guarded.py").write_text("X = 2\n")
+    sys.path.insert(0, str(tmp_path / "base"))
+    guard.link_front(front)
+    guard.link_front(front)
+    assert [entry for entry in sys.path if front in entry] == [sys.path[0]] == [f"/dev/null{front}"]
+    assert verified_import.compared == {}
+    assert importlib.metadata.version("guarded") == "1.0"
+    module = importlib.import_module("guarded")
+    assert (module.X, module.__file__) == (1, f"{front}/guarded.py")
+
+
+def test_what_overrides_the_base_is_refused_where_it_was_changed(front: str) -> None:
+    guard.link_front(front)
+    Path(front, "guarded.py").write_text("X = 3\n")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("guarded")
+    assert names() == []
+
+
+def test_overrides_with_a_disabled_hook_are_where_the_overlay_is(front: str) -> None:
+    variables.disable()
+    variables.pass_on(variables.FALLBACK, None)
+    guard.link_front(front)
+    assert sys.path[0] == front
+
+
+def test_path_files_of_an_inherited_overlay_are_not_read_again(tmp_path: Path) -> None:
+    marker = overlays.write(tmp_path / "store", b"other", {**FILES, "more.pth": "guarded_package\n"})
+    site = overlay.directory(tmp_path / "store", marker.key) / overlay.SITE
+    sys.path.append(guard.inherit(f"/dev/null{site}"))
+    assert names() == ["guarded:X"]
+    assert sys.path[-1] == f"/dev/null{site}"
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused(site: Path) -> None:
+    guard.link(str(site))
+    importlib.import_module("guarded_package")
+    (site / "guarded_package" / "data.txt").unlink()
+    os.mkfifo(site / "guarded_package" / "data.txt")
+    with pytest.raises(HashMismatch):
+        pkgutil.get_data("guarded_package", "data.txt")
+
+
+def test_two_overlays_are_compared_each_with_its_own_list(tmp_path: Path, site: Path) -> None:
+    other = overlays.write(tmp_path / "store", b"second", {"guarded_second.py": "X = 7\n"})
+    second = overlay.directory(tmp_path / "store", other.key) / overlay.SITE
+    guard.link(str(site))
+    guard.link(str(second))
+    assert importlib.import_module("guarded").X == 1
+    assert importlib.import_module("guarded_second").X == 7
+    assert importlib.import_module("guarded_package").__name__ == "guarded_package"
 
 
 @pytest.mark.parametrize("what", ["marker", "overlay"])

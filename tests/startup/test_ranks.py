@@ -156,6 +156,39 @@ def test_an_edit_that_keeps_the_size_stops_a_process_that_verifies(
         hook.general()
 
 
+def test_an_edited_list_of_files_stops_the_process(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = install(place)
+    value = first_process(monkeypatch)
+    with (overlay.directory(place / "store", marker.key) / "files.json").open("ab") as file:
+        file.write(b" ")
+    error = stops(value, monkeypatch)
+    assert error.details[0] == "files of the overlay were edited: 1 file"
+
+
+def test_what_nobody_expects_is_not_compared(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = install(place)
+    (overlay.directory(place / "store", marker.key) / "site" / "probe_of_ranks.py").write_text(GOOD + "# edited\n")
+    monkeypatch.setenv(variables.EXPECT, f"base={overlay.fingerprint()}")
+    hook.general()
+    assert sys.modules["probe_of_ranks"].calls == [1]
+
+
+@pytest.mark.parametrize(
+    ("part", "step"),
+    [
+        ("overlay", "give this node the plugins.lock of the server, then run vllm-plugins sync"),
+        ("lock", "give this node the plugins.lock of the server, then run vllm-plugins sync"),
+        ("files", "run vllm-plugins sync --reinstall"),
+        ("base", "start all nodes from the same image"),
+    ],
+)
+def test_the_next_step_is_that_of_what_differs(
+    place: Path, monkeypatch: pytest.MonkeyPatch, part: str, step: str
+) -> None:
+    install(place)
+    assert stops(f"{part}={FALSE}", monkeypatch).next_step == step
+
+
 def packages(place: Path, name: str, *distributions: str) -> Path:
     for item in distributions:
         (place / name / f"{item}.dist-info").mkdir(parents=True)
@@ -195,6 +228,7 @@ def test_another_interpreter_is_told_from_another_lock(place: Path) -> None:
 def test_a_user_may_expect_a_part_only(place: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     marker = install(place)
     right = dict(word.split("=") for word in expectation.text(marker, overlay.fingerprint()).split())
+    assert list(right) == ["overlay", "files", "lock", "base"]
     stops(f"{part}={FALSE}", monkeypatch)
     end(monkeypatch)
     monkeypatch.setenv(variables.EXPECT, f"{part}={right[part]}")
@@ -214,7 +248,7 @@ def test_any_allows_what_differs(place: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     "value",
     [
-        *("all", "overlay=", f"overlay={FALSE[1:]}", f"key={FALSE}", f"base={FALSE.upper()}"),
+        *("all", "overlay=", f"overlay={FALSE[1:]}", f"key={FALSE}", f"base={FALSE.upper()}", f"base={'X' * 32}"),
         *("packages=a-1.0", "", " ", f"base={FALSE} base={FALSE}", f"overlay {FALSE}"),
     ],
 )

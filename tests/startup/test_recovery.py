@@ -63,7 +63,7 @@ def test_a_child_process_installs_for_the_same_lock_store_and_base(
     child = Child(monkeypatch, json.dumps({"overlay": marker.key}))
     assert _recovery.synchronise(settings(), ("/base", "/more")) == marker
     assert child.argv == [
-        *(sys.executable, "-P", "-m", "vllm_plugins", "sync", "--startup", "--json"),
+        *(sys.executable, "-P", "-m", "vllm_plugins", "sync", "--startup=install", "--json"),
         *("--lock", f"{home}/config/plugins.lock", "--registry-dir", f"{home}/store"),
         *("--base-path", "/base", "--base-path", "/more"),
     ]
@@ -71,6 +71,7 @@ def test_a_child_process_installs_for_the_same_lock_store_and_base(
     assert [record.getMessage() for record in caplog.records] == [f"{where}: installing", "progress"]
     (home / "config" / "plugins.yaml").write_text("plugins: []\n")
     _recovery.synchronise(settings(frozen=True), ())
+    assert child.argv[5] == "--startup=all"
     assert child.argv[-2:] == ["--config", f"{home}/config/plugins.yaml"]
     assert caplog.records[2].getMessage() == f"{where}: checking, because VLLM_PLUGIN_FROZEN=1 forbids to install"
 

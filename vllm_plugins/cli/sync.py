@@ -41,7 +41,12 @@ def register(parser: argparse.ArgumentParser) -> None:
     )
     baking.add_argument("--unbake", action="store_true", help="Remove that link.")
     parser.add_argument(
-        "--startup", action="store_true", help="Do what the hook does when vLLM starts. The hook uses this option."
+        "--startup",
+        nargs="?",
+        const="all",
+        choices=("all", "install", "check"),
+        help="Do what the hook does when vLLM starts: all of it (the default), all but the load check, or the load "
+        "check alongside the start. The hook uses this option.",
     )
     parser.add_argument(
         "--base-path",
@@ -112,7 +117,10 @@ def with_options(arguments: argparse.Namespace, settings: Settings) -> Settings:
 
 def install(arguments: argparse.Namespace, settings: Settings, output: Output) -> tuple[State, Synced | None]:
     """Make the store equal to the lock; ``None`` where neither manifest nor lock exists, and that is allowed."""
-    is_startup = getattr(arguments, "startup", False)
+    part = getattr(arguments, "startup", None)
+    is_startup = part is not None
+    if part == "check":
+        workers.step_back()
     offline = settings.offline or settings.frozen
     # pip prints its configuration while the rest is imported, if something is to be downloaded.
     config = workers.begin(pip_config.read) if not offline and _downloads(settings) else pip_config.read
@@ -121,7 +129,7 @@ def install(arguments: argparse.Namespace, settings: Settings, output: Output) -
     from vllm_plugins.install import sync
 
     here = base.read(arguments.base_path)
-    if is_startup and settings.auto_lock and not offline:
+    if is_startup and part != "check" and settings.auto_lock and not offline:
         _lock(arguments, settings, here, output)
     state = states.read(settings, base=here)
     if state.is_empty:
@@ -146,6 +154,7 @@ def install(arguments: argparse.Namespace, settings: Settings, output: Output) -
         load_check=None if arguments.load_check == "none" else arguments.load_check or "calls",
         check_again=arguments.load_check in ("calls", "imports"),
         reinstall=arguments.reinstall,
+        part=part or "all",
         rebuild=build,
     )
     return state, done

@@ -64,20 +64,12 @@ def _changed(path: str, expected: str | None, found: str) -> HashMismatch:
     )
 
 
-def _data(path: str | os.PathLike[str]) -> bytes:
-    """The same for files of overlays only: nobody has compared those of ``PYTHONPYCACHEPREFIX``."""
-    text = os.fspath(path)
-    if _root(text) is None:
-        raise FileNotFoundError(errno.ENOENT, "not in the overlay", text)
-    return _read(text)
-
-
 class Source(SourceFileLoader):
     """Loads a module from its source, or from bytecode. Both are compared, and no bytecode is written."""
 
     def get_data(self, path: str | os.PathLike[str]) -> bytes:
-        """The content of a file of the overlay."""
-        return _data(path)
+        """The content of a file of the overlay. Nobody has compared those of ``PYTHONPYCACHEPREFIX``."""
+        return _read(os.fspath(path))
 
     def set_data(self, path: str, data: object, *, _mode: int = 0) -> None:
         """Write nothing."""
@@ -88,7 +80,7 @@ class Bytecode(SourcelessFileLoader):
 
     def get_data(self, path: str | os.PathLike[str]) -> bytes:
         """The content of a file of the overlay."""
-        return _data(path)
+        return _read(os.fspath(path))
 
 
 class Extension(ExtensionFileLoader):

@@ -105,7 +105,7 @@ def make(locked: LockFile, marker: Marker, *, manifest: bytes | None, store: Pat
 def _plain(marker: Marker, lock: Lock, manifest: bytes | None) -> Marker:
     """The marker without what was found out on this machine: the image must not depend on it."""
     manifests = (hashes.sha256(manifest),) if manifest is not None else ()
-    plain = marker.replace(manifests=manifests, bases=(), checked=(), failures=())
+    plain = marker.replace(manifests=manifests, bases=(), checked=(), failures=(), trials=())
     return plain.replace(registry_sha256=hashes.sha256(_registry.render(lock, plain)))
 
 

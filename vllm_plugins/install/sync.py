@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import atomic, hashes, progress, scratch
-from vllm_plugins.core.errors import HashMismatch, InstallError, LoadError, PluginsError
-from vllm_plugins.core.humanize import count
+from vllm_plugins.core.errors import HashMismatch, InstallError, OverlayGone
 from vllm_plugins.documents import names
 from vllm_plugins.install import (
     _fill,
@@ -22,8 +21,8 @@ from vllm_plugins.install import (
     _stage,
 )
 from vllm_plugins.install import _store as stores
-from vllm_plugins.install._checks import load_check as load_checks
-from vllm_plugins.install._checks import override_check, own_changes
+from vllm_plugins.install._checks import own_changes, tested
+from vllm_plugins.install._job import Job
 from vllm_plugins.packages import metadata, pip_config
 from vllm_plugins.startup import entry_points, overlay
 from vllm_plugins.startup.settings import LOCK
@@ -31,13 +30,12 @@ from vllm_plugins.startup.settings import LOCK
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.state import State
     from vllm_plugins.install._checks.load_check import Depth
+    from vllm_plugins.install._job import Part
     from vllm_plugins.packages.pip_config import PipConfig
-    from vllm_plugins.startup.overlay import Failure, Marker
-    from vllm_plugins.startup.settings import Settings
+    from vllm_plugins.startup.overlay import Marker
 
 __all__ = ["Synced", "run"]
 
@@ -51,24 +49,6 @@ class Synced:
     installed: bool
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Job:
-    """The inputs of one synchronisation."""
-
-    settings: Settings
-    lock: Lock
-    lock_bytes: bytes
-    key: str
-    base: Base
-    base_paths: Sequence[str]
-    manifest_sha256: str | None
-    config: Callable[[], PipConfig]
-    depth: Depth | None
-    report: Callable[[str], None]
-    rebuild: Callable[[Lock], object]
-    problems: tuple[PluginsError, ...]
-
-
 def run(
     state: State,
     *,
@@ -78,6 +58,7 @@ def run(
     reinstall: bool = False,
     load_check: Depth | None = "calls",
     check_again: bool = False,
+    part: Part = "all",
     rebuild: Callable[[Lock], object] = lambda _: None,
 ) -> Synced:
     """Make the store equal to the lock of a state.
@@ -85,8 +66,8 @@ def run(
     ``base_paths`` are the directories of the base, by default this interpreter's. ``config`` returns pip's
     configuration, and is called only if an index is needed. ``load_check`` says what is tried with each entry point
     (``None``: nothing, and earlier failures are forgotten); ``check_again`` that it is tried even if it has been.
-    Failures of entry points that ``VLLM_PLUGINS`` leaves out don't count. ``rebuild`` is called before anything is
-    installed, and may add missing built wheels next to the lock.
+    Failures of entry points that ``VLLM_PLUGINS`` leaves out don't count. ``part`` is for a start (:class:`Job`).
+    ``rebuild`` is called before anything is installed, and may add missing built wheels next to the lock.
 
     Raises:
         LockMissing, LockInvalid, HashMismatch: there is no usable lock.
@@ -95,7 +76,7 @@ def run(
         LoadError: a plugin failed in the load check. The overlay is installed, and is not up to date.
     """
     locked = state.require_lock()
-    job = _Job(
+    job = Job(
         settings=state.settings,
         lock=locked.lock,
         lock_bytes=locked.data,
@@ -105,30 +86,32 @@ def run(
         manifest_sha256=None if state.manifest is None else state.manifest.file_sha256,
         config=config,
         depth=load_check,
+        part=part,
         report=report,
         rebuild=rebuild,
         problems=state.overlay_problems,
     )
     done = _synchronise(job, reinstall=reinstall, check_again=check_again)
-    failures = [item for item in _failures(done.marker, job) if state.settings.lets_through(item.group, item.name)]
+    allows = state.settings.lets_through
+    failures = [item for item in tested.failures(done.marker, job) if allows(item.group, item.name)]
     if failures:
-        raise entry_points.error_of(done.marker, failures, state.settings.lets_through)
+        raise entry_points.error_of(done.marker, failures, allows)
     return done
 
 
-def _synchronise(job: _Job, *, reinstall: bool, check_again: bool) -> Synced:
+def _synchronise(job: Job, *, reinstall: bool, check_again: bool) -> Synced:
     settings = job.settings
     changed = next((problem for problem in job.problems if isinstance(problem, HashMismatch)), None)
     if settings.frozen:
         _refuse_editable(job)
         if changed is not None:
             raise changed
-    elif changed is not None:
+    elif changed is not None and job.part != "check":  # while a start uses it, a plugin may have changed it
         job.report(f"Installing again: {changed.what}")
         reinstall = True
     marker = overlay.read_marker(settings.store, job.key)
     known = marker is not None and marker.is_up_to_date(job.manifest_sha256, job.base.fingerprint)
-    if marker is not None and known and not reinstall and not _needs_check(marker, job, again=check_again):
+    if marker is not None and known and not reinstall and not tested.needs_check(marker, job, again=check_again):
         _mirror(job, marker)
         stores.sweep(settings.store)
         return Synced(marker=marker, lock=job.lock, installed=False)
@@ -140,27 +123,17 @@ def _synchronise(job: _Job, *, reinstall: bool, check_again: bool) -> Synced:
                 next_step="run this while the image is built: VLLM_PLUGIN_FROZEN=0 vllm-plugins sync",
             )
         return Synced(marker=marker, lock=job.lock, installed=False)
+    if job.part == "check" and marker is None:
+        raise OverlayGone(
+            "the overlay was removed from the store, or the lock was changed, before its load check had ended",
+            where=str(overlay.directory(settings.store, job.key)),
+            next_step="start again; let only vllm-plugins prune remove files from the store",
+        )
     with stores.errors(settings.store):
         return _locked(job, reinstall=reinstall, check_again=check_again)
 
 
-def _failures(marker: Marker, job: _Job) -> list[Failure]:
-    return [failure for failure in marker.failures if failure.base == job.base.fingerprint]
-
-
-def _needs_check(marker: Marker, job: _Job, *, again: bool) -> bool:
-    """Whether the load check must run, or its failures be forgotten.
-
-    It runs if it did not run with this base, or something failed. Without vLLM, hardly any plugin can be loaded, so
-    there is nothing to learn.
-    """
-    failures = _failures(marker, job)
-    if job.depth is None:
-        return bool(failures)
-    return job.base.vllm is not None and bool(again or failures or job.base.fingerprint not in marker.checked)
-
-
-def _refuse_editable(job: _Job) -> None:
+def _refuse_editable(job: Job) -> None:
     editable = [package.name for package in job.lock.packages if package.directory is not None]
     if editable:
         raise InstallError(
@@ -171,17 +144,27 @@ def _refuse_editable(job: _Job) -> None:
         )
 
 
-def _locked(job: _Job, *, reinstall: bool, check_again: bool) -> Synced:
+def _locked(job: Job, *, reinstall: bool, check_again: bool) -> Synced:
     store = job.settings.store
     stores.prepare(store)
     with stores.exclusive(store, job.report) as alone:
         stores.sweep(store)
         marker = overlay.read_marker(store, job.key)
         installed = marker is None or reinstall
+
+        def install(*, again: bool = True) -> Marker:
+            return _install(job, alone=alone, reinstall=again)
+
         if marker is None or reinstall:
-            marker = _install(job, alone=alone, reinstall=reinstall)
+            marker = install(again=reinstall)
         _check_names(marker, job)
-        marker, checked, installed = _tested(marker, job, alone=alone, installed=installed, again=check_again)
+        if job.part == "install" and tested.may_be_tried(marker, job):
+            if not installed and own_changes.differences(store, marker):
+                marker, installed = install(), True
+            checked = tested.begin_trial(marker, job)
+        else:
+            is_new = installed or job.part == "check"  # then it was compared with its list of files just now
+            marker, checked, installed = tested.run(marker, job, installed=is_new, again=check_again, install=install)
         if checked != marker:
             marker = checked
             atomic.write(overlay.directory(store, job.key) / overlay.MARKER, marker.to_json().encode())
@@ -189,66 +172,14 @@ def _locked(job: _Job, *, reinstall: bool, check_again: bool) -> Synced:
     return Synced(marker=marker, lock=job.lock, installed=installed)
 
 
-def _tested(marker: Marker, job: _Job, *, alone: bool, installed: bool, again: bool) -> tuple[Marker, Marker, bool]:
-    """Run the load check if it must run, once more where another machine replaced the overlay meanwhile.
-
-    Its files are then gone for a moment, which is no plugin's fault. Returns as :func:`_without_changes`.
-
-    Raises:
-        LoadError: a plugin changes its own files.
-    """
-    store = job.settings.store
-    place = stores.identity(store, job.key)
-    known = _known(marker, job)
-    error: LoadError | None = None
-    try:
-        checked = _checked(known, job, again=again)
-        if job.depth is not None and _needs_check(known, job, again=again):  # then it ran
-            marker, checked, installed = _without_changes(marker, checked, job, alone=alone, installed=installed)
-    except LoadError as caught:
-        error = caught
-    if (error is not None or _failures(checked, job)) and stores.was_replaced(store, job.key, place):
-        job.report("Checking again: another machine has replaced the overlay")
-        return _tested(overlay.read_marker(store, job.key) or marker, job, alone=alone, installed=True, again=again)
-    if error is not None:
-        raise error
-    return marker, checked, installed
-
-
-def _without_changes(
-    marker: Marker, checked: Marker, job: _Job, *, alone: bool, installed: bool
-) -> tuple[Marker, Marker, bool]:
-    """Install a damaged overlay again after its load check, and check it again.
-
-    A file that is damaged may be why a plugin can't be loaded. What differs in a new overlay was changed by a plugin.
-    Returns both markers, without and with the result of the check, and whether the overlay was installed.
-
-    Raises:
-        LoadError: a plugin changes its own files, and each start would find that (``VLLM_PLUGIN_VERIFY=1``).
-    """
-    store = job.settings.store
-    changed = own_changes.differences(store, marker)
-    if changed and not installed:
-        job.report(f"Installing again: {count(len(changed), 'file')} of the overlay changed since it was installed")
-        marker = _install(job, alone=alone, reinstall=True)
-        checked = _checked(_known(marker, job), job, again=True)
-        changed, installed = own_changes.differences(store, marker), True
-    if changed:
-        error = own_changes.error_of(store, marker, job.lock, changed)
-        if job.settings.verify:
-            raise error
-        job.report(f"warning: {error.what}; VLLM_PLUGIN_VERIFY=1 will refuse that")
-    return marker, checked, installed
-
-
-def _check_names(marker: Marker, job: _Job) -> None:
+def _check_names(marker: Marker, job: Job) -> None:
     """Refuse entry points, also those of dependencies, whose name is taken. The base may be another by now."""
     points = [(point.group, point.name, point.plugin) for point in marker.entry_points]
     paths = dict.fromkeys((*overlay.base_paths(), *job.base_paths))  # the same ones, unless words name the latter
     names.check(points, names.of_base([*paths]) if points else {})
 
 
-def _mirror(job: _Job, marker: Marker) -> None:
+def _mirror(job: Job, marker: Marker) -> None:
     """Make this overlay the active one in the registry. The overlay's own copy is restored first if it is damaged."""
     copy = overlay.directory(job.settings.store, job.key) / overlay.REGISTRY
     data = _registry.render(job.lock, marker)
@@ -259,48 +190,7 @@ def _mirror(job: _Job, marker: Marker) -> None:
         job.report(f"{overlay.REGISTRY} can't be written: it still shows what was active before")
 
 
-def _checked(marker: Marker, job: _Job, *, again: bool) -> Marker:
-    """The marker with the result of the load check with this base, which runs if it must."""
-    if not _needs_check(marker, job, again=again):
-        return marker
-    fingerprint = job.base.fingerprint
-    others = tuple(failure for failure in marker.failures if failure.base != fingerprint)
-    if job.depth is None:
-        return marker.replace(checked=tuple(sorted({*marker.checked} - {fingerprint})), failures=others)
-    text = "Loading and calling every entry point" if job.depth == "calls" else "Loading every entry point"
-    with progress.step(text, job.report) as step, scratch.directory(job.settings.store / stores.STAGING) as temporary:
-        if marker.overrides:
-            with progress.step("Importing vLLM with its overrides", job.report):
-                override_check.check(
-                    job.settings.store,
-                    marker,
-                    paths=job.base_paths,
-                    result=temporary / "overrides",
-                    patience=job.settings.patience,
-                )
-        found = load_checks.check(
-            job.settings.store,
-            marker,
-            depth=job.depth,
-            allows=job.settings.lets_through,
-            base=fingerprint,
-            paths=job.base_paths,
-            scratch=temporary,
-            patience=job.settings.patience,
-            shown=step,
-        )
-    return marker.replace(checked=tuple(sorted({*marker.checked, fingerprint})), failures=others + found)
-
-
-def _known(marker: Marker, job: _Job) -> Marker:
-    """The marker with this manifest and this base added to those that it is up to date with."""
-    manifests = {*marker.manifests, *([job.manifest_sha256] if job.manifest_sha256 else [])}
-    return marker.replace(
-        manifests=tuple(sorted(manifests)), bases=tuple(sorted({*marker.bases, job.base.fingerprint}))
-    )
-
-
-def _install(job: _Job, *, alone: bool, reinstall: bool) -> Marker:
+def _install(job: Job, *, alone: bool, reinstall: bool) -> Marker:
     store = job.settings.store
     with scratch.directory(store / stores.STAGING) as staged:
         new = staged / "overlay"

@@ -23,6 +23,7 @@ from vllm_plugins.core.errors import (
 )
 from vllm_plugins.startup import activation, history, last_failure, logger, named_files, overlay
 from vllm_plugins.startup import settings as variables
+from vllm_plugins.startup._trial import alongside
 from vllm_plugins.startup.environment import mistyped
 
 if TYPE_CHECKING:
@@ -58,22 +59,39 @@ def warn_of_unknown_variables() -> None:
 def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
     """Run ``sync --startup`` in a child process, and return the overlay's marker.
 
+    With the default policy, vLLM loads new plugins at once, and their load check runs alongside. The other policies
+    choose other plugins, which must happen before any is loaded.
+
     Raises:
         PluginsError: the error that the child process ended with.
     """
+    if (marker := alongside.inherited(settings, _content(settings.lock))) is not None:
+        return marker
     warn_of_unknown_variables()
     how = "checking, because VLLM_PLUGIN_FROZEN=1 forbids to install" if settings.frozen else "installing"
     logger.info("Plugins are not up to date with %s: %s", settings.lock, how)
-    words = ["sync", "--startup", "--json", "--lock", str(settings.lock), "--registry-dir", str(settings.store)]
+    words = ["--json", "--lock", str(settings.lock), "--registry-dir", str(settings.store)]
     if settings.manifest.exists():  # an option that names a missing file is an error
         words += ["--config", str(settings.manifest)]
     for path in paths:
         words += ["--base-path", path]
-    done = process.run_module("vllm_plugins", words, on_line=logger.info, result_variable=variables.RESULT)
+    tries = settings.on_error == "fail" and not settings.frozen
+    report = _sync("install" if tries else "all", words)
+    marker = _installed(settings, str(report["overlay"]))
+    if tries and overlay.fingerprint(tuple(paths)) in marker.trials:
+        alongside.begin(settings, marker, lambda: _sync("check", words))
+    return marker
+
+
+def _sync(part: str, words: Iterable[str]) -> Any:
+    """Run a part of ``sync --startup``, and return its report."""
+    done = process.run_module(
+        "vllm_plugins", ["sync", f"--startup={part}", *words], on_line=logger.info, result_variable=variables.RESULT
+    )
     try:
         report: Any = json.loads(done.result)
         if done.returncode == 0:
-            return _installed(settings, str(report["overlay"]))
+            return {"overlay": str(report["overlay"])}
         error = PluginsError.from_dict(report)
     except (ValueError, KeyError, TypeError) as unreadable:
         raise CommandFailed(
@@ -252,4 +270,5 @@ def _previous(settings: Settings, *, unlike: str | None, secure: Callable[[Marke
 
 
 def _fits(settings: Settings, marker: Marker, base: str) -> bool:
-    return marker.interpreter == overlay.interpreter() and base in marker.bases and not settings.refuses(marker, base)
+    fits = marker.interpreter == overlay.interpreter() and base in marker.bases and base not in marker.trials
+    return fits and not settings.refuses(marker, base)

@@ -29,6 +29,7 @@ __all__ = [
     "confirm",
     "deactivate",
     "expect",
+    "finish",
     "fronts",
     "hold",
     "is_confirmed",
@@ -40,7 +41,6 @@ __all__ = [
     "may_be_shadowed",
     "put_in_front",
     "release",
-    "show",
 ]
 
 # What may_be_shadowed does not look into: the standard library, and where packages are installed.
@@ -206,8 +206,12 @@ def expect(settings: Settings, marker: Marker | None, listing: str, base: str = 
         _expected = found, False
 
 
-def show(active: tuple[Path, Marker] | None) -> None:
-    """Show the overlay in vLLM's metrics, in the processes that may serve them."""
+def finish(active: tuple[Path, Marker] | None) -> None:
+    """Wait for a load check alongside this start, where this process must, and show the overlay in vLLM's metrics."""
+    if variables.inherited(variables.TRIAL):
+        from vllm_plugins.startup._trial import alongside
+
+        alongside.settle()
     if "prometheus_client" in sys.modules:
         from vllm_plugins.startup.ranks import _vllm_metrics
 
@@ -298,10 +302,12 @@ def activate(store: Path, key: str, *, guarded: bool = False) -> None:
     site = str(overlay.directory(store, key) / overlay.SITE)
     try:
         if guarded:
-            _guard()
+            from vllm_plugins.startup import guard
+
+            guard.close()
         _site.addsitedir(site, known)
         if guarded:
-            _guard()
+            guard.close()
     except BaseException as error:
         # `site` reports exceptions of .pth files and goes on, except for those that end a process.
         from vllm_plugins.startup import entry_points
@@ -315,12 +321,6 @@ def activate(store: Path, key: str, *, guarded: bool = False) -> None:
         [entry for entry in overlay.entries() if entry not in before],
         [finder for finder in sys.meta_path if finder not in finders],
     )
-
-
-def _guard() -> None:
-    from vllm_plugins.startup import guard
-
-    guard.close()
 
 
 def deactivate(*, forget_modules: bool = False) -> None:

@@ -142,7 +142,6 @@ def check(settings: Settings, marker: Marker) -> None:
 
 def _admit(site: str, files: dict[str, str]) -> None:
     compared[site] = files
-    _refused.pop(site, None)
     _forget(site)
 
 

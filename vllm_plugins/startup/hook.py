@@ -101,7 +101,7 @@ def general() -> None:
     if _process.failure is not None:
         raise _process.failure
     _start(GENERAL, _frame(1))
-    activation.show(_process.active)
+    activation.finish(_process.active)
 
 
 _HOOKS: dict[str, Callable[[], object]] = {PLATFORM: platform, GENERAL: general}
@@ -113,9 +113,8 @@ def activate() -> None:
     Raises:
         PluginsError: as :func:`general`.
     """
-    if activation.is_disabled_by_user():
-        return
-    if _goes_on_without_plugins(lambda: activation.deactivate(forget_modules=True)):
+    gives_up = activation.is_disabled_by_user()
+    if gives_up or _goes_on_without_plugins(lambda: activation.deactivate(forget_modules=True)):
         return
     settings = Settings.from_environment()
     prepare_logging(settings.log_level)
@@ -125,6 +124,7 @@ def activate() -> None:
         _active_marker(settings, key)
     elif (marker := _held_marker(settings)) is not None:
         _activate(settings, marker)
+    activation.finish(_process.active)
 
 
 def _goes_on_without_plugins(leave: Callable[[], None]) -> bool:

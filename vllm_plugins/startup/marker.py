@@ -53,7 +53,8 @@ class Marker(Record):
     inherit. ``editable`` are the distributions whose code is elsewhere and not in the lock. ``checked`` are the bases
     with which every entry point was loaded once, and ``failures`` those that failed then. ``files_sha256`` is the
     hash of ``files.json``, the list of all files, and ``registry_sha256`` that of the overlay's ``registry.json``.
-    ``overrides`` are the packages in front of the base: name, version, and the base's version.
+    ``overrides`` are the packages in front of the base: name, version, and the base's version. ``trials`` are the
+    bases with which a start began to use the overlay alongside its load check, whose result is not known.
     The file ends with a hash of itself: a marker with a wrong bit could name other plugins, and does not count.
     """
 
@@ -71,6 +72,7 @@ class Marker(Record):
     checked: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
     overrides: tuple[tuple[str, str, str], ...] = ()
+    trials: tuple[str, ...] = ()
 
     @property
     def entry_points(self) -> tuple[EntryPoint, ...]:
@@ -92,7 +94,9 @@ class Marker(Record):
 
     def is_up_to_date(self, manifest_sha256: str | None, base: str) -> bool:
         """Whether the overlay is known to fit a manifest (``None``: there is none) and a base."""
-        return base in self.bases and (manifest_sha256 is None or manifest_sha256 in self.manifests)
+        if base not in self.bases or base in self.trials:
+            return False
+        return manifest_sha256 is None or manifest_sha256 in self.manifests
 
     def expectation(self, listing: str, base: str) -> str:
         """What another process must have to be like one with this overlay: the value of ``VLLM_PLUGIN_EXPECT``.
@@ -122,6 +126,7 @@ class Marker(Record):
                 [failure.base, failure.group, failure.name, failure.what, failure.found] for failure in self.failures
             ],
             **({"overrides": self.overrides} if self.overrides else {}),
+            **({"trials": self.trials} if self.trials else {}),
             "entry-points": self.points,
         }
         return _sealed(json.dumps(data, indent=1).removesuffix("\n}") + ",\n")
@@ -150,6 +155,7 @@ class Marker(Record):
                     for base, group, name, what, found in data["failures"]
                 ),
                 overrides=tuple((str(a), str(b), str(c)) for a, b, c in data.get("overrides", ())),
+                trials=tuple(map(str, data.get("trials", ()))),
                 points=_points(data["entry-points"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

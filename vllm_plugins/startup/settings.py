@@ -45,8 +45,7 @@ WHEELS = "plugins.wheels"
 
 # The group in a marker of what vLLM loads by its name (``loads`` in plugins.yaml). vLLM has no group of that name.
 LOADS = "loads"
-# VLLM_PLUGINS has no effect on these groups.
-FREE = ("vllm.logits_processors", LOADS)
+FREE = ("vllm.logits_processors", LOADS)  # VLLM_PLUGINS has no effect on these groups
 EXPECT = "VLLM_PLUGIN_EXPECT"  # what every process of a server must have: the first one sets it, or a user does
 # All variables that users set. VLLM_PLUGINS is vLLM's own.
 VARIABLES: tuple[str, ...] = (
@@ -69,6 +68,7 @@ VARIABLES: tuple[str, ...] = (
 # What a vLLM process tells the processes that it starts. vLLM warns of unknown names that begin with VLLM_.
 CONFIRMED = "_VLLM_PLUGINS_OVERLAY"  # the overlay that was found to be the right one, and on which node
 FALLBACK = "_VLLM_PLUGINS_FALLBACK"  # the overlay that is used instead of the lock's; empty: no plugins
+TRIAL = "_VLLM_PLUGINS_TRIAL"  # the overlay whose load check runs alongside, and where its result will be
 # The descriptor for the result of a child process of ours. A vendor's ``sitecustomize`` may print to its stdout.
 RESULT = "_VLLM_PLUGINS_RESULT"
 COMPILED = "_VLLM_PLUGINS_COMPILED"  # never set: the overlay, as a factor of vLLM's compile cache

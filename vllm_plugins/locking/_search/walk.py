@@ -6,7 +6,6 @@ chains that exclude one another are the resolver's to find, and :meth:`Walk.clas
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -74,8 +73,7 @@ class Walk:
         """
         for kept in (self.to_build, self.refused, self.ruled_out, self._chosen, self._results):
             kept.clear()
-        with contextlib.suppress(SourceError):  # the walk meets it again, and names the plugin
-            self._ahead.requirements(map(self._own, self.roots))
+        self._ahead.begin(self.roots)
         found = {root.plugin: finding for root in self.roots if (finding := self._follow(root)) is not None}
         if self.to_build:  # some may have been needed by a release only that was passed over later
             self.to_build.clear()

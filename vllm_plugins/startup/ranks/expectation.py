@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ANY", "compare", "differences", "parse", "text"]
 
 ANY = "any"
-_PARTS = ("overlay", "files", "lock", "base", "packages")
+_PARTS = ("overlay", "files", "lock", "base")
 _DIGITS = 32
 _SHOWN = 12  # digits of a hash, in messages
 _MOST = 20  # packages, in messages
@@ -55,9 +55,9 @@ def parse(value: str) -> Mapping[str, str]:
     head, mark, packages = value.partition("packages=")
     found = dict.fromkeys(["packages"], packages) if mark else {}
     for word in head.split():
-        name, is_part, content = word.partition("=")
+        name, _, content = word.partition("=")
         is_valid = len(content) == _DIGITS and all(digit in "0123456789abcdef" for digit in content)
-        if not is_part or name not in _PARTS or name in found or not is_valid:
+        if name not in _PARTS or name in found or not is_valid:
             raise _invalid(word)
         found[name] = content
     if not found.keys() - {"packages"}:

@@ -1,0 +1,158 @@
+"""The load check of an overlay in the store, and its result in the marker.
+
+An overlay is up to date with a base only after its load check. A start that installs may run it alongside: the
+marker then says that the overlay is on trial with this base, until the check has ended. A trial whose start was
+killed, or crashed, is never repeated: the next start checks first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm_plugins.core import progress, scratch
+from vllm_plugins.core.errors import LoadError
+from vllm_plugins.core.humanize import count
+from vllm_plugins.install import _store as stores
+from vllm_plugins.install._checks import load_check, override_check, own_changes
+from vllm_plugins.startup import overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vllm_plugins.install._job import Job
+    from vllm_plugins.startup.overlay import Failure, Marker
+
+__all__ = ["begin_trial", "failures", "may_be_tried", "needs_check", "run"]
+
+
+def failures(marker: Marker, job: Job) -> list[Failure]:
+    """The entry points that failed in the load check with this base."""
+    return [failure for failure in marker.failures if failure.base == job.base.fingerprint]
+
+
+def needs_check(marker: Marker, job: Job, *, again: bool) -> bool:
+    """Whether the load check must run, or its failures be forgotten.
+
+    It runs if it did not run with this base, or something failed. Without vLLM, hardly any plugin can be loaded, so
+    there is nothing to learn.
+    """
+    if job.depth is None:
+        return bool(failures(marker, job)) or job.base.fingerprint in marker.trials
+    return job.base.vllm is not None and bool(
+        again or failures(marker, job) or job.base.fingerprint not in marker.checked
+    )
+
+
+def may_be_tried(marker: Marker, job: Job) -> bool:
+    """Whether a start may load these plugins before their load check has ended.
+
+    Not what failed before, or did not get through its trial: a crash would be repeated, and its cause never named.
+    Not with overrides either, without which vLLM could not be imported at all.
+    """
+    is_new = job.base.fingerprint not in marker.trials and not failures(marker, job)
+    return bool(is_new and marker.points and not marker.overrides and needs_check(marker, job, again=False))
+
+
+def begin_trial(marker: Marker, job: Job) -> Marker:
+    """The marker of an overlay that this start loads while its load check runs."""
+    return marker.replace(trials=tuple(sorted({*marker.trials, job.base.fingerprint})))
+
+
+def run(
+    marker: Marker, job: Job, *, installed: bool, again: bool, install: Callable[[], Marker]
+) -> tuple[Marker, Marker, bool]:
+    """Run the load check if it must run, once more where another machine replaced the overlay meanwhile.
+
+    Its files are then gone for a moment, which is no plugin's fault. ``installed`` says that the overlay is new, and
+    ``install`` installs it again. Returns as :func:`_without_changes`.
+
+    Raises:
+        LoadError: a plugin changes its own files.
+    """
+    store = job.settings.store
+    place = stores.identity(store, job.key)
+    known = _known(marker, job)
+    error: LoadError | None = None
+    try:
+        checked = _checked(known, job, again=again)
+        if job.depth is not None and needs_check(known, job, again=again):  # then it ran
+            marker, checked, installed = _without_changes(marker, checked, job, installed=installed, install=install)
+    except LoadError as caught:
+        error = caught
+    if (error is not None or failures(checked, job)) and stores.was_replaced(store, job.key, place):
+        job.report("Checking again: another machine has replaced the overlay")
+        marker = overlay.read_marker(store, job.key) or marker
+        return run(marker, job, installed=True, again=again, install=install)
+    if error is not None:
+        raise error
+    return marker, checked, installed
+
+
+def _without_changes(
+    marker: Marker, checked: Marker, job: Job, *, installed: bool, install: Callable[[], Marker]
+) -> tuple[Marker, Marker, bool]:
+    """Install a damaged overlay again after its load check, and check it again.
+
+    A file that is damaged may be why a plugin can't be loaded. What differs in a new overlay was changed by a plugin.
+    Returns both markers, without and with the result of the check, and whether the overlay was installed.
+
+    Raises:
+        LoadError: a plugin changes its own files, and each start would find that (``VLLM_PLUGIN_VERIFY=1``).
+    """
+    store = job.settings.store
+    changed = own_changes.differences(store, marker)
+    if changed and not installed:
+        job.report(f"Installing again: {count(len(changed), 'file')} of the overlay changed since it was installed")
+        marker = install()
+        checked = _checked(_known(marker, job), job, again=True)
+        changed, installed = own_changes.differences(store, marker), True
+    if changed:
+        error = own_changes.error_of(store, marker, job.lock, changed)
+        if job.settings.verify:
+            raise error
+        job.report(f"warning: {error.what}; VLLM_PLUGIN_VERIFY=1 will refuse that")
+    return marker, checked, installed
+
+
+def _checked(marker: Marker, job: Job, *, again: bool) -> Marker:
+    """The marker with the result of the load check with this base, which runs if it must."""
+    if not needs_check(marker, job, again=again):
+        return marker
+    fingerprint = job.base.fingerprint
+    others = tuple(failure for failure in marker.failures if failure.base != fingerprint)
+    trials = tuple(sorted({*marker.trials} - {fingerprint}))
+    if job.depth is None:
+        checked = tuple(sorted({*marker.checked} - {fingerprint}))
+        return marker.replace(checked=checked, failures=others, trials=trials)
+    text = "Loading and calling every entry point" if job.depth == "calls" else "Loading every entry point"
+    with progress.step(text, job.report) as step, scratch.directory(job.settings.store / stores.STAGING) as temporary:
+        if marker.overrides:
+            with progress.step("Importing vLLM with its overrides", job.report):
+                override_check.check(
+                    job.settings.store,
+                    marker,
+                    paths=job.base_paths,
+                    result=temporary / "overrides",
+                    patience=job.settings.patience,
+                )
+        found = load_check.check(
+            job.settings.store,
+            marker,
+            depth=job.depth,
+            allows=job.settings.lets_through,
+            base=fingerprint,
+            paths=job.base_paths,
+            scratch=temporary,
+            patience=job.settings.patience,
+            shown=step,
+        )
+    checked = tuple(sorted({*marker.checked, fingerprint}))
+    return marker.replace(checked=checked, failures=others + found, trials=trials)
+
+
+def _known(marker: Marker, job: Job) -> Marker:
+    """The marker with this manifest and this base added to those that it is up to date with."""
+    manifests = {*marker.manifests, *([job.manifest_sha256] if job.manifest_sha256 else [])}
+    return marker.replace(
+        manifests=tuple(sorted(manifests)), bases=tuple(sorted({*marker.bases, job.base.fingerprint}))
+    )

@@ -1,0 +1,1 @@
+"""A start that installs: vLLM loads new plugins while their load check runs alongside."""
