@@ -93,11 +93,10 @@ def _climb(path: str, found: dict[str, os.stat_result | None]) -> list[str]:
     """
     targets = [path] if os.path.islink(path) else []
     parent = os.path.dirname(path)
-    while parent != path:
-        if parent not in found:
-            status = found[parent] = status_of(parent, os.lstat)
-            if status is not None and stat.S_ISLNK(status.st_mode):
-                targets.append(parent)
+    while parent != path and parent not in found:  # what is above one that was found was found with it
+        status = found[parent] = status_of(parent, os.lstat)
+        if status is not None and stat.S_ISLNK(status.st_mode):
+            targets.append(parent)
         path, parent = parent, os.path.dirname(parent)
     return [os.path.join(os.path.dirname(link), target) for link in targets if (target := _target(link)) is not None]
 

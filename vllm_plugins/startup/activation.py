@@ -180,10 +180,9 @@ def is_told() -> bool:
     return _expected[1] or told != _expected[0]
 
 
-def expect(settings: Settings, marker: Marker | None, listing: str, base: str = "") -> None:
+def expect(settings: Settings, marker: Marker | None, listing: str) -> None:
     """Compare an overlay (``None``: no plugins) and the base, as text, with what the first process of the server has.
 
-    ``base`` is the fingerprint of the text, if it is known.
     Without ``VLLM_PLUGIN_EXPECT`` this is the first one, and sets it. vLLM copies it to Ray workers (0.10.2 to 0.33).
 
     Raises:
@@ -192,7 +191,7 @@ def expect(settings: Settings, marker: Marker | None, listing: str, base: str = 
     """
     global _expected  # noqa: PLW0603 - the variable is the process's, too
     told = variables.inherited(variables.EXPECT)
-    found = None if marker is None else marker.expectation(listing, base or overlay.fingerprint_of(listing))
+    found = None if marker is None else marker.expectation(listing, overlay.fingerprint_of(listing))
     # An empty value is not valid: the command failed that should have given it.
     if told is not None and _expected != (told, False):
         # A parent process on this node has compared more than the text.

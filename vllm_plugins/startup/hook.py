@@ -11,7 +11,6 @@ base. Otherwise one child process, ``python -m vllm_plugins sync --startup``, ma
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from vllm_plugins.startup import _trust, activation, logger, overlay, prepare_logging
@@ -21,16 +20,11 @@ from vllm_plugins.startup.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
-    from types import FrameType
 
     from vllm_plugins.core.errors import PluginsError
     from vllm_plugins.startup.overlay import EntryPoint, Marker
 
 __all__ = ["GENERAL", "PLATFORM", "activate", "general", "platform"]
-
-# The frame of vLLM's function that calls us is what _vllm_listing looks into. It must be taken in the first function
-# of ours, and that module is not loaded in a start that is up to date.
-_frame = sys._getframe  # noqa: SLF001 - vLLM passes its list to nobody
 
 PLATFORM = "vllm.platform_plugins"
 GENERAL = "vllm.general_plugins"
@@ -72,17 +66,17 @@ def platform() -> str | None:
     variables.register()
     if _process.busy or activation.is_disabled_by_user():
         return None
-    vllm = _frame(1)
     if activation.active_key() is not None:
         from vllm_plugins.startup import _vllm_listing
 
+        vllm = _vllm_listing.caller()
         if _vllm_listing.is_nested(vllm, platform):
             return None
         if _process.has_run_platform:
             _vllm_listing.withdraw(_vllm_listing.on_path(PLATFORM), vllm, platform)
     if not _process.has_run_platform:
         try:
-            _process.platform_class = _start(PLATFORM, vllm)
+            _process.platform_class = _start(PLATFORM)
         except Exception as error:  # noqa: BLE001 - vLLM would drop it; it is raised below, and by general()
             _process.failure = error
             logger.error("%s", error)
@@ -100,7 +94,7 @@ def general() -> None:
         return
     if _process.failure is not None:
         raise _process.failure
-    _start(GENERAL, _frame(1))
+    _start(GENERAL)
     activation.finish(_process.active)
 
 
@@ -135,18 +129,18 @@ def _goes_on_without_plugins(leave: Callable[[], None]) -> bool:
     return True
 
 
-def _leave(group: str, vllm: FrameType) -> None:
+def _leave(group: str) -> None:
     """Take the overlay off the path, and what vLLM has listed of it."""
     if activation.active_key() is not None:
         from vllm_plugins.startup import _vllm_listing
 
-        _vllm_listing.withdraw(_vllm_listing.on_path(group), vllm, _HOOKS[group])
+        _vllm_listing.withdraw(_vllm_listing.on_path(group), _vllm_listing.caller(), _HOOKS[group])
     activation.deactivate(forget_modules=True)
 
 
-def _start(group: str, vllm: FrameType) -> str | None:
+def _start(group: str) -> str | None:
     """Make the overlay active unless it is, and run the group's plugins in place of vLLM."""
-    if _goes_on_without_plugins(lambda: _leave(group, vllm)):
+    if _goes_on_without_plugins(lambda: _leave(group)):
         return None
     settings = Settings.from_environment()
     prepare_logging(settings.log_level)
@@ -163,12 +157,13 @@ def _start(group: str, vllm: FrameType) -> str | None:
         from vllm_plugins.startup import _vllm_listing
 
         # Where they can't be withdrawn, vLLM calls them.
-        return _run(settings, points, group) if _vllm_listing.withdraw(points, vllm, _HOOKS[group]) else None
+        is_withdrawn = _vllm_listing.withdraw(points, _vllm_listing.caller(), _HOOKS[group])
+        return _run(settings, points, group) if is_withdrawn else None
     except Exception as error:
         from vllm_plugins.core.errors import PluginsError
 
         if isinstance(error, PluginsError):
-            return _fall_back(settings, group, error, vllm)
+            return _fall_back(settings, group, error)
         raise
     finally:
         _process.busy = False
@@ -198,7 +193,7 @@ def _confirm(settings: Settings, linked: str) -> None:
     activation.confirm(linked)
 
 
-def _fall_back(settings: Settings, group: str, error: PluginsError, vllm: FrameType) -> str | None:
+def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | None:
     """Do what ``VLLM_PLUGIN_ON_ERROR`` says."""
     from vllm_plugins.startup import _recovery
 
@@ -206,7 +201,7 @@ def _fall_back(settings: Settings, group: str, error: PluginsError, vllm: FrameT
         _trust.check_store(settings)
         _hold(settings, candidate)
 
-    marker = _recovery.fall_back(settings, error, leave=lambda: _leave(group, vllm), secure=secure)
+    marker = _recovery.fall_back(settings, error, leave=lambda: _leave(group), secure=secure)
     return None if marker is None else _activate_and_run(settings, marker, group, is_fallback=True)
 
 

@@ -79,9 +79,9 @@ PATIENCE = 3600  # seconds; the default of VLLM_PLUGIN_TIMEOUT
 class Settings(Record):
     """Paths and policies.
 
-    ``manifest``, ``lock`` and ``store`` are absolute paths; they need not exist. ``manifest_named`` and
-    ``lock_named`` say that a variable or an option named the file. ``discovered`` says that the manifest is that of
-    the working directory (see ``discovery``). ``optional`` says that both files may be missing all the same.
+    ``manifest``, ``lock``, ``store`` and ``cache_home`` are absolute paths; they need not exist. ``manifest_named``
+    and ``lock_named`` say that a variable or an option named the file. ``discovered`` says that the manifest is that
+    of the working directory (see ``discovery``). ``optional`` says that both files may be missing all the same.
     ``allowed`` is the value of ``VLLM_PLUGINS``: ``None`` allows all entry points. ``ignored`` are groups that vLLM
     does not load, each with the reason. ``log_level`` is the level of vLLM's logger, or ``None`` where the user
     configures logging.
@@ -90,7 +90,7 @@ class Settings(Record):
     manifest: Path
     lock: Path
     store: Path
-    cache_home: Path
+    cache_home: str
     manifest_named: bool = False
     lock_named: bool = False
     discovered: bool = False
@@ -111,7 +111,7 @@ class Settings(Record):
     @property
     def cache(self) -> Path | None:
         """The directory that keeps downloads between installations; ``None`` where this user can't write one."""
-        parent = self.cache_home / "vllm-plugins"
+        parent = Path(self.cache_home, "vllm-plugins")
         try:
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError:
@@ -167,7 +167,7 @@ class Settings(Record):
             manifest=manifest,
             lock=_absolute(lock_name, home) if lock_name else lock_beside(manifest),
             store=_absolute(store_name or "~/.local/share/vllm-plugins", home),
-            cache_home=_absolute(env.get("XDG_CACHE_HOME") or "~/.cache", home),
+            cache_home=_absolute_name(env.get("XDG_CACHE_HOME") or "~/.cache", home),
             manifest_named=bool(manifest_name),
             lock_named=bool(lock_name),
             optional=_flag(env, "VLLM_PLUGIN_OPTIONAL"),
@@ -246,34 +246,11 @@ def is_disabled() -> bool:
 
 
 def register() -> None:
-    """Add our variables to those that vLLM knows, where vLLM is imported.
+    """Make our variables known to vLLM, where it is imported: see ``_vllm_envs``."""
+    if "vllm" in sys.modules:
+        from vllm_plugins.startup import _vllm_envs
 
-    vLLM warns of unknown variables, and refuses them with ``--fail-on-environ-validation``. The known ones are also
-    factors of the key of its compile cache. There ours are constants, except for one that stands for the overlay
-    (``_vllm_cache``). Seen in 0.10.2 to 0.33: a dictionary of getters, ``vllm.envs.environment_variables``.
-    """
-    envs = sys.modules.get("vllm.envs")
-    known = getattr(envs, "environment_variables", None)
-    if not isinstance(known, dict) or COMPILED in known:
-        return
-    from vllm_plugins.startup.environment import index_logins
-
-    for name in (*VARIABLES, *filter(index_logins.is_variable, os.environ)):
-        known.setdefault(name, _constant)
-    known[COMPILED] = _factor
-    real = getattr(envs, "compute_hash", None)
-    if real is not None:  # 0.10.2 to 0.11: the variables in the key are a fixed list
-        envs.compute_hash = lambda: f"{real()} {_factor()}"  # type: ignore[union-attr]
-
-
-def _constant() -> None:
-    """The part that a variable of ours has in the key: none."""
-
-
-def _factor() -> str | None:
-    from vllm_plugins.startup import _vllm_cache
-
-    return _vllm_cache.factor()
+        _vllm_envs.register()
 
 
 def disable() -> None:
@@ -302,9 +279,13 @@ def _home(env: Mapping[str, str]) -> str:
 
 
 def _absolute(name: str, home: str) -> Path:
+    return Path(_absolute_name(name, home))
+
+
+def _absolute_name(name: str, home: str) -> str:
     if name == "~" or name.startswith("~/"):
         name = os.path.join(home, name[2:])
-    return Path(os.path.abspath(name))
+    return os.path.abspath(name)
 
 
 def _choice(env: Mapping[str, str], name: str, *choices: Choice) -> Choice:
