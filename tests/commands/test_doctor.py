@@ -71,7 +71,7 @@ def test_a_finding_has_evidence_and_a_fix(healthy: Place) -> None:
     assert done.stdout.startswith(
         "1. the hook is disabled\n"
         "   evidence: VLLM_PLUGIN_DISABLE=1\n"
-        "   fix:      unset VLLM_PLUGIN_DISABLE\n"
+        "   next:     unset VLLM_PLUGIN_DISABLE\n"
         "\n"
         "checked:\n"
     )
@@ -288,4 +288,4 @@ def test_what_every_user_can_write(healthy: Place, name: str) -> None:
 def test_json_is_data(healthy: Place) -> None:
     report = json.loads(healthy.run("doctor", "--json").stdout)
     assert (report["findings"], report["notes"]) == ([], [])
-    assert {check["findings"] for check in report["checks"]} == {0}
+    assert {check["finding_count"] for check in report["checks"]} == {0}

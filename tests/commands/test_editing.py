@@ -65,7 +65,7 @@ def test_plugins_are_added_and_locked(locked: Place) -> None:
     locked.run("lock", "--check")
     assert locked.run("add", "more").stdout.startswith("more is in plugins.yaml already\n")
     done = locked.run("add", "first@2.0", "--json")
-    assert done.json["edits"] == [{"plugin": "first", "kind": "updated"}]
+    assert done.json["edits"] == [{"name": "first", "kind": "updated"}]
     assert [change["new"]["version"] for change in done.json["locked"]["changes"]] == ["2.0"]
     done = locked.run("remove", "from_git", "mine-plugin", "more")  # by its distribution, which the lock knows
     assert done.stdout.startswith("removed repository\nremoved mine-plugin\nremoved more\n")
@@ -130,6 +130,20 @@ def test_without_a_lock_only_the_manifest_changes(locked: Place) -> None:
     locked.run("lock")
     assert locked.run("remove", "more", "--no-lock").stdout.startswith("removed more\n")
     assert locked.manifest.read_text() == TEXT
+
+
+def test_a_plugin_that_can_not_be_locked_is_added_without_the_lock(locked: Place) -> None:
+    before = locked.files()
+    done = locked.run("add", "missing-thing", check=False)
+    assert (done.returncode, locked.files()) == (6, before)
+    step = done.stderr.rpartition("\n  next: ")[2]
+    assert step == (
+        "name another plugin or version; to keep the entry, add it with --no-lock, and correct `package` of plugin "
+        "'missing-thing' in plugins.yaml, or the indexes of `pip config list`\n"
+    )
+    locked.run("add", "missing-thing", "--no-lock")
+    locked.manifest.write_text(locked.manifest.read_text().replace("package: missing-thing", "package: more"))
+    locked.run("lock")
 
 
 def test_the_next_steps_of_refusals_lead_on(locked: Place) -> None:

@@ -33,4 +33,4 @@ def test_advisories() -> None:
     }
     (found,), skipped = advisories._parse(document)
     assert (found.package, found.version, found.ids, found.fixed_in) == (LINE, LINE, (LINE, "B"), (LINE,))
-    assert skipped == [f"{LINE}: {LINE}"]
+    assert skipped == {LINE: LINE}

@@ -39,8 +39,8 @@ def find() -> Path | None:
 
 def ask(
     packages: Iterable[Package], program: Path, *, service: str, cache: Path | None
-) -> tuple[tuple[Advisory, ...], list[str]]:
-    """The advisories of these packages, and one line for each package that the service skipped.
+) -> tuple[tuple[Advisory, ...], dict[str, str]]:
+    """The advisories of these packages, and why the service skipped others, by their names.
 
     ``program`` is pip-audit (:func:`find`). ``service`` is a name in :data:`SERVICES`, or the URL of a service with
     OSV's API. It receives the names and versions of these packages.
@@ -50,7 +50,7 @@ def ask(
     """
     pins = [f"{package.name}=={package.version}" for package in packages]
     if not pins:
-        return (), []
+        return (), {}
     named = ["--vulnerability-service", service] if service in SERVICES else ["-s", "osv", "--osv-url", service]
     with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as directory:
         requirements = Path(directory, "requirements.txt")
@@ -79,11 +79,11 @@ def ask(
             ) from error
 
 
-def _parse(document: Any) -> tuple[tuple[Advisory, ...], list[str]]:
-    found, skipped = [], []
+def _parse(document: Any) -> tuple[tuple[Advisory, ...], dict[str, str]]:
+    found, skipped = [], {}
     for item in document["dependencies"]:
         if "skip_reason" in item:
-            skipped.append(_line(f"{item['name']}: {item['skip_reason']}"))
+            skipped[_line(item["name"])] = _line(item["skip_reason"])
         found += [
             Advisory(
                 package=_line(item["name"]),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from vllm_plugins.core.errors import NodeMismatch, PluginsError, UsageError
+from vllm_plugins.core.errors import NodeMismatch, PluginsError, UsageError, cause
 from vllm_plugins.core.redact import redact
 from vllm_plugins.startup import overlay
 
@@ -69,7 +69,7 @@ def _metrics(address: str) -> str:
                 if len(data) > _MOST or time.monotonic() - started > PATIENCE:
                     raise _unreadable(address, f"no end after {len(data)} bytes")
     except requests.RequestException as error:
-        raise _unreadable(address, redact(f"{type(error).__name__}: {error}")) from error
+        raise _unreadable(address, redact(cause(error))) from error
     return data.decode("utf-8", "replace")
 
 
