@@ -52,15 +52,15 @@ def test_a_healthy_place_has_no_findings_and_a_list_of_checks(healthy: Place) ->
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         "checked:",
-        "  interpreter and hook                                      ok",
-        "  environment variables                                     ok",
-        "  plugins.yaml, plugins.lock, vLLM environment and overlay  ok",
-        "  local sources                                             ok",
-        "  names of entry points                                     ok",
-        "  copies of distributions                                   ok",
-        "  names of modules                                          ok",
-        "  permissions of lock, manifest and store                   ok",
-        "  the last start of vLLM                                    ok",
+        "  ok  interpreter and hook",
+        "  ok  environment variables",
+        "  ok  plugins.yaml, plugins.lock, vLLM environment and overlay",
+        "  ok  local sources",
+        "  ok  names of entry points",
+        "  ok  copies of distributions",
+        "  ok  names of modules",
+        "  ok  permissions of lock, manifest and store",
+        "  ok  the last start of vLLM",
         "",
         "no problems found",
     ]
@@ -75,7 +75,7 @@ def test_a_finding_has_evidence_and_a_fix(healthy: Place) -> None:
         "\n"
         "checked:\n"
     )
-    assert "  environment variables                                     see above (1)\n" in done.stdout
+    assert "  see above (1)  environment variables\n" in done.stdout
 
 
 def allowlist(what: str, value: str) -> dict[str, str | None]:

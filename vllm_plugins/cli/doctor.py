@@ -54,11 +54,9 @@ def _text(report: Report) -> str:
         f"   next:     {finding.fix}"
         for number, finding in enumerate(report.findings, 1)
     ]
-    width = max(len(check.subject) for check in report.checks)
-    lines = [
-        f"  {check.subject.ljust(width)}  {'ok' if not check.findings else f'see above ({check.findings})'}"
-        for check in report.checks
-    ]
+    states = ["ok" if not check.findings else f"see above ({check.findings})" for check in report.checks]
+    width = max(map(len, states))
+    lines = [f"  {state.ljust(width)}  {check.subject}" for state, check in zip(states, report.checks, strict=True)]
     parts += ["\n".join(["checked:", *lines])]
     parts += [f"note: {note}" for note in report.notes]
     return "\n\n".join([*parts, *([] if report.findings else ["no problems found"])])
