@@ -44,28 +44,26 @@ def check(settings: Settings) -> None:
     Raises:
         NotTrusted: another user owns one of them, or all users can write to it, or a group that this user is not in.
     """
-    _check(settings, str(settings.lock), str(settings.manifest), str(settings.store))
+    check_paths(settings, str(settings.lock), str(settings.manifest), str(settings.store), with_overlays=True)
 
 
 def check_store(settings: Settings) -> None:
     """Check the store only. Raises the same error as :func:`check`."""
-    _check(settings, str(settings.store))
+    check_paths(settings, str(settings.store), with_overlays=True)
 
 
-def _check(settings: Settings, *paths: str) -> None:
-    check_paths(settings, *paths, then=(f"{settings.store}/overlays",))
-
-
-def check_paths(settings: Settings, *paths: str, then: tuple[str, ...] = ()) -> None:
-    """Check paths and the directories above them, and ``then`` other paths alone."""
+def check_paths(settings: Settings, *paths: str, with_overlays: bool = False) -> None:
+    """Check paths and the directories above them. ``with_overlays`` also checks the directory of all overlays."""
     if settings.trust == "any":
         return
     trusted = trusted_users()
     above = users_trusted_above(trusted)
     for directory, status in parents(*paths).items():
         _check_parent(directory, status, above)
-    for path in (*paths, *then):
+    for path in paths:
         check_path(path, trusted)
+    if with_overlays:
+        check_path(f"{settings.store}/overlays", trusted)
 
 
 def check_overlay(settings: Settings, directory: Path) -> None:
@@ -143,13 +141,9 @@ def check_path(path: str, trusted: set[int]) -> None:
 def _check_mode(path: str, status: os.stat_result, what: str) -> None:
     if status.st_mode & stat.S_IWOTH:
         _refuse(path, f"all users can {what}", "chmod o-w", status)
-    if status.st_mode & stat.S_IWGRP and status.st_gid not in {0, os.getegid(), *os.getgroups()} - _unmapped_group():
+    # All groups that this user namespace does not map look like one, which may still be this process's own.
+    if status.st_mode & stat.S_IWGRP and status.st_gid not in ({0, *os.getgroups()} - {OVERFLOW}) | {os.getegid()}:
         _refuse(path, f"a group that you are not in can {what}", "chmod g-w", status)
-
-
-def _unmapped_group() -> set[int]:
-    """What groups that this user namespace does not map look like, unless it is this user's own."""
-    return {OVERFLOW} - {os.getegid()}
 
 
 def trusted_users() -> set[int]:

@@ -39,8 +39,6 @@ class _Process:
     there, whatever another process does to the store meanwhile. ``base`` is the base as text (``overlay.listing``).
     """
 
-    __slots__ = ("active", "base", "busy", "failure", "has_run_platform", "has_said_nothing_to_do", "platform_class")
-
     def __init__(self) -> None:
         self.base: str | None = None
         self.has_said_nothing_to_do = False
@@ -107,8 +105,9 @@ def activate() -> None:
     Raises:
         PluginsError: as :func:`general`.
     """
-    gives_up = activation.is_disabled_by_user()
-    if gives_up or _goes_on_without_plugins(lambda: activation.deactivate(forget_modules=True)):
+    if variables.is_disabled():
+        if not activation.is_disabled_by_user():
+            activation.deactivate(forget_modules=True)
         return
     settings = Settings.from_environment()
     prepare_logging(settings.log_level)
@@ -119,14 +118,6 @@ def activate() -> None:
     elif (marker := _held_marker(settings)) is not None:
         _activate(settings, marker)
     activation.finish(_process.active)
-
-
-def _goes_on_without_plugins(leave: Callable[[], None]) -> bool:
-    """Whether this process, or its parent process, goes on without plugins. ``leave`` drops them here."""
-    if not variables.is_disabled():
-        return False
-    leave()
-    return True
 
 
 def _leave(group: str) -> None:
@@ -140,7 +131,8 @@ def _leave(group: str) -> None:
 
 def _start(group: str) -> str | None:
     """Make the overlay active unless it is, and run the group's plugins in place of vLLM."""
-    if _goes_on_without_plugins(lambda: _leave(group)):
+    if variables.is_disabled():  # this process, or its parent process, goes on without plugins
+        _leave(group)
         return None
     settings = Settings.from_environment()
     prepare_logging(settings.log_level)
@@ -329,16 +321,12 @@ def _hold(settings: Settings, marker: Marker) -> None:
     """
     activation.hold(settings.store, marker.key)
     try:
-        _check(settings, marker)
+        _trust.check_overlay(settings, overlay.directory(settings.store, marker.key))
+        if settings.verify:
+            from vllm_plugins.startup import guard
+
+            guard.check(settings, marker)
+        activation.expect(settings, marker, _process.base or overlay.listing())
     except Exception:
         activation.release(marker.key)
         raise
-
-
-def _check(settings: Settings, marker: Marker) -> None:
-    _trust.check_overlay(settings, overlay.directory(settings.store, marker.key))
-    if settings.verify:
-        from vllm_plugins.startup import guard
-
-        guard.check(settings, marker)
-    activation.expect(settings, marker, _process.base or overlay.listing())

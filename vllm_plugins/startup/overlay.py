@@ -148,7 +148,7 @@ def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
         if entry not in left_out
         and key_in(entry) is None
         and front_in(entry) is None
-        and (entry.endswith(_EGG) or not any(part in entry for part in _PACKAGES))
+        and (entry.endswith(_EGG) or not (_PACKAGES[0] in entry or _PACKAGES[1] in entry))
     )
 
 

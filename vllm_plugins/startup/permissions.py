@@ -43,7 +43,7 @@ def check_discovered(settings: Settings) -> None:
     _trust.check_paths(settings, str(settings.manifest), str(settings.lock))
 
 
-def check_owners(settings: Settings, *paths: Path) -> None:
+def check_owners(settings: Settings, *paths: str | Path) -> None:
     """Check who owns these paths, and the directories above them, whoever can write to them.
 
     Raises:

@@ -159,15 +159,15 @@ class Settings(Record):
         env = os.environ if environ is None else environ
         home = _home(env)
         manifest_name = config or env.get("VLLM_PLUGIN_CONFIG")
-        manifest = _absolute(manifest_name or f"~/.config/vllm/{MANIFEST}", home)
+        manifest = Path(_absolute(manifest_name or f"~/.config/vllm/{MANIFEST}", home))
         lock_name = lock or env.get("VLLM_PLUGIN_LOCK")
         store_name = registry_dir or env.get("VLLM_PLUGIN_REGISTRY_DIR")
         allowed = env.get("VLLM_PLUGINS")
         return cls(
             manifest=manifest,
-            lock=_absolute(lock_name, home) if lock_name else lock_beside(manifest),
-            store=_absolute(store_name or "~/.local/share/vllm-plugins", home),
-            cache_home=_absolute_name(env.get("XDG_CACHE_HOME") or "~/.cache", home),
+            lock=Path(_absolute(lock_name, home)) if lock_name else lock_beside(manifest),
+            store=Path(_absolute(store_name or "~/.local/share/vllm-plugins", home)),
+            cache_home=_absolute(env.get("XDG_CACHE_HOME") or "~/.cache", home),
             manifest_named=bool(manifest_name),
             lock_named=bool(lock_name),
             optional=_flag(env, "VLLM_PLUGIN_OPTIONAL"),
@@ -278,11 +278,7 @@ def _home(env: Mapping[str, str]) -> str:
     return home if os.path.isabs(home) else "/"
 
 
-def _absolute(name: str, home: str) -> Path:
-    return Path(_absolute_name(name, home))
-
-
-def _absolute_name(name: str, home: str) -> str:
+def _absolute(name: str, home: str) -> str:
     if name == "~" or name.startswith("~/"):
         name = os.path.join(home, name[2:])
     return os.path.abspath(name)
