@@ -164,8 +164,21 @@ def test_the_next_steps_of_refusals_lead_on(locked: Place) -> None:
     locked.run("add", "./config/mine", "--name", "second")
     assert step("add", "more", "--editable") == "name a directory, such as ./my-plugin"
     (locked.config / "empty").mkdir()
-    for word in ("./config/empty", "./config/nothing"):
-        assert step("add", word) == "name the directory of a project"
+    assert step("add", "./config/empty") == "name the directory of a project"
+    assert step("add", "./config/nothing") == "name the directory of a project, or a single file"
+    url = "https://example.org/parser.py"
+    assert step("add", url) == (
+        f"review the file, then run vllm-plugins add '{url}#sha256=HASH' with what sha256sum prints for it"
+    )
+    assert step("add", "more", "--index", "own") == (
+        "write `indexes: {own: {url: https://…}}` into plugins.yaml first"
+    )
+    (locked.config / "parser.py").write_text("class Parser: ...\n")
+    assert step("add", "./config/parser.py", "--editable") == "leave out --editable: lock again after an edit"
+    assert step("add", "./config/parser.py", "--index", "own") == "leave out --index"
+    assert step("add", "./config/parser.py", "--extra", "own") == "leave out --extra"
+    assert "added parser" in locked.run("add", "./config/parser.py").stdout
+    locked.run("remove", "parser")
     locked.run("add", "./config/mine", "--editable", "--name", "second")
     locked.write("""
         plugins:

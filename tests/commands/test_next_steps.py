@@ -84,6 +84,7 @@ RUN = {
     "name one of the plugins; vllm-plugins why NAME shows which plugin requires a package": EDITING,
     "name a directory, such as ./my-plugin": EDITING,
     "name the directory of a project": EDITING,
+    "write `indexes: {{…}: {url: https://…}}` into plugins.yaml first": EDITING,
     "vllm-plugins add {…} {…} {…}": EDITING,
     "vllm-plugins remove {…}, then add it again, or give this one another name with --name": EDITING,
     "write a version, as in {…}@1.2.3; for a git repository write git+URL@{…}": EDITING,

@@ -20,6 +20,7 @@ from vllm_plugins.packages import archives, own_indexes, releases, wheel_files
 from vllm_plugins.packages.index import File, Index
 from vllm_plugins.packages.releases import Pin
 from vllm_plugins.review import outlook
+from vllm_plugins.startup import integrity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 __all__ = ["Future", "PluginFuture", "find"]
+
+_MOST = 10  # files that a note names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +110,9 @@ def find(
             try:
                 found = outlook.examine(reader.files(now, new), _points(now), vllm)
                 if found.unread:
-                    notes.append(f"plugin {plugin.name!r}: can't be parsed: {', '.join(found.unread)}")
+                    notes.append(
+                        f"plugin {plugin.name!r}: can't be parsed: {', '.join(integrity.shown(found.unread, _MOST))}"
+                    )
             except PluginsError as error:
                 notes.append(f"plugin {plugin.name!r}: {error.what}")
             except archives.UNREADABLE as error:

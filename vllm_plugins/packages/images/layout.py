@@ -87,7 +87,8 @@ class Layout:
             with regular_file.opened(path) as file:
                 found = os.fstat(file.fileno()).st_size
                 if found == size:
-                    with open(target, "wb") as copy:
+                    # A new file: what is there may be another user's, or a link to something else.
+                    with atomic.writing(target, durable=False) as copy:
                         shutil.copyfileobj(file, copy)
         except OSError as error:
             raise self._missing(f"{digest}: {error.strerror}") from error
