@@ -27,7 +27,8 @@ from vllm_plugins.core.errors import BuildError, InstallError
 from vllm_plugins.documents import base, versions
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import stub_wheels
-from vllm_plugins.startup import overlay, settings
+from vllm_plugins.startup import overlay
+from vllm_plugins.startup.environment import index_logins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -65,7 +66,7 @@ class Environment:
         kept = {
             key: value
             for key, value in os.environ.items()
-            if key not in _DROPPED and not settings.is_index_variable(key)
+            if key not in _DROPPED and not index_logins.is_variable(key)
         }
         return {
             **{key: value for key, value in kept.items() if not key.startswith("GIT_DIR")},
