@@ -459,3 +459,13 @@ def test_a_link_with_a_disabled_hook(site: Path, fallback: str | None, expected:
 )
 def test_the_overlay_of_a_path(path: str, found: str | None) -> None:
     assert guard._site_of(path) == found
+
+
+def test_a_file_that_is_opened_by_its_path_is_compared(site: Path) -> None:
+    guard.link(str(site))
+    importlib.import_module("guarded_package")
+    path = site / "guarded_package" / "data.txt"
+    verified_import.check_file(str(path))
+    path.write_text("DATA")
+    with pytest.raises(HashMismatch, match="changed after"):
+        verified_import.check_file(str(path))
