@@ -5,6 +5,7 @@ The known client library would add an HTML parser and two more distributions to 
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 from packaging.specifiers import InvalidSpecifier
-from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
+from packaging.utils import NormalizedName, canonicalize_name
 
 from vllm_plugins.core import foreign_json
 from vllm_plugins.core.errors import SourceError
@@ -52,6 +53,8 @@ _INTERACTIVE = ("form", "frame", "iframe", "input", "script")
 JSON = "application/vnd.pypi.simple.v1+json"
 ACCEPT = f"{JSON}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
 _HTML = ("text/html", "application/vnd.pypi.simple.v1+html")
+# An address that is complete, has no login and is written in normal form. A large page has ten thousand of them.
+_COMPLETE = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?/[A-Za-z0-9_./+-]*")
 # As in pip, the hash may follow another part, such as ``#egg=name&sha256=…``.
 _HASH = re.compile(r"(?:^|&)sha256=([^&]*)")
 
@@ -233,8 +236,11 @@ class _Anchors(HTMLParser):
 
 def _python(value: object) -> dict[str, Any]:
     """The fields for a Requires-Python. An invalid one, such as ``>=3.6.*``, counts as none, as it does for pip."""
-    if not isinstance(value, str):
-        return {}
+    return _specifiers(value) if isinstance(value, str) else {}
+
+
+@functools.lru_cache(maxsize=1024)  # the files of a page say few different things
+def _specifiers(value: str) -> dict[str, Any]:
     try:
         return {"requires_python": str(versions.specifiers(value))}
     except InvalidSpecifier:
@@ -286,6 +292,8 @@ def _from_anchor(anchor: dict[str, str | None], base: str, index: str | None) ->
 def _address(base: str, url: object) -> str | None:
     if not isinstance(url, str):
         return None
+    if _COMPLETE.fullmatch(url):
+        return url
     try:
         address = public_url(urljoin(base, url.strip()))
     except ValueError:
@@ -331,7 +339,7 @@ def version(filename: str, name: NormalizedName) -> Version | None:
         return None
     try:
         if filename.endswith(WHEEL):
-            found, number, _, _ = parse_wheel_filename(filename)
+            found, number, _, _ = versions.wheel_name(filename)
             return number if found == name else None
         stem = next((filename.removesuffix(ending) for ending in _SDIST if filename.endswith(ending)), "")
         dashes = (at for at, letter in enumerate(stem) if letter == "-")
