@@ -1,8 +1,9 @@
 """How often ``vllm-plugins outlook`` is right: what it says of plugins, compared with what really loads.
 
 ``python -m benchmarks.outlook 0.20.2=/path/to/python … -- vllm-gguf-plugin==0.0.5,gguf …`` takes a Python with vLLM
-for each release, and plugins of the index. Each plugin is installed without its requirements into a directory of its
-own, never into an environment. A plugin that needs another missing distribution is not judged.
+for each release, and plugins of the index, by default those in ``outlook-plugins.txt``. Each plugin is installed
+without its requirements into a directory of its own, never into an environment. A plugin that needs another missing
+distribution is not judged.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from vllm_plugins.review import outlook
 if TYPE_CHECKING:
     from vllm_plugins.review._outlook.release import Release
 
+PLUGINS = Path(__file__).with_name("outlook-plugins.txt")
 ROOT = Path(tempfile.gettempdir()) / "outlook-plugins"
 # Runs in an environment: looks up names, and loads plugins as vLLM does. Each job has a fork of its own, because
 # importing vLLM takes longest.
@@ -185,9 +187,10 @@ def fetch(named: str) -> tuple[Path, Path] | None:
 
 def main() -> None:
     words = sys.argv[1:]
-    at = words.index("--")
+    at = words.index("--") if "--" in words else len(words)
     pythons = dict(word.split("=", 1) for word in words[:at])
-    plugins = {name: found for name in words[at + 1 :] if (found := fetch(name)) is not None}
+    named = words[at + 1 :] or PLUGINS.read_text(encoding="utf-8").split()
+    plugins = {name: found for name in named if (found := fetch(name)) is not None}
     files = {name: wheel_files.of_path(wheel) for name, (wheel, _) in plugins.items()}
     asked = sorted({name for found in files.values() for name in imported(found)})
     names, loads = Tally(), Tally()

@@ -45,7 +45,7 @@ def test_bundle_fetches_what_is_not_there(locked: Place, index: Index) -> None:
     # What is there is not fetched again: the index has it no more.
     shutil.rmtree(index.directory / "tiny")
     again = locked.run("bundle", "--json").json
-    assert (again["downloaded"], len(again["kept"])) == ([], 3)
+    assert (again["downloaded"], len(again["present"])) == ([], 3)
 
 
 @needs_root

@@ -52,15 +52,15 @@ def test_a_healthy_place_has_no_findings_and_a_list_of_checks(healthy: Place) ->
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         "checked:",
-        "  interpreter and hook                                      ok",
-        "  environment variables                                     ok",
-        "  plugins.yaml, plugins.lock, vLLM environment and overlay  ok",
-        "  local sources                                             ok",
-        "  names of entry points                                     ok",
-        "  copies of distributions                                   ok",
-        "  names of modules                                          ok",
-        "  permissions of lock, manifest and store                   ok",
-        "  the last start of vLLM                                    ok",
+        "  ok  interpreter and hook",
+        "  ok  environment variables",
+        "  ok  plugins.yaml, plugins.lock, vLLM environment and overlay",
+        "  ok  local sources",
+        "  ok  names of entry points",
+        "  ok  copies of distributions",
+        "  ok  names of modules",
+        "  ok  permissions of lock, manifest and store",
+        "  ok  the last start of vLLM",
         "",
         "no problems found",
     ]
@@ -71,11 +71,11 @@ def test_a_finding_has_evidence_and_a_fix(healthy: Place) -> None:
     assert done.stdout.startswith(
         "1. the hook is disabled\n"
         "   evidence: VLLM_PLUGIN_DISABLE=1\n"
-        "   fix:      unset VLLM_PLUGIN_DISABLE\n"
+        "   next:     unset VLLM_PLUGIN_DISABLE\n"
         "\n"
         "checked:\n"
     )
-    assert "  environment variables                                     see above (1)\n" in done.stdout
+    assert "  see above (1)  environment variables\n" in done.stdout
 
 
 def allowlist(what: str, value: str) -> dict[str, str | None]:
@@ -288,4 +288,4 @@ def test_what_every_user_can_write(healthy: Place, name: str) -> None:
 def test_json_is_data(healthy: Place) -> None:
     report = json.loads(healthy.run("doctor", "--json").stdout)
     assert (report["findings"], report["notes"]) == ([], [])
-    assert {check["findings"] for check in report["checks"]} == {0}
+    assert {check["finding_count"] for check in report["checks"]} == {0}

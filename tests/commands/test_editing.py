@@ -65,7 +65,7 @@ def test_plugins_are_added_and_locked(locked: Place) -> None:
     locked.run("lock", "--check")
     assert locked.run("add", "more").stdout.startswith("more is in plugins.yaml already\n")
     done = locked.run("add", "first@2.0", "--json")
-    assert done.json["edits"] == [{"plugin": "first", "kind": "updated"}]
+    assert done.json["edits"] == [{"name": "first", "kind": "updated"}]
     assert [change["new"]["version"] for change in done.json["locked"]["changes"]] == ["2.0"]
     done = locked.run("remove", "from_git", "mine-plugin", "more")  # by its distribution, which the lock knows
     assert done.stdout.startswith("removed repository\nremoved mine-plugin\nremoved more\n")
@@ -132,6 +132,20 @@ def test_without_a_lock_only_the_manifest_changes(locked: Place) -> None:
     assert locked.manifest.read_text() == TEXT
 
 
+def test_a_plugin_that_can_not_be_locked_is_added_without_the_lock(locked: Place) -> None:
+    before = locked.files()
+    done = locked.run("add", "missing-thing", check=False)
+    assert (done.returncode, locked.files()) == (6, before)
+    step = done.stderr.rpartition("\n  next: ")[2]
+    assert step == (
+        "name another plugin or version; to keep the entry, add it with --no-lock, and correct `package` of plugin "
+        "'missing-thing' in plugins.yaml, or the indexes of `pip config list`\n"
+    )
+    locked.run("add", "missing-thing", "--no-lock")
+    locked.manifest.write_text(locked.manifest.read_text().replace("package: missing-thing", "package: more"))
+    locked.run("lock")
+
+
 def test_the_next_steps_of_refusals_lead_on(locked: Place) -> None:
     def step(*words: str) -> str:
         before = locked.files()
@@ -150,8 +164,21 @@ def test_the_next_steps_of_refusals_lead_on(locked: Place) -> None:
     locked.run("add", "./config/mine", "--name", "second")
     assert step("add", "more", "--editable") == "name a directory, such as ./my-plugin"
     (locked.config / "empty").mkdir()
-    for word in ("./config/empty", "./config/nothing"):
-        assert step("add", word) == "name the directory of a project"
+    assert step("add", "./config/empty") == "name the directory of a project"
+    assert step("add", "./config/nothing") == "name the directory of a project, or a single file"
+    url = "https://example.org/parser.py"
+    assert step("add", url) == (
+        f"review the file, then run vllm-plugins add '{url}#sha256=HASH' with what sha256sum prints for it"
+    )
+    assert step("add", "more", "--index", "own") == (
+        "write `indexes: {own: {url: https://…}}` into plugins.yaml first"
+    )
+    (locked.config / "parser.py").write_text("class Parser: ...\n")
+    assert step("add", "./config/parser.py", "--editable") == "leave out --editable: lock again after an edit"
+    assert step("add", "./config/parser.py", "--index", "own") == "leave out --index"
+    assert step("add", "./config/parser.py", "--extra", "own") == "leave out --extra"
+    assert "added parser" in locked.run("add", "./config/parser.py").stdout
+    locked.run("remove", "parser")
     locked.run("add", "./config/mine", "--editable", "--name", "second")
     locked.write("""
         plugins:

@@ -44,7 +44,7 @@ def push(place: Place, tag: str) -> str:
 
 def pull(place: Place, name: str, into: Path) -> dict[str, str]:
     done = place.run("pull", f"oci:{place.root / 'images'}{name}", "-o", str(into), "--json").json
-    assert done["new"]
+    assert done["filled"]
     return dict(done["variables"])
 
 
@@ -88,7 +88,7 @@ def test_a_directory_that_has_the_image_stays_as_it_is(locked: Place, tmp_path: 
     pull(locked, ":v1", into)
     before = {path: path.stat().st_mtime_ns for path in into.rglob("*")}
     again = locked.run("pull", f"oci:{locked.root / 'images'}@{digest}", "-o", str(into), "--json").json
-    assert not again["new"]
+    assert not again["filled"]
     assert before.items() <= {path: path.stat().st_mtime_ns for path in into.rglob("*")}.items()
     assert {path.name for path in into.iterdir()} == {
         "manager", "store", "plugins.yaml", "plugins.lock", "image.json", "pull.lock",

@@ -128,7 +128,7 @@ def test_check_changes_nothing_and_says_what_would(place: Place, index: Index) -
     assert done.stderr == (
         "vllm-plugins: error: the lock would change [lock-out-of-date]\n"
         f"  where: {place.lock}\n"
-        "  tiny 1.0 → 2.0 tiny\n"
+        "  tiny: 1.0 → 2.0, required by plugin 'tiny'\n"
         "  plugins.yaml has changed since it was locked\n"
         "  next: vllm-plugins lock\n"
     )

@@ -55,7 +55,7 @@ def test_a_dependency_of_other_machines_restricts_the_lock_to_this_kind(
     # uv has the interpreter's real values in its cache.
     checked = elsewhere.run("lock", "--check", "--resolver", "pip-compile", check=False)
     assert checked.returncode == 3
-    assert "shim - → 1.0 tiny" in checked.stderr
+    assert "shim: none → 1.0, required by plugin 'tiny'" in checked.stderr
     # The next step of the message leads on: the lock is then one for that machine.
     elsewhere.run("lock", "--resolver", "pip-compile")
     assert set(place.versions) == {"tiny", "shim", "chip"}

@@ -69,6 +69,8 @@ RUN = {
     "test_a_fault_of_ours_is_an_error_with_its_traceback",
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
+    "name another plugin or version; to keep the entry, add it with --no-lock, and {…}": "tests/commands/test_editing.py::"
+    "test_a_plugin_that_can_not_be_locked_is_added_without_the_lock",
     "name one of the plugins": EDITING,
     "vllm-plugins completion bash": "tests/commands/test_completion.py::test_a_shell_must_be_named",
     "vllm-plugins run -- vllm serve MODEL": RUNNING,
@@ -82,6 +84,7 @@ RUN = {
     "name one of the plugins; vllm-plugins why NAME shows which plugin requires a package": EDITING,
     "name a directory, such as ./my-plugin": EDITING,
     "name the directory of a project": EDITING,
+    "write `indexes: {{…}: {url: https://…}}` into plugins.yaml first": EDITING,
     "vllm-plugins add {…} {…} {…}": EDITING,
     "vllm-plugins remove {…}, then add it again, or give this one another name with --name": EDITING,
     "write a version, as in {…}@1.2.3; for a git repository write git+URL@{…}": EDITING,
@@ -113,6 +116,8 @@ RUN = {
     "correct {…}, then run the command again": MANIFEST,
     "write one here with vllm-plugins init, or name another with --config or VLLM_PLUGIN_CONFIG": MANIFEST,
     "{…} --help": WORDS,
+    "give it, as in {…}; for all options: {…} --help": "tests/commands/test_parser.py::"
+    "test_a_command_that_lacks_something_shows_an_example",
     **dict.fromkeys(("vllm-plugins --help", "vllm-plugins {…} --help", "vllm-plugins --version"), PARSER),
     "vllm-plugins prune --keep 3, or vllm-plugins prune --older-than 30d": WORDS,
     "name a file in a directory that you can write to": WORDS,

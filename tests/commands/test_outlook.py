@@ -73,7 +73,7 @@ def test_what_each_plugin_would_miss_is_shown_and_nothing_is_written(locked: Pla
     assert done.returncode == 1
     assert [line.split(maxsplit=3) for line in done.stdout.splitlines()[2:5]] == [
         ["plugin", "version", "outlook", "finding"],
-        ["edited", "1.0", "fits", "all 1 name that it imports is there"],
+        ["edited", "1.0", "fits", "the 1 name of vLLM that it imports is there"],
         ["mine", "1.0", "breaks", "vllm.gone is missing (mine.py:2; when vLLM starts)"],
     ]
     assert "vllm.old.Thing is missing; now in vllm.new (tiny.py:1; when vLLM starts)" in done.stdout
@@ -86,13 +86,13 @@ def test_a_plugin_that_does_not_resolve_is_read_as_it_is_locked(place: Place, in
     place.run("lock")
     data = place.run("outlook", "--to", "vllm==9.9.9", "--json").json
     assert not data["resolves"]
-    assert data["problems"][1] == "plugin 'tiny': tiny 1.0 requires vllm<9; the base has vllm 9.9.9"
+    assert data["problem"]["details"][0] == "plugin 'tiny': tiny 1.0 requires vllm<9; the base has vllm 9.9.9"
     assert plugins(data)["tiny"][0] == "breaks"
     index.wheel("tiny", "2.0", requires=["vllm>=9"], entry_points=POINTS, modules={"tiny.py": "import vllm.new\n"})
     data = place.run("outlook", "--to", "vllm==9.9.9", "--json").json
-    assert data["problems"] == [], "\n".join(data["problems"])
+    assert data["problem"] is None
     (plugin,) = data["plugins"]
-    assert (data["resolves"], plugin["locked"], plugin["version"], plugin["verdict"]) == (True, "1.0", "2.0", "fits")
+    assert (data["resolves"], plugin["current"], plugin["version"], plugin["verdict"]) == (True, "1.0", "2.0", "fits")
 
 
 @pytest.mark.parametrize("named", ["vllm", "vllm>=9", "vllm==9.*", "torch==2", "./base.json"])

@@ -78,6 +78,24 @@ def world(tmp_path: Path, index: Index, index_server: Server, vllm: Path, cached
 TINY_THERE = "{name: tiny, source: pypi, package: Tiny, index: team-1}"
 
 
+def test_exported_requirements_name_its_wheel_by_url(world: World) -> None:
+    world.write(TINY_THERE)
+    world.place.run("lock")
+    (url,) = [wheel["url"] for wheel in world.place.package("tiny")["wheels"]]
+    lines = world.place.run("export", "--format", "requirements").stdout.splitlines()
+    assert f"tiny @ {url} \\" in lines
+    assert any(line.startswith("# tiny is for the index 'team-1' alone: http://") for line in lines)
+    assert any(line.startswith("tool===1.0 ") for line in lines)
+    for tag in ("cp310-cp310-manylinux_2_28_x86_64", "py3-none-any"):
+        world.own.wheel("tiny", "1.0", tag=tag, entry_points=POINTS, requires=["tool>=1"])
+    world.place.lock.unlink()
+    world.place.run("lock")
+    text = world.place.run("export", "--format", "requirements").stdout
+    assert "\ntiny===1.0 \\\n" in text
+    assert "(pip asks all its indexes; the hashes refuse other files)" in text
+    assert SECRET not in text
+
+
 def test_each_index_is_asked_for_its_own_packages_alone(world: World) -> None:
     place = world.place
     world.write(TINY_THERE)

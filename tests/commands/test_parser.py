@@ -90,7 +90,8 @@ def test_the_version(word: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("--jsno status", "status has no option '--jsno'; did you mean '--json'?", "--json status"),
         ("lock --version", "--version stands alone, without a command", "--version"),
         ("status tiny", "status takes no argument 'tiny'", "status --help"),
-        ("export", "the following arguments are required: --format", "export --help"),
+        ("sta", "there is no command 'sta'; did you mean 'status'?", "status"),
+        ("sync --inst uv", "sync has no option '--inst'; did you mean '--installer'?", "sync --installer uv"),
         (
             "export --fromat pylock",
             "export has no option '--fromat'; did you mean '--format'?",
@@ -118,6 +119,24 @@ def test_a_wrong_command_line_is_an_error_whose_next_step_the_parser_accepts(
             parse(step.split())
     else:
         parse(step.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    [("export", "--format"), ("diff", "OLD"), ("outlook", "--to"), ("why", "NAME"), ("add", "PLUGIN")],
+)
+def test_a_command_that_lacks_something_shows_an_example(
+    line: str, missing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([line]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"vllm-plugins: error: {line} requires {missing}")
+    found = re.search(
+        r"\n  next: give it, as in (vllm-plugins .*); for all options: vllm-plugins (.*) --help\n", said
+    )
+    assert found is not None
+    assert found[2] == line
+    parse(shlex.split(found[1])[1:])
 
 
 def test_the_command_alone_prints_its_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,8 +207,9 @@ def test_a_wrong_command_line_with_json_is_json(capsys: pytest.CaptureFixture[st
     assert json.loads(capsys.readouterr().out) == {
         "error": "usage",
         "exit_code": 2,
-        "what": "the following arguments are required: --format",
-        "next_step": "vllm-plugins export --help",
+        "what": "export requires --format",
+        "next_step": "give it, as in vllm-plugins export --format requirements -o requirements.txt; for all options: "
+        "vllm-plugins export --help",
     }
 
 

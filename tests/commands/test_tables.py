@@ -57,6 +57,14 @@ def test_a_terminal_that_is_too_narrow_for_columns_gets_blocks() -> None:
     ]
 
 
+def test_no_word_is_broken_while_there_is_room_for_it() -> None:
+    head = ("overlay", "active since", "size", "is", "plugins")
+    row = ("0123456789ab", "2026-11-26 13:36", "9.4 kB", "active, locked", "tiny 2.0, vllm-long-named-plugin 3.4.5")
+    for width in range(1, 120):
+        lines = tables.table(head, [row], width).split("\n")
+        assert width < 26 or any("0123456789ab" in line for line in lines), width
+
+
 def test_an_arrow_has_no_line_of_its_own() -> None:
     rows = [("a-package", "1.0.0", "→", "2.0.0", "first"), ("other", "-", "→", "1.0", "-")]
     shown = tables.table(("package", "old", "", "new", "required by"), rows, 24)

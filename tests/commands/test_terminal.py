@@ -85,6 +85,33 @@ def test_other_lines_are_not_coloured(line: str) -> None:
     assert style.styled(line) == line
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "  next: vllm-plugins add more --version 1.0",
+        "run vllm-plugins sync --installer uv --lock a/b.lock",
+        "3. for vLLM: export VLLM_PLUGIN_CONFIG=/home/ada/plugins.yaml",
+        'set `version: ">=1, <2"` for it',
+    ],
+)
+def test_a_command_in_a_line_is_not_broken(line: str) -> None:
+    (copied,) = re.findall(r"vllm-plugins .*|export .*|`.*`", line)
+    for columns in range(1, 100):
+        shown = style.wrapped(f"{line}; or so, and {line}", columns).split("\n")
+        assert sum(copied in part for part in shown) >= 1
+        assert " ".join(" ".join(shown).split()) == " ".join(f"{line}; or so, and {line}".split())
+
+
+def test_the_lines_of_a_result_are_broken_where_words_end(bare_place: Place) -> None:
+    argv = [sys.executable, "-m", "vllm_plugins", "status"]
+    shown = terminal.run(argv, {**bare_place.environment, "TERM": "dumb"}, width=60)
+    lines = shown.text.splitlines()
+    assert "neither a manifest nor a lock exists [lock-missing]" in lines
+    assert [line for line in lines if len(line) > 60 and " " in line.strip()] == []
+    piped = bare_place.run("status", check=False)
+    assert " ".join(piped.stdout.split()) == " ".join(shown.text.split())
+
+
 def test_a_message_is_broken_where_words_end_and_a_next_step_is_not() -> None:
     text = "vllm-plugins: error: it failed, for a reason\n  where: /a/path/that/is/too/long x\n  next: vllm-plugins lock --check"
     assert style.wrapped(text, 25).split("\n") == [

@@ -100,3 +100,42 @@ def test_other_errors_are_not_the_disks() -> None:
 def test_the_next_step_after_an_error_of_a_file_system(number: int | None, expected: str) -> None:
     error = OSError("unknown") if number is None else OSError(number, "said so")
     assert remedy(error, "read") == expected
+
+
+def _refused() -> BaseException:
+    try:
+        raise ConnectionRefusedError(111, "Connection refused")
+    except OSError as refused:
+        layers = ConnectionError("Max retries exceeded", Exception("Failed to establish a new connection"))
+        layers.__context__ = refused
+        return Exception(layers)
+
+
+class _ProxyError(Exception):
+    pass
+
+
+_ProxyError.__name__ = "ProxyError"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (_refused(), "Connection refused"),
+        (Exception(_ProxyError("no", OSError(113, "No route to host"))), "the proxy: No route to host"),
+        (Exception(TimeoutError("Pool(host='a'): Read timed out.")), "no answer in time: Read timed out."),
+        (OSError("a file is missing; PIP_CERT names it", OSError(2, "No such file")), None),
+        (FileNotFoundError(2, "No such file or directory", "a"), "No such file or directory"),
+        (ValueError("odd"), "ValueError: odd"),
+        (OSError("a text alone"), "OSError: a text alone"),
+    ],
+    ids=str,
+)
+def test_the_cause_of_an_error_is_what_people_understand(error: BaseException, text: str | None) -> None:
+    assert errors.cause(error) == (text or f"{type(error).__name__}: {error}")
+
+
+def test_a_circle_of_causes_ends() -> None:
+    error = ValueError("odd")
+    error.args = (error, "odd")
+    assert errors.cause(error).startswith("ValueError: ")

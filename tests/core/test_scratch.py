@@ -134,3 +134,17 @@ def test_a_machine_without_an_id_is_not_told_from_others(
         (tmp_path / "machine-id").write_text(content)
     monkeypatch.setattr(scratch, "Path", lambda path: tmp_path / str(path).rpartition("/")[2])
     assert scratch._machine() is None
+
+
+def test_a_directory_of_any_depth_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Archives of strangers may have any; ``shutil.rmtree`` needs Python's stack for each directory."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    with scratch.directory(tmp_path) as made:
+        (made / "d" / "d").mkdir(parents=True)
+        (made / "d" / "d" / "file").touch()
+        (made / "d" / "link").symlink_to(tmp_path)
+    assert list(tmp_path.iterdir()) == []

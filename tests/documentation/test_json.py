@@ -165,8 +165,8 @@ def test_what_is_printed_without_a_file_is_json_too(used: Place) -> None:
 
 def test_status_history_and_verify_speak_in_data(used: Place) -> None:
     (plugin,) = used.run("status", "--json").json["plugins"]
-    assert (plugin["manifest"], plugin["version"], plugin["installed"], plugin["loadable"]) == (
-        "enabled",
+    assert (plugin["enabled"], plugin["version"], plugin["installed"], plugin["loadable"]) == (
+        True,
         "2.0",
         True,
         True,

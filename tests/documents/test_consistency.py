@@ -53,7 +53,7 @@ def single_file(**fields: Any) -> Package:
 
 
 HONEST: dict[str, tuple[Package, dict[str, Any]]] = {
-    "index": (package(), {}),
+    "index": (package(index="https://pypi.org/simple/"), {}),
     "index of its own": (package(index="https://mine.example/simple/"), INDEX),
     "no index in the package": (package(index=None), INDEX),
     "sdist": (package(wheels=(LOCAL,), sdist_url="https://x/tiny.tar.gz", sdist_sha256=HASH), {}),
@@ -295,11 +295,12 @@ def requested(text: str, more: str = "") -> manifest.Manifest:
 
 def test_a_commit_of_plugins_yaml_may_be_in_capitals() -> None:
     commit = lock.CommitSha("ab" * 20)
-    text = f"source: git, url: 'https://example.org/tool.git', ref: '{commit.upper()}'"
-    locked = {**GIT, "requested": commit.upper(), "commit": commit}
-    assert consistency.with_manifest(of(built(), plugin=locked), requested(text)) == ()
-    (reason,) = consistency.with_manifest(of(built(), plugin={**locked, "commit": COMMIT}), requested(text))
-    assert reason == f"plugin 'tiny': its commit is {COMMIT}; plugins.yaml says {commit.upper()}"
+    for ref in (commit, commit.upper()):
+        asked = requested(f"source: git, url: 'https://example.org/tool.git', ref: '{ref}'")
+        locked = {**GIT, "requested": ref, "commit": commit}
+        assert consistency.with_manifest(of(built(), plugin=locked), asked) == ()
+        (reason,) = consistency.with_manifest(of(built(), plugin={**locked, "commit": COMMIT}), asked)
+        assert reason == f"plugin 'tiny': its commit is {COMMIT}; plugins.yaml says {ref}"
 
 
 @pytest.mark.parametrize("kind", REQUESTED)

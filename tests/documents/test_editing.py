@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vllm_plugins.core.errors import ManifestError, PluginsError, UsageError
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.editing import draft as drafts
 from vllm_plugins.documents.editing import merge, request
 from vllm_plugins.documents.editing.draft import Draft
-from vllm_plugins.documents.manifest import GitSource, LocalSource, Plugin, PypiSource
+from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, Plugin, PypiSource
 
 if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import Source
@@ -234,7 +236,7 @@ def test_words_become_sources(word: str, source: Source) -> None:
         ("git+https://host/x@a..b", "not a valid name of a branch"),
         ("git+https://host/x#subdirectory=../up", "in it; name a directory in the repository"),
         ("git+https://host/x#sub=1", "unknown part of the URL: sub"),
-        ("./nowhere", "the directory does not exist"),
+        ("./nowhere", "it does not exist"),
     ],
 )
 def test_wrong_words_are_refused(word: str, message: str) -> None:
@@ -281,8 +283,8 @@ def test_local_directories_are_written_relative_to_the_manifest(
     assert path("~/here", tmp_path / "config") == "~/here"
 
 
-def add(edited: Draft, word: str) -> tuple[str, str]:
-    addition = request.parse(word, directory=Path("/p"), extras=(), version=None, editable=False)
+def add(edited: Draft, word: str, index: str | None = None) -> tuple[str, str]:
+    addition = request.parse(word, directory=Path("/p"), extras=(), version=None, editable=False, index=index)
     done = merge.add(edited, addition, addition.name or "local")
     return done.kind, done.name
 
@@ -305,6 +307,86 @@ def test_a_plugin_that_is_there_is_updated_or_left() -> None:
     for word in ("other>=1", "git+https://example.org/x/gguf", "new@main"):
         with pytest.raises(UsageError):
             add(edited, word)
+
+
+HASH = Sha256("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")
+URL = "https://example.org/parsers/my-parser.py"
+
+
+def test_a_plugin_comes_from_an_index_of_its_own() -> None:
+    indexes = "indexes: {internal: {url: 'https://pypi.example.org/simple/'}}\n"
+    override = "overrides: [{package: hub, version: '<2', reason: it is needed}]\n"
+    edited = draft(f"plugins:\n  - {{name: x, source: pypi, package: x}}\n{indexes}{override}")
+    assert add(edited, "tiny>=1", "internal") == ("added", "tiny")
+    assert edited.manifest.plugins[1].source == PypiSource(package="tiny", version=">=1", index="internal")
+    assert add(edited, "tiny") == ("unchanged", "tiny")
+    with pytest.raises(
+        UsageError, match=r"'interal' is not in `indexes` of plugins.yaml; did you mean internal\?"
+    ) as caught:
+        add(edited, "more", "interal")
+    assert caught.value.next_step == "write `indexes: {interal: {url: https://…}}` into plugins.yaml first"
+
+
+def test_a_single_file_is_added_by_its_path(tmp_path: Path) -> None:
+    edited = draft("")
+    for name in ("chat.jinja", "my-parser.py", "other.py"):
+        (tmp_path / name).write_text("x = 1\n")
+        assert add(edited, str(tmp_path / name))[0] == "added"
+    chat, parser, other = edited.manifest.plugins
+    assert (chat.name, chat.source, chat.loads) == (
+        "chat",
+        FileSource(filename="chat.jinja", path=str(tmp_path / "chat.jinja")),
+        (),
+    )
+    assert (parser.name, parser.loads) == ("my_parser", ("my_parser",))
+    assert isinstance(parser.source, FileSource)
+    assert parser.source.filename == "my_parser.py"
+    assert other.loads == ("other",)
+    assert edited.data.decode().count("filename:") == 1
+    assert "loads" not in edited.data.decode()
+    assert add(edited, str(tmp_path / "other.py")) == ("unchanged", "other")
+    edited.remove(parser)
+    assert [plugin.name for plugin in edited.manifest.plugins] == ["chat", "other"]
+
+
+def test_a_single_file_is_added_by_its_url_and_hash() -> None:
+    edited = draft("")
+    assert add(edited, f"{URL}#sha256={HASH}") == ("added", "my_parser")
+    assert edited.manifest.plugins[0].source == FileSource(filename="my_parser.py", url=URL, sha256=HASH)
+    new = Sha256(HASH[::-1])
+    assert add(edited, f"{URL}#sha256={new}") == ("updated", "my_parser")
+    assert edited.manifest.plugins[0].source == FileSource(filename="my_parser.py", url=URL, sha256=new)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        (URL, "a file at a URL requires its sha256"),
+        (f"{URL}#sha256=abc", "'abc' is not a sha256"),
+        (f"http://example.org/x.py#sha256={HASH}", "is not encrypted; use https"),
+        (f"https://ada:secret@example.org/x.py#sha256={HASH}", "contains a login"),
+        (f"https://example.org/x.whl#sha256={HASH}", "is an archive"),
+        (f"https://example.org/json.py#sha256={HASH}", "Python has a module json of its own"),
+    ],
+)
+def test_a_url_that_is_not_one_of_a_single_file_is_refused(word: str, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)) as caught:
+        add(draft(""), word)
+    assert "secret" not in str(caught.value)
+
+
+def test_options_that_a_single_file_does_not_have_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "parser.py"
+    path.touch()
+    word = str(path)
+    with pytest.raises(UsageError, match="has no extras"):
+        parse(word, extras=("x",))
+    with pytest.raises(UsageError, match="--version is for plugins of a package index"):
+        parse(word, version="1")
+    with pytest.raises(UsageError, match="--index is for plugins of a package index"):
+        add(draft(""), word, "internal")
+    with pytest.raises(UsageError, match="--editable is for directories"):
+        parse(word, editable=True)
 
 
 def test_a_disabled_plugin_is_enabled_again() -> None:

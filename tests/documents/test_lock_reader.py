@@ -13,11 +13,13 @@ import pytest
 
 from tests.kit import values
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import lock_reader, lock_writer
-from vllm_plugins.documents.lock import Override
+from vllm_plugins.documents.lock import CommitSha, Override
 
 GOLDEN = Path(__file__).parents[1] / "golden/plugins.lock"
 PATH = Path("some/plugins.lock")
+RESTORE = "restore it from version control, or resolve everything again: vllm-plugins lock --upgrade"
 RELOCK = "run vllm-plugins lock and review the change, or restore the lock from version control"
 MIB = 1 << 20
 TOOL = "tool.vllm-plugins"
@@ -216,7 +218,7 @@ def test_an_item_that_is_not_a_table_is_refused(keys: tuple[str | int, ...], pla
 )  # fmt: skip
 def test_a_value_that_has_no_meaning_is_refused(keys: tuple[str | int, ...], value: Any, found: str) -> None:
     assert str(refused(written(document(*keys, value=value)))) == message(
-        "the lock is not valid", f"found: {found}", f"next: {RELOCK}"
+        "the lock is not valid", f"found: {found}", f"next: {RESTORE}"
     )
 
 
@@ -256,7 +258,13 @@ def test_every_field_of_a_package_is_read() -> None:
 def test_every_field_of_a_lock_is_read() -> None:
     lock = values.lock()
     plugin = lock.plugins[0].replace(passed_over="2.0", loads=("tiny:Bend",))
-    lock = lock.replace(plugins=(plugin,))
+    built = plugin.replace(
+        name="built", source="git", url="https://example.org/x.git", commit=CommitSha("1" * 40), tree_sha256=Sha256("c" * 64),
+        subdirectory="a", build_requires=("setuptools<80",), with_base=(values.NAME("torch"),),
+    )  # fmt: skip
+    file = plugin.replace(name="file", source="file", filename="tiny.py", file_sha256=Sha256("c" * 64), provided=True)
+    own = plugin.replace(name="own", index="mine", index_url="https://mine.example/simple/")
+    lock = lock.replace(plugins=(built, file, own, plugin))
     data = lock_writer.render(lock)
     assert lock_reader.parse(data, PATH) == lock
     whole = tomllib.loads(data.decode())
@@ -329,7 +337,7 @@ def test_a_lock_of_a_newer_version_requires_a_newer_version(
 
 def test_a_lock_that_is_not_toml_is_refused() -> None:
     assert str(refused(b"x = \n")) == message(
-        "the lock is not valid TOML", "found: Invalid value (at line 1, column 5)", f"next: {RELOCK}"
+        "the lock is not valid TOML", "found: Invalid value (at line 1, column 5)", f"next: {RESTORE}"
     )
     assert "can't decode byte 0xff" in str(refused(b"\xff").found)
     assert refused(b"x = " + b"[" * 10_000).what == "the lock is not valid TOML"
@@ -410,7 +418,7 @@ def test_a_lock_that_is_too_large_is_refused_before_it_is_read(
             "the lock is too large [lock-invalid]\n"
             f"  where: {path}\n"
             "  expected: at most 1 MiB\n"
-            f"  next: {RELOCK}"
+            f"  next: {RESTORE}"
         )  # fmt: skip
 
 

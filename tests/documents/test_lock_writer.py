@@ -203,7 +203,7 @@ def test_a_lock_that_names_anything_but_hashed_wheels_is_refused(change: Any, fo
         "the lock is not valid [lock-invalid]\n"
         "  where: plugins.lock\n"
         f"  found: {found}\n"
-        "  next: run vllm-plugins lock and review the change, or restore the lock from version control"
+        "  next: restore it from version control, or resolve everything again: vllm-plugins lock --upgrade"
     )
 
 

@@ -160,6 +160,7 @@ SHA = "a" * 64
         (f"{FILE}, path: 'https://example.org/a.py'}}", "plugins[0].path: 'https://example.org/a.py' is a URL; use the key url"),
         (f"{FILE}, path: a.whl}}", None),
         (f"{FILE}, path: a.so}}", None),
+        (f"{FILE}, path: x/sitecustomize.py}}", "plugins[0].path: 'sitecustomize.py' is not a valid name of a single file: Python imports sitecustomize when it starts, in every process; give the file another name; or name it with the key filename"),
         (f"{FILE}, path: x/json.py}}", "plugins[0].path: 'json.py' is not a valid name of a single file: Python has a module json of its own, which would be imported instead; or name it with the key filename"),
         (f"{FILE}, path: a-b.py}}", None),
         (f"{FILE}, path: class.py}}", None),

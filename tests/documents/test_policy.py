@@ -22,6 +22,15 @@ def read(text: str) -> Policy:
     return manifest.parse(f"plugins: []\npolicy: {text}\n".encode(), PATH).policy
 
 
+def test_each_problem_of_the_accepted_advisories_is_told() -> None:
+    text = "{accepted: [CVE-1, {id: CVE-2}, {reason: x}, {id: CVE-3, reason: x, until: soon}]}"
+    with pytest.raises(ManifestError) as caught:
+        read(text)
+    assert [line.split(": ")[1] for line in caught.value.details] == [
+        "policy.accepted[0]", "policy.accepted[1].reason", "policy.accepted[2].id", "policy.accepted[3].until",
+    ]  # fmt: skip
+
+
 def refused(text: str) -> str:
     with pytest.raises(ManifestError) as caught:
         read(text)
@@ -34,6 +43,23 @@ def test_without_a_policy_each_check_has_its_own_level() -> None:
     assert found == Policy()
     assert {check: found.level(check) for check in policy.CHECKS} == policy.CHECKS
     assert found.min_age_days == 7
+
+
+def test_what_shows_an_attack_fails_unless_a_policy_says_otherwise() -> None:
+    levels = dict(policy.CHECKS)
+    assert {check for check, level in levels.items() if level == "fail"} == {
+        *("vulnerabilities", "changed", "yanked", "unhashed", "contradiction", "orphan", "local-wheel"),
+        *("attestation", "publisher"),
+    }
+    assert [check for check, level in levels.items() if level == "ignore"] == ["no-attestation"]
+    assert set(levels.values()) == {"fail", "warn", "ignore"}
+
+
+def test_only_a_policy_that_says_an_age_keeps_the_resolver_from_younger_releases() -> None:
+    assert (read("{yanked: warn}").min_age_days, read("{yanked: warn}").cooldown_days) == (7, 0)
+    found = read("{min-age-days: 14, min-age-exempt: [tiny, other]}")
+    assert (found.min_age_days, found.cooldown_days, found.min_age_exempt) == (14, 14, ("tiny", "other"))
+    assert refused("{min-age-exempt: ['no name']}").startswith("line 2: policy.min-age-exempt[0]: ")
 
 
 def test_every_key_of_a_policy_is_read() -> None:
@@ -79,6 +105,8 @@ def test_each_check_may_have_each_level(check: str, level: str) -> None:
         ("{min-age-days: -1}", "policy.min-age-days: expected a whole number from 0 to 99999, found the number -1"),
         ("{min-age-days: 100000}", "policy.min-age-days: expected a whole number from 0 to 99999, found the number 100000"),
         ("{allowed-licenses: MIT}", "policy.allowed-licenses: expected a list of strings, found the text 'MIT'; write [MIT]"),
+        ("{denied-licenses: [' ']}", "policy.denied-licenses[0]: ' ' begins or ends with a space; remove it"),
+        ("{allowed-licenses: ['']}", "policy.allowed-licenses[0]: expected a string, found an empty one; write a value or remove the key"),
         ("{accepted: CVE-1}", "policy.accepted: expected a list of advisories, each with id and reason, found the text 'CVE-1'"),
         ("{accepted: [CVE-1]}", "policy.accepted[0]: expected a mapping with id and reason, found the text 'CVE-1'"),
         ("{accepted: [{reason: x}]}", "policy.accepted[0].id: missing; expected the identifier of an advisory, such as CVE-2026-1234"),

@@ -69,7 +69,7 @@ def _json(data: bytes) -> None:
     with contextlib.suppress(KeyError, TypeError):
         assert str(PluginsError.from_dict(document))
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        advisories._parse(document)
+        advisories._parse(document, [])
     assert all(isinstance(name, str) for name in _provenance._publishers(document, _SHA256))
     if attestations.is_available():
         with contextlib.suppress(errors.AttestationMismatch):

@@ -84,9 +84,9 @@ def test_advisories_are_looked_up_whatever_the_lock_says_of_the_index(
 def test_what_is_not_looked_at_did_not_run(honest: Place, index: Index, teller: Teller) -> None:
     forge(honest, lambda document: another_wheel_that_claims_to_be_of_find_links(honest, index, document))
     document = audit(honest, teller, "--require", "changed", code=1)
-    missed = {(item["check"], item["why"], item["required"]) for item in document["not_run"]}
-    assert ("vulnerabilities", "tiny: it comes from a directory, and its name stays here", False) in missed
-    assert ("changed", "tiny: it comes from a directory of find-links", True) in missed
+    missed = {(item["check"], item["package"], item["why"], item["required"]) for item in document["not_run"]}
+    assert ("vulnerabilities", "tiny", "it comes from a directory, and its name stays here", False) in missed
+    assert ("changed", "tiny", "it comes from a directory of find-links", True) in missed
 
 
 def test_a_required_check_can_not_be_ignored(honest: Place, teller: Teller) -> None:

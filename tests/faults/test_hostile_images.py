@@ -263,6 +263,10 @@ HOSTILE = {
     "no directory": (member("manager/x"),),
     "a dot": (TOP, member("manager/./x")),
     "an empty part": (TOP, member("manager//x")),
+    "a deep directory": (
+        TOP,
+        *(member("manager/" + "/".join("d" * depth), tarfile.DIRTYPE) for depth in range(1, 1500)),
+    ),
 }
 
 
@@ -273,6 +277,19 @@ def test_a_layer_writes_only_below_its_directory(images: Path, tmp_path: Path, n
         run(images, sha256, tmp_path / "plugins")
     assert is_clean(tmp_path / "plugins")
     assert not list(tmp_path.rglob("*evil*"))
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_nothing_is_written_through_a_link_in_the_directory(
+    images: Path, tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    """A directory that all users can write to is allowed, and one of them may know the names that a pull uses."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "victim").write_text("as it was")
+    link(tmp_path / "victim", tmp_path / "plugins" / ".layer")
+    run(images, digest(images), tmp_path / "plugins")
+    assert (tmp_path / "victim").read_text() == "as it was"
+    assert (tmp_path / "plugins" / "manager").is_dir()
 
 
 def header(name: str, kind: bytes, size: int) -> bytes:

@@ -270,3 +270,16 @@ def test_a_file_in_the_directory_of_overrides(place: Place, index: Index, instal
     done = sync(place, installer)
     assert done.returncode == 1
     assert "installs a file into the directory for overrides [install-failed]\n  found: in-front/torch" in done.stderr
+
+
+@INSTALLERS
+def test_directories_in_one_another_without_an_end(place: Place, index: Index, installer: str) -> None:
+    """What walks through them needs Python's stack for each."""
+    deep = "d/" * 300
+    RawWheel().add(f"{deep}x.py").write(index.directory / "bad")
+    place.pypi("bad")
+    assert "more than 100 directories deep" in place.run("lock", check=False).stderr
+    forge(place, index, RawWheel().add(f"{deep}x.py"))
+    done = place.run("sync", "--installer", installer, check=False)
+    assert (done.returncode, "[install-failed]" in done.stderr) == (1, True), done.stderr
+    assert not any((place.store / "staging").iterdir())

@@ -285,4 +285,4 @@ def test_the_same_version_at_another_index(place: Place, index: Index, stranger:
     index.remove(path)
     done = place.run("lock", "--check", "--upgrade", env={"PIP_EXTRA_INDEX_URL": stranger.url}, check=False)
     assert done.returncode == 3
-    assert f"  helper 9.9 → 9.9 from {stranger.url} plugin" in done.stderr
+    assert f"  helper: 9.9 → 9.9 from {stranger.url}, required by plugin 'plugin'" in done.stderr

@@ -82,10 +82,9 @@ def test_two_machines_install_at_once(tmp_path: Path, vllm: Path) -> None:
             for words in (sync, START):
                 done = machines.map(lambda machine, words=words: run(machine, *words), (a, b, a, b))
                 assert [(one.returncode, one.stderr) for one in done if one.returncode] == []
-            # Each replaces the overlay of the others. One of them may find files gone, or has nothing to replace.
-            replaced = list(machines.map(lambda machine: run(machine, *sync, "--reinstall"), (a, b, a, b)))
-            assert {one.returncode for one in replaced} <= {0, 1, 7}
-            assert any(one.returncode == 0 for one in replaced)
+            for _ in range(2):  # each replaces the overlay of the others
+                replaced = list(machines.map(lambda machine: run(machine, *sync, "--reinstall"), (a, b, a, b)))
+                assert [(one.returncode, one.stderr) for one in replaced if one.returncode] == []
         for machine in (a, b):
             assert run(machine, *sync).returncode == 0
             assert run(machine, *START).returncode == 0

@@ -57,9 +57,9 @@ def test_an_image_goes_to_a_registry_and_comes_back(installed: Place, server: Se
     log_in(installed, server.host)
     name = f"{server.host}/team/plugins"
     first = installed.run("push", f"{name}:v1", "--json").json
-    assert first["uploaded"] == first["size"]
+    assert first["uploaded_size"] == first["size"]
     second = installed.run("push", f"{name}:v2", "--json").json
-    assert (second["digest"], second["uploaded"]) == (first["digest"], 0)
+    assert (second["digest"], second["uploaded_size"]) == (first["digest"], 0)
     for number, image in enumerate((f"{name}:v2", first["image"], f"{name}:v1@{first['digest']}")):
         into = tmp_path / str(number)
         done = installed.run("pull", image, "-o", str(into), "--json").json

@@ -162,6 +162,21 @@ def test_an_open_pull_request_is_updated(runner: Runner, index: Index) -> None:
     assert "Outlook" not in (runner.root / "artifact/description.md").read_text()
 
 
+def test_a_build_puts_nothing_into_the_branch_but_a_lock_and_wheels(runner: Runner, index: Index) -> None:
+    """It runs in the other job, and may change the artifact: a repository in it would have a configuration of its own."""
+    index.wheel("tiny", "2.0", entry_points=POINTS, modules=TINY)
+    runner.job("upgrade")
+    wheels = runner.root / "artifact" / "plugins.wheels"
+    nested = Repository.init(wheels / "nested")
+    (wheels / "nested" / "a").touch()
+    nested.commit("hostile")
+    for name in (".gitattributes", "run.sh", "-o.whl", "nested/inner-1.0-py3-none-any.whl"):
+        (wheels / name).write_text("hostile")
+    (runner.root / "artifact" / "plugins.yaml").write_text("hostile")
+    runner.job("propose")
+    assert runner.remote.git("diff", "--name-only", "main", "upgrade-plugins").split() == ["plugins.lock"]
+
+
 def test_where_nothing_is_newer_nothing_is_proposed(runner: Runner) -> None:
     runner.job("upgrade")
     assert runner.outputs == {}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import os
 import textwrap
+import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.kit.raw_wheel import RawWheel
 
+if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Completed, Place
 
@@ -121,6 +125,36 @@ def test_a_module_of_a_package_is_compared_too(own: Place, how: str) -> None:
     done = start(own, how, attack(own.site / "package" / "late.py", "source"), "package", "package.late")
     assert "changed code ran" not in done.stdout
     assert "package.late: " in done.stdout
+
+
+@pytest.mark.parametrize("how", ["spawn", "fork"])
+def test_an_extension_module_and_an_archive_are_compared_too(own: Place, index: Index, how: str) -> None:
+    # One of Python's own, which needs no compiler. Some interpreters have most of them built in.
+    found = [importlib.util.find_spec(name) for name in ("_heapq", "_queue", "_lsprof", "_decimal")]
+    name, library = next(
+        (spec.name, Path(spec.origin))
+        for spec in found
+        if spec is not None and spec.origin is not None and spec.origin != "built-in"
+    )
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("zipped.py", "print('zipped ran', flush=True)\n")
+    wheel = RawWheel(name="tiny", version="3.0").add("package/__init__.py")
+    wheel.add(f"package/{library.name}", library.read_bytes()).add("package/lib.zip", zipped.getvalue())
+    wheel.add("user.py", "import package, sys\nsys.path.append(package.__path__[0] + '/lib.zip')\nimport zipped\n")
+    wheel.add(f"{wheel.info}/entry_points.txt", "[vllm.general_plugins]\ntiny = tiny:register\n")
+    wheel.add("tiny.py", MODULES["tiny.py"]).write(index.directory / "tiny")
+    own.run("lock", "--upgrade")
+    own.run("sync", "--no-load-check")
+    assert "zipped ran" in start(own, how, "", f"package.{name}", "user").stdout
+    package = own.site / "package"
+    code = f"import zipfile; package = pathlib.Path({str(package)!r}); library = package / {library.name!r}\n"
+    code += "data = library.read_bytes(); library.unlink(); library.write_bytes(data + b'changed')\n"
+    code += f"with zipfile.ZipFile(package / 'lib.zip', 'w') as archive: archive.writestr('zipped.py', {CHANGED!r})\n"
+    done = start(own, how, code, f"package.{name}", "user")
+    assert "changed code ran" not in done.stdout
+    refused = "HashMismatch" if how == "fork" else "ModuleNotFoundError"
+    assert f"package.{name}: {refused}\nuser: {refused}\n" in done.stdout
 
 
 @pytest.mark.parametrize("how", ["spawn", "forkserver", "fork", "PYTHONPATH"])

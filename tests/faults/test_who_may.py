@@ -248,7 +248,8 @@ def test_a_pull_believes_no_directory_of_another_user(place: Place, tmp_path: Pa
     directory = tmp_path / "pulled"
     pull = ("pull", image["image"], "-o", directory)
     place.run(*pull)
-    planted = (directory, directory / "manager", directory / "image.json", directory / "pull.lock")
+    (directory / ".layer").touch()  # a pull writes a layer there, and reads it again
+    planted = [directory / name for name in ("", "manager", "image.json", "pull.lock", ".layer")]
     for path in planted:
         os.chown(path, 12345, -1)
         done = place.run(*pull, check=False)

@@ -163,3 +163,16 @@ def test_a_logits_processor_must_have_the_interface_of_the_model_runner(
     lock(importable, {LOGITS: {"it": "it:It"}}, it=source)
     found = failures(importable, RUNNER=runner)
     assert found == ([] if fits else ["plugin 'it' has a logits processor for another model runner: it:It"])
+
+
+def test_one_sync_imports_vllm_once_and_the_next_one_does_not(importable: Place) -> None:
+    counted = importable.root / "imports"
+    (importable.paths[0] / "vllm/__init__.py").write_text(
+        f"with open({str(counted)!r}, 'a', encoding='utf-8') as file:\n    file.write('.')\n", encoding="utf-8"
+    )
+    source = "import vllm\ndef register():\n    pass\nclass Processor:\n    pass\n"
+    points = {GENERAL: {"a": "one:register", "b": "two:register"}, LOGITS: {"c": "three:Processor"}}
+    lock(importable, points, one=source, two=source, three=source)
+    for _ in range(2):
+        assert failures(importable) == []
+        assert counted.read_text(encoding="utf-8") == "."

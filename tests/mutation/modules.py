@@ -22,7 +22,7 @@ _HOOK = (
 
 TESTS: dict[str, tuple[str, ...]] = {
     "documents/policy": ("tests/documents/test_policy.py",),
-    "documents/_form/lock_keys": ("tests/documents/test_lock_keys.py", "tests/documents/test_lock_reader.py"),
+    "documents/_form/lock_keys": _LOCK,
     "documents/_form/file_rules": _LOCK,
     "documents/_form/values": _LOCK,
     "documents/_form/indexes": _LOCK,
@@ -58,5 +58,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "review/_provenance": ("tests/review/test_one_line.py",),
     "install/_stage": ("tests/install/test_stage.py",),
     "install/link": ("tests/install/test_link.py",),
+    "locking/_derivation": ("tests/locking/test_derivation.py",),
+    "locking/_derived_edges": ("tests/locking/test_derived_edges.py",),
     "locking/old_lock": ("tests/locking/test_old_lock.py",),
 }

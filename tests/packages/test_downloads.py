@@ -18,10 +18,10 @@ from vllm_plugins.packages.index import File, Index
 from vllm_plugins.packages.pip_config import PipConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.kit.faulty import Faulty
+    from tests.kit.faulty import Faulty, Reply
     from tests.kit.index import Server
 
 CONTENT = os.urandom(1 << 20)
@@ -71,6 +71,55 @@ def test_the_next_process_continues_too(network: Faulty, tmp_path: Path) -> None
     assert starts == [0, 400_000, 800_000]
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
     assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_that_changes_between_two_parts_is_read_again(network: Faulty, tmp_path: Path) -> None:
+    other, asked = os.urandom(len(CONTENT)), []
+
+    def plan(_: str) -> Callable[[Reply], None]:
+        asked.append(1)
+        body = other if len(asked) == 1 else CONTENT
+        most = 300_000 if len(asked) == 1 else len(CONTENT)
+        return lambda reply: faulty.cut(most, starts=starts)(replace(reply, body=body))
+
+    starts: list[int] = []
+    network.plan = plan
+    assert download(network, tmp_path, retries=2) == CONTENT
+    assert starts == [0, 300_000, 0]
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+@pytest.mark.parametrize("shift", [-1, 1, 100_000])
+def test_a_server_that_sends_another_range_than_it_says_is_asked_for_the_whole(
+    network: Faulty, tmp_path: Path, shift: int
+) -> None:
+    starts: list[int] = []
+
+    def lie(reply: Reply) -> None:
+        asked = reply.handler.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
+        starts.append(start)
+        sent = reply.body[start + shift if start else 0 :]
+        where = {"Content_Range": f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"} if start else {}
+        reply.head(206 if start else 200, Content_Length=str(len(sent)), **where)
+        reply.send(sent[:300_000] if starts == [0] else sent)
+
+    network.plan = lambda _: lambda reply: lie(replace(reply, body=CONTENT))
+    assert download(network, tmp_path, retries=2) == CONTENT
+    assert starts == [0, 300_000, 0]
+
+
+def test_parts_of_a_file_without_a_hash_are_not_joined(network: Faulty, tmp_path: Path) -> None:
+    """The index may give none. Then the lock would get the hash of something that nobody has published."""
+    starts = breaking(network, 300_000)
+    file = File(filename=NAME, url=f"{network.address}/{NAME}", size=len(CONTENT))
+    with (
+        Index(PipConfig(index_url=f"{network.address}/large/", retries=2)) as index,
+        pytest.raises(SourceError, match="the index can't be read"),
+    ):
+        index.download(file, tmp_path, durable=True)
+    assert starts == [0, 0, 0]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_that_knows_no_ranges_is_read_from_the_start(network: Faulty, tmp_path: Path) -> None:

@@ -100,6 +100,20 @@ def test_a_hash_may_stand_anywhere_in_a_fragment(fragment: str) -> None:
     assert file.sha256 == SHA
 
 
+@pytest.mark.parametrize("base", ["https://host/simple/tiny/", "http://127.0.0.1/simple/tiny/"])
+def test_a_page_of_a_server_names_no_file_of_this_machine(base: str) -> None:
+    """``lock`` would put it next to the lock, where it is committed."""
+    file = {"filename": "tiny-1.0-py3-none-any.whl", "url": "file:///home/ada/tiny-1.0-py3-none-any.whl"}
+    assert simple_api.from_json(json.dumps({"files": [file]}).encode(), base=base, index=base) == []
+    page = f'<a href="{file["url"]}">tiny</a><a href="FILE:x/tiny-1.0.tar.gz">tiny</a>'
+    page = f'<meta name="pypi:repository-version" content="1.0">{page}'
+    assert simple_api.from_html(page, base=base, index=base) == []
+    with pytest.raises(ValueError, match="on this machine"):
+        simple_api.from_html('<base href="file:///home/ada/"><a href="tiny-1.0.whl">', base=base, index=base)
+    (found,) = simple_api.from_html(f'<a href="{file["url"]}">tiny</a>', base="file:///links/index.html", index=None)
+    assert found.url == file["url"]
+
+
 def test_a_reason_of_an_index_is_one_line() -> None:
     (of_json,) = simple_api.from_json(_json(yanked="bad\n  hash"), base=BASE, index=None)
     (of_html,) = simple_api.from_html(

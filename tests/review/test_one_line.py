@@ -31,6 +31,6 @@ def test_advisories() -> None:
             {"name": FORGED, "skip_reason": FORGED},
         ]
     }
-    (found,), skipped = advisories._parse(document)
+    (found,), skipped = advisories._parse(document, [])
     assert (found.package, found.version, found.ids, found.fixed_in) == (LINE, LINE, (LINE, "B"), (LINE,))
-    assert skipped == [f"{LINE}: {LINE}"]
+    assert skipped == {LINE: LINE}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 from typing import TYPE_CHECKING
 
 import pytest
@@ -224,3 +225,33 @@ def test_a_name_that_is_elsewhere_now_has_moved() -> None:
 def test_a_file_that_can_not_be_parsed_is_told() -> None:
     found = examined("", **{"plug/odd.py": "print 'x'\n"})
     assert found.unread == ("plug/odd.py",)
+
+
+def test_hostile_files_cost_little_time_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parsed file takes a thousand times its size, and each function that is called makes its file read again."""
+    read: list[int] = []
+    parse = ast.parse
+
+    def noted(source: bytes) -> ast.Module:
+        read.append(len(source))
+        return parse(source)
+
+    monkeypatch.setattr(ast, "parse", noted)
+    found = examined("import plug.large", **{"plug/large.py": "x = 1\n" * 300_000})
+    assert found.unread == ("plug/large.py",)
+    chain = "\n".join(["def register(): f0()", *(f"def f{number}(): f{number + 1}()" for number in range(200))])
+    read.clear()
+    examined(f"{chain}\n")
+    assert len(read) < 20
+    monkeypatch.setattr(outlook, "_MOST", 100)
+    found = examined("import vllm.gone", **{f"plug/m{number}.py": "import vllm.gone\n" for number in range(20)})
+    assert len(found.unread) == 17
+
+
+def test_modules_that_take_all_names_of_two_others_are_read_once_each() -> None:
+    sources = {"vllm/__init__.py": "from .a0 import *\n", "vllm/a24.py": "", "vllm/b24.py": ""}
+    for number in range(24):
+        both = f"from .a{number + 1} import *\nfrom .b{number + 1} import *\n"
+        sources |= {f"vllm/{letter}{number}.py": both for letter in "ab"}
+    files = WheelFiles(names=frozenset(sources), sources={name: text.encode() for name, text in sources.items()})
+    assert outlook.release_of(files).look_up("vllm", ["gone"]).state == "missing"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -14,6 +18,9 @@ from vllm_plugins.review.servers import served
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from tests.kit.index import Index
     from tests.kit.place import Place
     from vllm_plugins.documents.lock import Lock
@@ -73,7 +80,7 @@ def test_a_server_that_does_not_answer_is_an_error() -> None:
     assert caught.value.found == "HTTP status 404"
     with pytest.raises(PluginsError, match="can't be read") as caught:
         served.read(url)
-    assert "ConnectionError" in str(caught.value.found)
+    assert str(caught.value.found) == "Connection refused"
 
 
 def test_an_answer_without_an_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +89,89 @@ def test_an_answer_without_an_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -
         served.read(url)
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "file:///etc/passwd", "http://", "ftp://host"])
+DRIPS = {
+    "headers": b"HTTP/1.1 200 OK\r\nX: ",
+    "a body": b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n",
+    "a body of no length": b"HTTP/1.1 200 OK\r\n\r\n",
+    "a chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10000\r\n",
+    "the body of a redirect": b"HTTP/1.1 302 Found\r\nLocation: /metrics\r\nContent-Length: 99999\r\n\r\n",
+}
+
+
+@contextlib.contextmanager
+def dripping(head: bytes) -> Iterator[str]:
+    """A server that sends a byte now and then, without an end."""
+    over = threading.Event()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            client, _ = listening.accept()
+            with client:
+                client.sendall(head)
+                while not over.wait(0.05):
+                    client.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("name", DRIPS)
+def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "PATIENCE", 0.3)
+    with dripping(DRIPS[name]) as url, pytest.raises(PluginsError, match="can't be read"):
+        served.read(url)
+
+
+def test_a_server_does_not_choose_where_logins_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A redirect to another server would send the login that netrc has for that one, over http."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine localhost login ada password hunter2\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Authorization", ""))
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{server.server_port}/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        with pytest.raises(PluginsError) as caught:
+            served.read(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert str(caught.value.found).endswith("/elsewhere, which is not followed")
+    assert asked == [""]
+
+
+def test_a_server_of_many_processes_does_not_fill_the_message() -> None:
+    error = compared("".join(line(f"{number:032x}") for number in range(100)).replace(SHA256, "2" * 64))
+    assert error is not None
+    assert str(error.found).endswith("; and 92 more")
+
+
+BAD = [
+    "localhost:8000",
+    "file:///etc/passwd",
+    "http://",
+    "ftp://host",
+    "http://[",
+    "http://host:port",
+    "http://host:0",
+]
+
+
+@pytest.mark.parametrize("url", BAD)
 def test_an_address_that_is_not_a_servers_is_refused(url: str) -> None:
     with pytest.raises(UsageError):
         served.read(url)

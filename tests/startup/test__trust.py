@@ -425,3 +425,92 @@ def test_the_next_step_fits_the_fault(settings: Settings, kind: str) -> None:
         _trust.check(settings)
     assert caught.value.what == f"{what}, so nothing is run from there"
     assert str(caught.value.next_step).startswith(step)
+
+
+@pytest.mark.parametrize("name", ["plugins.yaml", "plugins.lock"])
+def test_a_manifest_that_nobody_named_and_its_lock_are_checked(settings: Settings, name: str) -> None:
+    _trust.check_discovered(settings)
+    (settings.store).chmod(0o777)  # not part of this check
+    _trust.check_discovered(settings)
+    (settings.manifest.parent / name).chmod(0o666)
+    with pytest.raises(NotTrusted, match=rf"all users can write to .*/{name}"):
+        _trust.check_discovered(settings)
+
+
+@needs_root
+def test_the_owner_of_a_file_that_is_named_is_checked(settings: Settings, tmp_path: Path) -> None:
+    """Whoever can write to it does not matter there: that is for what is run."""
+    manifest, lock = str(settings.manifest), str(settings.lock)
+    settings.manifest.chmod(0o666)
+    _trust.check_owners(settings, manifest, lock, str(tmp_path / "gone" / "file"))
+    for path in (settings.lock, settings.lock.parent):
+        os.chown(path, OTHER, -1)
+        with pytest.raises(NotTrusted, match=f"another user owns {path}") as caught:
+            _trust.check_owners(settings, manifest, lock)
+        assert caught.value.next_step is not None
+        assert caught.value.next_step.startswith(f"chown {os.geteuid()} {path}")
+        _trust.check_owners(settings.replace(trust="any"), manifest, lock)
+        os.chown(path, 0, -1)
+    _trust.check_owners(settings, manifest, lock)
+
+
+@needs_root
+def test_the_owners_of_a_link_and_of_its_target_are_checked(settings: Settings, tmp_path: Path) -> None:
+    link = tmp_path / "link.yaml"
+    link.symlink_to(settings.manifest)
+    _trust.check_owners(settings, str(link))
+    os.lchown(link, OTHER, -1)
+    with pytest.raises(NotTrusted):
+        _trust.check_owners(settings, str(link))
+    os.lchown(link, 0, -1)
+    os.chown(settings.manifest, OTHER, -1)
+    with pytest.raises(NotTrusted):
+        _trust.check_owners(settings, str(link))
+
+
+@needs_root
+def test_the_owner_of_the_home_directory_may_own_the_directories_above_a_named_file(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    for path in (home, settings.manifest.parent, settings.manifest):
+        os.chown(path, OTHER, -1)
+    monkeypatch.setenv("HOME", str(home))
+    with pytest.raises(NotTrusted, match=f"another user owns {settings.manifest}"):
+        _trust.check_owners(settings, str(settings.manifest))
+    os.chown(settings.manifest, 0, -1)
+    _trust.check_owners(settings, str(settings.manifest))
+
+
+def test_links_in_an_overlay_hide_no_file_from_the_check(settings: Settings, overlay: Path) -> None:
+    """The comparison refuses the links. Their modes, which are always open, don't count."""
+    (overlay / "files.json").touch(mode=0o644)
+    for number in range(20):
+        (overlay / "site" / f"link-{number}").symlink_to("/nowhere")
+    _trust.check_files(settings, overlay)
+    (overlay / "site" / "module.py").touch()
+    (overlay / "site" / "module.py").chmod(0o666)
+    with pytest.raises(NotTrusted, match=r"all users can write to .*/site/module\.py"):
+        _trust.check_files(settings, overlay)
+
+
+def test_a_directory_that_is_gone_meanwhile_hides_no_other(
+    settings: Settings, overlay: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (overlay / "files.json").touch(mode=0o644)
+    for name in ("a", "b"):
+        (overlay / "site" / name).mkdir()
+        (overlay / "site" / name / "module.py").touch()
+        (overlay / "site" / name / "module.py").chmod(0o666)
+    scan, seen = os.scandir, []
+
+    def scandir(path: str) -> object:
+        seen.append(path)
+        if len(seen) == 2:  # the first of the two directories
+            raise FileNotFoundError(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(NotTrusted, match="all users can write to"):
+        _trust.check_files(settings, overlay)

@@ -105,7 +105,7 @@ def make_corrupt(place: Place) -> str:
         "LockInvalid: the lock is not valid TOML [lock-invalid]\n"
         f"  where: {place.lock}\n"
         "  found: Expected '=' after a key in a key/value pair (at line 1, column 6)\n"
-        "  next: run vllm-plugins lock and review the change, or restore the lock from version control\n"
+        "  next: restore it from version control, or resolve everything again: vllm-plugins lock --upgrade\n"
     )
 
 

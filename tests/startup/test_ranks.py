@@ -350,6 +350,36 @@ def test_what_another_node_has_checked_makes_no_policy_of_this_node_valid(
         hook.general()
 
 
+def test_a_worker_that_keeps_its_variables_still_gets_those_of_the_server(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's second executor overwrites no variable of a worker, which has found a lock of its own by then."""
+    install(place, OTHER)
+    value = first_process(monkeypatch)
+    install(place)
+    hook.platform()
+    assert activation.active_key() == overlay.key_of(LOCK)
+    assert os.environ.setdefault(variables.EXPECT, value) == value
+    with pytest.raises(NodeMismatch, match="another lock"):
+        hook.general()
+
+
+def test_a_value_that_comes_late_is_another_process_s_even_where_it_is_the_same(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So no policy of this node lets it go on with something else."""
+    marker = install(place)
+    hook.platform()
+    assert not activation.is_told()
+    listing = overlay.listing()
+    with monkeypatch.context() as late:
+        late.setenv(variables.EXPECT, marker.expectation(listing, overlay.fingerprint_of(listing)))
+        assert activation.is_told()
+    hook.general()
+    assert told() is not None
+    assert not activation.is_told()
+
+
 def test_a_child_process_does_not_compare_files_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It inherits the path and the result, and costs what it costs without the variable."""
     install(place)

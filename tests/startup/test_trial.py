@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +101,8 @@ def test_the_error_of_the_load_check_stops_the_process_that_waits(home: Path, er
 
 def test_a_server_goes_on_and_its_engine_waits(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch)
-    ended: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "kill", lambda *words: ended.append(words))
+    monkeypatch.setattr(alongside, "_GRACE", 3600)
+    monkeypatch.setattr(alongside, "_raise_in_main_thread", lambda error: None)
     check = Check(FAILED)
     begin(home, check)
     activation.finish(None)
@@ -115,22 +116,35 @@ def test_a_server_goes_on_and_its_engine_waits(home: Path, monkeypatch: pytest.M
         activation.finish(None)
 
 
-def test_a_server_without_an_engine_that_could_refuse_is_ended(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_starts_gets_the_error_and_is_ended_if_it_goes_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     serve(monkeypatch)
     ended = threading.Event()
     words: list[int] = []
 
-    def kill(*what: int) -> None:
-        words.extend(what)
+    def end(code: int) -> None:
+        words.append(code)
         ended.set()
 
-    monkeypatch.setattr(os, "kill", kill)
+    monkeypatch.setattr(os, "kill", lambda *what: words.extend(what))
+    monkeypatch.setattr(os, "_exit", end)
     check = Check(FAILED)
     begin(home, check)
     activation.finish(None)
-    check.may_end.set()
+
+    def start() -> None:
+        check.may_end.set()
+        for _ in range(3000):
+            time.sleep(0.01)
+
+    with pytest.raises(BaseException, match="can't be loaded") as caught:
+        start()
+    assert not isinstance(caught.value, Exception)  # which vLLM may drop
+    assert f"{caught.type.__module__}.{caught.type.__qualname__}" == "vllm_plugins.core.errors.LoadError"
+    assert str(caught.value) == str(FAILED)
     assert ended.wait(30)
-    assert words == [os.getpid(), signal.SIGTERM]
+    assert words == [os.getpid(), signal.SIGTERM, 1]
 
 
 def test_a_program_that_a_starting_server_waits_for_does_not_wait(

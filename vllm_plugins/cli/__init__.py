@@ -12,7 +12,7 @@ from vllm_plugins.cli._parsing.commands import COMMANDS
 from vllm_plugins.cli._parsing.parser import build_parser, parse
 from vllm_plugins.cli._process import endings, streams
 from vllm_plugins.cli._terminal import style
-from vllm_plugins.core.errors import DiskError, PluginsError, UsageError
+from vllm_plugins.core.errors import DiskError, LockMissing, PluginsError, UsageError
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup.settings import Settings
 
@@ -27,6 +27,7 @@ __all__ = ["COMMANDS", "build_parser", "main"]
 # New objects between two searches for unreachable ones. Python's 700 cost a lock a quarter of its processor time: the
 # pages of an index are a million objects, of which none becomes unreachable.
 _NEW_OBJECTS = 50_000
+_TELLS_VLLM = ("sync", "status", "doctor")  # commands about what vLLM uses
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,7 +105,14 @@ def _run(arguments: argparse.Namespace, output: Output) -> int:
         settings = _discover(arguments, settings, output)
     if not getattr(arguments, "may_create", False):
         _check_named_manifest(arguments.config, settings)
-    code: int = arguments.run(arguments, settings, output)
+    try:
+        code: int = arguments.run(arguments, settings, output)
+    except LockMissing as error:
+        if error.where != str(settings.lock) or settings.manifest.exists():
+            raise
+        from vllm_plugins.documents import manifest
+
+        raise manifest.nothing_there(settings) from error
     return code
 
 
@@ -119,9 +127,8 @@ def _discover(arguments: argparse.Namespace, settings: Settings, output: Output)
 
     settings = discovery.discover(settings, named_lock=arguments.lock is not None)
     if settings.discovered:
-        output.progress(
-            f"Using {settings.manifest}; for vLLM: export VLLM_PLUGIN_CONFIG={shlex.quote(str(settings.manifest))}"
-        )
+        export = f"; for vLLM: export VLLM_PLUGIN_CONFIG={shlex.quote(str(settings.manifest))}"
+        output.progress(f"Using {settings.manifest}{export if arguments.command in _TELLS_VLLM else ''}")
     elif settings.manifest_named and settings.manifest.exists():
         output.progress(f"Using {settings.manifest} ({'--config' if arguments.config else 'VLLM_PLUGIN_CONFIG'})")
     return settings

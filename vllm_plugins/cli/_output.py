@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -44,11 +43,16 @@ class Output(Record):
     display: Display | None = None
     documents: list[str] | None = None
 
-    def result(self, data: dict[str, Any], text: str) -> None:
-        """The one result of the command, in the form that was requested."""
+    def result(self, data: dict[str, Any], text: str, *, is_prose: bool = True) -> None:
+        """The one result of the command, in the form that was requested.
+
+        On a terminal, its lines are broken where words end; those of a text that is not prose stay as they are.
+        """
         # Without UTF-8 there is no arrow, which must not fail a command that is finished.
         encoding = sys.stdout.encoding or "utf-8"
         shown = printable(text).encode(encoding, "replace").decode(encoding)
+        if is_prose and sys.stdout.isatty():
+            shown = style.wrapped(shown, style.width(sys.stdout))
         if self.json:
             self._document(data)
         else:
@@ -113,8 +117,7 @@ class Output(Record):
 
     def message(self, line: str) -> None:
         """A line that is printed even with ``--quiet``."""
-        text = printable(f"vllm-plugins: {line}")
-        self._write(style.wrapped(text, shutil.get_terminal_size().columns) if sys.stderr.isatty() else text)
+        self._write(printable(f"vllm-plugins: {line}"))
 
     def close(self) -> None:
         """Draw nothing any more."""
@@ -123,6 +126,8 @@ class Output(Record):
 
     def _write(self, line: str, *, is_dim: bool = False) -> None:
         """Write a line to stderr at once, so that lines of several threads stay whole."""
+        if sys.stderr.isatty():
+            line = style.wrapped(line, style.width(sys.stderr))
         with self._cleared():
             sys.stderr.write(f"{style.styled(line, is_dim=is_dim) if style.has_colour(sys.stderr) else line}\n")
             sys.stderr.flush()

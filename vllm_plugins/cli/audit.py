@@ -20,10 +20,11 @@ from vllm_plugins.review import advisories, audit
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator, Sequence
 
     from vllm_plugins.cli._output import Output
     from vllm_plugins.documents.lock import Lock
-    from vllm_plugins.review.audit import Audit
+    from vllm_plugins.review.audit import Audit, NotRun
     from vllm_plugins.startup.settings import Settings
 
 
@@ -109,10 +110,13 @@ def _data(found: Audit) -> dict[str, Any]:
             }
             for item in found.findings
         ],
-        "not_run": [{"check": item.check, "why": item.why, "required": item.demanded} for item in found.not_run],
+        "not_run": [
+            {"check": item.check, "package": item.package, "why": item.why, "required": item.demanded}
+            for item in found.not_run
+        ],
         "facts": [
             {
-                "name": fact.package,
+                "package": fact.package,
                 "license": fact.license,
                 "uploaded": fact.uploaded,
                 "publishers": list(fact.publishers),
@@ -128,7 +132,7 @@ def _text(locked: Lock, found: Audit) -> str:
         for item in found.findings
     ]
     lines = [table(("level", "check", "package", "what", "required by"), rows)] if rows else []
-    lines += [f"not run: {item.check}: {item.why}{' (required)' if item.demanded else ''}" for item in found.not_run]
+    lines += _not_run(found.not_run)
     failures = sum(item.level == "fail" for item in found.findings)
     warnings = len(found.findings) - failures
     counts = (
@@ -139,6 +143,19 @@ def _text(locked: Lock, found: Audit) -> str:
     plugins, packages = count(len(locked.plugins), "plugin"), count(len(locked.packages), "package")
     lines.append(f"{plugins}, {packages}: {counts}")
     return "\n".join(lines)
+
+
+def _not_run(missed: Sequence[NotRun]) -> Iterator[str]:
+    """A line for all checks and packages with one reason."""
+    checks: dict[tuple[bool, str, str | None], list[str]] = {}
+    for item in missed:
+        checks.setdefault((item.demanded, item.why, item.package), []).append(item.check)
+    packages: dict[tuple[bool, str, tuple[str, ...]], list[str]] = {}
+    for (demanded, why, package), names in checks.items():
+        packages.setdefault((demanded, why, tuple(names)), []).append(package or "")
+    for (demanded, why, tests), of in packages.items():
+        parts = [", ".join(tests), *([", ".join(of)] if any(of) else []), why]
+        yield f"not run: {': '.join(parts)}{' (required)' if demanded else ''}"
 
 
 def _write(path: Path, locked: Lock, found: Audit) -> None:

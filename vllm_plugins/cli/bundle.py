@@ -84,11 +84,11 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         {
             "directory": str(directory),
             "downloaded": list(done.fetched),
-            "kept": list(done.kept),
+            "present": list(done.kept),
             "stale": list(done.stale),
             "size": done.size,
             "pruned": arguments.prune,
-            "editable": editable,
+            "without_wheel": editable,
         },
         "\n".join(lines),
     )

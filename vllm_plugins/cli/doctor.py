@@ -28,7 +28,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
-    """Print findings, each with its evidence and a fix, and what was checked. The exit code is 1 if there is one."""
+    """Print findings with evidence and next step, and what was checked. The exit code is 1 if there is one."""
     linked = link.read()
     plain = str(linked.path) if linked is not None and linked.is_plain else None
     report = doctor.examine(state.read(settings), os.environ, plain_link=plain)
@@ -42,7 +42,7 @@ def _data(report: Report) -> dict[str, Any]:
             {"what": item.what, "evidence": item.evidence, "next_step": item.fix, "error": item.error}
             for item in report.findings
         ],
-        "checks": [{"subject": item.subject, "findings": item.findings} for item in report.checks],
+        "checks": [{"subject": item.subject, "finding_count": item.findings} for item in report.checks],
         "notes": list(report.notes),
     }
 
@@ -51,14 +51,12 @@ def _text(report: Report) -> str:
     parts = [
         f"{number}. {finding.what}{f' [{finding.error}]' if finding.error else ''}\n"
         f"   evidence: {finding.evidence}\n"
-        f"   fix:      {finding.fix}"
+        f"   next:     {finding.fix}"
         for number, finding in enumerate(report.findings, 1)
     ]
-    width = max(len(check.subject) for check in report.checks)
-    lines = [
-        f"  {check.subject.ljust(width)}  {'ok' if not check.findings else f'see above ({check.findings})'}"
-        for check in report.checks
-    ]
+    states = ["ok" if not check.findings else f"see above ({check.findings})" for check in report.checks]
+    width = max(map(len, states))
+    lines = [f"  {state.ljust(width)}  {check.subject}" for state, check in zip(states, report.checks, strict=True)]
     parts += ["\n".join(["checked:", *lines])]
     parts += [f"note: {note}" for note in report.notes]
     return "\n\n".join([*parts, *([] if report.findings else ["no problems found"])])

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         output.document(text)
         return 0
     if path is None:
-        output.result({"path": None, "format": arguments.format, "content": text}, text)
+        output.result({"path": None, "format": arguments.format, "content": text}, text, is_prose=False)
         return 0
     try:
         atomic.write(path, text.encode("utf-8"))

@@ -29,5 +29,5 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     topic = arguments.topic
     parser = build_parser(()) if topic is None else subparser(topic)
     text = parser.format_help()
-    output.result({"command": topic, "text": text}, text.rstrip("\n"))
+    output.result({"command": topic, "text": text}, text.rstrip("\n"), is_prose=False)
     return 0

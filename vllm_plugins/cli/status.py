@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     if arguments.expect and not output.json:
         if problem is not None or expect is None:
             raise problem or manifests.nothing_there(settings)
-        output.result({}, expect)
+        output.result({}, expect, is_prose=False)
         return 0
     output.result(
         {
@@ -139,7 +139,7 @@ def _plugin(state: State, plugin: PluginState) -> dict[str, Any]:
     return {
         "name": plugin.name,
         "source": requested.kind if requested else locked.source if locked else None,
-        "manifest": None if requested is None else "enabled" if requested.enabled else "disabled",
+        "enabled": None if requested is None else requested.enabled,
         "package": locked.package if locked else None,
         "version": locked.version if locked else None,
         "commit": locked.commit if locked else None,

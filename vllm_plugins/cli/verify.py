@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     ]
     data = {
         "overlay": report.key,
-        "files": report.files,
+        "file_count": report.files,
         "size": report.size,
         "problems": [_problem(text) for text in report.problems],
         "notes": list(report.notes),

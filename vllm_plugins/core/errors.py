@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from vllm_plugins.core._failures.causes import cause
 from vllm_plugins.core._failures.disk import DISK, remedy
 from vllm_plugins.core.printable import printable
 
@@ -46,6 +47,7 @@ __all__ = [
     "TargetMissing",
     "Terminated",
     "UsageError",
+    "cause",
     "remedy",
 ]
 

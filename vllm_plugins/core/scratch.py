@@ -48,7 +48,7 @@ def directory(parent: Path | None = None) -> Iterator[Path]:
                 yield made
                 return
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            _delete(made)
 
 
 def sweep(parent: Path) -> None:
@@ -157,7 +157,26 @@ def _remove_unclaimed(directory: Path) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        _delete(path)
     else:
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def _delete(directory: Path) -> None:
+    """Remove a directory, as far as it can be removed. Archives of strangers may have any depth."""
+    try:
+        shutil.rmtree(directory, ignore_errors=True)
+    except RecursionError:
+        found = [str(directory)]
+        for place in found:  # the list grows during the loop
+            with contextlib.suppress(OSError), os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        found.append(entry.path)
+                    else:
+                        with contextlib.suppress(OSError):
+                            os.unlink(entry.path)
+        for place in reversed(found):
+            with contextlib.suppress(OSError):
+                os.rmdir(place)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-__all__ = ["Bytecode", "Extension", "Source", "compared"]
+__all__ = ["Bytecode", "Extension", "Source", "check_file", "compared"]
 
 # The sha256 of each file, by its path below the importable directory, of the overlays that were
 # compared in this process.
@@ -28,6 +28,11 @@ compared: dict[str, dict[str, str]] = {}
 def _root(path: str) -> str | None:
     """The directory whose list has a path."""
     return next((root for root in compared if path.startswith(f"{root}/")), None)
+
+
+def check_file(path: str) -> None:
+    """Compare a file of an overlay with the list of files. Raises as :func:`_read`."""
+    _read(path)
 
 
 def _read(path: str) -> bytes:

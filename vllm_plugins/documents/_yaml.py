@@ -248,13 +248,14 @@ class Fields:
             return None
         return value
 
-    def texts(self, key: str, check: Callable[[str], str | None]) -> tuple[str, ...]:
+    def texts(self, key: str, check: Callable[[str], str | None] | None = None) -> tuple[str, ...]:
         """A list of strings; empty if the key is missing."""
         node = self.node_of(key)
         if node is None:
             return ()
         if not isinstance(node, SequenceNode):
-            hint = f"; write [{node.value}]" if isinstance(node, ScalarNode) and not check(node.value) else ""
+            is_item = isinstance(node, ScalarNode) and not (check and check(node.value))
+            hint = f"; write [{node.value}]" if is_item else ""
             self.problem(key, f"expected a list of strings, found {describe(node)}{hint}")
             return ()
         found = (self._text(item, f"{self.path(key)}[{number}]", check) for number, item in enumerate(node.value))

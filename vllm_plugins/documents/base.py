@@ -21,7 +21,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import Version
 
 from vllm_plugins.core import foreign_json, regular_file
-from vllm_plugins.core.errors import UsageError
+from vllm_plugins.core.errors import UsageError, cause
 from vllm_plugins.documents._installed import headers
 from vllm_plugins.startup import Record, overlay
 
@@ -207,7 +207,7 @@ def read_snapshot(path: Path) -> Base:
         raise UsageError(
             "the base snapshot can't be read",
             where=str(path),
-            found=f"{type(error).__name__}: {error}",
+            found=cause(error),
             next_step="write a new one in the vLLM image: vllm-plugins base -o base.json",
         ) from error
 

@@ -67,7 +67,7 @@ def orphans(lock: Lock) -> tuple[Package, ...]:
 
 def foreign_wheels(lock: Lock) -> Iterator[tuple[Package, str]]:
     """The packages whose files do not come from where the lock says that the package does, and why."""
-    built = {plugin.package for plugin in lock.plugins if plugin.source != "pypi" and not plugin.editable}
+    built = {plugin.package for plugin in lock.plugins if plugin.source != "pypi"}
     editable = {plugin.package for plugin in lock.plugins if plugin.editable}
     for package in lock.packages:
         local = [wheel for wheel in package.wheels if wheel.url is None]

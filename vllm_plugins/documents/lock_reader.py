@@ -37,6 +37,7 @@ _MAX_DOTS = 2000  # in a line; tomllib takes the square of a dotted key's length
 MAX_BYTES = 32 << 20  # a thousand packages with a hundred wheels each
 TOOL = "vllm-plugins"
 _FILENAME = re.compile(r"[\w.+!-]+")
+_RESTORE = "restore it from version control, or resolve everything again: vllm-plugins lock --upgrade"
 _RELOCK = "run vllm-plugins lock and review the change, or restore the lock from version control"
 
 
@@ -69,7 +70,7 @@ def read_bytes(path: Path) -> bytes:
             "the lock is too large",
             where=str(path),
             expected=f"at most {MAX_BYTES >> 20} MiB",
-            next_step=_RELOCK,
+            next_step=_RESTORE,
         )
     return data
 
@@ -113,7 +114,7 @@ def parse_all(data: bytes, path: Path, *, edited: bool = False) -> tuple[Lock, .
                 where=where,
                 next_step="run `vllm-plugins lock`: it keeps the pins that both sides agree on and resolves the rest",
             ) from error
-        raise LockInvalid("the lock is not valid TOML", where=where, found=str(error), next_step=_RELOCK) from error
+        raise LockInvalid("the lock is not valid TOML", where=where, found=str(error), next_step=_RESTORE) from error
     try:
         tool = _tool(document, where)
         pylock.environments(document)
@@ -123,7 +124,7 @@ def parse_all(data: bytes, path: Path, *, edited: bool = False) -> tuple[Lock, .
     except pylock.NewerVersionError as error:
         raise _newer(where, f"lock-version {document.get('lock-version')!r}", "lock-version 1.0") from error
     except (FieldError, ValueError, RecursionError) as error:  # 0xf… of ten thousand digits
-        raise LockInvalid("the lock is not valid", where=where, found=str(error), next_step=_RELOCK) from error
+        raise LockInvalid("the lock is not valid", where=where, found=str(error), next_step=_RESTORE) from error
     if not edited and tool.get("content-sha256") != content:
         raise HashMismatch(
             "the lock was edited by hand; nothing is installed from it",

@@ -104,8 +104,8 @@ def read(node: Node, problems: Problems) -> Policy:
         min_age_days=days,
         cooldown_days=days if fields.node_of("min-age-days") is not None else 0,
         min_age_exempt=fields.texts("min-age-exempt", _rules.package),
-        allowed_licenses=fields.texts("allowed-licenses", _license),
-        denied_licenses=fields.texts("denied-licenses", _license),
+        allowed_licenses=fields.texts("allowed-licenses"),
+        denied_licenses=fields.texts("denied-licenses"),
         accepted=_accepted(fields, problems),
     )
 
@@ -143,10 +143,6 @@ def _level(text: str) -> str | None:
 
 def _check(text: str) -> str | None:
     return None if text in CHECKS else f"{quoted(text)} is not a check{did_you_mean(text, [*CHECKS])}"
-
-
-def _license(text: str) -> str | None:
-    return None if text.strip() else "expected the name of a licence, found an empty text"
 
 
 def _date(text: str) -> str | None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import itertools
 import os
 import shutil
 import stat
+import tempfile
+import time
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import atomic
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["publish", "remove"]
+
+# What a rename says while another machine renames the same names.
+_PASSING = (errno.ENOENT, errno.ESTALE, errno.ENOTEMPTY, errno.EEXIST)
+_ATTEMPTS, _PAUSE = 60, 0.1  # seconds; what a machine knows of a name counts for one to three
 
 
 def publish(new: Path, target: Path, *, aside: Path) -> None:
@@ -32,15 +39,43 @@ def publish(new: Path, target: Path, *, aside: Path) -> None:
     # The rename may reach the disk before what it publishes: ext4 writes a file's content up to 30 s later than the
     # names. A power cut would then leave a marker that says "complete", and empty files.
     atomic.flush(new)
+    for attempt in itertools.count():
+        try:
+            _move(new, target, aside if attempt == 0 else aside.with_name(f"{aside.name}-{attempt}"))
+            break
+        except OSError as error:
+            # Another machine replaces the overlay, too. This one may see that late (a network file system).
+            if error.errno not in _PASSING or attempt == _ATTEMPTS or not (new.is_dir() and target.parent.is_dir()):
+                raise
+            time.sleep(_PAUSE)
+    atomic.flush_entries(target.parent)  # ``sync`` says "installed" after that
+
+
+def _move(new: Path, target: Path, aside: Path) -> None:
+    """Move an overlay to its place. Where this fails, ``new`` is still there, and the attempt may be repeated."""
     try:
         os.rename(new, target)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        os.makedirs(aside.parent, exist_ok=True)
+    else:
+        return
+    os.makedirs(aside.parent, exist_ok=True)
+    if _can_exchange(new.parent):
+        # A process that is killed in between leaves the old one where its users keep it from being removed.
         os.rename(new, aside)
-        _exchange(aside, target)
-    atomic.flush_entries(target.parent)  # ``sync`` says "installed" after that
+        if _exchange(aside, target):
+            return
+        os.rename(aside, new)
+    # In ``replaced``, another machine removes what nobody uses there: the new one must not be in it.
+    try:
+        os.rename(target, aside)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _replace(new, target)
+        return
+    os.rename(new, target)
 
 
 def remove(directory: Path, into: Path) -> None:
@@ -54,21 +89,19 @@ def remove(directory: Path, into: Path) -> None:
         shutil.rmtree(directory)
 
 
-def _exchange(new: Path, target: Path) -> None:
-    """Exchange two directories in one step (renameat2(2)), or in three where the system can't."""
+def _can_exchange(directory: Path) -> bool:
+    """Whether two directories of a file system can be exchanged in one step."""
+    with tempfile.TemporaryDirectory(dir=directory, ignore_cleanup_errors=True) as place:
+        for name in "ab":
+            os.mkdir(os.path.join(place, name))
+        return _exchange(os.path.join(place, "a"), os.path.join(place, "b"))
+
+
+def _exchange(one: str | Path, other: str | Path) -> bool:
+    """Exchange two directories in one step (renameat2(2)). Returns whether the system did."""
     function = getattr(ctypes.CDLL(None), "renameat2", None)
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    if function is None or function(here, os.fsencode(new), here, os.fsencode(target), exchange) != 0:
-        between = new.with_name(f"{new.name}.old")
-        try:
-            os.rename(target, between)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            _replace(new, target)
-            return
-        os.rename(new, target)
-        os.rename(between, new)
+    return function is not None and function(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def _replace(new: Path, target: Path) -> None:

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from vllm_plugins.core.hashes import Sha256
     from vllm_plugins.packages.metadata import RecordEntry
 
-__all__ = ["Contents", "Distribution", "check", "clean", "seal"]
+__all__ = ["Contents", "Distribution", "check", "check_depth", "clean", "seal"]
 
+_DEEPEST = 100
 _PIP_HEADERS = re.compile(r"^include/site/python3\.\d+/")
 _OTHER_INSTALLER = "try the other installer: vllm-plugins sync --installer pip, or --installer uv"
 _BAD_WHEEL = "report it to the plugin's author, and set `enabled: false` for the plugin in plugins.yaml"
@@ -112,6 +113,24 @@ def check(site: Path, records: Mapping[Path, Rows], expected: Mapping[Normalized
             next_step=_OTHER_INSTALLER,
         )
     return Contents(distributions=tuple(found[name] for name in sorted(found)), owners=owners)
+
+
+def check_depth(site: Path) -> None:
+    """Refuse directories in one another without an end: what walks through them may need Python's stack for each.
+
+    Raises:
+        InstallError: there are some.
+    """
+    level = [str(site)]
+    for _ in range(_DEEPEST):
+        level = [entry.path for place in level for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False)]
+        if not level:
+            return
+    raise InstallError(
+        f"a distribution has more than {_DEEPEST} directories in one another",
+        where=f"{os.path.relpath(level[0], site)[:80]}…",
+        next_step=_BAD_WHEEL,
+    )
 
 
 def seal(site: Path, owners: Mapping[str, Owner]) -> str:

@@ -24,6 +24,7 @@ __all__ = ["Entry", "Unsafe", "unpack", "write"]
 _CHUNK = 1 << 20  # bytes
 # A directory that the layer does not contain, a name that is too long, a file twice, a file as a directory.
 _ITS_PATHS = (errno.ENOENT, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR)
+_DEEPEST = 100  # directories in one another; removing more of them takes more than Python's stack
 _MOST = 4 << 20  # bytes in one piece: a header with a name or attributes
 
 
@@ -126,6 +127,8 @@ def _checked(info: tarfile.TarInfo, tops: frozenset[str]) -> str:
         raise Unsafe(f"{name} is a sparse file")
     if name.startswith("/") or "\0" in name or {"", ".", ".."} & {*parts}:
         raise Unsafe(f"{name!r} is not a plain relative path")
+    if len(parts) > _DEEPEST:
+        raise Unsafe(f"{name[:80]!r}… has {len(parts)} parts")
     if parts[0] not in tops:
         raise Unsafe(f"{name!r} is not part of such an image")
     return name

@@ -29,6 +29,7 @@ __all__ = ["NOTE", "Pulled", "Source", "run"]
 NOTE = "image.json"
 
 _LOCK, _BLOB = "pull.lock", ".layer"
+_FROM_START = "lost+found"
 
 _MAX_CONFIG = 1 << 20  # bytes
 _MOST_LAYERS = 8
@@ -105,7 +106,7 @@ def _check_trust(settings: Settings, directory: Path) -> None:
     A directory that all users can write to is allowed: an empty volume of Kubernetes is one.
     """
     try:
-        permissions.check_owners(settings, directory, *(directory / name for name in (_LOCK, NOTE, *TOPS)))
+        permissions.check_owners(settings, directory, *_present(directory))
     except NotTrusted as error:
         raise NotTrusted(
             "another user could change the content of the directory",
@@ -114,6 +115,11 @@ def _check_trust(settings: Settings, directory: Path) -> None:
             found=error.found,
             next_step="choose a directory of your own: vllm-plugins pull IMAGE -o DIRECTORY",
         ) from error
+
+
+def _present(directory: Path) -> list[Path]:
+    """What is in the directory, except for what a file system has from the start."""
+    return sorted(path for path in directory.iterdir() if path.name != _FROM_START)
 
 
 def _is_there(directory: Path, digest: str) -> bool:
@@ -155,7 +161,7 @@ def _is_there(directory: Path, digest: str) -> bool:
 
 def _is_own(name: str) -> bool:
     """Whether a file is one that a pull makes while it works, or a new file system has."""
-    return name in (_LOCK, _BLOB, "lost+found") or name.startswith((".", scratch.PREFIX))
+    return name in (_LOCK, _BLOB, _FROM_START) or name.startswith((".", scratch.PREFIX))
 
 
 def _fill(source: Source, image: _Image, directory: Path, report: Callable[[str], None]) -> None:

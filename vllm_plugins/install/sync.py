@@ -158,18 +158,33 @@ def _locked(job: Job, *, reinstall: bool, check_again: bool) -> Synced:
         if marker is None or reinstall:
             marker = install(again=reinstall)
         _check_names(marker, job)
-        if job.part == "install" and tested.may_be_tried(marker, job):
-            if not installed and own_changes.differences(store, marker):
-                marker, installed = install(), True
-            checked = tested.begin_trial(marker, job)
-        else:
-            is_new = installed or job.part == "check"  # then it was compared with its list of files just now
-            marker, checked, installed = tested.run(marker, job, installed=is_new, again=check_again, install=install)
-        if checked != marker:
-            marker = checked
-            atomic.write(overlay.directory(store, job.key) / overlay.MARKER, marker.to_json().encode())
-        _mirror(job, checked)
-    return Synced(marker=marker, lock=job.lock, installed=installed)
+        while True:
+            place = stores.identity(store, job.key)
+            try:
+                checked, installed = _tested(marker, job, installed=installed, again=check_again, install=install)
+                _mirror(job, checked)
+                return Synced(marker=checked, lock=job.lock, installed=installed)
+            except OSError:
+                if not stores.was_replaced(store, job.key, place):
+                    raise
+                marker, installed = overlay.read_marker(store, job.key) or marker, True
+
+
+def _tested(
+    marker: Marker, job: Job, *, installed: bool, again: bool, install: Callable[[], Marker]
+) -> tuple[Marker, bool]:
+    """Run the load check, or begin a trial, and write the result into the marker of the overlay."""
+    if job.part == "install" and tested.may_be_tried(marker, job):
+        if not installed and own_changes.differences(job.settings.store, marker):
+            marker, installed = install(), True
+        checked = tested.begin_trial(marker, job)
+    else:
+        is_new = installed or job.part == "check"  # then it was compared with its list of files just now
+        marker, checked, installed = tested.run(marker, job, installed=is_new, again=again, install=install)
+    if checked != marker:
+        path = overlay.directory(job.settings.store, job.key) / overlay.MARKER
+        atomic.write(path, checked.to_json().encode())
+    return checked, installed
 
 
 def _check_names(marker: Marker, job: Job) -> None:
@@ -206,6 +221,7 @@ def _install(job: Job, *, alone: bool, reinstall: bool) -> Marker:
             report=job.report,
         )
         requirements = filling.fill(staged, site)
+        _stage.check_depth(site)
         with progress.step("Checking every file", job.report):
             if left_out := metadata.scripts(site):
                 more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""

@@ -137,7 +137,7 @@ def _usable(config: PipConfig, report: Callable[[str], None]) -> PipConfig:
     """The configuration, if its URLs may be written down. Options that have no effect are reported."""
     config.require_public()
     if config.ignored:
-        report(f"Ignoring options that do not say where packages come from: {', '.join(config.ignored)}")
+        report(f"Ignoring options of pip that do not say where packages come from: {', '.join(config.ignored)}")
     return config
 
 

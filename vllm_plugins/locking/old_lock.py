@@ -98,14 +98,13 @@ def read_all(settings: Settings, upgrade: Upgrade) -> OldLocks:
         return OldLocks(
             locks=lock_reader.parse_all(data, settings.lock, edited=True), flaw="the lock was edited by hand"
         )
-    except LockInvalid as error:
+    except LockInvalid:
         text = data.decode("utf-8", "replace")
         if merge_conflicts.has_markers(text):
             agreed = _agreed(text, settings.lock)
             return OldLocks(locks=() if agreed is None else (agreed,), flaw="the lock has merge conflicts")
         if upgrade.everything:
             return OldLocks(flaw="the lock can't be read")
-        error.next_step = "restore it from version control, or resolve everything again: vllm-plugins lock --upgrade"
         raise
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LockInvalid, LockStale, UsageError
 from vllm_plugins.documents import base as base_document
-from vllm_plugins.documents import compatibility, consistency, names
+from vllm_plugins.documents import compatibility, consistency, diff, names
+from vllm_plugins.documents.lock import in_words
 from vllm_plugins.locking import old_lock
 from vllm_plugins.locking.request import Request
 from vllm_plugins.startup import overlay
@@ -262,15 +263,22 @@ def _refuse_changes(old: OldLock, new: Lock, changes: Iterable[Change], settings
     raise LockStale(
         "there is no lock" if old.lock is None and old.flaw is None else "the lock would change",
         where=str(settings.lock),
-        details=reasons or ["the packages stay; what they use of the base, or where they come from, has changed"],
+        details=reasons or other_changes([old.lock] if old.lock is not None else [], [new]),
         next_step=request.command,
     )
 
 
 def line(change: Change) -> str:
     """A change, for the details of an error."""
-    plugins = ", ".join(change.plugins) or "-"
-    return f"{change.shown_name} {change.old or '-'} → {change.new or '-'} {plugins}"
+    plugins = f", required by {', '.join(map(in_words, change.plugins))}" if change.plugins else ""
+    return f"{change.shown_name}: {change.old or 'none'} → {change.new or 'none'}{plugins}"
+
+
+def other_changes(old: Sequence[Lock], new: Sequence[Lock]) -> list[str]:
+    """What differs between two locks although their packages are the same, for the details of an error."""
+    found = diff.between(old, new)
+    lines = [*found.plugin_lines, *found.base_lines]
+    return ["the packages stay", *lines] if lines else ["the packages stay; how the lock is written has changed"]
 
 
 def changed_sources(old: Lock | None, new: Lock) -> Iterator[str]:

@@ -93,6 +93,7 @@ def read(
             program.compile(scratch, empty)
     except CommandFailed as error:
         if not program.found_none(error):
+            index.files(canonicalize_name(requirement.name))  # an index that can't be read says why
             raise _conflicts.resolver_failed(error, program.name, found_none=False) from error
         raise NoResolution(
             f"the environment of {release} can't be resolved for this kind of machine",

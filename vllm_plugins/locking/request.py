@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -65,8 +66,11 @@ class Upgrade:
             own[canonicalize_name(plugin.name)] = names | pinned
             packages |= names
         for name in sorted(self.names - packages):
+            known = packages | own.keys()
+            near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
             raise UsageError(
-                f"{name}: no plugin and no locked package has this name",
+                f"{name}: no plugin and no locked package has this name"
+                + (f"; did you mean {near[0]}?" if near else ""),
                 where=str(manifest.path),
                 next_step="name a plugin of plugins.yaml or a package of plugins.lock",
             )

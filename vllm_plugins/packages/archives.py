@@ -40,6 +40,7 @@ UNREADABLE = (
 _MAX_MEMBER = 16 << 20  # bytes; the largest METADATA in use have about 100 KiB
 # The size that an archive may always unpack to, and the largest ratio above it. Code and data shrink to a tenth.
 _MAX_UNPACKED, _MAX_RATIO = 256 << 20, 100
+_DEEPEST = 100  # directories in one another; what walks through them may need Python's stack for each
 # The sizes that a Git LFS pointer has, and how many members of such a size are read.
 _POINTER, _MOST_POINTERS = range(110, 260), 20
 
@@ -70,7 +71,7 @@ def check_size(unpacked: int, packed: int) -> None:
 
 
 def check_wheel(archive: zipfile.ZipFile, packed: int) -> None:
-    """Refuse a wheel that would fill a disk or write outside of its target.
+    """Refuse a wheel that would fill a disk, write outside of its target, or has directories without an end.
 
     Raises:
         BadZipFile: it would.
@@ -80,6 +81,8 @@ def check_wheel(archive: zipfile.ZipFile, packed: int) -> None:
     for item in items:
         if item.filename.startswith("/") or ".." in item.filename.split("/"):
             raise zipfile.BadZipFile(f"it contains {item.filename!r}, a path that leads out of it")
+        if item.filename.count("/") > _DEEPEST:
+            raise zipfile.BadZipFile(f"it contains {item.filename[:80]!r}…, more than {_DEEPEST} directories deep")
 
 
 def member(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -58,17 +58,23 @@ def fetch(target: Path, file: File, body: Body, *, attempts: int, keep: bool) ->
         writing = atomic.resuming(target, _part(target.parent, file.sha256))
     else:
         writing = atomic.writing(target, durable=keep)
+    starts: list[int] = []
+
+    def noted(start: int) -> tuple[int, Generator[bytes]]:
+        begin, chunks = body(start)
+        starts.append(begin)
+        return begin, chunks
+
     with writing as out:
-        resumed = out.tell() > 0
         try:
-            _fetch(out, file, body, attempts)
+            _fetch(out, file, noted, attempts)
         except Mismatch:
             out.truncate(0)
-            if not resumed:
+            if not any(starts):
                 raise
-            out.seek(0)  # what was there may be another file's beginning
+            out.seek(0)  # the parts may be of two files: the server has another one by now, or sent another range
             try:
-                _fetch(out, file, body, attempts)
+                _fetch(out, file, noted, attempts)
             except Mismatch:
                 out.truncate(0)
                 raise
@@ -148,7 +154,8 @@ def _receive(out: BinaryIO, file: File, body: Body, attempts: int, step: progres
     while chunk := out.read(_CHUNK):
         digest.update(chunk)
     while True:
-        start, chunks = body(out.tell())
+        # Without a hash, nothing would show that parts don't belong together.
+        start, chunks = body(out.tell() if file.sha256 is not None else 0)
         step.restart(start)
         if start != out.tell():
             digest = hashlib.sha256()

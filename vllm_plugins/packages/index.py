@@ -15,7 +15,7 @@ import urllib3
 from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
 
 from vllm_plugins.core import foreign_json, hashes, regular_file, scratch
-from vllm_plugins.core.errors import HashMismatch, SourceError
+from vllm_plugins.core.errors import HashMismatch, SourceError, cause
 from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.packages import archives, downloads, own_indexes, programs, simple_api
 from vllm_plugins.packages._net import session
@@ -300,7 +300,7 @@ class Index:
         return SourceError(
             what,
             where=redact(url, self._config.secrets),
-            found=redact(f"{type(error).__name__}: {error}", self._config.secrets),
+            found=redact(cause(error), self._config.secrets),
             next_step=step
             if step is not None
             else f"check the network, the URL of index {own}"

@@ -194,6 +194,8 @@ def from_html(text: str, *, base: str, index: str | None) -> list[File]:
     except AssertionError as error:  # raised by html.parser for "<![x"
         raise ValueError(str(error)) from error
     here = urljoin(base, parser.base or "")
+    if urlsplit(here).scheme == "file" and not base.startswith("file:"):
+        raise ValueError(f"the page says that it is {here}, on this machine")
     files = [file for anchor in parser.anchors if (file := _from_anchor(anchor, here, index)) is not None]
     if not parser.is_index and not any(file.filename.endswith(_FILES) for file in files):
         _check_listing(parser, files, here)
@@ -290,6 +292,7 @@ def _from_anchor(anchor: dict[str, str | None], base: str, index: str | None) ->
 
 
 def _address(base: str, url: object) -> str | None:
+    """The address of a file. Only a page of this machine may name a file of it: we lock what it names."""
     if not isinstance(url, str):
         return None
     if _COMPLETE.fullmatch(url):
@@ -300,7 +303,8 @@ def _address(base: str, url: object) -> str | None:
         return None
     parts = urlsplit(address)
     is_http = parts.scheme in ("https", "http") and parts.netloc != ""  # "http:x" names no server
-    return address if is_http or parts.scheme == "file" else None
+    is_here = parts.scheme == "file" and base.startswith("file:")
+    return address if is_http or is_here else None
 
 
 def _text(value: object) -> str | None:

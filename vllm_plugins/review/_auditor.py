@@ -39,6 +39,7 @@ class NotRun:
     """A check that did not run, for all packages or for one. With ``demanded``, the audit fails."""
 
     check: str
+    package: str | None
     why: str
     demanded: bool
 
@@ -73,6 +74,6 @@ class Auditor:
             next_step=next_step,
         )
 
-    def not_run(self, check: str, why: str) -> NotRun:
-        """A check that did not run."""
-        return NotRun(check=check, why=why, demanded=check in self.required)
+    def not_run(self, check: str, why: str, package: str | None = None) -> NotRun:
+        """A check that did not run, for all packages or for the one of this name."""
+        return NotRun(check=check, package=package, why=why, demanded=check in self.required)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from packaging.utils import canonicalize_name
+
 from vllm_plugins.core import foreign_json, process
 from vllm_plugins.core.errors import CommandFailed, SourceError
 from vllm_plugins.core.redact import redact
@@ -39,8 +41,8 @@ def find() -> Path | None:
 
 def ask(
     packages: Iterable[Package], program: Path, *, service: str, cache: Path | None
-) -> tuple[tuple[Advisory, ...], list[str]]:
-    """The advisories of these packages, and one line for each package that the service skipped.
+) -> tuple[tuple[Advisory, ...], dict[str, str]]:
+    """The advisories of these packages, and why the service skipped others, by their names.
 
     ``program`` is pip-audit (:func:`find`). ``service`` is a name in :data:`SERVICES`, or the URL of a service with
     OSV's API. It receives the names and versions of these packages.
@@ -48,9 +50,10 @@ def ask(
     Raises:
         SourceError: the service can't be reached, or its response can't be read.
     """
-    pins = [f"{package.name}=={package.version}" for package in packages]
+    asked = list(packages)
+    pins = [f"{package.name}=={package.version}" for package in asked]
     if not pins:
-        return (), []
+        return (), {}
     named = ["--vulnerability-service", service] if service in SERVICES else ["-s", "osv", "--osv-url", service]
     with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as directory:
         requirements = Path(directory, "requirements.txt")
@@ -62,7 +65,7 @@ def ask(
         words += ["--timeout", str(_TIMEOUT), "--cache-dir", cache / "advisories" if cache else Path(directory, "c")]
         try:
             done = process.run(words, cwd=Path(directory), check=False)
-            return _parse(foreign_json.read(result.read_text(encoding="utf-8") if result.exists() else ""))
+            return _parse(foreign_json.read(result.read_text(encoding="utf-8") if result.exists() else ""), asked)
         except CommandFailed as error:
             raise SourceError(
                 "pip-audit can't be started", found=error.what, next_step="pip install 'vllm-plugin-manager[audit]'"
@@ -79,20 +82,22 @@ def ask(
             ) from error
 
 
-def _parse(document: Any) -> tuple[tuple[Advisory, ...], list[str]]:
-    found, skipped = [], []
+def _parse(document: Any, asked: Iterable[Package]) -> tuple[tuple[Advisory, ...], dict[str, str]]:
+    found, skipped = [], {}
     for item in document["dependencies"]:
         if "skip_reason" in item:
-            skipped.append(_line(f"{item['name']}: {item['skip_reason']}"))
+            skipped[_line(item["name"])] = _line(item["skip_reason"])
         found += [
             Advisory(
-                package=_line(item["name"]),
+                package=canonicalize_name(_line(item["name"])),
                 version=_line(item["version"]),
                 ids=(_line(known["id"]), *sorted(map(_line, set(known.get("aliases", ())) - {known["id"]}))),
                 fixed_in=tuple(map(_line, known["fix_versions"])),
             )
             for known in item.get("vulns", ())
         ]
+    named = {canonicalize_name(_line(item["name"])) for item in document["dependencies"]}
+    skipped |= {package.name: "pip-audit has no result for it" for package in asked if package.name not in named}
     return tuple(found), skipped
 
 

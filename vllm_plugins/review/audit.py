@@ -105,7 +105,7 @@ def run(
         findings=tuple(
             sorted(findings, key=lambda item: (item.level != "fail", item.check, item.package, item.what))
         ),
-        not_run=tuple(sorted(missed, key=lambda item: (not item.demanded, item.check, item.why))),
+        not_run=tuple(sorted(missed, key=lambda item: (not item.demanded, item.check, item.package or "", item.why))),
         facts=tuple(facts[name] for name in sorted(facts)),
     )
 
@@ -130,7 +130,7 @@ def _of_package(
     try:
         license_ = _license(package, auditor.settings, index)
     except (PluginsError, OSError, zipfile.BadZipFile) as error:
-        found.append(auditor.not_run("license", f"{package.name}: {_first(error)}"))
+        found.append(auditor.not_run("license", _first(error), package.name))
     else:
         fact = replace(fact, license=license_)
         policy = auditor.policy
@@ -141,14 +141,14 @@ def _of_package(
     if package.name in private and not package.find_links:
         return found, fact
     if package.find_links:
-        why = f"{package.name}: it comes from a directory of find-links"
-        return found + [auditor.not_run(check, why) for check in _OF_INDEX], fact
+        why = "it comes from a directory of find-links"
+        return found + [auditor.not_run(check, why, package.name) for check in _OF_INDEX], fact
     if auditor.settings.offline:
         return found, fact
     try:
         published = _provenance.read(package, index)
     except PluginsError as error:
-        return found + [auditor.not_run(check, f"{package.name}: {_first(error)}") for check in _OF_INDEX], fact
+        return found + [auditor.not_run(check, _first(error), package.name) for check in _OF_INDEX], fact
     found += _published(auditor, package, published)
     day = published.uploaded.date().isoformat() if published.uploaded else None
     return found, replace(fact, uploaded=day, publishers=published.publishers)
@@ -157,13 +157,13 @@ def _of_package(
 def _published(auditor: Auditor, package: Package, published: Published) -> Iterator[Finding | NotRun]:
     if published.none:
         for check in _OF_INDEX:
-            yield auditor.not_run(check, f"{package.name}: none of its locked files is at an index")
+            yield auditor.not_run(check, "none of its locked files is at an index", package.name)
         return
     yield from _files(auditor, package, published)
     if package.name in map(canonicalize_name, auditor.policy.min_age_exempt):
         pass
     elif published.uploaded is None:
-        yield auditor.not_run("young", f"{package.name}: the index has no upload time")
+        yield auditor.not_run("young", "the index has no upload time", package.name)
     elif auditor.now - published.uploaded < timedelta(days=auditor.policy.min_age_days):
         hours = max(0, int((auditor.now - published.uploaded).total_seconds() // 3600))
         age = count(hours // 24, "day") if hours >= 24 else count(hours, "hour")
@@ -207,7 +207,7 @@ def _files(auditor: Auditor, package: Package, published: Published) -> Iterator
         what = f"was yanked from its index: {published.yanked or 'no reason given'}"
         yield auditor.finding("yanked", package, what, f"vllm-plugins lock --upgrade-package {package.name}")
     if published.unknown:
-        yield auditor.not_run("changed", f"{package.name}: the index has no hash of {', '.join(published.unknown)}")
+        yield auditor.not_run("changed", f"the index has no hash of {', '.join(published.unknown)}", package.name)
     if published.wheel is not None:
         what = f"has a wheel next to the lock, though its index has one: {published.wheel}"
         yield auditor.finding("local-wheel", package, what, f"vllm-plugins lock --upgrade-package {package.name}")
@@ -243,7 +243,7 @@ def _of_refs(auditor: Auditor) -> Iterator[Finding | NotRun]:
         try:
             now = git_refs.resolve(_source(plugin, auditor.manifest), environ=os.environ, plugin=plugin.name)
         except PluginsError as error:
-            yield auditor.not_run("moved-ref", f"plugin {plugin.name!r}: {_first(error)}")
+            yield auditor.not_run("moved-ref", _first(error), package.name)
             continue
         if now != plugin.commit:
             what = f"{plugin.requested} is now commit {now[:12]}; {plugin.commit[:12]} is locked"
@@ -276,17 +276,17 @@ def _of_advisories(auditor: Auditor, service: str, report: Callable[[str], None]
     private = {*_private(auditor), *own}
     public = [package for package in auditor.lock.packages if package.name not in private]
     for name, index in own.items():
-        yield auditor.not_run(check, f"{name}: it comes from the index {index!r} alone, and its name stays there")
+        yield auditor.not_run(check, f"it comes from the index {index!r} alone, and its name stays there", name)
     for item in auditor.lock.packages:
         if item.find_links:
-            yield auditor.not_run(check, f"{item.name}: it comes from a directory, and its name stays here")
+            yield auditor.not_run(check, "it comes from a directory, and its name stays here", item.name)
     try:
         with progress.step(f"Asking for advisories about {count(len(public), 'package')}", report):
             known, skipped = advisories.ask(public, program, service=service, cache=auditor.settings.cache)
     except PluginsError as error:
         yield auditor.not_run(check, _first(error))
         return
-    yield from (auditor.not_run(check, line) for line in skipped)
+    yield from (auditor.not_run(check, why, name) for name, why in skipped.items())
     for advisory in known:
         package = auditor.lock.package(advisory.package)
         if package is None or auditor.policy.accepts(advisory.ids, auditor.now.date()) is not None:

@@ -154,7 +154,12 @@ def _agreement(case: _Case) -> Iterator[Finding]:
 
 
 def _from_error(error: PluginsError) -> Finding:
-    parts = (error.where, *error.details, error.expected and f"expected {error.expected}", error.found)
+    parts = (
+        error.where,
+        *error.details,
+        error.expected and f"expected {error.expected}",
+        error.found and f"found {error.found}",
+    )
     return Finding(
         what=error.what,
         evidence="; ".join(filter(None, parts)),

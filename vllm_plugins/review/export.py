@@ -40,14 +40,32 @@ def requirements(lock: Lock) -> str:
     kinds = [f"Python {target.python} on {target.platform}" for target in lock.targets]
     lines = ["# From plugins.lock. Next to it, run: pip install --require-hashes --no-deps -r THIS-FILE"]
     lines += [f"# For {kind}, with vLLM installed" for kind in kinds]
+    own = {plugin.package: plugin for plugin in lock.plugins if plugin.index is not None}
     for package in sorted(lock.packages, key=lambda package: package.name):
         remote = [wheel for wheel in package.wheels if wheel.url is not None]
         marker = f" ; {package.marker}" if package.marker else ""
         built = [wheel for wheel in package.wheels if wheel.url is None]
         lines += [_line(f"./{WHEELS}/{wheel.filename}{marker}", [wheel]) for wheel in built]
-        if remote:
+        if remote and (plugin := own.get(package.name)) is not None:
+            lines += _own(package, remote, marker, plugin)
+        elif remote:
             lines.append(_line(f"{_exact(package, remote)}{marker}", remote))
     return "\n".join(lines) + "\n"
+
+
+def _own(package: Package, wheels: list[Wheel], marker: str, plugin: Plugin) -> Iterator[str]:
+    """The lines of a package with an index of its own: no other index should be asked for it.
+
+    Its one wheel is named by its URL. A requirement can't name one of several by URL, and an option for an index is
+    one for all packages of the file.
+    """
+    note = f"# {package.name} is for the index {plugin.index!r} alone: {plugin.index_url}"
+    if len(wheels) == 1:
+        yield note
+        yield _line(f"{package.name} @ {wheels[0].url}{marker}", wheels)
+    else:
+        yield f"{note} (pip asks all its indexes; the hashes refuse other files)"
+        yield _line(f"{_exact(package, wheels)}{marker}", wheels)
 
 
 def _exact(package: Package, wheels: list[Wheel]) -> str:

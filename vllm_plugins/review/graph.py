@@ -232,7 +232,7 @@ class Graph:
         known = {plugin.name for plugin in self._lock.plugins} | {str(name) for name in self._edges}
         known |= {str(node.name) for nodes in self._edges.values() for node in nodes}
         known |= {str(found.name) for found in base.distributions} if base is not None else set()
-        near = difflib.get_close_matches(canonicalize_name(named), sorted(known), n=5)
+        near = difflib.get_close_matches(canonicalize_name(named), sorted(known), n=5, cutoff=0.75)
         return UsageError(
             f"{named!r} is neither in the lock nor in the vLLM environment",
             expected="the name of a plugin or of a package",

@@ -125,10 +125,15 @@ def _findings(audit: Audit) -> Iterator[str]:
     if audit.not_run:
         yield "<h2>Not run</h2>"
         missed = [
-            (f"<code>{escape(item.check)}</code>", escape(item.why), "✖ required" if item.demanded else "")
+            (
+                f"<code>{escape(item.check)}</code>",
+                f"<code>{escape(item.package)}</code>" if item.package else "all",
+                escape(item.why),
+                "✖ required" if item.demanded else "",
+            )
             for item in audit.not_run
         ]
-        yield _table("Checks that did not run", ("Check", "Why", ""), missed)
+        yield _table("Checks that did not run", ("Check", "Package", "Why", ""), missed)
 
 
 def _plugins(lock: Lock) -> Iterator[str]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Outlook", "When", "examine", "release_of"]
 
+_MOST = 32 << 20  # bytes of a plugin's files that are parsed, also those that are read again
+_ROUNDS = 16  # functions that call one another while vLLM starts; few plugins have three
 _CALLED = ("vllm.general_plugins", "vllm.platform_plugins")  # vLLM calls these when it starts
 
 
@@ -147,14 +149,20 @@ class _Plugin:
         self._entries = tuple(called)
         self.unread: list[str] = []
         self.read: dict[str, References] = {}
+        self._left = _MOST
         pending = set(self.modules)
-        while pending:
+        for _ in range(_ROUNDS):
             for module in sorted(pending):
                 self._read(module, files.sources[self.modules[module]], own, called.get(module, set()))
             pending = self._newly_called(called)
 
     def _read(self, module: str, source: bytes, own: Collection[str], called: Collection[str]) -> None:
         path = self.modules[module]
+        self._left -= len(source)
+        if self._left < 0:
+            if module not in self.read:  # else what was read at first counts
+                self.unread.append(path)
+            return
         try:
             self.read[module] = references.read(
                 source, module, is_package=path.endswith("/__init__.py"), own=own, called=called

@@ -54,8 +54,8 @@ HOLD_PATIENCE = 10.0  # seconds: a process that looks at an overlay, or prunes i
 # The key of the overlay that this process has activated, and the path entries and finders that came with it.
 _active: tuple[str, list[str], list[Any]] | None = None
 _held: dict[str, int] = {}
-# The value of VLLM_PLUGIN_EXPECT that this process has set, or compared itself with; and whether another one set it.
-_expected: tuple[str, bool] | None = None
+# The value of VLLM_PLUGIN_EXPECT that this process has set (False) or will set (None), or another one has (True).
+_expected: tuple[str, bool | None] | None = None
 
 
 def is_disabled_by_user() -> bool:
@@ -70,11 +70,7 @@ def active_key() -> str | None:
     """The key of the overlay on the path, put there by this process, its parent process, or a link."""
     if _active is not None:
         return _active[0]
-    for entry in overlay.entries():
-        key = overlay.key_in(entry)
-        if key is not None:
-            return key
-    return None
+    return next((key for entry in overlay.entries() if (key := overlay.key_in(entry)) is not None), None)
 
 
 def is_site(entry: object) -> bool:
@@ -157,10 +153,7 @@ def confirm(key: str) -> None:
 
 
 def _confirmation(key: str) -> str:
-    """The overlay, and the node on which it was checked.
-
-    Ray copies all variables to workers on other nodes (executor V2, seen in 0.32), which have files of their own.
-    """
+    """The overlay, and the node on which it was checked: Ray copies variables to others, which have other files."""
     return f"{key}:{os.stat('/').st_dev:x}:{os.uname().nodename}"
 
 
@@ -177,19 +170,17 @@ def is_told() -> bool:
         return False
     if _expected is None:
         return not is_confirmed((variables.inherited(variables.CONFIRMED) or "").partition(":")[0])
-    return _expected[1] or told != _expected[0]
+    return _expected[1] is not False or told != _expected[0]
 
 
 def expect(settings: Settings, marker: Marker | None, listing: str) -> None:
     """Compare an overlay (``None``: no plugins) and the base, as text, with what the first process of the server has.
 
-    Without ``VLLM_PLUGIN_EXPECT`` this is the first one, and sets it. vLLM copies it to Ray workers (0.10.2 to 0.33).
-
     Raises:
         NodeMismatch: something differs.
         UsageError: the variable has an invalid value.
     """
-    global _expected  # noqa: PLW0603 - the variable is the process's, too
+    global _expected  # noqa: PLW0603
     told = variables.inherited(variables.EXPECT)
     found = None if marker is None else marker.expectation(listing, overlay.fingerprint_of(listing))
     # An empty value is not valid: the command failed that should have given it.
@@ -201,16 +192,23 @@ def expect(settings: Settings, marker: Marker | None, listing: str) -> None:
             expectation.compare(told, settings, marker, listing)
         _expected = told, True
     elif found is not None:
-        variables.pass_on(variables.EXPECT, found)
-        _expected = found, False
+        _expected = found, None
 
 
 def finish(active: tuple[Path, Marker] | None) -> None:
-    """Wait for a load check alongside this start, where this process must, and show the overlay in vLLM's metrics."""
+    """Wait for a load check alongside this start, where this process must; tell child processes what they must have.
+
+    vLLM's metrics show the overlay. Children are told after general plugins: Ray (executor V2, 0.32) gives a worker
+    the server's variables before these and after the platform's, and overwrites none, so also none of the worker's.
+    """
+    global _expected  # noqa: PLW0603
     if variables.inherited(variables.TRIAL):
         from vllm_plugins.startup._trial import alongside
 
         alongside.settle()
+    if _expected is not None and variables.inherited(variables.EXPECT) is None:
+        _expected = _expected[0], False
+        variables.pass_on(variables.EXPECT, _expected[0])
     if "prometheus_client" in sys.modules:
         from vllm_plugins.startup.ranks import _vllm_metrics
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core.errors import PluginsError
-from vllm_plugins.core.verified_import import Bytecode, Extension, Source, compared
+from vllm_plugins.core.verified_import import Bytecode, Extension, Source, check_file, compared
 from vllm_plugins.startup import _trust, activation, integrity, logger, overlay, prepare_logging
 from vllm_plugins.startup.settings import Settings
 
@@ -189,9 +189,20 @@ def _finder(entry: str) -> FileFinder:
     named = overlay.real(entry)
     path = _plain(named)
     site = _site_of(path)
+    if site is not None and site in compared and (archive := _archive(path, site)) is not None:
+        check_file(archive)  # Python's own finder reads its modules
     if site is None or (named == entry and site not in compared) or not os.path.isdir(path):
         raise ImportError("not a directory of a guarded overlay", path=entry)
     return _Finder(path)
+
+
+def _archive(path: str, site: str) -> str | None:
+    """The archive of an overlay that a path entry is, or is inside of."""
+    while len(path) > len(site):
+        if os.path.isfile(path):
+            return path
+        path = os.path.dirname(path)
+    return None
 
 
 class _Finder(FileFinder):

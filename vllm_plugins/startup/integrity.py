@@ -18,6 +18,7 @@ from vllm_plugins.startup import Record, overlay
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+    from typing import TypeGuard
 
     from vllm_plugins.startup.marker import Marker
 
@@ -96,18 +97,46 @@ def compare_sizes(store: Path, marker: Marker) -> tuple[str, ...]:
         HashMismatch: the list of files is not the one that the marker names.
     """
     root = overlay.directory(store, marker.key)
-    site = os.path.join(root, overlay.SITE, "")
-    entries = _entries(root, marker)
-    problems = [f"extra: {path}" for path in sorted({*files(root / overlay.SITE)} - {path for path, _, _ in entries})]
-    for path, _, size in entries:
+    expected = {path: size for path, _, size in _entries(root, marker)}
+    found = _sizes(os.path.join(root, overlay.SITE, ""))
+    if found == expected:  # one comparison, not one for each file: every process of another node does this
+        return ()
+    return (
+        *(f"extra: {path}" for path in sorted(found.keys() - expected.keys())),
+        *(
+            f"changed: {path}" if path in found else f"missing: {path}"
+            for path, size in expected.items()
+            if found.get(path) != size
+        ),
+    )
+
+
+def _sizes(site: str) -> dict[str, int]:
+    """The size of each file below a directory, by its relative path; -1 for a link, a pipe or a device.
+
+    One look at a directory tells the kinds of all that is in it, so each file costs one system call, its status. That
+    is asked of the open directory: the kernel need not look up the whole path again.
+    """
+    sizes: dict[str, int] = {}
+    directories = [""]
+    while directories:
+        prefix = directories.pop()
         try:
-            found = os.lstat(site + path)
-        except OSError:
-            problems.append(f"missing: {path}")
-        else:
-            if found.st_size != size or not stat.S_ISREG(found.st_mode):
-                problems.append(f"changed: {path}")
-    return tuple(problems)
+            directory = os.open(site + prefix, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                with os.scandir(directory) as entries:
+                    for entry in entries:
+                        if entry.is_file(follow_symlinks=False):
+                            sizes[prefix + entry.name] = entry.stat(follow_symlinks=False).st_size
+                        elif entry.is_dir(follow_symlinks=False):
+                            directories.append(f"{prefix}{entry.name}/")
+                        else:
+                            sizes[prefix + entry.name] = -1
+            finally:
+                os.close(directory)
+        except OSError:  # unreadable, or removed meanwhile: its files are missing
+            continue
+    return sizes
 
 
 def check(store: Path, marker: Marker) -> Differences:
@@ -146,9 +175,8 @@ def _entries(root: Path, marker: Marker) -> list[tuple[str, str, int]]:
         if overlay.sha256(data) != marker.files_sha256:
             raise ValueError(f"its sha256 is {overlay.sha256(data)}")  # noqa: TRY301 - one error for every reason
         entries: Any = json.loads(data)
-        if not all(_is_entry(entry) for entry in entries):
+        if not _are_entries(entries):
             raise ValueError("an entry is not a path, a sha256 and a size")  # noqa: TRY301
-        return [(path, digest, size) for path, digest, size in entries]
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise HashMismatch(
             "the overlay's list of files is not the one that was published",
@@ -157,15 +185,19 @@ def _entries(root: Path, marker: Marker) -> list[tuple[str, str, int]]:
             found=f"{type(error).__name__}: {error}",
             next_step="run vllm-plugins sync --reinstall",
         ) from error
+    else:
+        return entries
 
 
-def _is_entry(entry: Any) -> bool:
-    """Whether a row of ``files.json`` is a path, a sha256 and a size."""
-    if not isinstance(entry, list) or len(entry) != 3:
+def _are_entries(rows: Any) -> TypeGuard[list[tuple[str, str, int]]]:
+    """Whether each row of ``files.json`` is a path, a sha256 and a size. Column by column: there are thousands."""
+    if not isinstance(rows, list) or {type(row) for row in rows} - {list} or {len(row) for row in rows} - {3}:
         return False
-    path, digest, size = entry
-    is_hash = isinstance(digest, str) and len(digest) == 64
-    return isinstance(path, str) and is_hash and type(size) is int and size >= 0
+    if not rows:
+        return True
+    paths, digests, sizes = zip(*rows, strict=True)
+    are_texts = {*map(type, paths), *map(type, digests)} == {str} and {*map(len, digests)} == {64}
+    return are_texts and {*map(type, sizes)} == {int} and min(sizes) >= 0
 
 
 def _digest(path: str) -> tuple[str, int]:

@@ -136,6 +136,10 @@ def _common_options() -> frozenset[str]:
 
 
 def _nearest(word: str, known: Iterable[Any]) -> str | None:
+    """The one that begins so, or else is spelled alike."""
+    begun = [name for name in known if len(word) > 1 and name.startswith(word.lower())]
+    if len(begun) == 1 and begun[0].strip("-") and word.strip("-"):
+        return str(begun[0])
     return next(iter(difflib.get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.7)), None)
 
 

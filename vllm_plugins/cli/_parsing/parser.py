@@ -26,6 +26,7 @@ _EXIT_CODES = (
     "not match, 5 the vLLM environment does not match the lock, 6 no versions satisfy every requirement, 7 a plugin "
     "does not load"
 )
+_REQUIRED = "the following arguments are required: "  # the beginning of a message of argparse
 _HEADING = 14  # columns before the text of an entry
 _WIDEST = 100  # columns of a line for reading
 
@@ -65,6 +66,7 @@ def build_parser(words: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentPar
             found.register(command)
             command.usage = _usage(command)
             command.epilog = _examples(found.EXAMPLES)
+            command.example = next(iter(found.EXAMPLES))
     return parser
 
 
@@ -77,7 +79,9 @@ def subparser(name: str) -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are ours. ``words`` are the whole command line."""
+    """A parser whose errors are ours. ``words`` are the whole command line, ``example`` is one that is right."""
+
+    example = ""
 
     def __init__(self, *, words: Sequence[str], **options: Any) -> None:
         super().__init__(**options, add_help=False, allow_abbrev=False)
@@ -85,8 +89,15 @@ class _Parser(argparse.ArgumentParser):
         self.words = words
 
     def error(self, message: str) -> NoReturn:
-        # A misspelt option is also why another is missing.
-        raise _mistakes(self.words).misspelt() or UsageError(message, next_step=f"{self.prog} --help")
+        misspelt = _mistakes(self.words).misspelt()
+        if misspelt is not None:  # it is also why another one is missing
+            raise misspelt
+        if message.startswith(_REQUIRED):
+            raise UsageError(
+                f"{self.prog.rpartition(' ')[2]} requires {message.removeprefix(_REQUIRED)}",
+                next_step=f"give it, as in {self.example}; for all options: {self.prog} --help",
+            )
+        raise UsageError(message, next_step=f"{self.prog} --help")
 
     def _check_value(self, action: argparse.Action, value: str) -> None:
         if action.choices is not None and value not in action.choices:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import TextIO
 
-__all__ = ["OVERRIDE", "has_colour", "is_live", "styled", "wrapped"]
+__all__ = ["OVERRIDE", "has_colour", "is_live", "styled", "width", "wrapped"]
 
 OVERRIDE = "override: "  # the beginning of a line about a package of the base that is replaced
+
+# What is copied from a terminal stays in one piece: a command that is the next step, commands in a sentence as far as
+# their options and names go, and what stands in backticks.
+_COPIED = re.compile(
+    r"^ *next: vllm-plugins (?:(?![,;](?: |$)).)+"
+    r"|\bvllm-plugins [a-z]+(?: (?:-\S+(?: [^\s-]\S*)?|'[^']*'|[A-Z]\S*|\S*[/.=@]\S*))*"
+    r"|\bexport \S+"
+    r"|`[^`]*`"
+)
+_JOINT = "\0"  # in place of a space where a line must not be broken; no line has one
 
 _RESET = "\x1b[0m"
 _RED, _GREEN, _YELLOW, _CYAN, _BOLD, _DIM = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[36m", "\x1b[1m", "\x1b[2m"
@@ -40,23 +51,34 @@ def has_colour(stream: TextIO) -> bool:
     return os.environ.get("FORCE_COLOR", "") not in ("", "0") or is_live(stream)
 
 
+def width(stream: TextIO) -> int:
+    """The columns of the terminal that a stream is; ``COLUMNS`` is respected."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or shutil.get_terminal_size().columns
+    except (OSError, ValueError):
+        return shutil.get_terminal_size().columns
+
+
 def styled(text: str, *, is_dim: bool = False) -> str:
     """Lines of a message or of a result, with the words in colour that tell what they are; others may be dim."""
     return "\n".join(_line(line, is_dim=is_dim) for line in text.split("\n"))
 
 
-def wrapped(text: str, width: int) -> str:
-    """Lines of a message, broken where words end. A next step is not: it is copied from the terminal."""
-    return "\n".join(part for line in text.split("\n") for part in _parts(line, width))
+def wrapped(text: str, columns: int) -> str:
+    """Lines of a message or of a result, broken where words end. A command is not: it is copied from the terminal."""
+    return "\n".join(part for line in text.split("\n") for part in _parts(line, columns))
 
 
-def _parts(line: str, width: int) -> list[str]:
-    if len(line) <= width or line.startswith("  next:"):
+def _parts(line: str, columns: int) -> list[str]:
+    if len(line) <= columns:
         return [line]
     below = " " * (len(line) - len(line.lstrip()) + 2)
-    return textwrap.wrap(
-        line, width, subsequent_indent=below, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-    )
+    joined = _COPIED.sub(lambda found: found[0].replace(" ", _JOINT), line)
+    parts = textwrap.wrap(joined, columns, subsequent_indent=below, break_long_words=False, break_on_hyphens=False)
+    return [part.replace(_JOINT, " ") for part in parts]
 
 
 def _line(line: str, *, is_dim: bool) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli._terminal import style
 from vllm_plugins.core.printable import printable
 
 if TYPE_CHECKING:
@@ -17,13 +17,14 @@ __all__ = ["along_guides", "cells", "table", "terminal_width"]
 
 _GAP = "  "
 _NARROWEST = 9  # cells of a column that is made narrower
+_LONGEST = 24  # cells of a word for which a column stays wide enough
 _PIECE = re.compile(r"[^ ,/:;@_-]*[ ,/:;@_-]?")  # a line may break after any of these
 _GUIDES = re.compile(r"(?:│   |\|   |    )*(?:├── |└── |\|-- |`-- )?")
 
 
 def terminal_width() -> int | None:
     """The columns of the terminal that standard output is; ``None`` for a pipe or a file."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return style.width(sys.stdout) if sys.stdout.isatty() else None
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None) -> str:
@@ -34,7 +35,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int | None 
     width = width or terminal_width()
     lines = [[_one_line(cell) for cell in line] for line in (head, *rows)]
     widths = [max(cells(line[column]) for line in lines) for column in range(len(head))]
-    if width is not None and not _narrow(widths, width):
+    if width is not None and not _narrow(widths, [_least(column) for column in zip(*lines, strict=True)], width):
         return "\n\n".join(_block(lines[0], line, width) for line in lines[1:])
     return "\n".join(text for line in lines for text in _row(line, widths))
 
@@ -67,14 +68,20 @@ def _one_line(cell: str) -> str:
     return printable(cell).replace("\n", " ").replace("\t", " ")
 
 
-def _narrow(widths: list[int], width: int) -> bool:
+def _least(column: Sequence[str]) -> int:
+    """The cells that a column keeps, so that no word of it is broken but a very long one."""
+    words = (cells(piece.rstrip()) for cell in column for piece in _PIECE.findall(cell))
+    return max(_NARROWEST, min(max(words), _LONGEST))
+
+
+def _narrow(widths: list[int], least: Sequence[int], width: int) -> bool:
     """Make the widest columns narrower until all fit; whether they do."""
     room = width - len(_GAP) * (len(widths) - 1)
     while sum(widths) > room:
-        widest = max(range(len(widths)), key=widths.__getitem__)
-        if widths[widest] <= _NARROWEST:
+        wide = [column for column, cells_now in enumerate(widths) if cells_now > least[column]]
+        if not wide:
             return False
-        widths[widest] -= 1
+        widths[max(wide, key=widths.__getitem__)] -= 1
     return True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli import lock as lock_command
+from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.documents.editing import draft as drafts
 from vllm_plugins.locking import pipeline
 from vllm_plugins.locking.request import Request
@@ -43,7 +44,7 @@ def finish(
     lines = [_TEXTS[edit.kind].format(edit.name) for edit in edits]
     data: dict[str, object] = {
         "manifest": str(settings.manifest),
-        "edits": [{"plugin": edit.name, "kind": edit.kind} for edit in edits],
+        "edits": [{"name": edit.name, "kind": edit.kind} for edit in edits],
     }
     if arguments.no_lock:
         with drafts.written(draft):
@@ -55,9 +56,26 @@ def finish(
     try:
         with drafts.written(draft):
             outcome = pipeline.lock(draft.manifest, settings, request, report=output.progress, detail=output.detail)
-    except BaseException:
+    except BaseException as error:
         output.progress(f"{settings.manifest.name} is as it was before")
+        added = [edit.name for edit in edits if edit.kind in ("added", "updated")]
+        if isinstance(error, PluginsError) and _is_about(error, added):
+            raise _without_entry(error) from error
         raise
     lines.append(lock_command.text(settings, outcome))
     output.result({**data, "locked": lock_command.data(settings, outcome)}, "\n".join(lines))
     return 0
+
+
+def _is_about(error: PluginsError, added: Sequence[str]) -> bool:
+    """Whether the next step of an error changes an entry of these plugins, which plugins.yaml does not have."""
+    about = f"{error.next_step} {error.required_by}"
+    return error.next_step is not None and any(f"plugin {name!r}" in about for name in added)
+
+
+def _without_entry(error: PluginsError) -> PluginsError:
+    same = PluginsError.from_dict(error.to_dict())
+    same.next_step = (
+        f"name another plugin or version; to keep the entry, add it with --no-lock, and {error.next_step}"
+    )
+    return same

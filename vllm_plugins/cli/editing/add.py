@@ -25,6 +25,7 @@ EXAMPLES = {
     "vllm-plugins add 'vllm-gguf-plugin>=0.0.5,<1' --name gguf": "Limit its versions, and give it a name",
     "vllm-plugins add git+https://git.example.org/team/decoder.git@v2.0.0": "Add the tag of a git repository",
     "vllm-plugins add ./my-plugin --editable": "Add a plugin that you are working on",
+    "vllm-plugins add ./parser.py": "Add a single file, such as a parser or a chat template",
 }
 
 
@@ -35,14 +36,17 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="PLUGIN",
         nargs="+",
         help="Add this plugin: NAME, NAME@VERSION or 'NAME>=1,<2' from the package index, "
-        "git+URL[@REF][#subdirectory=DIR], or a directory such as ./my-plugin. "
-        "NAME@REF sets the ref of a git plugin.",
+        "git+URL[@REF][#subdirectory=DIR], a directory such as ./my-plugin, or a single file such as ./parser.py "
+        "or URL#sha256=HASH. NAME@REF sets the ref of a git plugin.",
     )
     parser.add_argument(
         "--name", metavar="NAME", help="Call the plugin this in plugins.yaml (default: its package or project)."
     )
     parser.add_argument(
         "--version", dest="specifier", metavar="SPEC", help="Allow these versions, such as '>=1,<2' or 1.2.3."
+    )
+    parser.add_argument(
+        "--index", metavar="NAME", help="Take it from this index of `indexes` in plugins.yaml, and from no other."
     )
     parser.add_argument(
         "--extra", action="append", default=[], metavar="EXTRA", help="Add this extra. Can be repeated."
@@ -70,6 +74,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             extras=arguments.extra,
             version=arguments.specifier,
             editable=arguments.editable,
+            index=arguments.index,
         )
         for word in words
     ]

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         {
             "image": pinned,
             "digest": done.digest,
-            "new": done.new,
+            "filled": done.new,
             "directory": str(directory),
             "variables": variables,
             "annotations": done.annotations,

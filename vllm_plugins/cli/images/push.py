@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "tag": tag,
             "overlay": locked.key,
             "size": whole,
-            "uploaded": new,
+            "uploaded_size": new,
             "layers": [{"digest": blob.digest, "size": blob.size} for blob in image.blobs[1:]],
         },
         f"{pinned}\n{size(whole)} in all, {size(new)} uploaded",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion
 
 from vllm_plugins.core import workers
 from vllm_plugins.core.errors import BaseMismatch, BuildError, HashMismatch, NoResolution, PluginsError, UsageError
@@ -18,6 +20,7 @@ from vllm_plugins.packages import archives, own_indexes, releases, wheel_files
 from vllm_plugins.packages.index import File, Index
 from vllm_plugins.packages.releases import Pin
 from vllm_plugins.review import outlook
+from vllm_plugins.startup import integrity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 __all__ = ["Future", "PluginFuture", "find"]
+
+_MOST = 10  # files that a note names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,18 +51,18 @@ class PluginFuture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Future:
-    """What is to be expected of a release. ``problems`` say why the plugins can't be locked for it."""
+    """What is to be expected of a release. ``problem`` is why the plugins can't be locked for it."""
 
     release: str
     wheel: str
     plugins: tuple[PluginFuture, ...]
-    problems: tuple[str, ...]
+    problem: PluginsError | None
     notes: tuple[str, ...]
 
     @property
     def is_bad(self) -> bool:
         """Whether a plugin does not fit, or breaks when vLLM starts."""
-        return bool(self.problems) or any(
+        return self.problem is not None or any(
             plugin.outlook is not None and plugin.outlook.verdict == "breaks" for plugin in self.plugins
         )
 
@@ -80,13 +85,14 @@ def find(
         SourceError: the index can't be read.
     """
     requirement = _exact(release)
+    release = str(requirement)
     base = pipeline.read_base(release, settings, report=report, config=lambda: config)
     config = own_indexes.with_manifest(config, manifest)
     with Index(config) as index:
         wheel = _wheel(requirement, base, index, settings)
         report(f"Reading {wheel.filename}")
         reading = workers.begin(lambda: outlook.release_of(wheel_files.of_index(wheel, index)))
-        problems: tuple[str, ...] = ()
+        problem: PluginsError | None = None
         new = locked
         request = Request(base=release, dry_run=True)
         try:
@@ -94,7 +100,7 @@ def find(
                 manifest, settings, request, base=base, report=report, detail=detail, config=lambda: config
             ).lock
         except (NoResolution, BaseMismatch, BuildError, HashMismatch) as error:
-            problems = (error.what, *error.details, *([f"found: {error.found}"] if error.found else []))
+            problem = error
         vllm = reading()
         reader = _Reader(locked=locked, manifest=manifest, settings=settings, base=base, index=index)
         plugins, notes = [], []
@@ -104,7 +110,9 @@ def find(
             try:
                 found = outlook.examine(reader.files(now, new), _points(now), vllm)
                 if found.unread:
-                    notes.append(f"plugin {plugin.name!r}: can't be parsed: {', '.join(found.unread)}")
+                    notes.append(
+                        f"plugin {plugin.name!r}: can't be parsed: {', '.join(integrity.shown(found.unread, _MOST))}"
+                    )
             except PluginsError as error:
                 notes.append(f"plugin {plugin.name!r}: {error.what}")
             except archives.UNREADABLE as error:
@@ -118,13 +126,13 @@ def find(
                     outlook=found,
                 )
             )
-    return Future(
-        release=release, wheel=wheel.filename, plugins=tuple(plugins), problems=problems, notes=tuple(notes)
-    )
+    return Future(release=release, wheel=wheel.filename, plugins=tuple(plugins), problem=problem, notes=tuple(notes))
 
 
 def _exact(release: str) -> Requirement:
     """The release as a requirement that names one version of vLLM."""
+    with contextlib.suppress(InvalidVersion):
+        release = f"vllm=={versions.version(release)}"
     try:
         requirement = versions.requirement(release)
     except InvalidRequirement:

@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     output.result(
         _differences.data(found),
         render(found.packages, found.plugin_lines, found.base_lines) or _SAME,
+        is_prose=not arguments.markdown,
     )
     return 1 if found and arguments.exit_code else 0
 

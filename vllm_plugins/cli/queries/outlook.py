@@ -36,7 +36,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--to",
         metavar="RELEASE",
         required=True,
-        help="The release of vLLM, such as vllm==0.33.0. It is not installed.",
+        help="The release of vLLM, such as 0.33.0 or vllm==0.33.0. It is not installed.",
     )
     parser.add_argument(
         "--all", action="store_true", help="Show names, too, whose absence the plugin handles, and unknown ones."
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         report=output.progress,
         detail=output.detail,
     )
-    output.result(_data(future), _text(future, every=arguments.all))
+    output.result(_data(future, output), _text(future, every=arguments.all))
     return 1 if arguments.exit_code and future.is_bad else 0
 
 
@@ -72,8 +72,10 @@ def _text(future: Future, *, every: bool) -> str:
     rows = [row for plugin in future.plugins for row in _rows(plugin, every=every)]
     parts = [f"{future.release}, read from {future.wheel}"]
     parts += [table(("plugin", "version", "outlook", "finding"), rows)] if rows else ["the lock has no plugins"]
-    if future.problems:
-        parts += ["\n".join(["the plugins can't be locked for it:", *(f"  {line}" for line in future.problems)])]
+    if future.problem is not None:
+        lines = (future.problem.what, *future.problem.details)
+        lines += (f"found: {future.problem.found}",) if future.problem.found else ()
+        parts += ["\n".join(["the plugins can't be locked for it:", *(f"  {line}" for line in lines)])]
     parts += ["\n".join(f"note: {note}" for note in future.notes)] if future.notes else []
     return "\n\n".join(parts)
 
@@ -86,13 +88,19 @@ def _rows(plugin: PluginFuture, *, every: bool) -> list[tuple[str, ...]]:
     shown = [item for item in found.findings if every or (item.kind != "unknown" and item.when in ("load", "call"))]
     lines = [_line(item) for item in shown]
     if not lines:
-        lines = [f"all {count(found.names, 'name')} that it imports {'is' if found.names == 1 else 'are'} there"]
+        lines = [_all_there(found.names)]
         hidden = len(found.findings) - len(shown)
         lines[0] += f", except {hidden} that it handles or that are not known: use --all" if hidden else ""
     if len(lines) > _MOST and not every:
         lines[_MOST:] = [f"and {count(len(lines) - _MOST, 'other name')}: use --all"]
     first = (plugin.name, version, found.verdict, lines[0])
     return [first, *(("", "", "", line) for line in lines[1:])]
+
+
+def _all_there(names: int) -> str:
+    if not names:
+        return "it imports nothing of vLLM"
+    return f"the {count(names, 'name')} of vLLM that it imports {'is' if names == 1 else 'are'} there"
 
 
 def _line(finding: Finding) -> str:
@@ -103,21 +111,21 @@ def _line(finding: Finding) -> str:
     return f"{finding.name} is missing{moved} ({where}; {_WHEN[finding.when]})"
 
 
-def _data(future: Future) -> dict[str, Any]:
+def _data(future: Future, output: Output) -> dict[str, Any]:
     return {
         "release": future.release,
         "wheel": future.wheel,
-        "resolves": not future.problems,
-        "problems": list(future.problems),
+        "resolves": future.problem is None,
+        "problem": output.data(future.problem) if future.problem is not None else None,
         "notes": list(future.notes),
         "plugins": [
             {
                 "name": plugin.name,
                 "package": plugin.package,
-                "locked": plugin.locked,
+                "current": plugin.locked,
                 "version": plugin.version,
                 "verdict": plugin.outlook.verdict.replace(" ", "-") if plugin.outlook is not None else "unknown",
-                "names": plugin.outlook.names if plugin.outlook is not None else None,
+                "name_count": plugin.outlook.names if plugin.outlook is not None else None,
                 "unread": list(plugin.outlook.unread) if plugin.outlook is not None else [],
                 "findings": [_finding(item) for item in plugin.outlook.findings]
                 if plugin.outlook is not None

@@ -29,5 +29,5 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     """Print the path of the file, which must be installed as it is locked."""
     found = _files.find(states.read(settings), arguments.name)
     path = os.fspath(found.path)
-    output.result({"name": arguments.name, "path": path, "module": found.module}, path)
+    output.result({"name": arguments.name, "path": path, "module": found.module}, path, is_prose=False)
     return 0

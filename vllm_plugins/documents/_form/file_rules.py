@@ -17,6 +17,7 @@ FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _ARCHIVES = (".whl", ".zip", ".gz", ".bz2", ".xz", ".tar", ".tgz", ".egg")
 _NO_TEXT = (".so", ".pyd", ".dylib", ".dll", ".pyc", ".pth")
+_OF_EACH_START = ("sitecustomize", "usercustomize")
 # This machine, where nobody else reads along.
 _LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|::1")
 
@@ -38,6 +39,8 @@ def _module(name: str) -> str | None:
         return f"Python can't import {quoted(name)}; use letters, digits and '_' before .py"
     if name in sys.stdlib_module_names:
         return f"Python has a module {name} of its own, which would be imported instead"
+    if name in _OF_EACH_START:
+        return f"Python imports {name} when it starts, in every process; give the file another name"
     return None
 
 

@@ -98,6 +98,11 @@ class FileSource(Record):
         """The name under which the file can be imported."""
         return self.filename.removesuffix(".py") if self.filename.endswith(".py") else None
 
+    @property
+    def loads(self) -> tuple[str, ...]:
+        """What is loaded of the file at least: its module."""
+        return () if self.module is None else (self.module,)
+
 
 Source = PypiSource | GitSource | LocalSource | FileSource
 

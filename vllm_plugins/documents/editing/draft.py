@@ -12,9 +12,10 @@ from vllm_plugins.core import atomic, regular_file
 from vllm_plugins.core.errors import ManifestError, StoreError, UsageError
 from vllm_plugins.documents import _yaml
 from vllm_plugins.documents import manifest as manifests
+from vllm_plugins.documents._form import file_rules
 from vllm_plugins.documents.editing import layout
 from vllm_plugins.documents.editing.layout import UnknownLayout
-from vllm_plugins.documents.manifest import Manifest
+from vllm_plugins.documents.manifest import FileSource, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,17 +152,39 @@ def _restore(draft: Draft) -> None:
 
 def _comparable(manifest: Manifest, plugins: tuple[Plugin, ...]) -> Manifest:
     """A manifest with these plugins, without what any edit changes."""
-    return manifest.replace(plugins=tuple(plugin.replace(line=1) for plugin in plugins), file_sha256="")
+    return manifest.replace(
+        plugins=tuple(plugin.replace(line=1) for plugin in plugins),
+        overrides=tuple(override.replace(line=1) for override in manifest.overrides),
+        indexes=tuple(index.replace(line=1) for index in manifest.indexes),
+        file_sha256="",
+    )
 
 
 def _fields(plugin: Plugin) -> dict[str, Value]:
     """The keys of a plugin in the order in which they are written."""
     source = plugin.source.to_dict()
-    keys = ("package", "url", "path", "ref", "subdirectory", "version", "extras", "editable")
+    keys = (
+        "package",
+        "index",
+        "url",
+        "path",
+        "sha256",
+        "filename",
+        "ref",
+        "subdirectory",
+        "version",
+        "extras",
+        "editable",
+    )
     fields: dict[str, Value] = {"name": plugin.name, "source": plugin.kind}
-    fields |= {key: source[key] for key in keys if source.get(key)}
+    fields |= {key: source[key] for key in (*keys, "editable") if source.get(key)}
+    implied: tuple[str, ...] = ()
+    if isinstance(plugin.source, FileSource):
+        if plugin.source.filename == file_rules.last_part(plugin.source.requested):
+            del fields["filename"]
+        implied = plugin.source.loads
     if not plugin.enabled:
         fields["enabled"] = False
-    if plugin.loads:
+    if plugin.loads not in ((), implied):
         fields["loads"] = plugin.loads
     return fields

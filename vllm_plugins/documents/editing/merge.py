@@ -11,7 +11,7 @@ from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents._yaml import did_you_mean
 from vllm_plugins.documents.editing.request import LATEST
-from vllm_plugins.documents.manifest import GitSource, LocalSource, Plugin, PypiSource
+from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, Plugin, PypiSource
 
 if TYPE_CHECKING:
     from vllm_plugins.documents.editing.draft import Draft
@@ -34,8 +34,9 @@ def add(draft: Draft, addition: Addition, name: str) -> PluginEdit:
     """Add a plugin with this name, or update the one that is the same plugin.
 
     Raises:
-        UsageError: another plugin has the name.
+        UsageError: another plugin has the name, or the index is not in the manifest.
     """
+    _check_index(draft, addition.source)
     old = _existing(draft.manifest, addition, name)
     if old is None:
         if _is_ref(addition):
@@ -43,7 +44,8 @@ def add(draft: Draft, addition: Addition, name: str) -> PluginEdit:
                 f"{addition.word}: {addition.ref!r} is not a version, and no plugin of that name is from git",
                 next_step=f"write a version, as in {name}@1.2.3; for a git repository write git+URL@{addition.ref}",
             )
-        draft.add(Plugin(name=name, source=addition.source))
+        loads = addition.source.loads if isinstance(addition.source, FileSource) else ()
+        draft.add(Plugin(name=name, source=addition.source, loads=loads))
         return PluginEdit(name=name, kind="added")
     new = old.replace(enabled=True, source=_merged(old, addition))
     if new == old:
@@ -87,6 +89,17 @@ def remove(draft: Draft, word: str, lock: Lock | None) -> PluginEdit:
     )
 
 
+def _check_index(draft: Draft, source: Source) -> None:
+    name, known = getattr(source, "index", None), [index.name for index in draft.manifest.indexes]
+    if name is not None and name not in known:
+        raise UsageError(
+            f"{name!r} is not in `indexes` of plugins.yaml{did_you_mean(name, known)}",
+            where=str(draft.path),
+            found=", ".join(known) or "no indexes",
+            next_step=f"write `indexes: {{{name}: {{url: https://…}}}}` into plugins.yaml first",
+        )
+
+
 def _is_ref(addition: Addition) -> bool:
     """Whether the ``REF`` of ``NAME@REF`` can only be of a git repository."""
     source = addition.source
@@ -107,6 +120,8 @@ def _is_same(manifest: Manifest, one: Source, other: Source) -> bool:
         return (_address(one), one.subdirectory) == (_address(other), other.subdirectory)
     if isinstance(one, LocalSource) and isinstance(other, LocalSource):
         return manifest.local_directory(one) == manifest.local_directory(other)
+    if isinstance(one, FileSource) and isinstance(other, FileSource):
+        return one.requested == other.requested
     packages = {canonicalize_name(source.package) for source in (one, other) if source.package}
     return isinstance(other, PypiSource) and len(packages) == 1 and one.package is not None
 
@@ -122,7 +137,7 @@ def _merged(old: Plugin, addition: Addition) -> Source:
     match source, new:
         case PypiSource(), PypiSource() if not _is_ref(addition):
             version = new.version or (None if addition.ref == LATEST else source.version)
-            return source.replace(version=version, extras=extras)
+            return source.replace(version=version, extras=extras, index=new.index or source.index)
         case GitSource(), PypiSource() if addition.ref != LATEST and (addition.ref or not new.version):
             return source.replace(ref=addition.ref or source.ref, extras=extras)
         case LocalSource(), PypiSource() if not new.version and not addition.ref:
@@ -132,6 +147,8 @@ def _merged(old: Plugin, addition: Addition) -> Source:
             return source.replace(ref=new.ref or source.ref, package=package, extras=extras)
         case LocalSource(), LocalSource() if source.path == new.path:
             return source.replace(editable=new.editable or source.editable, extras=extras)
+        case FileSource(), FileSource() if source.requested == new.requested:
+            return source.replace(sha256=new.sha256 or source.sha256)
     raise UsageError(
         f"{addition.word}: plugin {old.name!r} is in plugins.yaml with another source",
         where=f"plugins.yaml, line {old.line}",

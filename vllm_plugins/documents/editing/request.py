@@ -7,15 +7,17 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from packaging.requirements import InvalidRequirement
 from packaging.version import InvalidVersion
 
 from vllm_plugins.core.errors import UsageError
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.documents import _rules, versions
-from vllm_plugins.documents.manifest import GitSource, LocalSource, PypiSource
+from vllm_plugins.documents._form import file_rules
+from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, PypiSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,7 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LATEST", "Addition", "parse", "valid_name"]
 
-_FORMS = "NAME, NAME@VERSION, 'NAME>=1,<2', git+URL[@REF][#subdirectory=DIRECTORY] or a directory such as ./my-plugin"
+_FORMS = (
+    "NAME, NAME@VERSION, 'NAME>=1,<2', git+URL[@REF][#subdirectory=DIRECTORY], a directory such as ./my-plugin, "
+    "or a single file such as ./parser.py or URL#sha256=HASH"
+)
+# What a URL without git+ ends with if it is one of a single file.
+_SINGLE = (".py", ".jinja", ".jinja2", ".j2", ".json", ".txt", ".yaml", ".yml")
 _AT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[([^\]]*)\])?@([^\s/@]+)")
 _VARIABLE_LOGIN = re.compile(r"\w+://(?:[\w.-]+:|\$\{\w+\}:)?\$\{\w+\}@[^@]*$")
 LATEST = "latest"
@@ -44,10 +51,18 @@ class Addition:
     ref: str | None = None
 
 
-def parse(word: str, *, directory: Path, extras: Iterable[str], version: str | None, editable: bool) -> Addition:
+def parse(
+    word: str,
+    *,
+    directory: Path,
+    extras: Iterable[str],
+    version: str | None,
+    editable: bool,
+    index: str | None = None,
+) -> Addition:
     """One word of the command line. ``directory`` is the manifest's, to which local paths are relative.
 
-    ``editable`` is for local directories only, ``version`` for the package index only.
+    ``editable`` is for local directories only, ``version`` and ``index`` (the name of one) for package indexes only.
 
     Raises:
         UsageError: the word, or an option that goes with it, is not valid.
@@ -58,14 +73,20 @@ def parse(word: str, *, directory: Path, extras: Iterable[str], version: str | N
         found = _git(url, word=word, extras=wanted)
         source = found.source.replace(package=_checked(_rules.package, name, word))
         addition = replace(found, name=name, source=source)
+    elif "://" in word and not word.startswith("git+") and _is_single(word):
+        addition = _file_at_url(word)
     elif "://" in word or word.startswith("git+"):
         addition = _git(word, word=word, extras=wanted)
     elif word.startswith((".", "/", "~")) or os.sep in word:
         addition = _local(word, directory=directory, extras=wanted, editable=editable)
     else:
-        addition = _pypi(word, extras=wanted, version=version)
+        addition = _pypi(word, extras=wanted, version=version, index=index)
     if version is not None and not isinstance(addition.source, PypiSource):
-        raise _wrong(word, "--version is for plugins of the package index", "for git, write git+URL@REF")
+        raise _wrong(word, "--version is for plugins of a package index", "for git, write git+URL@REF")
+    if index is not None and not isinstance(addition.source, PypiSource):
+        raise _wrong(word, "--index is for plugins of a package index", "leave out --index")
+    if wanted and isinstance(addition.source, FileSource):
+        raise _wrong(word, "a single file has no extras", "leave out --extra")
     for extra in wanted:
         _checked(_rules.extra, extra, word)
     return addition
@@ -76,7 +97,7 @@ def valid_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "plugin"
 
 
-def _pypi(word: str, *, extras: tuple[str, ...], version: str | None) -> Addition:
+def _pypi(word: str, *, extras: tuple[str, ...], version: str | None, index: str | None) -> Addition:
     ref = None
     if match := _AT.fullmatch(word):
         name, inner, ref = match.groups()
@@ -99,6 +120,7 @@ def _pypi(word: str, *, extras: tuple[str, ...], version: str | None) -> Additio
         package=_checked(_rules.package, name, word),
         version=specifier,
         extras=tuple(dict.fromkeys((*listed, *extras))),
+        index=index,
     )
     return Addition(word=word, name=name, source=source, ref=ref)
 
@@ -142,17 +164,45 @@ def _without_ref(address: str) -> tuple[str, str | None]:
 
 def _local(word: str, *, directory: Path, extras: tuple[str, ...], editable: bool) -> Addition:
     there = Path(os.path.abspath(os.path.expanduser(word)))
-    if not there.is_dir():
-        found = "is a file" if there.exists() else "does not exist"
-        raise _wrong(word, f"the directory {found}", "name the directory of a project")
+    if not there.exists():
+        raise _wrong(word, "it does not exist", "name the directory of a project, or a single file")
     path = word
     if not word.startswith("~") and (not os.path.isabs(word) or there.is_relative_to(directory)):
         path = os.path.relpath(there, directory)
+    if not there.is_dir():
+        if editable:
+            raise _wrong(word, "--editable is for directories", "leave out --editable: lock again after an edit")
+        return _file(word, FileSource(filename=there.name, path=_checked(file_rules.path, path, word)))
     return Addition(
         word=word,
         name=None,
         source=LocalSource(path=_checked(_rules.path, path, word), editable=editable, extras=extras),
     )
+
+
+def _is_single(word: str) -> bool:
+    """Whether a URL is that of a single file: it has a hash, or an end such as ``.py``."""
+    address, _, fragment = word.partition("#")
+    return fragment.startswith("sha256=") or urlsplit(address).path.endswith(_SINGLE)
+
+
+def _file_at_url(word: str) -> Addition:
+    url, _, fragment = word.partition("#")
+    _checked(file_rules.url, url, word)
+    if not fragment.startswith("sha256="):
+        step = f"review the file, then run vllm-plugins add '{url}#sha256=HASH' with what sha256sum prints for it"
+        raise _wrong(word, "a file at a URL requires its sha256", step)
+    digest = _checked(file_rules.sha256, fragment.removeprefix("sha256="), word)
+    return _file(word, FileSource(filename=file_rules.last_part(url), url=url, sha256=Sha256(digest)))
+
+
+def _file(word: str, source: FileSource) -> Addition:
+    """A single file. A module gets a name that Python can import."""
+    filename = source.filename
+    if file_rules.filename(filename) is not None and filename.endswith(".py"):
+        filename = re.sub(r"\W", "_", filename.removesuffix(".py"), flags=re.ASCII) + ".py"
+    _checked(file_rules.filename, filename, word)
+    return Addition(word=word, name=valid_name(filename.rpartition(".")[0]), source=source.replace(filename=filename))
 
 
 def _is_version(text: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import progress, scratch
-from vllm_plugins.core.errors import LoadError
+from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.install import _store as stores
 from vllm_plugins.install._checks import load_check, override_check, own_changes
@@ -63,49 +63,33 @@ def run(
 ) -> tuple[Marker, Marker, bool]:
     """Run the load check if it must run, once more where another machine replaced the overlay meanwhile.
 
-    Its files are then gone for a moment, which is no plugin's fault. ``installed`` says that the overlay is new, and
-    ``install`` installs it again. Returns as :func:`_without_changes`.
-
-    Raises:
-        LoadError: a plugin changes its own files.
-    """
-    store = job.settings.store
-    place = stores.identity(store, job.key)
-    known = _known(marker, job)
-    error: LoadError | None = None
-    try:
-        checked = _checked(known, job, again=again)
-        if job.depth is not None and needs_check(known, job, again=again):  # then it ran
-            marker, checked, installed = _without_changes(marker, checked, job, installed=installed, install=install)
-    except LoadError as caught:
-        error = caught
-    if (error is not None or failures(checked, job)) and stores.was_replaced(store, job.key, place):
-        job.report("Checking again: another machine has replaced the overlay")
-        marker = overlay.read_marker(store, job.key) or marker
-        return run(marker, job, installed=True, again=again, install=install)
-    if error is not None:
-        raise error
-    return marker, checked, installed
-
-
-def _without_changes(
-    marker: Marker, checked: Marker, job: Job, *, installed: bool, install: Callable[[], Marker]
-) -> tuple[Marker, Marker, bool]:
-    """Install a damaged overlay again after its load check, and check it again.
-
-    A file that is damaged may be why a plugin can't be loaded. What differs in a new overlay was changed by a plugin.
+    Its files are then gone for a moment, which is no plugin's fault. A damaged overlay is installed again after its
+    check, which may have failed because of that; what differs in a new one (``installed``) was changed by a plugin.
     Returns both markers, without and with the result of the check, and whether the overlay was installed.
 
     Raises:
         LoadError: a plugin changes its own files, and each start would find that (``VLLM_PLUGIN_VERIFY=1``).
     """
     store = job.settings.store
-    changed = own_changes.differences(store, marker)
+    place = stores.identity(store, job.key)
+    checked = known = _known(marker, job)
+    changed: tuple[str, ...] = ()
+    error: PluginsError | None = None
+    try:
+        checked = _checked(known, job, again=again)
+        if job.depth is not None and needs_check(known, job, again=again):  # then it ran
+            changed = own_changes.differences(store, marker)
+    except PluginsError as caught:
+        error = caught
+    if (error or changed or failures(checked, job)) and stores.was_replaced(store, job.key, place):
+        job.report("Checking again: another machine has replaced the overlay")
+        marker = overlay.read_marker(store, job.key) or marker
+        return run(marker, job, installed=True, again=again, install=install)
+    if error is not None:
+        raise error
     if changed and not installed:
         job.report(f"Installing again: {count(len(changed), 'file')} of the overlay changed since it was installed")
-        marker = install()
-        checked = _checked(_known(marker, job), job, again=True)
-        changed, installed = own_changes.differences(store, marker), True
+        return run(install(), job, installed=True, again=True, install=install)
     if changed:
         error = own_changes.error_of(store, marker, job.lock, changed)
         if job.settings.verify:

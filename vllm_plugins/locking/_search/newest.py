@@ -75,11 +75,11 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
         choice = [found for found in newer if found.version in admitted]
         release = _Release(walk=walk, root=root, pin=pin, passed=choice[:_READ])
         head = f"{in_words(root.plugin)} is locked at {root.name} {pin}; the newest release is {newer[0].version}"
-        if kept.get(root.name) == str(pin):
+        if not choice:
+            reasons = ["`version` in plugins.yaml excludes the newer releases"]
+        elif kept.get(root.name) == str(pin):
             command = f"vllm-plugins lock --upgrade-package {root.name if ' ' in root.plugin else root.plugin}"
             reasons = [f"the version of the old lock is kept; `{command}` takes the newest that fits"]
-        elif not choice:
-            reasons = ["`version` in plugins.yaml excludes the newer releases"]
         else:
             reasons = list(release.reasons())
             silent = release.silent()

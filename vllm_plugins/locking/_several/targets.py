@@ -273,7 +273,6 @@ def _refuse_changes(old: OldLocks, locks: Sequence[Lock], changes: diff.Differen
     raise LockStale(
         "there is no lock" if not old.locks and old.flaw is None else "the lock would change",
         where=str(run.settings.lock),
-        details=list(dict.fromkeys(reasons))
-        or ["the packages stay; what they use of the base, or where they come from, has changed"],
+        details=list(dict.fromkeys(reasons)) or pipeline.other_changes(old.locks, locks),
         next_step=run.request.command,
     )

@@ -8,7 +8,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import atomic, foreign_json, hashes, regular_file
-from vllm_plugins.core.errors import HashMismatch, RegistryError
+from vllm_plugins.core.errors import HashMismatch, RegistryError, cause
 from vllm_plugins.packages.images.registry import DIGEST, MANIFEST, MAX_MANIFEST
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ class Layout:
             with regular_file.opened(path) as file:
                 found = os.fstat(file.fileno()).st_size
                 if found == size:
-                    with open(target, "wb") as copy:
+                    # A new file: what is there may be another user's, or a link to something else.
+                    with atomic.writing(target, durable=False) as copy:
                         shutil.copyfileobj(file, copy)
         except OSError as error:
             raise self._missing(f"{digest}: {error.strerror}") from error
@@ -121,7 +122,7 @@ class Layout:
                 data: Any = foreign_json.read(file.read())
             return [entry for entry in data["manifests"] if isinstance(entry, dict)]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise self._missing(f"{_INDEX}: {error}") from error
+            raise self._missing(f"{_INDEX}: {cause(error)}") from error
 
     def _missing(self, found: str, *, expected: str | None = None) -> RegistryError:
         return RegistryError(

@@ -18,7 +18,7 @@ import requests
 import urllib3
 
 from vllm_plugins.core import foreign_json, hashes
-from vllm_plugins.core.errors import HashMismatch, RegistryError, UsageError
+from vllm_plugins.core.errors import HashMismatch, RegistryError, UsageError, cause
 from vllm_plugins.core.redact import redact
 from vllm_plugins.packages import downloads
 from vllm_plugins.packages._net import session
@@ -160,7 +160,7 @@ class Registry:
             try:
                 data = self._content(response)
             except _FAILURES as error:
-                raise self._error(path, f"{type(error).__name__}: {error}") from error
+                raise self._error(path, cause(error)) from error
             except ValueError as error:
                 raise self._error(path, str(error)) from error
         if reference.sha256 and hashes.sha256(data) != reference.sha256:
@@ -182,7 +182,7 @@ class Registry:
         except downloads.Mismatch as error:
             raise self._mismatch(path, error.expected, error.found) from None
         except _FAILURES as error:
-            raise self._error(path, f"{type(error).__name__}: {error}") from error
+            raise self._error(path, cause(error)) from error
 
     def _body(self, path: str, start: int) -> tuple[int, Generator[bytes]]:
         def get(headers: dict[str, str]) -> requests.Response:
@@ -215,7 +215,7 @@ class Registry:
                 with response:
                     raise self._error(path, self._reason(response), status=response.status_code)
         except _FAILURES as error:
-            raise self._error(path, f"{type(error).__name__}: {error}") from error
+            raise self._error(path, cause(error)) from error
         return response
 
     def _send(self, method: str, path: str, headers: Mapping[str, str], data: Any) -> requests.Response:

@@ -10,7 +10,7 @@ import requests
 import urllib3
 
 from vllm_plugins.core import regular_file
-from vllm_plugins.core.errors import HashMismatch, SourceError
+from vllm_plugins.core.errors import HashMismatch, SourceError, cause
 from vllm_plugins.core.humanize import size
 from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.packages import downloads
@@ -90,7 +90,7 @@ def download(url: str, sha256: Sha256, into: Path, *, config: PipConfig, plugin:
         raise SourceError(
             "the file of a plugin can't be downloaded",
             where=redact(url, config.secrets),
-            found=redact(f"{type(error).__name__}: {error}", config.secrets),
+            found=redact(cause(error), config.secrets),
             required_by=f"plugin {plugin!r}",
             next_step="check the network, your login for that host in ~/.netrc, and the URL in plugins.yaml",
         ) from error

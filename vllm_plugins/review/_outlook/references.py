@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from vllm_plugins.review._outlook.bindings import is_type_checking
-from vllm_plugins.review._outlook.release import PACKAGE, resolve
+from vllm_plugins.review._outlook.release import PACKAGE, parse, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -73,11 +72,9 @@ def read(
     """Read a file. ``own`` are the top-level modules of the plugin, ``called`` functions that run when it is loaded.
 
     Raises:
-        SyntaxError, ValueError, RecursionError, MemoryError: it can't be parsed by this Python.
+        SyntaxError, ValueError, RecursionError, MemoryError: as :func:`release.parse`.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of escapes in others' texts
-        tree = ast.parse(source)
+    tree = parse(source)
     visitor = _Visitor(module, is_package=is_package, own=own, called=called)
     visitor.scope(tree.body, {})
     return visitor.found

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from vllm_plugins.review._outlook.bindings import Bindings
 
-__all__ = ["PACKAGE", "Release", "Verdict", "resolve"]
+__all__ = ["MOST", "PACKAGE", "Release", "Verdict", "parse", "resolve"]
+
+MOST = 1 << 20  # bytes of a file; a parsed one takes a thousand times the memory. vLLM's largest has 300 KB
 
 PACKAGE = "vllm"
 _COMPILED = (".so", ".pyd")
@@ -82,7 +84,7 @@ class Release:
                     else self._in_directory(here, name)
                 )
             inner = f"{here}.{name}"
-            verdict = self._name(here, name, frozenset())
+            verdict = self._name(here, name, set())
             if verdict.state != "present" or not self.is_module(inner):
                 return verdict
             here = inner
@@ -127,13 +129,15 @@ class Release:
         inner = f"{here}.{name}"
         return _PRESENT if self.is_module(inner) else Verdict(state="missing", module=here, missing=inner)
 
-    def _name(self, module: str, name: str, passed: frozenset[str]) -> Verdict:
+    def _name(self, module: str, name: str, passed: set[str]) -> Verdict:
+        """``passed`` are the modules that were asked: each is asked once, however many ways lead to it."""
+        passed.add(module)
         found = self._read(module)
         if found is None:
             return Verdict(state="unknown", module=module, why=f"{module} can't be parsed by this Python")
         if name in found.sure or self.is_module(f"{module}.{name}") or name in found.lazy:
             return _PRESENT
-        verdicts = [self._from_star(module, star, name, passed | {module}) for star in found.stars]
+        verdicts = [self._from_star(module, star, name, passed) for star in found.stars]
         if any(verdict.state == "present" for verdict in verdicts):
             return _PRESENT
         if name in found.maybe:
@@ -145,7 +149,7 @@ class Release:
             return Verdict(state="unknown", module=module, why=why)
         return Verdict(state="missing", module=module, missing=f"{module}.{name}")
 
-    def _from_star(self, module: str, star: tuple[int, str], name: str, passed: frozenset[str]) -> Verdict:
+    def _from_star(self, module: str, star: tuple[int, str], name: str, passed: set[str]) -> Verdict:
         level, target = star
         source = resolve(module, level, target, is_package=self.modules[module].endswith("/__init__.py"))
         if source in passed:
@@ -162,13 +166,23 @@ class Release:
     def _read(self, module: str) -> Bindings | None:
         if module not in self._bindings:
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # of escapes in others' texts
-                    tree = ast.parse(self._sources[self.modules[module]])
-                self._bindings[module] = bindings.read(tree)
+                self._bindings[module] = bindings.read(parse(self._sources[self.modules[module]]))
             except (SyntaxError, ValueError, RecursionError, MemoryError):
                 self._bindings[module] = None
         return self._bindings[module]
+
+
+def parse(source: bytes) -> ast.Module:
+    """The tree of a file that a stranger wrote.
+
+    Raises:
+        SyntaxError, ValueError, RecursionError, MemoryError: it is too large, or can't be parsed by this Python.
+    """
+    if len(source) > MOST:
+        raise ValueError(f"it has more than {MOST} bytes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes in others' texts
+        return ast.parse(source)
 
 
 def _nearest(modules: Iterable[str], to: str) -> tuple[str, ...]:

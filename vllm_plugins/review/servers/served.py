@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import time
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from vllm_plugins.core.errors import NodeMismatch, PluginsError, UsageError
+from vllm_plugins.core.errors import NodeMismatch, PluginsError, UsageError, cause
 from vllm_plugins.core.redact import redact
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import integrity, overlay
 
 if TYPE_CHECKING:
     from vllm_plugins.documents.state import LockFile
@@ -20,6 +20,8 @@ __all__ = ["Served", "compare", "read"]
 METRIC = "vllm_plugins_info"
 PATIENCE = 10.0  # seconds, for all of an answer
 _MOST = 1 << 24  # bytes
+_SHOWN = 200  # characters of an address
+_PROCESSES = 8  # that a message lists
 _LINE = re.compile(rf"^{METRIC}\{{([^}}]*)\}} 1(?:\.0)?$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"\\\n]*)"')
 
@@ -40,8 +42,12 @@ def read(url: str) -> tuple[Served, ...]:
         UsageError: the address is not one of a server.
         PluginsError: the server does not answer, or has no metrics.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_valid = False
+    if not is_valid:
         raise UsageError(
             "the address of the server is not valid",
             expected="an address that begins with http:// or https://",
@@ -56,21 +62,52 @@ def read(url: str) -> tuple[Served, ...]:
 
 
 def _metrics(address: str) -> str:
-    import requests  # a status without a server needs no client
+    """The text of the metrics.
 
-    started = time.monotonic()
+    They are read in a thread of their own: a server that sends a byte now and then, in its headers too, never lets a
+    timeout of the socket pass.
+    """
+    got: list[str | PluginsError] = []
+
+    def run() -> None:
+        try:
+            got.append(_answer(address))
+        except PluginsError as error:
+            got.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    text = got[0] if got else _unreadable(address, f"no end within {PATIENCE:.0f} seconds")
+    if isinstance(text, PluginsError):
+        raise text
+    return text
+
+
+def _answer(address: str) -> str:
+    import requests  # a status without a server needs no client
+    import urllib3
+
     data = bytearray()
     try:
-        with requests.get(address, timeout=PATIENCE, stream=True) as response:
-            if not response.ok:
+        # A server must not choose where the logins of netrc are sent.
+        with requests.get(address, timeout=PATIENCE, stream=True, allow_redirects=False) as response:
+            if response.is_redirect:
+                to = redact(response.headers["Location"])
+                raise _unreadable(address, f"a redirect to {to[:_SHOWN]}, which is not followed")
+            if response.status_code != 200:
                 raise _unreadable(address, f"HTTP status {response.status_code}")
             for chunk in response.iter_content(1 << 16):
                 data += chunk
-                if len(data) > _MOST or time.monotonic() - started > PATIENCE:
+                if len(data) > _MOST:
                     raise _unreadable(address, f"no end after {len(data)} bytes")
-    except requests.RequestException as error:
-        raise _unreadable(address, redact(f"{type(error).__name__}: {error}")) from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        raise _unreadable(address, redact(cause(error))) from error
     return data.decode("utf-8", "replace")
+
+
+def _named(one: Served) -> str:
+    return f"overlay {one.key[:12]}, lock {one.lock[:12]}" if one.key else "none"
 
 
 def _unreadable(address: str, found: str) -> PluginsError:
@@ -105,6 +142,6 @@ def compare(url: str, served: tuple[Served, ...], locked: LockFile) -> NodeMisma
         else "the server has no plugins",
         where=where,
         expected=f"overlay {locked.key[:12]}, lock {sha256[:12]}",
-        found="; ".join(f"overlay {one.key[:12]}, lock {one.lock[:12]}" if one.key else "none" for one in served),
+        found="; ".join(integrity.shown(map(_named, served), _PROCESSES)),
         next_step="start the server again with this lock, or name the lock that it should have with --lock",
     )

@@ -11,6 +11,7 @@ The result is a file in a temporary directory, whose path the processes of this 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import json
 import multiprocessing
@@ -37,7 +38,7 @@ __all__ = ["begin", "inherited", "settle"]
 
 _RESULT = "result.json"
 _POLL = 0.05  # seconds
-_GRACE = 60  # seconds that a server may take to end after its engine has refused to start
+_GRACE = 15  # seconds that a server may take to end after its engine has refused to start, and after a signal
 
 # The overlay whose trial this process has begun, and whether the process goes on without the result.
 _own: str | None = None
@@ -76,9 +77,26 @@ def _watch(settings: Settings, check: Callable[[], object], place: Path) -> None
     last_failure.note(settings, failure)
     logger.error("%s", failure)
     _write(place, failure.to_dict())
+    if _goes_on:
+        _raise_in_main_thread(failure)
     time.sleep(_GRACE)
-    if _goes_on:  # its engine is on another machine
+    if _goes_on:  # its main thread waits for something, or has dropped the error
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE)
+        os._exit(1)  # as vLLM does
+
+
+def _raise_in_main_thread(failure: PluginsError) -> None:
+    """Raise an error in the main thread, where it ends vLLM as an error of the hook does.
+
+    It can be made without arguments, as Python makes it, and is no ``Exception``: vLLM drops some of those.
+    """
+    kind = type(failure)
+    names = {"__str__": lambda _: str(failure), "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    main = threading.main_thread().ident or 0
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(main), ctypes.py_object(type(kind.__name__, (BaseException,), names))
+    )
 
 
 def _write(place: Path, result: dict[str, Any]) -> None:

@@ -1,0 +1,349 @@
+"""What an audit makes of what a lock, an index and an advisory service say: no finding is lost."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.kit import values
+from vllm_plugins.core.hashes import Sha256
+from vllm_plugins.documents import manifest
+from vllm_plugins.documents.lock import CommitSha, Lock, Override, Package
+from vllm_plugins.documents.policy import CHECKS, Accepted, Level, Policy
+from vllm_plugins.packages import attestations
+from vllm_plugins.packages.simple_api import File
+from vllm_plugins.review import _lock_checks, _provenance, advisories, audit
+from vllm_plugins.review._auditor import Auditor, Finding, NotRun
+from vllm_plugins.review._provenance import Published
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+NAME = values.NAME
+ADA: tuple[tuple[str, str], ...] = (("kind", "GitHub"), ("repository", "ada/tiny"), ("workflow", "release.yml"))
+EVE: tuple[tuple[str, str], ...] = (("kind", "GitHub"), ("repository", "eve/tiny"), ("workflow", "release.yml"))
+HASH = Sha256("a" * 64)
+
+
+def auditor(
+    tmp_path: Path,
+    lock: Lock | None = None,
+    text: str | None = values.MANIFEST,
+    required: tuple[str, ...] = (),
+    **policy: Any,
+) -> Auditor:
+    asked = None if text is None else manifest.parse(text.encode(), Path("plugins.yaml"))
+    return Auditor(
+        lock=lock or values.lock(), policy=Policy(**policy), manifest=asked, settings=values.settings(tmp_path),
+        required=required, now=NOW,
+    )  # fmt: skip
+
+
+def published(**fields: Any) -> Published:
+    """What an index says of a package that has nothing wrong."""
+    return Published(
+        **{
+            "yanked": None, "changed": (), "missing": (), "unknown": (), "none": False, "wheel": None,
+            "uploaded": NOW - timedelta(days=30), "publishers": (), "unattested": (), "is_verified": True,
+            "invalid": (), "identities": (), **fields,
+        }
+    )  # fmt: skip
+
+
+def told(found: Iterable[Finding | NotRun]) -> list[tuple[str, str]]:
+    """The checks and their levels; ``not run`` of those that did not."""
+    return [(item.check, item.level if isinstance(item, Finding) else "not run") for item in found]
+
+
+def of_index(
+    tmp_path: Path, found: Published, package: Package | None = None, **policy: Any
+) -> list[tuple[str, str]]:
+    return told(audit._published(auditor(tmp_path, **policy), package or values.package(), found))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, []),
+        ({"changed": ("tiny.whl",)}, [("changed", "fail")]),
+        ({"missing": ("tiny.whl",)}, [("yanked", "fail")]),
+        ({"yanked": ""}, [("yanked", "fail")]),
+        ({"yanked": "broken"}, [("yanked", "fail")]),
+        ({"unknown": ("tiny.whl",)}, [("changed", "not run")]),
+        ({"wheel": "tiny.whl"}, [("local-wheel", "fail")]),
+        ({"uploaded": None}, [("young", "not run")]),
+        ({"uploaded": NOW - timedelta(days=7)}, []),
+        ({"uploaded": NOW - timedelta(days=6, hours=23)}, [("young", "warn")]),
+        ({"uploaded": NOW + timedelta(days=1)}, [("young", "warn")]),
+        ({"invalid": ("tiny.whl: no signature",)}, [("attestation", "fail")]),
+        ({"unattested": ("tiny.whl",)}, [("no-attestation", "ignore")]),
+        ({"identities": (ADA,)}, [("publisher", "fail")]),
+        ({"is_verified": False, "publishers": ("GitHub ada/tiny",)}, [("attestation", "not run")]),
+        ({"is_verified": False, "invalid": ("x",), "identities": (EVE,)}, []),
+        ({"none": True, "changed": ("x",)}, [(check, "not run") for check in audit._OF_INDEX]),
+    ],
+)  # fmt: skip
+def test_what_an_index_says_is_a_finding(
+    tmp_path: Path, fields: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
+    assert of_index(tmp_path, published(**fields)) == expected
+
+
+def test_every_finding_of_an_index_is_told(tmp_path: Path) -> None:
+    everything = published(
+        changed=("a",), missing=("b",), yanked="c", unknown=("d",), wheel="e", uploaded=NOW, invalid=("f",),
+        identities=(EVE,), unattested=("g",),
+    )  # fmt: skip
+    assert [check for check, _ in of_index(tmp_path, everything)] == [
+        *("changed", "yanked", "yanked", "changed", "local-wheel", "young", "attestation", "publisher"),
+        "no-attestation",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("locked", "found", "expected"),
+    [
+        ((ADA,), (ADA,), []),
+        ((ADA,), (EVE,), ["publisher"]),
+        ((ADA,), (), ["publisher"]),
+        ((ADA,), (ADA, EVE), ["publisher"]),
+        ((ADA, EVE), (EVE, ADA), []),
+        ((), (), []),
+    ],
+)
+def test_the_publishers_are_those_of_the_lock(
+    tmp_path: Path, locked: tuple[Any, ...], found: tuple[Any, ...], expected: list[str]
+) -> None:
+    package = values.package(identities=locked)
+    assert [check for check, _ in of_index(tmp_path, published(identities=found), package)] == expected
+    unverified = published(is_verified=False)
+    assert of_index(tmp_path, unverified, package) == ([("attestation", "not run")] if locked else [])
+
+
+def test_an_age_is_that_of_the_policy_and_exemptions_are_by_name(tmp_path: Path) -> None:
+    young = published(uploaded=NOW - timedelta(days=10))
+    assert of_index(tmp_path, young, min_age_days=14) == [("young", "warn")]
+    assert of_index(tmp_path, young, min_age_days=14, min_age_exempt=("Tiny",)) == []
+    assert of_index(tmp_path, young, min_age_days=14, min_age_exempt=("other",)) == [("young", "warn")]
+
+
+@pytest.mark.parametrize(
+    ("check", "level", "required", "expected"),
+    [
+        ("yanked", "ignore", (), "ignore"),
+        ("yanked", "ignore", ("yanked",), "fail"),
+        ("yanked", "ignore", ("young",), "ignore"),
+        ("yanked", "warn", ("yanked",), "warn"),
+        ("young", "ignore", ("young",), "warn"),
+        ("no-attestation", "ignore", ("no-attestation",), "fail"),
+        ("no-attestation", None, (), "ignore"),
+    ],
+)
+def test_a_required_check_is_not_ignored(
+    tmp_path: Path, check: str, level: Level | None, required: tuple[str, ...], expected: str
+) -> None:
+    levels = ((check, level),) if level else ()
+    found = auditor(tmp_path, required=required, levels=levels)
+    assert found.level(check) == expected
+    assert found.finding(check, None, "what", "step").level == expected
+    assert found.not_run(check, "why").demanded is (check in required)
+
+
+def test_a_finding_names_its_package_and_who_needs_it(tmp_path: Path) -> None:
+    lock = values.lock(values.package(dependencies=(NAME("dep"),)), values.package("dep", "2.0"))
+    found = auditor(tmp_path, lock).finding("yanked", lock.package("dep"), "what", "step")
+    assert (found.package, found.version, found.required_by) == ("dep", "2.0", ("tiny",))
+    whole = auditor(tmp_path, lock).finding("contradiction", None, "what", "step")
+    assert (whole.package, whole.version, whole.required_by) == ("plugins.lock", "", ())
+
+
+def of_lock(tmp_path: Path, lock: Lock, **fields: Any) -> list[str]:
+    return [item.check for item in _lock_checks.run(auditor(tmp_path, lock, **fields))]
+
+
+def test_an_honest_lock_has_no_finding(tmp_path: Path) -> None:
+    assert of_lock(tmp_path, values.lock()) == []
+    assert of_lock(tmp_path, values.lock(), text=None) == []
+
+
+def test_what_a_lock_says_of_itself_is_a_finding(tmp_path: Path) -> None:
+    (plugin,) = values.lock().plugins
+    local = (values.wheel(url=None),)
+    override = Override(
+        package=NAME("dep"),
+        version="1.0",
+        replaces="0.9",
+        requested="dep>=1",
+        reason="new",
+        against=(("vllm", "<1"),),
+    )
+    for lock, expected in (
+        (values.lock(values.package(), values.package("stray")), ["orphan"]),
+        (values.lock(values.package(wheels=local)), ["local-wheel"]),
+        (values.lock(values.package(dependencies=(NAME("gone"),))), ["contradiction"]),
+        (values.lock(values.package(wheels=local, find_links=True)), ["local-wheel"]),
+        (values.lock(values.package(wheels=local, sdist_url="https://x/t.tar.gz", sdist_sha256=HASH)), ["no-wheel"]),
+        (values.lock(plugins=(plugin.replace(entry_points=()),)), ["no-entry-point"]),
+        (values.lock(plugins=(plugin.replace(entry_points=(), loads=("tiny:A",)),)), ["contradiction"]),
+    ):
+        assert of_lock(tmp_path, lock) == expected
+    editable = plugin.replace(source="local", requested="../tiny", editable=True, project_sha256=HASH)
+    text = "plugins:\n  - {name: tiny, source: local, path: ../tiny, editable: true}\n"
+    lock = values.lock(values.package(wheels=(), directory="../tiny"), plugins=(editable,), manifest=text)
+    assert of_lock(tmp_path, lock, text=text) == ["unhashed"]
+    text = values.MANIFEST + "overrides:\n  - {package: dep, version: '>=1', reason: new}\n"
+    lock = values.lock(values.package(), values.package("dep"), overrides=(override,), manifest=text)
+    (found,) = _lock_checks.run(auditor(tmp_path, lock, text))
+    assert (found.check, found.package) == ("override", "dep")
+    assert found.what == "overrides 0.9 of the vLLM environment (new); vllm of it requires <1"
+
+
+def test_a_lock_is_compared_with_plugins_yaml(tmp_path: Path) -> None:
+    forged = values.lock(plugins=(values.lock().plugins[0].replace(requested="tiny>=9"),))
+    assert of_lock(tmp_path, forged) == ["contradiction"]
+    assert of_lock(tmp_path, forged, text=None) == []
+    other = values.MANIFEST.replace("name: tiny", "name: other")
+    (found,) = _lock_checks.run(auditor(tmp_path, values.lock(), other))
+    assert (found.check, found.what) == ("contradiction", "was not made from this plugins.yaml")
+    accepted = (manifest.parse(other.encode(), Path("plugins.yaml")).sha256,)
+    (found,) = _lock_checks.run(auditor(tmp_path, values.lock(accepted_manifests=accepted), other))
+    assert (found.check, found.what) == ("contradiction", "was rolled back: plugins.yaml has changed since")
+
+
+def test_a_policy_from_elsewhere_shows_that_the_one_of_plugins_yaml_differs(tmp_path: Path) -> None:
+    weak = values.MANIFEST + "policy: {yanked: ignore}\n"
+    assert of_lock(tmp_path, values.lock(), text=weak) == ["policy-changed"]
+    assert of_lock(tmp_path, values.lock(), text=weak, levels=(("yanked", "ignore"),)) == []
+
+
+# What an index says of the files of a lock.
+
+
+class Pages:
+    """An index with these files, and these documents about them."""
+
+    def __init__(self, *files: File, documents: dict[str, Any] | None = None) -> None:
+        self._files, self._documents = files, documents or {}
+
+    def files(self, _name: str) -> tuple[File, ...]:
+        return self._files
+
+    def document(self, address: str) -> Any:
+        return self._documents[address]
+
+
+WHEEL = values.wheel()
+
+
+def file(**fields: Any) -> File:
+    return File(**{"filename": WHEEL.filename, "url": str(WHEEL.url), "sha256": WHEEL.sha256, "size": 10, **fields})
+
+
+def read(*files: File, package: Package | None = None, documents: dict[str, Any] | None = None) -> Published:
+    pages: Any = Pages(*files, documents=documents)
+    return _provenance.read(package or values.package(), pages)
+
+
+def test_a_locked_file_is_found_by_its_name_and_hash() -> None:
+    found = read(file(upload_time="2026-01-02T03:04:05Z"), file(filename="tiny-2.0-py3-none-any.whl"))
+    assert (found.changed, found.missing, found.unknown, found.none, found.yanked) == ((), (), (), False, None)
+    assert found.uploaded == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert found.unattested == (WHEEL.filename,)
+    assert read(file(sha256=Sha256("b" * 64))).changed == (WHEEL.filename,)
+    assert read(file(sha256=Sha256("b" * 64)), file()).changed == ()  # another index of the same name
+    assert read().missing == (WHEEL.filename,)
+    assert read(file(sha256=None)).unknown == (WHEEL.filename,)
+
+
+def test_the_newest_file_counts_and_each_yanked_one() -> None:
+    two = values.package(wheels=(WHEEL, values.wheel(tag="cp39-cp39-win_amd64")))
+    other = file(filename="tiny-1.0-cp39-cp39-win_amd64.whl", upload_time="2026-05-01T00:00:00Z", yanked=True)
+    found = read(file(upload_time="2026-01-01T00:00:00Z"), other, package=two)
+    assert (found.uploaded, found.yanked) == (datetime(2026, 5, 1, tzinfo=UTC), "")
+    assert read(file(yanked=True, yanked_reason="broken"), other, package=two).yanked == "broken"
+    assert read(file(), file(filename="other.whl", yanked=True)).yanked is None
+
+
+def test_a_package_without_a_file_of_an_index_has_none() -> None:
+    local = values.package(wheels=(values.wheel(url=None),))
+    assert read(file(), package=local).none
+    sdist = local.replace(sdist_url="https://x/tiny-1.0%2Bx.tar.gz", sdist_sha256=HASH)
+    found = read(file(filename="tiny-1.0+x.tar.gz", sha256=HASH), package=sdist)
+    assert (found.none, found.changed, found.missing, found.wheel) == (False, (), (), None)
+    assert read(package=sdist).missing == ("tiny-1.0+x.tar.gz",)
+    assert read(file(filename="tiny-1.0+x.tar.gz", sha256=Sha256("b" * 64)), package=sdist).changed != ()
+    late = file(filename="tiny-1.0-py3-none-any.whl")
+    assert read(late, file(filename="tiny-2.0-py3-none-any.whl"), package=sdist).wheel == late.filename
+    assert read(late).wheel is None
+
+
+def provenance(digest: str, **publisher: str) -> Any:
+    statement = base64.b64encode(json.dumps({"subject": [{"digest": {"sha256": digest}}]}).encode()).decode()
+    attestation = {"envelope": {"statement": statement}}
+    return {"attestation_bundles": [{"publisher": publisher, "attestations": [attestation]}]}
+
+
+def test_an_attestation_that_does_not_verify_is_told() -> None:
+    document = provenance(HASH, kind="GitHub", repository="ada/tiny")
+    found = read(file(provenance="there"), documents={"there": document})
+    if attestations.is_available():
+        (line,) = found.invalid
+        assert line.startswith(f"{WHEEL.filename}: ")
+    assert (found.identities, found.unattested) == ((), (WHEEL.filename,))
+
+
+def test_without_the_extra_publishers_are_those_of_these_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attestations, "is_available", lambda: False)
+    document = provenance(HASH, kind="GitHub", repository="ada/tiny", workflow="release.yml")
+    found = read(file(provenance="there"), documents={"there": document})
+    assert (found.publishers, found.is_verified, found.unattested) == (
+        ("GitHub ada/tiny release.yml (not verified)",), False, (),
+    )  # fmt: skip
+    others: list[Any] = [provenance("b" * 64, kind="GitHub"), {}, [], {"attestation_bundles": [5, {"publisher": 5}]}]
+    for other in others:
+        assert read(file(provenance="there"), documents={"there": other}).publishers == ()
+
+
+# Advisories.
+
+
+def answer(*items: dict[str, Any]) -> tuple[tuple[advisories.Advisory, ...], dict[str, str]]:
+    return advisories._parse({"dependencies": list(items)}, [values.package("Foo.Bar"), values.package("dep")])
+
+
+def test_a_vulnerability_is_of_the_package_whatever_the_service_calls_it() -> None:
+    known = {"id": "CVE-1", "aliases": ["GHSA-1", "CVE-1"], "fix_versions": ["2.0"]}
+    found, skipped = answer(
+        {"name": "foo_bar", "version": "1.0", "vulns": [known]}, {"name": "dep", "version": "1.0"}
+    )
+    assert [(item.package, item.ids, item.fixed_in) for item in found] == [("foo-bar", ("CVE-1", "GHSA-1"), ("2.0",))]
+    assert skipped == {}
+
+
+def test_a_package_that_the_service_says_nothing_of_was_not_looked_up() -> None:
+    found, skipped = answer({"name": "dep", "version": "1.0", "skip_reason": "no such package"})
+    assert found == ()
+    assert skipped == {"dep": "no such package", "foo-bar": "pip-audit has no result for it"}
+
+
+def test_an_accepted_advisory_is_one_by_its_own_name(tmp_path: Path) -> None:
+    policy = auditor(tmp_path, accepted=(Accepted(id="CVE-1", reason="x"),)).policy
+    assert policy.accepts(("CVE-1",), NOW.date()) is not None
+    assert policy.accepts(("CVE-2",), NOW.date()) is None
+
+
+@pytest.mark.parametrize("has_manifest", [True, False])
+def test_only_what_is_not_from_an_index_is_private(tmp_path: Path, has_manifest: bool) -> None:
+    """Where there is a manifest, it says that, and not the lock."""
+    (plugin,) = values.lock().plugins
+    git = plugin.replace(source="git", url="https://x/y.git", commit=CommitSha("1" * 40), tree_sha256=HASH)
+    lock = values.lock(values.package(), values.package("linked", find_links=True), plugins=(git,))
+    found = auditor(tmp_path, lock, values.MANIFEST if has_manifest else None)
+    assert audit._private(found) == ({"linked"} if has_manifest else {"linked", "tiny"})
+    assert set(CHECKS) >= set(audit._OF_INDEX)
