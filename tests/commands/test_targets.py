@@ -175,6 +175,28 @@ def test_the_next_steps_of_targets_lead_on(place: Place) -> None:
     place.run("sync")
 
 
+def test_what_is_outdated_is_told_for_a_target(place: Place, index: Index) -> None:
+    snapshot(place, vllm="0.33.0")
+    index.wheel("tiny", requires=["vllm>=0.30"], entry_points=POINTS, modules=MODULES)
+    place.write(MANIFEST)
+    place.run("lock")
+    index.wheel("tiny", "2.0", requires=["vllm>=0.33"], entry_points=POINTS, modules=MODULES)
+
+    def tiny(*words: str) -> tuple[Any, ...]:
+        data = place.run("outdated", "--json", *words).json
+        (item,) = data["packages"]
+        assert data["notes"] == []
+        return item["current"], item["fits"], item["newest"], *(reason["text"] for reason in item["kept_back"])
+
+    kept = "requires vllm>=0.33; the base has vllm 0.32.0"
+    assert tiny() == tiny("--target", "dev") == ("1.0", "1.0", "2.0", kept)
+    # The targets share a version where they can.
+    together = "fits by itself, but not together with the rest of the lock"
+    assert tiny("--target", "production") == ("1.0", "1.0", "2.0", together)
+    done = place.run("outdated", "--target", "nowhere", check=False)
+    assert (done.returncode, "name one of these with --target" in done.stderr) == (2, True)
+
+
 def test_targets_that_markers_can_not_tell_apart_are_refused(place: Place, index: Index) -> None:
     data: dict[str, Any] = place.run("base").json
     for item in data["distributions"]:

@@ -409,7 +409,14 @@ def another_requires_python(place: Place, index: Index, document: Document) -> N
     package(document, "tiny")["requires-python"] = ">=3.8"
 
 
+def an_evil_wheel_of_an_sdist_without_an_address(place: Place, index: Index, document: Document) -> None:
+    """The sdist is the one of the index. Nobody could build it again to compare the wheel."""
+    another_wheel_that_claims_to_be_built_from_an_sdist(place, index, document)
+    del package(document, "tiny")["tool"][TOOL]["sdist-url"]
+
+
 FAR = (
+    an_evil_wheel_of_an_sdist_without_an_address,
     the_index_taken_out,
     another_index,
     another_wheel_at_the_index,

@@ -189,6 +189,14 @@ def test_a_wheel_next_to_the_lock_is_read(tmp_path: Path, index: Index) -> None:
     assert derived(tmp_path, other, index, find={path.name: path})[0] == [
         "tiny: the index has no sdist of tiny 1.0 with the locked hash"
     ]
+    nowhere = lock.replace(packages=(package.replace(sdist_url=None),))
+    assert derived(tmp_path, nowhere, index, find={path.name: path})[0] == [
+        "tiny: the lock has no address of its sdist, without which nobody builds it again"
+    ]
+    links = PipConfig(index_url=None, find_links=(str(sdist.parent),))
+    assert derived(tmp_path, nowhere, index, find={path.name: path}, config=links) == (
+        [], ["whether tiny would be built to the locked wheel again: its sdist is in a directory of find-links"]
+    )  # fmt: skip
     tiny(index)
     found, unchecked = derived(tmp_path, lock, index, find={path.name: path})
     assert (found, len(unchecked)) == ([], 1)

@@ -57,7 +57,7 @@ class Mutation:
             self.say(f"{self._name}: the tests fail without a mutant")
             return True
         calls: dict[str, list[int]] = json.loads(data)
-        limit = 10 + 5 * (time.monotonic() - started)
+        limit = 10 + 2 * (time.monotonic() - started)
         killed, survived = 0, []
         for mutant in mutants(self._path):
             if self._only is not None and mutant.unit != self._only:
@@ -83,7 +83,7 @@ class Mutation:
         return True
 
     def _clean_run(self, session: pytest.Session) -> bytes:
-        """Which test calls which function of the module, for the order in which a mutant's tests run."""
+        """Which test calls which function of the module: only those run with a mutant of it."""
         calls: dict[str, set[int]] = {}
         current = 0
         file = str(self._path)
@@ -159,9 +159,9 @@ def _meaning(code: types.CodeType) -> tuple[Any, ...]:
     return code.co_code, constants, code.co_names, code.co_varnames, code.co_exceptiontable
 
 
-def _order(first: list[int], count: int) -> list[int]:
-    """The tests that call a function come first; the others follow, for what is called in another process or not seen."""
-    return [*first, *(number for number in range(count) if number not in set(first))] if first else [*range(count)]
+def _order(callers: list[int], count: int) -> list[int]:
+    """The tests that call a function; all of them where none is seen to, as with a variable."""
+    return callers or [*range(count)]
 
 
 def _run(session: pytest.Session, order: list[int], apply: Callable[[], None]) -> bytes:

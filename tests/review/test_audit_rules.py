@@ -189,6 +189,7 @@ def test_what_a_lock_says_of_itself_is_a_finding(tmp_path: Path) -> None:
         (values.lock(values.package(dependencies=(NAME("gone"),))), ["contradiction"]),
         (values.lock(values.package(wheels=local, find_links=True)), ["local-wheel"]),
         (values.lock(values.package(wheels=local, sdist_url="https://x/t.tar.gz", sdist_sha256=HASH)), ["no-wheel"]),
+        (values.lock(values.package(wheels=local, sdist_sha256=HASH)), ["no-wheel"]),
         (values.lock(plugins=(plugin.replace(entry_points=()),)), ["no-entry-point"]),
         (values.lock(plugins=(plugin.replace(entry_points=(), loads=("tiny:A",)),)), ["contradiction"]),
     ):

@@ -205,10 +205,14 @@ def test_an_overlay_of_a_parent_process_is_compared_again(site: Path, marker: Ma
         guard.follow(settings, marker.key)
 
 
-def test_a_finder_of_a_plain_name_is_not_used_after_the_comparison(site: Path, marker: Marker) -> None:
+@pytest.mark.parametrize("name", ["store", "alias"])
+def test_a_finder_of_a_plain_name_is_not_used_after_the_comparison(
+    site: Path, marker: Marker, tmp_path: Path, name: str
+) -> None:
     """Packages put such names on their paths. Python keeps the finder of each, which compares nothing."""
+    (tmp_path / "alias").symlink_to(tmp_path / "store")
     guard.close()
-    sys.path.append(str(site))
+    sys.path.append(str(site).replace("/store/", f"/{name}/"))
     assert importlib.util.find_spec("guarded") is not None
     guard.check(variables.Settings.from_environment(), marker)
     (site / "guarded.py").write_text("X = 3\n")
@@ -249,6 +253,14 @@ def test_the_comparison_finds_nothing_in_the_overlay_that_it_compares(
     guard.link(str(site))
     assert importlib.import_module("guarded").X == 1
     assert looked == [None]
+
+
+def test_a_forked_process_does_not_wait_for_threads_that_are_not_in_it(site: Path) -> None:
+    guard.link(str(site))
+    guard._busy.append(str(site))
+    assert names() == []
+    guard._unlock()
+    assert names() == ["guarded:X"]
 
 
 @pytest.fixture
@@ -439,6 +451,9 @@ def test_a_link_with_a_disabled_hook(site: Path, fallback: str | None, expected:
         (f"/store/overlays/{'0' * 32}/sites", None),
         (f"/store/overlays/{'0' * 32}/site", f"/store/overlays/{'0' * 32}/site"),
         (f"/store/overlays/{'0' * 32}/site/a/site", f"/store/overlays/{'0' * 32}/site"),
+        (f"/store/overlays/{'0' * 32}/site/a/overlays/b", f"/store/overlays/{'0' * 32}/site"),
+        (f"/store/overlays/{'0' * 32}/site/overlays/{'1' * 32}/site", f"/store/overlays/{'0' * 32}/site"),
+        (f"/overlays/overlays/{'0' * 32}/site", f"/overlays/overlays/{'0' * 32}/site"),
         (f"/my/overlays/store/overlays/{'0' * 32}/site/a", f"/my/overlays/store/overlays/{'0' * 32}/site"),
     ],
 )

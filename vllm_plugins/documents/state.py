@@ -229,7 +229,9 @@ def _differences(
     if not settings.frozen and not marker.is_up_to_date(manifest_sha256, base.fingerprint):
         problems.append(
             OverlayStale(
-                "the overlay was not checked since plugins.yaml or the vLLM environment changed",
+                "a start that installed the overlay still runs its load check, or ended before it"
+                if base.fingerprint in marker.trials
+                else "the overlay was not checked since plugins.yaml or the vLLM environment changed",
                 where=where,
                 next_step="vllm-plugins sync",
             )

@@ -170,7 +170,6 @@ class Derivation:
         return found
 
     def _at_index(self, package: Package, index: Index) -> Iterator[str]:
-        version = str(package.version)
         names = {wheel.filename for wheel in package.wheels}
         files = [
             index.complete(file) if file.filename in names else file
@@ -193,13 +192,22 @@ class Derivation:
                 what = f"the index has {fitting.filename}; {package.name} was built from its sdist"
                 self.unchecked.append(f"{what} (lock --upgrade-package {package.name} takes the wheel)")
             sdists = [index.complete(file) for file in files if file not in wheels]
-            if package.sdist_sha256 not in [file.sha256 for file in sdists]:
-                yield f"the index has no sdist of {package.name} {version} with the locked hash"
+            yield from self._sdist(package, [file for file in sdists if file.sha256 == package.sdist_sha256])
         elif (fitting := self._best(same)) is not None:
             self._metadata[package.name] = releases.read_metadata(fitting, index, self.caches)
             yield from self._publishers(package, fitting, index)
         else:
             yield "none of its wheels is for this machine, and at the index"
+
+    def _sdist(self, package: Package, same: list[File]) -> Iterator[str]:
+        """The sdist that a package was built from; ``same`` are those of the index with its hash."""
+        if not same:
+            yield f"the index has no sdist of {package.name} {package.version} with the locked hash"
+        elif package.sdist_url is None and not any(file.url.startswith("file:") for file in same):
+            yield "the lock has no address of its sdist, without which nobody builds it again"
+        elif package.sdist_url is None:
+            what = f"whether {package.name} would be built to the locked wheel again"
+            self.unchecked.append(f"{what}: its sdist is in a directory of find-links")
 
     def _publishers(self, package: Package, fitting: File, index: Index) -> Iterator[str]:
         """The publishers in the lock, against the attestations of the file."""

@@ -23,6 +23,7 @@ from vllm_plugins.locking import _stages, pipeline
 from vllm_plugins.locking._search.candidates import Candidates, Obstacle
 from vllm_plugins.locking._search.findings import Root, chain
 from vllm_plugins.locking._search.walk import Walk
+from vllm_plugins.locking._several import targets
 from vllm_plugins.packages import metadata, own_indexes, requirement_lines
 from vllm_plugins.packages.index import Index
 from vllm_plugins.sources import git_news
@@ -112,7 +113,14 @@ def find(
         SourceError: the index can't be read.
         NoResolution, UsageError: the base that the request names can't be had.
     """
-    base = pipeline.read_base(request.base, settings, report=report, config=lambda: config)
+    # A lock with targets is compared as the lock of one of them: the one that is named, or that of this environment.
+    target = targets.name_of(locked) if manifest.targets else None
+    if target is not None:
+        request = replace(request, targets=(target,))
+        (requested,) = targets.requested(manifest, request)
+        base = targets.base_of(requested, manifest, settings, request, report=report, config=lambda: config)
+    else:
+        base = pipeline.read_base(request.base, settings, report=report, config=lambda: config)
     config = own_indexes.with_manifest(config, manifest)
     with Index(config, cooldown=_stages.cooldown_of(manifest)) as index:
         candidates = Candidates(base=base, index=index, caches=settings.cache, report=report)
@@ -127,9 +135,16 @@ def find(
         if movable:
             dry = replace(request, names=tuple(movable), dry_run=True)
             try:
-                upgraded = pipeline.lock(
-                    manifest, settings, dry, base=base, report=report, detail=detail, config=lambda: config
-                ).lock
+                outcome = pipeline.lock(
+                    manifest,
+                    settings,
+                    dry,
+                    base=None if target else base,
+                    report=report,
+                    detail=detail,
+                    config=lambda: config,
+                )
+                upgraded = next((lock for lock in outcome.locks if targets.name_of(lock) == target), outcome.lock)
             except (NoResolution, BaseMismatch, BuildError) as error:
                 upgraded = None
                 notes.append("; ".join((f"an upgrade would fail: {error.what}", *error.details)))

@@ -24,7 +24,7 @@ def run(auditor: Auditor) -> Iterator[Finding]:
             what = f"is editable: {package.directory} has no hash, and is used as it is when vLLM starts"
             step = "remove `editable: true` in plugins.yaml, then run vllm-plugins lock"
             yield auditor.finding("unhashed", package, what, step)
-        elif package.sdist_url is not None:
+        elif package.sdist_sha256 is not None:
             what = "has no wheel at its index; its wheel was built from the sdist on the machine that locked"
             yield auditor.finding(
                 "no-wheel", package, what, "review that wheel, or ask the project to publish wheels"

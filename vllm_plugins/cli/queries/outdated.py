@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = {
     "vllm-plugins outdated": "Show newer releases of the plugins",
     "vllm-plugins outdated --all --exit-code": "Fail in CI if anything can be upgraded",
+    "vllm-plugins outdated --target production": "Look at another target of the lock",
 }
 
 
@@ -32,6 +33,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--exit-code", action="store_true", help="Exit with 1 if an upgrade would change something that is shown."
     )
     lock_command.add_base_option(parser)
+    lock_command.add_target_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -46,7 +48,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
     found = outdated.find(
         manifest.require(settings),
-        lock_reader.read(settings.lock),
+        lock_reader.read(settings.lock, target=arguments.target),
         settings,
         Request(base=arguments.base),
         config=config(),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["lock", "name_of", "require_distinct"]
+__all__ = ["base_of", "lock", "name_of", "requested", "require_distinct"]
 
 
 def lock(
@@ -52,7 +52,7 @@ def lock(
     from vllm_plugins.packages import pip_config
     from vllm_plugins.startup import overlay
 
-    chosen = _chosen(manifest, request)
+    chosen = requested(manifest, request)
     run = Run(
         manifest=manifest,
         settings=settings,
@@ -120,7 +120,7 @@ def _underived(
     return tuple(dict.fromkeys(found))
 
 
-def _chosen(manifest: Manifest, request: Request) -> tuple[RequestedTarget, ...]:
+def requested(manifest: Manifest, request: Request) -> tuple[RequestedTarget, ...]:
     """The targets that the request names, or all of them."""
     if request.base is not None:
         raise UsageError(
@@ -139,6 +139,29 @@ def _chosen(manifest: Manifest, request: Request) -> tuple[RequestedTarget, ...]
                 next_step="name one of these with --target",
             )
     return tuple(target for target in manifest.targets if not request.targets or target.name in request.targets)
+
+
+def base_of(
+    target: RequestedTarget,
+    manifest: Manifest,
+    settings: Settings,
+    request: Request,
+    *,
+    report: Callable[[str], None],
+    config: Callable[[], PipConfig],
+) -> Base:
+    """The base of a target. Raises the same errors as :meth:`Run.base`."""
+    run = Run(
+        manifest=manifest,
+        settings=settings,
+        request=request,
+        here=None,
+        base_paths=(),
+        report=report,
+        detail=report,
+        config=config,
+    )
+    return run.base(target)
 
 
 def _tasks(
