@@ -83,24 +83,12 @@ def read(
             return cached
     (scratch / "requirements.in").write_text(f"{release}\n", encoding="utf-8")
     (scratch / "constraints.txt").touch()
-    program = resolver(empty)
     # The resolver most likely takes the newest release of everything, and it takes seconds.
     candidates = Candidates(base=empty, index=index, caches=caches, report=lambda _: None)
     ahead = Lookahead(base=empty, candidates=candidates, preferred={}, fixed=frozenset())
     read_ahead = workers.begin(lambda: ahead.requirements([requirement]))
-    try:
-        with progress.step(f"Resolving the environment of {release} from the index", report):
-            program.compile(scratch, empty)
-    except CommandFailed as error:
-        if not program.found_none(error):
-            index.files(canonicalize_name(requirement.name))  # an index that can't be read says why
-            raise _conflicts.resolver_failed(error, program.name, found_none=False) from error
-        raise NoResolution(
-            f"the environment of {release} can't be resolved for this kind of machine",
-            details=error.details[1:],
-            next_step="name a release that the index has, or a snapshot that `vllm-plugins base` wrote in the image",
-        ) from error
-    pins = [pin for pin in read_pins((scratch / "requirements.txt").read_text(encoding="utf-8")) if pin.url is None]
+    with progress.step(f"Resolving the environment of {release} from the index", report):
+        pins = _pins(release, resolver(empty), empty, index, scratch)
     read_ahead()
     reading = f"Reading the metadata of its {count(len(pins), 'distribution')}"
     with progress.step(reading, report), ThreadPoolExecutor(max_workers=16) as pool:
@@ -109,6 +97,22 @@ def read(
     if place is not None:
         cache.write(place, environment.to_json())
     return environment
+
+
+def _pins(release: str, program: Resolver, empty: Base, index: Index, scratch: Path) -> list[Pin]:
+    """What the environment of a release consists of. Raises as :func:`read`."""
+    try:
+        program.compile(scratch, empty)
+    except CommandFailed as error:
+        if not program.found_none(error):
+            index.files(canonicalize_name(Requirement(release).name))  # an index that can't be read says why
+            raise _conflicts.resolver_failed(error, program.name, found_none=False) from error
+        raise NoResolution(
+            f"the environment of {release} can't be resolved for this kind of machine",
+            details=error.details[1:],
+            next_step="name a release that the index has, or a snapshot that `vllm-plugins base` wrote in the image",
+        ) from error
+    return [pin for pin in read_pins((scratch / "requirements.txt").read_text(encoding="utf-8")) if pin.url is None]
 
 
 def machine(python: str | None, platform: str | None) -> Base:

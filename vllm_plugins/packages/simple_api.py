@@ -236,13 +236,9 @@ class _Anchors(HTMLParser):
             self.base = dict(attrs).get("href")
 
 
-def _python(value: object) -> dict[str, Any]:
-    """The fields for a Requires-Python. An invalid one, such as ``>=3.6.*``, counts as none, as it does for pip."""
-    return _specifiers(value) if isinstance(value, str) else {}
-
-
 @functools.lru_cache(maxsize=1024)  # the files of a page say few different things
 def _specifiers(value: str) -> dict[str, Any]:
+    """The fields for a Requires-Python. An invalid one, such as ``>=3.6.*``, counts as none, as it does for pip."""
     try:
         return {"requires_python": str(versions.specifiers(value))}
     except InvalidSpecifier:
@@ -262,7 +258,7 @@ def _from_item(item: Any, base: str, index: str | None) -> File | None:
         url=address,
         sha256=_digest(hashes.get("sha256") if isinstance(hashes, dict) else None),
         size=size if type(size) is int and size >= 0 else None,
-        **_python(item.get("requires-python")),
+        **(_specifiers(python) if isinstance(python := item.get("requires-python"), str) else {}),
         yanked=bool(item.get("yanked")),
         yanked_reason=_text(item.get("yanked")) or "",
         upload_time=_text(item.get("upload-time")),
@@ -282,7 +278,7 @@ def _from_anchor(anchor: dict[str, str | None], base: str, index: str | None) ->
         filename=unquote(urlsplit(address).path).rpartition("/")[2],
         url=address,
         sha256=_digest(digest[1]) if digest is not None else None,
-        **_python(anchor.get("data-requires-python")),
+        **(_specifiers(python) if (python := anchor.get("data-requires-python")) is not None else {}),
         yanked="data-yanked" in anchor,
         yanked_reason=_text(anchor.get("data-yanked")) or "",
         provenance=_address(base, anchor.get("data-provenance")),
