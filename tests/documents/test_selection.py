@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,10 +9,11 @@ from packaging.tags import sys_tags
 
 from tests.kit import values
 from vllm_plugins.core.errors import BaseMismatch, HashMismatch, InstallError
-from vllm_plugins.core.hashes import sha256
+from vllm_plugins.core.hashes import Sha256, sha256
 from vllm_plugins.documents import lock_writer, selection
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from vllm_plugins.documents.lock import Package
@@ -189,3 +191,12 @@ def test_a_plugin_whose_package_is_only_for_other_machines_is_an_error(settings:
         "  plugin 'tiny': tiny\n"
         "  next: vllm-plugins lock, in this environment"
     )
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: path.symlink_to(path)])
+def test_what_is_no_file_is_not_the_locked_wheel(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    """Somebody else may have made the directory, as with ``lock --merge``."""
+    path = tmp_path / "tiny-1.0-py3-none-any.whl"
+    make(path)
+    with pytest.raises(HashMismatch, match="is not the locked one"):
+        selection.find_wheel(path, Sha256("a" * 64))

@@ -39,7 +39,7 @@ _SETTINGS = Settings(
     manifest=_SCRATCH / "plugins.yaml",
     lock=_SCRATCH / "plugins.lock",
     store=_SCRATCH / "store",
-    cache_home=_SCRATCH / "cache",
+    cache_home=str(_SCRATCH / "cache"),
 )
 _SHA256 = "a" * 64
 

@@ -40,7 +40,7 @@ _SETTINGS = Settings(
     manifest=_SCRATCH / "plugins.yaml",
     lock=_SCRATCH / "plugins.lock",
     store=_SCRATCH / "store",
-    cache_home=_SCRATCH / "cache",
+    cache_home=str(_SCRATCH / "cache"),
     offline=True,
 )
 _HERE = base.of_here(

@@ -10,7 +10,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import history, overlay
 
 from .preload import LONG
 
@@ -132,7 +132,7 @@ def test_the_history_has_an_end(world: World) -> None:
         assert marker is not None
         assert overlay.mirror(place.store, marker, place.lock)
         sizes.append(os.path.getsize(place.store / overlay.HISTORY))
-    assert max(sizes) < overlay.HISTORY_LIMIT + 200
+    assert max(sizes) < history.LIMIT + 200
     entries: list[Any] = [json.loads(line) for line in (place.store / overlay.HISTORY).read_text().splitlines()]
     assert entries[-1]["overlay"] == keys[1]
     told = place.run("history", "--json").json

@@ -7,7 +7,7 @@ import pytest
 
 from tests.kit.sandbox import needs_root
 from vllm_plugins.core.errors import NotTrusted
-from vllm_plugins.startup import _trust
+from vllm_plugins.startup import _trust, permissions
 from vllm_plugins.startup import overlay as layout
 from vllm_plugins.startup.settings import Settings
 
@@ -134,7 +134,7 @@ def test_the_owner_of_a_directory_above_is_trusted_or_it_is_refused(settings: Se
     parent = settings.store.parent
     parent.chmod(mode)
     os.chown(parent, OTHER, -1)
-    for check in (_trust.check, _trust.check_store, _trust.check_discovered):
+    for check in (_trust.check, _trust.check_store, permissions.check_discovered):
         with pytest.raises(NotTrusted, match=f"another user owns {parent}") as caught:
             check(settings)
         assert str(caught.value.next_step).startswith(
@@ -226,14 +226,14 @@ def test_each_file_and_directory_of_an_overlay_is_checked(
     (overlay / "site" / "__pycache__").mkdir()
     for file in ("files.json", "site/module.py", "site/__pycache__/module.pyc"):
         (overlay / file).touch(mode=0o644)
-    _trust.check_files(settings, overlay)
+    permissions.check_files(settings, overlay)
     path = overlay / name
     os.chown(path, OTHER if how == "owner" else -1, OTHER)
     path.chmod(path.stat().st_mode | {"owner": 0, "group": 0o020, "all": 0o002}[how])
     with pytest.raises(NotTrusted) as caught:
-        _trust.check_files(settings, overlay)
+        permissions.check_files(settings, overlay)
     assert caught.value.where == str(path)
-    _trust.check_files(settings.replace(trust="any"), overlay)
+    permissions.check_files(settings.replace(trust="any"), overlay)
 
 
 @pytest.mark.parametrize("part", ["", "overlay.json", "site"])
@@ -429,12 +429,12 @@ def test_the_next_step_fits_the_fault(settings: Settings, kind: str) -> None:
 
 @pytest.mark.parametrize("name", ["plugins.yaml", "plugins.lock"])
 def test_a_manifest_that_nobody_named_and_its_lock_are_checked(settings: Settings, name: str) -> None:
-    _trust.check_discovered(settings)
+    permissions.check_discovered(settings)
     (settings.store).chmod(0o777)  # not part of this check
-    _trust.check_discovered(settings)
+    permissions.check_discovered(settings)
     (settings.manifest.parent / name).chmod(0o666)
     with pytest.raises(NotTrusted, match=rf"all users can write to .*/{name}"):
-        _trust.check_discovered(settings)
+        permissions.check_discovered(settings)
 
 
 @needs_root
@@ -442,30 +442,30 @@ def test_the_owner_of_a_file_that_is_named_is_checked(settings: Settings, tmp_pa
     """Whoever can write to it does not matter there: that is for what is run."""
     manifest, lock = str(settings.manifest), str(settings.lock)
     settings.manifest.chmod(0o666)
-    _trust.check_owners(settings, manifest, lock, str(tmp_path / "gone" / "file"))
+    permissions.check_owners(settings, manifest, lock, str(tmp_path / "gone" / "file"))
     for path in (settings.lock, settings.lock.parent):
         os.chown(path, OTHER, -1)
         with pytest.raises(NotTrusted, match=f"another user owns {path}") as caught:
-            _trust.check_owners(settings, manifest, lock)
+            permissions.check_owners(settings, manifest, lock)
         assert caught.value.next_step is not None
         assert caught.value.next_step.startswith(f"chown {os.geteuid()} {path}")
-        _trust.check_owners(settings.replace(trust="any"), manifest, lock)
+        permissions.check_owners(settings.replace(trust="any"), manifest, lock)
         os.chown(path, 0, -1)
-    _trust.check_owners(settings, manifest, lock)
+    permissions.check_owners(settings, manifest, lock)
 
 
 @needs_root
 def test_the_owners_of_a_link_and_of_its_target_are_checked(settings: Settings, tmp_path: Path) -> None:
     link = tmp_path / "link.yaml"
     link.symlink_to(settings.manifest)
-    _trust.check_owners(settings, str(link))
+    permissions.check_owners(settings, str(link))
     os.lchown(link, OTHER, -1)
     with pytest.raises(NotTrusted):
-        _trust.check_owners(settings, str(link))
+        permissions.check_owners(settings, str(link))
     os.lchown(link, 0, -1)
     os.chown(settings.manifest, OTHER, -1)
     with pytest.raises(NotTrusted):
-        _trust.check_owners(settings, str(link))
+        permissions.check_owners(settings, str(link))
 
 
 @needs_root
@@ -478,9 +478,9 @@ def test_the_owner_of_the_home_directory_may_own_the_directories_above_a_named_f
         os.chown(path, OTHER, -1)
     monkeypatch.setenv("HOME", str(home))
     with pytest.raises(NotTrusted, match=f"another user owns {settings.manifest}"):
-        _trust.check_owners(settings, str(settings.manifest))
+        permissions.check_owners(settings, str(settings.manifest))
     os.chown(settings.manifest, 0, -1)
-    _trust.check_owners(settings, str(settings.manifest))
+    permissions.check_owners(settings, str(settings.manifest))
 
 
 def test_links_in_an_overlay_hide_no_file_from_the_check(settings: Settings, overlay: Path) -> None:
@@ -488,11 +488,11 @@ def test_links_in_an_overlay_hide_no_file_from_the_check(settings: Settings, ove
     (overlay / "files.json").touch(mode=0o644)
     for number in range(20):
         (overlay / "site" / f"link-{number}").symlink_to("/nowhere")
-    _trust.check_files(settings, overlay)
+    permissions.check_files(settings, overlay)
     (overlay / "site" / "module.py").touch()
     (overlay / "site" / "module.py").chmod(0o666)
     with pytest.raises(NotTrusted, match=r"all users can write to .*/site/module\.py"):
-        _trust.check_files(settings, overlay)
+        permissions.check_files(settings, overlay)
 
 
 def test_a_directory_that_is_gone_meanwhile_hides_no_other(
@@ -513,4 +513,4 @@ def test_a_directory_that_is_gone_meanwhile_hides_no_other(
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(NotTrusted, match="all users can write to"):
-        _trust.check_files(settings, overlay)
+        permissions.check_files(settings, overlay)

@@ -20,7 +20,7 @@ import pytest
 from tests.startup import overlays
 from vllm_plugins.core import verified_import
 from vllm_plugins.core.errors import HashMismatch, NotTrusted, PluginsError
-from vllm_plugins.startup import _trust, activation, guard, overlay
+from vllm_plugins.startup import activation, guard, overlay, permissions
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
@@ -243,13 +243,13 @@ def test_the_comparison_finds_nothing_in_the_overlay_that_it_compares(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It imports what it needs later. A module of that name in the overlay would run before it is compared."""
-    check, looked = _trust.check_files, []
+    check, looked = permissions.check_files, []
 
     def check_files(settings: variables.Settings, directory: Path) -> None:
         looked.append(importlib.util.find_spec("guarded_package"))
         check(settings, directory)
 
-    monkeypatch.setattr(_trust, "check_files", check_files)
+    monkeypatch.setattr(permissions, "check_files", check_files)
     guard.link(str(site))
     assert importlib.import_module("guarded").X == 1
     assert looked == [None]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.startup import overlays
 from vllm_plugins.core.errors import StoreError
-from vllm_plugins.startup import _recovery, overlay
+from vllm_plugins.startup import _recovery, history, overlay
 
 LOCK = b'lock-version = "1.0"\n\n[tool.vllm-plugins]\nformat = 1\nmanifest-sha256 = "x"\n'
 HASH = b"0123456789abcdef" * 4
@@ -233,7 +233,7 @@ def test_another_patch_release_of_python_is_another_base(monkeypatch: pytest.Mon
     assert overlay.fingerprint(()) != before
 
 
-def history(store: Path) -> list[dict[str, Any]]:
+def lines_of_history(store: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (store / overlay.HISTORY).read_text().splitlines()]
 
 
@@ -244,10 +244,12 @@ def test_a_switch_is_noted_once_and_mirrored(tmp_path: Path, monkeypatch: pytest
     for marker in (one, one, two, one):
         assert overlay.mirror(tmp_path, marker, lock) is True
         assert overlay.registry(tmp_path)["overlay"] == marker.key
-    assert history(tmp_path) == [{"at": 1234, "overlay": marker.key, "lock": str(lock)} for marker in (one, two, one)]
+    assert lines_of_history(tmp_path) == [
+        {"at": 1234, "overlay": marker.key, "lock": str(lock)} for marker in (one, two, one)
+    ]
     assert stat.S_IMODE((tmp_path / overlay.HISTORY).stat().st_mode) == 0o644
     assert overlay.mirror(tmp_path, one, tmp_path / "other.lock") is True
-    assert history(tmp_path)[-1]["lock"] == f"{tmp_path}/other.lock"
+    assert lines_of_history(tmp_path)[-1]["lock"] == f"{tmp_path}/other.lock"
 
 
 def test_a_registry_that_was_changed_is_written_again(tmp_path: Path) -> None:
@@ -289,16 +291,16 @@ def test_a_switch_is_noted_after_a_history_that_is_shorter_than_its_line(tmp_pat
     overlay.mirror(tmp_path, marker, tmp_path / "plugins.lock")
     (tmp_path / overlay.HISTORY).write_bytes(b"{}\n")
     assert overlay.mirror(tmp_path, marker, tmp_path / "plugins.lock") is True
-    assert history(tmp_path)[-1]["overlay"] == marker.key
+    assert lines_of_history(tmp_path)[-1]["overlay"] == marker.key
 
 
 def test_a_history_is_shortened_when_it_is_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overlay, "HISTORY_LIMIT", 2000)
+    monkeypatch.setattr(history, "LIMIT", 2000)
     markers = [overlays.write(tmp_path, name, {}) for name in (b"one", b"two")]
     for number in range(60):
         overlay.mirror(tmp_path, markers[number % 2], tmp_path / "plugins.lock")
     assert (tmp_path / overlay.HISTORY).stat().st_size < 3000
-    assert history(tmp_path)[-1]["overlay"] == markers[1].key
+    assert lines_of_history(tmp_path)[-1]["overlay"] == markers[1].key
 
 
 @pytest.mark.parametrize("data", [None, b"", b"[]", b"\xff", b"[" * 100_000, b"5"])

@@ -6,7 +6,7 @@ import pytest
 
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.startup import settings as variables
-from vllm_plugins.startup.mistyped import unknown
+from vllm_plugins.startup.environment.mistyped import unknown
 from vllm_plugins.startup.settings import Settings, lock_beside, patience
 
 HOME = {"HOME": "/home/ada"}

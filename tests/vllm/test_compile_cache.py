@@ -96,7 +96,7 @@ def test_a_change_of_plugins_and_the_compile_cache(world: Place, model: Path, mo
 KEYS = """\
 import os, sys
 import vllm.envs as envs
-from vllm_plugins.startup import settings
+from vllm_plugins.startup import _vllm_envs
 from vllm.platforms.interface import Platform
 
 def key():
@@ -105,7 +105,7 @@ def key():
         return hash_factors(envs.compile_factors())
     return envs.compute_hash()
 
-settings.register()
+_vllm_envs.register()
 before = key()
 sys.path.append(sys.argv[1])
 after = key()

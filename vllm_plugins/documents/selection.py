@@ -5,6 +5,7 @@ The hash makes the origin of a file irrelevant. So a wheel in ``plugins.wheels/`
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
 
 __all__ = ["Requirement", "Selected", "best_wheel", "build_number", "find_wheel", "select"]
+
+# What can't be read as a wheel: a directory, a pipe or device, a link to itself, or another user's file.
+_NO_FILE = (errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP, errno.EACCES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,18 +187,22 @@ def find_wheel(path: Path, sha256: Sha256) -> Path | None:
     """The path if the file with that hash is there; ``None`` if the file is missing.
 
     Raises:
-        HashMismatch: the file has another hash.
+        HashMismatch: the file has another hash, is a directory, a pipe or the like, or may not be read.
     """
     try:
-        found = hashes.of_file(path)
+        found = f"sha256 {hashes.of_file(path)}"
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if found != sha256:
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        found = error.strerror or str(error)
+    if found != f"sha256 {sha256}":
         raise HashMismatch(
             f"the wheel {path.name} is not the locked one",
             where=str(path),
             expected=f"sha256 {sha256}",
-            found=f"sha256 {found}",
+            found=found,
             next_step=f"remove {path.name}, then run vllm-plugins sync",
         )
     return path

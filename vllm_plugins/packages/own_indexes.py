@@ -16,7 +16,7 @@ from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents.manifest import PypiSource
 from vllm_plugins.packages._net import keyring, logins
 from vllm_plugins.packages.pip_config import OwnIndex
-from vllm_plugins.startup import settings
+from vllm_plugins.startup.environment import index_logins
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,7 +61,7 @@ def login_of(url: str, config: PipConfig) -> str | None:
     own = next((own for own in config.own if plain.startswith(public_url(own.url))), None)
     if own is None:
         return None
-    return f"{own.name!r} in plugins.yaml, and its login: {' and '.join(settings.index_variables(own.name))}"
+    return f"{own.name!r} in plugins.yaml, and its login: {' and '.join(index_logins.variables(own.name))}"
 
 
 def _with(config: PipConfig, found: Iterable[tuple[NormalizedName, str, str]]) -> PipConfig:
@@ -74,7 +74,7 @@ def _with_login(config: PipConfig, name: str, url: str) -> str:
 
     A login in netrc is found when a request is made.
     """
-    user, password = settings.index_login(name, os.environ)
+    user, password = index_logins.login(name, os.environ)
     if user or password:
         return logins.with_user(url, user, password)
     return keyring.with_login(url, config.keyring_provider)

@@ -19,7 +19,7 @@ from urllib.request import url2pathname
 from vllm_plugins.core import process, regular_file
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.packages import simple_api
-from vllm_plugins.startup import settings
+from vllm_plugins.startup.environment import index_logins
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -245,5 +245,5 @@ def _kept(config: PipConfig, environ: Mapping[str, str] | None) -> dict[str, str
         for key, value in environ.items()
         if key not in dropped
         and not key.startswith(("PIP_", "_PIP_", "UV_", "__PIP", "PIPENV_"))
-        and not settings.is_index_variable(key)
+        and not index_logins.is_variable(key)
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.documents.names import HOOK, Names
 from vllm_plugins.review import _vllm_groups
-from vllm_plugins.startup.mistyped import unknown
+from vllm_plugins.startup.environment.mistyped import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

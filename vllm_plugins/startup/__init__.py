@@ -80,18 +80,14 @@ class Record:
         """The values of all fields, by name."""
         return {name: getattr(self, name) for name in type(self).__annotations__}
 
-    def _values(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in type(self).__annotations__)
-
     def __eq__(self, other: object) -> bool:
-        return self._values() == other._values() if type(other) is type(self) else NotImplemented
+        return self.to_dict() == other.to_dict() if type(other) is type(self) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._values())
+        return hash(tuple(self.to_dict().values()))
 
     def __repr__(self) -> str:
-        named = zip(type(self).__annotations__, self._values(), strict=True)
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in named)})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{type(self).__name__}.{name} can't be set")

@@ -11,10 +11,20 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import process
-from vllm_plugins.core.errors import CommandFailed, LoadError, LockStale, NodeMismatch, OverlayGone, PluginsError
-from vllm_plugins.startup import activation, history, last_failure, logger, mistyped, named_files, overlay
+from vllm_plugins.core.errors import (
+    CommandFailed,
+    LoadError,
+    LockStale,
+    NodeMismatch,
+    OverlayGone,
+    PluginsError,
+    StoreError,
+    remedy,
+)
+from vllm_plugins.startup import activation, history, last_failure, logger, named_files, overlay
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup._trial import alongside
+from vllm_plugins.startup.environment import mistyped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,7 +33,7 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.marker import Marker
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["check_named_files", "fall_back", "gone", "inherited", "synchronise", "wrong_link"]
+__all__ = ["check_named_files", "fall_back", "gone", "inherited", "not_held", "synchronise", "wrong_link"]
 
 
 def check_named_files(settings: Settings) -> None:
@@ -108,6 +118,21 @@ def gone(store: Path, key: str) -> OverlayGone:
         "the overlay was removed from the store while it was made active",
         where=str(overlay.directory(store, key)),
         next_step="start again; let only vllm-plugins prune remove files from the store",
+    )
+
+
+def not_held(store: Path, key: str, error: OSError) -> StoreError:
+    """The error that an overlay can't be held."""
+    if isinstance(error, FileNotFoundError):
+        return gone(store, key)
+    is_locked = isinstance(error, BlockingIOError)
+    return StoreError(
+        "the overlay is locked by another process" if is_locked else "the overlay can't be read",
+        where=str(overlay.directory(store, key)),
+        found=error.strerror or str(error),
+        next_step="wait until vllm-plugins prune or sync has ended, and start again"
+        if is_locked
+        else remedy(error, "read"),
     )
 
 

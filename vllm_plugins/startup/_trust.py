@@ -22,11 +22,20 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["check", "check_discovered", "check_files", "check_overlay", "check_owners", "check_store"]
+__all__ = [
+    "check",
+    "check_overlay",
+    "check_path",
+    "check_paths",
+    "check_store",
+    "parents",
+    "status_of",
+    "trusted_users",
+    "users_trusted_above",
+]
 
 _MOST_LINKS = 128  # Linux follows 40; links that lead to one another have no end
-_OVERFLOW = 65534  # the owner of a file whose user is not mapped (user_namespaces(7))
-_OTHERS = "or mount it read-only, or set VLLM_PLUGIN_TRUST=any to skip this check"
+OVERFLOW = 65534  # the owner of a file whose user is not mapped (user_namespaces(7))
 
 
 def check(settings: Settings) -> None:
@@ -35,83 +44,37 @@ def check(settings: Settings) -> None:
     Raises:
         NotTrusted: another user owns one of them, or all users can write to it, or a group that this user is not in.
     """
-    _check(settings, str(settings.lock), str(settings.manifest), str(settings.store))
+    check_paths(settings, str(settings.lock), str(settings.manifest), str(settings.store), with_overlays=True)
 
 
 def check_store(settings: Settings) -> None:
     """Check the store only. Raises the same error as :func:`check`."""
-    _check(settings, str(settings.store))
+    check_paths(settings, str(settings.store), with_overlays=True)
 
 
-def check_discovered(settings: Settings) -> None:
-    """Check a manifest that nobody named, and its lock. Raises the same error as :func:`check`."""
-    _check_paths(settings, str(settings.manifest), str(settings.lock))
-
-
-def check_owners(settings: Settings, *paths: str) -> None:
-    """Check who owns these paths, and the directories above them, whoever can write to them.
-
-    Raises:
-        NotTrusted: another user owns one of them.
-    """
+def check_paths(settings: Settings, *paths: str, with_overlays: bool = False) -> None:
+    """Check paths and the directories above them. ``with_overlays`` also checks the directory of all overlays."""
     if settings.trust == "any":
         return
-    trusted = _trusted()
-    above = _trusted_above(trusted)
-    owners = [(path, above) for path in _parents(*paths)] + [(path, trusted) for path in paths]
-    for path, allowed in owners:
-        for status in (_status(path, os.lstat), _status(path, os.stat)):
-            if status is not None and status.st_uid not in allowed:
-                _refuse_unless_read_only(path, "another user owns", f"chown {os.geteuid()}", status)
-
-
-def _check(settings: Settings, *paths: str) -> None:
-    _check_paths(settings, *paths, then=(f"{settings.store}/overlays",))
-
-
-def _check_paths(settings: Settings, *paths: str, then: tuple[str, ...] = ()) -> None:
-    """Check paths and the directories above them, and ``then`` other paths alone."""
-    if settings.trust == "any":
-        return
-    trusted = _trusted()
-    above = _trusted_above(trusted)
-    for directory, status in _parents(*paths).items():
+    trusted = trusted_users()
+    above = users_trusted_above(trusted)
+    for directory, status in parents(*paths).items():
         _check_parent(directory, status, above)
-    for path in (*paths, *then):
-        _check_path(path, trusted)
+    for path in paths:
+        check_path(path, trusted)
+    if with_overlays:
+        check_path(f"{settings.store}/overlays", trusted)
 
 
 def check_overlay(settings: Settings, directory: Path) -> None:
     """Check one overlay of the store. Raises the same error as :func:`check`."""
     if settings.trust != "any":
-        trusted = _trusted()
+        trusted = trusted_users()
         for part in (f"{directory}", f"{directory}/overlay.json", f"{directory}/site"):
-            _check_path(part, trusted)
+            check_path(part, trusted)
 
 
-def check_files(settings: Settings, directory: Path) -> None:
-    """Check every file and directory of an overlay. Raises the same error as :func:`check`."""
-    if settings.trust == "any":
-        return
-    trusted = _trusted()
-    _check_path(f"{directory}/files.json", trusted)
-    pending = [f"{directory}/site"]
-    for parent in pending:  # the list grows during the loop
-        try:
-            entries = list(os.scandir(parent))
-        except OSError:  # reading it has an error of its own
-            continue
-        for entry in entries:
-            status = entry.stat(follow_symlinks=False)
-            if stat.S_ISLNK(status.st_mode):
-                continue  # no overlay contains links: the comparison refuses them
-            if status.st_uid not in trusted or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                _check_path(entry.path, trusted)
-            if stat.S_ISDIR(status.st_mode):
-                pending.append(entry.path)
-
-
-def _parents(*paths: str) -> dict[str, os.stat_result | None]:
+def parents(*paths: str) -> dict[str, os.stat_result | None]:
     """The directories and links above these paths, the nearest first, and above the targets of links."""
     found: dict[str, os.stat_result | None] = {}
     pending = list(paths)
@@ -128,11 +91,10 @@ def _climb(path: str, found: dict[str, os.stat_result | None]) -> list[str]:
     """
     targets = [path] if os.path.islink(path) else []
     parent = os.path.dirname(path)
-    while parent != path:
-        if parent not in found:
-            status = found[parent] = _status(parent, os.lstat)
-            if status is not None and stat.S_ISLNK(status.st_mode):
-                targets.append(parent)
+    while parent != path and parent not in found:  # what is above one that was found was found with it
+        status = found[parent] = status_of(parent, os.lstat)
+        if status is not None and stat.S_ISLNK(status.st_mode):
+            targets.append(parent)
         path, parent = parent, os.path.dirname(parent)
     return [os.path.join(os.path.dirname(link), target) for link in targets if (target := _target(link)) is not None]
 
@@ -148,80 +110,63 @@ def _check_parent(directory: str, status: os.stat_result | None, trusted: set[in
     """Check a directory above. With the sticky bit, others may write to it: they can't rename what is not theirs."""
     if status is not None and stat.S_ISLNK(status.st_mode):
         if status.st_uid not in trusted:
-            _refuse_unless_read_only(directory, "another user owns the link", f"chown -h {os.geteuid()}", status)
-        status = _status(directory, os.stat)
+            _refuse(directory, "another user owns the link", f"chown -h {os.geteuid()}", status)
+        status = status_of(directory, os.stat)
     if status is None:
         return
     if status.st_uid not in trusted:
-        _refuse_unless_read_only(directory, "another user owns", "keep lock and store outside of", status)
+        _refuse(directory, "another user owns", "keep lock and store outside of", status)
     if not status.st_mode & stat.S_ISVTX:
         _check_mode(directory, status, "rename files in")
 
 
-def _check_path(path: str, trusted: set[int]) -> None:
+def check_path(path: str, trusted: set[int]) -> None:
     """Check the owner and mode of a path, and of its target if it is a link.
 
     For a file that was read, those of the file that was opened count (``overlay.opened``).
     """
-    status = _status(path, os.lstat)
+    status = status_of(path, os.lstat)
     if status is not None and stat.S_ISLNK(status.st_mode):
         if status.st_uid not in trusted:
-            _refuse_unless_read_only(path, "another user owns the link", f"chown -h {os.geteuid()}", status)
-        status = _status(path, os.stat)
+            _refuse(path, "another user owns the link", f"chown -h {os.geteuid()}", status)
+        status = status_of(path, os.stat)
     status = overlay.opened.get(path, status)
     if status is None:
         return  # missing or not readable: reading it has an error of its own
     if status.st_uid not in trusted:
-        _refuse_unless_read_only(path, "another user owns", f"chown {os.geteuid()}", status)
+        _refuse(path, "another user owns", f"chown {os.geteuid()}", status)
     _check_mode(path, status, "write to")
 
 
 def _check_mode(path: str, status: os.stat_result, what: str) -> None:
     if status.st_mode & stat.S_IWOTH:
-        _refuse_unless_read_only(path, f"all users can {what}", "chmod o-w", status)
-    if status.st_mode & stat.S_IWGRP and status.st_gid not in {0, os.getegid(), *os.getgroups()} - _unmapped_group():
-        _refuse_unless_read_only(path, f"a group that you are not in can {what}", "chmod g-w", status)
+        _refuse(path, f"all users can {what}", "chmod o-w", status)
+    # All groups that this user namespace does not map look like one, which may still be this process's own.
+    if status.st_mode & stat.S_IWGRP and status.st_gid not in ({0, *os.getgroups()} - {OVERFLOW}) | {os.getegid()}:
+        _refuse(path, f"a group that you are not in can {what}", "chmod g-w", status)
 
 
-def _unmapped_group() -> set[int]:
-    """What groups that this user namespace does not map look like, unless it is this user's own."""
-    return {_OVERFLOW} - {os.getegid()}
+def trusted_users() -> set[int]:
+    return {0, os.geteuid(), *(_owners(os.path.dirname(__file__)) - {OVERFLOW})}
 
 
-def _trusted() -> set[int]:
-    return {0, os.geteuid(), *(_owners(os.path.dirname(__file__)) - {_OVERFLOW})}
-
-
-def _trusted_above(trusted: set[int]) -> set[int]:
+def users_trusted_above(trusted: set[int]) -> set[int]:
     """Who may own directories above: see the module."""
     return {*trusted, *_owners("/", os.path.expanduser("~"))}
 
 
 def _owners(*paths: str) -> set[int]:
-    return {status.st_uid for path in paths if (status := _status(path, os.stat)) is not None}
+    return {status.st_uid for path in paths if (status := status_of(path, os.stat)) is not None}
 
 
-def _status(path: str, look: Callable[[str], os.stat_result]) -> os.stat_result | None:
+def status_of(path: str, look: Callable[[str], os.stat_result]) -> os.stat_result | None:
     try:
         return look(path)
     except OSError:
         return None
 
 
-def _refuse_unless_read_only(path: str, what: str, remedy: str, status: os.stat_result) -> None:
-    try:
-        # The file system that a link is in counts, not its target's.
-        if os.statvfs(os.path.dirname(path) if stat.S_ISLNK(status.st_mode) else path).f_flag & os.ST_RDONLY:
-            return
-    except OSError:
-        pass
-    from vllm_plugins.core.errors import NotTrusted
+def _refuse(path: str, what: str, remedy: str, status: os.stat_result) -> None:
+    from vllm_plugins.startup import permissions
 
-    hint = " (a user that this user namespace does not map)" if status.st_uid == _OVERFLOW else ""
-    raise NotTrusted(
-        f"{what} {path}, so nothing is run from there",
-        where=path,
-        expected=f"owner {os.geteuid()} or root, and not writable for others",
-        found=f"owner {status.st_uid}{hint}, group {status.st_gid}, mode {stat.filemode(status.st_mode)}",
-        next_step=f"{remedy} {path}, {_OTHERS}",
-    )
+    permissions.refuse_unless_read_only(path, what, remedy, status)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FrameType
 
-__all__ = ["is_nested", "on_path", "withdraw"]
+__all__ = ["caller", "is_nested", "on_path", "withdraw"]
 
 _LISTING = "load_plugins_by_group"
 
@@ -36,6 +36,14 @@ class Point(Protocol):
     @property
     def value(self) -> str:
         """What it names, as ``module:attribute``."""
+
+
+def caller() -> FrameType:
+    """The frame of vLLM's function that has called our hook: the nearest one that is not of this package."""
+    frame = sys._getframe()  # noqa: SLF001 - vLLM passes its list to nobody
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("vllm_plugins."):
+        frame = frame.f_back
+    return frame
 
 
 def withdraw(points: Iterable[Point], vllm: FrameType, hook: Callable[[], object]) -> bool:

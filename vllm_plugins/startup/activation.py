@@ -231,22 +231,10 @@ def hold(store: Path, key: str) -> None:
         try:
             places = (overlay.real(entry) for entry in overlay.entries() if overlay.key_in(entry) == key)
             _held[key] = _hold(next(places, None) or os.fspath(overlay.directory(store, key) / overlay.SITE))
-        except FileNotFoundError as error:
+        except OSError as error:
             from vllm_plugins.startup import _recovery
 
-            raise _recovery.gone(store, key) from error
-        except OSError as error:
-            from vllm_plugins.core.errors import StoreError, remedy
-
-            is_locked = isinstance(error, BlockingIOError)
-            raise StoreError(
-                "the overlay is locked by another process" if is_locked else "the overlay can't be read",
-                where=str(overlay.directory(store, key)),
-                found=error.strerror or str(error),
-                next_step="wait until vllm-plugins prune or sync has ended, and start again"
-                if is_locked
-                else remedy(error, "read"),
-            ) from error
+            raise _recovery.not_held(store, key, error) from error
 
 
 def release(key: str) -> None:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.startup import _trust
+from vllm_plugins.startup import permissions
 from vllm_plugins.startup.settings import MANIFEST, lock_beside
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def discover(settings: Settings, *, named_lock: bool = False) -> Settings:
     settings = settings.replace(
         manifest=found, lock=settings.lock if settings.lock_named else lock_beside(found), discovered=True
     )
-    _trust.check_discovered(settings)
+    permissions.check_discovered(settings)
     return settings
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.verified_import import Bytecode, Extension, Source, check_file, compared
-from vllm_plugins.startup import _trust, activation, integrity, logger, overlay, prepare_logging
+from vllm_plugins.startup import _trust, activation, integrity, logger, overlay, permissions, prepare_logging
 from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def check(settings: Settings, marker: Marker) -> None:
     from vllm_plugins.core.humanize import count, size
 
     started = time.perf_counter()
-    _trust.check_files(settings, root)
+    permissions.check_files(settings, root)
     found = integrity.check(settings.store, marker)
     took = (time.perf_counter() - started) * 1000
     _admit(site, integrity.listed(root, marker))

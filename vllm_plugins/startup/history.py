@@ -1,4 +1,4 @@
-"""The store's ``history.jsonl``: one line for each switch to an overlay, which ``overlay.mirror`` adds.
+"""The store's ``history.jsonl``: one line for each switch to an overlay.
 
 A line has the time in seconds since 1970, the key of the overlay, and the path of the lock that it was switched to
 for. The path is what tells two projects in one store apart: each goes back to its own overlays only. Lines that are
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import atomic
@@ -18,8 +19,9 @@ from vllm_plugins.startup import Record, overlay
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Switch", "last_switches", "projects", "read", "shorten"]
+__all__ = ["Switch", "last_switches", "projects", "read", "shorten", "switch"]
 
+LIMIT = 1 << 16  # bytes
 _LATEST = 253402300800  # seconds since 1970: the year 10000, which datetime can't show
 
 
@@ -72,6 +74,35 @@ def projects(path: Path) -> dict[str, set[str]]:
     for switch in read(path):
         found.setdefault(switch.key, set()).add(switch.lock)
     return found
+
+
+def switch(store: Path, tail: bytes, registry: bytes | None) -> None:
+    """Note a switch, whose line ends with ``tail``, and write the registry of the overlay unless it is ``None``.
+
+    The history is written first. After a kill in between, the switch is made again and has two lines, and no switch
+    is without one.
+
+    Raises:
+        OSError: the store can't be written.
+    """
+    _note(store / overlay.HISTORY, tail)
+    if registry is not None:
+        # A start need not wait for the disk: what a power cut takes away, the next start writes again.
+        atomic.write(store / overlay.REGISTRY, registry, durable=False)
+
+
+def _note(path: Path, tail: bytes) -> None:
+    """Add a line to the history, which is shortened when it is long."""
+    line = f'{{"at": {int(time.time())}, '.encode() + tail
+    with open(path, "a+b") as file:
+        length = file.tell()
+        if length == 0:
+            os.fchmod(file.fileno(), 0o644)
+        elif os.pread(file.fileno(), 1, length - 1) != b"\n":  # the disk was full when the last line was written
+            line = b"\n" + line
+        file.write(line)
+    if length > LIMIT:
+        shorten(path)
 
 
 def shorten(path: Path) -> None:

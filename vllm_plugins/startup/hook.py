@@ -11,7 +11,6 @@ base. Otherwise one child process, ``python -m vllm_plugins sync --startup``, ma
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from vllm_plugins.startup import _trust, activation, logger, overlay, prepare_logging
@@ -21,16 +20,11 @@ from vllm_plugins.startup.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
-    from types import FrameType
 
     from vllm_plugins.core.errors import PluginsError
     from vllm_plugins.startup.overlay import EntryPoint, Marker
 
 __all__ = ["GENERAL", "PLATFORM", "activate", "general", "platform"]
-
-# The frame of vLLM's function that calls us is what _vllm_listing looks into. It must be taken in the first function
-# of ours, and that module is not loaded in a start that is up to date.
-_frame = sys._getframe  # noqa: SLF001 - vLLM passes its list to nobody
 
 PLATFORM = "vllm.platform_plugins"
 GENERAL = "vllm.general_plugins"
@@ -44,8 +38,6 @@ class _Process:
     ``active`` is the store and the marker of the overlay on the path. They stay what was checked when it was put
     there, whatever another process does to the store meanwhile. ``base`` is the base as text (``overlay.listing``).
     """
-
-    __slots__ = ("active", "base", "busy", "failure", "has_run_platform", "has_said_nothing_to_do", "platform_class")
 
     def __init__(self) -> None:
         self.base: str | None = None
@@ -72,17 +64,17 @@ def platform() -> str | None:
     variables.register()
     if _process.busy or activation.is_disabled_by_user():
         return None
-    vllm = _frame(1)
     if activation.active_key() is not None:
         from vllm_plugins.startup import _vllm_listing
 
+        vllm = _vllm_listing.caller()
         if _vllm_listing.is_nested(vllm, platform):
             return None
         if _process.has_run_platform:
             _vllm_listing.withdraw(_vllm_listing.on_path(PLATFORM), vllm, platform)
     if not _process.has_run_platform:
         try:
-            _process.platform_class = _start(PLATFORM, vllm)
+            _process.platform_class = _start(PLATFORM)
         except Exception as error:  # noqa: BLE001 - vLLM would drop it; it is raised below, and by general()
             _process.failure = error
             logger.error("%s", error)
@@ -100,7 +92,7 @@ def general() -> None:
         return
     if _process.failure is not None:
         raise _process.failure
-    _start(GENERAL, _frame(1))
+    _start(GENERAL)
     activation.finish(_process.active)
 
 
@@ -113,8 +105,9 @@ def activate() -> None:
     Raises:
         PluginsError: as :func:`general`.
     """
-    gives_up = activation.is_disabled_by_user()
-    if gives_up or _goes_on_without_plugins(lambda: activation.deactivate(forget_modules=True)):
+    if variables.is_disabled():
+        if not activation.is_disabled_by_user():
+            activation.deactivate(forget_modules=True)
         return
     settings = Settings.from_environment()
     prepare_logging(settings.log_level)
@@ -127,26 +120,19 @@ def activate() -> None:
     activation.finish(_process.active)
 
 
-def _goes_on_without_plugins(leave: Callable[[], None]) -> bool:
-    """Whether this process, or its parent process, goes on without plugins. ``leave`` drops them here."""
-    if not variables.is_disabled():
-        return False
-    leave()
-    return True
-
-
-def _leave(group: str, vllm: FrameType) -> None:
+def _leave(group: str) -> None:
     """Take the overlay off the path, and what vLLM has listed of it."""
     if activation.active_key() is not None:
         from vllm_plugins.startup import _vllm_listing
 
-        _vllm_listing.withdraw(_vllm_listing.on_path(group), vllm, _HOOKS[group])
+        _vllm_listing.withdraw(_vllm_listing.on_path(group), _vllm_listing.caller(), _HOOKS[group])
     activation.deactivate(forget_modules=True)
 
 
-def _start(group: str, vllm: FrameType) -> str | None:
+def _start(group: str) -> str | None:
     """Make the overlay active unless it is, and run the group's plugins in place of vLLM."""
-    if _goes_on_without_plugins(lambda: _leave(group, vllm)):
+    if variables.is_disabled():  # this process, or its parent process, goes on without plugins
+        _leave(group)
         return None
     settings = Settings.from_environment()
     prepare_logging(settings.log_level)
@@ -163,12 +149,13 @@ def _start(group: str, vllm: FrameType) -> str | None:
         from vllm_plugins.startup import _vllm_listing
 
         # Where they can't be withdrawn, vLLM calls them.
-        return _run(settings, points, group) if _vllm_listing.withdraw(points, vllm, _HOOKS[group]) else None
+        is_withdrawn = _vllm_listing.withdraw(points, _vllm_listing.caller(), _HOOKS[group])
+        return _run(settings, points, group) if is_withdrawn else None
     except Exception as error:
         from vllm_plugins.core.errors import PluginsError
 
         if isinstance(error, PluginsError):
-            return _fall_back(settings, group, error, vllm)
+            return _fall_back(settings, group, error)
         raise
     finally:
         _process.busy = False
@@ -198,7 +185,7 @@ def _confirm(settings: Settings, linked: str) -> None:
     activation.confirm(linked)
 
 
-def _fall_back(settings: Settings, group: str, error: PluginsError, vllm: FrameType) -> str | None:
+def _fall_back(settings: Settings, group: str, error: PluginsError) -> str | None:
     """Do what ``VLLM_PLUGIN_ON_ERROR`` says."""
     from vllm_plugins.startup import _recovery
 
@@ -206,7 +193,7 @@ def _fall_back(settings: Settings, group: str, error: PluginsError, vllm: FrameT
         _trust.check_store(settings)
         _hold(settings, candidate)
 
-    marker = _recovery.fall_back(settings, error, leave=lambda: _leave(group, vllm), secure=secure)
+    marker = _recovery.fall_back(settings, error, leave=lambda: _leave(group), secure=secure)
     return None if marker is None else _activate_and_run(settings, marker, group, is_fallback=True)
 
 
@@ -220,7 +207,7 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str, *, is_fall
 
         _missed.check(settings, marker, has_platform=_process.has_run_platform)
     result = _run(settings, marker.group(group), group)
-    if not is_fallback and overlay.failure_note(settings.store, settings.lock).exists():
+    if not is_fallback and overlay.has_failure_note(settings.store, settings.lock):
         from vllm_plugins.startup import last_failure
 
         last_failure.clear(settings)
@@ -334,16 +321,12 @@ def _hold(settings: Settings, marker: Marker) -> None:
     """
     activation.hold(settings.store, marker.key)
     try:
-        _check(settings, marker)
+        _trust.check_overlay(settings, overlay.directory(settings.store, marker.key))
+        if settings.verify:
+            from vllm_plugins.startup import guard
+
+            guard.check(settings, marker)
+        activation.expect(settings, marker, _process.base or overlay.listing())
     except Exception:
         activation.release(marker.key)
         raise
-
-
-def _check(settings: Settings, marker: Marker) -> None:
-    _trust.check_overlay(settings, overlay.directory(settings.store, marker.key))
-    if settings.verify:
-        from vllm_plugins.startup import guard
-
-        guard.check(settings, marker)
-    activation.expect(settings, marker, _process.base or overlay.listing())

@@ -105,7 +105,9 @@ class Marker(Record):
         package, is the only one with a slash.
         """
         overlay = f"overlay={self.key} files={self.files_sha256[:32]} lock={self.lock_sha256[:32]}"
-        return f"{overlay} base={base} packages={listing.replace('.dist-info', '').replace(chr(10), '/')}"
+        # Most lines end so: the two other replacements then find little.
+        packages = listing.replace(".dist-info\n", "/").replace(".dist-info", "").replace("\n", "/")
+        return f"{overlay} base={base} packages={packages}"
 
     def to_json(self) -> str:
         """The content of the marker's file."""

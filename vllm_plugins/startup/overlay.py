@@ -13,7 +13,6 @@ import json
 import os
 import stat
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.startup.marker import EntryPoint, Failure, Marker
@@ -34,6 +33,7 @@ __all__ = [
     "fingerprint_of",
     "front",
     "front_in",
+    "has_failure_note",
     "interpreter",
     "key_in",
     "key_of",
@@ -49,7 +49,6 @@ __all__ = [
 MARKER = "overlay.json"
 REGISTRY = "registry.json"
 HISTORY = "history.jsonl"
-HISTORY_LIMIT = 1 << 16  # bytes
 SITE = "site"
 # Below the site, for packages that override those of the base. Nothing can be imported by this name.
 FRONT = "in-front"
@@ -60,6 +59,7 @@ GUARDED = "/dev/null"
 ACCEPTED = b'\naccepted-manifests = ["'
 FAILURES = "failures"
 _TRIES = 3
+_CHUNK = 1 << 16  # bytes: what comes out of a pipe has no size
 _SPECIAL = ("/dev/", "/proc/")  # a user names a pipe there, as a shell does with <(…)
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
 _EGG = ".egg"
@@ -148,7 +148,7 @@ def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
         if entry not in left_out
         and key_in(entry) is None
         and front_in(entry) is None
-        and (entry.endswith(_EGG) or not any(part in entry for part in _PACKAGES))
+        and (entry.endswith(_EGG) or not (_PACKAGES[0] in entry or _PACKAGES[1] in entry))
     )
 
 
@@ -222,15 +222,11 @@ def read_file(path: Path) -> bytes | None:
 
 
 def content(path: str) -> bytes:
-    """The content of a small file. A buffer would cost more than the reading."""
+    """The content of a small file. A file object would cost more than the reading."""
     opened.pop(path, None)
     for tries in range(_TRIES, -1, -1):
         try:
-            with open(path, "rb", buffering=0, opener=_without_waiting) as file:
-                opened[path] = status = os.fstat(file.fileno())
-                if not (stat.S_ISREG(status.st_mode) or path.startswith(_SPECIAL)):
-                    raise OSError(errno.EINVAL, "Not a regular file", path)  # noqa: TRY301 - its reader explains it
-                return file.readall()
+            return _content(path)
         except OSError as error:
             # On a network file system, another machine has replaced the file that we had opened.
             if error.errno != errno.ESTALE or not tries:
@@ -238,14 +234,36 @@ def content(path: str) -> bytes:
     raise AssertionError
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def _content(path: str) -> bytes:
+    descriptor = _open(path)
+    try:
+        opened[path] = status = os.fstat(descriptor)
+        if not (stat.S_ISREG(status.st_mode) or path.startswith(_SPECIAL)):
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            raise OSError(errno.EINVAL, "Not a regular file", path)
+        length = (status.st_size or _CHUNK) + 1
+        data = os.read(descriptor, length)
+        while more := os.read(descriptor, length):
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: str) -> int:
     """Open a file that another user may have replaced by a pipe, which would wait. Owners are checked afterwards."""
-    return os.open(path, flags | (0 if path.startswith(_SPECIAL) else os.O_NONBLOCK))
+    return os.open(path, os.O_RDONLY | (0 if path.startswith(_SPECIAL) else os.O_NONBLOCK))
 
 
 def failure_note(store: Path, lock: Path) -> Path:
     """The file with the note of the last start that failed, for the project whose lock is at ``lock``."""
     return store / f"{FAILURES}/{sha256(os.fsencode(lock))[:32]}.json"
+
+
+def has_failure_note(store: Path, lock: Path) -> bool:
+    """Whether there is a note. Most stores have none of any project, and then no hash is computed."""
+    return os.path.isdir(f"{store}/{FAILURES}") and os.path.exists(failure_note(store, lock))
 
 
 def mirror(store: Path, marker: Marker, lock: Path) -> bool:
@@ -254,8 +272,6 @@ def mirror(store: Path, marker: Marker, lock: Path) -> bool:
     ``lock`` is the path of the lock that is switched to, by which the history knows its project. Returns whether the
     registry is this overlay's now.
 
-    The history is written first. After a kill in between, the switch is made again and has two lines, and no switch
-    is without one.
     """
     tail = f'"overlay": "{marker.key}", "lock": {json.dumps(str(lock))}}}\n'.encode()
     is_mirrored = False
@@ -264,15 +280,12 @@ def mirror(store: Path, marker: Marker, lock: Path) -> bool:
             is_mirrored = sha256(content(f"{store}/{REGISTRY}")) == marker.registry_sha256
         if is_mirrored and _ends_with(f"{store}/{HISTORY}", tail):
             return True
-        registry = b"" if is_mirrored else content(f"{directory(store, marker.key)}/{REGISTRY}")
-        if not is_mirrored and sha256(registry) != marker.registry_sha256:
+        registry = None if is_mirrored else content(f"{directory(store, marker.key)}/{REGISTRY}")
+        if registry is not None and sha256(registry) != marker.registry_sha256:
             return False
-        _note(store / HISTORY, tail)
-        if not is_mirrored:
-            from vllm_plugins.core import atomic
+        from vllm_plugins.startup import history
 
-            # A start need not wait for the disk: what a power cut takes away, the next start writes again.
-            atomic.write(store / REGISTRY, registry, durable=False)
+        history.switch(store, tail, registry)
     except OSError:  # a read-only store, whose registry stays as it is
         return is_mirrored
     return True
@@ -281,27 +294,14 @@ def mirror(store: Path, marker: Marker, lock: Path) -> bool:
 def _ends_with(path: str, tail: bytes) -> bool:
     """Whether the last line of the history is of this switch."""
     try:
-        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
-            length = file.seek(0, os.SEEK_END)
-            return os.pread(file.fileno(), len(tail), max(0, length - len(tail))) == tail
+        descriptor = _open(path)
     except FileNotFoundError:
         return False
-
-
-def _note(path: Path, tail: bytes) -> None:
-    """Add a line to the history, which is shortened when it is long."""
-    line = f'{{"at": {int(time.time())}, '.encode() + tail
-    with open(path, "a+b") as file:
-        length = file.tell()
-        if length == 0:
-            os.fchmod(file.fileno(), 0o644)
-        elif os.pread(file.fileno(), 1, length - 1) != b"\n":  # the disk was full when the last line was written
-            line = b"\n" + line
-        file.write(line)
-    if length > HISTORY_LIMIT:
-        from vllm_plugins.startup import history
-
-        history.shorten(path)
+    try:
+        length = os.lseek(descriptor, 0, os.SEEK_END)
+        return os.pread(descriptor, len(tail), max(0, length - len(tail))) == tail
+    finally:
+        os.close(descriptor)
 
 
 def registry(store: Path) -> Mapping[str, Any]:

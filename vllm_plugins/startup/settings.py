@@ -29,11 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Settings",
-    "index_login",
-    "index_variables",
     "inherited",
     "is_disabled",
-    "is_index_variable",
     "lock_beside",
     "pass_on",
     "patience",
@@ -76,16 +73,15 @@ TRIAL = "_VLLM_PLUGINS_TRIAL"  # the overlay whose load check runs alongside, an
 RESULT = "_VLLM_PLUGINS_RESULT"
 COMPILED = "_VLLM_PLUGINS_COMPILED"  # never set: the overlay, as a factor of vLLM's compile cache
 _DISABLE = "VLLM_PLUGIN_DISABLE"
-_INDEX, _LOGIN = "VLLM_PLUGIN_INDEX_", ("_USERNAME", "_PASSWORD")
 PATIENCE = 3600  # seconds; the default of VLLM_PLUGIN_TIMEOUT
 
 
 class Settings(Record):
     """Paths and policies.
 
-    ``manifest``, ``lock`` and ``store`` are absolute paths; they need not exist. ``manifest_named`` and
-    ``lock_named`` say that a variable or an option named the file. ``discovered`` says that the manifest is that of
-    the working directory (see ``discovery``). ``optional`` says that both files may be missing all the same.
+    ``manifest``, ``lock``, ``store`` and ``cache_home`` are absolute paths; they need not exist. ``manifest_named``
+    and ``lock_named`` say that a variable or an option named the file. ``discovered`` says that the manifest is that
+    of the working directory (see ``discovery``). ``optional`` says that both files may be missing all the same.
     ``allowed`` is the value of ``VLLM_PLUGINS``: ``None`` allows all entry points. ``ignored`` are groups that vLLM
     does not load, each with the reason. ``log_level`` is the level of vLLM's logger, or ``None`` where the user
     configures logging.
@@ -94,7 +90,7 @@ class Settings(Record):
     manifest: Path
     lock: Path
     store: Path
-    cache_home: Path
+    cache_home: str
     manifest_named: bool = False
     lock_named: bool = False
     discovered: bool = False
@@ -115,7 +111,7 @@ class Settings(Record):
     @property
     def cache(self) -> Path | None:
         """The directory that keeps downloads between installations; ``None`` where this user can't write one."""
-        parent = self.cache_home / "vllm-plugins"
+        parent = Path(self.cache_home, "vllm-plugins")
         try:
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError:
@@ -163,14 +159,14 @@ class Settings(Record):
         env = os.environ if environ is None else environ
         home = _home(env)
         manifest_name = config or env.get("VLLM_PLUGIN_CONFIG")
-        manifest = _absolute(manifest_name or f"~/.config/vllm/{MANIFEST}", home)
+        manifest = Path(_absolute(manifest_name or f"~/.config/vllm/{MANIFEST}", home))
         lock_name = lock or env.get("VLLM_PLUGIN_LOCK")
         store_name = registry_dir or env.get("VLLM_PLUGIN_REGISTRY_DIR")
         allowed = env.get("VLLM_PLUGINS")
         return cls(
             manifest=manifest,
-            lock=_absolute(lock_name, home) if lock_name else lock_beside(manifest),
-            store=_absolute(store_name or "~/.local/share/vllm-plugins", home),
+            lock=Path(_absolute(lock_name, home)) if lock_name else lock_beside(manifest),
+            store=Path(_absolute(store_name or "~/.local/share/vllm-plugins", home)),
             cache_home=_absolute(env.get("XDG_CACHE_HOME") or "~/.cache", home),
             manifest_named=bool(manifest_name),
             lock_named=bool(lock_name),
@@ -198,8 +194,9 @@ def lock_beside(manifest: Path) -> Path:
     """
     name = manifest.name
     lock = manifest.with_name(f"{name.removesuffix('.yaml') or name}.lock")
-    if name != MANIFEST or not os.path.lexists(other := manifest.with_name(PYLOCK)):
+    if name != MANIFEST or not os.path.lexists(f"{str(manifest)[: -len(name)]}{PYLOCK}"):
         return lock
+    other = manifest.with_name(PYLOCK)
     if not os.path.lexists(lock):
         return other
     from vllm_plugins.startup import named_files
@@ -226,7 +223,9 @@ def patience(environ: Mapping[str, str]) -> int:
     Raises:
         UsageError: the variable is not a valid number.
     """
-    value = environ.get("VLLM_PLUGIN_TIMEOUT") or str(PATIENCE)
+    value = environ.get("VLLM_PLUGIN_TIMEOUT")
+    if not value:
+        return PATIENCE
     if not value.isascii() or not value.isdecimal() or not 0 < len(value.lstrip("0")) < 8:
         raise _invalid("VLLM_PLUGIN_TIMEOUT", value[:80], expected="a whole number of seconds", example="3600")
     return int(value)
@@ -241,55 +240,17 @@ def public_urls(environ: Mapping[str, str]) -> bool:
     return _flag(environ, "VLLM_PLUGIN_PUBLIC_URLS")
 
 
-def index_variables(index: str) -> tuple[str, str]:
-    """The variables with the user and the password of an index of plugins.yaml, as uv names its own."""
-    word = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in index).upper()
-    return f"{_INDEX}{word}{_LOGIN[0]}", f"{_INDEX}{word}{_LOGIN[1]}"
-
-
-def is_index_variable(name: str) -> bool:
-    """Whether a variable has the login of an index."""
-    return name.startswith(_INDEX) and name.endswith(_LOGIN)
-
-
-def index_login(index: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """The user and the password of an index of plugins.yaml; empty where no variable has them."""
-    user, password = index_variables(index)
-    return environ.get(user, ""), environ.get(password, "")
-
-
 def is_disabled() -> bool:
     """Whether this process must do nothing: ``VLLM_PLUGIN_DISABLE=1``, whatever the other variables contain."""
     return os.environ.get(_DISABLE) == "1"
 
 
 def register() -> None:
-    """Add our variables to those that vLLM knows, where vLLM is imported.
+    """Make our variables known to vLLM, where it is imported: see ``_vllm_envs``."""
+    if "vllm" in sys.modules:
+        from vllm_plugins.startup import _vllm_envs
 
-    vLLM warns of unknown variables, and refuses them with ``--fail-on-environ-validation``. The known ones are also
-    factors of the key of its compile cache. There ours are constants, except for one that stands for the overlay
-    (``_vllm_cache``). Seen in 0.10.2 to 0.33: a dictionary of getters, ``vllm.envs.environment_variables``.
-    """
-    envs = sys.modules.get("vllm.envs")
-    known = getattr(envs, "environment_variables", None)
-    if not isinstance(known, dict) or COMPILED in known:
-        return
-    for name in (*VARIABLES, *filter(is_index_variable, os.environ)):
-        known.setdefault(name, _constant)
-    known[COMPILED] = _factor
-    real = getattr(envs, "compute_hash", None)
-    if real is not None:  # 0.10.2 to 0.11: the variables in the key are a fixed list
-        envs.compute_hash = lambda: f"{real()} {_factor()}"  # type: ignore[union-attr]
-
-
-def _constant() -> None:
-    """The part that a variable of ours has in the key: none."""
-
-
-def _factor() -> str | None:
-    from vllm_plugins.startup import _vllm_cache
-
-    return _vllm_cache.factor()
+        _vllm_envs.register()
 
 
 def disable() -> None:
@@ -317,15 +278,17 @@ def _home(env: Mapping[str, str]) -> str:
     return home if os.path.isabs(home) else "/"
 
 
-def _absolute(name: str, home: str) -> Path:
+def _absolute(name: str, home: str) -> str:
     if name == "~" or name.startswith("~/"):
         name = os.path.join(home, name[2:])
-    return Path(os.path.abspath(name))
+    return os.path.abspath(name)
 
 
 def _choice(env: Mapping[str, str], name: str, *choices: Choice) -> Choice:
     """One of the choices. The first is the default."""
-    value = env.get(name) or choices[0]
+    value = env.get(name)
+    if not value:
+        return choices[0]
     for choice in choices:
         if choice == value:
             return choice
@@ -333,7 +296,9 @@ def _choice(env: Mapping[str, str], name: str, *choices: Choice) -> Choice:
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:
-    value = env.get(name) or "0"
+    value = env.get(name)
+    if not value:
+        return False
     if value not in ("0", "1"):
         raise _invalid(name, value, expected="0 or 1", example="1")
     return value == "1"

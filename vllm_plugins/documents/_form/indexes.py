@@ -10,7 +10,8 @@ from yaml.nodes import MappingNode
 from vllm_plugins.documents import _rules
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, describe, did_you_mean, line
-from vllm_plugins.startup import Record, settings
+from vllm_plugins.startup import Record
+from vllm_plugins.startup.environment import index_logins
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +47,7 @@ def read(node: Node, problems: Problems) -> tuple[NamedIndex, ...]:
         if index is None:
             continue
         # Two names that have one variable would share a login.
-        first = found.setdefault(settings.index_variables(name)[0], index)
+        first = found.setdefault(index_logins.variables(name)[0], index)
         if first is not index:
             what = f"{quoted(name)} and {quoted(first.name)} would have the same variable for a login; rename one"
             top.problem(name, what)
@@ -73,7 +74,7 @@ def _index(top: Fields, name: str, problems: Problems) -> NamedIndex | None:
         return None
     fields = Fields(node, top.path(name), problems)
     fields.unknown(("url",))
-    user, password = settings.index_variables(name)
+    user, password = index_logins.variables(name)
     url = fields.text("url", lambda text: _url(text, user, password), required="the URL of its simple API")
     return None if url is None else NamedIndex(name=name, url=f"{url.rstrip('/')}/", line=line(node))
 

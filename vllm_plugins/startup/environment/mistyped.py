@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from vllm_plugins.startup import settings
+from vllm_plugins.startup.environment import index_logins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +24,7 @@ def unknown(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for name in sorted(os.environ if environ is None else environ):
         upper = name.upper()
-        is_ours = name in known or settings.is_index_variable(name) or name.startswith("_VLLM_PLUGINS_")
+        is_ours = name in known or index_logins.is_variable(name) or name.startswith("_VLLM_PLUGINS_")
         if is_ours or "PLUG" not in upper:
             continue
         is_similar = "LLM" in upper or "VLM" in upper
