@@ -75,7 +75,9 @@ def test_a_placeholder_is_refused_until_version_accepts_it(place: Place, index: 
         "  plugin 'back': back 0.0.0 has no entry points of vLLM, and back 2.0 has: it may be a placeholder",
         "    passed over: back 2.0: requires vllm<0.30; the base has vllm 0.32.0",
     ]
-    assert "set `version: \"==0.0.0\"` for plugin 'back' in plugins.yaml" in lines[-1]
+    assert (
+        lines[-1] == "  next: set `enabled: false` for plugin 'back', or use another environment"
+    )  # not the placeholder
     place.pypi("back==0.0.0")
     done = place.run("lock", "-q", "--resolver", resolver)
     assert "note: plugin 'back' is locked at back 0.0.0; the newest release is 2.0" in done.stdout

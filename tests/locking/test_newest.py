@@ -155,6 +155,14 @@ def test_a_pin_of_the_old_lock_is_kept(links: Links) -> None:
 HEAD = "plugin 'demo' is locked at demo 0.0.0; the newest release is 2.0"
 
 
+def test_no_upgrade_is_suggested_that_the_manifest_excludes(links: Links) -> None:
+    links.wheel("demo", "1.0")
+    links.wheel("demo", "2.0")
+    found = passed(links, "demo==1.0", "1.0", kept=True)
+    assert found is not None
+    assert found[1].endswith("; `version` in plugins.yaml excludes the newer releases")
+
+
 def test_the_message_names_the_dependency_that_leads_to_the_conflict(links: Links) -> None:
     links.wheel("helper", "2.0", requires=["torch<2"])
     links.wheel("demo", "0.0.0", entry_points=POINTS)

@@ -42,6 +42,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr(alongside, "_goes_on", False)
         monkeypatch.setattr(alongside, "_GRACE", 0)
         yield tmp_path
+        for thread in threading.enumerate():
+            if thread.name == alongside.THREAD:  # it must not end the tests of the next process
+                thread.join(30)
 
 
 class Check:
@@ -101,7 +104,8 @@ def test_the_error_of_the_load_check_stops_the_process_that_waits(home: Path, er
 
 def test_a_server_goes_on_and_its_engine_waits(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch)
-    monkeypatch.setattr(alongside, "_GRACE", 3600)
+    monkeypatch.setattr(os, "kill", lambda *words: None)
+    monkeypatch.setattr(os, "_exit", lambda code: None)
     monkeypatch.setattr(alongside, "_raise_in_main_thread", lambda error: None)
     check = Check(FAILED)
     begin(home, check)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["begin", "inherited", "settle"]
 
+THREAD = "load check"  # the name of the thread that waits for it
 _RESULT = "result.json"
 _POLL = 0.05  # seconds
 _GRACE = 15  # seconds that a server may take to end after its engine has refused to start, and after a signal
@@ -59,7 +60,7 @@ def begin(settings: Settings, marker: Marker, check: Callable[[], object]) -> No
     place = _place.enter_context(scratch.directory())
     variables.pass_on(variables.TRIAL, f"{marker.key}:{os.getpid()}:{place}")
     _own = marker.key
-    threading.Thread(target=_watch, args=(settings, check, place), daemon=True).start()
+    threading.Thread(target=_watch, args=(settings, check, place), name=THREAD, daemon=True).start()
 
 
 def _watch(settings: Settings, check: Callable[[], object], place: Path) -> None:
