@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit import projects
+from tests.kit import projects, vllm
 from tests.kit.place import Place
 from tests.kit.repositories import Repository
 
@@ -89,6 +89,40 @@ def test_an_sdist_of_an_index_imports_the_torch_of_the_base(world: Place, index:
     for wheel in world.wheels.iterdir():
         wheel.unlink()
     world.run("sync", "--no-load-check")
+
+
+def test_a_build_sees_what_it_was_given_of_the_base_and_what_that_requires_and_nothing_else(
+    world: Place, base: Path, tmp_path: Path
+) -> None:
+    (base / "torch-2.13.0+cpu.dist-info").rename(base / "~torch-2.13.0+cpu.dist-info")
+    vllm.distribution(base, "torch", "2.13.0+cpu", requires=["sym-math[fast]>=1"])
+    vllm.distribution(
+        base,
+        "sym-math",
+        "1.5",
+        requires=["quick; extra == 'fast'"],
+        modules={"symmath/__init__.py": "", "one.py": ""},
+    )
+    vllm.distribution(base, "quick", "3.0", modules={"quick/sub/__init__.py": "X = 1\n"})
+    vllm.distribution(base, "unrelated", "1.0", modules={"unrelated.py": ""})
+    text = (
+        "import importlib.metadata, importlib.util, one, symmath, torch\n"
+        "from quick.sub import X\n"
+        f"assert torch.__file__ == {str(base / 'torch/__init__.py')!r}\n"
+        "assert importlib.metadata.version('Sym_Math') == '1.5'\n"
+        "assert importlib.util.find_spec('unrelated') is None\n"
+        "assert 'unrelated' not in [item.name for item in importlib.metadata.distributions()]\n"
+    )
+    write(world, f"source: local, path: '{project(tmp_path / 'needy', text)}'")
+    world.run("lock")
+    assert built_with(world) == ["torch"]
+    other = project(tmp_path / "other", "import torch, unrelated\n")
+    write(world, f"source: local, path: '{other}'")
+    refused = world.run("lock", "-q", check=False)
+    assert "  found: its build imports unrelated, which is not there\n" in refused.stderr
+    assert "  next: write `build: {with-base: [unrelated]}` for plugin 'needy' in plugins.yaml\n" in refused.stderr
+    write(world, f"source: local, path: '{other}'", "build: {with-base: [torch, unrelated]}")
+    world.run("lock")
 
 
 def test_further_requirements_of_a_build_are_pinned_in_the_lock(world: Place, tmp_path: Path) -> None:

@@ -273,3 +273,40 @@ def test_another_python_gives_the_lock_that_was_made_for_it(network_place: Place
     here.run("lock", "--base", tmp_path / "base.json")
     assert here.lock.read_bytes() == made_there
     assert "pydantic-core" in here.versions
+
+
+@pytest.mark.network
+@pytest.mark.skipif(other_python() is None, reason=f"no Python {PYTHON} here")
+def test_one_lock_of_two_targets_is_installed_by_both_pythons(network_place: Place, tmp_path: Path) -> None:
+    """Each gets the wheel for itself of a package with compiled code, and imports it."""
+    python = uv.environment(str(other_python()), tmp_path / "environment")
+    uv.install(python, str(ROOT))
+    here = replace(network_place, paths=())
+    there = replace(here, interpreter=str(python), resolver="auto")
+    here.variables["UV_CACHE_DIR"] = str(tmp_path / "uv")
+    there.run("base", "-o", here.config / "production.json")
+    here.write(
+        """
+        plugins:
+          - {name: xxhash, source: pypi, package: xxhash}
+        targets:
+          - {name: dev, base: here}
+          - {name: production, base: production.json}
+        """
+    )
+    here.run("lock")
+    locked = here.lock.read_bytes()
+    for place in (here, there):
+        place.run("sync")
+        place.run("status")
+        place.run("verify")
+        key = place.run("status", "--json").json["overlay"]
+        code = "import xxhash; print(xxhash.__file__)"
+        site = here.store / "overlays" / key / "site"
+        done = place.python("-c", code, env={"PYTHONPATH": str(site)})
+        version = PYTHON if place is there else f"{sys.version_info.major}.{sys.version_info.minor}"
+        assert done.stdout == f"{site}/xxhash/__init__.py\n"
+        (library,) = (site / "xxhash").glob("*.so")
+        assert f"cpython-{version.replace('.', '')}-" in library.name
+    assert len(list((here.store / "overlays").iterdir())) == 2
+    assert here.lock.read_bytes() == locked

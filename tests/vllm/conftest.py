@@ -32,13 +32,19 @@ def own_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment.model(Path(str(PYTHON)), tmp_path_factory.mktemp("models") / "own", "ProbeForCausalLM")
 
 
-def make_world(root: Path, index: Index, interpreter: str) -> Place:
-    """One user's world around an environment of vLLM."""
-    place = Place(root=root, index_url=index.url, interpreter=interpreter)
+def make_world(root: Path, index: Index | None, interpreter: str) -> Place:
+    """One user's world around an environment of vLLM. Without an index, pip is configured as this machine has it."""
+    place = Place(root=root, index_url=None if index is None else index.url, interpreter=interpreter)
     place.variables.update(
         PROBE=str(root / "probe.log"), VLLM_CPU_KVCACHE_SPACE="1", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1"
     )
     return place
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Place:
+    """A place with this machine's own pip configuration."""
+    return make_world(tmp_path, None, str(PYTHON))
 
 
 @pytest.fixture

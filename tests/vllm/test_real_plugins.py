@@ -8,23 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit.place import Place
-
-from .conftest import PYTHON
 from .server import serve
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.kit.place import Place
+
 pytestmark = pytest.mark.network
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Place:
-    """A place with this machine's own pip configuration."""
-    place = Place(root=tmp_path, index_url=None, interpreter=str(PYTHON))
-    place.variables.update(VLLM_CPU_KVCACHE_SPACE="1", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
-    return place
 
 
 def test_two_real_plugins_are_served_together(registry: Place, model: Path) -> None:

@@ -27,6 +27,7 @@ from vllm_plugins.core.errors import BuildError, InstallError
 from vllm_plugins.documents import base, versions
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import stub_wheels
+from vllm_plugins.packages._base_view import view
 from vllm_plugins.startup import overlay
 from vllm_plugins.startup.environment import index_logins
 
@@ -194,9 +195,10 @@ class Environments:
                 raise
         contents = set(map(_pin, importlib.metadata.distributions(path=[str(site)])))
         self._refuse_own(contents)
-        if contents & shared & (self._here | given):
+        if taken := contents & shared & (self._here | given):
             # The stubs in the environment have no modules. Those of the base come after the environment's own.
-            (site / "base.pth").write_text("".join(f"{entry}\n" for entry in self.base_site), encoding="utf-8")
+            names = [canonicalize_name(pin.partition("==")[0]) for pin in taken]
+            view.write(site, self._base, names, self.base_site)
         return Environment(root=root, python=python, contents=tuple(sorted(contents)))
 
     def _given(self, names: Iterable[str]) -> frozenset[str]:

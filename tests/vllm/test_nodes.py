@@ -1,0 +1,128 @@
+"""``--nnodes 2`` on two hosts, each with a lock and a store of its own: vLLM hands no variables on, so they are set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit import hosts
+from tests.kit.hosts import needs_hosts
+
+from . import plugins
+from .server import FLAGS, START, VLLM_SERVE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.kit.hosts import Host
+    from tests.kit.place import Place
+
+pytestmark = [pytest.mark.long, needs_hosts]
+
+GENERAL = "from .note import note\n\ndef register():\n    note('general')\n"
+HEALTHY = "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health', timeout=5)"
+COMPLETE = """\
+import json, sys, urllib.request as u
+body = json.dumps({"model": sys.argv[1], "prompt": "hello", "max_tokens": 8, "temperature": 0}).encode()
+request = u.Request("http://127.0.0.1:8000/v1/completions", body, {"Content-Type": "application/json"})
+print(len(json.load(u.urlopen(request, timeout=60))["choices"]))
+"""
+
+
+class Node:
+    """A process of vLLM on a host."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process, self.log = process, log
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+@contextmanager
+def node(world: Place, model: Path, host: Host, master: Host, *words: str, **variables: str) -> Iterator[Node]:
+    script, log = world.root / "vllm_serve.py", world.root / f"{host.name}.log"
+    script.write_text(VLLM_SERVE)
+    env = {"VLLM_HOST_IP": host.address, "GLOO_SOCKET_IFNAME": host.interface, **variables}
+    argv = [*host.words(), world.interpreter, str(script), "serve", str(model), *FLAGS, "--port", "8000"]
+    argv += ["--nnodes", "2", "--master-addr", master.address, "--tensor-parallel-size", "2", *words]
+    with open(log, "wb") as file:
+        process = subprocess.Popen(
+            argv,
+            cwd=world.root,
+            env={**world.environment, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield Node(process, log)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def is_healthy(host: Host) -> bool:
+    argv = [*host.words(), sys.executable, "-c", HEALTHY]
+    return subprocess.run(argv, check=False, capture_output=True).returncode == 0
+
+
+@contextmanager
+def server(world: Place, model: Path, **second: str) -> Iterator[tuple[Host, Node, Node]]:
+    """Two hosts; each is held to what the first has. ``second`` are variables of the second host."""
+    expected = world.run("status", "--expect").stdout.strip()
+    with hosts.two() as (first, other), ExitStack() as stack:
+        held = {"VLLM_PLUGIN_EXPECT": expected}
+        head = stack.enter_context(node(world, model, first, first, "--node-rank", "0", **held))
+        words = ["--node-rank", "1", "--headless"]
+        worker = stack.enter_context(node(world, model, other, first, *words, **{**held, **second}))
+        yield first, head, worker
+
+
+@pytest.fixture
+def installed(world: Place) -> Place:
+    plugins.write_one(world, GENERAL)
+    world.run("sync")
+    return world
+
+
+def test_two_hosts_with_one_lock_serve(installed: Place, model: Path) -> None:
+    with server(installed, model) as (first, head, worker):
+        deadline = time.monotonic() + START
+        while not is_healthy(first):
+            assert head.process.poll() is None, head.text
+            assert worker.process.poll() is None, worker.text
+            assert time.monotonic() < deadline, head.text + worker.text
+            time.sleep(0.5)
+        argv = [*first.words(), sys.executable, "-c", COMPLETE, str(model)]
+        assert subprocess.run(argv, check=True, capture_output=True, text=True).stdout == "1\n"
+    assert all(events == ["general"] for events in plugins.events(installed).values())
+
+
+def test_a_host_with_another_lock_stops_and_the_server_never_serves(installed: Place, model: Path) -> None:
+    other = installed.root / "other"
+    shutil.copytree(installed.config, other)
+    (other / "plugins.lock").write_text(installed.lock.read_text() + "# another\n")
+    there = {"VLLM_PLUGIN_CONFIG": str(other / "plugins.yaml"), "VLLM_PLUGIN_REGISTRY_DIR": str(other / "store")}
+    installed.run("sync", env=there)
+    with server(installed, model, **there) as (first, head, worker):
+        deadline = time.monotonic() + START
+        while worker.process.poll() is None:
+            assert not is_healthy(first), "it serves"
+            assert time.monotonic() < deadline, worker.text
+            time.sleep(0.5)
+        assert worker.process.returncode != 0
+        assert "node node-1 has another lock than the first process of the server" in worker.text
+        assert not is_healthy(first), head.text
