@@ -135,6 +135,22 @@ def test_a_marker_that_the_metadata_says_is_the_one_of_the_lock() -> None:
     ]
 
 
+def test_what_only_another_machine_needs_is_installed_where_it_is_needed() -> None:
+    marker = 'platform_release == "of-another-machine"'
+    requires = {**REQUIRES, "tiny": (f"helper>=1; {marker}", *REQUIRES["tiny"][1:])}
+    assert differences(changed(honest(), "helper", marker=marker), requires) == []
+    assert differences(honest(), requires) == []  # more than is needed here
+    found = differences(changed(honest(), "helper", marker=NEVER), requires)
+    assert found == [f"helper: it is needed where {marker}; the lock installs it where {NEVER}"]
+
+
+def test_the_environments_of_a_lock_are_those_in_which_it_is_whole() -> None:
+    requires = {**REQUIRES, "helper": ('missing; platform_release == "of-another-machine"',)}
+    there = 'platform_release != "of-another-machine"'
+    assert differences(honest(environments=(there,)), requires) == []
+    assert differences(honest(), requires) == [f"its environments are {there}; the lock says nothing"]
+
+
 def test_the_extras_of_a_plugin_that_the_base_provides() -> None:
     plugin = values.lock().plugins[0]
     provided = plugin.replace(
@@ -164,6 +180,7 @@ def test_what_the_base_requires_of_an_override_is_told() -> None:
             distribution(NAME("torch"), "2.13.0", (), ()),
             distribution(NAME("vllm"), "0.32.0", (), ("helper<1",)),
             distribution(NAME("helper"), "0.5", (), ()),
+            distribution(NAME("ray"), "2.50", (), ("helper>=0.1",)),
         )
     )
     override = Override(

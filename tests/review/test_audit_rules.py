@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kit import values
+from vllm_plugins.core.errors import AttestationMismatch
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import manifest
 from vllm_plugins.documents.lock import CommitSha, Lock, Override, Package
@@ -152,7 +153,8 @@ def test_a_required_check_is_not_ignored(
     found = auditor(tmp_path, required=required, levels=levels)
     assert found.level(check) == expected
     assert found.finding(check, None, "what", "step").level == expected
-    assert found.not_run(check, "why").demanded is (check in required)
+    missed = found.not_run(check, "why", "tiny")
+    assert (missed.check, missed.why, missed.package, missed.demanded) == (check, "why", "tiny", check in required)
 
 
 def test_a_finding_names_its_package_and_who_needs_it(tmp_path: Path) -> None:
@@ -164,7 +166,13 @@ def test_a_finding_names_its_package_and_who_needs_it(tmp_path: Path) -> None:
 
 
 def of_lock(tmp_path: Path, lock: Lock, **fields: Any) -> list[str]:
-    return [item.check for item in _lock_checks.run(auditor(tmp_path, lock, **fields))]
+    found = list(_lock_checks.run(auditor(tmp_path, lock, **fields)))
+    for item in found:
+        is_whole = item.check in ("contradiction", "policy-changed")
+        assert (item.package == "plugins.lock") is is_whole
+        assert " " in item.what
+        assert " " in item.next_step
+    return [item.check for item in found]
 
 
 def test_an_honest_lock_has_no_finding(tmp_path: Path) -> None:
@@ -258,7 +266,7 @@ def test_a_locked_file_is_found_by_its_name_and_hash() -> None:
     assert found.unattested == (WHEEL.filename,)
     assert read(file(sha256=Sha256("b" * 64))).changed == (WHEEL.filename,)
     assert read(file(sha256=Sha256("b" * 64)), file()).changed == ()  # another index of the same name
-    assert read().missing == (WHEEL.filename,)
+    assert (read().missing, read().changed) == ((WHEEL.filename,), ())
     assert read(file(sha256=None)).unknown == (WHEEL.filename,)
 
 
@@ -280,7 +288,10 @@ def test_a_package_without_a_file_of_an_index_has_none() -> None:
     assert read(package=sdist).missing == ("tiny-1.0+x.tar.gz",)
     assert read(file(filename="tiny-1.0+x.tar.gz", sha256=Sha256("b" * 64)), package=sdist).changed != ()
     late = file(filename="tiny-1.0-py3-none-any.whl")
-    assert read(late, file(filename="tiny-2.0-py3-none-any.whl"), package=sdist).wheel == late.filename
+    newer, source = file(filename="tiny-2.0-py3-none-any.whl"), file(filename="tiny-1.0.tar.gz")
+    assert read(newer, source, late, package=sdist).wheel == late.filename
+    assert read(newer, source, package=sdist).wheel is None
+    assert read(package=local.replace(sdist_sha256=HASH)).none
     assert read(late).wheel is None
 
 
@@ -297,6 +308,34 @@ def test_an_attestation_that_does_not_verify_is_told() -> None:
         (line,) = found.invalid
         assert line.startswith(f"{WHEEL.filename}: ")
     assert (found.identities, found.unattested) == ((), (WHEEL.filename,))
+
+
+def test_each_file_is_verified_by_its_own_name_and_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without an attestation, and one whose attestation does not verify, hide no other."""
+    names = ("cp39-cp39-win_amd64", "py3-none-any", "cp310-cp310-win_amd64")
+    wheels = [values.wheel(tag=tag, sha256=Sha256(str(number) * 64)) for number, tag in enumerate(names)]
+    plain = values.wheel(tag="cp311-cp311-win_amd64")
+    files = [
+        file(filename=wheel.filename, sha256=wheel.sha256, provenance=f"of {wheel.filename}") for wheel in wheels
+    ]
+    documents = {f"of {wheel.filename}": {"file": wheel.filename} for wheel in wheels}
+
+    def verify(document: Any, *, filename: str, sha256: str) -> tuple[Any, ...]:
+        number = [wheel.filename for wheel in wheels].index(filename)
+        assert (document, sha256) == ({"file": filename}, str(number) * 64)
+        if number == 0:
+            raise AttestationMismatch("no", found="no signature")
+        return ((), (ADA,), (EVE,))[number]
+
+    monkeypatch.setattr(attestations, "is_available", lambda: True)
+    monkeypatch.setattr(attestations, "verify", verify)
+    package = values.package(wheels=(plain, *wheels))
+    found = read(file(filename=plain.filename), *files, package=package, documents=documents)
+    assert found.is_verified
+    assert found.invalid == (f"{wheels[0].filename}: no signature",)
+    assert found.identities == (ADA, EVE)
+    assert found.publishers == (attestations.words(ADA), attestations.words(EVE))
+    assert found.unattested == (plain.filename, wheels[0].filename)
 
 
 def test_without_the_extra_publishers_are_those_of_these_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
