@@ -13,7 +13,7 @@ from vllm_plugins.documents import base
 from vllm_plugins.packages import stub_wheels
 
 from .measure import Case, Row, absolute, ratio, seconds, take_turns, use
-from .world import DISTANCE, Size, make, place
+from .world import DISTANCE, DISTRIBUTIONS, Size, make, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,7 @@ def cases(server: Server, root: Path) -> list[Case]:
     plain = make(server, root / "plain", "plain", Size(compiled=True), distance=DISTANCE)
     sources = _sources(server, root / "sources")
     back = _many_releases(server, root / "back")
+    released = _released(server, root / "released")
     for world in (telling, plain):
         _bare(world)
     plain.run("lock")
@@ -58,6 +59,7 @@ def cases(server: Server, root: Path) -> list[Case]:
         Case(measure=lambda rounds: _first(plain, rounds, "an index without", 0.3), rounds=5),
         Case(measure=lambda rounds: _uv(plain, rounds), rounds=9),
         Case(measure=lambda rounds: _back(back, rounds), rounds=5, short=3),
+        Case(measure=lambda rounds: _release(released, rounds), rounds=3),
         Case(measure=lambda rounds: _git(sources, rounds), rounds=5),
     ]
 
@@ -204,6 +206,40 @@ def _back(world: Place, rounds: int) -> Row:
         what="a plugin of 60 releases, of which the oldest fits, --resolver uv",
         against="uv pip compile --generate-hashes",
         goal=1.5,
+    )
+
+
+def _released(server: Server, root: Path) -> Place:
+    """A release of vLLM with 150 distributions of ten releases each, and one plugin."""
+    index = server.index("released", distance=DISTANCE)
+    names = [f"base-{number}" for number in range(DISTRIBUTIONS)]
+    index.wheel("vllm", "0.32.0", requires=names)
+    index.wheel("plugin-0", requires=["vllm"], entry_points={"vllm.general_plugins": {"it": "plugin_0:__doc__"}})
+    for name in names:
+        for number in range(10):
+            index.wheel(name, f"{number}.0")
+    root.mkdir()
+    world = place(root, index)
+    world.pypi("plugin-0")
+    return world
+
+
+def _release(world: Place, rounds: int) -> Row:
+    """Nothing of the index is cached. Its METADATA is apart from the wheels (PEP 658)."""
+
+    def run() -> Used:
+        for part in ("metadata", "uv", "bases"):
+            shutil.rmtree(world.root / "cache" / "vllm-plugins" / part, ignore_errors=True)
+        return _lock(world, "--resolver", "uv", "--base", "vllm==0.32.0")()
+
+    turns = take_turns(rounds, run)
+    return absolute(
+        seconds(turns),
+        group=GROUP,
+        what="--base vllm==0.32.0, first time, METADATA apart",
+        against="-",
+        goal=5000,
+        processor=statistics.median(turn[0].processor for turn in turns) * 1000,
     )
 
 

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from .measure import Case, Row, ratio, take_turns, use
+from .syncs import against_uv, write_requirements
 from .world import Size, make
 
 if TYPE_CHECKING:
@@ -31,11 +32,16 @@ def cases(server: Server, root: Path) -> list[Case]:
     for place in (few, many):
         place.run("lock", "--resolver", "uv")
         place.run("sync", "--installer", "uv", "--no-load-check")
+    write_requirements(many)
     uv = ("lock", "--resolver", "uv")
     return [
         Case(measure=lambda rounds: _grows(few, many, rounds, *uv), rounds=3),
         Case(measure=lambda rounds: _grows(few, many, rounds, "lock"), rounds=7),
         Case(measure=lambda rounds: _grows(few, many, rounds, "sync", "--no-load-check"), rounds=3),
+        Case(
+            measure=lambda rounds: against_uv(many, rounds, group=GROUP, what="sync, cold, with uv", goal=1.3),
+            rounds=3,
+        ),
         Case(measure=lambda rounds: _grows(few, many, rounds, "status"), rounds=7),
         Case(measure=lambda rounds: _grows(few, many, rounds, "verify"), rounds=3),
     ]

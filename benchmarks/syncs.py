@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .measure import Used
 
-__all__ = ["cases"]
+__all__ = ["against_uv", "cases", "write_requirements"]
 
 GROUP = "sync, cold, 16 wheels"
 _OURS = ["-m", "vllm_plugins", "sync", "--no-load-check"]
@@ -54,19 +54,20 @@ def cases(server: Server, root: Path) -> list[Case]:
     bundled.run("lock", "--resolver", "uv")
     bundled.run("bundle")
     for place in (world, bundled):
-        _requirements(place)
+        write_requirements(place)
     return [
         Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=True), rounds=2),
         Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=False), rounds=2),
         Case(measure=lambda rounds: _one_pip(world, rounds), rounds=5),
         Case(measure=lambda rounds: _pip(world, rounds), rounds=5),
-        Case(measure=lambda rounds: _uv(world, rounds), rounds=15, short=9),
+        Case(measure=lambda rounds: against_uv(world, rounds), rounds=15, short=9),
         Case(measure=lambda rounds: _flushed(world, rounds), rounds=15, short=5),
         Case(measure=lambda rounds: _offline(bundled, rounds), rounds=15, short=9),
     ]
 
 
-def _requirements(world: Place) -> None:
+def write_requirements(world: Place) -> None:
+    """Write what is locked as a file for pip and uv, with hashes."""
     lines = [
         f"{package['name']}=={package['version']} "
         + " ".join(f"--hash=sha256:{wheel['hashes']['sha256']}" for wheel in package["wheels"])
@@ -134,10 +135,11 @@ def _pip(world: Place, rounds: int) -> Row:
     return ratio(turns, group=GROUP, what="with pip", against="one hashed pip install", goal=1.25)
 
 
-def _uv(world: Place, rounds: int) -> Row:
+def against_uv(world: Place, rounds: int, *, group: str = GROUP, what: str = "with uv", goal: float = 1.25) -> Row:
+    """A cold sync with uv against uv alone, which compiles, too."""
     uv = _uv_install(world, "--default-index", world.index_url or "")
     turns = take_turns(rounds, _ours(world), _theirs(world, uv))
-    return ratio(turns, group=GROUP, what="with uv", against="uv pip install --compile-bytecode", goal=1.25)
+    return ratio(turns, group=group, what=what, against="uv pip install --compile-bytecode", goal=goal)
 
 
 def _flushed(world: Place, rounds: int) -> Row:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Index, Server
 
-__all__ = ["DISTANCE", "START", "Size", "fill", "heavy", "make", "place"]
+__all__ = ["DISTANCE", "DISTRIBUTIONS", "START", "Size", "fill", "heavy", "make", "place"]
 
 # What vLLM has imported long before it calls plugins, as far as it is the standard library and matters here: all that
 # the hook needs is among it (vLLM 0.32 has 295 modules of the standard library by then).

@@ -9,7 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -96,11 +96,11 @@ def test_two_machines_install_at_once(tmp_path: Path, vllm: Path) -> None:
 def test_a_lock_that_is_replaced_while_a_machine_reads_it_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server, opened = tmp_path / "server", []
+    server, opened, real = tmp_path / "server", list[int](), overlay._open
     server.mkdir()
 
-    def stale(*arguments: Any, **options: Any) -> Any:
-        opened.append(open(*arguments, **options))  # noqa: SIM115 - the caller closes it
+    def stale(path: str) -> int:
+        opened.append(real(path))
         if len(opened) == 1:
             (server / "other").write_bytes(b"new")
             os.replace(server / "other", server / "plugins.lock")
@@ -108,6 +108,6 @@ def test_a_lock_that_is_replaced_while_a_machine_reads_it_is_read_again(
 
     with mounted(server, tmp_path / "a", "local") as machine:
         (machine / "plugins.lock").write_bytes(b"old")
-        monkeypatch.setattr(overlay, "open", stale, raising=False)
+        monkeypatch.setattr(overlay, "_open", stale)
         assert overlay.read_file(machine / "plugins.lock") == b"new"
     assert len(opened) == 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.locking.links import BASE, root
-from vllm_plugins.locking import _solve
+from vllm_plugins.locking import _solve, release_base
 from vllm_plugins.locking._search import lookahead
 from vllm_plugins.locking._search.candidates import Candidates
 from vllm_plugins.locking._search.walk import Walk
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Index as Releases
     from tests.locking.links import Links
+    from vllm_plugins.core.errors import CommandFailed
+    from vllm_plugins.documents.base import Base
 
 MANY = 24
 
@@ -169,3 +171,42 @@ def test_reading_ahead_changes_no_result(links: Links, seed: int, monkeypatch: p
     for method in ("begin", "requirements", "releases"):
         monkeypatch.setattr(lookahead.Lookahead, method, lambda *_: None)
     assert with_it == results()
+
+
+class Pins:
+    """A resolver that has its answer."""
+
+    name = "uv"
+
+    def __init__(self, *pins: str) -> None:
+        self.pins = pins
+
+    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None) -> None:
+        (directory / "requirements.txt").write_text("\n".join(self.pins))
+
+    def found_none(self, error: CommandFailed) -> bool:
+        raise AssertionError(error)
+
+
+def test_the_base_of_a_release_is_read_once_and_from_no_wheel(
+    index: Releases, counting: Counting, tmp_path: Path
+) -> None:
+    index.wheel("vllm", "0.32.0", requires=["a", "b<2"])
+    index.wheel("a", "1.0", requires=["c"], extras={"more": ["d"]})
+    index.wheel("b", "2.0")
+    index.wheel("b", "1.0")
+    index.wheel("c", "2.0")
+    index.wheel("c", "1.0", extras={"old": ["b"]})
+    pins = ("vllm==0.32.0", "a==1.0", "b==1.0", "c==1.0")  # not the newest c
+    found = release_base.read(
+        "vllm==0.32.0",
+        resolver=lambda _: Pins(*pins),
+        index=counting,
+        caches=None,
+        scratch=tmp_path,
+        report=lambda _: None,
+    )
+    assert [f"{item.name}=={item.version}" for item in found.distributions] == sorted(pins)
+    there = {str(item.name): item for item in found.distributions}
+    assert (there["a"].extras, there["c"].extras) == (("more",), ("old",))
+    assert counting.read == {"page": 4, ".metadata": 5}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from packaging.utils import canonicalize_name
@@ -211,3 +212,28 @@ def test_separate_metadata_of_an_html_page(value: str, found: str | None) -> Non
         text = f'<html><a href="tiny-1.0-py3-none-any.whl" {key}="{value}">x</a></html>'
         (file,) = simple_api.from_html(text, base=BASE, index=None)
         assert file.core_metadata == found
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://files.example.org/packages/a-1.0+cpu.whl",
+        "http://127.0.0.1:8080/a/../b//c-1.0.whl",
+        "https://example.org:0/x",
+        "http://example.org:/x",
+        "https://user:word@example.org/x",
+        "https://example.org/@x",
+        "https://example.org/x?",
+        "https://example.org/x#",
+        "HTTPS://Example.org/x",
+        "https:///x",
+        "https://-example.org/x",
+        "https://example.org/x y",
+        "https://example.org/x\n",
+        "https://example.org/%40",
+    ],
+)
+def test_the_short_way_to_an_address_has_the_same_result(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = simple_api._address("https://index.example/simple/a/", url)
+    monkeypatch.setattr(simple_api, "_COMPLETE", re.compile("(?!)"))
+    assert found == simple_api._address("https://index.example/simple/a/", url)

@@ -46,10 +46,14 @@ def newer(registry: Place) -> Place:
 
 
 def base_files() -> dict[str, tuple[int, int]]:
-    """Every file of the vLLM environment, with its size and time."""
+    """Every file of the distributions in the vLLM environment, with its size and time.
+
+    Bytecode, and links that another test bakes in, are not among them.
+    """
     found = {}
     for path in Path(str(PYTHON)).parents[1].rglob("*"):
-        if not path.is_symlink() and path.is_file():
+        is_own = path.suffix not in (".pyc", ".pth") and not path.is_symlink()
+        if is_own and path.is_file():
             status = path.stat()
             found[str(path)] = (status.st_size, status.st_mtime_ns)
     return found

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from packaging.markers import default_environment
 from packaging.tags import sys_tags
-from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BaseMismatch, HashMismatch, InstallError
 from vllm_plugins.core.humanize import count
-from vllm_plugins.documents import markers
+from vllm_plugins.documents import markers, versions
 from vllm_plugins.documents.base import satisfies
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def select(lock: Lock, settings: Settings) -> Selected:
         path = find_wheel(settings.wheels / wheel.filename, wheel.sha256)
         if path is None and (wheel.url is None or settings.offline):
             missing.append(wheel.filename)
-        file_version = str(parse_wheel_filename(wheel.filename)[1])
+        file_version = str(versions.wheel_name(wheel.filename)[1])
         wheels.append(
             Requirement(
                 name=package.name,
@@ -161,7 +160,7 @@ def best_wheel(wheels: Iterable[_W], tags: Iterable[Tag] | Mapping[Tag, int]) ->
     ranking = tags if isinstance(tags, Mapping) else ranks(tags)
     best, chosen = len(ranking), None
     for wheel in sorted(wheels, key=lambda wheel: build_number(wheel.filename), reverse=True):
-        rank = min((ranking[tag] for tag in parse_wheel_filename(wheel.filename)[3] if tag in ranking), default=best)
+        rank = min((ranking[tag] for tag in versions.wheel_name(wheel.filename)[3] if tag in ranking), default=best)
         if rank < best:
             best, chosen = rank, wheel
     return chosen
@@ -181,7 +180,7 @@ def _require_plugins(lock: Lock, chosen: Collection[str], settings: Settings) ->
 
 def build_number(filename: str) -> tuple[int, str]:
     """The build tag of a wheel for sorting: of two wheels with equal tags, pip and uv take the higher one."""
-    return parse_wheel_filename(filename)[2] or (-1, "")
+    return versions.wheel_name(filename)[2] or (-1, "")
 
 
 def find_wheel(path: Path, sha256: Sha256) -> Path | None:

@@ -7,14 +7,21 @@ another. So such a text is not valid here.
 
 from __future__ import annotations
 
+import functools
 import re
+from typing import TYPE_CHECKING
 
 from packaging.markers import InvalidMarker, Marker
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-__all__ = ["marker", "requirement", "specifiers", "version"]
+if TYPE_CHECKING:
+    from packaging.tags import Tag
+    from packaging.utils import BuildTag, NormalizedName
+
+__all__ = ["marker", "requirement", "specifiers", "version", "wheel_name"]
 
 _TOO_LONG = re.compile(r"[0-9]{500}")  # no sha256 has as many, nor any version
 _MOST_PARENTHESES = 100
@@ -25,6 +32,12 @@ def version(text: str) -> Version:
     if _TOO_LONG.search(text):
         raise InvalidVersion(f"{text[:40]!r}… has a number of too many digits")
     return Version(text)
+
+
+@functools.lru_cache(maxsize=1 << 14)  # as many as the largest pages have
+def wheel_name(filename: str) -> tuple[NormalizedName, Version, BuildTag, frozenset[Tag]]:
+    """The parts of a wheel's file name; raises ``InvalidWheelFilename``. Each name is parsed once."""
+    return parse_wheel_filename(filename)
 
 
 def specifiers(text: str) -> SpecifierSet:

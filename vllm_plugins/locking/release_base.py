@@ -12,24 +12,26 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
-from vllm_plugins.core import progress
+from vllm_plugins.core import progress, workers
 from vllm_plugins.core.errors import CommandFailed, NoResolution, PluginsError, UsageError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import base, versions
 from vllm_plugins.locking import _conflicts
 from vllm_plugins.locking._resolution import read_pins
-from vllm_plugins.packages import cache, releases
+from vllm_plugins.locking._search.candidates import Candidates, Obstacle
+from vllm_plugins.locking._search.lookahead import Lookahead
+from vllm_plugins.packages import cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from packaging.tags import Tag
-
     from vllm_plugins.documents.base import Base, Distribution
     from vllm_plugins.locking._resolvers import Resolver
     from vllm_plugins.packages.index import Index
+    from vllm_plugins.packages.metadata import Metadata
     from vllm_plugins.packages.releases import Pin
 
 __all__ = ["is_release", "machine", "read"]
@@ -81,28 +83,36 @@ def read(
             return cached
     (scratch / "requirements.in").write_text(f"{release}\n", encoding="utf-8")
     (scratch / "constraints.txt").touch()
-    program = resolver(empty)
+    # The resolver most likely takes the newest release of everything, and it takes seconds.
+    candidates = Candidates(base=empty, index=index, caches=caches, report=lambda _: None)
+    ahead = Lookahead(base=empty, candidates=candidates, preferred={}, fixed=frozenset())
+    read_ahead = workers.begin(lambda: ahead.requirements([requirement]))
+    with progress.step(f"Resolving the environment of {release} from the index", report):
+        pins = _pins(release, resolver(empty), empty, index, scratch)
+    read_ahead()
+    reading = f"Reading the metadata of its {count(len(pins), 'distribution')}"
+    with progress.step(reading, report), ThreadPoolExecutor(max_workers=16) as pool:
+        distributions = list(pool.map(lambda pin: _distribution(pin, candidates), pins))
+    environment = empty.replace(distributions=_with_vllm(distributions))
+    if place is not None:
+        cache.write(place, environment.to_json())
+    return environment
+
+
+def _pins(release: str, program: Resolver, empty: Base, index: Index, scratch: Path) -> list[Pin]:
+    """What the environment of a release consists of. Raises as :func:`read`."""
     try:
-        with progress.step(f"Resolving the environment of {release} from the index", report):
-            program.compile(scratch, empty)
+        program.compile(scratch, empty)
     except CommandFailed as error:
         if not program.found_none(error):
-            index.files(canonicalize_name(requirement.name))  # an index that can't be read says why
+            index.files(canonicalize_name(Requirement(release).name))  # an index that can't be read says why
             raise _conflicts.resolver_failed(error, program.name, found_none=False) from error
         raise NoResolution(
             f"the environment of {release} can't be resolved for this kind of machine",
             details=error.details[1:],
             next_step="name a release that the index has, or a snapshot that `vllm-plugins base` wrote in the image",
         ) from error
-    pins = [pin for pin in read_pins((scratch / "requirements.txt").read_text(encoding="utf-8")) if pin.url is None]
-    tags = empty.tags()
-    reading = f"Reading the metadata of its {count(len(pins), 'distribution')}"
-    with progress.step(reading, report), ThreadPoolExecutor(max_workers=16) as pool:
-        distributions = list(pool.map(lambda pin: _distribution(pin, index, tags, caches), pins))
-    environment = empty.replace(distributions=_with_vllm(distributions))
-    if place is not None:
-        cache.write(place, environment.to_json())
-    return environment
+    return [pin for pin in read_pins((scratch / "requirements.txt").read_text(encoding="utf-8")) if pin.url is None]
 
 
 def machine(python: str | None, platform: str | None) -> Base:
@@ -156,14 +166,24 @@ def _cached(place: Path) -> Base | None:
         return None  # written by another version of this program
 
 
-def _distribution(pin: Pin, index: Index, tags: tuple[Tag, ...], caches: Path | None) -> Distribution:
+def _distribution(pin: Pin, candidates: Candidates) -> Distribution:
     try:
-        metadata = releases.read(pin, index, tags=tags, caches=caches).metadata
+        metadata = _metadata(pin, candidates)
     except PluginsError:
         metadata = None  # its extras stay unknown; name and version are what counts
     return base.distribution(
         pin.name, pin.version, metadata.extras if metadata else (), metadata.requires if metadata else ()
     )
+
+
+def _metadata(pin: Pin, candidates: Candidates) -> Metadata | None:
+    """What a pin requires; most likely it was read while the resolver ran."""
+    version = Version(pin.version)
+    candidate = next((found for found in candidates.all(pin.name) if found.version == version), None)
+    if candidate is None or candidate.wheel is None:
+        return None
+    found = candidates.requirements(candidate)
+    return None if isinstance(found, Obstacle) else found
 
 
 def _with_vllm(distributions: list[Distribution]) -> tuple[Distribution, ...]:

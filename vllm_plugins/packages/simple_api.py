@@ -5,6 +5,7 @@ The known client library would add an HTML parser and two more distributions to 
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 from packaging.specifiers import InvalidSpecifier
-from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
+from packaging.utils import NormalizedName, canonicalize_name
 
 from vllm_plugins.core import foreign_json
 from vllm_plugins.core.errors import SourceError
@@ -52,6 +53,8 @@ _INTERACTIVE = ("form", "frame", "iframe", "input", "script")
 JSON = "application/vnd.pypi.simple.v1+json"
 ACCEPT = f"{JSON}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
 _HTML = ("text/html", "application/vnd.pypi.simple.v1+html")
+# An address that is complete, has no login and is written in normal form. A large page has ten thousand of them.
+_COMPLETE = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?/[A-Za-z0-9_./+-]*")
 # As in pip, the hash may follow another part, such as ``#egg=name&sha256=…``.
 _HASH = re.compile(r"(?:^|&)sha256=([^&]*)")
 
@@ -233,10 +236,9 @@ class _Anchors(HTMLParser):
             self.base = dict(attrs).get("href")
 
 
-def _python(value: object) -> dict[str, Any]:
+@functools.lru_cache(maxsize=1024)  # the files of a page say few different things
+def _specifiers(value: str) -> dict[str, Any]:
     """The fields for a Requires-Python. An invalid one, such as ``>=3.6.*``, counts as none, as it does for pip."""
-    if not isinstance(value, str):
-        return {}
     try:
         return {"requires_python": str(versions.specifiers(value))}
     except InvalidSpecifier:
@@ -256,7 +258,7 @@ def _from_item(item: Any, base: str, index: str | None) -> File | None:
         url=address,
         sha256=_digest(hashes.get("sha256") if isinstance(hashes, dict) else None),
         size=size if type(size) is int and size >= 0 else None,
-        **_python(item.get("requires-python")),
+        **(_specifiers(python) if isinstance(python := item.get("requires-python"), str) else {}),
         yanked=bool(item.get("yanked")),
         yanked_reason=_text(item.get("yanked")) or "",
         upload_time=_text(item.get("upload-time")),
@@ -276,7 +278,7 @@ def _from_anchor(anchor: dict[str, str | None], base: str, index: str | None) ->
         filename=unquote(urlsplit(address).path).rpartition("/")[2],
         url=address,
         sha256=_digest(digest[1]) if digest is not None else None,
-        **_python(anchor.get("data-requires-python")),
+        **(_specifiers(python) if (python := anchor.get("data-requires-python")) is not None else {}),
         yanked="data-yanked" in anchor,
         yanked_reason=_text(anchor.get("data-yanked")) or "",
         provenance=_address(base, anchor.get("data-provenance")),
@@ -289,6 +291,8 @@ def _address(base: str, url: object) -> str | None:
     """The address of a file. Only a page of this machine may name a file of it: we lock what it names."""
     if not isinstance(url, str):
         return None
+    if _COMPLETE.fullmatch(url):
+        return url
     try:
         address = public_url(urljoin(base, url.strip()))
     except ValueError:
@@ -335,7 +339,7 @@ def version(filename: str, name: NormalizedName) -> Version | None:
         return None
     try:
         if filename.endswith(WHEEL):
-            found, number, _, _ = parse_wheel_filename(filename)
+            found, number, _, _ = versions.wheel_name(filename)
             return number if found == name else None
         stem = next((filename.removesuffix(ending) for ending in _SDIST if filename.endswith(ending)), "")
         dashes = (at for at, letter in enumerate(stem) if letter == "-")

@@ -15,7 +15,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 from vllm_plugins.core import workers
 from vllm_plugins.core.errors import PluginsError
-from vllm_plugins.documents.base import VLLM, satisfies
+from vllm_plugins.documents.base import satisfies
 from vllm_plugins.locking._search.candidates import Obstacle
 from vllm_plugins.packages import requirement_lines
 
@@ -42,7 +42,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lookahead:
-    """Reads ahead for a walk. ``fixed`` are the plugins that don't come from an index.
+    """Reads ahead for a walk. ``fixed`` are distributions that don't come from an index.
 
     Errors are left to the walk: it may never come to what can't be read. ``_seen`` are the requirements that were
     read ahead before.
@@ -138,7 +138,7 @@ class Lookahead:
         return next(kept, next(iter(usable), None))
 
     def _is_open(self, name: NormalizedName) -> bool:
-        return self.base.get(name) is None and name != VLLM and name not in self.fixed
+        return self.base.get(name) is None and name not in self.fixed
 
 
 def contradicted(base: Base, requirements: Iterable[Requirement]) -> Requirement | None:

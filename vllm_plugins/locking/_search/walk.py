@@ -344,5 +344,5 @@ class Walk:
 
     @cached_property
     def _ahead(self) -> Lookahead:
-        fixed = frozenset(root.name for root in self.roots if root.metadata is not None)
+        fixed = frozenset({VLLM, *(root.name for root in self.roots if root.metadata is not None)})
         return Lookahead(base=self.base, candidates=self.candidates, preferred=self.preferred, fixed=fixed)
