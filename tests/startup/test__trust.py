@@ -514,3 +514,10 @@ def test_a_directory_that_is_gone_meanwhile_hides_no_other(
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(NotTrusted, match="all users can write to"):
         permissions.check_files(settings, overlay)
+
+
+@pytest.mark.parametrize("name", ["store", "store/overlays"])
+def test_the_directories_of_the_store_are_checked_on_their_own(settings: Settings, name: str) -> None:
+    (settings.manifest.parent / name).chmod(0o777)
+    with pytest.raises(NotTrusted, match=f"all users can write to {settings.manifest.parent / name}"):
+        _trust.check_store(settings)
