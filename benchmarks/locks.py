@@ -58,7 +58,7 @@ def cases(server: Server, root: Path) -> list[Case]:
         Case(measure=lambda rounds: _first(telling, rounds, "an index with JSON pages", 1.0), rounds=7),
         Case(measure=lambda rounds: _first(plain, rounds, "an index without", 0.3), rounds=5),
         Case(measure=lambda rounds: _uv(plain, rounds), rounds=9),
-        Case(measure=lambda rounds: _back(back, rounds), rounds=5, short=3),
+        Case(measure=lambda rounds: _back(back, rounds), rounds=5),
         Case(measure=lambda rounds: _release(released, rounds), rounds=3),
         Case(measure=lambda rounds: _git(sources, rounds), rounds=5),
     ]
