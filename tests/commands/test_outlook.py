@@ -95,6 +95,16 @@ def test_a_plugin_that_does_not_resolve_is_read_as_it_is_locked(place: Place, in
     assert (data["resolves"], plugin["current"], plugin["version"], plugin["verdict"]) == (True, "1.0", "2.0", "fits")
 
 
+def test_targets_are_no_obstacle(place: Place, index: Index) -> None:
+    """The release takes the place of this environment's vLLM, which is the base of one target."""
+    index.wheel("vllm", "9.9.9", modules=VLLM)
+    index.wheel("tiny", entry_points=POINTS, modules=TINY)
+    place.write("plugins: [{name: tiny, source: pypi, package: tiny}]\ntargets: [{name: dev, base: here}]\n")
+    place.run("lock")
+    data = place.run("outlook", "--to", "9.9.9", "--json").json
+    assert (data["problem"], plugins(data)["tiny"][0]) == (None, "breaks")
+
+
 @pytest.mark.parametrize("named", ["vllm", "vllm>=9", "vllm==9.*", "torch==2", "./base.json"])
 def test_what_is_not_one_release_is_refused(place: Place, named: str) -> None:
     place.write("plugins: []\n")
