@@ -64,8 +64,8 @@ def add_install_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--installer",
         choices=("auto", "pip", "uv"),
-        help="Install with this program (default: auto, which is uv if it is installed, otherwise pip). Where uv fails "
-        "and pip may succeed, pip installs instead, and a line says why.",
+        help="Install with this program (default: auto, which is uv if it is installed, otherwise pip). Where uv "
+        "fails and pip may succeed, pip installs instead, and a line says why.",
     )
     parser.add_argument("--reinstall", action="store_true", help="Install again, even if the overlay exists.")
     checking = parser.add_mutually_exclusive_group()

@@ -118,6 +118,7 @@ class Filling:
                         home / Path(directory).expanduser(),
                         into,
                         plugin=plugin,
+                        on_line=self.detail,
                         requires=entry.build_requires if entry is not None else (),
                         with_base=entry.with_base if entry is not None else (),
                     )

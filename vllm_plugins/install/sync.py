@@ -229,7 +229,8 @@ def _install(job: Job, *, alone: bool, reinstall: bool) -> Marker:
         with progress.step("Checking every file", job.report):
             if left_out := metadata.scripts(site):
                 more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-                job.report(f"Leaving out scripts, because an overlay is on no PATH: {', '.join(left_out[:5])}{more}")
+                names = ", ".join(left_out[:5])
+                job.report(f"Not installed: the commands {names}{more}. vLLM imports plugins, and calls no commands")
             records = _stage.clean(site)
             contents = _stage.check(site, records, {item.name: item.version for item in requirements})
         with progress.step("Compiling bytecode", job.report):

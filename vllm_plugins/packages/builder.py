@@ -18,8 +18,8 @@ from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core import hashes, lfs, process, scratch
 from vllm_plugins.core.errors import BuildError, InstallError, PluginsError
-from vllm_plugins.documents.lock import in_words
 from vllm_plugins.core.redact import redact
+from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import _reproducible, metadata
 from vllm_plugins.packages._build_env import Environments
 
@@ -284,8 +284,9 @@ def _take_warnings(path: Path, on_line: Callable[[str], None] | None) -> None:
         lines = [line for item in found for line in redact(str(item["message"])).splitlines()]
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return  # another form, of another release: pyproject_hooks reads it
-    for line in lines if on_line is not None else ():
-        on_line(line)
+    if on_line is not None:
+        for line in lines:
+            on_line(line)
 
 
 def _editable_settings(builder: ProjectBuilder) -> dict[str, str] | None:
