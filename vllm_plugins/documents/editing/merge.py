@@ -50,7 +50,7 @@ def add(draft: Draft, addition: Addition, name: str, *, is_named: bool = False) 
         return PluginEdit(name=name, kind="added")
     if is_named and canonicalize_name(old.name) != canonicalize_name(name):
         raise UsageError(
-            f"{redact(addition.word)} is in plugins.yaml already, as plugin {old.name!r}, which --name does not rename",
+            f"plugins.yaml has {redact(addition.word)} already, as plugin {old.name!r}, which --name does not rename",
             where=str(draft.path),
             next_step="leave out --name; another name is a change of `name` in plugins.yaml",
         )
