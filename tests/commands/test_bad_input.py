@@ -337,7 +337,7 @@ def test_an_unknown_name_to_upgrade(locked: Place) -> None:
     refused(
         locked,
         2,
-        "tyni: no plugin and no locked package has this name [usage]\n"
+        "no plugin and no locked package has the name 'tyni' [usage]\n"
         f"  where: {locked.manifest}\n"
         "  next: name a plugin of plugins.yaml or a package of plugins.lock",
         "lock",

@@ -262,6 +262,27 @@ def test_an_interpreter_without_vllm(bare_place: Place) -> None:
     assert found["what"] == "the Python interpreter of this command has no vLLM"
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_manager_is_installed_from_a_file_that_is_still_there(
+    bare_place: Place, tmp_path: Path, *, is_there: bool
+) -> None:
+    wheel = tmp_path / "the manager.whl"
+    if is_there:
+        wheel.touch()
+    info = tmp_path / "path" / "vllm_plugin_manager-7.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm-plugin-manager\nVersion: 7.0\n")
+    (info / "direct_url.json").write_text(json.dumps({"url": wheel.as_uri(), "archive_info": {}}))
+    code = (
+        "import sys\nfrom vllm_plugins.documents import state\n"
+        "from vllm_plugins.review import doctor\nfrom vllm_plugins.startup import settings\n"
+        "found = state.read(settings.Settings.from_environment())\nsys.path.insert(0, sys.argv[1])\n"
+        "print(doctor.examine(found, {}).findings[0].fix)"
+    )
+    step = bare_place.python("-c", code, info.parent).stdout.rstrip("\n")
+    assert step.endswith(f"-m pip install '{wheel}'" if is_there else "-m pip install vllm-plugin-manager==7.0")
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
 def test_the_store_of_somebody_else(healthy: Place) -> None:
     os.chown(healthy.store, 12345, 12345)

@@ -116,6 +116,9 @@ def test_a_manifest_is_made_where_there_is_none(place: Place, index: Index) -> N
     assert place.files() == before
     place.run("add", "tiny")
     assert place.manifest.read_text() == "plugins:\n  - name: tiny\n    source: pypi\n    package: tiny\n"
+    index.wheel("tiny", "2.0")
+    place.run("add", "tiny@latest")
+    assert place.versions == {"tiny": "2.0"}
     place.variables["VLLM_PLUGIN_CONFIG"] = ""
     place.run("add", "tiny", "--no-lock")
     default = place.home / ".config/vllm/plugins.yaml"
@@ -158,6 +161,9 @@ def test_the_next_steps_of_refusals_lead_on(locked: Place) -> None:
     assert step("add", "more@main") == "write a version, as in more@1.2.3; for a git repository write git+URL@main"
     assert step("add", "more", "tiny", "--version", "1.0") == "vllm-plugins add more --version 1.0"
     locked.run("add", "more", "--version", "1.0")
+    named = step("add", "more", "--name", "other")
+    assert named == "leave out --name; another name is a change of `name` in plugins.yaml"
+    locked.run("add", "more")
     projects.project(locked.config / "mine", name="first")
     again = step("add", "./config/mine")
     assert again == "vllm-plugins remove first, then add it again, or give this one another name with --name"

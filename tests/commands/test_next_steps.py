@@ -83,6 +83,7 @@ RUN = {
     "test_a_schema_that_can_not_be_written_leaves_no_manifest_behind",
     "name one of the plugins; vllm-plugins why NAME shows which plugin requires a package": EDITING,
     "name a directory, such as ./my-plugin": EDITING,
+    "leave out --name; another name is a change of `name` in plugins.yaml": EDITING,
     "name the directory of a project": EDITING,
     "write `indexes: {{…}: {url: https://…}}` into plugins.yaml first": EDITING,
     "vllm-plugins add {…} {…} {…}": EDITING,

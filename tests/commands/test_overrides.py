@@ -174,7 +174,8 @@ def test_every_command_shows_overrides(synced: Place, tmp_path: Path) -> None:
         "properties"
     ]
     page = tmp_path / "page.html"
-    synced.run("audit", "--html", page, env={"VLLM_PLUGIN_OFFLINE": "1"}, check=False)
+    audited = synced.run("audit", "--html", page, env={"VLLM_PLUGIN_OFFLINE": "1"}, check=False)
+    assert f"Wrote the report: {page}\n" in audited.stderr
     assert '<span class="tag fail">✖ overrides</span>' in page.read_text(encoding="utf-8")
 
 

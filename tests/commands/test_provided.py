@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -178,3 +179,10 @@ def test_a_plugin_from_a_source_that_the_base_has_too_is_refused(own: Place, bas
     assert done.returncode == 5
     assert "plugin 'tiny' is tiny from its own source; the base has tiny 1.0, which comes first" in done.stderr
     assert "write `source: pypi` and `package: tiny` for plugin 'tiny'" in done.stderr
+    assert "next: to use its own source, run `python -m pip uninstall tiny` with the Python of vLLM" in done.stderr
+    vllm.distribution(base, "needy", "1.0", requires=["Tiny>=1"])
+    assert "uninstall" not in own.run("lock", "-q", check=False).stderr
+    for name in ("tiny", "needy"):
+        shutil.rmtree(base / f"{name}-1.0.dist-info")
+        shutil.rmtree(base / name)
+    own.run("lock")

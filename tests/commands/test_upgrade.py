@@ -59,5 +59,5 @@ def test_a_name_that_is_not_locked_is_an_error(locked: Place) -> None:
     done = locked.run("upgrade", "tyni", "-q", check=False)
     assert (done.returncode, done.stderr.splitlines()[0]) == (
         2,
-        "vllm-plugins: error: tyni: no plugin and no locked package has this name [usage]",
+        "vllm-plugins: error: no plugin and no locked package has the name 'tyni' [usage]",
     )

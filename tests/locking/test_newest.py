@@ -140,7 +140,7 @@ def test_a_version_in_the_manifest_accepts_an_older_release(links: Links) -> Non
     links.wheel("demo", "2.0", requires=["vllm<0.30"], entry_points=POINTS)
     found = passed(links, "demo==0.0.0", "0.0.0")
     assert found is not None
-    assert found == ("2.0", f"{HEAD}; `version` in plugins.yaml excludes the newer releases")
+    assert found == ("2.0", f"{HEAD}; {EXCLUDED}")
     assert "placeholder" in refusal(links, "demo>=0", "0.0.0").details[0]
 
 
@@ -152,6 +152,10 @@ def test_a_pin_of_the_old_lock_is_kept(links: Links) -> None:
     assert "vllm-plugins lock --upgrade-package demo" in found[1]
 
 
+EXCLUDED = (
+    "`version` in plugins.yaml excludes the newer releases; "
+    "`vllm-plugins add demo@latest` takes it away, and upgrades the plugin"
+)
 HEAD = "plugin 'demo' is locked at demo 0.0.0; the newest release is 2.0"
 
 
@@ -160,7 +164,7 @@ def test_no_upgrade_is_suggested_that_the_manifest_excludes(links: Links) -> Non
     links.wheel("demo", "2.0")
     found = passed(links, "demo==1.0", "1.0", kept=True)
     assert found is not None
-    assert found[1].endswith("; `version` in plugins.yaml excludes the newer releases")
+    assert found[1].endswith(f"; {EXCLUDED}")
 
 
 def test_the_message_names_the_dependency_that_leads_to_the_conflict(links: Links) -> None:

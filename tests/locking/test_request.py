@@ -41,7 +41,7 @@ def test_a_plugin_is_upgraded_with_its_package() -> None:
 
 @pytest.mark.parametrize("name", ["tyni", "torch"])
 def test_a_name_that_nothing_has_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name}: no plugin and no locked package"):
+    with pytest.raises(UsageError, match=f"no plugin and no locked package has the name {name!r}"):
         upgraded(name)
 
 

@@ -169,3 +169,15 @@ def test_a_failed_build_names_its_plugin_and_the_reason(place: Place, tmp_path: 
     )
     assert "required by: plugin 'mine'" in done.stderr
     assert place.files() == {"config/plugins.yaml": place.files()["config/plugins.yaml"]}
+
+
+@pytest.mark.parametrize("editable", ["false", "true"])
+def test_the_warnings_of_a_backend_are_shown_with_verbose_only(place: Place, tmp_path: Path, editable: str) -> None:
+    project = projects.project(tmp_path / "mine", name="tiny")
+    warning = "import warnings\nwarnings.warn('a package would be ignored')\n"
+    backend = (project / "backend.py").read_text()
+    (project / "backend.py").write_text(backend.replace("\n_WHEEL", f"\n{warning}_WHEEL", 1))
+    place.write(f"plugins:\n  - {{name: mine, source: local, path: ../mine, editable: {editable}}}\n")
+    assert "ignored" not in place.run("lock").stderr
+    place.lock.unlink()
+    assert "  a package would be ignored\n" in place.run("-v", "lock", "--upgrade").stderr

@@ -85,9 +85,11 @@ def test_a_file_that_only_one_of_two_indexes_has_is_found(place: Place, index: I
     place.run("lock")
     for installer in ("pip", "uv"):
         done = place.run(
-            "sync", "--installer", installer, env={"VLLM_PLUGIN_REGISTRY_DIR": str(tmp_path / installer)}
+            "-v", "sync", "--installer", installer, env={"VLLM_PLUGIN_REGISTRY_DIR": str(tmp_path / installer)}
         )
-        assert ("pip installs instead" in done.stderr) == (installer == "uv")
+        told = "pip installs instead, because uv failed: Failed to download `linked==1.0`: Hash mismatch for `linked==1.0`"
+        assert (f"{told} Expected: sha256:" in done.stderr) == (installer == "uv")
+        assert ("  error: Failed to download" in done.stderr) == (installer == "uv")  # what uv itself prints
 
 
 def test_an_old_sdist_may_have_a_dash_in_its_version(place: Place, index: Index) -> None:

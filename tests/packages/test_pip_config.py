@@ -145,7 +145,14 @@ def test_keys_that_choose_versions_have_no_effect_and_are_named(home: Path, monk
     _pip_conf(home, f"index-url = {INDEX}", "constraint = /none.txt", "user = true", "pre = true")
     monkeypatch.setenv("UV_EXCLUDE_NEWER", "2020-01-01")
     monkeypatch.setenv("UV_OVERRIDE", "/none.txt")
-    assert pip_config.read().ignored == ("constraint", "pre", "UV_EXCLUDE_NEWER", "UV_OVERRIDE")
+    assert pip_config.read().ignored == (
+        "constraint of pip.conf",
+        "pre of pip.conf",
+        "UV_EXCLUDE_NEWER",
+        "UV_OVERRIDE",
+    )
+    monkeypatch.setenv("PIP_CONSTRAINT", "/none.txt")
+    assert pip_config.read().ignored[:2] == ("PIP_CONSTRAINT", "pre of pip.conf")
 
 
 def test_variables_of_uv_add_indexes_and_name_the_default_where_pip_has_none(

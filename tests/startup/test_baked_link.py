@@ -43,6 +43,15 @@ def test_bake_links_the_overlay_into_the_interpreter(own: Place) -> None:
     )
 
 
+def test_bake_and_unbake_say_what_they_did(own: Place) -> None:
+    assert own.run("sync", "--bake").stdout.splitlines()[1:] == [
+        f"the vLLM environment is linked to this overlay, by {link(own)}"
+    ]
+    assert own.run("sync", "--unbake").stdout.splitlines()[1:] == [
+        "the vLLM environment is not linked to an overlay any more"
+    ]
+
+
 def test_a_linked_overlay_that_is_not_trusted_is_settled_for_nobody(own: Place) -> None:
     """What a process refuses, those that it starts afterwards refuse, too."""
     own.run("sync", "--bake")

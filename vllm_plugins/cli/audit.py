@@ -91,7 +91,9 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         report=output.progress,
     )
     if arguments.html:
-        _write(Path(os.path.abspath(arguments.html)), locked, found)
+        path = Path(os.path.abspath(arguments.html))
+        _write(path, locked, found)
+        output.progress(f"Wrote the report: {path}")
     output.result({"lock": str(settings.lock), "fails": found.fails, **_data(found)}, _text(locked, found))
     return 1 if found.fails else 0
 

@@ -64,7 +64,8 @@ def add_install_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--installer",
         choices=("auto", "pip", "uv"),
-        help="Install with this program (default: auto, which is uv if it is installed, otherwise pip).",
+        help="Install with this program (default: auto, which is uv if it is installed, otherwise pip). Where uv "
+        "fails and pip may succeed, pip installs instead, and a line says why.",
     )
     parser.add_argument("--reinstall", action="store_true", help="Install again, even if the overlay exists.")
     checking = parser.add_mutually_exclusive_group()
@@ -101,7 +102,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "plugins": {plugin.name: plugin.version for plugin in done.lock.plugins},
             "linked": _data.linked(linked),
         },
-        f"{verb}: {plugins} (overlay {done.marker.key[:12]}){_hint(settings, done.marker, linked)}",
+        f"{verb}: {plugins} (overlay {done.marker.key[:12]})"
+        f"{_baked(arguments, linked)}{_hint(settings, done.marker, linked)}",
     )
     return 0
 
@@ -150,6 +152,7 @@ def install(arguments: argparse.Namespace, settings: Settings, output: Output) -
         state,
         base_paths=arguments.base_path,
         report=output.progress,
+        detail=output.detail,
         config=config,
         load_check=None if arguments.load_check == "none" else arguments.load_check or "calls",
         check_again=arguments.load_check in ("calls", "imports"),
@@ -158,6 +161,13 @@ def install(arguments: argparse.Namespace, settings: Settings, output: Output) -
         rebuild=build,
     )
     return state, done
+
+
+def _baked(arguments: argparse.Namespace, linked: Link | None) -> str:
+    """What ``--bake`` or ``--unbake`` did."""
+    if arguments.bake and linked is not None:
+        return f"\nthe vLLM environment is linked to this overlay, by {linked.path}"
+    return "\nthe vLLM environment is not linked to an overlay any more" if arguments.unbake else ""
 
 
 def _hint(settings: Settings, marker: Marker, linked: Link | None) -> str:

@@ -46,6 +46,7 @@ class Filling:
     has_manifest: bool
     config: Callable[[], PipConfig]
     report: Callable[[str], None]
+    detail: Callable[[str], None] | None = None
 
     def fill(self, staged: Path, site: Path) -> tuple[Requirement, ...]:
         """Install everything that the lock names for this machine, and return it.
@@ -61,7 +62,7 @@ class Filling:
         name = self.settings.installer
         if name == "auto" and not flock.excludes(staged / scratch.CLAIM):
             name = "pip"  # uv needs file locks in its target
-        installer = installers.choose(name, config=config, cache=cache / "uv", report=self.report)
+        installer = installers.choose(name, config=config, cache=cache / "uv", report=self.report, detail=self.detail)
         requirements = selected.wheels + self._editable(selected.editable, installer, staged / "editable")
         text = f"Installing {count(len(requirements), 'distribution')} with {installer.name}"
         with progress.step(text, self.report, total=len(requirements)) as step:
@@ -117,6 +118,7 @@ class Filling:
                         home / Path(directory).expanduser(),
                         into,
                         plugin=plugin,
+                        on_line=self.detail,
                         requires=entry.build_requires if entry is not None else (),
                         with_base=entry.with_base if entry is not None else (),
                     )

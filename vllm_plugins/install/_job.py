@@ -40,3 +40,4 @@ class Job:
     report: Callable[[str], None]
     rebuild: Callable[[Lock], object]
     problems: tuple[PluginsError, ...]
+    detail: Callable[[str], None] | None = None

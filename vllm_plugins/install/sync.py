@@ -60,6 +60,7 @@ def run(
     check_again: bool = False,
     part: Part = "all",
     rebuild: Callable[[Lock], object] = lambda _: None,
+    detail: Callable[[str], None] | None = None,
 ) -> Synced:
     """Make the store equal to the lock of a state.
 
@@ -67,7 +68,8 @@ def run(
     configuration, and is called only if an index is needed. ``load_check`` says what is tried with each entry point
     (``None``: nothing, and earlier failures are forgotten); ``check_again`` that it is tried even if it has been.
     Failures of entry points that ``VLLM_PLUGINS`` leaves out don't count. ``part`` is for a start (:class:`Job`).
-    ``rebuild`` is called before anything is installed, and may add missing built wheels next to the lock.
+    ``rebuild`` is called before anything is installed, and may add missing built wheels next to the lock. ``detail``
+    gets the output of pip and uv.
 
     Raises:
         LockMissing, LockInvalid, HashMismatch: there is no usable lock.
@@ -88,6 +90,7 @@ def run(
         depth=load_check,
         part=part,
         report=report,
+        detail=detail,
         rebuild=rebuild,
         problems=state.overlay_problems,
     )
@@ -219,13 +222,15 @@ def _install(job: Job, *, alone: bool, reinstall: bool) -> Marker:
             has_manifest=job.manifest_sha256 is not None,
             config=job.config,
             report=job.report,
+            detail=job.detail,
         )
         requirements = filling.fill(staged, site)
         _stage.check_depth(site)
         with progress.step("Checking every file", job.report):
             if left_out := metadata.scripts(site):
                 more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-                job.report(f"Leaving out scripts, because an overlay is on no PATH: {', '.join(left_out[:5])}{more}")
+                names = ", ".join(left_out[:5])
+                job.report(f"Not installed: the commands {names}{more}. vLLM imports plugins, and calls no commands")
             records = _stage.clean(site)
             contents = _stage.check(site, records, {item.name: item.version for item in requirements})
         with progress.step("Compiling bytecode", job.report):

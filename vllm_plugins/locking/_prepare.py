@@ -195,7 +195,11 @@ class Preparation:
     def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> PreparedPlugin:
         with progress.step(f"Reading the metadata of {plugin.name!r}", self.report):
             content = self.builder.metadata(
-                directory, plugin=plugin.name, requires=plugin.build_requires, with_base=plugin.with_base
+                directory,
+                plugin=plugin.name,
+                on_line=self.detail,
+                requires=plugin.build_requires,
+                with_base=plugin.with_base,
             )
         name, version = _check_name(plugin, content.name), str(content.version)
         stub = stub_wheels.write(

@@ -5,6 +5,7 @@ Nothing of the base is installed a second time. Only what the extras of such a p
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from vllm_plugins.locking._prepare import PreparedPlugin
 
 __all__ = ["notes", "settle"]
+
+_NAME = re.compile(r"[A-Za-z0-9._-]+")  # the beginning of a requirement
 
 
 def settle(plugins: Iterable[PreparedPlugin], base: Base) -> tuple[PreparedPlugin, ...]:
@@ -44,7 +47,7 @@ def settle(plugins: Iterable[PreparedPlugin], base: Base) -> tuple[PreparedPlugi
                 *(_line(item, found) for item, found in refused),
                 *([WHY_FIXED] if any(is_fixed(found.name) for _, found in refused) else []),
             ],
-            next_step=_next_step(*refused[0]),
+            next_step=_next_step(*refused[0], base),
         )
     return tuple(item if (found := there[item.locked.name]) is None else _settled(item, found) for item in every)
 
@@ -86,14 +89,29 @@ def _line(plugin: PreparedPlugin, there: Distribution) -> str:
     return f"plugin {plugin.locked.name!r} is {plugin.locked.package} from its own source; {has}, which comes first"
 
 
-def _next_step(plugin: PreparedPlugin, there: Distribution) -> str:
+def _next_step(plugin: PreparedPlugin, there: Distribution, base: Base) -> str:
     if plugin.wheel is None:
         whose = f"`version` of plugin {plugin.locked.name!r}"
         step = f"leave {whose} out of plugins.yaml to use {there.name} {there.version}"
         if is_fixed(there.name):
             return step
         return f"{step}; or, {fitting.advice({there.name: Requirement(plugin.requirement).specifier})}"
+    removal = ""
+    if not is_fixed(there.name) and not _is_needed(there, base):
+        removal = (
+            f"to use its own source, run `python -m pip uninstall {there.name}` with the Python of vLLM "
+            "(in an image: remove the line that installs it), and lock again; "
+        )
     return (
-        f"to use {there.name} {there.version} of the vLLM environment, write `source: pypi` and "
+        f"{removal}to use {there.name} {there.version} of the vLLM environment, write `source: pypi` and "
         f"`package: {there.name}` for plugin {plugin.locked.name!r} in plugins.yaml; else set `enabled: false` for it"
     )
+
+
+def _is_needed(there: Distribution, base: Base) -> bool:
+    """Whether anything else of the base may require a distribution, so that the base would break without it."""
+    lines = (
+        line for item in base.distributions if item.name != there.name for line in (*item.ordinary, *item.requires)
+    )
+    names = (_NAME.match(line) for line in lines)
+    return any(found is not None and canonicalize_name(found[0]) == there.name for found in names)

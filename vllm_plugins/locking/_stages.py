@@ -137,7 +137,8 @@ def _usable(config: PipConfig, report: Callable[[str], None]) -> PipConfig:
     """The configuration, if its URLs may be written down. Options that have no effect are reported."""
     config.require_public()
     if config.ignored:
-        report(f"Ignoring options of pip that do not say where packages come from: {', '.join(config.ignored)}")
+        names = ", ".join(config.ignored)
+        report(f"Options of pip and uv for versions have no effect here, and nothing has to be done: {names}")
     return config
 
 

@@ -39,10 +39,11 @@ class PluginRequirement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Upgrade:
-    """The pins of the old lock that may move: all of them, or the named ones."""
+    """The pins of the old lock that may move: all of them, or the named ones; ``words`` are the names as typed."""
 
     everything: bool = False
     names: frozenset[NormalizedName] = frozenset()
+    words: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self.everything or bool(self.names)
@@ -68,8 +69,9 @@ class Upgrade:
         for name in sorted(self.names - packages):
             known = packages | own.keys()
             near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
+            word = next((word for word in self.words if canonicalize_name(word) == name), name)
             raise UsageError(
-                f"{name}: no plugin and no locked package has this name"
+                f"no plugin and no locked package has the name {word!r}"
                 + (f"; did you mean {near[0]}?" if near else ""),
                 where=str(manifest.path),
                 next_step="name a plugin of plugins.yaml or a package of plugins.lock",
@@ -103,7 +105,7 @@ class Request:
         Raises:
             UsageError: a name is not a valid name of a package.
         """
-        return Upgrade(everything=self.everything, names=frozenset(map(_normalized, self.names)))
+        return Upgrade(everything=self.everything, names=frozenset(map(_normalized, self.names)), words=self.names)
 
     def accepts(self, manifest: Manifest) -> frozenset[NormalizedName]:
         """The packages whose publisher may change; a plugin stands for its package.

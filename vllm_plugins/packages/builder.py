@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import warnings
@@ -17,6 +18,7 @@ from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core import hashes, lfs, process, scratch
 from vllm_plugins.core.errors import BuildError, InstallError, PluginsError
+from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import _reproducible, metadata
 from vllm_plugins.packages._build_env import Environments
@@ -262,10 +264,29 @@ def _builder(project: Path, environment: Environment, on_line: Callable[[str], N
     def run(cmd: Sequence[str], cwd: str | None = None, extra_environ: Mapping[str, str] | None = None) -> None:
         env = {**variables, **(extra_environ or {})}
         process.run(cmd, cwd=cwd or "/", env=env, on_line=on_line)
+        _take_warnings(Path(cmd[-1], "output.json"), on_line)
 
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ProjectBuilder(project, python_executable=str(environment.python), runner=run)
+
+
+def _take_warnings(path: Path, on_line: Callable[[str], None] | None) -> None:
+    """Take the warnings of a backend out of the result of a hook: they are output of the backend, like its stderr.
+
+    pyproject_hooks would raise them as warnings of this process, which Python prints.
+    """
+    try:
+        result = json.loads(path.read_bytes())
+        found = result.pop("warnings", ())
+        if found:
+            path.write_text(json.dumps(result), encoding="utf-8")
+        lines = [line for item in found for line in redact(str(item["message"])).splitlines()]
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return  # another form, of another release: pyproject_hooks reads it
+    if on_line is not None:
+        for line in lines:
+            on_line(line)
 
 
 def _editable_settings(builder: ProjectBuilder) -> dict[str, str] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -31,6 +32,8 @@ __all__ = ["LOUD", "Installer", "Pip", "Uv", "choose", "find_uv", "is_loud"]
 
 
 LOUD = "uv can't inspect this Python interpreter, which prints something when it starts"
+_DRAWN = " ×╰├│─▶"  # what uv draws around the lines of an error
+_LONGEST = 400  # characters of a reason
 _FOUND_NONE = 1  # an exit status of uv: no resolution; 2 is any other failure
 
 
@@ -67,6 +70,7 @@ class Pip:
     """The pip of this interpreter."""
 
     config: PipConfig
+    detail: Callable[[str], None] | None = None
     name: str = "pip"
 
     def install(self, requirements: Path, target: Path, *, offline: bool) -> None:
@@ -75,7 +79,7 @@ class Pip:
         argv += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile"]
         argv += ["--progress-bar", "off", "--target", str(target), "--requirement", str(requirements)]
         argv += ["--no-index"] if offline else []
-        _install(argv, self._environment(), self.config, cwd=requirements.parent)
+        _install(argv, self._environment(), self.config, self.detail, cwd=requirements.parent)
         if _missing(target):
             self._add_missing(requirements, target, offline=offline)
 
@@ -89,7 +93,7 @@ class Pip:
             argv = [*programs.PIP, "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
             argv += ["--require-hashes", "--only-binary", ":all:", "--progress-bar", "off", "--dest", str(directory)]
             argv += ["--requirement", str(requirements), *(["--no-index"] if offline else [])]
-            _install(argv, self._environment(), self.config, cwd=requirements.parent)
+            _install(argv, self._environment(), self.config, self.detail, cwd=requirements.parent)
             absent = _missing(target)
             for wheel in sorted(directory.glob("*.whl")):
                 with zipfile.ZipFile(wheel) as archive:
@@ -129,6 +133,7 @@ class Uv:
     config: PipConfig
     cache: Path
     report: Callable[[str], None]
+    detail: Callable[[str], None] | None = None
     name: str = "uv"
 
     def install(self, requirements: Path, target: Path, *, offline: bool) -> None:
@@ -140,19 +145,19 @@ class Uv:
         argv += ["--no-index"] if offline or self.config.index_url is None else []
         env = programs.uv_environment(self.config, requirements.parent)
         try:
-            _install(argv, env, self.config, cwd=requirements.parent)
+            _install(argv, env, self.config, self.detail, cwd=requirements.parent)
         except (InstallError, HashMismatch) as error:
             if isinstance(error, InstallError) and is_loud(sys.executable):
                 self.report(f"{LOUD}: pip installs instead")
             elif offline or not (_is_unsolved(error) or _has_several_places(self.config)):
                 raise
             else:
-                self.report(f"{_how(error)}: pip installs instead")
+                self.report(f"pip installs instead, because uv failed: {_reason(error)}")
             # uv gives up where one of several indexes answers 410 for a name that it lacks, where a page of links is
             # missing, and where a page has a Requires-Python that is not valid. Of several indexes with one version,
             # it takes the files of one, and may miss the one that the hash names. pip goes on, and compares hashes.
             _empty(target)
-            Pip(config=self.config).install(requirements, target, offline=offline)
+            Pip(config=self.config, detail=self.detail).install(requirements, target, offline=offline)
         (target / ".lock").unlink(missing_ok=True)  # a file of uv's own, with mode 0666
 
     def provision(
@@ -177,7 +182,7 @@ class Uv:
             elif not (_is_unsolved(error) or _has_several_places(self.config)):
                 raise
             else:
-                self.report(f"{_how(error)}: pip installs the build requirements instead")
+                self.report(f"pip installs the build requirements instead, because uv failed: {_reason(error)}")
             pip = Pip(config=self.config)  # as above
             pip.provision(python, requirements, constraints=constraints, on_line=on_line)
 
@@ -193,8 +198,15 @@ def is_loud(python: str) -> bool:
         return False
 
 
-def _how(error: PluginsError) -> str:
-    return error.__cause__.what if isinstance(error.__cause__, CommandFailed) else error.what
+def _reason(error: PluginsError) -> str:
+    """What uv says of its failure, in one line; it is redacted already."""
+    cause = error.__cause__
+    if not isinstance(cause, CommandFailed):
+        return error.what
+    lines = [line.strip(_DRAWN) for line in cause.stderr.splitlines()]
+    text = " ".join(line.removeprefix("error: ") for line in lines if line and not line.startswith("warning: "))
+    text = re.sub(r" (?:cause|Caused by): ", ": ", text)
+    return f"{text[:_LONGEST]}…" if len(text) > _LONGEST else text or cause.what
 
 
 def _is_unsolved(error: PluginsError) -> bool:
@@ -226,24 +238,30 @@ def _missing(target: Path) -> set[str]:
 
 
 def choose(
-    name: InstallerName, *, config: PipConfig, cache: Path, report: Callable[[str], None] = lambda _: None
+    name: InstallerName,
+    *,
+    config: PipConfig,
+    cache: Path,
+    report: Callable[[str], None] = lambda _: None,
+    detail: Callable[[str], None] | None = None,
 ) -> Installer:
     """Return the installer of that name; ``auto`` is uv where it is installed and can work, else pip.
 
-    ``cache`` is for uv alone. ``report`` gets a line where pip does what uv can't.
+    ``cache`` is for uv alone. ``report`` gets a line where pip does what uv can't, and ``detail`` each line
+    that the installer itself prints.
 
     Raises:
         UsageError: uv was requested and is not installed.
     """
     program = None if name == "pip" else find_uv()
     if program is not None and (name == "uv" or _suits_uv(cache)):
-        return Uv(program=program, config=config, cache=cache, report=report)
+        return Uv(program=program, config=config, cache=cache, report=report, detail=detail)
     if name == "uv":
         raise UsageError(
             "the installer uv is not installed",
             next_step="run `pip install uv`, or set VLLM_PLUGIN_INSTALLER to auto or pip",
         )
-    return Pip(config=config)
+    return Pip(config=config, detail=detail)
 
 
 def _suits_uv(cache: Path) -> bool:
@@ -263,11 +281,18 @@ def find_uv() -> Path | None:
     return process.find("uv")
 
 
-def _install(argv: Sequence[str], env: Mapping[str, str], config: PipConfig, *, cwd: Path) -> None:
+def _install(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    config: PipConfig,
+    on_line: Callable[[str], None] | None,
+    *,
+    cwd: Path,
+) -> None:
     try:
         # Temporary files go where a killed process leaves nothing behind.
         env = {**env, "TMPDIR": str(cwd)}
-        process.run(argv, cwd=cwd, env=env, secrets=config.secrets, timeout=config.patience)
+        process.run(argv, cwd=cwd, env=env, secrets=config.secrets, on_line=on_line, timeout=config.patience)
     except CommandFailed as error:
         raise _explain(error) from error
 

@@ -245,11 +245,17 @@ def _environment() -> dict[str, str]:
 
 
 def _values(found: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the honoured keys with their values, and the names of keys that choose versions."""
+    """Return the honoured keys with their values, and the places of keys that choose versions."""
     sections = [found.get(section, {}) for section in _SECTIONS]
     merged = {key: value for values in sections for key, value in values.items() if value != ""}  # as pip does
     values = {_ALIASES.get(key, key): value for key, value in merged.items() if key in programs.PIP_HONOURED}
-    return values, tuple(sorted(merged.keys() & programs.CHOICE))
+    variables = found.get(pip_files.VARIABLES, {})
+    chosen = sorted(merged.keys() & programs.CHOICE)
+    return values, tuple(_variable(key) if variables.get(key) else f"{key} of pip.conf" for key in chosen)
+
+
+def _variable(key: str) -> str:
+    return f"PIP_{key.upper().replace('-', '_')}"
 
 
 def _address(place: str) -> str:

@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from packaging.utils import canonicalize_name
 
@@ -111,15 +112,17 @@ def _interpreter(case: _Case) -> Iterator[Finding]:
 
 
 def _ourselves() -> str:
-    """A requirement for pip: where this package was installed from, or its name."""
+    """A requirement for pip: the place that this package came from, if it is still there, or name and version."""
     name = "vllm-plugin-manager"
     try:
-        url: str = foreign_json.read(importlib.metadata.distribution(name).read_text("direct_url.json") or "{}").get(
-            "url", name
-        )
+        ours = importlib.metadata.distribution(name)
+        url: str = foreign_json.read(ours.read_text("direct_url.json") or "{}").get("url", "")
     except (importlib.metadata.PackageNotFoundError, ValueError):
         return name
-    return shlex.quote(redact(url.removeprefix("file://")))
+    path = unquote(url.removeprefix("file://")) if url.startswith("file://") else None
+    if not url or (path is not None and not os.path.exists(path)):
+        return f"{name}=={ours.version}"
+    return shlex.quote(redact(path or url))
 
 
 def _other_interpreter() -> str | None:

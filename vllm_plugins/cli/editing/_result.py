@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli import lock as lock_command
@@ -38,9 +39,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def finish(
-    arguments: argparse.Namespace, settings: Settings, output: Output, draft: Draft, edits: Sequence[PluginEdit]
+    arguments: argparse.Namespace,
+    settings: Settings,
+    output: Output,
+    draft: Draft,
+    edits: Sequence[PluginEdit],
+    *,
+    latest: Sequence[str] = (),
 ) -> int:
-    """Write the draft, lock it, and print both. If locking fails, plugins.yaml is as it was."""
+    """Write the draft, lock it, and print both. If locking fails, plugins.yaml is as it was.
+
+    ``latest`` are the plugins that the lock upgrades.
+    """
     lines = [_TEXTS[edit.kind].format(edit.name) for edit in edits]
     data: dict[str, object] = {
         "manifest": str(settings.manifest),
@@ -49,10 +59,11 @@ def finish(
     if arguments.no_lock:
         with drafts.written(draft):
             pass
-        lines.append(output.step("next: vllm-plugins lock"))
+        upgrade = [word for name in latest for word in ("--upgrade-package", name)]
+        lines.append(output.step(f"next: {shlex.join(['vllm-plugins', 'lock', *upgrade])}"))
         output.result({**data, "locked": None}, "\n".join(lines))
         return 0
-    request = Request(base=arguments.base, resolver=arguments.resolver)
+    request = Request(names=tuple(latest), base=arguments.base, resolver=arguments.resolver)
     try:
         with drafts.written(draft):
             outcome = pipeline.lock(draft.manifest, settings, request, report=output.progress, detail=output.detail)

@@ -10,7 +10,7 @@ from vllm_plugins.cli.editing import _result
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.documents.editing import draft as drafts
 from vllm_plugins.documents.editing import merge, request
-from vllm_plugins.documents.manifest import LocalSource
+from vllm_plugins.documents.manifest import LocalSource, PypiSource
 
 if TYPE_CHECKING:
     import argparse
@@ -35,7 +35,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         "plugins",
         metavar="PLUGIN",
         nargs="+",
-        help="Add this plugin: NAME, NAME@VERSION or 'NAME>=1,<2' from the package index, "
+        help="Add this plugin: NAME, NAME@VERSION, NAME@latest or 'NAME>=1,<2' from the package index, "
         "git+URL[@REF][#subdirectory=DIR], a directory such as ./my-plugin, or a single file such as ./parser.py "
         "or URL#sha256=HASH. NAME@REF sets the ref of a git plugin.",
     )
@@ -83,8 +83,16 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     for addition in additions:
         _check_directory(addition)
     draft = drafts.read(settings.manifest)
-    edits = [merge.add(draft, addition, arguments.name or _name(addition)) for addition in additions]
-    return _result.finish(arguments, settings, output, draft, edits)
+    edits = [
+        merge.add(draft, addition, arguments.name or _name(addition), is_named=arguments.name is not None)
+        for addition in additions
+    ]
+    latest = [edit.name for edit, addition in zip(edits, additions, strict=True) if _is_latest(addition)]
+    return _result.finish(arguments, settings, output, draft, edits, latest=latest)
+
+
+def _is_latest(addition: Addition) -> bool:
+    return addition.ref == request.LATEST and isinstance(addition.source, PypiSource)
 
 
 def _check_directory(addition: Addition) -> None:

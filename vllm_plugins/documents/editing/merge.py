@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import UsageError
-from vllm_plugins.core.redact import public_url
+from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.documents._yaml import did_you_mean
 from vllm_plugins.documents.editing.request import LATEST
 from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, Plugin, PypiSource
@@ -30,11 +30,12 @@ class PluginEdit:
     kind: Literal["added", "updated", "removed", "unchanged"]
 
 
-def add(draft: Draft, addition: Addition, name: str) -> PluginEdit:
-    """Add a plugin with this name, or update the one that is the same plugin.
+def add(draft: Draft, addition: Addition, name: str, *, is_named: bool = False) -> PluginEdit:
+    """Add a plugin with this name, or update the one that is the same plugin. ``is_named``: the user chose the name.
 
     Raises:
-        UsageError: another plugin has the name, or the index is not in the manifest.
+        UsageError: another plugin has the name, the plugin has another name than the chosen one, or the index is not
+            in the manifest.
     """
     _check_index(draft, addition.source)
     old = _existing(draft.manifest, addition, name)
@@ -47,6 +48,12 @@ def add(draft: Draft, addition: Addition, name: str) -> PluginEdit:
         loads = addition.source.loads if isinstance(addition.source, FileSource) else ()
         draft.add(Plugin(name=name, source=addition.source, loads=loads))
         return PluginEdit(name=name, kind="added")
+    if is_named and canonicalize_name(old.name) != canonicalize_name(name):
+        raise UsageError(
+            f"plugins.yaml has {redact(addition.word)} already, as plugin {old.name!r}, which --name does not rename",
+            where=str(draft.path),
+            next_step="leave out --name; another name is a change of `name` in plugins.yaml",
+        )
     new = old.replace(enabled=True, source=_merged(old, addition))
     if new == old:
         return PluginEdit(name=old.name, kind="unchanged")

@@ -76,7 +76,7 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
         release = _Release(walk=walk, root=root, pin=pin, passed=choice[:_READ])
         head = f"{in_words(root.plugin)} is locked at {root.name} {pin}; the newest release is {newer[0].version}"
         if not choice:
-            reasons = ["`version` in plugins.yaml excludes the newer releases"]
+            reasons = [f"`version` in plugins.yaml excludes the newer releases{_without_version(root)}"]
         elif kept.get(root.name) == str(pin):
             command = f"vllm-plugins lock --upgrade-package {root.name if ' ' in root.plugin else root.plugin}"
             reasons = [f"the version of the old lock is kept; `{command}` takes the newest that fits"]
@@ -95,6 +95,13 @@ def check(walk: Walk, pins: Mapping[NormalizedName, str], *, kept: Mapping[Norma
             next_step=f"{ways}{without}, or use another environment",
         )
     return passed
+
+
+def _without_version(root: Root) -> str:
+    """The command that takes ``version`` away; an override has none."""
+    if " " in root.plugin:
+        return ""
+    return f"; `vllm-plugins add {root.plugin}@latest` takes it away, and upgrades the plugin"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
