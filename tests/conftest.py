@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 import vllm_plugins
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
     from tests.kit.advisory import Teller
     from tests.kit.index import Index, Server
     from tests.kit.place import ResolverName
+
+
+# No test fails because a machine is busy, or because today's examples are others than yesterday's. For others, see
+# `--hypothesis-profile default`.
+hypothesis.settings.register_profile(
+    "ours", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("ours")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -64,7 +64,7 @@ def project(place: Place, index: Index, templates: Templates) -> Place:
 
 
 def decoder(place: Place) -> None:
-    """The git repository and the directory that the examples of ``add`` name."""
+    """The git repository, the directory and the file that the examples of ``add`` name."""
     there = place.root / "team/decoder.git"
     projects.project(there, name="decoder", entry_points={"vllm.general_plugins": {"decoder": "decoder:register"}})
     repository = Repository.init(there)
@@ -74,6 +74,7 @@ def decoder(place: Place) -> None:
     address = f'[url "{there.parent.as_uri()}/"]\n\tinsteadOf = https://git.example.org/team/\n'
     (place.home / ".gitconfig").write_text(f'{address}[protocol "file"]\n\tallow = always\n', encoding="utf-8")
     projects.project(place.root / "my-plugin", name="my-plugin")
+    (place.root / "parser.py").touch()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -100,6 +101,21 @@ def test_the_error_of_the_load_check_stops_the_process_that_waits(home: Path, er
     note = last_failure.read(Settings.from_environment())
     assert note is not None
     assert str(note.error) == str(caught.value)
+
+
+def test_nobody_waits_for_a_result_that_can_not_be_written(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    check = Check()
+    begin(home, check)
+    monkeypatch.setattr("vllm_plugins.core.atomic.write", refuse)
+    monkeypatch.setattr(last_failure, "note", refuse)
+    monkeypatch.setattr(alongside._place, "close", refuse)
+    check.may_end.set()
+    with pytest.raises(CommandFailed, match="the result of the load check can't be written to "):
+        activation.finish(None)
+    assert not os.path.exists(f"{place()}/result.json")
 
 
 def test_a_server_goes_on_and_its_engine_waits(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +223,8 @@ def test_a_result_that_can_not_be_written_is_not_awaited(home: Path, monkeypatch
     check = Check()
     begin(home, check)
     check.may_end.set()
+    activation.finish(None)
+    become_a_child(monkeypatch)
     with pytest.raises(CommandFailed, match="did not end"):
         activation.finish(None)
 

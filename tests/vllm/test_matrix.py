@@ -20,7 +20,7 @@ from packaging.version import Version
 
 from tests.kit.place import Place
 
-from . import plugins, probe
+from . import full_plugin, plugins
 from .conftest import PYTHON
 from .plain import plain, without_manager
 from .server import VLLM_SERVE, Server, serve
@@ -84,7 +84,7 @@ class Way:
     program: tuple[str, ...] = ()
     since: str = "0"
     env: Mapping[str, str] = field(default_factory=dict)
-    init: str = probe.INIT
+    init: str = full_plugin.INIT
     expected: tuple[str, ...] = ()
     first: bool = False
 
@@ -120,7 +120,7 @@ CONNECTOR = {"kv_connector": "Connector", "kv_connector_module_path": "probe.con
 WAYS = {
     "server": Way(first=True),
     "server, platform plugin, `VLLM_PLUGINS`": Way(
-        init=probe.PLATFORM, env={"VLLM_PLUGINS": "vllm_plugins,probe"}, expected=("endpoint",), first=True
+        init=full_plugin.PLATFORM, env={"VLLM_PLUGINS": "vllm_plugins,probe"}, expected=("endpoint",), first=True
     ),
     "modules named on the command line": NAMED_MODULES,
     "tool parser": TOOLS,
@@ -144,7 +144,7 @@ PROCESSES_WAY = "every group, by spawn, fork and forkserver"
 ROWS = [PROCESSES_WAY, *WAYS]  # of the table
 GROUPS = (
     *("platform", "general", "logits_processors"),
-    *(group.removeprefix("vllm.") for group in list(probe.POINTS)[3:]),
+    *(group.removeprefix("vllm.") for group in list(full_plugin.POINTS)[3:]),
 )
 
 
@@ -182,7 +182,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, module_index: Index, init: s
         TORCHDYNAMO_DISABLE="1",
     )
     module_index.clear()
-    module_index.wheel("probe", requires=["vllm"], entry_points=probe.POINTS, modules=probe.modules(init))
+    module_index.wheel("probe", requires=["vllm"], entry_points=full_plugin.POINTS, modules=full_plugin.modules(init))
     place.pypi("probe")
     place.run("lock")
     place.run("sync")
@@ -277,7 +277,7 @@ def test_plugins_run_as_in_plain_vllm(world: Place, own_model: Path, bare: Path,
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("init", [probe.INIT], indirect=True, ids=[PROCESSES_WAY])
+@pytest.mark.parametrize("init", [full_plugin.INIT], indirect=True, ids=[PROCESSES_WAY])
 def test_processes_have_the_plugins_of_plain_vllm(world: Place, bare: Path) -> None:
     empty = {"VLLM_PLUGIN_REGISTRY_DIR": str(world.root / "store of processes")}
     starts: list[Start] = []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["copy", "flush", "flush_entries", "make_directory", "resuming", "write", "writing"]
 
-_ATTEMPTS = 10
+_ATTEMPTS = 100  # six writers without locks that work have needed more than ten
 _CHUNK = 1 << 20  # bytes
 
 

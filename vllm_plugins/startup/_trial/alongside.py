@@ -43,13 +43,16 @@ _GRACE = 15  # seconds that a server may take to end after its engine has refuse
 
 # The overlay whose trial this process has begun, and whether the process goes on without the result.
 _own: str | None = None
+_owner = 0  # the process; a fork of it has no thread
 _goes_on = False
+_ended = threading.Event()
+_failure: PluginsError | None = None
 _place = contextlib.ExitStack()  # removes the directory of the result with this process
 
 
 def begin(settings: Settings, marker: Marker, check: Callable[[], object]) -> None:
     """Run the load check of an overlay, which ``check`` waits for, alongside this process."""
-    global _own  # noqa: PLW0603 - a process has one start
+    global _own, _owner
     if _own == marker.key:
         return
     names = ", ".join(point.name for point in marker.entry_points)
@@ -59,25 +62,28 @@ def begin(settings: Settings, marker: Marker, check: Callable[[], object]) -> No
             faulthandler.enable()
     place = _place.enter_context(scratch.directory())
     variables.pass_on(variables.TRIAL, f"{marker.key}:{os.getpid()}:{place}")
-    _own = marker.key
+    _own, _owner = marker.key, os.getpid()
+    _ended.clear()
     threading.Thread(target=_watch, args=(settings, check, place), name=THREAD, daemon=True).start()
 
 
 def _watch(settings: Settings, check: Callable[[], object], place: Path) -> None:
     """Wait for the result, and write it down. A server that goes on with a failure is ended."""
+    global _failure  # noqa: PLW0603
     try:
-        check()
-    except PluginsError as error:
-        failure = error
-    except Exception as error:  # noqa: BLE001 - a thread's exception would be lost, and its result awaited for ever
-        failure = CommandFailed(f"the load check failed: {error!r}", returncode=1)
-    else:
-        _write(place, {})
+        failure = _result_of(check)
+        if failure is not None:
+            with contextlib.suppress(OSError):  # a full disk must not keep the error from those who wait
+                last_failure.note(settings, failure)
+        if not _write(place, {} if failure is None else failure.to_dict()) and failure is None:
+            failure = CommandFailed(f"the result of the load check can't be written to {place}", returncode=1)
+        _failure = failure
+    finally:
+        _ended.set()
+    if failure is None:
         logger.info("The load check has passed")
         return
-    last_failure.note(settings, failure)
     logger.error("%s", failure)
-    _write(place, failure.to_dict())
     if _goes_on:
         _raise_in_main_thread(failure)
     time.sleep(_GRACE)
@@ -85,6 +91,16 @@ def _watch(settings: Settings, check: Callable[[], object], place: Path) -> None
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_GRACE)
         os._exit(1)  # as vLLM does
+
+
+def _result_of(check: Callable[[], object]) -> PluginsError | None:
+    try:
+        check()
+    except PluginsError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - a thread's exception would be lost, and its result awaited for ever
+        return CommandFailed(f"the load check failed: {error!r}", returncode=1)
+    return None
 
 
 def _raise_in_main_thread(failure: PluginsError) -> None:
@@ -100,11 +116,15 @@ def _raise_in_main_thread(failure: PluginsError) -> None:
     )
 
 
-def _write(place: Path, result: dict[str, Any]) -> None:
+def _write(place: Path, result: dict[str, Any]) -> bool:
+    """Write the result for other processes of this start. Whether they know that they need not wait any longer."""
     try:
         atomic.write(place / _RESULT, json.dumps(result).encode(), durable=False)
     except OSError:
-        _place.close()  # without the directory, nobody waits for ever
+        with contextlib.suppress(OSError):
+            _place.close()  # without the directory, they look at the marker
+        return not place.exists()
+    return True
 
 
 def inherited(settings: Settings, lock: bytes | None) -> Marker | None:
@@ -139,15 +159,24 @@ def settle() -> None:
     """
     global _goes_on  # noqa: PLW0603
     key, pid, place = _inherited()
+    if _own == key and _owner == os.getpid():
+        _goes_on = _vllm_engine.is_elsewhere() and not _ended.is_set()
+        if not _goes_on:
+            _wait_for_thread()
+    elif _own == key or multiprocessing.parent_process() is not None:
+        _wait_for_file(key, pid, place)
+
+
+def _wait_for_thread() -> None:
+    if not _ended.is_set():
+        logger.info("Waiting for the end of the load check")
+        _ended.wait()
+    if _failure is not None:
+        raise _failure
+
+
+def _wait_for_file(key: str, pid: str, place: str) -> None:
     result = os.path.join(place, _RESULT)
-    if _own == key:
-        _goes_on = _vllm_engine.is_elsewhere() and not os.path.exists(result)
-        if _goes_on:
-            return
-        if not os.path.exists(result):
-            logger.info("Waiting for the end of the load check")
-    elif multiprocessing.parent_process() is None:
-        return
     while not os.path.exists(result):
         if not _is_alive(pid, place):
             _look_at_marker(key)

@@ -1,4 +1,4 @@
-"""The plugin of the matrix: one package with an entry point in every group, and modules for options that name one.
+"""The plugin of the matrix: the package ``probe`` with an entry point in every group, and modules for options that name one.
 
 Each part writes down that it was reached. The sources use nothing that only some of the releases have.
 """
