@@ -409,7 +409,7 @@ def test_extension_modules_and_modules_without_source(tmp_path: Path, marker: Ma
 
 
 def test_closing_guards_overlays_and_what_is_in_them(site: Path) -> None:
-    other: Any = object()
+    other: Any = Path("/elsewhere")  # not a text, which coverage can take, too
     inner = str(site / "guarded_package")
     sys.path[:] = ["/somewhere", other, str(site), inner, f"/dev/null{site}"]
     guard.close()
