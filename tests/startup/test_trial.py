@@ -38,6 +38,7 @@ FAILED = LoadError("plugin 'mine' can't be loaded", where="entry point mine", ne
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with overlays.process(tmp_path, monkeypatch):
+        (tmp_path / "store" / overlay.STAGING).mkdir(parents=True)
         monkeypatch.setenv("VLLM_PLUGIN_LOCK", str(tmp_path / "config" / "plugins.lock"))
         monkeypatch.setattr(alongside, "_own", None)
         monkeypatch.setattr(alongside, "_goes_on", False)

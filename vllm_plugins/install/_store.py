@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["alone", "aside", "errors", "exclusive", "identity", "in_use", "prepare", "sweep", "was_replaced"]
 
 SYNC_LOCK = "sync.lock"
-STAGING = "staging"
 REPLACED = "replaced"
 PATIENCE = 60.0  # seconds
 _POLL = 0.05  # seconds
@@ -61,7 +60,7 @@ def _is_shared(store: Path) -> bool:
 
 def prepare(store: Path) -> None:
     """Make the store's directories."""
-    for directory in (store, store / overlay.OVERLAYS, store / STAGING):
+    for directory in (store, store / overlay.OVERLAYS, store / overlay.STAGING):
         atomic.make_directory(directory)
 
 
@@ -114,7 +113,7 @@ def aside(store: Path, key: str) -> Path:
 
 def sweep(store: Path) -> None:
     """Remove leftovers of killed processes, and replaced directories that no process holds any more."""
-    scratch.sweep(store / STAGING)
+    scratch.sweep(store / overlay.STAGING)
     for place in _replaced(store):
         with _free(place) as free:
             if free is not False:  # where file locks don't work, no process holds anything

@@ -257,7 +257,7 @@ def _remove(store: Path, key: str) -> bool:
         if not alone:
             return False
         stores.prepare(store)
-        with scratch.directory(store / stores.STAGING) as gone:
+        with scratch.directory(store / overlay.STAGING) as gone:
             _publish.remove(overlay.directory(store, key), gone / key)
     return True
 

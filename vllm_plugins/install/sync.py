@@ -210,7 +210,7 @@ def _mirror(job: Job, marker: Marker) -> None:
 
 def _install(job: Job, *, alone: bool, reinstall: bool) -> Marker:
     store = job.settings.store
-    with scratch.directory(store / stores.STAGING) as staged:
+    with scratch.directory(store / overlay.STAGING) as staged:
         new = staged / "overlay"
         site = new / overlay.SITE
         site.mkdir(parents=True)

@@ -53,6 +53,7 @@ SITE = "site"
 # Below the site, for packages that override those of the base. Nothing can be imported by this name.
 FRONT = "in-front"
 OVERLAYS = "overlays"
+STAGING = "staging"  # of the store: what is not finished
 # With this prefix, a path entry is the name of an overlay that must be checked before it is used (see ``guard``).
 GUARDED = "/dev/null"
 # A rolled-back lock has this line: the hash of a manifest that asks for something else, and is accepted all the same.

@@ -109,7 +109,10 @@ def _checked(marker: Marker, job: Job, *, again: bool) -> Marker:
         checked = tuple(sorted({*marker.checked} - {fingerprint}))
         return marker.replace(checked=checked, failures=others, trials=trials)
     text = "Loading and calling every entry point" if job.depth == "calls" else "Loading every entry point"
-    with progress.step(text, job.report) as step, scratch.directory(job.settings.store / stores.STAGING) as temporary:
+    with (
+        progress.step(text, job.report) as step,
+        scratch.directory(job.settings.store / overlay.STAGING) as temporary,
+    ):
         if marker.overrides:
             with progress.step("Importing vLLM with its overrides", job.report):
                 override_check.check(

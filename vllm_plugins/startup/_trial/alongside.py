@@ -5,7 +5,7 @@ it. Everything else is loaded later, and vLLM logs and skips some of that. So a 
 entry point as usual. A server waits for the result in its engine, which is spawned seconds later; every other process
 waits as soon as its own plugins have been called.
 
-The result is a file in a temporary directory, whose path the processes of this start inherit.
+The result is a file in a temporary directory of the store, whose path the processes of this start inherit.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def begin(settings: Settings, marker: Marker, check: Callable[[], object]) -> No
     if not faulthandler.is_enabled():  # a crash would say nothing of the plugin that it happened in
         with contextlib.suppress(Exception):  # a notebook has no file for standard error
             faulthandler.enable()
-    place = _place.enter_context(scratch.directory())
+    place = _place.enter_context(scratch.directory(settings.store / overlay.STAGING))  # each sync sweeps it
     variables.pass_on(variables.TRIAL, f"{marker.key}:{os.getpid()}:{place}")
     _own, _owner = marker.key, os.getpid()
     _ended.clear()
