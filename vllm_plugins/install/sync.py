@@ -230,7 +230,7 @@ def _install(job: Job, *, alone: bool, reinstall: bool) -> Marker:
             if left_out := metadata.scripts(site):
                 more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
                 names = ", ".join(left_out[:5])
-                job.report(f"Commands that are not installed: {names}{more}. vLLM imports plugins, and calls no commands")
+                job.report(f"Commands that are not installed, as vLLM calls none: {names}{more}")
             records = _stage.clean(site)
             contents = _stage.check(site, records, {item.name: item.version for item in requirements})
         with progress.step("Compiling bytecode", job.report):
