@@ -79,7 +79,7 @@ class Pip:
         argv += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile"]
         argv += ["--progress-bar", "off", "--target", str(target), "--requirement", str(requirements)]
         argv += ["--no-index"] if offline else []
-        _install(argv, self._environment(), self.config, self.detail, cwd=requirements.parent)
+        _run(argv, self._environment(), self.config, self.detail, cwd=requirements.parent, explain=_explain)
         if _missing(target):
             self._add_missing(requirements, target, offline=offline)
 
@@ -93,7 +93,7 @@ class Pip:
             argv = [*programs.PIP, "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
             argv += ["--require-hashes", "--only-binary", ":all:", "--progress-bar", "off", "--dest", str(directory)]
             argv += ["--requirement", str(requirements), *(["--no-index"] if offline else [])]
-            _install(argv, self._environment(), self.config, self.detail, cwd=requirements.parent)
+            _run(argv, self._environment(), self.config, self.detail, cwd=requirements.parent, explain=_explain)
             absent = _missing(target)
             for wheel in sorted(directory.glob("*.whl")):
                 with zipfile.ZipFile(wheel) as archive:
@@ -115,7 +115,7 @@ class Pip:
         argv = [*programs.PIP, "--python", str(python), "install", "--quiet", "--no-input"]
         argv += ["--disable-pip-version-check", "--progress-bar", "off", "--constraint", str(constraints)]
         argv += ["--", *requirements]
-        _provision(argv, self._environment(), self.config, on_line, cwd=constraints.parent)
+        _run(argv, self._environment(), self.config, on_line, cwd=constraints.parent, explain=_not_provisioned)
 
     def _environment(self) -> dict[str, str]:
         return {**programs.pip_environment(self.config), "PYTHONNOUSERSITE": "1"}
@@ -145,7 +145,7 @@ class Uv:
         argv += ["--no-index"] if offline or self.config.index_url is None else []
         env = programs.uv_environment(self.config, requirements.parent)
         try:
-            _install(argv, env, self.config, self.detail, cwd=requirements.parent)
+            _run(argv, env, self.config, self.detail, cwd=requirements.parent, explain=_explain)
         except (InstallError, HashMismatch) as error:
             if isinstance(error, InstallError) and is_loud(sys.executable):
                 self.report(f"{LOUD}: pip installs instead")
@@ -175,7 +175,7 @@ class Uv:
         argv += [*([] if self.config.index_url is not None else ["--no-index"]), "--", *requirements]
         env = programs.uv_environment(self.config, constraints.parent)
         try:
-            _provision(argv, env, self.config, on_line, cwd=constraints.parent)
+            _run(argv, env, self.config, on_line, cwd=constraints.parent, explain=_not_provisioned)
         except InstallError as error:
             if is_loud(str(python)):
                 self.report(f"{LOUD}: pip installs the build requirements instead")
@@ -281,40 +281,29 @@ def find_uv() -> Path | None:
     return process.find("uv")
 
 
-def _install(
+def _run(
     argv: Sequence[str],
     env: Mapping[str, str],
     config: PipConfig,
     on_line: Callable[[str], None] | None,
     *,
     cwd: Path,
+    explain: Callable[[CommandFailed], PluginsError],
 ) -> None:
     try:
         # Temporary files go where a killed process leaves nothing behind.
         env = {**env, "TMPDIR": str(cwd)}
         process.run(argv, cwd=cwd, env=env, secrets=config.secrets, on_line=on_line, timeout=config.patience)
     except CommandFailed as error:
-        raise _explain(error) from error
+        raise explain(error) from error
 
 
-def _provision(
-    argv: Sequence[str],
-    env: Mapping[str, str],
-    config: PipConfig,
-    on_line: Callable[[str], None] | None,
-    *,
-    cwd: Path,
-) -> None:
-    try:
-        # Temporary files go where a killed process leaves nothing behind.
-        env = {**env, "TMPDIR": str(cwd)}
-        process.run(argv, cwd=cwd, env=env, secrets=config.secrets, on_line=on_line, timeout=config.patience)
-    except CommandFailed as error:
-        raise InstallError(
-            "the build requirements can't be installed",
-            details=error.evidence,
-            next_step="read the output of the installer above; the indexes are those of `pip config list`",
-        ) from error
+def _not_provisioned(error: CommandFailed) -> PluginsError:
+    return InstallError(
+        "the build requirements can't be installed",
+        details=error.evidence,
+        next_step="read the output of the installer above; the indexes are those of `pip config list`",
+    )
 
 
 def _explain(error: CommandFailed) -> PluginsError:
