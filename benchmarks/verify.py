@@ -24,7 +24,7 @@ __all__ = ["cases"]
 _HEAVY = 4  # wheels with one large file each, as compiled plugins have
 _SUMS = "find {site} -type f -print0 | xargs -0 -n 256 -P 2 sha256sum >sums"
 _COMPILE = "{python} -m compileall -q -f -j 2 -r 100 {site}"
-# There is no such option: bytecode is what runs, and only its source tells whether it is right.
+# The product has no such option: bytecode is what runs, and only its source tells whether it is right.
 _WITHOUT_SOURCES = """\
 import sys
 from vllm_plugins.review import verify

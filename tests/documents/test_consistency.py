@@ -53,7 +53,7 @@ def single_file(**fields: Any) -> Package:
 
 
 HONEST: dict[str, tuple[Package, dict[str, Any]]] = {
-    "index": (package(index="https://pypi.org/simple/"), {}),
+    "index": (package(index="https://index.example.org/simple/"), {}),
     "index of its own": (package(index="https://mine.example/simple/"), INDEX),
     "no index in the package": (package(index=None), INDEX),
     "sdist": (package(wheels=(LOCAL,), sdist_url="https://x/tiny.tar.gz", sdist_sha256=HASH), {}),

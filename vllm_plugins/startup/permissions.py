@@ -1,6 +1,6 @@
 """The checks of owners and permissions that a start does not need, and the error of those that it does.
 
-Who else could change what would be run? See ``_trust``.
+What they protect against, and whom they trust, is in ``_trust``.
 """
 
 from __future__ import annotations

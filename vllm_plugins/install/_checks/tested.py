@@ -63,8 +63,9 @@ def run(
 ) -> tuple[Marker, Marker, bool]:
     """Run the load check if it must run, once more where another machine replaced the overlay meanwhile.
 
-    Its files are then gone for a moment, which is no plugin's fault. A damaged overlay is installed again after its
-    check, which may have failed because of that; what differs in a new one (``installed``) was changed by a plugin.
+    Its files are then gone for a moment, and plugins are not to blame for that. A damaged overlay is installed again
+    after its check, which may have failed because of that; what differs in a new one (``installed``) was changed by a
+    plugin.
     Returns both markers, without and with the result of the check, and whether the overlay was installed.
 
     Raises:

@@ -106,7 +106,7 @@ def _result_of(check: Callable[[], object]) -> PluginsError | None:
 def _raise_in_main_thread(failure: PluginsError) -> None:
     """Raise an error in the main thread, where it ends vLLM as an error of the hook does.
 
-    It can be made without arguments, as Python makes it, and is no ``Exception``: vLLM drops some of those.
+    Python creates it without arguments. It is not an ``Exception``, as vLLM drops some of those.
     """
     kind = type(failure)
     names = {"__str__": lambda _: str(failure), "__module__": kind.__module__, "__qualname__": kind.__qualname__}
