@@ -257,13 +257,18 @@ def other_python() -> str | None:
     return None
 
 
+def with_other_python(place: Place, directory: Path) -> tuple[Place, Place]:
+    """The place without a base of the tests, and the same one with the other Python."""
+    python = uv.environment(str(other_python()), directory / "environment")
+    uv.install(python, str(ROOT))
+    here = replace(place, paths=())
+    return here, replace(here, interpreter=str(python), resolver="auto")
+
+
 @pytest.mark.network
 @pytest.mark.skipif(other_python() is None, reason=f"no Python {PYTHON} here")
 def test_another_python_gives_the_lock_that_was_made_for_it(network_place: Place, tmp_path: Path) -> None:
-    python = uv.environment(str(other_python()), tmp_path / "environment")
-    uv.install(python, str(ROOT))
-    here = replace(network_place, paths=())
-    there = replace(here, interpreter=str(python), resolver="auto")
+    here, there = with_other_python(network_place, tmp_path)
     here.pypi("pydantic")
     here.variables["UV_CACHE_DIR"] = str(tmp_path / "uv")
     there.run("base", "-o", tmp_path / "base.json")
@@ -279,10 +284,7 @@ def test_another_python_gives_the_lock_that_was_made_for_it(network_place: Place
 @pytest.mark.skipif(other_python() is None, reason=f"no Python {PYTHON} here")
 def test_one_lock_of_two_targets_is_installed_by_both_pythons(network_place: Place, tmp_path: Path) -> None:
     """Each gets the wheel for itself of a package with compiled code, and imports it."""
-    python = uv.environment(str(other_python()), tmp_path / "environment")
-    uv.install(python, str(ROOT))
-    here = replace(network_place, paths=())
-    there = replace(here, interpreter=str(python), resolver="auto")
+    here, there = with_other_python(network_place, tmp_path)
     here.variables["UV_CACHE_DIR"] = str(tmp_path / "uv")
     there.run("base", "-o", here.config / "production.json")
     here.write(
