@@ -1,7 +1,7 @@
 """The pace of servers: a limit for the headers of an answer as a whole, and a lowest rate for its body.
 
-The timeout of a socket is a limit for each read alone. A server that sends a byte now and then never lets it pass, and
-``read`` returns nothing before a header, or a piece of a compressed or chunked body, is complete.
+The timeout of a socket is a limit for each read alone. A server that sends a byte now and then never lets it pass,
+and ``read`` returns nothing before a header, or a piece of a compressed or chunked body, is complete.
 """
 
 from __future__ import annotations
