@@ -9,6 +9,7 @@ from packaging.markers import default_environment
 from packaging.tags import sys_tags
 
 from tests.kit import values
+from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BaseMismatch, HashMismatch, InstallError
 from vllm_plugins.core.hashes import Sha256, sha256
 from vllm_plugins.documents import lock_writer, selection
@@ -229,14 +230,14 @@ def test_a_path_that_can_not_be_read_as_a_wheel_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
 ) -> None:
     error = OSError(reason, os.strerror(reason))
-    monkeypatch.setattr(selection.hashes, "of_file", _raises(error))
+    monkeypatch.setattr(hashes, "of_file", _raises(error))
     with pytest.raises(HashMismatch) as caught:
         selection.find_wheel(tmp_path / "tiny-1.0-py3-none-any.whl", Sha256("a" * 64))
     assert caught.value.found == os.strerror(reason)
 
 
 def test_a_broken_disk_is_not_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection.hashes, "of_file", _raises(OSError(errno.EIO, "Input/output error")))
+    monkeypatch.setattr(hashes, "of_file", _raises(OSError(errno.EIO, "Input/output error")))
     with pytest.raises(OSError, match="Input/output error"):
         selection.find_wheel(tmp_path / "tiny-1.0-py3-none-any.whl", Sha256("a" * 64))
 

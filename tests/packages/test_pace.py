@@ -65,7 +65,7 @@ class Server:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    monkeypatch.setattr(pace.time, "monotonic", found.monotonic)
+    monkeypatch.setattr("vllm_plugins.packages._net.pace.time", found)
     return found
 
 
