@@ -174,7 +174,7 @@ def secure(tmp_path: Path) -> Iterator[Host]:
         yield host
 
 
-TO_HTTP = {
+TO_HTTP: dict[str, Callable[[str, str], Answer]] = {
     "a manifest": lambda stranger, path: (307, {"Location": f"http://{stranger}{path}"}, b""),
     "an upload": lambda stranger, path: (
         (202, {"Location": f"http://{stranger}/up"}, b"")
