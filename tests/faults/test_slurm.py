@@ -85,7 +85,7 @@ class Cluster:
             "STEPS": str(self.root / "steps"),
             "NODE": str(self.root / "bin/node"),
         }
-        argv = ["unshare", "--mount", "--uts", self.root / "bin/node", "0", "bash", SCRIPT, *words]
+        argv = ["unshare", "--mount", "--uts", str(self.root / "bin/node"), "0", "bash", str(SCRIPT), *words]
         return subprocess.run(argv, env=env, cwd=self.root, capture_output=True, text=True, check=False)
 
 
