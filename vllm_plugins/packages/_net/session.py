@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 from requests.utils import get_netrc_auth
 from urllib3.util.retry import Retry
 
 from vllm_plugins.packages._net import logins
+from vllm_plugins.packages._net.pace import PacedAdapter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +80,7 @@ def open_session(config: PipConfig) -> requests.Session:
         respect_retry_after_header=True,
     )
     for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=16))
+        session.mount(scheme, PacedAdapter(max_retries=retry, pool_maxsize=16))
     if config.cert:
         session.verify = config.cert
     if config.client_cert:
