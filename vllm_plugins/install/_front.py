@@ -2,7 +2,7 @@
 
 A module before the base replaces the base's module of the same name, so a plugin's wheel must not put files there,
 and a wheel of one package must not replace another one that can't be overridden. In neither may be a module that
-Python itself imports when it starts: with a link, or an inherited path, it would run in processes that are not vLLM's.
+Python itself imports when it starts: with a link, or an inherited path, it would run in any other process.
 """
 
 from __future__ import annotations
