@@ -309,6 +309,14 @@ def test_another_wheel_of_that_name_is_an_error(world: World) -> None:
         world.verify(package(locked))
 
 
+def test_of_two_wheels_for_this_machine_the_one_that_is_there_anchors(world: World) -> None:
+    locked = world.unpack(wheel())
+    absent = Wheel(filename="bad-1.0-py2.py3-none-any.whl", sha256=Sha256("a" * 64), size=1)
+    both = [absent, locked]
+    for wheels in (both, both[::-1]):
+        assert world.verify(package(*wheels)).anchored == ("bad",)
+
+
 def test_a_wheel_for_another_machine_anchors_nothing(world: World) -> None:
     locked = world.unpack(wheel())
     other = "bad-1.0-cp39-cp39-win32.whl"
