@@ -16,7 +16,7 @@ from vllm_plugins.documents import compatibility, consistency, diff, names
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.locking import old_lock
 from vllm_plugins.locking.request import Request
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import named_files, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -104,6 +104,8 @@ def _of_one(
 ) -> Outcome:
     """Lock a manifest against one base."""
     old = old_lock.read(settings, request.upgrade, base=base)
+    if not request.dry_run:
+        named_files.check_owner(settings, old.lock.manifest_name if old.lock is not None else None)
     upgrade = request.upgrade.with_packages(manifest, old.lock)
     derived = partial(derive, manifest, settings, request, base=base, report=report, detail=detail, config=config)
     if request.check:
@@ -132,14 +134,15 @@ def _of_one(
             request=request,
             config=config,
         )
-        check_result(new.lock, manifest, base)
-        changes = diff.compare(old.lock, new.lock)
+        made = old_lock.named_as(new.lock, old.lock, settings, request)
+        check_result(made, manifest, base)
+        changes = diff.compare(old.lock, made)
         if request.check:
-            _refuse_changes(old, new.lock, changes, settings, request)
+            _refuse_changes(old, made, changes, settings, request)
         elif not request.dry_run:
-            _stages.write((new.lock,), new.wheels, settings)
-        unchecked = derived(locked=new.lock, new=new.wheels)
-    return Outcome(lock=new.lock, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
+            _stages.write((made,), new.wheels, settings)
+        unchecked = derived(locked=made, new=new.wheels)
+    return Outcome(lock=made, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
 
 
 def merge(manifest: Manifest, settings: Settings, other: Path) -> Outcome:

@@ -18,6 +18,7 @@ from vllm_plugins.locking import _stages, old_lock, pipeline
 from vllm_plugins.locking._several import shared_pins
 from vllm_plugins.locking._several.tasks import Run, Task
 from vllm_plugins.locking.old_lock import OldLock
+from vllm_plugins.startup import named_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -64,6 +65,8 @@ def lock(
         config=config or workers.begin(pip_config.read),
     )
     old = old_lock.read_all(settings, request.upgrade)
+    if not request.dry_run:
+        named_files.check_owner(settings, old.locks[0].manifest_name if old.locks else None)
     upgrade = request.upgrade.with_packages(manifest, *old.locks)
     if request.check:
         for was in old.locks if old.flaw is None else ():
@@ -75,7 +78,8 @@ def lock(
         resolved = workers.side_by_side(lambda task: run.resolve(task, upgrade, temporary / task.name), todo)
         made = dict(zip([task.name for task in todo], resolved, strict=True))
         made, notes = _share(run, tasks, made, others, temporary)
-        locks = _locks(tasks, made, others)
+        first = next(iter(old.locks), None)
+        locks = tuple(old_lock.named_as(item, first, settings, request) for item in _locks(tasks, made, others))
         require_distinct(locks, manifest)
         changes = diff.between(old.locks, locks)
         wheels = {name: path for new in made.values() for name, path in new.wheels.items()}
