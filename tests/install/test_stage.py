@@ -141,6 +141,23 @@ def test_a_plugin_has_no_file_in_front_of_the_base(site: Path, path: str) -> Non
     assert error.next_step == BAD_WHEEL
 
 
+@pytest.mark.parametrize("where", ["", "in-front/"])
+@pytest.mark.parametrize(
+    "path", ["sitecustomize.py", "usercustomize/__init__.py", "sitecustomize.abi3.so", "a/../usercustomize.pyc"]
+)
+def test_a_module_that_python_runs_when_it_starts_is_refused(site: Path, where: str, path: str) -> None:
+    stages.install(site / where, rows=[(path, "", "")])
+    error = refused(site)
+    assert error.what == "tiny 1.0 installs a module that Python runs in every process when it starts"
+    assert error.next_step == BAD_WHEEL
+
+
+@pytest.mark.parametrize("path", ["tiny/sitecustomize.py", "sitecustomize_more.py", "my-sitecustomize.py"])
+def test_other_modules_may_be_named_alike(site: Path, path: str) -> None:
+    stages.install(site, files={path: b""})
+    assert path in check(site, {"tiny": "1.0"}).owners
+
+
 @pytest.mark.parametrize(
     "path", ["torch/__init__.py", "vllm.py", "vllm_plugins/x.py", "json/__init__.py", "triton.abi3.so"]
 )
