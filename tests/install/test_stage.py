@@ -167,6 +167,34 @@ def test_an_override_has_no_module_that_nothing_may_override(site: Path, path: s
     assert (error.what, error.found) == ("transformers 5.20 overrides a module that is not its own", path)
 
 
+def test_an_override_is_owned_with_its_place_in_front(site: Path) -> None:
+    stages.install(site / "in-front", "transformers", "5.20", files={"transformers/x.py": b""})
+    stages.install(site)
+    owners = check(site, {"tiny": "1.0", "transformers": "5.20"}).owners
+    assert owners["in-front/transformers/x.py"] == ("transformers-5.20.dist-info", stages.digest(b""))
+    assert owners["in-front/transformers-5.20.dist-info/RECORD"] == ("transformers-5.20.dist-info", "")
+
+
+def test_path_files_of_an_override_are_refused(site: Path) -> None:
+    stages.install(site / "in-front", "transformers", "5.20", files={"more.pth": b"import sys\n"})
+    error = refused(site, {"transformers": "5.20"})
+    assert (error.where, error.what.endswith("which would have no effect")) == ("more.pth", True)
+
+
+@pytest.mark.parametrize("deep", [0, 1])
+def test_directories_in_one_another_have_an_end(site: Path, deep: int) -> None:
+    _stage.check_depth(site)
+    (site / "/".join(["a"] * (99 + deep))).mkdir(parents=True)
+    (site / "loop").symlink_to(site, target_is_directory=True)
+    (site / "a" / "file").touch()
+    if not deep:
+        _stage.check_depth(site)
+        return
+    with pytest.raises(InstallError, match="more than 100 directories in one another") as caught:
+        _stage.check_depth(site)
+    assert caught.value.next_step == BAD_WHEEL
+
+
 def test_paths_that_pip_writes_as_seen_from_its_own_directory_are_understood(site: Path) -> None:
     (site / "share").mkdir()
     (site / "share" / "data.txt").write_bytes(b"data")
