@@ -32,7 +32,17 @@ if TYPE_CHECKING:
     from vllm_plugins.locking.request import Request, Upgrade
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["BuiltPackage", "OldLock", "OldLocks", "Reuse", "is_current", "named_as", "read", "read_all"]
+__all__ = [
+    "BuiltPackage",
+    "OldLock",
+    "OldLocks",
+    "Reuse",
+    "is_current",
+    "named_as",
+    "read",
+    "read_all",
+    "require_own",
+]
 
 _PACKAGE = re.compile(r"^\[\[packages\]\]\n(?:(?!\[).*\n)*", re.MULTILINE)
 _FIELD = re.compile(r'^(name|version)\s*=\s*"([^"\n]{1,255})"\s*$', re.MULTILINE)
@@ -107,6 +117,16 @@ def read_all(settings: Settings, upgrade: Upgrade) -> OldLocks:
         if upgrade.everything:
             return OldLocks(flaw="the lock can't be read")
         raise
+
+
+def require_own(old: Lock | None, settings: Settings, request: Request) -> None:
+    """Refuse to write the lock of another manifest. A dry run writes nothing.
+
+    Raises:
+        UsageError: it is another one's.
+    """
+    if not request.dry_run:
+        named_files.check_owner(settings, None if old is None else old.manifest_name)
 
 
 def named_as(new: Lock, old: Lock | None, settings: Settings, request: Request) -> Lock:

@@ -16,7 +16,7 @@ from vllm_plugins.documents import compatibility, consistency, diff, names
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.locking import old_lock
 from vllm_plugins.locking.request import Request
-from vllm_plugins.startup import named_files, overlay
+from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -104,8 +104,7 @@ def _of_one(
 ) -> Outcome:
     """Lock a manifest against one base."""
     old = old_lock.read(settings, request.upgrade, base=base)
-    if not request.dry_run:
-        named_files.check_owner(settings, old.lock.manifest_name if old.lock is not None else None)
+    old_lock.require_own(old.lock, settings, request)
     upgrade = request.upgrade.with_packages(manifest, old.lock)
     derived = partial(derive, manifest, settings, request, base=base, report=report, detail=detail, config=config)
     if request.check:

@@ -18,7 +18,6 @@ from vllm_plugins.locking import _stages, old_lock, pipeline
 from vllm_plugins.locking._several import shared_pins
 from vllm_plugins.locking._several.tasks import Run, Task
 from vllm_plugins.locking.old_lock import OldLock
-from vllm_plugins.startup import named_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -65,8 +64,7 @@ def lock(
         config=config or workers.begin(pip_config.read),
     )
     old = old_lock.read_all(settings, request.upgrade)
-    if not request.dry_run:
-        named_files.check_owner(settings, old.locks[0].manifest_name if old.locks else None)
+    old_lock.require_own(next(iter(old.locks), None), settings, request)
     upgrade = request.upgrade.with_packages(manifest, *old.locks)
     if request.check:
         for was in old.locks if old.flaw is None else ():
