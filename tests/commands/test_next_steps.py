@@ -99,7 +99,7 @@ RUN = {
     "give --target a name alone, or add the target to plugins.yaml": TARGETS,
     "give each --target a name of its own": OPTIONS,
     "give the target a name and a base, as in --target dev=here --target production=base.json": OPTIONS,
-    "repeat --target for each, as above, or add `targets` to plugins.yaml; vllm-plugins lock --base here locks for "
+    "run vllm-plugins lock with --target for each, as above, or add `targets` to plugins.yaml; vllm-plugins lock --base here locks for "
     "this environment alone": OPTIONS,
     "move one of the targets to a plugins.yaml of its own": "tests/commands/test_targets.py::"
     "test_targets_that_markers_can_not_tell_apart_are_refused",

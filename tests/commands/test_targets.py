@@ -173,7 +173,7 @@ def test_targets_of_the_command_line_make_the_same_lock(place: Place, index: Ind
     lock("--check", *here, *there)
     lock("--check", *there)  # the others stay as they are
     shutil.copyfile(place.lock, place.config / "other.lock")
-    lock("--merge", "other.lock")
+    lock("--merge", str(place.config / "other.lock"))
 
     # Without the options, nothing says what the other targets are: their lock is not replaced.
     before = place.lock.read_bytes()

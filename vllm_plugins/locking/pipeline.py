@@ -120,7 +120,7 @@ def _refuse_targets(old: OldLock, settings: Settings) -> None:
         "the lock has targets, and plugins.yaml does not",
         where=str(settings.lock),
         expected=" ".join(f"--target {name}=BASE" for name in names),
-        next_step="repeat --target for each, as above, or add `targets` to plugins.yaml; "
+        next_step="run vllm-plugins lock with --target for each, as above, or add `targets` to plugins.yaml; "
         "vllm-plugins lock --base here locks for this environment alone",
     )
 
