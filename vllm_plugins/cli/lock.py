@@ -58,8 +58,8 @@ def register(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME[=BASE]",
         help="Lock only this target; the others stay as they are. Give its base if plugins.yaml has no targets: "
-        "here, a snapshot, or a release such as vllm==0.32.0, which `,python=3.12,platform=linux-aarch64` may follow. "
-        "Can be repeated.",
+        "here, a snapshot, or a release such as vllm==0.32.0, which `,python=3.12,platform=linux-aarch64` may follow."
+        " Can be repeated.",
     )
     parser.add_argument(
         "--merge",

@@ -111,12 +111,10 @@ def _with_targets(manifest: Manifest, request: Request) -> Manifest:
     return manifest if manifest.targets else manifest.with_targets(request.targets)
 
 
-def _refuse_targets(old: OldLock, settings: Settings) -> None:
-    """Refuse to lock one environment over a lock of several: the others would lose their lock unnoticed."""
-    if old.lock is None or not old.lock.targets or old.lock.targets[0].name is None:
-        return
+def _several_targets(settings: Settings) -> UsageError:
+    """The refusal to lock one environment over a lock of several: the others would lose theirs unnoticed."""
     names = [str(lock.targets[0].name) for lock in old_lock.read_all(settings, Upgrade(everything=True)).locks]
-    raise UsageError(
+    return UsageError(
         "the lock has targets, and plugins.yaml does not",
         where=str(settings.lock),
         expected=" ".join(f"--target {name}=BASE" for name in names),
@@ -138,13 +136,14 @@ def _of_one(
 ) -> Outcome:
     """Lock a manifest against one base."""
     old = old_lock.read(settings, request.upgrade, base=base)
-    if request.base is None and not request.dry_run:
-        _refuse_targets(old, settings)
+    has_targets = old.lock is not None and any(target.name is not None for target in old.lock.targets)
+    if has_targets and request.base is None and not request.dry_run:
+        raise _several_targets(settings)
     upgrade = request.upgrade.with_packages(manifest, old.lock)
     derived = partial(derive, manifest, settings, request, base=base, report=report, detail=detail, config=config)
     if request.check:
         refuse_contradictions(old.lock if old.flaw is None else None, manifest, settings)
-    may_hold = old.lock is not None and old.flaw is None and not upgrade
+    may_hold = old.lock is not None and old.flaw is None and not upgrade and not has_targets
     if old.lock is not None and may_hold and old_lock.is_current(old.lock, manifest, base, settings):
         return Outcome(lock=old.lock, unchecked=derived(locked=old.lock))
     from vllm_plugins.core import scratch, workers
