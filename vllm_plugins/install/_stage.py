@@ -77,10 +77,10 @@ def clean(site: Path) -> Mapping[Path, Rows]:
     front = site / overlay.FRONT
     found = {info: _clean(site, info) for info in sorted(site.glob("*.dist-info"))}
     for info, rows in found.items():
-        _front.check_plugin(_title(info.name), (row.path for row in rows))
+        _front.check_plugin(_title(info.name), [row.path for row in rows])
     for info in sorted(front.glob("*.dist-info")):
         rows = _clean(front, info)
-        _front.check_override(_title(info.name), (row.path for row in rows))
+        _front.check_override(_title(info.name), [row.path for row in rows])
         found[info] = tuple(row._replace(path=f"{overlay.FRONT}/{row.path}") for row in rows)
     _front.refuse_path_files(front)
     return found

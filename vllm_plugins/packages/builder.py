@@ -21,7 +21,7 @@ from vllm_plugins.core.errors import BuildError, InstallError, PluginsError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import _reproducible, metadata
-from vllm_plugins.packages._build_env import Environments
+from vllm_plugins.packages._build.environments import Environments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.core.hashes import Sha256
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.packages._build_env import Environment
+    from vllm_plugins.packages._build.environments import Environment
     from vllm_plugins.packages.installers import Installer
     from vllm_plugins.packages.metadata import Metadata
 
