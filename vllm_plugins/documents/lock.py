@@ -196,7 +196,8 @@ class Lock(Record):
     """A whole lock. ``manifest_sha256`` is ``Manifest.sha256`` of the manifest that it was made from.
 
     ``environments`` are the markers of the environments that it is for, finer than the targets; empty for all.
-    ``accepted_manifests`` are further values of ``Manifest.sha256``: those of a rollback.
+    ``accepted_manifests`` are further values of ``Manifest.sha256``: those of a rollback. ``manifest_name`` is the
+    file name of the manifest where the name of the lock does not tell it.
     """
 
     manifest_sha256: Sha256
@@ -206,6 +207,7 @@ class Lock(Record):
     environments: tuple[str, ...] = ()
     accepted_manifests: tuple[str, ...] = ()
     overrides: tuple[Override, ...] = ()
+    manifest_name: str | None = None
 
     @property
     def overridden(self) -> frozenset[NormalizedName]:

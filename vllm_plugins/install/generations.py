@@ -19,7 +19,7 @@ from vllm_plugins.documents import compatibility, lock_reader
 from vllm_plugins.install import _publish, link
 from vllm_plugins.install import _store as stores
 from vllm_plugins.startup import history as histories
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import named_files, overlay
 from vllm_plugins.startup.settings import LOCK
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def history(settings: Settings, *, every: bool = False) -> tuple[Generation, ...
     for directory in _overlays(settings.store):
         marker = overlay.read_marker(settings.store, directory.name)
         mine = directory.name in switches or directory.name == locked
-        if marker is None or not (every or mine):
+        published = _published(directory)
+        if marker is None or published is None or not (every or mine):
             continue
         reasons = {
             "active": marker.key in active,
@@ -90,7 +91,7 @@ def history(settings: Settings, *, every: bool = False) -> tuple[Generation, ...
         found.append(
             Generation(
                 key=marker.key,
-                published=_published(directory),
+                published=published,
                 activated=switches.get(marker.key),
                 plugins=marker.plugins,
                 size=_size(directory),
@@ -147,6 +148,7 @@ def rollback(
         BaseMismatch: its lock does not apply to this base.
         StoreError: store or lock can't be written. The lock is unchanged.
     """
+    _check_owner(settings)
     plan(settings, key, base=base, manifest=manifest)  # fail before waiting for other processes
     with stores.errors(settings.store), stores.exclusive(settings.store, report):
         planned = plan(settings, key, base=base, manifest=manifest)
@@ -163,6 +165,13 @@ def rollback(
         atomic.write(settings.lock.resolve(), planned.data)
         overlay.mirror(settings.store, marker, settings.lock)
     return planned
+
+
+def _check_owner(settings: Settings) -> None:
+    recorded = None
+    with contextlib.suppress(PluginsError):  # a missing or damaged lock is a reason for a rollback
+        recorded = lock_reader.read(settings.lock, edited=True).manifest_name
+    named_files.check_owner(settings, recorded)
 
 
 def plan(settings: Settings, key: str | None, *, base: Base, manifest: Manifest | None) -> Rollback:
@@ -315,12 +324,19 @@ def _key(path: Path) -> str | None:
         return None
 
 
-def _published(directory: Path) -> float:
-    try:
-        return (directory / LOCK).stat().st_mtime
-    except OSError:  # the copy of the lock is missing
-        return directory.stat().st_mtime
+def _published(directory: Path) -> float | None:
+    """When an overlay was published, in seconds since 1970; ``None`` if another process has removed it."""
+    for path in (directory / LOCK, directory):  # the copy of the lock may be missing
+        with contextlib.suppress(OSError):
+            return path.stat().st_mtime
+    return None
 
 
 def _size(directory: Path) -> int:
-    return sum(os.lstat(os.path.join(root, name)).st_size for root, _, names in os.walk(directory) for name in names)
+    """The bytes of all files, without those that another process removes meanwhile."""
+    size = 0
+    for root, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(root, name)).st_size
+    return size
