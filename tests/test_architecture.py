@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,22 +24,41 @@ WINGS = ("core", "startup", "documents", "sources", "packages", "locking", "inst
 LINES, FUNCTION_LINES, MODULES = 350, 60, 20
 
 
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Each module by its dotted name, as a tree. All of them together take a second to parse."""
+    paths = sorted(PACKAGE.rglob("*.py"))
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text(encoding="utf-8"))
+        for path in paths
+    }
+
+
+@cache
+def nodes(tree: ast.Module) -> tuple[ast.AST, ...]:
+    """Everything in a module."""
+    return tuple(ast.walk(tree))
+
+
 def modules(*wings: str) -> Iterator[tuple[str, ast.Module]]:
     """Each module of the wings (of all, where none is named) by its dotted name, as a tree."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if not wings or (len(parts) > 1 and parts[0] in wings):
-            yield ".".join(parts), ast.parse(path.read_text(encoding="utf-8"))
+    for name, tree in trees().items():
+        wing, dot, _ = name.partition(".")
+        if not wings or (dot and wing in wings):
+            yield name, tree
 
 
-def imported(tree: ast.Module) -> Iterator[str]:
+@cache
+def imported(tree: ast.Module) -> tuple[str, ...]:
     """The dotted name of every import anywhere in a module, those for type checking included."""
-    for node in ast.walk(tree):
+    found: list[str] = []
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "an import is absolute, so that its wing can be read off it"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return tuple(found)
 
 
 def test_the_package_consists_of_the_wings() -> None:
@@ -90,7 +110,7 @@ def test_one_module_starts_processes() -> None:
 
 def named_variables(tree: ast.Module) -> Iterator[str]:
     """The source of each name that is looked up or set in ``os.environ``, or asked of ``os.getenv``."""
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ":
             yield ast.unparse(node.slice)
         elif isinstance(node, ast.Call) and node.args:
@@ -115,7 +135,7 @@ def test_one_module_reads_variables_of_ours_and_of_vllm() -> None:
 
 def reaches_into_vllm(tree: ast.Module) -> bool:
     """Whether a module looks into a caller's frame, or for a module of vLLM that is loaded."""
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Attribute) and node.attr in ("_getframe", "f_locals"):
             return True
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "sys.modules.get":
@@ -155,14 +175,15 @@ def test_only_the_command_line_takes_the_manifest_of_the_working_directory() -> 
 def test_modules_functions_and_wings_are_short() -> None:
     wrong = []
     for path in PACKAGE.rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        if len(text.splitlines()) > LINES:
-            wrong.append(f"{path.name} has {len(text.splitlines())} lines")
-        for node in ast.walk(ast.parse(text)):
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > LINES:
+            wrong.append(f"{path.name} has {lines} lines")
+    for name, tree in modules():
+        for node in nodes(tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 length = (node.end_lineno or 0) - node.lineno + 1
                 if length > FUNCTION_LINES:
-                    wrong.append(f"{path.name}: {node.name} has {length} lines")
+                    wrong.append(f"{name}: {node.name} has {length} lines")
     directories = {path.parent for path in PACKAGE.rglob("*.py")}
     wrong += [
         f"{directory.name} has too many modules"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import projects
+from vllm_plugins import cli
 
 if TYPE_CHECKING:
     from tests.kit.place import Place
@@ -74,6 +75,43 @@ def test_builds_are_ended_with_their_command(place: Place, number: signal.Signal
     assert not any(map(is_running, builders))
     assert list(scratch.iterdir()) == []
     assert place.files() == before
+
+
+INTERRUPTED = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder)
+sys.argv[1:] = ["status"]
+from vllm_plugins.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("module", ["vllm_plugins.cli", "argparse", "vllm_plugins.cli.status"])
+def test_an_interrupt_during_an_import_is_one_line(bare_place: Place, module: str) -> None:
+    argv = [sys.executable, "-c", INTERRUPTED.format(module=module)]
+    done = subprocess.run(argv, env=bare_place.environment, capture_output=True, text=True, check=False)
+    line = "vllm-plugins: interrupted; nothing is left half-done\n"
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", line)
+
+
+def test_an_interrupt_that_becomes_another_exception_stays_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build_class(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as interrupt:
+            raise RuntimeError("Error calling __set_name__") from interrupt
+
+    monkeypatch.setattr(cli, "_run", build_class)
+    assert cli.main(["status"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_sources_are_built_side_by_side(place: Place) -> None:

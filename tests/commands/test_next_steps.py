@@ -59,6 +59,7 @@ SERVED = "tests/review/test_served.py::test_the_command_tells_by_its_exit_code"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
 TARGETS = "tests/commands/test_targets.py::test_the_next_steps_of_targets_lead_on"
+OPTIONS = "tests/commands/test_targets.py::test_targets_of_the_command_line_make_the_same_lock"
 SINGLE = "tests/commands/test_single_files.py::test_the_next_steps_of_refusals_lead_on"
 RUN = {
     "name a plugin with `source: file`; vllm-plugins status lists all plugins": SINGLE,
@@ -96,9 +97,13 @@ RUN = {
     "name it with --target": TARGETS,
     "name one of these with --target": TARGETS,
     "leave --base out: each target names its base": TARGETS,
-    "leave --target out, or add `targets` to plugins.yaml": TARGETS,
-    "lock the other targets with --target, and this one on a machine of its kind; or correct `{…}` in "
-    "plugins.yaml": TARGETS,
+    "give its base, as in --target {…}=here, or add `targets` to plugins.yaml": TARGETS,
+    "lock the other targets with --target, and this one on a machine of its kind; or correct `{…}` in {…}": TARGETS,
+    "give --target a name alone, or add the target to plugins.yaml": TARGETS,
+    "give each --target a name of its own": OPTIONS,
+    "give the target a name and a base, as in --target dev=here --target production=base.json": OPTIONS,
+    "run vllm-plugins lock with --target for each, as above, or add `targets` to plugins.yaml; vllm-plugins lock --base here locks for "
+    "this environment alone": OPTIONS,
     "move one of the targets to a plugins.yaml of its own": "tests/commands/test_targets.py::"
     "test_targets_that_markers_can_not_tell_apart_are_refused",
     "vllm-plugins lock --merge {…}": TARGETS,

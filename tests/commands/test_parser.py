@@ -67,6 +67,14 @@ def test_the_version(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"vllm-plugins {__version__}\n"
 
 
+@pytest.mark.parametrize("line", ["--version --json", "--json -V"])
+def test_the_version_as_data(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(line.split())
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out) == {"version": __version__}
+
+
 @pytest.mark.parametrize(
     ("line", "what", "step"),
     [

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shlex
 import subprocess
-import venv
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 
 from tests.kit import metrics
-from tests.kit import vllm as stand_in
+from tests.kit.deployments import EXAMPLES, HELM, KUBERAY, KUBERNETES, environment, pods, read
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from tests.kit.index import Index
     from tests.kit.place import Place
     from tests.kit.templates import Templates
 
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples"
-KUBERNETES = sorted((EXAMPLES / "kubernetes").glob("*.yaml"))
 IN_VOLUME = EXAMPLES / "kubernetes/image-volume.yaml"
-# vLLM requires them, and with them requests' own requirements.
-OF_VLLM = ("packaging", "yaml", "requests", "urllib3", "idna", "certifi", "charset_normalizer")
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
 
 
@@ -51,21 +43,6 @@ class World:
         env = {"PATH": os.environ["PATH"], "HOME": "/tmp", **variables}
         done = subprocess.run(words, capture_output=True, text=True, check=False, env=env, cwd=self.environments)
         return done.returncode, done.stdout + done.stderr
-
-
-def environment(
-    directory: Path, *, manager: Path | None = None, without: Iterable[str] = (), **versions: str
-) -> None:
-    """An interpreter with vLLM, and perhaps with the manager."""
-    venv.EnvBuilder(symlinks=True).create(directory)
-    (site,) = directory.glob("lib/*/site-packages")
-    stand_in.environment(site, without=[*without, *versions])
-    for name, version in versions.items():
-        stand_in.distribution(site, name, version)
-    for name in OF_VLLM:
-        (site / name).symlink_to(Path(str(importlib.import_module(name).__file__)).parent)
-    if manager is not None:
-        (site / "manager.pth").write_text(f"{manager}\n")
 
 
 @pytest.fixture
@@ -99,17 +76,14 @@ def sync(world: World, path: Path) -> None:
         assert code == 0, text
 
 
-def read(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
 def pod(path: Path) -> Any:
-    return read(path)["spec"]["template"]["spec"]
+    (found,) = pods(path)
+    return found
 
 
 def image_variables() -> dict[str, str]:
     """The variables of the images that the Dockerfiles make."""
-    text = "".join(path.read_text() for path in (ROOT / "Dockerfile", EXAMPLES / "image/baked.Dockerfile"))
+    text = "".join(path.read_text() for path in (EXAMPLES.parent / "Dockerfile", EXAMPLES / "image/baked.Dockerfile"))
     return dict(re.findall(r"(VLLM_PLUGIN_\w+)=(\S+)", text))
 
 
@@ -134,16 +108,16 @@ def variables(world: World, path: Path, container: Any) -> dict[str, str]:
     return env
 
 
-def checks(path: Path) -> Any:
+def checks(pod: Any) -> Any:
     """The init container that checks."""
-    (found,) = [container for container in pod(path)["initContainers"] if container["name"] == "check"]
+    (found,) = [container for container in pod["initContainers"] if container["name"] == "check"]
     return found
 
 
 @pytest.mark.parametrize("path", KUBERNETES, ids=lambda path: path.stem)
 def test_an_image_without_the_manager_does_not_get_past_the_check(world: World, path: Path) -> None:
     (server,) = pod(path)["containers"]
-    check = checks(path)
+    check = checks(pod(path))
     assert (check["image"], check["env"]) == (server["image"], server["env"])
     there = {mount["name"]: mount["mountPath"] for mount in server["volumeMounts"]}
     assert {(mount["name"], mount["mountPath"]) for mount in check["volumeMounts"]} <= there.items()
@@ -159,7 +133,7 @@ def test_an_image_without_the_manager_does_not_get_past_the_check(world: World, 
 
 
 def test_an_image_with_another_vllm_or_a_wrong_variable_does_not_get_past_the_check(world: World) -> None:
-    check = checks(IN_VOLUME)
+    check = checks(pod(IN_VOLUME))
     env = variables(world, IN_VOLUME, check)
     code, text = world.run(check["command"], "another vLLM", env)
     assert (code, "[base-mismatch]" in text) == (1, True), text
@@ -167,9 +141,28 @@ def test_an_image_with_another_vllm_or_a_wrong_variable_does_not_get_past_the_ch
     assert (code, "VLLM_PLUGINS does not name vllm_plugins" in text) == (1, True), text
 
 
+@pytest.mark.parametrize("path", [KUBERAY, HELM], ids=lambda path: path.stem)
+def test_every_pod_of_a_chart_or_a_ray_cluster_checks_as_a_single_pod_does(path: Path) -> None:
+    """Command and variables are those that the other tests run with an image volume."""
+    single = pod(IN_VOLUME)
+    (reference,) = single["containers"]
+    for found in pods(path):
+        (server,) = found["containers"]
+        check = checks(found)
+        assert found["initContainers"] == [check]
+        assert check["command"] == checks(single)["command"]
+        assert check["env"] == server["env"] == reference["env"]
+        assert check["image"] == server["image"]
+        assert [mount for mount in server["volumeMounts"] if mount in check["volumeMounts"]] == check["volumeMounts"]
+        assert all(mount in server["volumeMounts"] for mount in reference["volumeMounts"])
+        volumes = [volume for volume in found["volumes"] if volume["name"] == "plugins"]
+        assert volumes == [volume for volume in single["volumes"] if volume["name"] == "plugins"]
+
+
 def probes() -> list[list[str]]:
-    """The commands that ask the running server."""
-    found = [server["startupProbe"]["exec"]["command"] for path in KUBERNETES for server in pod(path)["containers"]]
+    """The commands that ask the running server, which the head of a Ray cluster is."""
+    servers = [pods(path)[0]["containers"][0] for path in (*KUBERNETES, KUBERAY, HELM)]
+    found = [server["startupProbe"]["exec"]["command"] for server in servers]
     (service,) = read(EXAMPLES / "compose.yaml")["services"].values()
     kind, *words = service["healthcheck"]["test"]
     assert kind == "CMD"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import platform
 import re
 import sys
 import threading
@@ -14,11 +16,14 @@ import pytest
 from rich.cells import cell_len
 
 from tests.kit import terminal
+from tests.kit.values import NAME
+from vllm_plugins import cli
 from vllm_plugins.cli._output import Output
 from vllm_plugins.cli._terminal import style
 from vllm_plugins.cli._terminal.display import Display
 from vllm_plugins.cli._terminal.drawing import Drawing
 from vllm_plugins.core import progress
+from vllm_plugins.documents import base
 
 if TYPE_CHECKING:
     from tests.kit.place import Place
@@ -110,6 +115,20 @@ def test_the_lines_of_a_result_are_broken_where_words_end(bare_place: Place) -> 
     assert [line for line in lines if len(line) > 60 and " " in line.strip()] == []
     piped = bare_place.run("status", check=False)
     assert " ".join(piped.stdout.split()) == " ".join(shown.text.split())
+
+
+def test_a_terminal_shows_a_summary_of_the_base_and_all_of_it_on_request(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(base, "read", lambda: base.of_here((base.distribution(NAME("vllm"), "0.32.0", (), ()),)))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert cli.main(["base"]) == 0
+    shown = capsys.readouterr().out
+    assert f"Python {platform.python_version()}, vLLM 0.32.0, 1 distribution" in shown
+    assert len(shown.splitlines()) < 8
+    for words in (["--all"], ["--json"]):
+        assert cli.main(["base", *words]) == 0
+        assert len(json.loads(capsys.readouterr().out)["distributions"]) == 1
 
 
 def test_a_message_is_broken_where_words_end_and_a_next_step_is_not() -> None:

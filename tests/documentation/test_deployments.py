@@ -13,27 +13,22 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.kit.deployments import EXAMPLES, HELM, KUBERAY, KUBERNETES, pods, read
 from vllm_plugins.cli import COMMANDS
 from vllm_plugins.documents.editing.draft import Draft
 from vllm_plugins.documents.manifest import GitSource, Plugin, PypiSource
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples"
 DOCKERFILES = [ROOT / "Dockerfile", *sorted((EXAMPLES / "image").glob("*Dockerfile"))]
-MANIFESTS = sorted((EXAMPLES / "kubernetes").iterdir())
 WORKFLOWS = sorted((EXAMPLES / "github-actions").iterdir())
 RENOVATE = EXAMPLES / "renovate.json"
-DIGEST = re.compile(r"[\w./-]+@sha256:[0-9a-f]{64}")
+DIGEST = re.compile(r"[\w./-]+(:v[\d.]+)?@sha256:[0-9a-f]{64}")
 
 
 def check(program: str, *words: str | Path) -> None:
     path = os.path.join(os.path.dirname(sys.executable), program)
     done = subprocess.run([path, *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
-
-
-def read(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
@@ -155,15 +150,91 @@ def test_renovate_finds_what_add_writes() -> None:
     ]
 
 
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
-def test_kubernetes_manifests_are_valid_and_hardened(path: Path) -> None:
-    check("kubernetes-validate", "--strict", path)
-    pod = read(path)["spec"]["template"]["spec"]
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert not [volume for volume in pod["volumes"] if "configMap" in volume]  # wheels don't fit into one
-    for container in (*pod.get("initContainers", ()), *pod["containers"]):
-        assert DIGEST.fullmatch(container["image"])
-        security = container["securityContext"]
-        assert security["readOnlyRootFilesystem"] is True
-        assert security["allowPrivilegeEscalation"] is False
-        assert security["capabilities"] == {"drop": ["ALL"]}
+def test_kubernetes_manifests_and_the_pods_of_a_chart_and_a_ray_cluster_are_valid(tmp_path: Path) -> None:
+    found = [pod for path in (KUBERAY, HELM) for pod in pods(path)]
+    documents = [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pod-{number}"}, "spec": pod}
+        for number, pod in enumerate(found)
+    ]
+    assert len(documents) == 3
+    (tmp_path / "pods.yaml").write_text(yaml.safe_dump_all(documents), encoding="utf-8")
+    check("kubernetes-validate", "--strict", *KUBERNETES, tmp_path / "pods.yaml")
+
+
+@pytest.mark.parametrize("path", [*KUBERNETES, KUBERAY, HELM], ids=lambda path: path.name)
+def test_pods_are_hardened_and_their_images_pinned(path: Path) -> None:
+    for pod in pods(path):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert not [volume for volume in pod["volumes"] if "configMap" in volume]  # wheels don't fit into one
+        assert all(DIGEST.fullmatch(volume["image"]["reference"]) for volume in pod["volumes"] if "image" in volume)
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            assert DIGEST.fullmatch(container["image"])
+            security = container["securityContext"]
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+def unknown(content: Any, known: Any, where: str = "") -> list[str]:
+    """The keys that a schema does not have: ``None`` for what is checked elsewhere, a list for its items."""
+    if known is None:
+        return []
+    if isinstance(known, list):
+        return [key for item in content for key in unknown(item, known[0], f"{where}[]")]
+    wrong = [f"{where}.{key}" for key in content if key not in known]
+    return wrong + [
+        key
+        for name in content.keys() & known.keys()
+        for key in unknown(content[name], known[name], f"{where}.{name}")
+    ]
+
+
+# Kubernetes drops keys that a custom resource does not have. These are some of ray.io/v1 in KubeRay 1.7.
+RAY_GROUP = {"rayStartParams": None, "template": {"spec": None}}
+RAY_CLUSTER = {
+    "headGroupSpec": {**RAY_GROUP, "serviceType": None},
+    "workerGroupSpecs": [
+        {**RAY_GROUP, "groupName": None, "replicas": None, "minReplicas": None, "maxReplicas": None}
+    ],
+}
+# The chart ignores values that it does not know. These are some that vllm-stack 0.1.12 reads.
+CHART = {
+    "servingEngineSpec": {
+        "imagePullPolicy": None,
+        "securityContext": None,
+        "containerSecurityContext": None,
+        "startupProbe": {
+            "exec": {"command": None},
+            "periodSeconds": None,
+            "timeoutSeconds": None,
+            "failureThreshold": None,
+        },
+        "modelSpec": [
+            {
+                **dict.fromkeys(["name", "modelURL", "repository", "tag", "replicaCount", "resources", "env"]),
+                "initContainer": dict.fromkeys(["name", "image", "command", "env", "resources", "extraVolumeMounts"]),
+                **dict.fromkeys(["extraVolumes", "extraVolumeMounts", "shmSize"]),
+                "vllmConfig": dict.fromkeys(["tensorParallelSize", "enablePrefixCaching", "extraArgs"]),
+            }
+        ],
+    }
+}
+
+
+def test_the_ray_cluster_and_the_values_of_the_chart_have_known_keys_only() -> None:
+    cluster = read(KUBERAY)
+    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
+    assert unknown(cluster["spec"], RAY_CLUSTER) == []
+    assert unknown(read(HELM), CHART) == []
+
+
+def test_a_ray_cluster_installs_nothing_and_starts_ray_as_kuberay_says() -> None:
+    text = "\n".join(line.partition("#")[0] for line in KUBERAY.read_text(encoding="utf-8").splitlines())
+    assert "runtime_env" not in text
+    assert read(KUBERAY)["metadata"]["annotations"] == {"ray.io/overwrite-container-cmd": "true"}
+    for pod in pods(KUBERAY):
+        (container,) = pod["containers"]
+        assert container["command"] == ["bash", "-c"]
+        (script,) = container["args"]
+        assert "$KUBERAY_GEN_RAY_START_CMD" in script
+        subprocess.run(["bash", "-n"], input=script.encode(), check=True)

@@ -74,7 +74,7 @@ def with_file(place: Place) -> None:
 
 def test_every_command_has_a_definition() -> None:
     assert set(SCHEMA["$defs"]) >= {"error", *COMMANDS}
-    assert {item["$ref"].rpartition("/")[2] for item in SCHEMA["anyOf"]} == {"error", *COMMANDS}
+    assert {item["$ref"].rpartition("/")[2] for item in SCHEMA["anyOf"]} == {"error", "version", *COMMANDS}
 
 
 def test_the_output_of_every_command_is_as_published(used: Place) -> None:
@@ -160,7 +160,9 @@ def test_what_is_printed_without_a_file_is_json_too(used: Place) -> None:
     exported = used.run("export", "--format", "requirements", "--json").json
     validate("export", exported)
     assert exported["content"] == used.run("export", "--format", "requirements").stdout
-    assert used.run("base", "--json").json == json.loads(used.run("base").stdout)
+    snapshot = used.run("base", "--json").json
+    validate("base", snapshot)
+    assert snapshot == json.loads(used.run("base").stdout)
 
 
 def test_status_history_and_verify_speak_in_data(used: Place) -> None:

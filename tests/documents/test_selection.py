@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -8,9 +9,11 @@ from packaging.markers import default_environment
 from packaging.tags import sys_tags
 
 from tests.kit import values
+from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BaseMismatch, HashMismatch, InstallError
 from vllm_plugins.core.hashes import Sha256, sha256
 from vllm_plugins.documents import lock_writer, selection
+from vllm_plugins.documents.lock import Override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -180,6 +183,26 @@ def test_a_lock_of_other_environments_is_refused(settings: Settings) -> None:
     assert str(caught.value) == refusal(settings, f"the lock is for environments with {others[0]} or {others[1]}")
 
 
+def test_a_lock_of_this_environment_among_others_is_accepted(settings: Settings) -> None:
+    here = values.lock(environments=('python_full_version == "0"', 'python_full_version != "0"'))
+    assert [item.name for item in selection.select(here, settings).wheels] == ["tiny"]
+
+
+def test_what_the_lock_overrides_is_installed_in_front_and_nothing_else(settings: Settings) -> None:
+    override = Override(
+        package=values.NAME("base-package"), version="1.0", replaces="0.9", requested="base-package", reason="a test"
+    )
+    packages = (values.package(), values.package("base-package", wheels=(values.wheel("base_package"),)))
+    found = selection.select(values.lock(*packages, overrides=(override,)), settings).wheels
+    assert {item.name: item.in_front for item in found} == {"tiny": False, "base-package": True}
+
+
+def test_a_plugin_that_the_environment_provides_needs_no_package(settings: Settings) -> None:
+    lock = values.lock(values.package("other", wheels=(values.wheel("other"),)))
+    provided = lock.replace(plugins=(lock.plugins[0].replace(provided=True),))
+    assert [item.name for item in selection.select(provided, settings).wheels] == ["other"]
+
+
 def test_a_plugin_whose_package_is_only_for_other_machines_is_an_error(settings: Settings) -> None:
     """It would be reported as installed."""
     elsewhere = values.package(marker='python_full_version == "0"')
@@ -200,3 +223,27 @@ def test_what_is_no_file_is_not_the_locked_wheel(tmp_path: Path, make: Callable[
     make(path)
     with pytest.raises(HashMismatch, match="is not the locked one"):
         selection.find_wheel(path, Sha256("a" * 64))
+
+
+@pytest.mark.parametrize("reason", [errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP, errno.EACCES])
+def test_a_path_that_can_not_be_read_as_a_wheel_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    error = OSError(reason, os.strerror(reason))
+    monkeypatch.setattr(hashes, "of_file", _raises(error))
+    with pytest.raises(HashMismatch) as caught:
+        selection.find_wheel(tmp_path / "tiny-1.0-py3-none-any.whl", Sha256("a" * 64))
+    assert caught.value.found == os.strerror(reason)
+
+
+def test_a_broken_disk_is_not_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes, "of_file", _raises(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output error"):
+        selection.find_wheel(tmp_path / "tiny-1.0-py3-none-any.whl", Sha256("a" * 64))
+
+
+def _raises(error: Exception) -> Callable[..., object]:
+    def fail(*_: object) -> object:
+        raise error
+
+    return fail

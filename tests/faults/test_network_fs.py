@@ -18,13 +18,19 @@ from vllm_plugins.startup import overlay
 from . import worlds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from tests.kit.place import Completed
 
 
 START = ("-m", "tests.kit.loader", "general")
 _ROOT = Path(__file__).parents[2]
+
+
+def check(commands: Iterable[Completed]) -> None:
+    """No command has failed. If one did, all that it wrote is shown."""
+    if outputs := [done.stderr for done in commands if done.returncode]:
+        pytest.fail("\n".join(outputs))
 
 
 @contextmanager
@@ -81,10 +87,10 @@ def test_two_machines_install_at_once(tmp_path: Path, vllm: Path) -> None:
         with ThreadPoolExecutor(6) as machines:
             for words in (sync, START):
                 done = machines.map(lambda machine, words=words: run(machine, *words), (a, b, a, b))
-                assert [(one.returncode, one.stderr) for one in done if one.returncode] == []
+                check(done)
             for _ in range(2):  # each replaces the overlay of the others
                 replaced = list(machines.map(lambda machine: run(machine, *sync, "--reinstall"), (a, b, a, b)))
-                assert [(one.returncode, one.stderr) for one in replaced if one.returncode] == []
+                check(replaced)
         for machine in (a, b):
             assert run(machine, *sync).returncode == 0
             assert run(machine, *START).returncode == 0

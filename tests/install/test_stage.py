@@ -141,6 +141,23 @@ def test_a_plugin_has_no_file_in_front_of_the_base(site: Path, path: str) -> Non
     assert error.next_step == BAD_WHEEL
 
 
+@pytest.mark.parametrize("where", ["", "in-front/"])
+@pytest.mark.parametrize(
+    "path", ["sitecustomize.py", "usercustomize/__init__.py", "sitecustomize.abi3.so", "a/../usercustomize.pyc"]
+)
+def test_a_module_that_python_runs_when_it_starts_is_refused(site: Path, where: str, path: str) -> None:
+    stages.install(site / where, rows=[(path, "", "")])
+    error = refused(site)
+    assert error.what == "tiny 1.0 installs a module that Python runs in every process when it starts"
+    assert error.next_step == BAD_WHEEL
+
+
+@pytest.mark.parametrize("path", ["tiny/sitecustomize.py", "sitecustomize_more.py", "my-sitecustomize.py"])
+def test_other_modules_may_be_named_alike(site: Path, path: str) -> None:
+    stages.install(site, files={path: b""})
+    assert path in check(site, {"tiny": "1.0"}).owners
+
+
 @pytest.mark.parametrize(
     "path", ["torch/__init__.py", "vllm.py", "vllm_plugins/x.py", "json/__init__.py", "triton.abi3.so"]
 )
@@ -148,6 +165,34 @@ def test_an_override_has_no_module_that_nothing_may_override(site: Path, path: s
     stages.install(site / "in-front", "transformers", "5.20", files={path: b""})
     error = refused(site, {"transformers": "5.20"})
     assert (error.what, error.found) == ("transformers 5.20 overrides a module that is not its own", path)
+
+
+def test_an_override_is_owned_with_its_place_in_front(site: Path) -> None:
+    stages.install(site / "in-front", "transformers", "5.20", files={"transformers/x.py": b""})
+    stages.install(site)
+    owners = check(site, {"tiny": "1.0", "transformers": "5.20"}).owners
+    assert owners["in-front/transformers/x.py"] == ("transformers-5.20.dist-info", stages.digest(b""))
+    assert owners["in-front/transformers-5.20.dist-info/RECORD"] == ("transformers-5.20.dist-info", "")
+
+
+def test_path_files_of_an_override_are_refused(site: Path) -> None:
+    stages.install(site / "in-front", "transformers", "5.20", files={"more.pth": b"import sys\n"})
+    error = refused(site, {"transformers": "5.20"})
+    assert (error.where, error.what.endswith("which would have no effect")) == ("more.pth", True)
+
+
+@pytest.mark.parametrize("deep", [0, 1])
+def test_directories_in_one_another_have_an_end(site: Path, deep: int) -> None:
+    _stage.check_depth(site)
+    (site / "/".join(["a"] * (99 + deep))).mkdir(parents=True)
+    (site / "loop").symlink_to(site, target_is_directory=True)
+    (site / "a" / "file").touch()
+    if not deep:
+        _stage.check_depth(site)
+        return
+    with pytest.raises(InstallError, match="more than 100 directories in one another") as caught:
+        _stage.check_depth(site)
+    assert caught.value.next_step == BAD_WHEEL
 
 
 def test_paths_that_pip_writes_as_seen_from_its_own_directory_are_understood(site: Path) -> None:

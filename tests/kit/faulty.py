@@ -23,6 +23,7 @@ __all__ = [
     "Faulty",
     "Reply",
     "drip",
+    "drip_head",
     "endless",
     "garbage",
     "half",
@@ -111,6 +112,13 @@ def drip(reply: Reply) -> None:
         if reply.over.wait(0.2):
             return
         reply.send(bytes([byte]))
+
+
+def drip_head(reply: Reply) -> None:
+    """Send a status, and then a header that never ends: a byte every fifth of a second."""
+    reply.handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Name: ")
+    while not reply.over.wait(0.2):
+        reply.send(b"x")
 
 
 def cut(most: int, *, starts: list[int], ranges: bool = True) -> Callable[[Reply], None]:

@@ -185,11 +185,3 @@ def test_another_sdist_of_the_same_name(from_sdist: Place, index: Index) -> None
     assert done.returncode == 4
     assert f"  expected: sha256 {locked['sdist-sha256']}\n" in done.stderr
     assert from_sdist.files() == before
-
-
-def test_offline_no_sdist_is_fetched(from_sdist: Place) -> None:
-    take_away(from_sdist)
-    done = from_sdist.run("sync", "--offline", check=False)
-    assert done.returncode == 1
-    assert "Building" not in done.stderr
-    assert "1 locked wheel missing in plugins.wheels/ [install-failed]\n" in done.stderr

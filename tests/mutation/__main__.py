@@ -37,8 +37,8 @@ _PACKAGE = "vllm_plugins"
 class Mutation:
     """The plugin of pytest that runs the tests of one module again and again, with another mutant each time."""
 
-    def __init__(self, name: str, output: Any, only: str | None) -> None:
-        self._name, self._output, self._only = name, output, only
+    def __init__(self, name: str, output: Any, only: str | None, sample: int) -> None:
+        self._name, self._output, self._only, self._sample = name, output, only, sample
         self._module = importlib.import_module(f"{_PACKAGE}.{name.replace('/', '.').removesuffix('.__init__')}")
         self._path = Path(str(self._module.__file__))
         self._clean: set[str] = set()
@@ -59,8 +59,8 @@ class Mutation:
         calls: dict[str, list[int]] = json.loads(data)
         limit = 10 + 2 * (time.monotonic() - started)
         killed, survived = 0, []
-        for mutant in mutants(self._path):
-            if self._only is not None and mutant.unit != self._only:
+        for number, mutant in enumerate(mutants(self._path)):
+            if number % self._sample or (self._only is not None and mutant.unit != self._only):
                 continue
             apply = self._applied(mutant)
             if apply is None:
@@ -73,10 +73,11 @@ class Mutation:
                 survived.append(mutant)
                 kind = "text" if mutant.is_text else "SURVIVED"
                 self.say(f"  {kind} {mutant.unit}:{mutant.line}: {mutant.change}")
+        of = f" (each {self._sample}th)" if self._sample > 1 else ""
         total = killed + len(survived)
         texts = sum(mutant.is_text for mutant in survived)
         self.say(
-            f"{self._name}: {total} mutants, {killed} killed, {len(survived)} survived ({texts} of them in texts), "
+            f"{self._name}: {total} mutants{of}, {killed} killed, {len(survived)} survived ({texts} of them in texts), "
             f"{100 * killed / max(total, 1):.1f} %, {time.monotonic() - started:.0f} s"
         )
         self.status = 0
@@ -220,17 +221,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="for example documents/policy; default: all")
     parser.add_argument("--only", metavar="NAME", help="the mutants of one function or class")
+    parser.add_argument("--sample", type=int, default=1, metavar="N", help="each Nth mutant only")
     parser.add_argument("--tests", nargs="+", metavar="FILE", help="other tests than those of the table")
     options = parser.parse_args()
     names = options.modules or list(TESTS)
     if len(names) > 1:
         return max(
-            subprocess.run([sys.executable, "-m", "tests.mutation", name], check=False).returncode for name in names
+            subprocess.run(
+                [sys.executable, "-m", "tests.mutation", name, "--sample", str(options.sample)], check=False
+            ).returncode
+            for name in names
         )
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     with tempfile.TemporaryFile() as log:
         os.dup2(log.fileno(), 1)
-        plugin = Mutation(names[0], output, options.only)
+        plugin = Mutation(names[0], output, options.only, options.sample)
         pytest.main(["-q", "-p", "no:cacheprovider", *(options.tests or TESTS[names[0]])], plugins=[plugin])
         if plugin.status:
             log.seek(0)

@@ -33,6 +33,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "documents/selection": ("tests/documents/test_selection.py", "tests/documents/test_lock_keys.py"),
     "locking/_derivation": ("tests/locking/test_derivation.py",),
     "locking/_derived_edges": ("tests/locking/test_derived_edges.py",),
+    "locking/rebuild": ("tests/locking/test_rebuild_rules.py",),
     # what a review says
     "review/_auditor": ("tests/review/test_audit_rules.py",),
     "review/_lock_checks": ("tests/review/test_audit_rules.py",),

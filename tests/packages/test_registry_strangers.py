@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 
-from vllm_plugins.core.errors import RegistryError
+from vllm_plugins.core.errors import RegistryError, SourceError
+from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.packages.images.registry import Reference, Registry
 from vllm_plugins.packages.pip_config import PipConfig
+from vllm_plugins.packages.single_files import reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +40,7 @@ class Host:
 
 
 @contextmanager
-def serve(address: str) -> Iterator[Host]:
+def serve(address: str, context: ssl.SSLContext | None = None) -> Iterator[Host]:
     host = Host()
 
     class Handler(BaseHTTPRequestHandler):
@@ -67,8 +72,10 @@ def serve(address: str) -> Iterator[Host]:
             pass
 
     with ThreadingHTTPServer((address, 0), Handler) as server:
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         host.address = f"{address}:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield host
         server.shutdown()
@@ -153,6 +160,71 @@ def test_a_token_that_renews_others_follows_no_redirect(
     )
     assert "307" in refused(host)
     assert PASSWORD in host.seen[-1]
+    assert stranger.seen == []
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[Host]:
+    """A registry with TLS, whose certificate is in ``authority.pem``."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with serve("127.0.0.1", context) as host:
+        yield host
+
+
+TO_HTTP: dict[str, Callable[[str, str], Answer]] = {
+    "a manifest": lambda stranger, path: (307, {"Location": f"http://{stranger}{path}"}, b""),
+    "an upload": lambda stranger, path: (
+        (202, {"Location": f"http://{stranger}/up"}, b"")
+        if path.endswith("/uploads/")
+        else (500, {}, b"")
+    ),
+    "the body of an upload": lambda stranger, path: (
+        (202, {"Location": "/up"}, b"")
+        if path.endswith("/uploads/")
+        else (307, {"Location": f"HTTP://{stranger}{path}"}, b"")
+    ),
+    "a token": lambda stranger, path: (
+        (302, {"Location": f"http://{stranger}/token"}, b"")
+        if path.startswith("/token")
+        else (401, {"WWW-Authenticate": 'Bearer realm="https://HOST/token",service="x"'}, b"")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", TO_HTTP)
+def test_a_registry_with_tls_leads_no_request_to_http(
+    secure: Host, stranger: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Whoever is between could give another manifest for a tag, and would read what is pushed."""
+    log_in(secure, tmp_path, monkeypatch)
+    monkeypatch.setattr(Reference, "is_loopback", False)
+    secure.answer = lambda path: _named(TO_HTTP[what](stranger.address, path), secure.address)
+    config = PipConfig(index_url=None, retries=0, timeout=5, cert=str(tmp_path / "authority.pem"))
+    (tmp_path / "blob").write_text("content")
+    with Registry(Reference.parse(f"{secure.address}/team/plugins:v1"), config) as registry:
+        ask = registry.manifest if "upload" not in what else partial(registry.upload, tmp_path / "blob", "sha256:abc")
+        with pytest.raises(RegistryError, match="which is not https"):
+            ask()
+    assert stranger.seen == []
+
+
+def _named(answer: Answer, address: str) -> Answer:
+    status, headers, body = answer
+    return status, {name: value.replace("HOST", address) for name, value in headers.items()}, body
+
+
+def test_the_file_of_a_plugin_is_not_fetched_over_http_where_its_url_says_https(
+    secure: Host, stranger: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    secure.answer = lambda path: (302, {"Location": f"http://{stranger.address}{path}"}, b"")
+    config = PipConfig(index_url=None, retries=0, timeout=5, cert=str(tmp_path / "authority.pem"))
+    url = f"https://{secure.address}/parser.py"
+    with pytest.raises(SourceError, match="which is not https"):
+        reading.download(url, Sha256("a" * 64), tmp_path / "into", config=config, plugin="parser")
     assert stranger.seen == []
 
 

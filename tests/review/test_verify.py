@@ -47,20 +47,24 @@ class World:
     def wheels(self) -> Path:
         return self.root / "plugins.wheels"
 
-    def unpack(self, wheel: raw_wheel.RawWheel) -> Wheel:
+    def unpack(self, wheel: raw_wheel.RawWheel, place: str = "") -> Wheel:
         """Put a wheel next to the lock, and its files into the site."""
         path = wheel.write(self.wheels)
         with zipfile.ZipFile(path) as archive:
-            archive.extractall(self.site)
+            archive.extractall(self.site / place)
         data = path.read_bytes()
         return Wheel(filename=path.name, sha256=hashes.sha256(data), size=len(data))
 
     def verify(
-        self, *packages: Package, base: tuple[str, ...] = (), bytecode: Mapping[str, bytes] | None = None
+        self,
+        *packages: Package,
+        base: tuple[str, ...] = (),
+        bytecode: Mapping[str, bytes] | None = None,
+        later: Mapping[str, bytes] | None = None,
     ) -> verify.Report:
         """Publish what is there now, as a forger would who can write to the store, and verify it.
 
-        ``bytecode`` are files that are forged after they were compiled.
+        ``bytecode`` are files that are forged after they were compiled, ``later`` those that are written after all.
         """
         files_sha256 = _stage.seal(self.site, {})
         if bytecode is not None:
@@ -83,6 +87,8 @@ class World:
             points=(),
             plugins=(),
         )
+        for name, data in (later or {}).items():
+            (self.site / name).write_bytes(data)
         lock = Lock(manifest_sha256=Sha256(""), packages=packages, plugins=(), targets=())
         return verify.run(self.store, marker, lock=lock, wheels=self.wheels, base_paths=base)
 
@@ -119,6 +125,22 @@ def test_a_good_overlay_has_no_problems(world: World) -> None:
     assert (report.problems, report.anchored, report.unanchored) == ((), ("bad",), ())
     assert (report.key, report.files) == (KEY, 6)  # and bytecode
     assert report.size == sum(path.stat().st_size for path in world.site.rglob("*") if path.is_file())
+
+
+def test_a_file_that_was_changed_or_added_after_publishing_is_found(world: World) -> None:
+    later = {"bad.txt": b"evil\n", "added.py": b""}
+    report = world.verify(package(world.unpack(wheel())), later=later)
+    assert report.problems == ("changed: bad.txt", "extra: added.py")
+
+
+def test_an_override_is_compared_with_its_wheel(world: World) -> None:
+    locked = world.unpack(wheel(), overlay.FRONT)
+    report = world.verify(package(locked))
+    assert (report.problems, report.anchored, report.unanchored) == ((), ("bad",), ())
+    front = world.site / overlay.FRONT
+    (front / "bad.txt").write_text("evil\n")
+    rewrite_record(front, {"bad.txt": b"evil\n"})
+    assert world.verify(package(locked)).problems == ("differs from its wheel: bad.txt",)
 
 
 def test_a_distribution_of_another_version_is_found(world: World) -> None:
@@ -285,6 +307,14 @@ def test_another_wheel_of_that_name_is_an_error(world: World) -> None:
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(HashMismatch, match="the wheel bad-1"):
         world.verify(package(locked))
+
+
+def test_of_two_wheels_for_this_machine_the_one_that_is_there_anchors(world: World) -> None:
+    locked = world.unpack(wheel())
+    absent = Wheel(filename="bad-1.0-py2.py3-none-any.whl", sha256=Sha256("a" * 64), size=1)
+    both = [absent, locked]
+    for wheels in (both, both[::-1]):
+        assert world.verify(package(*wheels)).anchored == ("bad",)
 
 
 def test_a_wheel_for_another_machine_anchors_nothing(world: World) -> None:

@@ -516,6 +516,26 @@ def test_a_directory_that_is_gone_meanwhile_hides_no_other(
         permissions.check_files(settings, overlay)
 
 
+def test_a_file_that_is_gone_meanwhile_hides_no_other(
+    settings: Settings, overlay: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine replaces the overlay while this one looks at it. The comparison finds what is missing."""
+    (overlay / "files.json").touch(mode=0o644)
+    for name in ("gone.py", "open.py"):
+        (overlay / "site" / name).touch()
+        (overlay / "site" / name).chmod(0o666)
+    scan = os.scandir
+
+    def scandir(path: str) -> list[os.DirEntry[str]]:
+        entries = sorted(scan(path), key=lambda entry: entry.name)
+        (overlay / "site" / "gone.py").unlink()
+        return entries
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(NotTrusted, match=r"all users can write to .*/site/open\.py"):
+        permissions.check_files(settings, overlay)
+
+
 @pytest.mark.parametrize("name", ["store", "store/overlays"])
 def test_the_directories_of_the_store_are_checked_on_their_own(settings: Settings, name: str) -> None:
     (settings.manifest.parent / name).chmod(0o777)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vllm_plugins.core.errors import LoadError, OverlayGone, StoreError
-from vllm_plugins.startup import activation, integrity, overlay
+from vllm_plugins.startup import activation, overlay
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
@@ -433,12 +433,3 @@ def test_an_optimised_python_writes_no_bytecode_into_an_overlay(
     activation.hold(tmp_path, KEY)
     assert process.dont_write_bytecode is bool(optimize)
     assert os.environ.get("PYTHONDONTWRITEBYTECODE") == ("1" if optimize else None)
-
-
-def test_only_what_can_be_imported_is_a_module_of_overrides(tmp_path: Path) -> None:
-    for name in ("yaml", "_yaml", "PyYAML.libs", "PyYAML-6.0.2.dist-info", "__pycache__"):
-        (tmp_path / name).mkdir()
-    for name in ("one.py", "two.abi3.so", "LICENSE", "three.txt"):
-        (tmp_path / name).touch()
-    assert integrity.front_modules(str(tmp_path)) == {"yaml", "_yaml", "one", "two"}
-    assert integrity.front_modules(str(tmp_path / "missing")) == set()

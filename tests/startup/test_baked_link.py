@@ -120,7 +120,7 @@ def test_an_overlay_that_has_pth_files_is_linked_by_code(own: Place, index: Inde
     index.wheel("extra", "1.0", modules={"extra.pth": "import sys; sys.extra = 1\n", "extra.py": ""})
     own.pypi("tiny", "extra")
     own.run("lock")
-    own.run("sync", "--bake")
+    assert "each process of this interpreter runs the code of extra.pth" in own.run("sync", "--bake").stderr
     assert link(own).read_text().endswith(" else path in sys.path or site.addsitedir(path)\n")
     assert own.python("-c", "import sys; print(sys.extra, sys.path[-1])").stdout == f"1 {own.site}\n"
     assert own.run("status", "--json").json["linked"]["overlay"] == own.overlay.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import json
 import os
 import pickle
 import pkgutil
@@ -12,15 +13,16 @@ import shutil
 import sys
 import sysconfig
 import types
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.startup import overlays
-from vllm_plugins.core import verified_import
+from vllm_plugins.core import hashes, verified_import
 from vllm_plugins.core.errors import HashMismatch, NotTrusted, PluginsError
-from vllm_plugins.startup import activation, guard, overlay, permissions
+from vllm_plugins.startup import activation, guard, integrity, overlay, permissions
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
@@ -454,6 +456,7 @@ def test_a_link_with_a_disabled_hook(site: Path, fallback: str | None, expected:
         (f"/store/overlays/{'0' * 32}/site/a/overlays/b", f"/store/overlays/{'0' * 32}/site"),
         (f"/store/overlays/{'0' * 32}/site/overlays/{'1' * 32}/site", f"/store/overlays/{'0' * 32}/site"),
         (f"/overlays/overlays/{'0' * 32}/site", f"/overlays/overlays/{'0' * 32}/site"),
+        (f"/overlays/a/overlays/{'0' * 32}/site/overlays/b", f"/overlays/a/overlays/{'0' * 32}/site"),
         (f"/my/overlays/store/overlays/{'0' * 32}/site/a", f"/my/overlays/store/overlays/{'0' * 32}/site"),
     ],
 )
@@ -469,3 +472,37 @@ def test_a_file_that_is_opened_by_its_path_is_compared(site: Path) -> None:
     path.write_text("DATA")
     with pytest.raises(HashMismatch, match="changed after"):
         verified_import.check_file(str(path))
+
+
+def test_a_module_that_the_overlay_does_not_have_opens_nothing(site: Path) -> None:
+    guard.link(str(site))
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("guarded_by_nobody")
+    assert verified_import.compared == {}
+
+
+@pytest.mark.parametrize("inside", ["", "/guarded_inner"])
+def test_an_archive_that_changes_after_the_comparison_is_refused(site: Path, tmp_path: Path, inside: str) -> None:
+    """Python's own finder reads it, when a process begins to import from it."""
+    archive = site / "guarded_package" / "code.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr(zipfile.ZipInfo("guarded_zipped.py"), "X = 4\n")
+        file.writestr(zipfile.ZipInfo("guarded_inner/guarded_deep.py"), "X = 5\n")
+    rows = [[name, hashes.of_file(site / name), (site / name).stat().st_size] for name in FILES]
+    rows.append(["guarded_package/code.zip", hashes.of_file(archive), archive.stat().st_size])
+    data = json.dumps(rows).encode()
+    (site.parent / integrity.FILES).write_bytes(data)
+    path = site.parent / overlay.MARKER
+    found = overlay.read_marker(tmp_path / "store", site.parent.name)
+    assert found is not None
+    path.write_text(found.replace(files_sha256=overlay.sha256(data)).to_json())
+    guard.link(str(site))
+    importlib.import_module("guarded")
+    sys.path.append(f"{archive}{inside}")
+    name = "guarded_deep" if inside else "guarded_zipped"
+    assert importlib.import_module(name).X in (4, 5)
+    del sys.modules[name]
+    sys.path_importer_cache.clear()
+    archive.write_bytes(archive.read_bytes() + b"\0")
+    with pytest.raises(HashMismatch, match="changed after"):
+        importlib.import_module(name)

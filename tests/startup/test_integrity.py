@@ -207,3 +207,34 @@ def test_a_list_with_another_hash_is_refused(tmp_path: Path, marker: Marker) -> 
 def test_of_many_problems_the_first_are_shown_and_the_others_counted() -> None:
     assert integrity.shown(map(str, range(5)), most=5) == ["0", "1", "2", "3", "4"]
     assert integrity.shown(map(str, range(5)), most=2) == ["0", "1", "and 3 more"]
+
+
+def test_only_what_can_be_imported_is_a_module_of_overrides(tmp_path: Path) -> None:
+    for name in ("yaml", "_yaml", "PyYAML.libs", "PyYAML-6.0.2.dist-info", "__pycache__"):
+        (tmp_path / name).mkdir()
+    for name in ("one.py", "two.abi3.so", "LICENSE", "three.txt"):
+        (tmp_path / name).touch()
+    assert integrity.front_modules(str(tmp_path)) == {"yaml", "_yaml", "one", "two"}
+    assert integrity.front_modules(str(tmp_path / "missing")) == set()
+
+
+def test_the_cheap_check_follows_no_link(tmp_path: Path, marker: Marker) -> None:
+    """A link to a file of the right size could point to another user's file."""
+    directory = site(tmp_path, marker)
+    (directory / "tiny.py").rename(tmp_path / "target.py")
+    (directory / "tiny.py").symlink_to(tmp_path / "target.py")
+    (directory / "linked").symlink_to(tmp_path, target_is_directory=True)
+    assert integrity.compare_sizes(tmp_path, marker) == ("extra: linked", "changed: tiny.py")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_what_is_not_a_file_has_the_size_of_none(tmp_path: Path, size: int) -> None:
+    marker = overlays.write(tmp_path, b"another lock", {"tiny.py": "x" * size})
+    (site(tmp_path, marker) / "tiny.py").unlink()
+    os.mkfifo(site(tmp_path, marker) / "tiny.py")
+    assert integrity.compare_sizes(tmp_path, marker) == ("changed: tiny.py",)
+
+
+def test_an_overlay_without_files_is_complete(tmp_path: Path) -> None:
+    marker = overlays.write(tmp_path, b"empty lock", {})
+    assert integrity.check(tmp_path, marker).files == 0

@@ -190,35 +190,43 @@ import importlib.util, sys
 class Finder:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        return importlib.util.spec_from_file_location(name, {path!r}) if name == "origin_hooked" else None
-sys.meta_path.insert(0, Finder)
+        return importlib.util.spec_from_file_location(name, {path!r}) if name == {name!r} else None
+sys.meta_path.{put}Finder)
 """
 
 
+def finder(path: Path, name: str = "origin_hooked", *, put: str = "insert(0, ") -> str:
+    """The source of a module that lets a module be found at this path."""
+    return FINDER.format(path=str(path), name=name, put=put)
+
+
+@pytest.mark.parametrize("name", ["origin_hooked", "origin_name.space.hooked"])
 @pytest.mark.parametrize("is_ours", [True, False])
-def test_a_finder_of_the_overlay_may_find_a_module_elsewhere(site: Path, tmp_path: Path, is_ours: bool) -> None:
+def test_a_finder_of_the_overlay_may_find_a_module_elsewhere(
+    site: Path, tmp_path: Path, is_ours: bool, name: str
+) -> None:
     """Editable plugins install such finders. One of another place may not."""
     path = put(tmp_path / "project", "origin_hooked.py")
-    put(site if is_ours else tmp_path / "front", "origin_finder.py", FINDER.format(path=str(path)))
+    put(site if is_ours else tmp_path / "front", "origin_finder.py", finder(path, name))
     in_front(tmp_path / "front")
     importlib.import_module("origin_finder")
     if is_ours:
-        origins.check([point("origin_hooked:run")])
+        origins.check([point(f"{name}:run")])
     else:
-        refused(point("origin_hooked:run"))
-    importlib.import_module("origin_hooked")
+        refused(point(f"{name}:run"))
+    importlib.import_module(name)
     if is_ours:
-        origins.check([point("origin_hooked:run")])
-        origins.check_imported(point("origin_hooked:run"))
+        origins.check([point(f"{name}:run")])
+        origins.check_imported(point(f"{name}:run"))
     else:
         with pytest.raises(LoadError):
-            origins.check_imported(point("origin_hooked:run"))
+            origins.check_imported(point(f"{name}:run"))
 
 
 def test_a_module_that_was_imported_before_a_finder_of_the_overlay_would_find_it_is_refused(
     site: Path, tmp_path: Path
 ) -> None:
-    put(site, "origin_finder.py", FINDER.format(path=str(put(tmp_path / "project", "origin_hooked.py"))))
+    put(site, "origin_finder.py", finder(put(tmp_path / "project", "origin_hooked.py")))
     put(tmp_path / "front", "origin_hooked.py")
     in_front(tmp_path / "front")
     importlib.import_module("origin_hooked")
@@ -226,6 +234,51 @@ def test_a_module_that_was_imported_before_a_finder_of_the_overlay_would_find_it
     refused(point("origin_hooked:run"))
     with pytest.raises(LoadError):
         origins.check_imported(point("origin_hooked:run"))
+
+
+def test_a_finder_of_the_overlay_finds_a_part_of_a_package_whatever_has_that_name_elsewhere(
+    site: Path, tmp_path: Path
+) -> None:
+    path = put(tmp_path / "project", "origin_hooked.py")
+    put(site, "origin_finder.py", finder(path, "origin_name.space.hooked", put="append("))
+    put(site, "origin_name/hooked.py")
+    put(tmp_path / "front", "hooked.py")
+    in_front(tmp_path / "front")
+    importlib.import_module("origin_finder")
+    importlib.import_module("origin_name.space.hooked")
+    origins.check_imported(point("origin_name.space.hooked:run"))
+
+
+def test_a_finder_of_a_module_without_a_file_is_not_of_the_overlay(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "front", "origin_finder.py", finder(put(tmp_path / "project", "origin_hooked.py")))
+    in_front(tmp_path / "front")
+    monkeypatch.delattr(importlib.import_module("origin_finder"), "__file__")
+    refused(point("origin_hooked:run"))
+
+
+def test_an_imported_module_that_nothing_finds_is_refused(site: Path, tmp_path: Path) -> None:
+    module = types.ModuleType("origin_gone")
+    module.__file__ = str(tmp_path / "front" / "origin_gone.py")
+    sys.modules["origin_gone"] = module
+    refused(point("origin_gone:run"))
+    with pytest.raises(LoadError):
+        origins.check_imported(point("origin_gone:run"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("origin_plugin.deep", True),
+        ("origin_name.space.inner", True),
+        ("origin_plugin.shallow", False),
+        ("origin_plugin.deep.more", False),
+        ("deep", False),
+    ],
+)
+def test_the_overlay_has_a_module_only_under_its_whole_name(site: Path, name: str, expected: bool) -> None:
+    assert origins._has(name, (str(site.parent / "missing"), str(site))) is expected
 
 
 def test_a_finder_without_find_spec_hides_nothing(site: Path, tmp_path: Path) -> None:

@@ -75,7 +75,9 @@ def _end(words: Sequence[str], output: Output) -> int:
         raise
     except Exception as error:  # noqa: BLE001 - a fault of ours is reported, too
         full = DiskError.from_os_error(error) if isinstance(error, OSError) else None
-        if full is None:
+        if endings.was_interrupted():
+            code = endings.interrupted(output)
+        elif full is None:
             code = endings.crash(error, output)
         else:
             output.error(full)

@@ -214,6 +214,7 @@ def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output:
     from vllm_plugins.install import link
 
     if arguments.bake:
+        _name_path_files(settings, key, output)
         return link.write(settings.store, key)
     if arguments.unbake:
         link.remove()
@@ -224,6 +225,19 @@ def _linked(arguments: argparse.Namespace, settings: Settings, key: str, output:
             "  next: vllm-plugins sync --bake, or vllm-plugins sync --unbake"
         )
     return found
+
+
+def _name_path_files(settings: Settings, key: str, output: Output) -> None:
+    """Name what a link lets run in each Python process of the environment, and not only in vLLM's."""
+    from vllm_plugins.packages import metadata
+
+    site = overlay.directory(settings.store, key) / overlay.SITE
+    names = sorted(path.name for path in site.glob("*.pth") if metadata.runs_code(path))
+    if names:
+        output.message(
+            f"warning: with the link, each process of this interpreter runs the code of {', '.join(names)} in the "
+            "overlay, also where that is not vLLM"
+        )
 
 
 def _downloads(settings: Settings) -> bool:

@@ -1,7 +1,8 @@
-"""The directory of a stage that comes before the base on the path: what may be in it.
+"""What may be in the two directories of a stage that are on the path: after the base, and before it.
 
-A module there replaces the base's module of the same name, so a plugin's wheel must not put files there, and a wheel
-of one package must not replace another one that can't be overridden.
+A module before the base replaces the base's module of the same name, so a plugin's wheel must not put files there,
+and a wheel of one package must not replace another one that can't be overridden. In neither may be a module that
+Python itself imports when it starts: with a link, or an inherited path, it would run in any other process.
 """
 
 from __future__ import annotations
@@ -14,38 +15,44 @@ from vllm_plugins.documents.overrides import FIXED_MODULES, WHY_FIXED
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = ["check_override", "check_plugin", "refuse_path_files"]
 
+_OF_EACH_START = ("sitecustomize", "usercustomize")  # imported by `site`
+_BAD_PLUGIN = "report it to the plugin's author, and set `enabled: false` for the plugin in plugins.yaml"
 _NOT_OVERRIDDEN = (
     "remove it from `overrides` in plugins.yaml and run vllm-plugins lock, or use an environment that has such a "
     "version"
 )
 
 
-def check_plugin(title: str, paths: Iterable[str]) -> None:
-    """Check that a plugin's distribution has no file in that directory. ``paths`` are relative to ``site``.
+def check_plugin(title: str, paths: Sequence[str]) -> None:
+    """Check that a plugin's distribution has no file before the base, and no module that Python imports itself.
+
+    ``paths`` are relative to ``site``.
 
     Raises:
-        InstallError: it has one, which would replace a module of the base.
+        InstallError: it has one.
     """
+    _check_start(title, paths)
     found = next((path for path in paths if path.partition("/")[0] == overlay.FRONT), None)
     if found is not None:
         raise InstallError(
             f"{title} installs a file into the directory for overrides",
             found=found,
-            next_step="report it to the plugin's author, and set `enabled: false` for the plugin in plugins.yaml",
+            next_step=_BAD_PLUGIN,
         )
 
 
-def check_override(title: str, paths: Iterable[str]) -> None:
+def check_override(title: str, paths: Sequence[str]) -> None:
     """Check that an override has no module of vLLM, Python or the manager. ``paths`` are relative to the directory.
 
     Raises:
         InstallError: it has one.
     """
+    _check_start(title, paths)
     fixed = FIXED_MODULES | sys.stdlib_module_names
     found = next((path for path in paths if path.partition("/")[0].partition(".")[0] in fixed), None)
     if found is not None:
@@ -54,6 +61,16 @@ def check_override(title: str, paths: Iterable[str]) -> None:
             found=found,
             details=[WHY_FIXED],
             next_step=_NOT_OVERRIDDEN,
+        )
+
+
+def _check_start(title: str, paths: Sequence[str]) -> None:
+    found = next((path for path in paths if path.partition("/")[0].partition(".")[0] in _OF_EACH_START), None)
+    if found is not None:
+        raise InstallError(
+            f"{title} installs a module that Python runs in every process when it starts",
+            found=found,
+            next_step=_BAD_PLUGIN,
         )
 
 

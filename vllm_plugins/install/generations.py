@@ -78,7 +78,8 @@ def history(settings: Settings, *, every: bool = False) -> tuple[Generation, ...
     for directory in _overlays(settings.store):
         marker = overlay.read_marker(settings.store, directory.name)
         mine = directory.name in switches or directory.name == locked
-        if marker is None or not (every or mine):
+        published = _published(directory)
+        if marker is None or published is None or not (every or mine):
             continue
         reasons = {
             "active": marker.key in active,
@@ -90,7 +91,7 @@ def history(settings: Settings, *, every: bool = False) -> tuple[Generation, ...
         found.append(
             Generation(
                 key=marker.key,
-                published=_published(directory),
+                published=published,
                 activated=switches.get(marker.key),
                 plugins=marker.plugins,
                 size=_size(directory),
@@ -315,12 +316,19 @@ def _key(path: Path) -> str | None:
         return None
 
 
-def _published(directory: Path) -> float:
-    try:
-        return (directory / LOCK).stat().st_mtime
-    except OSError:  # the copy of the lock is missing
-        return directory.stat().st_mtime
+def _published(directory: Path) -> float | None:
+    """When an overlay was published, in seconds since 1970; ``None`` if another process has removed it."""
+    for path in (directory / LOCK, directory):  # the copy of the lock may be missing
+        with contextlib.suppress(OSError):
+            return path.stat().st_mtime
+    return None
 
 
 def _size(directory: Path) -> int:
-    return sum(os.lstat(os.path.join(root, name)).st_size for root, _, names in os.walk(directory) for name in names)
+    """The bytes of all files, without those that another process removes meanwhile."""
+    size = 0
+    for root, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(root, name)).st_size
+    return size

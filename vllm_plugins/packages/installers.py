@@ -176,6 +176,7 @@ class Uv:
         argv += ["--target", str(target), "--requirements", str(requirements)]
         argv += ["--no-index"] if offline else self._no_index
         env = programs.uv_environment(self.config, requirements.parent)
+        env["UV_NO_INSTALLER_METADATA"] = "1"  # two files of each distribution that would be removed again
         try:
             _run(argv, env, self.config, self.detail, cwd=requirements.parent, explain=failures.of_installation)
         except (InstallError, HashMismatch) as error:

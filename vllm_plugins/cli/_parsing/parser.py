@@ -48,7 +48,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 def build_parser(words: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """The parser, with the options of the commands among these words only: those of all take too long."""
     parser = _WholeParser(prog="vllm-plugins", description=_PURPOSE, words=words)
-    parser.add_argument("-V", "--version", action="version", version=f"vllm-plugins {__version__}")
+    parser.add_argument("-V", "--version", action=_Version, help="Show the version.")
     _add_common_options(parser)
     subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", parser_class=_Parser)
     for name, purpose in COMMANDS.items():
@@ -105,6 +105,18 @@ class _Parser(argparse.ArgumentParser):
             if action.metavar == "COMMAND":
                 raise mistakes.command(value)
             raise mistakes.choice(action.option_strings[0] if action.option_strings else None, value, action.choices)
+
+
+class _Version(argparse.Action):
+    """The option that prints the version and ends the command, with ``--json`` in any place as a document."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:  # noqa: A002 - argparse's name
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        words: Sequence[str] = getattr(parser, "words", ())
+        print(f'{{"version": "{__version__}"}}' if "--json" in words else f"vllm-plugins {__version__}")
+        parser.exit()
 
 
 class _WholeParser(_Parser):

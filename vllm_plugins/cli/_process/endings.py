@@ -11,7 +11,7 @@ from vllm_plugins.core.errors import InternalError, Interrupted, Terminated
 if TYPE_CHECKING:
     from vllm_plugins.cli._output import Output
 
-__all__ = ["Signalled", "catch_signals", "crash", "interrupted", "signalled"]
+__all__ = ["Signalled", "catch_signals", "crash", "interrupted", "signalled", "was_interrupted"]
 
 _PACKAGE = "vllm_plugins/"
 # Every file is written as a whole or not at all. Of several steps, such as the overlays of a prune, some may be done.
@@ -22,11 +22,30 @@ class Signalled(SystemExit):
     """A signal that ends the command as an interrupt does: temporary files and other programs go, too."""
 
 
+class _Interrupt:
+    """Whether Ctrl-C was pressed. Its exception does not tell: Python makes others of it where it builds classes."""
+
+    was_pressed = False
+
+
 def catch_signals() -> None:
-    """Let SIGTERM and SIGHUP end the command in an orderly way."""
+    """Let SIGINT, SIGTERM and SIGHUP end the command in an orderly way."""
+    _Interrupt.was_pressed = False
+    if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
+        signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _raise)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # with nohup it is ignored
         signal.signal(signal.SIGHUP, _raise)
+
+
+def _interrupt(_: int, __: object) -> NoReturn:
+    _Interrupt.was_pressed = True
+    raise KeyboardInterrupt
+
+
+def was_interrupted() -> bool:
+    """Whether Ctrl-C is why the command ends, whatever exception ends it."""
+    return _Interrupt.was_pressed
 
 
 def _raise(number: int, _: object) -> NoReturn:

@@ -12,9 +12,12 @@ __all__ = ["cause"]
 
 def cause(error: BaseException) -> str:
     """The cause of an error for people, such as ``Connection refused``, or else its class and text."""
+    chain = list(_chain(error))
+    slow = next((item for item in chain if type(item).__name__ == "SlowServer"), None)
+    if slow is not None:
+        return f"the server is too slow: {slow}"
     if error.args and isinstance(error.args[0], str):  # a text for people, and no other error with something added
         return f"{type(error).__name__}: {error}"
-    chain = list(_chain(error))
     late = next((item for item in chain if "Timeout" in type(item).__name__), None)
     through = "the proxy: " if any(type(item).__name__ == "ProxyError" for item in chain) else ""
     if late is not None:

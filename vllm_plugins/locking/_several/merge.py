@@ -57,11 +57,14 @@ def _read(path: Path, manifest: Manifest) -> tuple[Lock, ...]:
     """The locks of all targets in a file that was made from this manifest."""
     locks = lock_reader.parse_all(lock_reader.read_bytes(path), path)
     names = {target.name for target in manifest.targets}
-    if not all(lock.targets and lock.targets[0].name in names for lock in locks):
+    named = [lock.targets[0].name for lock in locks if lock.targets and lock.targets[0].name is not None]
+    if len(named) != len(locks) or (names and not names.issuperset(named)):
         raise UsageError(
             "a lock is not for the targets of plugins.yaml, and can't be merged",
             where=str(path),
-            expected=f"targets {', '.join(sorted(names))}" if names else "a plugins.yaml with `targets`",
+            expected=f"targets {', '.join(sorted(names))}"
+            if names
+            else "a lock of vllm-plugins lock --target NAME=BASE",
             next_step="give both machines the same plugins.yaml, and lock there: vllm-plugins lock --target NAME",
         )
     if any(lock.manifest_sha256 != manifest.sha256 for lock in locks):

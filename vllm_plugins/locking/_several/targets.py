@@ -84,8 +84,7 @@ def lock(
         elif not request.dry_run and (made or len(locks) != len(old.locks)):
             _stages.write(locks, wheels, settings)
         unchecked += _underived(run, tasks, locks, made)
-    missing = [target.name for target in manifest.targets if target.name not in {name_of(item) for item in locks}]
-    notes += [f"target {name} is not in the lock yet: lock it with --target {name}" for name in missing]
+    notes += _missing(manifest, old, locks)
     fitting = compatibility.fitting(locks, here or base_document.read())
     return pipeline.Outcome(
         lock=next(iter((*fitting, *locks))),
@@ -95,6 +94,23 @@ def lock(
         notes=tuple(notes),
         unchecked=unchecked,
     )
+
+
+def _missing(manifest: Manifest, old: OldLocks, locks: Iterable[Lock]) -> list[str]:
+    """A note for each target that the lock lacks: of the manifest, or one that was in the lock and is outdated."""
+    there = {name_of(lock) for lock in locks}
+    notes = [
+        f"target {target.name} is not in the lock yet: lock it with --target {target.option}"
+        for target in manifest.targets
+        if target.name not in there
+    ]
+    if _by_options(manifest):
+        gone = {name_of(lock) for lock in old.locks if lock.targets and lock.targets[0].name is not None} - there
+        notes += [
+            f"target {name} is no longer in the lock: plugins.yaml has changed; lock it with --target {name}=BASE"
+            for name in sorted(gone)
+        ]
+    return notes
 
 
 def _underived(
@@ -124,11 +140,15 @@ def requested(manifest: Manifest, request: Request) -> tuple[RequestedTarget, ..
     """The targets that the request names, or all of them."""
     if request.base is not None:
         raise UsageError(
-            "--base can't be used where plugins.yaml has targets",
+            "--base can't be used where plugins.yaml has targets"
+            if not _by_options(manifest)
+            else "--base can't be used with --target",
             where=str(manifest.path),
             found=f"--base {request.base}",
             next_step="leave --base out: each target names its base",
         )
+    if _by_options(manifest):
+        return manifest.targets
     names = [target.name for target in manifest.targets]
     for name in request.targets:
         if name not in names:
@@ -139,6 +159,11 @@ def requested(manifest: Manifest, request: Request) -> tuple[RequestedTarget, ..
                 next_step="name one of these with --target",
             )
     return tuple(target for target in manifest.targets if not request.targets or target.name in request.targets)
+
+
+def _by_options(manifest: Manifest) -> bool:
+    """Whether the targets are those of the command line."""
+    return any(target.is_option for target in manifest.targets)
 
 
 def base_of(
@@ -181,6 +206,7 @@ def _tasks(
         tasks.append(
             Task(
                 name=target.name,
+                option=target.option,
                 base=base,
                 old=OldLock(lock=was or shared_pins.preferences(old.locks, base), flaw=old.flaw),
                 is_current=may_hold and was is not None and _is_current(was, run, base),
@@ -196,7 +222,10 @@ def _is_current(was: Lock, run: Run, base: Base) -> bool:
 
 def _others(run: Run, old: OldLocks, tasks: Iterable[Task], unchecked: Iterable[str]) -> tuple[Lock, ...]:
     """The locks of the targets that stay as they are. Those of another manifest are dropped."""
-    wanted = {target.name for target in run.manifest.targets} - {task.name for task in tasks}
+    wanted = {target.name for target in run.manifest.targets}
+    if _by_options(run.manifest):
+        wanted |= {name_of(lock) for lock in old.locks if lock.targets and lock.targets[0].name is not None}
+    wanted -= {task.name for task in tasks}
     keeps = run.manifest.sha256 if not unchecked else None
     return tuple(
         was.replace(accepted_manifests=())

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 from requests.utils import get_netrc_auth
 from urllib3.util.retry import Retry
 
+from vllm_plugins.core.redact import public_url
 from vllm_plugins.packages._net import logins
+from vllm_plugins.packages._net.pace import PacedAdapter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +43,11 @@ class _Session(requests.Session):
     """A session that sends no login over http after a redirect from https, not even one of netrc.
 
     A file of certificates that is missing is a failure of the request, as any other. The body of a redirect, which
-    requests reads as a whole, is dropped unless it is short.
+    requests reads as a whole, is dropped unless it is short. With ``only_https``, nothing is asked for over http,
+    wherever a server leads.
     """
+
+    only_https = False
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target: str | None = super().get_redirect_target(resp)
@@ -54,6 +58,8 @@ class _Session(requests.Session):
         return target
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        if self.only_https and not (request.url or "").lower().startswith("https:"):
+            raise requests.exceptions.InvalidURL(f"it leads to {public_url(request.url or '')}, which is not https")
         try:
             return super().send(request, **options)
         except requests.RequestException:
@@ -69,9 +75,10 @@ class _Session(requests.Session):
             super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
 
 
-def open_session(config: PipConfig) -> requests.Session:
-    """Return a new session; close it at the end."""
+def open_session(config: PipConfig, *, only_https: bool = False) -> requests.Session:
+    """Return a new session; close it at the end. With ``only_https``, it fails where a server leads to http."""
     session = _Session()
+    session.only_https = only_https
     retry = _Retry(
         total=config.retries,
         backoff_factor=0.25,
@@ -80,7 +87,7 @@ def open_session(config: PipConfig) -> requests.Session:
         respect_retry_after_header=True,
     )
     for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=16))
+        session.mount(scheme, PacedAdapter(max_retries=retry, pool_maxsize=16))
     if config.cert:
         session.verify = config.cert
     if config.client_cert:

@@ -102,7 +102,7 @@ class Registry:
         self._config = config
         scheme = "http" if plain_http or reference.is_loopback else "https"
         self._root = f"{scheme}://{reference.host}/v2/{reference.repository}/"
-        self._session = session.open_session(config)
+        self._session = session.open_session(config, only_https=scheme == "https")
         self._session.trust_env = not config.no_proxy_env
         self._authorization: str | None = None
         self._secrets: list[str] = []

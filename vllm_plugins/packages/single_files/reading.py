@@ -12,7 +12,7 @@ import urllib3
 from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import HashMismatch, SourceError, cause
 from vllm_plugins.core.humanize import size
-from vllm_plugins.core.redact import public_url, redact
+from vllm_plugins.core.redact import redact
 from vllm_plugins.packages import downloads
 from vllm_plugins.packages._net import session
 from vllm_plugins.packages.simple_api import File
@@ -66,17 +66,11 @@ def download(url: str, sha256: Sha256, into: Path, *, config: PipConfig, plugin:
     into.mkdir(parents=True)
     target = into / "file"
     try:
-        with session.open_session(config) as opened:
+        with session.open_session(config, only_https=urlsplit(url).scheme == "https") as opened:
 
             def get(headers: dict[str, str]) -> requests.Response:
                 options = session.options(opened, config, url, None)
-                response = opened.get(url, stream=True, headers=headers, **options)
-                if urlsplit(url).scheme == "https" and urlsplit(response.url).scheme != "https":
-                    response.close()
-                    raise requests.exceptions.InvalidURL(
-                        f"redirected to {public_url(response.url)}, which is not https"
-                    )
-                return response
+                return opened.get(url, stream=True, headers=headers, **options)
 
             def body(start: int) -> tuple[int, Generator[bytes]]:
                 begin, chunks = downloads.body(get, start, patience=config.patience)

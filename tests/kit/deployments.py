@@ -1,0 +1,84 @@
+"""The pods of the deployment examples, and interpreters that stand for their images."""
+
+from __future__ import annotations
+
+import importlib
+import venv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from . import vllm as stand_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["EXAMPLES", "HELM", "KUBERAY", "KUBERNETES", "environment", "pods", "read"]
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+KUBERNETES = sorted((EXAMPLES / "kubernetes").iterdir())
+KUBERAY = EXAMPLES / "kuberay" / "raycluster.yaml"
+HELM = EXAMPLES / "helm" / "production-stack.yaml"
+
+# vLLM requires them, and with them requests' own requirements.
+_OF_VLLM = ("packaging", "yaml", "requests", "urllib3", "idna", "certifi", "charset_normalizer")
+
+
+def read(path: Path) -> Any:
+    """The content of a YAML file."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def pods(path: Path) -> list[Any]:
+    """The pods of an example: one, or those of the head and of each group of workers."""
+    content = read(path)
+    if path == HELM:
+        engine = content["servingEngineSpec"]
+        return [_of_the_chart(engine, model) for model in engine["modelSpec"]]
+    spec = content["spec"]
+    if path == KUBERAY:
+        return [group["template"]["spec"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
+    return [spec["template"]["spec"]]
+
+
+def _of_the_chart(engine: Any, model: Any) -> Any:
+    """The pod that the chart of vLLM's production stack makes of its values, as far as an example gives them."""
+    check = dict(model["initContainer"])
+    shared = {"name": "shm", "mountPath": "/dev/shm"}
+    security = engine["containerSecurityContext"]
+    check |= {"volumeMounts": check.pop("extraVolumeMounts"), "securityContext": security}
+    server = {
+        "name": "vllm",
+        "image": f"{model['repository']}:{model['tag']}",
+        "imagePullPolicy": engine["imagePullPolicy"],
+        "command": ["vllm", "serve", model["modelURL"], "--host", "0.0.0.0", "--port", "8000"],
+        "env": model["env"],
+        "ports": [{"name": "container-port", "containerPort": 8000}],
+        "startupProbe": engine["startupProbe"],
+        "resources": model["resources"],
+        "volumeMounts": [shared, *model["extraVolumeMounts"]],
+        "securityContext": security,
+    }
+    memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": model["shmSize"]}}
+    return {
+        "securityContext": engine["securityContext"],
+        "initContainers": [check],
+        "containers": [server],
+        "volumes": [memory, *model["extraVolumes"]],
+    }
+
+
+def environment(
+    directory: Path, *, manager: Path | None = None, without: Iterable[str] = (), **versions: str
+) -> None:
+    """An interpreter with vLLM, and perhaps with the manager."""
+    venv.EnvBuilder(symlinks=True).create(directory)
+    (site,) = directory.glob("lib/*/site-packages")
+    stand_in.environment(site, without=[*without, *versions])
+    for name, version in versions.items():
+        stand_in.distribution(site, name, version)
+    for name in _OF_VLLM:
+        (site / name).symlink_to(Path(str(importlib.import_module(name).__file__)).parent)
+    if manager is not None:
+        (site / "manager.pth").write_text(f"{manager}\n")
