@@ -27,9 +27,9 @@ def test_a_lock_has_the_hashes_and_a_bundle_the_files_of_build_requirements(
     world.run("lock")
     new = world.lock.read_text()
     document = tomlkit.parse(new)
-    (built,) = document["tool"][TOOL].pop("build-requirements")  # type: ignore[index,union-attr]
+    (built,) = document["tool"][TOOL].pop("build-requirements")
     assert (built["name"], len(built["wheels"])) == ("helper", 1)
-    document["tool"][TOOL]["content-sha256"] = content_sha256(document)  # type: ignore[index]
+    document["tool"][TOOL]["content-sha256"] = content_sha256(document)
     world.lock.write_text(tomlkit.dumps(document))
     done = world.run("lock", "--check", check=False)
     assert done.returncode == 3

@@ -42,7 +42,7 @@ def build(request: pytest.FixtureRequest, tmp_path: Path, index: Index) -> Build
 
 def test_a_changed_wheel_of_a_build_requirement_is_refused(build: Build, index: Index) -> None:
     first = build("first")
-    locked = {item.name: item for item in first.requirements}
+    locked = {str(item.name): item for item in first.requirements}
     (path,) = (index.directory / "second").glob("*.whl")
     assert first.built_with == ("helper==1.0", "second==1.0")
     assert [wheel.sha256 for wheel in locked["second"].wheels] == [hashlib.sha256(path.read_bytes()).hexdigest()]
