@@ -158,6 +158,7 @@ RUN = {
     "fix {…} or ask its authors to, or set `enabled: false` for plugin {…} in plugins.yaml and run vllm-plugins lock": LOADS,
     "give only the name; put the versions that you allow into plugins.yaml": OPTIONS,
     "name a plugin of plugins.yaml or a package of plugins.lock": OPTIONS,
+    "name a lock of its own for {…}: give another --lock or VLLM_PLUGIN_LOCK, or none of them; if the lock is a link, remove the link": "tests/commands/test_named_files.py::test_no_command_writes_the_lock_of_another_manifest",
     "vllm-plugins lock --check --rebuild": OPTIONS,
     "list the keys: vllm-plugins history": OPTIONS,
     "take the previous plugins.lock from version control, then run vllm-plugins sync": OPTIONS,

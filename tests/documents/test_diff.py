@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vllm_plugins.startup import Record
 
 # A rollback changes the first. The second is the version of the plugin's package, which is compared.
-UNSEEN = {(Lock, "accepted_manifests"), (Plugin, "version")}
+UNSEEN = {(Lock, "accepted_manifests"), (Lock, "manifest_name"), (Plugin, "version")}
 OTHER = {
     "packages": (values.package(), values.package("more")),
     "plugins": (),

@@ -214,8 +214,9 @@ class Lock(Record):
     """A whole lock. ``manifest_sha256`` is ``Manifest.sha256`` of the manifest that it was made from.
 
     ``environments`` are the markers of the environments that it is for, finer than the targets; empty for all.
-    ``accepted_manifests`` are further values of ``Manifest.sha256``: those of a rollback. ``build_requirements`` have
-    the hashes of what wheels were built with, apart from the packages of the base.
+    ``accepted_manifests`` are further values of ``Manifest.sha256``: those of a rollback. ``manifest_name`` is the
+    file name of the manifest where the name of the lock does not tell it. ``build_requirements`` have the hashes of
+    what wheels were built with, apart from the packages of the base.
     """
 
     manifest_sha256: Sha256
@@ -226,6 +227,7 @@ class Lock(Record):
     accepted_manifests: tuple[str, ...] = ()
     overrides: tuple[Override, ...] = ()
     build_requirements: tuple[BuildRequirement, ...] = ()
+    manifest_name: str | None = None
 
     @property
     def overridden(self) -> frozenset[NormalizedName]:

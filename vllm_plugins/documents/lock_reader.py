@@ -208,7 +208,15 @@ def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...], environments: 
         accepted_manifests=strings(tool, here, "accepted-manifests"),
         overrides=overrides,
         build_requirements=built,
+        manifest_name=_file_name(tool, here),
     )
+
+
+def _file_name(tool: Mapping[str, Any], here: str) -> str | None:
+    name = get(tool, here, "manifest", str, default=None)
+    if name is not None and (not name or "/" in name or not name.isprintable() or name in (".", "..")):
+        raise FieldError(f"{here}.manifest: expected the name of a file")
+    return name
 
 
 def _unique(place: str, names: Iterable[str]) -> Counter[str]:

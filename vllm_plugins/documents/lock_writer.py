@@ -197,6 +197,8 @@ def _document(
     tool = tomlkit.table()
     tool.add("format", FORMAT_OF_TARGETS if _target_name(lock) else FORMAT)
     tool.add("manifest-sha256", lock.manifest_sha256)
+    if lock.manifest_name is not None:
+        tool.add("manifest", lock.manifest_name)
     tool.add("content-sha256", "")
     by_key = {"targets": targets, "overrides": overrides, "build-requirements": built, "plugins": plugins}
     for key, tables in by_key.items():

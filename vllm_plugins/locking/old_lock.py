@@ -18,6 +18,7 @@ from vllm_plugins.documents import compatibility, consistency, lock_reader, merg
 from vllm_plugins.documents.lock import Lock, Package
 from vllm_plugins.documents.manifest import FileSource, LocalSource
 from vllm_plugins.sources import pyproject
+from vllm_plugins.startup import named_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,10 +29,20 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import BuildRequirement, Plugin
     from vllm_plugins.documents.manifest import Manifest
-    from vllm_plugins.locking.request import Upgrade
+    from vllm_plugins.locking.request import Request, Upgrade
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["BuiltPackage", "OldLock", "OldLocks", "Reuse", "is_current", "read", "read_all"]
+__all__ = [
+    "BuiltPackage",
+    "OldLock",
+    "OldLocks",
+    "Reuse",
+    "is_current",
+    "named_as",
+    "read",
+    "read_all",
+    "require_own",
+]
 
 _PACKAGE = re.compile(r"^\[\[packages\]\]\n(?:(?!\[).*\n)*", re.MULTILINE)
 _FIELD = re.compile(r'^(name|version)\s*=\s*"([^"\n]{1,255})"\s*$', re.MULTILINE)
@@ -106,6 +117,26 @@ def read_all(settings: Settings, upgrade: Upgrade) -> OldLocks:
         if upgrade.everything:
             return OldLocks(flaw="the lock can't be read")
         raise
+
+
+def require_own(old: Lock | None, settings: Settings, request: Request) -> None:
+    """Refuse to write the lock of another manifest. A dry run writes nothing.
+
+    Raises:
+        UsageError: it is another one's.
+    """
+    if not request.dry_run:
+        named_files.check_owner(settings, None if old is None else old.manifest_name)
+
+
+def named_as(new: Lock, old: Lock | None, settings: Settings, request: Request) -> Lock:
+    """The new lock with the name of its manifest, where its own name does not tell it.
+
+    ``--check`` takes the name from the old lock: older versions wrote none, and nothing is wrong with that.
+    """
+    if request.check and old is not None:
+        return new.replace(manifest_name=old.manifest_name)
+    return new.replace(manifest_name=named_files.recorded_name(settings))
 
 
 def is_current(old: Lock, manifest: Manifest, base: Base, settings: Settings) -> bool:

@@ -57,6 +57,7 @@ KEYS: dict[str, Treatment] = {
     "tool.vllm-plugins": "honoured",
     "tool.vllm-plugins.format": "honoured",
     "tool.vllm-plugins.manifest-sha256": "honoured",
+    "tool.vllm-plugins.manifest": "honoured",  # whose lock it is
     "tool.vllm-plugins.content-sha256": "honoured",
     "tool.vllm-plugins.accepted-manifests": "honoured",
     "tool.vllm-plugins.targets": "honoured",
