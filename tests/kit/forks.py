@@ -3,7 +3,7 @@
 ``python -m tests.kit.forks`` imports all of ``vllm_plugins`` once and forks for each call. A call still has its own
 process, environment, directory, umask, import path and streams. What a new interpreter does differently is not tested
 so: ``PYTHON*`` variables, the hash seed, and what a module forgot to import. ``Place.run`` therefore starts a new
-interpreter for any such variable, and on request. pip and pip-compile are forks, too (see ``warm``).
+interpreter for any such variable, and on request. pip, pip-compile and pip-audit are forks, too (see ``warm``).
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ import json
 import os
 import pkgutil
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vllm_plugins.packages import programs
+from vllm_plugins.review import advisories
 
 from . import warm
 
@@ -60,9 +63,10 @@ class Forks:
                 stdout=subprocess.DEVNULL,
                 pass_fds=[listener.fileno()],
             )
+        self._programs = Path(tempfile.mkdtemp(prefix="vllm-plugins-tests-"))
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno()), address],
+                [sys.executable, "-m", __name__, str(theirs.fileno()), address, str(self._programs)],
                 cwd=_ROOT,
                 env={**kept, "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
                 stdin=subprocess.DEVNULL,
@@ -92,6 +96,7 @@ class Forks:
         self._socket.close()
         self._process.wait()
         self._warm.communicate()
+        shutil.rmtree(self._programs)
 
 
 @cache
@@ -128,6 +133,9 @@ def main() -> None:
     _import_everything()
     programs.PIP = warm.command(sys.argv[2], "pip")
     programs.PIP_COMPILE = (*warm.command(sys.argv[2], "piptools"), "compile")
+    if advisories.find() is not None:
+        pip_audit = warm.program(sys.argv[2], "pip_audit", Path(sys.argv[3], "pip-audit"))
+        advisories.find = lambda: pip_audit
     gc.collect()
     gc.freeze()  # what is shared with every child is not looked through there
     waiting = select.poll()

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
-import subprocess
 import sys
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -81,10 +79,14 @@ def run(words: list[str]) -> dict[str, Any]:
         elif word == "general":
             load_general_plugins()
         elif word in ("spawn", "fork", "forkserver"):
+            import multiprocessing  # most starts need neither this nor subprocess, which take as long as the hook to import
+
             with multiprocessing.get_context(word).Pool(1) as pool:
                 result["child"] = pool.apply(run, (rest,))
             break
         elif word == "plain":
+            import subprocess
+
             done = subprocess.run([*_interpreter(), "-m", __spec__.name, *rest], stdout=subprocess.PIPE, check=True)
             result["child"] = json.loads(done.stdout)
             break

@@ -1,7 +1,7 @@
-"""pip and pip-compile as processes of their own, without the time in which they import themselves.
+"""pip, pip-compile and pip-audit as processes of their own, without the time in which they import themselves.
 
-``python -m tests.kit.warm`` imports both once and forks for each call of ``warm_client``, which stands in for
-``python -P -m pip`` and ``python -P -m piptools`` in the command's forks (see ``forks``). A call has its own process,
+``python -m tests.kit.warm`` imports each once and forks for each call of ``warm_client``, which stands in for
+``python -P -m pip``, ``python -P -m piptools`` and ``pip-audit`` in the command's forks (see ``forks``). A call has its own process,
 session, environment, directory, umask, import path and streams. A client that is killed interrupts its fork, as a signal
 to the session would. With a variable that an interpreter reads as it starts, the client becomes that interpreter.
 """
@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-__all__ = ["command", "exit_status"]
+__all__ = ["command", "exit_status", "program"]
 
 _MOST = 1 << 20  # bytes of one request
 
@@ -36,6 +37,16 @@ def command(address: str, module: str) -> tuple[str, ...]:
     """The words that stand in for ``python -P -m MODULE``."""
     client = os.path.join(os.path.dirname(__file__), "warm_client.py")
     return (sys.executable, "-I", "-S", client, address, module)
+
+
+def program(address: str, module: str, path: Path) -> Path:
+    """Write the executable file that stands in for the program of a module."""
+    directory = os.path.dirname(__file__)
+    lines = [f"#!{sys.executable} -IS", "import sys", f"sys.path.insert(0, {directory!r})"]
+    lines += [f"sys.argv[1:1] = [{address!r}, {module!r}]", "import warm_client", "warm_client.main()", ""]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    path.chmod(0o755)
+    return path
 
 
 class _Server:
@@ -69,9 +80,12 @@ class _Server:
         if not request:
             client.close()
             return
+        call: Request = marshal.loads(request)
+        if call[0] == "pip_audit":  # few tests call it: it is imported at the first call
+            importlib.import_module("pip_audit._cli")
         pid = os.fork()
         if not pid:
-            _run(marshal.loads(request), descriptors, self._path)
+            _run(call, descriptors, self._path)
         for descriptor in descriptors:
             os.close(descriptor)
         fork = os.pidfd_open(pid)
@@ -157,7 +171,9 @@ def _run(request: Request, descriptors: Sequence[int], path: list[str]) -> NoRet
         sys.path[:] = [*map(os.path.abspath, entries), *path]
         sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
         tempfile.tempdir = None
-        if words[:1] != ["config"]:  # pip reads it as it is imported, and would report it as configured
+        if module != "pip_audit" and words[:1] != [
+            "config"
+        ]:  # pip reads it as it is imported, and would report it as configured
             from pip._internal.utils.appdirs import user_cache_dir
 
             os.environ.setdefault("PIP_CACHE_DIR", user_cache_dir("pip"))

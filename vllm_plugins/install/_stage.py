@@ -160,8 +160,11 @@ def _seal(items: Iterable[tuple[str, Owner, Owner]], site: str) -> list[tuple[st
             source = file.read() if name.endswith(".py") else None
             digest = hashes.of_stream(file) if source is None else hashes.sha256(source)
             _check_hash(file, name, digest, *owner)
-            os.fchmod(file.fileno(), 0o755 if os.fstat(file.fileno()).st_mode & stat.S_IXUSR else 0o644)
-            listed.append((name, digest, os.fstat(file.fileno()).st_size))
+            status = os.fstat(file.fileno())
+            mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
+            if stat.S_IMODE(status.st_mode) != mode:
+                os.fchmod(file.fileno(), mode)
+            listed.append((name, digest, status.st_size))
         if source is not None:
             listed += _compile(source, name, bytecode_owner, site)
     return listed
@@ -200,7 +203,8 @@ def _compile(source: bytes, name: str, owner: Owner, site: str) -> list[tuple[st
     if data is None:
         return _seal([(target, owner, _NOBODY)], site) if os.path.isfile(path) else []
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if not os.path.isdir(directory := os.path.dirname(path)):
+            os.makedirs(directory, exist_ok=True)
         with open(path, "wb") as file:
             file.write(data)
             os.fchmod(file.fileno(), 0o644)
@@ -224,7 +228,7 @@ def _differences(
 
 def _clean(site: Path, info: Path) -> Rows:
     kept: list[RecordEntry] = []
-    rows = _record(info)
+    data, rows = _record(info)
     notes = {f"{info.name}/{name}" for name in metadata.INSTALLER_NOTES}
     is_package = any(row.path == "bin/__init__.py" for row in rows)  # then bin/ is no directory of scripts
     for row in rows:
@@ -238,7 +242,9 @@ def _clean(site: Path, info: Path) -> Rows:
         with contextlib.suppress(OSError):  # it still contains scripts of another distribution
             (site / "bin").rmdir()
     kept.sort()
-    (info / "RECORD").write_bytes(metadata.format_record(kept).encode())
+    cleaned = metadata.format_record(kept).encode()
+    if cleaned != data:
+        (info / "RECORD").write_bytes(cleaned)
     return tuple(kept)
 
 
@@ -295,10 +301,12 @@ def _check_rows(site: Path, info: Path, rows: Rows) -> None:
             )
 
 
-def _record(info: Path) -> tuple[RecordEntry, ...]:
+def _record(info: Path) -> tuple[bytes, Rows]:
+    """The content of RECORD, and its rows."""
     try:
         # Bytes, because reading text would turn "\r\n" into "\n" inside of names, too.
-        return metadata.parse_record((info / "RECORD").read_bytes().decode("utf-8"))
+        data = (info / "RECORD").read_bytes()
+        return data, metadata.parse_record(data.decode("utf-8"))
     except (OSError, ValueError) as error:
         raise InstallError(
             f"RECORD of {_title(info.name)} is missing or can't be read",
