@@ -249,7 +249,12 @@ def test_any_allows_what_differs(place: Path, monkeypatch: pytest.MonkeyPatch) -
     "value",
     [
         *("all", "overlay=", f"overlay={FALSE[1:]}", f"key={FALSE}", f"base={FALSE.upper()}", f"base={'X' * 32}"),
-        *(f"overlay={'०' * 32}", f"overlay={FALSE}\x1b[0m", f"overlay={FALSE}={FALSE}", f"any overlay={FALSE}"),
+        *(
+            f"overlay={chr(0x966) * 32}",
+            f"overlay={FALSE}\x1b[0m",
+            f"overlay={FALSE}={FALSE}",
+            f"any overlay={FALSE}",
+        ),
         *("packages=a-1.0", "", " ", f"base={FALSE} base={FALSE}", f"overlay {FALSE}"),
     ],
 )
