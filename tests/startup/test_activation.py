@@ -29,7 +29,7 @@ FINDER = (
 @pytest.fixture(autouse=True)
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process without an overlay, which is afterwards as it was."""
-    for name in (variables.CONFIRMED, "PYTHONDONTWRITEBYTECODE"):
+    for name in (variables.CONFIRMED, variables.EXPECT, "PYTHONDONTWRITEBYTECODE"):
         monkeypatch.setenv(name, "to be restored")
         monkeypatch.delenv(name)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -433,3 +433,50 @@ def test_an_optimised_python_writes_no_bytecode_into_an_overlay(
     activation.hold(tmp_path, KEY)
     assert process.dont_write_bytecode is bool(optimize)
     assert os.environ.get("PYTHONDONTWRITEBYTECODE") == ("1" if optimize else None)
+
+
+@pytest.mark.parametrize(
+    ("told", "known", "expected"),
+    [
+        (None, None, True),
+        (f"overlay={KEY} base={OTHER}", None, True),
+        (f"overlay={OTHER} base={OTHER}", None, False),
+        (f"overlay={OTHER}", (f"overlay={OTHER}", True), True),
+        (f"overlay={KEY}", (f"overlay={OTHER}", True), False),
+    ],
+)
+def test_an_overlay_on_the_path_is_the_expected_one_or_is_compared(
+    monkeypatch: pytest.MonkeyPatch, told: str | None, known: tuple[str, bool] | None, expected: bool
+) -> None:
+    variables.pass_on(variables.EXPECT, told)
+    monkeypatch.setattr(activation, "_expected", known)
+    assert activation.is_expected(KEY) is expected
+
+
+@pytest.mark.parametrize(
+    ("told", "known", "confirmed", "expected"),
+    [
+        (None, None, None, False),
+        ("any", None, None, False),
+        (f"overlay={KEY}", None, None, True),
+        (f"overlay={KEY}", None, "here", False),
+        (f"overlay={KEY}", None, f"{KEY}:0:elsewhere", True),
+        (f"overlay={KEY}", (f"overlay={KEY}", False), None, False),
+        (f"overlay={OTHER}", (f"overlay={KEY}", False), None, True),
+        (f"overlay={KEY}", (f"overlay={KEY}", True), None, True),
+        (f"overlay={KEY}", (f"overlay={KEY}", None), None, True),
+    ],
+)
+def test_what_another_node_or_the_user_expects_is_told_from_what_this_node_has_set(
+    monkeypatch: pytest.MonkeyPatch,
+    told: str | None,
+    known: tuple[str, bool | None] | None,
+    confirmed: str | None,
+    expected: bool,
+) -> None:
+    variables.pass_on(variables.EXPECT, told)
+    variables.pass_on(variables.CONFIRMED, None if confirmed == "here" else confirmed)
+    if confirmed == "here":
+        activation.confirm(KEY)
+    monkeypatch.setattr(activation, "_expected", known)
+    assert activation.is_told() is expected
