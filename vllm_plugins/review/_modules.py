@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import importlib.machinery
+import importlib.metadata
 import os
 import sys
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from packaging.utils import canonicalize_name
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Clash", "clashes", "top_level"]
+    from packaging.utils import NormalizedName
+
+__all__ = ["Clash", "Owner", "clashes", "owner", "top_level"]
 
 _SUFFIXES = sorted(importlib.machinery.all_suffixes(), key=len, reverse=True)
 _ORDER = ("package", "module", "namespace", "none")
@@ -36,6 +41,25 @@ class Clash:
     name: str
     path: str
     hides: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """The distribution that a module belongs to."""
+
+    name: NormalizedName
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+def owner(module: str, directories: Sequence[str]) -> Owner | None:
+    """The distribution in some directories whose RECORD has a top-level module; ``None`` if none has it."""
+    for found in importlib.metadata.distributions(path=list(directories)):
+        if any(path.parts[0].partition(".")[0] == module for path in found.files or ()):
+            return Owner(name=canonicalize_name(found.name), version=found.version)
+    return None
 
 
 def clashes(site: str, base_paths: Sequence[str]) -> Iterator[Clash]:
