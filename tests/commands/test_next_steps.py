@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from tests.kit.templates import Templates
 
 EDITING = "tests/commands/test_editing.py::test_the_next_steps_of_refusals_lead_on"
+BUILD_HASHES = (
+    "tests/commands/test_build_hashes.py::test_a_lock_has_the_hashes_and_a_bundle_the_files_of_build_requirements"
+)
 BUILDS = "tests/commands/test_builds_with_base.py::test_the_next_steps_of_refusals_lead_on"
 OWN_INDEX = "tests/commands/test_own_index.py::test_the_next_steps_of_refusals_lead_on"
 RUNNING = "tests/commands/test_run.py::test_the_next_steps_of_refusals_lead_on"
@@ -155,6 +158,7 @@ RUN = {
     "fix {…} or ask its authors to, or set `enabled: false` for plugin {…} in plugins.yaml and run vllm-plugins lock": LOADS,
     "give only the name; put the versions that you allow into plugins.yaml": OPTIONS,
     "name a plugin of plugins.yaml or a package of plugins.lock": OPTIONS,
+    "name a lock of its own for {…}: give another --lock or VLLM_PLUGIN_LOCK, or none of them; if the lock is a link, remove the link": "tests/commands/test_named_files.py::test_no_command_writes_the_lock_of_another_manifest",
     "vllm-plugins lock --check --rebuild": OPTIONS,
     "list the keys: vllm-plugins history": OPTIONS,
     "take the previous plugins.lock from version control, then run vllm-plugins sync": OPTIONS,
@@ -166,6 +170,8 @@ RUN = {
     "fix what the output above names, until `pip config list` works": VARIABLES,
     "check the network, your login, and the indexes of `pip config list`": VARIABLES,
     "check the network, the URL of index {…}": OWN_INDEX,
+    "vllm-plugins lock, which builds it with packages that it locks, too": BUILD_HASHES,
+    "find out who changed it; if the file is right, build and lock again, and review the change: vllm-plugins lock --upgrade-package {…}": BUILD_HASHES,
     "write `build: {with-base: [{…}]}` for plugin {…} in plugins.yaml": BUILDS,
     "write `build: {requires: [{…}]}` for plugin {…} in plugins.yaml, with the package that has this module": BUILDS,
     "remove {…} from `with-base` in plugins.yaml, or correct its name": BUILDS,

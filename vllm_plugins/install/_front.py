@@ -7,18 +7,20 @@ Python itself imports when it starts: with a link, or an inherited path, it woul
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import InstallError
 from vllm_plugins.documents.overrides import FIXED_MODULES, WHY_FIXED
+from vllm_plugins.packages import metadata
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["check_override", "check_plugin", "refuse_path_files"]
+__all__ = ["check_override", "check_path_files", "check_plugin", "refuse_path_files"]
 
 _OF_EACH_START = ("sitecustomize", "usercustomize")  # imported by `site`
 _BAD_PLUGIN = "report it to the plugin's author, and set `enabled: false` for the plugin in plugins.yaml"
@@ -72,6 +74,28 @@ def _check_start(title: str, paths: Sequence[str]) -> None:
             found=found,
             next_step=_BAD_PLUGIN,
         )
+
+
+def check_path_files(title: str, site: Path, paths: Sequence[str]) -> None:
+    """Check that the ``.pth`` files of a distribution add no directory outside of ``site`` to the path.
+
+    What is there is neither locked nor compared, and another user may be able to make it. A wheel that was made of an
+    editable installation names a directory of its author's machine.
+
+    Raises:
+        InstallError: one does.
+    """
+    root = os.path.join(os.path.normpath(site), "")
+    for path in paths:
+        if path.endswith(".pth") and "/" not in path:
+            for line in metadata.path_lines(site / path):
+                if not os.path.normpath(os.path.join(root, line)).startswith(root):
+                    raise InstallError(
+                        f"{title} puts a directory on the import path that is not its own",
+                        where=path,
+                        found=line[:200],
+                        next_step=_BAD_PLUGIN,
+                    )
 
 
 def refuse_path_files(front: Path) -> None:

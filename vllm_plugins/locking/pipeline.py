@@ -136,6 +136,7 @@ def _of_one(
 ) -> Outcome:
     """Lock a manifest against one base."""
     old = old_lock.read(settings, request.upgrade, base=base)
+    old_lock.require_own(old.lock, settings, request)
     has_targets = old.lock is not None and any(target.name is not None for target in old.lock.targets)
     if has_targets and request.base is None and not request.dry_run:
         raise _several_targets(settings)
@@ -167,14 +168,15 @@ def _of_one(
             request=request,
             config=config,
         )
-        check_result(new.lock, manifest, base)
-        changes = diff.compare(old.lock, new.lock)
+        made = old_lock.named_as(new.lock, old.lock, settings, request)
+        check_result(made, manifest, base)
+        changes = diff.compare(old.lock, made)
         if request.check:
-            _refuse_changes(old, new.lock, changes, settings, request)
+            _refuse_changes(old, made, changes, settings, request)
         elif not request.dry_run:
-            _stages.write((new.lock,), new.wheels, settings)
-        unchecked = derived(locked=new.lock, new=new.wheels)
-    return Outcome(lock=new.lock, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
+            _stages.write((made,), new.wheels, settings)
+        unchecked = derived(locked=made, new=new.wheels)
+    return Outcome(lock=made, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
 
 
 def merge(manifest: Manifest, settings: Settings, other: Path) -> Outcome:

@@ -17,7 +17,7 @@ from build import BuildBackendException, BuildException, ProjectBuilder
 from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core import hashes, lfs, process, scratch
-from vllm_plugins.core.errors import BuildError, InstallError, PluginsError
+from vllm_plugins.core.errors import BuildError, HashMismatch, InstallError, PluginsError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import _reproducible, metadata
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.core.hashes import Sha256
     from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import BuildRequirement
     from vllm_plugins.packages._build.environments import Environment
     from vllm_plugins.packages.installers import Installer
     from vllm_plugins.packages.metadata import Metadata
@@ -46,7 +47,8 @@ _WARNINGS = threading.Lock()  # the warning filters belong to the process, not t
 class BuiltWheel:
     """A wheel in ``path``, of ``size`` bytes.
 
-    ``built_with`` are the distributions of its build environment, those of the base included, sorted.
+    ``built_with`` are the distributions of its build environment, those of the base included, sorted;
+    ``requirements`` are those that the base did not give, with their files.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class BuiltWheel:
     sha256: Sha256
     size: int
     built_with: tuple[str, ...]
+    requirements: tuple[BuildRequirement, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -62,16 +65,20 @@ class Builder:
     """Builds wheels while it is open. Threads may share it.
 
     ``base_site`` are the directories of the base of this interpreter, which gives builds its torch. ``target`` is the
-    base that the wheels are for, by default the same.
+    base that the wheels are for, by default the same. ``wheels`` is a directory that may have wheels of locked build
+    requirements.
     """
 
     installer: Installer
     base_site: Sequence[str] = ()
     target: Base | None = None
+    wheels: Path | None = None
 
     @cached_property
     def _environments(self) -> Environments:
-        return Environments(installer=self.installer, base_site=self.base_site, target=self.target)
+        return Environments(
+            installer=self.installer, base_site=self.base_site, target=self.target, wheels=self.wheels
+        )
 
     def __enter__(self) -> Self:
         self._environments.__enter__()
@@ -92,19 +99,22 @@ class Builder:
         pins: Sequence[str] = (),
         requires: Sequence[str] = (),
         with_base: Sequence[str] = (),
+        locked: Sequence[BuildRequirement] | None = None,
     ) -> BuiltWheel:
         """Build the wheel of a project. The build may write into ``project``: give it a copy.
 
         ``pins`` (``name==version``) are the versions of what the build requirements bring; nothing else is installed.
-        ``requires`` and ``with_base`` are what plugins.yaml says of the build.
+        ``locked`` are the files that they may be. ``requires`` and ``with_base`` are what plugins.yaml says of the
+        build.
 
         Raises:
             BuildError: the project, its build requirements or its backend fail, or it was compiled against
                 another torch than the base's.
+            HashMismatch: a build requirement is not the locked file.
         """
         with self._failures(project, plugin):
             builder, environment = self._prepare(
-                project, "wheel", on_line, pins=pins, requires=requires, with_base=with_base
+                project, "wheel", on_line, pins=pins, requires=requires, with_base=with_base, locked=locked
             )
             into.mkdir(parents=True, exist_ok=True)
             path = Path(builder.build("wheel", into))
@@ -121,6 +131,7 @@ class Builder:
             sha256=hashes.of_file(path),
             size=path.stat().st_size,
             built_with=environment.contents,
+            requirements=environment.requirements,
         )
 
     def editable(
@@ -176,14 +187,15 @@ class Builder:
         requires: Sequence[str],
         with_base: Sequence[str],
         pins: Sequence[str] = (),
+        locked: Sequence[BuildRequirement] | None = None,
     ) -> tuple[ProjectBuilder, Environment]:
         """Return a builder of the project, in an environment that has everything that its backend requires."""
         first = _reader(project).build_system_requires | set(requires)
-        environment = self._environments.get(first, on_line, pins=pins, with_base=with_base)
+        environment = self._environments.get(first, on_line, pins=pins, with_base=with_base, locked=locked)
         builder = _builder(project, environment, on_line)
         more = builder.get_requires_for_build("wheel" if kind == "wheel" else "editable", None)
         if more - first:
-            environment = self._environments.get(first | more, on_line, pins=pins, with_base=with_base)
+            environment = self._environments.get(first | more, on_line, pins=pins, with_base=with_base, locked=locked)
             builder = _builder(project, environment, on_line)
         return builder, environment
 
@@ -192,6 +204,13 @@ class Builder:
         """Turn any failure of a build into one that names the plugin and has the last output of the backend."""
         try:
             yield
+        except HashMismatch as error:
+            error.required_by = f"the build of {in_words(plugin)}"
+            error.next_step = error.next_step or (
+                "find out who changed it; if the file is right, build and lock again, and review the change: "
+                f"vllm-plugins lock --upgrade-package {plugin}"
+            )
+            raise
         except (BuildException, BuildBackendException, InstallError, BuildError) as error:
             ours = error if isinstance(error, (InstallError, BuildError)) else None
             cause = error.exception if isinstance(error, BuildBackendException) else error

@@ -9,6 +9,7 @@ from vllm_plugins.documents import compatibility, diff, lock_reader, selection
 from vllm_plugins.locking import _stages
 from vllm_plugins.locking._several.targets import name_of, require_distinct
 from vllm_plugins.locking.pipeline import Outcome
+from vllm_plugins.startup import named_files
 from vllm_plugins.startup.settings import WHEELS
 
 if TYPE_CHECKING:
@@ -37,8 +38,11 @@ def merge(manifest: Manifest, settings: Settings, other: Path) -> Outcome:
         ours = _read(settings.lock, manifest)
     except LockMissing:
         ours = ()
+    named_files.check_owner(settings, ours[0].manifest_name if ours else None)
     taken = {name_of(lock) for lock in theirs}
-    locks = tuple(sorted((*theirs, *(lock for lock in ours if name_of(lock) not in taken)), key=name_of))
+    recorded = named_files.recorded_name(settings)
+    found = (*theirs, *(lock for lock in ours if name_of(lock) not in taken))
+    locks = tuple(sorted((lock.replace(manifest_name=recorded) for lock in found), key=name_of))
     require_distinct(locks, manifest)
     changes = diff.between(ours, locks)
     _stages.write(locks, dict(_wheels(theirs, other)), settings)

@@ -64,6 +64,7 @@ def lock(
         config=config or workers.begin(pip_config.read),
     )
     old = old_lock.read_all(settings, request.upgrade)
+    old_lock.require_own(next(iter(old.locks), None), settings, request)
     upgrade = request.upgrade.with_packages(manifest, *old.locks)
     if request.check:
         for was in old.locks if old.flaw is None else ():
@@ -75,7 +76,7 @@ def lock(
         resolved = workers.side_by_side(lambda task: run.resolve(task, upgrade, temporary / task.name), todo)
         made = dict(zip([task.name for task in todo], resolved, strict=True))
         made, notes = _share(run, tasks, made, others, temporary)
-        locks = _locks(tasks, made, others)
+        locks = _locks(run, tasks, made, others)
         require_distinct(locks, manifest)
         changes = diff.between(old.locks, locks)
         wheels = {name: path for new in made.values() for name, path in new.wheels.items()}
@@ -242,7 +243,7 @@ def _share(
     from vllm_plugins.locking.request import Upgrade
 
     made = dict(made)
-    locks = _locks(tasks, made, others)
+    locks = _locks(run, tasks, made, others)
     bases = {task.name: task.base for task in tasks}
     preferred = shared_pins.preferred([made[name].lock for name in made], locks, bases)
     again = [
@@ -281,13 +282,14 @@ def _gather_wheels(run: Run, made: Mapping[str, NewLock], into: Path) -> None:
         os.symlink(os.path.abspath(path), into / name)
 
 
-def _locks(tasks: Iterable[Task], made: Mapping[str, NewLock], others: Iterable[Lock]) -> tuple[Lock, ...]:
+def _locks(run: Run, tasks: Sequence[Task], made: Mapping[str, NewLock], others: Sequence[Lock]) -> tuple[Lock, ...]:
     """The lock of every target, by its name: new, or as it was."""
     found = list(others)
     for task in tasks:
         lock = made[task.name].lock if task.name in made else task.old.lock
         found += [lock.replace(accepted_manifests=())] if lock is not None else []
-    return tuple(sorted(found, key=name_of))
+    old = next((lock for lock in (*others, *(task.old.lock for task in tasks)) if lock is not None), None)
+    return tuple(sorted((old_lock.named_as(lock, old, run.settings, run.request) for lock in found), key=name_of))
 
 
 def name_of(lock: Lock) -> str:
