@@ -152,6 +152,22 @@ def test_a_module_that_python_runs_when_it_starts_is_refused(site: Path, where: 
     assert error.next_step == BAD_WHEEL
 
 
+@pytest.mark.parametrize("line", ["/home/author/project", "..", "tiny/../../x", "x\n/tmp\n", "\ufeff/tmp"])
+def test_a_path_file_that_leads_out_of_the_overlay_is_refused(site: Path, line: str) -> None:
+    """Another user could make the directory of the author's machine that a wheel names."""
+    stages.install(site, files={"tiny.pth": line.encode()})
+    error = refused(site)
+    assert error.what == "tiny 1.0 puts a directory on the import path that is not its own"
+    assert (error.where, error.next_step) == ("tiny.pth", BAD_WHEEL)
+    assert "tiny.pth" in check(site, {"tiny": None}).owners  # an editable project
+
+
+def test_a_path_file_may_add_directories_of_the_overlay(site: Path) -> None:
+    text = b"# /tmp\n\nimport sys; '/tmp'\nimport\tsys\ntiny\n./tiny/more\n"
+    stages.install(site, files={"tiny.pth": text, "tiny/data/other.pth": b"/tmp\n"})
+    assert "tiny.pth" in check(site, {"tiny": "1.0"}).owners
+
+
 @pytest.mark.parametrize("path", ["tiny/sitecustomize.py", "sitecustomize_more.py", "my-sitecustomize.py"])
 def test_other_modules_may_be_named_alike(site: Path, path: str) -> None:
     stages.install(site, files={path: b""})

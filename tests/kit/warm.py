@@ -22,15 +22,26 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
+from vllm_plugins.startup.settings import RESULT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ["command", "exit_status", "program"]
+__all__ = ["Request", "Server", "become", "command", "exit_status", "listen", "program"]
 
 _MOST = 1 << 20  # bytes of one request
 
 Request: TypeAlias = tuple[str, list[str], bytes, dict[bytes, bytes], int]
+
+
+def listen() -> tuple[socket.socket, str]:
+    """A socket for a server, and its address."""
+    address = f"vllm-plugins-{os.getpid()}-{os.urandom(4).hex()}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(f"\0{address}")  # a name without a file
+    listener.listen(64)
+    return listener, address
 
 
 def command(address: str, module: str) -> tuple[str, ...]:
@@ -49,10 +60,18 @@ def program(address: str, module: str, path: Path) -> Path:
     return path
 
 
-class _Server:
-    def __init__(self, listener: socket.socket, path: list[str]) -> None:
+class Server:
+    """Forks for each client, and runs what it asks for with ``run``: the request, its descriptors, and the import path."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        path: list[str],
+        run: Callable[[Request, Sequence[int], list[str]], NoReturn],
+    ) -> None:
         self._listener = listener
         self._path = path
+        self._run = run
         self._waiting = select.poll()
         self._waiting.register(listener, select.POLLIN)
         self._waiting.register(0, select.POLLIN)
@@ -76,7 +95,7 @@ class _Server:
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
-        request, descriptors, _, _ = socket.recv_fds(client, _MOST, 3)
+        request, descriptors, _, _ = socket.recv_fds(client, _MOST, 4)
         if not request:
             client.close()
             return
@@ -85,7 +104,7 @@ class _Server:
             importlib.import_module("pip_audit._cli")
         pid = os.fork()
         if not pid:
-            _run(call, descriptors, self._path)
+            self._run(call, descriptors, self._path)
         for descriptor in descriptors:
             os.close(descriptor)
         fork = os.pidfd_open(pid)
@@ -122,7 +141,7 @@ def main() -> None:
     _import_everything()
     gc.collect()
     gc.freeze()
-    _Server(listener, path).serve()
+    Server(listener, path, _run).serve()
 
 
 def _import_everything() -> None:
@@ -155,22 +174,31 @@ def _run_module(module: str) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
+def become(request: Request, descriptors: Sequence[int], path: list[str]) -> tuple[str, list[str]]:
+    """In the fork: take over the client's session, streams, environment, directory, umask and import path.
+
+    Returns the module and the words.
+    """
+    module, words, directory, environ, umask = request
+    os.setsid()
+    os.environb.clear()
+    os.environb.update(environ)
+    for number, descriptor in zip((0, 1, 2, int(os.environ.get(RESULT, "3"))), descriptors, strict=False):
+        os.dup2(descriptor, number)
+    os.chdir(directory)
+    os.umask(umask)
+    entries = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:] = [*map(os.path.abspath, entries), *path]
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+    tempfile.tempdir = None
+    return module, words
+
+
 def _run(request: Request, descriptors: Sequence[int], path: list[str]) -> NoReturn:
     """In the fork: become what ``python -P -m MODULE`` is, and end as an interpreter does."""
     code = 1
     try:
-        module, words, directory, environ, umask = request
-        os.setsid()
-        for number, descriptor in enumerate(descriptors):
-            os.dup2(descriptor, number)
-        os.environb.clear()
-        os.environb.update(environ)
-        os.chdir(directory)
-        os.umask(umask)
-        entries = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-        sys.path[:] = [*map(os.path.abspath, entries), *path]
-        sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
-        tempfile.tempdir = None
+        module, words = become(request, descriptors, path)
         if module != "pip_audit" and words[:1] != [
             "config"
         ]:  # pip reads it as it is imported, and would report it as configured

@@ -113,7 +113,8 @@ def mtimes(place: Place) -> dict[Path, int]:
 
 
 def test_the_first_start_installs_and_runs_every_plugin_once(ready: Place) -> None:
-    done = start(ready, "platform", "general", "stat_logger_plugins", "logits_processors", "io_processor_plugins")
+    words = ("platform", "general", "stat_logger_plugins", "logits_processors", "io_processor_plugins")
+    done = ready.python("-m", "tests.kit.loader", *words, fresh=True)
     assert json.loads(done.stdout) == {
         "platform": "probe.Platform",
         "stat_logger_plugins": ["probe_stats"],
@@ -463,7 +464,8 @@ def test_eight_processes_at_once_install_once(ready: Place) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(max_workers=8) as pool:
-        done = list(pool.map(lambda _: start(ready, "platform", "general"), range(8)))
+        words = ("-m", "tests.kit.loader", "platform", "general")
+        done = list(pool.map(lambda _: ready.python(*words, fresh=True), range(8)))
     assert [json.loads(item.stdout) for item in done] == [{"platform": "probe.Platform"}] * 8
     assert events(ready) == [["import", "no_platform", "platform", "general"]] * 8
     assert sum("Compiling bytecode" in item.stderr for item in done) == 1

@@ -444,7 +444,8 @@ def test_an_inherited_overlay_stays_where_the_manager_is_disabled(home: Path, fa
     variables.pass_on(variables.FALLBACK, fallback)
     hook.activate()
     load_general_plugins(listed)
-    assert (calls(), activation.active_key()) == (["general"], marker.key)
+    assert resolve_platform(listed) == [None, "probe.Platform"]
+    assert (calls(), activation.active_key()) == (["general", "platform"], marker.key)
 
 
 @pytest.mark.parametrize("function", ["load_general_plugins", "resolve_platform", "activate"])

@@ -7,6 +7,7 @@ Python itself imports when it starts: with a link, or an inherited path, it woul
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import TYPE_CHECKING
@@ -14,13 +15,14 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import InstallError
 from vllm_plugins.documents.overrides import FIXED_MODULES, WHY_FIXED
+from vllm_plugins.packages import metadata
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["check_override", "check_plugin", "refuse_path_files"]
+__all__ = ["check_override", "check_path_files", "check_plugin", "refuse_path_files"]
 
 # A line of setuptools (``namespaces.py``), with and without support of Python 2. A part is a name in quotes.
 _PART = re.compile(r"'(\w+)'")
@@ -80,6 +82,28 @@ def _check_start(title: str, paths: Sequence[str]) -> None:
             found=found,
             next_step=_BAD_PLUGIN,
         )
+
+
+def check_path_files(title: str, site: Path, paths: Sequence[str]) -> None:
+    """Check that the ``.pth`` files of a distribution add no directory outside of ``site`` to the path.
+
+    What is there is neither locked nor compared, and another user may be able to make it. A wheel that was made of an
+    editable installation names a directory of its author's machine.
+
+    Raises:
+        InstallError: one does.
+    """
+    root = os.path.join(os.path.normpath(site), "")
+    for path in paths:
+        if path.endswith(".pth") and "/" not in path:
+            for line in metadata.path_lines(site / path):
+                if not os.path.normpath(os.path.join(root, line)).startswith(root):
+                    raise InstallError(
+                        f"{title} puts a directory on the import path that is not its own",
+                        where=path,
+                        found=line[:200],
+                        next_step=_BAD_PLUGIN,
+                    )
 
 
 def refuse_path_files(front: Path) -> None:
