@@ -188,8 +188,8 @@ def _picture(bars: Sequence[Bar]) -> str:
         parts += _bar(bar, _TOP + number * _ROW, scale, plain=bars[0].start)
     left = _TOP + _ROW * len(bars) + 20
     notes = (
-        "Grey: vLLM's own start, with a tiny model. Colour: what plugins add. Caches are warm; the image is built and",
-        "unpacked on one machine, and pushed and pulled nowhere.",
+        "Grey: vLLM's own start, with a tiny model. Colour: what plugins add. Caches are warm; the image is built",
+        "and unpacked on one machine, and pushed and pulled nowhere.",
     )
     parts += [f'<text class="small" x="16" y="{left + 15 * n}">{note}</text>' for n, note in enumerate(notes)]
     return "\n".join([*parts, "</svg>", ""])
