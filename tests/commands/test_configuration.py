@@ -214,8 +214,8 @@ def test_programs_of_the_working_directory_are_not_run(place: Place, index: Inde
     )
     for installer in ("pip", "uv"):
         env = {"VLLM_PLUGIN_INSTALLER": installer, "PIP_KEYRING_PROVIDER": "import"}
-        commands = [["lock"], ["sync"], ["bundle"]]
-        commands += [["lock", "--check"], ["audit"], ["verify"], ["status"]] if installer == "pip" else []
+        commands = [["lock"], ["sync"]]
+        commands += [["bundle"], ["lock", "--check"], ["audit"], ["verify"], ["status"]] if installer == "pip" else []
         for words in commands:
             done = place.python("-m", "vllm_plugins", *words, env=env, cwd=work, check=False)
             assert "working directory" not in done.stdout + done.stderr

@@ -11,8 +11,13 @@ import pytest
 
 from tests.kit import tiny
 from vllm_plugins.cli import COMMANDS
+from vllm_plugins.core.errors import UsageError
+from vllm_plugins.startup import named_files
+from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.kit.index import Index
     from tests.kit.place import Place
 
@@ -98,3 +103,86 @@ def test_two_locks_of_one_manifest_are_refused_by_commands_and_starts(synced: Pl
     synced.run("status", env={"VLLM_PLUGIN_LOCK": str(synced.lock)})
     other.unlink()
     synced.run("status")
+
+
+def settings_of(directory: Path, manifest: str, lock: str | None) -> Settings:
+    return Settings.from_environment({"HOME": str(directory)}, config=str(directory / manifest), lock=lock)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "lock", "files", "recorded", "owner"),
+    [
+        ("plugins.yaml", None, "plugins.yaml", None, None),
+        ("plugins.yaml", "dev.lock", "plugins.yaml dev.yaml", None, "dev.yaml"),
+        ("plugins.yaml", "dev.lock", "plugins.yaml", None, None),  # dev.yaml was renamed
+        ("dev.yaml", "plugins.lock", "plugins.yaml dev.yaml", None, "plugins.yaml"),
+        ("dev.yaml", "pylock.vllm-plugins.toml", "plugins.yaml dev.yaml", None, "plugins.yaml"),
+        ("dev.yaml", "dev.yml.lock", "dev.yaml dev.yml", None, "dev.yml"),
+        ("dev", None, "dev dev.yaml", None, "dev.yaml"),  # both are called dev.lock
+        ("dev.yaml", None, "dev dev.yaml", None, None),  # any file may be called dev
+        ("dev.yaml", "shared.lock", "plugins.yaml dev.yaml", "plugins.yaml", "plugins.yaml"),
+        ("dev.yaml", "shared.lock", "plugins.yaml dev.yaml", "dev.yaml", None),
+        ("dev.yaml", "shared.lock", "plugins.yaml dev.yaml", None, None),
+        ("dev.yaml", "shared.lock", "dev.yaml", "plugins.yaml", None),  # plugins.yaml was renamed
+        ("plugins.yaml", "plugins.lock", "plugins.yaml dev.yaml", "dev.yaml", "dev.yaml"),
+    ],
+)
+def test_a_lock_has_one_manifest(
+    tmp_path: Path, manifest: str, lock: str | None, files: str, recorded: str | None, owner: str | None
+) -> None:
+    for name in files.split():
+        (tmp_path / name).write_text("plugins: []\n")
+    settings = settings_of(tmp_path, manifest, str(tmp_path / lock) if lock else None)
+    if owner is None:
+        named_files.check_owner(settings, recorded)
+        return
+    with pytest.raises(UsageError, match=rf"is the lock of another manifest, {owner} \[usage\]") as caught:
+        named_files.check_owner(settings, recorded)
+    assert caught.value.expected == str(tmp_path / owner)
+
+
+def test_the_manifest_of_a_linked_lock_is_that_of_the_file_itself(tmp_path: Path) -> None:
+    for name in ("plugins.yaml", "dev.yaml"):
+        (tmp_path / name).write_text("plugins: []\n")
+    (tmp_path / "dev.lock").symlink_to("plugins.lock")
+    with pytest.raises(UsageError, match="is the lock of another manifest, plugins"):
+        named_files.check_owner(settings_of(tmp_path, "dev.yaml", None), None)
+    (tmp_path / "pylock.vllm-plugins.toml").symlink_to("plugins.lock")  # for scanners
+    named_files.check_owner(settings_of(tmp_path, "plugins.yaml", None), None)
+    (tmp_path / "alias.yaml").symlink_to("plugins.yaml")
+    named_files.check_owner(settings_of(tmp_path, "alias.yaml", str(tmp_path / "plugins.lock")), None)
+    mount = tmp_path / "mount"  # as Kubernetes mounts a ConfigMap
+    (mount / "..data").mkdir(parents=True)
+    for name in ("plugins.yaml", "plugins.lock"):
+        (mount / "..data" / name).write_text("plugins: []\n")
+        (mount / name).symlink_to(f"..data/{name}")
+    named_files.check_owner(settings_of(mount, "plugins.yaml", None), None)
+
+
+def test_no_command_writes_the_lock_of_another_manifest(place: Place) -> None:
+    place.write("plugins: []\n")
+    other = place.config / "dev.yaml"
+    other.write_text("plugins: []  # for development\n")
+    shared = place.config / "shared.lock"
+    place.run("lock", "--lock", shared)
+    assert '\nmanifest = "plugins.yaml"\n' in shared.read_text()
+    place.run("lock")
+    assert "\nmanifest = " not in place.lock.read_text()
+    before = place.files()
+    step = (
+        "name a lock of its own for dev.yaml: give another --lock or VLLM_PLUGIN_LOCK, or none of them; "
+        "if the lock is a link, remove the link"
+    )
+    for words in (["lock"], ["lock", "--upgrade"], ["upgrade"], ["add", "tiny"], ["rollback"]):
+        for path in (shared, place.lock):
+            done = place.run(*words, "--config", other, env={"VLLM_PLUGIN_LOCK": str(path)}, check=False)
+            assert (done.returncode, done.stdout) == (2, ""), (words, done)
+            assert f"{path.name} is the lock of another manifest, plugins.yaml [usage]" in done.stderr
+            assert done.stderr.rstrip().endswith(f"next: {step}")
+    assert place.files() == before
+    place.run("lock", "--config", other)
+    assert other.with_suffix(".lock").exists()
+    place.run("lock", "--check", "--lock", shared)
+    place.manifest.rename(place.config / "renamed.yaml")
+    place.run("lock", "--upgrade", "--config", place.config / "renamed.yaml", "--lock", shared)
+    assert '\nmanifest = "renamed.yaml"\n' in shared.read_text()

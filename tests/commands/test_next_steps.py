@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from tests.kit.templates import Templates
 
 EDITING = "tests/commands/test_editing.py::test_the_next_steps_of_refusals_lead_on"
+BUILD_HASHES = (
+    "tests/commands/test_build_hashes.py::test_a_lock_has_the_hashes_and_a_bundle_the_files_of_build_requirements"
+)
 BUILDS = "tests/commands/test_builds_with_base.py::test_the_next_steps_of_refusals_lead_on"
 OWN_INDEX = "tests/commands/test_own_index.py::test_the_next_steps_of_refusals_lead_on"
 RUNNING = "tests/commands/test_run.py::test_the_next_steps_of_refusals_lead_on"
@@ -56,6 +59,7 @@ SERVED = "tests/review/test_served.py::test_the_command_tells_by_its_exit_code"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
 TARGETS = "tests/commands/test_targets.py::test_the_next_steps_of_targets_lead_on"
+OPTIONS = "tests/commands/test_targets.py::test_targets_of_the_command_line_make_the_same_lock"
 SINGLE = "tests/commands/test_single_files.py::test_the_next_steps_of_refusals_lead_on"
 RUN = {
     "name a plugin with `source: file`; vllm-plugins status lists all plugins": SINGLE,
@@ -93,9 +97,13 @@ RUN = {
     "name it with --target": TARGETS,
     "name one of these with --target": TARGETS,
     "leave --base out: each target names its base": TARGETS,
-    "leave --target out, or add `targets` to plugins.yaml": TARGETS,
-    "lock the other targets with --target, and this one on a machine of its kind; or correct `{…}` in "
-    "plugins.yaml": TARGETS,
+    "give its base, as in --target {…}=here, or add `targets` to plugins.yaml": TARGETS,
+    "lock the other targets with --target, and this one on a machine of its kind; or correct `{…}` in {…}": TARGETS,
+    "give --target a name alone, or add the target to plugins.yaml": TARGETS,
+    "give each --target a name of its own": OPTIONS,
+    "give the target a name and a base, as in --target dev=here --target production=base.json": OPTIONS,
+    "run vllm-plugins lock with --target for each, as above, or add `targets` to plugins.yaml; vllm-plugins lock --base here locks for "
+    "this environment alone": OPTIONS,
     "move one of the targets to a plugins.yaml of its own": "tests/commands/test_targets.py::"
     "test_targets_that_markers_can_not_tell_apart_are_refused",
     "vllm-plugins lock --merge {…}": TARGETS,
@@ -150,6 +158,7 @@ RUN = {
     "fix {…} or ask its authors to, or set `enabled: false` for plugin {…} in plugins.yaml and run vllm-plugins lock": LOADS,
     "give only the name; put the versions that you allow into plugins.yaml": OPTIONS,
     "name a plugin of plugins.yaml or a package of plugins.lock": OPTIONS,
+    "name a lock of its own for {…}: give another --lock or VLLM_PLUGIN_LOCK, or none of them; if the lock is a link, remove the link": "tests/commands/test_named_files.py::test_no_command_writes_the_lock_of_another_manifest",
     "vllm-plugins lock --check --rebuild": OPTIONS,
     "list the keys: vllm-plugins history": OPTIONS,
     "take the previous plugins.lock from version control, then run vllm-plugins sync": OPTIONS,
@@ -161,6 +170,8 @@ RUN = {
     "fix what the output above names, until `pip config list` works": VARIABLES,
     "check the network, your login, and the indexes of `pip config list`": VARIABLES,
     "check the network, the URL of index {…}": OWN_INDEX,
+    "vllm-plugins lock, which builds it with packages that it locks, too": BUILD_HASHES,
+    "find out who changed it; if the file is right, build and lock again, and review the change: vllm-plugins lock --upgrade-package {…}": BUILD_HASHES,
     "write `build: {with-base: [{…}]}` for plugin {…} in plugins.yaml": BUILDS,
     "write `build: {requires: [{…}]}` for plugin {…} in plugins.yaml, with the package that has this module": BUILDS,
     "remove {…} from `with-base` in plugins.yaml, or correct its name": BUILDS,
@@ -238,6 +249,8 @@ RUN = {
     "{…}, or set VLLM_PLUGIN_REGISTRY_DIR to another directory": PLACES,
     "ask the plugin's authors to return the qualified name of their platform, or set `enabled: false` for the plugin "
     "in plugins.yaml, and run vllm-plugins lock": f"{QUERIES}a_platform_that_is_no_name_is_disabled",
+    "install the system package that has {…}, and run the command again": BUILDS,
+    "nothing, if it works with the module of {…}; otherwise set `enabled: false` for {…} in plugins.yaml": f"{QUERIES}a_module_that_another_package_of_the_environment_has_names_both",
     "ask the plugin's authors to rename it, or set `enabled: false` for the plugin in plugins.yaml": f"{QUERIES}"
     "a_hidden_module_is_disabled",
     "configure the token as the login of that index; if this part of its URL is not secret, "
@@ -269,7 +282,7 @@ NOT_TAKEN = {
     r"fix what its output names; only uv |use the other resolver: |start again; let only vllm-plugins prune|change `ref` of plugin \{…\} in .* to the full": _DAMAGE,
     r"choose another version of it|name another release with|set `enabled: false` for (that|one) plugin": _WALK,
     r"vllm-plugins lock, then review the change: git diff": _WALK,
-    r"run vllm-plugins lock on a machine of that kind|add the index that has it|set the clock of this machine": _MACHINE,
+    r"run vllm-plugins lock (on a machine of that kind|where the CUDA toolkit)|add the index that has it|set the clock of this machine": _MACHINE,
     r"set these variables before the process starts|try again, or choose another service|use an ssh key": _MACHINE,
     r"check the name of the image; a copy|copy the image again|correct the file, or set DOCKER_CONFIG": _IMAGE,
     r"run \{…\}\{…\} get by hand": _IMAGE,

@@ -23,7 +23,10 @@ def find(place: Place, *words: str) -> dict[str, dict[str, Any]]:
 
 
 def reasons(item: dict[str, Any]) -> list[str]:
-    return [f"{reason['owner']} {reason['text']}" for reason in item["kept_back"]]
+    return [
+        f"{reason['package'] or 'plugins.yaml'} {reason['version'] or ''} {reason['text']}".replace("  ", " ")
+        for reason in item["kept_back"]
+    ]
 
 
 @pytest.fixture

@@ -143,6 +143,54 @@ def test_targets_that_were_locked_on_two_machines_are_merged(place: Place, index
     place.run("lock", "--target", "dev")
 
 
+def test_targets_of_the_command_line_make_the_same_lock(place: Place, index: Index) -> None:
+    """But for the hash of the manifest, which has none."""
+
+    def lock(*words: str, code: int = 0) -> str:
+        done = place.run("lock", *words, check=False)
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    snapshot(place, vllm="0.33.0")
+    index.wheel("dep", "1.0")
+    index.wheel("dep", "2.0", requires=["vllm>=0.33"])
+    index.wheel("tiny", requires=["dep"], entry_points=POINTS, modules=MODULES)
+    place.write(MANIFEST)
+    lock()
+    whole = place.locked
+    place.lock.unlink()
+    place.write(MANIFEST.partition("targets:")[0])
+
+    here, there = ("--target", "dev=here"), ("--target", f"production={place.config / 'production.json'}")
+    assert "1 plugin for 2 targets (dev: 2 packages, production: 2 packages)" in lock(*here, *there)
+    made = place.locked
+    for document in (whole, made):
+        del document["tool"]["vllm-plugins"]["manifest-sha256"], document["tool"]["vllm-plugins"]["content-sha256"]
+    assert made == whole
+    place.run("sync")
+    place.run("status")
+    assert lock(*here, *there).startswith("plugins.lock is up to date: nothing to do\n")
+    lock("--check", *here, *there)
+    lock("--check", *there)  # the others stay as they are
+    shutil.copyfile(place.lock, place.config / "other.lock")
+    lock("--merge", str(place.config / "other.lock"))
+
+    # Without the options, nothing says what the other targets are: their lock is not replaced.
+    before = place.lock.read_bytes()
+    for words in ([], ["--check"], ["--upgrade"]):
+        said = lock(*words, code=2)
+        assert "  expected: --target dev=BASE --target production=BASE\n" in said
+    assert "next: give each --target a name of its own" in lock(*here, "--target", "dev=x.json", code=2)
+    for word in ("=here", "a b=here", "dev=", "dev=vllm==0.33.0,python=3"):
+        assert "next: give the target a name and a base" in lock("--target", word, code=2)
+    assert "next: leave --base out" in lock(*here, "--base", "here", code=2)
+    said = lock("--target", "dev=here,python=3.99", code=2)
+    assert "this one on a machine of its kind; or correct `python` in --target" in said
+    assert place.lock.read_bytes() == before
+    lock("--base", "here")
+    lock("--check")
+
+
 def test_the_next_steps_of_targets_lead_on(place: Place) -> None:
     """Each message is met in its state, and its next step is taken there."""
 
@@ -152,7 +200,9 @@ def test_the_next_steps_of_targets_lead_on(place: Place) -> None:
 
     other = snapshot(place)
     place.write("plugins: []\n")
-    refused(["lock", "--target", "dev"], "next: leave --target out, or add `targets` to plugins.yaml")
+    refused(
+        ["lock", "--target", "dev"], "next: give its base, as in --target dev=here, or add `targets` to plugins.yaml"
+    )
     place.run("lock")
     production = "plugins: []\ntargets:\n  - {name: production, base: production.json}\n"
     place.write(production)
@@ -163,6 +213,7 @@ def test_the_next_steps_of_targets_lead_on(place: Place) -> None:
     refused(["tree"], "next: add a target for this environment to plugins.yaml", code=5)
     refused(["tree", "--target", "dev"], "next: name one of these with --target")
     place.run("tree", "--target", "production")
+    refused(["lock", "--target", "dev=here"], "next: give --target a name alone, or add the target to plugins.yaml")
     place.write(production + "  - {name: dev, base: here, python: '3.99'}\n")
     refused(["lock"], "next: lock the other targets with --target, and this one on a machine of its kind; or correct")
     place.run("lock", "--target", "production")

@@ -55,6 +55,19 @@ def test_an_error_survives_the_way_through_another_process(kind: type[PluginsErr
     assert read.to_dict() == error.to_dict()
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("plugin 'tiny'", ["tiny"]),
+        ("plugin 'a.b-c', through dep 1.0 → other 2.0, plugin 'tiny', plugin 'tiny'", ["a.b-c", "tiny"]),
+        ("helper 1.0", []),
+    ],
+)
+def test_the_plugins_that_require_something_are_data(text: str, names: list[str]) -> None:
+    data = LockStale("what", required_by=text).to_dict()
+    assert (data["required_by"], data["required_by_text"]) == (names, text)
+
+
 def test_the_error_of_a_program_survives_it_too() -> None:
     error = CommandFailed("pip ended with exit status 2", returncode=2, details=["command: pip"])
     read = PluginsError.from_dict(error.to_dict())

@@ -10,7 +10,7 @@ import pytest
 from tests.kit import values
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import consistency, lock, manifest
-from vllm_plugins.documents.lock import BaseUse, Lock, Override, Package, Plugin
+from vllm_plugins.documents.lock import BaseUse, BuildRequirement, Lock, Override, Package, Plugin
 
 NAME = values.NAME
 HASH, OTHER = Sha256("a" * 64), Sha256("b" * 64)
@@ -387,3 +387,20 @@ def test_an_override_is_the_one_of_plugins_yaml() -> None:
         found = override(**change)
         reason = f"the override of {found.package} is not what plugins.yaml says: {found.requested} ({found.reason})"
         assert consistency.with_manifest(with_override(found), asked) == (reason,)
+
+
+def test_a_lock_says_what_wheels_were_built_with_and_its_hashes() -> None:
+    pins = ("helper==1.0", "ninja==1.13", "torch==2.13.0+cpu")
+    package = values.package(built_with=pins)
+    locked = values.lock(package)
+    plugin = locked.plugins[0].replace(with_base=(values.NAME("ninja"),))
+    assert consistency.unhashed(locked, package) == ("helper==1.0", "ninja==1.13")
+    assert consistency.unhashed(locked.replace(plugins=(plugin,)), package) == ("helper==1.0",)
+    helper = BuildRequirement(name=values.NAME("helper"), version="1.0", wheels=(values.wheel("helper"),))
+    hashed = locked.replace(plugins=(plugin,), build_requirements=(helper,))
+    assert consistency.unhashed(hashed, package) == ()
+    assert consistency.of_lock(hashed) == ()
+    assert hashed.built_by(package) == (helper,)
+    unused = hashed.replace(packages=(values.package(),))
+    reason = "the build requirement helper 1.0: no wheel of the lock was built with it"
+    assert consistency.of_lock(unused) == (reason,)

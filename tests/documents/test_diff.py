@@ -7,13 +7,13 @@ import pytest
 from tests.kit import values
 from vllm_plugins.documents import diff
 from vllm_plugins.documents.diff import Change
-from vllm_plugins.documents.lock import BaseUse, Lock, Override, Package, Plugin, Target, Wheel
+from vllm_plugins.documents.lock import BaseUse, BuildRequirement, Lock, Override, Package, Plugin, Target, Wheel
 
 if TYPE_CHECKING:
     from vllm_plugins.startup import Record
 
 # A rollback changes the first. The second is the version of the plugin's package, which is compared.
-UNSEEN = {(Lock, "accepted_manifests"), (Plugin, "version")}
+UNSEEN = {(Lock, "accepted_manifests"), (Lock, "manifest_name"), (Plugin, "version")}
 OTHER = {
     "packages": (values.package(), values.package("more")),
     "plugins": (),
@@ -24,6 +24,7 @@ OTHER = {
     "overrides": (
         Override(package=values.NAME("more"), version="2.0", replaces="1.0", requested="more>=2", reason="new"),
     ),
+    "build_requirements": (BuildRequirement(name=values.NAME("more"), version="1", wheels=(values.wheel("more"),)),),
     "editable": True,
     "size": 11,
     "entry_points": (("vllm.general_plugins", "other", "tiny:other"),),

@@ -14,7 +14,7 @@ from tests.kit import pep751
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, PluginsError
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import lock_reader, lock_writer
-from vllm_plugins.documents.lock import BaseUse, CommitSha, Lock, Package, Plugin, Target, Wheel
+from vllm_plugins.documents.lock import BaseUse, BuildRequirement, CommitSha, Lock, Package, Plugin, Target, Wheel
 
 GOLDEN = Path(__file__).parents[1] / "golden/plugins.lock"
 NAME = canonicalize_name
@@ -88,6 +88,21 @@ LOCK = Lock(
             vllm="0.32.0",
             base=(
                 BaseUse(name=NAME("torch"), version="2.13.0+cpu", required_by=(("decoder", ">=2"), ("helper", ""))),
+            ),
+        ),
+    ),
+    build_requirements=(
+        BuildRequirement(
+            name=NAME("hatchling"),
+            version="1.27.0",
+            index="https://packages.example.org/simple/",
+            wheels=(
+                Wheel(
+                    filename="hatchling-1.27.0-py3-none-any.whl",
+                    sha256=Sha256("4" * 64),
+                    size=75794,
+                    url="https://packages.example.org/files/hatchling-1.27.0-py3-none-any.whl",
+                ),
             ),
         ),
     ),

@@ -4,12 +4,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit import place
+
 from . import worlds
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from .worlds import World
+
+
+@pytest.fixture(autouse=True)
+def _real_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a start begins is a process of its own, that can be killed, traced and counted."""
+    monkeypatch.setattr(place, "FORKS_FOR_STARTS", False)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import resource
 import stat
 import struct
 import sys
@@ -63,6 +64,7 @@ class _Server:
         self.device, self.mode = device, mode
         self.paths = {_ROOT: root}
         self.inodes = {_ROOT: os.lstat(root).st_ino}
+        self.pins: dict[int, int] = {}  # a descriptor of each file, so that no number is given to another one
         self.open: dict[int, str] = {}  # descriptor → path
         self.hidden = 0
         self.calls: dict[int, Callable[[int, bytes], bytes]] = {
@@ -126,8 +128,11 @@ class _Server:
         return os.path.join(self.path(node), os.fsdecode(name.partition(b"\0")[0]))
 
     def entry(self, path: str) -> bytes:
-        status = os.lstat(path)
+        pin = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+        status = os.fstat(pin)
         node = status.st_ino
+        if self.pins.setdefault(node, pin) != pin:
+            os.close(pin)
         self.paths[node], self.inodes[node] = path, status.st_ino
         return struct.pack("=QQQQII", node, 0, _SECONDS, _SECONDS, 0, 0) + _attributes(status)
 
@@ -317,6 +322,8 @@ def main() -> None:
     """Mount, say so, and serve."""
     root, target, mode = sys.argv[1:]
     os.umask(0)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
     system = ctypes.CDLL(None, use_errno=True)

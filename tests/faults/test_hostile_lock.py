@@ -538,10 +538,12 @@ def test_rebuild_alone_is_a_usage_error(honest: Place) -> None:
 def test_a_lock_can_not_bring_its_own_tool_into_a_build(honest: Place, index: Index) -> None:
     """A hook of setuptools, for example, would run in every build of its environment."""
     index.wheel("stowaway")
-    forge(
-        honest,
-        lambda document: package(document, "mine-plugin").update({"tool": {TOOL: {"built-with": ["stowaway==1.0"]}}}),
-    )
+
+    def stow(document: Document) -> None:
+        package(document, "mine-plugin")["tool"] = {TOOL: {"built-with": ["stowaway==1.0"]}}
+        document["tool"][TOOL]["build-requirements"] = [of_index(index, "stowaway", "1.0")]
+
+    forge(honest, stow)
     done = honest.run("lock", "--check", "--rebuild", check=False)
     assert (done.returncode, "only in the locked build environment: stowaway==1.0" in done.stderr) == (4, True), done
 

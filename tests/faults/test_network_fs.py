@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from vllm_plugins.install import _store as stores
 from vllm_plugins.startup import overlay
 
 from . import worlds
@@ -116,4 +117,25 @@ def test_a_lock_that_is_replaced_while_a_machine_reads_it_is_read_again(
         (machine / "plugins.lock").write_bytes(b"old")
         monkeypatch.setattr(overlay, "_open", stale)
         assert overlay.read_file(machine / "plugins.lock") == b"new"
+    assert len(opened) == 2
+
+
+def test_a_directory_that_is_replaced_while_a_machine_lists_it_is_listed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether somebody uses an overlay depends on that list."""
+    server, opened, real = tmp_path / "server", list[str](), os.scandir
+    (server / "replaced" / "old-1").mkdir(parents=True)
+
+    def stale(path: Path) -> object:
+        opened.append(os.fspath(path))
+        entries = real(path)
+        if len(opened) == 1:
+            (server / "replaced").rename(server / "gone")
+            (server / "replaced" / "new-1").mkdir(parents=True)
+        return entries
+
+    with mounted(server, tmp_path / "a", "local") as machine:
+        monkeypatch.setattr(os, "scandir", stale)
+        assert stores._replaced(machine) == [machine / "replaced" / "new-1"]
     assert len(opened) == 2

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Place
 
-WORKFLOW = yaml.safe_load(
-    (Path(__file__).parents[2] / "examples/github-actions/upgrade.yml").read_text(encoding="utf-8")
-)
+EXAMPLES = Path(__file__).parents[2] / "examples/github-actions"
+WORKFLOW = yaml.safe_load((EXAMPLES / "upgrade.yml").read_text(encoding="utf-8"))
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
 TINY = {"tiny.py": "from vllm import old\ndef register(): ...\n"}
 GH = """\
@@ -35,7 +34,8 @@ import json, os, shutil, sys
 with open(os.environ["GH_NOTES"], "a") as notes:
     print(json.dumps(sys.argv[1:]), file=notes)
 if sys.argv[1:3] == ["run", "download"]:
-    shutil.copytree(os.environ["GH_ARTIFACT"], sys.argv[sys.argv.index("--dir") + 1])
+    name, into = (sys.argv[sys.argv.index(option) + 1] for option in ("--name", "--dir"))
+    shutil.copytree(os.environ["GH_ARTIFACTS"] + "/" + name, into, symlinks=True)
 sys.exit(sys.argv[1:3] == ["pr", "edit"] and "GH_HAS_REQUEST" not in os.environ)
 """
 
@@ -62,7 +62,7 @@ class Runner:
             if condition and self.outputs.get("changed") != "true":
                 continue
             if part.get("uses", "").startswith("actions/upload-artifact@"):
-                self.upload(clone, part["with"]["path"].split())
+                self.upload(clone, part["with"])
             if "run" in part and part.get("working-directory") != "tools":
                 self.step(part, clone, temporary)
 
@@ -80,7 +80,7 @@ class Runner:
             "GITHUB_RUN_ID": "42",
             "RUNNER_TEMP": str(temporary),
             "GH_NOTES": str(self.root / "notes"),
-            "GH_ARTIFACT": str(self.root / "artifact"),
+            "GH_ARTIFACTS": str(self.root / "artifacts"),
             **self.variables,
         }
         del env["VLLM_PLUGIN_CONFIG"]
@@ -89,10 +89,13 @@ class Runner:
         assert done.returncode == 0, f"{part['name']}\n{done.stdout}\n{done.stderr}"
         self.outputs |= dict(line.split("=", 1) for line in output.read_text().splitlines())
 
-    def upload(self, clone: Path, names: list[str]) -> None:
-        (self.root / "artifact").mkdir()
-        for name in names:
-            source, target = clone / name, self.root / "artifact" / name
+    def artifact(self, name: str) -> Path:
+        return self.root / "artifacts" / name
+
+    def upload(self, clone: Path, artifact: dict[str, str]) -> None:
+        self.artifact(artifact["name"]).mkdir(parents=True)  # one that is there is an error, as at GitHub
+        for name in artifact["path"].split():
+            source, target = clone / name, self.artifact(artifact["name"]) / name
             if source.is_dir():
                 shutil.copytree(source, target)
             elif source.exists():
@@ -137,11 +140,12 @@ def test_an_update_becomes_a_branch_and_a_pull_request_with_what_a_reviewer_must
     runner.variables["NEXT_VLLM"] = "vllm==9.9.9"
     runner.job("upgrade")
     assert runner.outputs == {"changed": "true"}
+    runner.job("describe")
     runner.job("propose")
     changed = runner.remote.git("diff", "--name-only", "main", "upgrade-plugins").split()
     assert changed == ["plugins.lock"]
-    download, edit, create = runner.notes
-    assert download[:2] == ["run", "download"]
+    upgrade, proposal, edit, create = runner.notes
+    assert [note[:2] for note in (upgrade, proposal)] == [["run", "download"]] * 2
     assert edit[:3] == ["pr", "edit", "upgrade-plugins"]
     assert create[:4] == ["pr", "create", "--head", "upgrade-plugins"]
     text = Path(create[create.index("--body-file") + 1]).read_text(encoding="utf-8")
@@ -156,38 +160,84 @@ def test_an_open_pull_request_is_updated(runner: Runner, index: Index) -> None:
     index.wheel("tiny", "2.0", entry_points=POINTS, modules=TINY)
     runner.remote.git("branch", "upgrade-plugins")
     runner.variables["GH_HAS_REQUEST"] = "1"
-    runner.job("upgrade")
-    runner.job("propose")
-    assert [note[:2] for note in runner.notes] == [["run", "download"], ["pr", "edit"]]
-    assert "Outlook" not in (runner.root / "artifact/description.md").read_text()
+    for name in WORKFLOW["jobs"]:
+        runner.job(name)
+    assert [note[:2] for note in runner.notes] == [["run", "download"], ["run", "download"], ["pr", "edit"]]
+    assert "Outlook" not in (runner.artifact("proposal") / "description.md").read_text()
 
 
 def test_a_build_puts_nothing_into_the_branch_but_a_lock_and_wheels(runner: Runner, index: Index) -> None:
     """It runs in the other job, and may change the artifact: a repository in it would have a configuration of its own."""
     index.wheel("tiny", "2.0", entry_points=POINTS, modules=TINY)
     runner.job("upgrade")
-    wheels = runner.root / "artifact" / "plugins.wheels"
+    wheels = runner.artifact("upgrade") / "plugins.wheels"
     nested = Repository.init(wheels / "nested")
     (wheels / "nested" / "a").touch()
     nested.commit("hostile")
     for name in (".gitattributes", "run.sh", "-o.whl", "nested/inner-1.0-py3-none-any.whl"):
         (wheels / name).write_text("hostile")
-    (runner.root / "artifact" / "plugins.yaml").write_text("hostile")
+    for name in ("plugins.yaml", "description.md"):
+        (runner.artifact("upgrade") / name).write_text("hostile")
+    runner.job("describe")
     runner.job("propose")
     assert runner.remote.git("diff", "--name-only", "main", "upgrade-plugins").split() == ["plugins.lock"]
+    assert "hostile" not in (runner.artifact("proposal") / "description.md").read_text()
+
+
+def test_a_link_in_an_artifact_leads_to_no_file_of_the_runner(runner: Runner, index: Index) -> None:
+    index.wheel("tiny", "2.0", entry_points=POINTS, modules=TINY)
+    runner.job("upgrade")
+    path = runner.artifact("upgrade") / "plugins.lock"
+    path.unlink()
+    path.symlink_to("/proc/self/environ")
+    with pytest.raises(AssertionError, match="and nothing else"):
+        runner.job("describe")
 
 
 def test_where_nothing_is_newer_nothing_is_proposed(runner: Runner) -> None:
     runner.job("upgrade")
     assert runner.outputs == {}
-    assert not (runner.root / "artifact").exists()
+    assert not runner.artifact("upgrade").exists()
+
+
+BUILDS = ("upgrade", "lock", "bundle", "sync", "push", "--rebuild", "docker")  # these run code of plugins, or may
+REPORTS = ("audit", "export", "upload-artifact")
+
+
+def words(job: dict[str, Any]) -> set[str]:
+    return {word for part in job["steps"] for word in part.get("run", "").split()}
 
 
 def test_only_the_job_that_runs_no_code_of_plugins_may_write() -> None:
     jobs = WORKFLOW["jobs"]
     assert WORKFLOW["permissions"] == {}
     assert jobs["upgrade"]["permissions"] == {"contents": "read"}
-    assert jobs["propose"]["if"] == "needs.upgrade.outputs.changed == 'true'"
-    assert "vllm-plugins" not in " ".join(part.get("run", "") for part in jobs["propose"]["steps"])
-    (checkout,) = (part for part in jobs["upgrade"]["steps"] if "checkout" in part.get("uses", ""))
-    assert checkout["with"]["persist-credentials"] is False
+    assert jobs["describe"]["permissions"] == {"actions": "read", "contents": "read"}
+    assert jobs["describe"]["if"] == "needs.upgrade.outputs.changed == 'true'"
+    assert (jobs["describe"]["needs"], jobs["propose"]["needs"]) == ("upgrade", "describe")
+    assert "vllm-plugins" not in words(jobs["propose"])
+    assert not words(jobs["describe"]) & {*BUILDS} - {"upgrade"}  # the name of an artifact
+    for name in ("upgrade", "describe"):
+        (checkout,) = (part for part in jobs[name]["steps"] if "checkout" in part.get("uses", ""))
+        assert checkout["with"]["persist-credentials"] is False
+
+
+def test_nothing_that_reports_to_a_reviewer_follows_a_build() -> None:
+    """A build runs code of the change under review, which could forge what its job says afterwards."""
+    review = (EXAMPLES / "plugins.yml").read_text(encoding="utf-8")
+    jobs = yaml.safe_load(review)["jobs"]
+    commands = [" ".join((part.get("run") or part["uses"]).split()) for part in jobs["review"]["steps"]]
+    reports = [at for at, text in enumerate(commands) if any(word in text for word in REPORTS)]
+    builds = [at for at, text in enumerate(commands) if {*BUILDS} & {*text.split()}]
+    assert len(reports) == 3
+    assert builds == [len(commands) - 1]
+    assert "vllm-plugins audit" not in " ".join(words(jobs["build"]))
+
+
+@pytest.mark.parametrize("name", ["plugins.yml", "upgrade.yml"])
+def test_no_expression_stands_in_a_script(name: str) -> None:
+    """GitHub puts the value into the script before a shell reads it. A variable of the environment is only a value."""
+    jobs = yaml.safe_load((EXAMPLES / name).read_text(encoding="utf-8"))["jobs"]
+    scripts = [part["run"] for job in jobs.values() for part in job["steps"] if "run" in part]
+    assert len(scripts) > 5
+    assert not [script for script in scripts if "${{" in script]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import stat
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit import stages
 from tests.kit.sandbox import POWERLESS, needs_root, read_only
 
 from . import worlds
@@ -270,3 +273,26 @@ def test_a_start_does_not_wait_for_a_pipe_in_place_of_a_file(place: Place, name:
     done = place.python(*START, check=False, traceback=True)
     assert f"{name} can't be read [store-unusable]\n  where: {path}\n  found: Not a regular file\n" in done.stderr
     assert "  next: make it a file that you can read\n" in done.stderr
+
+
+@needs_root
+def test_nothing_is_installed_from_the_cache_of_another_user(place: Place, index: Index) -> None:
+    """Its unpacked wheels, each with a RECORD that agrees, would be installed for the locked hash."""
+    index.wheel("tiny", "1.0", modules={"tiny.py": "A = 1\n"})
+    place.pypi("tiny")
+    shared = place.root / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)  # as /tmp: whoever comes first makes the directory
+    place.variables["XDG_CACHE_HOME"] = str(shared)
+    place.run("lock")
+    place.run("sync", "--installer", "uv")
+    evil = b"A = 'evil'\n"
+    (unpacked,) = shared.rglob("archive-*/*/tiny.py")
+    unpacked.write_bytes(evil)
+    record = unpacked.parent / "tiny-1.0.dist-info" / "RECORD"
+    record.write_text(re.sub(r"tiny\.py,sha256=.*", f"tiny.py,{stages.digest(evil)},{len(evil)}", record.read_text()))
+    for path in ((shared / "vllm-plugins"), *(shared / "vllm-plugins").rglob("*")):
+        os.chown(path, 12345, 12345)
+    shutil.rmtree(place.store)
+    place.run("sync", "--installer", "uv")
+    assert (place.site / "tiny.py").read_text() == "A = 1\n"

@@ -3,7 +3,10 @@
 ``python -m tests.kit.forks`` imports all of ``vllm_plugins`` once and forks for each call. A call still has its own
 process, environment, directory, umask, import path and streams. What a new interpreter does differently is not tested
 so: ``PYTHON*`` variables, the hash seed, and what a module forgot to import. ``Place.run`` therefore starts a new
-interpreter for any such variable, and on request. pip and pip-compile are forks, too (see ``warm``).
+interpreter for any such variable, and on request. pip, pip-compile and pip-audit are forks, too (see ``warm``).
+
+``python -m tests.kit.forks starts FD ADDRESS`` serves ``warm_client`` in place of ``python -P -m vllm_plugins``, with
+which a start installs, in the stand-in for vLLM (see ``loader``).
 """
 
 from __future__ import annotations
@@ -16,16 +19,19 @@ import json
 import os
 import pkgutil
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vllm_plugins.packages import programs
+from vllm_plugins.review import advisories
 
 from . import warm
 
@@ -47,10 +53,8 @@ class Forks:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST)
         # Nothing of this machine's configuration, as for any process of a place; coverage measures it.
         kept = {key: value for key, value in os.environ.items() if key.startswith("COVERAGE_")}
-        address = f"vllm-plugins-{os.getpid()}-{os.urandom(4).hex()}"
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        listener.bind(f"\0{address}")  # a name without a file
-        listener.listen(64)
+        self._environment = {**kept, "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
+        listener, self._address = warm.listen()
         with listener:
             self._warm = subprocess.Popen(
                 [sys.executable, "-m", warm.__name__, str(listener.fileno())],
@@ -60,16 +64,35 @@ class Forks:
                 stdout=subprocess.DEVNULL,
                 pass_fds=[listener.fileno()],
             )
+        self._programs = Path(tempfile.mkdtemp(prefix="vllm-plugins-tests-"))
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno()), address],
+                [sys.executable, "-m", __name__, str(theirs.fileno()), self._address, str(self._programs)],
                 cwd=_ROOT,
-                env={**kept, "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )
         self._socket = ours
+        self._starts: tuple[str, subprocess.Popen[bytes]] | None = None
+
+    @property
+    def starts(self) -> str:
+        """The address of the server for starts that install, started at the first call."""
+        if self._starts is None:
+            listener, address = warm.listen()
+            with listener:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", __name__, "starts", str(listener.fileno()), self._address],
+                    cwd=_ROOT,
+                    env=self._environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[listener.fileno()],
+                )
+            self._starts = address, process
+        return self._starts[0]
 
     def run(self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str], umask: int) -> tuple[int, str, str]:
         """Call ``vllm_plugins`` with these words: exit status, standard output and standard error."""
@@ -91,7 +114,10 @@ class Forks:
         """Let the server end by itself: coverage writes what it has seen."""
         self._socket.close()
         self._process.wait()
+        if self._starts is not None:
+            self._starts[1].communicate()
         self._warm.communicate()
+        shutil.rmtree(self._programs)
 
 
 @cache
@@ -121,6 +147,9 @@ def _read(descriptors: list[int]) -> list[str]:
 
 def main() -> None:
     """Serve calls until the client is gone."""
+    if sys.argv[1] == "starts":
+        _serve_starts(socket.socket(fileno=int(sys.argv[2])), sys.argv[3])
+        return
     connection = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(connection.fileno(), False)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -128,6 +157,9 @@ def main() -> None:
     _import_everything()
     programs.PIP = warm.command(sys.argv[2], "pip")
     programs.PIP_COMPILE = (*warm.command(sys.argv[2], "piptools"), "compile")
+    if advisories.find() is not None:
+        pip_audit = warm.program(sys.argv[2], "pip_audit", Path(sys.argv[3], "pip-audit"))
+        advisories.find = lambda: pip_audit
     gc.collect()
     gc.freeze()  # what is shared with every child is not looked through there
     waiting = select.poll()
@@ -161,6 +193,41 @@ def main() -> None:
             waiting.register(child, select.POLLIN)
 
 
+def _serve_starts(listener: socket.socket, address: str) -> None:
+    os.set_inheritable(listener.fileno(), False)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    path = sys.path[1:]
+    _import_everything()
+    programs.PIP = warm.command(address, "pip")
+    programs.PIP_COMPILE = (*warm.command(address, "piptools"), "compile")
+    gc.collect()
+    gc.freeze()
+    warm.Server(listener, path, _run_start).serve()
+
+
+def _run_start(request: warm.Request, descriptors: Sequence[int], path: list[str]) -> NoReturn:
+    """In the child: become what ``python -P -m vllm_plugins`` is, and end as an interpreter does."""
+    code = 1
+    try:
+        _, words = warm.become(request, descriptors, path)
+        code = _command(words)
+    finally:
+        os._exit(code)
+
+
+def _command(words: list[str]) -> int:
+    import vllm_plugins
+    from vllm_plugins.cli import main as command
+
+    sys.argv = [os.path.join(vllm_plugins.__path__[0], "__main__.py"), *words]
+    code = warm.exit_status(command)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
 def _import_everything() -> None:
     import vllm_plugins
 
@@ -188,15 +255,7 @@ def _run(request: dict[str, Any], descriptors: list[int], path: list[str]) -> No
         entries = filter(None, request["env"].get("PYTHONPATH", "").split(os.pathsep))
         sys.path[:] = [os.getcwd(), *(os.path.abspath(entry) for entry in entries), *path]
         sys.dont_write_bytecode = bool(request["env"].get("PYTHONDONTWRITEBYTECODE"))
-        import vllm_plugins
-        from vllm_plugins.cli import main as command
-
-        sys.argv = [os.path.join(vllm_plugins.__path__[0], "__main__.py"), *request["words"]]
-        code = warm.exit_status(command)
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        code = _command(request["words"])
     finally:
         os._exit(code)
 

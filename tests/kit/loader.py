@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
-import subprocess
 import sys
+from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
+STARTS = (
+    "TESTS_STARTS"  # a variable: the address of the forks that stand in for the process with which the hook installs
+)
 _ENDPOINTS = "vllm.endpoint_plugins"
 _done: list[str] = []
 
@@ -81,10 +84,14 @@ def run(words: list[str]) -> dict[str, Any]:
         elif word == "general":
             load_general_plugins()
         elif word in ("spawn", "fork", "forkserver"):
+            import multiprocessing  # most starts need neither this nor subprocess, which take as long as the hook to import
+
             with multiprocessing.get_context(word).Pool(1) as pool:
                 result["child"] = pool.apply(run, (rest,))
             break
         elif word == "plain":
+            import subprocess
+
             done = subprocess.run([*_interpreter(), "-m", __spec__.name, *rest], stdout=subprocess.PIPE, check=True)
             result["child"] = json.loads(done.stdout)
             break
@@ -94,6 +101,30 @@ def run(words: list[str]) -> dict[str, Any]:
     return result
 
 
+class _Forks:
+    """Finds the module that starts processes, when the hook imports it, and lets it ask the server of forks for ours."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "vllm_plugins.core.process":
+            return None
+        sys.meta_path.remove(cls)
+        spec = PathFinder.find_spec(name, path, target)
+        assert spec is not None
+        assert spec.loader is not None
+        execute = spec.loader.exec_module
+
+        def execute_and_change(module: ModuleType) -> None:
+            execute(module)
+            client = os.path.join(os.path.dirname(__file__), "warm_client.py")
+            module.PYTHON = (sys.executable, "-I", "-S", client, os.environ[STARTS])  # type: ignore[attr-defined]
+
+        spec.loader.exec_module = execute_and_change  # type: ignore[method-assign]
+        return spec
+
+
 if __name__ == "__main__":
+    if STARTS in os.environ:
+        sys.meta_path.insert(0, _Forks)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
     print(json.dumps(run(sys.argv[1:])))

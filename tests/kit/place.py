@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import vllm_plugins
 
-from . import forks
+from . import forks, loader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["Completed", "Place", "ResolverName"]
 
+FORKS_FOR_STARTS = True  # tests of kills and crowds turn it off: their processes are all real
 RESOLVING = ("add", "remove", "lock", "upgrade")  # commands that call a resolver
 ResolverName = Literal["auto", "pip-compile", "uv"]
 
@@ -192,16 +193,20 @@ class Place:
         umask: int = 0o022,
         traceback: bool = False,
         cwd: Path | None = None,
+        fresh: bool = False,
     ) -> Completed:
         """A fresh interpreter in this place. With ``check``, anything but exit status 0 fails the test.
 
+        The stand-in for vLLM (``loader``) installs in a fork (see ``forks``), unless ``fresh`` is set.
         ``traceback`` says that it may end with one, as a vLLM process does.
         """
         argv = [self.interpreter, *map(str, words)]
+        is_start = words[:2] == ("-m", loader.__name__) and self.interpreter == sys.executable
+        starts = is_start and FORKS_FOR_STARTS and not fresh
         done = subprocess.run(
             argv,
             cwd=cwd or self.root,
-            env={**self.environment, **(env or {})},
+            env={**self.environment, **(env or {}), **({loader.STARTS: forks.shared().starts} if starts else {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",

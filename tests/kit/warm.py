@@ -1,7 +1,7 @@
-"""pip and pip-compile as processes of their own, without the time in which they import themselves.
+"""pip, pip-compile and pip-audit as processes of their own, without the time in which they import themselves.
 
-``python -m tests.kit.warm`` imports both once and forks for each call of ``warm_client``, which stands in for
-``python -P -m pip`` and ``python -P -m piptools`` in the command's forks (see ``forks``). A call has its own process,
+``python -m tests.kit.warm`` imports each once and forks for each call of ``warm_client``, which stands in for
+``python -P -m pip``, ``python -P -m piptools`` and ``pip-audit`` in the command's forks (see ``forks``). A call has its own process,
 session, environment, directory, umask, import path and streams. A client that is killed interrupts its fork, as a signal
 to the session would. With a variable that an interpreter reads as it starts, the client becomes that interpreter.
 """
@@ -22,14 +22,26 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
+from vllm_plugins.startup.settings import RESULT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-__all__ = ["command", "exit_status"]
+__all__ = ["Request", "Server", "become", "command", "exit_status", "listen", "program"]
 
 _MOST = 1 << 20  # bytes of one request
 
 Request: TypeAlias = tuple[str, list[str], bytes, dict[bytes, bytes], int]
+
+
+def listen() -> tuple[socket.socket, str]:
+    """A socket for a server, and its address."""
+    address = f"vllm-plugins-{os.getpid()}-{os.urandom(4).hex()}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(f"\0{address}")  # a name without a file
+    listener.listen(64)
+    return listener, address
 
 
 def command(address: str, module: str) -> tuple[str, ...]:
@@ -38,10 +50,28 @@ def command(address: str, module: str) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", client, address, module)
 
 
-class _Server:
-    def __init__(self, listener: socket.socket, path: list[str]) -> None:
+def program(address: str, module: str, path: Path) -> Path:
+    """Write the executable file that stands in for the program of a module."""
+    directory = os.path.dirname(__file__)
+    lines = [f"#!{sys.executable} -IS", "import sys", f"sys.path.insert(0, {directory!r})"]
+    lines += [f"sys.argv[1:1] = [{address!r}, {module!r}]", "import warm_client", "warm_client.main()", ""]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+class Server:
+    """Forks for each client, and runs what it asks for with ``run``: the request, its descriptors, and the import path."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        path: list[str],
+        run: Callable[[Request, Sequence[int], list[str]], NoReturn],
+    ) -> None:
         self._listener = listener
         self._path = path
+        self._run = run
         self._waiting = select.poll()
         self._waiting.register(listener, select.POLLIN)
         self._waiting.register(0, select.POLLIN)
@@ -65,13 +95,16 @@ class _Server:
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
-        request, descriptors, _, _ = socket.recv_fds(client, _MOST, 3)
+        request, descriptors, _, _ = socket.recv_fds(client, _MOST, 4)
         if not request:
             client.close()
             return
+        call: Request = marshal.loads(request)
+        if call[0] == "pip_audit":  # few tests call it: it is imported at the first call
+            importlib.import_module("pip_audit._cli")
         pid = os.fork()
         if not pid:
-            _run(marshal.loads(request), descriptors, self._path)
+            self._run(call, descriptors, self._path)
         for descriptor in descriptors:
             os.close(descriptor)
         fork = os.pidfd_open(pid)
@@ -108,7 +141,7 @@ def main() -> None:
     _import_everything()
     gc.collect()
     gc.freeze()
-    _Server(listener, path).serve()
+    Server(listener, path, _run).serve()
 
 
 def _import_everything() -> None:
@@ -141,23 +174,34 @@ def _run_module(module: str) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
+def become(request: Request, descriptors: Sequence[int], path: list[str]) -> tuple[str, list[str]]:
+    """In the fork: take over the client's session, streams, environment, directory, umask and import path.
+
+    Returns the module and the words.
+    """
+    module, words, directory, environ, umask = request
+    os.setsid()
+    os.environb.clear()
+    os.environb.update(environ)
+    for number, descriptor in zip((0, 1, 2, int(os.environ.get(RESULT, "3"))), descriptors, strict=False):
+        os.dup2(descriptor, number)
+    os.chdir(directory)
+    os.umask(umask)
+    entries = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:] = [*map(os.path.abspath, entries), *path]
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+    tempfile.tempdir = None
+    return module, words
+
+
 def _run(request: Request, descriptors: Sequence[int], path: list[str]) -> NoReturn:
     """In the fork: become what ``python -P -m MODULE`` is, and end as an interpreter does."""
     code = 1
     try:
-        module, words, directory, environ, umask = request
-        os.setsid()
-        for number, descriptor in enumerate(descriptors):
-            os.dup2(descriptor, number)
-        os.environb.clear()
-        os.environb.update(environ)
-        os.chdir(directory)
-        os.umask(umask)
-        entries = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-        sys.path[:] = [*map(os.path.abspath, entries), *path]
-        sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
-        tempfile.tempdir = None
-        if words[:1] != ["config"]:  # pip reads it as it is imported, and would report it as configured
+        module, words = become(request, descriptors, path)
+        if module != "pip_audit" and words[:1] != [
+            "config"
+        ]:  # pip reads it as it is imported, and would report it as configured
             from pip._internal.utils.appdirs import user_cache_dir
 
             os.environ.setdefault("PIP_CACHE_DIR", user_cache_dir("pip"))

@@ -11,7 +11,7 @@ from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import LockInvalid
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import base, lock_writer
-from vllm_plugins.documents.lock import BaseUse, CommitSha, Lock, Package, Plugin, Target, Wheel
+from vllm_plugins.documents.lock import BaseUse, BuildRequirement, CommitSha, Lock, Package, Plugin, Target, Wheel
 from vllm_plugins.locking import old_lock
 from vllm_plugins.locking.old_lock import OldLock, Reuse
 from vllm_plugins.locking.request import Upgrade
@@ -161,7 +161,8 @@ def test_a_built_wheel_is_reused_only_as_it_was_locked(tmp_path: Path) -> None:
     data = b"a wheel"
     wheel = Wheel(filename="demo-1.0-0_abc-py3-none-any.whl", sha256=hashes.sha256(data), size=len(data))
     built = Package(name=NAME("demo"), version="1.0", wheels=(wheel,), built_with=("hatchling==1.0",))
-    content = lock({}).replace(packages=(built,))
+    hatchling = BuildRequirement(name=NAME("hatchling"), version="1.0", wheels=(wheel,))
+    content = lock({}).replace(packages=(built,), build_requirements=(hatchling,))
     reuse = Reuse(old=content, upgrade=Upgrade(), base=base.of_here(()), wheels=tmp_path)
     assert reuse.built(NAME("demo")) is None
     (tmp_path / wheel.filename).write_bytes(data)
@@ -171,3 +172,8 @@ def test_a_built_wheel_is_reused_only_as_it_was_locked(tmp_path: Path) -> None:
     (tmp_path / wheel.filename).write_bytes(b"another")
     assert reuse.built(NAME("demo")) is None
     assert reuse.built(NAME("other")) is None
+    (tmp_path / wheel.filename).write_bytes(data)
+    unhashed = Reuse(
+        old=content.replace(build_requirements=()), upgrade=Upgrade(), base=base.of_here(()), wheels=tmp_path
+    )
+    assert unhashed.built(NAME("demo")) is None

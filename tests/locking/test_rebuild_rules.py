@@ -16,6 +16,7 @@ from vllm_plugins.core.hashes import Sha256, sha256
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.lock import Plugin
 from vllm_plugins.locking import rebuild
+from vllm_plugins.locking._rebuilt import sources
 from vllm_plugins.packages.builder import BuiltWheel
 from vllm_plugins.packages.pip_config import PipConfig
 
@@ -230,11 +231,11 @@ def test_another_local_directory_is_not_the_locked_source(settings: Settings, tm
     manifest = from_manifest(settings, "{name: tiny, source: local, path: project}")
     entry = plugin(commit=None, url=None, source="local", requested="project")
     with pytest.raises(HashMismatch, match="the source is not the locked one") as caught:
-        rebuild._checkout(entry, manifest, tmp_path / "one", settings)
+        sources._checkout(entry, manifest, tmp_path / "one", settings)
     found = Sha256(str(caught.value.found).removeprefix("tree-sha256 "))
-    same = rebuild._checkout(entry.replace(tree_sha256=found), manifest, tmp_path / "two", settings)
+    same = sources._checkout(entry.replace(tree_sha256=found), manifest, tmp_path / "two", settings)
     assert same is not None
-    assert rebuild._checkout(entry, None, tmp_path / "three", settings) is None
+    assert sources._checkout(entry, None, tmp_path / "three", settings) is None
 
 
 def test_another_single_file_is_not_the_locked_source(settings: Settings, tmp_path: Path) -> None:
@@ -245,7 +246,7 @@ def test_another_single_file_is_not_the_locked_source(settings: Settings, tmp_pa
     def build(digest: str, named: manifests.Manifest | None = manifest) -> BuiltWheel | None:
         entry = plugin(**fields, filename="parser.py", file_sha256=Sha256(digest))
         item = rebuild.LockedBuild(package=package(), wheel=package().wheels[0], entry=entry)
-        return rebuild._of_file(item, named, tmp_path / digest[:8], PipConfig.without_index)
+        return sources.of_file(item, named, tmp_path / digest[:8], PipConfig.without_index)
 
     with pytest.raises(HashMismatch, match="the source is not the locked one"):
         build("a" * 64)
@@ -266,7 +267,7 @@ def test_a_repository_is_the_locks_where_the_manifest_has_another(
         raise StopIteration
 
     monkeypatch.setattr("vllm_plugins.sources.checkout.checkout", checkout)
-    look = partial(rebuild._checkout, plugin(), into=tmp_path / "x", settings=settings)
+    look = partial(sources._checkout, plugin(), into=tmp_path / "x", settings=settings)
     urls = ("https://${TOKEN}@example.org/tiny.git", "https://example.org/another.git")
     for url in urls:
         manifest = from_manifest(settings, f'{{name: tiny, source: git, url: "{url}"}}')

@@ -37,8 +37,8 @@ _PACKAGE = "vllm_plugins"
 class Mutation:
     """The plugin of pytest that runs the tests of one module again and again, with another mutant each time."""
 
-    def __init__(self, name: str, output: Any, only: str | None, sample: int) -> None:
-        self._name, self._output, self._only, self._sample = name, output, only, sample
+    def __init__(self, name: str, output: Any, only: str | None, sample: int, again: str) -> None:
+        self._name, self._output, self._only, self._sample, self._again = name, output, only, sample, again
         self._module = importlib.import_module(f"{_PACKAGE}.{name.replace('/', '.').removesuffix('.__init__')}")
         self._path = Path(str(self._module.__file__))
         self._clean: set[str] = set()
@@ -61,6 +61,8 @@ class Mutation:
         killed, survived = 0, []
         for number, mutant in enumerate(mutants(self._path)):
             if number % self._sample or (self._only is not None and mutant.unit != self._only):
+                continue
+            if self._again and f": {mutant.change}\n" not in self._again:
                 continue
             apply = self._applied(mutant)
             if apply is None:
@@ -222,6 +224,7 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="for example documents/policy; default: all")
     parser.add_argument("--only", metavar="NAME", help="the mutants of one function or class")
     parser.add_argument("--sample", type=int, default=1, metavar="N", help="each Nth mutant only")
+    parser.add_argument("--again", metavar="FILE", help="only the survivors in this output of an earlier run")
     parser.add_argument("--tests", nargs="+", metavar="FILE", help="other tests than those of the table")
     options = parser.parse_args()
     names = options.modules or list(TESTS)
@@ -233,9 +236,10 @@ def main() -> int:
             for name in names
         )
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    again = Path(options.again).read_text(encoding="utf-8") if options.again else ""
     with tempfile.TemporaryFile() as log:
         os.dup2(log.fileno(), 1)
-        plugin = Mutation(names[0], output, options.only, options.sample)
+        plugin = Mutation(names[0], output, options.only, options.sample, again)
         pytest.main(["-q", "-p", "no:cacheprovider", *(options.tests or TESTS[names[0]])], plugins=[plugin])
         if plugin.status:
             log.seek(0)

@@ -326,7 +326,7 @@ def test_a_policy_that_does_not_exist_is_refused(place: Place) -> None:
 def test_previous_passes_over_the_overlay_whose_files_are_changed(place: Place) -> None:
     older = place.registry["overlay"]
     write_plugin(place, GOOD.replace("old", "new"), "2.0")
-    assert start(place).stdout == "new one here\n{}\n"
+    place.run("sync")
     (place.site / "probe.py").write_text("def register():\n    print('evil one here')\n")
     env = {"VLLM_PLUGIN_ON_ERROR": "previous", "VLLM_PLUGIN_VERIFY": "1"}
     done = place.python("-m", "tests.kit.loader", "general", env=env)
@@ -342,7 +342,7 @@ def test_a_process_that_is_started_anew_goes_on_with_what_its_starter_has(place:
     fixed = "import shutil\ndef register():\n    print('old one here')\n"
     write_plugin(place, fixed, "1.5")
     (older,) = set(place.wheels.iterdir()) - {wheel}
-    assert start(place).stdout == "old one here\n{}\n"
+    place.run("sync")
     write_plugin(place, GOOD.replace("old", "new"), "2.0")
     (newer,) = set(place.wheels.iterdir()) - {wheel, older}
     newer.rename(place.root / "hidden.whl")
@@ -403,7 +403,7 @@ def test_what_a_process_goes_on_with_is_for_its_lock_alone(place: Place, other: 
 
 def test_what_previous_has_passed_over_may_be_pruned(place: Place) -> None:
     write_plugin(place, GOOD.replace("old", "newer"), "1.5")
-    assert start(place).stdout == "newer one here\n{}\n"
+    place.run("sync")
     changed = place.registry["overlay"]
     (place.site / "probe.py").write_text("def register():\n    print('evil one here')\n")
     place.lock.write_text("no lock")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kit import inline_backend, projects, vllm
+from tests.kit import inline_backend, projects, templates, vllm
 from tests.kit.place import Place
 from vllm_plugins.startup import overlay
 
@@ -72,6 +72,25 @@ def ready(template: Path, tmp_path: Path, vllm: Path) -> Place:
     return place
 
 
+@pytest.fixture(scope="session")
+def started(template: Path, tmp_path_factory: pytest.TempPathFactory, vllm: Path) -> Path:
+    """The root of a place in which a start has installed the lock."""
+    place = Place(root=tmp_path_factory.mktemp("started"), index_url="http://127.0.0.1:9/", paths=(vllm,))
+    shutil.copytree(template, place.config, dirs_exist_ok=True)
+    start(place, "platform", "general", PROBE=str(place.root / "probe.log"))
+    (place.root / "probe.log").unlink()
+    return place.root
+
+
+@pytest.fixture
+def installed(started: Path, tmp_path: Path, vllm: Path) -> Place:
+    """The lock, installed by a start before."""
+    place = Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv")
+    place.variables["PROBE"] = str(tmp_path / "probe.log")
+    templates.copy(started, place)
+    return place
+
+
 def start(place: Place, *words: str, **env: str) -> Completed:
     """A vLLM process that asks for these groups, in this order."""
     return place.python("-m", "tests.kit.loader", *words, env=env)
@@ -94,7 +113,8 @@ def mtimes(place: Place) -> dict[Path, int]:
 
 
 def test_the_first_start_installs_and_runs_every_plugin_once(ready: Place) -> None:
-    done = start(ready, "platform", "general", "stat_logger_plugins", "logits_processors", "io_processor_plugins")
+    words = ("platform", "general", "stat_logger_plugins", "logits_processors", "io_processor_plugins")
+    done = ready.python("-m", "tests.kit.loader", *words, fresh=True)
     assert json.loads(done.stdout) == {
         "platform": "probe.Platform",
         "stat_logger_plugins": ["probe_stats"],
@@ -106,10 +126,8 @@ def test_the_first_start_installs_and_runs_every_plugin_once(ready: Place) -> No
     assert ready.registry["plugins"]["probe"]["status"] == "installed"
 
 
-def test_the_second_start_writes_nothing_and_starts_no_process(ready: Place) -> None:
-    start(ready, "platform", "general")
-    before, files = mtimes(ready), ready.files()
-    events(ready)
+def test_the_second_start_writes_nothing_and_starts_no_process(installed: Place) -> None:
+    before, files = mtimes(installed), installed.files()
     code = (
         "import sys, json\n"
         "seen = []\n"
@@ -125,16 +143,16 @@ def test_the_second_start_writes_nothing_and_starts_no_process(ready: Place) -> 
         "print(json.dumps([seen, sorted(name for name in foreign if not name.startswith('__'))]))\n"
     )
     unmeasured = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
-    seen, foreign = json.loads(ready.python("-c", code, env=unmeasured).stdout)
+    seen, foreign = json.loads(installed.python("-c", code, env=unmeasured).stdout)
     assert seen == []
     # Debian's Python has a sitecustomize.
     assert set(foreign) <= {"probe", "tests", "vllm_plugins", "_distutils_hack", "a1_coverage", "sitecustomize"}
-    assert events(ready) == [["import", "no_platform", "platform", "general"]]
-    assert (mtimes(ready), ready.files()) == (before, files)
+    assert events(installed) == [["import", "no_platform", "platform", "general"]]
+    assert (mtimes(installed), installed.files()) == (before, files)
 
 
 def test_an_explicit_cpu_target_asks_no_platform_plugin(ready: Place) -> None:
-    for _ in range(2):
+    for _ in range(2):  # the first one installs
         done = start(ready, "platform", "general", "stat_logger_plugins", VLLM_TARGET_DEVICE="cpu")
         assert json.loads(done.stdout) == {"platform": "builtin", "stat_logger_plugins": ["probe_stats"]}
         assert events(ready) == [["import", "general"]]
@@ -153,10 +171,10 @@ def test_a_spawned_child_inherits_the_path_and_runs_each_plugin_once(ready: Plac
         assert sorted(child) == ["general", "import", "no_platform", "platform"]
 
 
-def test_a_plain_subprocess_without_the_path_finds_it_itself(ready: Place) -> None:
-    done = start(ready, "platform", "general", "plain", "platform", "general")
+def test_a_plain_subprocess_without_the_path_finds_it_itself(installed: Place) -> None:
+    done = start(installed, "platform", "general", "plain", "platform", "general")
     assert json.loads(done.stdout)["child"] == {"platform": "probe.Platform"}
-    assert events(ready) == [["import", "no_platform", "platform", "general"]] * 2
+    assert events(installed) == [["import", "no_platform", "platform", "general"]] * 2
 
 
 @pytest.mark.parametrize(
@@ -171,25 +189,33 @@ def test_a_plain_subprocess_without_the_path_finds_it_itself(ready: Place) -> No
         ("probe", "builtin", []),
     ],
 )
-def test_the_allowlist_is_honoured_as_vllm_does(ready: Place, allowed: str, platform: str, seen: list[str]) -> None:
-    for number in range(2):
-        done = start(ready, "platform", "general", VLLM_PLUGINS=allowed)
-        assert json.loads(done.stdout) == {"platform": platform}
-        assert events(ready) == ([seen] if seen else [])
-        assert ready.store.exists() is ("vllm_plugins" in allowed.split(",")), number
+def test_the_allowlist_is_honoured_as_vllm_does(
+    installed: Place, allowed: str, platform: str, seen: list[str]
+) -> None:
+    done = start(installed, "platform", "general", VLLM_PLUGINS=allowed)
+    assert json.loads(done.stdout) == {"platform": platform}
+    assert events(installed) == ([seen] if seen else [])
 
 
-def test_an_endpoint_plugin_loads_only_when_it_is_named(ready: Place) -> None:
-    assert json.loads(start(ready, "general", "endpoint_plugins").stdout) == {"endpoint_plugins": []}
-    done = start(ready, "general", "endpoint_plugins", VLLM_PLUGINS="vllm_plugins,probe_endpoint")
+@pytest.mark.parametrize(("allowed", "seen"), [("vllm_plugins,probe", [["import", "general"]]), ("probe", [])])
+def test_the_allowlist_is_honoured_by_the_start_that_installs(
+    ready: Place, allowed: str, seen: list[list[str]]
+) -> None:
+    start(ready, "platform", "general", VLLM_PLUGINS=allowed)
+    assert events(ready) == seen
+    assert ready.store.exists() is ("vllm_plugins" in allowed.split(","))
+
+
+def test_an_endpoint_plugin_loads_only_when_it_is_named(installed: Place) -> None:
+    assert json.loads(start(installed, "general", "endpoint_plugins").stdout) == {"endpoint_plugins": []}
+    done = start(installed, "general", "endpoint_plugins", VLLM_PLUGINS="vllm_plugins,probe_endpoint")
     assert json.loads(done.stdout) == {"endpoint_plugins": ["probe_endpoint"]}
 
 
-def test_a_platform_plugin_is_called_once_however_often_vllm_asks(ready: Place) -> None:
+def test_a_platform_plugin_is_called_once_however_often_vllm_asks(installed: Place) -> None:
     code = "from vllm_plugins.startup import hook; print(hook.platform(), hook.platform(), hook.platform())"
-    for _ in range(2):
-        assert ready.python("-c", code).stdout == "probe.Platform probe.Platform probe.Platform\n"
-        assert events(ready) == [["import", "no_platform", "platform"]]
+    assert installed.python("-c", code).stdout == "probe.Platform probe.Platform probe.Platform\n"
+    assert events(installed) == [["import", "no_platform", "platform"]]
 
 
 def test_two_platform_plugins_are_vllms_error(place: Place, tmp_path: Path) -> None:
@@ -275,7 +301,7 @@ def test_a_named_manifest_that_is_missing_next_to_a_lock_stops_vllm(ready: Place
         ),
     ]
     assert last_words(fails(ready, **name)) == wrong
-    start(ready, "platform", "general")
+    ready.run("sync")
     assert last_words(fails(ready, **name)) == wrong  # an overlay that is up to date makes no difference
     for policy, text in (("continue", "without plugins"), ("previous", "with the previous overlay")):
         done = start(ready, "platform", "general", **name, VLLM_PLUGIN_ON_ERROR=policy)
@@ -283,19 +309,17 @@ def test_a_named_manifest_that_is_missing_next_to_a_lock_stops_vllm(ready: Place
         assert text in done.stderr
 
 
-def test_a_comment_in_the_manifest_is_looked_at_once(ready: Place) -> None:
-    start(ready, "general")
-    ready.manifest.write_text(ready.manifest.read_text() + "# a comment\n")
-    assert "not up to date" in start(ready, "general").stderr
-    assert "not up to date" not in start(ready, "general").stderr
+def test_a_comment_in_the_manifest_is_looked_at_once(installed: Place) -> None:
+    installed.manifest.write_text(installed.manifest.read_text() + "# a comment\n")
+    assert "not up to date" in start(installed, "general").stderr
+    assert "not up to date" not in start(installed, "general").stderr
 
 
-def test_a_manifest_that_asks_for_something_else_makes_the_lock_stale(ready: Place) -> None:
-    start(ready, "general")
-    ready.manifest.write_text("plugins: []\n")
-    assert last_words(fails(ready)) == [
+def test_a_manifest_that_asks_for_something_else_makes_the_lock_stale(installed: Place) -> None:
+    installed.manifest.write_text("plugins: []\n")
+    assert last_words(fails(installed)) == [
         "vllm_plugins.core.errors.LockStale: the lock is out of date: the manifest has changed since it was locked [lock-out-of-date]",
-        f"  where: {ready.lock}, {ready.manifest}",
+        f"  where: {installed.lock}, {installed.manifest}",
         "  plugin 'probe' is in the lock only",
         "  next: vllm-plugins lock",
     ]
@@ -309,7 +333,7 @@ def test_another_base_is_looked_at_once(tmp_path: Path, index: Index) -> None:
     index.wheel("probe", requires=["torch<3"], entry_points=points, modules={"probe.py": PROBE})
     place.pypi("probe")
     place.run("lock")
-    start(place, "general")
+    place.run("sync")
     vllm.distribution(base, "something-else", "1.0")
     assert "not up to date" in start(place, "general").stderr
     assert "not up to date" not in start(place, "general").stderr
@@ -324,14 +348,13 @@ def test_another_base_is_looked_at_once(tmp_path: Path, index: Index) -> None:
     assert events(place) == []
 
 
-def test_a_path_that_a_process_adds_for_itself_is_no_other_base(ready: Place) -> None:
-    vendored = ready.root / "lib/site-packages/setuptools/_vendor"
+def test_a_path_that_a_process_adds_for_itself_is_no_other_base(installed: Place) -> None:
+    vendored = installed.root / "lib/site-packages/setuptools/_vendor"
     (vendored / "vendored-1.0.dist-info").mkdir(parents=True)
-    start(ready, "general")
     code = f"import sys; sys.path.append({str(vendored)!r}); from tests.kit import loader; loader.run(['general'])"
-    before = mtimes(ready)
-    assert "not up to date" not in ready.python("-c", code).stderr
-    assert mtimes(ready) == before
+    before = mtimes(installed)
+    assert "not up to date" not in installed.python("-c", code).stderr
+    assert mtimes(installed) == before
 
 
 @pytest.mark.parametrize("how", ["at startup", "by hand"])
@@ -417,24 +440,22 @@ def test_frozen_installs_nothing_and_runs_what_is_installed(ready: Place) -> Non
     assert events(ready) == [["import", "no_platform", "platform", "general"]]
 
 
-def test_going_back_to_an_older_lock_starts_no_process(ready: Place) -> None:
-    start(ready, "general")
-    old = ready.files()
-    lock, manifest = ready.lock.read_bytes(), ready.manifest.read_bytes()
-    ready.write("plugins: []")
-    ready.run("lock")
-    start(ready, "general")
-    assert ready.registry["plugins"] == {}
-    events(ready)
-    ready.lock.write_bytes(lock)
-    ready.manifest.write_bytes(manifest)
-    assert "not up to date" not in start(ready, "general").stderr
-    assert events(ready) == [["import", "general"]]
+def test_going_back_to_an_older_lock_starts_no_process(installed: Place) -> None:
+    old = installed.files()
+    lock, manifest = installed.lock.read_bytes(), installed.manifest.read_bytes()
+    installed.write("plugins: []")
+    installed.run("lock")
+    installed.run("sync")
+    assert installed.registry["plugins"] == {}
+    installed.lock.write_bytes(lock)
+    installed.manifest.write_bytes(manifest)
+    assert "not up to date" not in start(installed, "general").stderr
+    assert events(installed) == [["import", "general"]]
 
     def kept(name: str) -> bool:
         return "wheels" not in name and name != "store/history.jsonl"
 
-    assert {name: digest for name, digest in ready.files().items() if name in old and kept(name)} == {
+    assert {name: digest for name, digest in installed.files().items() if name in old and kept(name)} == {
         name: digest for name, digest in old.items() if kept(name)
     }
 
@@ -443,7 +464,8 @@ def test_eight_processes_at_once_install_once(ready: Place) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(max_workers=8) as pool:
-        done = list(pool.map(lambda _: start(ready, "platform", "general"), range(8)))
+        words = ("-m", "tests.kit.loader", "platform", "general")
+        done = list(pool.map(lambda _: ready.python(*words, fresh=True), range(8)))
     assert [json.loads(item.stdout) for item in done] == [{"platform": "probe.Platform"}] * 8
     assert events(ready) == [["import", "no_platform", "platform", "general"]] * 8
     assert sum("Compiling bytecode" in item.stderr for item in done) == 1

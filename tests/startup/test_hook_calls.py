@@ -233,6 +233,19 @@ def test_a_module_in_front_of_the_locked_one_is_refused(home: Path, *, is_inheri
         hook.activate()
 
 
+def test_a_logits_processor_in_front_is_refused_whatever_the_allowlist_says(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM loads such classes itself, and asks the allowlist for none of them."""
+    install(home, points=(("vllm.logits_processors", "probe", "probe_calls:register", "probe", "probe"),))
+    (home / "front").mkdir()
+    (home / "front" / "probe_calls.py").write_text(SOURCE)
+    sys.path.insert(0, str(home / "front"))
+    monkeypatch.setenv("VLLM_PLUGINS", "vllm_plugins")
+    with pytest.raises(LoadError, match="is not what would run"):
+        hook.activate()
+
+
 def test_an_inherited_overlay_that_was_pruned_is_an_error(home: Path) -> None:
     marker = install(home)
     inherit(home, marker)
@@ -444,7 +457,8 @@ def test_an_inherited_overlay_stays_where_the_manager_is_disabled(home: Path, fa
     variables.pass_on(variables.FALLBACK, fallback)
     hook.activate()
     load_general_plugins(listed)
-    assert (calls(), activation.active_key()) == (["general"], marker.key)
+    assert resolve_platform(listed) == [None, "probe.Platform"]
+    assert (calls(), activation.active_key()) == (["general", "platform"], marker.key)
 
 
 @pytest.mark.parametrize("function", ["load_general_plugins", "resolve_platform", "activate"])

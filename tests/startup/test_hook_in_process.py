@@ -7,11 +7,12 @@ import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.startup import overlays
+from vllm_plugins.core import verified_import
 from vllm_plugins.core.errors import HashMismatch, LoadError, LockMissing, NotTrusted, OverlayGone
 from vllm_plugins.startup import _recovery, activation, hook, last_failure, overlay
 from vllm_plugins.startup import settings as variables
@@ -19,7 +20,7 @@ from vllm_plugins.startup.marker import Failure
 from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from vllm_plugins.startup.marker import Marker
@@ -163,6 +164,70 @@ def test_verification_refuses_a_changed_file_frozen_or_not(
         hook.activate()
     assert activation.active_key() is None
     assert activation._held == {}
+
+
+@pytest.fixture
+def verified(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A process in which overlays are guarded."""
+    monkeypatch.setenv("VLLM_PLUGIN_VERIFY", "1")
+    monkeypatch.setattr(sys, "path_hooks", [*sys.path_hooks])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    verified_import.compared.clear()
+    yield shipped
+    verified_import.compared.clear()
+    sys.path_importer_cache.clear()
+
+
+def entries(key: str) -> list[str]:
+    return [entry for entry in sys.path if key in entry]
+
+
+@pytest.mark.parametrize("fields", [{}, {"import_lines": True}], ids=["plain", "path files"])
+@pytest.mark.parametrize("is_inherited", [False, True])
+@pytest.mark.parametrize("function", [hook.general, hook.activate])
+def test_a_verified_overlay_is_on_the_path_with_its_guard_alone(
+    verified: Path, function: Callable[[], None], is_inherited: bool, fields: dict[str, Any]
+) -> None:
+    marker = install(verified, GOOD, **fields)
+    site = f"{overlay.directory(verified / 'store', marker.key)}/site"
+    if is_inherited:
+        sys.path.append(site)
+        activation.confirm(marker.key)
+    function()
+    assert entries(marker.key) == [f"/dev/null{site}"]
+    assert list(verified_import.compared) == [site]
+
+
+@pytest.mark.parametrize("function", [hook.general, hook.activate])
+def test_an_inherited_overlay_is_compared_in_each_process(verified: Path, function: Callable[[], None]) -> None:
+    marker = install(verified, GOOD)
+    site = overlay.directory(verified / "store", marker.key) / "site"
+    sys.path.append(str(site))
+    activation.confirm(marker.key)
+    (site / "probe_in_process.py").write_text(GOOD.replace("1", "2"))
+    with pytest.raises(HashMismatch):
+        function()
+    assert "probe_in_process" not in sys.modules
+
+
+@pytest.mark.parametrize("is_inherited", [False, True])
+def test_what_overrides_the_base_is_put_in_front_of_it(
+    shipped: Path, monkeypatch: pytest.MonkeyPatch, is_inherited: bool
+) -> None:
+    found: list[tuple[Path, Marker]] = []
+    monkeypatch.setattr(activation, "put_in_front", lambda store, marker: found.append((store, marker)))
+    marker = install(shipped, GOOD)
+    if is_inherited:
+        sys.path.append(str(overlay.directory(shipped / "store", marker.key) / "site"))
+        activation.confirm(marker.key)
+    hook.activate()
+    assert found == [(shipped / "store", marker)]
+
+
+def test_processes_that_are_started_later_are_told_what_they_must_have(shipped: Path) -> None:
+    marker = install(shipped, GOOD)
+    hook.activate()
+    assert marker.key in (variables.inherited(variables.EXPECT) or "")
 
 
 def test_what_a_parent_process_fell_back_to_is_checked_for_trust(

@@ -249,6 +249,12 @@ def test_any_allows_what_differs(place: Path, monkeypatch: pytest.MonkeyPatch) -
     "value",
     [
         *("all", "overlay=", f"overlay={FALSE[1:]}", f"key={FALSE}", f"base={FALSE.upper()}", f"base={'X' * 32}"),
+        *(
+            f"overlay={chr(0x966) * 32}",
+            f"overlay={FALSE}\x1b[0m",
+            f"overlay={FALSE}={FALSE}",
+            f"any overlay={FALSE}",
+        ),
         *("packages=a-1.0", "", " ", f"base={FALSE} base={FALSE}", f"overlay {FALSE}"),
     ],
 )
@@ -259,6 +265,15 @@ def test_a_value_that_is_not_valid_stops_the_process(
     monkeypatch.setenv(variables.EXPECT, value)
     with pytest.raises(UsageError, match="VLLM_PLUGIN_EXPECT has an invalid value"):
         hook.general()
+
+
+def test_a_message_is_short_whatever_the_other_side_tells() -> None:
+    """The variable comes from another node, or from whoever has set it there."""
+    told = "cp/3.11/" + "/".join(["torch-1.0"] * 5000 + [f"{'n' * 5000}-1.0", *(f"m{i}-1.0" for i in range(5000))])
+    lines = list(expectation._packages(told, "cp/3.11/torch-1.0"))
+    assert lines[0] == "another vLLM environment: 5002 differences"
+    assert len(lines) == 22
+    assert max(map(len, lines)) < 300
 
 
 @pytest.mark.parametrize("policy", ["continue", "previous"])

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from tests.kit.sandbox import needs_root
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup.environment.mistyped import unknown
@@ -164,3 +166,28 @@ def test_what_is_passed_on_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None
     assert variables.inherited(variables.FALLBACK) == ""
     variables.pass_on(variables.FALLBACK, None)
     assert variables.inherited(variables.FALLBACK) is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "trust", "is_used"), [(0o755, "owner", True), (0o777, "owner", False), (0o777, "any", True)]
+)
+def test_a_cache_that_others_can_write_is_not_used(tmp_path: Path, mode: int, trust: str, is_used: bool) -> None:
+    """uv installs from unpacked wheels in it as they are."""
+    environ = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "caches"), "VLLM_PLUGIN_TRUST": trust}
+    found = Settings.from_environment(environ)
+    place = tmp_path / "caches" / "vllm-plugins"
+    assert found.cache == place
+    place.chmod(mode)
+    assert found.cache == (place if is_used else None)
+
+
+@needs_root
+def test_a_cache_of_another_user_is_not_used(tmp_path: Path) -> None:
+    found = Settings.from_environment({"HOME": str(tmp_path)})
+    place = found.cache
+    assert place is not None
+    os.chown(place, 12345, 12345)
+    assert found.cache is None
+    os.chown(place, os.geteuid(), os.getegid())
+    os.chown(place.parent, 12345, 12345)
+    assert found.cache is None

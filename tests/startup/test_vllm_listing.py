@@ -63,6 +63,7 @@ def test_when_one_fails_none_of_the_others_runs(
         lock(place, {GENERAL: {"old": "old:register"}}, old="def register():\n    print('old one here')\n")
         place.run("sync")
         lock(place, {group: {"bad": "bad:register", "good": "good:register"}}, "2.0", bad=BAD[bad], good=GOOD)
+        place.run("sync")
 
     templates.fill(place, index, make, bad, group)
     done = run(place, policy)
@@ -83,6 +84,7 @@ def test_a_method_of_a_class_is_withdrawn_too(
         place.run("sync")
         points = {GENERAL: {"bad": "bad:register", "good": "good:Plugin.register"}}
         lock(place, points, bad=BAD[bad], good=METHOD)
+        place.run("sync")
 
     templates.fill(place, index, make, bad)
     done = run(place, policy)
@@ -110,6 +112,7 @@ def test_the_platform_is_the_one_that_is_gone_on_with(
         lock(place, points, good=answers.format("old"), bad="def register():\n    pass\n")
         place.run("sync")
         lock(place, points, "2.0", good=answers.format("new"), bad=BAD[bad])
+        place.run("sync")
 
     templates.fill(place, index, make, bad, names)
     done = run(place, policy)
@@ -185,9 +188,12 @@ def test_a_vllm_that_keeps_its_list_elsewhere_calls_each_plugin_once(place: Plac
 
 
 def test_what_a_pth_file_names_and_was_there_before_stays(place: Place, index: Index) -> None:
-    index.wheel("named", modules={"named.pth": f"{place.paths[0]}\n../named_too\n", "named_too/__init__.py": ""})
+    index.wheel("named", modules={"named.pth": "named_too\n", "named_too/__init__.py": ""})
     place.pypi("named")
     place.run("lock")
+    place.run("sync")
+    # As an editable plugin names its project, which may be on the path already.
+    (place.site / "named.pth").write_text(f"{place.paths[0]}\nnamed_too\n")
     code = (
         "import multiprocessing, sys\n"
         "import vllm_plugins\n"

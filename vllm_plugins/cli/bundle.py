@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = {
     "vllm-plugins bundle": "Download all wheels to plugins.wheels/, next to the lock",
+    "vllm-plugins bundle --build-requirements": "Also download what locked wheels are built with",
     "vllm-plugins bundle --prune": "Also remove wheels of older locks",
 }
 
@@ -35,6 +36,11 @@ def register(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="DIR", help="Write to this directory (default: plugins.wheels/ next to the lock)."
     )
     parser.add_argument("--prune", action="store_true", help="Remove wheels that the lock does not name.")
+    parser.add_argument(
+        "--build-requirements",
+        action="store_true",
+        help="Add the wheels that locked wheels are built with, to build them again without an index.",
+    )
     add_target_option(parser)
     parser.set_defaults(run=run)
 
@@ -68,6 +74,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         built_wheels=settings.wheels,
         index=index,
         prune=arguments.prune,
+        builds=arguments.build_requirements,
         others=[lock for lock in targets if lock != locked],
         report=output.progress,
     )

@@ -28,6 +28,7 @@ EXAMPLES = {
     "vllm-plugins lock --upgrade-package vllm-gguf-plugin": "Upgrade one package",
     "vllm-plugins lock --check": "Check in CI that the lock is up to date",
     "vllm-plugins lock --base vllm==0.32.0": "Lock for a release of vLLM that is not installed here",
+    "vllm-plugins lock --target dev=here --target production=base.json": "One lock for this environment and another",
 }
 
 
@@ -55,8 +56,10 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--target",
         action="append",
         default=[],
-        metavar="NAME",
-        help="Lock only this target of plugins.yaml; the others stay as they are. Can be repeated.",
+        metavar="NAME[=BASE]",
+        help="Lock only this target; the others stay as they are. Give its base if plugins.yaml has no targets: "
+        "here, a snapshot, or a release such as vllm==0.32.0, which `,python=3.12,platform=linux-aarch64` may follow."
+        " Can be repeated.",
     )
     parser.add_argument(
         "--merge",
@@ -85,7 +88,7 @@ def add_base_option(parser: argparse.ArgumentParser) -> None:
         "--base",
         metavar="BASE",
         help="Resolve against a snapshot written by vllm-plugins base, or a vLLM release such as vllm==0.32.0 "
-        "(default: this environment).",
+        "(default: here, this environment).",
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from vllm_plugins.core._failures.askers import as_data
 from vllm_plugins.core._failures.causes import cause
 from vllm_plugins.core._failures.disk import DISK, remedy
 from vllm_plugins.core.printable import printable
@@ -52,6 +53,7 @@ __all__ = [
 ]
 
 _PARTS = ("where", "expected", "found", "required_by")
+_TEXTS = {"required_by": "required_by_text"}  # the keys of parts that JSON has as data, too
 
 
 class PluginsError(Exception):
@@ -75,10 +77,9 @@ class PluginsError(Exception):
         next_step: str | None = None,
     ) -> None:
         super().__init__(what)
-        self.what = what
         self.where, self.required_by = where, required_by
         self.expected, self.found = expected, found
-        self.details = tuple(details)
+        self.what, self.details = what, tuple(details)
         self.next_step = next_step
 
     def __str__(self) -> str:
@@ -98,7 +99,7 @@ class PluginsError(Exception):
         """The error as data for JSON, without its empty fields."""
         fields: dict[str, object] = {"error": self.id, "exit_code": self.exit_code, "what": self.what}
         fields |= {name: getattr(self, name) for name in _PARTS}
-        fields |= {"details": list(self.details) or None, "next_step": self.next_step}
+        fields |= {**as_data(self.required_by), "details": list(self.details) or None, "next_step": self.next_step}
         return {key: value for key, value in fields.items() if value is not None}
 
     @staticmethod
@@ -110,7 +111,7 @@ class PluginsError(Exception):
         """
         if not isinstance(data, dict):
             raise TypeError("an error is an object")
-        fields = {name: data.get(name) for name in (*_PARTS, "next_step")}
+        fields = {name: data.get(_TEXTS.get(name, name)) for name in (*_PARTS, "next_step")}
         details = data.get("details") or []
         texts = [data["what"], *details, *(value for value in fields.values() if value is not None)]
         if not isinstance(details, list) or not all(isinstance(text, str) for text in texts):

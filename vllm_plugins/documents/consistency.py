@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import overrides
-from vllm_plugins.documents.base import satisfies
+from vllm_plugins.documents.base import SHARED, satisfies
 from vllm_plugins.documents.lock import file_package, file_version
 from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, PypiSource
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.documents.manifest import Manifest, Plugin
 
-__all__ = ["claims", "foreign_wheels", "of_lock", "orphans", "with_manifest"]
+__all__ = ["claims", "foreign_wheels", "of_lock", "orphans", "unhashed", "with_manifest"]
 
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}")
 
@@ -57,7 +57,30 @@ def _overrides(lock: Lock) -> Iterator[str]:
 
 def claims(lock: Lock) -> tuple[str, ...]:
     """What the lock says about dependencies and plugins that can't be true."""
-    return (*_edges(lock), *(reason for plugin in lock.plugins for reason in _plugin(plugin, lock)))
+    reasons = (reason for plugin in lock.plugins for reason in _plugin(plugin, lock))
+    return (*_edges(lock), *reasons, *_build_requirements(lock))
+
+
+def _build_requirements(lock: Lock) -> Iterator[str]:
+    """Hashes of what no wheel was built with."""
+    used = {pin for package in lock.packages for pin in package.built_with}
+    for item in lock.build_requirements:
+        if item.pin not in used:
+            yield f"the build requirement {item.name} {item.version}: no wheel of the lock was built with it"
+
+
+def unhashed(lock: Lock, package: Package) -> tuple[str, ...]:
+    """What a package was built with, and of what the lock has no hash: a lock of an older version has none.
+
+    The vLLM environment gives builds its torch and what ``build: with-base`` names.
+    """
+    hashed = {item.pin for item in lock.build_requirements}
+    given = {
+        *SHARED,
+        *(name for plugin in lock.plugins if plugin.package == package.name for name in plugin.with_base),
+    }
+    pins = (pin for pin in package.built_with if pin not in hashed)
+    return tuple(pin for pin in pins if canonicalize_name(pin.partition("==")[0]) not in given)
 
 
 def orphans(lock: Lock) -> tuple[Package, ...]:

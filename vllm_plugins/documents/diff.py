@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
-    from vllm_plugins.documents.lock import BaseUse, Lock, Override, Package, Plugin, Target
+    from vllm_plugins.documents.lock import BaseUse, BuildRequirement, Lock, Override, Package, Plugin, Target
 
 __all__ = ["Change", "Difference", "Pair", "Version", "between", "compare"]
 
@@ -71,6 +71,7 @@ class Difference:
     environments: tuple[Pair[tuple[str, ...]], ...]
     targets: tuple[Pair[Target], ...]
     base: tuple[Pair[BaseUse], ...]
+    build_requirements: tuple[Pair[BuildRequirement], ...]
     target_count: int
 
     def __bool__(self) -> bool:
@@ -79,7 +80,7 @@ class Difference:
     @property
     def plugin_lines(self) -> tuple[str, ...]:
         """What differs in plugins.yaml, overrides and plugins, for people."""
-        return self._lines((*self.manifests, *self.overrides, *self.plugins))
+        return self._lines((*self.manifests, *self.overrides, *self.plugins, *self.build_requirements))
 
     @property
     def base_lines(self) -> tuple[str, ...]:
@@ -128,6 +129,7 @@ def between(old: Sequence[Lock], new: Sequence[Lock]) -> Difference:
         environments=of_both(environment_pairs.environments),
         targets=(*_whole_targets(pairs), *of_both(environment_pairs.targets)),
         base=of_both(environment_pairs.base_uses),
+        build_requirements=of_both(plugin_pairs.build_requirements),
         target_count=len(new),
     )
 

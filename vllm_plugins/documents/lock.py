@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaseUse",
+    "BuildRequirement",
     "CommitSha",
     "Identity",
     "Lock",
@@ -100,6 +101,23 @@ class Package(Record):
     def compiled(self) -> bool:
         """Whether a wheel that was built while locking is for one platform: it then contains compiled code."""
         return any(wheel.url is None and not wheel.filename.endswith("-any.whl") for wheel in self.wheels)
+
+
+class BuildRequirement(Record):
+    """A distribution that builds use, with the wheels of this version.
+
+    A wheel without ``url`` is in a directory of pip's ``find-links``. ``index`` is where the others come from.
+    """
+
+    name: NormalizedName
+    version: str
+    wheels: tuple[Wheel, ...]
+    index: str | None = None
+
+    @property
+    def pin(self) -> str:
+        """The name and version, as in :attr:`Package.built_with`."""
+        return f"{self.name}=={self.version}"
 
 
 class BaseUse(Record):
@@ -196,7 +214,9 @@ class Lock(Record):
     """A whole lock. ``manifest_sha256`` is ``Manifest.sha256`` of the manifest that it was made from.
 
     ``environments`` are the markers of the environments that it is for, finer than the targets; empty for all.
-    ``accepted_manifests`` are further values of ``Manifest.sha256``: those of a rollback.
+    ``accepted_manifests`` are further values of ``Manifest.sha256``: those of a rollback. ``manifest_name`` is the
+    file name of the manifest where the name of the lock does not tell it. ``build_requirements`` have the hashes of
+    what wheels were built with, apart from the packages of the base.
     """
 
     manifest_sha256: Sha256
@@ -206,6 +226,8 @@ class Lock(Record):
     environments: tuple[str, ...] = ()
     accepted_manifests: tuple[str, ...] = ()
     overrides: tuple[Override, ...] = ()
+    build_requirements: tuple[BuildRequirement, ...] = ()
+    manifest_name: str | None = None
 
     @property
     def overridden(self) -> frozenset[NormalizedName]:
@@ -215,6 +237,10 @@ class Lock(Record):
     def package(self, name: str) -> Package | None:
         """The locked package of that name."""
         return self._packages.get(name)
+
+    def built_by(self, package: Package) -> tuple[BuildRequirement, ...]:
+        """The build requirements of a package."""
+        return tuple(item for item in self.build_requirements if item.pin in package.built_with)
 
     def plugin(self, name: str) -> Plugin | None:
         """The locked plugin of that name in the manifest."""

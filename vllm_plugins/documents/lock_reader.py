@@ -20,7 +20,7 @@ from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, Sto
 from vllm_plugins.core.fields import FieldError, get, items, strings
 from vllm_plugins.core.hashes import sha256
 from vllm_plugins.documents import _rules, merge_conflicts
-from vllm_plugins.documents._form import file_rules, lock_keys, merged, pylock, values
+from vllm_plugins.documents._form import build_requirements, file_rules, lock_keys, merged, pylock, values
 from vllm_plugins.documents.lock import BaseUse, Lock, Override, Package, Plugin, Target, Wheel
 from vllm_plugins.startup.settings import WHEELS
 
@@ -188,6 +188,11 @@ def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...], environments: 
     overrides = tuple(
         _override(item, f"{here}.overrides[{i}]") for i, item in enumerate(items(tool, here, "overrides"))
     )
+    built = tuple(
+        build_requirements.read(item, f"{here}.build-requirements[{i}]")
+        for i, item in enumerate(items(tool, here, "build-requirements"))
+    )
+    _unique(f"{here}.build-requirements", (item.pin for item in built))
     names = _unique("packages", (package.name for package in packages))
     _unique(f"{here}.plugins", (canonicalize_name(plugin.name) for plugin in plugins))
     _unique(f"{here}.overrides", (override.package for override in overrides))
@@ -202,7 +207,16 @@ def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...], environments: 
         environments=environments,
         accepted_manifests=strings(tool, here, "accepted-manifests"),
         overrides=overrides,
+        build_requirements=built,
+        manifest_name=_file_name(tool, here),
     )
+
+
+def _file_name(tool: Mapping[str, Any], here: str) -> str | None:
+    name = get(tool, here, "manifest", str, default=None)
+    if name is not None and (not name or "/" in name or not name.isprintable() or name in (".", "..")):
+        raise FieldError(f"{here}.manifest: expected the name of a file")
+    return name
 
 
 def _unique(place: str, names: Iterable[str]) -> Counter[str]:

@@ -12,14 +12,14 @@ from packaging.specifiers import SpecifierSet
 
 from vllm_plugins.core.errors import LockInvalid
 from vllm_plugins.documents import lock_reader, selection
-from vllm_plugins.documents._form import merged
+from vllm_plugins.documents._form import build_requirements, merged, toml_tables
 from vllm_plugins.documents.lock_reader import FORMAT, FORMAT_OF_TARGETS, TOOL, content_sha256
 from vllm_plugins.startup.settings import WHEELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from tomlkit.items import AoT, Array, Table
+    from tomlkit.items import Table
 
     from vllm_plugins.documents.lock import Identity, Lock, Override, Package, Plugin, Target, Wheel
 
@@ -108,6 +108,10 @@ def normal_form(lock: Lock) -> Lock:
             override.replace(against=tuple(sorted(override.against)))
             for override in sorted(lock.overrides, key=lambda override: override.package)
         ),
+        build_requirements=tuple(
+            item.replace(wheels=tuple(_sorted(item.wheels)))
+            for item in sorted(lock.build_requirements, key=lambda item: item.pin)
+        ),
     )
 
 
@@ -116,14 +120,15 @@ def _identity(identity: Identity) -> Identity:
 
 
 def _render(lock: Lock) -> bytes:
-    packages = sorted(lock.packages, key=lambda package: package.name)
+    lock = normal_form(lock)
     return _document(
         lock,
-        environments=sorted(lock.environments),
-        packages=[_package(package) for package in packages],
+        environments=list(lock.environments),
+        packages=[_package(package) for package in lock.packages],
         targets=[_target(target) for target in lock.targets],
-        overrides=[_override(item) for item in sorted(lock.overrides, key=lambda item: item.package)],
-        plugins=[_plugin(plugin) for plugin in sorted(lock.plugins, key=lambda plugin: plugin.name)],
+        overrides=[_override(item) for item in lock.overrides],
+        built=[toml_tables.table(build_requirements.fields(item)) for item in lock.build_requirements],
+        plugins=[_plugin(plugin) for plugin in lock.plugins],
     )
 
 
@@ -142,6 +147,12 @@ def _render_all(locks: Sequence[Lock]) -> bytes:
             _of_targets(_override(item), names)
             for item, names in _grouped(
                 {name: lock.overrides for name, lock in by_name.items()}, key=lambda item: item.package
+            )
+        ],
+        built=[
+            _of_targets(toml_tables.table(build_requirements.fields(item)), names)
+            for item, names in _grouped(
+                {name: lock.build_requirements for name, lock in by_name.items()}, key=lambda item: item.pin
             )
         ],
         plugins=[
@@ -172,58 +183,32 @@ def _document(
     packages: list[Table],
     targets: list[Table],
     overrides: list[Table],
+    built: list[Table],
     plugins: list[Table],
 ) -> bytes:
     document = tomlkit.document()
     document.add(tomlkit.comment(_HEAD))
     document.add("lock-version", tomlkit.item("1.0"))
     if environments:
-        document.add("environments", _lines(environments))
+        document.add("environments", toml_tables.lines(environments))
     document.add("created-by", tomlkit.item("vllm-plugin-manager"))
     # PEP 751 requires the key even if there is nothing to install.
-    document.add("packages", _tables(packages) if packages else tomlkit.array())
+    document.add("packages", toml_tables.tables(packages) if packages else tomlkit.array())
     tool = tomlkit.table()
     tool.add("format", FORMAT_OF_TARGETS if _target_name(lock) else FORMAT)
     tool.add("manifest-sha256", lock.manifest_sha256)
+    if lock.manifest_name is not None:
+        tool.add("manifest", lock.manifest_name)
     tool.add("content-sha256", "")
-    for key, tables in (("targets", targets), ("overrides", overrides), ("plugins", plugins)):
+    by_key = {"targets": targets, "overrides": overrides, "build-requirements": built, "plugins": plugins}
+    for key, tables in by_key.items():
         if tables:
-            tool.add(key, _tables(tables))
+            tool.add(key, toml_tables.tables(tables))
     parent = tomlkit.table(is_super_table=True)
     parent.add(TOOL, tool)
     document.add("tool", parent)
     tool["content-sha256"] = content_sha256(document.unwrap())
     return tomlkit.dumps(document).encode("utf-8")
-
-
-def _tables(tables: Iterable[Table]) -> AoT:
-    array = tomlkit.aot()
-    for table in tables:
-        array.append(table)
-    return array
-
-
-def _table(fields: Mapping[str, Any]) -> Table:
-    table = tomlkit.table()
-    for key, value in fields.items():
-        if value is not None and value != [] and value is not False:
-            table.add(key, _lines(value) if isinstance(value, list) else value)
-    return table
-
-
-def _lines(values: Iterable[Any]) -> Array:
-    array = tomlkit.array()
-    array.multiline(multiline=True)
-    for value in values:
-        array.append(_inline(value) if isinstance(value, dict) else value)
-    return array
-
-
-def _inline(fields: Mapping[str, Any]) -> Any:
-    table = tomlkit.inline_table()
-    for key, value in fields.items():
-        table.append(key, _inline(value) if isinstance(value, dict) else value)
-    return table
 
 
 def _sorted(wheels: Iterable[Wheel]) -> list[Wheel]:
@@ -234,7 +219,7 @@ def _sorted(wheels: Iterable[Wheel]) -> list[Wheel]:
 
 def _package(package: Package, *, marker: str | None = None, more: Mapping[str, Any] | None = None) -> Table:
     """A package; ``marker`` replaces its own, and ``more`` are further keys of our table."""
-    table = _table(
+    table = toml_tables.table(
         {
             "name": package.name,
             "version": package.version,
@@ -248,8 +233,8 @@ def _package(package: Package, *, marker: str | None = None, more: Mapping[str, 
         }
     )
     if package.directory is not None:
-        table.add("directory", _inline({"path": package.directory, "editable": True}))
-    built = _table(
+        table.add("directory", toml_tables.inline({"path": package.directory, "editable": True}))
+    built = toml_tables.table(
         {
             **(more or {}),
             "sdist-url": package.sdist_url,
@@ -273,7 +258,7 @@ def _package_of_targets(package: Package, names: tuple[str, ...] | None, markers
 
 def _of_targets(table: Table, names: tuple[str, ...] | None) -> Table:
     if names is not None:
-        table.add(merged.TARGETS, _lines(names))
+        table.add(merged.TARGETS, toml_tables.lines(names))
     return table
 
 
@@ -283,7 +268,7 @@ def _wheel(wheel: Wheel) -> dict[str, Any]:
 
 
 def _target(target: Target, *, environments: Sequence[str] = ()) -> Table:
-    return _table(
+    return toml_tables.table(
         {
             "name": target.name,
             "environments": list(environments),
@@ -303,7 +288,7 @@ def _target(target: Target, *, environments: Sequence[str] = ()) -> Table:
 
 
 def _override(override: Override) -> Table:
-    return _table(
+    return toml_tables.table(
         {
             "package": override.package,
             "version": override.version,
@@ -316,7 +301,7 @@ def _override(override: Override) -> Table:
 
 
 def _plugin(plugin: Plugin) -> Table:
-    return _table(
+    return toml_tables.table(
         {
             "name": plugin.name,
             "source": plugin.source,

@@ -24,6 +24,8 @@ from vllm_plugins.documents.policy import Policy
 from vllm_plugins.startup import Record, named_files
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from yaml.nodes import Node
 
     from vllm_plugins.documents._form.indexes import NamedIndex
@@ -54,7 +56,8 @@ class Manifest(Record):
     """A valid plugins.yaml.
 
     ``sha256`` is of the requests of the enabled plugins. Comments, order, layout, credentials in URLs, disabled
-    plugins and ``policy`` don't count. ``file_sha256`` is of the bytes, which the hook compares.
+    plugins, ``policy`` and targets from the command line don't count. ``file_sha256`` is of the bytes, which the hook
+    compares.
     """
 
     path: Path
@@ -68,7 +71,12 @@ class Manifest(Record):
     @cached_property
     def sha256(self) -> Sha256:
         """The hash of the requests."""
-        return request_hash.sha256(self.enabled, self.overrides, self.indexes, self.targets)
+        written = (target for target in self.targets if not target.is_option)
+        return request_hash.sha256(self.enabled, self.overrides, self.indexes, written)
+
+    def with_targets(self, words: Iterable[str]) -> Manifest:
+        """The same manifest with the targets of ``--target NAME=BASE``. Raises as :func:`targets.of_options`."""
+        return self.replace(targets=targets.of_options(words))
 
     @property
     def enabled(self) -> tuple[Plugin, ...]:

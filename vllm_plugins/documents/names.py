@@ -60,7 +60,7 @@ def check(points: Iterable[Point], base: Mapping[str, Mapping[str, str]]) -> Non
                 f"plugin {plugin!r} has an entry point of a name that is taken, and vLLM calls one of each name",
                 where=f"entry point {name} in {group}",
                 found=f"{owner} in the vLLM environment has it",
-                required_by=plugin,
+                required_by=f"plugin {plugin!r}",
                 next_step=_advice(plugin),
             )
         other = seen.setdefault((group, name), plugin)

@@ -45,10 +45,21 @@ def publish(new: Path, target: Path, *, aside: Path) -> None:
             break
         except OSError as error:
             # Another machine replaces the overlay, too. This one may see that late (a network file system).
-            if error.errno not in _PASSING or attempt == _ATTEMPTS or not (new.is_dir() and target.parent.is_dir()):
+            if error.errno not in _PASSING or attempt == _ATTEMPTS or _is_missing(new) or _is_missing(target.parent):
                 raise
             time.sleep(_PAUSE)
     atomic.flush_entries(target.parent)  # ``sync`` says "installed" after that
+
+
+def _is_missing(directory: Path) -> bool:
+    """Whether a directory does not exist, and not only its handle is stale."""
+    try:
+        os.stat(directory)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _move(new: Path, target: Path, aside: Path) -> None:

@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 import time
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from vllm_plugins.core import atomic, flock, regular_file, scratch
 from vllm_plugins.core.errors import StoreError, remedy
@@ -18,6 +18,8 @@ from vllm_plugins.startup import overlay
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+Found = TypeVar("Found")
 
 __all__ = ["alone", "aside", "errors", "exclusive", "identity", "in_use", "prepare", "sweep", "was_replaced"]
 
@@ -123,17 +125,33 @@ def sweep(store: Path) -> None:
 
 
 def _replaced(store: Path) -> list[Path]:
+    def listed() -> list[Path]:
+        with os.scandir(store / REPLACED) as entries:
+            return sorted(store / REPLACED / entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
     try:
-        return sorted(place for place in (store / REPLACED).iterdir() if place.is_dir())
+        return _again_if_stale(listed)
     except FileNotFoundError:
         return []
+
+
+def _again_if_stale(look: Callable[[], Found]) -> Found:
+    """Look again where another machine has just replaced a directory that this one still knows (ESTALE)."""
+    until = time.monotonic() + _LATE
+    while True:
+        try:
+            return look()
+        except OSError as error:
+            if error.errno != errno.ESTALE or time.monotonic() > until:
+                raise
+            time.sleep(_POLL)
 
 
 @contextlib.contextmanager
 def _free(directory: Path) -> Iterator[bool | None]:
     """Yield whether no process holds a directory; ``None`` where file locks don't work."""
     try:
-        descriptor = os.open(directory / overlay.SITE, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = _again_if_stale(lambda: os.open(directory / overlay.SITE, os.O_RDONLY | os.O_DIRECTORY))
     except FileNotFoundError:
         yield True  # without its site, no process can use it
         return

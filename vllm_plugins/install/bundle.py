@@ -1,6 +1,7 @@
 """The bundle: a directory with each wheel of a lock, for the targets of the lock.
 
-With a bundle, an installation needs no index, and gives the same result: a wheel is identified by its sha256 alone.
+It may also have the wheels with which locked wheels were built, to build them again without an index. With a bundle,
+an installation needs no index, and gives the same result: a wheel is identified by its sha256 alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from vllm_plugins.core import atomic, progress
 from vllm_plugins.core.errors import InstallError, PluginsError, StoreError
 from vllm_plugins.core.humanize import count, size
 from vllm_plugins.documents import selection
-from vllm_plugins.documents.lock import in_words
+from vllm_plugins.documents.lock import BuildRequirement, Package, Wheel, in_words
 from vllm_plugins.packages import downloads
 from vllm_plugins.packages.index import File
 
@@ -26,14 +27,15 @@ if TYPE_CHECKING:
 
     from packaging.tags import Tag
 
-    from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
+    from vllm_plugins.documents.lock import Lock, Target
     from vllm_plugins.packages.index import Index
 
-__all__ = ["Bundle", "make", "wanted"]
+__all__ = ["Bundle", "make", "wanted", "wanted_by_builds"]
 
 _ARCHITECTURES = ("x86_64", "aarch64", "ppc64le", "s390x", "riscv64", "armv7l", "i686")
 _INTERPRETER = re.compile(r"(py|cp)3([0-9]{0,3})")
 _THREADS = 8
+_Pair = tuple[Package | BuildRequirement, Wheel]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +65,17 @@ def wanted(lock: Lock) -> tuple[tuple[Package, Wheel], ...]:
     )
 
 
+def wanted_by_builds(lock: Lock) -> tuple[tuple[BuildRequirement, Wheel], ...]:
+    """The wheels of an index with which one of the targets builds the locked wheels, each with its requirement."""
+    return tuple(
+        (item, wheel)
+        for item in lock.build_requirements
+        for wheel in item.wheels
+        if wheel.url is not None
+        and any(_fits(tag, target) for tag in parse_wheel_filename(wheel.filename)[3] for target in lock.targets)
+    )
+
+
 def make(
     lock: Lock,
     directory: Path,
@@ -70,13 +83,15 @@ def make(
     built_wheels: Path,
     index: Callable[[], Index],
     prune: bool = False,
+    builds: bool = False,
     others: Iterable[Lock] = (),
     report: Callable[[str], None],
 ) -> Bundle:
     """Fill a directory with the wheels of a lock. ``built_wheels`` is ``plugins.wheels/``.
 
     ``index`` is called only if something must be downloaded. With ``prune``, wheels that the lock does not name are
-    removed. ``others`` are the locks of its other targets, whose wheels stay.
+    removed. ``builds`` adds the wheels of build requirements. ``others`` are the locks of its other targets, whose
+    wheels stay.
 
     Raises:
         HashMismatch: a wheel in the directory, or a downloaded one, is not the locked one.
@@ -85,12 +100,12 @@ def make(
             one, and the next run continues from there.
         StoreError: the directory can't be written.
     """
-    pairs = wanted(lock)
+    pairs: list[_Pair] = [*wanted(lock), *(wanted_by_builds(lock) if builds else ())]
     names = {wheel.filename for _, wheel in pairs}
     try:
         absent = [pair for pair in pairs if not selection.find_wheel(directory / pair[1].filename, pair[1].sha256)]
         atomic.make_directory(directory)
-        built = [(package, wheel) for package, wheel in absent if wheel.url is None]
+        built = [(package, wheel) for package, wheel in absent if wheel.url is None and isinstance(package, Package)]
         _copy_built(built, lock, directory, built_wheels)
         remote = [(package, wheel) for package, wheel in absent if wheel.url is not None]
         if remote:
@@ -99,7 +114,8 @@ def make(
             with progress.step(text, report, total=len(remote)) as step, index() as opened:
                 _fetch(remote, lock, directory, opened, step)
         downloads.sweep(directory, frozenset(wheel.sha256 for _, wheel in absent))
-        known = names | {wheel.filename for other in others for _, wheel in wanted(other)}
+        every = (pair for one in (lock, *others) for pair in (*wanted(one), *wanted_by_builds(one)))
+        known = {wheel.filename for _, wheel in every}
         stale = sorted(path for path in directory.glob("*.whl") if path.name not in known)
         if prune:
             for path in stale:
@@ -141,9 +157,13 @@ def _copy_built(built: Iterable[tuple[Package, Wheel]], lock: Lock, directory: P
 
 
 def _fetch(
-    remote: Iterable[tuple[Package, Wheel]], lock: Lock, directory: Path, index: Index, step: progress.Step
+    remote: Iterable[_Pair],
+    lock: Lock,
+    directory: Path,
+    index: Index,
+    step: progress.Step,
 ) -> None:
-    def fetch(pair: tuple[Package, Wheel]) -> None:
+    def fetch(pair: _Pair) -> None:
         package, wheel = pair
         assert wheel.url is not None
         file = File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size, index=package.index)
@@ -162,7 +182,10 @@ def _fetch(
         pool.shutdown(cancel_futures=True)
 
 
-def _required_by(lock: Lock, package: Package) -> str:
+def _required_by(lock: Lock, package: Package | BuildRequirement) -> str:
+    if isinstance(package, BuildRequirement):
+        users = ", ".join(item.name for item in lock.packages if package.pin in item.built_with)
+        return f"{package.name} {package.version}, with which {users} is built"
     names = ", ".join(map(in_words, lock.plugins_needing(package.name)))
     return f"{package.name} {package.version} for {names}"
 

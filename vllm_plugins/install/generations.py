@@ -19,7 +19,7 @@ from vllm_plugins.documents import compatibility, lock_reader
 from vllm_plugins.install import _publish, link
 from vllm_plugins.install import _store as stores
 from vllm_plugins.startup import history as histories
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import named_files, overlay
 from vllm_plugins.startup.settings import LOCK
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def rollback(
         BaseMismatch: its lock does not apply to this base.
         StoreError: store or lock can't be written. The lock is unchanged.
     """
+    _check_owner(settings)
     plan(settings, key, base=base, manifest=manifest)  # fail before waiting for other processes
     with stores.errors(settings.store), stores.exclusive(settings.store, report):
         planned = plan(settings, key, base=base, manifest=manifest)
@@ -164,6 +165,13 @@ def rollback(
         atomic.write(settings.lock.resolve(), planned.data)
         overlay.mirror(settings.store, marker, settings.lock)
     return planned
+
+
+def _check_owner(settings: Settings) -> None:
+    recorded = None
+    with contextlib.suppress(PluginsError):  # a missing or damaged lock is a reason for a rollback
+        recorded = lock_reader.read(settings.lock, edited=True).manifest_name
+    named_files.check_owner(settings, recorded)
 
 
 def plan(settings: Settings, key: str | None, *, base: Base, manifest: Manifest | None) -> Rollback:

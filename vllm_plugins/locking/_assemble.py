@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents import lock as locks
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import Identity
+    from vllm_plugins.documents.lock import BuildRequirement, Identity
     from vllm_plugins.documents.manifest import Manifest, Plugin
     from vllm_plugins.locking._graph import Graph
     from vllm_plugins.locking._overrides import Overriding
@@ -58,6 +59,7 @@ class _Details:
     extras: tuple[str, ...]
     entry_points: tuple[tuple[str, str, str], ...]
     wheel: Path | None = None
+    build_requirements: tuple[BuildRequirement, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +119,7 @@ class Assembly:
                     targets=(target,),
                     environments=(edges.environment,) if edges.environment else (),
                     overrides=overrides,
+                    build_requirements=_build_requirements(described),
                 )
             ),
             wheels={_hashed(item.wheel).filename: item.wheel for item in described if item.wheel is not None},
@@ -166,6 +169,7 @@ class Assembly:
             extras=plugin.extras,
             entry_points=plugin.locked.entry_points,
             wheel=None if plugin.directory is not None else plugin.wheel,
+            build_requirements=plugin.build_requirements,
         )
 
     def _from_release(self, release: Release) -> _Details:
@@ -176,7 +180,7 @@ class Assembly:
         if fitting is not None and fitting.url.startswith("file:"):
             # It is on this machine only, so it goes next to the lock.
             path = self.index.download(fitting, _fresh(self.scratch / f"local-{name}"))
-            return self._local(release, path, built_with=(), others=wheels)
+            return self._local(release, path, others=wheels)
         if release.metadata is not None:
             package = Package(
                 name=name,
@@ -193,15 +197,15 @@ class Assembly:
             )
         assert release.sdist is not None
         built = self.solution.sdists[name]
-        return self._local(release, built.path, built_with=built.built_with, others=wheels)
+        details = self._local(release, built.path, others=wheels)
+        package = details.package.replace(built_with=built.built_with)
+        return dataclasses.replace(details, package=package, build_requirements=built.build_requirements)
 
     def _publishers(self, name: NormalizedName, file: File) -> tuple[Identity, ...]:
         was = self.old.package(name) if self.old is not None else None
         return attestations.of_release(file, self.index, was, accepted=self.accepted)
 
-    def _local(
-        self, release: Release, path: Path, *, built_with: tuple[str, ...], others: tuple[Wheel, ...] = ()
-    ) -> _Details:
+    def _local(self, release: Release, path: Path, *, others: tuple[Wheel, ...] = ()) -> _Details:
         refuse_foreign(path, self.base, required_by=release.pin.name)
         content = metadata.inspect(path)
         sdist = release.sdist
@@ -212,7 +216,6 @@ class Assembly:
             identities=self._publishers(release.pin.name, origin),
             version=release.pin.version,
             wheels=(*others, _hashed(path)),
-            built_with=built_with,
             sdist_url=sdist.url if sdist and not sdist.url.startswith("file:") else None,
             sdist_sha256=sdist.sha256 if sdist else None,
             find_links=sdist is None,
@@ -224,6 +227,16 @@ class Assembly:
             entry_points=content.entry_points,
             wheel=path,
         )
+
+
+def _build_requirements(described: Iterable[_Details]) -> tuple[BuildRequirement, ...]:
+    """What the wheels were built with, each once. A wheel of the old lock may know fewer files than a new one."""
+    found: dict[str, BuildRequirement] = {}
+    for item in (item for details in described for item in details.build_requirements):
+        before = found.get(item.pin)
+        wheels = {wheel.filename: wheel for wheel in (*(before.wheels if before else ()), *item.wheels)}
+        found[item.pin] = item.replace(wheels=tuple(wheels.values()))
+    return tuple(found.values())
 
 
 def _flaws(found: Iterable[Release]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import hashes, progress, scratch
@@ -18,6 +19,7 @@ from vllm_plugins.documents.manifest import GitSource
 from vllm_plugins.locking import _derived_edges
 from vllm_plugins.locking import rebuild as rebuilding
 from vllm_plugins.locking._derived_edges import Difference
+from vllm_plugins.locking._rebuilt import build_requirements
 from vllm_plugins.packages import (
     attestations,
     metadata,
@@ -136,6 +138,9 @@ class Derivation:
         with ThreadPoolExecutor(max_workers=_THREADS) as pool:
             found = [item for items in pool.map(self._package, self.lock.packages) for item in items]
             found += [item for items in pool.map(self._git, self.lock.plugins) for item in items]
+            if self.index is not None:
+                built = partial(build_requirements.differences, self.lock, index=self.index, unchecked=self.unchecked)
+                found += [item for items in pool.map(built, self.lock.build_requirements) for item in items]
         found += [item for plugin in self.lock.plugins for item in self._single_file(plugin)]
         found += self._plugins()
         if len(self._metadata) == len(self.lock.packages):
@@ -177,7 +182,7 @@ class Derivation:
             if _has_version(file, package)
         ]
         for wheel in filter(_url, package.wheels):
-            yield from _file(wheel, files)
+            yield from build_requirements.file_differences(wheel, files)
         locked = {wheel.sha256 for wheel in package.wheels}
         same = [file for file in files if file.sha256 in locked and not file.url.startswith("file:")]
         yield from self._place(package, same, index)
@@ -284,16 +289,6 @@ class Derivation:
             if hashes.sha256(data) != plugin.file_sha256 or hashes.of_file(made) != wheel.sha256:
                 what = f"{wheel.filename} is not the wheel of a file with sha256 {plugin.file_sha256}"
                 yield Difference(package=plugin.package, what=what)
-
-
-def _file(wheel: Wheel, files: list[File]) -> Iterator[str]:
-    """A locked wheel against the files of that name."""
-    named = [file for file in files if file.filename == wheel.filename]
-    if not named:
-        yield f"{wheel.filename} is not at the index"
-    elif (wheel.sha256, wheel.size) not in [(file.sha256, file.size) for file in named]:
-        there = ", ".join(f"sha256 {file.sha256}, {file.size} bytes" for file in named)
-        yield f"{wheel.filename} is another file at the index: {there}; the lock has sha256 {wheel.sha256}"
 
 
 def _has_version(file: File, package: Package) -> bool:

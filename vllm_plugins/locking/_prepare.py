@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.core.hashes import Sha256
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import CommitSha
+    from vllm_plugins.documents.lock import BuildRequirement, CommitSha
     from vllm_plugins.documents.manifest import Manifest, Plugin
     from vllm_plugins.locking.old_lock import Reuse
     from vllm_plugins.packages.builder import Builder
@@ -54,6 +54,7 @@ class PreparedPlugin:
     wheel: Path | None = None
     directory: str | None = None
     built_with: tuple[str, ...] = ()
+    build_requirements: tuple[BuildRequirement, ...] = ()
     requires: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
 
@@ -176,7 +177,7 @@ class Preparation:
                     requested=source.url, url=source.url, filename=was.filename, file_sha256=was.file_sha256
                 )
                 if (built := self.reuse.built(was.package)) is not None:
-                    return _from_wheel(plugin, built.path, origin, built_with=())
+                    return _from_wheel(plugin, built.path, origin)
             with progress.step(f"Downloading the file of {plugin.name!r}", self.report):
                 data = reading.download(
                     source.url,
@@ -190,7 +191,7 @@ class Preparation:
         )
         into = self.scratch / f"wheel-{plugin.name}"
         path = file_wheel.write(into, data, plugin=plugin.name, filename=source.filename)
-        return _from_wheel(plugin, path, origin, built_with=())
+        return _from_wheel(plugin, path, origin)
 
     def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> PreparedPlugin:
         with progress.step(f"Reading the metadata of {plugin.name!r}", self.report):
@@ -239,7 +240,8 @@ class Preparation:
                 requires=plugin.build_requires,
                 with_base=plugin.with_base,
             )
-        return _from_wheel(plugin, built.path, origin, built_with=built.built_with)
+        prepared = _from_wheel(plugin, built.path, origin)
+        return replace(prepared, built_with=built.built_with, build_requirements=built.requirements)
 
     def _reused(self, plugin: Plugin, was: lock.Plugin, *, requested: str) -> PreparedPlugin | None:
         """The plugin as the old lock has it, if the wheel that was built then is still there."""
@@ -253,7 +255,8 @@ class Preparation:
             commit=was.commit,
             tree_sha256=was.tree_sha256,
         )
-        return _from_wheel(plugin, built.path, origin, built_with=built.package.built_with)
+        prepared = _from_wheel(plugin, built.path, origin)
+        return replace(prepared, built_with=built.package.built_with, build_requirements=built.requirements)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -269,7 +272,7 @@ class _Origin:
     file_sha256: Sha256 | None = None
 
 
-def _from_wheel(plugin: Plugin, path: Path, origin: _Origin, *, built_with: tuple[str, ...]) -> PreparedPlugin:
+def _from_wheel(plugin: Plugin, path: Path, origin: _Origin) -> PreparedPlugin:
     content = metadata.normal_form(metadata.inspect(path), where=f"plugin {plugin.name!r}")
     name = _check_name(plugin, content.name)
     shown = stub_wheels.write_over(path.parent, path.name, content) if content.is_odd else path
@@ -293,7 +296,6 @@ def _from_wheel(plugin: Plugin, path: Path, origin: _Origin, *, built_with: tupl
         locked=locked,
         requirement=_by_path(plugin, name, shown),
         wheel=path,
-        built_with=built_with,
         requires=content.requires,
         extras=content.extras,
     )

@@ -17,6 +17,7 @@ from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.lock import in_words, leave_out
 from vllm_plugins.locking._prepare import refuse_foreign
 from vllm_plugins.packages import metadata, releases, stub_wheels
+from vllm_plugins.packages.builder import lacks_system_package
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import Plugin
+    from vllm_plugins.documents.lock import BuildRequirement, Plugin
     from vllm_plugins.locking._search.candidates import Candidate
     from vllm_plugins.locking.old_lock import Reuse
-    from vllm_plugins.packages.builder import Builder
+    from vllm_plugins.packages.builder import Builder, BuiltWheel
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.metadata import Metadata
 
@@ -42,6 +43,7 @@ class BuiltSdist:
     path: Path
     metadata: Metadata
     built_with: tuple[str, ...]
+    build_requirements: tuple[BuildRequirement, ...]
 
 
 @dataclass(kw_only=True)
@@ -79,7 +81,7 @@ class Sdists:
         entry = self.plugins.get(candidate.name)
         same = entry is None or self._is_built_alike(entry)
         if old is not None and same and locked == (str(candidate.version), sdist.sha256):
-            wheel, built_with = self.wheels / old.path.name, old.package.built_with
+            wheel, built_with, files = self.wheels / old.path.name, old.package.built_with, old.requirements
             shutil.copyfile(old.path, wheel)
         else:
             with progress.step(f"Building {candidate}, which the index has only as an sdist", self.report):
@@ -87,7 +89,8 @@ class Sdists:
                     sdist, self.index, self.scratch / f"sdist-{candidate.name}-{candidate.version}"
                 )
                 self._refuse_other_torch(project, candidate, entry, plugin, whose)
-                wheel, built_with = self._built(project, candidate, plugin, whose)
+                built = self._built(project, candidate, plugin, whose)
+                wheel, built_with, files = built.path, built.built_with, built.requirements
         content = metadata.normal_form(metadata.inspect(wheel), where=f"{whose}: {sdist.url}")
         if (content.name, content.version.public) != (candidate.name, candidate.version.public):
             raise BuildError(
@@ -100,7 +103,9 @@ class Sdists:
             )
         if content.is_odd:
             stub_wheels.write_over(self.wheels, wheel.name, content)
-        self.built[candidate.name] = BuiltSdist(path=wheel, metadata=content, built_with=built_with)
+        self.built[candidate.name] = BuiltSdist(
+            path=wheel, metadata=content, built_with=built_with, build_requirements=files
+        )
         return content
 
     def _is_built_alike(self, plugin: Plugin) -> bool:
@@ -108,7 +113,7 @@ class Sdists:
         was = self.reuse.plugin(plugin.name)
         return was is None or (was.build_requires, was.with_base) == (plugin.build_requires, plugin.with_base)
 
-    def _built(self, project: Path, candidate: Candidate, plugin: str, whose: str) -> tuple[Path, tuple[str, ...]]:
+    def _built(self, project: Path, candidate: Candidate, plugin: str, whose: str) -> BuiltWheel:
         entry = self.plugins.get(candidate.name)
         try:
             built = self.builder.wheel(
@@ -128,13 +133,13 @@ class Sdists:
                 found=error.found,
                 details=error.details,
                 required_by=whose,
-                # Only a plugin's own build is the user's to configure.
+                # Only a plugin's own build is the user's to configure; this machine always is.
                 next_step=error.next_step
-                if entry is not None and error.found is not None
+                if (entry is not None and error.found is not None) or lacks_system_package(error)
                 else f"report it to the author of {candidate.name}; {_leave_out(plugin)}",
             ) from error
         refuse_foreign(built.path, self.base, required_by=whose)
-        return built.path, built.built_with
+        return built
 
     def _refuse_other_torch(
         self, project: Path, candidate: Candidate, entry: Plugin | None, plugin: str, whose: str

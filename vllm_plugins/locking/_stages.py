@@ -147,6 +147,8 @@ def _public(new: NewLock, pip: PipConfig) -> NewLock:
     for package in new.lock.packages:
         urls = (*(wheel.url for wheel in package.wheels), package.sdist_url, package.index)
         pip.require_public(filter(None, urls))
+    for item in new.lock.build_requirements:
+        pip.require_public(filter(None, (*(wheel.url for wheel in item.wheels), item.index)))
     return new
 
 

@@ -14,10 +14,11 @@ from packaging.version import InvalidVersion
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, PluginsError
 from vllm_plugins.core.hashes import Sha256
-from vllm_plugins.documents import compatibility, lock_reader, merge_conflicts, selection, versions
+from vllm_plugins.documents import compatibility, consistency, lock_reader, merge_conflicts, selection, versions
 from vllm_plugins.documents.lock import Lock, Package
 from vllm_plugins.documents.manifest import FileSource, LocalSource
 from vllm_plugins.sources import pyproject
+from vllm_plugins.startup import named_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,12 +27,22 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import Plugin
+    from vllm_plugins.documents.lock import BuildRequirement, Plugin
     from vllm_plugins.documents.manifest import Manifest
-    from vllm_plugins.locking.request import Upgrade
+    from vllm_plugins.locking.request import Request, Upgrade
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["BuiltPackage", "OldLock", "OldLocks", "Reuse", "is_current", "read", "read_all"]
+__all__ = [
+    "BuiltPackage",
+    "OldLock",
+    "OldLocks",
+    "Reuse",
+    "is_current",
+    "named_as",
+    "read",
+    "read_all",
+    "require_own",
+]
 
 _PACKAGE = re.compile(r"^\[\[packages\]\]\n(?:(?!\[).*\n)*", re.MULTILINE)
 _FIELD = re.compile(r'^(name|version)\s*=\s*"([^"\n]{1,255})"\s*$', re.MULTILINE)
@@ -108,6 +119,26 @@ def read_all(settings: Settings, upgrade: Upgrade) -> OldLocks:
         raise
 
 
+def require_own(old: Lock | None, settings: Settings, request: Request) -> None:
+    """Refuse to write the lock of another manifest. A dry run writes nothing.
+
+    Raises:
+        UsageError: it is another one's.
+    """
+    if not request.dry_run:
+        named_files.check_owner(settings, None if old is None else old.manifest_name)
+
+
+def named_as(new: Lock, old: Lock | None, settings: Settings, request: Request) -> Lock:
+    """The new lock with the name of its manifest, where its own name does not tell it.
+
+    ``--check`` takes the name from the old lock: older versions wrote none, and nothing is wrong with that.
+    """
+    if request.check and old is not None:
+        return new.replace(manifest_name=old.manifest_name)
+    return new.replace(manifest_name=named_files.recorded_name(settings))
+
+
 def is_current(old: Lock, manifest: Manifest, base: Base, settings: Settings) -> bool:
     """Whether another run could change nothing: it agrees with the manifest and the base, all wheels are there.
 
@@ -116,13 +147,17 @@ def is_current(old: Lock, manifest: Manifest, base: Base, settings: Settings) ->
     try:
         compatibility.check_manifest(old.replace(accepted_manifests=()), manifest, settings.lock, None)
         compatibility.check_base(old, base, settings.lock)
-        return all(
-            selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256) is not None
-            for wheel in old.local_wheels
-        ) and all(
-            _is_unchanged(old, plugin.name, plugin.source, manifest, settings)
-            for plugin in manifest.enabled
-            if isinstance(plugin.source, (LocalSource, FileSource))
+        return (
+            not any(consistency.unhashed(old, package) for package in old.packages)
+            and all(
+                selection.find_wheel(settings.wheels / wheel.filename, wheel.sha256) is not None
+                for wheel in old.local_wheels
+            )
+            and all(
+                _is_unchanged(old, plugin.name, plugin.source, manifest, settings)
+                for plugin in manifest.enabled
+                if isinstance(plugin.source, (LocalSource, FileSource))
+            )
         )
     except PluginsError:
         return False  # the run that follows meets the same problem and reports it
@@ -148,10 +183,11 @@ def _is_unchanged(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuiltPackage:
-    """A package of the old lock, and the path of the one wheel that was built for it."""
+    """A package of the old lock, the path of the one wheel that was built for it, and what it was built with."""
 
     package: Package
     path: Path
+    requirements: tuple[BuildRequirement, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,10 +213,12 @@ class Reuse:
     def built(self, name: NormalizedName) -> BuiltPackage | None:
         """The package with the wheel that was built for it, if that is there, as locked, and fits the base."""
         was = self.old.package(name) if self.old else None
-        if was is None or self.upgrade.allows(name) or any(compatibility.build_mismatches(was, self.base)):
+        if self.old is None or was is None or self.upgrade.allows(name):
+            return None
+        if any(compatibility.build_mismatches(was, self.base)) or consistency.unhashed(self.old, was):
             return None
         path = self._wheel(was)
-        return None if path is None else BuiltPackage(package=was, path=path)
+        return None if path is None else BuiltPackage(package=was, path=path, requirements=self.old.built_by(was))
 
     def _wheel(self, package: Package) -> Path | None:
         built = [wheel for wheel in package.wheels if wheel.url is None]

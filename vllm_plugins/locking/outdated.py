@@ -27,6 +27,7 @@ from vllm_plugins.locking._several import targets
 from vllm_plugins.packages import metadata, own_indexes, requirement_lines
 from vllm_plugins.packages.index import Index
 from vllm_plugins.sources import git_news
+from vllm_plugins.startup.settings import MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -51,13 +52,19 @@ _TOGETHER = "fits by itself, but not together with the rest of the lock"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reason:
-    """What keeps a release back. ``owner`` is what has the requirement: ``plugins.yaml``, or such as ``tiny 1.0``."""
+    """What keeps a release back. ``path`` leads to the release that has the requirement; plugins.yaml has none."""
 
-    owner: str
+    path: tuple[str, ...] = ()
     text: str
 
+    @property
+    def package(self) -> tuple[str | None, str | None]:
+        """The name and version of the release that has the requirement; nothing if plugins.yaml has it."""
+        name, _, version = self.path[-1].partition(" ") if self.path else ("", "", "")
+        return name or None, version or None
+
     def __str__(self) -> str:
-        return f"{self.owner} {self.text}"
+        return f"{chain(self.path) or MANIFEST} {self.text}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,7 +180,7 @@ class _GitNews:
             fits=commit,
             newest=self.news.tag or commit,
             behind=self.news.behind,
-            kept_back=(Reason(owner="plugins.yaml", text=f"names `ref: {self.ref}`"),) if is_held else (),
+            kept_back=(Reason(text=f"names `ref: {self.ref}`"),) if is_held else (),
         )
 
 
@@ -272,22 +279,22 @@ class _Search:
             if not isinstance(source, PypiSource) or canonicalize_name(source.package) != found.name:
                 continue
             if not satisfies(str(found.version), source.version or ""):
-                reasons.append(Reason(owner="plugins.yaml", text=f'names `version: "{source.version}"`'))
+                reasons.append(Reason(text=f'names `version: "{source.version}"`'))
         for package, content in contents:
             if content is None or found.name not in package.dependencies:
                 continue  # an extra that is not in use may require it
             for requirement in self._requirements(content, found.name):
                 if not satisfies(str(found.version), str(requirement.specifier)):
                     text = f"requires {found.name}{requirement.specifier}"
-                    reasons.append(Reason(owner=f"{content.name} {content.version}", text=text))
+                    reasons.append(Reason(path=(f"{content.name} {content.version}",), text=text))
         finding = walk.judge(Root(plugin=found.name, name=found.name), found)
         if finding is not None:
-            reasons.append(Reason(owner=chain(finding.path) or str(found), text=finding.reason))
+            reasons.append(Reason(path=finding.path or (str(found),), text=finding.reason))
         elif not reasons and found.wheel is None:
             reasons.append(
-                Reason(owner=str(found), text="has no wheel for this machine; only a build would tell more")
+                Reason(path=(str(found),), text="has no wheel for this machine; only a build would tell more")
             )
-        return reasons or [Reason(owner=str(found), text=_TOGETHER)]
+        return reasons or [Reason(path=(str(found),), text=_TOGETHER)]
 
     def _requirements(self, content: Metadata, name: NormalizedName) -> Iterator[Requirement]:
         """The requirements on a distribution that apply here, those of all extras included."""

@@ -14,8 +14,9 @@ from vllm_plugins.core.errors import LockInvalid, LockStale, UsageError
 from vllm_plugins.documents import base as base_document
 from vllm_plugins.documents import compatibility, consistency, diff, names
 from vllm_plugins.documents.lock import in_words
+from vllm_plugins.documents.manifest import HERE
 from vllm_plugins.locking import old_lock
-from vllm_plugins.locking.request import Request
+from vllm_plugins.locking.request import Request, Upgrade
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
@@ -71,24 +72,55 @@ def lock(
         LockStale: the request only checks, and the lock would change.
         LockContradiction: the request only checks, and the lock contradicts the manifest, the index or a source.
         HashMismatch: the request builds again, and a wheel is another one.
-        UsageError: the request names a base or targets, and the manifest has targets, or not.
+        UsageError: the request names a base or targets, and the manifest has targets, or not; or the old lock has
+            targets that neither of them names.
     """
     request = request or Request()
+    if request.targets:
+        manifest = _with_targets(manifest, request)
     if manifest.targets and not (base is not None and request.dry_run):
         from vllm_plugins.locking._several import targets
 
         return targets.lock(
             manifest, settings, request, here=base, base_paths=base_paths, report=report, detail=detail, config=config
         )
-    if request.targets:
+    base = base or read_base(request.base, settings, report=report, config=config)
+    return _of_one(manifest, settings, request, base, base_paths, report=report, detail=detail, config=config)
+
+
+def _with_targets(manifest: Manifest, request: Request) -> Manifest:
+    """The manifest with the targets that the request names with their bases, where it has none itself."""
+    with_base = next((word for word in request.targets if "=" in word), None)
+    if manifest.targets and with_base is not None:
+        raise UsageError(
+            "plugins.yaml has targets, and --target can only name one of them",
+            where=str(manifest.path),
+            expected=" or ".join(target.name for target in manifest.targets),
+            found=f"--target {with_base}",
+            next_step="give --target a name alone, or add the target to plugins.yaml",
+        )
+    without = next((word for word in request.targets if "=" not in word), None)
+    if not manifest.targets and without is not None:
         raise UsageError(
             "plugins.yaml has no targets",
             where=str(manifest.path),
-            found=f"--target {request.targets[0]}",
-            next_step="leave --target out, or add `targets` to plugins.yaml",
+            expected="--target NAME=BASE",
+            found=f"--target {without}",
+            next_step=f"give its base, as in --target {without}=here, or add `targets` to plugins.yaml",
         )
-    base = base or read_base(request.base, settings, report=report, config=config)
-    return _of_one(manifest, settings, request, base, base_paths, report=report, detail=detail, config=config)
+    return manifest if manifest.targets else manifest.with_targets(request.targets)
+
+
+def _several_targets(settings: Settings) -> UsageError:
+    """The refusal to lock one environment over a lock of several: the others would lose theirs unnoticed."""
+    names = [str(lock.targets[0].name) for lock in old_lock.read_all(settings, Upgrade(everything=True)).locks]
+    return UsageError(
+        "the lock has targets, and plugins.yaml does not",
+        where=str(settings.lock),
+        expected=" ".join(f"--target {name}=BASE" for name in names),
+        next_step="run vllm-plugins lock with --target for each, as above, or add `targets` to plugins.yaml; "
+        "vllm-plugins lock --base here locks for this environment alone",
+    )
 
 
 def _of_one(
@@ -104,11 +136,15 @@ def _of_one(
 ) -> Outcome:
     """Lock a manifest against one base."""
     old = old_lock.read(settings, request.upgrade, base=base)
+    old_lock.require_own(old.lock, settings, request)
+    has_targets = old.lock is not None and any(target.name is not None for target in old.lock.targets)
+    if has_targets and request.base is None and not request.dry_run:
+        raise _several_targets(settings)
     upgrade = request.upgrade.with_packages(manifest, old.lock)
     derived = partial(derive, manifest, settings, request, base=base, report=report, detail=detail, config=config)
     if request.check:
         refuse_contradictions(old.lock if old.flaw is None else None, manifest, settings)
-    may_hold = old.lock is not None and old.flaw is None and not upgrade
+    may_hold = old.lock is not None and old.flaw is None and not upgrade and not has_targets
     if old.lock is not None and may_hold and old_lock.is_current(old.lock, manifest, base, settings):
         return Outcome(lock=old.lock, unchecked=derived(locked=old.lock))
     from vllm_plugins.core import scratch, workers
@@ -132,14 +168,15 @@ def _of_one(
             request=request,
             config=config,
         )
-        check_result(new.lock, manifest, base)
-        changes = diff.compare(old.lock, new.lock)
+        made = old_lock.named_as(new.lock, old.lock, settings, request)
+        check_result(made, manifest, base)
+        changes = diff.compare(old.lock, made)
         if request.check:
-            _refuse_changes(old, new.lock, changes, settings, request)
+            _refuse_changes(old, made, changes, settings, request)
         elif not request.dry_run:
-            _stages.write((new.lock,), new.wheels, settings)
-        unchecked = derived(locked=new.lock, new=new.wheels)
-    return Outcome(lock=new.lock, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
+            _stages.write((made,), new.wheels, settings)
+        unchecked = derived(locked=made, new=new.wheels)
+    return Outcome(lock=made, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
 
 
 def merge(manifest: Manifest, settings: Settings, other: Path) -> Outcome:
@@ -199,7 +236,7 @@ def read_base(
         UsageError: it names neither a snapshot nor a release.
         NoResolution: the release does not exist, or can't be resolved for this kind of machine.
     """
-    if named is None:
+    if named in (None, HERE):
         return base_document.read()
     from vllm_plugins.core import scratch
     from vllm_plugins.locking import _resolvers, release_base

@@ -6,28 +6,20 @@ known: the locked wheel may be next to the lock, or an overlay of the store may 
 
 from __future__ import annotations
 
-import os
 import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import atomic, progress, scratch
-from vllm_plugins.core.errors import HashMismatch, StoreError
-from vllm_plugins.core.hashes import of_file, sha256
-from vllm_plugins.core.redact import public_url
-from vllm_plugins.documents import selection
+from vllm_plugins.core.errors import HashMismatch, LockStale, StoreError
+from vllm_plugins.documents import consistency, selection
 from vllm_plugins.documents.base import SHARED
-from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource
-from vllm_plugins.locking._rebuilt import differences
-from vllm_plugins.packages import installers, metadata, own_indexes, pip_config, releases
+from vllm_plugins.locking._rebuilt import differences, sources
+from vllm_plugins.packages import installers, metadata, own_indexes, pip_config
 from vllm_plugins.packages.builder import Builder, BuiltWheel
-from vllm_plugins.packages.index import File, Index
-from vllm_plugins.packages.single_files import file_wheel, reading
-from vllm_plugins.sources import checkout, local
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
@@ -36,9 +28,8 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
-    from vllm_plugins.documents.manifest import Manifest, Source
+    from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.packages.pip_config import PipConfig
-    from vllm_plugins.sources.checkout import Checkout
     from vllm_plugins.startup.settings import Settings
 
 __all__ = ["LockedBuild", "builds", "compare", "missing", "run"]
@@ -177,14 +168,17 @@ def _rebuilding(
     with scratch.directory() as temporary:
         cache = settings.cache or temporary
         installer = installers.choose(settings.installer, config=read(), cache=cache / "uv", report=detail)
-        with Builder(installer=installer, base_site=overlay.base_paths(), target=base) as builder:
+        with Builder(
+            installer=installer, base_site=overlay.base_paths(), target=base, wheels=settings.wheels
+        ) as builder:
 
             def build(item: LockedBuild) -> BuiltWheel | None:
                 if item.plugin is not None and item.plugin.filename is not None:
-                    return _of_file(item, manifest, temporary / f"wheel-{item.name}", read)
-                project = _project(item, manifest, temporary / f"source-{item.name}", settings, read)
+                    return sources.of_file(item, manifest, temporary / f"wheel-{item.name}", read)
+                project = sources.project(item, manifest, temporary / f"source-{item.name}", settings, read)
                 if project is None:
                     return None
+                _check_hashed(item, lock, settings)
                 into = temporary / f"wheel-{item.name}"
                 return builder.wheel(
                     project,
@@ -194,43 +188,20 @@ def _rebuilding(
                     pins=_pins(item.package),
                     requires=item.entry.build_requires if item.entry is not None else (),
                     with_base=item.entry.with_base if item.entry is not None else (),
+                    locked=lock.built_by(item.package),
                 )
 
             yield build
 
 
-def _of_file(
-    item: LockedBuild, manifest: Manifest | None, into: Path, config: Callable[[], PipConfig]
-) -> BuiltWheel | None:
-    """The wheel of a single file; ``None`` for a file of another machine."""
-    plugin, source = item.plugin, _source(item.name, manifest)
-    assert plugin is not None
-    assert plugin.filename is not None
-    assert plugin.file_sha256 is not None
-    if plugin.url is not None:
-        data = reading.download(
-            plugin.url, plugin.file_sha256, into / "download", config=config(), plugin=plugin.name
+def _check_hashed(item: LockedBuild, lock: Lock, settings: Settings) -> None:
+    if pins := consistency.unhashed(lock, item.package):
+        raise LockStale(
+            f"the lock has no hashes of what {item.name!r} is built with, so it is not built again from this lock",
+            where=str(settings.lock),
+            found=", ".join(pins),
+            next_step="vllm-plugins lock, which builds it with packages that it locks, too",
         )
-    elif manifest is None or not isinstance(source, FileSource) or (path := manifest.local_file(source)) is None:
-        return None
-    else:
-        data = reading.read(path, plugin=plugin.name)
-        if (found := sha256(data)) != plugin.file_sha256:
-            raise _another_source(plugin, f"sha256 {plugin.file_sha256}", f"sha256 {found}")
-    built = file_wheel.write(into, data, plugin=plugin.name, filename=plugin.filename)
-    return BuiltWheel(
-        path=built,
-        name=plugin.package,
-        version=plugin.version,
-        sha256=of_file(built),
-        size=built.stat().st_size,
-        built_with=(),
-    )
-
-
-def _source(name: str, manifest: Manifest | None) -> Source | None:
-    entry = next((item for item in manifest.plugins if item.name == name), None) if manifest else None
-    return entry.source if entry is not None else None
 
 
 def _environment(item: LockedBuild, built: BuiltWheel) -> tuple[str, ...]:
@@ -252,50 +223,6 @@ def _pins(package: Package) -> tuple[str, ...]:
         pin
         for pin in package.built_with
         if package.compiled or canonicalize_name(pin.partition("==")[0]) not in SHARED
-    )
-
-
-def _project(
-    item: LockedBuild, manifest: Manifest | None, into: Path, settings: Settings, config: Callable[[], PipConfig]
-) -> Path | None:
-    """The locked source, unpacked; ``None`` for a directory of another machine."""
-    if item.plugin is not None:
-        tree = _checkout(item.plugin, manifest, into, settings)
-        return tree.project if tree is not None else None
-    url, sha256 = item.package.sdist_url, item.package.sdist_sha256
-    assert url is not None
-    with Index(config()) as index:
-        place = item.entry.index_url if item.entry is not None else None
-        file = File(filename=unquote(url.rpartition("/")[2]), url=url, sha256=sha256, index=place)
-        return releases.download(file, index, into)
-
-
-def _checkout(plugin: Plugin, manifest: Manifest | None, into: Path, settings: Settings) -> Checkout | None:
-    """The locked source; ``None`` for a directory of another machine."""
-    source = _source(plugin.name, manifest)
-    if plugin.commit is not None:
-        if not isinstance(source, GitSource) or public_url(source.url) != plugin.url:
-            source = GitSource(url=plugin.url or "")
-        source = source.replace(subdirectory=plugin.subdirectory)
-        tree = checkout.checkout(source, plugin.commit, into, environ=os.environ, plugin=plugin.name)
-    elif manifest is not None and isinstance(source, LocalSource):
-        directory = manifest.local_directory(source)
-        tree = local.export(directory, into, plugin=plugin.name, without=settings.written)
-    else:
-        return None
-    if tree.tree_sha256 != plugin.tree_sha256:
-        raise _another_source(plugin, f"tree-sha256 {plugin.tree_sha256}", f"tree-sha256 {tree.tree_sha256}")
-    return tree
-
-
-def _another_source(plugin: Plugin, expected: str, found: str) -> HashMismatch:
-    return HashMismatch(
-        "the source is not the locked one",
-        where=plugin.url or plugin.requested,
-        expected=expected,
-        found=found,
-        required_by=f"plugin {plugin.name!r}",
-        next_step="if the change is intended, run `vllm-plugins lock` and review the new lock",
     )
 
 

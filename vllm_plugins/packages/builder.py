@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 import warnings
 import zipfile
@@ -17,14 +16,15 @@ from build import BuildBackendException, BuildException, ProjectBuilder
 from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core import hashes, lfs, process, scratch
-from vllm_plugins.core.errors import BuildError, InstallError, PluginsError
+from vllm_plugins.core.errors import BuildError, HashMismatch, InstallError, PluginsError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import _reproducible, metadata
+from vllm_plugins.packages._build import missing
 from vllm_plugins.packages._build.environments import Environments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
     from vllm_plugins.core.hashes import Sha256
     from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import BuildRequirement
     from vllm_plugins.packages._build.environments import Environment
     from vllm_plugins.packages.installers import Installer
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["Builder", "BuiltWheel"]
+__all__ = ["Builder", "BuiltWheel", "lacks_system_package"]
 
-_MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
 _WARNINGS = threading.Lock()  # the warning filters belong to the process, not to a thread
 
 
@@ -46,7 +46,8 @@ _WARNINGS = threading.Lock()  # the warning filters belong to the process, not t
 class BuiltWheel:
     """A wheel in ``path``, of ``size`` bytes.
 
-    ``built_with`` are the distributions of its build environment, those of the base included, sorted.
+    ``built_with`` are the distributions of its build environment, those of the base included, sorted;
+    ``requirements`` are those that the base did not give, with their files.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class BuiltWheel:
     sha256: Sha256
     size: int
     built_with: tuple[str, ...]
+    requirements: tuple[BuildRequirement, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -62,16 +64,20 @@ class Builder:
     """Builds wheels while it is open. Threads may share it.
 
     ``base_site`` are the directories of the base of this interpreter, which gives builds its torch. ``target`` is the
-    base that the wheels are for, by default the same.
+    base that the wheels are for, by default the same. ``wheels`` is a directory that may have wheels of locked build
+    requirements.
     """
 
     installer: Installer
     base_site: Sequence[str] = ()
     target: Base | None = None
+    wheels: Path | None = None
 
     @cached_property
     def _environments(self) -> Environments:
-        return Environments(installer=self.installer, base_site=self.base_site, target=self.target)
+        return Environments(
+            installer=self.installer, base_site=self.base_site, target=self.target, wheels=self.wheels
+        )
 
     def __enter__(self) -> Self:
         self._environments.__enter__()
@@ -92,19 +98,22 @@ class Builder:
         pins: Sequence[str] = (),
         requires: Sequence[str] = (),
         with_base: Sequence[str] = (),
+        locked: Sequence[BuildRequirement] | None = None,
     ) -> BuiltWheel:
         """Build the wheel of a project. The build may write into ``project``: give it a copy.
 
         ``pins`` (``name==version``) are the versions of what the build requirements bring; nothing else is installed.
-        ``requires`` and ``with_base`` are what plugins.yaml says of the build.
+        ``locked`` are the files that they may be. ``requires`` and ``with_base`` are what plugins.yaml says of the
+        build.
 
         Raises:
             BuildError: the project, its build requirements or its backend fail, or it was compiled against
                 another torch than the base's.
+            HashMismatch: a build requirement is not the locked file.
         """
         with self._failures(project, plugin):
             builder, environment = self._prepare(
-                project, "wheel", on_line, pins=pins, requires=requires, with_base=with_base
+                project, "wheel", on_line, pins=pins, requires=requires, with_base=with_base, locked=locked
             )
             into.mkdir(parents=True, exist_ok=True)
             path = Path(builder.build("wheel", into))
@@ -121,6 +130,7 @@ class Builder:
             sha256=hashes.of_file(path),
             size=path.stat().st_size,
             built_with=environment.contents,
+            requirements=environment.requirements,
         )
 
     def editable(
@@ -176,14 +186,15 @@ class Builder:
         requires: Sequence[str],
         with_base: Sequence[str],
         pins: Sequence[str] = (),
+        locked: Sequence[BuildRequirement] | None = None,
     ) -> tuple[ProjectBuilder, Environment]:
         """Return a builder of the project, in an environment that has everything that its backend requires."""
         first = _reader(project).build_system_requires | set(requires)
-        environment = self._environments.get(first, on_line, pins=pins, with_base=with_base)
+        environment = self._environments.get(first, on_line, pins=pins, with_base=with_base, locked=locked)
         builder = _builder(project, environment, on_line)
         more = builder.get_requires_for_build("wheel" if kind == "wheel" else "editable", None)
         if more - first:
-            environment = self._environments.get(first | more, on_line, pins=pins, with_base=with_base)
+            environment = self._environments.get(first | more, on_line, pins=pins, with_base=with_base, locked=locked)
             builder = _builder(project, environment, on_line)
         return builder, environment
 
@@ -192,37 +203,36 @@ class Builder:
         """Turn any failure of a build into one that names the plugin and has the last output of the backend."""
         try:
             yield
+        except HashMismatch as error:
+            error.required_by = f"the build of {in_words(plugin)}"
+            error.next_step = error.next_step or (
+                "find out who changed it; if the file is right, build and lock again, and review the change: "
+                f"vllm-plugins lock --upgrade-package {plugin}"
+            )
+            raise
         except (BuildException, BuildBackendException, InstallError, BuildError) as error:
             ours = error if isinstance(error, (InstallError, BuildError)) else None
             cause = error.exception if isinstance(error, BuildBackendException) else error
             # Of a backend that can't be imported, the reason is in the traceback of the build environment.
             output = str(getattr(cause, "traceback", "")).splitlines()[-15:]
             details = cause.details if isinstance(cause, PluginsError) else (*output, str(error) or repr(cause))
-            missing = _missing_module(details) if ours is None else None
-            found = None if missing is None else f"its build imports {missing}, which is not there"
+            absent = missing.find(details, plugin, base_has=self._environments.base_has) if ours is None else None
             raise BuildError(
                 "the build failed" if ours is None else ours.what,
                 where=(ours and ours.where) or str(project),
                 expected=None if ours is None else ours.expected,
-                found=found if ours is None else ours.found,
+                found=ours.found if ours is not None else absent.what if absent is not None else None,
                 details=[line for line in details if line.strip() and not line.startswith("command: ")],
                 required_by=in_words(plugin),
                 next_step=(ours and ours.next_step)
-                or (
-                    f"read the output above; `python -m build` in the project of {plugin!r} must work"
-                    if missing is None
-                    else f"write `build: {{with-base: [{missing}]}}` for plugin {plugin!r} in plugins.yaml"
-                    if self._environments.base_has(missing)
-                    else f"write `build: {{requires: [{missing}]}}` for plugin {plugin!r} in plugins.yaml, with the "
-                    "package that has this module"
-                ),
+                or (absent and absent.next_step)
+                or f"read the output above; `python -m build` in the project of {plugin!r} must work",
             ) from error
 
 
-def _missing_module(lines: Iterable[str]) -> str | None:
-    """The module that a build could not import."""
-    found = _MISSING_MODULE.findall("\n".join(lines))
-    return found[-1] if found else None
+def lacks_system_package(error: BuildError) -> bool:
+    """Whether a build failed because something of the operating system is not installed."""
+    return missing.is_of_system(error.found)
 
 
 def _check_name(wheel: Path, content: Metadata) -> None:

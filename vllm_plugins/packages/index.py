@@ -7,8 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 import requests
 import urllib3
@@ -334,7 +333,7 @@ def _blocks(path: Path, start: int) -> Generator[bytes]:
 
 
 def _path(url: str) -> Path:
-    return Path(url2pathname(urlsplit(url).path))
+    return Path(unquote(urlsplit(url).path))
 
 
 def _read(path: Path) -> str:

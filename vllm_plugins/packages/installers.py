@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import shutil
 import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from vllm_plugins.core import process, scratch
-from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, InstallError, PluginsError, UsageError
+from vllm_plugins.core import foreign_json, process, scratch
+from vllm_plugins.core.errors import CommandFailed, HashMismatch, InstallError, PluginsError, UsageError
 from vllm_plugins.packages import metadata, programs
+from vllm_plugins.packages._build import failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,11 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LOUD", "Installer", "Pip", "Uv", "choose", "find_uv", "is_loud"]
 
+_T = TypeVar("_T")
 
 LOUD = "uv can't inspect this Python interpreter, which prints something when it starts"
-_DRAWN = " ×╰├│─▶"  # what uv draws around the lines of an error
-_LONGEST = 400  # characters of a reason
-_FOUND_NONE = 1  # an exit status of uv: no resolution; 2 is any other failure
 
 
 class Installer(Protocol):
@@ -51,18 +49,22 @@ class Installer(Protocol):
     def install(self, requirements: Path, target: Path, *, offline: bool) -> None:
         """Install a hashed requirements file into an empty directory, without bytecode."""
 
-    def provision(
+    def resolve(
         self,
         python: Path,
         requirements: Sequence[str],
         *,
         constraints: Path,
         on_line: Callable[[str], None] | None = None,
-    ) -> None:
-        """Install build requirements, with their dependencies, into the environment of another interpreter.
+    ) -> tuple[str, ...]:
+        """Find what build requirements and their dependencies are for another interpreter; nothing is installed.
 
-        ``constraints`` is a file of pins.
+        ``constraints`` is a file of pins. The result are requirements: each has an exact version, or the URL of a
+        file that the constraints name. Only wheels count.
         """
+
+    def provision(self, python: Path, requirements: Path, *, on_line: Callable[[str], None] | None = None) -> None:
+        """Install a hashed requirements file into the environment of another interpreter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +81,14 @@ class Pip:
         argv += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile"]
         argv += ["--progress-bar", "off", "--target", str(target), "--requirement", str(requirements)]
         argv += ["--no-index"] if offline else []
-        _run(argv, self._environment(), self.config, self.detail, cwd=requirements.parent, explain=_explain)
+        _run(
+            argv,
+            self._environment(),
+            self.config,
+            self.detail,
+            cwd=requirements.parent,
+            explain=failures.of_installation,
+        )
         if _missing(target):
             self._add_missing(requirements, target, offline=offline)
 
@@ -93,7 +102,14 @@ class Pip:
             argv = [*programs.PIP, "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
             argv += ["--require-hashes", "--only-binary", ":all:", "--progress-bar", "off", "--dest", str(directory)]
             argv += ["--requirement", str(requirements), *(["--no-index"] if offline else [])]
-            _run(argv, self._environment(), self.config, self.detail, cwd=requirements.parent, explain=_explain)
+            _run(
+                argv,
+                self._environment(),
+                self.config,
+                self.detail,
+                cwd=requirements.parent,
+                explain=failures.of_installation,
+            )
             absent = _missing(target)
             for wheel in sorted(directory.glob("*.whl")):
                 with zipfile.ZipFile(wheel) as archive:
@@ -103,19 +119,35 @@ class Pip:
                             (target / path).parent.mkdir(parents=True, exist_ok=True)
                             (target / path).write_bytes(archive.read(name))
 
-    def provision(
+    def resolve(
         self,
         python: Path,
         requirements: Sequence[str],
         *,
         constraints: Path,
         on_line: Callable[[str], None] | None = None,
-    ) -> None:
-        """Provision with pip; see :class:`Installer`."""
-        argv = [*programs.PIP, "--python", str(python), "install", "--quiet", "--no-input"]
-        argv += ["--disable-pip-version-check", "--progress-bar", "off", "--constraint", str(constraints)]
+    ) -> tuple[str, ...]:
+        """Resolve with pip; see :class:`Installer`."""
+        found = constraints.with_name("resolved.json")
+        argv = [*programs.PIP, "--python", str(python), "install", "--quiet", "--no-input", "--dry-run"]
+        argv += ["--ignore-installed", "--only-binary", ":all:", "--disable-pip-version-check"]
+        argv += ["--progress-bar", "off", "--report", str(found), "--constraint", str(constraints)]
         argv += ["--", *requirements]
-        _run(argv, self._environment(), self.config, on_line, cwd=constraints.parent, explain=_not_provisioned)
+        _run(argv, self._environment(), self.config, on_line, cwd=constraints.parent, explain=failures.of_build)
+        report: Any = foreign_json.read(found.read_bytes())
+        return tuple(
+            f"{item['metadata']['name']} @ {item['download_info']['url']}"
+            if item["is_direct"]
+            else f"{item['metadata']['name']}=={item['metadata']['version']}"
+            for item in report["install"]
+        )
+
+    def provision(self, python: Path, requirements: Path, *, on_line: Callable[[str], None] | None = None) -> None:
+        """Provision with pip; see :class:`Installer`."""
+        argv = [*programs.PIP, "--python", str(python), "install", "--quiet", "--no-input", "--no-deps"]
+        argv += ["--require-hashes", "--only-binary", ":all:", "--no-compile", "--disable-pip-version-check"]
+        argv += ["--progress-bar", "off", "--requirement", str(requirements)]
+        _run(argv, self._environment(), self.config, on_line, cwd=requirements.parent, explain=failures.of_build)
 
     def _environment(self) -> dict[str, str]:
         return {**programs.pip_environment(self.config), "PYTHONNOUSERSITE": "1"}
@@ -142,18 +174,18 @@ class Uv:
         argv += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile-bytecode"]
         argv += ["--link-mode", "copy", "--cache-dir", str(self.cache), "--python", sys.executable]
         argv += ["--target", str(target), "--requirements", str(requirements)]
-        argv += ["--no-index"] if offline or self.config.index_url is None else []
+        argv += ["--no-index"] if offline else self._no_index
         env = programs.uv_environment(self.config, requirements.parent)
         env["UV_NO_INSTALLER_METADATA"] = "1"  # two files of each distribution that would be removed again
         try:
-            _run(argv, env, self.config, self.detail, cwd=requirements.parent, explain=_explain)
+            _run(argv, env, self.config, self.detail, cwd=requirements.parent, explain=failures.of_installation)
         except (InstallError, HashMismatch) as error:
             if isinstance(error, InstallError) and is_loud(sys.executable):
                 self.report(f"{LOUD}: pip installs instead")
-            elif offline or not (_is_unsolved(error) or _has_several_places(self.config)):
+            elif offline or not (failures.is_unsolved(error) or _has_several_places(self.config)):
                 raise
             else:
-                self.report(f"pip installs instead, because uv failed: {_reason(error)}")
+                self.report(f"pip installs instead, because uv failed: {failures.reason(error)}")
             # uv gives up where one of several indexes answers 410 for a name that it lacks, where a page of links is
             # missing, and where a page has a Requires-Python that is not valid. Of several indexes with one version,
             # it takes the files of one, and may miss the one that the hash names. pip goes on, and compares hashes.
@@ -161,31 +193,64 @@ class Uv:
             Pip(config=self.config, detail=self.detail).install(requirements, target, offline=offline)
         (target / ".lock").unlink(missing_ok=True)  # a file of uv's own, with mode 0666
 
-    def provision(
+    def resolve(
         self,
         python: Path,
         requirements: Sequence[str],
         *,
         constraints: Path,
         on_line: Callable[[str], None] | None = None,
-    ) -> None:
+    ) -> tuple[str, ...]:
+        """Resolve with uv; see :class:`Installer`."""
+        wanted = constraints.with_name("build-requirements.in")
+        wanted.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
+        found = constraints.with_name("build-requirements.txt")
+        argv = [str(self.program), "pip", "compile", "--quiet", "--no-progress", "--only-binary", ":all:"]
+        argv += ["--no-header", "--no-annotate", "--cache-dir", str(self.cache), "--python", str(python)]
+        argv += [*self._no_index, "--constraint", str(constraints), "--output-file", str(found), str(wanted)]
+
+        def run() -> tuple[str, ...]:
+            self._run_for_build(argv, constraints.parent, on_line)
+            return tuple(found.read_text(encoding="utf-8").splitlines())
+
+        pip = Pip(config=self.config)
+        return self._or(
+            run, lambda: pip.resolve(python, requirements, constraints=constraints, on_line=on_line), python
+        )
+
+    def provision(self, python: Path, requirements: Path, *, on_line: Callable[[str], None] | None = None) -> None:
         """Provision with uv; see :class:`Installer`."""
-        argv = [str(self.program), "pip", "install", "--quiet", "--no-progress"]
-        argv += ["--link-mode", "copy", "--cache-dir", str(self.cache), "--python", str(python)]
-        argv += ["--constraint", str(constraints)]
-        argv += [*([] if self.config.index_url is not None else ["--no-index"]), "--", *requirements]
-        env = programs.uv_environment(self.config, constraints.parent)
+        argv = [str(self.program), "pip", "install", "--quiet", "--no-progress", "--no-deps", "--require-hashes"]
+        argv += ["--only-binary", ":all:", "--link-mode", "copy", "--cache-dir", str(self.cache)]
+        argv += ["--python", str(python), *self._no_index, "--requirements", str(requirements)]
+        self._or(
+            lambda: self._run_for_build(argv, requirements.parent, on_line),
+            lambda: Pip(config=self.config).provision(python, requirements, on_line=on_line),
+            python,
+        )
+
+    def _or(self, run: Callable[[], _T], instead: Callable[[], _T], python: Path) -> _T:
+        """Run uv for a build, or pip where uv can't do what pip can (as in :meth:`install`)."""
         try:
-            _run(argv, env, self.config, on_line, cwd=constraints.parent, explain=_not_provisioned)
-        except InstallError as error:
-            if is_loud(str(python)):
+            return run()
+        except (InstallError, HashMismatch) as error:
+            if isinstance(error, InstallError) and is_loud(str(python)):
                 self.report(f"{LOUD}: pip installs the build requirements instead")
-            elif not (_is_unsolved(error) or _has_several_places(self.config)):
+            elif not (failures.is_unsolved(error) or _has_several_places(self.config)):
                 raise
             else:
-                self.report(f"pip installs the build requirements instead, because uv failed: {_reason(error)}")
-            pip = Pip(config=self.config)  # as above
-            pip.provision(python, requirements, constraints=constraints, on_line=on_line)
+                self.report(
+                    f"pip installs the build requirements instead, because uv failed: {failures.reason(error)}"
+                )
+            return instead()
+
+    def _run_for_build(self, argv: Sequence[str], directory: Path, on_line: Callable[[str], None] | None) -> None:
+        env = programs.uv_environment(self.config, directory)
+        _run(argv, env, self.config, on_line, cwd=directory, explain=failures.of_build)
+
+    @property
+    def _no_index(self) -> list[str]:
+        return [] if self.config.index_url is not None else ["--no-index"]
 
 
 def is_loud(python: str) -> bool:
@@ -197,22 +262,6 @@ def is_loud(python: str) -> bool:
         return bool(process.run([python, "-I", "-B", "-c", ""], check=False).stdout)
     except CommandFailed:
         return False
-
-
-def _reason(error: PluginsError) -> str:
-    """What uv says of its failure, in one line; it is redacted already."""
-    cause = error.__cause__
-    if not isinstance(cause, CommandFailed):
-        return error.what
-    lines = [line.strip(_DRAWN) for line in cause.stderr.splitlines()]
-    text = " ".join(line.removeprefix("error: ") for line in lines if line and not line.startswith("warning: "))
-    text = re.sub(r" (?:cause|Caused by): ", ": ", text)
-    return f"{text[:_LONGEST]}…" if len(text) > _LONGEST else text or cause.what
-
-
-def _is_unsolved(error: PluginsError) -> bool:
-    """Whether uv says that no version satisfies the requirements, though a lock has one."""
-    return isinstance(error.__cause__, CommandFailed) and error.__cause__.returncode == _FOUND_NONE
 
 
 def _has_several_places(config: PipConfig) -> bool:
@@ -297,35 +346,3 @@ def _run(
         process.run(argv, cwd=cwd, env=env, secrets=config.secrets, on_line=on_line, timeout=config.patience)
     except CommandFailed as error:
         raise explain(error) from error
-
-
-def _not_provisioned(error: CommandFailed) -> PluginsError:
-    return InstallError(
-        "the build requirements can't be installed",
-        details=error.evidence,
-        next_step="read the output of the installer above; the indexes are those of `pip config list`",
-    )
-
-
-def _explain(error: CommandFailed) -> PluginsError:
-    output = f"{error.stdout}\n{error.stderr}"
-    if "Hash mismatch" in output or "DO NOT MATCH THE HASHES" in output:
-        return HashMismatch(
-            "a file is not the one that the lock names",
-            details=error.evidence,
-            next_step="find out who changed it; if the source is right, lock it again, and review the change: "
-            "vllm-plugins lock --upgrade-package NAME",
-        )
-    if "No locks available" in output or ("acquire lock" in output and "Operation not permitted" in output):
-        return InstallError(
-            "uv requires file locks and hard links, which do not work in the store or in its cache",
-            details=error.evidence,
-            next_step="set VLLM_PLUGIN_INSTALLER=pip, or VLLM_PLUGIN_REGISTRY_DIR and XDG_CACHE_HOME to other places",
-        )
-    if (disk := DiskError.from_output(output, details=error.evidence)) is not None:
-        return disk
-    return InstallError(
-        "the installation failed; the store is unchanged",
-        details=error.evidence,
-        next_step="read the output of the installer above, fix the cause, and run vllm-plugins sync",
-    )

@@ -14,7 +14,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 from vllm_plugins.core import process, regular_file
 from vllm_plugins.core.redact import public_url
@@ -213,7 +212,7 @@ def _directories(places: Iterable[str], scratch: Path) -> Iterator[str]:
         if place.startswith(("https://", "http://")):
             yield place
             continue
-        path = Path(url2pathname(urlsplit(place).path) if place.startswith("file:") else place).expanduser()
+        path = Path(unquote(urlsplit(place).path) if place.startswith("file:") else place).expanduser()
         if path.is_dir():
             yield place
         elif path.is_file():
@@ -234,7 +233,7 @@ def _files(path: Path) -> Iterator[Path]:
             regular_file.read_text(path, errors="replace"), base=path.as_uri(), index=None
         ):
             if file.url.startswith("file:"):
-                yield Path(url2pathname(urlsplit(file.url).path))
+                yield Path(unquote(urlsplit(file.url).path))
 
 
 def _kept(config: PipConfig, environ: Mapping[str, str] | None) -> dict[str, str]:

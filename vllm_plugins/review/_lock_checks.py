@@ -24,7 +24,12 @@ def run(auditor: Auditor) -> Iterator[Finding]:
             what = f"is editable: {package.directory} has no hash, and is used as it is when vLLM starts"
             step = "remove `editable: true` in plugins.yaml, then run vllm-plugins lock"
             yield auditor.finding("unhashed", package, what, step)
-        elif package.sdist_sha256 is not None:
+        elif unhashed := consistency.unhashed(auditor.lock, package):
+            what = f"was built with packages of which the lock has no hash: {', '.join(unhashed)}"
+            yield auditor.finding("unhashed", package, what, "run vllm-plugins lock, and review the difference")
+        if package.directory is not None:
+            continue
+        if package.sdist_sha256 is not None:
             what = "has no wheel at its index; its wheel was built from the sdist on the machine that locked"
             yield auditor.finding(
                 "no-wheel", package, what, "review that wheel, or ask the project to publish wheels"

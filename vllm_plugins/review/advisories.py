@@ -12,13 +12,14 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core import foreign_json, process
 from vllm_plugins.core.errors import CommandFailed, SourceError
 from vllm_plugins.core.redact import redact
+from vllm_plugins.documents.lock import Package
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
-    from vllm_plugins.documents.lock import Package
+    from vllm_plugins.documents.lock import Lock
 
-__all__ = ["SERVICES", "Advisory", "ask", "find"]
+__all__ = ["SERVICES", "Advisory", "ask", "build_requirements", "find"]
 
 SERVICES = ("pypi", "osv", "esms")
 _TIMEOUT = 15  # seconds, of each request
@@ -39,6 +40,15 @@ def find() -> Path | None:
     return process.find("pip-audit")
 
 
+def build_requirements(lock: Lock, private: Collection[str]) -> dict[str, Package]:
+    """What the wheels of a lock were built with, by its pins, without private packages."""
+    return {
+        item.pin: Package(name=item.name, version=item.version)
+        for item in lock.build_requirements
+        if item.name not in private and any(wheel.url is not None for wheel in item.wheels)
+    }
+
+
 def ask(
     packages: Iterable[Package], program: Path, *, service: str, cache: Path | None
 ) -> tuple[tuple[Advisory, ...], dict[str, str]]:
@@ -50,10 +60,30 @@ def ask(
     Raises:
         SourceError: the service can't be reached, or its response can't be read.
     """
-    asked = list(packages)
+    found: list[Advisory] = []
+    skipped: dict[str, str] = {}
+    for part in _rounds(packages):
+        known, without = _ask(part, program, service=service, cache=cache)
+        found += known
+        skipped |= without
+    return tuple(found), skipped
+
+
+def _rounds(packages: Iterable[Package]) -> list[list[Package]]:
+    """The packages in as few lists as possible, none with two versions of one package: pip-audit refuses those."""
+    found: list[dict[str, Package]] = []
+    for package in packages:
+        free = next((item for item in found if package.name not in item), None)
+        if free is None:
+            found.append(free := {})
+        free[package.name] = package
+    return [list(item.values()) for item in found]
+
+
+def _ask(
+    asked: list[Package], program: Path, *, service: str, cache: Path | None
+) -> tuple[tuple[Advisory, ...], dict[str, str]]:
     pins = [f"{package.name}=={package.version}" for package in asked]
-    if not pins:
-        return (), {}
     named = ["--vulnerability-service", service] if service in SERVICES else ["-s", "osv", "--osv-url", service]
     with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as directory:
         requirements = Path(directory, "requirements.txt")

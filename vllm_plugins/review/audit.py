@@ -24,13 +24,14 @@ from vllm_plugins.review._auditor import Auditor, Finding, NotRun
 from vllm_plugins.sources import git_refs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from vllm_plugins.documents.lock import Lock, Package, Plugin
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.documents.policy import Policy
     from vllm_plugins.packages.index import Index
     from vllm_plugins.review._provenance import Published
+    from vllm_plugins.review.advisories import Advisory
     from vllm_plugins.startup.settings import Settings
 
 __all__ = ["Audit", "Facts", "Finding", "NotRun", "run"]
@@ -280,26 +281,38 @@ def _of_advisories(auditor: Auditor, service: str, report: Callable[[str], None]
     for item in auditor.lock.packages:
         if item.find_links:
             yield auditor.not_run(check, "it comes from a directory, and its name stays here", item.name)
+    builds = advisories.build_requirements(auditor.lock, private)
+    asked = [
+        *public,
+        *(item for pin, item in builds.items() if pin not in {f"{it.name}=={it.version}" for it in public}),
+    ]
     try:
-        with progress.step(f"Asking for advisories about {count(len(public), 'package')}", report):
-            known, skipped = advisories.ask(public, program, service=service, cache=auditor.settings.cache)
+        with progress.step(f"Asking for advisories about {count(len(asked), 'package')}", report):
+            known, skipped = advisories.ask(asked, program, service=service, cache=auditor.settings.cache)
     except PluginsError as error:
         yield auditor.not_run(check, _first(error))
         return
     yield from (auditor.not_run(check, why, name) for name, why in skipped.items())
     for advisory in known:
-        package = auditor.lock.package(advisory.package)
-        if package is None or auditor.policy.accepts(advisory.ids, auditor.now.date()) is not None:
-            continue
-        fixed = f"fixed in {', '.join(advisory.fixed_in)}" if advisory.fixed_in else "no release fixes it"
-        what = f"is vulnerable: {_names(advisory.ids)}; {fixed}"
-        step = f"vllm-plugins lock --upgrade-package {package.name}"
-        yield auditor.finding(
-            check,
-            package,
-            what,
-            step if advisory.fixed_in else "remove the plugin, or add it to `policy.accepted`",
-        )
+        if auditor.policy.accepts(advisory.ids, auditor.now.date()) is None:
+            yield from _of_advisory(auditor, advisory, builds)
+
+
+def _of_advisory(auditor: Auditor, advisory: Advisory, builds: Mapping[str, Package]) -> Iterator[Finding]:
+    pin = f"{advisory.package}=={advisory.version}"
+    locked, names = auditor.lock.package(advisory.package), [advisory.package]
+    if locked is None or locked.version != advisory.version:
+        locked = builds.get(pin)
+        names = [item.name for item in auditor.lock.packages if pin in item.built_with]
+    if locked is None:
+        return
+    fixed = f"fixed in {', '.join(advisory.fixed_in)}" if advisory.fixed_in else "no release fixes it"
+    what = f"is vulnerable: {_names(advisory.ids)}; {fixed}"
+    if names != [advisory.package]:
+        what += f"; {', '.join(names)} was built with it"
+    step = f"vllm-plugins lock {' '.join(f'--upgrade-package {name}' for name in names)}"
+    remove = "remove the plugin, or add it to `policy.accepted`"
+    yield auditor.finding("vulnerabilities", locked, what, step if advisory.fixed_in else remove)
 
 
 def _private(auditor: Auditor) -> set[str]:

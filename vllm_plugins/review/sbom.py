@@ -30,7 +30,7 @@ from vllm_plugins.startup.settings import WHEELS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vllm_plugins.documents.lock import Lock, Override, Package, Plugin, Wheel
+    from vllm_plugins.documents.lock import BuildRequirement, Lock, Override, Package, Plugin, Wheel
 
 __all__ = ["render"]
 
@@ -64,6 +64,7 @@ def render(lock: Lock, data: bytes, *, epoch: int | None = None) -> str:
         )
         for name, use in base.items()
     }
+    components |= {f"build {item.pin}": _build_requirement(item) for item in lock.build_requirements}
     for component in components.values():
         bom.components.add(component)
     packages = [*components]
@@ -119,6 +120,28 @@ def _package(package: Package, plugin: Plugin | None, override: Override | None)
         component.external_references.add(
             ExternalReference(type=kind, url=XsUri(plugin.url), comment=plugin.commit or plugin.filename)
         )
+    return component
+
+
+def _build_requirement(item: BuildRequirement) -> Component:
+    """A package that wheels were built with, and that is not installed."""
+    component = Component(
+        name=item.name,
+        version=item.version,
+        type=ComponentType.LIBRARY,
+        bom_ref=f"build {item.pin}",
+        purl=PackageURL("pypi", name=item.name, version=item.version),
+        scope=ComponentScope.EXCLUDED,
+        properties=[Property(name=f"{_PREFIX}:build-requirement", value="true")],
+    )
+    for wheel in item.wheels:
+        reference = ExternalReference(
+            type=ExternalReferenceType.DISTRIBUTION,
+            url=XsUri(wheel.url or wheel.filename),
+            comment=wheel.filename,
+            hashes=[_hash(wheel)],
+        )
+        component.external_references.add(reference)
     return component
 
 

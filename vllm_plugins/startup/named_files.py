@@ -1,4 +1,7 @@
-"""Files that a variable or an option names must exist: a forgotten mount must not start a server without plugins."""
+"""Files that a variable or an option names: they must exist, and a lock has one manifest.
+
+A forgotten mount must not start a server without plugins.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ import os
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LockMissing, UsageError
+from vllm_plugins.startup.settings import MANIFEST, PYLOCK
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["check", "check_manifest", "no_lock", "one_file"]
+__all__ = ["check", "check_manifest", "check_owner", "no_lock", "one_file", "recorded_name"]
 
 
 def check(settings: Settings) -> None:
@@ -71,6 +76,64 @@ def one_file(lock: Path, other: Path) -> Path:
             next_step="remove the one that is out of date, or name the lock with --lock or VLLM_PLUGIN_LOCK",
         )
     return lock
+
+
+def check_owner(settings: Settings, recorded: str | None) -> None:
+    """Refuse to write the lock of another manifest. ``recorded`` is the manifest that the lock names, if it does.
+
+    A lock belongs to the manifest that it names, or else to the one of its own name (``dev.yaml`` for ``dev.lock``).
+    If that one is gone, the lock belongs to nobody: files are renamed.
+
+    Raises:
+        UsageError: the manifest of the lock exists, and is not this one.
+    """
+    for name, directories in _owners(settings, recorded):
+        there = [path for directory in directories if (path := directory / name).is_file()]
+        if any(_is_same(path, settings.manifest) for path in there):
+            return
+        if there:
+            raise UsageError(
+                f"{settings.lock.name} is the lock of another manifest, {name}",
+                where=str(settings.lock),
+                expected=str(there[0]),
+                found=str(settings.manifest),
+                next_step=f"name a lock of its own for {settings.manifest.name}: give another --lock or "
+                "VLLM_PLUGIN_LOCK, or none of them; if the lock is a link, remove the link",
+            )
+
+
+def recorded_name(settings: Settings) -> str | None:
+    """The name of the manifest, for a lock whose own name does not tell it."""
+    name = settings.manifest.name
+    is_told = any(name in _manifests_of(path.name) for path in (settings.lock, settings.lock.resolve()))
+    return None if is_told else name
+
+
+def _owners(settings: Settings, recorded: str | None) -> Iterator[tuple[str, tuple[Path, ...]]]:
+    """Names of manifests that a lock may belong to, and the directories where each may be. The first one counts."""
+    real = settings.lock.resolve()
+    directories = real.parent, settings.lock.parent
+    if recorded is not None:
+        yield recorded, (*directories, settings.manifest.parent)
+    for path in (real, settings.lock):
+        yield from ((name, directories) for name in _manifests_of(path.name))
+
+
+def _manifests_of(lock: str) -> tuple[str, ...]:
+    """The names of manifests whose default lock has this name: the reverse of ``settings.lock_beside``."""
+    if lock == PYLOCK:
+        return (MANIFEST,)
+    stem = lock.removesuffix(".lock")
+    if stem == lock:
+        return ()
+    return (f"{stem}.yaml", stem) if "." in stem else (f"{stem}.yaml",)
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there yet
+        return False
 
 
 def no_lock(settings: Settings) -> LockMissing:

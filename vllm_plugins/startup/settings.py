@@ -110,11 +110,18 @@ class Settings(Record):
 
     @property
     def cache(self) -> Path | None:
-        """The directory that keeps downloads between installations; ``None`` where this user can't write one."""
+        """The directory that keeps downloads between installations; ``None`` where this user can't write one.
+
+        ``None`` also where another user can write to it: uv installs from unpacked wheels in it as they are.
+        """
+        from vllm_plugins.core.errors import NotTrusted
+        from vllm_plugins.startup import _trust
+
         parent = Path(self.cache_home, "vllm-plugins")
         try:
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError:
+            _trust.check_paths(self, str(parent))
+        except (OSError, NotTrusted):
             return None
         return parent if os.access(parent, os.W_OK) else None
 

@@ -94,5 +94,8 @@ def _data(entry: Entry) -> dict[str, Any]:
         "behind": entry.behind,
         "upgradable": entry.is_upgradable,
         "outdated": entry.is_outdated,
-        "kept_back": [{"owner": reason.owner, "text": reason.text} for reason in entry.kept_back],
+        "kept_back": [
+            {"package": reason.package[0], "version": reason.package[1], "text": reason.text}
+            for reason in entry.kept_back
+        ],
     }

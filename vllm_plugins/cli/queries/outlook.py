@@ -113,7 +113,7 @@ def _line(finding: Finding) -> str:
 
 def _data(future: Future, output: Output) -> dict[str, Any]:
     return {
-        "release": future.release,
+        "release": future.release.rpartition("=")[2],
         "wheel": future.wheel,
         "resolves": future.problem is None,
         "problem": output.data(future.problem) if future.problem is not None else None,
@@ -141,7 +141,9 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "kind": finding.kind,
         "name": finding.name,
         "when": finding.when,
-        "where": list(finding.where),
+        "where": [
+            {"path": path, "line": int(line)} for path, _, line in (place.rpartition(":") for place in finding.where)
+        ],
         "moved_to": list(finding.moved_to),
         "why": finding.why or None,
     }

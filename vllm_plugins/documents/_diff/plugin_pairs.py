@@ -1,4 +1,4 @@
-"""Plugins and overrides in two locks."""
+"""Plugins, overrides and build requirements in two locks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vllm_plugins.documents._diff.pair import Pair
-    from vllm_plugins.documents.lock import Lock, Override, Plugin
+    from vllm_plugins.documents.lock import BuildRequirement, Lock, Override, Plugin
 
-__all__ = ["overrides", "plugins"]
+__all__ = ["build_requirements", "overrides", "plugins"]
 
 
 def plugins(old: Lock, new: Lock) -> Iterator[Pair[Plugin]]:
@@ -29,6 +29,22 @@ def overrides(old: Lock, new: Lock) -> Iterator[Pair[Override]]:
         ((str(item.package), item) for item in new.overrides),
         _override_lines,
     )
+
+
+def build_requirements(old: Lock, new: Lock) -> Iterator[Pair[BuildRequirement]]:
+    """The build requirements that differ."""
+    return by_name(
+        ((item.pin, item) for item in old.build_requirements),
+        ((item.pin, item) for item in new.build_requirements),
+        _build_lines,
+    )
+
+
+def _build_lines(pin: str, was: BuildRequirement | None, now: BuildRequirement | None) -> Iterator[str]:
+    if was is None or now is None:
+        yield f"build requirement {pin}: {'added' if was is None else 'removed'}"
+    elif was != now:
+        yield f"build requirement {pin}: other files"
 
 
 def _lines(name: str, was: Plugin | None, now: Plugin | None) -> Iterator[str]:

@@ -57,6 +57,7 @@ KEYS: dict[str, Treatment] = {
     "tool.vllm-plugins": "honoured",
     "tool.vllm-plugins.format": "honoured",
     "tool.vllm-plugins.manifest-sha256": "honoured",
+    "tool.vllm-plugins.manifest": "honoured",  # whose lock it is
     "tool.vllm-plugins.content-sha256": "honoured",
     "tool.vllm-plugins.accepted-manifests": "honoured",
     "tool.vllm-plugins.targets": "honoured",
@@ -79,6 +80,15 @@ KEYS: dict[str, Treatment] = {
     "tool.vllm-plugins.overrides.against": "honoured",
     "tool.vllm-plugins.overrides.against.name": "honoured",
     "tool.vllm-plugins.overrides.against.specifier": "honoured",
+    "tool.vllm-plugins.build-requirements": "honoured",
+    "tool.vllm-plugins.build-requirements.name": "honoured",
+    "tool.vllm-plugins.build-requirements.version": "honoured",
+    "tool.vllm-plugins.build-requirements.index": "harmless",  # as of a package
+    "tool.vllm-plugins.build-requirements.wheels": "honoured",
+    "tool.vllm-plugins.build-requirements.wheels.name": "honoured",
+    "tool.vllm-plugins.build-requirements.wheels.url": "honoured",
+    "tool.vllm-plugins.build-requirements.wheels.size": "honoured",
+    "tool.vllm-plugins.build-requirements.wheels.hashes": "honoured",
     "tool.vllm-plugins.plugins": "honoured",
     "tool.vllm-plugins.plugins.name": "honoured",
     "tool.vllm-plugins.plugins.source": "honoured",

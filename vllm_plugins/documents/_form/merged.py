@@ -21,6 +21,7 @@ __all__ = ["environments", "is_merged", "markers_of", "package_marker", "split"]
 
 TOOL = "vllm-plugins"
 TARGETS = "targets"
+_SHARED = ("plugins", "overrides", "build-requirements")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SYSTEMS = {"linux": "linux", "macosx": "darwin", "win": "win32"}
 
@@ -101,7 +102,7 @@ def split(document: Mapping[str, Any]) -> list[dict[str, Any]]:
         raise FieldError(f"{here}.{TARGETS}: {error}") from error
     if (found := list(strings(document, "", "environments"))) != expected:
         raise FieldError(f"environments: expected those of the targets, {expected!r}, found {found!r}")
-    shared = {key: _named(items(tool, here, key), f"{here}.{key}", tables) for key in ("plugins", "overrides")}
+    shared = {key: _named(items(tool, here, key), f"{here}.{key}", tables) for key in _SHARED}
     return [
         {
             **{key: value for key, value in document.items() if key != "environments"},

@@ -9,6 +9,7 @@ from vllm_plugins.documents import compatibility, diff, lock_reader, selection
 from vllm_plugins.locking import _stages
 from vllm_plugins.locking._several.targets import name_of, require_distinct
 from vllm_plugins.locking.pipeline import Outcome
+from vllm_plugins.startup import named_files
 from vllm_plugins.startup.settings import WHEELS
 
 if TYPE_CHECKING:
@@ -37,8 +38,11 @@ def merge(manifest: Manifest, settings: Settings, other: Path) -> Outcome:
         ours = _read(settings.lock, manifest)
     except LockMissing:
         ours = ()
+    named_files.check_owner(settings, ours[0].manifest_name if ours else None)
     taken = {name_of(lock) for lock in theirs}
-    locks = tuple(sorted((*theirs, *(lock for lock in ours if name_of(lock) not in taken)), key=name_of))
+    recorded = named_files.recorded_name(settings)
+    found = (*theirs, *(lock for lock in ours if name_of(lock) not in taken))
+    locks = tuple(sorted((lock.replace(manifest_name=recorded) for lock in found), key=name_of))
     require_distinct(locks, manifest)
     changes = diff.between(ours, locks)
     _stages.write(locks, dict(_wheels(theirs, other)), settings)
@@ -57,11 +61,14 @@ def _read(path: Path, manifest: Manifest) -> tuple[Lock, ...]:
     """The locks of all targets in a file that was made from this manifest."""
     locks = lock_reader.parse_all(lock_reader.read_bytes(path), path)
     names = {target.name for target in manifest.targets}
-    if not all(lock.targets and lock.targets[0].name in names for lock in locks):
+    named = [lock.targets[0].name for lock in locks if lock.targets and lock.targets[0].name is not None]
+    if len(named) != len(locks) or (names and not names.issuperset(named)):
         raise UsageError(
             "a lock is not for the targets of plugins.yaml, and can't be merged",
             where=str(path),
-            expected=f"targets {', '.join(sorted(names))}" if names else "a plugins.yaml with `targets`",
+            expected=f"targets {', '.join(sorted(names))}"
+            if names
+            else "a lock of vllm-plugins lock --target NAME=BASE",
             next_step="give both machines the same plugins.yaml, and lock there: vllm-plugins lock --target NAME",
         )
     if any(lock.manifest_sha256 != manifest.sha256 for lock in locks):

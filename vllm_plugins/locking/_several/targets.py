@@ -64,6 +64,7 @@ def lock(
         config=config or workers.begin(pip_config.read),
     )
     old = old_lock.read_all(settings, request.upgrade)
+    old_lock.require_own(next(iter(old.locks), None), settings, request)
     upgrade = request.upgrade.with_packages(manifest, *old.locks)
     if request.check:
         for was in old.locks if old.flaw is None else ():
@@ -75,7 +76,7 @@ def lock(
         resolved = workers.side_by_side(lambda task: run.resolve(task, upgrade, temporary / task.name), todo)
         made = dict(zip([task.name for task in todo], resolved, strict=True))
         made, notes = _share(run, tasks, made, others, temporary)
-        locks = _locks(tasks, made, others)
+        locks = _locks(run, tasks, made, others)
         require_distinct(locks, manifest)
         changes = diff.between(old.locks, locks)
         wheels = {name: path for new in made.values() for name, path in new.wheels.items()}
@@ -84,8 +85,7 @@ def lock(
         elif not request.dry_run and (made or len(locks) != len(old.locks)):
             _stages.write(locks, wheels, settings)
         unchecked += _underived(run, tasks, locks, made)
-    missing = [target.name for target in manifest.targets if target.name not in {name_of(item) for item in locks}]
-    notes += [f"target {name} is not in the lock yet: lock it with --target {name}" for name in missing]
+    notes += _missing(manifest, old, locks)
     fitting = compatibility.fitting(locks, here or base_document.read())
     return pipeline.Outcome(
         lock=next(iter((*fitting, *locks))),
@@ -95,6 +95,23 @@ def lock(
         notes=tuple(notes),
         unchecked=unchecked,
     )
+
+
+def _missing(manifest: Manifest, old: OldLocks, locks: Iterable[Lock]) -> list[str]:
+    """A note for each target that the lock lacks: of the manifest, or one that was in the lock and is outdated."""
+    there = {name_of(lock) for lock in locks}
+    notes = [
+        f"target {target.name} is not in the lock yet: lock it with --target {target.option}"
+        for target in manifest.targets
+        if target.name not in there
+    ]
+    if _by_options(manifest):
+        gone = {name_of(lock) for lock in old.locks if lock.targets and lock.targets[0].name is not None} - there
+        notes += [
+            f"target {name} is no longer in the lock: plugins.yaml has changed; lock it with --target {name}=BASE"
+            for name in sorted(gone)
+        ]
+    return notes
 
 
 def _underived(
@@ -124,11 +141,15 @@ def requested(manifest: Manifest, request: Request) -> tuple[RequestedTarget, ..
     """The targets that the request names, or all of them."""
     if request.base is not None:
         raise UsageError(
-            "--base can't be used where plugins.yaml has targets",
+            "--base can't be used where plugins.yaml has targets"
+            if not _by_options(manifest)
+            else "--base can't be used with --target",
             where=str(manifest.path),
             found=f"--base {request.base}",
             next_step="leave --base out: each target names its base",
         )
+    if _by_options(manifest):
+        return manifest.targets
     names = [target.name for target in manifest.targets]
     for name in request.targets:
         if name not in names:
@@ -139,6 +160,11 @@ def requested(manifest: Manifest, request: Request) -> tuple[RequestedTarget, ..
                 next_step="name one of these with --target",
             )
     return tuple(target for target in manifest.targets if not request.targets or target.name in request.targets)
+
+
+def _by_options(manifest: Manifest) -> bool:
+    """Whether the targets are those of the command line."""
+    return any(target.is_option for target in manifest.targets)
 
 
 def base_of(
@@ -181,6 +207,7 @@ def _tasks(
         tasks.append(
             Task(
                 name=target.name,
+                option=target.option,
                 base=base,
                 old=OldLock(lock=was or shared_pins.preferences(old.locks, base), flaw=old.flaw),
                 is_current=may_hold and was is not None and _is_current(was, run, base),
@@ -196,7 +223,10 @@ def _is_current(was: Lock, run: Run, base: Base) -> bool:
 
 def _others(run: Run, old: OldLocks, tasks: Iterable[Task], unchecked: Iterable[str]) -> tuple[Lock, ...]:
     """The locks of the targets that stay as they are. Those of another manifest are dropped."""
-    wanted = {target.name for target in run.manifest.targets} - {task.name for task in tasks}
+    wanted = {target.name for target in run.manifest.targets}
+    if _by_options(run.manifest):
+        wanted |= {name_of(lock) for lock in old.locks if lock.targets and lock.targets[0].name is not None}
+    wanted -= {task.name for task in tasks}
     keeps = run.manifest.sha256 if not unchecked else None
     return tuple(
         was.replace(accepted_manifests=())
@@ -213,7 +243,7 @@ def _share(
     from vllm_plugins.locking.request import Upgrade
 
     made = dict(made)
-    locks = _locks(tasks, made, others)
+    locks = _locks(run, tasks, made, others)
     bases = {task.name: task.base for task in tasks}
     preferred = shared_pins.preferred([made[name].lock for name in made], locks, bases)
     again = [
@@ -252,13 +282,14 @@ def _gather_wheels(run: Run, made: Mapping[str, NewLock], into: Path) -> None:
         os.symlink(os.path.abspath(path), into / name)
 
 
-def _locks(tasks: Iterable[Task], made: Mapping[str, NewLock], others: Iterable[Lock]) -> tuple[Lock, ...]:
+def _locks(run: Run, tasks: Sequence[Task], made: Mapping[str, NewLock], others: Sequence[Lock]) -> tuple[Lock, ...]:
     """The lock of every target, by its name: new, or as it was."""
     found = list(others)
     for task in tasks:
         lock = made[task.name].lock if task.name in made else task.old.lock
         found += [lock.replace(accepted_manifests=())] if lock is not None else []
-    return tuple(sorted(found, key=name_of))
+    old = next((lock for lock in (*others, *(task.old.lock for task in tasks)) if lock is not None), None)
+    return tuple(sorted((old_lock.named_as(lock, old, run.settings, run.request) for lock in found), key=name_of))
 
 
 def name_of(lock: Lock) -> str:

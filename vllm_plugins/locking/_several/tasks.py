@@ -28,9 +28,13 @@ __all__ = ["Run", "Task", "named"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """One target: its base, the lock to prefer pins of, and whether that lock is its own and still right."""
+    """One target: its base, the lock to prefer pins of, and whether that lock is its own and still right.
+
+    ``option`` is the value of ``--target`` that locks it on another machine.
+    """
 
     name: str
+    option: str
     base: Base
     old: OldLock
     is_current: bool
@@ -59,7 +63,7 @@ class Run:
             found = self.here or base_document.read()
         elif is_release(target.base):
             kind = {"python": target.python, "platform": target.platform}
-            with named(target.name):
+            with named(target.name, target.option):
                 found = pipeline.read_base(target.base, self.settings, report=self.report, config=self.config, **kind)
         else:
             found = base_document.read_snapshot(self.manifest.path.parent / Path(target.base).expanduser())
@@ -68,20 +72,21 @@ class Run:
             ("platform", target.platform, found.platform),
         ):
             if expected not in (None, there):
+                place = "--target" if target.is_option else "plugins.yaml"
                 raise UsageError(
                     f"target {target.name!r} has another {what} than its base",
-                    where=f"{self.manifest.path}, line {target.line}",
+                    where=place if target.is_option else f"{self.manifest.path}, line {target.line}",
                     expected=expected,
                     found=f"{there}, base: {target.base}",
                     next_step=f"lock the other targets with --target, and this one on a machine of its kind; or "
-                    f"correct `{what}` in plugins.yaml",
+                    f"correct `{what}` in {place}",
                 )
         return found
 
     def resolve(self, task: Task, upgrade: Upgrade, scratch: Path) -> NewLock:
         """The new lock of a target."""
         scratch.mkdir(parents=True)
-        with named(task.name):
+        with named(task.name, task.option):
             new = _stages.run(
                 self.manifest,
                 base=task.base,
@@ -103,8 +108,8 @@ class Run:
 class named:  # noqa: N801 - a context manager
     """A block about one target, whose name its errors tell."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, option: str) -> None:
+        self.name, self.option = name, option
 
     def __enter__(self) -> None:
         pass
@@ -114,6 +119,6 @@ class named:  # noqa: N801 - a context manager
             error.details = (*error.details, f"target: {self.name}")
             if error.next_step == ELSEWHERE:
                 error.next_step = (
-                    f"run vllm-plugins lock --target {self.name} on a machine of that kind, and lock the other "
+                    f"run vllm-plugins lock --target {self.option} on a machine of that kind, and lock the other "
                     "targets here with --target; then bring both locks together: vllm-plugins lock --merge OTHER.lock"
                 )

@@ -27,6 +27,7 @@ from vllm_plugins.core.errors import BuildError, InstallError
 from vllm_plugins.documents import base, versions
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import stub_wheels
+from vllm_plugins.packages._build import locked_files
 from vllm_plugins.packages._base_view import view
 from vllm_plugins.startup import overlay
 from vllm_plugins.startup.environment import index_logins
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base
+    from vllm_plugins.documents.lock import BuildRequirement
     from vllm_plugins.packages.installers import Installer
     from vllm_plugins.packages.pip_config import OwnIndex, PipConfig
 
@@ -48,7 +50,7 @@ __all__ = ["Environment", "Environments"]
 
 # Variables of this process that would let a build see another project, or us.
 _DROPPED = ("PYTHONHOME", "PYTHONSTARTUP", "PIP_REQUIRE_HASHES", "PIP_TARGET", "DESTDIR")
-_Key = tuple[frozenset[str], frozenset[str], frozenset[str]]
+_Key = tuple[frozenset[str], frozenset[str], frozenset[str], "frozenset[BuildRequirement] | None"]
 _EPOCH = "315532800"  # 1980-01-01, the earliest date of a zip file
 _DECOY = "0+decoy"  # the version of a stub that no build can use
 _NO_DEBUG_INFO = "-Wl,--strip-all"  # which names the build directory
@@ -56,11 +58,15 @@ _NO_DEBUG_INFO = "-Wl,--strip-all"  # which names the build directory
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Environment:
-    """A virtual environment in ``root``. ``contents`` are its distributions as ``name==version``, sorted."""
+    """A virtual environment in ``root``. ``contents`` are its distributions as ``name==version``, sorted.
+
+    ``requirements`` are those of them that the base did not give.
+    """
 
     root: Path
     python: Path
     contents: tuple[str, ...]
+    requirements: tuple[BuildRequirement, ...]
 
     def variables(self) -> dict[str, str]:
         """Return the environment variables of a build: those of this process, changed to make builds reproducible."""
@@ -90,12 +96,13 @@ class Environments:
     """Makes build environments while it is open. Threads share it; equal requirements share an environment.
 
     ``base_site`` are the directories of the base of this interpreter. ``target`` is the base that the wheels are for,
-    by default the same.
+    by default the same. ``wheels`` is a directory that may have wheels of locked build requirements.
     """
 
     installer: Installer
     base_site: Sequence[str] = ()
     target: Base | None = None
+    wheels: Path | None = None
     _made: dict[_Key, Future[Environment]] = field(default_factory=dict)
     _open: ExitStack = field(default_factory=ExitStack)
     _home: Path | None = None
@@ -118,19 +125,23 @@ class Environments:
         *,
         pins: Collection[str] = (),
         with_base: Collection[str] = (),
+        locked: Collection[BuildRequirement] | None = None,
     ) -> Environment:
         """Return an environment with these requirements, made at the first call.
 
         ``pins`` are constraints, not requirements: a lock can't bring a distribution into a build that nothing there
-        requires. Some of them would run by themselves (hooks of setuptools). ``with_base`` are distributions that
-        come from the base, whatever the requirements say of them.
+        requires. Some of them would run by themselves (hooks of setuptools). ``locked`` are the files that pins may
+        be, if a lock names them. ``with_base`` are distributions that come from the base, whatever the requirements
+        say of them.
 
         Raises:
             InstallError: a requirement can't be installed.
-            BuildError: the base does not have one of ``with_base``.
+            HashMismatch: a file is not the locked one.
+            BuildError: the base does not have one of ``with_base``, or the lock has no hash of a requirement.
         """
         names = frozenset(map(canonicalize_name, with_base))
-        key = (frozenset(line for line in requires if _name(line) not in names), frozenset(pins), names)
+        lines = frozenset(line for line in requires if _name(line) not in names)
+        key = (lines, frozenset(pins), names, None if locked is None else frozenset(locked))
         with self._guard:
             if self._home is None:
                 self._home = self._open.enter_context(scratch.directory())
@@ -171,6 +182,7 @@ class Environments:
         requires: frozenset[str],
         pins: frozenset[str],
         with_base: frozenset[str],
+        locked: frozenset[BuildRequirement] | None,
         on_line: Callable[[str], None] | None,
     ) -> Environment:
         given = self._given(with_base)
@@ -181,25 +193,32 @@ class Environments:
         shared = self._shared_pins(requires | {pin for pin in pins if _name(pin) not in with_base}) | given
         fixed = {pin.partition("==")[0] for pin in shared}
         others = {pin for pin in pins if canonicalize_name(pin.partition("==")[0]) not in fixed}
-        lines = [self._constraint(root, pin) for pin in sorted(shared)] + sorted(others)
+        near = locked_files.near(locked or (), self.wheels)
+        lines = [self._constraint(root, pin) for pin in sorted(shared)]
+        lines += [locked_files.constraint(pin, near) for pin in sorted(others)]
         lines += self._decoys(root)
         constraints.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        installed: tuple[BuildRequirement, ...] = ()
         if requires or given:
             try:
-                self.installer.provision(
+                resolved = self.installer.resolve(
                     python, sorted(requires | with_base), constraints=constraints, on_line=on_line
                 )
+                self._refuse_own(resolved)
+                found = locked_files.choose(resolved, locked, near=near, stubs=root, config=self.installer.config)
+                hashed, installed = root / "build-requirements-hashed.txt", found.requirements
+                hashed.write_text("".join(f"{line}\n" for line in found.lines), encoding="utf-8")
+                self.installer.provision(python, hashed, on_line=on_line)
             except InstallError as error:
                 _explain_absent(error, shared - self._here)
                 _explain_own(error, self.installer.config)
                 raise
         contents = set(map(_pin, importlib.metadata.distributions(path=[str(site)])))
-        self._refuse_own(contents)
         if taken := contents & shared & (self._here | given):
             # The stubs in the environment have no modules. Those of the base come after the environment's own.
             names = [canonicalize_name(pin.partition("==")[0]) for pin in taken]
             view.write(site, self._base, names, self.base_site)
-        return Environment(root=root, python=python, contents=tuple(sorted(contents)))
+        return Environment(root=root, python=python, contents=tuple(sorted(contents)), requirements=installed)
 
     def _given(self, names: Iterable[str]) -> frozenset[str]:
         """Pins of distributions that the base of this interpreter must give to a build.
@@ -261,9 +280,10 @@ class Environments:
             for own in self.installer.config.own
         ]
 
-    def _refuse_own(self, contents: Iterable[str]) -> None:
+    def _refuse_own(self, resolved: Iterable[str]) -> None:
+        names = {_name(line) for line in resolved}
         for own in self.installer.config.own:
-            if f"{own.package}=={_DECOY}" in contents:
+            if own.package in names:
                 raise InstallError(
                     "the build requires a package that builds can't have",
                     details=[_only_there(own)],

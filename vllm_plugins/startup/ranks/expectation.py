@@ -31,6 +31,7 @@ ANY = "any"
 _PARTS = ("overlay", "files", "lock", "base")
 _DIGITS = 32
 _SHOWN = 12  # digits of a hash, in messages
+_LONGEST = 80  # characters of a name or a version that a message shows
 _MOST = 20  # packages, in messages
 _INSTALLED = (".egg-info", ".egg-link", ".egg")
 # What differs, in the first line of a message.
@@ -122,7 +123,8 @@ def _packages(expected: str | None, found: str) -> Iterator[str]:
         return
     theirs, ours = _versions(expected), _versions(found)
     lines = [
-        f"{name}: expected {theirs.get(name) or 'none'}, found {ours.get(name) or 'none'}"
+        f"{name[:_LONGEST]}: expected {(theirs.get(name) or 'none')[:_LONGEST]}, "
+        f"found {(ours.get(name) or 'none')[:_LONGEST]}"
         for name in sorted(theirs.keys() | ours.keys())
         if theirs.get(name) != ours.get(name)
     ]

@@ -1,0 +1,71 @@
+"""Why pip and uv fail, from what they say of it."""
+
+from __future__ import annotations
+
+import re
+
+from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, InstallError, PluginsError
+
+__all__ = ["is_unsolved", "of_build", "of_installation", "reason"]
+
+_DRAWN = " ×╰├│─▶"  # what uv draws around the lines of an error
+_LONGEST = 400  # characters of a reason
+_FOUND_NONE = 1  # an exit status of uv: no resolution; 2 is any other failure
+
+
+def reason(error: PluginsError) -> str:
+    """What uv says of its failure, in one line; it is redacted already."""
+    cause = error.__cause__
+    if not isinstance(cause, CommandFailed):
+        return error.what
+    lines = [line.strip(_DRAWN) for line in cause.stderr.splitlines()]
+    text = " ".join(line.removeprefix("error: ") for line in lines if line and not line.startswith("warning: "))
+    text = re.sub(r" (?:cause|Caused by): ", ": ", text)
+    return f"{text[:_LONGEST]}…" if len(text) > _LONGEST else text or cause.what
+
+
+def is_unsolved(error: PluginsError) -> bool:
+    """Whether uv says that no version satisfies the requirements, though a lock has one."""
+    return isinstance(error.__cause__, CommandFailed) and error.__cause__.returncode == _FOUND_NONE
+
+
+def _is_other_file(error: CommandFailed) -> bool:
+    output = f"{error.stdout}\n{error.stderr}"
+    return "Hash mismatch" in output or "DO NOT MATCH THE HASHES" in output
+
+
+def of_build(error: CommandFailed) -> PluginsError:
+    """Why build requirements can't be found or installed."""
+    if _is_other_file(error):
+        return HashMismatch("a build requirement is not the file that the lock names", details=error.evidence)
+    return InstallError(
+        "the build requirements can't be installed",
+        details=error.evidence,
+        next_step="read the output of the installer above; a build requirement must have a wheel at the indexes of "
+        "`pip config list`, or in a directory of PIP_FIND_LINKS",
+    )
+
+
+def of_installation(error: CommandFailed) -> PluginsError:
+    """Why locked files can't be installed."""
+    output = f"{error.stdout}\n{error.stderr}"
+    if _is_other_file(error):
+        return HashMismatch(
+            "a file is not the one that the lock names",
+            details=error.evidence,
+            next_step="find out who changed it; if the source is right, lock it again, and review the change: "
+            "vllm-plugins lock --upgrade-package NAME",
+        )
+    if "No locks available" in output or ("acquire lock" in output and "Operation not permitted" in output):
+        return InstallError(
+            "uv requires file locks and hard links, which do not work in the store or in its cache",
+            details=error.evidence,
+            next_step="set VLLM_PLUGIN_INSTALLER=pip, or VLLM_PLUGIN_REGISTRY_DIR and XDG_CACHE_HOME to other places",
+        )
+    if (disk := DiskError.from_output(output, details=error.evidence)) is not None:
+        return disk
+    return InstallError(
+        "the installation failed; the store is unchanged",
+        details=error.evidence,
+        next_step="read the output of the installer above, fix the cause, and run vllm-plugins sync",
+    )
