@@ -138,8 +138,7 @@ class Walk:
     def clashing(self) -> Iterator[Sequence[Need]]:
         """The same, the requirements on each distribution together."""
         for name, needs in sorted(self.reached().items()):
-            together = SpecifierSet(",".join(str(need.requirement.specifier) for need in needs))
-            if len(needs) > 1 and self.base.get(name) is None and not self._has(name, together):
+            if len(needs) > 1 and self.base.get(name) is None and not self._has(name, findings.together(needs)):
                 yield needs
 
     def settled(self) -> dict[NormalizedName, str]:
