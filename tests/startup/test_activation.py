@@ -15,6 +15,7 @@ import pytest
 from vllm_plugins.core.errors import LoadError, OverlayGone, StoreError
 from vllm_plugins.startup import activation, overlay
 from vllm_plugins.startup import settings as variables
+from vllm_plugins.startup._trial import alongside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -480,3 +481,32 @@ def test_what_another_node_or_the_user_expects_is_told_from_what_this_node_has_s
         activation.confirm(KEY)
     monkeypatch.setattr(activation, "_expected", known)
     assert activation.is_told() is expected
+
+
+def test_what_somebody_else_expects_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = f"overlay={KEY}"
+    variables.pass_on(variables.EXPECT, told)
+    for known in (None, (told, True), (f"overlay={OTHER}", False)):
+        monkeypatch.setattr(activation, "_expected", known)
+        activation.finish(None)
+        assert variables.inherited(variables.EXPECT) == told
+        activation.deactivate()
+        assert variables.inherited(variables.EXPECT) == told
+
+
+def test_what_this_process_expects_is_told_and_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activation, "_expected", (f"overlay={KEY}", None))
+    activation.finish(None)
+    assert variables.inherited(variables.EXPECT) == f"overlay={KEY}"
+    activation.deactivate()
+    assert variables.inherited(variables.EXPECT) is None
+
+
+def test_nothing_serves_before_a_load_check_alongside_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: list[bool] = []
+    monkeypatch.setattr(alongside, "settle", lambda: settled.append(True))
+    activation.finish(None)
+    assert settled == []
+    monkeypatch.setenv(variables.TRIAL, "a trial")
+    activation.finish(None)
+    assert settled == [True]
