@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from benchmarks import outlook_later
 from vllm_plugins.documents import base
 from vllm_plugins.packages import metadata, pip_config, releases, wheel_files
 from vllm_plugins.packages.index import Index
@@ -194,21 +195,45 @@ def main() -> None:
     files = {name: wheel_files.of_path(wheel) for name, (wheel, _) in plugins.items()}
     asked = sorted({name for found in files.values() for name in imported(found)})
     names, loads = Tally(), Tally()
+    later = outlook_later.Counts(verdicts=Tally(), findings=Tally(), imports=Tally())
     table: dict[str, list[str]] = {name: [] for name in plugins}
     with Index(pip_config.read()) as index:
         for version, python in pythons.items():
             vllm = release(version, index)
             states, failures = truth(python, asked, [target for _, target in plugins.values()])
             compare_names(version, vllm, dict(zip(asked, states, strict=True)), names)
-            for (plugin, (wheel, _)), failed in zip(plugins.items(), failures, strict=True):
-                points = [(group, value) for group, _, value in metadata.inspect(wheel).entry_points]
-                expected = outlook.examine(files[plugin], points, vllm)
-                table[plugin].append(compare_load(f"{version} {plugin}", expected, failed, loads))
+            expected = {name: examine(files[name], wheel, vllm) for name, (wheel, _) in plugins.items()}
+            for plugin, failed in zip(plugins, failures, strict=True):
+                table[plugin].append(compare_load(f"{version} {plugin}", expected[plugin], failed, loads))
+            compare_later(version, python, plugins, files, expected, later)
     print("| plugin |", " | ".join(pythons), "|")
     for plugin, row in table.items():
         print(f"| {plugin} |", " | ".join(row), "|")
     names.report("names")
     loads.report("loads")
+    later.report()
+
+
+def examine(files: wheel_files.WheelFiles, wheel: Path, vllm: Release) -> outlook.Outlook:
+    points = [(group, value) for group, _, value in metadata.inspect(wheel).entry_points]
+    return outlook.examine(files, points, vllm)
+
+
+def compare_later(
+    version: str,
+    python: str,
+    plugins: dict[str, tuple[Path, Path]],
+    files: dict[str, wheel_files.WheelFiles],
+    expected: dict[str, outlook.Outlook],
+    counts: outlook_later.Counts,
+) -> None:
+    read = {name: outlook_later.read(files[name]) for name in plugins}
+    jobs = [
+        (target, read[name][0], outlook_later.statements(read[name][1], expected[name]))
+        for name, (_, target) in plugins.items()
+    ]
+    for name, found in zip(plugins, outlook_later.truth(python, jobs, ROOT), strict=True):
+        counts.add(f"{version} {name}", expected[name], found, read[name][1])
 
 
 def release(version: str, index: Index) -> Release:

@@ -122,6 +122,16 @@ def test_a_sitecustomize_of_the_environment_is_still_run(locked: Place) -> None:
     assert done.stdout.splitlines()[-2:] == ["vendor sitecustomize", "found"]
 
 
+def test_python_is_that_of_the_environment_also_if_another_one_is_first_on_the_path(locked: Place) -> None:
+    other = locked.root / "bin" / "python"
+    other.parent.mkdir()
+    other.write_text("#!/bin/sh\nexit 9\n")
+    other.chmod(0o755)
+    path = os.pathsep.join([str(other.parent), locked.environment["PATH"]])
+    words = ["-c", "import sys, tiny; print(sys.prefix)"]
+    assert locked.run("run", "-q", "--", "python", *words, env={"PATH": path}).stdout.split() == [sys.prefix]
+
+
 def test_another_interpreter_gets_no_overlay(locked: Place) -> None:
     other = locked.root / "other"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", other], check=True)

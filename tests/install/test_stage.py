@@ -152,6 +152,22 @@ def test_a_module_that_python_runs_when_it_starts_is_refused(site: Path, where: 
     assert error.next_step == BAD_WHEEL
 
 
+@pytest.mark.parametrize("line", ["/home/author/project", "..", "tiny/../../x", "x\n/tmp\n", "\ufeff/tmp"])
+def test_a_path_file_that_leads_out_of_the_overlay_is_refused(site: Path, line: str) -> None:
+    """Another user could make the directory of the author's machine that a wheel names."""
+    stages.install(site, files={"tiny.pth": line.encode()})
+    error = refused(site)
+    assert error.what == "tiny 1.0 puts a directory on the import path that is not its own"
+    assert (error.where, error.next_step) == ("tiny.pth", BAD_WHEEL)
+    assert "tiny.pth" in check(site, {"tiny": None}).owners  # an editable project
+
+
+def test_a_path_file_may_add_directories_of_the_overlay(site: Path) -> None:
+    text = b"# /tmp\n\nimport sys; '/tmp'\nimport\tsys\ntiny\n./tiny/more\n"
+    stages.install(site, files={"tiny.pth": text, "tiny/data/other.pth": b"/tmp\n"})
+    assert "tiny.pth" in check(site, {"tiny": "1.0"}).owners
+
+
 @pytest.mark.parametrize("path", ["tiny/sitecustomize.py", "sitecustomize_more.py", "my-sitecustomize.py"])
 def test_other_modules_may_be_named_alike(site: Path, path: str) -> None:
     stages.install(site, files={path: b""})
@@ -179,6 +195,33 @@ def test_path_files_of_an_override_are_refused(site: Path) -> None:
     stages.install(site / "in-front", "transformers", "5.20", files={"more.pth": b"import sys\n"})
     error = refused(site, {"transformers": "5.20"})
     assert (error.where, error.what.endswith("which would have no effect")) == ("more.pth", True)
+
+
+NAMESPACE = (
+    "import sys, types, os;has_mfs = sys.version_info > (3, 5);"
+    "p = os.path.join(sys._getframe(1).f_locals['sitedir'], *('google',));importlib = has_mfs\n"
+)
+
+
+def test_a_path_file_of_an_override_may_declare_a_namespace_package(site: Path) -> None:
+    files = {"google/protobuf/__init__.py": b"", "protobuf-3.19.6-nspkg.pth": NAMESPACE.encode()}
+    stages.install(site / "in-front", "protobuf", "3.19.6", files=files)
+    stages.install(site)
+    assert "in-front/google/protobuf/__init__.py" in check(site, {"tiny": "1.0", "protobuf": "3.19.6"}).owners
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"x-nspkg.pth": f"{NAMESPACE}import sys\n".encode()},
+        {"x-nspkg.pth": NAMESPACE.encode(), "google/__init__.py": b""},
+        {"x-nspkg.pth": NAMESPACE.replace("import sys,", "import sys;import").encode()},
+    ],
+    ids=["another line", "not a namespace", "another beginning"],
+)  # fmt: skip
+def test_any_other_path_file_of_an_override_is_refused(site: Path, files: dict[str, bytes]) -> None:
+    stages.install(site / "in-front", "protobuf", "3.19.6", files=files)
+    assert refused(site, {"protobuf": "3.19.6"}).where == "x-nspkg.pth"
 
 
 @pytest.mark.parametrize("deep", [0, 1])

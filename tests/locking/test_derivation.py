@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kit import advisory, projects, values
+from vllm_plugins.core.errors import LockContradiction
 from vllm_plugins.core.hashes import Sha256, of_file, sha256
 from vllm_plugins.documents import lock as locks
 from vllm_plugins.documents import manifest
 from vllm_plugins.documents.lock import Lock, Package, Wheel
+from vllm_plugins.locking import _derivation, rebuild
 from vllm_plugins.locking._derivation import Derivation
 from vllm_plugins.packages.index import Index as Client
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.packages.single_files import file_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tests.kit.index import Index
@@ -275,3 +277,66 @@ def test_the_wheel_of_a_single_file_is_made_of_that_file(tmp_path: Path) -> None
     wheel = local(padded).replace(filename=path.name)
     more = lock.replace(packages=(package.replace(wheels=(wheel,)),))
     assert derived(tmp_path / "c", more, None, text=asked, find={path.name: padded})[0] == [f"{what} {sha256(text)}"]
+
+
+def checked(
+    tmp_path: Path, lock: Lock, index: Index, *, offline: bool = False, builds: bool = False
+) -> tuple[tuple[str, ...], int]:
+    """What the whole check leaves out, and how often it has read pip's configuration."""
+    settings = values.settings(tmp_path).replace(offline=offline)
+    read: list[PipConfig] = []
+
+    def config() -> PipConfig:
+        read.append(PipConfig(index_url=index.url))
+        return read[-1]
+
+    unchecked = _derivation.check(
+        lock,
+        manifest.parse(values.MANIFEST.encode(), settings.manifest),
+        settings,
+        base=values.base(),
+        new={},
+        rebuild=builds,
+        config=config,
+        report=lambda _: None,
+        detail=lambda _: None,
+    )
+    return unchecked, len(read)
+
+
+def test_a_check_asks_the_index_unless_it_is_offline(tmp_path: Path, index: Index) -> None:
+    lock = values.lock(of_index(index, tiny(index)))
+    assert checked(tmp_path, lock, index) == ((), 1)
+    (left_out,), reads = checked(tmp_path, lock, index, offline=True)
+    assert (left_out, reads) == ("the files of 1 package, and what they require: offline", 0)
+
+
+def test_a_check_refuses_what_differs_and_names_the_packages(tmp_path: Path, index: Index) -> None:
+    package = of_index(index, tiny(index))
+    false = package.replace(wheels=(package.wheels[0].replace(sha256=FALSE),))
+    with pytest.raises(LockContradiction) as caught:
+        checked(tmp_path, values.lock(false), index)
+    assert "is another file at the index" in caught.value.details[0]
+    assert str(caught.value.next_step).endswith("vllm-plugins lock --upgrade-package tiny")
+
+
+def test_built_wheels_are_built_again_where_that_is_asked_for(
+    tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[Lock] = []
+
+    def compare(lock: Lock, *_: object, config: Callable[[], PipConfig], **__: object) -> None:
+        compared.append(lock)
+        assert config().index_url == index.url
+
+    monkeypatch.setattr(rebuild, "compare", compare)
+    data = b"a built wheel"
+    wheel = values.wheel(url=None, sha256=sha256(data), size=len(data))
+    sdist = {"sdist_url": "https://example.org/tiny-1.0.tar.gz", "sdist_sha256": FALSE}
+    lock = values.lock(values.package(wheels=(wheel,), **sdist))
+    monkeypatch.setattr(Derivation, "differences", lambda _: ())
+    (left_out,), _ = checked(tmp_path, lock, index)
+    assert left_out == "whether tiny would be built to the locked wheel again (--rebuild does)"
+    assert compared == []
+    assert checked(tmp_path, lock, index, builds=True) == ((), 1)
+    assert compared == [lock]

@@ -51,7 +51,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     "startup/_path/origins": ("tests/startup/test_origins.py",),
     "startup/_path/overrides": ("tests/startup/test_overrides_in_front.py",),
     "startup/hook": _HOOK,
-    "startup/activation": ("tests/startup/test_activation.py", "tests/startup/test_shadowing.py", *_HOOK),
+    "startup/activation": (
+        "tests/startup/test_activation.py",
+        "tests/startup/test_shadowing.py",
+        "tests/startup/test_overrides_in_front.py",
+        *_HOOK,
+    ),
     "install/_stage": ("tests/install/test_stage.py",),
     # what is shown and kept of secrets and foreign text
     "core/tokens": ("tests/core/test_tokens.py", "tests/core/test_redact.py"),

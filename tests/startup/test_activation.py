@@ -15,6 +15,7 @@ import pytest
 from vllm_plugins.core.errors import LoadError, OverlayGone, StoreError
 from vllm_plugins.startup import activation, overlay
 from vllm_plugins.startup import settings as variables
+from vllm_plugins.startup._trial import alongside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ FINDER = (
 @pytest.fixture(autouse=True)
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process without an overlay, which is afterwards as it was."""
-    for name in (variables.CONFIRMED, "PYTHONDONTWRITEBYTECODE"):
+    for name in (variables.CONFIRMED, variables.EXPECT, "PYTHONDONTWRITEBYTECODE"):
         monkeypatch.setenv(name, "to be restored")
         monkeypatch.delenv(name)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -433,3 +434,79 @@ def test_an_optimised_python_writes_no_bytecode_into_an_overlay(
     activation.hold(tmp_path, KEY)
     assert process.dont_write_bytecode is bool(optimize)
     assert os.environ.get("PYTHONDONTWRITEBYTECODE") == ("1" if optimize else None)
+
+
+@pytest.mark.parametrize(
+    ("told", "known", "expected"),
+    [
+        (None, None, True),
+        (f"overlay={KEY} base={OTHER}", None, True),
+        (f"overlay={OTHER} base={OTHER}", None, False),
+        (f"overlay={OTHER}", (f"overlay={OTHER}", True), True),
+        (f"overlay={KEY}", (f"overlay={OTHER}", True), False),
+    ],
+)
+def test_an_overlay_on_the_path_is_the_expected_one_or_is_compared(
+    monkeypatch: pytest.MonkeyPatch, told: str | None, known: tuple[str, bool] | None, expected: bool
+) -> None:
+    variables.pass_on(variables.EXPECT, told)
+    monkeypatch.setattr(activation, "_expected", known)
+    assert activation.is_expected(KEY) is expected
+
+
+@pytest.mark.parametrize(
+    ("told", "known", "confirmed", "expected"),
+    [
+        (None, None, None, False),
+        ("any", None, None, False),
+        (f"overlay={KEY}", None, None, True),
+        (f"overlay={KEY}", None, "here", False),
+        (f"overlay={KEY}", None, f"{KEY}:0:elsewhere", True),
+        (f"overlay={KEY}", (f"overlay={KEY}", False), None, False),
+        (f"overlay={OTHER}", (f"overlay={KEY}", False), None, True),
+        (f"overlay={KEY}", (f"overlay={KEY}", True), None, True),
+        (f"overlay={KEY}", (f"overlay={KEY}", None), None, True),
+    ],
+)
+def test_what_another_node_or_the_user_expects_is_told_from_what_this_node_has_set(
+    monkeypatch: pytest.MonkeyPatch,
+    told: str | None,
+    known: tuple[str, bool | None] | None,
+    confirmed: str | None,
+    expected: bool,
+) -> None:
+    variables.pass_on(variables.EXPECT, told)
+    variables.pass_on(variables.CONFIRMED, None if confirmed == "here" else confirmed)
+    if confirmed == "here":
+        activation.confirm(KEY)
+    monkeypatch.setattr(activation, "_expected", known)
+    assert activation.is_told() is expected
+
+
+def test_what_somebody_else_expects_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = f"overlay={KEY}"
+    variables.pass_on(variables.EXPECT, told)
+    for known in (None, (told, True), (f"overlay={OTHER}", False)):
+        monkeypatch.setattr(activation, "_expected", known)
+        activation.finish(None)
+        assert variables.inherited(variables.EXPECT) == told
+        activation.deactivate()
+        assert variables.inherited(variables.EXPECT) == told
+
+
+def test_what_this_process_expects_is_told_and_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activation, "_expected", (f"overlay={KEY}", None))
+    activation.finish(None)
+    assert variables.inherited(variables.EXPECT) == f"overlay={KEY}"
+    activation.deactivate()
+    assert variables.inherited(variables.EXPECT) is None
+
+
+def test_nothing_serves_before_a_load_check_alongside_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: list[bool] = []
+    monkeypatch.setattr(alongside, "settle", lambda: settled.append(True))
+    activation.finish(None)
+    assert settled == []
+    monkeypatch.setenv(variables.TRIAL, "a trial")
+    activation.finish(None)
+    assert settled == [True]

@@ -233,6 +233,19 @@ def test_a_module_in_front_of_the_locked_one_is_refused(home: Path, *, is_inheri
         hook.activate()
 
 
+def test_a_logits_processor_in_front_is_refused_whatever_the_allowlist_says(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM loads such classes itself, and asks the allowlist for none of them."""
+    install(home, points=(("vllm.logits_processors", "probe", "probe_calls:register", "probe", "probe"),))
+    (home / "front").mkdir()
+    (home / "front" / "probe_calls.py").write_text(SOURCE)
+    sys.path.insert(0, str(home / "front"))
+    monkeypatch.setenv("VLLM_PLUGINS", "vllm_plugins")
+    with pytest.raises(LoadError, match="is not what would run"):
+        hook.activate()
+
+
 def test_an_inherited_overlay_that_was_pruned_is_an_error(home: Path) -> None:
     marker = install(home)
     inherit(home, marker)

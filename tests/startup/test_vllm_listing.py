@@ -188,9 +188,12 @@ def test_a_vllm_that_keeps_its_list_elsewhere_calls_each_plugin_once(place: Plac
 
 
 def test_a_path_entry_that_was_there_before_a_pth_file_named_it_stays(place: Place, index: Index) -> None:
-    index.wheel("named", modules={"named.pth": f"{place.paths[0]}\n../named_too\n", "named_too/__init__.py": ""})
+    index.wheel("named", modules={"named.pth": "named_too\n", "named_too/__init__.py": ""})
     place.pypi("named")
     place.run("lock")
+    place.run("sync")
+    # As an editable plugin names its project, which may be on the path already.
+    (place.site / "named.pth").write_text(f"{place.paths[0]}\nnamed_too\n")
     code = (
         "import multiprocessing, sys\n"
         "import vllm_plugins\n"

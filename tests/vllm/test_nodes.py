@@ -1,8 +1,12 @@
-"""``--nnodes 2`` on two hosts, each with a lock and a store of its own: vLLM hands no variables on, so they are set."""
+"""A server on two hosts, each with a lock and a store of its own: vLLM hands no variables on, so they are set.
+
+``--nnodes 2`` splits a model; data parallel has two API servers and an engine on the first host, an engine on the other.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,6 +42,12 @@ print(len(json.load(u.urlopen(request, timeout=60))["choices"]))
 """
 
 
+SPLIT = ("--nnodes", "2", "--master-addr", "{master}", "--tensor-parallel-size", "2", "--node-rank", "{rank}")
+PARALLEL = ("--data-parallel-size", "2", "--data-parallel-size-local", "1", "--data-parallel-address", "{master}")
+PARALLEL_OTHER = (*PARALLEL, "--data-parallel-start-rank", "1")
+KINDS = {"split": (SPLIT, SPLIT), "data parallel": (PARALLEL, PARALLEL_OTHER)}
+
+
 class Node:
     """A process of vLLM on a host."""
 
@@ -50,12 +60,11 @@ class Node:
 
 
 @contextmanager
-def node(world: Place, model: Path, host: Host, master: Host, *words: str, **variables: str) -> Iterator[Node]:
+def node(world: Place, model: Path, host: Host, *words: str, **variables: str) -> Iterator[Node]:
     script, log = world.root / "vllm_serve.py", world.root / f"{host.name}.log"
     script.write_text(VLLM_SERVE)
     env = {"VLLM_HOST_IP": host.address, "GLOO_SOCKET_IFNAME": host.interface, **variables}
-    argv = [*host.words(), world.interpreter, str(script), "serve", str(model), *FLAGS, "--port", "8000"]
-    argv += ["--nnodes", "2", "--master-addr", master.address, "--tensor-parallel-size", "2", *words]
+    argv = [*host.words(), world.interpreter, str(script), "serve", str(model), *FLAGS, "--port", "8000", *words]
     with open(log, "wb") as file:
         process = subprocess.Popen(
             argv,
@@ -80,14 +89,14 @@ def is_healthy(host: Host) -> bool:
 
 
 @contextmanager
-def server(world: Place, model: Path, **second: str) -> Iterator[tuple[Host, Node, Node]]:
+def server(world: Place, model: Path, kind: str, **second: str) -> Iterator[tuple[Host, Node, Node]]:
     """Two hosts; each is held to what the first has. ``second`` are variables of the second host."""
     expected = world.run("status", "--expect").stdout.strip()
     with hosts.two() as (first, other), ExitStack() as stack:
         held = {"VLLM_PLUGIN_EXPECT": expected}
-        head = stack.enter_context(node(world, model, first, first, "--node-rank", "0", **held))
-        words = ["--node-rank", "1", "--headless"]
-        worker = stack.enter_context(node(world, model, other, first, *words, **{**held, **second}))
+        words = [[word.format(master=first.address, rank=rank) for word in KINDS[kind][rank]] for rank in (0, 1)]
+        head = stack.enter_context(node(world, model, first, *words[0], **held))
+        worker = stack.enter_context(node(world, model, other, *words[1], "--headless", **{**held, **second}))
         yield first, head, worker
 
 
@@ -98,8 +107,9 @@ def installed(world: Place) -> Place:
     return world
 
 
-def test_two_hosts_with_one_lock_serve(installed: Place, model: Path) -> None:
-    with server(installed, model) as (first, head, worker):
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_hosts_with_one_lock_serve(installed: Place, model: Path, kind: str) -> None:
+    with server(installed, model, kind) as (first, head, worker):
         deadline = time.monotonic() + START
         while not is_healthy(first):
             assert head.process.poll() is None, head.text
@@ -107,17 +117,24 @@ def test_two_hosts_with_one_lock_serve(installed: Place, model: Path) -> None:
             assert time.monotonic() < deadline, head.text + worker.text
             time.sleep(0.5)
         argv = [*first.words(), sys.executable, "-c", COMPLETE, str(model)]
-        assert subprocess.run(argv, check=True, capture_output=True, text=True).stdout == "1\n"
-    assert all(events == ["general"] for events in plugins.events(installed).values())
+        for _ in range(4):  # either engine answers
+            assert subprocess.run(argv, check=True, capture_output=True, text=True).stdout == "1\n"
+        if kind == "data parallel":
+            assert len(set(re.findall(r"ApiServer_\d", head.text))) == 2
+    seen = plugins.events(installed)
+    assert all(events == ["general"] for events in seen.values())
+    # The API servers, and an engine or a worker of each host.
+    assert len(seen) >= (4 if kind == "data parallel" else 3), seen
 
 
-def test_a_host_with_another_lock_stops_and_the_server_never_serves(installed: Place, model: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_host_with_another_lock_stops_and_the_server_never_serves(installed: Place, model: Path, kind: str) -> None:
     other = installed.root / "other"
     shutil.copytree(installed.config, other)
     (other / "plugins.lock").write_text(installed.lock.read_text() + "# another\n")
     there = {"VLLM_PLUGIN_CONFIG": str(other / "plugins.yaml"), "VLLM_PLUGIN_REGISTRY_DIR": str(other / "store")}
     installed.run("sync", env=there)
-    with server(installed, model, **there) as (first, head, worker):
+    with server(installed, model, kind, **there) as (first, head, worker):
         deadline = time.monotonic() + START
         while worker.process.poll() is None:
             assert not is_healthy(first), "it serves"

@@ -75,8 +75,10 @@ def _become(program: str, words: Sequence[str]) -> NoReturn:
     sys.stderr.flush()
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the command would inherit that
         signal.signal(ignored, signal.SIG_DFL)
+    # A Python finds its environment by its own name: as "python", it would take that of the first one on the PATH.
+    name = words[0] if os.sep in words[0] else program
     try:
-        os.execv(program, [*words])  # noqa: S606 - the user's own command
+        os.execv(program, [name, *words[1:]])  # noqa: S606 - the user's own command
     except OSError as error:
         raise UsageError(
             f"the command {words[0]} can't be started",

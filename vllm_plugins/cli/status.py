@@ -13,7 +13,6 @@ from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
 from vllm_plugins.review import drift
-from vllm_plugins.review.servers import served
 from vllm_plugins.startup import last_failure, overlay
 from vllm_plugins.startup.ranks import expectation
 
@@ -105,6 +104,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
 
 def _server(url: str, state: State, output: Output) -> int:
     """Compare a running server with the lock."""
+    from vllm_plugins.review.servers import served
+
     if state.locked is None:
         raise next(iter(state.lock_problems), manifests.nothing_there(state.settings))
     found = served.read(url)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 from typing import TYPE_CHECKING
 
@@ -62,6 +61,8 @@ def writing(target: Path, mode: int = 0o644, *, durable: bool = True) -> Iterato
 
 def copy(source: Path, target: Path) -> None:
     """Copy a file as :func:`write` would, without reading it into memory."""
+    import shutil
+
     with regular_file.opened(source) as original, writing(target) as file:
         shutil.copyfileobj(original, file, _CHUNK)
 

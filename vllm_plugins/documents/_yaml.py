@@ -5,7 +5,6 @@ YAML's own constructors and alias expansion are not used, so a hostile file cost
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING
 
@@ -179,6 +178,8 @@ class Problems:
 
 def did_you_mean(word: str, known: list[str]) -> str:
     """The nearest known word, as the end of a message."""
+    import difflib
+
     near = difflib.get_close_matches(word.lower()[:100], known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

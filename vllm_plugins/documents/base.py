@@ -48,6 +48,7 @@ __all__ = [
 FORMAT = 1
 METADATA = (".dist-info", ".egg-info")
 _PYTHON = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}[0-9a-z+.]{0,20}")
+_OF_EXTRA = re.compile(r"\bextra\s*==")
 VLLM = canonicalize_name("vllm")
 # Extension modules are compiled against these and load them at run time: another version would not fit.
 SHARED = (canonicalize_name("torch"), VLLM, canonicalize_name("triton"))
@@ -179,14 +180,16 @@ def of_here(distributions: tuple[Distribution, ...], *, fingerprint: str = "") -
 
 def distribution(name: NormalizedName, version: str, extras: Iterable[str], requires: Iterable[str]) -> Distribution:
     """A distribution with these requirements: those of its extras, and the ordinary ones."""
-    lines = tuple(requires)
-    of_extras = tuple(line for line in lines if re.search(r"\bextra\s*==", line))
+    of_extras: list[str] = []
+    ordinary: list[str] = []
+    for line in requires:
+        (of_extras if "extra" in line and _OF_EXTRA.search(line) else ordinary).append(line)
     return Distribution(
         name=name,
         version=version,
         extras=tuple(extras),
-        requires=of_extras,
-        ordinary=tuple(line for line in lines if line not in of_extras),
+        requires=tuple(of_extras),
+        ordinary=tuple(ordinary),
     )
 
 

@@ -101,6 +101,8 @@ def check(site: Path, records: Mapping[Path, Rows], expected: Mapping[Normalized
     for info, rows in records.items():
         _check_rows(site, info, rows)
         core = metadata.parse(_bytes(info / "METADATA"), _bytes(info / "entry_points.txt"), where=info.name)
+        if core.name not in expected or expected[core.name] is not None:  # an editable one names its project
+            _front.check_path_files(_title(info.name), site, [row.path for row in rows])
         found[core.name] = Distribution(name=core.name, version=str(core.version), entry_points=core.entry_points)
     if differences := sorted(_differences(expected, found)):
         raise InstallError(

@@ -42,6 +42,7 @@ __all__ = [
     "normal_form",
     "parse",
     "parse_record",
+    "path_lines",
     "record",
     "runs_code",
     "scripts",
@@ -50,6 +51,9 @@ __all__ = [
 # Files of a .dist-info in which installers note something about themselves. They differ between installers, and name
 # paths of this machine. A wheel that was made of an installation may bring some.
 INSTALLER_NOTES = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
+
+
+_CODE = ("import ", "import\t")  # how a line of a .pth file begins that is run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,8 +208,18 @@ def format_record(entries: Iterable[RecordEntry]) -> str:
 
 def runs_code(path_file: Path) -> bool:
     """Return whether a ``.pth`` file runs code, as ``site.addpackage`` of some Python reads it."""
-    text = path_file.read_text(encoding="utf-8-sig", errors="replace")  # since 3.13 it reads past a byte order mark
-    return any(line.startswith(("import ", "import\t")) for line in text.splitlines())
+    return any(line.startswith(_CODE) for line in _lines(path_file))
+
+
+def path_lines(path_file: Path) -> tuple[str, ...]:
+    """Return the lines of a ``.pth`` file that name a directory, as ``site.addpackage`` reads them."""
+    named = (line.rstrip() for line in _lines(path_file) if not line.startswith(("#", *_CODE)))
+    return tuple(line for line in named if line)
+
+
+def _lines(path_file: Path) -> list[str]:
+    # Since 3.13, `site` reads past a byte order mark.
+    return path_file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
 
 
 def scripts(site: Path) -> tuple[str, ...]:

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import importlib.machinery
+import importlib.metadata
 import os
 import sys
-import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from packaging.utils import canonicalize_name
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
-__all__ = ["Clash", "clashes", "top_level"]
+    from packaging.utils import NormalizedName
 
-_SUFFIXES = sorted(importlib.machinery.all_suffixes(), key=len, reverse=True)
+__all__ = ["Clash", "Owner", "clashes", "owner", "top_level"]
+
+_SUFFIXES = importlib.machinery.all_suffixes()
 _ORDER = ("package", "module", "namespace", "none")
 _NONE = ("none", "")
 
@@ -38,10 +42,30 @@ class Clash:
     hides: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """The distribution that a module belongs to."""
+
+    name: NormalizedName
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+def owner(module: str, directories: Sequence[str]) -> Owner | None:
+    """The distribution in some directories whose RECORD has a top-level module; ``None`` if none has it."""
+    for found in importlib.metadata.distributions(path=list(directories)):
+        if any(path.parts[0].partition(".")[0] == module for path in found.files or ()):
+            return Owner(name=canonicalize_name(found.name), version=found.version)
+    return None
+
+
 def clashes(site: str, base_paths: Sequence[str]) -> Iterator[Clash]:
     """Each module of an overlay whose name is taken, sorted by name. ``base_paths`` are in path order."""
-    base = [top_level(entry) for entry in base_paths]
-    for name, (kind, directory) in sorted(top_level(site).items()):
+    own = top_level(site)
+    base = [top_level(entry, own) for entry in base_paths]
+    for name, (kind, directory) in sorted(own.items()):
         if name in sys.stdlib_module_names:
             yield Clash(name=name, path="", hides=True)
         else:
@@ -57,14 +81,18 @@ def _clashes(name: str, kind: str, directory: str, base: Sequence[Modules]) -> I
         yield Clash(name=name, path=others[0][1], hides=False)
     elif others:
         # Both are parts of one namespace package. The same rules hold for the modules in it.
-        inner_base = [top_level(path) for _, path in others]
-        for inner, (inner_kind, inner_directory) in sorted(top_level(directory).items()):
+        own = top_level(directory)
+        inner_base = [top_level(path, own) for _, path in others]
+        for inner, (inner_kind, inner_directory) in sorted(own.items()):
             for clash in _clashes(inner, inner_kind, inner_directory, inner_base):
                 yield Clash(name=f"{name}.{clash.name}", path=clash.path, hides=clash.hides)
 
 
-def top_level(directory: str) -> Modules:
-    """The importable names of a directory: name → (``package``, ``namespace`` or ``module``; its path)."""
+def top_level(directory: str, names: Container[str] | None = None) -> Modules:
+    """The importable names of a directory: name → (``package``, ``namespace`` or ``module``; its path).
+
+    With ``names``, only those of them: a vLLM environment has hundreds of others.
+    """
     found: Modules = {}
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
@@ -73,19 +101,20 @@ def top_level(directory: str) -> Modules:
     except OSError:
         return {}
     for entry in entries:
-        name, kind = _name_and_kind(entry)
+        name = entry.name.partition(".")[0]
+        if not name.isidentifier() or name == "__pycache__" or (names is not None and name not in names):
+            continue
+        kind = _kind(entry)
         # Of one name in one directory, Python prefers a regular package, then a module, then a namespace package.
-        if (
-            name.isidentifier()
-            and name != "__pycache__"
-            and _ORDER.index(kind) < _ORDER.index(found.get(name, _NONE)[0])
-        ):
+        if _ORDER.index(kind) < _ORDER.index(found.get(name, _NONE)[0]):
             found[name] = (kind, entry.path)
     return found
 
 
 def _in_archive(path: str) -> Modules:
     """The packages and modules of an archive on the path. Python imports no compiled ones from there."""
+    import zipfile
+
     found: Modules = {}
     with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
@@ -96,9 +125,11 @@ def _in_archive(path: str) -> Modules:
     return found
 
 
-def _name_and_kind(entry: os.DirEntry[str]) -> tuple[str, str]:
-    if entry.is_dir():
-        regular = any(os.path.exists(os.path.join(entry.path, f"__init__{suffix}")) for suffix in _SUFFIXES)
-        return entry.name, "package" if regular else "namespace"
-    suffix = next((suffix for suffix in _SUFFIXES if entry.name.endswith(suffix)), None)
-    return ("", "none") if suffix is None else (entry.name.removesuffix(suffix), "module")
+def _kind(entry: os.DirEntry[str]) -> str:
+    _, dot, rest = entry.name.partition(".")
+    if not entry.is_dir():
+        return "module" if f"{dot}{rest}" in _SUFFIXES else "none"
+    if dot:
+        return "none"
+    regular = any(os.path.exists(os.path.join(entry.path, f"__init__{suffix}")) for suffix in _SUFFIXES)
+    return "package" if regular else "namespace"

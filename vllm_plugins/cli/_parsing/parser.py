@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import shutil
 import textwrap
 from typing import TYPE_CHECKING, NoReturn
 
@@ -46,20 +45,20 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def build_parser(words: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """The parser, with the options of the commands among these words only: those of all take too long."""
+    """The parser of the commands among these words: those of all take too long."""
     parser = _WholeParser(prog="vllm-plugins", description=_PURPOSE, words=words)
     parser.add_argument("-V", "--version", action=_Version, help="Show the version.")
     _add_common_options(parser)
     subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", parser_class=_Parser)
-    for name, purpose in COMMANDS.items():
-        command = subparsers.add_parser(
-            name,
-            help=purpose,
-            description=purpose,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            words=words,
-        )
+    for name in COMMANDS:
         if name in words:
+            command = subparsers.add_parser(
+                name,
+                help=COMMANDS[name],
+                description=COMMANDS[name],
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+                words=words,
+            )
             # What is not given after the command stays as it was given before.
             _add_common_options(command, default=argparse.SUPPRESS)
             found = importlib.import_module(module(name))
@@ -123,6 +122,8 @@ class _WholeParser(_Parser):
     """The parser of all commands, whose help shows them in groups."""
 
     def format_help(self) -> str:
+        import shutil
+
         width = min(shutil.get_terminal_size().columns, _WIDEST)
         return "\n".join(_overview(width)) + "\n"
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import shutil
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -56,10 +56,12 @@ def width(stream: TextIO) -> int:
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns):
         return int(columns)
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or shutil.get_terminal_size().columns
-    except (OSError, ValueError):
-        return shutil.get_terminal_size().columns
+    with contextlib.suppress(OSError, ValueError):
+        if found := os.get_terminal_size(stream.fileno()).columns:
+            return found
+    import shutil  # with all compressions that it knows
+
+    return shutil.get_terminal_size().columns
 
 
 def styled(text: str, *, is_dim: bool = False) -> str:

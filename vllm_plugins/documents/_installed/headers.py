@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import zipfile
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from packaging.utils import canonicalize_name
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Headers", "in_archive", "intact", "of_directory", "of_egg", "of_file"]
 
 _COMPARED = 200  # files of RECORD
-_DAMAGED = (OSError, KeyError, zipfile.BadZipFile, RuntimeError, NotImplementedError)
+_HEAD = 16384  # bytes
+_END = re.compile(rb"\n\s*\n")  # of the headers
+_DAMAGED = (OSError, KeyError, RuntimeError, NotImplementedError)
 
 
 class Headers(NamedTuple):
@@ -37,7 +39,11 @@ def of_file(path: str) -> Headers | None:
     """Read the headers that matter. ``packaging.metadata`` takes 30 times as long."""
     try:
         with regular_file.opened(path) as file:
-            return _of_lines(line.decode("utf-8", "replace") for line in file)
+            # Behind the headers, the description of the project may be long.
+            head = file.read(_HEAD)
+            if not _END.search(head):
+                head += file.read()
+            return _of_lines(head.decode("utf-8", "replace").split("\n"))
     except OSError:
         return None
 
@@ -46,10 +52,12 @@ def of_egg(path: str) -> Headers | None:
     """The headers of an egg, which is a directory or an archive on the path."""
     if os.path.isdir(path):
         return of_file(os.path.join(path, "EGG-INFO", "PKG-INFO"))
+    import zipfile  # few environments have archives on the path
+
     try:
         with regular_file.opened(path) as egg, zipfile.ZipFile(egg) as archive:
             return _of_lines(archive.read("EGG-INFO/PKG-INFO").decode("utf-8", "replace").splitlines())
-    except _DAMAGED:
+    except (*_DAMAGED, zipfile.BadZipFile):
         return None
 
 
@@ -57,7 +65,10 @@ def in_archive(path: str) -> Iterator[tuple[str, Headers | None]]:
     """The distributions of another archive on the path, such as a wheel or a zip file, from which Python imports."""
     if not os.path.isfile(path):
         return
-    with contextlib.suppress(*_DAMAGED), regular_file.opened(path) as file, zipfile.ZipFile(file) as archive:
+    import zipfile
+
+    damaged = (*_DAMAGED, zipfile.BadZipFile)
+    with contextlib.suppress(*damaged), regular_file.opened(path) as file, zipfile.ZipFile(file) as archive:
         for name in sorted(archive.namelist()):
             directory, _, member = name.partition("/")
             if directory.endswith(".dist-info") and member == "METADATA":
