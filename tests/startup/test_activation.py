@@ -480,7 +480,7 @@ def test_what_another_node_or_the_user_expects_is_told_from_what_this_node_has_s
     if confirmed == "here":
         activation.confirm(KEY)
     monkeypatch.setattr(activation, "_expected", known)
-    assert activation.is_told() is expected
+    assert activation.has_foreign_expectation() is expected
 
 
 def test_what_somebody_else_expects_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
