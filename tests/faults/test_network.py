@@ -105,9 +105,9 @@ def world(place: Place, index: Index) -> Iterator[World]:
     parts = urlsplit(index.url)
     with faulty.serve(f"http://{parts.netloc}") as network:
         there = replace(place, index_url=f"{network.address}{parts.path}")
-        there.variables.update(PIP_TIMEOUT="1", VLLM_PLUGIN_TIMEOUT=str(PATIENCE))
         there.pypi("plugin")
         there.run("lock")
+        there.variables.update(PIP_TIMEOUT="1", VLLM_PLUGIN_TIMEOUT=str(PATIENCE))
         yield World(place=there, index=index, network=network)
 
 

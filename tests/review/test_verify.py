@@ -301,6 +301,23 @@ def test_scripts_in_a_package_called_bin_are_its_installers(world: World) -> Non
     assert world.verify(package(locked)).problems == ("differs from its wheel: bin/tool.py",)
 
 
+def test_a_file_next_to_a_package_called_bin_is_not_its_installers(world: World) -> None:
+    locked = world.unpack(wheel().add("bin/__init__.py", ""))
+    (world.site / "evil.py").write_text("evil = 1\n")
+    rewrite_record(world.site, {"evil.py": b"evil = 1\n"})
+    assert world.verify(package(locked)).problems == ("not in its wheel: evil.py",)
+
+
+def test_the_content_of_a_header_is_no_module(world: World) -> None:
+    locked = install_spread(world)
+    header = next(path for path in SPREAD if path.startswith(f"{DATA}/headers/"))
+    with zipfile.ZipFile(world.wheels / locked.filename) as archive:
+        content = archive.read(header)
+    (world.site / "evil.py").write_bytes(content)
+    rewrite_record(world.site, {"evil.py": content})
+    assert world.verify(package(locked)).problems == ("not in its wheel: evil.py",)
+
+
 def test_another_wheel_of_that_name_is_an_error(world: World) -> None:
     locked = world.unpack(wheel())
     path = world.wheels / locked.filename
