@@ -164,8 +164,9 @@ def dripping() -> Iterator[str]:
 def test_a_request_of_a_session_ends(through: str) -> None:
     with dripping() as address:
         url, proxy = (address, None) if through == "directly" else ("https://index.invalid/", address)
+        config = PipConfig(index_url=url, retries=0, timeout=0.3, proxy=proxy, no_proxy_env=True)
         with (
-            session.open_session(PipConfig(index_url=url, retries=0, timeout=0.3, proxy=proxy)) as opened,
+            session.open_session(config) as opened,
             pytest.raises(requests.RequestException) as caught,
         ):
             opened.get(url, timeout=0.3)
