@@ -181,7 +181,7 @@ class Solver:
 
     def _unsatisfiable(self, walk: Walk, findings: Mapping[str, Finding]) -> NoResolution | BaseMismatch:
         roots = [root for root in walk.roots if root.plugin in findings]
-        overrides = fitting.overrides(walk, roots)
+        overrides = fitting.overrides(walk, roots, for_resolver=True)
         return _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places_of, overrides=overrides)
 
     def _line(self, item: PreparedPlugin, walk: Walk, findings: Mapping[str, Finding]) -> PluginRequirement:

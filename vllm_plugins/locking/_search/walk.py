@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import SourceError
@@ -26,9 +25,10 @@ from vllm_plugins.locking._search.steps import done, result
 from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from packaging.specifiers import SpecifierSet
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base, Distribution
@@ -133,12 +133,13 @@ class Walk:
 
     def clashes(self) -> list[str]:
         """The requirements on one distribution, with their paths, that no release satisfies together."""
-        lines: list[str] = []
+        return list(dict.fromkeys(str(need) for needs in self.clashing() for need in needs))
+
+    def clashing(self) -> Iterator[Sequence[Need]]:
+        """The same, the requirements on each distribution together."""
         for name, needs in sorted(self.reached().items()):
-            together = SpecifierSet(",".join(str(need.requirement.specifier) for need in needs))
-            if len(needs) > 1 and self.base.get(name) is None and not self._has(name, together):
-                lines += map(str, needs)
-        return list(dict.fromkeys(lines))
+            if len(needs) > 1 and self.base.get(name) is None and not self._has(name, findings.together(needs)):
+                yield needs
 
     def settled(self) -> dict[NormalizedName, str]:
         """The releases of the plugins that are satisfied, without what a resolver may change."""
