@@ -55,7 +55,7 @@ def cases(server: Server, root: Path) -> list[Case]:
     return [
         Case(measure=lambda rounds: _again(plain, rounds), rounds=15, short=7),
         Case(measure=lambda rounds: _check(plain, rounds), rounds=9, short=5),
-        Case(measure=lambda rounds: _first(telling, rounds, "an index with JSON pages", 1.0), rounds=7),
+        Case(measure=lambda rounds: _first(telling, rounds, "an index with JSON pages", 0.6), rounds=7),
         Case(measure=lambda rounds: _first(plain, rounds, "an index without", 0.3), rounds=5),
         Case(measure=lambda rounds: _uv(plain, rounds), rounds=9),
         Case(measure=lambda rounds: _back(back, rounds), rounds=5),

@@ -55,7 +55,7 @@ def forked(job):
     reading, writing = os.pipe()
     if not os.fork():
         os.close(reading)
-        signal.alarm(300)
+        signal.setitimer(signal.ITIMER_PROF, 120)  # of processor time
         result = use(job)
         with open(writing, "w") as file:
             json.dump(result, file)

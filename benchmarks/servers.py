@@ -19,11 +19,11 @@ from .world import Size, fill
 if TYPE_CHECKING:
     from tests.kit.index import Index, Server
 
-__all__ = ["cases"]
+__all__ = ["WITHOUT", "cases"]
 
 GROUP = "real vLLM server"
 # Every hook of a plain vLLM environment but ours.
-_WITHOUT = "lora_filesystem_resolver,lora_hf_hub_resolver"
+WITHOUT = "lora_filesystem_resolver,lora_hf_hub_resolver"
 
 
 def cases(index_server: Server, root: Path) -> list[Case]:
@@ -65,7 +65,7 @@ def _start(place: Place, model: Path, rounds: int) -> Row:
     turns = take_turns(
         rounds,
         lambda: _until_it_answers(place, model),
-        lambda: _until_it_answers(place, model, VLLM_PLUGINS=_WITHOUT),
+        lambda: _until_it_answers(place, model, VLLM_PLUGINS=WITHOUT),
     )
     row = ratio(turns, group=GROUP, what="until it answers, up to date", against="the same without us", goal=1.05)
     return replace(row, processor=None)

@@ -155,6 +155,14 @@ def test_the_next_steps_of_refusals_lead_on(world: Place, tmp_path: Path) -> Non
     assert "  next: remove torsh from `with-base` in plugins.yaml, or correct its name\n" in text
     write(world, source)
     world.run("lock")
+    header = tmp_path / "odd.h"
+    text = f"import os\nassert os.path.exists({str(header)!r}), 'x.c:1:2: fatal error: odd.h: No such file or directory'\n"
+    project(tmp_path / "needy", text)
+    text = refused("enabled: true")
+    assert "  found: its build requires the header odd.h, which is not on this machine\n" in text
+    assert "  next: install the system package that has odd.h, and run the command again\n" in text
+    header.touch()
+    world.run("lock")
     project(tmp_path / "needy", "import helper\n")
     step = "write `build: {requires: [helper]}` for plugin 'needy' in plugins.yaml, with the package that has this module"
     assert f"  next: {step}\n" in refused("enabled: true")

@@ -249,6 +249,8 @@ RUN = {
     "{…}, or set VLLM_PLUGIN_REGISTRY_DIR to another directory": PLACES,
     "ask the plugin's authors to return the qualified name of their platform, or set `enabled: false` for the plugin "
     "in plugins.yaml, and run vllm-plugins lock": f"{QUERIES}a_platform_that_is_no_name_is_disabled",
+    "install the system package that has {…}, and run the command again": BUILDS,
+    "nothing, if it works with the module of {…}; otherwise set `enabled: false` for {…} in plugins.yaml": f"{QUERIES}a_module_that_another_package_of_the_environment_has_names_both",
     "ask the plugin's authors to rename it, or set `enabled: false` for the plugin in plugins.yaml": f"{QUERIES}"
     "a_hidden_module_is_disabled",
     "configure the token as the login of that index; if this part of its URL is not secret, "
@@ -280,7 +282,7 @@ NOT_TAKEN = {
     r"fix what its output names; only uv |use the other resolver: |start again; let only vllm-plugins prune|change `ref` of plugin \{…\} in .* to the full": _DAMAGE,
     r"choose another version of it|name another release with|set `enabled: false` for (that|one) plugin": _WALK,
     r"vllm-plugins lock, then review the change: git diff": _WALK,
-    r"run vllm-plugins lock on a machine of that kind|add the index that has it|set the clock of this machine": _MACHINE,
+    r"run vllm-plugins lock (on a machine of that kind|where the CUDA toolkit)|add the index that has it|set the clock of this machine": _MACHINE,
     r"set these variables before the process starts|try again, or choose another service|use an ssh key": _MACHINE,
     r"check the name of the image; a copy|copy the image again|correct the file, or set DOCKER_CONFIG": _IMAGE,
     r"run \{…\}\{…\} get by hand": _IMAGE,

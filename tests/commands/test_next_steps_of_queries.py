@@ -16,12 +16,14 @@ import pytest
 
 from tests.commands.test_next_steps_taken import MODULES, POINTS, fails, fails_in_status, local, write
 from tests.faults.test_hostile_lock import forge, package
-from tests.kit import projects
+from tests.kit import projects, vllm
+from tests.kit.place import Place
 from tests.kit.repositories import Repository
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.kit.index import Index
-    from tests.kit.place import Place
     from tests.kit.templates import Templates
 
 COMMITS = "git log --oneline -- plugins.lock"
@@ -206,6 +208,30 @@ def test_a_hidden_module_is_disabled(place: Place, index: Index) -> None:
     place.run("lock")
     place.run("sync")
     assert step not in place.run("doctor", check=False).stdout
+
+
+def test_a_module_that_another_package_of_the_environment_has_names_both(
+    tmp_path: Path, index: Index, base: Path, cached: Path
+) -> None:
+    vllm.distribution(base, "vision-headless", "1.0", modules={"vision.py": ""})
+    index.wheel("vision", "2.0", modules={"vision.py": ""})
+    index.wheel("tiny", entry_points=POINTS, modules=MODULES, requires=["vision"])
+    place = Place(root=tmp_path, index_url=index.url, paths=(base,), resolver="uv", cached=cached)
+    place.pypi("tiny")
+    place.run("lock")
+    place.run("sync", "--no-load-check")
+    (found,) = place.run("status", "--json", check=False).json["problems"]
+    assert found["what"] == "two packages have the module vision, and the one of the vLLM environment is imported"
+    assert (found["expected"], found["found"]) == ("vision 2.0, which is locked", "vision-headless 1.0")
+    step = (
+        "nothing, if it works with the module of vision-headless; otherwise set `enabled: false` for plugin 'tiny' in "
+        "plugins.yaml"
+    )
+    assert (found["required_by"], found["next_step"]) == (["tiny"], step)
+    write(place, {"name": "tiny", "source": "pypi", "package": "tiny", "enabled": False})
+    place.run("lock")
+    place.run("sync")
+    assert place.run("status", "--json").json["problems"] == []
 
 
 def test_the_name_of_an_image_is_corrected(locked: Place) -> None:

@@ -85,6 +85,8 @@ def test_the_version_as_data(line: str, capsys: pytest.CaptureFixture[str]) -> N
         ("install", "there is no command 'install'; did you mean 'sync'?", "sync --help"),
         ("install tiny", "there is no command 'install'; did you mean 'add'?", "add --help"),
         ("list", "there is no command 'list'; did you mean 'status'?", "status --help"),
+        ("instal tiny", "there is no command 'instal'; did you mean 'add'?", "add --help"),
+        ("udpate", "there is no command 'udpate'; did you mean 'upgrade'?", "upgrade --help"),
         ("help lokc", "there is no command 'lokc'; did you mean 'lock'?", "help lock"),
         ("lock --nope", "lock has no option '--nope'", "lock --help"),
         ("lock --upgarde", "lock has no option '--upgarde'; did you mean '--upgrade'?", "lock --upgrade"),

@@ -202,6 +202,10 @@ def test_an_item_that_is_not_a_table_is_refused(keys: tuple[str | int, ...], pla
             )
             for value in ("2", ">=x", ">=1;")
         ),
+        *(
+            (("tool", "vllm-plugins", "manifest"), value, f"{TOOL}.manifest: expected the name of a file")
+            for value in ("", ".", "..", "a/b.yaml", "/a.yaml", "a\u200b.yaml", "a\u202e.yaml")
+        ),
         ((*WHEEL, "hashes", "sha256"), "c" * 63, f"packages[2].wheels[0].hashes.sha256: expected 64 hexadecimal digits, found {'c' * 63!r}"),
         *(
             ((*WHEEL, "url"), value, f"packages[2].wheels[0].url: expected an https URL, found {value!r}")
@@ -269,7 +273,9 @@ def test_every_field_of_a_lock_is_read() -> None:
     assert lock_reader.parse(data, PATH) == lock
     whole = tomllib.loads(data.decode())
     whole["tool"]["vllm-plugins"]["accepted-manifests"] = ["b" * 64]
-    assert lock_reader.parse(written(whole), PATH) == lock.replace(accepted_manifests=("b" * 64,))
+    whole["tool"]["vllm-plugins"]["manifest"] = "dev.yaml"
+    expected = lock.replace(accepted_manifests=("b" * 64,), manifest_name="dev.yaml")
+    assert lock_reader.parse(written(whole), PATH) == expected
 
 
 def test_the_name_of_a_wheel_has_the_parts_of_one() -> None:

@@ -138,7 +138,7 @@ def test_targets_of_one_kind_must_have_the_same_packages() -> None:
         lock_writer.render(DEV, other)
 
 
-def test_the_target_of_a_machine_is_chosen_by_its_python_its_platform_and_its_base() -> None:
+def test_the_target_of_a_machine_is_chosen_by_its_python_its_platform_and_its_base(tmp_path: Path) -> None:
     here = values.base(python="3.11.7", platform=LINUX)
     uses = BaseUse(name=values.NAME("vllm"), version="0.33.0", required_by=(("tiny", ">=0.33"),))
     newer = DEV.replace(targets=(target("newer", "3.11", base=(uses,)),))
@@ -152,6 +152,10 @@ def test_the_target_of_a_machine_is_chosen_by_its_python_its_platform_and_its_ba
     assert name(platform=ARM) == "arm"
     assert name(python="3.12.1", platform=ARM, markers=(("python_full_version", "3.12.1"),)) == "production"
     assert lock_reader.parse(data, PATH, base=here, target="newer").targets[0].name == "newer"
+    path = tmp_path / "plugins.lock"
+    path.write_bytes(data)
+    assert lock_reader.read(path, base=here, target="newer").targets[0].name == "newer"
+    assert lock_reader.read(path, base=here.replace(platform=ARM)).targets[0].name == "arm"
     with pytest.raises(TargetMissing) as missing:
         name(python="3.13.0")
     assert missing.value.expected is not None

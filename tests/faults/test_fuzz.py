@@ -18,7 +18,7 @@ import pytest
 
 from .targets import TARGETS
 
-SECONDS = 120 if os.environ.get("FAULTS_LONG") == "1" else 4
+SECONDS = 120 if os.environ.get("FAULTS_LONG") == "1" else 3
 LEAST = 50  # inputs that must have been tried, however busy the machine is
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not for this Python")

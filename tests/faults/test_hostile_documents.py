@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.kit.place import Place
 
 LONG = os.environ.get("FAULTS_LONG") == "1"
-EXAMPLES = 20_000 if LONG else 300
+EXAMPLES = 20_000 if LONG else 100  # test_fuzz.py tries thousands on the same readers
 
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

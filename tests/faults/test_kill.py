@@ -148,17 +148,17 @@ def test_lock_where_lock_and_wheels_are_written(
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("do", [Do.KILL_FIRST, Do.KILL_ALL])
+@pytest.mark.parametrize(("do", "share", "least"), [(Do.KILL_FIRST, 32, 12), (Do.KILL_ALL, 20, 20)])
 def test_lock_at_any_other_write(
-    world: World, elsewhere: Preload, record_property: Note, scenario: str, do: Do
+    world: World, elsewhere: Preload, record_property: Note, scenario: str, do: Do, share: int, least: int
 ) -> None:
     locks = Locks(world, elsewhere, scenario)
     words = ("-m", "vllm_plugins", *LOCK)
     assert (
         kill_everywhere(
-            world, elsewhere, words, do=do, reset=locks.reset, check=locks.check, note=record_property, share=16
+            world, elsewhere, words, do=do, reset=locks.reset, check=locks.check, note=record_property, share=share
         )
-        >= 30
+        >= least
     )
 
 
@@ -222,10 +222,11 @@ def test_sync(
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize(("do", "share", "least"), [(Do.KILL_ALL, 2, 60), (Do.KILL_FIRST, 3, 40)])
+@pytest.mark.parametrize(("do", "share", "least"), [(Do.KILL_ALL, 5, 20), (Do.KILL_FIRST, 7, 14)])
 def test_the_startup_child(
     world: World, preload: Preload, record_property: Note, scenario: str, do: Do, share: int, least: int
 ) -> None:
+    """It writes what ``sync`` writes, which is killed at many more calls: see above."""
     installs = Installs(world, preload, scenario, start_again)
     killed = kill_everywhere(
         world,

@@ -45,7 +45,7 @@ FOUND = {
     "half": "IncompleteRead(",
     "garbage": "BadStatusLine(",
     "noise": "codec can't decode byte",
-    "drip": "the server is too slow: less than 1024 bytes",
+    "drip": "the server is too slow: less than 1024 bytes per second within 1 seconds",
     "500": "500 Server Error: Internal Server Error for url: ",
     "429": "429 Client Error: Too Many Requests for url: ",
     "loop": "Exceeded 30 redirects.",
@@ -84,6 +84,11 @@ class World:
         return [what, *lines[1:]]
 
 
+def says(line: str, fault: str) -> bool:
+    """Whether a line names a fault. Where a busy machine keeps a server from dripping, it is silent."""
+    return FOUND[fault] in line or (fault == "drip" and FOUND["hang"] in line)
+
+
 def is_page(path: str) -> bool:
     return path.endswith("/")
 
@@ -111,7 +116,7 @@ def test_lock_and_pages(world: World, fault: str) -> None:
     world.breaks(FAULTS[fault], is_page)
     lines = world.fails(1, "lock", "--upgrade")
     assert lines[0] == "the index can't be read"
-    assert any(FOUND[fault] in line or "JSONDecodeError" in line for line in lines), lines
+    assert any(says(line, fault) or "JSONDecodeError" in line for line in lines), lines
     assert lines[-1].startswith(MEND)
 
 
@@ -169,7 +174,7 @@ def test_bundle(world: World, fault: str) -> None:
         assert lines[3] == "  found: more"
     else:
         assert lines[0] == "the index can't be read"
-        assert FOUND[fault] in lines[2]
+        assert says(lines[2], fault)
 
 
 @pytest.mark.parametrize(

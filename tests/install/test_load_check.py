@@ -119,7 +119,7 @@ def test_an_import_without_an_end_is_ended(place: Place) -> None:
     )
 
 
-def test_one_that_ends_the_process_hides_no_other(place: Place) -> None:
+def test_a_plugin_that_ends_the_process_hides_no_other(place: Place) -> None:
     points = {"vllm.logits_processors": {name: f"{name}:Thing" for name in ("a_crash", "good", "z_bad")}}
     modules = {
         "a_crash.py": "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n",
@@ -261,7 +261,7 @@ def test_optimised_bytecode_is_not_written_into_an_overlay(place: Place) -> None
     assert [path for path in place.site.rglob("*.pyc") if ".opt-" in path.name] == []
 
 
-def test_what_an_import_leaves_running_is_ended(place: Place, tmp_path: Path) -> None:
+def test_a_process_that_an_import_leaves_running_is_ended(place: Place, tmp_path: Path) -> None:
     """It holds the pipes of the process that has started it, for as long as it likes."""
     note = tmp_path / "process"
     lock_plugin(
@@ -275,7 +275,7 @@ def test_what_an_import_leaves_running_is_ended(place: Place, tmp_path: Path) ->
     assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
-def test_what_was_mended_is_found_mended(place: Place, tmp_path: Path) -> None:
+def test_a_plugin_that_was_fixed_passes_the_next_check(place: Place, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     lock_plugin(place, f"import os\nassert os.path.exists({str(flag)!r})\n\n\nclass Thing:\n    pass\n")
     assert place.run("sync", check=False).returncode == 7

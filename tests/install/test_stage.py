@@ -197,6 +197,33 @@ def test_path_files_of_an_override_are_refused(site: Path) -> None:
     assert (error.where, error.what.endswith("which would have no effect")) == ("more.pth", True)
 
 
+NAMESPACE = (
+    "import sys, types, os;has_mfs = sys.version_info > (3, 5);"
+    "p = os.path.join(sys._getframe(1).f_locals['sitedir'], *('google',));importlib = has_mfs\n"
+)
+
+
+def test_a_path_file_of_an_override_may_declare_a_namespace_package(site: Path) -> None:
+    files = {"google/protobuf/__init__.py": b"", "protobuf-3.19.6-nspkg.pth": NAMESPACE.encode()}
+    stages.install(site / "in-front", "protobuf", "3.19.6", files=files)
+    stages.install(site)
+    assert "in-front/google/protobuf/__init__.py" in check(site, {"tiny": "1.0", "protobuf": "3.19.6"}).owners
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"x-nspkg.pth": f"{NAMESPACE}import sys\n".encode()},
+        {"x-nspkg.pth": NAMESPACE.encode(), "google/__init__.py": b""},
+        {"x-nspkg.pth": NAMESPACE.replace("import sys,", "import sys;import").encode()},
+    ],
+    ids=["another line", "not a namespace", "another beginning"],
+)  # fmt: skip
+def test_any_other_path_file_of_an_override_is_refused(site: Path, files: dict[str, bytes]) -> None:
+    stages.install(site / "in-front", "protobuf", "3.19.6", files=files)
+    assert refused(site, {"protobuf": "3.19.6"}).where == "x-nspkg.pth"
+
+
 @pytest.mark.parametrize("deep", [0, 1])
 def test_directories_in_one_another_have_an_end(site: Path, deep: int) -> None:
     _stage.check_depth(site)

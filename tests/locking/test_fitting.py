@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
@@ -20,9 +21,9 @@ _BASE = BASE.replace(
 )
 
 
-def overrides(links: Links, *roots: str) -> dict[str, str] | None:
+def overrides(links: Links, *roots: str, for_resolver: bool = False) -> dict[str, str] | None:
     with links.walk(*roots, base=_BASE) as walk:
-        found = fitting.overrides(walk, [root(text) for text in roots])
+        found = fitting.overrides(walk, [root(text) for text in roots], for_resolver=for_resolver)
     return None if found is None else {str(name): str(specifier) for name, specifier in found.items()}
 
 
@@ -61,3 +62,27 @@ def test_requirements_that_exclude_one_another_can_not_be_met_by_an_override(lin
     links.wheel("pillow", "1.0", requires=["hub>=1.5"])
     links.wheel("hub", "1.0")
     assert overrides(links, "demo") is None
+    assert overrides(links, "demo", for_resolver=True) is None
+    links.wheel("helper", "0.9", requires=["pillow<13"])
+    assert overrides(links, "demo") is None
+    links.wheel("pillow", "0.9")
+    assert overrides(links, "demo", for_resolver=True) == {"hub": "<2", "pillow": "<13"}
+
+
+def test_many_packages_of_the_base_are_found_one_after_the_other(links: Links) -> None:
+    """Each round of the search knows one more."""
+    names = [f"p{number}" for number in range(12)]
+    base = _BASE.replace(
+        distributions=(
+            *_BASE.distributions,
+            *(bases.distribution(canonicalize_name(name), "3", (), ()) for name in names),
+        )
+    )
+    links.wheel("demo", requires=["p0<2"])
+    for name, following in itertools.pairwise(names):
+        links.wheel(name, "1.0", requires=[f"{following}<2"])
+    links.wheel(names[-1], "1.0")
+    with links.walk("demo", base=base) as walk:
+        found = fitting.overrides(walk, [root("demo")])
+    assert found is not None
+    assert list(found) == names

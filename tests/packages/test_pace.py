@@ -47,16 +47,20 @@ class Server:
     def makefile(self, *_: object, **__: object) -> Server:
         return self
 
-    def readinto(self, buffer: bytearray) -> int:
+    def recv_into(self, buffer: bytearray) -> int:
         if not self._pieces:
             return 0
         seconds, data = self._pieces.pop(0)
         if seconds > self._timeout:
             self._clock.now += self._timeout
+            self._pieces.insert(0, (seconds - self._timeout, data))
             raise TimeoutError("timed out")
         self._clock.now += seconds
-        buffer[: len(data)] = data
-        return len(data)
+        if len(data) > len(buffer):
+            self._pieces.insert(0, (0, data[len(buffer) :]))
+        count = min(len(data), len(buffer))
+        buffer[:count] = data[:count]
+        return count
 
     def close(self) -> None:
         pass
@@ -132,6 +136,18 @@ def test_a_body_at_the_lowest_rate_is_read(clock: Clock) -> None:
     assert len(found.read()) == 20000
 
 
+@pytest.mark.parametrize("seconds", [3, 4, 7, 9.9])
+def test_a_body_that_is_fast_enough_is_read_however_its_pieces_come(clock: Clock, seconds: float) -> None:
+    """A piece may be on its way when the timeout has passed in all."""
+    found = answer(clock, (1, HEADERS), *[(seconds, bytes(11000))] * 2)
+    found.begin()
+    assert len(found.read()) == 20000
+    many = b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n"
+    found = answer(clock, (1, many), *[(seconds, bytes(20000))] * 100)
+    found.begin()
+    assert sum(map(len, iter(lambda: found.read1(1 << 18), b""))) == 2000000
+
+
 def test_time_between_two_reads_does_not_count(clock: Clock) -> None:
     found = answer(clock, (1, HEADERS), *[(0, bytes([1]))] * 20)
     found.begin()
@@ -164,8 +180,9 @@ def dripping() -> Iterator[str]:
 def test_a_request_of_a_session_ends(through: str) -> None:
     with dripping() as address:
         url, proxy = (address, None) if through == "directly" else ("https://index.invalid/", address)
+        config = PipConfig(index_url=url, retries=0, timeout=0.3, proxy=proxy, no_proxy_env=True)
         with (
-            session.open_session(PipConfig(index_url=url, retries=0, timeout=0.3, proxy=proxy)) as opened,
+            session.open_session(config) as opened,
             pytest.raises(requests.RequestException) as caught,
         ):
             opened.get(url, timeout=0.3)

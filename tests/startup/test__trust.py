@@ -36,7 +36,7 @@ def overlay(settings: Settings) -> Path:
     return directory
 
 
-def test_what_this_user_owns_is_trusted(settings: Settings, overlay: Path) -> None:
+def test_files_of_this_user_are_trusted(settings: Settings, overlay: Path) -> None:
     _trust.check(settings)
     _trust.check_store(settings)
     _trust.check_overlay(settings, overlay)
@@ -96,7 +96,7 @@ def test_a_file_that_all_users_can_write_is_refused(settings: Settings, name: st
 
 @needs_root
 @pytest.mark.parametrize("name", ["plugins.yaml", "plugins.lock", "store", "store/overlays", ""])
-def test_what_a_group_of_others_can_write_is_refused(
+def test_a_path_that_a_foreign_group_can_write_is_refused(
     settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = settings.manifest.parent / name

@@ -128,7 +128,7 @@ def test_an_overlay_is_made_active_once(tmp_path: Path) -> None:
     assert activation.active_key() == OTHER
 
 
-def test_what_the_path_files_of_an_overlay_add_is_taken_off_with_it(tmp_path: Path) -> None:
+def test_path_entries_of_pth_files_leave_with_the_overlay(tmp_path: Path) -> None:
     site = put(tmp_path, adds__pth="added\n", finds__pth="import finder_of_probe\n", finder_of_probe__py=FINDER)
     (site / "added").mkdir()
     (site / "added" / "added_module.py").write_text("")
@@ -144,7 +144,7 @@ def test_what_the_path_files_of_an_overlay_add_is_taken_off_with_it(tmp_path: Pa
     assert not {"added_module", "finder_of_probe"} & sys.modules.keys()
 
 
-def test_what_a_plugin_has_added_to_the_import_system_is_taken_off_too(tmp_path: Path) -> None:
+def test_finders_and_hooks_of_a_plugin_leave_with_the_overlay(tmp_path: Path) -> None:
     put(tmp_path, finds__pth="import finder_of_probe\n", finder_of_probe__py=FINDER, finder_of_more__py=FINDER)
     finders = list(sys.meta_path)
     activation.activate(tmp_path, KEY)
@@ -480,7 +480,7 @@ def test_what_another_node_or_the_user_expects_is_told_from_what_this_node_has_s
     if confirmed == "here":
         activation.confirm(KEY)
     monkeypatch.setattr(activation, "_expected", known)
-    assert activation.is_told() is expected
+    assert activation.has_foreign_expectation() is expected
 
 
 def test_what_somebody_else_expects_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

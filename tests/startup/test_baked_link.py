@@ -154,7 +154,7 @@ def test_a_baked_store_needs_no_home_no_capability_no_network_and_no_writable_di
 
 
 @pytest.mark.parametrize("how", ["raises", "stale"])
-def test_what_goes_on_without_plugins_has_none_that_are_linked(own: Place, index: Index, how: str) -> None:
+def test_a_process_without_plugins_has_no_linked_ones(own: Place, index: Index, how: str) -> None:
     modules = {**MODULES, "bad.py": "import os\ndef register():\n    assert os.environ.get('GOOD')\n"}
     points = {**POINTS, "vllm.general_plugins": {"a-bad": "bad:register", "tiny": "tiny:register"}}
     index.wheel("tiny", "2.0", entry_points=points, modules=modules)

@@ -280,7 +280,7 @@ def test_another_file_at_the_index_under_every_policy(place: Place, index: Index
     assert place.files() == before
 
 
-def test_what_the_platform_hook_met_is_raised_by_the_general_hook(place: Place) -> None:
+def test_the_error_of_the_platform_hook_is_raised_by_the_general_hook(place: Place) -> None:
     write_plugin(place, BAD["raises"][0], "2.0", group="vllm.platform_plugins")
     done = start(place, "platform", "general")
     error = f"{BAD['raises'][1]} [plugin-load-failed]\n  where: entry point probe = probe:register in vllm.platform_plugins, of probe\n{NEXT}\n"
@@ -290,7 +290,7 @@ def test_what_the_platform_hook_met_is_raised_by_the_general_hook(place: Place) 
     assert start(place, "platform").stdout == '{"platform": "builtin"}\n'
 
 
-def test_what_vllm_itself_could_not_load_is_noticed(place: Place) -> None:
+def test_a_plugin_that_vllm_failed_to_load_is_an_error(place: Place) -> None:
     """In a process that inherited the path, vLLM logs a plugin that does not load, and would go on."""
     write_plugin(place, "import os\nif os.environ.get('CHILD'):\n    raise RuntimeError('only there')\n" + GOOD)
     code = (
@@ -384,7 +384,7 @@ def test_a_deleted_working_directory_and_odd_entries_of_the_path_do_no_harm(plac
 
 
 @pytest.mark.parametrize("other", ["policy", "place of the lock", "content of the lock", "store"])
-def test_what_a_process_goes_on_with_is_for_its_lock_alone(place: Place, other: str) -> None:
+def test_a_fallback_is_for_one_lock_alone(place: Place, other: str) -> None:
     write_plugin(place, GOOD.replace("old", "new"), "2.0")
     config = shutil.copytree(place.config, place.root / "other") if other == "place of the lock" else place.config
     content = place.lock.read_bytes() if other != "content of the lock" else b"another"
@@ -401,7 +401,7 @@ def test_what_a_process_goes_on_with_is_for_its_lock_alone(place: Place, other: 
     assert same == ("new" if other == "content of the lock" else "old") + " one here\n{}\n"
 
 
-def test_what_previous_has_passed_over_may_be_pruned(place: Place) -> None:
+def test_an_overlay_that_previous_passed_over_may_be_pruned(place: Place) -> None:
     write_plugin(place, GOOD.replace("old", "newer"), "1.5")
     place.run("sync")
     changed = place.registry["overlay"]

@@ -272,7 +272,7 @@ def front(tmp_path: Path) -> str:
     return overlay.front(tmp_path / "store", marker.key)
 
 
-def test_what_overrides_the_base_is_found_in_front_of_it(front: str, tmp_path: Path) -> None:
+def test_an_override_is_found_in_front_of_the_base(front: str, tmp_path: Path) -> None:
     (tmp_path / "base" / "guarded-2.0.dist-info").mkdir(parents=True)
     (tmp_path / "base" / "guarded-2.0.dist-info" / "METADATA").write_text("Name: guarded\nVersion: 2.0\n")
     (tmp_path / "base" / "guarded.py").write_text("X = 2\n")
@@ -286,7 +286,7 @@ def test_what_overrides_the_base_is_found_in_front_of_it(front: str, tmp_path: P
     assert (module.X, module.__file__) == (1, f"{front}/guarded.py")
 
 
-def test_what_overrides_the_base_is_refused_where_it_was_changed(front: str) -> None:
+def test_a_changed_override_is_refused(front: str) -> None:
     guard.link_front(front)
     Path(front, "guarded.py").write_text("X = 3\n")
     with pytest.raises(ModuleNotFoundError):

@@ -123,7 +123,7 @@ def test_general_plugins_run_where_no_platform_is_asked_for(home: Path, caplog: 
     assert list(switches) == [marker.key]
 
 
-def test_what_general_plugins_return_does_not_matter(home: Path) -> None:
+def test_results_of_general_plugins_do_not_matter(home: Path) -> None:
     second = (hook.GENERAL, "second", "probe_calls:platform", "probe", "probe")
     install(
         home,
@@ -157,7 +157,7 @@ def test_plugins_that_the_allowlist_leaves_out_do_not_run(home: Path, monkeypatc
     assert hook.platform() == "probe.Platform"
 
 
-def test_what_vllm_has_listed_of_an_inherited_overlay_runs_once(home: Path) -> None:
+def test_plugins_that_vllm_listed_of_an_inherited_overlay_run_once(home: Path) -> None:
     listed = inherit(home, install(home))
     load_general_plugins(listed)
     assert calls() == ["general"]
@@ -229,6 +229,19 @@ def test_a_module_in_front_of_the_locked_one_is_refused(home: Path, *, is_inheri
     if is_inherited:
         sys.path.append(str(overlay.directory(home / "store", marker.key) / "site"))
         activation.confirm(marker.key)
+    with pytest.raises(LoadError, match="is not what would run"):
+        hook.activate()
+
+
+def test_a_logits_processor_in_front_is_refused_whatever_the_allowlist_says(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM loads such classes itself, and asks the allowlist for none of them."""
+    install(home, points=(("vllm.logits_processors", "probe", "probe_calls:register", "probe", "probe"),))
+    (home / "front").mkdir()
+    (home / "front" / "probe_calls.py").write_text(SOURCE)
+    sys.path.insert(0, str(home / "front"))
+    monkeypatch.setenv("VLLM_PLUGINS", "vllm_plugins")
     with pytest.raises(LoadError, match="is not what would run"):
         hook.activate()
 
@@ -330,7 +343,7 @@ def test_a_linked_overlay_that_is_not_the_locks_is_refused(home: Path) -> None:
 
 
 @pytest.mark.parametrize("function", ["load_general_plugins", "resolve_platform"])
-def test_what_vllm_has_listed_of_a_wrong_link_does_not_run_when_it_goes_on(
+def test_plugins_that_vllm_listed_of_a_wrong_link_do_not_run(
     home: Path, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     listed = inherit(home, install(home), confirmed=False)

@@ -211,7 +211,7 @@ def test_an_inherited_overlay_is_compared_in_each_process(verified: Path, functi
 
 
 @pytest.mark.parametrize("is_inherited", [False, True])
-def test_what_overrides_the_base_is_put_in_front_of_it(
+def test_an_override_is_put_in_front_of_the_base(
     shipped: Path, monkeypatch: pytest.MonkeyPatch, is_inherited: bool
 ) -> None:
     found: list[tuple[Path, Marker]] = []
@@ -230,7 +230,7 @@ def test_processes_that_are_started_later_are_told_what_they_must_have(shipped: 
     assert marker.key in (variables.inherited(variables.EXPECT) or "")
 
 
-def test_what_a_parent_process_fell_back_to_is_checked_for_trust(
+def test_the_fallback_of_a_parent_process_is_checked_for_trust(
     shipped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marker = install(shipped, GOOD, lock=b"older\n")
@@ -247,7 +247,7 @@ def test_what_a_parent_process_fell_back_to_is_checked_for_trust(
     assert activation.active_key() == marker.key
 
 
-def test_what_a_parent_process_fell_back_to_must_fit_the_base(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fallback_of_a_parent_process_must_fit_the_base(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     marker = install(shipped, GOOD, lock=b"older\n", bases=("0" * 32,))
     lock = shipped / "config" / "plugins.lock"
     monkeypatch.setenv(variables.FALLBACK, f"{marker.key}:{overlay.sha256(LOCK)}:{shipped / 'store'}:{lock}")
@@ -467,7 +467,7 @@ def test_other_processes_may_hold_the_same_overlay(shipped: Path, monkeypatch: p
     assert activation.active_key() == marker.key
 
 
-def test_what_a_parent_process_fell_back_to_counts_under_its_policy_alone(
+def test_the_fallback_of_a_parent_process_counts_under_its_policy_alone(
     shipped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older = install(shipped, GOOD, lock=b"older\n")

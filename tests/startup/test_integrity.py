@@ -228,7 +228,7 @@ def test_the_cheap_check_follows_no_link(tmp_path: Path, marker: Marker) -> None
 
 
 @pytest.mark.parametrize("size", [0, 1, 2])
-def test_what_is_not_a_file_has_the_size_of_none(tmp_path: Path, size: int) -> None:
+def test_a_pipe_in_place_of_a_file_is_a_change(tmp_path: Path, size: int) -> None:
     marker = overlays.write(tmp_path, b"another lock", {"tiny.py": "x" * size})
     (site(tmp_path, marker) / "tiny.py").unlink()
     os.mkfifo(site(tmp_path, marker) / "tiny.py")

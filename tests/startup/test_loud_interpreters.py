@@ -57,7 +57,7 @@ def test_every_command_works(loud: Place, index: Index) -> None:
         loud.run(*words)
 
 
-def test_what_only_uv_can_do_names_the_interpreter(loud: Place) -> None:
+def test_the_refusal_of_a_lock_that_needs_uv_names_the_interpreter(loud: Place) -> None:
     snapshot = loud.root / "base.json"
     loud.run("base", "-o", str(snapshot))
     document = json.loads(snapshot.read_text())

@@ -37,7 +37,7 @@ def test_the_front_end_in_rust_is_said_to_load_neither_endpoints_nor_stat_logger
     ]
 
 
-def test_what_the_user_has_left_out_is_not_missed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_plugin_that_the_user_left_out_is_not_missed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Without VLLM_PLUGINS, vLLM loads no endpoint plugin with either front end."""
     check(tmp_path, ENDPOINTS, VLLM_USE_RUST_FRONTEND="1")
     check(tmp_path / "b", PLATFORM, VLLM_PLUGINS="vllm_plugins", has_platform=True)

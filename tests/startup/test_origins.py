@@ -156,7 +156,7 @@ def test_a_package_of_the_base_may_have_the_first_part(site: Path, tmp_path: Pat
         origins.check_imported(point("origin_plugin:run"))
 
 
-def test_what_only_the_base_has_may_come_from_the_base(site: Path, tmp_path: Path) -> None:
+def test_a_module_that_only_the_base_has_may_come_from_the_base(site: Path, tmp_path: Path) -> None:
     put(tmp_path / "site-packages", "origin_base.py")
     put(tmp_path / "front", "origin_front.py")
     for directory in ("site-packages", "front"):

@@ -100,7 +100,7 @@ def test_a_guarded_entry_stays_guarded(store: Path, marker: Marker, front: str) 
     assert front not in sys.path
 
 
-def test_what_is_verified_is_not_given_to_children_by_its_plain_name(
+def test_a_verified_override_is_not_given_to_children_by_its_plain_name(
     store: Path, marker: Marker, front: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python would import from it before anything is verified."""

@@ -165,7 +165,7 @@ def test_an_edited_list_of_files_stops_the_process(place: Path, monkeypatch: pyt
     assert error.details[0] == "files of the overlay were edited: 1 file"
 
 
-def test_what_nobody_expects_is_not_compared(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_compared_without_an_expectation(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     marker = install(place)
     (overlay.directory(place / "store", marker.key) / "site" / "probe_of_ranks.py").write_text(GOOD + "# edited\n")
     monkeypatch.setenv(variables.EXPECT, f"base={overlay.fingerprint()}")
@@ -342,7 +342,7 @@ def from_another_node(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     assert not activation.is_confirmed(key)
 
 
-def test_what_another_node_has_checked_is_checked_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overlay_that_another_node_checked_is_checked_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     marker = install(place)
     value = first_process(monkeypatch)
     from_another_node(monkeypatch, marker.key)
@@ -351,7 +351,7 @@ def test_what_another_node_has_checked_is_checked_again(place: Path, monkeypatch
 
 
 @pytest.mark.parametrize("policy", ["continue", "previous"])
-def test_what_another_node_has_checked_makes_no_policy_of_this_node_valid(
+def test_the_check_of_another_node_does_not_replace_the_policy_of_this_one(
     place: Path, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
     """A worker whose lock is missing must not go on without plugins, which the server has."""
@@ -385,14 +385,14 @@ def test_a_value_that_comes_late_is_another_process_s_even_where_it_is_the_same(
     """So no policy of this node lets it go on with something else."""
     marker = install(place)
     hook.platform()
-    assert not activation.is_told()
+    assert not activation.has_foreign_expectation()
     listing = overlay.listing()
     with monkeypatch.context() as late:
         late.setenv(variables.EXPECT, marker.expectation(listing, overlay.fingerprint_of(listing)))
-        assert activation.is_told()
+        assert activation.has_foreign_expectation()
     hook.general()
     assert told() is not None
-    assert not activation.is_told()
+    assert not activation.has_foreign_expectation()
 
 
 def test_a_child_process_does_not_compare_files_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

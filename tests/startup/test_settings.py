@@ -159,7 +159,7 @@ def test_vllms_own_variables_are_read_as_vllm_does() -> None:
     assert read(VLLM_LOGGING_LEVEL="DEBUG").log_level == "DEBUG"
 
 
-def test_what_is_passed_on_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_that_is_passed_on_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variables.FALLBACK, "before")
     assert variables.inherited(variables.FALLBACK) == "before"
     variables.pass_on(variables.FALLBACK, "")

@@ -131,7 +131,7 @@ def test_an_archive_is_searched(front: Path, tmp_path: Path, name: str, many: in
 
 
 @pytest.mark.parametrize("place", ["own:entry", "directory"])
-def test_what_another_path_hook_serves_is_searched(front: Path, tmp_path: Path, place: str) -> None:
+def test_an_entry_of_another_path_hook_is_searched(front: Path, tmp_path: Path, place: str) -> None:
     class Finder(importlib.machinery.FileFinder):
         def find_spec(self, fullname: str, target: object = None) -> importlib.machinery.ModuleSpec | None:
             known = importlib.util.spec_from_file_location(fullname, "tiny.py")
@@ -178,7 +178,7 @@ def test_packages_of_an_environment_are_not_searched(tmp_path: Path, name: str) 
     assert not activation.may_be_shadowed(marker(tmp_path / "store", "tiny:run"))
 
 
-def test_what_comes_after_the_overlay_is_not_searched(front: Path, tmp_path: Path) -> None:
+def test_entries_after_the_overlay_are_not_searched(front: Path, tmp_path: Path) -> None:
     """As the directory of an editable plugin does."""
     put(front, "tiny.py")
     sys.path.append(sys.path.pop(-2))

@@ -296,7 +296,7 @@ def test_a_crash_is_followed_by_a_start_that_names_the_plugin(tmp_path: Path, vl
     )
 
 
-def test_what_vllm_loads_later_stops_the_start_that_installs_it(tmp_path: Path, vllm: Path) -> None:
+def test_a_broken_plugin_that_vllm_loads_later_stops_the_start_that_installs_it(tmp_path: Path, vllm: Path) -> None:
     place = Place(root=tmp_path, index_url="http://127.0.0.1:9/", paths=(vllm,), resolver="uv")
     write_plugin(place, "raise RuntimeError('not today')\n", "vllm.stat_logger_plugins")
     for _ in range(2):

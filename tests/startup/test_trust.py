@@ -59,7 +59,7 @@ def part(place: Place, name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_what_everybody_can_write_is_refused(synced: Place, name: str) -> None:
+def test_a_path_that_everybody_can_write_is_refused(synced: Place, name: str) -> None:
     path = part(synced, name)
     mode = stat.S_IMODE(path.stat().st_mode)
     path.chmod(mode | stat.S_IWOTH)
@@ -79,7 +79,7 @@ def test_what_everybody_can_write_is_refused(synced: Place, name: str) -> None:
 
 @needs_root
 @pytest.mark.parametrize("name", PARTS)
-def test_what_another_user_owns_is_refused(synced: Place, name: str) -> None:
+def test_a_path_of_another_user_is_refused(synced: Place, name: str) -> None:
     path = part(synced, name)
     os.chown(path, 12345, -1)
     assert refused(synced).startswith(
@@ -113,7 +113,7 @@ def test_a_link_counts_as_its_owner_and_its_target(synced: Place) -> None:
 
 
 @needs_root
-def test_what_is_mounted_read_only_is_trusted(synced: Place) -> None:
+def test_a_read_only_mount_is_trusted(synced: Place) -> None:
     os.chown(synced.lock, 12345, -1)
     synced.config.chmod(0o777)
     assert "NotTrusted" in refused(synced)
@@ -122,7 +122,7 @@ def test_what_is_mounted_read_only_is_trusted(synced: Place) -> None:
     assert "is active: tiny 1.0" in done.stderr
 
 
-def test_the_answer_to_a_word_without_meaning(synced: Place) -> None:
+def test_an_invalid_policy_of_trust_is_refused(synced: Place) -> None:
     done = synced.run("status", env={"VLLM_PLUGIN_TRUST": "all"}, check=False)
     assert done.returncode == 2
     assert "expected: owner, any\n" in done.stderr

@@ -146,7 +146,7 @@ def test_all_our_variables_are_known_to_vllm_and_constant(monkeypatch: pytest.Mo
     assert envs.environment_variables[variables.COMPILED]() is None
 
 
-def test_what_vllm_knows_itself_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_that_vllm_knows_itself_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     envs = vllm_envs(monkeypatch)
     envs.environment_variables["VLLM_PLUGIN_LOCK"] = lambda: "vLLM's own"
     _vllm_envs.register()

@@ -105,7 +105,7 @@ def test_a_module_that_is_missing_is_said(path: str) -> None:
         (canary.ENVS, "environment_variables = {", "match = {{", "vllm/envs.py can't be parsed by Python 3"),
     ],
 )  # fmt: skip
-def test_what_moved_is_said_in_a_sentence(path: str, old: str, new: str, said: str) -> None:
+def test_a_change_of_vllm_is_described_in_a_sentence(path: str, old: str, new: str, said: str) -> None:
     assert old in VLLM[path]
     found = list(canary.moved({**VLLM, path: VLLM[path].replace(old, new)}))
     assert said in "\n".join(found)

@@ -187,7 +187,7 @@ def test_a_vllm_that_keeps_its_list_elsewhere_calls_each_plugin_once(place: Plac
     assert place.python("-c", code).stdout == "['a.Platform']\ngood one None\n"
 
 
-def test_what_a_pth_file_names_and_was_there_before_stays(place: Place, index: Index) -> None:
+def test_a_path_entry_that_was_there_before_a_pth_file_named_it_stays(place: Place, index: Index) -> None:
     index.wheel("named", modules={"named.pth": "named_too\n", "named_too/__init__.py": ""})
     place.pypi("named")
     place.run("lock")

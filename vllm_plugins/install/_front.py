@@ -8,9 +8,11 @@ Python itself imports when it starts: with a link, or an inherited path, it woul
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
+from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import InstallError
 from vllm_plugins.documents.overrides import FIXED_MODULES, WHY_FIXED
 from vllm_plugins.packages import metadata
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["check_override", "check_path_files", "check_plugin", "refuse_path_files"]
 
+# A line of setuptools (``namespaces.py``), with and without support of Python 2. A part is a name in quotes.
+_PART = re.compile(r"'(\w+)'")
+_NAMESPACE = re.compile(
+    r"import sys, types, os;(?:has_mfs = sys\.version_info > \(3, 5\);)?"
+    r"p = os\.path\.join\(sys\._getframe\(1\)\.f_locals\['sitedir'\], \*\(((?:'\w+',? ?)+)\)\);"
+)
 _OF_EACH_START = ("sitecustomize", "usercustomize")  # imported by `site`
 _BAD_PLUGIN = "report it to the plugin's author, and set `enabled: false` for the plugin in plugins.yaml"
 _NOT_OVERRIDDEN = (
@@ -101,13 +109,24 @@ def check_path_files(title: str, site: Path, paths: Sequence[str]) -> None:
 def refuse_path_files(front: Path) -> None:
     """Refuse ``.pth`` files of overrides: Python reads them in directories of packages only.
 
+    One in which setuptools declares a namespace package may stay: it has no effect, and without ``__init__.py``
+    Python finds the package all the same (PEP 420), also its parts in the base.
+
     Raises:
         InstallError: there is one.
     """
-    files = sorted(path.name for path in front.glob("*.pth"))
+    files = sorted(path.name for path in front.glob("*.pth") if not _declares_namespaces(path))
     if files:
         raise InstallError(
             "a package that overrides one of the vLLM environment has .pth files, which would have no effect",
             where=", ".join(files),
             next_step=_NOT_OVERRIDDEN,
         )
+
+
+def _declares_namespaces(path: Path) -> bool:
+    """Whether each line of a ``.pth`` file declares a namespace package that has no ``__init__.py``."""
+    lines = regular_file.read_text(path, errors="replace").splitlines()
+    found = [_NAMESPACE.match(line) for line in lines]
+    names = [re.findall(_PART, match[1]) for match in found if match is not None]
+    return len(names) == len(lines) and not any(path.parent.joinpath(*name, "__init__.py").exists() for name in names)

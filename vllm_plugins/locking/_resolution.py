@@ -69,12 +69,13 @@ def compile_pins(
     resolver: Resolver,
     scratch: Path,
     wheels: Path,
+    alone: bool = False,
 ) -> tuple[Pin, ...]:
     """Pin everything that the requirements need, sorted by name, with the base's packages among it as stubs.
 
     ``stubs`` are the base's :func:`constraints`. ``preferred`` versions are taken if they satisfy every requirement.
     ``excluded`` are constraints such as ``name!=1.0``. ``scratch`` is an empty directory, ``wheels`` has what was
-    built from sdists.
+    built from sdists; ``alone``: it has everything, and no index is asked.
 
     Raises:
         CommandFailed: the resolver found no set of versions, or failed in another way.
@@ -87,7 +88,7 @@ def compile_pins(
     (scratch / "constraints.txt").write_text("".join(constrained), encoding="utf-8")
     output = scratch / "requirements.txt"
     try:
-        _compile(scratch, base, preferred=preferred, resolver=resolver, wheels=wheels)
+        _compile(scratch, base, preferred=preferred, resolver=resolver, wheels=wheels, alone=alone)
     except CommandFailed as error:
         if (full := DiskError.from_output(error.stderr, details=error.details)) is not None:
             raise full from error
@@ -109,7 +110,13 @@ def compile_pins(
 
 
 def _compile(
-    scratch: Path, base: Base, *, preferred: Mapping[NormalizedName, str], resolver: Resolver, wheels: Path
+    scratch: Path,
+    base: Base,
+    *,
+    preferred: Mapping[NormalizedName, str],
+    resolver: Resolver,
+    wheels: Path,
+    alone: bool,
 ) -> None:
     """Run the resolver; of a preferred version, another local version is not taken in its place.
 
@@ -123,7 +130,7 @@ def _compile(
     exactly = "===" if resolver.name == "pip-compile" else "=="
     pins = "".join(f"{name}{exactly}{version}\n" for name, version in sorted(preferred.items()))
     output.write_text(pins, encoding="utf-8")
-    resolver.compile(scratch, base, wheels=wheels)
+    resolver.compile(scratch, base, wheels=wheels, alone=alone)
     for _ in range(_LOCAL_VERSIONS):
         text = output.read_text(encoding="utf-8")
         excluded = [
@@ -137,7 +144,7 @@ def _compile(
             file.writelines(excluded)
         output.write_text(pins, encoding="utf-8")
         try:
-            resolver.compile(scratch, base, wheels=wheels)
+            resolver.compile(scratch, base, wheels=wheels, alone=alone)
         except CommandFailed:  # something requires the local version
             output.write_text(text, encoding="utf-8")
             return

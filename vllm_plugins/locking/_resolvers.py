@@ -46,10 +46,11 @@ class Resolver(Protocol):
     def name(self) -> str:
         """``pip-compile`` or ``uv``."""
 
-    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None) -> None:
+    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None, alone: bool = False) -> None:
         """Pin the requirements in a directory, for the base's kind of machine.
 
         With a directory of ``wheels``, those are offered besides the wheels of the indexes, and nothing is built.
+        ``alone``: those, and no index.
         """
 
     def found_none(self, error: CommandFailed) -> bool:
@@ -63,13 +64,23 @@ class PipCompile:
     config: PipConfig
     name: str = "pip-compile"
 
-    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None) -> None:  # noqa: ARG002 - see choose
+    def compile(
+        self,
+        directory: Path,
+        base: Base,  # noqa: ARG002 - see choose
+        *,
+        wheels: Path | None = None,
+        alone: bool = False,
+    ) -> None:
         """See :class:`Resolver`."""
         argv = [*programs.PIP_COMPILE, "--quiet", "--no-config", "--no-header"]
         argv += ["--resolver", "backtracking", "--no-strip-extras", "--allow-unsafe", "--no-emit-options"]
         argv += ["--cache-dir", str(directory / "cache"), "--constraint", "constraints.txt"]
         argv += ["--output-file", "requirements.txt", "requirements.in"]
-        env = {**programs.pip_environment(_offering(self.config, wheels)), "TMPDIR": str(_temporary(directory))}
+        env = {
+            **programs.pip_environment(_offering(self.config, wheels, alone=alone)),
+            "TMPDIR": str(_temporary(directory)),
+        }
         # A dependency that is named by URL is refused before; were one left, git would run what it names.
         env |= {"GIT_ALLOW_PROTOCOL": "none"} if wheels is not None else {}
         env |= {"PIP_ONLY_BINARY": ":all:"} if wheels is not None else {}
@@ -97,18 +108,18 @@ class UvCompile:
     report: Callable[[str], None]
     name: str = "uv"
 
-    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None) -> None:
+    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None, alone: bool = False) -> None:
         """See :class:`Resolver`."""
         argv = [str(self.program), "pip", "compile", "--quiet", "--no-header", "--no-strip-extras", "--no-progress"]
         argv += ["--cache-dir", str(self.cache), "--python", sys.executable, "--constraint", "constraints.txt"]
         argv += ["--output-file", "requirements.txt", "requirements.in"]
-        argv += ["--no-index"] if self.config.index_url is None else []
+        argv += ["--no-index"] if alone or self.config.index_url is None else []
         if not base.is_here:
             argv += ["--python-version", base.python, "--python-platform", platform(base)]
         argv += ["--only-binary", ":all:"] if wheels is not None else []
 
         def run(config: PipConfig, **more: str) -> None:
-            env = {**programs.uv_environment(_offering(config, wheels), directory), **more}
+            env = {**programs.uv_environment(_offering(config, wheels, alone=alone), directory), **more}
             env |= {"TMPDIR": str(_temporary(directory))}
             env |= {"GIT_ALLOW_PROTOCOL": "none"} if wheels is not None else {}
             process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
@@ -116,7 +127,7 @@ class UvCompile:
         try:
             self._run(run)
         except CommandFailed as error:
-            if error.returncode not in (_FOUND_NONE, _UNREAD) or self.found_none(error):
+            if alone or error.returncode not in (_FOUND_NONE, _UNREAD) or self.found_none(error):
                 raise
             if error.returncode == _UNREAD and installers.is_loud(sys.executable):
                 self._compile_with_pip(directory, base, wheels)
@@ -168,8 +179,12 @@ class UvCompile:
         return PipCompile(config=self.config)
 
 
-def _offering(config: PipConfig, wheels: Path | None) -> PipConfig:
-    return config if wheels is None else replace(config, find_links=(*config.find_links, wheels.as_uri()))
+def _offering(config: PipConfig, wheels: Path | None, *, alone: bool) -> PipConfig:
+    if wheels is None:
+        return config
+    if alone:
+        return replace(config, index_url=None, extra_index_urls=(), find_links=(wheels.as_uri(),))
+    return replace(config, find_links=(*config.find_links, wheels.as_uri()))
 
 
 def _without_missing_links(config: PipConfig) -> PipConfig:

@@ -17,6 +17,7 @@ from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.lock import in_words, leave_out
 from vllm_plugins.locking._prepare import refuse_foreign
 from vllm_plugins.packages import metadata, releases, stub_wheels
+from vllm_plugins.packages.builder import lacks_system_package
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -132,9 +133,9 @@ class Sdists:
                 found=error.found,
                 details=error.details,
                 required_by=whose,
-                # Only a plugin's own build is the user's to configure.
+                # Only a plugin's own build is the user's to configure; this machine always is.
                 next_step=error.next_step
-                if entry is not None and error.found is not None
+                if (entry is not None and error.found is not None) or lacks_system_package(error)
                 else f"report it to the author of {candidate.name}; {_leave_out(plugin)}",
             ) from error
         refuse_foreign(built.path, self.base, required_by=whose)

@@ -16,7 +16,7 @@ from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, NoR
 from vllm_plugins.core.humanize import count
 from vllm_plugins.locking import _conflicts, _resolution, request
 from vllm_plugins.locking._sdists import Sdists
-from vllm_plugins.locking._search import fitting, newest, own_index
+from vllm_plugins.locking._search import agreed, fitting, newest, own_index
 from vllm_plugins.locking._search.candidates import Candidates
 from vllm_plugins.locking._search.findings import Root, chain
 from vllm_plugins.locking._search.walk import Walk
@@ -181,7 +181,7 @@ class Solver:
 
     def _unsatisfiable(self, walk: Walk, findings: Mapping[str, Finding]) -> NoResolution | BaseMismatch:
         roots = [root for root in walk.roots if root.plugin in findings]
-        overrides = fitting.overrides(walk, roots)
+        overrides = fitting.overrides(walk, roots, for_resolver=True)
         return _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places_of, overrides=overrides)
 
     def _line(self, item: PreparedPlugin, walk: Walk, findings: Mapping[str, Finding]) -> PluginRequirement:
@@ -198,6 +198,29 @@ class Solver:
             text = found
         return PluginRequirement(plugin=locked.name, name=locked.package, requirement=text, provided=locked.provided)
 
+    def _agreed(
+        self, lines: Iterable[PluginRequirement], walk: Walk, stubs: Mapping[NormalizedName, str]
+    ) -> tuple[Pin, ...] | None:
+        """The pins, where every resolver takes the releases of the walk. It then has no index to wait for."""
+        directory, wheels = self.scratch / "agreed", self.scratch / "agreed-wheels"
+        directory.mkdir()
+        wheels.mkdir()
+        if not agreed.write_stubs(walk, wheels):
+            return None
+        try:
+            return _resolution.compile_pins(
+                lines,
+                base=self.base,
+                stubs=stubs,
+                preferred={},
+                resolver=self.resolver,
+                scratch=directory,
+                wheels=wheels,
+                alone=True,
+            )
+        except CommandFailed:  # it reads the metadata otherwise than the walk, and tells why when it asks the index
+            return None
+
     def _pins(
         self,
         plugins: tuple[PreparedPlugin, ...],
@@ -207,6 +230,9 @@ class Solver:
         wheels: Path,
     ) -> tuple[Pin, ...]:
         lines = [self._line(item, walk, findings) for item in plugins]
+        stubs = _resolution.constraints(self.base, self.caches / "stubs")
+        if not findings and (pins := self._agreed(lines, walk, stubs)) is not None:
+            return pins
         # A pin of the old lock that no longer fits, such as after an upgrade of vLLM, would make pip-compile fail.
         chosen = walk.chosen()
         names = {name for name, _ in chosen}
@@ -217,7 +243,6 @@ class Solver:
         own = {line.name for line in lines if self.index.has_own(line.name) and not line.provided}
         excluded = {line for line in excluded if canonicalize_name(line.partition("!=")[0]) not in own}
         preferred = {name: pin for name, pin in preferred.items() if name not in own}
-        stubs = _resolution.constraints(self.base, self.caches / "stubs")
         try:
             for number in itertools.count():
                 directory = self.scratch / f"resolve-{number}"

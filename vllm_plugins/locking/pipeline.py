@@ -297,10 +297,11 @@ def _refuse_changes(old: OldLock, new: Lock, changes: Iterable[Change], settings
         reasons.append("plugins.yaml has changed since it was locked")
     reasons += [f"the source of plugin {name!r} has changed" for name in changed_sources(old.lock, new)]
     reasons += [old.flaw] if old.flaw is not None else []
+    is_new = old.lock is None and old.flaw is None
     raise LockStale(
-        "there is no lock" if old.lock is None and old.flaw is None else "the lock would change",
+        "there is no lock" if is_new else "the lock would change",
         where=str(settings.lock),
-        details=reasons or other_changes([old.lock] if old.lock is not None else [], [new]),
+        details=reasons if is_new else reasons or other_changes([old.lock] if old.lock is not None else [], [new]),
         next_step=request.command,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 import warnings
 import zipfile
@@ -21,10 +20,11 @@ from vllm_plugins.core.errors import BuildError, HashMismatch, InstallError, Plu
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import _reproducible, metadata
+from vllm_plugins.packages._build import missing
 from vllm_plugins.packages._build.environments import Environments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -37,9 +37,8 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.installers import Installer
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["Builder", "BuiltWheel"]
+__all__ = ["Builder", "BuiltWheel", "lacks_system_package"]
 
-_MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
 _WARNINGS = threading.Lock()  # the warning filters belong to the process, not to a thread
 
 
@@ -217,31 +216,23 @@ class Builder:
             # Of a backend that can't be imported, the reason is in the traceback of the build environment.
             output = str(getattr(cause, "traceback", "")).splitlines()[-15:]
             details = cause.details if isinstance(cause, PluginsError) else (*output, str(error) or repr(cause))
-            missing = _missing_module(details) if ours is None else None
-            found = None if missing is None else f"its build imports {missing}, which is not there"
+            absent = missing.find(details, plugin, base_has=self._environments.base_has) if ours is None else None
             raise BuildError(
                 "the build failed" if ours is None else ours.what,
                 where=(ours and ours.where) or str(project),
                 expected=None if ours is None else ours.expected,
-                found=found if ours is None else ours.found,
+                found=ours.found if ours is not None else absent.what if absent is not None else None,
                 details=[line for line in details if line.strip() and not line.startswith("command: ")],
                 required_by=in_words(plugin),
                 next_step=(ours and ours.next_step)
-                or (
-                    f"read the output above; `python -m build` in the project of {plugin!r} must work"
-                    if missing is None
-                    else f"write `build: {{with-base: [{missing}]}}` for plugin {plugin!r} in plugins.yaml"
-                    if self._environments.base_has(missing)
-                    else f"write `build: {{requires: [{missing}]}}` for plugin {plugin!r} in plugins.yaml, with the "
-                    "package that has this module"
-                ),
+                or (absent and absent.next_step)
+                or f"read the output above; `python -m build` in the project of {plugin!r} must work",
             ) from error
 
 
-def _missing_module(lines: Iterable[str]) -> str | None:
-    """The module that a build could not import."""
-    found = _MISSING_MODULE.findall("\n".join(lines))
-    return found[-1] if found else None
+def lacks_system_package(error: BuildError) -> bool:
+    """Whether a build failed because something of the operating system is not installed."""
+    return missing.is_of_system(error.found)
 
 
 def _check_name(wheel: Path, content: Metadata) -> None:

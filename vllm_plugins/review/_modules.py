@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib.machinery
+import importlib.metadata
 import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from packaging.utils import canonicalize_name
+
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
 
-__all__ = ["Clash", "clashes", "top_level"]
+    from packaging.utils import NormalizedName
+
+__all__ = ["Clash", "Owner", "clashes", "owner", "top_level"]
 
 _SUFFIXES = importlib.machinery.all_suffixes()
 _ORDER = ("package", "module", "namespace", "none")
@@ -35,6 +40,25 @@ class Clash:
     name: str
     path: str
     hides: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """The distribution that a module belongs to."""
+
+    name: NormalizedName
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+def owner(module: str, directories: Sequence[str]) -> Owner | None:
+    """The distribution in some directories whose RECORD has a top-level module; ``None`` if none has it."""
+    for found in importlib.metadata.distributions(path=list(directories)):
+        if any(path.parts[0].partition(".")[0] == module for path in found.files or ()):
+            return Owner(name=canonicalize_name(found.name), version=found.version)
+    return None
 
 
 def clashes(site: str, base_paths: Sequence[str]) -> Iterator[Clash]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import LoadError, LockStale, PluginsError
+from vllm_plugins.documents.lock import in_words
 from vllm_plugins.documents.manifest import FileSource, LocalSource
 from vllm_plugins.review import _modules
 from vllm_plugins.startup import overlay, permissions
@@ -112,13 +113,33 @@ def _changed(plugin: str, where: Path, expected: str, found: str) -> LockStale:
     )
 
 
+def _plugins(state: State) -> tuple[LockedPlugin, ...]:
+    return state.locked.lock.plugins if state.locked is not None else ()
+
+
 def hidden_modules(state: State) -> Iterator[PluginsError]:
     """A problem for each module of the overlay that is never imported, because the base has one of that name."""
     if state.marker is None:
         return
     site = overlay.directory(state.settings.store, state.marker.key) / overlay.SITE
     for clash in _modules.clashes(str(site), overlay.base_paths()):
-        if clash.hides and clash.name not in UNUSED:
+        if not clash.hides or clash.name in UNUSED:
+            continue
+        here = _modules.owner(clash.name, [str(site)])
+        there = _modules.owner(clash.name, overlay.base_paths()) if clash.path else None
+        if here is not None and there is not None and here.name not in {item.package for item in _plugins(state)}:
+            users = state.locked.lock.plugins_needing(here.name) if state.locked is not None else ()
+            plugins = ", ".join(map(in_words, users)) or "the plugin that requires it"
+            yield LoadError(
+                f"two packages have the module {clash.name}, and the one of the vLLM environment is imported",
+                where=clash.path,
+                expected=f"{here}, which is locked",
+                found=str(there),
+                required_by=plugins,
+                next_step=f"nothing, if it works with the module of {there.name}; otherwise set `enabled: false` for "
+                f"{plugins} in plugins.yaml",
+            )
+        else:
             owner = "the standard library" if not clash.path else "vLLM's environment"
             yield LoadError(
                 f"{owner} has a module {clash.name}, which is imported instead of the plugin's",

@@ -200,7 +200,7 @@ def _what_must_stay(error: PluginsError) -> str | None:
     """Why a process can't go on with other plugins than the lock's, or without any."""
     if activation.fronts():  # vLLM itself has imported them by now
         return "packages that override those of the vLLM environment are in use"
-    if isinstance(error, NodeMismatch) or activation.is_told():
+    if isinstance(error, NodeMismatch) or activation.has_foreign_expectation():
         return f"{variables.EXPECT} names the plugins that every process of this server must have"
     return None
 

@@ -147,6 +147,7 @@ def _check_mode(path: str, status: os.stat_result, what: str) -> None:
 
 
 def trusted_users() -> set[int]:
+    """Who may own lock, manifest and store: see the module."""
     return {0, os.geteuid(), *(_owners(os.path.dirname(__file__)) - {OVERFLOW})}
 
 
@@ -160,6 +161,7 @@ def _owners(*paths: str) -> set[int]:
 
 
 def status_of(path: str, look: Callable[[str], os.stat_result]) -> os.stat_result | None:
+    """The status of a path; ``None`` where it is missing or can't be read."""
     try:
         return look(path)
     except OSError:

@@ -31,13 +31,13 @@ __all__ = [
     "expect",
     "finish",
     "fronts",
+    "has_foreign_expectation",
     "hold",
     "is_confirmed",
     "is_disabled_by_user",
     "is_expected",
     "is_on_path",
     "is_site",
-    "is_told",
     "may_be_shadowed",
     "put_in_front",
     "release",
@@ -54,7 +54,7 @@ HOLD_PATIENCE = 10.0  # seconds: a process that looks at an overlay, or prunes i
 # The key of the overlay that this process has activated, and the path entries and finders that came with it.
 _active: tuple[str, list[str], list[Any]] | None = None
 _held: dict[str, int] = {}
-# The value of VLLM_PLUGIN_EXPECT that this process has set (False) or will set (None), or another one has (True).
+# A value of VLLM_PLUGIN_EXPECT, and whose it is: another process's (True), this one's, set (False) or not yet (None).
 _expected: tuple[str, bool | None] | None = None
 
 
@@ -158,19 +158,19 @@ def _confirmation(key: str) -> str:
 
 
 def is_expected(key: str) -> bool:
-    """Whether an overlay on the path is what ``VLLM_PLUGIN_EXPECT`` asks for, as far as a word of it tells."""
-    told = variables.inherited(variables.EXPECT)
-    return told is None or (key in told if _expected is None else _expected[0] == told)
+    """Whether ``VLLM_PLUGIN_EXPECT`` is missing, was compared before, or contains the key of an overlay."""
+    value = variables.inherited(variables.EXPECT)
+    return value is None or (key in value if _expected is None else _expected[0] == value)
 
 
-def is_told() -> bool:
+def has_foreign_expectation() -> bool:
     """Whether ``VLLM_PLUGIN_EXPECT`` comes from a process of another node, or from the user."""
-    told = variables.inherited(variables.EXPECT)
-    if told is None or told == "any":
+    value = variables.inherited(variables.EXPECT)
+    if value is None or value == "any":
         return False
     if _expected is None:
         return not is_confirmed((variables.inherited(variables.CONFIRMED) or "").partition(":")[0])
-    return _expected[1] is not False or told != _expected[0]
+    return _expected[1] is not False or value != _expected[0]
 
 
 def expect(settings: Settings, marker: Marker | None, listing: str) -> None:
@@ -181,16 +181,16 @@ def expect(settings: Settings, marker: Marker | None, listing: str) -> None:
         UsageError: the variable has an invalid value.
     """
     global _expected  # noqa: PLW0603
-    told = variables.inherited(variables.EXPECT)
+    value = variables.inherited(variables.EXPECT)
     found = None if marker is None else marker.expectation(listing, overlay.fingerprint_of(listing))
     # An empty value is not valid: the command failed that should have given it.
-    if told is not None and _expected != (told, False):
+    if value is not None and _expected != (value, False):
         # A parent process on this node has compared more than the text.
-        if marker is None or told != found or not is_confirmed(marker.key):
+        if marker is None or value != found or not is_confirmed(marker.key):
             from vllm_plugins.startup.ranks import expectation
 
-            expectation.compare(told, settings, marker, listing)
-        _expected = told, True
+            expectation.compare(value, settings, marker, listing)
+        _expected = value, True
     elif found is not None:
         _expected = found, None
 

@@ -272,7 +272,6 @@ def mirror(store: Path, marker: Marker, lock: Path) -> bool:
 
     ``lock`` is the path of the lock that is switched to, by which the history knows its project. Returns whether the
     registry is this overlay's now.
-
     """
     tail = f'"overlay": "{marker.key}", "lock": {json.dumps(str(lock))}}}\n'.encode()
     is_mirrored = False

@@ -36,10 +36,11 @@ class Mistakes:
         before = next((word for word in words if word.startswith("-") and word.partition("=")[0] not in common), None)
         if before is not None:
             return self.unknown(before)
-        if name in ELSEWHERE:
-            meant = "add" if name == "install" and self._words[-1] != name else ELSEWHERE[name]
-            return UsageError(f"there is no command {name!r}{_hint(meant)}", next_step=f"vllm-plugins {meant} --help")
         near = _nearest(name, COMMANDS)
+        elsewhere = name if name in ELSEWHERE else _nearest(name, ELSEWHERE)
+        if elsewhere is not None and (near is None or _likeness(name, elsewhere) > _likeness(name, near)):
+            meant = "add" if elsewhere == "install" and self._words[-1] != name else ELSEWHERE[elsewhere]
+            return UsageError(f"there is no command {name!r}{_hint(meant)}", next_step=f"vllm-plugins {meant} --help")
         return UsageError(
             f"there is no command {name!r}{_hint(near)}", next_step=self._corrected(name, near) if near else _HELP
         )
@@ -141,6 +142,10 @@ def _nearest(word: str, known: Iterable[Any]) -> str | None:
     if len(begun) == 1 and begun[0].strip("-") and word.strip("-"):
         return str(begun[0])
     return next(iter(difflib.get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.7)), None)
+
+
+def _likeness(word: str, known: str) -> float:
+    return 1.0 if known.startswith(word) else difflib.SequenceMatcher(None, word, known).ratio()
 
 
 def _hint(near: str | None) -> str:

@@ -12,7 +12,7 @@ from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.lock import in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from packaging.requirements import Requirement
     from packaging.utils import NormalizedName
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vllm_plugins.locking._search.candidates import Candidate, Obstacle
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["Finding", "Kind", "Need", "Root", "chain", "conflict", "nothing", "unusable"]
+__all__ = ["Finding", "Kind", "Need", "Root", "chain", "conflict", "nothing", "together", "unusable"]
 
 Kind = Literal["unknown", "version", "release", "conflict", "url", "vllm"]
 
@@ -81,6 +81,11 @@ class Need:
     def __str__(self) -> str:
         who = chain(self.path) or "plugins.yaml"
         return f"{in_words(self.plugin)}: {who} requires {self.requirement}"
+
+
+def together(needs: Iterable[Need]) -> SpecifierSet:
+    """The specifiers of several needs as one."""
+    return SpecifierSet(",".join(str(need.requirement.specifier) for need in needs))
 
 
 def conflict(requirement: Requirement, path: tuple[str, ...], there: str) -> Finding:

@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = ["advice", "entries", "overrides"]
 
-_ROUNDS = 8  # of one walk each; every one adds the packages that the previous one met
+_ROUNDS = 20  # of one walk each; every one adds the packages that the previous one met
 
 
-def overrides(walk: Walk, roots: Sequence[Root]) -> Mapping[NormalizedName, SpecifierSet] | None:
+def overrides(
+    walk: Walk, roots: Sequence[Root], *, for_resolver: bool = False
+) -> Mapping[NormalizedName, SpecifierSet] | None:
     """The packages of the base that these plugins require in another version, all of them, with what is required.
 
     ``None`` if overrides would not help: something else rules a plugin out, or the package is one that vLLM is
-    compiled against. Empty if the plugins fit. What only a build would tell is not known.
+    compiled against. Empty if the plugins fit. What only a build would tell is not known. ``for_resolver``: a
+    resolver will look for older releases where the newest exclude one another.
     """
     found: dict[NormalizedName, SpecifierSet] = {}
     for _ in range(_ROUNDS):
@@ -39,13 +42,22 @@ def overrides(walk: Walk, roots: Sequence[Root]) -> Mapping[NormalizedName, Spec
         except SourceError:
             return None
         if not conflicts:
-            return None if trial.clashes() else found
+            return None if trial.clashes() and not (for_resolver and _may_change(trial)) else found
         for conflict in conflicts:
             name = _replaceable(walk, conflict)
             if name is None or conflict.requirement is None:
                 return None
             found[name] = found.get(name, SpecifierSet()) & conflict.requirement.specifier
     return None
+
+
+def _may_change(walk: Walk) -> bool:
+    """Whether each clash is with a distribution that has other releases, which may require something else."""
+    for clash in walk.clashing():
+        askers = [canonicalize_name(need.path[-1].partition(" ")[0]) for need in clash if need.path]
+        if all(len(walk.candidates.all(name)) < 2 for name in askers):
+            return False
+    return True
 
 
 def _trial(walk: Walk, roots: Sequence[Root], found: Mapping[NormalizedName, SpecifierSet]) -> Walk:

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import SourceError
@@ -26,9 +25,10 @@ from vllm_plugins.locking._search.steps import done, result
 from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from packaging.specifiers import SpecifierSet
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base, Distribution
@@ -53,6 +53,7 @@ class Walk:
     only as an sdist: they have to be built, and the walk repeated. ``refused`` are releases that were passed over and
     that no resolver may take: they require something by URL, or their metadata is not valid. ``ruled_out`` are
     releases of plugins that no resolver can take. Told so, it does not read them again, one after the other.
+    ``choices`` are the releases that it has settled on, by name, specifier and extras of a requirement.
     """
 
     base: Base
@@ -62,7 +63,7 @@ class Walk:
     to_build: dict[NormalizedName, Candidate] = field(default_factory=dict)
     refused: set[Candidate] = field(default_factory=set)
     ruled_out: set[Candidate] = field(default_factory=set)
-    _chosen: dict[tuple[str, str, frozenset[NormalizedName]], Candidate] = field(default_factory=dict)
+    choices: dict[tuple[str, str, frozenset[NormalizedName]], Candidate] = field(default_factory=dict)
     _results: dict[tuple[str, str, frozenset[str]], Finding | None] = field(default_factory=dict)
 
     def run(self) -> dict[str, Finding]:
@@ -71,7 +72,7 @@ class Walk:
         Raises:
             SourceError: the index can't be read.
         """
-        for kept in (self.to_build, self.refused, self.ruled_out, self._chosen, self._results):
+        for kept in (self.to_build, self.refused, self.ruled_out, self.choices, self._results):
             kept.clear()
         self._ahead.begin(self.roots)
         found = {root.plugin: finding for root in self.roots if (finding := self._follow(root)) is not None}
@@ -95,7 +96,7 @@ class Walk:
                 visited.add(key)
                 more = self._of_extras(there, extras)
                 pending += [(plugin, path, None, needed, requirement_lines.extras(needed)) for needed in more]
-            if metadata is None and (chosen := self._chosen.get(key)) is not None:
+            if metadata is None and (chosen := self.choices.get(key)) is not None:
                 metadata = self._readable(chosen)
                 if metadata is None and not self.is_read(chosen):
                     self.to_build[name] = chosen
@@ -132,12 +133,13 @@ class Walk:
 
     def clashes(self) -> list[str]:
         """The requirements on one distribution, with their paths, that no release satisfies together."""
-        lines: list[str] = []
+        return list(dict.fromkeys(str(need) for needs in self.clashing() for need in needs))
+
+    def clashing(self) -> Iterator[Sequence[Need]]:
+        """The same, the requirements on each distribution together."""
         for name, needs in sorted(self.reached().items()):
-            together = SpecifierSet(",".join(str(need.requirement.specifier) for need in needs))
-            if len(needs) > 1 and self.base.get(name) is None and not self._has(name, together):
-                lines += map(str, needs)
-        return list(dict.fromkeys(lines))
+            if len(needs) > 1 and self.base.get(name) is None and not self._has(name, findings.together(needs)):
+                yield needs
 
     def settled(self) -> dict[NormalizedName, str]:
         """The releases of the plugins that are satisfied, without what a resolver may change."""
@@ -145,15 +147,15 @@ class Walk:
 
     def choice(self, root: Root) -> Candidate | None:
         """The release of a plugin that this walk has settled on."""
-        return self._chosen.get((root.name, str(root.specifier), root.extras))
+        return self.choices.get((root.name, str(root.specifier), root.extras))
 
     def chosen(self) -> set[tuple[NormalizedName, str]]:
         """Every release that this walk has settled on."""
-        return {(found.name, str(found.version)) for found in self._chosen.values()}
+        return {(found.name, str(found.version)) for found in self.choices.values()}
 
     def write_stubs(self, into: Path) -> None:
         """Write stubs of the releases whose metadata a resolver would not find as this walk has."""
-        for candidate in {*self._chosen.values()}:
+        for candidate in {*self.choices.values()}:
             self.candidates.write_stub(candidate, into)
 
     def check_files(self) -> None:
@@ -163,7 +165,7 @@ class Walk:
             HashMismatch: a file does not match its hash.
             SourceError: a file can't be read.
         """
-        for candidate in dict.fromkeys(self._chosen.values()):
+        for candidate in dict.fromkeys(self.choices.values()):
             if candidate.wheel is not None:
                 self.candidates.index.members(candidate.wheel, ("METADATA",))
 
@@ -212,13 +214,13 @@ class Walk:
             elif not self.is_read(candidate):
                 if not self._may_be_built(candidate, admitted[:number]):
                     continue
-                self.to_build[name] = self._chosen[name, str(specifier), extras] = candidate
+                self.to_build[name] = self.choices[name, str(specifier), extras] = candidate
                 return None
             else:
                 tried += 1
                 found = yield self._release(candidate, extras, path)
             if found is None:
-                self._chosen[name, str(specifier), extras] = candidate
+                self.choices[name, str(specifier), extras] = candidate
                 return None
             self._pass_over(candidate, found, is_own=len(found.path) == len(path) + 1, is_root=is_root)
             if found.kind == "vllm":

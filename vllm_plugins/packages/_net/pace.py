@@ -86,6 +86,7 @@ class _Stream(io.RawIOBase):
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._limit = sock.gettimeout()  # seconds, as urllib3 has set it for this answer
+        # It keeps the socket open until it is closed. It reads nothing: after a timeout, it would never read again.
         self._raw = sock.makefile("rb", buffering=0)
         self._is_body = False
         self._waited, self._received = 0.0, 0
@@ -102,31 +103,28 @@ class _Stream(io.RawIOBase):
             self._raw.close()
         super().close()
 
-    def readinto(self, buffer: WriteableBuffer) -> int | None:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         if self._limit is None:
-            return self._raw.readinto(buffer)
-        left = self._limit - self._waited
-        if left <= 0:
-            self._check(self._limit)
-            left = self._limit
-        self._socket.settimeout(left)
-        started = time.monotonic()
-        try:
-            count = self._raw.readinto(buffer)
-        except TimeoutError as error:
-            if not self._received:
-                raise
-            raise self._slow(self._limit) from error
-        self._waited += time.monotonic() - started
-        self._received += count or 0
-        return count
+            return self._socket.recv_into(buffer)
+        while True:
+            self._socket.settimeout(self._limit - self._waited)
+            started = time.monotonic()
+            try:
+                count = self._socket.recv_into(buffer)
+            except TimeoutError as error:
+                if not self._received:
+                    raise
+                self._check(self._limit, error)
+                continue  # what came before was enough: the server gets the whole timeout again
+            self._waited += time.monotonic() - started
+            self._received += count
+            if self._waited >= self._limit:
+                self._check(self._limit, None)
+            return count
 
-    def _check(self, limit: float) -> None:
+    def _check(self, limit: float, error: TimeoutError | None) -> None:
         """Check what came while we have waited as long as the timeout, and begin again."""
         if not self._is_body or self._received < RATE * limit:
-            raise self._slow(limit)
+            what = f"less than {RATE} bytes per second" if self._is_body else "no end of the headers"
+            raise SlowServer(f"{what} within {limit:g} seconds") from error
         self._waited, self._received = 0.0, 0
-
-    def _slow(self, limit: float) -> SlowServer:
-        what = f"less than {RATE} bytes per second" if self._is_body else "no end of the headers"
-        return SlowServer(f"{what} within {limit:g} seconds")

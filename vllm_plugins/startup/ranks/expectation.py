@@ -80,14 +80,14 @@ def text(marker: Marker, base: str) -> str:
     return marker.expectation("", base).partition(" packages=")[0]
 
 
-def compare(told: str, settings: Settings, marker: Marker | None, listing: str) -> None:
+def compare(value: str, settings: Settings, marker: Marker | None, listing: str) -> None:
     """Compare an overlay and a base with the value of the variable. ``None`` as the marker: there are no plugins.
 
     Raises:
         NodeMismatch: this process differs from the first one of its server.
         UsageError: the value is not valid.
     """
-    expected = parse(told)
+    expected = parse(value)
     if not expected:
         return
     if marker is None:

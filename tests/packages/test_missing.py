@@ -1,0 +1,46 @@
+"""What a build lacks, from what compilers and Python say."""
+
+from __future__ import annotations
+
+import pytest
+
+from vllm_plugins.packages._build import missing
+
+ABSENT = "which is not on this machine"
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("src/x.c:9:10: fatal error: portaudio.h: No such file or directory", f"its build requires the header portaudio.h, {ABSENT}"),
+        ("x.cpp:1:10: fatal error: 'openssl/ssl.h' file not found", f"its build requires the header openssl/ssl.h, {ABSENT}"),
+        ("/usr/bin/ld: cannot find -lportaudio: No such file or directory", f"its build requires the library portaudio, {ABSENT}"),
+        ("error: command 'gcc' failed: No such file or directory", f"its build requires the program gcc, {ABSENT}"),
+        ("error: command '/opt/bin/swig' failed: No such file or directory", f"its build requires the program swig, {ABSENT}"),
+        ("x.cpp:1:10: fatal error: cuda_runtime.h: No such file or directory", f"its build requires the CUDA toolkit (cuda_runtime.h), {ABSENT}"),
+        ("OSError: CUDA_HOME environment variable is not set. Please set it", f"its build requires the CUDA toolkit (CUDA_HOME), {ABSENT}"),
+    ],
+    ids=lambda text: text[:40],
+)  # fmt: skip
+def test_something_of_the_operating_system_is_named(line: str, what: str) -> None:
+    found = missing.find(["building", line, "error"], "tiny", base_has=lambda _: False)
+    assert found is not None
+    assert found.what == what
+    assert missing.is_of_system(found.what)
+    assert "author" not in found.next_step
+
+
+def test_a_module_is_of_the_base_or_of_an_index() -> None:
+    lines = ["ModuleNotFoundError: No module named 'torch.utils'"]
+    given = missing.find(lines, "tiny", base_has=lambda name: name == "torch")
+    assert given is not None
+    assert given.next_step == "write `build: {with-base: [torch]}` for plugin 'tiny' in plugins.yaml"
+    fetched = missing.find(lines, "tiny", base_has=lambda _: False)
+    assert fetched is not None
+    assert fetched.next_step.startswith("write `build: {requires: [torch]}` for plugin 'tiny'")
+    assert not missing.is_of_system(fetched.what)
+
+
+def test_another_failure_is_not_explained() -> None:
+    assert missing.find(["error: expected ';'"], "tiny", base_has=lambda _: True) is None
+    assert not missing.is_of_system(None)

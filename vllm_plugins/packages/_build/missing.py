@@ -1,0 +1,75 @@
+"""What a build lacks, from its output: a module of Python, or something of the operating system."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["Missing", "find", "is_of_system"]
+
+_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
+_HEADER = re.compile(r"fatal error: '?([\w./+-]+\.(?:h|hh|hpp|hxx|cuh))'?(?:: No such file| file not found)")
+_LIBRARY = re.compile(r"(?:cannot find|unable to find library) -l([\w.+-]+)")
+_PROGRAM = re.compile(r"command '(?:[^'\n]*/)?([\w.+-]+)' failed: No such file or directory")
+_CUDA = re.compile(r"(?:^|/)(?:cuda|cublas|cudnn|nvrtc)\w*\.h$|^nvcc$|^CUDA_HOME$")
+_CUDA_HOME = re.compile(r"\b(CUDA_HOME) environment variable is not set")
+
+
+_ABSENT = "which is not on this machine"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Missing:
+    """What is missing, as a clause, and the next step."""
+
+    what: str
+    next_step: str
+
+
+def find(lines: Iterable[str], plugin: str, *, base_has: Callable[[str], bool]) -> Missing | None:
+    """What the output of a build says is missing; ``None`` if it says something else."""
+    text = "\n".join(lines)
+    if found := _of_system(text):
+        kind, name = found
+        if _CUDA.search(name):
+            return Missing(
+                what=f"its build requires the CUDA toolkit ({name}), {_ABSENT}",
+                next_step="run vllm-plugins lock where the CUDA toolkit is installed, such as in an image with `devel` "
+                "in its tag",
+            )
+        return Missing(
+            what=f"its build requires the {kind} {name}, {_ABSENT}",
+            next_step=f"install the system package that has {name}, and run the command again",
+        )
+    modules = _MODULE.findall(text)
+    if not modules:
+        return None
+    what = f"its build imports {modules[-1]}, which is not there"
+    if base_has(modules[-1]):
+        return Missing(
+            what=what,
+            next_step=f"write `build: {{with-base: [{modules[-1]}]}}` for plugin {plugin!r} in plugins.yaml",
+        )
+    return Missing(
+        what=what,
+        next_step=f"write `build: {{requires: [{modules[-1]}]}}` for plugin {plugin!r} in plugins.yaml, with the package "
+        "that has this module",
+    )
+
+
+def is_of_system(what: str | None) -> bool:
+    """Whether :attr:`Missing.what` is about something of the operating system."""
+    return what is not None and what.endswith(_ABSENT)
+
+
+def _of_system(text: str) -> tuple[str, str] | None:
+    """What is missing of the operating system: its kind and its name."""
+    patterns = {"variable": _CUDA_HOME, "header": _HEADER, "library": _LIBRARY, "program": _PROGRAM}
+    for kind, pattern in patterns.items():
+        if found := pattern.findall(text):
+            return kind, found[-1]
+    return None
