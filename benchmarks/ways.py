@@ -62,7 +62,7 @@ class Bar:
 def main() -> int:
     """Measure each way, print a line for it, and draw the picture."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ways", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="turns that count; one more comes first")
+    parser.add_argument("--rounds", type=int, default=5, help="turns that count; one more comes first (0: it counts)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the picture, as SVG")
     arguments = parser.parse_args()
     python = os.environ.get("VLLM_PYTHON")
@@ -75,7 +75,8 @@ def main() -> int:
             place = _place(index_server, root / "place", python)
             model = environment.model(Path(python), root / "llama")
             ways = _ways(place)
-            turns = [[_run(place, model, way) for way in ways] for _ in range(arguments.rounds + 1)][1:]
+            turns = [[_run(place, model, way) for way in ways] for _ in range(arguments.rounds + 1)]
+    turns = turns[1:] or turns
     bars = [
         Bar(
             way=way,

@@ -39,9 +39,9 @@ def test_dockerfiles_are_valid(path: Path) -> None:
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_images_are_named_by_a_digest_that_the_file_says_how_to_get(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    (argument,) = re.findall(r"^ARG (\w+)=\S+@sha256:\S+$", text, re.MULTILINE)
-    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {f"${{{argument}}}"}
-    assert f"--build-arg {argument}=" in text.replace("\\\n#     ", "")
+    arguments = re.findall(r"^ARG (\w+)=\S+@sha256:\S+$", text, re.MULTILINE)
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {f"${{{argument}}}" for argument in arguments}
+    assert all(f"--build-arg {argument}=" in text.replace("\\\n#     ", "") for argument in arguments)
     assert "RepoDigests" in text
 
 

@@ -148,7 +148,7 @@ def test_lock_where_lock_and_wheels_are_written(
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize(("do", "share", "least"), [(Do.KILL_FIRST, 32, 15), (Do.KILL_ALL, 20, 24)])
+@pytest.mark.parametrize(("do", "share", "least"), [(Do.KILL_FIRST, 32, 12), (Do.KILL_ALL, 20, 20)])
 def test_lock_at_any_other_write(
     world: World, elsewhere: Preload, record_property: Note, scenario: str, do: Do, share: int, least: int
 ) -> None:
@@ -222,7 +222,7 @@ def test_sync(
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize(("do", "share", "least"), [(Do.KILL_ALL, 5, 24), (Do.KILL_FIRST, 7, 17)])
+@pytest.mark.parametrize(("do", "share", "least"), [(Do.KILL_ALL, 5, 20), (Do.KILL_FIRST, 7, 14)])
 def test_the_startup_child(
     world: World, preload: Preload, record_property: Note, scenario: str, do: Do, share: int, least: int
 ) -> None:

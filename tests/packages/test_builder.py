@@ -142,10 +142,17 @@ def test_an_extension_module_is_the_same_in_another_directory(network_place: Pla
         (project / "pyproject.toml").write_text(
             '[build-system]\nrequires = ["setuptools>=77"]\nbuild-backend = "setuptools.build_meta"\n'
             '[project]\nname = "native"\nversion = "1.0"\n'
-            '[[tool.setuptools.ext-modules]]\nname = "native"\nsources = ["native.c"]\n'
         )
+        # As in builds with ninja, the compiler meets a file by its whole path, which assertions contain.
+        (project / "setup.py").write_text(
+            "import os\nfrom setuptools import Extension, setup\n"
+            "setup(packages=[], ext_modules=[Extension('native', ['native.c'], include_dirs=[os.path.abspath('include')])])\n"
+        )
+        (project / "include").mkdir()
+        (project / "include/where.h").write_text("const char *where(void) { return __FILE__; }\n")
         (project / "native.c").write_text(
             "#include <Python.h>\n"
+            "#include <where.h>\n"
             'static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "native", NULL, -1, NULL};\n'
             "PyMODINIT_FUNC PyInit_native(void) { return PyModule_Create(&module); }\n"
         )

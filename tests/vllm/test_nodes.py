@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.kit.hosts import Host
     from tests.kit.place import Place
 
-pytestmark = [pytest.mark.long, needs_hosts]
+pytestmark = needs_hosts
 
 GENERAL = "from .note import note\n\ndef register():\n    note('general')\n"
 HEALTHY = "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health', timeout=5)"
@@ -46,6 +46,7 @@ SPLIT = ("--nnodes", "2", "--master-addr", "{master}", "--tensor-parallel-size",
 PARALLEL = ("--data-parallel-size", "2", "--data-parallel-size-local", "1", "--data-parallel-address", "{master}")
 PARALLEL_OTHER = (*PARALLEL, "--data-parallel-start-rank", "1")
 KINDS = {"split": (SPLIT, SPLIT), "data parallel": (PARALLEL, PARALLEL_OTHER)}
+CASES = (pytest.param("split", marks=pytest.mark.long), "data parallel")
 
 
 class Node:
@@ -107,7 +108,7 @@ def installed(world: Place) -> Place:
     return world
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CASES)
 def test_two_hosts_with_one_lock_serve(installed: Place, model: Path, kind: str) -> None:
     with server(installed, model, kind) as (first, head, worker):
         deadline = time.monotonic() + START
@@ -127,7 +128,7 @@ def test_two_hosts_with_one_lock_serve(installed: Place, model: Path, kind: str)
     assert len(seen) >= (4 if kind == "data parallel" else 3), seen
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CASES)
 def test_a_host_with_another_lock_stops_and_the_server_never_serves(installed: Place, model: Path, kind: str) -> None:
     other = installed.root / "other"
     shutil.copytree(installed.config, other)

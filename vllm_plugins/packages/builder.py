@@ -269,7 +269,7 @@ def _reader(project: Path) -> ProjectBuilder:
 
 
 def _builder(project: Path, environment: Environment, on_line: Callable[[str], None] | None) -> ProjectBuilder:
-    variables = environment.variables()
+    variables = environment.variables(project)
 
     def run(cmd: Sequence[str], cwd: str | None = None, extra_environ: Mapping[str, str] | None = None) -> None:
         env = {**variables, **(extra_environ or {})}

@@ -81,14 +81,7 @@ class Pip:
         argv += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile"]
         argv += ["--progress-bar", "off", "--target", str(target), "--requirement", str(requirements)]
         argv += ["--no-index"] if offline else []
-        _run(
-            argv,
-            self._environment(),
-            self.config,
-            self.detail,
-            cwd=requirements.parent,
-            explain=failures.of_installation,
-        )
+        self._install(argv, requirements.parent)
         if _missing(target):
             self._add_missing(requirements, target, offline=offline)
 
@@ -102,14 +95,7 @@ class Pip:
             argv = [*programs.PIP, "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
             argv += ["--require-hashes", "--only-binary", ":all:", "--progress-bar", "off", "--dest", str(directory)]
             argv += ["--requirement", str(requirements), *(["--no-index"] if offline else [])]
-            _run(
-                argv,
-                self._environment(),
-                self.config,
-                self.detail,
-                cwd=requirements.parent,
-                explain=failures.of_installation,
-            )
+            self._install(argv, requirements.parent)
             absent = _missing(target)
             for wheel in sorted(directory.glob("*.whl")):
                 with zipfile.ZipFile(wheel) as archive:
@@ -148,6 +134,10 @@ class Pip:
         argv += ["--require-hashes", "--only-binary", ":all:", "--no-compile", "--disable-pip-version-check"]
         argv += ["--progress-bar", "off", "--requirement", str(requirements)]
         _run(argv, self._environment(), self.config, on_line, cwd=requirements.parent, explain=failures.of_build)
+
+    def _install(self, argv: Sequence[str], directory: Path) -> None:
+        explain = failures.of_installation
+        _run(argv, self._environment(), self.config, self.detail, cwd=directory, explain=explain)
 
     def _environment(self) -> dict[str, str]:
         return {**programs.pip_environment(self.config), "PYTHONNOUSERSITE": "1"}

@@ -68,8 +68,13 @@ class Environment:
     contents: tuple[str, ...]
     requirements: tuple[BuildRequirement, ...]
 
-    def variables(self) -> dict[str, str]:
-        """Return the environment variables of a build: those of this process, changed to make builds reproducible."""
+    def variables(self, project: Path) -> dict[str, str]:
+        """Return the environment variables of a project's build: those of this process, changed for reproducibility.
+
+        Compilers write the path of a source into assertions and messages (``__FILE__``); our directories become ``.``
+        there. Setuptools and autotools add CPPFLAGS to the flags of Python, where CFLAGS would replace these.
+        """
+        paths = [f"-ffile-prefix-map={os.path.realpath(path)}=." for path in (project, self.root)]
         kept = {
             key: value
             for key, value in os.environ.items()
@@ -84,6 +89,7 @@ class Environment:
             "PYTHONNOUSERSITE": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "LDFLAGS": f"{os.environ.get('LDFLAGS', '')} {_NO_DEBUG_INFO}".strip(),
+            "CPPFLAGS": " ".join(filter(None, [os.environ.get("CPPFLAGS", ""), *paths])),
             "LC_ALL": "C.UTF-8",
             "TZ": "UTC",
             # A version that is counted from git comes from the project, not from a repository around our scratch.
