@@ -227,6 +227,17 @@ def test_the_cheap_check_follows_no_link(tmp_path: Path, marker: Marker) -> None
     assert integrity.compare_sizes(tmp_path, marker) == ("extra: linked", "changed: tiny.py")
 
 
+def test_a_link_as_long_as_the_file_is_not_the_file(tmp_path: Path, marker: Marker) -> None:
+    """The size of a link is the length of what it names."""
+    directory = site(tmp_path, marker)
+    target = "evil.p"
+    assert len(target) == len(FILES["tiny.py"])
+    (directory / target).write_text("evil\n")
+    (directory / "tiny.py").unlink()
+    (directory / "tiny.py").symlink_to(target)
+    assert integrity.compare_sizes(tmp_path, marker) == (f"extra: {target}", "changed: tiny.py")
+
+
 @pytest.mark.parametrize("size", [0, 1, 2])
 def test_a_pipe_in_place_of_a_file_is_a_change(tmp_path: Path, size: int) -> None:
     marker = overlays.write(tmp_path, b"another lock", {"tiny.py": "x" * size})
