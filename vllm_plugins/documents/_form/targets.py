@@ -74,7 +74,10 @@ def read(node: Node, problems: Problems) -> tuple[RequestedTarget, ...]:
         problems.add(node, "targets", f"expected a list of mappings with name and base, found {describe(node)}")
         return ()
     if not node.value or len(node.value) > MOST:
-        what = f"expected 1 to {MOST} targets, found {len(node.value)}; for this environment alone, remove the key"
+        what = (
+            f"expected 1 to {MOST} targets, found {len(node.value)}; for this environment alone, remove the key and "
+        )
+        what += "run vllm-plugins lock --base here"
         problems.add(node, "targets", what)
     found: dict[str, RequestedTarget] = {}
     same: dict[tuple[str | None, ...], RequestedTarget] = {}
