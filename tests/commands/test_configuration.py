@@ -244,7 +244,10 @@ def test_an_index_that_denies_what_it_does_not_have_is_passed_over(
 
 
 def test_an_index_that_uv_can_not_read_is_left_to_pip_compile(place: Place, index: Index) -> None:
-    index.wheel("tiny")
+    """The newest release does not fit every requirement, so the resolver has to choose one from the index."""
+    index.wheel("tiny", requires=["library<2", "library"])
+    index.wheel("library", "1.0")
+    index.wheel("library", "2.0")
     place.pypi("tiny")
     parts = urlsplit(index.url)
 
@@ -257,4 +260,4 @@ def test_an_index_that_uv_can_not_read_is_left_to_pip_compile(place: Place, inde
         env = {"PIP_INDEX_URL": f"{bucket.address}{parts.path}"}
         done = place.run("lock", "--resolver", "uv", env=env)
     assert "): pip-compile resolves instead" in done.stderr
-    assert place.versions == {"tiny": "1.0"}
+    assert place.versions == {"library": "1.0", "tiny": "1.0"}

@@ -48,7 +48,7 @@ def test_lock_refuses_a_name_that_the_base_has(place: Place, index: Index, base:
             "[base-mismatch]\n"
             f"  where: entry point same in {group}\n"
             "  found: theirs in the vLLM environment has it\n"
-            "  required by: mine\n"
+            "  required by: plugin 'mine'\n"
             "  next: set `enabled: false` for plugin 'mine' in plugins.yaml and run vllm-plugins lock, or ask its authors to "
             "rename the entry point\n"
         ),
