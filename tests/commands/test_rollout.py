@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kit import metrics
-from tests.kit.deployments import EXAMPLES, HELM, KUBERAY, KUBERNETES, environment, pods, read
+from tests.kit.deployments import COMPOSE, EXAMPLES, HELM, KUBERAY, KUBERNETES, environment, pods, read
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.kit.templates import Templates
 
 IN_VOLUME = EXAMPLES / "kubernetes/image-volume.yaml"
+BY_PULL = EXAMPLES / "kubernetes/init-container-pull.yaml"
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
 
 
@@ -34,6 +35,11 @@ class World:
     place: Place
     image: Path
     environments: Path
+
+    @property
+    def pulled(self) -> Path:
+        """The volume of the example that pulls."""
+        return self.image.with_name("pulled")
 
     def run(self, command: Iterable[str], environment: str, variables: Mapping[str, str]) -> tuple[int, str]:
         """Run a container's command with one of the environments; returns the exit code and the output."""
@@ -68,12 +74,22 @@ def world(place: Place, index: Index, templates: Templates) -> World:
     return World(place=place, image=image, environments=environments)
 
 
-def sync(world: World, path: Path) -> None:
+def install(world: World, path: Path) -> None:
     """Install as the image's Dockerfile or the first init container does: in an environment like the server's."""
-    if path != IN_VOLUME:
-        env = {name: value for name, value in world.place.environment.items() if name != "PYTHONPATH"}
+    env = {name: value for name, value in world.place.environment.items() if name != "PYTHONPATH"}
+    if path == BY_PULL:
+        world.pulled.mkdir()
+        world.pulled.chmod(0o777)  # as the volume is
+        program, pull, _, *words = pod(path)["initContainers"][0]["command"]
+        assert (program, pull, words) == ("vllm-plugins", "pull", ["-o", "/opt/vllm-plugins"])
+        words = [pull, f"oci:{world.place.root / 'images'}:v1", "-o", str(world.pulled)]
+        code, text = world.run(["python3", "-m", "vllm_plugins", *words], "with the manager", env)
+        world.pulled.chmod(0o755)  # mounted read-only
+    elif path != IN_VOLUME:
         code, text = world.run(["python3", "-m", "vllm_plugins", "sync", "--frozen"], "with the manager", env)
-        assert code == 0, text
+    else:
+        return
+    assert code == 0, text
 
 
 def pod(path: Path) -> Any:
@@ -91,7 +107,8 @@ def variables(world: World, path: Path, container: Any) -> dict[str, str]:
     """The variables of a container, with the directories of this test in place of its mounts."""
     env = {item["name"]: item["value"] for item in container["env"]}
     places = {
-        "image-volume.yaml": {"/opt/vllm-plugins/": f"{world.image}/"},
+        IN_VOLUME.name: {"/opt/vllm-plugins/": f"{world.image}/"},
+        BY_PULL.name: {"/opt/vllm-plugins/": f"{world.pulled}/"},
         "init-container.yaml": {
             "/store/plugins.yaml": str(world.place.manifest),
             "/store/plugins": str(world.place.store),
@@ -122,8 +139,8 @@ def test_an_image_without_the_manager_does_not_get_past_the_check(world: World, 
     there = {mount["name"]: mount["mountPath"] for mount in server["volumeMounts"]}
     assert {(mount["name"], mount["mountPath"]) for mount in check["volumeMounts"]} <= there.items()
     env = variables(world, path, check)
-    sync(world, path)
-    own = "stock" if path == IN_VOLUME else "with the manager"
+    install(world, path)
+    own = "stock" if path in (IN_VOLUME, BY_PULL) else "with the manager"
     code, text = world.run(check["command"], own, env)
     assert (code, "no problems found" in text) == (0, True), text
 
@@ -163,10 +180,12 @@ def probes() -> list[list[str]]:
     """The commands that ask the running server, which the head of a Ray cluster is."""
     servers = [pods(path)[0]["containers"][0] for path in (*KUBERNETES, KUBERAY, HELM)]
     found = [server["startupProbe"]["exec"]["command"] for server in servers]
-    (service,) = read(EXAMPLES / "compose.yaml")["services"].values()
-    kind, *words = service["healthcheck"]["test"]
-    assert kind == "CMD"
-    return [*found, words]
+    for path in COMPOSE:
+        (service,) = read(path)["services"].values()
+        kind, *words = service["healthcheck"]["test"]
+        assert kind == "CMD"
+        found.append(words)
+    return found
 
 
 def test_a_server_without_the_plugins_never_becomes_ready(world: World) -> None:

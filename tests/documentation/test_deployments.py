@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.kit.deployments import EXAMPLES, HELM, KUBERAY, KUBERNETES, pods, read
+from tests.kit.deployments import COMPOSE, EXAMPLES, HELM, KUBERAY, KUBERNETES, pods, read
 from vllm_plugins.cli import COMMANDS
 from vllm_plugins.documents.editing.draft import Draft
 from vllm_plugins.documents.manifest import GitSource, Plugin, PypiSource
@@ -59,13 +59,20 @@ def test_every_requirement_of_an_image_has_a_version_and_hashes(path: Path) -> N
     assert all(re.fullmatch(r"[a-z0-9-]+==\S+( ; [^-]+)?( --hash=sha256:[0-9a-f]{64})+", line) for line in lines)
 
 
-def test_compose_is_valid_and_hardened() -> None:
-    check("check-jsonschema", "--builtin-schema", "vendor.compose-spec", EXAMPLES / "compose.yaml")
-    (service,) = read(EXAMPLES / "compose.yaml")["services"].values()
+@pytest.mark.parametrize("path", COMPOSE, ids=lambda path: str(path.relative_to(EXAMPLES)))
+def test_compose_is_valid_and_hardened(path: Path) -> None:
+    check("check-jsonschema", "--builtin-schema", "vendor.compose-spec", path)
+    (service,) = read(path)["services"].values()
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert (EXAMPLES / service["build"]["context"] / service["build"]["dockerfile"]).exists()
+    dockerfile = path.parent / service["build"]["context"] / service["build"]["dockerfile"]
+    assert {f"ARG {name}=" in dockerfile.read_text(encoding="utf-8") for name in service["build"]["args"]} == {True}
+    assert all(re.fullmatch(r"\$\{\w+:\?the digest of .+\}", value) for value in service["build"]["args"].values())
+
+
+def test_compose_mounts_lock_and_store_where_a_start_installs() -> None:
+    (service,) = read(COMPOSE[0])["services"].values()
     assert {volume.split(":")[1] for volume in service["volumes"]} >= {"/plugins", "/store"}
 
 

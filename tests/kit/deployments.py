@@ -14,10 +14,11 @@ from . import vllm as stand_in
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["EXAMPLES", "HELM", "KUBERAY", "KUBERNETES", "environment", "pods", "read"]
+__all__ = ["COMPOSE", "EXAMPLES", "HELM", "KUBERAY", "KUBERNETES", "environment", "pods", "read"]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KUBERNETES = sorted((EXAMPLES / "kubernetes").iterdir())
+COMPOSE = [EXAMPLES / "compose.yaml", EXAMPLES / "image/compose.yaml"]
 KUBERAY = EXAMPLES / "kuberay" / "raycluster.yaml"
 HELM = EXAMPLES / "helm" / "production-stack.yaml"
 
