@@ -86,6 +86,8 @@ def test_the_examples_of_a_command_are_run(project: Place, name: str) -> None:
     project.variables["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), str(programs), os.environ["PATH"]])
     if name == "add":
         decoder(project)
+    if name == "lock":
+        project.run("base", "-o", "base.json")
     if name in ("path", "run"):
         (project.config / "chat.jinja").write_text("{{ messages }}", encoding="utf-8")
         project.write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -131,6 +132,7 @@ def test_headers_without_an_end_do_not_keep_a_command(world: World) -> None:
 @EACH
 def test_lock_and_files(world: World, fault: str) -> None:
     """What pip asks of a wheel before it is chosen."""
+    shutil.rmtree(world.place.root / "cache")
     world.breaks(FAULTS[fault], is_file)
     is_another = fault == "noise"  # other bytes than those that the page names, as for bundle
     lines = world.fails(4 if is_another else 1, "lock", "--upgrade")

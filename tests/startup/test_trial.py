@@ -18,7 +18,7 @@ import pytest
 from tests.kit import projects
 from tests.kit.place import Place
 from tests.startup import overlays
-from vllm_plugins.core.errors import CommandFailed, LoadError
+from vllm_plugins.core.errors import CommandFailed, LoadError, StoreError
 from vllm_plugins.startup import activation, last_failure, overlay
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup._trial import _vllm_engine, alongside
@@ -307,3 +307,14 @@ def test_a_broken_plugin_that_vllm_loads_later_stops_the_start_that_installs_it(
             "[plugin-load-failed]\n  where: entry point probe = probe:register in vllm.stat_logger_plugins, of probe\n"
         ) in done.stderr
     assert not overlay.read_marker(place.store, overlay.key_of(place.lock.read_bytes())).trials  # type: ignore[union-attr]
+
+
+def test_a_start_without_a_place_for_the_result_ends_with_a_next_step(home: Path) -> None:
+    staging = home / "store" / overlay.STAGING
+    staging.rmdir()
+    staging.write_bytes(b"")
+    with pytest.raises(StoreError, match="there is no place for the result of their load check") as caught:
+        begin(home, lambda: None)
+    assert caught.value.where == str(staging)
+    assert alongside._own is None
+    assert variables.inherited(variables.TRIAL) is None

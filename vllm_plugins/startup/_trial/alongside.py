@@ -22,7 +22,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import atomic, scratch
-from vllm_plugins.core.errors import CommandFailed, PluginsError
+from vllm_plugins.core.errors import CommandFailed, PluginsError, StoreError, remedy
 from vllm_plugins.startup import last_failure, logger, overlay
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup._trial import _vllm_engine
@@ -51,7 +51,11 @@ _place = contextlib.ExitStack()  # removes the directory of the result with this
 
 
 def begin(settings: Settings, marker: Marker, check: Callable[[], object]) -> None:
-    """Run the load check of an overlay, which ``check`` waits for, alongside this process."""
+    """Run the load check of an overlay, which ``check`` waits for, alongside this process.
+
+    Raises:
+        StoreError: there is no place for its result.
+    """
     global _own, _owner
     if _own == marker.key:
         return
@@ -60,11 +64,24 @@ def begin(settings: Settings, marker: Marker, check: Callable[[], object]) -> No
     if not faulthandler.is_enabled():  # a crash would say nothing of the plugin that it happened in
         with contextlib.suppress(Exception):  # a notebook has no file for standard error
             faulthandler.enable()
-    place = _place.enter_context(scratch.directory(settings.store / overlay.STAGING))  # each sync sweeps it
+    place = _make_place(settings.store / overlay.STAGING)
     variables.pass_on(variables.TRIAL, f"{marker.key}:{os.getpid()}:{place}")
     _own, _owner = marker.key, os.getpid()
     _ended.clear()
     threading.Thread(target=_watch, args=(settings, check, place), name=THREAD, daemon=True).start()
+
+
+def _make_place(staging: Path) -> Path:
+    """A directory for the result, which each ``sync`` sweeps."""
+    try:
+        return _place.enter_context(scratch.directory(staging))
+    except OSError as error:
+        raise StoreError(
+            "the plugins are installed, but there is no place for the result of their load check",
+            where=str(staging),
+            found=error.strerror or str(error),
+            next_step=remedy(error, "write"),
+        ) from error
 
 
 def _watch(settings: Settings, check: Callable[[], object], place: Path) -> None:
