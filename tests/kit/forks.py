@@ -64,7 +64,8 @@ class Forks:
                 stdout=subprocess.DEVNULL,
                 pass_fds=[listener.fileno()],
             )
-        self._programs = Path(tempfile.mkdtemp(prefix="vllm-plugins-tests-"))
+        # Not the prefix of our own temporary directories: a command whose clock is a day ahead removes those.
+        self._programs = Path(tempfile.mkdtemp(prefix="tests-of-vllm-plugins-"))
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno()), self._address, str(self._programs)],

@@ -314,7 +314,7 @@ def test_a_start_without_a_place_for_the_result_ends_with_a_next_step(home: Path
     staging.rmdir()
     staging.write_bytes(b"")
     with pytest.raises(StoreError, match="there is no place for the result of their load check") as caught:
-        begin(home, lambda: None)
+        begin(home, Check())
     assert caught.value.where == str(staging)
     assert alongside._own is None
     assert variables.inherited(variables.TRIAL) is None
