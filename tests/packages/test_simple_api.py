@@ -237,3 +237,12 @@ def test_the_short_way_to_an_address_has_the_same_result(url: str, monkeypatch: 
     found = simple_api._address("https://index.example/simple/a/", url)
     monkeypatch.setattr(simple_api, "_COMPLETE", re.compile("(?!)"))
     assert found == simple_api._address("https://index.example/simple/a/", url)
+
+
+def test_the_scheme_of_an_address_is_in_lower_case() -> None:
+    """A lock is compared with it, and a login is meant for one scheme."""
+    page = "HTTPS://index.example/simple/a/"
+    assert (
+        simple_api._address(page, "a-1.0-py3-none-any.whl") == "https://index.example/simple/a/a-1.0-py3-none-any.whl"
+    )
+    assert simple_api._address(page, "hTTp://Files.example/a.whl") == "http://Files.example/a.whl"

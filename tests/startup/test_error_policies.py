@@ -213,9 +213,13 @@ def faulty(
 
 
 def last_error(done: Completed) -> str:
-    """What a process that has failed said at its end, whole."""
+    """What a process that has failed said at its end, whole.
+
+    A load check that runs alongside may go on for a moment, and say so after the error.
+    """
     assert done.returncode == 1
-    return without_hashes(done.stderr.rpartition("\nvllm_plugins.core.errors.")[2])
+    lines = done.stderr.rpartition("\nvllm_plugins.core.errors.")[2].splitlines(keepends=True)
+    return without_hashes("".join(line for line in lines if not line.startswith("INFO vllm.plugins.manager: ")))
 
 
 def without_hashes(text: str) -> str:

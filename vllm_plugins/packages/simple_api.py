@@ -294,10 +294,10 @@ def _address(base: str, url: object) -> str | None:
     if _COMPLETE.fullmatch(url):
         return url
     try:
-        address = public_url(urljoin(base, url.strip()))
+        parts = urlsplit(public_url(urljoin(base, url.strip())))
     except ValueError:
         return None
-    parts = urlsplit(address)
+    address = parts.geturl()  # its scheme is in lower case now, as all that compare it expect
     is_http = parts.scheme in ("https", "http") and parts.netloc != ""  # "http:x" names no server
     is_here = parts.scheme == "file" and base.startswith("file:")
     return address if is_http or is_here else None
