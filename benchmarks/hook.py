@@ -97,13 +97,12 @@ def _rolled_back(place: Place, rounds: int) -> Row:
     place.manifest.write_text(json.dumps(document), encoding="utf-8")
     place.run("lock", "--resolver", "uv")
     place.run("sync", "--installer", "uv", "--no-load-check")
-    older = place.lock.read_bytes()
-    place.manifest.unlink()  # a lock alone is enough, and rolling back does not touch the manifest
-    locks = [older, newer]
+    states = [(place.manifest.read_bytes(), place.lock.read_bytes()), (manifest, newer)]  # as in version control
 
     def switched() -> float:
-        locks.reverse()
-        place.lock.write_bytes(locks[0])
+        states.reverse()
+        for path, data in zip((place.manifest, place.lock), states[0], strict=True):
+            path.write_bytes(data)
         return _python(place, _HOOK)
 
     turns: Turns = take_turns(rounds, switched, lambda: _python(place, START))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.machinery
-import importlib.metadata
 import os
 import sys
 from dataclasses import dataclass
@@ -55,7 +54,9 @@ class Owner:
 
 def owner(module: str, directories: Sequence[str]) -> Owner | None:
     """The distribution in some directories whose RECORD has a top-level module; ``None`` if none has it."""
-    for found in importlib.metadata.distributions(path=list(directories)):
+    from importlib import metadata
+
+    for found in metadata.distributions(path=list(directories)):
         if any(path.parts[0].partition(".")[0] == module for path in found.files or ()):
             return Owner(name=canonicalize_name(found.name), version=found.version)
     return None
