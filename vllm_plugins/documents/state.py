@@ -14,7 +14,7 @@ from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import base as bases
 from vllm_plugins.documents import compatibility, lock_reader
 from vllm_plugins.documents import manifest as manifests
-from vllm_plugins.startup import activation, entry_points, integrity, overlay
+from vllm_plugins.startup import Record, activation, entry_points, integrity, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["LockFile", "PluginState", "State", "read"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LockFile:
+class LockFile(Record):
     """A valid lock file: its bytes, their meaning, and the key of its overlay on this interpreter."""
 
     data: bytes
@@ -38,8 +37,7 @@ class LockFile:
     key: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PluginState:
+class PluginState(Record):
     """One plugin: its entry in the manifest and in the lock, and whether it is installed and loads.
 
     A provided plugin is installed if the base has its package and the overlay what its extras require.

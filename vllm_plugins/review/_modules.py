@@ -9,10 +9,11 @@ import contextlib
 import importlib.machinery
 import os
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
+
+from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -28,8 +29,7 @@ _NONE = ("none", "")
 Modules = dict[str, tuple[str, str]]  # name → kind and path
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Clash:
+class Clash(Record):
     """A module of the overlay, and the file or directory of another module with the same name.
 
     ``hides`` says that the other module is imported instead. Otherwise the overlay's package replaces a namespace
@@ -41,8 +41,7 @@ class Clash:
     hides: bool
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Owner:
+class Owner(Record):
     """The distribution that a module belongs to."""
 
     name: NormalizedName

@@ -7,7 +7,6 @@ which must stay as it is. So this reader is used everywhere, and a lock means th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
@@ -15,6 +14,7 @@ from packaging.version import Version
 
 from vllm_plugins.core.fields import FieldError, convert, get, items
 from vllm_plugins.documents import versions
+from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,8 +33,7 @@ class NewerVersionError(Exception):
     """The document is of another major version of PEP 751's format."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wheel:
+class Wheel(Record):
     """One wheel: at ``url`` or at ``path``."""
 
     filename: str
@@ -44,8 +43,7 @@ class Wheel:
     hashes: Mapping[str, str]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Package:
+class Package(Record):
     """One package: ``wheels``, or the path of an editable ``directory``."""
 
     name: NormalizedName
