@@ -35,7 +35,8 @@ PLUGINS = Path(__file__).with_name("outlook-plugins.txt")
 ROOT = Path(tempfile.gettempdir()) / "outlook-plugins"
 # Runs in an environment: looks up names, and loads plugins as vLLM does. Each job has a fork of its own, because
 # importing vLLM takes longest.
-JOBS = """
+JOBS = (
+    """
 import importlib, importlib.metadata, json, os, sys
 
 def look_up(pairs):
@@ -76,24 +77,14 @@ def load(target):
                     failures.append([is_name and (name.partition(".")[0] == "vllm" or "vllm." in text), text[:160]])
     return failures
 
-def forked(function, argument):
-    reading, writing = os.pipe()
-    if not os.fork():
-        os.close(reading)
-        result = function(argument)
-        with open(writing, "w") as file:
-            json.dump(result, file)
-        os._exit(0)
-    os.close(writing)
-    with open(reading) as file:
-        text = file.read()
-    os.wait()
-    return json.loads(text) if text else None
-
+"""
+    + outlook_later.FORKED
+    + """
 jobs = json.load(sys.stdin)
 import vllm
 print("RESULT" + json.dumps([forked(look_up, jobs["names"]), [forked(load, target) for target in jobs["targets"]]]))
 """
+)
 
 
 Name = tuple[str, tuple[str, ...]]

@@ -23,10 +23,27 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.wheel_files import WheelFiles
     from vllm_plugins.review.outlook import Finding, Outlook
 
-__all__ = ["Counts", "Later", "read", "statements", "truth"]
+__all__ = ["FORKED", "Counts", "Later", "read", "statements", "truth"]
 
+# A part of programs that run in an environment: the result of a function, from a fork.
+FORKED = """
+def forked(function, argument):
+    reading, writing = os.pipe()
+    if not os.fork():
+        os.close(reading)
+        result = function(argument)
+        with open(writing, "w") as file:
+            json.dump(result, file)
+        os._exit(0)
+    os.close(writing)
+    with open(reading) as file:
+        text = file.read()
+    os.wait()
+    return json.loads(text) if text else None
+"""
 # Runs in an environment, with a fork for each plugin: the modules that fail for a name of vLLM, and the statements.
-JOBS = """
+JOBS = (
+    """
 import importlib, json, os, signal, sys
 
 def is_name(error):
@@ -35,6 +52,7 @@ def is_name(error):
     return isinstance(error, (ImportError, AttributeError)) and (name.partition(".")[0] == "vllm" or "vllm." in text)
 
 def use(job):
+    signal.setitimer(signal.ITIMER_PROF, 120)  # of processor time
     sys.path.append(job["target"])
     failed, other = [], []
     for module in job["modules"]:
@@ -51,25 +69,14 @@ def use(job):
                 lines.append(statement)
     return {"failed": failed, "other": other, "statements": lines}
 
-def forked(job):
-    reading, writing = os.pipe()
-    if not os.fork():
-        os.close(reading)
-        signal.setitimer(signal.ITIMER_PROF, 120)  # of processor time
-        result = use(job)
-        with open(writing, "w") as file:
-            json.dump(result, file)
-        os._exit(0)
-    os.close(writing)
-    with open(reading) as file:
-        text = file.read()
-    os.wait()
-    return json.loads(text) if text else None
-
+"""
+    + FORKED
+    + """
 jobs = json.load(sys.stdin)
 import vllm
-print("RESULT" + json.dumps([forked(job) for job in jobs]))
+print("RESULT" + json.dumps([forked(use, job) for job in jobs]))
 """
+)
 _CATCHING = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException", "AttributeError", ""}
 _CHECKS = ("version", "hasattr", "getattr", "find_spec", "signature", "_available")
 

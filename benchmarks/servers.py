@@ -19,7 +19,7 @@ from .world import Size, fill
 if TYPE_CHECKING:
     from tests.kit.index import Index, Server
 
-__all__ = ["WITHOUT", "cases"]
+__all__ = ["WITHOUT", "cases", "place_around_vllm"]
 
 GROUP = "real vLLM server"
 # Every hook of a plain vLLM environment but ours.
@@ -33,7 +33,9 @@ def cases(index_server: Server, root: Path) -> list[Case]:
         return []
     index = index_server.index("servers")
     fill(index, Size(plugins=4, helpers=3, modules=2, data=10))
-    up_to_date, new = (_place(index, root / name, python, plugins) for name, plugins in (("servers", 4), ("new", 3)))
+    up_to_date, new = (
+        place_around_vllm(index, root / name, python, plugins) for name, plugins in (("servers", 4), ("new", 3))
+    )
     up_to_date.run("sync", "--no-load-check")
     model = environment.model(Path(python), root / "llama")
     return [
@@ -43,7 +45,7 @@ def cases(index_server: Server, root: Path) -> list[Case]:
     ]
 
 
-def _place(index: Index, root: Path, python: str, plugins: int) -> Place:
+def place_around_vllm(index: Index, root: Path, python: str, plugins: int) -> Place:
     """A place around the vLLM environment, with so many plugins, locked."""
     root.mkdir()
     place = Place(root=root, index_url=index.url, interpreter=python, paths=(Path(vllm_plugins.__file__).parents[1],))

@@ -19,18 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import vllm_plugins
 from tests.kit import index as indexes
-from tests.kit.place import Place
 from tests.vllm import environment, server
 
 from .measure import use
-from .servers import WITHOUT
+from .servers import WITHOUT, place_around_vllm
 from .syncs import write_requirements
 from .world import DISTANCE, Size, fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from tests.kit.place import Place
 
     from .measure import Used
 
@@ -95,12 +95,7 @@ def _place(index_server: indexes.Server, root: Path, python: str) -> Place:
     """A place around vLLM with eight plugins of four wheels each, locked."""
     index = index_server.index("ways", distance=DISTANCE)
     fill(index, Size(plugins=_PLUGINS))
-    root.mkdir()
-    place = Place(root=root, index_url=index.url, interpreter=python, paths=(Path(vllm_plugins.__file__).parents[1],))
-    place.variables.update(VLLM_CPU_KVCACHE_SPACE="1", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
-    place.variables["PYTHONDONTWRITEBYTECODE"] = ""
-    place.pypi(*(f"plugin-{number}" for number in range(_PLUGINS)))
-    place.run("lock")
+    place = place_around_vllm(index, root, python, _PLUGINS)
     write_requirements(place)
     return place
 
