@@ -309,11 +309,11 @@ def test_a_broken_plugin_that_vllm_loads_later_stops_the_start_that_installs_it(
     assert not overlay.read_marker(place.store, overlay.key_of(place.lock.read_bytes())).trials  # type: ignore[union-attr]
 
 
-def test_a_start_without_a_place_for_the_result_ends_with_a_next_step(home: Path) -> None:
+def test_a_result_that_has_no_directory_ends_the_start_with_a_next_step(home: Path) -> None:
     staging = home / "store" / overlay.STAGING
     staging.rmdir()
     staging.write_bytes(b"")
-    with pytest.raises(StoreError, match="there is no place for the result of their load check") as caught:
+    with pytest.raises(StoreError, match="the result of their load check can't be kept") as caught:
         begin(home, Check())
     assert caught.value.where == str(staging)
     assert alongside._own is None

@@ -54,7 +54,7 @@ def begin(settings: Settings, marker: Marker, check: Callable[[], object]) -> No
     """Run the load check of an overlay, which ``check`` waits for, alongside this process.
 
     Raises:
-        StoreError: there is no place for its result.
+        StoreError: the directory for its result can't be made.
     """
     global _own, _owner
     if _own == marker.key:
@@ -77,7 +77,7 @@ def _make_place(staging: Path) -> Path:
         return _place.enter_context(scratch.directory(staging))
     except OSError as error:
         raise StoreError(
-            "the plugins are installed, but there is no place for the result of their load check",
+            "the plugins are installed, but the result of their load check can't be kept",
             where=str(staging),
             found=error.strerror or str(error),
             next_step=remedy(error, "write"),
