@@ -181,7 +181,9 @@ class Pins:
     def __init__(self, *pins: str) -> None:
         self.pins = pins
 
-    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None, alone: bool = False) -> None:
+    def compile(
+        self, directory: Path, base: Base, *, wheels: Path | None = None, alone: bool = False, builds: bool = True
+    ) -> None:
         (directory / "requirements.txt").write_text("\n".join(self.pins))
 
     def found_none(self, error: CommandFailed) -> bool:

@@ -45,7 +45,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="Change nothing; exit with 3 if the lock would change, or is not what the index and the sources say.",
+        help="Change nothing and build nothing; exit with 3 if the lock would change, or is not what the index and "
+        "the sources say.",
     )
     parser.add_argument(
         "--rebuild",

@@ -122,6 +122,7 @@ class Preparation:
         else:
             with progress.step(f"Finding {source.ref or 'the default branch'} of {plugin.name!r}", self.report):
                 commit = self._commit(source, plugin.name)
+        self.builder.require_allowed(plugin.name)
         scratch = self.scratch / f"git-{plugin.name}"
         with progress.step(f"Fetching {plugin.name!r} at {commit[:12]}", self.report):
             tree = checkout.checkout(source, commit, scratch, environ=self.environ, plugin=plugin.name)
@@ -153,6 +154,7 @@ class Preparation:
         same = was is not None and (was.source, was.tree_sha256) == ("local", tree_sha256)
         if was is not None and same and (reused := self._reused(plugin, was, requested=source.path)) is not None:
             return reused
+        self.builder.require_allowed(plugin.name)
         scratch = self.scratch / f"local-{plugin.name}"
         tree = local.export(directory, scratch, plugin=plugin.name, without=without)
         return self._built(plugin, tree, _Origin(requested=source.path, tree_sha256=tree.tree_sha256))
@@ -194,6 +196,7 @@ class Preparation:
         return _from_wheel(plugin, path, origin)
 
     def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> PreparedPlugin:
+        self.builder.require_allowed(plugin.name)
         with progress.step(f"Reading the metadata of {plugin.name!r}", self.report):
             content = self.builder.metadata(
                 directory,

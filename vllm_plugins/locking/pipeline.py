@@ -17,7 +17,7 @@ from vllm_plugins.documents.lock import in_words
 from vllm_plugins.documents.manifest import HERE
 from vllm_plugins.locking import old_lock
 from vllm_plugins.locking.request import Request, Upgrade
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import overlay, permissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -76,6 +76,7 @@ def lock(
             targets that neither of them names.
     """
     request = request or Request()
+    permissions.report_cache(settings, report)
     if request.targets:
         manifest = _with_targets(manifest, request)
     if manifest.targets and not (base is not None and request.dry_run):
@@ -84,7 +85,7 @@ def lock(
         return targets.lock(
             manifest, settings, request, here=base, base_paths=base_paths, report=report, detail=detail, config=config
         )
-    base = base or read_base(request.base, settings, report=report, config=config)
+    base = base or read_base(request.base, settings, report=report, config=config, may_build=request.may_build)
     return _of_one(manifest, settings, request, base, base_paths, report=report, detail=detail, config=config)
 
 
@@ -227,10 +228,12 @@ def read_base(
     config: Callable[[], PipConfig] | None = None,
     python: str | None = None,
     platform: str | None = None,
+    may_build: bool = True,
 ) -> Base:
     """The base to lock against: this environment, or the snapshot or release of vLLM that ``--base`` names.
 
     ``python`` and ``platform`` are the kind of machine of a release, by default this interpreter's.
+    ``may_build``: see :func:`release_base.read`.
 
     Raises:
         UsageError: it names neither a snapshot nor a release.
@@ -261,6 +264,7 @@ def read_base(
             scratch=temporary,
             report=report,
             empty=release_base.machine(python, platform),
+            may_build=may_build,
         )
 
 

@@ -64,7 +64,14 @@ class Run:
         elif is_release(target.base):
             kind = {"python": target.python, "platform": target.platform}
             with named(target.name, target.option):
-                found = pipeline.read_base(target.base, self.settings, report=self.report, config=self.config, **kind)
+                found = pipeline.read_base(
+                    target.base,
+                    self.settings,
+                    report=self.report,
+                    config=self.config,
+                    may_build=self.request.may_build,
+                    **kind,
+                )
         else:
             found = base_document.read_snapshot(self.manifest.path.parent / Path(target.base).expanduser())
         for what, expected, there in (
