@@ -213,6 +213,17 @@ def test_a_file_that_differs_from_its_wheel_is_found(world: World) -> None:
     assert world.verify(package(locked)).problems == ("differs from its wheel: bad.txt",)
 
 
+@pytest.mark.parametrize("text", ["data\n", "evil\n"])
+def test_a_file_without_a_hash_in_record_is_compared_with_its_wheel(world: World, text: str) -> None:
+    bare = raw_wheel.RawWheel(has_record=False).add("bad.txt", "data\n")
+    rows = (f"{bare.info}/METADATA", f"{bare.info}/WHEEL", f"{bare.info}/RECORD", "bad.txt", "gone.txt")
+    locked = world.unpack(bare.add(f"{bare.info}/RECORD", "".join(f"{row},,\n" for row in rows)))
+    (world.site / "bad.txt").write_text(text)
+    (world.site / "gone.txt").touch()
+    expected = ("differs from its wheel: bad.txt",) if text == "evil\n" else ()
+    assert world.verify(package(locked)).problems == expected
+
+
 @pytest.mark.parametrize("name", ["INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"])
 def test_notes_of_an_installer_in_a_wheel_are_not_missed(world: World, name: str) -> None:
     """A wheel that was made of an installation brings them, and they are removed while installing."""

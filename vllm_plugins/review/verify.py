@@ -7,6 +7,7 @@ not, and its hash is in the lock. With the wheel, the chain from the lock to eac
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import zipfile
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filen
 from packaging.version import Version
 
 from vllm_plugins.core import bytecode, regular_file, workers
+from vllm_plugins.core.errors import NotTrusted
 from vllm_plugins.core.hashes import record_form
 from vllm_plugins.documents import selection
 from vllm_plugins.packages import archives, metadata
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.startup.marker import Marker
 
-__all__ = ["Report", "run"]
+__all__ = ["Report", "refuse_importable", "run"]
 
+_CHUNK = 1 << 20  # bytes
 _NATIVE = (".so", ".dylib", ".pyd", ".dll")
 
 
@@ -52,6 +55,26 @@ class Report:
     unanchored: tuple[str, ...]
 
 
+def refuse_importable() -> None:
+    """Refuse to examine overlays from a process that can import from one: what is examined could run in it.
+
+    Raises:
+        NotTrusted: an overlay is on the path of this process, and not only by its guarded name.
+    """
+    plain = (entry for entry in overlay.entries() if overlay.real(entry) == entry)
+    found = next((entry for entry in plain if overlay.key_in(entry) or overlay.front_in(entry)), None)
+    if found is not None:
+        named = found in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        raise NotTrusted(
+            "an overlay is on the path of this command, so its files could decide what the command says about them",
+            where=found,
+            next_step=f"take {found} out of PYTHONPATH, then run vllm-plugins verify again"
+            if named
+            else "replace the link, which an earlier release has written: vllm-plugins sync --bake; or remove it: "
+            "vllm-plugins sync --unbake",
+        )
+
+
 def run(store: Path, marker: Marker, *, lock: Lock, wheels: Path, base_paths: Sequence[str]) -> Report:
     """Verify the overlay of a marker. ``wheels`` is the directory ``plugins.wheels/``.
 
@@ -70,7 +93,10 @@ def run(store: Path, marker: Marker, *, lock: Lock, wheels: Path, base_paths: Se
         wheel = _wheel(package, wheels) if package is not None else None
         if wheel is not None:
             anchored.append(_name(info))
-            problems += _against_wheel(wheel, rows, f"{overlay.FRONT}/" if info.startswith(overlay.FRONT) else "")
+            prefix = f"{overlay.FRONT}/" if info.startswith(overlay.FRONT) else ""
+            # RECORD need not have a hash of each file.
+            there = {path: digest or _record_hash(digests[path]) for path, digest in rows.items() if path in digests}
+            problems += _against_wheel(wheel, {**rows, **there}, prefix)
     # Bytecode of a source that has changed is not a second problem.
     differing = {problem.partition(": ")[2] for problem in problems}
     problems += _against_source(site, [path for path in sorted(digests) if bytecode.source(path) not in differing])
@@ -165,7 +191,8 @@ def _against_wheel(wheel: Path, installed: Mapping[str, str], prefix: str) -> It
     rows = {path.removeprefix(prefix): digest for path, digest in installed.items()}
     with zipfile.ZipFile(wheel) as archive:
         info = archives.dist_info(archive.namelist())
-        expected, headers, has_scripts = _installed(dict(_normal(metadata.record(archive))), info)
+        wanted = {path: digest or _member_hash(archive, path) for path, digest in _normal(metadata.record(archive))}
+        expected, headers, has_scripts = _installed(wanted, info)
     rewritten = {f"{info}/{name}" for name in ("RECORD", *metadata.INSTALLER_NOTES)}
     for path, digest in expected.items():
         if path not in rewritten and digest and rows.get(path) != digest:
@@ -174,6 +201,17 @@ def _against_wheel(wheel: Path, installed: Mapping[str, str], prefix: str) -> It
         is_header = path.startswith("include/") and rows[path] in headers
         if not is_header and not (has_scripts and path.startswith("bin/")):
             yield f"not in its wheel: {path}"
+
+
+def _member_hash(archive: zipfile.ZipFile, path: str) -> str:
+    try:
+        digest = hashlib.sha256()
+        with archive.open(path) as member:
+            while chunk := member.read(_CHUNK):
+                digest.update(chunk)
+        return record_form(digest.digest())
+    except KeyError:
+        return ""
 
 
 def _installed(wanted: Mapping[str, str], info: str) -> tuple[dict[str, str], set[str], bool]:
