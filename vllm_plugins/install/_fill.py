@@ -14,7 +14,7 @@ from vllm_plugins.documents.selection import Requirement
 from vllm_plugins.packages import installers, own_indexes
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.packages.simple_api import File
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import overlay, permissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,6 +58,7 @@ class Filling:
         if not selected.wheels and not selected.editable:
             return ()
         config = PipConfig.without_index() if offline else self.config()
+        permissions.report_cache(self.settings, self.report)
         cache = self.settings.cache or staged / "cache"
         name = self.settings.installer
         if name == "auto" and not flock.excludes(staged / scratch.CLAIM):

@@ -13,12 +13,20 @@ from vllm_plugins.core.errors import NotTrusted
 from vllm_plugins.startup import _trust, overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["check_discovered", "check_files", "check_owners", "problems", "refuse_unless_read_only"]
+__all__ = [
+    "check_discovered",
+    "check_files",
+    "check_owners",
+    "problems",
+    "refuse_unless_read_only",
+    "refused_cache",
+    "report_cache",
+]
 
 _OTHERS = "or mount it read-only, or set VLLM_PLUGIN_TRUST=any to skip this check"
 
@@ -36,6 +44,21 @@ def problems(settings: Settings, key: str | None) -> Iterator[NotTrusted]:
                 check_files(settings, overlay.directory(settings.store, key))
         except NotTrusted as error:
             yield error
+
+
+def refused_cache(settings: Settings) -> NotTrusted | None:
+    """Why the cache is not used although it is there, if another user can change it (``Settings.cache``)."""
+    try:
+        _trust.check_paths(settings, settings.cache_place)
+    except NotTrusted as error:
+        return error
+    return None
+
+
+def report_cache(settings: Settings, report: Callable[[str], None]) -> None:
+    """Say that the cache is not used, if another user can change it: what takes seconds then takes minutes."""
+    if (refused := refused_cache(settings)) is not None:
+        report(f"The cache is not used, and everything is downloaded again: {refused.what}")
 
 
 def check_discovered(settings: Settings) -> None:
