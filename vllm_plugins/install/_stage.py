@@ -114,6 +114,7 @@ def check(site: Path, records: Mapping[Path, Rows], expected: Mapping[Normalized
             details=integrity.shown(stray, 10),
             next_step=_OTHER_INSTALLER,
         )
+    _front.check_declarations(site, records)
     return Contents(distributions=tuple(found[name] for name in sorted(found)), owners=owners)
 
 
