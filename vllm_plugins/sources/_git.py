@@ -25,6 +25,7 @@ __all__ = [
     "Repository",
     "configured",
     "environment",
+    "local_environment",
     "network_environment",
     "reason",
     "run",
@@ -124,6 +125,15 @@ def user_environment(environ: Mapping[str, str]) -> dict[str, str]:
     ours = (*_DROPPED, *git_url.VARIABLES)
     kept = {key: value for key, value in environ.items() if key not in ours and not key.startswith("GIT_TRACE")}
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+
+
+def local_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a call in a directory of this machine, whose repository may be somebody else's.
+
+    Nothing is fetched: a partial clone fetches what it lacks, even to list files, with a program that its own
+    configuration names. Nor does a directory count as a bare repository because it has the files of one.
+    """
+    return {**configured(environment(environ), [("safe.bareRepository", "explicit")]), "GIT_ALLOW_PROTOCOL": "none"}
 
 
 def without_files(env: Mapping[str, str]) -> dict[str, str]:

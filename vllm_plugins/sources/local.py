@@ -96,7 +96,7 @@ def _line_ends(repository: Repository, top: Path, environ: Mapping[str, str]) ->
 
 def _sparse(directory: Path, environ: Mapping[str, str]) -> list[str]:
     """Return the tracked files of a directory that a sparse checkout leaves out."""
-    done = _git.run(["ls-files", "-t", "-z"], env=_git.environment(environ), cwd=directory)
+    done = _git.run(["ls-files", "-t", "-z"], env=_git.local_environment(environ), cwd=directory)
     return [line[2:] for line in done.stdout.split("\0") if line.startswith("S ")]
 
 
