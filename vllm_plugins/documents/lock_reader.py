@@ -270,7 +270,7 @@ def _wheel(wheel: pylock.Wheel, here: str) -> Wheel:
         raise FieldError(f"{here}: expected a path or a URL, found both")
     if wheel.path is not None and PurePosixPath(wheel.path) != PurePosixPath(WHEELS, wheel.filename):
         raise FieldError(f"{here}.path: expected {WHEELS}/{wheel.filename}, found {wheel.path!r}")
-    if wheel.path is None and not str(wheel.url).startswith(("https://", "http://", "file://")):
+    if wheel.path is None and not values.URL.fullmatch(str(wheel.url)):
         raise FieldError(f"{here}.url: expected an https URL, found {wheel.url!r}")
     return Wheel(
         filename=wheel.filename,
