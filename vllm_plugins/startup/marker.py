@@ -13,9 +13,11 @@ from vllm_plugins.startup import Record
 if TYPE_CHECKING:
     Point = tuple[str, str, str, str, str]
 
-__all__ = ["EntryPoint", "Failure", "Marker", "module_name"]
+__all__ = ["FILE_PACKAGE", "EntryPoint", "Failure", "Marker", "module_name"]
 
 FORMAT = 2
+# What the distribution of a single file is called: the prefix, then the plugin's name.
+FILE_PACKAGE = "vllm-plugin-file-"
 
 _SEAL = ' "sha256": '
 
