@@ -188,7 +188,7 @@ def test_the_markers_of_this_interpreter_are_those_of_packaging() -> None:
 
 @pytest.mark.parametrize("blank", ["\n\n", "\r\n\r\n", "\n \t\n"])
 def test_the_headers_of_a_distribution_end_at_the_first_blank_line(tmp_path: Path, blank: str) -> None:
-    place = install(tmp_path, "one", "1.0")
+    place = install(tmp_path, "one", "1.0") / "METADATA"
     place.write_bytes(f"Name: one\nSummary: Version: 2\n Version: 3\nVersion:  1.0 {blank}Version: 4".encode())
     assert versions(tmp_path) == {"one": "1.0"}
     place.write_bytes(f"{blank}Name: one\nVersion: 1.0".encode())
@@ -196,7 +196,7 @@ def test_the_headers_of_a_distribution_end_at_the_first_blank_line(tmp_path: Pat
 
 
 def test_headers_of_any_length_are_read(tmp_path: Path) -> None:
-    place = install(tmp_path, "one", "1.0")
+    place = install(tmp_path, "one", "1.0") / "METADATA"
     place.write_text("Name: one\n" + "Classifier: x\n" * 10_000 + "Version: 1.0\n\nVersion: 2\n", encoding="utf-8")
     assert versions(tmp_path) == {"one": "1.0"}
 

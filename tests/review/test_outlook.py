@@ -175,6 +175,22 @@ def test_a_handler_counts_only_if_its_body_fails() -> None:
     assert gone(examined(both.format("gone", "a"))) == [("vllm.a.Thing", "load"), ("vllm.gone.Hidden", "guarded")]
 
 
+@pytest.mark.parametrize(
+    ("modules", "found"),
+    [
+        (("a.b", "gone", "away"), []),
+        (("gone", "a.b", "away"), [("vllm.gone.Hidden", "guarded")]),
+        (("gone", "new", "a.b"), [("vllm.gone.Hidden", "guarded"), ("vllm.new.Hidden", "guarded")]),
+    ],
+)
+def test_a_chain_of_handlers_ends_where_the_name_is(modules: tuple[str, ...], found: list[tuple[str, str]]) -> None:
+    chain = "try:\n  {}\nexcept ImportError:\n  try:\n    {}\n  except ImportError:\n    {}"
+    source = chain.format(*(f"from vllm.{module} import Hidden" for module in modules))
+    assert gone(examined(source)) == found
+    later = "\n".join(f" {line}" for line in source.splitlines())
+    assert gone(examined(f"def f():\n{later}")) == found
+
+
 def test_only_modules_that_are_reached_are_needed_when_vllm_starts() -> None:
     bad = "import vllm.gone\n"
     for source, when in (
