@@ -200,6 +200,14 @@ def test_only_modules_that_are_reached_are_needed_when_vllm_starts() -> None:
         ("def later():\n    from plug import inner", "call"),
         ("def register():\n    return 'plug.inner.Platform'", "load"),
         ("try:\n    from plug import inner\nexcept ImportError: ...", "guarded"),
+        ("try:\n    from plug import inner\nexcept Exception:\n    log.exception('no inner')", "call"),
+        ("def register():\n    try:\n        import plug.inner\n    except Exception:\n        log.error(1)", "call"),
+        ("try:\n    from plug import inner\nexcept ImportError:\n    log.info(1)", "guarded"),
+        ("try:\n    from . import inner\nexcept ImportError:\n    log.error(1)\n    import json", "guarded"),
+        (
+            "try:\n    with suppress(ImportError):\n        import plug.inner\nexcept Exception:\n    log.error(1)",
+            "guarded",
+        ),
         ("", "call"),
     ):
         assert gone(examined(source, **{"plug/inner.py": bad})) == [("vllm.gone", when)], source
