@@ -281,10 +281,11 @@ def _is_shared(descriptor: int, deadline: float) -> bool:
     return True
 
 
-def activate(store: Path, key: str, *, guarded: bool = False) -> None:
+def activate(store: Path, key: str, *, guarded: bool = False, path_files: bool = True) -> None:
     """Put an overlay at the end of ``sys.path``, and process its ``.pth`` files. Does nothing if it is active.
 
-    Only the import system of this process changes. No file is written. ``guarded``: see :mod:`guard`.
+    Only the import system of this process changes. No file is written. ``guarded``: see :mod:`guard`. Without
+    ``path_files`` it is not looked for any: ``site`` would list a directory with hundreds of names.
 
     Raises:
         StoreError: the overlay can't be held, as in :func:`hold`.
@@ -304,7 +305,10 @@ def activate(store: Path, key: str, *, guarded: bool = False) -> None:
             from vllm_plugins.startup import guard
 
             guard.close()
-        _site.addsitedir(site, known)
+        if path_files:
+            _site.addsitedir(site, known)
+        elif site not in known:
+            sys.path.append(site)
         if guarded:
             guard.close()
     except BaseException as error:

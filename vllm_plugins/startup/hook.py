@@ -217,7 +217,7 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str, *, is_fall
 
 def _activate(settings: Settings, marker: Marker) -> None:
     activation.put_in_front(settings.store, marker)
-    activation.activate(settings.store, marker.key, guarded=settings.verify)
+    activation.activate(settings.store, marker.key, guarded=settings.verify, path_files=marker.path_files)
     _process.active = settings.store, marker
     _check_origins(settings, marker)
 
