@@ -28,9 +28,14 @@ def test_a_file_is_read_whole_or_up_to_a_limit(tmp_path: Path) -> None:
 def test_a_file_that_tells_no_size_is_read_whole() -> None:
     assert len(regular_file.read_bytes("/proc/self/smaps")) > 1 << 12
     reading, writing = os.pipe()
-    with os.fdopen(writing, "wb") as pipe, ThreadPoolExecutor() as pool:
-        data = b"x" * 200_000
-        pool.submit(lambda: (pipe.write(data), pipe.close()))
+    data = b"x" * 200_000
+
+    def fill() -> None:
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(data)
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(fill)
         assert regular_file.read_bytes(f"/dev/fd/{reading}") == data
     os.close(reading)
 
