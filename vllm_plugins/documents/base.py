@@ -131,6 +131,11 @@ class Base(Record):
         return self._tags
 
     @cached_property
+    def ranks(self) -> Mapping[Tag, int]:
+        """The ranks of these tags: a machine has some thousand, and a lock many releases to choose wheels of."""
+        return {tag: rank for rank, tag in reversed([*enumerate(self._tags)])}
+
+    @cached_property
     def _tags(self) -> tuple[Tag, ...]:
         if self.is_here:
             return tuple(sys_tags())
