@@ -216,8 +216,6 @@ RUN = {
     "replace the link, which an earlier release has written: vllm-plugins sync --bake; or remove it: vllm-plugins sync "
     "--unbake": LINK,
     "take {…} out of PYTHONPATH, then run vllm-plugins verify again": LINK,
-        "tests/startup/test_baked_link.py::test_a_link_that_lets_the_overlay_into_commands_is_refused_by_verify",
-    ),
     "vllm-plugins sync --bake, or vllm-plugins sync --unbake": "tests/startup/test_baked_link.py::"
     "test_a_link_to_another_overlay_than_the_locks_is_refused",
     "find out why; if the change is intended, accept it: {…}": "tests/packages/test_attestations.py::"

@@ -6,21 +6,19 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import tomlkit
 from packaging.markers import Marker
 from packaging.specifiers import SpecifierSet
 
 from vllm_plugins.core.errors import LockInvalid
 from vllm_plugins.documents import lock_reader, selection
-from vllm_plugins.documents._form import build_requirements, merged, toml_tables
+from vllm_plugins.documents._form import build_requirements, merged, toml_text
 from vllm_plugins.documents.lock_reader import FORMAT, FORMAT_OF_TARGETS, TOOL, content_sha256
 from vllm_plugins.startup.settings import WHEELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from tomlkit.items import Table
-
+    from vllm_plugins.documents._form.toml_text import Table
     from vllm_plugins.documents.lock import Identity, Lock, Override, Package, Plugin, Target, Wheel
 
 __all__ = ["indistinct", "normal_form", "render"]
@@ -127,7 +125,7 @@ def _render(lock: Lock) -> bytes:
         packages=[_package(package) for package in lock.packages],
         targets=[_target(target) for target in lock.targets],
         overrides=[_override(item) for item in lock.overrides],
-        built=[toml_tables.table(build_requirements.fields(item)) for item in lock.build_requirements],
+        built=[toml_text.table(build_requirements.fields(item)) for item in lock.build_requirements],
         plugins=[_plugin(plugin) for plugin in lock.plugins],
     )
 
@@ -150,7 +148,7 @@ def _render_all(locks: Sequence[Lock]) -> bytes:
             )
         ],
         built=[
-            _of_targets(toml_tables.table(build_requirements.fields(item)), names)
+            _of_targets(toml_text.table(build_requirements.fields(item)), names)
             for item, names in _grouped(
                 {name: lock.build_requirements for name, lock in by_name.items()}, key=lambda item: item.pin
             )
@@ -186,29 +184,28 @@ def _document(
     built: list[Table],
     plugins: list[Table],
 ) -> bytes:
-    document = tomlkit.document()
-    document.add(tomlkit.comment(_HEAD))
-    document.add("lock-version", tomlkit.item("1.0"))
-    if environments:
-        document.add("environments", toml_tables.lines(environments))
-    document.add("created-by", tomlkit.item("vllm-plugin-manager"))
-    # PEP 751 requires the key even if there is nothing to install.
-    document.add("packages", toml_tables.tables(packages) if packages else tomlkit.array())
-    tool = tomlkit.table()
-    tool.add("format", FORMAT_OF_TARGETS if _target_name(lock) else FORMAT)
-    tool.add("manifest-sha256", lock.manifest_sha256)
-    if lock.manifest_name is not None:
-        tool.add("manifest", lock.manifest_name)
-    tool.add("content-sha256", "")
     by_key = {"targets": targets, "overrides": overrides, "build-requirements": built, "plugins": plugins}
-    for key, tables in by_key.items():
-        if tables:
-            tool.add(key, toml_tables.tables(tables))
-    parent = tomlkit.table(is_super_table=True)
-    parent.add(TOOL, tool)
-    document.add("tool", parent)
-    tool["content-sha256"] = content_sha256(document.unwrap())
-    return tomlkit.dumps(document).encode("utf-8")
+    tool = toml_text.table(
+        {
+            "format": FORMAT_OF_TARGETS if _target_name(lock) else FORMAT,
+            "manifest-sha256": lock.manifest_sha256,
+            "manifest": lock.manifest_name,
+            "content-sha256": "",
+            **by_key,
+        }
+    )
+    document = toml_text.table(
+        {
+            "lock-version": "1.0",
+            "environments": environments,
+            "created-by": "vllm-plugin-manager",
+            "packages": packages,
+            "tool": toml_text.Table({TOOL: tool}),
+        }
+    )
+    document.setdefault("packages", [])  # PEP 751 requires the key even if there is nothing to install
+    tool["content-sha256"] = content_sha256(document)
+    return toml_text.dumps(document, comment=_HEAD).encode("utf-8")
 
 
 def _sorted(wheels: Iterable[Wheel]) -> list[Wheel]:
@@ -219,7 +216,7 @@ def _sorted(wheels: Iterable[Wheel]) -> list[Wheel]:
 
 def _package(package: Package, *, marker: str | None = None, more: Mapping[str, Any] | None = None) -> Table:
     """A package; ``marker`` replaces its own, and ``more`` are further keys of our table."""
-    table = toml_tables.table(
+    table = toml_text.table(
         {
             "name": package.name,
             "version": package.version,
@@ -233,8 +230,8 @@ def _package(package: Package, *, marker: str | None = None, more: Mapping[str, 
         }
     )
     if package.directory is not None:
-        table.add("directory", toml_tables.inline({"path": package.directory, "editable": True}))
-    built = toml_tables.table(
+        table["directory"] = {"path": package.directory, "editable": True}
+    built = toml_text.table(
         {
             **(more or {}),
             "sdist-url": package.sdist_url,
@@ -244,9 +241,7 @@ def _package(package: Package, *, marker: str | None = None, more: Mapping[str, 
         }
     )
     if built:
-        tool = tomlkit.table(is_super_table=True)
-        tool.add(TOOL, built)
-        table.add("tool", tool)
+        table["tool"] = toml_text.Table({TOOL: built})
     return table
 
 
@@ -258,7 +253,7 @@ def _package_of_targets(package: Package, names: tuple[str, ...] | None, markers
 
 def _of_targets(table: Table, names: tuple[str, ...] | None) -> Table:
     if names is not None:
-        table.add(merged.TARGETS, toml_tables.lines(names))
+        table[merged.TARGETS] = list(names)
     return table
 
 
@@ -268,7 +263,7 @@ def _wheel(wheel: Wheel) -> dict[str, Any]:
 
 
 def _target(target: Target, *, environments: Sequence[str] = ()) -> Table:
-    return toml_tables.table(
+    return toml_text.table(
         {
             "name": target.name,
             "environments": list(environments),
@@ -288,7 +283,7 @@ def _target(target: Target, *, environments: Sequence[str] = ()) -> Table:
 
 
 def _override(override: Override) -> Table:
-    return toml_tables.table(
+    return toml_text.table(
         {
             "package": override.package,
             "version": override.version,
@@ -301,7 +296,7 @@ def _override(override: Override) -> Table:
 
 
 def _plugin(plugin: Plugin) -> Table:
-    return toml_tables.table(
+    return toml_text.table(
         {
             "name": plugin.name,
             "source": plugin.source,
