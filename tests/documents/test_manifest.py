@@ -126,6 +126,8 @@ def test_a_local_path_is_relative_to_the_manifest(monkeypatch: pytest.MonkeyPatc
     found = read(FULL)
     assert found.local_directory(LocalSource(path="../mine")) == Path("/etc/mine")
     assert found.local_directory(LocalSource(path="~/mine")) == Path("/home/ada/mine")
+    assert found.local_directory(LocalSource(path="./~mine")) == Path("/etc/vllm/~mine")
+    assert found.local_directory(LocalSource(path="~nobody-here/mine")) == Path("/etc/vllm/~nobody-here/mine")
 
 
 PYPI = "{name: a, source: pypi, package: a"
