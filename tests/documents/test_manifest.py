@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -236,6 +237,22 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         "  found: No such file or directory\n"
         "  next: create it, or name another manifest with --config or VLLM_PLUGIN_CONFIG"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("  policy: {}\nplugins: []\n", "line 2, column 1: .*; this line is indented less than the first key"),
+        ("plugins:\n- name: a\n    source: pypi\n", "line 3, column 11: .* begin in the same column"),
+        ("plugins:\n- name: a\n   source: pypi\n  package: a\n", "line 3, column 10: .* begin in the same column"),
+        ("plugins:\n  - name: a\n   source: pypi\n", "line 3, column 4: .* begin in the same column"),
+        ("plugins:\n - name: a\n  - name: b\n", "line 3, column 3: .* begin in the same column"),
+    ],
+)
+def test_a_wrong_indentation_has_a_hint(text: str, hint: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        manifest.parse(text.encode(), Path("plugins.yaml"))
+    assert re.fullmatch(hint, caught.value.details[0])
 
 
 def test_the_path_of_a_local_source_does_not_depend_on_the_locale(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from packaging.requirements import InvalidRequirement
 from packaging.specifiers import InvalidSpecifier
 
 from vllm_plugins.core.redact import redact
@@ -87,7 +86,7 @@ def package(value: str) -> str | None:
     wrong = f"{quoted(value)} is not a valid package name"
     try:
         whole = versions.requirement(value)
-    except InvalidRequirement:
+    except ValueError:  # InvalidRequirement
         return f"{wrong}; use letters, digits, '.', '_' and '-'"
     parts = [f"package: {whole.name}"]
     if whole.url:
@@ -103,7 +102,7 @@ def build_requirement(value: str) -> str | None:
     """A requirement of a build (PEP 508)."""
     try:
         whole = versions.requirement(value)
-    except InvalidRequirement:
+    except ValueError:  # InvalidRequirement
         return f'{quoted(value)} is not a valid requirement; write it like "setuptools>=80"'
     return f"{quoted(value)} names a URL; a build requires packages from an index" if whole.url else None
 

@@ -34,7 +34,12 @@ _HINTS = (
         "while scanning a block scalar",
         'a value that begins with ">" or "|" must be in quotes, as in version: ">=0.1"',
     ),
-    ("mapping values are not allowed", 'a value with ": " in it must be in quotes'),
+    ("<document start>", "this line is indented less than the first key"),
+    ("expected <block end>", "keys of one mapping, and items of one list, begin in the same column"),
+    (
+        "mapping values are not allowed",
+        'a value with ": " in it must be in quotes, and keys of one mapping begin in the same column',
+    ),
     ("cannot start any token", "put the value in quotes"),
     ("while scanning an alias", 'a value that begins with "*" must be in quotes'),
     ("while scanning an anchor", 'a value that begins with "&" must be in quotes'),
