@@ -127,6 +127,8 @@ def test_a_local_path_is_relative_to_the_manifest(monkeypatch: pytest.MonkeyPatc
     found = read(FULL)
     assert found.local_directory(LocalSource(path="../mine")) == Path("/etc/mine")
     assert found.local_directory(LocalSource(path="~/mine")) == Path("/home/ada/mine")
+    assert found.local_directory(LocalSource(path="./~mine")) == Path("/etc/vllm/~mine")
+    assert found.local_directory(LocalSource(path="~nobody-here/mine")) == Path("/etc/vllm/~nobody-here/mine")
 
 
 PYPI = "{name: a, source: pypi, package: a"
@@ -138,7 +140,10 @@ SHA = "a" * 64
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        (f"{PYPI}, version: 1.0}}", 'plugins[0].version: expected a string, found the number 1.0; write it in quotes: "1.0"'),
+        (f"{PYPI}, version: 1.0}}", 'plugins[0].version: expected a string, found the number 1.0; \'1.0\' is not a valid version specifier; did you mean "==1.0"?'),
+        (f"{PYPI}, version: 2026-01-01}}", 'plugins[0].version: expected a string, found the date 2026-01-01; \'2026-01-01\' is not a valid version specifier; write it like ">=0.1,<2" or "==1.2.3"'),
+        (f"{PYPI}, version: }}", "plugins[0].version: expected a string, found nothing; write a value or remove the key"),
+        (f"{PYPI}, extras: [7]}}", 'plugins[0].extras[0]: expected a string, found the number 7; write it in quotes: "7"'),
         (f"{PYPI}, extras: fast}}", "plugins[0].extras: expected a list of strings, found the text 'fast'; write [fast]"),
         (f"{GIT}, url: -x}}", None),
         (f"{GIT}, url: 'ext::sh -c date'}}", None),
