@@ -65,7 +65,8 @@ def refuse_importable() -> None:
     plain = (entry for entry in overlay.entries() if overlay.real(entry) == entry)
     found = next((entry for entry in plain if overlay.key_in(entry) or overlay.front_in(entry)), None)
     if found is not None:
-        named = found in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        path = os.environ.get("PYTHONPATH", "")
+        named = found in path.split(os.pathsep)
         raise NotTrusted(
             "an overlay is on the path of this command, so its files could decide what the command says about them",
             where=found,
