@@ -23,6 +23,9 @@ _HOOK = (
 TESTS: dict[str, tuple[str, ...]] = {
     # the lock: what it may say, whether it agrees with itself, with plugins.yaml and with its sources
     "documents/lock_reader": _LOCK,
+    "documents/_form/lock_base": _LOCK,
+    "documents/_form/lock_package": _LOCK,
+    "documents/_form/lock_plugin": _LOCK,
     "documents/_form/pylock": _LOCK,
     "documents/_form/lock_keys": _LOCK,
     "documents/_form/values": _LOCK,

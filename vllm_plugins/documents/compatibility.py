@@ -72,7 +72,7 @@ def choose(locks: Sequence[Lock], path: Path, *, base: Base | None, target: str 
         TargetMissing: the lock has no target of this kind.
         UsageError: it has none of this name.
     """
-    names = {str(lock.targets[0].name): lock for lock in locks}
+    names = {str(lock.target_name): lock for lock in locks}
     if target is not None:
         if target not in names:
             raise UsageError(

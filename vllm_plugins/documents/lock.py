@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vllm_plugins.core.hashes import Sha256
 
 __all__ = [
+    "TOOL",
     "BaseUse",
     "BuildRequirement",
     "CommitSha",
@@ -35,6 +36,8 @@ __all__ = [
     "leave_out",
     "override_asker",
 ]
+
+TOOL = "vllm-plugins"  # the name of our own tables in a lock: tool.vllm-plugins
 
 CommitSha = NewType("CommitSha", str)
 """The whole hash of a git commit, in lower case: as git wrote it, or checked where a lock was read."""
@@ -228,6 +231,11 @@ class Lock(Record):
     overrides: tuple[Override, ...] = ()
     build_requirements: tuple[BuildRequirement, ...] = ()
     manifest_name: str | None = None
+
+    @property
+    def target_name(self) -> str | None:
+        """The name of the target that the lock is for; ``None`` for a lock that is for one environment."""
+        return self.targets[0].name if self.targets else None
 
     @property
     def overridden(self) -> frozenset[NormalizedName]:

@@ -113,7 +113,7 @@ def _with_targets(manifest: Manifest, request: Request) -> Manifest:
 
 def _several_targets(settings: Settings) -> UsageError:
     """The refusal to lock one environment over a lock of several: the others would lose theirs unnoticed."""
-    names = [str(lock.targets[0].name) for lock in old_lock.read_all(settings, Upgrade(everything=True)).locks]
+    names = [str(lock.target_name) for lock in old_lock.read_all(settings, Upgrade(everything=True)).locks]
     return UsageError(
         "the lock has targets, and plugins.yaml does not",
         where=str(settings.lock),
@@ -137,7 +137,7 @@ def _of_one(
     """Lock a manifest against one base."""
     old = old_lock.read(settings, request.upgrade, base=base)
     old_lock.require_own(old.lock, settings, request)
-    has_targets = old.lock is not None and any(target.name is not None for target in old.lock.targets)
+    has_targets = old.lock is not None and old.lock.target_name is not None
     if has_targets and request.base is None and not request.dry_run:
         raise _several_targets(settings)
     upgrade = request.upgrade.with_packages(manifest, old.lock)

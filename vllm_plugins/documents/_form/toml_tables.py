@@ -27,8 +27,14 @@ def table(fields: Mapping[str, Any]) -> Table:
     result = tomlkit.table()
     for key, value in fields.items():
         if value is not None and value != [] and value is not False:
-            result.add(key, lines(value) if isinstance(value, list) else value)
+            result.add(key, _value(value))
     return result
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, list):
+        return lines(value)
+    return inline(value) if isinstance(value, dict) else value
 
 
 def lines(values: Iterable[Any]) -> Array:
