@@ -131,7 +131,7 @@ def test_reading_ahead_has_an_end(index: Releases, counting: Counting, monkeypat
     there._ahead.begin(there.roots)
     assert counting.read == {"page": 5, ".metadata": 5}
     assert there.run() == {}
-    assert len(there.chosen()) == 10
+    assert len({*map(str, there.choices.releases)}) == 10
 
 
 def test_what_the_walk_never_comes_to_need_not_be_readable(links: Links) -> None:
@@ -141,7 +141,7 @@ def test_what_the_walk_never_comes_to_need_not_be_readable(links: Links) -> None
     (links.directory / "unused-1.0-py3-none-any.whl").write_bytes(b"<html>not a zip</html>")
     with links.walk("demo") as there:
         assert there.run() == {}
-        assert there.settled() == {"demo": "1.0"}
+        assert there.choices.pins == {"demo": "1.0"}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -163,9 +163,9 @@ def test_reading_ahead_changes_no_result(links: Links, seed: int, monkeypatch: p
     def results() -> tuple[object, ...]:
         with links.walk(*roots) as there:
             found = {name: str(finding) for name, finding in there.run().items()}
-            needs = {name: [str(need) for need in several] for name, several in there.reached().items()}
-            sets = (there.chosen(), {*map(str, there.refused)}, {*map(str, there.ruled_out)})
-            return (found, needs, sets, {*there.to_build}, there.settled(), there.clashes())
+            needs = {name: [str(need) for need in several] for name, several in there.choices.reached().items()}
+            sets = ({*map(str, there.choices.releases)}, {*map(str, there.refused)}, {*map(str, there.ruled_out)})
+            return (found, needs, sets, {*there.to_build}, there.choices.pins, there.choices.clashes())
 
     with_it = results()
     for method in ("begin", "requirements", "releases"):

@@ -127,6 +127,10 @@ class Candidates:
             return tuple(offered)
         return tuple(found for found in offered if not found.version.is_prerelease)
 
+    def is_read(self, candidate: Candidate) -> bool:
+        """Whether the metadata of a release is known without a build."""
+        return candidate.wheel is not None or (candidate.name, candidate.version) in self.built
+
     def requirements(self, candidate: Candidate) -> Metadata | Obstacle:
         """The metadata of a candidate, maybe without its entry points, or why the candidate can't be used."""
         built = self.built.get((candidate.name, candidate.version))

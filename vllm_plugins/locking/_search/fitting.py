@@ -42,7 +42,7 @@ def overrides(
         except SourceError:
             return None
         if not conflicts:
-            return None if trial.clashes() and not (for_resolver and _may_change(trial)) else found
+            return None if trial.choices.clashes() and not (for_resolver and _may_change(trial)) else found
         for conflict in conflicts:
             name = _replaceable(walk, conflict)
             if name is None or conflict.requirement is None:
@@ -53,7 +53,7 @@ def overrides(
 
 def _may_change(walk: Walk) -> bool:
     """Whether each clash is with a distribution that has other releases, which may require something else."""
-    for clash in walk.clashing():
+    for clash in walk.choices.clashing():
         askers = [canonicalize_name(need.path[-1].partition(" ")[0]) for need in clash if need.path]
         if all(len(walk.candidates.all(name)) < 2 for name in askers):
             return False

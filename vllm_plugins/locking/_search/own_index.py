@@ -38,13 +38,13 @@ def requirement(walk: Walk, root: Root, into: Path) -> str | None:
 
 def _chosen(walk: Walk, root: Root) -> Candidate | None:
     """The newest release that the base and everything that requires this package admit, or else the walk's."""
-    settled = walk.choice(root)
+    settled = walk.choices.of(root)
     if settled is None:
         return None
-    needs = walk.reached().get(root.name, ())
+    needs = walk.choices.reached().get(root.name, ())
     together = SpecifierSet(",".join(str(need.requirement.specifier) for need in needs))
     if together.contains(settled.version, prereleases=True):
         return settled
-    readable = (found for found in walk.candidates.admitted(root.name, together) if walk.is_read(found))
+    readable = (found for found in walk.candidates.admitted(root.name, together) if walk.candidates.is_read(found))
     fitting = (found for found in readable if found.obstacle is None and walk.judge(root, found) is None)
     return next(fitting, settled)
