@@ -257,10 +257,8 @@ def _of_build(plugin: Plugin, locked: locks.Plugin) -> Iterator[tuple[str, objec
 
 
 def _of_pypi(source: PypiSource, locked: locks.Plugin) -> Iterator[tuple[str, object, object]]:
-    extras = f"[{','.join(source.extras)}]" if source.extras else ""
-    requested = f"{source.package}{extras}{source.version or ''}"
-    if not _is_same(requested, locked.requested):
-        yield "its requirement", requested, locked.requested
+    if not _is_same(source.requirement, locked.requested):
+        yield "its requirement", source.requirement, locked.requested
     if source.version is not None and not satisfies(locked.version, source.version):
         yield "its version", source.version, locked.version
 

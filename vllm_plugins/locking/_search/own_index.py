@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from packaging.specifiers import SpecifierSet
 
 from vllm_plugins.locking._search.candidates import Obstacle
-from vllm_plugins.packages import stub_wheels
+from vllm_plugins.packages import requirement_lines, stub_wheels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,8 +32,7 @@ def requirement(walk: Walk, root: Root, into: Path) -> str | None:
     stub = stub_wheels.write(
         into, name=content.name, version=str(content.version), extras=content.extras, requires=content.requires
     )
-    extras = f"[{','.join(sorted(root.extras))}]" if root.extras else ""
-    return f"{root.name}{extras} @ {stub.as_uri()}"
+    return f"{root.name}{requirement_lines.bracketed(sorted(root.extras))} @ {stub.as_uri()}"
 
 
 def _chosen(walk: Walk, root: Root) -> Candidate | None:
