@@ -11,8 +11,9 @@ from packaging.utils import canonicalize_name
 from tests.kit import projects
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.packages import programs
+from vllm_plugins.packages.cooldown import Cooldown, upload_time
 from vllm_plugins.packages.pip_config import PipConfig
-from vllm_plugins.packages.simple_api import Cooldown, File, upload_time
+from vllm_plugins.packages.simple_api import File
 
 if TYPE_CHECKING:
     from pathlib import Path

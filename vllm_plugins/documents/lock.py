@@ -143,6 +143,11 @@ class Target(Record):
     base: tuple[BaseUse, ...]
     name: str | None = None
 
+    @property
+    def kind(self) -> str:
+        """The kind of environment, for people."""
+        return f"Python {self.python} on {self.platform}"
+
 
 class Plugin(Record):
     """One plugin of the manifest, pinned. ``entry_points`` are ``(group, name, value)`` in vLLM's groups.

@@ -328,7 +328,7 @@ def refuse_foreign(path: Path, base: Base, *, required_by: str) -> None:
     if not base.is_here and tags.isdisjoint(base.tags()):
         raise BuildError(
             "a wheel that was built here does not fit the base's kind of machine",
-            expected=f"Python {base.python_minor} on {base.platform}",
+            expected=base.kind,
             found=path.name,
             required_by=required_by,
             next_step=ELSEWHERE,

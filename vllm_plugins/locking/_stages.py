@@ -24,7 +24,7 @@ from vllm_plugins.locking._prepare import Preparation, PreparedPlugin, refuse_fo
 from vllm_plugins.locking._solve import Solver
 from vllm_plugins.packages import installers, own_indexes
 from vllm_plugins.packages.builder import Builder
-from vllm_plugins.packages.simple_api import Cooldown
+from vllm_plugins.packages.cooldown import Cooldown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -170,7 +170,7 @@ class Graph:
             for use in target.base:
                 for who, specifier in use.required_by:
                     if who == name:
-                        kind = f"Python {target.python} on {target.platform}" if several else None
+                        kind = target.kind if several else None
                         yield Node(name=use.name, version=use.version, is_base=True, specifier=specifier, target=kind)
 
     def _below(

@@ -223,7 +223,7 @@ class Candidates:
 
     def _here(self, wheels: Iterable[File]) -> str:
         """The machine of the base; with its C library, if there are wheels for another one."""
-        here = f"Python {self.base.python_minor} on {self.base.platform}"
+        here = self.base.kind
         newest = next((tag for tag in self.base.platforms if tag.startswith(_LIBRARIES)), None)
         is_told = newest is not None and any(name in file.filename for file in wheels for name in _LIBRARIES)
         return f"{here}, up to {newest}" if is_told else here
