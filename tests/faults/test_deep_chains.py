@@ -69,7 +69,7 @@ def test_a_walk_follows_a_chain_of_any_length() -> None:
     assert len(walked.choices.reached()) == DEEP
 
 
-def test_what_fails_at_the_end_of_a_chain_is_told_in_few_words() -> None:
+def test_a_failure_at_the_end_of_a_chain_is_reported_in_few_words() -> None:
     found = walk("torch<2").run()["c0"]
     assert len(found.path) == DEEP
     assert str(found) == (

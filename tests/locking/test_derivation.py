@@ -138,7 +138,7 @@ def test_the_index_of_a_package_is_named(tmp_path: Path, index: Index) -> None:
     assert found == [f"tiny: the lock names no index; its files are at {index.url}"]
 
 
-def test_an_index_that_is_not_configured_here_is_told(tmp_path: Path, index: Index) -> None:
+def test_an_index_that_is_not_configured_here_is_reported(tmp_path: Path, index: Index) -> None:
     lock = values.lock(of_index(index, tiny(index)).replace(index="https://other.example/simple/"))
     assert derived(tmp_path, lock, index) == (
         [], ["the index of tiny: https://other.example/simple/ is not configured here"]
@@ -229,7 +229,7 @@ def test_a_wheel_of_find_links_is_in_such_a_directory(tmp_path: Path, index: Ind
     assert derived(tmp_path, lock, index, find={path.name: path}, config=config)[0] == found
 
 
-def test_what_is_not_compared_is_told(tmp_path: Path, index: Index) -> None:
+def test_what_is_not_compared_is_reported(tmp_path: Path, index: Index) -> None:
     lock = values.lock(of_index(index, tiny(index)))
     assert derived(tmp_path, lock, None) == ([], ["the files of 1 package, and what they require: offline"])
     editable = values.package(wheels=(), directory="../tiny")

@@ -63,7 +63,7 @@ def walk(counting: Counting, *plugins: str, caches: Path | None = None) -> Walk:
 
 
 @pytest.mark.parametrize("name", ["near", "far"])
-def test_a_walk_back_reads_metadata_side_by_side_and_no_wheels(
+def test_older_releases_are_tried_with_their_metadata_read_in_parallel_and_no_wheels(
     index: Releases, counting: Counting, name: str
 ) -> None:
     for number in range(MANY):
@@ -96,7 +96,9 @@ def test_what_was_read_is_not_read_again(index: Releases, counting: Counting, tm
     assert counting.read[".metadata"] == counting.read[".whl"] == 0
 
 
-def test_a_resolver_is_told_which_releases_of_a_plugin_it_need_not_read(index: Releases, counting: Counting) -> None:
+def test_a_resolver_does_not_read_releases_of_a_plugin_that_are_ruled_out(
+    index: Releases, counting: Counting
+) -> None:
     for version, torch in (("3.0", "torch<2"), ("2.0", "torch<2"), ("2.0+cu13", "torch>=2"), ("1.0", "torch>=2")):
         index.wheel("demo", version, requires=[torch])
     index.wheel("other", "2.0", requires=["helper"])

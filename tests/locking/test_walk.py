@@ -37,7 +37,7 @@ def test_a_plugin_whose_requirements_are_met_has_no_finding(links: Links) -> Non
     assert links.reported == ["Reading demo", "Reading helper"]
 
 
-def test_a_conflict_with_the_base_is_told_with_the_path_to_it(links: Links) -> None:
+def test_a_conflict_with_the_base_is_reported_with_the_path_to_it(links: Links) -> None:
     links.wheel("near", requires=["torch<2"])
     links.wheel("far", requires=["middle>=1"])
     links.wheel("middle", "1.2", requires=["deep"])
@@ -48,7 +48,7 @@ def test_a_conflict_with_the_base_is_told_with_the_path_to_it(links: Links) -> N
     }
 
 
-def test_the_newest_release_is_told_first_and_the_others_are_counted(links: Links) -> None:
+def test_the_newest_release_is_reported_first_and_the_others_are_counted(links: Links) -> None:
     for version in ("1.0", "2.0", "3.0"):
         links.wheel("demo", version, requires=[f"torch<{version}"])
     links.wheel("demo", "0.9", requires=["torch<1"])
@@ -77,7 +77,7 @@ def test_a_release_that_this_python_or_machine_can_not_use(links: Links, fields:
     }
 
 
-def test_a_wheel_whose_name_and_metadata_disagree_is_told(links: Links) -> None:
+def test_a_wheel_whose_name_and_metadata_disagree_is_reported(links: Links) -> None:
     RawWheel(name="demo", version="1.0", says_version="1.0+cu12").write(links.directory)
     assert links.lines("demo")["demo"] == (
         "demo 1.0 can't be used: the file name of the wheel demo-1.0-py3-none-any.whl does not agree with its "
@@ -85,7 +85,7 @@ def test_a_wheel_whose_name_and_metadata_disagree_is_told(links: Links) -> None:
     )
 
 
-def test_unknown_names_and_versions_are_told_apart(links: Links) -> None:
+def test_unknown_names_and_versions_are_distinguished(links: Links) -> None:
     links.wheel("demo", "1.0")
     links.wheel("demo", "1.5")
     links.wheel("needy", requires=["absent==9.9"])
