@@ -130,7 +130,7 @@ class Preparation:
         return self._built(plugin, tree, origin)
 
     def _commit(self, source: GitSource, plugin: str) -> CommitSha:
-        """The commit of a ref, asked for once: plugins of one repository are at one commit, whoever pushes now."""
+        """The commit of a ref, looked up once: plugins of one repository are at one commit, even during a push."""
         with self._lock:
             is_mine = (source.url, source.ref) not in self._commits
             found = self._commits.setdefault((source.url, source.ref), Future())

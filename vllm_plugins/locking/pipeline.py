@@ -282,7 +282,7 @@ def _check_names(new: Lock, base: Base) -> None:
 
 
 def refuse_contradictions(lock: Lock | None, manifest: Manifest, settings: Settings) -> None:
-    """``--check``: the lock against itself and the manifest. A manifest that has changed since is told later."""
+    """``--check``: the lock against itself and the manifest. A manifest that has changed since is reported later."""
     if lock is not None:
         with contextlib.suppress(LockStale):
             compatibility.check_manifest(lock.replace(accepted_manifests=()), manifest, settings.lock, None)
@@ -320,7 +320,7 @@ def other_changes(old: Sequence[Lock], new: Sequence[Lock]) -> list[str]:
 
 
 def changed_sources(old: Lock | None, new: Lock) -> Iterator[str]:
-    """The plugins whose source has changed, though the same package came of it."""
+    """The plugins whose source has changed, although the build gave the same package."""
     for plugin in new.plugins:
         was = old.plugin(plugin.name) if old else None
         if was is not None and (was.commit, was.tree_sha256, was.project_sha256) != (

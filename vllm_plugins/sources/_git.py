@@ -228,20 +228,20 @@ class Repository:
 
     def create(self) -> None:
         """Initialise it, without the templates and hooks of this machine."""
-        self.must("init", "--quiet", "--template=", "--object-format=sha1", "--initial-branch=main")
-        self.must("config", "remote.origin.url", self.remote.url)
+        self.check_output("init", "--quiet", "--template=", "--object-format=sha1", "--initial-branch=main")
+        self.check_output("config", "remote.origin.url", self.remote.url)
 
-    def ask(self, *arguments: str, config: Sequence[tuple[str, str]] = ()) -> Completed:
+    def run(self, *arguments: str, config: Sequence[tuple[str, str]] = ()) -> Completed:
         """Run git in it. The caller checks the exit status."""
         return run(arguments, env=configured(self.env, config), cwd=self.root)
 
-    def must(self, *arguments: str, config: Sequence[tuple[str, str]] = ()) -> str:
+    def check_output(self, *arguments: str, config: Sequence[tuple[str, str]] = ()) -> str:
         """Run git in it and return its output.
 
         Raises:
             SourceError: git failed.
         """
-        done = self.ask(*arguments, config=config)
+        done = self.run(*arguments, config=config)
         if done.returncode != 0:
             raise self.error(f"git {arguments[0]} failed", done)
         return done.stdout
@@ -267,5 +267,5 @@ def commits(remote: Remote, env: Mapping[str, str], plugin: str, *refspecs: str)
     with scratch.directory() as directory:
         repository = Repository(root=directory, remote=remote, env=env, plugin=plugin)
         repository.create()
-        repository.must("fetch", "--quiet", "--no-tags", "--filter=tree:0", "--", "origin", *refspecs)
+        repository.check_output("fetch", "--quiet", "--no-tags", "--filter=tree:0", "--", "origin", *refspecs)
         yield repository

@@ -53,10 +53,10 @@ def read(source: GitSource, locked: CommitSha, *, environ: Mapping[str, str], pl
     behind: int | None = 0
     if refs.get(branch) != locked:
         with _git.commits(remote, env, plugin, f"+{branch}:refs/new") as repository:
-            history = repository.must("rev-list", "refs/new").split()
+            history = repository.check_output("rev-list", "refs/new").split()
             behind = None
             if locked in history:
-                behind = int(repository.must("rev-list", "--count", f"{locked}..refs/new"))
+                behind = int(repository.check_output("rev-list", "--count", f"{locked}..refs/new"))
     return News(commit=commit, branch=_short(branch), behind=behind, tag=_newest_tag(refs, ref, locked))
 
 

@@ -120,7 +120,7 @@ def contains(source: GitSource, commit: CommitSha, *, environ: Mapping[str, str]
     if name is None:
         return False
     with _git.commits(remote, env, plugin, f"+{name}:refs/check") as repository:
-        return commit in repository.must("rev-list", "refs/check").split()
+        return commit in repository.check_output("rev-list", "refs/check").split()
 
 
 def _checked(full: CommitSha, refs: Mapping[str, CommitSha], remote: Remote, plugin: str) -> CommitSha:
@@ -150,7 +150,7 @@ def _lengthen(
     if len(near) != 1 or len(short) < _SURE:
         # Servers don't resolve abbreviations.
         with _git.commits(remote, env, plugin, *_BRANCHES_AND_TAGS) as repository:
-            commits = repository.must("rev-list", "--all").splitlines()
+            commits = repository.check_output("rev-list", "--all").splitlines()
         near |= {CommitSha(sha) for sha in commits if sha.startswith(short)}
     if len(near) == 1:
         return near.pop()

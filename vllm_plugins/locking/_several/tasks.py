@@ -1,4 +1,4 @@
-"""What is done for one target: find its base, and resolve for it."""
+"""The work for one target: find its base, and resolve for it."""
 
 from __future__ import annotations
 
