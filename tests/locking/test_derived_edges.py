@@ -167,7 +167,7 @@ def test_the_extras_of_a_plugin_that_the_base_provides() -> None:
             distribution(NAME("there"), "1.0", ("x",), ("helper; extra == 'x'",)),
         )
     )
-    use = BaseUse(name=NAME("there"), version="1.0", required_by=((provided.asker, ""),))
+    use = BaseUse(name=NAME("there"), version="1.0", required_by=((provided.requirer, ""),))
     lock = honest(plugins=(plugin, provided), uses=(TORCH, use))
     assert differences(lock, base=base) == []
     lie = honest(plugins=(plugin, provided.replace(dependencies=(NAME("extra-one"),))), uses=(TORCH, use))

@@ -217,7 +217,7 @@ def _provided(plugin: locks.Plugin, lock: Lock) -> Iterator[str]:
         yield "the vLLM environment provides it, and it has fields of a plugin that is installed"
     for target in lock.targets:
         uses = [use for use in target.base if use.name == plugin.package]
-        if not any(who == plugin.asker for use in uses for who, _ in use.required_by):
+        if not any(who == plugin.requirer for use in uses for who, _ in use.required_by):
             yield f"the vLLM environment provides it, and the base of the lock has no {plugin.package} for it"
 
 

@@ -106,8 +106,8 @@ def _leave_out(findings: Mapping[str, Finding]) -> str:
     return " and ".join(map(leave_out, findings))
 
 
-def _is_plugin(asker: str) -> bool:
-    return in_words(asker).startswith("plugin ")
+def _is_plugin(requirer: str) -> bool:
+    return in_words(requirer).startswith("plugin ")
 
 
 def clash(lines: Sequence[str]) -> NoResolution:

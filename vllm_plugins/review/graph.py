@@ -92,7 +92,7 @@ class Graph:
         for plugin in sorted(self._lock.plugins, key=lambda plugin: plugin.name):
             if plugin.provided:
                 locked = map(self._package, plugin.dependencies)
-                yield plugin, (*self._base_uses(plugin.asker), *locked)
+                yield plugin, (*self._base_uses(plugin.requirer), *locked)
             else:
                 yield plugin, (self._package(plugin.package),)
 

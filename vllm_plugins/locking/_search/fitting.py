@@ -8,7 +8,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import SourceError
-from vllm_plugins.documents.lock import override_asker
+from vllm_plugins.documents.lock import override_requirer
 from vllm_plugins.documents.overrides import is_fixed
 from vllm_plugins.locking._search.findings import Root
 from vllm_plugins.locking._search.walk import Walk
@@ -54,8 +54,8 @@ def overrides(
 def _may_change(walk: Walk) -> bool:
     """Whether each clash is with a distribution that has other releases, which may require something else."""
     for clash in walk.choices.clashing():
-        askers = [canonicalize_name(need.path[-1].partition(" ")[0]) for need in clash if need.path]
-        if all(len(walk.candidates.all(name)) < 2 for name in askers):
+        requirers = [canonicalize_name(need.path[-1].partition(" ")[0]) for need in clash if need.path]
+        if all(len(walk.candidates.all(name)) < 2 for name in requirers):
             return False
     return True
 
@@ -64,7 +64,7 @@ def _trial(walk: Walk, roots: Sequence[Root], found: Mapping[NormalizedName, Spe
     """A walk from the same plugins against a base without the packages that were found."""
     named = {root.name for root in roots}
     more = [
-        Root(plugin=override_asker(name), name=name, specifier=specifier)
+        Root(plugin=override_requirer(name), name=name, specifier=specifier)
         for name, specifier in found.items()
         if name not in named
     ]
