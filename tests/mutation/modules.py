@@ -14,6 +14,8 @@ _LOCK = (
 )
 _HOOK = (
     "tests/startup/test_hook_calls.py",
+    "tests/startup/test_inherited_overlays.py",
+    "tests/startup/test_start_installs.py",
     "tests/startup/test_hook_in_process.py",
     "tests/startup/test_ranks.py",
     "tests/startup/test_recovery.py",
