@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import os
+import platform
+import subprocess
 import sys
 import tempfile
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.kit import index as indexes
@@ -36,24 +42,40 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     rows, failed = [], False
+    conditions, started = _conditions(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vllm-plugins-bench-") as scratch:
         root = Path(scratch)
         (root / "indexes").mkdir()
         with indexes.serve(root / "indexes") as server:
             for name in arguments.only or (SHORT if arguments.short else SUBJECTS):
+                begun = time.monotonic()
                 for case in SUBJECTS[name](server, root):
                     rounds = case.short if arguments.short else case.rounds
                     if rounds is None:
                         continue
-                    row = case.measure(rounds)
+                    row = case.row(rounds)
                     if arguments.gate and row.regressed:  # once more, and longer: nothing fails by chance
-                        row = case.measure(rounds * 3)
+                        row = case.row(rounds * 3)
                     failed = failed or row.regressed
                     rows.append(row)
                     print(report.line(row), flush=True)
                     if arguments.output:
-                        report.document(rows, arguments.output)
+                        minutes = f"One run of {(time.monotonic() - started) / 60:.0f} minutes"
+                        report.document(rows, arguments.output, run=f"{minutes} {conditions}.")
+                print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     return int(arguments.gate and failed)
+
+
+def _conditions() -> str:
+    """Words for the document: when and where this runs, and with which programs."""
+    uv = subprocess.run(["uv", "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+    versions = [f"Python {platform.python_version()}", f"uv {uv}"]
+    versions += [f"{name} {importlib.metadata.version(name)}" for name in ("pip", "pip-tools")]
+    load = os.getloadavg()[0]
+    return (
+        f"on {datetime.now(UTC):%Y-%m-%d}, on {len(os.sched_getaffinity(0))} processors, with a load of {load:.1f} "
+        f"before it; {', '.join(versions)}"
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class Row:
     ``ours`` and ``others`` are medians in seconds (for ``MB``: in megabytes); ``value`` is what the promise is of:
     a ratio, or milliseconds or megabytes. ``processor`` is the same of what the processors did, which a busy machine
     changes less; it knows nothing of waiting and of working side by side. ``least`` says that ``goal`` is a floor.
-    ``noise`` is what the gate lets through besides: what two runs, or two machines, differ by.
+    ``noise`` is what the gate lets through besides: what two runs, or two machines, differ by. ``why`` is the reason
+    where the goal is missed.
     """
 
     group: str
@@ -55,6 +56,7 @@ class Row:
     processor: float | None = None
     least: bool = False
     noise: float = 0
+    why: str = ""
 
     @property
     def share(self) -> float:
@@ -78,11 +80,19 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """Something to measure: ``measure`` is given a number of rounds. ``short`` is that of the short form, if any."""
+    """Something to measure: ``measure`` is given a number of rounds. ``short`` is that of the short form, if any.
+
+    ``why`` is the known reason for a goal that is missed.
+    """
 
     measure: Callable[[int], Row]
     rounds: int
     short: int | None = None
+    why: str = ""
+
+    def row(self, rounds: int) -> Row:
+        """The measurement, with the reason where the goal is missed."""
+        return replace(self.measure(rounds), why=self.why)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

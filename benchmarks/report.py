@@ -29,8 +29,10 @@ def line(row: Row) -> str:
     )
 
 
-def document(rows: Sequence[Row], path: Path) -> None:
+def document(rows: Sequence[Row], path: Path, *, run: str = "") -> None:
     """Put the table between the marks in a document (Markdown), and the picture next to it, as SVG.
+
+    ``run`` is a sentence about the run, which follows the table.
 
     Raises:
         SystemExit: the document has no such marks.
@@ -38,7 +40,8 @@ def document(rows: Sequence[Row], path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     if not _TABLE.search(text):
         raise SystemExit(f"{path} has no lines <!-- measured --> and <!-- /measured -->")
-    path.write_text(_TABLE.sub(lambda found: found[1] + _table(rows) + found[2], text), encoding="utf-8")
+    measured = _table(rows) + (f"\n{run}\n" if run else "")
+    path.write_text(_TABLE.sub(lambda found: found[1] + measured + found[2], text), encoding="utf-8")
     path.with_suffix(".svg").write_text(_picture(rows), encoding="utf-8")
 
 
@@ -60,7 +63,8 @@ def _table(rows: Iterable[Row]) -> str:
             processors,
             _goal(row),
         )
-        lines.append(f"| {' | '.join(cells)} | {'kept' if row.kept else 'missed'} |")
+        verdict = "kept" if row.kept else f"missed: {row.why}" if row.why else "missed"
+        lines.append(f"| {' | '.join(cells)} | {verdict} |")
     return "\n".join(lines) + "\n"
 
 

@@ -6,9 +6,9 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from .measure import Case, Row, ratio, take_turns, use
+from .measure import Case, Row, difference, ratio, take_turns, use
 from .syncs import against_uv, write_requirements
-from .world import Size, make
+from .world import START, Size, make
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +23,8 @@ __all__ = ["cases"]
 GROUP = "200 plugins, 1,000 packages"
 FACTOR = 20
 _TINY = {"helpers": 4, "modules": 2, "data": 10}
+_ALONE = {"helpers": 0, "modules": 1, "data": 10, "group": "vllm.logits_processors"}  # see hook
+_HOOK = f"{START}; from vllm_plugins.startup.hook import general; general()"
 
 
 def cases(server: Server, root: Path) -> list[Case]:
@@ -33,6 +35,11 @@ def cases(server: Server, root: Path) -> list[Case]:
         place.run("lock", "--resolver", "uv")
         place.run("sync", "--installer", "uv", "--no-load-check")
     write_requirements(many)
+    one = make(server, root / "one-plugin", "one-plugin", Size(plugins=1, **_ALONE))  # type: ignore[arg-type]
+    thousand = make(server, root / "thousand", "thousand", Size(plugins=1000, **_ALONE))  # type: ignore[arg-type]
+    for place in (one, thousand):
+        place.run("lock", "--resolver", "uv")
+        place.run("sync", "--installer", "uv", "--no-load-check")
     uv = ("lock", "--resolver", "uv")
     return [
         Case(measure=lambda rounds: _grows(few, many, rounds, *uv), rounds=3),
@@ -44,7 +51,17 @@ def cases(server: Server, root: Path) -> list[Case]:
         ),
         Case(measure=lambda rounds: _grows(few, many, rounds, "status"), rounds=7),
         Case(measure=lambda rounds: _grows(few, many, rounds, "verify"), rounds=3),
+        Case(measure=lambda rounds: _hook(one, thousand, rounds), rounds=30),
     ]
+
+
+def _hook(one: Place, thousand: Place, rounds: int) -> Row:
+    def start(place: Place) -> float:
+        environment = {**place.environment, "PYTHONDONTWRITEBYTECODE": ""}
+        return use([sys.executable, "-c", _HOOK], environment, place.root).processor
+
+    turns = take_turns(rounds, lambda: start(thousand), lambda: start(one))
+    return difference(turns, group="1,000 plugins", what="a start that is up to date", against="one plugin", goal=5)
 
 
 def _grows(few: Place, many: Place, rounds: int, *words: str) -> Row:

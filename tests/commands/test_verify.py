@@ -71,6 +71,7 @@ def test_an_unchanged_overlay_has_no_problems_and_some_notes(synced: Place) -> N
         f"overlay {synced.overlay.name[:12]}: {count} files, {size / 1e3:.1f} kB, unchanged\n"
         "checked against RECORD and lock: 3 distributions\n"
         "checked against the wheel, too: 1; no wheel in plugins.wheels/: helper, tiny\n"
+        "bytecode compiled again and compared: 1; with --recompile, all\n"
         "notes:\n"
         "  tiny.pth runs code when the overlay is activated\n"
         "  native libraries: tiny/core.so\n"
@@ -142,13 +143,22 @@ def test_a_forged_record_does_not_hide_a_change_from_the_wheel(synced: Place) ->
 
 
 def test_bytecode_of_another_source_is_found(synced: Place, tmp_path: Path) -> None:
+    """Without a wheel, source, bytecode and list of files could be forged together: it is compared on request."""
     other = tmp_path / "other.py"
     other.write_text("def register():\n    print('evil')\n")
-    (compiled,) = synced.site.glob("tiny/__pycache__/__init__.*.pyc")
-    py_compile.compile(str(other), str(compiled), invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
-    forge(synced)
-    name = compiled.relative_to(synced.site).as_posix()
-    assert problems(synced.run("verify", "--json", check=False)) == [("not-compiled-from-its-source", name)]
+
+    def replace(package: str) -> tuple[str, str]:
+        (compiled,) = synced.site.glob(f"{package}/__pycache__/__init__.*.pyc")
+        py_compile.compile(str(other), str(compiled), invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+        forge(synced)
+        return "not-compiled-from-its-source", compiled.relative_to(synced.site).as_posix()
+
+    of_index = replace("tiny")
+    assert problems(synced.run("verify", "--json", check=False)) == []
+    assert problems(synced.run("verify", "--json", "--recompile", check=False)) == [of_index]
+    built = replace("mine_plugin")
+    assert problems(synced.run("verify", "--json", check=False)) == [built]
+    assert problems(synced.run("verify", "--json", "--recompile", check=False)) == [built, of_index]
 
 
 def test_a_changed_list_of_files_is_found(synced: Place) -> None:

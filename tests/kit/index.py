@@ -73,14 +73,17 @@ class Server:
     root: Path
     address: str
 
-    def index(self, name: str, *, releases: bool = False, distance: float = 0) -> Index:
+    def index(self, name: str, *, releases: bool = False, distance: float = 0, apart: bool = True) -> Index:
         """An index, empty unless it was there already; with ``releases``, it has a JSON page of all releases of a project (see ``server``).
 
-        Each answer comes after ``distance`` seconds, as from elsewhere.
+        Each answer comes after ``distance`` seconds, as from elsewhere. METADATA is ``apart`` from wheels (PEP 658), or
+        in them only.
         """
         directory = self.root / name
         directory.mkdir(exist_ok=True)  # a worker that steals work comes back to a module
         (directory / "distance").write_text(str(distance))
+        if not apart:
+            (directory / "whole").touch()
         if releases:
             (directory / "releases").touch()
         return Index(directory=directory, url=f"{self.address}/{name}/simple/")

@@ -5,7 +5,8 @@ port is the system's choice, and is printed as the first line. The server's own 
 hashes, which every index of the world does; the one here adds them.
 
 A directory that holds a file ``releases`` also answers ``/<directory>/<project>/json`` with the files of each release, as
-the great index does, and hardly any other. One that holds a file ``distance`` answers after so many seconds.
+the great index does, and hardly any other. One that holds a file ``distance`` answers after so many seconds, and one with
+a file ``whole`` has no METADATA apart from wheels.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class Indexes:
 
     def _index(self, directory: Path) -> fastapi.FastAPI:
         application = fastapi.FastAPI(openapi_url=None)
-        repository = MetadataInjectorRepository(Hashed(directory), self._client)
+        hashed = Hashed(directory)
+        repository = hashed if (directory / "whole").exists() else MetadataInjectorRepository(hashed, self._client)
         application.include_router(simple.build_router(repository, http_client=self._client))
         if (directory / "releases").exists():
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -61,6 +62,7 @@ class World:
         base: tuple[str, ...] = (),
         bytecode: Mapping[str, bytes] | None = None,
         later: Mapping[str, bytes] | None = None,
+        recompile: bool = False,
     ) -> verify.Report:
         """Publish what is there now, as a forger would who can write to the store, and verify it.
 
@@ -90,7 +92,7 @@ class World:
         for name, data in (later or {}).items():
             (self.site / name).write_bytes(data)
         lock = Lock(manifest_sha256=Sha256(""), packages=packages, plugins=(), targets=())
-        return verify.run(self.store, marker, lock=lock, wheels=self.wheels, base_paths=base)
+        return verify.run(self.store, marker, lock=lock, wheels=self.wheels, base_paths=base, recompile=recompile)
 
 
 @pytest.fixture
@@ -363,6 +365,84 @@ def test_bytecode_of_another_source_is_found(world: World, data: bytes) -> None:
     locked = world.unpack(wheel())
     report = world.verify(package(locked), bytecode={BYTECODE: data})
     assert report.problems == (f"not compiled from its source: {BYTECODE}",)
+
+
+def test_bytecode_is_compiled_again_where_a_wheel_is_at_hand_or_on_request(world: World) -> None:
+    world.unpack(wheel())
+    forged = {BYTECODE: bytecode.compiled(b"x = 2\n", "bad.py") or b""}
+    assert world.verify(package(), bytecode=forged).problems == ()
+    problem = f"not compiled from its source: {BYTECODE}"
+    assert world.verify(package(), bytecode=forged, recompile=True).problems == (problem,)
+
+
+def test_a_file_that_two_distributions_have_is_the_one_in_the_wheel_of_either(world: World) -> None:
+    """Only one of them may have a wheel at hand, and a forger chooses what the RECORD of the other says."""
+    locked = world.unpack(wheel())
+    other = raw_wheel.RawWheel(name="zzz").add("zzz.py")
+    world.unpack(other)
+    (world.wheels / "zzz-1.0-py3-none-any.whl").unlink()
+    packages = (package(locked), Package(name=canonicalize_name("zzz"), version="1.0", wheels=()))
+    assert world.verify(*packages).problems == ()
+    record = world.site / "zzz-1.0.dist-info" / "RECORD"
+    evil = b"evil = 1\n"
+    (world.site / "bad.py").write_bytes(evil)
+    record.write_text(f"{record.read_text()}bad.py,{stages.digest(evil)},{len(evil)}\n")
+    report = world.verify(*packages)
+    assert (report.anchored, report.unanchored) == (("bad",), ("zzz",))
+    assert report.problems == ("differs from RECORD: bad.py",)
+
+
+def test_bytecode_of_a_file_that_two_distributions_have_is_compiled_again(world: World) -> None:
+    locked = world.unpack(wheel())
+    world.unpack(raw_wheel.RawWheel(name="zzz").add("bad.py"))
+    (world.wheels / "zzz-1.0-py3-none-any.whl").unlink()
+    packages = (package(locked), Package(name=canonicalize_name("zzz"), version="1.0", wheels=()))
+    forged = {BYTECODE: bytecode.compiled(b"x = 2\n", "bad.py") or b""}
+    assert world.verify(*packages, bytecode=forged).problems == (f"not compiled from its source: {BYTECODE}",)
+
+
+def test_a_locked_distribution_that_is_not_there_is_found(world: World) -> None:
+    """Its files may be in the RECORD of another one, which has no wheel at hand."""
+    locked = world.unpack(wheel())
+    shutil.rmtree(world.site / "bad-1.0.dist-info")
+    world.unpack(raw_wheel.RawWheel(name="zzz").add("bad.py", "evil = 1\n").add("bad.txt", "evil\n"))
+    (world.wheels / "zzz-1.0-py3-none-any.whl").unlink()
+    zzz = Package(name=canonicalize_name("zzz"), version="1.0", wheels=())
+    assert world.verify(package(locked), zzz).problems == ("not installed: bad 1.0",)
+
+
+def test_a_distribution_for_another_machine_is_not_missed(world: World) -> None:
+    world.unpack(wheel())
+    other = Package(name=canonicalize_name("zzz"), version="1.0", wheels=(), marker="platform_machine == 'none'")
+    assert world.verify(package(), other).problems == ()
+
+
+@pytest.mark.parametrize("algorithm", ["sha384", "sha512", "none"])
+def test_a_file_with_another_kind_of_hash_in_record_is_compared(world: World, algorithm: str) -> None:
+    """Wheels may have these (PEP 427), except for the last one."""
+    data = b"data\n"
+    digest = hashlib.new("sha512" if algorithm == "none" else algorithm, data).digest()
+    row = f"bad.txt,{hashes.record_form(digest, algorithm)},5\n"
+    record = f"{row}bad-1.0.dist-info/RECORD,,\n"
+    odd = raw_wheel.RawWheel(has_record=False).add("bad.txt", data).add("bad-1.0.dist-info/RECORD", record)
+    info = ("METADATA", "WHEEL")
+    locked = world.unpack(odd)
+    for name in info:
+        (world.site / "bad-1.0.dist-info" / name).unlink()
+    expected = ("differs from RECORD: bad.txt",)
+    assert world.verify(package(locked)).problems == (expected if algorithm == "none" else ())
+    (world.site / "bad.txt").write_bytes(b"evil\n")
+    assert world.verify(package(locked)).problems == expected
+
+
+def test_a_file_without_a_hash_in_the_record_of_its_wheel_is_compared(world: World) -> None:
+    record = "bad.py,,\nbad-1.0.dist-info/RECORD,,\n"
+    locked = world.unpack(raw_wheel.RawWheel(has_record=False).add("bad.py").add("bad-1.0.dist-info/RECORD", record))
+    for name in ("METADATA", "WHEEL"):
+        (world.site / "bad-1.0.dist-info" / name).unlink()
+    assert world.verify(package(locked)).problems == ()
+    (world.site / "bad.py").write_text("evil = 1\n")
+    assert world.verify(package(locked)).problems == ("differs from its wheel: bad.py",)
 
 
 def test_bytecode_of_a_source_that_has_changed_is_not_a_second_problem(world: World) -> None:

@@ -24,15 +24,22 @@ if TYPE_CHECKING:
 
 EXAMPLES = {
     "vllm-plugins verify": "Hash every installed file again",
+    "vllm-plugins verify --recompile": "Compare all bytecode with its source, too",
 }
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
+    parser.add_argument(
+        "--recompile",
+        action="store_true",
+        help="Compile all sources again and compare the bytecode. This is always done for packages whose wheel is in "
+        "plugins.wheels/.",
+    )
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:  # noqa: ARG001
+def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Name each file that differs from RECORD, lock or wheel. The exit code is 4 if there is one."""
     state = states.read(settings)
     if state.locked is None or state.marker is None:
@@ -43,6 +50,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         lock=state.locked.lock,
         wheels=settings.wheels,
         base_paths=overlay.base_paths(),
+        recompile=arguments.recompile,
     )
     linked = link.read()
     others = (
@@ -73,27 +81,31 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         "linked": _data.linked(linked),
         "up_to_date": not others and not any(drift.hidden_modules(state)),
     }
-    output.result(data, _text(report, known))
+    output.result(data, _text(report, known, recompiled=arguments.recompile))
     return HashMismatch.exit_code if report.problems else 0
 
 
 def _problem(text: str) -> dict[str, str | None]:
     """A difference: of a file, or of a package and the lock."""
     kind, _, subject = text.partition(": ")
-    if kind == "not in the lock":
-        return {"kind": "not-in-the-lock", "path": None, "package": subject.partition(" ")[0]}
+    if kind in ("not in the lock", "not installed"):
+        return {"kind": kind.replace(" ", "-"), "path": None, "package": subject.partition(" ")[0]}
     if subject.startswith("expected "):
         return {"kind": "other-version", "path": None, "package": kind}
     return {"kind": kind.lower().replace(" ", "-"), "path": subject, "package": None}
 
 
-def _text(report: Report, known: list[str]) -> str:
+def _text(report: Report, known: list[str], *, recompiled: bool) -> str:
     lines = [
         f"overlay {report.key[:12]}: {count(report.files, 'file')}, {size(report.size)}, unchanged",
         f"checked against RECORD and lock: {count(len(report.anchored) + len(report.unanchored), 'distribution')}",
         f"checked against the wheel, too: {len(report.anchored)}"
         + (f"; no wheel in plugins.wheels/: {', '.join(report.unanchored)}" if report.unanchored else ""),
     ]
+    if recompiled or not report.unanchored:
+        lines.append("bytecode compiled again and compared: all")
+    else:
+        lines.append(f"bytecode compiled again and compared: {len(report.anchored)}; with --recompile, all")
     if known:
         lines += ["notes:", *(f"  {note}" for note in known)]
     return "\n".join(lines)

@@ -134,6 +134,10 @@ class Base(Record):
 
     def tags(self) -> tuple[Tag, ...]:
         """The tags of the wheels that fit the base, the best first (PEP 425)."""
+        return self._tags
+
+    @cached_property
+    def _tags(self) -> tuple[Tag, ...]:
         if self.is_here:
             return tuple(sys_tags())
         major, minor = map(int, self.python.split(".")[:2])

@@ -6,7 +6,6 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import tomlkit
 from packaging.markers import Marker
 from packaging.specifiers import SpecifierSet
 
@@ -18,7 +17,7 @@ from vllm_plugins.documents._form import (
     lock_package,
     lock_plugin,
     merged,
-    toml_tables,
+    toml_text,
 )
 from vllm_plugins.documents.lock import TOOL
 from vllm_plugins.documents.lock_reader import FORMAT, FORMAT_OF_TARGETS, content_sha256
@@ -26,8 +25,7 @@ from vllm_plugins.documents.lock_reader import FORMAT, FORMAT_OF_TARGETS, conten
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from tomlkit.items import Table
-
+    from vllm_plugins.documents._form.toml_text import Table
     from vllm_plugins.documents.lock import Identity, Lock, Package, Wheel
 
 __all__ = ["indistinct", "normal_form", "render"]
@@ -126,10 +124,10 @@ def _render(lock: Lock) -> bytes:
         lock,
         environments=list(lock.environments),
         packages=[_package(package, marker=package.marker) for package in lock.packages],
-        targets=[toml_tables.table(lock_base.target_fields(target)) for target in lock.targets],
-        overrides=[toml_tables.table(lock_base.override_fields(item)) for item in lock.overrides],
-        built=[toml_tables.table(build_requirements.fields(item)) for item in lock.build_requirements],
-        plugins=[toml_tables.table(lock_plugin.fields(plugin)) for plugin in lock.plugins],
+        targets=[toml_text.table(lock_base.target_fields(target)) for target in lock.targets],
+        overrides=[toml_text.table(lock_base.override_fields(item)) for item in lock.overrides],
+        built=[toml_text.table(build_requirements.fields(item)) for item in lock.build_requirements],
+        plugins=[toml_text.table(lock_plugin.fields(plugin)) for plugin in lock.plugins],
     )
 
 
@@ -147,7 +145,7 @@ def _render_all(locks: Sequence[Lock]) -> bytes:
         environments=merged.environments(markers, {name: lock.environments for name, lock in by_name.items()}),
         packages=[_package_of_targets(package, names, markers) for package, names in packages],
         targets=[
-            toml_tables.table(lock_base.target_fields(lock.targets[0], environments=lock.environments))
+            toml_text.table(lock_base.target_fields(lock.targets[0], environments=lock.environments))
             for lock in locks
         ],
         overrides=[_of_targets(lock_base.override_fields(item), names) for item, names in overrides],
@@ -178,29 +176,28 @@ def _document(
     built: list[Table],
     plugins: list[Table],
 ) -> bytes:
-    document = tomlkit.document()
-    document.add(tomlkit.comment(_HEAD))
-    document.add("lock-version", tomlkit.item("1.0"))
-    if environments:
-        document.add("environments", toml_tables.lines(environments))
-    document.add("created-by", tomlkit.item("vllm-plugin-manager"))
-    # PEP 751 requires the key even if there is nothing to install.
-    document.add("packages", toml_tables.tables(packages) if packages else tomlkit.array())
-    tool = tomlkit.table()
-    tool.add("format", FORMAT if lock.target_name is None else FORMAT_OF_TARGETS)
-    tool.add("manifest-sha256", lock.manifest_sha256)
-    if lock.manifest_name is not None:
-        tool.add("manifest", lock.manifest_name)
-    tool.add("content-sha256", "")
     by_key = {"targets": targets, "overrides": overrides, "build-requirements": built, "plugins": plugins}
-    for key, tables in by_key.items():
-        if tables:
-            tool.add(key, toml_tables.tables(tables))
-    parent = tomlkit.table(is_super_table=True)
-    parent.add(TOOL, tool)
-    document.add("tool", parent)
-    tool["content-sha256"] = content_sha256(document.unwrap())
-    return tomlkit.dumps(document).encode("utf-8")
+    tool = toml_text.table(
+        {
+            "format": FORMAT if lock.target_name is None else FORMAT_OF_TARGETS,
+            "manifest-sha256": lock.manifest_sha256,
+            "manifest": lock.manifest_name,
+            "content-sha256": "",
+            **by_key,
+        }
+    )
+    document = toml_text.table(
+        {
+            "lock-version": "1.0",
+            "environments": environments,
+            "created-by": "vllm-plugin-manager",
+            "packages": packages,
+            "tool": toml_text.Table({TOOL: tool}),
+        }
+    )
+    document.setdefault("packages", [])  # PEP 751 requires the key even if there is nothing to install
+    tool["content-sha256"] = content_sha256(document)
+    return toml_text.dumps(document, comment=_HEAD).encode("utf-8")
 
 
 def _sorted(wheels: Iterable[Wheel]) -> list[Wheel]:
@@ -211,11 +208,9 @@ def _sorted(wheels: Iterable[Wheel]) -> list[Wheel]:
 
 def _package(package: Package, *, marker: str | None, more: Mapping[str, Any] | None = None) -> Table:
     """A package with this marker; ``more`` are further keys of our own table."""
-    table = toml_tables.table(lock_package.fields(package, marker=marker))
-    if own := toml_tables.table({**(more or {}), **lock_package.own_fields(package)}):
-        tool = tomlkit.table(is_super_table=True)
-        tool.add(TOOL, own)
-        table.add("tool", tool)
+    table = toml_text.table(lock_package.fields(package, marker=marker))
+    if own := toml_text.table({**(more or {}), **lock_package.own_fields(package)}):
+        table["tool"] = toml_text.Table({TOOL: own})
     return table
 
 
@@ -227,7 +222,7 @@ def _package_of_targets(package: Package, names: tuple[str, ...] | None, markers
 
 def _of_targets(fields: Mapping[str, Any], names: tuple[str, ...] | None) -> Table:
     """A table with the names of its targets; ``None`` for all of them."""
-    table = toml_tables.table(fields)
+    table = toml_text.table(fields)
     if names is not None:
-        table.add(merged.TARGETS, toml_tables.lines(names))
+        table[merged.TARGETS] = list(names)
     return table

@@ -6,6 +6,7 @@ The hash makes the origin of a file irrelevant. So a wheel in ``plugins.wheels/`
 from __future__ import annotations
 
 import errno
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Requirement", "Selected", "best_wheel", "build_number", "find_wheel", "select"]
+__all__ = ["Requirement", "Selected", "best_wheel", "build_number", "find_wheel", "ranks", "ranks_here", "select"]
 
 # What can't be read as a wheel: a directory, a pipe or device, a link to itself, or another user's file.
 _NO_FILE = (errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP, errno.EACCES)
@@ -77,7 +78,7 @@ def select(lock: Lock, settings: Settings) -> Selected:
         HashMismatch: a wheel there is not the locked one.
     """
     environment = {name: str(value) for name, value in default_environment().items()}
-    tags = tuple(sys_tags())
+    tags = ranks_here()
     if lock.environments and not any(markers.applies(marker, environment) for marker in lock.environments):
         raise _no_wheels(settings, f"the lock is for environments with {' or '.join(lock.environments)}")
     wheels: list[Requirement] = []
@@ -91,8 +92,8 @@ def select(lock: Lock, settings: Settings) -> Selected:
             continue
         wheel = best_wheel(package.wheels, tags)
         if wheel is None:
-            kinds = ", ".join(wheel.filename for wheel in package.wheels)
-            raise _no_wheels(settings, f"{package.name} {package.version} has only {kinds}; this is {tags[0]}")
+            kinds = f"only {', '.join(wheel.filename for wheel in package.wheels)}; this is {next(iter(tags))}"
+            raise _no_wheels(settings, f"{package.name} {package.version} has {kinds}")
         path = find_wheel(settings.wheels / wheel.filename, wheel.sha256)
         if path is None and (wheel.url is None or settings.offline):
             missing.append(wheel.filename)
@@ -142,6 +143,12 @@ class _Named(Protocol):
 
 
 _W = TypeVar("_W", bound=_Named)
+
+
+@functools.cache
+def ranks_here() -> Mapping[Tag, int]:
+    """The :func:`ranks` of this interpreter's tags, the best first."""
+    return ranks(sys_tags())
 
 
 def ranks(tags: Iterable[Tag]) -> Mapping[Tag, int]:

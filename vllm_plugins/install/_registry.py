@@ -20,15 +20,18 @@ __all__ = ["render"]
 def render(lock: Lock, marker: Marker) -> bytes:
     """The registry of one overlay: each plugin of its lock, its source and its entry points."""
     plugins: dict[str, dict[str, Any]] = {}
+    by_plugin: dict[str, list[str]] = {}
+    for point in marker.entry_points:
+        if point.group != LOADS:
+            by_plugin.setdefault(point.plugin, []).append(f"{point.group}:{point.name}")
     for plugin in sorted(lock.plugins, key=lambda plugin: plugin.name):
-        points = [point for point in marker.entry_points if point.plugin == plugin.name and point.group != LOADS]
         plugins[plugin.name] = {
             "name": plugin.name,
             "source": plugin.source,
             "package": plugin.package,
             "version": plugin.version,
             "status": "provided" if plugin.provided else "installed",
-            "entry_points": [f"{point.group}:{point.name}" for point in points],
+            "entry_points": by_plugin.get(plugin.name, []),
             **({"commit": plugin.commit} if plugin.commit else {}),
             **({"loads": list(plugin.loads)} if plugin.loads else {}),
             **({"editable": True} if plugin.editable else {}),

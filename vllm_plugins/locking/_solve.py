@@ -14,6 +14,7 @@ from packaging.version import Version
 from vllm_plugins.core import progress
 from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, NoResolution
 from vllm_plugins.core.humanize import count
+from vllm_plugins.documents import selection
 from vllm_plugins.locking import _conflicts, _resolution, request
 from vllm_plugins.locking._sdists import Sdists
 from vllm_plugins.locking._search import agreed, fitting, newest, own_index
@@ -120,7 +121,7 @@ class Solver:
             HashMismatch: a locked file has other bytes there.
         """
         pins = [pin for pin in solution.pins if pin.url is None]
-        tags = self.base.tags()
+        tags = selection.ranks(self.base.tags())
 
         def read(pin: Pin) -> Release:
             locked = self._kept.get(pin.name)

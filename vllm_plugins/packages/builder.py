@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build import BuildBackendException, BuildException, ProjectBuilder
 from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core import hashes, lfs, process, scratch
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from build import ProjectBuilder
     from packaging.utils import NormalizedName
 
     from vllm_plugins.core.hashes import Sha256
@@ -201,6 +201,8 @@ class Builder:
     @contextmanager
     def _failures(self, project: Path, plugin: str) -> Iterator[None]:
         """Turn any failure of a build into one that names the plugin and has the last output of the backend."""
+        from build import BuildBackendException, BuildException  # most locks build nothing
+
         try:
             yield
         except HashMismatch as error:
@@ -263,12 +265,16 @@ def _check_pointers(wheel: Path) -> None:
 
 
 def _reader(project: Path) -> ProjectBuilder:
+    from build import ProjectBuilder
+
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about misspelled tables: the backend reports them, or the build fails
         return ProjectBuilder(project)
 
 
 def _builder(project: Path, environment: Environment, on_line: Callable[[str], None] | None) -> ProjectBuilder:
+    from build import ProjectBuilder
+
     variables = environment.variables(project)
 
     def run(cmd: Sequence[str], cwd: str | None = None, extra_environ: Mapping[str, str] | None = None) -> None:

@@ -16,7 +16,7 @@ from vllm_plugins.packages import archives, cache, metadata, simple_api
 from vllm_plugins.packages.index import WHOLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     from packaging.tags import Tag
@@ -56,12 +56,12 @@ class Release:
 
 
 def read(
-    pin: Pin, index: Index, *, tags: Sequence[Tag], caches: Path | None, locked: Package | None = None
+    pin: Pin, index: Index, *, tags: Collection[Tag], caches: Path | None, locked: Package | None = None
 ) -> Release:
     """Read the files of a pin from the index, with their hashes, and the metadata of the wheel that fits best.
 
-    ``tags`` are those of the machine that the lock is for, the best first. Metadata is cached in ``caches``.
-    ``locked`` is the package of a lock whose files are kept.
+    ``tags`` are those of the machine that the lock is for, the best first, or their ranks. Metadata is cached in
+    ``caches``. ``locked`` is the package of a lock whose files are kept.
 
     Raises:
         NoResolution: there is neither a wheel for that machine nor an sdist.
@@ -87,7 +87,7 @@ def read(
     return Release(pin=pin, wheels=wheels, sdist=index.complete(sdist))
 
 
-def kept(files: Iterable[File], locked: Package, index: Index, *, tags: Sequence[Tag]) -> list[File]:
+def kept(files: Iterable[File], locked: Package, index: Index, *, tags: Collection[Tag]) -> list[File]:
     """Of the files of a locked version, those that the lock has: an index may get more of them later.
 
     No file is kept where none of the lock's can be used for ``tags``.

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from packaging.tags import sys_tags
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import foreign_json
@@ -122,7 +121,7 @@ def _fitting(package: Package, there: Mapping[str, Sequence[File]]) -> str | Non
         if name.endswith(simple_api.WHEEL)
         and str(simple_api.version(name, canonicalize_name(package.name))) == package.version
     ]
-    best = selection.best_wheel(wheels, sys_tags())
+    best = selection.best_wheel(wheels, selection.ranks_here())
     return None if best is None else best.filename
 
 

@@ -1,31 +1,34 @@
 """Verify a published overlay: its files against RECORD, the lock, and the wheels in ``plugins.wheels/``.
 
 The list of files and RECORD are in the store, next to the files that they describe. A wheel in ``plugins.wheels/`` is
-not, and its hash is in the lock. With the wheel, the chain from the lock to each file is complete.
+not, and its hash is in the lock. With the wheel, the chain from the lock to each file is complete, and its last link
+is bytecode: no wheel has its hash, so it is compiled again. Without the wheel, whoever could change bytecode and the
+list of files could change the source, too, and compiling it would prove nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packaging.tags import sys_tags
+from packaging.markers import default_environment
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from vllm_plugins.core import bytecode, regular_file, workers
+from vllm_plugins.core import bytecode, hashes, regular_file, workers
 from vllm_plugins.core.hashes import record_form
-from vllm_plugins.documents import selection
+from vllm_plugins.documents import markers, selection
 from vllm_plugins.packages import archives, metadata
 from vllm_plugins.review import _modules
 from vllm_plugins.startup import integrity, overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.startup.marker import Marker
@@ -52,8 +55,12 @@ class Report:
     unanchored: tuple[str, ...]
 
 
-def run(store: Path, marker: Marker, *, lock: Lock, wheels: Path, base_paths: Sequence[str]) -> Report:
+def run(
+    store: Path, marker: Marker, *, lock: Lock, wheels: Path, base_paths: Sequence[str], recompile: bool = False
+) -> Report:
     """Verify the overlay of a marker. ``wheels`` is the directory ``plugins.wheels/``.
+
+    With ``recompile``, bytecode of distributions without a wheel there is compared with its source, too.
 
     Raises:
         HashMismatch: a wheel in that directory is not the locked one, or the overlay's list of files has changed.
@@ -63,25 +70,28 @@ def run(store: Path, marker: Marker, *, lock: Lock, wheels: Path, base_paths: Se
     found = integrity.compare(store, marker)
     digests = integrity.listed(root, marker)
     records = {info: _record(site, info) for info in _infos(site)}
-    problems = [*found.problems, *_against_records(digests, records), *_against_lock(records, lock)]
+    problems = [*found.problems, *_against_records(site, digests, records), *_against_lock(records, lock)]
     anchored = []
     for info, rows in records.items():
         package = lock.package(_name(info))
         wheel = _wheel(package, wheels) if package is not None else None
         if wheel is not None:
-            anchored.append(_name(info))
-            problems += _against_wheel(wheel, rows, f"{overlay.FRONT}/" if info.startswith(overlay.FRONT) else "")
+            anchored.append(info)
+            place = f"{overlay.FRONT}/" if info.startswith(overlay.FRONT) else ""
+            problems += _against_wheel(wheel, _without(place, rows), _without(place, digests))
     # Bytecode of a source that has changed is not a second problem.
-    differing = {problem.partition(": ")[2] for problem in problems}
-    problems += _against_source(site, [path for path in sorted(digests) if bytecode.source(path) not in differing])
+    left_out = {problem.partition(": ")[2] for problem in problems}
+    left_out |= set() if recompile else _unanchored(records, anchored)
+    problems += _against_source(site, [path for path in sorted(digests) if bytecode.source(path) not in left_out])
+    names = set(map(_name, anchored))
     return Report(
         key=marker.key,
         files=found.files,
         size=found.size,
         problems=tuple(dict.fromkeys(problems)),
         notes=tuple(_notes(site, sorted(integrity.files(site)), base_paths)),
-        anchored=tuple(sorted(anchored)),
-        unanchored=tuple(sorted({_name(info) for info in records} - set(anchored))),
+        anchored=tuple(sorted(names)),
+        unanchored=tuple(sorted({_name(info) for info in records} - names)),
     )
 
 
@@ -114,18 +124,40 @@ def _normal(entries: Iterable[metadata.RecordEntry]) -> Iterator[tuple[str, str]
     return ((os.path.normpath(entry.path), entry.digest) for entry in entries)
 
 
-def _against_records(digests: Mapping[str, str], records: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    owned: dict[str, str] = {}
+def _unanchored(records: Mapping[str, Mapping[str, str]], anchored: Collection[str]) -> set[str]:
+    """The files of distributions that were not compared with their wheels, and of no other."""
+    found = {path for info, rows in records.items() if info not in anchored for path in rows}
+    return found.difference(*(records[info] for info in anchored))
+
+
+def _against_records(
+    site: Path, digests: Mapping[str, str], records: Mapping[str, Mapping[str, str]]
+) -> Iterator[str]:
+    # Several RECORD files may name one file. It must be what each says: only one of them may have a wheel at hand.
+    owned: dict[str, set[str]] = {}
     for rows in records.values():
-        owned.update(rows)
+        for path, expected in rows.items():
+            owned.setdefault(path, set()).add(expected)
     for path, digest in digests.items():
         if path.endswith(".pyc") and bytecode.source(path) in owned:
-            continue  # compiled while publishing, and compared with its source
+            continue  # compiled while publishing; see _against_source
         if path not in owned:
             yield f"in no RECORD: {path}"
-        elif owned[path].startswith("sha256=") and owned[path] != _record_hash(digest):
+        elif not all(_agrees(site / path, digest, expected) for expected in owned[path]):
             yield f"differs from RECORD: {path}"
     yield from (f"missing: {path}" for path in owned.keys() - digests.keys())
+
+
+def _agrees(path: Path, digest: str, expected: str) -> bool:
+    """Whether a file, whose sha256 is known, has the hash of a RECORD; RECORD itself and signatures have none."""
+    algorithm = expected.partition("=")[0]
+    if algorithm in ("", "sha256"):
+        return not expected or expected == _record_hash(digest)
+    try:
+        found = hashlib.new(algorithm, regular_file.read_bytes(path), usedforsecurity=False).digest()
+    except (OSError, ValueError):  # the algorithm is unknown
+        return False
+    return expected == record_form(found, algorithm)
 
 
 def _record_hash(digest: str) -> str:
@@ -141,6 +173,10 @@ def _against_lock(records: Iterable[str], lock: Lock) -> Iterator[str]:
             yield f"not in the lock: {name} {version}"
         elif package.directory is None and not _is_same_version(package.version, version):
             yield f"{name}: expected {package.version} (the lock), found {version}"
+    environment = {name: str(value) for name, value in default_environment().items()}
+    for package in lock.packages:  # its files may be in the RECORD of another one, which has no wheel at hand
+        if package.name not in there and markers.applies(package.marker, environment):
+            yield f"not installed: {package.name} {package.version}"
 
 
 def _is_same_version(locked: str, installed: str) -> bool:
@@ -152,7 +188,7 @@ def _is_same_version(locked: str, installed: str) -> bool:
 
 def _wheel(package: Package, wheels: Path) -> Path | None:
     """The wheel of a package that this interpreter would install, if the directory contains it."""
-    tags = set(sys_tags())
+    tags = selection.ranks_here().keys()
     for wheel in package.wheels:
         if not tags.isdisjoint(parse_wheel_filename(wheel.filename)[3]):
             path = selection.find_wheel(wheels / wheel.filename, wheel.sha256)
@@ -161,14 +197,22 @@ def _wheel(package: Package, wheels: Path) -> Path | None:
     return None
 
 
-def _against_wheel(wheel: Path, installed: Mapping[str, str], prefix: str) -> Iterator[str]:
-    rows = {path.removeprefix(prefix): digest for path, digest in installed.items()}
+def _without(place: str, values: Mapping[str, str]) -> Mapping[str, str]:
+    return {path.removeprefix(place): value for path, value in values.items()} if place else values
+
+
+def _against_wheel(wheel: Path, rows: Mapping[str, str], digests: Mapping[str, str]) -> Iterator[str]:
     with zipfile.ZipFile(wheel) as archive:
         info = archives.dist_info(archive.namelist())
-        expected, headers, has_scripts = _installed(dict(_normal(metadata.record(archive))), info)
+        recorded = dict(_normal(metadata.record(archive)))
+        bare = [path for path in archive.namelist() if recorded.get(path) == ""]
+        recorded |= {path: _record_hash(hashes.sha256(archives.member(archive, path))) for path in bare}
+    expected, headers, has_scripts = _installed(recorded, info)
     rewritten = {f"{info}/{name}" for name in ("RECORD", *metadata.INSTALLER_NOTES)}
+    # What RECORD has no hash of is hashed.
+    found = {path: row or _record_hash(digests.get(path, "")) for path, row in rows.items()}
     for path, digest in expected.items():
-        if path not in rewritten and digest and rows.get(path) != digest:
+        if path not in rewritten and digest and found.get(path) != digest:
             yield f"differs from its wheel: {path}"
     for path in rows.keys() - expected.keys():
         is_header = path.startswith("include/") and rows[path] in headers

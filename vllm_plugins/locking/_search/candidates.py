@@ -15,7 +15,7 @@ from vllm_plugins.documents import selection, versions
 from vllm_plugins.packages import releases, simple_api, stub_wheels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from packaging.tags import Tag
@@ -73,7 +73,6 @@ class Candidates:
     report: Callable[[str], None]
     built: dict[tuple[NormalizedName, Version], Metadata] = field(default_factory=dict)
     kept: Mapping[NormalizedName, Package] = field(default_factory=dict)
-    _tags: Sequence[Tag] = field(init=False)
     _ranks: Mapping[Tag, int] = field(init=False)
     _pythons: dict[str | None, bool] = field(default_factory=dict)
     _known: dict[NormalizedName, tuple[Candidate, ...]] = field(default_factory=dict)
@@ -81,8 +80,7 @@ class Candidates:
     _requirements: dict[str, Metadata | Obstacle] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._tags = self.base.tags()
-        self._ranks = selection.ranks(self._tags)
+        self._ranks = selection.ranks(self.base.tags())
 
     def all(self, name: NormalizedName) -> tuple[Candidate, ...]:
         """Every release of a distribution, the newest first.
@@ -108,7 +106,7 @@ class Candidates:
         found, package = self._candidate(name, version, files), self.kept.get(name)
         if package is None or Version(package.version) != version:
             return found
-        locked = self._candidate(name, version, releases.kept(files, package, self.index, tags=self._tags) or files)
+        locked = self._candidate(name, version, releases.kept(files, package, self.index, tags=self._ranks) or files)
         return replace(locked, is_outbid=locked.wheel is not None and locked.wheel != found.wheel)
 
     def admitted(self, name: NormalizedName, specifier: SpecifierSet) -> tuple[Candidate, ...]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from packaging.tags import sys_tags
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import hashes
@@ -45,7 +44,7 @@ def near(locked: Iterable[BuildRequirement], directory: Path | None) -> dict[str
     """
     found = {}
     for item in locked if directory is not None else ():
-        wheel = selection.best_wheel(item.wheels, sys_tags())
+        wheel = selection.best_wheel(item.wheels, selection.ranks_here())
         path = selection.find_wheel(directory / wheel.filename, wheel.sha256) if wheel and directory else None
         if path is not None:
             found[item.pin] = path
@@ -99,7 +98,7 @@ def choose(
 
 
 def _line(item: BuildRequirement, path: Path | None) -> str:
-    wheel = selection.best_wheel(item.wheels, sys_tags())
+    wheel = selection.best_wheel(item.wheels, selection.ranks_here())
     if wheel is None:
         raise BuildError(
             f"the locked build requirement {item.pin} has no wheel for this machine",
@@ -123,7 +122,7 @@ def _requirement(pin: str, index: Index) -> BuildRequirement:
     name, _, version = pin.partition("==")
     package = canonicalize_name(name)
     files = [file for file in index.files(package) if _is_wheel(file, package, version)]
-    best = selection.best_wheel(files, sys_tags())
+    best = selection.best_wheel(files, selection.ranks_here())
     if best is None:
         raise BuildError(
             f"the index has no wheel of the build requirement {pin} for this machine",
