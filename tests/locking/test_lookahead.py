@@ -72,7 +72,7 @@ def test_older_releases_are_tried_with_their_metadata_read_in_parallel_and_no_wh
         index.wheel("far", f"{number}.0", requires=[f"near=={number}.0"])
     back = walk(counting, name)
     assert back.run() == {}
-    assert back.settled() == {name: "3.0"}
+    assert back.choices.pins == {name: "3.0"}
     assert counting.read[".whl"] == 0
     depth = {"near": 1, "far": 2}[name]
     assert counting.read["page"] == depth
