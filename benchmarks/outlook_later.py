@@ -8,6 +8,7 @@ each module of the plugin is imported for real, and each import of vLLM in a fun
 from __future__ import annotations
 
 import ast
+import builtins
 import hashlib
 import json
 import subprocess
@@ -77,16 +78,20 @@ import vllm
 print("RESULT" + json.dumps([forked(use, job) for job in jobs]))
 """
 )
-_CATCHING = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException", "AttributeError", ""}
+_KNOWN = {name for name, value in vars(builtins).items() if isinstance(value, type)}  # the errors that have a name
 _CHECKS = ("version", "hasattr", "getattr", "find_spec", "signature", "_available")
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """An import of vLLM inside a function; ``guard`` is ``try``, ``check`` (of the release) or empty."""
+    """What a function imports of vLLM: a name, or a ``try`` with its handlers, of which only the imports are left.
+
+    ``lines`` are those of the imports. ``guard`` is ``check`` where the plugin chooses by release whether they run,
+    ``try`` for what else is in a ``try``, or empty.
+    """
 
     path: str
-    line: int
+    lines: tuple[int, ...]
     statement: str
     guard: str
 
@@ -109,29 +114,45 @@ def read(files: WheelFiles) -> tuple[list[str], list[Later]]:
 def _later(path: str, node: ast.AST, *, in_function: bool, guard: str) -> Iterator[Later]:
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         if in_function and guard != "typing":
-            yield from (Later(path, node.lineno, statement, guard) for statement in _statements(node))
+            yield from (Later(path, (node.lineno,), statement, guard) for statement in _statements(node))
         return
     is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    for child, own in _children(node):
-        inner = "" if is_function else guard or own
+    inner = "" if is_function else guard
+    if isinstance(node, ast.If):
+        test = ast.unparse(node.test)
+        is_check = any(word in test.lower() for word in _CHECKS)
+        inner = guard or ("typing" if "TYPE_CHECKING" in test else "check" if is_check else "")
+    elif isinstance(node, ast.Try) and in_function and not guard:
+        imports = _imports_of(node)
+        lines = sorted(child.lineno for child in ast.walk(imports) if isinstance(child, (ast.Import, ast.ImportFrom)))
+        if lines:
+            yield Later(path, tuple(lines), ast.unparse(ast.fix_missing_locations(imports)), "")
+        inner = "try"
+    for child in ast.iter_child_nodes(node):
         yield from _later(path, child, in_function=in_function or is_function, guard=inner)
 
 
-def _children(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
-    """What a node contains, and how the plugin guards it."""
-    if isinstance(node, (ast.Try, ast.TryStar)):
-        caught = {name for handler in node.handlers if not _raises(handler) for name in _names(handler)}
-        yield from ((child, "try" if caught & _CATCHING else "") for child in node.body)
-        yield from ((child, "try") for handler in node.handlers for child in handler.body)
-        yield from ((child, "") for child in (*node.orelse, *node.finalbody))
-    elif isinstance(node, ast.If):
-        test = ast.unparse(node.test)
-        own = (
-            "typing" if "TYPE_CHECKING" in test else "check" if any(word in test.lower() for word in _CHECKS) else ""
-        )
-        yield from ((child, own) for child in (*node.body, *node.orelse))
-    else:
-        yield from ((child, "") for child in ast.iter_child_nodes(node))
+def _imports_of(node: ast.Try) -> ast.Try:
+    """A ``try`` of which only the imports of vLLM are left, and what is raised again."""
+    handlers = [
+        ast.ExceptHandler(type=handler.type, name=None, body=_left(handler.body, in_handler=True))
+        for handler in node.handlers
+        if _names(handler) <= _KNOWN
+    ]
+    body, others = _left(node.body, in_handler=False), _left(node.orelse, in_handler=False)
+    return ast.Try(body=body, handlers=handlers, orelse=others if handlers else [], finalbody=[ast.Pass()])
+
+
+def _left(body: Sequence[ast.stmt], *, in_handler: bool) -> list[ast.stmt]:
+    left: list[ast.stmt] = []
+    for node in body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and any(_statements(node)):
+            left.append(node)
+        elif isinstance(node, ast.Try):
+            left.append(_imports_of(node))
+        elif isinstance(node, ast.Raise) and in_handler:
+            left.append(ast.Raise())
+    return left or [ast.Pass()]
 
 
 def _statements(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
@@ -142,15 +163,11 @@ def _statements(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
         yield from (f"from {node.module} import {alias.name}" for alias in node.names)
 
 
-def _raises(handler: ast.ExceptHandler) -> bool:
-    return isinstance(handler.body[-1], ast.Raise)
-
-
 def _names(handler: ast.ExceptHandler) -> set[str]:
     if handler.type is None:
-        return {""}
+        return set()
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    return {ast.unparse(kind).rpartition(".")[2] for kind in kinds}
+    return {ast.unparse(kind) for kind in kinds}
 
 
 def truth(python: str, plugins: Sequence[tuple[Path, list[str], list[str]]], root: Path) -> list[Any]:
@@ -204,19 +221,16 @@ class Counts:
             self.verdicts.not_judged += 1
             return
         failed = set(found["failed"])
-        broken = {
-            (item.path, item.line) for item in later if item.statement in found["statements"] and not item.guard
-        }
-        self.checked += sum(item.statement in found["statements"] and bool(item.guard) for item in later)
+        failing = [item for item in later if item.statement in found["statements"]]
+        self.checked += sum(item.guard == "check" for item in failing)
         said = {place for item in _said(expected, "load", "call") for place in item.where}
-        for path, line in sorted(broken):
-            self.imports.add(said=f"{path}:{line}" in said, true=True, what=f"{what} {path}:{line}")
-        imports = {f"{item.path}:{item.line}" for item in later}
+        broken = {_places(item) for item in failing if not item.guard}
+        for places in sorted(broken):
+            self.imports.add(said=not said.isdisjoint(places), true=True, what=f"{what} {', '.join(places)}")
+        run = {place for places in broken for place in places}
+        imports = {place for item in later for place in _places(item)}
         for item in _said(expected, "call"):
-            is_run = any(
-                place in {f"{path}:{line}" for path, line in broken} or _stem(place) in failed or place not in imports
-                for place in item.where
-            )
+            is_run = any(place in run or _stem(place) in failed or place not in imports for place in item.where)
             true = resolving(item.name) in found["statements"] and is_run
             self.findings.add(said=True, true=true, what=f"{what} {item.name} {item.where[0]}")
         if expected.verdict == "breaks":
@@ -232,6 +246,10 @@ class Counts:
         self.findings.report("names that are missing later")
         self.imports.report("imports in functions that fail")
         print(f"imports that fail in branches or handlers of the plugin's own, not counted: {self.checked}")
+
+
+def _places(item: Later) -> tuple[str, ...]:
+    return tuple(f"{item.path}:{line}" for line in item.lines)
 
 
 def _said(expected: Outlook, *when: str) -> list[Finding]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 # `signal` makes enums of this module: importing those takes as long as the rest, and Ctrl-C would be a traceback.
 import _signal as signal  # type: ignore[import-not-found]
+import gc
 import os
 import sys
 
 _INTERRUPTED = "vllm-plugins: interrupted; nothing is left half-done\n"
 _EXIT_CODE = 130
+# New objects between two searches for unreachable ones. Python's 700 cost a lock a quarter of its processor time: the
+# pages of an index are a million objects, of which none becomes unreachable.
+_NEW_OBJECTS = 50_000
 
 
 def main() -> int:
@@ -21,6 +25,7 @@ def main() -> int:
     is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # with nohup or `&` it may be ignored
     if is_heard:
         signal.signal(signal.SIGINT, _leave)
+    gc.set_threshold(_NEW_OBJECTS)
     from vllm_plugins.cli import main as run
 
     try:
@@ -31,6 +36,8 @@ def main() -> int:
     finally:
         if is_heard:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own end is silent, too
+        # Python would look through all objects for unreachable ones while it ends: a tenth of the time of `status`.
+        gc.freeze()
 
 
 def _leave(*_: object) -> None:

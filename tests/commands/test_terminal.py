@@ -19,7 +19,7 @@ from tests.kit import terminal
 from tests.kit.values import NAME
 from vllm_plugins import cli
 from vllm_plugins.cli._output import Output
-from vllm_plugins.cli._terminal import style
+from vllm_plugins.cli._terminal import lines, style
 from vllm_plugins.cli._terminal.display import Display
 from vllm_plugins.cli._terminal.drawing import Drawing
 from vllm_plugins.core import progress
@@ -78,7 +78,7 @@ def test_colours_and_drawings_are_for_terminals_that_want_them(
 
 
 def test_only_the_words_of_ours_are_coloured() -> None:
-    styled = style.styled("vllm-plugins: error: it failed\n  where: error: x\n  next: vllm-plugins lock\nerrors: 3")
+    styled = lines.styled("vllm-plugins: error: it failed\n  where: error: x\n  next: vllm-plugins lock\nerrors: 3")
     assert styled == (
         "\x1b[1m\x1b[31mvllm-plugins: error:\x1b[0m it failed\n  where: error: x\n"
         "\x1b[1m\x1b[36m  next:\x1b[0m vllm-plugins lock\nerrors: 3"
@@ -87,7 +87,7 @@ def test_only_the_words_of_ours_are_coloured() -> None:
 
 @pytest.mark.parametrize("line", ["installed     yes", "added", "up to datefoo", "an error: x", "plugin gguf"])
 def test_other_lines_are_not_coloured(line: str) -> None:
-    assert style.styled(line) == line
+    assert lines.styled(line) == line
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_other_lines_are_not_coloured(line: str) -> None:
 def test_a_command_in_a_line_is_not_broken(line: str) -> None:
     (copied,) = re.findall(r"vllm-plugins .*|export .*|`.*`", line)
     for columns in range(1, 100):
-        shown = style.wrapped(f"{line}; or so, and {line}", columns).split("\n")
+        shown = lines.wrapped(f"{line}; or so, and {line}", columns).split("\n")
         assert sum(copied in part for part in shown) >= 1
         assert " ".join(" ".join(shown).split()) == " ".join(f"{line}; or so, and {line}".split())
 
@@ -133,7 +133,7 @@ def test_a_terminal_shows_a_summary_of_the_base_and_all_of_it_on_request(
 
 def test_a_message_is_broken_where_words_end_and_a_next_step_is_not() -> None:
     text = "vllm-plugins: error: it failed, for a reason\n  where: /a/path/that/is/too/long x\n  next: vllm-plugins lock --check"
-    assert style.wrapped(text, 25).split("\n") == [
+    assert lines.wrapped(text, 25).split("\n") == [
         "vllm-plugins: error: it",
         "  failed, for a reason",
         "  where:",

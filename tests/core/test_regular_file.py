@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,26 @@ def test_a_file_is_read_whole_or_up_to_a_limit(tmp_path: Path) -> None:
     path.write_bytes(b"one\r\ntwo\xff")
     assert regular_file.read_bytes(path) == b"one\r\ntwo\xff"
     assert regular_file.read_bytes(path, 3) == b"one"
+    assert regular_file.read_bytes(path, 100) == b"one\r\ntwo\xff"
+    assert regular_file.read_bytes(path, 0) == b""
     assert regular_file.read_text(path, errors="replace") == "one\ntwo\ufffd"
     with pytest.raises(UnicodeDecodeError):
         regular_file.read_text(path)
+
+
+def test_a_file_that_tells_no_size_is_read_whole() -> None:
+    assert len(regular_file.read_bytes("/proc/self/smaps")) > 1 << 12
+    reading, writing = os.pipe()
+    data = b"x" * 200_000
+
+    def fill() -> None:
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(data)
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(fill)
+        assert regular_file.read_bytes(f"/dev/fd/{reading}") == data
+    os.close(reading)
 
 
 def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.markers import default_environment
 from packaging.utils import canonicalize_name
 
 from tests.kit import projects
@@ -179,6 +180,25 @@ def test_a_working_directory_is_the_base_only_if_the_path_names_it_by_itself(tmp
     assert paths("-m", "script", cwd=site)
     assert paths("-c", first + code, cwd=site)
     assert not paths("-m", "script", cwd=site, named=False)
+
+
+def test_the_markers_of_this_interpreter_are_those_of_packaging() -> None:
+    assert dict(base.of_here(()).markers) == {key: str(value) for key, value in default_environment().items()}
+
+
+@pytest.mark.parametrize("blank", ["\n\n", "\r\n\r\n", "\n \t\n"])
+def test_the_headers_of_a_distribution_end_at_the_first_blank_line(tmp_path: Path, blank: str) -> None:
+    place = install(tmp_path, "one", "1.0") / "METADATA"
+    place.write_bytes(f"Name: one\nSummary: Version: 2\n Version: 3\nVersion:  1.0 {blank}Version: 4".encode())
+    assert versions(tmp_path) == {"one": "1.0"}
+    place.write_bytes(f"{blank}Name: one\nVersion: 1.0".encode())
+    assert versions(tmp_path) == {}
+
+
+def test_headers_of_any_length_are_read(tmp_path: Path) -> None:
+    place = install(tmp_path, "one", "1.0") / "METADATA"
+    place.write_text("Name: one\n" + "Classifier: x\n" * 10_000 + "Version: 1.0\n\nVersion: 2\n", encoding="utf-8")
+    assert versions(tmp_path) == {"one": "1.0"}
 
 
 def test_a_snapshot_is_read_as_it_was_written(tmp_path: Path) -> None:

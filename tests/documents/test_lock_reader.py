@@ -397,7 +397,7 @@ def test_a_lock_that_is_not_a_file_is_an_error_of_its_own(tmp_path: Path, monkey
     def fails(*_: object) -> None:
         raise OSError("no reason")
 
-    monkeypatch.setattr("vllm_plugins.core.regular_file.opened", fails)
+    monkeypatch.setattr("vllm_plugins.core.regular_file.read_bytes", fails)
     with pytest.raises(StoreError) as caught:
         lock_reader.read_bytes(tmp_path)
     assert caught.value.found == "no reason"

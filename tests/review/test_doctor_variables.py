@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,6 +105,6 @@ def test_endpoint_plugins_are_not_asked_of_a_vllm_that_has_none() -> None:
     """The group came with 0.26."""
     state = states.state({GENERAL: ("tiny",), ENDPOINTS: ("route",)})
     old = Distribution(name=canonicalize_name("vllm"), version="0.25.0")
-    older = replace(state, base=state.base.replace(distributions=(old,)))
+    older = state.replace(base=state.base.replace(distributions=(old,)))
     assert list(_doctor_variables.allowlist(older, LORA, {})) == []
     assert list(_doctor_variables.allowlist(state, LORA, {})) != []

@@ -175,6 +175,22 @@ def test_a_handler_counts_only_if_its_body_fails() -> None:
     assert gone(examined(both.format("gone", "a"))) == [("vllm.a.Thing", "load"), ("vllm.gone.Hidden", "guarded")]
 
 
+@pytest.mark.parametrize(
+    ("modules", "found"),
+    [
+        (("a.b", "gone", "away"), []),
+        (("gone", "a.b", "away"), [("vllm.gone.Hidden", "guarded")]),
+        (("gone", "new", "a.b"), [("vllm.gone.Hidden", "guarded"), ("vllm.new.Hidden", "guarded")]),
+    ],
+)
+def test_a_chain_of_handlers_ends_where_the_name_is(modules: tuple[str, ...], found: list[tuple[str, str]]) -> None:
+    chain = "try:\n  {}\nexcept ImportError:\n  try:\n    {}\n  except ImportError:\n    {}"
+    source = chain.format(*(f"from vllm.{module} import Hidden" for module in modules))
+    assert gone(examined(source)) == found
+    later = "\n".join(f" {line}" for line in source.splitlines())
+    assert gone(examined(f"def f():\n{later}")) == found
+
+
 def test_only_modules_that_are_reached_are_needed_when_vllm_starts() -> None:
     bad = "import vllm.gone\n"
     for source, when in (
@@ -184,6 +200,14 @@ def test_only_modules_that_are_reached_are_needed_when_vllm_starts() -> None:
         ("def later():\n    from plug import inner", "call"),
         ("def register():\n    return 'plug.inner.Platform'", "load"),
         ("try:\n    from plug import inner\nexcept ImportError: ...", "guarded"),
+        ("try:\n    from plug import inner\nexcept Exception:\n    log.exception('no inner')", "call"),
+        ("def register():\n    try:\n        import plug.inner\n    except Exception:\n        log.error(1)", "call"),
+        ("try:\n    from plug import inner\nexcept ImportError:\n    log.info(1)", "guarded"),
+        ("try:\n    from . import inner\nexcept ImportError:\n    log.error(1)\n    import json", "guarded"),
+        (
+            "try:\n    with suppress(ImportError):\n        import plug.inner\nexcept Exception:\n    log.error(1)",
+            "guarded",
+        ),
         ("", "call"),
     ):
         assert gone(examined(source, **{"plug/inner.py": bad})) == [("vllm.gone", when)], source

@@ -98,6 +98,21 @@ class Clock:
             self.event()
 
 
+def test_an_overlay_without_path_files_is_not_searched_for_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = put(tmp_path)
+    (site / "later.pth").write_text(f"{tmp_path}\n", encoding="utf-8")  # nothing that was published
+    before = list(sys.path)
+    activation.activate(tmp_path, KEY, path_files=False)
+    assert sys.path == [*before, str(site)]
+    activation.deactivate()
+    assert sys.path == before
+    monkeypatch.setattr(sys, "path", [*before, str(site)])
+    activation.activate(tmp_path, KEY, path_files=False)
+    assert sys.path == [*before, str(site)]
+
+
 def test_an_active_overlay_is_at_the_end_of_the_path(tmp_path: Path) -> None:
     site = put(tmp_path)
     before = list(sys.path)

@@ -75,6 +75,14 @@ def test_only_a_true_value_says_that_a_path_file_runs_code() -> None:
     assert not marker.import_lines
 
 
+@pytest.mark.parametrize(("value", "expected"), [(..., True), (True, True), (0, True), (False, False)])
+def test_only_a_false_value_says_that_there_are_no_path_files(value: object, expected: bool) -> None:
+    """A marker of an older release has none."""
+    marker = Marker.from_json(sealed(**{"path-files": value}))
+    assert marker is not None
+    assert marker.path_files is expected
+
+
 def test_the_entry_points_of_one_group() -> None:
     assert MARKER.group("g") == (EntryPoint(group="g", name="n", value="v:a", distribution="d", plugin="p"),)
     assert len(MARKER.entry_points) == 2

@@ -66,9 +66,9 @@ def answer(world: Place, server: Server, **options: Any) -> str:
 
 
 def chat(world: Place, server: Server) -> str:
-    """What ``vllm chat`` prints."""
+    """What ``vllm chat`` prints last. Releases before 0.30 also write their log, with the time, to stdout."""
     words = ("chat", "--url", f"{server.url}/v1", "--model-name", str(server.model), "-q", "hello")
-    return world.python("vllm_serve.py", *words, traceback=True).stdout
+    return world.python("vllm_serve.py", *words, traceback=True).stdout.splitlines()[-1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shlex
 import sys
 from typing import TYPE_CHECKING
@@ -24,15 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
-# New objects between two searches for unreachable ones. Python's 700 cost a lock a quarter of its processor time: the
-# pages of an index are a million objects, of which none becomes unreachable.
-_NEW_OBJECTS = 50_000
 _TELLS_VLLM = ("sync", "status", "doctor")  # commands about what vLLM uses
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Results go to stdout, progress and messages to stderr."""
-    gc.set_threshold(_NEW_OBJECTS)
     endings.catch_signals()
     streams.open_all()
     words = sys.argv[1:] if argv is None else argv

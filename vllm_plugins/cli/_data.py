@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from vllm_plugins.documents.diff import Change
     from vllm_plugins.install.generations import Generation
     from vllm_plugins.install.link import Link
 
-__all__ = ["change", "entry_point", "generation", "linked", "time", "versions"]
+__all__ = ["entry_point", "generation", "linked", "time", "versions"]
 
 
 def time(seconds: float) -> str:
@@ -46,15 +44,3 @@ def generation(item: Generation) -> dict[str, Any]:
 def entry_point(point: tuple[str, str, str]) -> dict[str, str]:
     """An entry point of a plugin: its group, name and value."""
     return dict(zip(("group", "name", "value"), point, strict=True))
-
-
-def change(item: Change) -> dict[str, Any]:
-    """A package that differs between two locks."""
-    return {
-        "name": item.name,
-        "kind": item.kind,
-        "old": None if item.was is None else asdict(item.was),
-        "new": None if item.now is None else asdict(item.now),
-        "required_by": list(item.plugins),
-        **({"targets": list(item.targets)} if item.targets else {}),
-    }

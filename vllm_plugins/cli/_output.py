@@ -16,6 +16,7 @@ from vllm_plugins.startup import Record
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from contextlib import AbstractContextManager
+    from typing import TextIO
 
     from vllm_plugins.cli._terminal.display import Display
     from vllm_plugins.core.errors import PluginsError
@@ -51,13 +52,11 @@ class Output(Record):
         # Without UTF-8 there is no arrow, which must not fail a command that is finished.
         encoding = sys.stdout.encoding or "utf-8"
         shown = printable(text).encode(encoding, "replace").decode(encoding)
-        if is_prose and sys.stdout.isatty():
-            shown = style.wrapped(shown, style.width(sys.stdout))
         if self.json:
             self._document(data)
         else:
             with self._cleared():
-                print(style.styled(shown) if style.has_colour(sys.stdout) else shown)
+                print(_fitted(shown, sys.stdout, is_prose=is_prose))
 
     def document(self, text: str) -> None:
         """A document for another program, as it is; on a terminal, safe to print."""
@@ -126,11 +125,21 @@ class Output(Record):
 
     def _write(self, line: str, *, is_dim: bool = False) -> None:
         """Write a line to stderr at once, so that lines of several threads stay whole."""
-        if sys.stderr.isatty():
-            line = style.wrapped(line, style.width(sys.stderr))
         with self._cleared():
-            sys.stderr.write(f"{style.styled(line, is_dim=is_dim) if style.has_colour(sys.stderr) else line}\n")
+            sys.stderr.write(f"{_fitted(line, sys.stderr, is_dim=is_dim)}\n")
             sys.stderr.flush()
 
     def _cleared(self) -> AbstractContextManager[None]:
         return nullcontext() if self.display is None else self.display.cleared()
+
+
+def _fitted(text: str, stream: TextIO, *, is_prose: bool = True, is_dim: bool = False) -> str:
+    """A text as a stream shows it: on a terminal, broken where words end, and in colour. In a pipe it stays."""
+    is_terminal, has_colour = stream.isatty(), style.has_colour(stream)
+    if not is_terminal and not has_colour:
+        return text
+    from vllm_plugins.cli._terminal import lines
+
+    if is_prose and is_terminal:
+        text = lines.wrapped(text, style.width(stream))
+    return lines.styled(text, is_dim=is_dim) if has_colour else text

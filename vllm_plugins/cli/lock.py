@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli import _data
 from vllm_plugins.cli._terminal.table import table
+from vllm_plugins.cli.queries import _differences
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import count
 
@@ -211,7 +211,7 @@ def data(settings: Settings, outcome: Outcome) -> dict[str, Any]:
         "lock": str(settings.lock),
         "plugins": {plugin.name: plugin.version for plugin in outcome.lock.plugins},
         "packages": {package.name: package.version for package in outcome.lock.packages},
-        "changes": [_data.change(item) for item in outcome.changes],
+        "changes": [_differences.change(item) for item in outcome.changes],
         "notes": list(outcome.notes),
         "unchecked": list(outcome.unchecked),
         **({"targets": [str(lock.target_name) for lock in outcome.locks]} if outcome.locks else {}),

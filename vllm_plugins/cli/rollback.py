@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli import _data
+from vllm_plugins.cli.queries import _differences
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.documents import base, diff, lock_reader, manifest
 from vllm_plugins.install import generations
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "plugins": _data.versions(done.marker.plugins),
             "lock": str(settings.lock),
             "dry_run": arguments.dry_run,
-            "changes": [_data.change(item) for item in changes],
+            "changes": [_differences.change(item) for item in changes],
             "copy": None if done.copy is None else str(done.copy),
         },
         "\n".join(lines),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli import _data
@@ -92,7 +91,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         return 0
     linked = _linked(arguments, settings, done.marker.key, output)
     if not arguments.startup:
-        _warn(replace(state, marker=done.marker), output)
+        _warn(state.replace(marker=done.marker), output)
     verb = "installed" if done.installed else "up to date"
     plugins = ", ".join(done.marker.plugins) or "no plugins"
     output.result(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["check", "opened", "read_bytes", "read_text"]
 
 _SPECIAL = ("/dev/", "/proc/")
+_CHUNK = 1 << 16  # bytes: what comes out of a pipe has no size
 
 
 def opened(path: str | os.PathLike[str]) -> BufferedReader:
@@ -24,20 +25,44 @@ def opened(path: str | os.PathLike[str]) -> BufferedReader:
     Raises:
         OSError: it can't be opened, or is a directory, a pipe, a socket or a device.
     """
-    is_special = os.fspath(path).startswith(_SPECIAL)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if is_special else os.O_NONBLOCK))
+    descriptor, _ = _open(path)
     try:
-        _check(path, os.fstat(descriptor))
         return open(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def read_bytes(path: str | os.PathLike[str], limit: int = -1) -> bytes:
-    """The content of a file, at most ``limit`` bytes. Raises as :func:`opened`."""
-    with opened(path) as file:
-        return file.read(limit)
+def _open(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """A descriptor for reading, and the size of the file."""
+    is_special = os.fspath(path).startswith(_SPECIAL)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if is_special else os.O_NONBLOCK))
+    try:
+        status = os.fstat(descriptor)
+        _check(path, status)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, status.st_size
+
+
+def read_bytes(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
+    """The content of a file, at most ``limit`` bytes. Raises as :func:`opened`.
+
+    A file object would cost as much as the reading: a vLLM environment has hundreds of small files to read.
+    """
+    descriptor, size = _open(path)
+    try:
+        length = (size or _CHUNK) + 1
+        data = os.read(descriptor, length if limit is None else min(length, limit))
+        while limit is None or len(data) < limit:
+            more = os.read(descriptor, length if limit is None else min(length, limit - len(data)))
+            if not more:
+                break
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8", errors: str = "strict") -> str:

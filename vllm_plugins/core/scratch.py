@@ -126,10 +126,11 @@ def _sweep(place: Path, mine: Path, *, everything: bool) -> None:
     prefix, boot, machine = _prefix(place), _this_boot(), _machine()
     with os.scandir(place) as entries:
         for entry in entries:
+            if entry.name == mine.name or not (everything or entry.name.startswith(PREFIX)):
+                continue  # a directory for all users may have thousands of others
             with contextlib.suppress(OSError):  # it was removed meanwhile
                 status = entry.stat(follow_symlinks=False)
-                ours = everything or (entry.name.startswith(PREFIX) and status.st_uid == os.geteuid())
-                if not ours or entry.name == mine.name:
+                if not everything and status.st_uid != os.geteuid():
                     continue
                 of_machine = machine is not None and entry.name.startswith(machine)
                 is_earlier = of_machine and not entry.name.startswith(boot)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from packaging.requirements import InvalidRequirement
 from packaging.specifiers import InvalidSpecifier
 from packaging.version import InvalidVersion
 
@@ -83,7 +82,7 @@ def package(value: str) -> str | None:
     wrong = f"{quoted(value)} is not a valid package name"
     try:
         whole = versions.requirement(value)
-    except InvalidRequirement:
+    except ValueError:  # InvalidRequirement
         return f"{wrong}; use letters, digits, '.', '_' and '-'"
     parts = [f"package: {whole.name}"]
     if whole.url:
@@ -99,7 +98,7 @@ def build_requirement(value: str) -> str | None:
     """A requirement of a build (PEP 508)."""
     try:
         whole = versions.requirement(value)
-    except InvalidRequirement:
+    except ValueError:  # InvalidRequirement
         return f'{quoted(value)} is not a valid requirement; write it like "setuptools>=80"'
     return f"{quoted(value)} names a URL; a build requires packages from an index" if whole.url else None
 

@@ -15,14 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packaging.markers import default_environment
 from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags, sys_tags
 from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import Version
 
 from vllm_plugins.core import foreign_json, regular_file
 from vllm_plugins.core.errors import UsageError, cause
-from vllm_plugins.documents._installed import headers
+from vllm_plugins.documents._installed import environment, headers
 from vllm_plugins.startup import Record, overlay
 
 if TYPE_CHECKING:
@@ -137,6 +136,11 @@ class Base(Record):
         return self._tags
 
     @cached_property
+    def ranks(self) -> Mapping[Tag, int]:
+        """The ranks of these tags: a machine has some thousand, and a lock many releases to choose wheels of."""
+        return {tag: rank for rank, tag in reversed([*enumerate(self._tags)])}
+
+    @cached_property
     def _tags(self) -> tuple[Tag, ...]:
         if self.is_here:
             return tuple(sys_tags())
@@ -180,7 +184,7 @@ def of_here(distributions: tuple[Distribution, ...], *, fingerprint: str = "") -
     return Base(
         python=platform.python_version(),
         platform=_platform(),
-        markers=tuple(sorted((key, str(value)) for key, value in default_environment().items())),
+        markers=tuple(sorted(environment.markers().items())),
         platforms=tuple(platform_tags()),
         fingerprint=fingerprint,
         distributions=distributions,

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from packaging.requirements import Requirement
-
 from vllm_plugins.core.errors import BaseMismatch, LockContradiction, LockStale, TargetMissing, UsageError
 from vllm_plugins.documents import base as bases
-from vllm_plugins.documents import consistency, markers
+from vllm_plugins.documents import consistency, versions
 from vllm_plugins.documents.base import satisfies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -133,7 +131,9 @@ def check_base(lock: Lock, base: Base, path: Path) -> None:
             next_step="vllm-plugins lock, in this environment",
         )
     environment = dict(base.markers)
-    if lock.environments and not any(markers.applies(marker, environment) for marker in lock.environments):
+    if lock.environments and not any(_applies(marker, environment) for marker in lock.environments):
+        from vllm_plugins.documents import markers
+
         names = sorted({name for marker in lock.environments for name in markers.variables(marker)})
         raise BaseMismatch(
             "the lock was made for another kind of environment",
@@ -142,7 +142,7 @@ def check_base(lock: Lock, base: Base, path: Path) -> None:
             found=" and ".join(f'{name} == "{environment.get(name, "")}"' for name in names),
             next_step="vllm-plugins lock, in this environment",
         )
-    packages = [package for package in lock.packages if markers.applies(package.marker, environment)]
+    packages = [package for package in lock.packages if _applies(package.marker, environment)]
     reasons = [reason for use in same[0].base for reason in _unsatisfied(use, base)]
     reasons += _other_extras(lock, same[0], base)
     reasons += [reason for package in packages for reason in build_mismatches(package, base)]
@@ -166,6 +166,14 @@ def check_base(lock: Lock, base: Base, path: Path) -> None:
         )
 
 
+def _applies(marker: str | None, environment: Mapping[str, str]) -> bool:
+    if marker is None:
+        return True
+    from vllm_plugins.documents import markers  # with its parser; most locks have none
+
+    return markers.applies(marker, environment)
+
+
 def _other_extras(lock: Lock, target: Target, base: Base) -> Iterable[str]:
     """The extras of a release that the base had. Those of another release may require something else."""
     locked = {use.name: use.version for use in target.base}
@@ -174,7 +182,7 @@ def _other_extras(lock: Lock, target: Target, base: Base) -> Iterable[str]:
         version = locked.get(plugin.package)
         if there is None or version is None or there.version == version:
             continue
-        if extras := Requirement(plugin.requested).extras:
+        if extras := versions.requirement(plugin.requested).extras:
             names = ", ".join(sorted(extras))
             yield (
                 f"plugin {plugin.name}: what the extras {names} require was locked for {plugin.package} {version}; "

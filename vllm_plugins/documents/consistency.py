@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import public_url
-from vllm_plugins.documents import overrides
+from vllm_plugins.documents import overrides, versions
 from vllm_plugins.documents.base import SHARED, satisfies
 from vllm_plugins.documents.lock import file_package, file_version
 from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, PypiSource
@@ -51,7 +50,7 @@ def _overrides(lock: Lock) -> Iterator[str]:
         if package is None or package.version != override.version:
             there = "nothing" if package is None else package.version
             yield f"the override of {override.package} is {override.version}; the lock installs {there}"
-        elif not satisfies(override.version, str(Requirement(override.requested).specifier)):
+        elif not satisfies(override.version, str(versions.requirement(override.requested).specifier)):
             yield f"the override of {override.package} is {override.version}; requested was {override.requested}"
 
 
@@ -300,9 +299,11 @@ def _of_file(source: FileSource, locked: locks.Plugin) -> Iterator[tuple[str, ob
 
 def _is_same(requested: str, locked: str) -> bool:
     """Whether two requirements mean the same; spaces and the order of specifiers don't count."""
+    if requested == locked:
+        return True
     try:
-        one, other = Requirement(requested), Requirement(locked)
-    except InvalidRequirement:
+        one, other = versions.requirement(requested), versions.requirement(locked)
+    except ValueError:  # InvalidRequirement
         return False
     return (
         (canonicalize_name(one.name), one.specifier, one.marker, one.url)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NewType
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.startup import Record
-from vllm_plugins.startup.entry_points import FILE_PACKAGE
+from vllm_plugins.startup.marker import FILE_PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,6 @@ nothing and uses no network.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import HashMismatch, InstallError, LockStale, NotInstalled, OverlayStale, PluginsError
@@ -14,7 +13,7 @@ from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import base as bases
 from vllm_plugins.documents import compatibility, lock_reader
 from vllm_plugins.documents import manifest as manifests
-from vllm_plugins.startup import Record, activation, entry_points, integrity, overlay
+from vllm_plugins.startup import Record, activation, integrity, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,8 +50,7 @@ class PluginState(Record):
     loadable: bool | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class State:
+class State(Record):
     """What there is, and what does not agree.
 
     ``lock_problems`` keep the lock from being installed: the manifest, the lock or the base must change first.
@@ -250,6 +248,8 @@ def _differences(
         if failure.base == base.fingerprint and settings.lets_through(failure.group, failure.name)
     ]
     if failures:
+        from vllm_plugins.startup import entry_points
+
         problems.append(entry_points.error_of(marker, failures, settings.lets_through))
     linked = activation.active_key()
     if linked is not None and linked != marker.key:

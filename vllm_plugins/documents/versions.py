@@ -3,6 +3,9 @@
 Python converts no number of thousands of digits. ``packaging`` finds that out where it compares, long after the text
 was checked, and raises an error that nothing expects. The same is true of markers with hundreds of parentheses in one
 another. So such a text is not valid here.
+
+The parser of requirements and markers takes 6 ms to import, and few locks contain any of them. So it is imported when
+the first one is read. Both errors, ``InvalidRequirement`` and ``InvalidMarker``, are a ``ValueError``.
 """
 
 from __future__ import annotations
@@ -11,13 +14,13 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
-from packaging.markers import InvalidMarker, Marker
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 if TYPE_CHECKING:
+    from packaging.markers import Marker
+    from packaging.requirements import Requirement
     from packaging.tags import Tag
     from packaging.utils import BuildTag, NormalizedName
 
@@ -49,6 +52,8 @@ def specifiers(text: str) -> SpecifierSet:
 
 def marker(text: str) -> Marker:
     """An environment marker; raises ``InvalidMarker``."""
+    from packaging.markers import InvalidMarker, Marker
+
     if (problem := _problem(text)) is not None:
         raise InvalidMarker(problem)
     return Marker(text)
@@ -56,6 +61,8 @@ def marker(text: str) -> Marker:
 
 def requirement(text: str) -> Requirement:
     """A requirement; raises ``InvalidRequirement``."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
     if (problem := _problem(text)) is not None:
         raise InvalidRequirement(problem)
     return Requirement(text)

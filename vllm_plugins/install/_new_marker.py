@@ -53,6 +53,7 @@ def marker_of(
     for plugin in lock.plugins:
         if plugin.provided:  # its entry points are the base's, which vLLM lists itself
             points += [(LOADS, value, value, "", plugin.name) for value in plugin.loads]
+    path_files = list(site.glob("*.pth"))
     return Marker(
         key=key,
         interpreter=overlay.interpreter(),
@@ -65,7 +66,8 @@ def marker_of(
         plugins=tuple(map(_title, lock.plugins)),
         overrides=tuple((str(item.package), item.version, item.replaces) for item in lock.overrides),
         editable=tuple(package.name for package in lock.packages if package.directory is not None),
-        import_lines=any(metadata.runs_code(path) for path in site.glob("*.pth")),
+        import_lines=any(map(metadata.runs_code, path_files)),
+        path_files=bool(path_files),
     )
 
 

@@ -6,6 +6,7 @@ resolver can use the base and can't change it. The resolver pins; the index says
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -14,11 +15,12 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
+from vllm_plugins.core import foreign_json, hashes
 from vllm_plugins.core.errors import CommandFailed, DiskError, SourceError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.base import VLLM
 from vllm_plugins.locking import _conflicts
-from vllm_plugins.packages import requirement_lines, stub_wheels
+from vllm_plugins.packages import cache, requirement_lines, stub_wheels
 from vllm_plugins.packages.releases import Pin
 
 if TYPE_CHECKING:
@@ -33,17 +35,45 @@ __all__ = ["compile_pins", "constraints", "read_pins"]
 
 
 _PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?==(\S+)", re.MULTILINE)
+_STUBS = 1  # the form of stubs
 _LOCAL_VERSIONS = 5  # runs of a resolver; an index has few local versions of one release
 
 
 def constraints(base: Base, directory: Path) -> dict[NormalizedName, str]:
     """A line for each distribution of the base, which names its stub in a directory.
 
+    The directory also keeps which stubs a base has, and their hashes: making them takes longer than all else that a
+    resolver's run needs.
+
     Raises:
         OSError: a stub can't be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    lines = {
+    known = [(item.name, item.version, item.extras, item.requires) for item in base.distributions]
+    place = directory / f"{hashes.sha256(repr((_STUBS, known)).encode())[:32]}.list"
+    stubs = _listed(place, directory)
+    if stubs is None:
+        stubs = _write_stubs(base, directory)
+        listed = {name: (stub.name, hashes.of_file(stub)) for name, stub in stubs.items()}
+        cache.write(place, json.dumps(listed))
+    return {name: f"{name} @ {stub.as_uri()}" for name, stub in stubs.items()}
+
+
+def _listed(place: Path, directory: Path) -> dict[NormalizedName, Path] | None:
+    """The stubs in a list, if they all are as they were written."""
+    text = cache.read(place)
+    if text is None:
+        return None
+    try:
+        listed: Mapping[NormalizedName, tuple[str, str]] = foreign_json.read(text)
+        intact = all(hashes.of_file(directory / name) == digest for name, digest in listed.values())
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    return {name: directory / file for name, (file, _) in listed.items()} if intact else None
+
+
+def _write_stubs(base: Base, directory: Path) -> dict[NormalizedName, Path]:
+    stubs = {
         distribution.name: stub_wheels.write(
             directory,
             name=distribution.name,
@@ -55,8 +85,8 @@ def constraints(base: Base, directory: Path) -> dict[NormalizedName, str]:
     }
     if base.vllm is None:
         # A plugin that requires vllm meets this stub; else the resolver walks through gigabytes of vLLM releases.
-        lines[VLLM] = stub_wheels.write(directory, name=VLLM, version="0")
-    return {name: f"{name} @ {stub.as_uri()}" for name, stub in lines.items()}
+        stubs[VLLM] = stub_wheels.write(directory, name=VLLM, version="0")
+    return stubs
 
 
 def compile_pins(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from vllm_plugins.core import progress
-from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, NoResolution
+from vllm_plugins.core import progress, workers
+from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, NoResolution, PluginsError
 from vllm_plugins.core.humanize import count
-from vllm_plugins.documents import selection
 from vllm_plugins.locking import _conflicts, _resolution, request
 from vllm_plugins.locking._sdists import Sdists
 from vllm_plugins.locking._search import agreed, fitting, newest, own_index
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Solution", "Solver"]
 
+_AT_ONCE = 16  # requests
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Solution:
@@ -68,6 +70,7 @@ class Solver:
     scratch: Path
     report: Callable[[str], None]
     detail: Callable[[str], None]
+    _known: dict[tuple[NormalizedName, str], Release] = field(default_factory=dict)
 
     @property
     def base(self) -> Base:
@@ -84,6 +87,7 @@ class Solver:
             HashMismatch: the index has a file that does not match its hash.
             SourceError: the index can't be read.
         """
+        stubs = workers.begin(lambda: _resolution.constraints(self.base, self.caches / "stubs"))
         preferred = {name: package.version for name, package in self._kept.items()}
         wheels = self.scratch / "wheels"
         wheels.mkdir(parents=True)
@@ -107,7 +111,7 @@ class Solver:
             plugins={item.locked.package: item.locked for item in plugins},
         )
         findings = self._walk(walk, sdists)
-        pins = self._pins(plugins, walk, findings, preferred, wheels)
+        pins = self._pins(plugins, walk, findings, preferred, wheels, stubs=stubs())
         chosen = {pin.name: pin.version for pin in pins}
         passed = newest.check(walk, chosen, kept=preferred)
         return Solution(pins=pins, sdists=sdists.built, passed_over=tuple(passed))
@@ -121,22 +125,33 @@ class Solver:
             HashMismatch: a locked file has other bytes there.
         """
         pins = [pin for pin in solution.pins if pin.url is None]
-        tags = selection.ranks(self.base.tags())
-
-        def read(pin: Pin) -> Release:
-            locked = self._kept.get(pin.name)
-            return releases.read(pin, self.index, tags=tags, caches=self.caches, locked=locked)
-
         text = f"Reading the index for the files of {count(len(pins), 'distribution')}"
         reading = progress.step(text, self.report if pins else None, total=len(pins))
-        with reading as step, ThreadPoolExecutor(max_workers=16) as pool:
+        with reading as step, ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
             found = []
-            for release in pool.map(read, pins):
+            for release in pool.map(self._read, pins):
                 found.append(release)
                 step.advance()
         if self.reuse.is_sound:
             self._refuse_other_files(found)
         return found
+
+    def _read(self, pin: Pin) -> Release:
+        known = self._known.get((pin.name, pin.version))
+        if known is not None:
+            return replace(known, pin=pin)
+        locked = self._kept.get(pin.name)
+        return releases.read(pin, self.index, tags=self.base.ranks, caches=self.caches, locked=locked)
+
+    def _read_ahead(self, chosen: Iterable[tuple[NormalizedName, str]]) -> None:
+        """Read the files of the releases that a resolver will most likely pin, while it runs."""
+
+        def read(item: tuple[NormalizedName, str]) -> None:
+            pin = releases.Pin(name=item[0], version=item[1], extras=frozenset(), url=None)
+            with contextlib.suppress(PluginsError):  # raised again if it is pinned
+                self._known[item] = self._read(pin)
+
+        workers.side_by_side(read, sorted(chosen), most=_AT_ONCE)
 
     def _refuse_other_files(self, found: Iterable[Release]) -> None:
         """Refuse other bytes under the name of a locked file, which an index or its mirror has now."""
@@ -208,6 +223,7 @@ class Solver:
         wheels.mkdir()
         if not agreed.write_stubs(walk, wheels):
             return None
+        ahead = workers.begin(lambda: self._read_ahead(walk.chosen()))
         try:
             return _resolution.compile_pins(
                 lines,
@@ -221,6 +237,8 @@ class Solver:
             )
         except CommandFailed:  # it reads the metadata otherwise than the walk, and tells why when it asks the index
             return None
+        finally:
+            ahead()
 
     def _pins(
         self,
@@ -229,9 +247,10 @@ class Solver:
         findings: Mapping[str, Finding],
         preferred: Mapping[NormalizedName, str],
         wheels: Path,
+        *,
+        stubs: Mapping[NormalizedName, str],
     ) -> tuple[Pin, ...]:
         lines = [self._line(item, walk, findings) for item in plugins]
-        stubs = _resolution.constraints(self.base, self.caches / "stubs")
         if not findings and (pins := self._agreed(lines, walk, stubs)) is not None:
             return pins
         # A pin of the old lock that no longer fits, such as after an upgrade of vLLM, would make pip-compile fail.

@@ -96,13 +96,14 @@ def examine(files: WheelFiles, points: Iterable[tuple[str, str]], release: Relea
 
 
 def _needed(read: References, known: Mapping[tuple[str, tuple[str, ...]], Verdict]) -> Iterator[Reference]:
-    """The references of a file, without those of handlers whose ``try`` has all that it needs."""
-    failed = {
-        item.attempt
-        for item in read.vllm
-        if item.attempt is not None and known[item.module, item.chain].state != "present"
-    }
-    return (item for item in read.vllm if item.instead_of is None or item.instead_of in failed)
+    """The references of a file that run, in its order: those of a handler only if its ``try`` runs and fails."""
+    failed: set[int | None] = {None}
+    for item in read.vllm:
+        if item.instead_of not in failed:
+            continue
+        if known[item.module, item.chain].state != "present":
+            failed.add(item.attempt)
+        yield item
 
 
 def _finding(

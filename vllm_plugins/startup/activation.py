@@ -173,8 +173,10 @@ def has_foreign_expectation() -> bool:
     return _expected[1] is not False or value != _expected[0]
 
 
-def expect(settings: Settings, marker: Marker | None, listing: str) -> None:
-    """Compare an overlay (``None``: no plugins) and the base, as text, with what the first process of the server has.
+def expect(settings: Settings, marker: Marker | None, listing: str, base: str) -> None:
+    """Compare an overlay (``None``: no plugins) and the base with what the first process of the server has.
+
+    The base is given as text, and as its fingerprint.
 
     Raises:
         NodeMismatch: something differs.
@@ -182,7 +184,7 @@ def expect(settings: Settings, marker: Marker | None, listing: str) -> None:
     """
     global _expected  # noqa: PLW0603
     value = variables.inherited(variables.EXPECT)
-    found = None if marker is None else marker.expectation(listing, overlay.fingerprint_of(listing))
+    found = None if marker is None else marker.expectation(listing, base)
     # An empty value is not valid: the command failed that should have given it.
     if value is not None and _expected != (value, False):
         # A parent process on this node has compared more than the text.
@@ -280,10 +282,11 @@ def _is_shared(descriptor: int, deadline: float) -> bool:
     return True
 
 
-def activate(store: Path, key: str, *, guarded: bool = False) -> None:
+def activate(store: Path, key: str, *, guarded: bool = False, path_files: bool = True) -> None:
     """Put an overlay at the end of ``sys.path``, and process its ``.pth`` files. Does nothing if it is active.
 
-    Only the import system of this process changes. No file is written. ``guarded``: see :mod:`guard`.
+    Only the import system of this process changes. No file is written. ``guarded``: see :mod:`guard`. Without
+    ``path_files`` it is not looked for any: ``site`` would list a directory with hundreds of names.
 
     Raises:
         StoreError: the overlay can't be held, as in :func:`hold`.
@@ -303,7 +306,10 @@ def activate(store: Path, key: str, *, guarded: bool = False) -> None:
             from vllm_plugins.startup import guard
 
             guard.close()
-        _site.addsitedir(site, known)
+        if path_files:
+            _site.addsitedir(site, known)
+        elif site not in known:
+            sys.path.append(site)
         if guarded:
             guard.close()
     except BaseException as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core.errors import LoadError
 from vllm_plugins.startup._path import origins
-from vllm_plugins.startup.marker import module_name
+from vllm_plugins.startup.marker import FILE_PACKAGE, module_name
 from vllm_plugins.startup.settings import FREE, LOADS
 
 if TYPE_CHECKING:
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.overlay import EntryPoint, Failure, Marker
 
-__all__ = ["FILE_PACKAGE", "call", "error_in_path_file", "error_of", "load", "platform", "run"]
+__all__ = ["call", "error_in_path_file", "error_of", "load", "platform", "run"]
 
-# What the distribution of a single file is called: the prefix, then the plugin's name.
-FILE_PACKAGE = "vllm-plugin-file-"
 _LONGEST = 1000  # characters of an exception's text
 
 # Compiled only where something has failed.

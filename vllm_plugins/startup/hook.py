@@ -36,11 +36,12 @@ class _Process:
     ``has_run_platform`` says that :func:`platform` was called before, and ``platform_class`` and ``failure`` are its
     result. ``busy`` stops re-entry: an installation or a plugin may import vLLM, which calls the hook again.
     ``active`` is the store and the marker of the overlay on the path. They stay what was checked when it was put
-    there, whatever another process does to the store meanwhile. ``base`` is the base as text (``overlay.listing``).
+    there, whatever another process does to the store meanwhile. ``base`` is the base as text (``overlay.listing``),
+    and the fingerprint of that.
     """
 
     def __init__(self) -> None:
-        self.base: str | None = None
+        self.base: tuple[str, str] | None = None
         self.has_said_nothing_to_do = False
         self.active: tuple[Path, Marker] | None = None
         self.busy = False
@@ -164,7 +165,7 @@ def _start(group: str) -> str | None:
 def _follow(settings: Settings, key: str) -> None:
     """Use an overlay that was on the path before: a parent process put it there, or ``sync --bake`` did."""
     if not activation.is_expected(key):
-        activation.expect(settings, overlay.read_marker(settings.store, key), overlay.listing())
+        activation.expect(settings, overlay.read_marker(settings.store, key), *_base())
     if not activation.is_confirmed(key):
         _confirm(settings, key)
     activation.hold(settings.store, key)
@@ -216,7 +217,7 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str, *, is_fall
 
 def _activate(settings: Settings, marker: Marker) -> None:
     activation.put_in_front(settings.store, marker)
-    activation.activate(settings.store, marker.key, guarded=settings.verify)
+    activation.activate(settings.store, marker.key, guarded=settings.verify, path_files=marker.path_files)
     _process.active = settings.store, marker
     _check_origins(settings, marker)
 
@@ -289,7 +290,7 @@ def _up_to_date_marker(settings: Settings) -> Marker | None:
 
             _recovery.check_named_files(settings)
             _process.has_said_nothing_to_do = True
-        activation.expect(settings, None, "")
+        activation.expect(settings, None, "", "")
         return None
     if manifest is None and settings.manifest_named and not settings.optional:
         from vllm_plugins.startup import named_files
@@ -301,8 +302,7 @@ def _up_to_date_marker(settings: Settings) -> Marker | None:
         raise named_files.no_lock(settings)
     _trust.check(settings)
     paths = overlay.base_paths()
-    _process.base = overlay.listing(paths)
-    base = overlay.fingerprint_of(_process.base)
+    _, base = _process.base = _base(paths)
     manifest_sha256 = None if manifest is None else overlay.sha256(manifest)
     if lock is not None:
         marker = overlay.read_marker(settings.store, overlay.key_of(lock))
@@ -311,6 +311,12 @@ def _up_to_date_marker(settings: Settings) -> Marker | None:
     from vllm_plugins.startup import _recovery
 
     return _recovery.synchronise(settings, paths)
+
+
+def _base(paths: tuple[str, ...] | None = None) -> tuple[str, str]:
+    """The base as text, and its fingerprint."""
+    listing = overlay.listing(paths)
+    return listing, overlay.fingerprint_of(listing)
 
 
 def _hold(settings: Settings, marker: Marker) -> None:
@@ -326,7 +332,7 @@ def _hold(settings: Settings, marker: Marker) -> None:
             from vllm_plugins.startup import guard
 
             guard.check(settings, marker)
-        activation.expect(settings, marker, _process.base or overlay.listing())
+        activation.expect(settings, marker, *(_process.base or _base()))
     except Exception:
         activation.release(marker.key)
         raise

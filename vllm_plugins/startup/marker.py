@@ -13,9 +13,11 @@ from vllm_plugins.startup import Record
 if TYPE_CHECKING:
     Point = tuple[str, str, str, str, str]
 
-__all__ = ["EntryPoint", "Failure", "Marker", "module_name"]
+__all__ = ["FILE_PACKAGE", "EntryPoint", "Failure", "Marker", "module_name"]
 
 FORMAT = 2
+# What the distribution of a single file is called: the prefix, then the plugin's name.
+FILE_PACKAGE = "vllm-plugin-file-"
 
 _SEAL = ' "sha256": '
 
@@ -50,9 +52,10 @@ class Marker(Record):
     needs those of one group only, which :meth:`group` converts. ``manifests`` and ``bases`` are the sha256 of
     manifests and the fingerprints of bases that were found to fit the lock: the hook compares, and never parses or
     resolves. ``import_lines`` says that a ``.pth`` file of the overlay runs code, which a spawned process does not
-    inherit. ``editable`` are the distributions whose code is elsewhere and not in the lock. ``checked`` are the bases
-    with which every entry point was loaded once, and ``failures`` those that failed then. ``files_sha256`` is the
-    hash of ``files.json``, the list of all files, and ``registry_sha256`` that of the overlay's ``registry.json``.
+    inherit; ``path_files`` that the overlay has any. ``editable`` are the distributions whose code is elsewhere and
+    not in the lock. ``checked`` are the bases with which every entry point was loaded once, and ``failures`` those
+    that failed then. ``files_sha256`` is the hash of ``files.json``, the list of all files, and ``registry_sha256``
+    that of the overlay's ``registry.json``.
     ``overrides`` are the packages in front of the base: name, version, and the base's version. ``trials`` are the
     bases with which a start began to use the overlay alongside its load check, whose result is not known.
     The file ends with a hash of itself: a marker with a wrong bit could name other plugins, and does not count.
@@ -73,6 +76,7 @@ class Marker(Record):
     failures: tuple[Failure, ...] = ()
     overrides: tuple[tuple[str, str, str], ...] = ()
     trials: tuple[str, ...] = ()
+    path_files: bool = True
 
     @property
     def entry_points(self) -> tuple[EntryPoint, ...]:
@@ -122,6 +126,7 @@ class Marker(Record):
             "bases": self.bases,
             "plugins": self.plugins,
             "import-lines": self.import_lines,
+            "path-files": self.path_files,
             "editable": self.editable,
             "checked": self.checked,
             "failures": [
@@ -150,6 +155,7 @@ class Marker(Record):
                 bases=tuple(map(str, data["bases"])),
                 plugins=tuple(map(str, data["plugins"])),
                 import_lines=data["import-lines"] is True,
+                path_files=data.get("path-files") is not False,
                 editable=tuple(map(str, data["editable"])),
                 checked=tuple(map(str, data["checked"])),
                 failures=tuple(

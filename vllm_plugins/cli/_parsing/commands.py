@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["COMMANDS", "ELSEWHERE", "GROUPS", "VALUED", "called", "module"]
+__all__ = ["COMMANDS", "ELSEWHERE", "GROUPS", "PURPOSE", "VALUED", "called", "module"]
+
+PURPOSE = "Plugins for vLLM: listed in plugins.yaml, locked with hashes, active in every process."
 
 # The module of a command is imported when the command is called: each needs some of the dependencies of the others.
 COMMANDS = {

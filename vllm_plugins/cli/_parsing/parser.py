@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import textwrap
+import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from vllm_plugins import __version__
-from vllm_plugins.cli._parsing.commands import COMMANDS, GROUPS, module
+from vllm_plugins.cli._parsing.commands import COMMANDS, PURPOSE, module
+from vllm_plugins.cli._terminal import style
 from vllm_plugins.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from vllm_plugins.cli._parsing.mistakes import Mistakes
 
 __all__ = ["build_parser", "parse", "subparser"]
 
-_PURPOSE = "Plugins for vLLM: listed in plugins.yaml, locked with hashes, active in every process."
-_EXIT_CODES = (
-    "0 success, 1 failure, 2 wrong usage or an invalid manifest, 3 the lock is missing or out of date, 4 a hash does "
-    "not match, 5 the vLLM environment does not match the lock, 6 no versions satisfy every requirement, 7 a plugin "
-    "does not load"
-)
 _REQUIRED = "the following arguments are required: "  # the beginning of a message of argparse
-_HEADING = 14  # columns before the text of an entry
-_WIDEST = 100  # columns of a line for reading
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -46,7 +39,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 def build_parser(words: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """The parser of the commands among these words: those of all take too long."""
-    parser = _WholeParser(prog="vllm-plugins", description=_PURPOSE, words=words)
+    parser = _WholeParser(prog="vllm-plugins", description=PURPOSE, words=words)
     parser.add_argument("-V", "--version", action=_Version, help="Show the version.")
     _add_common_options(parser)
     subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", parser_class=_Parser)
@@ -56,7 +49,6 @@ def build_parser(words: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentPar
                 name,
                 help=COMMANDS[name],
                 description=COMMANDS[name],
-                formatter_class=argparse.RawDescriptionHelpFormatter,
                 words=words,
             )
             # What is not given after the command stays as it was given before.
@@ -77,13 +69,23 @@ def subparser(name: str) -> argparse.ArgumentParser:
     return found
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help that is as wide as the terminal.
+
+    argparse makes a formatter to check each option. Without a width it imports ``shutil``, which takes 2 ms.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=style.width(sys.stdout) - 2)
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are ours. ``words`` are the whole command line, ``example`` is one that is right."""
 
     example = ""
 
     def __init__(self, *, words: Sequence[str], **options: Any) -> None:
-        super().__init__(**options, add_help=False, allow_abbrev=False)
+        super().__init__(**options, formatter_class=_Formatter, add_help=False, allow_abbrev=False)
         self.add_argument("-h", "--help", action="help", help="Show this help.")
         self.words = words
 
@@ -122,37 +124,9 @@ class _WholeParser(_Parser):
     """The parser of all commands, whose help shows them in groups."""
 
     def format_help(self) -> str:
-        import shutil
+        from vllm_plugins.cli._parsing import overview
 
-        width = min(shutil.get_terminal_size().columns, _WIDEST)
-        return "\n".join(_overview(width)) + "\n"
-
-
-def _overview(width: int) -> Iterator[str]:
-    yield "usage: vllm-plugins [OPTIONS] COMMAND [ARGUMENTS]"
-    yield ""
-    yield from textwrap.wrap(_PURPOSE, width)
-    for heading, commands in GROUPS.items():
-        yield ""
-        yield f"{heading}:"
-        for name in commands:
-            yield from _entry(name, COMMANDS[name], width)
-    yield ""
-    yield "options, before or after the command:"
-    options = (
-        "--config FILE, --lock FILE, --registry-dir DIR, --json, -q/--quiet, -v/--verbose, -h/--help, -V/--version"
-    )
-    yield from textwrap.wrap(options, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
-    yield ""
-    yield "exit codes:"
-    yield from textwrap.wrap(_EXIT_CODES, width, initial_indent="  ", subsequent_indent="  ")
-    yield ""
-    yield from textwrap.wrap("For options and examples of a command: vllm-plugins help COMMAND", width)
-
-
-def _entry(name: str, text: str, width: int) -> list[str]:
-    indent = " " * _HEADING
-    return textwrap.wrap(text, width, initial_indent=f"  {name}".ljust(_HEADING), subsequent_indent=indent)
+        return overview.text(style.width(sys.stdout))
 
 
 def _usage(parser: argparse.ArgumentParser) -> str:

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli._terminal import style
+from vllm_plugins.cli._terminal import lines, style
 from vllm_plugins.core import progress
 from vllm_plugins.core.printable import printable
 
@@ -86,7 +86,7 @@ class Display:
             if (seconds := time.monotonic() - step.began) > _LONG:
                 self._clear()
                 line = printable(f"{step.text} ({seconds:.0f} s)")
-                sys.stderr.write(f"{style.styled(line, is_dim=True) if style.has_colour(sys.stderr) else line}\n")
+                sys.stderr.write(f"{lines.styled(line, is_dim=True) if style.has_colour(sys.stderr) else line}\n")
                 sys.stderr.flush()
         self._known += [step for step in steps if step not in self._known]
 

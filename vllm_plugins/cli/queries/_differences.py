@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vllm_plugins.cli import _data
@@ -9,10 +10,10 @@ from vllm_plugins.cli import _data
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vllm_plugins.documents.diff import Difference, Pair
+    from vllm_plugins.documents.diff import Change, Difference, Pair
     from vllm_plugins.documents.lock import BaseUse, Override, Plugin, Target
 
-__all__ = ["data"]
+__all__ = ["change", "data"]
 
 T = TypeVar("T")
 
@@ -21,13 +22,25 @@ def data(found: Difference) -> dict[str, Any]:
     """Everything that differs: each thing with what it was and what it is."""
     return {
         "differ": bool(found),
-        "packages": [_data.change(item) for item in found.packages],
+        "packages": [change(item) for item in found.packages],
         "plugins": [{"name": pair.name, **_pair(pair, _plugin), "fields": _fields(pair)} for pair in found.plugins],
         "overrides": [_pair(pair, _override) for pair in found.overrides],
         "manifests": [_pair(pair, lambda sha256: {"sha256": sha256}) for pair in found.manifests],
         "environments": [_pair(pair, lambda markers: {"markers": list(markers)}) for pair in found.environments],
         "targets": [_pair(pair, _target) for pair in found.targets],
         "base": [_pair(pair, _base_use) for pair in found.base],
+    }
+
+
+def change(item: Change) -> dict[str, Any]:
+    """A package that differs between two locks."""
+    return {
+        "name": item.name,
+        "kind": item.kind,
+        "old": None if item.was is None else asdict(item.was),
+        "new": None if item.now is None else asdict(item.now),
+        "required_by": list(item.plugins),
+        **({"targets": list(item.targets)} if item.targets else {}),
     }
 
 

@@ -40,5 +40,6 @@ def absolute(path: str) -> str:
 def own_pythonpath() -> str | None:
     """The one entry of ``PYTHONPATH`` that this package, and what it requires, was imported from, if it was."""
     home = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
-    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    named = os.environ.get("PYTHONPATH", "")
+    entries = named.split(os.pathsep)
     return home if home in map(os.path.abspath, filter(None, entries)) else None

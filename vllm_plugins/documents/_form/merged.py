@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from packaging.markers import InvalidMarker, Marker
-
 from vllm_plugins.core.fields import FieldError, get, items, strings
+from vllm_plugins.documents import versions
 from vllm_plugins.documents.lock import TOOL
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def _both(one: str, other: str | None) -> str:
 
 
 def _normal(marker: str) -> str:
-    return str(Marker(marker))
+    return str(versions.marker(marker))
 
 
 def split(document: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -98,7 +97,7 @@ def split(document: Mapping[str, Any]) -> list[dict[str, Any]]:
         markers = markers_of(kinds)
         expected = environments(markers, fine)
         packages = list(_packages(document, markers))
-    except InvalidMarker as error:
+    except ValueError as error:  # InvalidMarker
         raise FieldError(f"{here}.{TARGETS}: {error}") from error
     if (found := list(strings(document, "", "environments"))) != expected:
         raise FieldError(f"environments: expected those of the targets, {expected!r}, found {found!r}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from packaging.requirements import InvalidRequirement
 from packaging.specifiers import InvalidSpecifier
 
 from vllm_plugins.core.fields import FieldError, get
@@ -49,7 +48,7 @@ def requirement(value: str, here: str) -> str:
     """The value, if it is a requirement (PEP 508)."""
     try:
         versions.requirement(value)
-    except InvalidRequirement as error:
+    except ValueError as error:  # InvalidRequirement
         raise FieldError(f"{here}: expected a requirement, found {value!r}") from error
     return value
 

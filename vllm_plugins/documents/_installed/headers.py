@@ -14,7 +14,7 @@ from packaging.version import Version
 from vllm_plugins.core import hashes, regular_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from packaging.utils import NormalizedName
 
@@ -22,7 +22,8 @@ __all__ = ["Headers", "in_archive", "intact", "of_directory", "of_egg", "of_file
 
 _COMPARED = 200  # files of RECORD
 _HEAD = 16384  # bytes
-_END = re.compile(rb"\n\s*\n")  # of the headers
+_END = re.compile(rb"(?:^|\n)\s*\n")  # of the headers: the first blank line
+_FIELD = re.compile(r"^(Name|Version|Provides-Extra|Requires-Dist):(.*)", re.MULTILINE)
 _DAMAGED = (OSError, KeyError, RuntimeError, NotImplementedError)
 
 
@@ -38,14 +39,13 @@ class Headers(NamedTuple):
 def of_file(path: str) -> Headers | None:
     """Read the headers that matter. ``packaging.metadata`` takes 30 times as long."""
     try:
-        with regular_file.opened(path) as file:
-            # Behind the headers, the description of the project may be long.
-            head = file.read(_HEAD)
-            if not _END.search(head):
-                head += file.read()
-            return _of_lines(head.decode("utf-8", "replace").split("\n"))
+        # Behind the headers, the description of the project may be long.
+        head = regular_file.read_bytes(path, _HEAD)
+        if len(head) == _HEAD and not _END.search(head):
+            head = regular_file.read_bytes(path)
     except OSError:
         return None
+    return _of_bytes(head)
 
 
 def of_egg(path: str) -> Headers | None:
@@ -56,7 +56,7 @@ def of_egg(path: str) -> Headers | None:
 
     try:
         with regular_file.opened(path) as egg, zipfile.ZipFile(egg) as archive:
-            return _of_lines(archive.read("EGG-INFO/PKG-INFO").decode("utf-8", "replace").splitlines())
+            return _of_bytes(archive.read("EGG-INFO/PKG-INFO"))
     except (*_DAMAGED, zipfile.BadZipFile):
         return None
 
@@ -72,8 +72,7 @@ def in_archive(path: str) -> Iterator[tuple[str, Headers | None]]:
         for name in sorted(archive.namelist()):
             directory, _, member = name.partition("/")
             if directory.endswith(".dist-info") and member == "METADATA":
-                text = archive.read(name).decode("utf-8", "replace")
-                yield os.path.join(path, directory), _of_lines(text.splitlines())
+                yield os.path.join(path, directory), _of_bytes(archive.read(name))
 
 
 def of_directory(path: str) -> Headers | None:
@@ -114,14 +113,12 @@ def _digest(path: str) -> str:
         return ""
 
 
-def _of_lines(lines: Iterable[str]) -> Headers | None:
+def _of_bytes(data: bytes) -> Headers | None:
+    end = _END.search(data)
+    head = (data if end is None else data[: end.start()]).decode("utf-8", "replace")
     fields: dict[str, list[str]] = {"Name": [], "Version": [], "Provides-Extra": [], "Requires-Dist": []}
-    for line in lines:
-        if not line.strip():
-            break
-        key, colon, value = line.partition(":")
-        if colon and key in fields:
-            fields[key].append(value.strip())
+    for key, value in _FIELD.findall(head):
+        fields[key].append(value.strip())
     try:
         Version(fields["Version"][0])
         name = canonicalize_name(fields["Name"][0], validate=True)

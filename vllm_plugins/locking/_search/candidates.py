@@ -80,7 +80,7 @@ class Candidates:
     _requirements: dict[str, Metadata | Obstacle] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._ranks = selection.ranks(self.base.tags())
+        self._ranks = self.base.ranks
 
     def all(self, name: NormalizedName) -> tuple[Candidate, ...]:
         """Every release of a distribution, the newest first.

@@ -23,6 +23,7 @@ _IMPORT_ERRORS = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "
 _ATTRIBUTE_ERRORS = frozenset({"AttributeError", "Exception", "BaseException", ""})
 # Conditions by which a plugin chooses among releases of vLLM.
 _CHECKS = re.compile(r"version|hasattr|getattr|find_spec|signature|_available\b", re.IGNORECASE)
+_REPORTS = frozenset({"critical", "error", "exception", "warn", "warning"})  # methods of loggers, and warnings.warn
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 # The nodes in which names are bound; other expressions are passed over, which are most of a file.
 _BINDING = (ast.stmt, ast.excepthandler, ast.match_case, ast.withitem, ast.Name, ast.Tuple, ast.List, ast.Starred)
@@ -50,7 +51,10 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Edge:
-    """Another module of the plugin that a line imports; ``names`` may be modules inside of it."""
+    """Another module of the plugin that a line imports; ``names`` may be modules inside of it.
+
+    Where the plugin only reports that this failed, ``when`` is not ``guarded``: what is in the module is not there.
+    """
 
     module: str
     names: tuple[str, ...]
@@ -92,6 +96,7 @@ class _Visitor(ast.NodeVisitor):
         self._scopes: list[dict[str, _Path | None]] = []
         self._when: When = "load"
         self._caught: frozenset[str] = frozenset()
+        self._is_reported = False  # what is caught is only reported
         self._attempt: int | None = None
         self._instead_of: int | None = None
         self._attempts = 0
@@ -120,7 +125,7 @@ class _Visitor(ast.NodeVisitor):
             for name in names:
                 self._add(target, (name,), node, "ImportError")
         elif target.partition(".")[0] in self._own:
-            self.found.edges.append(Edge(module=target, names=names, when=self._current("ImportError")))
+            self._edge(target, names, "ImportError")
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         chain: list[str] = []
@@ -178,11 +183,12 @@ class _Visitor(ast.NodeVisitor):
         caught = frozenset(name for handler in node.handlers if not _raises(handler) for name in _errors(handler))
         self._attempts += 1
         number = self._attempts
-        saved = self._caught, self._attempt
+        saved = self._caught, self._attempt, self._is_reported
         if caught & (_IMPORT_ERRORS | _ATTRIBUTE_ERRORS):
             self._caught, self._attempt = self._caught | caught, number
+            self._is_reported = all(map(_only_reports, node.handlers))
         self._all(node.body)
-        self._caught, self._attempt = saved
+        self._caught, self._attempt, self._is_reported = saved
         outer, self._instead_of = self._instead_of, number
         for handler in node.handlers:
             self._all(handler.body)
@@ -199,9 +205,10 @@ class _Visitor(ast.NodeVisitor):
             call = item.context_expr
             if isinstance(call, ast.Call) and ast.unparse(call.func) in ("suppress", "contextlib.suppress"):
                 suppressed |= {ast.unparse(argument).rpartition(".")[2] for argument in call.args}
-        saved, self._caught = self._caught, self._caught | suppressed
+        saved = self._caught, self._is_reported
+        self._caught, self._is_reported = self._caught | suppressed, self._is_reported and not suppressed
         self._all(node.body)
-        self._caught = saved
+        self._caught, self._is_reported = saved
 
     visit_AsyncWith = visit_With  # noqa: N815 - the name of the base class
 
@@ -214,11 +221,16 @@ class _Visitor(ast.NodeVisitor):
         if not self._lazy_annotations:
             self._all(list(filter(None, annotations)))
         is_called = len(self._scopes) == 1 and node.name in self._called
-        saved = self._caught, self._attempt, self._instead_of
-        self._caught, self._attempt, self._instead_of = frozenset(), None, None  # it runs later
+        saved = self._caught, self._is_reported, self._attempt, self._instead_of
+        self._caught, self._is_reported, self._attempt, self._instead_of = (
+            frozenset(),
+            False,
+            None,
+            None,
+        )  # runs later
         with self._as("load" if is_called else "call"):
             self.scope(node.body, dict.fromkeys(argument.arg for argument in arguments))
-        self._caught, self._attempt, self._instead_of = saved
+        self._caught, self._is_reported, self._attempt, self._instead_of = saved
 
     visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
 
@@ -294,9 +306,13 @@ class _Visitor(ast.NodeVisitor):
         handled = _ATTRIBUTE_ERRORS if error == "AttributeError" else _IMPORT_ERRORS
         return max(self._when, "guarded", key=ORDER.index) if self._caught & handled else self._when
 
+    def _edge(self, module: str, names: tuple[str, ...], error: str) -> None:
+        when = max(self._when, "call", key=ORDER.index) if self._is_reported else self._current(error)
+        self.found.edges.append(Edge(module=module, names=names, when=when))
+
     def _add(self, module: str, chain: tuple[str, ...], node: ast.AST, error: str) -> None:
         if module.partition(".")[0] in self._own and module.partition(".")[0] != PACKAGE:
-            self.found.edges.append(Edge(module=module, names=(), when=self._current(error)))
+            self._edge(module, (), error)
         if module.partition(".")[0] != PACKAGE:
             return
         self.found.vllm.append(
@@ -316,6 +332,14 @@ def _errors(handler: ast.ExceptHandler) -> set[str]:
         return {""}
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
     return {ast.unparse(kind).rpartition(".")[2] for kind in kinds}
+
+
+def _only_reports(handler: ast.ExceptHandler) -> bool:
+    """Whether a handler writes to a log that something failed, and imports nothing in place of it."""
+    nodes = list(ast.walk(handler))
+    calls = (node.func for node in nodes if isinstance(node, ast.Call))
+    is_reported = any(isinstance(function, ast.Attribute) and function.attr in _REPORTS for function in calls)
+    return is_reported and not any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in nodes)
 
 
 def _raises(handler: ast.ExceptHandler) -> bool:
