@@ -223,7 +223,8 @@ class Solver:
         wheels.mkdir()
         if not agreed.write_stubs(walk, wheels):
             return None
-        ahead = workers.begin(lambda: self._read_ahead(walk.chosen()))
+        chosen = {(found.name, str(found.version)) for found in walk.choices.releases}
+        ahead = workers.begin(lambda: self._read_ahead(chosen))
         try:
             return _resolution.compile_pins(
                 lines,
