@@ -160,7 +160,10 @@ def test_a_lock_names_the_keys_that_it_does_not_follow(place: Place, index: Inde
     env = {"UV_CONSTRAINT": f"{place.root}/constraints.txt", "UV_EXCLUDE_NEWER": "2020-01-01T00:00:00Z"}
     done = place.run("lock", "--resolver", resolver, env=env)
     assert place.versions == {"tiny": "2.0"}
-    assert "here, and nothing has to be done: constraint of pip.conf, UV_CONSTRAINT, UV_EXCLUDE_NEWER" in done.stderr
+    assert (
+        "Ignoring options of pip and uv that choose versions: constraint of pip.conf, UV_CONSTRAINT, UV_EXCLUDE_NEWER"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize(("resolver", "installer"), [("pip-compile", "uv"), ("uv", "pip")])

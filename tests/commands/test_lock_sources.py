@@ -168,11 +168,11 @@ def test_a_local_directory_is_locked_by_what_a_build_sees(place: Place, tmp_path
     assert str(tmp_path) not in place.lock_text
 
 
-def test_an_editable_directory_is_seen_after_an_edit_without_a_reinstall(place: Place, tmp_path: Path) -> None:
-    directory = projects.project(tmp_path / "mine", name="tiny", entry_points=POINTS, modules=MODULES)
-    place.write("plugins:\n  - {name: tiny, source: local, path: ../mine, editable: true}\n")
+def test_an_editable_directory_is_seen_after_an_edit_without_a_reinstall(place: Place) -> None:
+    directory = projects.project(place.lock.parent / "~mine", name="tiny", entry_points=POINTS, modules=MODULES)
+    place.write("plugins:\n  - {name: tiny, source: local, path: ./~mine, editable: true}\n")
     place.run("lock")
-    assert place.package("tiny")["directory"] == {"path": "../mine", "editable": True}
+    assert place.package("tiny")["directory"] == {"path": "./~mine", "editable": True}
     place.run("sync")
     code = "import vllm_plugins; vllm_plugins.activate(); import tiny; print(getattr(tiny, 'WORD', None))"
     assert place.python("-c", code).stdout == "None\n"

@@ -72,7 +72,10 @@ def test_every_kind_of_package_is_distinguished(old: Place, index: Index) -> Non
     assert done.stdout.splitlines()[1].split(maxsplit=4) == [
         "bound", "1.0", "1.0", "2.0", "bound 2.0 requires vllm>=1; the base has vllm 0.32.0",
     ]  # fmt: skip
-    assert done.stdout.splitlines()[-1] == "2 dependencies not shown: use --all"
+    assert done.stdout.splitlines()[-2:] == [
+        "2 dependencies not shown: use --all",
+        "to upgrade it: vllm-plugins upgrade",
+    ]
 
 
 def test_nothing_is_resolved_where_nothing_is_newer(old: Place) -> None:

@@ -106,7 +106,10 @@ def test_any_form_of_a_version_is_installed_as_it_is_locked(place: Place, index:
     names = [f"tiny-{number}" for number in range(len(versions))]
     for name, version in zip(names, versions, strict=True):
         index.wheel(name, version)
-    place.pypi(*(f"{name}=={version}" for name, version in zip(names, versions, strict=True)))
+    index.wheel("helper")
+    index.wheel("tiny-0", versions[0], requires=["helper===1.0"])
+    operators = ("==", "==", "===", "==", "==")
+    place.pypi(*map("".join, zip(names, operators, versions, strict=True)))
     place.run("lock", "--resolver", resolver)
     for files in _sync_with_both(place).values():
         for name, version in zip(names, versions, strict=True):

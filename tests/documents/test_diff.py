@@ -177,7 +177,7 @@ def test_a_source_is_shown_with_its_commit_or_its_content(
         ("editable", True, False, "editable yes → no"),
         ("project_sha256", "1" * 64, "2" * 64, f"metadata of the editable source {'1' * 12} → {'2' * 12}"),
         ("tree_sha256", "1" * 64, "2" * 64, f"source files {'1' * 12} → {'2' * 12}"),
-        ("passed_over", None, "2.0", "newest release, which was passed over: - → 2.0"),
+        ("passed_over", None, "2.0", "newest release, not locked: - → 2.0"),
         ("loads", (), ("tiny:Bend",), "adds `loads` tiny:Bend"),
         ("loads", ("tiny:A", "tiny:B"), ("tiny:B",), "removes `loads` tiny:A"),
         ("entry_points", (), (("vllm.general_plugins", "a", "tiny:a"),), "adds entry point vllm.general_plugins: a = tiny:a"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,8 @@ def test_a_local_path_is_relative_to_the_manifest(monkeypatch: pytest.MonkeyPatc
     found = read(FULL)
     assert found.local_directory(LocalSource(path="../mine")) == Path("/etc/mine")
     assert found.local_directory(LocalSource(path="~/mine")) == Path("/home/ada/mine")
+    assert found.local_directory(LocalSource(path="./~mine")) == Path("/etc/vllm/~mine")
+    assert found.local_directory(LocalSource(path="~nobody-here/mine")) == Path("/etc/vllm/~nobody-here/mine")
 
 
 PYPI = "{name: a, source: pypi, package: a"
@@ -137,7 +140,10 @@ SHA = "a" * 64
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        (f"{PYPI}, version: 1.0}}", 'plugins[0].version: expected a string, found the number 1.0; write it in quotes: "1.0"'),
+        (f"{PYPI}, version: 1.0}}", 'plugins[0].version: expected a string, found the number 1.0; \'1.0\' is not a valid version specifier; did you mean "==1.0"?'),
+        (f"{PYPI}, version: 2026-01-01}}", 'plugins[0].version: expected a string, found the date 2026-01-01; \'2026-01-01\' is not a valid version specifier; write it like ">=0.1,<2" or "==1.2.3"'),
+        (f"{PYPI}, version: }}", "plugins[0].version: expected a string, found nothing; write a value or remove the key"),
+        (f"{PYPI}, extras: [7]}}", 'plugins[0].extras[0]: expected a string, found the number 7; write it in quotes: "7"'),
         (f"{PYPI}, extras: fast}}", "plugins[0].extras: expected a list of strings, found the text 'fast'; write [fast]"),
         (f"{GIT}, url: -x}}", None),
         (f"{GIT}, url: 'ext::sh -c date'}}", None),
@@ -231,6 +237,22 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         "  found: No such file or directory\n"
         "  next: create it, or name another manifest with --config or VLLM_PLUGIN_CONFIG"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("  policy: {}\nplugins: []\n", "line 2, column 1: .*; this line is indented less than the first key"),
+        ("plugins:\n- name: a\n    source: pypi\n", "line 3, column 11: .* begin in the same column"),
+        ("plugins:\n- name: a\n   source: pypi\n  package: a\n", "line 3, column 10: .* begin in the same column"),
+        ("plugins:\n  - name: a\n   source: pypi\n", "line 3, column 4: .* begin in the same column"),
+        ("plugins:\n - name: a\n  - name: b\n", "line 3, column 3: .* begin in the same column"),
+    ],
+)
+def test_a_wrong_indentation_has_a_hint(text: str, hint: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        manifest.parse(text.encode(), Path("plugins.yaml"))
+    assert re.fullmatch(hint, caught.value.details[0])
 
 
 def test_the_path_of_a_local_source_does_not_depend_on_the_locale(tmp_path: Path) -> None:

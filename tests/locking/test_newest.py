@@ -154,7 +154,7 @@ def test_a_pin_of_the_old_lock_is_kept(links: Links) -> None:
 
 EXCLUDED = (
     "`version` in plugins.yaml excludes the newer releases; "
-    "`vllm-plugins add demo@latest` takes it away, and upgrades the plugin"
+    "`vllm-plugins add demo@latest` removes it and upgrades the plugin"
 )
 HEAD = "plugin 'demo' is locked at demo 0.0.0; the newest release is 2.0"
 

@@ -14,6 +14,8 @@ PLACES = (
     "https://open.example/simple/",
     "https://t0ken@token.example/simple/",
     "https://a%40b:c%2Fd@coded.example/simple/",
+    "https://:t0ken@nobody.example/simple/",
+    "https://@at.example/simple/",
 )
 
 
@@ -37,6 +39,8 @@ def _user(url: str, index: str | None = None) -> object:
         ("http://token.example/simple/tiny/", None),
         ("https://token.example/simple/tiny/", "t0ken"),
         ("https://coded.example/simple/tiny/", "a@b"),
+        ("https://nobody.example/simple/tiny/", ""),
+        ("https://at.example/simple/tiny/", None),
     ],
 )
 def test_the_place_of_the_same_server_with_the_longest_common_path_decides(url: str, user: str | None) -> None:
@@ -51,6 +55,10 @@ def test_a_file_belongs_to_the_index_that_listed_it() -> None:
 
 def test_the_login_of_an_index_is_not_sent_to_another_server() -> None:
     assert _user("https://files.example/tiny.whl", "https://host.example/p/1/simple/") is None
+
+
+def test_a_password_of_an_empty_user_is_a_login() -> None:
+    assert logins.find("https://nobody.example/simple/x/", None, PLACES) == ("", "t0ken")
 
 
 def test_a_password_is_decoded() -> None:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from packaging.specifiers import InvalidSpecifier
-from packaging.version import InvalidVersion
 
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import git_url_forms as forms
 from vllm_plugins.documents import versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "IDENTIFIER",
@@ -41,6 +44,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # PEP 508: what distributions and extras may be called.
 IDENTIFIER = re.compile(r"[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9]")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_ANY = ("*", "any", "latest")  # what other tools write for no requirement
 # What git check-ref-format forbids; ^ and ~ would also begin a revision expression.
 NO_REF = re.compile(r"[\s~^:?*\[\\]|\.\.|@\{|//|^/|[/.]$|\.lock$|(?:^|/)\.")
 
@@ -130,11 +134,32 @@ def version(value: str) -> str | None:
         pass
     else:
         return None
+    if value.lower() in _ANY:
+        return f'{wrong}; for any version, write ">=0"'
+    meant = next((text for text in _meant(value) if _is_specifier(text)), None)
+    hint = 'write it like ">=0.1,<2" or "==1.2.3"' if meant is None else f'did you mean "{meant}"?'
+    return f"{wrong}; {hint}"
+
+
+def _meant(value: str) -> Iterator[str]:
+    """Specifiers that a text may mean: a version alone, ``=1.0``, Poetry's ``~1.0`` and ``^1.0``."""
+    yield f"={value}" if value.startswith("=") else f"=={value}"
+    rest = value[1:]
+    major = rest.partition(".")[0]
+    if value.startswith("^") and major.isdecimal() and int(major) > 0:
+        yield f">={rest},<{int(major) + 1}"
+    if value.startswith("~"):
+        yield f"~={rest}"
+    if value.startswith(("~", "^")):
+        yield f">={rest}"
+
+
+def _is_specifier(text: str) -> bool:
     try:
-        versions.version(value.removesuffix(".*"))
-    except InvalidVersion:
-        return f'{wrong}; write it like ">=0.1,<2" or "==1.2.3"'
-    return f'{wrong}; did you mean "=={value}"?'
+        versions.specifiers(text)
+    except InvalidSpecifier:
+        return False
+    return True
 
 
 def url(value: str) -> str | None:

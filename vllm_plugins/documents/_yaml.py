@@ -34,7 +34,12 @@ _HINTS = (
         "while scanning a block scalar",
         'a value that begins with ">" or "|" must be in quotes, as in version: ">=0.1"',
     ),
-    ("mapping values are not allowed", 'a value with ": " in it must be in quotes'),
+    ("<document start>", "this line is indented less than the first key"),
+    ("expected <block end>", "keys of one mapping, and items of one list, begin in the same column"),
+    (
+        "mapping values are not allowed",
+        'a value with ": " in it must be in quotes, and keys of one mapping begin in the same column',
+    ),
     ("cannot start any token", "put the value in quotes"),
     ("while scanning an alias", 'a value that begins with "*" must be in quotes'),
     ("while scanning an anchor", 'a value that begins with "&" must be in quotes'),
@@ -240,7 +245,7 @@ class Fields:
 
     def _text(self, node: Node, where: str, check: Callable[[str], str | None] | None) -> str | None:
         if not isinstance(node, ScalarNode) or kind(node) != "str":
-            self.problems.add(node, where, f"expected a string, found {describe(node)}{_in_quotes(node)}")
+            self.problems.add(node, where, f"expected a string, found {describe(node)}{_hint(node, check)}")
             return None
         value = str(node.value)
         wrong = _rules.text(value) or (check(value) if check else None)
@@ -286,10 +291,15 @@ class Fields:
         return value
 
 
-def _in_quotes(node: Node) -> str:
+def _hint(node: Node, check: Callable[[str], str | None] | None) -> str:
+    """What to write in place of a value that YAML does not read as a string."""
     if not isinstance(node, ScalarNode):
         return ""
+    if kind(node) == "null":
+        return "; write a value or remove the key"
     if kind(node) in ("int", "float", "bool", "timestamp"):
-        return f'; write it in quotes: "{node.value}"'
+        # version: 1.10 would not be valid in quotes either.
+        wrong = _rules.text(node.value) or (check(node.value) if check else None)
+        return f"; {wrong}" if wrong else f'; write it in quotes: "{node.value}"'
     # version: !=1.0 is a tag to YAML.
     return '; write it in quotes, as in "!=1.0"' if kind(node).startswith("!=") else ""

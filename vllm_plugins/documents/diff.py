@@ -147,7 +147,9 @@ def _whole_targets(pairs: Mapping[str, tuple[Lock | None, Lock | None]]) -> Iter
 def _manifests(old: Lock, new: Lock) -> Iterator[Pair[str]]:
     was, now = old.manifest_sha256, new.manifest_sha256
     if was != now:
-        yield Pair(name="plugins.yaml", old=was, new=now, lines=(f"plugins.yaml: {was[:12]} → {now[:12]}",))
+        yield Pair(
+            name="plugins.yaml", old=was, new=now, lines=(f"plugins.yaml has changed: {was[:12]} → {now[:12]}",)
+        )
 
 
 def _pairs(old: Sequence[Lock], new: Sequence[Lock]) -> dict[str, tuple[Lock | None, Lock | None]]:

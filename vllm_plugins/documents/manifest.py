@@ -42,6 +42,7 @@ __all__ = [
     "PypiSource",
     "RequestedTarget",
     "Source",
+    "absolute",
     "find",
     "is_release",
     "parse",
@@ -96,9 +97,18 @@ class Manifest(Record):
         return None if source.path is None else self._absolute(source.path)
 
     def _absolute(self, path: str) -> Path:
-        # plugins.yaml is UTF-8, whatever the encoding of file names is in this locale.
-        written = os.path.expanduser(os.fsdecode(path.encode("utf-8", "surrogatepass")))
-        return Path(os.path.abspath(os.path.join(self.path.parent, written)))
+        return absolute(path, self.path.parent)
+
+
+def absolute(path: str, directory: Path) -> Path:
+    """The absolute path of one that plugins.yaml or plugins.lock, in a directory, contains.
+
+    ``~`` and ``~user`` at its beginning are home directories. ``./~name`` is not: :class:`Path` would make the two
+    equal, and refuse a user who does not exist.
+    """
+    # The files are UTF-8, whatever the encoding of file names is in this locale.
+    written = os.path.expanduser(os.fsdecode(path.encode("utf-8", "surrogatepass")))
+    return Path(os.path.abspath(os.path.join(directory, written)))
 
 
 def find(settings: Settings) -> Manifest | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import flock, hashes, progress, scratch
@@ -17,6 +16,7 @@ from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from packaging.utils import NormalizedName
 
@@ -101,6 +101,7 @@ class Filling:
         """Build the editable wheels (PEP 660). They contain paths of this machine, so they can't be in a lock."""
         if not sources:
             return ()
+        from vllm_plugins.documents.manifest import absolute
         from vllm_plugins.packages.builder import Builder
 
         into.mkdir()
@@ -112,7 +113,7 @@ class Filling:
                 entry = next((item for item in self.lock.plugins if item.package == name), None)
                 with progress.step(f"Building {plugin!r} as editable from {directory}", self.report):
                     wheel = builder.editable(
-                        home / Path(directory).expanduser(),
+                        absolute(directory, home),
                         into,
                         plugin=plugin,
                         on_line=self.detail,

@@ -259,8 +259,9 @@ def _refuse_unknown(plugin: Plugin, found: _Details) -> None:
     known = set(map(canonicalize_name, found.extras))
     unknown = [extra for extra in plugin.source.extras if canonicalize_name(extra) not in known]
     if unknown:
+        words = f"{'extras' if unknown[1:] else 'extra'} {', '.join(unknown)}"
         raise NoResolution(
-            f"{found.package.name} {found.package.version} has no extra {', '.join(unknown)}",
+            f"{found.package.name} {found.package.version} has no {words}",
             expected=f"one of {', '.join(sorted(known))}" if known else "no extras: this release has none",
             found=", ".join(plugin.source.extras),
             required_by=f"plugin {plugin.name!r}",

@@ -70,8 +70,9 @@ def _settled(plugin: PreparedPlugin, there: Distribution) -> PreparedPlugin:
     known = set(map(canonicalize_name, there.extras))
     unknown = [extra for extra in extras if canonicalize_name(extra) not in known]
     if unknown:
+        words = f"{'extras' if unknown[1:] else 'extra'} {', '.join(unknown)}"
         raise NoResolution(
-            f"{there.name} {there.version} of the vLLM environment has no extra {', '.join(unknown)}",
+            f"{there.name} {there.version} of the vLLM environment has no {words}",
             expected=f"one of {', '.join(sorted(known))}" if known else "no extras: this release has none",
             found=", ".join(extras),
             required_by=f"plugin {plugin.locked.name!r}",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["compile_pins", "constraints", "read_pins"]
 
 
-_PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?==(\S+)", re.MULTILINE)
+_PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?===?([^\s=]+)", re.MULTILINE)
 _STUBS = 1  # the form of stubs
 _LOCAL_VERSIONS = 5  # runs of a resolver; an index has few local versions of one release
 
@@ -217,7 +217,8 @@ def _pin(requirement: Requirement) -> Pin:
         version = str(parse_wheel_filename(unquote(urlsplit(requirement.url).path).rpartition("/")[2])[1])
         return Pin(name=name, version=version, extras=extras, url=requirement.url)
     (specifier,) = requirement.specifier
-    if specifier.operator != "==":
+    # pip-compile writes === where somebody requires the version so.
+    if specifier.operator not in ("==", "==="):
         raise ValueError(f"{specifier} is not an exact version")
     Version(specifier.version)
     return Pin(name=name, version=specifier.version, extras=extras, url=None)

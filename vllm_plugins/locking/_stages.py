@@ -138,7 +138,7 @@ def _usable(config: PipConfig, report: Callable[[str], None]) -> PipConfig:
     config.require_public()
     if config.ignored:
         names = ", ".join(config.ignored)
-        report(f"Options of pip and uv for versions have no effect here, and nothing has to be done: {names}")
+        report(f"Ignoring options of pip and uv that choose versions: {names}")
     return config
 
 

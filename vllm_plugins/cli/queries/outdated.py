@@ -70,6 +70,8 @@ def _text(shown: list[Entry], found: Result) -> str:
     hidden = [entry for entry in found.entries if entry not in shown and entry.is_outdated]
     if hidden:
         parts.append(f"{count(len(hidden), 'dependency', 'dependencies')} not shown: use --all")
+    if upgradable := [entry for entry in shown if entry.is_upgradable]:
+        parts.append(f"to upgrade {'it' if len(upgradable) == 1 else 'them'}: vllm-plugins upgrade")
     parts += [f"note: {note}" for note in found.notes]
     return "\n".join(parts) or "the lock is empty"
 

@@ -79,7 +79,7 @@ def _field_changes(was: Plugin, now: Plugin) -> Iterator[str]:
         ("source files", _short(was.tree_sha256), _short(now.tree_sha256)),
         ("filename", was.filename, now.filename),
         ("content of the file", _short(was.file_sha256), _short(now.file_sha256)),
-        ("newest release, which was passed over:", was.passed_over, now.passed_over),
+        ("newest release, not locked:", was.passed_over, now.passed_over),
     ):
         if before != after:
             yield f"{label} {before or '-'} → {after or '-'}"

@@ -101,7 +101,7 @@ def _without_version(root: Root) -> str:
     """The command that takes ``version`` away; an override has none."""
     if " " in root.plugin:
         return ""
-    return f"; `vllm-plugins add {root.plugin}@latest` takes it away, and upgrades the plugin"
+    return f"; `vllm-plugins add {root.plugin}@latest` removes it and upgrades the plugin"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

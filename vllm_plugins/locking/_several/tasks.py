@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import PluginsError, UsageError
 from vllm_plugins.documents import base as base_document
-from vllm_plugins.documents.manifest import HERE, is_release
+from vllm_plugins.documents.manifest import HERE, absolute, is_release
 from vllm_plugins.locking import _stages, pipeline
 from vllm_plugins.locking._prepare import ELSEWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.manifest import Manifest, RequestedTarget
@@ -66,7 +66,7 @@ class Run:
             with named(target.name, target.option):
                 found = pipeline.read_base(target.base, self.settings, report=self.report, config=self.config, **kind)
         else:
-            found = base_document.read_snapshot(self.manifest.path.parent / Path(target.base).expanduser())
+            found = base_document.read_snapshot(absolute(target.base, self.manifest.path.parent))
         for what, expected, there in (
             ("python", target.python, found.python_minor),
             ("platform", target.platform, found.platform),

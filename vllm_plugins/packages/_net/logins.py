@@ -26,7 +26,9 @@ def find(url: str, index: str | None, places: Iterable[str]) -> tuple[str, str] 
         parts = urlsplit(place)
         if (parts.scheme, parts.netloc.rpartition("@")[2]) != (target.scheme, target.netloc):
             continue
-        login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+        # Some indexes take a token as the password of an empty user.
+        has_login = bool(parts.username or parts.password)
+        login = (unquote(parts.username or ""), unquote(parts.password or "")) if has_login else None
         found.append((public_url(place) == index, _common(parts.path, target.path), login))
     return max(found, key=lambda item: item[:2])[2] if found else None
 
