@@ -13,7 +13,8 @@ from tests.kit import values
 from vllm_plugins.core.errors import InstallError, LockInvalid
 from vllm_plugins.documents import lock_reader, lock_writer, selection
 from vllm_plugins.documents._form import lock_keys
-from vllm_plugins.documents.lock_reader import TOOL, content_sha256
+from vllm_plugins.documents.lock import TOOL
+from vllm_plugins.documents.lock_reader import content_sha256
 
 if TYPE_CHECKING:
     from vllm_plugins.documents.lock import Package

@@ -307,7 +307,7 @@ def test_the_order_of_keys_is_not_part_of_the_content() -> None:
         assert lock_reader.content_sha256(other) == lock_reader.content_sha256(whole)
 
 
-def test_a_lock_that_was_edited_by_hand_is_told_with_both_hashes() -> None:
+def test_a_lock_that_was_edited_by_hand_is_reported_with_both_hashes() -> None:
     data = GOLDEN.read_bytes().replace(b"c" * 64, b"9" * 64)
     with pytest.raises(HashMismatch) as caught:
         lock_reader.parse(data, PATH)

@@ -11,8 +11,8 @@ from tests.kit import pep751, values
 from vllm_plugins.core.errors import LockInvalid, ManifestError, TargetMissing, UsageError
 from vllm_plugins.documents import consistency, diff, lock_reader, lock_writer
 from vllm_plugins.documents import manifest as manifests
-from vllm_plugins.documents.lock import BaseUse, Lock, Target
-from vllm_plugins.documents.lock_reader import TOOL, content_sha256
+from vllm_plugins.documents.lock import TOOL, BaseUse, Lock, Target
+from vllm_plugins.documents.lock_reader import content_sha256
 from vllm_plugins.documents.manifest import RequestedTarget
 
 PATH = Path("plugins.lock")

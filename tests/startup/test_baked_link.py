@@ -190,7 +190,7 @@ def test_a_linked_overlay_that_works_is_previous_to_one_that_does_not_load(own: 
     assert f"going on with the previous overlay, {old}" in done.stderr
 
 
-def test_a_link_whose_store_was_moved_is_said_to_be_of_another(own: Place, index: Index) -> None:
+def test_a_link_whose_store_was_moved_is_reported_as_one_to_another_store(own: Place, index: Index) -> None:
     index.wheel("extra", "1.0", modules={"extra.pth": "import sys; sys.extra = 1\n", "extra.py": ""})
     own.pypi("tiny", "extra")
     own.run("lock")

@@ -202,7 +202,7 @@ def _summary(locked: Lock, locks: Sequence[Lock]) -> str:
     plugins = count(len(locked.plugins), "plugin")
     if not locks:
         return f"{plugins}, {count(len(locked.packages), 'package')}, for Python {target.python} {vllm}"
-    packages = ", ".join(f"{lock.targets[0].name}: {count(len(lock.packages), 'package')}" for lock in locks)
+    packages = ", ".join(f"{lock.target_name}: {count(len(lock.packages), 'package')}" for lock in locks)
     return f"{plugins} for {count(len(locks), 'target')} ({packages})"
 
 
@@ -215,5 +215,5 @@ def data(settings: Settings, outcome: Outcome) -> dict[str, Any]:
         "changes": [_differences.change(item) for item in outcome.changes],
         "notes": list(outcome.notes),
         "unchecked": list(outcome.unchecked),
-        **({"targets": [str(lock.targets[0].name) for lock in outcome.locks]} if outcome.locks else {}),
+        **({"targets": [str(lock.target_name) for lock in outcome.locks]} if outcome.locks else {}),
     }

@@ -10,9 +10,8 @@ from vllm_plugins.core import flock, hashes, progress, scratch
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.selection import Requirement
-from vllm_plugins.packages import installers, own_indexes
+from vllm_plugins.packages import installers, own_indexes, simple_api
 from vllm_plugins.packages.pip_config import PipConfig
-from vllm_plugins.packages.simple_api import File
 from vllm_plugins.startup import overlay, permissions
 
 if TYPE_CHECKING:
@@ -95,9 +94,7 @@ class Filling:
         package = self.lock.package(item.name)
         assert package is not None
         wheel = next(wheel for wheel in package.wheels if wheel.sha256 == item.sha256)
-        assert wheel.url is not None
-        file = File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size, index=package.index)
-        return index.download(file, into)
+        return index.download(simple_api.locked(wheel, package.index), into)
 
     def _editable(
         self, sources: tuple[tuple[NormalizedName, str], ...], installer: Installer, into: Path

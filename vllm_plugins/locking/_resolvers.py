@@ -220,7 +220,7 @@ def choose(
     if name == "pip-compile" and not base.is_here:
         raise UsageError(
             "pip-compile resolves for this interpreter's kind of machine only",
-            found=f"a base of Python {base.python_minor} on {base.platform}",
+            found=f"a base of {base.kind}",
             next_step="leave --resolver out: uv then resolves",
         )
     if name == "pip-compile" or (name == "auto" and base.is_here):
@@ -229,7 +229,7 @@ def choose(
     if program is None:
         raise UsageError(
             "uv is needed to resolve, and is not installed",
-            found=None if base.is_here else f"a base of Python {base.python_minor} on {base.platform}",
+            found=None if base.is_here else f"a base of {base.kind}",
             next_step="pip install uv",
         )
     return UvCompile(program=program, config=config, cache=cache, report=report)

@@ -25,7 +25,7 @@ from vllm_plugins.locking._prepare import Preparation, PreparedPlugin, refuse_fo
 from vllm_plugins.locking._solve import Solver
 from vllm_plugins.packages import installers, own_indexes
 from vllm_plugins.packages.builder import Builder, BuildRefused
-from vllm_plugins.packages.simple_api import Cooldown
+from vllm_plugins.packages.cooldown import Cooldown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["cooldown_of", "run", "write"]
+__all__ = ["cooldown_of", "explained", "run", "write"]
 
 
 def run(
@@ -69,7 +69,7 @@ def run(
         SourceError, BuildError: a plugin is not available from its source.
         BaseMismatch: the base has a plugin in another version, or a plugin requires vLLM and the base has none.
         NoResolution: no set of versions satisfies every requirement.
-        LockStale: the request only checks, and something would have to be built.
+        BuildRefused: the request only checks, and something would have to be built (see :func:`explained`).
     """
     caches = settings.cache or scratch / "cache"
     pip = _usable(own_indexes.with_manifest(config(), manifest), report)
@@ -77,10 +77,7 @@ def run(
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
     installer = _installer(settings, _waiting(pip, cooldown), caches, report)
     overriding = _overrides.begin(manifest, base)
-    with (
-        Builder(installer=installer, base_site=base_paths, target=base, allowed=request.may_build) as builder,
-        _explained(old, request, settings) as refused,
-    ):
+    with Builder(installer=installer, base_site=base_paths, target=base, allowed=request.may_build) as builder:
         base = overriding.base
         reuse = old.reuse(upgrade, base=base, wheels=settings.wheels)
         preparation = Preparation(
@@ -94,7 +91,7 @@ def run(
             report=report,
             detail=detail,
         )
-        plugins = _prepared(preparation, base, refused)
+        plugins = _prepared(preparation, base)
         program = _resolvers.choose(request.resolver, base=base, config=pip, cache=caches / "uv", report=report)
         resolving = f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}"
         with progress.step(resolving, report), opening() as index:
@@ -158,20 +155,21 @@ def _public(new: NewLock, pip: PipConfig) -> NewLock:
 
 
 @contextlib.contextmanager
-def _explained(old: OldLock, request: Request, settings: Settings) -> Iterator[list[BuildRefused]]:
-    """A block whose refused builds, raised or put into the list, end it with an error that names all of them."""
-    refused: list[BuildRefused] = []
+def explained(old: OldLock, request: Request, settings: Settings) -> Iterator[None]:
+    """A block whose refused builds end it with an error that names all of them.
+
+    Raises:
+        LockStale: something would have to be built to compare the lock.
+    """
     try:
-        yield refused
+        yield
     except BuildRefused as error:
-        refused = refused or [error]
-    if refused:
         raise LockStale(
             "the lock can't be compared without a build, and a check builds nothing",
             where=str(settings.lock),
-            details=[_reason(item, old) for item in sorted(refused, key=lambda item: item.plugin)],
+            details=[_reason(item, old) for item in error.every or (error,)],
             next_step=f"{request.command}, where code of these plugins may run; a check builds only with --rebuild",
-        )
+        ) from error
 
 
 def _reason(refused: BuildRefused, old: OldLock) -> str:
@@ -184,8 +182,8 @@ def _reason(refused: BuildRefused, old: OldLock) -> str:
     return f"the source of {whose} has changed, how it is built, or its locked wheel is missing"
 
 
-def _prepared(preparation: Preparation, base: Base, refused: list[BuildRefused]) -> tuple[PreparedPlugin, ...]:
-    """The plugins; what would have to be built to prepare one is put into ``refused``, and raised at the end."""
+def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...]:
+    refused: list[BuildRefused] = []
 
     def prepare(plugin: Plugin) -> PreparedPlugin | None:
         try:
@@ -196,7 +194,9 @@ def _prepared(preparation: Preparation, base: Base, refused: list[BuildRefused])
 
     prepared = workers.side_by_side(prepare, preparation.manifest.enabled)
     if refused:
-        raise min(refused, key=lambda error: error.plugin)
+        first, *_ = every = sorted(refused, key=lambda error: error.plugin)
+        first.every = tuple(every)
+        raise first
     plugins = _provided.settle(filter(None, prepared), base)
     _refuse_duplicates(plugins)
     for item in plugins:

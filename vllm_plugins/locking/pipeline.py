@@ -114,7 +114,7 @@ def _with_targets(manifest: Manifest, request: Request) -> Manifest:
 
 def _several_targets(settings: Settings) -> UsageError:
     """The refusal to lock one environment over a lock of several: the others would lose theirs unnoticed."""
-    names = [str(lock.targets[0].name) for lock in old_lock.read_all(settings, Upgrade(everything=True)).locks]
+    names = [str(lock.target_name) for lock in old_lock.read_all(settings, Upgrade(everything=True)).locks]
     return UsageError(
         "the lock has targets, and plugins.yaml does not",
         where=str(settings.lock),
@@ -138,7 +138,7 @@ def _of_one(
     """Lock a manifest against one base."""
     old = old_lock.read(settings, request.upgrade, base=base)
     old_lock.require_own(old.lock, settings, request)
-    has_targets = old.lock is not None and any(target.name is not None for target in old.lock.targets)
+    has_targets = old.lock is not None and old.lock.target_name is not None
     if has_targets and request.base is None and not request.dry_run:
         raise _several_targets(settings)
     upgrade = request.upgrade.with_packages(manifest, old.lock)
@@ -155,7 +155,7 @@ def _of_one(
     from vllm_plugins.documents import diff
     from vllm_plugins.locking import _stages
 
-    with scratch.directory() as temporary:
+    with scratch.directory() as temporary, _stages.explained(old, request, settings):
         new = _stages.run(
             manifest,
             base=base,
@@ -286,7 +286,7 @@ def _check_names(new: Lock, base: Base) -> None:
 
 
 def refuse_contradictions(lock: Lock | None, manifest: Manifest, settings: Settings) -> None:
-    """``--check``: the lock against itself and the manifest. A manifest that has changed since is told later."""
+    """``--check``: the lock against itself and the manifest. A manifest that has changed since is reported later."""
     if lock is not None:
         with contextlib.suppress(LockStale):
             compatibility.check_manifest(lock.replace(accepted_manifests=()), manifest, settings.lock, None)
@@ -324,7 +324,7 @@ def other_changes(old: Sequence[Lock], new: Sequence[Lock]) -> list[str]:
 
 
 def changed_sources(old: Lock | None, new: Lock) -> Iterator[str]:
-    """The plugins whose source has changed, though the same package came of it."""
+    """The plugins whose source has changed, although the build gave the same package."""
     for plugin in new.plugins:
         was = old.plugin(plugin.name) if old else None
         if was is not None and (was.commit, was.tree_sha256, was.project_sha256) != (

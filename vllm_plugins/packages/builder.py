@@ -65,6 +65,7 @@ class BuildRefused(Exception):
     def __init__(self, plugin: str, *, sdist: str | None = None) -> None:
         super().__init__(plugin)
         self.plugin, self.sdist = plugin, sdist
+        self.every: tuple[BuildRefused, ...] = ()  # several of one run, this one included
 
 
 @dataclass(kw_only=True)

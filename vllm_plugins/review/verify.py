@@ -246,7 +246,7 @@ def _installed(wanted: Mapping[str, str], info: str) -> tuple[dict[str, str], se
     """The files of a wheel that the stage keeps, by their place in ``site``, and their hashes.
 
     The second value has the hashes of headers, whose directory depends on the installer. The third is whether the
-    overlay has scripts: in a package that is called ``bin``, they can't be told from its modules.
+    overlay has scripts: in a package that is called ``bin``, they can't be distinguished from its modules.
     """
     data = f"{info.removesuffix('.dist-info')}.data/"
     expected: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The checks of owners and permissions that a start does not need, and the error of those that it does.
+"""Checks of owners and permissions beyond those of a start (``_trust``), and the error of both.
 
 What they protect against, and whom they trust, is in ``_trust``.
 """
@@ -67,7 +67,7 @@ def check_discovered(settings: Settings) -> None:
 
 
 def check_owners(settings: Settings, *paths: str | Path) -> None:
-    """Check who owns these paths, and the directories above them, whoever can write to them.
+    """Check the owners of these paths and of the directories above them. Their modes don't count.
 
     Raises:
         NotTrusted: another user owns one of them.

@@ -1,4 +1,4 @@
-"""What is done for one target: find its base, and resolve for it."""
+"""The work for one target: find its base, and resolve for it."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Run:
     def resolve(self, task: Task, upgrade: Upgrade, scratch: Path) -> NewLock:
         """The new lock of a target."""
         scratch.mkdir(parents=True)
-        with named(task.name, task.option):
+        with named(task.name, task.option), _stages.explained(task.old, self.request, self.settings):
             new = _stages.run(
                 self.manifest,
                 base=task.base,
