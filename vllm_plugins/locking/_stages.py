@@ -68,8 +68,7 @@ def run(
     Raises:
         SourceError, BuildError: a plugin is not available from its source.
         BaseMismatch: the base has a plugin in another version, or a plugin requires vLLM and the base has none.
-        NoResolution: no set of versions satisfies every requirement.
-        BuildRefused: the request only checks, and something would have to be built (see :func:`explained`).
+        NoResolution: no set of versions satisfies every requirement. BuildRefused: see :func:`explained`.
     """
     caches = settings.cache or scratch / "cache"
     pip = _usable(own_indexes.with_manifest(config(), manifest), report)
