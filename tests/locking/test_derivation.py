@@ -16,6 +16,8 @@ from vllm_plugins.documents import manifest
 from vllm_plugins.documents.lock import Lock, Package, Wheel
 from vllm_plugins.locking import _derivation, rebuild
 from vllm_plugins.locking._derivation import Derivation
+from vllm_plugins.locking.request import Request
+from vllm_plugins.locking.run import Run
 from vllm_plugins.packages import attestations
 from vllm_plugins.packages.index import Index as Client
 from vllm_plugins.packages.pip_config import PipConfig
@@ -361,17 +363,16 @@ def checked(
         read.append(PipConfig(index_url=index.url))
         return read[-1]
 
-    unchecked = _derivation.check(
-        lock,
-        manifest.parse(values.MANIFEST.encode(), settings.manifest),
-        settings,
-        base=values.base(),
-        new={},
-        rebuild=builds,
-        config=config,
+    run = Run(
+        manifest=manifest.parse(values.MANIFEST.encode(), settings.manifest),
+        settings=settings,
+        request=Request(check=True, rebuild=builds),
+        base_paths=(),
         report=lambda _: None,
         detail=lambda _: None,
+        config=config,
     )
+    unchecked = _derivation.check(run, lock, base=values.base(), new={})
     return unchecked, len(read)
 
 
