@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
     from vllm_plugins.documents.manifest import Manifest
-    from vllm_plugins.locking.run import Run
+    from vllm_plugins.locking.request import Run
     from vllm_plugins.packages.index import File
     from vllm_plugins.packages.metadata import Metadata
 

@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import Manifest, Plugin
     from vllm_plugins.locking._overrides import Overriding
     from vllm_plugins.locking.old_lock import OldLock
-    from vllm_plugins.locking.request import Upgrade
-    from vllm_plugins.locking.run import Run
+    from vllm_plugins.locking.request import Run, Upgrade
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.installers import Installer
     from vllm_plugins.packages.pip_config import PipConfig

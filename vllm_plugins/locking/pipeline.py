@@ -15,8 +15,7 @@ from vllm_plugins.documents import compatibility, consistency, diff, names
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.documents.manifest import HERE
 from vllm_plugins.locking import old_lock
-from vllm_plugins.locking.request import Request, Upgrade
-from vllm_plugins.locking.run import Run
+from vllm_plugins.locking.request import Request, Run, Upgrade
 from vllm_plugins.startup import overlay, permissions
 
 if TYPE_CHECKING:

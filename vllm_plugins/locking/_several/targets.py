@@ -18,7 +18,7 @@ from vllm_plugins.locking import _stages, old_lock, pipeline
 from vllm_plugins.locking._several import shared_pins
 from vllm_plugins.locking._several.tasks import Task, find_base, resolve
 from vllm_plugins.locking.old_lock import OldLock
-from vllm_plugins.locking.run import Run
+from vllm_plugins.locking.request import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import RequestedTarget
     from vllm_plugins.locking._assemble import NewLock
     from vllm_plugins.locking.old_lock import OldLock
-    from vllm_plugins.locking.request import Upgrade
-    from vllm_plugins.locking.run import Run
+    from vllm_plugins.locking.request import Run, Upgrade
 
 __all__ = ["Task", "find_base", "named", "resolve"]
 
