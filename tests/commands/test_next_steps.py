@@ -139,6 +139,8 @@ RUN = {
     "correct `extras` in plugins.yaml": LOCAL,
     "keep one of them in plugins.yaml, and set `enabled: false` for the others": LOCAL,
     "read the output above; `python -m build` in the project of {…} must work": LOCAL,
+    "put {…} into the project of {…}, to be read there; or, if the project is part of a git repository, use `source: git` with "
+    "`subdirectory`": LOCAL,
     "fix the repository until `git status` works in that directory": f"{TAKEN}"
     "a_repository_around_a_local_plugin_is_fixed",
     "change `ref` of plugin {…} in plugins.yaml to an existing one": GIT,

@@ -218,7 +218,8 @@ class Builder:
             # Of a backend that can't be imported, the reason is in the traceback of the build environment.
             output = str(getattr(cause, "traceback", "")).splitlines()[-15:]
             details = cause.details if isinstance(cause, PluginsError) else (*output, str(error) or repr(cause))
-            absent = missing.find(details, plugin, base_has=self._environments.base_has) if ours is None else None
+            base_has = self._environments.base_has
+            absent = missing.find(details, plugin, base_has=base_has, project=project) if ours is None else None
             raise BuildError(
                 "the build failed" if ours is None else ours.what,
                 where=(ours and ours.where) or str(project),
