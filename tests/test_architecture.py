@@ -104,7 +104,14 @@ def test_core_and_startup_import_the_standard_library_and_one_another_only() -> 
 
 
 def test_one_module_starts_processes() -> None:
-    starting = {name for name, tree in modules() if any(other.startswith("subprocess") for other in imported(tree))}
+    using = {name for name, tree in modules() if any(other.startswith("subprocess") for other in imported(tree))}
+    assert using <= {"core.process", "core._processes.ending", "core._processes.output"}
+    starting = {
+        name
+        for name, tree in modules()
+        for node in nodes(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("subprocess.")
+    }
     assert starting == {"core.process"}
 
 

@@ -30,7 +30,7 @@ def main() -> int:
 
     try:
         return run()
-    except KeyboardInterrupt:  # once more, while the command was ending
+    except KeyboardInterrupt:  # a second one, while the command was ending
         sys.stderr.write(_INTERRUPTED)
         return _EXIT_CODE
     finally:

@@ -8,7 +8,8 @@ import tomlkit
 
 from tests.kit import projects
 from tests.kit.place import Place
-from vllm_plugins.documents.lock_reader import TOOL, content_sha256
+from vllm_plugins.documents.lock import TOOL
+from vllm_plugins.documents.lock_reader import content_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -167,7 +167,7 @@ def test_a_lock_names_the_keys_that_it_does_not_follow(place: Place, index: Inde
 
 
 @pytest.mark.parametrize(("resolver", "installer"), [("pip-compile", "uv"), ("uv", "pip")])
-def test_an_index_that_only_uv_is_told_of_counts_for_everything(
+def test_an_index_that_only_uv_is_configured_with_counts_for_everything(
     place: Place, index: Index, index_server: Server, tmp_path: Path, resolver: str, installer: str
 ) -> None:
     index.wheel("tiny", requires=["private"])

@@ -91,14 +91,14 @@ def test_an_unknown_revision_is_refused(bare_place: Place, repository: Repositor
     assert f"{revision!r} is neither a file, nor the key of an overlay, nor a revision of git" in done.stderr
 
 
-def test_a_directory_without_a_repository_is_told(bare_place: Place) -> None:
+def test_a_directory_without_a_repository_is_reported(bare_place: Place) -> None:
     write(bare_place, values.lock())
     done = bare_place.run("diff", "HEAD", check=False)
     assert done.returncode == 2
     assert f"and the git repository of {bare_place.config}" in done.stderr
 
 
-def test_a_lock_that_was_not_committed_is_told(bare_place: Place, repository: Repository) -> None:
+def test_a_lock_that_was_not_committed_is_reported(bare_place: Place, repository: Repository) -> None:
     repository.git("rm", "--quiet", "--cached", "config/plugins.lock")
     repository.git("commit", "--quiet", "--message", "without")
     done = bare_place.run("diff", "HEAD", check=False)
@@ -108,7 +108,7 @@ def test_a_lock_that_was_not_committed_is_told(bare_place: Place, repository: Re
     assert changes(bare_place, "HEAD~1") == [("2.0", "3.0")]
 
 
-def test_a_link_in_the_place_of_the_lock_is_told(bare_place: Place, repository: Repository) -> None:
+def test_a_link_in_the_place_of_the_lock_is_reported(bare_place: Place, repository: Repository) -> None:
     bare_place.lock.unlink()
     bare_place.lock.symlink_to("elsewhere.lock")
     repository.git("add", "config/plugins.lock")

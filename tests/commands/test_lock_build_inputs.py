@@ -143,7 +143,7 @@ def test_line_ends_are_those_of_the_repository_whatever_the_user_prefers(place: 
     assert len(found) == 1
 
 
-def test_a_pointer_in_a_wheel_of_an_index_is_told(place: Place, index: Index) -> None:
+def test_a_pointer_in_a_wheel_of_an_index_is_reported(place: Place, index: Index) -> None:
     for name, size in (("tiny", 0), ("large", 400_000)):  # a large wheel is read in ranges
         pad = {f"{name}/pad.bin": base64.b64encode(random.Random(size).randbytes(size)).decode()}
         modules = {f"{name}/__init__.py": "", f"{name}/model.bin": _pointer(CONTENT), **pad}

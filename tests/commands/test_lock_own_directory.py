@@ -126,7 +126,7 @@ def test_a_lock_that_is_a_link_into_the_project(place: Place, name: str) -> None
 
 def test_check_says_that_a_source_has_changed_though_its_wheel_has_not(home: Place) -> None:
     (home.config / "NOTES.txt").write_text("not in the wheel\n")
-    done = home.run("lock", "-q", "--check", check=False)
+    done = home.run("lock", "-q", "--check", "--rebuild", check=False)
     assert done.returncode == 3
     assert "  the source of plugin 'tiny' has changed\n" in done.stderr
 

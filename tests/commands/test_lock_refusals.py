@@ -36,7 +36,7 @@ def failure(place: Place, code: int, *words: str) -> list[str]:
 
 
 @BOTH
-def test_every_unfit_plugin_is_told_in_one_run(place: Place, index: Index, resolver: str) -> None:
+def test_every_unfit_plugin_is_reported_in_one_run(place: Place, index: Index, resolver: str) -> None:
     index.wheel("mac", tag="cp312-cp312-macosx_11_0_arm64")
     index.wheel("future", requires_python=">=3.99")
     index.wheel("near", requires=["middle>=1"])
@@ -87,7 +87,7 @@ def test_a_placeholder_is_refused_until_version_accepts_it(place: Place, index: 
 
 
 @BOTH
-def test_a_placeholder_is_told_in_the_same_run_as_plugins_that_do_not_fit(
+def test_a_placeholder_is_reported_in_the_same_run_as_plugins_that_do_not_fit(
     place: Place, index: Index, resolver: str
 ) -> None:
     index.wheel("back", "0.0.0")
@@ -126,7 +126,7 @@ def test_a_missing_directory_of_links_is_as_an_empty_one(place: Place, index: In
 
 
 @BOTH
-def test_a_plugin_whose_wheel_can_not_be_read_again_is_not_said_to_be_unfit(
+def test_a_plugin_whose_wheel_can_not_be_read_again_is_not_reported_as_unfit(
     place: Place, index: Index, resolver: str
 ) -> None:
     wheel = index.wheel("demo", entry_points=POINTS)

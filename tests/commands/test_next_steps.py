@@ -56,6 +56,7 @@ IMAGE = f"{QUERIES}the_name_of_an_image_is_corrected"
 TOKENS = "tests/faults/test_token_urls.py::test_"
 NODE = f"{TAKEN}a_node_becomes_like_its_server"
 SERVED = "tests/review/test_served.py::test_the_command_tells_by_its_exit_code"
+LINK = "tests/startup/test_baked_link.py::test_a_link_that_lets_the_overlay_into_commands_is_refused_by_verify"
 PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
 # The text of a step, and the test that takes it.
 TARGETS = "tests/commands/test_targets.py::test_the_next_steps_of_targets_lead_on"
@@ -212,6 +213,11 @@ RUN = {
     "test_each_function_is_called_and_the_working_ones_can_be_chosen",
     "correct VLLM_PLUGIN_CONFIG; to use a lock without a manifest, unset it and set VLLM_PLUGIN_LOCK={…}": "tests/"
     "startup/test_hook.py::test_a_named_manifest_that_is_missing_next_to_a_lock_stops_vllm",
+    "{…}, where code of these plugins may run; a check builds only with --rebuild": "tests/faults/test_review_builds.py::"
+    "test_every_plugin_that_would_be_built_is_named_with_the_reason",
+    "replace the link, which an earlier release has written: vllm-plugins sync --bake; or remove it: vllm-plugins sync "
+    "--unbake": LINK,
+    "take {…} out of PYTHONPATH, then run vllm-plugins verify again": LINK,
     "vllm-plugins sync --bake, or vllm-plugins sync --unbake": "tests/startup/test_baked_link.py::"
     "test_a_link_to_another_overlay_than_the_locks_is_refused",
     "find out why; if the change is intended, accept it: {…}": "tests/packages/test_attestations.py::"

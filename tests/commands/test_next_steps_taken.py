@@ -292,7 +292,7 @@ def test_variables_are_corrected(place: Place, index: Index) -> None:
     place.run("bundle", env={"VLLM_PLUGIN_OFFLINE": "1"})
 
 
-def test_a_process_finds_the_files_that_it_is_told_of(place: Place, directory: Path) -> None:
+def test_a_process_finds_the_files_that_variables_name(place: Place, directory: Path) -> None:
     assert directory.is_dir()
     activate = ("-c", "import vllm_plugins; vllm_plugins.activate()")
 

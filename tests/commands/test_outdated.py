@@ -42,7 +42,7 @@ def old(place: Place, index: Index) -> Place:
     return place
 
 
-def test_every_kind_of_package_is_told_apart(old: Place, index: Index) -> None:
+def test_every_kind_of_package_is_distinguished(old: Place, index: Index) -> None:
     before = old.files()
     index.wheel("tiny", "1.1", requires=["helper<3", "free", "same"], entry_points=points("tiny"))
     index.wheel("pinned", "2.0", entry_points=points("pinned"))
@@ -84,7 +84,7 @@ def test_nothing_is_resolved_where_nothing_is_newer(old: Place) -> None:
     assert "Resolving" not in done.stderr
 
 
-def test_a_yanked_release_is_not_newer_and_an_unknown_upgrade_is_told(old: Place, index: Index) -> None:
+def test_a_yanked_release_is_not_newer_and_an_unknown_upgrade_is_reported(old: Place, index: Index) -> None:
     index.wheel("tiny", "2.0", requires=["gone"], entry_points=points("tiny"))
     index.wheel("bound", "2.0", requires=["torch<1"], entry_points=points("bound"))
     index.wheel("bound", "1.0", entry_points=points("bound"))  # it declares less than the newer one

@@ -196,7 +196,7 @@ def test_scripts_that_are_left_out_are_named(place: Place, index: Index, install
     assert not (place.site / "bin").exists()
 
 
-def test_nothing_is_said_of_scripts_where_there_are_none(place: Place, index: Index) -> None:
+def test_nothing_is_reported_of_scripts_where_there_are_none(place: Place, index: Index) -> None:
     index.wheel("tiny")
     place.pypi("tiny")
     place.run("lock")

@@ -226,7 +226,7 @@ def test_the_next_steps_of_targets_lead_on(place: Place) -> None:
     place.run("sync")
 
 
-def test_what_is_outdated_is_told_for_a_target(place: Place, index: Index) -> None:
+def test_outdated_packages_of_a_target_are_reported(place: Place, index: Index) -> None:
     snapshot(place, vllm="0.33.0")
     index.wheel("tiny", requires=["vllm>=0.30"], entry_points=POINTS, modules=MODULES)
     place.write(MANIFEST)

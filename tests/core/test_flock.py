@@ -38,7 +38,7 @@ def test_a_file_that_nobody_has_locked_excludes_nobody(tmp_path: Path) -> None:
     assert not flock.excludes(path)
 
 
-def test_locks_that_fail_are_told_apart_from_locks_that_others_have(
+def test_locks_that_fail_are_distinguished_from_locks_that_others_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(_file: object, _operation: int) -> None:

@@ -14,5 +14,5 @@ def test_one_is_not_many() -> None:
     ("number", "text"),
     [(0, "0.0 kB"), (3149, "3.1 kB"), (99_999, "100.0 kB"), (100_000, "0.1 MB"), (12_345_678, "12.3 MB")],
 )
-def test_a_size_is_told_by_the_thousand(number: int, text: str) -> None:
+def test_a_size_has_a_factor_of_a_thousand(number: int, text: str) -> None:
     assert size(number) == text

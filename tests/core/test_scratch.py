@@ -127,7 +127,7 @@ def test_a_directory_of_another_mount_is_abandoned_after_a_day(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("content", [None, "", "uninitialized\n"])
-def test_a_machine_without_an_id_is_not_told_from_others(
+def test_a_machine_without_an_id_is_not_distinguished_from_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
 ) -> None:
     if content is not None:

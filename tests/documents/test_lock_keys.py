@@ -13,7 +13,8 @@ from tests.kit import values
 from vllm_plugins.core.errors import InstallError, LockInvalid
 from vllm_plugins.documents import lock_reader, lock_writer, selection
 from vllm_plugins.documents._form import lock_keys
-from vllm_plugins.documents.lock_reader import TOOL, content_sha256
+from vllm_plugins.documents.lock import TOOL
+from vllm_plugins.documents.lock_reader import content_sha256
 
 if TYPE_CHECKING:
     from vllm_plugins.documents.lock import Package
@@ -174,3 +175,46 @@ def test_what_a_lock_may_be_written_with_is_known() -> None:
     }
     package = {"dependencies": [{"name": "x"}], "tool": {"vllm-plugins": {"find-links": True}}}
     assert list(lock_keys.refused({"packages": [package], "tool": {"vllm-plugins": tool}})) == []
+
+
+EVIL = f"\nevil==1.0 --hash=sha256:{'e' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (f"tool.{TOOL}.targets.platform", f"linux-x86_64{EVIL}"),
+        (f"tool.{TOOL}.plugins.index-url", f"https://x/{EVIL}"),
+        (f"tool.{TOOL}.plugins.requested", "tiny\u202e"),
+        (f"tool.{TOOL}.plugins.loads", ["tiny:\u2028a"]),
+        (f"tool.{TOOL}.plugins.entry-points", [{"group": "vllm.x", "name": "a\u200b", "value": "b:c"}]),
+        ("packages.index", f"https://x/\r{EVIL}"),
+        ("packages.attestation-identities", [{"kind": "GitHub", "a\u2029": "b"}]),
+        ("created-by", "vllm\x1b[2Jplugins"),
+    ],
+)
+def test_a_text_that_nobody_sees_in_a_review_is_refused(path: str, value: object) -> None:
+    """A line break could add lines to a requirements file that is exported."""
+    changed = document(values.package())
+    put(changed, path, value)
+    with pytest.raises(LockInvalid) as caught:
+        read(changed)
+    assert "contains the invisible character U+" in str(caught.value.found)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://x/tiny-1.0-py3-none-any.whl --hash=sha256:{'e' * 64}",
+        "https://x/${HOME}/tiny-1.0-py3-none-any.whl",
+        "https://x/tiny-1.0-py3-none-any.whl\u00a0x",
+        "https://",
+        "ftp://x/tiny-1.0-py3-none-any.whl",
+    ],
+)
+def test_the_address_of_a_wheel_adds_no_option_to_a_requirements_file(url: str) -> None:
+    changed = document(values.package())
+    put(changed, "packages.wheels.url", url)
+    with pytest.raises(LockInvalid) as caught:
+        read(changed)
+    assert caught.value.found

@@ -73,6 +73,7 @@ WHEEL: tuple[str | int, ...] = ("packages", 2, "wheels", 0)
 
 STRINGS: list[tuple[tuple[str | int, ...], str, bool]] = [
     (("tool", "vllm-plugins", "manifest-sha256"), f"{TOOL}.manifest-sha256", True),
+    (("tool", "vllm-plugins", "manifest"), f"{TOOL}.manifest", False),
     *(
         ((*PLUGIN, key), f"{TOOL}.plugins[0].{key}", True)
         for key in ("name", "source", "package", "version", "requested")
@@ -278,6 +279,16 @@ def test_every_field_of_a_lock_is_read() -> None:
     assert lock_reader.parse(written(whole), PATH) == expected
 
 
+def test_only_a_plugin_that_the_base_provides_is_in_no_package() -> None:
+    lock = values.lock()
+    (plugin,) = lock.plugins
+    there = plugin.replace(name="there", package=values.NAME("there"))
+    provided = lock.replace(plugins=(there.replace(provided=True), plugin))
+    assert lock_reader.parse(lock_writer.render(provided), PATH) == provided
+    with pytest.raises(LockInvalid, match="there is not among the packages"):
+        lock_writer.render(lock.replace(plugins=(there, plugin)))
+
+
 def test_the_name_of_a_wheel_has_the_parts_of_one() -> None:
     assert "expected the name of a wheel" in str(refused(written(document(*WHEEL, "name", value="helper-1.5.whl"))))
 
@@ -307,7 +318,7 @@ def test_the_order_of_keys_is_not_part_of_the_content() -> None:
         assert lock_reader.content_sha256(other) == lock_reader.content_sha256(whole)
 
 
-def test_a_lock_that_was_edited_by_hand_is_told_with_both_hashes() -> None:
+def test_a_lock_that_was_edited_by_hand_is_reported_with_both_hashes() -> None:
     data = GOLDEN.read_bytes().replace(b"c" * 64, b"9" * 64)
     with pytest.raises(HashMismatch) as caught:
         lock_reader.parse(data, PATH)

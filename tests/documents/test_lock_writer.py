@@ -282,6 +282,6 @@ def test_a_lock_in_normal_form_is_what_is_read_from_its_file() -> None:
     assert [wheel.filename.split("-")[2] for wheel in lock.packages[0].wheels] == ["10", "2", "1a"]
 
 
-def test_the_format_of_a_later_major_version_is_said_to_be_newer() -> None:
+def test_the_format_of_a_later_major_version_is_reported_as_newer() -> None:
     with pytest.raises(LockInvalid, match="the lock was written by a newer version"):
         lock_reader.parse(altered(lambda d: put(d, "lock-version", "2.0")), Path("plugins.lock"))

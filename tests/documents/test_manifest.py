@@ -176,7 +176,7 @@ SHA = "a" * 64
         ("{name: a, source: local, path: x, editable: 1}", None),
     ],
 )  # fmt: skip
-def test_a_problem_is_told_with_its_line_and_path(line: str, problem: str | None) -> None:
+def test_a_problem_is_reported_with_its_line_and_path(line: str, problem: str | None) -> None:
     with pytest.raises(ManifestError) as caught:
         read(f"plugins:\n  - {line}\n")
     (detail,) = caught.value.details
@@ -184,7 +184,7 @@ def test_a_problem_is_told_with_its_line_and_path(line: str, problem: str | None
     assert problem is None or detail == f"line 2: {problem}"
 
 
-def test_all_problems_are_told_in_one_run() -> None:
+def test_all_problems_are_reported_in_one_run() -> None:
     text = (
         "plugins:\n"
         "  - {name: a, source: pypi, package: -x}\n"

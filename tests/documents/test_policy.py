@@ -22,7 +22,7 @@ def read(text: str) -> Policy:
     return manifest.parse(f"plugins: []\npolicy: {text}\n".encode(), PATH).policy
 
 
-def test_each_problem_of_the_accepted_advisories_is_told() -> None:
+def test_each_problem_of_the_accepted_advisories_is_reported() -> None:
     text = "{accepted: [CVE-1, {id: CVE-2}, {reason: x}, {id: CVE-3, reason: x, until: soon}]}"
     with pytest.raises(ManifestError) as caught:
         read(text)

@@ -32,6 +32,40 @@ def repository(tmp_path: Path) -> Repository:
     return made
 
 
+@pytest.mark.parametrize("kind", ["work tree", "bare"])
+def test_the_configuration_of_a_local_directory_runs_nothing(place: Place, ran: Path, kind: str) -> None:
+    """A partial clone fetches what it lacks to list its files, with the program that its own configuration names.
+
+    An archive can bring such a work tree, and a commit can contain the files of a bare repository.
+    """
+    made = Repository.init(place.config / "tiny")
+    projects.project(made.path, name="tiny")
+    made.commit(files={"lacking/x.txt": ""})
+    made.git("sparse-checkout", "set", "--cone", "--sparse-index", "src")
+    tree = made.git("rev-parse", "HEAD:lacking")
+    (made.path / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
+    for key, value in (
+        ("remote.origin.url", made.path.parent.as_uri()),
+        ("remote.origin.uploadpack", f"touch {ran}; false"),
+        ("remote.origin.promisor", "true"),
+        ("core.repositoryformatversion", "1"),
+        ("extensions.partialClone", "origin"),
+    ):
+        made.git("config", key, value)
+    if kind == "bare":
+        made.git("config", "core.worktree", str(made.path))
+        for path in (made.path / ".git").iterdir():
+            path.rename(made.path / path.name)
+        (made.path / ".git").rmdir()
+        Repository.init(place.config)
+    place.write("plugins:\n  - {name: tiny, source: local, path: tiny}\n")
+    for words in (("lock", "--check"), ("lock",), ("status",), ("doctor",), ("lock", "--check")):
+        place.run(*words, check=False)
+        assert not ran.exists(), words
+    subprocess.run(["git", "ls-files"], cwd=made.path, env=git_environment(), capture_output=True, check=False)
+    assert ran.exists()  # git itself runs it
+
+
 def entry(url: str, **keys: str) -> str:
     more = "".join(f", {key}: '{value}'" for key, value in keys.items())
     return f"plugins:\n  - {{name: tiny, source: git, url: '{url}'{more}}}\n"

@@ -310,7 +310,7 @@ def header(name: str, kind: bytes, size: int) -> bytes:
     ],
     ids=["long name", "attributes", "names without end", "negative", "a name that is too long", "no directory"],
 )
-def test_headers_that_no_layer_has_are_told(images: Path, tmp_path: Path, data: bytes) -> None:
+def test_headers_that_no_layer_has_are_reported(images: Path, tmp_path: Path, data: bytes) -> None:
     with pytest.raises(RegistryError, match="a layer with other content"):
         run(images, layered(images, data + b"\0" * 1024), tmp_path / "plugins")
     assert is_clean(tmp_path / "plugins")

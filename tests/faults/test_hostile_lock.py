@@ -15,7 +15,8 @@ import tomlkit
 from tests.kit import advisory, projects
 from tests.kit.repositories import Repository
 from vllm_plugins.core.hashes import sha256
-from vllm_plugins.documents.lock_reader import TOOL, content_sha256
+from vllm_plugins.documents.lock import TOOL
+from vllm_plugins.documents.lock_reader import content_sha256
 from vllm_plugins.locking._assemble import _hashed
 
 if TYPE_CHECKING:

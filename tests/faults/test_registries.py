@@ -99,7 +99,7 @@ def test_a_credential_helper_is_asked(installed: Place, server: Server, tmp_path
     assert "docker-credential-absent failed" in done.stderr
 
 
-def test_an_image_that_is_not_there_is_said_plainly(installed: Place, server: Server, tmp_path: Path) -> None:
+def test_a_missing_image_is_reported_plainly(installed: Place, server: Server, tmp_path: Path) -> None:
     log_in(installed, server.host)
     done = installed.run("pull", f"{server.host}/team/nothing:v1", "-o", str(tmp_path / "x"), check=False)
     assert done.returncode == 1

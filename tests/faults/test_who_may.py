@@ -294,5 +294,16 @@ def test_nothing_is_installed_from_the_cache_of_another_user(place: Place, index
     for path in ((shared / "vllm-plugins"), *(shared / "vllm-plugins").rglob("*")):
         os.chown(path, 12345, 12345)
     shutil.rmtree(place.store)
-    place.run("sync", "--installer", "uv")
+    cache = shared / "vllm-plugins"
+    why = f"another user owns {cache}, so nothing is run from there"
+    line = f"The cache is not used, and everything is downloaded again: {why}\n"
+    assert place.run("sync", "--installer", "uv").stderr.count(line) == 1
     assert (place.site / "tiny.py").read_text() == "A = 1\n"
+    assert place.run("lock", "--upgrade").stderr.count(line) == 1
+    (note,) = [note for note in place.run("doctor", "--json", check=False).json["notes"] if "cache" in note]
+    assert note.startswith(
+        f"the cache is not used, so everything is downloaded again: {why}; next: chown 0 {cache}, "
+    )
+    for path in (cache, *cache.rglob("*")):
+        os.chown(path, 0, 0)
+    assert "cache" not in place.run("lock", "--upgrade").stderr + place.run("doctor", check=False).stdout

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import stat
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -160,6 +162,58 @@ def test_a_path_file_that_leads_out_of_the_overlay_is_refused(site: Path, line: 
     assert error.what == "tiny 1.0 puts a directory on the import path that is not its own"
     assert (error.where, error.next_step) == ("tiny.pth", BAD_WHEEL)
     assert "tiny.pth" in check(site, {"tiny": None}).owners  # an editable project
+
+
+HIDDEN = b"[vllm.general_plugins]\nevil = tiny:evil\n"
+
+
+def archive(name: str, data: bytes) -> bytes:
+    """A zip archive of one file."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as opened:
+        opened.writestr(name, data)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"evil.egg-info/entry_points.txt": HIDDEN, "evil.egg-info/PKG-INFO": b"Name: evil\nVersion: 1\n"},
+        {"evil-1.DIST-INFO/entry_points.txt": HIDDEN, "evil-1.DIST-INFO/METADATA": b"Name: evil\nVersion: 1\n"},
+        {"evil.egg-info/entry_points.txt": b"[vllm.x]\nno value\n"},
+        {"evil.pth": b"lib\n", "lib/evil-1.dist-info/entry_points.txt": HIDDEN},
+        {"evil.pth": b"lib/x.egg\n", "lib/x.egg/EGG-INFO/entry_points.txt": HIDDEN},
+        {"evil.pth": b"lib.zip\n", "lib.zip": archive("evil-1.dist-info/entry_points.txt", HIDDEN)},
+    ],
+)
+def test_entry_points_that_no_lock_shows_are_refused(site: Path, files: dict[str, bytes]) -> None:
+    """Python lists them, and vLLM would call them."""
+    stages.install(site, files={"tiny.py": b"", **files})
+    error = refused(site)
+    assert error.what == "a distribution declares entry points of vLLM in a place that no lock shows"
+    assert error.next_step == BAD_WHEEL
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"old.egg-info/entry_points.txt": b"[console_scripts]\nold = tiny:main\n", "old.egg-info/PKG-INFO": b""},
+        {"tiny/_vendor/x-1.dist-info/entry_points.txt": b"[console_scripts]\nx = x:x\n"},
+        {"old.egg-info": b"Name: old\n", "old.pth": b"tiny\n\n"},
+    ],
+)
+def test_metadata_without_entry_points_of_vllm_may_be_anywhere(site: Path, files: dict[str, bytes]) -> None:
+    stages.install(site, files={"tiny/__init__.py": b"", **files})
+    check(site, {"tiny": "1.0"})
+
+
+def test_the_project_of_an_editable_plugin_declares_its_own_entry_points(site: Path, tmp_path: Path) -> None:
+    """setuptools writes ``.egg-info`` next to the modules."""
+    project = tmp_path / "project"
+    (project / "tiny.egg-info").mkdir(parents=True)
+    (project / "tiny.egg-info" / "entry_points.txt").write_bytes(HIDDEN)
+    stages.install(site, files={"__editable__tiny.pth": f"{project}\n".encode()})
+    check(site, {"tiny": None})
 
 
 def test_a_path_file_may_add_directories_of_the_overlay(site: Path) -> None:

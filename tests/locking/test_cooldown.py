@@ -11,8 +11,9 @@ from packaging.utils import canonicalize_name
 from tests.kit import projects
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.packages import programs
+from vllm_plugins.packages.cooldown import Cooldown, upload_time
 from vllm_plugins.packages.pip_config import PipConfig
-from vllm_plugins.packages.simple_api import Cooldown, File, upload_time
+from vllm_plugins.packages.simple_api import File
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,7 +171,7 @@ def test_a_clock_that_is_ahead_of_the_indexs_is_refused(headers: dict[str, str],
     assert caught.value.found == "2026-03-10 12:00 UTC"
 
 
-def test_a_release_of_the_future_is_told_with_the_clock() -> None:
+def test_a_release_of_the_future_is_reported_with_the_clock() -> None:
     file = File(filename="tiny-1.0-py3-none-any.whl", url="https://x/", upload_time="2030-01-01T00:00:00Z")
     (marked,) = Cooldown(days=7, exempt=frozenset(), now=NOW).mark(canonicalize_name("tiny"), [file])
     assert marked.too_young.endswith("; the clock of this machine says 2026-03-10 12:00 UTC")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kit import advisory, projects, values
+from tests.kit.repositories import Repository, git_environment
 from vllm_plugins.core.errors import LockContradiction
 from vllm_plugins.core.hashes import Sha256, of_file, sha256
 from vllm_plugins.documents import lock as locks
@@ -15,9 +16,11 @@ from vllm_plugins.documents import manifest
 from vllm_plugins.documents.lock import Lock, Package, Wheel
 from vllm_plugins.locking import _derivation, rebuild
 from vllm_plugins.locking._derivation import Derivation
+from vllm_plugins.packages import attestations
 from vllm_plugins.packages.index import Index as Client
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.packages.single_files import file_wheel
+from vllm_plugins.sources import checkout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -74,7 +77,7 @@ def derived(
             index=None if index is None else client,
             caches=None,
             scratch=tmp_path,
-            environ=os.environ,
+            environ={**os.environ, **git_environment()},
         )
         return [str(item) for item in derivation.differences()], derivation.unchecked
 
@@ -138,7 +141,7 @@ def test_the_index_of_a_package_is_named(tmp_path: Path, index: Index) -> None:
     assert found == [f"tiny: the lock names no index; its files are at {index.url}"]
 
 
-def test_an_index_that_is_not_configured_here_is_told(tmp_path: Path, index: Index) -> None:
+def test_an_index_that_is_not_configured_here_is_reported(tmp_path: Path, index: Index) -> None:
     lock = values.lock(of_index(index, tiny(index)).replace(index="https://other.example/simple/"))
     assert derived(tmp_path, lock, index) == (
         [], ["the index of tiny: https://other.example/simple/ is not configured here"]
@@ -229,7 +232,7 @@ def test_a_wheel_of_find_links_is_in_such_a_directory(tmp_path: Path, index: Ind
     assert derived(tmp_path, lock, index, find={path.name: path}, config=config)[0] == found
 
 
-def test_what_is_not_compared_is_told(tmp_path: Path, index: Index) -> None:
+def test_what_is_not_compared_is_reported(tmp_path: Path, index: Index) -> None:
     lock = values.lock(of_index(index, tiny(index)))
     assert derived(tmp_path, lock, None) == ([], ["the files of 1 package, and what they require: offline"])
     editable = values.package(wheels=(), directory="../tiny")
@@ -253,6 +256,74 @@ def test_a_repository_is_not_read_offline(tmp_path: Path) -> None:
     lock = values.lock(values.package(wheels=(local(path),)), plugins=(plugin,))
     found, unchecked = derived(tmp_path, lock, None, text=GIT, find={path.name: path})
     assert (found, unchecked) == ([], ["the repository of plugin 'tiny': offline"])
+
+
+def of_repository(repository: Repository, commit: str, path: Path) -> tuple[str, Lock]:
+    """A manifest with a plugin at the default branch, and a lock with a commit of it and the wheel of that plugin."""
+    source = manifest.GitSource(url=repository.url)
+    into = path.parent / f"of-{commit}"
+    tree = checkout.checkout(source, locks.CommitSha(commit), into, environ=git_environment(), plugin="tiny")
+    (plugin,) = values.lock().plugins
+    plugin = plugin.replace(
+        source="git", url=repository.url, commit=locks.CommitSha(commit), tree_sha256=tree.tree_sha256
+    )
+    text = f"plugins:\n  - {{name: tiny, source: git, url: '{repository.url}'}}\n"
+    return text, values.lock(values.package(wheels=(local(path),)), plugins=(plugin,))
+
+
+def test_a_commit_is_of_the_branch_of_its_source(tmp_path: Path, index: Index) -> None:
+    path = built(tmp_path)
+    repository = Repository.init(tmp_path / "repository")
+    first = repository.commit(files={"pyproject.toml": "[project]\nname = 'tiny'\nversion = '1.0'\n"})
+    repository.git("checkout", "--quiet", "-b", "side")
+    side = repository.commit("of nobody")
+    repository.git("checkout", "--quiet", "main")
+    repository.commit("since")
+    text, lock = of_repository(repository, first, path)
+    assert derived(tmp_path / "a", lock, index, text=text, find={path.name: path}) == ([], [])
+    text, lock = of_repository(repository, side, path)
+    assert derived(tmp_path / "b", lock, index, text=text, find={path.name: path}) == (
+        [f"tiny: commit {side} is not of the default branch of {repository.url}"], []
+    )  # fmt: skip
+
+
+def test_the_files_of_a_commit_are_the_locked_ones(tmp_path: Path, index: Index) -> None:
+    path = built(tmp_path)
+    repository = Repository.init(tmp_path / "repository")
+    commit = repository.commit(files={"pyproject.toml": "[project]\nname = 'tiny'\nversion = '1.0'\n"})
+    text, lock = of_repository(repository, commit, path)
+    (plugin,) = lock.plugins
+    false = lock.replace(plugins=(plugin.replace(tree_sha256=FALSE),))
+    found, _ = derived(tmp_path / "a", false, index, text=text, find={path.name: path})
+    there = plugin.tree_sha256
+    assert found == [f"tiny: the files of commit {commit} have tree-sha256 {there}, not the locked one"]
+
+
+def test_the_publisher_of_a_wheel_is_the_one_of_its_attestation(
+    tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = ((("kind", "GitHub"), ("repository", name)) for name in ("a/tiny", "b/tiny"))
+    package = of_index(index, tiny(index), identities=(first, second))
+    monkeypatch.setattr(attestations, "is_available", lambda: True)
+    monkeypatch.setattr(attestations, "of_file", lambda *_: (second, first))
+    assert derived(tmp_path, values.lock(package), index) == ([], [])
+    monkeypatch.setattr(attestations, "of_file", lambda *_: (second,))
+    assert derived(tmp_path, values.lock(package), index)[0] == [
+        "tiny: its publisher is GitHub b/tiny; the lock says GitHub a/tiny, GitHub b/tiny"
+    ]
+    assert derived(tmp_path, values.lock(package.replace(identities=())), index)[0] == [
+        "tiny: its publisher is GitHub b/tiny; the lock says no attestation"
+    ]
+
+
+def test_a_publisher_is_not_compared_without_the_library(
+    tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = of_index(index, tiny(index), identities=((("kind", "GitHub"), ("repository", "a/tiny")),))
+    monkeypatch.setattr(attestations, "is_available", lambda: False)
+    found, unchecked = derived(tmp_path, values.lock(package), index)
+    assert (found, unchecked) == ([], [f"the publisher of tiny: {attestations.INSTALL}"])
+    assert derived(tmp_path, values.lock(package.replace(identities=())), index) == ([], [])
 
 
 def test_the_wheel_of_a_single_file_is_made_of_that_file(tmp_path: Path) -> None:

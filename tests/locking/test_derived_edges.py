@@ -98,7 +98,7 @@ def test_an_honest_lock_has_no_difference() -> None:
         ),
     ],
 )  # fmt: skip
-def test_each_lie_is_told(lock: Lock, expected: list[str]) -> None:
+def test_each_false_claim_is_reported(lock: Lock, expected: list[str]) -> None:
     assert differences(lock) == expected
 
 
@@ -117,7 +117,7 @@ def test_extras_are_those_of_plugins_yaml() -> None:
     assert found[0] == "tiny: it requires extra-one; the lock has none"
 
 
-def test_a_dependency_that_is_left_out_is_told() -> None:
+def test_a_dependency_that_is_left_out_is_reported() -> None:
     lock = without(changed(honest(), "tiny", dependencies=(NAME("extra-one"),)), "helper")
     assert "tiny: it requires helper>=1; the lock has none" in differences(lock)
 
@@ -167,14 +167,14 @@ def test_the_extras_of_a_plugin_that_the_base_provides() -> None:
             distribution(NAME("there"), "1.0", ("x",), ("helper; extra == 'x'",)),
         )
     )
-    use = BaseUse(name=NAME("there"), version="1.0", required_by=((provided.asker, ""),))
+    use = BaseUse(name=NAME("there"), version="1.0", required_by=((provided.requirer, ""),))
     lock = honest(plugins=(plugin, provided), uses=(TORCH, use))
     assert differences(lock, base=base) == []
     lie = honest(plugins=(plugin, provided.replace(dependencies=(NAME("extra-one"),))), uses=(TORCH, use))
     assert differences(lie, base=base) == ["there: its extras require helper; the lock says extra-one"]
 
 
-def test_what_the_base_requires_of_an_override_is_told() -> None:
+def test_what_the_base_requires_of_an_override_is_reported() -> None:
     base = of_here(
         (
             distribution(NAME("torch"), "2.13.0", (), ()),

@@ -63,7 +63,7 @@ def walk(counting: Counting, *plugins: str, caches: Path | None = None) -> Walk:
 
 
 @pytest.mark.parametrize("name", ["near", "far"])
-def test_a_walk_back_reads_metadata_side_by_side_and_no_wheels(
+def test_older_releases_are_tried_with_their_metadata_read_in_parallel_and_no_wheels(
     index: Releases, counting: Counting, name: str
 ) -> None:
     for number in range(MANY):
@@ -72,7 +72,7 @@ def test_a_walk_back_reads_metadata_side_by_side_and_no_wheels(
         index.wheel("far", f"{number}.0", requires=[f"near=={number}.0"])
     back = walk(counting, name)
     assert back.run() == {}
-    assert back.settled() == {name: "3.0"}
+    assert back.choices.pins == {name: "3.0"}
     assert counting.read[".whl"] == 0
     depth = {"near": 1, "far": 2}[name]
     assert counting.read["page"] == depth
@@ -96,7 +96,9 @@ def test_what_was_read_is_not_read_again(index: Releases, counting: Counting, tm
     assert counting.read[".metadata"] == counting.read[".whl"] == 0
 
 
-def test_a_resolver_is_told_which_releases_of_a_plugin_it_need_not_read(index: Releases, counting: Counting) -> None:
+def test_a_resolver_does_not_read_releases_of_a_plugin_that_are_ruled_out(
+    index: Releases, counting: Counting
+) -> None:
     for version, torch in (("3.0", "torch<2"), ("2.0", "torch<2"), ("2.0+cu13", "torch>=2"), ("1.0", "torch>=2")):
         index.wheel("demo", version, requires=[torch])
     index.wheel("other", "2.0", requires=["helper"])
@@ -131,7 +133,7 @@ def test_reading_ahead_has_an_end(index: Releases, counting: Counting, monkeypat
     there._ahead.begin(there.roots)
     assert counting.read == {"page": 5, ".metadata": 5}
     assert there.run() == {}
-    assert len(there.chosen()) == 10
+    assert len({*map(str, there.choices.releases)}) == 10
 
 
 def test_what_the_walk_never_comes_to_need_not_be_readable(links: Links) -> None:
@@ -141,7 +143,7 @@ def test_what_the_walk_never_comes_to_need_not_be_readable(links: Links) -> None
     (links.directory / "unused-1.0-py3-none-any.whl").write_bytes(b"<html>not a zip</html>")
     with links.walk("demo") as there:
         assert there.run() == {}
-        assert there.settled() == {"demo": "1.0"}
+        assert there.choices.pins == {"demo": "1.0"}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -163,9 +165,9 @@ def test_reading_ahead_changes_no_result(links: Links, seed: int, monkeypatch: p
     def results() -> tuple[object, ...]:
         with links.walk(*roots) as there:
             found = {name: str(finding) for name, finding in there.run().items()}
-            needs = {name: [str(need) for need in several] for name, several in there.reached().items()}
-            sets = (there.chosen(), {*map(str, there.refused)}, {*map(str, there.ruled_out)})
-            return (found, needs, sets, {*there.to_build}, there.settled(), there.clashes())
+            needs = {name: [str(need) for need in several] for name, several in there.choices.reached().items()}
+            sets = ({*map(str, there.choices.releases)}, {*map(str, there.refused)}, {*map(str, there.ruled_out)})
+            return (found, needs, sets, {*there.to_build}, there.choices.pins, there.choices.clashes())
 
     with_it = results()
     for method in ("begin", "requirements", "releases"):
@@ -181,7 +183,9 @@ class Pins:
     def __init__(self, *pins: str) -> None:
         self.pins = pins
 
-    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None, alone: bool = False) -> None:
+    def compile(
+        self, directory: Path, base: Base, *, wheels: Path | None = None, alone: bool = False, builds: bool = True
+    ) -> None:
         (directory / "requirements.txt").write_text("\n".join(self.pins))
 
     def found_none(self, error: CommandFailed) -> bool:

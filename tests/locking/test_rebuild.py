@@ -94,7 +94,9 @@ def stamping(version: str) -> str:
     )
 
 
-def test_a_wheel_that_comes_out_otherwise_says_what_differs(place: Place, repository: Repository) -> None:
+def test_a_wheel_that_is_built_differently_is_an_error_that_says_what_differs(
+    place: Place, repository: Repository
+) -> None:
     backend_file = repository.path / "backend.py"
     text = backend_file.read_text(encoding="utf-8")
     changed = text.replace(

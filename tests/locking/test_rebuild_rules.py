@@ -140,7 +140,7 @@ def test_another_file_in_the_place_of_a_wheel_is_an_error(settings: Settings, bu
     assert builds.names == []
 
 
-def test_a_wheel_that_comes_out_otherwise_is_not_kept(settings: Settings, builds: Builds) -> None:
+def test_a_wheel_that_is_built_differently_is_not_kept(settings: Settings, builds: Builds) -> None:
     builds.data = OTHER
     with pytest.raises(HashMismatch, match="different when it is built again") as caught:
         run(settings, lock())

@@ -37,7 +37,7 @@ def test_a_plugin_whose_requirements_are_met_has_no_finding(links: Links) -> Non
     assert links.reported == ["Reading demo", "Reading helper"]
 
 
-def test_a_conflict_with_the_base_is_told_with_the_path_to_it(links: Links) -> None:
+def test_a_conflict_with_the_base_is_reported_with_the_path_to_it(links: Links) -> None:
     links.wheel("near", requires=["torch<2"])
     links.wheel("far", requires=["middle>=1"])
     links.wheel("middle", "1.2", requires=["deep"])
@@ -48,7 +48,7 @@ def test_a_conflict_with_the_base_is_told_with_the_path_to_it(links: Links) -> N
     }
 
 
-def test_the_newest_release_is_told_first_and_the_others_are_counted(links: Links) -> None:
+def test_the_newest_release_is_reported_first_and_the_others_are_counted(links: Links) -> None:
     for version in ("1.0", "2.0", "3.0"):
         links.wheel("demo", version, requires=[f"torch<{version}"])
     links.wheel("demo", "0.9", requires=["torch<1"])
@@ -77,7 +77,7 @@ def test_a_release_that_this_python_or_machine_can_not_use(links: Links, fields:
     }
 
 
-def test_a_wheel_whose_name_and_metadata_disagree_is_told(links: Links) -> None:
+def test_a_wheel_whose_name_and_metadata_disagree_is_reported(links: Links) -> None:
     RawWheel(name="demo", version="1.0", says_version="1.0+cu12").write(links.directory)
     assert links.lines("demo")["demo"] == (
         "demo 1.0 can't be used: the file name of the wheel demo-1.0-py3-none-any.whl does not agree with its "
@@ -85,7 +85,7 @@ def test_a_wheel_whose_name_and_metadata_disagree_is_told(links: Links) -> None:
     )
 
 
-def test_unknown_names_and_versions_are_told_apart(links: Links) -> None:
+def test_unknown_names_and_versions_are_distinguished(links: Links) -> None:
     links.wheel("demo", "1.0")
     links.wheel("demo", "1.5")
     links.wheel("needy", requires=["absent==9.9"])
@@ -176,7 +176,10 @@ def test_a_dependency_has_a_wheel_before_it_has_a_newer_sdist(links: Links) -> N
     with links.walk("demo", "other") as walk:
         assert walk.run() == {}
         assert [str(found) for found in walk.to_build.values()] == ["helper 2.0"]
-        assert [(need.plugin, need.path) for need in walk.reached()[NAME("helper")]][1] == ("other", ("other 1.0",))
+        assert [(need.plugin, need.path) for need in walk.choices.reached()[NAME("helper")]][1] == (
+            "other",
+            ("other 1.0",),
+        )
 
 
 def test_sdists_of_a_dependency_are_not_built_one_after_the_other(links: Links) -> None:
@@ -215,10 +218,10 @@ def test_a_wheel_whose_metadata_is_known_and_that_is_damaged_since_is_an_error(l
     links.wheel("demo")
     with links.walk("demo") as walk:
         assert walk.run() == {}
-        walk.check_files()
+        walk.choices.check_files()
         next(links.directory.glob("demo-*.whl")).write_bytes(b"log in")
         with pytest.raises(SourceError):
-            walk.check_files()
+            walk.choices.check_files()
 
 
 def test_the_old_pin_is_tried_first(links: Links) -> None:
@@ -227,10 +230,10 @@ def test_the_old_pin_is_tried_first(links: Links) -> None:
     links.wheel("helper")
     with links.walk("demo", preferred={NAME("demo"): "1.0"}) as walk:
         assert walk.run() == {}
-        assert set(walk.reached()) == {"demo"}
+        assert set(walk.choices.reached()) == {"demo"}
     with links.walk("demo") as walk:
         walk.run()
-        assert set(walk.reached()) == {"demo", "helper"}
+        assert set(walk.choices.reached()) == {"demo", "helper"}
 
 
 def test_requirements_that_exclude_one_another_are_named_with_their_plugins(links: Links) -> None:
@@ -241,13 +244,13 @@ def test_requirements_that_exclude_one_another_are_named_with_their_plugins(link
     links.wheel("two", requires=["helper>=2"])
     with links.walk("one", "two") as walk:
         assert walk.run() == {}
-        assert walk.clashes() == [
+        assert walk.choices.clashes() == [
             "plugin 'two': two 1.0 requires helper>=2",
             "plugin 'one': one 1.0 → middle 1.0 requires helper<2",
         ]
     with links.walk(root("helper<2", "mine"), "two") as walk:
         walk.run()
-        assert walk.clashes() == [
+        assert walk.choices.clashes() == [
             "plugin 'mine': plugins.yaml requires helper<2",
             "plugin 'two': two 1.0 requires helper>=2",
         ]

@@ -14,6 +14,8 @@ _LOCK = (
 )
 _HOOK = (
     "tests/startup/test_hook_calls.py",
+    "tests/startup/test_inherited_overlays.py",
+    "tests/startup/test_start_installs.py",
     "tests/startup/test_hook_in_process.py",
     "tests/startup/test_ranks.py",
     "tests/startup/test_recovery.py",
@@ -23,6 +25,9 @@ _HOOK = (
 TESTS: dict[str, tuple[str, ...]] = {
     # the lock: what it may say, whether it agrees with itself, with plugins.yaml and with its sources
     "documents/lock_reader": _LOCK,
+    "documents/_form/lock_base": _LOCK,
+    "documents/_form/lock_package": _LOCK,
+    "documents/_form/lock_plugin": _LOCK,
     "documents/_form/pylock": _LOCK,
     "documents/_form/lock_keys": _LOCK,
     "documents/_form/values": _LOCK,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,36 @@ def test_only_the_entry_points_of_vllm_are_read_and_their_names_keep_their_case(
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "[vllm.general_plugins]\na = x:a\n[[vllm.general_plugins]]\nevil = x:y\n",
+        "[vllm.general_plugins]\na = x:a\n; evil = x:y\n",
+        "[vllm.general_plugins]\na = x:a\n  evil = x:y\n",
+        "[console_scripts]\na = x:a\n  [vllm.general_plugins]\n  evil = x:y\n",
+        "[console_scripts]\na = x:a\n\u2028[vllm.general_plugins]\x1cevil = x:y\n",
+        "[vllm.general_plugins]\nevil = x:y # = z\n",
+        "[DEFAULT]\nb = x:y\n[vllm.general_plugins]\nevil = x:y\n",
+        "no section\n[vllm.general_plugins\nx = y\n",
+        "[vllm.general_plugins]\na = x:y\na = x:y\n",
+    ],
+)
+def test_the_entry_points_are_those_that_python_lists(tmp_path: Path, text: str) -> None:
+    """What another parser does not see, vLLM would call all the same."""
+    info = tmp_path / "tiny-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_bytes(CORE)
+    (info / "entry_points.txt").write_text(text, encoding="utf-8")
+    listed = [
+        (point.group, point.name, point.value)
+        for found in importlib.metadata.distributions(path=[str(tmp_path)])
+        for point in found.entry_points
+        if point.group.startswith("vllm.")
+    ]
+    found = metadata.parse(CORE, text.encode(), where="tiny").entry_points
+    assert found == tuple(sorted(set(listed)))
+
+
+@pytest.mark.parametrize(
     ("core", "points"),
     [
         (b"", None),
@@ -47,8 +78,8 @@ def test_only_the_entry_points_of_vllm_are_read_and_their_names_keep_their_case(
         (b"Name:\nVersion: 1\n", None),
         (b"Name: tiny\nVersion: one\n", None),
         (b"Name: -x\nVersion: 1\n", None),
-        (b"Name: tiny\nVersion: 1\n", b"no section\n"),
-        (b"Name: tiny\nVersion: 1\n", b"[vllm.general_plugins\nx = y\n"),
+        (b"Name: tiny\nVersion: 1\n", b"[console_scripts]\nno value\n"),
+        (b"Name: tiny\nVersion: 1\n", b"[vllm.general_plugins]\na = x:y\na = x:z\n"),
         (b"Name: tiny\nVersion: 1\n", b"\xff\xfe"),
     ],
 )

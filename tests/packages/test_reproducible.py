@@ -51,7 +51,7 @@ def test_an_executable_file_stays_one(tmp_path: Path) -> None:
     assert set(modes.values()) == {0o644}
 
 
-def test_record_describes_the_content_whatever_the_old_one_said(tmp_path: Path) -> None:
+def test_record_describes_the_content_whatever_the_old_record_had(tmp_path: Path) -> None:
     raw = RawWheel(name="tiny", has_record=False).add("tiny.py", "X = 1\n")
     raw.add("tiny-1.0.dist-info/RECORD", "tiny.py,sha256=wrong,99\n").add("tiny-1.0.dist-info/RECORD.jws", "{}")
     wheel = raw.write(tmp_path)

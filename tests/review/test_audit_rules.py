@@ -96,7 +96,7 @@ def test_what_an_index_says_is_a_finding(
     assert of_index(tmp_path, published(**fields)) == expected
 
 
-def test_every_finding_of_an_index_is_told(tmp_path: Path) -> None:
+def test_every_finding_of_an_index_is_reported(tmp_path: Path) -> None:
     everything = published(
         changed=("a",), missing=("b",), yanked="c", unknown=("d",), wheel="e", uploaded=NOW, invalid=("f",),
         identities=(EVE,), unattested=("g",),
@@ -301,7 +301,7 @@ def provenance(digest: str, **publisher: str) -> Any:
     return {"attestation_bundles": [{"publisher": publisher, "attestations": [attestation]}]}
 
 
-def test_an_attestation_that_does_not_verify_is_told() -> None:
+def test_an_attestation_that_does_not_verify_is_reported() -> None:
     document = provenance(HASH, kind="GitHub", repository="ada/tiny")
     found = read(file(provenance="there"), documents={"there": document})
     if attestations.is_available():

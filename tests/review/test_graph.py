@@ -101,7 +101,7 @@ def test_a_plugin_is_found_by_its_name_in_any_spelling() -> None:
     assert Graph(lock(package("tiny"))).why("Tiny_Plugin").name == "tiny"
 
 
-def test_a_package_that_only_the_environment_has_is_told_from_an_unknown_one() -> None:
+def test_a_package_that_only_the_environment_has_is_distinguished_from_an_unknown_one() -> None:
     graph = Graph(lock(package("tiny")))
     answer = graph.why("torch", values.base())
     assert (answer.versions, answer.is_base, answer.paths) == (("2.13.0+cpu",), True, ())

@@ -246,7 +246,7 @@ def test_a_name_that_is_elsewhere_now_has_moved() -> None:
     assert {item.name: item.where for item in found.findings}["vllm.gone.walk"] == ("plug/__init__.py:2",)
 
 
-def test_a_file_that_can_not_be_parsed_is_told() -> None:
+def test_a_file_that_can_not_be_parsed_is_reported() -> None:
     found = examined("", **{"plug/odd.py": "print 'x'\n"})
     assert found.unread == ("plug/odd.py",)
 

@@ -71,7 +71,7 @@ def test_only_tags_of_the_same_project_are_newer(repository: Repository) -> None
     assert news(repository, repository.head, "two-v3.0").tag is None
 
 
-def test_a_rewritten_branch_is_told(repository: Repository) -> None:
+def test_a_rewritten_branch_is_reported(repository: Repository) -> None:
     repository.commit("one")
     locked = repository.commit("two")
     repository.git("reset", "--hard", "--quiet", "HEAD~1")

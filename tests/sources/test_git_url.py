@@ -103,7 +103,7 @@ def test_a_single_name_from_a_variable_is_a_token_and_a_literal_one_a_user() -> 
     assert _login(remote) == (None, None)
 
 
-def test_helpers_of_the_user_are_forgotten_before_ours_answers() -> None:
+def test_the_users_credential_helpers_are_removed_before_ours_is_called() -> None:
     (_, first), (_, second) = _read("https://ada:s3cret@example.org/tiny").config
     assert first == ""
     assert second.startswith("!f()")

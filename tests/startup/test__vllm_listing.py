@@ -113,7 +113,7 @@ def test_a_plugin_of_the_same_name_from_elsewhere_runs(wrong: EntryPoint) -> Non
     assert RAN == ["first"]
 
 
-def test_objects_without_a_name_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_without_a_name_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     class Callable_:  # noqa: N801 - a class of a plugin
         __module__ = None  # type: ignore[assignment]
 

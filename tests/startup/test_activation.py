@@ -483,7 +483,7 @@ def test_an_overlay_on_the_path_is_the_expected_one_or_is_compared(
         (f"overlay={KEY}", (f"overlay={KEY}", None), None, True),
     ],
 )
-def test_what_another_node_or_the_user_expects_is_told_from_what_this_node_has_set(
+def test_the_value_of_another_node_or_the_user_is_distinguished_from_this_nodes_own(
     monkeypatch: pytest.MonkeyPatch,
     told: str | None,
     known: tuple[str, bool | None] | None,
@@ -509,7 +509,7 @@ def test_what_somebody_else_expects_stays_as_it_is(monkeypatch: pytest.MonkeyPat
         assert variables.inherited(variables.EXPECT) == told
 
 
-def test_what_this_process_expects_is_told_and_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_this_process_expects_is_passed_on_and_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activation, "_expected", (f"overlay={KEY}", None))
     activation.finish(None)
     assert variables.inherited(variables.EXPECT) == f"overlay={KEY}"

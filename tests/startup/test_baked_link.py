@@ -190,7 +190,7 @@ def test_a_linked_overlay_that_works_is_previous_to_one_that_does_not_load(own: 
     assert f"going on with the previous overlay, {old}" in done.stderr
 
 
-def test_a_link_whose_store_was_moved_is_said_to_be_of_another(own: Place, index: Index) -> None:
+def test_a_link_whose_store_was_moved_is_reported_as_one_to_another_store(own: Place, index: Index) -> None:
     index.wheel("extra", "1.0", modules={"extra.pth": "import sys; sys.extra = 1\n", "extra.py": ""})
     own.pypi("tiny", "extra")
     own.run("lock")
@@ -201,6 +201,78 @@ def test_a_link_whose_store_was_moved_is_said_to_be_of_another(own: Place, index
         "LockStale: the overlay that is linked into the interpreter is in another store [lock-out-of-date]\n"
         in done.stderr
     )
+
+
+@pytest.mark.parametrize("command", ["script", "module"])
+@pytest.mark.parametrize("files", ["code", "path file", "in front"])
+def test_what_somebody_puts_into_a_linked_overlay_does_not_run_in_what_verifies_it(
+    own: Place, index: Index, command: str, files: str
+) -> None:
+    """Python imports ``sitecustomize`` in every process, ``packaging`` a module that most machines lack."""
+    if files == "path file":
+        index.wheel("extra", modules={"extra.pth": "import sys; sys.extra = 1\n", "extra.py": ""})
+        own.pypi("tiny", "extra")
+        own.run("lock")
+    own.run("sync", "--bake")
+    ran = own.root / "it-ran"
+    code = f"import pathlib; pathlib.Path({str(ran)!r}).write_text(__file__ if '__file__' in dir() else 'pth')\n"
+    added = {"code": ("sitecustomize.py", "usercustomize.py", "_manylinux.py"), "path file": ("other.pth",)}
+    for name in added.get(files, ("in-front/json.py", "in-front/sitecustomize.py")):
+        (own.site / name).parent.mkdir(exist_ok=True)
+        (own.site / name).write_text(code, encoding="utf-8")
+    if files == "in front":  # as it is linked where the lock has overrides
+        front = own.site / "in-front"
+        link(own).write_text(
+            link(own).read_text().replace(str(own.site), str(front)).replace("append(", "insert(0, ")
+        )
+    words: tuple[str | Path, ...] = ("-P", "-m", "vllm_plugins")
+    if command == "script":
+        words = (own.root / "vllm-plugins",)
+        words[0].write_text("from vllm_plugins.__main__ import main\nraise SystemExit(main())\n", encoding="utf-8")
+    for name, status in (("verify", 4), ("status", 4), ("doctor", 1)):
+        done = own.python(*words, name, check=False)
+        assert (done.returncode, ran.exists()) == (status, False), done
+    own.python("-c", "import json")
+    assert ran.exists()  # as it does in every other process: who can write to the store decides what vLLM runs
+
+
+def test_a_link_that_lets_the_overlay_into_commands_is_refused_by_verify(own: Place) -> None:
+    own.run("sync", "--bake")
+    link(own).write_text(f"import sys; sys.path.append('{own.site}')\n", encoding="utf-8")
+    refused = (
+        "vllm-plugins: error: an overlay is on the path of this command, so its files could decide what the command says "
+        f"about them [not-trusted]\n  where: {own.site}\n"
+    )
+    steps = "vllm-plugins sync --bake; or remove it: vllm-plugins sync --unbake"
+    done = own.run("verify", check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"{own.using}{refused}  next: replace the link, which an earlier release has written: {steps}\n",
+    )
+    own.run("sync", "--bake")
+    own.run("verify")
+    own.run("sync", "--unbake")
+    path = {"PYTHONPATH": str(own.site)}
+    done = own.run("verify", check=False, env=path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"{own.using}{refused}  next: take {own.site} out of PYTHONPATH, then run vllm-plugins verify again\n",
+    )
+    own.run("verify")
+
+
+def test_doctor_names_a_link_that_lets_the_overlay_into_commands(own: Place) -> None:
+    own.run("sync", "--bake")
+    text = link(own).read_text()
+    start, end = text.index("'/dev/null'"), text.index("__import__")
+    link(own).write_text(f"{text[:start].replace('_VLLM_PLUGINS_EXAMINES', 'x')}{text[end:]}", encoding="utf-8")
+    (note,) = own.run("doctor", "--json", check=False).json["notes"]
+    assert note == (
+        f"{link(own)}: an earlier release has written the link, by which files of the overlay can run in this command, "
+        "too; replace it with vllm-plugins sync --bake"
+    )
+    own.run("sync", "--bake")
+    assert own.run("doctor", "--json", check=False).json["notes"] == []
 
 
 def test_doctor_names_a_link_of_an_earlier_release(own: Place) -> None:

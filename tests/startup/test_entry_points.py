@@ -93,7 +93,7 @@ def error_of(raises: BaseException) -> LoadError:
         (ModuleNotFoundError("No module", name="vllm"), "the module vllm is missing"),
     ],
 )
-def test_the_cause_of_an_import_error_is_told(error: ImportError, found: str) -> None:
+def test_the_cause_of_an_import_error_is_reported(error: ImportError, found: str) -> None:
     assert found in (error_of(error).found or "")
 
 

@@ -102,7 +102,7 @@ def test_a_named_file_that_is_missing_is_loud_when_vllm_goes_on(
     assert record.getMessage().endswith("going on without plugins")
 
 
-def test_an_optional_file_that_is_missing_is_said_once(
+def test_an_optional_file_that_is_missing_is_reported_once(
     named: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("VLLM_PLUGIN_OPTIONAL", "1")
@@ -224,7 +224,7 @@ def test_an_override_is_put_in_front_of_the_base(
     assert found == [(shipped / "store", marker)]
 
 
-def test_processes_that_are_started_later_are_told_what_they_must_have(shipped: Path) -> None:
+def test_processes_that_are_started_later_know_what_they_must_have(shipped: Path) -> None:
     marker = install(shipped, GOOD)
     hook.activate()
     assert marker.key in (variables.inherited(variables.EXPECT) or "")

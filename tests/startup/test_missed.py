@@ -26,7 +26,7 @@ def check(place: Path, *groups: str, has_platform: bool = False, **env: str) -> 
     _missed.check(settings, marker, has_platform=has_platform)
 
 
-def test_the_front_end_in_rust_is_said_to_load_neither_endpoints_nor_stat_loggers(
+def test_the_front_end_in_rust_is_reported_to_load_neither_endpoints_nor_stat_loggers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     allowed = "vllm_plugins,its-stat,its-endp"

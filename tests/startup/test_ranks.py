@@ -93,7 +93,7 @@ def test_the_same_on_another_node_goes_on(place: Path, monkeypatch: pytest.Monke
     assert told() == value
 
 
-def test_without_plugins_nothing_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_plugins_nothing_is_reported(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLLM_PLUGIN_LOCK")
     hook.platform()
     hook.general()
@@ -215,7 +215,7 @@ def test_another_base_stops_the_process_and_names_the_package(place: Path, monke
     assert "another vLLM environment: packages, or the version of Python" in stops(short, monkeypatch).details
 
 
-def test_another_interpreter_is_told_from_another_lock(place: Path) -> None:
+def test_another_interpreter_is_distinguished_from_another_lock(place: Path) -> None:
     marker = install(place)
     parts = expectation.parse(marker.expectation("", FALSE))
     settings = Settings.from_environment()

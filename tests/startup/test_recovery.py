@@ -252,7 +252,7 @@ def test_a_fallback_counts_only_for_the_same_lock_store_and_policy(home: Path, c
     assert _recovery.inherited(found, lock) is None
 
 
-def test_a_link_to_another_overlay_and_one_to_another_store_are_told_apart(home: Path) -> None:
+def test_a_link_to_another_overlay_and_one_to_another_store_are_distinguished(home: Path) -> None:
     one, two = "a" * 32, "b" * 32
     sys.path.append(f"/elsewhere/overlays/{one}/site")
     found = settings()

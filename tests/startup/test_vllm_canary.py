@@ -66,7 +66,7 @@ def test_nothing_has_moved_in_a_vllm_as_we_know_it() -> None:
 
 
 @pytest.mark.parametrize("path", canary.FILES)
-def test_a_module_that_is_missing_is_said(path: str) -> None:
+def test_a_missing_module_is_reported(path: str) -> None:
     assert f"{path} is missing" in list(canary.moved({key: text for key, text in VLLM.items() if key != path}))
 
 

@@ -31,7 +31,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     """Print findings with evidence and next step, and what was checked. The exit code is 1 if there is one."""
     linked = link.read()
     plain = str(linked.path) if linked is not None and linked.is_plain else None
-    report = doctor.examine(state.read(settings), os.environ, plain_link=plain)
+    open_link = str(linked.path) if linked is not None and linked.is_open else None
+    report = doctor.examine(state.read(settings), os.environ, plain_link=plain, open_link=open_link)
     output.result(_data(report), _text(report))
     return 1 if report.findings else 0
 

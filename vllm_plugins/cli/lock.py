@@ -45,7 +45,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="Change nothing; exit with 3 if the lock would change, or is not what the index and the sources say.",
+        help="Change nothing and build nothing; exit with 3 if the lock would change, or is not what the index and "
+        "the sources say.",
     )
     parser.add_argument(
         "--rebuild",
@@ -201,7 +202,7 @@ def _summary(locked: Lock, locks: Sequence[Lock]) -> str:
     plugins = count(len(locked.plugins), "plugin")
     if not locks:
         return f"{plugins}, {count(len(locked.packages), 'package')}, for Python {target.python} {vllm}"
-    packages = ", ".join(f"{lock.targets[0].name}: {count(len(lock.packages), 'package')}" for lock in locks)
+    packages = ", ".join(f"{lock.target_name}: {count(len(lock.packages), 'package')}" for lock in locks)
     return f"{plugins} for {count(len(locks), 'target')} ({packages})"
 
 
@@ -214,5 +215,5 @@ def data(settings: Settings, outcome: Outcome) -> dict[str, Any]:
         "changes": [_differences.change(item) for item in outcome.changes],
         "notes": list(outcome.notes),
         "unchecked": list(outcome.unchecked),
-        **({"targets": [str(lock.targets[0].name) for lock in outcome.locks]} if outcome.locks else {}),
+        **({"targets": [str(lock.target_name) for lock in outcome.locks]} if outcome.locks else {}),
     }

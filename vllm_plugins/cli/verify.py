@@ -13,6 +13,7 @@ from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
 from vllm_plugins.review import drift, verify
 from vllm_plugins.startup import integrity, overlay
+from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
     import argparse
@@ -41,6 +42,8 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Name each file that differs from RECORD, lock or wheel. The exit code is 4 if there is one."""
+    verify.refuse_importable()
+    variables.pass_on(variables.EXAMINES, "1")
     state = states.read(settings)
     if state.locked is None or state.marker is None:
         raise state.problems[0] if state.problems else manifests.nothing_there(settings)

@@ -1,4 +1,4 @@
-"""The steps that are running: work that takes a while, for whoever shows it to people.
+"""Steps that are running, such as a build or a download, for a display of progress.
 
 A step is only noted here. A display looks at :func:`running` as often as it draws; without one, a step costs nothing.
 """

@@ -75,7 +75,7 @@ def _this_boot() -> str:
 
 
 def _machine() -> str | None:
-    """How the names of this machine's directories begin; ``None`` where the machine can't be told from others.
+    """How the names of this machine's directories begin; ``None`` where it can't be distinguished from others.
 
     Containers made from one image may share the id of the machine, so its name counts, too.
     """

@@ -89,7 +89,7 @@ class Bytecode(SourcelessFileLoader):
 
 
 class Extension(ExtensionFileLoader):
-    """Loads an extension module. The dynamic linker opens it once more after it was compared."""
+    """Loads an extension module. The dynamic linker opens it again after it was compared."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Compare the library, then load it."""

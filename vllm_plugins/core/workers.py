@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 _DEATH_SIGNAL, _SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
 _NICE = 5
-_ROUNDS = 100  # a plugin's processes that start others faster than that have their way
+_ROUNDS = 100  # of ending processes; what starts others even faster is left
 _CHUNK = 64  # items of one task: passing a single item to a process costs as much as the work on it
 
 _thread = threading.local()

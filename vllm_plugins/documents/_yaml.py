@@ -109,13 +109,13 @@ def _compose(text: str) -> Node | None:
             column=len(before) - before.rfind("\n"),
         ) from error
     except yaml.MarkedYAMLError as error:
-        said = error.problem or error.context or "not valid YAML"
-        context = f"{error.context or ''} {said}"
+        problem = error.problem or error.context or "not valid YAML"
+        context = f"{error.context or ''} {problem}"
         hint = next((f"; {hint}" for words, hint in _HINTS if words in context), "")
         mark = error.problem_mark or error.context_mark
         if mark is None:
-            raise Malformed(said + hint) from error
-        raise Malformed(said + hint, line=mark.line + 1, column=mark.column + 1) from error
+            raise Malformed(problem + hint) from error
+        raise Malformed(problem + hint, line=mark.line + 1, column=mark.column + 1) from error
     except (ValueError, OverflowError) as error:  # "\UFFFFFFFF" is not a character
         raise Malformed("an escape is not a valid character", line=loader.line + 1 if loader else 1) from error
     finally:

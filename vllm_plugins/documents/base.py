@@ -102,6 +102,11 @@ class Base(Record):
         return ".".join(self.python.split(".")[:2])
 
     @property
+    def kind(self) -> str:
+        """The kind of environment, for people; as :attr:`Target.kind`."""
+        return f"Python {self.python_minor} on {self.platform}"
+
+    @property
     def vllm(self) -> str | None:
         """The version of vLLM, whatever the name of its distribution; ``None`` if vLLM is missing."""
         found = self.get(VLLM)

@@ -70,7 +70,7 @@ def choose(locks: Sequence[Lock], path: Path, *, base: Base | None, target: str 
         TargetMissing: the lock has no target of this kind.
         UsageError: it has none of this name.
     """
-    names = {str(lock.targets[0].name): lock for lock in locks}
+    names = {str(lock.target_name): lock for lock in locks}
     if target is not None:
         if target not in names:
             raise UsageError(
@@ -91,8 +91,8 @@ def choose(locks: Sequence[Lock], path: Path, *, base: Base | None, target: str 
     raise TargetMissing(
         "the lock has no target for this environment",
         where=str(path),
-        expected=" or ".join(f"{name} ({_kind(lock.targets[0])})" for name, lock in names.items()),
-        found=f"Python {base.python_minor} on {base.platform}",
+        expected=" or ".join(f"{name} ({lock.targets[0].kind})" for name, lock in names.items()),
+        found=base.kind,
         next_step="add a target for this environment to plugins.yaml, then run vllm-plugins lock; to look at another "
         "target, name it with --target",
     )
@@ -109,10 +109,6 @@ def _is_kind(target: Target, base: Base) -> bool:
     return target.python == base.python_minor and target.platform.split("-")[0] == base.platform.split("-")[0]
 
 
-def _kind(target: Target) -> str:
-    return f"Python {target.python} on {target.platform}"
-
-
 def check_base(lock: Lock, base: Base, path: Path) -> None:
     """Check that the lock applies to this base. ``path`` is the lock's, for messages.
 
@@ -126,12 +122,12 @@ def check_base(lock: Lock, base: Base, path: Path) -> None:
     """
     same = [target for target in lock.targets if _is_kind(target, base)]
     if not same:
-        kinds = list(map(_kind, lock.targets))
+        kinds = [target.kind for target in lock.targets]
         raise BaseMismatch(
             "the lock was made for another kind of environment",
             where=str(path),
             expected=" or ".join(kinds) or "no target at all",
-            found=f"Python {base.python_minor} on {base.platform}",
+            found=base.kind,
             next_step="vllm-plugins lock, in this environment",
         )
     environment = dict(base.markers)

@@ -216,7 +216,7 @@ def _provided(plugin: locks.Plugin, lock: Lock) -> Iterator[str]:
         yield "the vLLM environment provides it, and it has fields of a plugin that is installed"
     for target in lock.targets:
         uses = [use for use in target.base if use.name == plugin.package]
-        if not any(who == plugin.asker for use in uses for who, _ in use.required_by):
+        if not any(who == plugin.requirer for use in uses for who, _ in use.required_by):
             yield f"the vLLM environment provides it, and the base of the lock has no {plugin.package} for it"
 
 
@@ -256,10 +256,8 @@ def _of_build(plugin: Plugin, locked: locks.Plugin) -> Iterator[tuple[str, objec
 
 
 def _of_pypi(source: PypiSource, locked: locks.Plugin) -> Iterator[tuple[str, object, object]]:
-    extras = f"[{','.join(source.extras)}]" if source.extras else ""
-    requested = f"{source.package}{extras}{source.version or ''}"
-    if not _is_same(requested, locked.requested):
-        yield "its requirement", requested, locked.requested
+    if not _is_same(source.requirement, locked.requested):
+        yield "its requirement", source.requirement, locked.requested
     if source.version is not None and not satisfies(locked.version, source.version):
         yield "its version", source.version, locked.version
 

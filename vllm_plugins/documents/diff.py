@@ -154,8 +154,8 @@ def _manifests(old: Lock, new: Lock) -> Iterator[Pair[str]]:
 
 def _pairs(old: Sequence[Lock], new: Sequence[Lock]) -> dict[str, tuple[Lock | None, Lock | None]]:
     """The locks of each target before and after, by its name."""
-    before = {_name(lock): lock for lock in old}
-    after = {_name(lock): lock for lock in new}
+    before = {lock.target_name or "": lock for lock in old}
+    after = {lock.target_name or "": lock for lock in new}
     if "" in before:
         return {name: (old[0], lock) for name, lock in after.items()}
     if "" in after:
@@ -168,10 +168,6 @@ def _alike(lock: Lock, others: Sequence[Lock]) -> Lock | None:
     kinds = {(target.python, target.platform) for target in lock.targets}
     same = (other for other in others if kinds & {(target.python, target.platform) for target in other.targets})
     return next(same, next(iter(others), None))
-
-
-def _name(lock: Lock) -> str:
-    return (lock.targets[0].name or "") if lock.targets else ""
 
 
 def compare(old: Lock | None, new: Lock) -> tuple[Change, ...]:

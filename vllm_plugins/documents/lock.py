@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vllm_plugins.core.hashes import Sha256
 
 __all__ = [
+    "TOOL",
     "BaseUse",
     "BuildRequirement",
     "CommitSha",
@@ -33,8 +34,10 @@ __all__ = [
     "file_version",
     "in_words",
     "leave_out",
-    "override_asker",
+    "override_requirer",
 ]
+
+TOOL = "vllm-plugins"  # the name of our own tables in a lock: tool.vllm-plugins
 
 CommitSha = NewType("CommitSha", str)
 """The whole hash of a git commit, in lower case: as git wrote it, or checked where a lock was read."""
@@ -140,6 +143,11 @@ class Target(Record):
     base: tuple[BaseUse, ...]
     name: str | None = None
 
+    @property
+    def kind(self) -> str:
+        """The kind of environment, for people."""
+        return f"Python {self.python} on {self.platform}"
+
 
 class Plugin(Record):
     """One plugin of the manifest, pinned. ``entry_points`` are ``(group, name, value)`` in vLLM's groups.
@@ -177,7 +185,7 @@ class Plugin(Record):
     with_base: tuple[NormalizedName, ...] = ()
 
     @property
-    def asker(self) -> str:
+    def requirer(self) -> str:
         """The name under which a provided plugin stands among those that require something of the base.
 
         No package can have this name, which contains a space.
@@ -205,9 +213,9 @@ class Override(Record):
     against: tuple[tuple[str, str], ...] = ()
 
     @property
-    def asker(self) -> str:
+    def requirer(self) -> str:
         """The name under which an override stands among those that need a package."""
-        return override_asker(self.package)
+        return override_requirer(self.package)
 
 
 class Lock(Record):
@@ -228,6 +236,11 @@ class Lock(Record):
     overrides: tuple[Override, ...] = ()
     build_requirements: tuple[BuildRequirement, ...] = ()
     manifest_name: str | None = None
+
+    @property
+    def target_name(self) -> str | None:
+        """The name of the target that the lock is for; ``None`` for a lock that is for one environment."""
+        return self.targets[0].name if self.targets else None
 
     @property
     def overridden(self) -> frozenset[NormalizedName]:
@@ -263,29 +276,29 @@ class Lock(Record):
     def _needing(self) -> Mapping[str, Sequence[str]]:
         names: dict[str, list[str]] = {}
         roots = [(plugin.name, [plugin.package, *plugin.dependencies]) for plugin in self.plugins]
-        roots += [(override.asker, [override.package]) for override in self.overrides]
-        for asker, first in roots:
+        roots += [(override.requirer, [override.package]) for override in self.overrides]
+        for requirer, first in roots:
             reached = [*first]
             for name in reached:  # the list grows during the loop
-                names.setdefault(name, []).append(asker)
+                names.setdefault(name, []).append(requirer)
                 package = self.package(name)
                 reached += [] if package is None else [new for new in package.dependencies if new not in reached]
         return names
 
 
-def override_asker(package: NormalizedName) -> str:
+def override_requirer(package: NormalizedName) -> str:
     """The name under which an override stands among the plugins that need a package."""
     return f"{_OVERRIDE}{package}"
 
 
-def in_words(asker: str) -> str:
-    """A plugin, or an override by its :attr:`Override.asker`, as messages name it."""
-    if asker.startswith(_OVERRIDE):
-        return f"the override of {asker.removeprefix(_OVERRIDE)!r}"
-    return f"plugin {asker!r}"
+def in_words(requirer: str) -> str:
+    """A plugin, or an override by its :attr:`Override.requirer`, as messages name it."""
+    if requirer.startswith(_OVERRIDE):
+        return f"the override of {requirer.removeprefix(_OVERRIDE)!r}"
+    return f"plugin {requirer!r}"
 
 
-def leave_out(asker: str) -> str:
+def leave_out(requirer: str) -> str:
     """The next step that leaves out a plugin or an override."""
-    is_override = asker.startswith(_OVERRIDE)
-    return f"remove {in_words(asker)}" if is_override else f"set `enabled: false` for {in_words(asker)}"
+    is_override = requirer.startswith(_OVERRIDE)
+    return f"remove {in_words(requirer)}" if is_override else f"set `enabled: false` for {in_words(requirer)}"

@@ -169,7 +169,7 @@ def read(settings: Settings, *, base: Base | None = None, base_paths: Sequence[s
         try:
             locked = _read_lock(settings, base)
         except PluginsError as error:
-            if not any(type(error) is type(problem) for problem in lock_problems):  # neither exists: said already
+            if not any(type(error) is type(problem) for problem in lock_problems):  # neither exists: reported already
                 lock_problems.append(error)
     if locked is not None:
         try:

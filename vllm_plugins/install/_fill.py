@@ -10,10 +10,9 @@ from vllm_plugins.core import flock, hashes, progress, scratch
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.selection import Requirement
-from vllm_plugins.packages import installers, own_indexes
+from vllm_plugins.packages import installers, own_indexes, simple_api
 from vllm_plugins.packages.pip_config import PipConfig
-from vllm_plugins.packages.simple_api import File
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import overlay, permissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,6 +57,7 @@ class Filling:
         if not selected.wheels and not selected.editable:
             return ()
         config = PipConfig.without_index() if offline else self.config()
+        permissions.report_cache(self.settings, self.report)
         cache = self.settings.cache or staged / "cache"
         name = self.settings.installer
         if name == "auto" and not flock.excludes(staged / scratch.CLAIM):
@@ -94,9 +94,7 @@ class Filling:
         package = self.lock.package(item.name)
         assert package is not None
         wheel = next(wheel for wheel in package.wheels if wheel.sha256 == item.sha256)
-        assert wheel.url is not None
-        file = File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size, index=package.index)
-        return index.download(file, into)
+        return index.download(simple_api.locked(wheel, package.index), into)
 
     def _editable(
         self, sources: tuple[tuple[NormalizedName, str], ...], installer: Installer, into: Path

@@ -7,6 +7,7 @@ Python itself imports when it starts: with a link, or an inherited path, it woul
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import sys
@@ -19,10 +20,10 @@ from vllm_plugins.packages import metadata
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
-__all__ = ["check_override", "check_path_files", "check_plugin", "refuse_path_files"]
+__all__ = ["check_declarations", "check_override", "check_path_files", "check_plugin", "refuse_path_files"]
 
 # A line of setuptools (``namespaces.py``), with and without support of Python 2. A part is a name in quotes.
 _PART = re.compile(r"'(\w+)'")
@@ -30,6 +31,7 @@ _NAMESPACE = re.compile(
     r"import sys, types, os;(?:has_mfs = sys\.version_info > \(3, 5\);)?"
     r"p = os\.path\.join\(sys\._getframe\(1\)\.f_locals\['sitedir'\], \*\(((?:'\w+',? ?)+)\)\);"
 )
+_INFORMATION = (".dist-info", ".egg-info")  # directories that Python reads as metadata, in any case
 _OF_EACH_START = ("sitecustomize", "usercustomize")  # imported by `site`
 _BAD_PLUGIN = "report it to the plugin's author, and set `enabled: false` for the plugin in plugins.yaml"
 _NOT_OVERRIDDEN = (
@@ -104,6 +106,41 @@ def check_path_files(title: str, site: Path, paths: Sequence[str]) -> None:
                         found=line[:200],
                         next_step=_BAD_PLUGIN,
                     )
+
+
+def check_declarations(site: Path, known: Collection[Path]) -> None:
+    """Check that only ``known`` directories of metadata declare entry points of vLLM.
+
+    Python also lists those of ``.egg-info`` directories, of any case, and of what ``.pth`` files put on the path. No
+    lock shows them. The project of an editable plugin, which is elsewhere, may have some.
+
+    Raises:
+        InstallError: others do.
+    """
+    for place in (site, site / overlay.FRONT):
+        for name in os.listdir(place) if place.is_dir() else ():
+            if name.lower().endswith(_INFORMATION) and place / name not in known:
+                _refuse_declarations(importlib.metadata.Distribution.at(place / name), name)
+    root = os.path.join(os.path.normpath(site), "")
+    for file in site.glob("*.pth"):
+        for line in metadata.path_lines(file):
+            if (entry := os.path.normpath(site / line)).startswith(root):
+                for declared in importlib.metadata.distributions(path=[entry]):
+                    _refuse_declarations(declared, f"{line[:200]}, which {file.name} puts on the import path")
+
+
+def _refuse_declarations(declared: importlib.metadata.Distribution, where: str) -> None:
+    try:
+        found = ", ".join(f"{name} in {group}" for group, name, _ in metadata.vllm_entry_points(declared))
+    except (ValueError, OSError) as error:
+        found = f"entry points that can't be read: {error}"
+    if found:
+        raise InstallError(
+            "a distribution declares entry points of vLLM in a place that no lock shows",
+            where=where,
+            found=found,
+            next_step=_BAD_PLUGIN,
+        )
 
 
 def refuse_path_files(front: Path) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["publish", "remove"]
 
-# What a rename says while another machine renames the same names.
+# The errors of a rename while another machine renames the same directories.
 _PASSING = (errno.ENOENT, errno.ESTALE, errno.ENOTEMPTY, errno.EEXIST)
 _ATTEMPTS, _PAUSE = 60, 0.1  # seconds; what a machine knows of a name counts for one to three
 

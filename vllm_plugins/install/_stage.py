@@ -119,6 +119,7 @@ def check(
             details=integrity.shown(stray, 10),
             next_step=_OTHER_INSTALLER,
         )
+    _front.check_declarations(site, records)
     return Contents(distributions=tuple(found[name] for name in sorted(found)), owners=owned)
 
 

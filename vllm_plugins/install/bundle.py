@@ -18,8 +18,7 @@ from vllm_plugins.core.errors import InstallError, PluginsError, StoreError
 from vllm_plugins.core.humanize import count, size
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.lock import BuildRequirement, Package, Wheel, in_words
-from vllm_plugins.packages import downloads
-from vllm_plugins.packages.index import File
+from vllm_plugins.packages import downloads, simple_api
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -165,8 +164,7 @@ def _fetch(
 ) -> None:
     def fetch(pair: _Pair) -> None:
         package, wheel = pair
-        assert wheel.url is not None
-        file = File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size, index=package.index)
+        file = simple_api.locked(wheel, package.index)
         try:
             index.download(file, directory, durable=True)
             step.advance()

@@ -1,6 +1,8 @@
 """The link of ``sync --bake``: a ``.pth`` file of the interpreter that puts an overlay on the path of each process.
 
 With ``VLLM_PLUGIN_VERIFY=1`` the line puts a guard there instead (``startup.guard``), and otherwise imports nothing.
+In the commands of this package it puts the guarded name there alone, where nothing is found: a command that examines
+an overlay must not import from it, nor Python the overlay's ``sitecustomize`` before the command begins.
 
 With it, vLLM finds the plugins even where ``VLLM_PLUGINS`` leaves our hook out. This file is the only thing that we
 ever write into the base, and only on request.
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core import atomic, regular_file
 from vllm_plugins.core.errors import StoreError
 from vllm_plugins.startup import Record, overlay
+from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -26,23 +29,34 @@ __all__ = ["Link", "read", "remove", "write"]
 NAME = "vllm_plugins_overlay.pth"
 # Python reads the files of some directories twice (those of a virtual environment).
 _LINE = (
-    "import os, site, sys; path = {path}; verify = os.environ.get('VLLM_PLUGIN_VERIFY', '') not in ('', '0'); "
-    "__import__('vllm_plugins.startup.guard', fromlist=['link']).{guard}(path) if verify "
+    "import os, site, sys; path = {path}; argv = getattr(sys, 'argv', None) or ['']; "
+    "own = {own}; verify = os.environ.get('VLLM_PLUGIN_VERIFY', '') not in ('', '0'); "
+    "'{guarded}' + path in sys.path or {insert}'{guarded}' + path) if own "
+    "else __import__('vllm_plugins.startup.guard', fromlist=['link']).{guard}(path) if verify "
     "else path in sys.path or {add}path)"
 )
+# Whether an interpreter runs ``vllm-plugins`` or ``-m vllm_plugins``, or was started by a command that examines an
+# overlay. The module of ``-m`` is the word before the arguments.
+_OWN = (
+    f"'{variables.EXAMINES}' in os.environ or os.path.basename(argv[0]) == 'vllm-plugins' "
+    "or argv[0] == '-m' and sys.orig_argv[-len(argv)].endswith('vllm_plugins')"
+)
 _GUARD = "vllm_plugins.startup.guard"
+_IN_FRONT = "sys.path.insert(0, "
 _TARGET = re.compile(r"/overlays/([0-9a-f]{32})/site\b")
 
 
 class Link(Record):
     """A link in the file ``path`` to the overlay ``key``.
 
-    It is plain if an earlier release has written it: it guards nothing, whatever ``VLLM_PLUGIN_VERIFY`` says.
+    It is plain if an earlier release has written it: it guards nothing, whatever ``VLLM_PLUGIN_VERIFY`` says. It is
+    open if a later one has: the commands of this package can import from the overlay, too.
     """
 
     path: Path
     key: str
     is_plain: bool = False
+    is_open: bool = False
 
 
 def read(directories: Sequence[str] | None = None) -> Link | None:
@@ -63,10 +77,10 @@ def write(store: Path, key: str, directories: Sequence[str] | None = None) -> Li
     """
     target = overlay.directory(store, key) / overlay.SITE
     add = "site.addsitedir(" if any(target.glob("*.pth")) else "sys.path.append("
-    line = _LINE.format(path=ascii(str(target)), guard="link", add=add)
+    line = _line(target, "link", "sys.path.append(", add)
     front = target / overlay.FRONT
     if front.is_dir():
-        line = f"{_LINE.format(path=ascii(str(front)), guard='link_front', add='sys.path.insert(0, ')}\n{line}"
+        line = f"{_line(front, 'link_front', _IN_FRONT, _IN_FRONT)}\n{line}"
     path = Path(_directories(directories)[-1], NAME)
     try:
         atomic.write(path, f"{line}\n".encode())
@@ -83,6 +97,11 @@ def remove(directories: Sequence[str] | None = None) -> Link | None:
     return links[0] if links else None
 
 
+def _line(directory: Path, guard: str, insert: str, add: str) -> str:
+    path = ascii(str(directory))
+    return _LINE.format(path=path, own=_OWN, guarded=overlay.GUARDED, guard=guard, insert=insert, add=add)
+
+
 def _links(directories: Sequence[str] | None) -> Iterator[Link]:
     """The links of this interpreter, the last one of the path first. An older version may have left several."""
     for directory in reversed(_directories(directories)):
@@ -92,7 +111,7 @@ def _links(directories: Sequence[str] | None) -> Iterator[Link]:
         except OSError:
             continue
         if (found := _TARGET.search(text)) is not None:
-            yield Link(path=path, key=found[1], is_plain=_GUARD not in text)
+            yield Link(path=path, key=found[1], is_plain=_GUARD not in text, is_open=variables.EXAMINES not in text)
 
 
 def _remove(links: Iterable[Link]) -> None:

@@ -1,4 +1,4 @@
-"""Turns: one process of a store at a time does what several would do alike."""
+"""Turns: work that one process of a store does at a time, because the others would only repeat it."""
 
 from __future__ import annotations
 

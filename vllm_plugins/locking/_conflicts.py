@@ -1,6 +1,6 @@
 """The errors for what can't be resolved: the plugins, the paths to what rules them out, and one next step.
 
-The reasons come from the index and from metadata (``_search.walk``), whatever the resolver was and said.
+The reasons come from the index and from metadata (``_search.walk``), and not from the output of a resolver.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def _leave_out(findings: Mapping[str, Finding]) -> str:
     return " and ".join(map(leave_out, findings))
 
 
-def _is_plugin(asker: str) -> bool:
-    return in_words(asker).startswith("plugin ")
+def _is_plugin(requirer: str) -> bool:
+    return in_words(requirer).startswith("plugin ")
 
 
 def clash(lines: Sequence[str]) -> NoResolution:

@@ -1,6 +1,7 @@
 """Derive what a lock says from the index, the wheels and the sources, and compare. The lock is not believed.
 
-Nothing is resolved: newer releases don't matter, nor wheels that an index got later. What is not compared is told.
+Nothing is resolved: newer releases don't matter, nor wheels that an index got later. The result names what was not
+compared.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import Lock
+    from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking._graph import Graph
 
@@ -61,40 +61,46 @@ def differences(
     )
     yield from (Difference(package=name, what=what) for name, what in graph.unmet)
     for item in lock.packages:
-        if (expected := graph.needs[item.name]) != tuple(sorted(item.dependencies)):
-            what = f"it requires {_words(expected)}; the lock says {_words(item.dependencies)}"
-            yield Difference(package=item.name, what=what)
-        marker = _normal(graph.markers.get(item.name))
-        is_wider = item.marker is None and not markers.applies(marker, dict(base.markers))  # see _graph
-        if marker != item.marker and not is_wider:
-            what = f"it is needed {_where(marker)}; the lock installs it {_where(item.marker)}"
-            yield Difference(package=item.name, what=what)
+        yield from _of_package(item, graph, base)
     for plugin in lock.plugins:
         expected = graph.provided.get(plugin.name, ())
         if expected != tuple(sorted(plugin.dependencies)):
             what = f"its extras require {_words(expected)}; the lock says {_words(plugin.dependencies)}"
             yield Difference(package=plugin.package, what=what)
     for override in lock.overrides:
-        found = _overrides.against(base, override.package, override.version)
-        if found != override.against:
-            what = f"of the base, {_askers(found)} require another version; the lock says {_askers(override.against)}"
-            yield Difference(package=override.package, what=what)
+        against = _overrides.against(base, override.package, override.version)
+        if against != override.against:
+            what = f"of the base, {_requirers(against)} require another version"
+            yield Difference(package=override.package, what=f"{what}; the lock says {_requirers(override.against)}")
     environments = tuple(filter(None, [_normal(graph.environment)]))
     if environments != lock.environments:
-        there = _words(lock.environments)
-        yield Difference(package=None, what=f"its environments are {_words(environments)}; the lock says {there}")
-    yield from _uses(lock, graph)
+        what = f"its environments are {_words(environments)}; the lock says {_words(lock.environments)}"
+        yield Difference(package=None, what=what)
+    yield from _of_base(lock, graph)
 
 
-def _uses(lock: Lock, graph: Graph) -> Iterator[Difference]:
+def _of_package(package: Package, graph: Graph, base: Base) -> Iterator[Difference]:
+    """The dependencies of a package, and the marker of where it is installed."""
+    expected = graph.needs[package.name]
+    if expected != tuple(sorted(package.dependencies)):
+        what = f"it requires {_words(expected)}; the lock says {_words(package.dependencies)}"
+        yield Difference(package=package.name, what=what)
+    marker = _normal(graph.markers.get(package.name))
+    is_wider = package.marker is None and not markers.applies(marker, dict(base.markers))  # see _graph
+    if marker != package.marker and not is_wider:
+        what = f"it is needed {_where(marker)}; the lock installs it {_where(package.marker)}"
+        yield Difference(package=package.name, what=what)
+
+
+def _of_base(lock: Lock, graph: Graph) -> Iterator[Difference]:
     """What the packages use of the base; its versions may have changed since."""
     derived = {use.name: use.required_by for use in graph.uses}
     for target in lock.targets:
         named = {use.name: tuple(sorted(use.required_by)) for use in target.base}
         for name in sorted(derived.keys() | named.keys()):
             if derived.get(name) != named.get(name):
-                what = f"of the base, {name} is required by {_askers(derived.get(name))}"
-                yield Difference(package=None, what=f"{what}; the lock says {_askers(named.get(name))}")
+                what = f"of the base, {name} is required by {_requirers(derived.get(name))}"
+                yield Difference(package=None, what=f"{what}; the lock says {_requirers(named.get(name))}")
 
 
 def _words(words: tuple[str, ...]) -> str:
@@ -109,5 +115,5 @@ def _where(marker: str | None) -> str:
     return "everywhere" if marker is None else f"where {marker}"
 
 
-def _askers(required_by: tuple[tuple[str, str], ...] | None) -> str:
+def _requirers(required_by: tuple[tuple[str, str], ...] | None) -> str:
     return ", ".join(f"{who} ({specifier or 'any'})" for who, specifier in required_by or ()) or "nobody"

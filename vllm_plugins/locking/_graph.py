@@ -64,8 +64,8 @@ def build(
     requires what the manifest does. ``is_needed_here``: the pins were made on this machine, which needs each of them.
     A lock from another machine may have some that this one does not need.
     """
-    provided = {NormalizedName(plugin.asker): plugin for plugin in plugins if plugin.provided}
-    requires = {**requires, **{asker: (plugin.requested,) for asker, plugin in provided.items()}}
+    provided = {NormalizedName(plugin.requirer): plugin for plugin in plugins if plugin.provided}
+    requires = {**requires, **{requirer: (plugin.requested,) for requirer, plugin in provided.items()}}
     reading = _Reading(base=base, requires=requires, environment=dict(base.markers), opaque=set())
     every = tuple(pins)
     extras = reading.extras({pin.name: pin.extras for pin in every})
@@ -103,7 +103,7 @@ def build(
         markers={name: text for name, found in conditions.items() if (text := markers.text(found)) is not None},
         environment=reading.exclude(excluded, conditions),
         unmet=tuple(unmet),
-        provided={plugin.name: locked[asker] for asker, plugin in provided.items()},
+        provided={plugin.name: locked[requirer] for requirer, plugin in provided.items()},
     )
 
 

@@ -45,7 +45,7 @@ class Overriding:
         return tuple(
             PreparedPlugin(
                 locked=locks.Plugin(
-                    name=locks.override_asker(item.name),
+                    name=locks.override_requirer(item.name),
                     source="pypi",
                     package=item.name,
                     version="",
@@ -136,7 +136,7 @@ def against(base: Base, name: NormalizedName, version: str) -> tuple[tuple[str, 
 def root(override: locks.Override) -> locks.Plugin:
     """A locked override as a root of the graph."""
     return locks.Plugin(
-        name=override.asker,
+        name=override.requirer,
         source="pypi",
         package=override.package,
         version=override.version,

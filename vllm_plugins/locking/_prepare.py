@@ -17,7 +17,7 @@ from vllm_plugins.core.errors import BuildError
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import lock
 from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, PypiSource
-from vllm_plugins.packages import metadata, stub_wheels
+from vllm_plugins.packages import metadata, requirement_lines, stub_wheels
 from vllm_plugins.packages.single_files import file_wheel, reading
 from vllm_plugins.sources import checkout, git_refs, local, pyproject
 
@@ -93,8 +93,7 @@ class Preparation:
                 return self._file(plugin, plugin.source)
 
     def _pypi(self, plugin: Plugin, source: PypiSource) -> PreparedPlugin:
-        extras = f"[{','.join(source.extras)}]" if source.extras else ""
-        requirement = f"{source.package}{extras}{source.version or ''}"
+        requirement = source.requirement
         locked = lock.Plugin(
             name=plugin.name,
             source=plugin.kind,
@@ -122,6 +121,7 @@ class Preparation:
         else:
             with progress.step(f"Finding {source.ref or 'the default branch'} of {plugin.name!r}", self.report):
                 commit = self._commit(source, plugin.name)
+        self.builder.require_allowed(plugin.name)
         scratch = self.scratch / f"git-{plugin.name}"
         with progress.step(f"Fetching {plugin.name!r} at {commit[:12]}", self.report):
             tree = checkout.checkout(source, commit, scratch, environ=self.environ, plugin=plugin.name)
@@ -131,7 +131,7 @@ class Preparation:
         return self._built(plugin, tree, origin)
 
     def _commit(self, source: GitSource, plugin: str) -> CommitSha:
-        """The commit of a ref, asked for once: plugins of one repository are at one commit, whoever pushes now."""
+        """The commit of a ref, looked up once: plugins of one repository are at one commit, even during a push."""
         with self._lock:
             is_mine = (source.url, source.ref) not in self._commits
             found = self._commits.setdefault((source.url, source.ref), Future())
@@ -153,6 +153,7 @@ class Preparation:
         same = was is not None and (was.source, was.tree_sha256) == ("local", tree_sha256)
         if was is not None and same and (reused := self._reused(plugin, was, requested=source.path)) is not None:
             return reused
+        self.builder.require_allowed(plugin.name)
         scratch = self.scratch / f"local-{plugin.name}"
         tree = local.export(directory, scratch, plugin=plugin.name, without=without)
         return self._built(plugin, tree, _Origin(requested=source.path, tree_sha256=tree.tree_sha256))
@@ -194,6 +195,7 @@ class Preparation:
         return _from_wheel(plugin, path, origin)
 
     def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> PreparedPlugin:
+        self.builder.require_allowed(plugin.name)
         with progress.step(f"Reading the metadata of {plugin.name!r}", self.report):
             content = self.builder.metadata(
                 directory,
@@ -303,8 +305,7 @@ def _from_wheel(plugin: Plugin, path: Path, origin: _Origin) -> PreparedPlugin:
 
 def _by_path(plugin: Plugin, name: NormalizedName, path: Path) -> str:
     """The requirement that names a plugin's wheel by its path."""
-    extras = f"[{','.join(plugin.source.extras)}]" if plugin.source.extras else ""
-    return f"{name}{extras} @ {path.as_uri()}"
+    return f"{name}{requirement_lines.bracketed(plugin.source.extras)} @ {path.as_uri()}"
 
 
 def _check_name(plugin: Plugin, built: NormalizedName) -> NormalizedName:
@@ -330,7 +331,7 @@ def refuse_foreign(path: Path, base: Base, *, required_by: str) -> None:
     if not base.is_here and tags.isdisjoint(base.tags()):
         raise BuildError(
             "a wheel that was built here does not fit the base's kind of machine",
-            expected=f"Python {base.python_minor} on {base.platform}",
+            expected=base.kind,
             found=path.name,
             required_by=required_by,
             next_step=ELSEWHERE,

@@ -16,6 +16,7 @@ from vllm_plugins.core.errors import BaseMismatch, NoResolution
 from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.overrides import WHY_FIXED, is_fixed
 from vllm_plugins.locking._search import fitting
+from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -79,8 +80,7 @@ def _settled(plugin: PreparedPlugin, there: Distribution) -> PreparedPlugin:
         )
     locked = plugin.locked.replace(version=there.version, provided=True)
     # The specifier is met. A resolver would compare it by its own rules for pre-releases.
-    words = f"[{','.join(extras)}]" if extras else ""
-    return replace(plugin, locked=locked, requirement=f"{there.name}{words}")
+    return replace(plugin, locked=locked, requirement=f"{there.name}{requirement_lines.bracketed(extras)}")
 
 
 def _line(plugin: PreparedPlugin, there: Distribution) -> str:

@@ -46,11 +46,13 @@ class Resolver(Protocol):
     def name(self) -> str:
         """``pip-compile`` or ``uv``."""
 
-    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None, alone: bool = False) -> None:
+    def compile(
+        self, directory: Path, base: Base, *, wheels: Path | None = None, alone: bool = False, builds: bool = True
+    ) -> None:
         """Pin the requirements in a directory, for the base's kind of machine.
 
         With a directory of ``wheels``, those are offered besides the wheels of the indexes, and nothing is built.
-        ``alone``: those, and no index.
+        ``alone``: those, and no index. Without ``builds``, nothing is built either.
         """
 
     def found_none(self, error: CommandFailed) -> bool:
@@ -71,8 +73,10 @@ class PipCompile:
         *,
         wheels: Path | None = None,
         alone: bool = False,
+        builds: bool = True,
     ) -> None:
         """See :class:`Resolver`."""
+        builds = builds and wheels is None
         argv = [*programs.PIP_COMPILE, "--quiet", "--no-config", "--no-header"]
         argv += ["--resolver", "backtracking", "--no-strip-extras", "--allow-unsafe", "--no-emit-options"]
         argv += ["--cache-dir", str(directory / "cache"), "--constraint", "constraints.txt"]
@@ -82,8 +86,7 @@ class PipCompile:
             "TMPDIR": str(_temporary(directory)),
         }
         # A dependency that is named by URL is refused before; were one left, git would run what it names.
-        env |= {"GIT_ALLOW_PROTOCOL": "none"} if wheels is not None else {}
-        env |= {"PIP_ONLY_BINARY": ":all:"} if wheels is not None else {}
+        env |= {} if builds else {"GIT_ALLOW_PROTOCOL": "none", "PIP_ONLY_BINARY": ":all:"}
         process.run(
             argv,
             cwd=directory,
@@ -108,20 +111,23 @@ class UvCompile:
     report: Callable[[str], None]
     name: str = "uv"
 
-    def compile(self, directory: Path, base: Base, *, wheels: Path | None = None, alone: bool = False) -> None:
+    def compile(
+        self, directory: Path, base: Base, *, wheels: Path | None = None, alone: bool = False, builds: bool = True
+    ) -> None:
         """See :class:`Resolver`."""
+        builds = builds and wheels is None
         argv = [str(self.program), "pip", "compile", "--quiet", "--no-header", "--no-strip-extras", "--no-progress"]
         argv += ["--cache-dir", str(self.cache), "--python", sys.executable, "--constraint", "constraints.txt"]
         argv += ["--output-file", "requirements.txt", "requirements.in"]
         argv += ["--no-index"] if alone or self.config.index_url is None else []
         if not base.is_here:
             argv += ["--python-version", base.python, "--python-platform", platform(base)]
-        argv += ["--only-binary", ":all:"] if wheels is not None else []
+        argv += [] if builds else ["--only-binary", ":all:"]
 
         def run(config: PipConfig, **more: str) -> None:
             env = {**programs.uv_environment(_offering(config, wheels, alone=alone), directory), **more}
             env |= {"TMPDIR": str(_temporary(directory))}
-            env |= {"GIT_ALLOW_PROTOCOL": "none"} if wheels is not None else {}
+            env |= {} if builds else {"GIT_ALLOW_PROTOCOL": "none"}
             process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
 
         try:
@@ -130,7 +136,7 @@ class UvCompile:
             if alone or error.returncode not in (_FOUND_NONE, _UNREAD) or self.found_none(error):
                 raise
             if error.returncode == _UNREAD and installers.is_loud(sys.executable):
-                self._compile_with_pip(directory, base, wheels)
+                self._compile_with_pip(directory, base, wheels, builds=builds)
                 return
             if wheels is None or not base.is_here:
                 raise
@@ -138,7 +144,7 @@ class UvCompile:
             # a hash by sha1 or with ``Content-Type: TEXT/HTML``.
             self.report(f"uv failed ({error.evidence[-1].strip()}): pip-compile resolves instead")
             try:
-                self._pip.compile(directory, base, wheels=wheels)
+                self._pip.compile(directory, base, wheels=wheels, builds=builds)
             except CommandFailed:
                 raise error from None
 
@@ -159,7 +165,7 @@ class UvCompile:
             # Only with this strategy does uv pass over an index that answers 410 for a name that it lacks.
             run(present, UV_INDEX_STRATEGY="first-index")
 
-    def _compile_with_pip(self, directory: Path, base: Base, wheels: Path | None) -> None:
+    def _compile_with_pip(self, directory: Path, base: Base, wheels: Path | None, *, builds: bool) -> None:
         if not base.is_here:
             raise UsageError(
                 f"{installers.LOUD}, and only uv resolves for another machine or Python",
@@ -167,7 +173,7 @@ class UvCompile:
                 next_step="let what it prints go to standard error, or lock with another Python interpreter",
             )
         self.report(f"{installers.LOUD}: pip-compile resolves instead")
-        self._pip.compile(directory, base, wheels=wheels)
+        self._pip.compile(directory, base, wheels=wheels, builds=builds)
 
     def found_none(self, error: CommandFailed) -> bool:
         """See :class:`Resolver`. What runs in place of uv, such as a broken script, may end with 1 as well."""
@@ -214,7 +220,7 @@ def choose(
     if name == "pip-compile" and not base.is_here:
         raise UsageError(
             "pip-compile resolves for this interpreter's kind of machine only",
-            found=f"a base of Python {base.python_minor} on {base.platform}",
+            found=f"a base of {base.kind}",
             next_step="leave --resolver out: uv then resolves",
         )
     if name == "pip-compile" or (name == "auto" and base.is_here):
@@ -223,7 +229,7 @@ def choose(
     if program is None:
         raise UsageError(
             "uv is needed to resolve, and is not installed",
-            found=None if base.is_here else f"a base of Python {base.python_minor} on {base.platform}",
+            found=None if base.is_here else f"a base of {base.kind}",
             next_step="pip install uv",
         )
     return UvCompile(program=program, config=config, cache=cache, report=report)

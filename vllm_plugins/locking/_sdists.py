@@ -17,7 +17,7 @@ from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.lock import in_words, leave_out
 from vllm_plugins.locking._prepare import refuse_foreign
 from vllm_plugins.packages import metadata, releases, stub_wheels
-from vllm_plugins.packages.builder import lacks_system_package
+from vllm_plugins.packages.builder import BuildRefused, lacks_system_package
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -83,6 +83,8 @@ class Sdists:
         if old is not None and same and locked == (str(candidate.version), sdist.sha256):
             wheel, built_with, files = self.wheels / old.path.name, old.package.built_with, old.requirements
             shutil.copyfile(old.path, wheel)
+        elif not self.builder.allowed:
+            raise BuildRefused(plugin, sdist=str(candidate))
         else:
             with progress.step(f"Building {candidate}, which the index has only as an sdist", self.report):
                 project = releases.download(

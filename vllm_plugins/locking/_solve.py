@@ -183,7 +183,7 @@ class Solver:
             if any(found.is_certain for found in findings.values()):
                 error = self._unsatisfiable(walk, findings)
                 try:  # the other plugins, in the same run
-                    newest.check(walk, walk.settled(), kept=walk.preferred)
+                    newest.check(walk, walk.choices.pins, kept=walk.preferred)
                 except NoResolution as silent:
                     error.details += silent.details
                     error.next_step = "; ".join(filter(None, (error.next_step, silent.next_step)))
@@ -191,7 +191,7 @@ class Solver:
             if not walk.to_build:
                 return findings
             for name, candidate in list(walk.to_build.items()):
-                need = walk.reached()[name][0]
+                need = walk.choices.reached()[name][0]
                 content = sdists.build(candidate, plugin=need.plugin, path=chain(need.path))
                 walk.candidates.built[name, candidate.version] = content
 
@@ -223,7 +223,8 @@ class Solver:
         wheels.mkdir()
         if not agreed.write_stubs(walk, wheels):
             return None
-        ahead = workers.begin(lambda: self._read_ahead(walk.chosen()))
+        chosen = {(found.name, str(found.version)) for found in walk.choices.releases}
+        ahead = workers.begin(lambda: self._read_ahead(chosen))
         try:
             return _resolution.compile_pins(
                 lines,
@@ -254,10 +255,10 @@ class Solver:
         if not findings and (pins := self._agreed(lines, walk, stubs)) is not None:
             return pins
         # A pin of the old lock that no longer fits, such as after an upgrade of vLLM, would make pip-compile fail.
-        chosen = walk.chosen()
+        chosen = {(found.name, str(found.version)) for found in walk.choices.releases}
         names = {name for name, _ in chosen}
         preferred = {name: pin for name, pin in preferred.items() if name not in names or (name, pin) in chosen}
-        walk.write_stubs(wheels)
+        walk.choices.write_stubs(wheels)
         excluded = {f"{found.name}!={found.version.public}" for found in walk.refused} | _ruled_out(walk)
         excluded |= _too_young(walk, walk.candidates.names)
         own = {line.name for line in lines if self.index.has_own(line.name) and not line.provided}
@@ -289,10 +290,10 @@ class Solver:
                 raise full from error
             if findings:
                 raise self._unsatisfiable(walk, findings) from error
-            clashes = walk.clashes()
+            clashes = walk.choices.clashes()
             if clashes:
                 raise _conflicts.clash(clashes) from error
-            walk.check_files()
+            walk.choices.check_files()
             found_none = self.resolver.found_none(error)
             raise _conflicts.resolver_failed(
                 error, self.resolver.name, found_none=found_none, is_here=self.base.is_here

@@ -15,24 +15,25 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import atomic, progress, regular_file, workers
-from vllm_plugins.core.errors import NoResolution, StoreError
+from vllm_plugins.core.errors import LockStale, NoResolution, StoreError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_writer
+from vllm_plugins.documents.lock import in_words
 from vllm_plugins.locking import _overrides, _provided, _resolvers
 from vllm_plugins.locking._assemble import Assembly, NewLock
 from vllm_plugins.locking._prepare import Preparation, PreparedPlugin, refuse_foreign
 from vllm_plugins.locking._solve import Solver
 from vllm_plugins.packages import installers, own_indexes
-from vllm_plugins.packages.builder import Builder
-from vllm_plugins.packages.simple_api import Cooldown
+from vllm_plugins.packages.builder import Builder, BuildRefused
+from vllm_plugins.packages.cooldown import Cooldown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
-    from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.documents.manifest import Manifest, Plugin
     from vllm_plugins.locking._overrides import Overriding
     from vllm_plugins.locking.old_lock import OldLock
     from vllm_plugins.locking.request import Request, Upgrade
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["cooldown_of", "run", "write"]
+__all__ = ["cooldown_of", "explained", "run", "write"]
 
 
 def run(
@@ -67,7 +68,7 @@ def run(
     Raises:
         SourceError, BuildError: a plugin is not available from its source.
         BaseMismatch: the base has a plugin in another version, or a plugin requires vLLM and the base has none.
-        NoResolution: no set of versions satisfies every requirement.
+        NoResolution: no set of versions satisfies every requirement. BuildRefused: see :func:`explained`.
     """
     caches = settings.cache or scratch / "cache"
     pip = _usable(own_indexes.with_manifest(config(), manifest), report)
@@ -75,7 +76,7 @@ def run(
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
     installer = _installer(settings, _waiting(pip, cooldown), caches, report)
     overriding = _overrides.begin(manifest, base)
-    with Builder(installer=installer, base_site=base_paths, target=base) as builder:
+    with Builder(installer=installer, base_site=base_paths, target=base, allowed=request.may_build) as builder:
         base = overriding.base
         reuse = old.reuse(upgrade, base=base, wheels=settings.wheels)
         preparation = Preparation(
@@ -152,8 +153,50 @@ def _public(new: NewLock, pip: PipConfig) -> NewLock:
     return new
 
 
+@contextlib.contextmanager
+def explained(old: OldLock, request: Request, settings: Settings) -> Iterator[None]:
+    """A block whose refused builds end it with an error that names all of them.
+
+    Raises:
+        LockStale: something would have to be built to compare the lock.
+    """
+    try:
+        yield
+    except BuildRefused as error:
+        raise LockStale(
+            "the lock can't be compared without a build, and a check builds nothing",
+            where=str(settings.lock),
+            details=[_reason(item, old) for item in error.every or (error,)],
+            next_step=f"{request.command}, where code of these plugins may run; a check builds only with --rebuild",
+        ) from error
+
+
+def _reason(refused: BuildRefused, old: OldLock) -> str:
+    """Why something would be built."""
+    whose, was = in_words(refused.plugin), old.lock.plugin(refused.plugin) if old.lock is not None else None
+    if refused.sdist is not None:
+        return f"{whose} requires {refused.sdist}, which the index has only as an sdist"
+    if was is None:
+        return f"{whose} is not in the lock"
+    return f"the source of {whose} has changed, how it is built, or its locked wheel is missing"
+
+
 def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...]:
-    plugins = _provided.settle(workers.side_by_side(preparation.prepare, preparation.manifest.enabled), base)
+    refused: list[BuildRefused] = []
+
+    def prepare(plugin: Plugin) -> PreparedPlugin | None:
+        try:
+            return preparation.prepare(plugin)
+        except BuildRefused as error:
+            refused.append(error)
+            return None
+
+    prepared = workers.side_by_side(prepare, preparation.manifest.enabled)
+    if refused:
+        first, *_ = every = sorted(refused, key=lambda error: error.plugin)
+        first.every = tuple(every)
+        raise first
+    plugins = _provided.settle(filter(None, prepared), base)
     _refuse_duplicates(plugins)
     for item in plugins:
         if item.wheel is not None and item.directory is None:  # before a resolver says that there is none

@@ -15,7 +15,7 @@ from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, PluginsError
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import compatibility, consistency, lock_reader, merge_conflicts, selection, versions
-from vllm_plugins.documents.lock import Lock, Package
+from vllm_plugins.documents.lock import TOOL, Lock, Package
 from vllm_plugins.documents.manifest import FileSource, LocalSource
 from vllm_plugins.sources import pyproject
 from vllm_plugins.startup import named_files
@@ -267,7 +267,7 @@ def _repaired(text: str) -> bytes:
     document: dict[str, Any] = tomllib.loads(text)
     packages = {package["name"]: package for package in document["packages"]}
     document["packages"] = [package for package in document["packages"] if packages[package["name"]] is package]
-    tool = document["tool"][lock_reader.TOOL]
+    tool = document["tool"][TOOL]
     tool["plugins"] = [plugin for plugin in tool["plugins"] if plugin["package"] in packages]
     return tomlkit.dumps(document).encode()
 

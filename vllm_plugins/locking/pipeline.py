@@ -17,7 +17,7 @@ from vllm_plugins.documents.lock import in_words
 from vllm_plugins.documents.manifest import HERE
 from vllm_plugins.locking import old_lock
 from vllm_plugins.locking.request import Request, Upgrade
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import overlay, permissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -76,6 +76,7 @@ def lock(
             targets that neither of them names.
     """
     request = request or Request()
+    permissions.report_cache(settings, report)
     if request.targets:
         manifest = _with_targets(manifest, request)
     if manifest.targets and not (base is not None and request.dry_run):
@@ -84,7 +85,7 @@ def lock(
         return targets.lock(
             manifest, settings, request, here=base, base_paths=base_paths, report=report, detail=detail, config=config
         )
-    base = base or read_base(request.base, settings, report=report, config=config)
+    base = base or read_base(request.base, settings, report=report, config=config, may_build=request.may_build)
     return _of_one(manifest, settings, request, base, base_paths, report=report, detail=detail, config=config)
 
 
@@ -113,7 +114,7 @@ def _with_targets(manifest: Manifest, request: Request) -> Manifest:
 
 def _several_targets(settings: Settings) -> UsageError:
     """The refusal to lock one environment over a lock of several: the others would lose theirs unnoticed."""
-    names = [str(lock.targets[0].name) for lock in old_lock.read_all(settings, Upgrade(everything=True)).locks]
+    names = [str(lock.target_name) for lock in old_lock.read_all(settings, Upgrade(everything=True)).locks]
     return UsageError(
         "the lock has targets, and plugins.yaml does not",
         where=str(settings.lock),
@@ -137,7 +138,7 @@ def _of_one(
     """Lock a manifest against one base."""
     old = old_lock.read(settings, request.upgrade, base=base)
     old_lock.require_own(old.lock, settings, request)
-    has_targets = old.lock is not None and any(target.name is not None for target in old.lock.targets)
+    has_targets = old.lock is not None and old.lock.target_name is not None
     if has_targets and request.base is None and not request.dry_run:
         raise _several_targets(settings)
     upgrade = request.upgrade.with_packages(manifest, old.lock)
@@ -154,7 +155,7 @@ def _of_one(
     from vllm_plugins.documents import diff
     from vllm_plugins.locking import _stages
 
-    with scratch.directory() as temporary:
+    with scratch.directory() as temporary, _stages.explained(old, request, settings):
         new = _stages.run(
             manifest,
             base=base,
@@ -227,10 +228,12 @@ def read_base(
     config: Callable[[], PipConfig] | None = None,
     python: str | None = None,
     platform: str | None = None,
+    may_build: bool = True,
 ) -> Base:
     """The base to lock against: this environment, or the snapshot or release of vLLM that ``--base`` names.
 
     ``python`` and ``platform`` are the kind of machine of a release, by default this interpreter's.
+    ``may_build``: see :func:`release_base.read`.
 
     Raises:
         UsageError: it names neither a snapshot nor a release.
@@ -261,6 +264,7 @@ def read_base(
             scratch=temporary,
             report=report,
             empty=release_base.machine(python, platform),
+            may_build=may_build,
         )
 
 
@@ -282,7 +286,7 @@ def _check_names(new: Lock, base: Base) -> None:
 
 
 def refuse_contradictions(lock: Lock | None, manifest: Manifest, settings: Settings) -> None:
-    """``--check``: the lock against itself and the manifest. A manifest that has changed since is told later."""
+    """``--check``: the lock against itself and the manifest. A manifest that has changed since is reported later."""
     if lock is not None:
         with contextlib.suppress(LockStale):
             compatibility.check_manifest(lock.replace(accepted_manifests=()), manifest, settings.lock, None)
@@ -320,7 +324,7 @@ def other_changes(old: Sequence[Lock], new: Sequence[Lock]) -> list[str]:
 
 
 def changed_sources(old: Lock | None, new: Lock) -> Iterator[str]:
-    """The plugins whose source has changed, though the same package came of it."""
+    """The plugins whose source has changed, although the build gave the same package."""
     for plugin in new.plugins:
         was = old.plugin(plugin.name) if old else None
         if was is not None and (was.commit, was.tree_sha256, was.project_sha256) != (

@@ -55,11 +55,13 @@ def read(
     scratch: Path,
     report: Callable[[str], None],
     empty: Base | None = None,
+    may_build: bool = True,
 ) -> Base:
     """The environment of a release, from the cache if it is there.
 
     ``empty`` is the kind of machine, without distributions (:func:`machine`), by default this interpreter's.
-    ``caches`` is our cache directory, ``scratch`` an empty one.
+    ``caches`` is our cache directory, ``scratch`` an empty one. Sdists are built to read what they require only where
+    there is no way without them, and if that is allowed (``may_build``).
 
     Raises:
         UsageError: the requirement does not name exactly one release of vLLM.
@@ -88,7 +90,7 @@ def read(
     ahead = Lookahead(base=empty, candidates=candidates, preferred={}, fixed=frozenset())
     read_ahead = workers.begin(lambda: ahead.requirements([requirement]))
     with progress.step(f"Resolving the environment of {release} from the index", report):
-        pins = _pins(release, resolver(empty), empty, index, scratch)
+        pins = _pins(release, resolver(empty), empty, index, scratch, may_build=may_build)
     read_ahead()
     reading = f"Reading the metadata of its {count(len(pins), 'distribution')}"
     with progress.step(reading, report), ThreadPoolExecutor(max_workers=16) as pool:
@@ -99,17 +101,26 @@ def read(
     return environment
 
 
-def _pins(release: str, program: Resolver, empty: Base, index: Index, scratch: Path) -> list[Pin]:
+def _compile(program: Resolver, scratch: Path, empty: Base, *, may_build: bool) -> None:
+    try:
+        program.compile(scratch, empty, builds=False)
+    except CommandFailed as error:
+        if not (may_build and program.found_none(error)):
+            raise
+        program.compile(scratch, empty)
+
+
+def _pins(release: str, program: Resolver, empty: Base, index: Index, scratch: Path, *, may_build: bool) -> list[Pin]:
     """What the environment of a release consists of. Raises as :func:`read`."""
     try:
-        program.compile(scratch, empty)
+        _compile(program, scratch, empty, may_build=may_build)
     except CommandFailed as error:
         if not program.found_none(error):
             index.files(canonicalize_name(Requirement(release).name))  # an index that can't be read says why
             raise _conflicts.resolver_failed(error, program.name, found_none=False) from error
         raise NoResolution(
             f"the environment of {release} can't be resolved for this kind of machine",
-            details=error.details[1:],
+            details=(*error.details[1:], *(() if may_build else ("only wheels count: a check builds nothing",))),
             next_step="name a release that the index has, or a snapshot that `vllm-plugins base` wrote in the image",
         ) from error
     return [pin for pin in read_pins((scratch / "requirements.txt").read_text(encoding="utf-8")) if pin.url is None]

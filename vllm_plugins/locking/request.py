@@ -99,6 +99,11 @@ class Request:
     targets: tuple[str, ...] = ()
 
     @property
+    def may_build(self) -> bool:
+        """Whether the run may build, which runs code that nobody has reviewed. A check does not, unless it is to."""
+        return self.rebuild or not self.check
+
+    @property
     def upgrade(self) -> Upgrade:
         """The pins that may move.
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.installers import Installer
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["Builder", "BuiltWheel", "lacks_system_package"]
+__all__ = ["BuildRefused", "Builder", "BuiltWheel", "lacks_system_package"]
 
 _WARNINGS = threading.Lock()  # the warning filters belong to the process, not to a thread
 
@@ -59,19 +59,29 @@ class BuiltWheel:
     requirements: tuple[BuildRequirement, ...] = ()
 
 
+class BuildRefused(Exception):
+    """A build for a plugin that is needed, where nothing may be built; ``sdist`` is what it is of, if not it."""
+
+    def __init__(self, plugin: str, *, sdist: str | None = None) -> None:
+        super().__init__(plugin)
+        self.plugin, self.sdist = plugin, sdist
+        self.every: tuple[BuildRefused, ...] = ()  # several of one run, this one included
+
+
 @dataclass(kw_only=True)
 class Builder:
     """Builds wheels while it is open. Threads may share it.
 
     ``base_site`` are the directories of the base of this interpreter, which gives builds its torch. ``target`` is the
     base that the wheels are for, by default the same. ``wheels`` is a directory that may have wheels of locked build
-    requirements.
+    requirements. One that is not ``allowed`` to build raises :class:`BuildRefused` in place of each build.
     """
 
     installer: Installer
     base_site: Sequence[str] = ()
     target: Base | None = None
     wheels: Path | None = None
+    allowed: bool = True
 
     @cached_property
     def _environments(self) -> Environments:
@@ -87,6 +97,11 @@ class Builder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._environments.__exit__(kind, error, trace)
+
+    def require_allowed(self, plugin: str) -> None:
+        """Raise :class:`BuildRefused` if this builder may build nothing."""
+        if not self.allowed:
+            raise BuildRefused(plugin)
 
     def wheel(
         self,
@@ -111,6 +126,7 @@ class Builder:
                 another torch than the base's.
             HashMismatch: a build requirement is not the locked file.
         """
+        self.require_allowed(plugin)
         with self._failures(project, plugin):
             builder, environment = self._prepare(
                 project, "wheel", on_line, pins=pins, requires=requires, with_base=with_base, locked=locked
@@ -148,6 +164,7 @@ class Builder:
         Raises:
             BuildError: as :meth:`wheel`, or its backend can't build editable wheels.
         """
+        self.require_allowed(plugin)
         with self._failures(project, plugin):
             builder, _ = self._prepare(project, "editable", on_line, requires=requires, with_base=with_base)
             into.mkdir(parents=True, exist_ok=True)

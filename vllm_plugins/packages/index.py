@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.packages.cooldown import Cooldown
     from vllm_plugins.packages.pip_config import PipConfig
-    from vllm_plugins.packages.simple_api import Cooldown
 
 __all__ = ["File", "Index"]
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vllm_plugins.core import foreign_json, process, scratch
 from vllm_plugins.core.errors import CommandFailed, HashMismatch, InstallError, PluginsError, UsageError
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LOUD", "Installer", "Pip", "Uv", "choose", "find_uv", "is_loud"]
 
-_T = TypeVar("_T")
-
 LOUD = "uv can't inspect this Python interpreter, which prints something when it starts"
+_PIP_FOR_BUILD = "pip installs the build requirements instead"
 
 
 class Installer(Protocol):
@@ -170,15 +169,7 @@ class Uv:
         try:
             _run(argv, env, self.config, self.detail, cwd=requirements.parent, explain=failures.of_installation)
         except (InstallError, HashMismatch) as error:
-            if isinstance(error, InstallError) and is_loud(sys.executable):
-                self.report(f"{LOUD}: pip installs instead")
-            elif offline or not (failures.is_unsolved(error) or _has_several_places(self.config)):
-                raise
-            else:
-                self.report(f"pip installs instead, because uv failed: {failures.reason(error)}")
-            # uv gives up where one of several indexes answers 410 for a name that it lacks, where a page of links is
-            # missing, and where a page has a Requires-Python that is not valid. Of several indexes with one version,
-            # it takes the files of one, and may miss the one that the hash names. pip goes on, and compares hashes.
+            self._require_fallback(error, sys.executable, "pip installs instead", offline=offline)
             _empty(target)
             Pip(config=self.config, detail=self.detail).install(requirements, target, offline=offline)
         (target / ".lock").unlink(missing_ok=True)  # a file of uv's own, with mode 0666
@@ -199,40 +190,39 @@ class Uv:
         argv += ["--no-header", "--no-annotate", "--cache-dir", str(self.cache), "--python", str(python)]
         argv += [*self._no_index, "--constraint", str(constraints), "--output-file", str(found), str(wanted)]
 
-        def run() -> tuple[str, ...]:
+        try:
             self._run_for_build(argv, constraints.parent, on_line)
             return tuple(found.read_text(encoding="utf-8").splitlines())
-
-        pip = Pip(config=self.config)
-        return self._or(
-            run, lambda: pip.resolve(python, requirements, constraints=constraints, on_line=on_line), python
-        )
+        except (InstallError, HashMismatch) as error:
+            self._require_fallback(error, str(python), _PIP_FOR_BUILD)
+            return Pip(config=self.config).resolve(python, requirements, constraints=constraints, on_line=on_line)
 
     def provision(self, python: Path, requirements: Path, *, on_line: Callable[[str], None] | None = None) -> None:
         """Provision with uv; see :class:`Installer`."""
         argv = [str(self.program), "pip", "install", "--quiet", "--no-progress", "--no-deps", "--require-hashes"]
         argv += ["--only-binary", ":all:", "--link-mode", "copy", "--cache-dir", str(self.cache)]
         argv += ["--python", str(python), *self._no_index, "--requirements", str(requirements)]
-        self._or(
-            lambda: self._run_for_build(argv, requirements.parent, on_line),
-            lambda: Pip(config=self.config).provision(python, requirements, on_line=on_line),
-            python,
-        )
-
-    def _or(self, run: Callable[[], _T], instead: Callable[[], _T], python: Path) -> _T:
-        """Run uv for a build, or pip where uv can't do what pip can (as in :meth:`install`)."""
         try:
-            return run()
+            self._run_for_build(argv, requirements.parent, on_line)
         except (InstallError, HashMismatch) as error:
-            if isinstance(error, InstallError) and is_loud(str(python)):
-                self.report(f"{LOUD}: pip installs the build requirements instead")
-            elif not (failures.is_unsolved(error) or _has_several_places(self.config)):
-                raise
-            else:
-                self.report(
-                    f"pip installs the build requirements instead, because uv failed: {failures.reason(error)}"
-                )
-            return instead()
+            self._require_fallback(error, str(python), _PIP_FOR_BUILD)
+            Pip(config=self.config).provision(python, requirements, on_line=on_line)
+
+    def _require_fallback(
+        self, error: InstallError | HashMismatch, python: str, text: str, *, offline: bool = False
+    ) -> None:
+        """Report that pip goes on where uv failed, or raise the error where pip would fail, too.
+
+        uv gives up where one of several indexes answers 410 for a name that it lacks, where a page of links is
+        missing, and where a page has a Requires-Python that is not valid. Of several indexes with one version, it
+        takes the files of one, and may miss the one that the hash names. pip goes on, and compares hashes.
+        """
+        if isinstance(error, InstallError) and is_loud(python):
+            self.report(f"{LOUD}: {text}")
+        elif offline or not (failures.is_unsolved(error) or _has_several_places(self.config)):
+            raise error
+        else:
+            self.report(f"{text}, because uv failed: {failures.reason(error)}")
 
     def _run_for_build(self, argv: Sequence[str], directory: Path, on_line: Callable[[str], None] | None) -> None:
         env = programs.uv_environment(self.config, directory)

@@ -7,15 +7,16 @@ Only the fields that are needed are read: old wheels break today's rules in the 
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import csv
+import importlib.metadata
 import io
+import itertools
 import json
 import zipfile
 from dataclasses import asdict, dataclass, replace
 from email.parser import BytesHeaderParser
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from packaging.specifiers import InvalidSpecifier
 from packaging.utils import NormalizedName, canonicalize_name
@@ -27,6 +28,7 @@ from vllm_plugins.documents import versions
 from vllm_plugins.packages import archives, requirement_lines
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable
     from email.message import Message
     from pathlib import Path
@@ -46,6 +48,7 @@ __all__ = [
     "record",
     "runs_code",
     "scripts",
+    "vllm_entry_points",
 ]
 
 # Files of a .dist-info in which installers note something about themselves. They differ between installers, and name
@@ -124,10 +127,10 @@ def parse(core: bytes, entry_points: bytes | None, *, where: str) -> Metadata:
             version=Version(str(fields["Version"])),
             extras=tuple(map(str, fields.get_all("Provides-Extra", []))),
             requires=tuple(map(str, fields.get_all("Requires-Dist", []))),
-            entry_points=_entry_points((entry_points or b"").decode("utf-8")),
+            entry_points=vllm_entry_points(_Declared((entry_points or b"").decode("utf-8"))),
             requires_python=str(fields["Requires-Python"]) if fields["Requires-Python"] else None,
         )
-    except (ValueError, InvalidVersion, configparser.Error) as error:
+    except (ValueError, InvalidVersion) as error:
         raise InstallError(
             "the metadata of a distribution is not valid",
             where=where,
@@ -233,10 +236,37 @@ def scripts(site: Path) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _entry_points(text: str) -> tuple[tuple[str, str, str], ...]:
-    # The rules of importlib.metadata: names keep their case, and only "=" separates.
-    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
-    parser.optionxform = str  # type: ignore[assignment, method-assign]
-    parser.read_string(text)
-    groups = (group for group in parser.sections() if group.startswith("vllm."))
-    return tuple(sorted((group, name, value) for group in groups for name, value in parser[group].items()))
+class _Declared(importlib.metadata.Distribution):
+    """A distribution that has nothing but an ``entry_points.txt``."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def read_text(self, filename: str) -> str | None:
+        return self._text if filename == "entry_points.txt" else None
+
+    def locate_file(self, path: str | os.PathLike[str]) -> Any:
+        raise NotImplementedError(path)
+
+
+def vllm_entry_points(declared: importlib.metadata.Distribution) -> tuple[tuple[str, str, str], ...]:
+    """The entry points in vLLM's groups, sorted, as vLLM reads them: with Python's own parser.
+
+    Another parser would find fewer, and a lock would not show the others to its reviewer: Python takes ``[[group]]``
+    for a group, and indented lines and those that begin with ``;`` for entry points.
+
+    Raises:
+        ValueError: they can't be read, have invisible characters, or two have one name: vLLM would call one of them.
+    """
+    try:
+        points = {(point.group, point.name, point.value) for point in declared.entry_points}
+    except TypeError as error:  # a line without "=", with which vLLM would find no plugins at all
+        raise ValueError("entry_points.txt has a line without a value") from error
+    found = tuple(sorted(point for point in points if point[0].startswith("vllm.")))
+    for group, name, value in found:
+        if not f"{group}{name}{value}".isprintable():
+            raise ValueError(f"an entry point of {group!r} has an invisible character: {name!r} = {value!r}")
+    for one, other in itertools.pairwise(found):
+        if one[:2] == other[:2]:
+            raise ValueError(f"two entry points of {one[0]} have the name {one[1]!r}")
+    return found

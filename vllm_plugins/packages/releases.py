@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pin", "Release", "download", "kept", "read", "read_metadata", "read_requirements"]
 
+_FORM = 2  # entry points as Python itself reads them
 _MEMBERS = ("METADATA", "entry_points.txt")
 
 
@@ -204,8 +205,8 @@ def _parsed(members: Mapping[str, bytes], file: File) -> Metadata:
 
 
 def _place(caches: Path, file: File) -> Path:
-    """Where the cache has the metadata of a wheel: below its hash and URL."""
-    return caches / "metadata" / hashes.sha256(f"{file.sha256} {file.url}".encode())
+    """Where the cache has the metadata of a wheel: below its hash and URL, and how we read it."""
+    return caches / "metadata" / hashes.sha256(f"{_FORM} {file.sha256} {file.url}".encode())
 
 
 def _cached(file: File, caches: Path | None) -> Metadata | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
     from packaging.utils import NormalizedName
 
-__all__ = ["applying", "extras", "normal", "valid"]
+__all__ = ["applying", "bracketed", "extras", "normal", "valid"]
 
 _ARBITRARY = re.compile(r"\s===\s")
 
@@ -44,6 +44,11 @@ def normal(line: str) -> str:
 def extras(requirement: Requirement) -> frozenset[NormalizedName]:
     """The extras that a requirement names, in normal form."""
     return frozenset(map(canonicalize_name, requirement.extras))
+
+
+def bracketed(extras: Iterable[str]) -> str:
+    """Extras as a requirement has them after its name: ``[one,two]``, or nothing."""
+    return f"[{','.join(names)}]" if (names := list(extras)) else ""
 
 
 def applying(

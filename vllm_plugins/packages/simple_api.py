@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
@@ -18,26 +16,24 @@ from packaging.specifiers import InvalidSpecifier
 from packaging.utils import NormalizedName, canonicalize_name
 
 from vllm_plugins.core import foreign_json
-from vllm_plugins.core.errors import SourceError
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import versions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from packaging.version import Version
+
+    from vllm_plugins.documents.lock import Wheel
 
 __all__ = [
     "ACCEPT",
-    "Cooldown",
     "File",
     "check_html",
     "from_html",
     "from_json",
     "is_json",
     "is_plain",
-    "upload_time",
+    "locked",
     "version",
 ]
 
@@ -47,7 +43,6 @@ _FILES = (WHEEL, *_SDIST, ".tar.bz2", ".tar.xz", ".tgz", ".egg", ".exe", ".metad
 PAGES = (".html", ".htm")  # of the files of --find-links, pip reads these as pages, and takes all others as they are
 # Of wheels, a lock names no others: the name is also that of a file, and a word in requirements files and URLs.
 _PLAIN = re.compile(r"[\w.+!-]+")
-_CLOCKS = timedelta(hours=12)  # how far the clock of this machine may be ahead of an index's
 _INTERACTIVE = ("form", "frame", "iframe", "input", "script")
 
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -85,72 +80,15 @@ class File:
     too_young: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cooldown:
-    """Releases that are too young to be locked (``min-age-days`` of the policy).
+def locked(wheel: Wheel, index: str | None) -> File:
+    """The file of a locked wheel at its index.
 
-    Most hostile releases are found and removed within days. A file whose index gives no upload time counts as young.
-    Only files that were uploaded ``days`` before ``now`` may be locked; ``exempt`` names may be younger.
+    Raises:
+        ValueError: the wheel is next to the lock.
     """
-
-    days: int
-    exempt: frozenset[NormalizedName]
-    now: datetime
-
-    @property
-    def until(self) -> datetime:
-        """The time before which a file must have been uploaded."""
-        return self.now - timedelta(days=self.days)
-
-    def mark(self, name: NormalizedName, files: Iterable[File]) -> tuple[File, ...]:
-        """The files of a distribution; ``too_young`` says of each why it must wait."""
-        if name in self.exempt:
-            return tuple(files)
-        return tuple(replace(file, too_young=self._why(file)) for file in files)
-
-    def _why(self, file: File) -> str:
-        when = upload_time(file.upload_time)
-        if when is None:
-            return f"has no upload time at its index, and the policy requires an age of {self.days} days"
-        if when <= self.until:
-            return ""
-        enough = when + timedelta(days=self.days)
-        clock = f"; the clock of this machine says {self.now:%Y-%m-%d %H:%M} UTC" if when > self.now else ""
-        return (
-            f"is too young: it was uploaded on {when.astimezone(UTC):%Y-%m-%d %H:%M} UTC, "
-            f"and is {self.days} days old on {enough.astimezone(UTC):%Y-%m-%d %H:%M} UTC{clock}"
-        )
-
-    def check_clock(self, headers: Mapping[str, str], page: str) -> None:
-        """Compare the clock of this machine with that of an index, which says when it answered.
-
-        Raises:
-            SourceError: ours is ahead, so that releases seem older than they are.
-        """
-        try:
-            answered = parsedate_to_datetime(headers.get("Date", ""))
-            answered = answered.replace(tzinfo=answered.tzinfo or UTC) + timedelta(
-                seconds=int(headers.get("Age", "0"))
-            )
-        except (ValueError, TypeError, OverflowError):
-            return
-        if self.now - answered > _CLOCKS:
-            raise SourceError(
-                "the clock of this machine is ahead of the index's, so the age of releases can't be checked",
-                where=page,
-                expected=f"{answered.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
-                found=f"{self.now:%Y-%m-%d %H:%M} UTC",
-                next_step="set the clock of this machine; `min-age-days` of `policy:` in plugins.yaml relies on it",
-            )
-
-
-def upload_time(text: str | None) -> datetime | None:
-    """A time as an index writes it (PEP 700); ``None`` where there is none, or not a valid one."""
-    try:
-        when = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when
+    if wheel.url is None:
+        raise ValueError(f"{wheel.filename} has no URL")
+    return File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size, index=index)
 
 
 def check_html(content_type: str) -> None:

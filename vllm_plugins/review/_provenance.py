@@ -13,7 +13,7 @@ from vllm_plugins.core import foreign_json
 from vllm_plugins.core.errors import AttestationMismatch
 from vllm_plugins.documents import selection
 from vllm_plugins.packages import attestations, simple_api
-from vllm_plugins.packages.simple_api import upload_time
+from vllm_plugins.packages.cooldown import upload_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which plugins a vLLM never loads, by its release and by what it is told.
+"""Which plugins a vLLM never loads, by its release and by its environment variables.
 
 Read in 18 releases, 0.8.5 to 0.33, and run on seven of them.
 """

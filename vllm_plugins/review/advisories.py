@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import foreign_json, process
+from vllm_plugins.core import foreign_json, process, scratch
 from vllm_plugins.core.errors import CommandFailed, SourceError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.lock import Package
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from pathlib import Path
 
     from vllm_plugins.documents.lock import Lock
 
@@ -85,16 +84,16 @@ def _ask(
 ) -> tuple[tuple[Advisory, ...], dict[str, str]]:
     pins = [f"{package.name}=={package.version}" for package in asked]
     named = ["--vulnerability-service", service] if service in SERVICES else ["-s", "osv", "--osv-url", service]
-    with tempfile.TemporaryDirectory(prefix="vllm-plugins-") as directory:
-        requirements = Path(directory, "requirements.txt")
+    with scratch.directory() as directory:
+        requirements = directory / "requirements.txt"
         requirements.write_text("".join(f"{pin}\n" for pin in pins), encoding="utf-8")
         words: list[str | Path] = [program, "-r", requirements, "--no-deps", "--disable-pip", *named]
         words += ["--format", "json", "--desc", "off", "--aliases", "on", "--progress-spinner", "off"]
-        result = Path(directory, "result.json")
+        result = directory / "result.json"
         words += ["--output", result]  # anything may be printed to the output of a Python program
-        words += ["--timeout", str(_TIMEOUT), "--cache-dir", cache / "advisories" if cache else Path(directory, "c")]
+        words += ["--timeout", str(_TIMEOUT), "--cache-dir", cache / "advisories" if cache else directory / "cache"]
         try:
-            done = process.run(words, cwd=Path(directory), check=False)
+            done = process.run(words, cwd=directory, check=False)
             return _parse(foreign_json.read(result.read_text(encoding="utf-8") if result.exists() else ""), asked)
         except CommandFailed as error:
             raise SourceError(

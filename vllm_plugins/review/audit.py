@@ -17,8 +17,7 @@ from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.manifest import GitSource
-from vllm_plugins.packages import archives, attestations
-from vllm_plugins.packages.simple_api import File
+from vllm_plugins.packages import archives, attestations, simple_api
 from vllm_plugins.review import _licenses, _lock_checks, _provenance, advisories
 from vllm_plugins.review._auditor import Auditor, Finding, NotRun
 from vllm_plugins.sources import git_refs
@@ -224,10 +223,7 @@ def _license(package: Package, settings: Settings, index: Index) -> str | None:
     remote = [wheel for wheel in package.wheels if wheel.url is not None]
     if not remote or settings.offline:
         raise FileNotFoundError("its wheel is not in plugins.wheels/")
-    wheel = remote[0]
-    file = File(
-        filename=wheel.filename, url=wheel.url or "", sha256=wheel.sha256, size=wheel.size, index=package.index
-    )
+    file = simple_api.locked(remote[0], package.index)
     return _licenses.declared(index.members(file, ("METADATA",)).get("METADATA", b""))
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with the base: distributions that count otherwise than a user may expect, or not at all."""
+"""Problems of the base: distributions that count differently than users may expect, or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["problems"]
 
 
 def problems(paths: Sequence[str] | None = None) -> tuple[str, ...]:
-    """What is wrong with the base: leftovers, distributions without valid metadata, and doubled ones."""
+    """The problems of the base: leftovers, distributions without valid metadata, and doubled ones."""
     found = []
     entries = overlay.base_paths() if paths is None else tuple(paths)
     for entry in entries:

@@ -23,7 +23,7 @@ from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import names
 from vllm_plugins.review import _doctor_variables, _modules, _vllm_groups, base_problems, drift
-from vllm_plugins.startup import last_failure, overlay
+from vllm_plugins.startup import last_failure, overlay, permissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -52,6 +52,9 @@ class Finding:
 _PLAIN = "an earlier release has written the link, which puts the overlay on the path without a guard"
 
 
+_OPEN = "an earlier release has written the link, by which files of the overlay can run in this command, too"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
     """One check: its subject, and the number of its findings."""
@@ -77,14 +80,18 @@ class _Case:
     points: Names
     environ: Mapping[str, str]
     plain_link: str | None
+    open_link: str | None
 
 
-def examine(state: State, environ: Mapping[str, str], *, plain_link: str | None = None) -> Report:
+def examine(
+    state: State, environ: Mapping[str, str], *, plain_link: str | None = None, open_link: str | None = None
+) -> Report:
     """Run each check. Nothing is changed, and no network is used.
 
-    ``plain_link`` is the path of a link to the overlay that an earlier release has written.
+    ``plain_link`` and ``open_link`` are the paths of links to the overlay that earlier releases have written: without
+    a guard, and one by which the commands of this package can import from the overlay.
     """
-    case = _Case(state=state, points=names.of_base(), environ=environ, plain_link=plain_link)
+    case = _Case(state=state, points=names.of_base(), environ=environ, plain_link=plain_link, open_link=open_link)
     findings: list[Finding] = []
     checks: list[Check] = []
     for subject, check in _CHECKS.items():
@@ -227,8 +234,9 @@ def _store(case: _Case) -> Iterator[Finding]:
 
 def _notes(case: _Case) -> Iterable[str]:
     yield from _next_to_user(case)
-    if case.plain_link is not None and not case.state.settings.verify:
-        yield f"{case.plain_link}: {_PLAIN}; before you set VLLM_PLUGIN_VERIFY=1, run vllm-plugins sync --bake"
+    yield from _links(case)
+    if (refused := permissions.refused_cache(case.state.settings)) is not None:
+        yield f"the cache is not used, so everything is downloaded again: {refused.what}; next: {refused.next_step}"
     yield from base_problems.problems()
     if case.state.is_empty:
         yield case.state.summary
@@ -252,6 +260,15 @@ def _notes(case: _Case) -> Iterable[str]:
                 f"plugin {plugin.name!r} has no vLLM entry point: vLLM loads it where you name it; "
                 "to have that checked, add `loads: [module:attribute]` in plugins.yaml"
             )
+
+
+def _links(case: _Case) -> Iterator[str]:
+    """The link of an earlier release."""
+    if case.plain_link is not None:
+        if not case.state.settings.verify:
+            yield f"{case.plain_link}: {_PLAIN}; before you set VLLM_PLUGIN_VERIFY=1, run vllm-plugins sync --bake"
+    elif case.open_link is not None:
+        yield f"{case.open_link}: {_OPEN}; replace it with vllm-plugins sync --bake"
 
 
 def _next_to_user(case: _Case) -> Iterator[str]:

@@ -1,5 +1,6 @@
-"""What lock, manifest and overlay alone don't show: edited local sources, hidden modules, who else can write, and
-what the other nodes of a server have.
+"""Problems that lock, manifest and overlay alone don't show.
+
+These are edited local sources, hidden modules, files that other users can change, and nodes of a server that differ.
 
 A start compares lock, manifest, vLLM environment and marker, which takes a millisecond. Commands have more time:
 ``status``, ``doctor``, ``sync`` and ``verify`` all report what this module finds.
@@ -44,10 +45,10 @@ def problems(state: State, environ: Mapping[str, str]) -> tuple[PluginsError, ..
 
 def other_nodes(state: State, environ: Mapping[str, str]) -> Iterator[PluginsError]:
     """A problem where ``VLLM_PLUGIN_EXPECT`` names something else than what is installed here."""
-    told = environ.get(variables.EXPECT)
-    if told and (state.marker is not None or state.locked is None):
+    expected = environ.get(variables.EXPECT)
+    if expected and (state.marker is not None or state.locked is None):
         try:
-            expectation.compare(told, state.settings, state.marker, overlay.listing())
+            expectation.compare(expected, state.settings, state.marker, overlay.listing())
         except PluginsError as error:
             yield error
 

@@ -37,9 +37,8 @@ def requirements(lock: Lock) -> str:
             details=editable,
             next_step="vllm-plugins export --format pylock, or set `editable: false` in plugins.yaml and lock again",
         )
-    kinds = [f"Python {target.python} on {target.platform}" for target in lock.targets]
     lines = ["# From plugins.lock. Next to it, run: pip install --require-hashes --no-deps -r THIS-FILE"]
-    lines += [f"# For {kind}, with vLLM installed" for kind in kinds]
+    lines += [f"# For {target.kind}, with vLLM installed" for target in lock.targets]
     own = {plugin.package: plugin for plugin in lock.plugins if plugin.index is not None}
     for package in sorted(lock.packages, key=lambda package: package.name):
         remote = [wheel for wheel in package.wheels if wheel.url is not None]

@@ -92,7 +92,7 @@ class Graph:
         for plugin in sorted(self._lock.plugins, key=lambda plugin: plugin.name):
             if plugin.provided:
                 locked = map(self._package, plugin.dependencies)
-                yield plugin, (*self._base_uses(plugin.asker), *locked)
+                yield plugin, (*self._base_uses(plugin.requirer), *locked)
             else:
                 yield plugin, (self._package(plugin.package),)
 
@@ -170,7 +170,7 @@ class Graph:
             for use in target.base:
                 for who, specifier in use.required_by:
                     if who == name:
-                        kind = f"Python {target.python} on {target.platform}" if several else None
+                        kind = target.kind if several else None
                         yield Node(name=use.name, version=use.version, is_base=True, specifier=specifier, target=kind)
 
     def _below(

@@ -17,7 +17,7 @@ from vllm_plugins.startup.settings import WHEELS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
+    from vllm_plugins.documents.lock import Lock, Package, Plugin, Target, Wheel
     from vllm_plugins.review.audit import Audit, Facts
 
 __all__ = ["render"]
@@ -262,9 +262,8 @@ def _base(lock: Lock) -> Iterator[str]:
             yield _table("Packages used from the base", ("Package", "Required by"), rows)
 
 
-def _target(target: object) -> str:
-    python, platform, vllm = (getattr(target, name) for name in ("python", "platform", "vllm"))
-    return f"Python {python} on {platform}" + (f" with vLLM {vllm}" if vllm else "")
+def _target(target: Target) -> str:
+    return target.kind + (f" with vLLM {target.vllm}" if target.vllm else "")
 
 
 def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

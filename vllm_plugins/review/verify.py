@@ -21,6 +21,7 @@ from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filen
 from packaging.version import Version
 
 from vllm_plugins.core import bytecode, hashes, regular_file, workers
+from vllm_plugins.core.errors import NotTrusted
 from vllm_plugins.core.hashes import record_form
 from vllm_plugins.documents import markers, selection
 from vllm_plugins.packages import archives, metadata
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.startup.marker import Marker
 
-__all__ = ["Report", "run"]
+__all__ = ["Report", "refuse_importable", "run"]
 
 _NATIVE = (".so", ".dylib", ".pyd", ".dll")
 
@@ -53,6 +54,27 @@ class Report:
     notes: tuple[str, ...]
     anchored: tuple[str, ...]
     unanchored: tuple[str, ...]
+
+
+def refuse_importable() -> None:
+    """Refuse to examine overlays from a process that can import from one: what is examined could run in it.
+
+    Raises:
+        NotTrusted: an overlay is on the path of this process, and not only by its guarded name.
+    """
+    plain = (entry for entry in overlay.entries() if overlay.real(entry) == entry)
+    found = next((entry for entry in plain if overlay.key_in(entry) or overlay.front_in(entry)), None)
+    if found is not None:
+        path = os.environ.get("PYTHONPATH", "")
+        named = found in path.split(os.pathsep)
+        raise NotTrusted(
+            "an overlay is on the path of this command, so its files could decide what the command says about them",
+            where=found,
+            next_step=f"take {found} out of PYTHONPATH, then run vllm-plugins verify again"
+            if named
+            else "replace the link, which an earlier release has written: vllm-plugins sync --bake; or remove it: "
+            "vllm-plugins sync --unbake",
+        )
 
 
 def run(
@@ -224,7 +246,7 @@ def _installed(wanted: Mapping[str, str], info: str) -> tuple[dict[str, str], se
     """The files of a wheel that the stage keeps, by their place in ``site``, and their hashes.
 
     The second value has the hashes of headers, whose directory depends on the installer. The third is whether the
-    overlay has scripts: in a package that is called ``bin``, they can't be told from its modules.
+    overlay has scripts: in a package that is called ``bin``, they can't be distinguished from its modules.
     """
     data = f"{info.removesuffix('.dist-info')}.data/"
     expected: dict[str, str] = {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import process
+from vllm_plugins.core import process, scratch
 from vllm_plugins.core.errors import CommandFailed, SourceError
 from vllm_plugins.core.process import NOT_STARTED
 from vllm_plugins.core.redact import redact
@@ -16,15 +17,17 @@ from vllm_plugins.sources import git_url
 from vllm_plugins.startup import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from vllm_plugins.core.process import Completed
     from vllm_plugins.sources.git_url import Remote
 
 __all__ = [
     "Repository",
+    "commits",
     "configured",
     "environment",
+    "local_environment",
     "network_environment",
     "reason",
     "run",
@@ -126,6 +129,15 @@ def user_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 
 
+def local_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a call in a directory of this machine, whose repository may be somebody else's.
+
+    Nothing is fetched: a partial clone fetches what it lacks, even to list files, with a program that its own
+    configuration names. Nor does a directory count as a bare repository because it has the files of one.
+    """
+    return {**configured(environment(environ), [("safe.bareRepository", "explicit")]), "GIT_ALLOW_PROTOCOL": "none"}
+
+
 def without_files(env: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a call that may not read repositories of this machine, whatever its user allows."""
     return _allowing([name for name in _PROTOCOLS if name != "file"], env)
@@ -168,17 +180,19 @@ def network_environment(remote: Remote, environ: Mapping[str, str]) -> dict[str,
 @functools.cache
 def _check_version(path: str) -> None:
     done = run(["version"], env={"PATH": path, "LC_ALL": "C"}, cwd=Path("/"))
-    said = done.stdout.strip()
-    match = re.search(r"(\d+)\.(\d+)", said)
+    version = done.stdout.strip()
+    match = re.search(r"(\d+)\.(\d+)", version)
     if done.returncode != 0 or match is None:
         raise SourceError(
             "git does not report its version",
             expected="the output of `git version`",
-            found=reason(done) if done.returncode != 0 else said or "no output",
+            found=reason(done) if done.returncode != 0 else version or "no output",
             next_step="git version; until it works, install git 2.31 or later, or correct PATH",
         )
     if (int(match[1]), int(match[2])) < (2, 31):
-        raise SourceError("git is too old", expected="git 2.31 or later", found=said, next_step="install a newer git")
+        raise SourceError(
+            "git is too old", expected="git 2.31 or later", found=version, next_step="install a newer git"
+        )
 
 
 def run(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> Completed:
@@ -224,20 +238,20 @@ class Repository:
 
     def create(self) -> None:
         """Initialise it, without the templates and hooks of this machine."""
-        self.must("init", "--quiet", "--template=", "--object-format=sha1", "--initial-branch=main")
-        self.must("config", "remote.origin.url", self.remote.url)
+        self.check_output("init", "--quiet", "--template=", "--object-format=sha1", "--initial-branch=main")
+        self.check_output("config", "remote.origin.url", self.remote.url)
 
-    def ask(self, *arguments: str, config: Sequence[tuple[str, str]] = ()) -> Completed:
+    def run(self, *arguments: str, config: Sequence[tuple[str, str]] = ()) -> Completed:
         """Run git in it. The caller checks the exit status."""
         return run(arguments, env=configured(self.env, config), cwd=self.root)
 
-    def must(self, *arguments: str, config: Sequence[tuple[str, str]] = ()) -> str:
+    def check_output(self, *arguments: str, config: Sequence[tuple[str, str]] = ()) -> str:
         """Run git in it and return its output.
 
         Raises:
             SourceError: git failed.
         """
-        done = self.ask(*arguments, config=config)
+        done = self.run(*arguments, config=config)
         if done.returncode != 0:
             raise self.error(f"git {arguments[0]} failed", done)
         return done.stdout
@@ -251,3 +265,17 @@ class Repository:
             required_by=f"plugin {self.plugin!r}",
             next_step=f"check the url of plugin {self.plugin!r} and your access to it, with git ls-remote",
         )
+
+
+@contextlib.contextmanager
+def commits(remote: Remote, env: Mapping[str, str], plugin: str, *refspecs: str) -> Iterator[Repository]:
+    """A temporary repository with the commits of some refs of a remote, without their trees and files.
+
+    Raises:
+        SourceError: the repository can't be read.
+    """
+    with scratch.directory() as directory:
+        repository = Repository(root=directory, remote=remote, env=env, plugin=plugin)
+        repository.create()
+        repository.check_output("fetch", "--quiet", "--no-tags", "--filter=tree:0", "--", "origin", *refspecs)
+        yield repository

@@ -40,13 +40,13 @@ def fetch(repository: Repository) -> None:
         SourceError: the content can't be fetched.
     """
     found = pointers(_tree.walk(repository.root))
-    if not found or repository.ask("lfs", "version").returncode != 0:
+    if not found or repository.run("lfs", "version").returncode != 0:
         return
     for top in sorted({_top(Path(os.fsdecode(entry.source)), repository.root) for entry in found}):
         inner = replace(repository, root=top)
         for key, value in _FILTERS:
-            inner.must("config", key, value)
-        done = inner.ask("lfs", "pull")
+            inner.check_output("config", key, value)
+        done = inner.run("lfs", "pull")
         if done.returncode != 0:
             raise repository.error("the Git LFS content of the repository can't be fetched", done)
 

@@ -77,7 +77,7 @@ def ignored(directory: Path, *, environ: Mapping[str, str], without: Iterable[Pa
     """
     root = os.fsencode(directory)
     words = ["ls-files", "--others", "--ignored", "--exclude-standard", "--directory"]
-    done = _git.run(words, env=_git.environment(environ), cwd=directory)
+    done = _git.run(words, env=_git.local_environment(environ), cwd=directory)
     junk, out = _Junk(root), inside(directory, without)
     names = []
     for line in done.stdout.encode("ascii", "replace").splitlines():
@@ -139,7 +139,7 @@ def _ask_git(root: bytes, environ: Mapping[str, str]) -> set[bytes] | None:
     # Quoted names instead of -z: they are ASCII, which no decoding can damage.
     done = _git.run(
         ["ls-files", "--cached", "--others", "--exclude-standard", "-t"],
-        env=_git.environment(environ),
+        env=_git.local_environment(environ),
         cwd=Path(os.fsdecode(root)),
     )
     if done.returncode != 0:

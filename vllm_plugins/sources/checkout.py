@@ -56,8 +56,8 @@ def checkout(
         repository = Repository(root=into, remote=remote, env=env, plugin=plugin)
         repository.create()
         has_all = _fetch(repository, commit)
-        repository.must("checkout", "--quiet", "--detach", commit, "--")
-        head = repository.must("rev-parse", "--verify", "HEAD").strip()
+        repository.check_output("checkout", "--quiet", "--detach", commit, "--")
+        head = repository.check_output("rev-parse", "--verify", "HEAD").strip()
         if head != commit:
             raise SourceError(
                 "git checked out another commit",
@@ -80,17 +80,17 @@ def checkout(
 
 def _fetch(repository: Repository, commit: CommitSha) -> bool:
     """Fetch the commit alone, or everything where the server refuses that. Return whether it was everything."""
-    done = repository.ask("fetch", "--quiet", "--no-tags", "--depth=1", "--", "origin", commit)
+    done = repository.run("fetch", "--quiet", "--no-tags", "--depth=1", "--", "origin", commit)
     if done.returncode == 0:
         return False
     if "not our ref" not in done.stderr:
         # Protocol 0 serves only commits that a ref names, and a plain file server no partial history.
-        whole = repository.ask(
+        whole = repository.run(
             "fetch", "--quiet", "--", "origin", "+refs/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"
         )
         if whole.returncode != 0:
             raise repository.error("the git repository can't be read", done)
-        if repository.ask("cat-file", "-e", f"{commit}^{{commit}}").returncode == 0:
+        if repository.run("cat-file", "-e", f"{commit}^{{commit}}").returncode == 0:
             return True
     raise SourceError(
         f"git commit {commit} is not in the repository",
@@ -103,10 +103,10 @@ def _fetch(repository: Repository, commit: CommitSha) -> bool:
 def _fetch_history(repository: Repository, commit: CommitSha) -> None:
     shallow = ["--unshallow"] if (repository.root / ".git" / "shallow").exists() else []
     # Trees of old commits are included: some tools count versions by path, or from the first commit (dunamai).
-    repository.must("fetch", "--quiet", "--tags", "--filter=blob:none", *shallow, "--", "origin", commit)
+    repository.check_output("fetch", "--quiet", "--tags", "--filter=blob:none", *shallow, "--", "origin", commit)
     # Without this, git would fetch the missing files in the middle of a build, without our credentials.
     for key in ("remote.origin.promisor", "remote.origin.partialclonefilter"):
-        repository.ask("config", "--unset-all", key)
+        repository.run("config", "--unset-all", key)
 
 
 def _fetch_submodules(repository: Repository) -> None:
@@ -117,11 +117,11 @@ def _fetch_submodules(repository: Repository) -> None:
     if repository.remote.scheme != "file":
         repository = replace(repository, env=_git.without_files(repository.env))
     update = ("submodule", "--quiet", "update", "--init", "--recursive", "--checkout")
-    done = repository.ask(*update, "--depth=1", config=config)
+    done = repository.run(*update, "--depth=1", config=config)
     if done.returncode != 0:
-        repository.ask("submodule", "--quiet", "deinit", "--all", "--force")
+        repository.run("submodule", "--quiet", "deinit", "--all", "--force")
         shutil.rmtree(repository.root / ".git" / "modules", ignore_errors=True)
-        done = repository.ask(*update, "--no-recommend-shallow", config=config)
+        done = repository.run(*update, "--no-recommend-shallow", config=config)
     if done.returncode != 0:
         raise repository.error("a git submodule can't be fetched", done)
 

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 from packaging.version import InvalidVersion, Version
 
-from vllm_plugins.core import scratch
 from vllm_plugins.documents import versions
 from vllm_plugins.sources import _git, git_refs, git_url
-from vllm_plugins.sources._git import Repository
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,21 +49,14 @@ def read(source: GitSource, locked: CommitSha, *, environ: Mapping[str, str], pl
     refs = git_refs.advertised(remote, env, plugin)
     commit = git_refs.meaning(source.ref, refs, remote, env, plugin)
     ref = source.ref or "HEAD"
-    branches = (ref, f"refs/{ref}", f"refs/heads/{ref}")
-    branch = next((name for name in branches if name in refs and (name == "HEAD" or "refs/heads/" in name)), "HEAD")
-    if f"{_TAGS}{ref}" in refs:
-        branch = "HEAD"  # a tag goes before a branch of the same name
+    branch = git_refs.branch(source.ref, refs) or "HEAD"
     behind: int | None = 0
     if refs.get(branch) != locked:
-        with scratch.directory() as directory:
-            repository = Repository(root=directory, remote=remote, env=env, plugin=plugin)
-            repository.create()
-            # Commits alone, without trees and files.
-            repository.must("fetch", "--quiet", "--no-tags", "--filter=tree:0", "--", "origin", f"+{branch}:refs/new")
-            history = repository.must("rev-list", "refs/new").split()
+        with _git.commits(remote, env, plugin, f"+{branch}:refs/new") as repository:
+            history = repository.check_output("rev-list", "refs/new").split()
             behind = None
             if locked in history:
-                behind = int(repository.must("rev-list", "--count", f"{locked}..refs/new"))
+                behind = int(repository.check_output("rev-list", "--count", f"{locked}..refs/new"))
     return News(commit=commit, branch=_short(branch), behind=behind, tag=_newest_tag(refs, ref, locked))
 
 

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import scratch
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents.lock import CommitSha
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import GitSource
     from vllm_plugins.sources.git_url import Remote
 
-__all__ = ["advertised", "contains", "is_full", "meaning", "resolve"]
+__all__ = ["advertised", "branch", "contains", "is_full", "meaning", "resolve"]
 
 _FULL = re.compile(r"[0-9a-fA-F]{40}")
 _SHORT = re.compile(r"[0-9a-fA-F]{4,39}")
-_SURE = 7  # git's own shortest abbreviation; a shorter one may match a branch or a tag by chance
+_SURE = 7  # digits; git's own shortest abbreviation; a shorter one may match a branch or a tag by chance
 _BRANCHES_AND_TAGS = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
 
 
@@ -57,12 +56,23 @@ def meaning(
         return refs["HEAD"]
     if _FULL.fullmatch(ref):
         return _checked(CommitSha(ref.lower()), refs, remote, plugin)
-    for name in (ref, f"refs/{ref}", f"refs/tags/{ref}", f"refs/heads/{ref}"):
-        if name in refs:
-            return refs.get(f"{name}^{{}}", refs[name])
+    if (name := _full_name(ref, refs)) is not None:
+        return refs.get(f"{name}^{{}}", refs[name])
     if _SHORT.fullmatch(ref):
         return _lengthen(ref.lower(), refs, remote, env, plugin)
     raise _missing(f"git ref {ref!r} is not in the repository", remote, refs, plugin, ref=ref)
+
+
+def _full_name(ref: str, refs: Mapping[str, CommitSha]) -> str | None:
+    """The name of a ref in full, as git looks it up: a tag goes before a branch of the same name."""
+    names = (ref, f"refs/{ref}", f"refs/tags/{ref}", f"refs/heads/{ref}")
+    return next((name for name in names if name in refs), None)
+
+
+def branch(ref: str | None, refs: Mapping[str, CommitSha]) -> str | None:
+    """The branch that a ref means, by its full name or as ``HEAD``; ``None`` for a tag or a commit."""
+    name = _full_name(ref or "HEAD", refs)
+    return name if name is not None and (name == "HEAD" or name.startswith("refs/heads/")) else None
 
 
 def advertised(remote: Remote, env: Mapping[str, str], plugin: str) -> dict[str, CommitSha]:
@@ -101,24 +111,16 @@ def contains(source: GitSource, commit: CommitSha, *, environ: Mapping[str, str]
     Raises:
         SourceError: as :func:`resolve`.
     """
-    if resolve(source, environ=environ, plugin=plugin) == commit:
-        return True
-    ref = source.ref or "HEAD"
-    if is_full(ref):
-        return False
     remote = git_url.read(source.url, environ=environ, plugin=plugin)
     env = _git.network_environment(remote, environ)
     refs = advertised(remote, env, plugin)
-    names = ("HEAD",) if ref == "HEAD" else (ref, f"refs/{ref}", f"refs/tags/{ref}", f"refs/heads/{ref}")
-    name = next((name for name in names if name in refs), None)
-    if name is None or not (name == "HEAD" or name.startswith("refs/heads/")):
+    if meaning(source.ref, refs, remote, env, plugin) == commit:
+        return True
+    name = None if source.ref is not None and is_full(source.ref) else branch(source.ref, refs)
+    if name is None:
         return False
-    with scratch.directory() as directory:
-        repository = Repository(root=directory, remote=remote, env=env, plugin=plugin)
-        repository.create()
-        # Commits alone, without trees and files.
-        repository.must("fetch", "--quiet", "--no-tags", "--filter=tree:0", "--", "origin", f"+{name}:refs/check")
-        return commit in repository.must("rev-list", "refs/check").split()
+    with _git.commits(remote, env, plugin, f"+{name}:refs/check") as repository:
+        return commit in repository.check_output("rev-list", "refs/check").split()
 
 
 def _checked(full: CommitSha, refs: Mapping[str, CommitSha], remote: Remote, plugin: str) -> CommitSha:
@@ -146,12 +148,9 @@ def _lengthen(
 ) -> CommitSha:
     near = {commit for sha, commit in _peeled(refs).items() if sha.startswith(short)}
     if len(near) != 1 or len(short) < _SURE:
-        # Servers don't resolve abbreviations. Fetching the commits alone, without trees and files, is enough.
-        with scratch.directory() as directory:
-            repository = Repository(root=directory, remote=remote, env=env, plugin=plugin)
-            repository.create()
-            repository.must("fetch", "--quiet", "--filter=tree:0", "origin", *_BRANCHES_AND_TAGS)
-            commits = repository.must("rev-list", "--all").splitlines()
+        # Servers don't resolve abbreviations.
+        with _git.commits(remote, env, plugin, *_BRANCHES_AND_TAGS) as repository:
+            commits = repository.check_output("rev-list", "--all").splitlines()
         near |= {CommitSha(sha) for sha in commits if sha.startswith(short)}
     if len(near) == 1:
         return near.pop()

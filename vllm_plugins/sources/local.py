@@ -67,11 +67,11 @@ def export(
             _tree.copy(entries, project)
             # Without a fresh index, git diff-index reports every file as changed, and versions become dirty.
             out = [str(project / path) for path in _listing.inside(directory, without)]
-            tracked = repository.must("ls-files", "-z", "--", *out) if out else ""
+            tracked = repository.check_output("ls-files", "-z", "--", *out) if out else ""
             names = [*tracked.split("\0")[:-1], *(str(project / name) for name in _sparse(directory, environ))]
             if names:
-                repository.must("update-index", "--skip-worktree", "--", *names)
-            repository.ask("update-index", "-q", "--refresh", config=_line_ends(repository, top, environ))
+                repository.check_output("update-index", "--skip-worktree", "--", *names)
+            repository.run("update-index", "-q", "--refresh", config=_line_ends(repository, top, environ))
         else:
             _tree.copy(entries, project)
         tree = _tree.sha256(_tree.walk(project))
@@ -90,13 +90,13 @@ def _line_ends(repository: Repository, top: Path, environ: Mapping[str, str]) ->
         done = _git.run(["config", "--get", key], env=env, cwd=top)
         if done.returncode == 0:
             values.append((key, done.stdout.strip()))
-            repository.must("config", key, done.stdout.strip())
+            repository.check_output("config", key, done.stdout.strip())
     return values
 
 
 def _sparse(directory: Path, environ: Mapping[str, str]) -> list[str]:
     """Return the tracked files of a directory that a sparse checkout leaves out."""
-    done = _git.run(["ls-files", "-t", "-z"], env=_git.environment(environ), cwd=directory)
+    done = _git.run(["ls-files", "-t", "-z"], env=_git.local_environment(environ), cwd=directory)
     return [line[2:] for line in done.stdout.split("\0") if line.startswith("S ")]
 
 
@@ -106,17 +106,17 @@ def _clone(top: Path, into: Path, project: Path, env: Mapping[str, str], plugin:
     repository = Repository(root=into, remote=remote, env=env, plugin=plugin)
     config = [("protocol.file.allow", "always")]
     clone = ("clone", "--quiet", "--shared", "--no-checkout", "--template=", "--", str(top), str(into))
-    repository.must(*clone, config=config)
-    if repository.ask("rev-parse", "--quiet", "--verify", "HEAD").returncode != 0:
+    repository.check_output(*clone, config=config)
+    if repository.run("rev-parse", "--quiet", "--verify", "HEAD").returncode != 0:
         return repository  # no commit yet
     if project == into:
-        repository.must("read-tree", "HEAD")
+        repository.check_output("read-tree", "HEAD")
         return repository
     pattern = re.sub(r"([\\*?\[])", r"\\\1", project.relative_to(into).as_posix())
     (into / ".git" / "info").mkdir(exist_ok=True)
     (into / ".git" / "info" / "sparse-checkout").write_text(f"/{pattern}/\n", encoding="utf-8")
-    repository.must("config", "core.sparseCheckout", "true")
-    repository.must("read-tree", "-m", "-u", "HEAD")
+    repository.check_output("config", "core.sparseCheckout", "true")
+    repository.check_output("read-tree", "-m", "-u", "HEAD")
     shutil.rmtree(project, ignore_errors=True)
     return repository
 

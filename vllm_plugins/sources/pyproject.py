@@ -47,7 +47,7 @@ def sha256(directory: Path) -> Sha256:
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes() if path.is_file() else b""
-    except OSError:  # a name that is too long, for one: the build reports it
+    except OSError:  # such as a name that is too long: the build reports it
         return b""
 
 

@@ -30,7 +30,7 @@ def resolve(directory: Path, revision: str) -> str | None:
     """
     if revision.startswith("-") or not directory.is_dir():
         return None
-    done = _ask(directory, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    done = _run(directory, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if done.returncode == 0:
         return done.stdout.strip()
     if "dubious ownership" in done.stderr:  # else a repository that is there would be called missing
@@ -54,7 +54,7 @@ def read(path: Path, commit: str, *, named: str, most: int) -> bytes:
         SourceError: git can't read it.
     """
     directory, name = path.parent, path.name
-    entry = _must(directory, "ls-tree", "-z", commit, "--", name).rstrip("\0")
+    entry = _check_output(directory, "ls-tree", "-z", commit, "--", name).rstrip("\0")
     if not entry:
         raise UsageError(
             f"{name} is not committed in {named}",
@@ -63,7 +63,7 @@ def read(path: Path, commit: str, *, named: str, most: int) -> bytes:
             next_step=f"commit it, or name one of the commits that `git log --oneline -- {name}` shows",
         )
     mode, kind, blob = entry.partition("\t")[0].split()[:3]
-    size = int(_must(directory, "cat-file", "-s", blob)) if kind == "blob" else 0
+    size = int(_check_output(directory, "cat-file", "-s", blob)) if kind == "blob" else 0
     if kind != "blob" or mode == _LINK or size > most:
         what = "a symbolic link" if mode == _LINK else f"a {kind}" if kind != "blob" else f"a file of {size} bytes"
         raise UsageError(
@@ -73,17 +73,17 @@ def read(path: Path, commit: str, *, named: str, most: int) -> bytes:
             found=f"{what} in {commit[:12]}",
             next_step=f"name another of the commits that `git log --oneline -- {name}` shows",
         )
-    return _must(directory, "cat-file", "blob", blob).encode("utf-8")
+    return _check_output(directory, "cat-file", "blob", blob).encode("utf-8")
 
 
-def _ask(directory: Path, *words: str) -> Completed:
+def _run(directory: Path, *words: str) -> Completed:
     # A partial clone fetches what it lacks, with a program that its own configuration names.
     env = {**_git.user_environment(os.environ), "GIT_ALLOW_PROTOCOL": "none"}
     return _git.run(words, env=env, cwd=directory)
 
 
-def _must(directory: Path, *words: str) -> str:
-    done = _ask(directory, *words)
+def _check_output(directory: Path, *words: str) -> str:
+    done = _run(directory, *words)
     if done.returncode != 0:
         raise SourceError(
             f"git {words[0]} failed in the repository of the lock",

@@ -1,4 +1,4 @@
-"""Plugins of an overlay that vLLM does not load in this process: said before it serves."""
+"""Plugins of an overlay that vLLM does not load in this process, reported before it serves."""
 
 from __future__ import annotations
 

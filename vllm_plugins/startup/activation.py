@@ -59,7 +59,7 @@ _expected: tuple[str, bool | None] | None = None
 
 
 def is_disabled_by_user() -> bool:
-    """Whether this package must do nothing at all, even if an overlay is on the path: plugins are vLLM's affair then.
+    """Whether this package must do nothing, even if an overlay is on the path: vLLM then handles plugins itself.
 
     A parent process that goes on without plugins disables its child processes, too, and passes on that it fell back.
     """
@@ -198,10 +198,11 @@ def expect(settings: Settings, marker: Marker | None, listing: str, base: str) -
 
 
 def finish(active: tuple[Path, Marker] | None) -> None:
-    """Wait for a load check alongside this start, where this process must; tell child processes what they must have.
+    """Wait for a load check alongside this start, where this process must; pass on what child processes must have.
 
-    vLLM's metrics show the overlay. Children are told after general plugins: Ray (executor V2, 0.32) gives a worker
-    the server's variables before these and after the platform's, and overwrites none, so also none of the worker's.
+    vLLM's metrics show the overlay. The variable for child processes is set only after general plugins have run. Ray
+    (executor V2, 0.32) gives a worker the server's variables before that, after its platform plugins, and overwrites
+    none: the worker's own value would stay.
     """
     global _expected  # noqa: PLW0603
     if variables.inherited(variables.TRIAL):

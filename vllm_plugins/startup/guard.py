@@ -75,7 +75,7 @@ def inherit(entry: str) -> Entry:
 def link(site: str) -> None:
     """Put a linked overlay on the path of an interpreter that starts. Nothing of it is read.
 
-    With ``VLLM_PLUGIN_DISABLE=1`` the overlay is vLLM's affair, unless a parent process goes on without plugins.
+    With ``VLLM_PLUGIN_DISABLE=1`` it is not guarded, unless a parent process goes on without plugins.
     """
     if activation.is_disabled_by_user():
         if site not in sys.path:

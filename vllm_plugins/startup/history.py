@@ -124,6 +124,6 @@ def shorten(path: Path) -> None:
 def _real(lock: str) -> str:
     """A path with the symbolic links of its directory resolved: one project may have two names.
 
-    The file itself may be a link, too, whose target changes with each release (a ConfigMap's, for one).
+    The file itself may be a link, too, whose target changes with each release (as that of a ConfigMap does).
     """
     return os.path.join(os.path.realpath(os.path.dirname(lock)), os.path.basename(lock))

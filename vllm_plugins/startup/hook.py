@@ -33,8 +33,8 @@ GENERAL = "vllm.general_plugins"
 class _Process:
     """The state of this process.
 
-    ``has_run_platform`` says that :func:`platform` was called before, and ``platform_class`` and ``failure`` are what
-    came of it. ``busy`` stops re-entry: an installation or a plugin may import vLLM, which calls the hook again.
+    ``has_run_platform`` says that :func:`platform` was called before, and ``platform_class`` and ``failure`` are its
+    result. ``busy`` stops re-entry: an installation or a plugin may import vLLM, which calls the hook again.
     ``active`` is the store and the marker of the overlay on the path. They stay what was checked when it was put
     there, whatever another process does to the store meanwhile. ``base`` is the base as text (``overlay.listing``),
     and the fingerprint of that.

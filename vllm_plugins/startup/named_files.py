@@ -105,8 +105,8 @@ def check_owner(settings: Settings, recorded: str | None) -> None:
 def recorded_name(settings: Settings) -> str | None:
     """The name of the manifest, for a lock whose own name does not tell it."""
     name = settings.manifest.name
-    is_told = any(name in _manifests_of(path.name) for path in (settings.lock, settings.lock.resolve()))
-    return None if is_told else name
+    is_default = any(name in _manifests_of(path.name) for path in (settings.lock, settings.lock.resolve()))
+    return None if is_default else name
 
 
 def _owners(settings: Settings, recorded: str | None) -> Iterator[tuple[str, tuple[Path, ...]]]:

@@ -1,4 +1,4 @@
-"""The checks of owners and permissions that a start does not need, and the error of those that it does.
+"""Checks of owners and permissions beyond those of a start (``_trust``), and the error of both.
 
 What they protect against, and whom they trust, is in ``_trust``.
 """
@@ -13,12 +13,20 @@ from vllm_plugins.core.errors import NotTrusted
 from vllm_plugins.startup import _trust, overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["check_discovered", "check_files", "check_owners", "problems", "refuse_unless_read_only"]
+__all__ = [
+    "check_discovered",
+    "check_files",
+    "check_owners",
+    "problems",
+    "refuse_unless_read_only",
+    "refused_cache",
+    "report_cache",
+]
 
 _OTHERS = "or mount it read-only, or set VLLM_PLUGIN_TRUST=any to skip this check"
 
@@ -38,13 +46,28 @@ def problems(settings: Settings, key: str | None) -> Iterator[NotTrusted]:
             yield error
 
 
+def refused_cache(settings: Settings) -> NotTrusted | None:
+    """Why the cache is not used although it is there, if another user can change it (``Settings.cache``)."""
+    try:
+        _trust.check_paths(settings, settings.cache_place)
+    except NotTrusted as error:
+        return error
+    return None
+
+
+def report_cache(settings: Settings, report: Callable[[str], None]) -> None:
+    """Say that the cache is not used, if another user can change it: what takes seconds then takes minutes."""
+    if (refused := refused_cache(settings)) is not None:
+        report(f"The cache is not used, and everything is downloaded again: {refused.what}")
+
+
 def check_discovered(settings: Settings) -> None:
     """Check a manifest that nobody named, and its lock. Raises the same error as :func:`check_owners`."""
     _trust.check_paths(settings, str(settings.manifest), str(settings.lock))
 
 
 def check_owners(settings: Settings, *paths: str | Path) -> None:
-    """Check who owns these paths, and the directories above them, whoever can write to them.
+    """Check the owners of these paths and of the directories above them. Their modes don't count.
 
     Raises:
         NotTrusted: another user owns one of them.

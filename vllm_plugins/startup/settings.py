@@ -71,6 +71,7 @@ FALLBACK = "_VLLM_PLUGINS_FALLBACK"  # the overlay that is used instead of the l
 TRIAL = "_VLLM_PLUGINS_TRIAL"  # the overlay whose load check runs alongside, and where its result will be
 # The descriptor for the result of a child process of ours. A vendor's ``sitecustomize`` may print to its stdout.
 RESULT = "_VLLM_PLUGINS_RESULT"
+EXAMINES = "_VLLM_PLUGINS_EXAMINES"  # of a command that examines an overlay, from which no child may import
 COMPILED = "_VLLM_PLUGINS_COMPILED"  # never set: the overlay, as a factor of vLLM's compile cache
 _DISABLE = "VLLM_PLUGIN_DISABLE"
 PATIENCE = 3600  # seconds; the default of VLLM_PLUGIN_TIMEOUT
@@ -117,13 +118,18 @@ class Settings(Record):
         from vllm_plugins.core.errors import NotTrusted
         from vllm_plugins.startup import _trust
 
-        parent = Path(self.cache_home, "vllm-plugins")
+        parent = Path(self.cache_place)
         try:
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _trust.check_paths(self, str(parent))
+            _trust.check_paths(self, self.cache_place)
         except (OSError, NotTrusted):
             return None
         return parent if os.access(parent, os.W_OK) else None
+
+    @property
+    def cache_place(self) -> str:
+        """The path of that directory, whether it is used or not."""
+        return os.path.join(self.cache_home, "vllm-plugins")
 
     @property
     def wheels(self) -> Path:

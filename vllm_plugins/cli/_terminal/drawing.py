@@ -41,7 +41,7 @@ class Drawing:
         self._live: Live | None = None
         is_utf = self._console.encoding.startswith("utf")
         self._frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" if is_utf else "|/-\\"
-        self._full, self._empty = "━─" if is_utf else "=-"  # not told apart by their colour alone
+        self._full, self._empty = "━─" if is_utf else "=-"  # distinguished by more than their colour
 
     def draw(self, steps: tuple[Step, ...]) -> None:
         """Draw these steps in place of the previous ones."""

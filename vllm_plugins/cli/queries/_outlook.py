@@ -16,7 +16,7 @@ from vllm_plugins.documents import selection, versions
 from vllm_plugins.documents.manifest import LocalSource
 from vllm_plugins.locking import pipeline
 from vllm_plugins.locking.request import Request
-from vllm_plugins.packages import archives, own_indexes, releases, wheel_files
+from vllm_plugins.packages import archives, own_indexes, releases, simple_api, wheel_files
 from vllm_plugins.packages.index import File, Index
 from vllm_plugins.packages.releases import Pin
 from vllm_plugins.review import outlook
@@ -198,11 +198,7 @@ class _Reader:
                     path = selection.find_wheel(self.settings.wheels / wheel.filename, wheel.sha256)
                     if path is not None:
                         return wheel_files.of_path(path)
-        files = [
-            File(filename=wheel.filename, url=wheel.url, sha256=wheel.sha256, size=wheel.size, index=package.index)
-            for wheel in package.wheels
-            if wheel.url is not None
-        ]
+        files = [simple_api.locked(wheel, package.index) for wheel in package.wheels if wheel.url is not None]
         found = selection.best_wheel(files, self.base.tags())
         if found is None:
             raise NoResolution("it has no wheel for this kind of machine")

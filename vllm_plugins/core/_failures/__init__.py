@@ -1,1 +1,1 @@
-"""What errors of the operating system mean for people."""
+"""Parts of errors: their root, and what errors of the operating system mean for people."""

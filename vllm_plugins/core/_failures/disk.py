@@ -6,7 +6,7 @@ import errno
 
 __all__ = ["DISK", "remedy"]
 
-# An error number that tells of a disk: what happened, and what to do.
+# By the error number: what happened to the disk, and what to do.
 DISK = {
     errno.ENOSPC: ("the disk is full", "free some space"),
     errno.EDQUOT: ("the disk is full: the quota is used up", "free some space or raise the quota"),

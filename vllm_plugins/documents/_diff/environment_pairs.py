@@ -39,8 +39,7 @@ def base_uses(old: Lock, new: Lock) -> Iterator[Pair[BaseUse]]:
 
 
 def _kind(target: Target) -> str:
-    kind = f"Python {target.python} on {target.platform}"
-    return kind if target.name is None else f"{target.name}, {kind}"
+    return target.kind if target.name is None else f"{target.name}, {target.kind}"
 
 
 def _target_lines(name: str, was: Target | None, now: Target | None) -> Iterator[str]:

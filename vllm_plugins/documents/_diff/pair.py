@@ -43,5 +43,5 @@ def by_name(
     before, after = dict(old), dict(new)
     for name in sorted(before.keys() | after.keys()):
         was, now = before.get(name), after.get(name)
-        if said := tuple(lines(name, was, now)):
-            yield Pair(name=name, old=was, new=now, lines=said)
+        if texts := tuple(lines(name, was, now)):
+            yield Pair(name=name, old=was, new=now, lines=texts)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from vllm_plugins.core.fields import FieldError, convert, get, items
 from vllm_plugins.documents import versions
-from vllm_plugins.documents._form import values
+from vllm_plugins.documents._form import lock_package, values
 from vllm_plugins.documents.lock import BuildRequirement, Wheel
 
 if TYPE_CHECKING:
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from packaging.version import Version
 
 __all__ = ["fields", "read"]
-
-_FILENAME = re.compile(r"[\w.+!-]+")
 
 
 def read(item: Any, here: str) -> BuildRequirement:
@@ -45,7 +42,7 @@ def read(item: Any, here: str) -> BuildRequirement:
 def _wheel(table: Any, here: str, *, name: NormalizedName, version: Version) -> Wheel:
     filename = get(table, here, "name", str)
     found = convert(filename, f"{here}.name", parse_wheel_filename, expected="the name of a wheel")
-    if found[:2] != (name, version) or not _FILENAME.fullmatch(filename):
+    if found[:2] != (name, version) or not lock_package.FILENAME.fullmatch(filename):
         raise FieldError(f"{here}.name: expected a wheel of {name} {version}, found {filename!r}")
     size = get(table, here, "size", int)
     if size < 0:
@@ -59,7 +56,7 @@ def _wheel(table: Any, here: str, *, name: NormalizedName, version: Version) -> 
 
 
 def fields(requirement: BuildRequirement) -> dict[str, Any]:
-    """Return the keys of a table."""
+    """The keys of a table, as they are written."""
     return {
         "name": requirement.name,
         "version": requirement.version,

@@ -122,7 +122,7 @@ _PARENTS = {key.rpartition(".")[0] for key in KEYS}
 
 
 def refused(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The keys of a document that are not read, each with the reason. The path has the numbers of tables."""
+    """The keys of a document that are refused, each with the reason. The path has the numbers of tables."""
     return _table(document, "", "")
 
 
@@ -138,6 +138,23 @@ def _table(table: Mapping[str, Any], here: str, shown: str) -> Iterator[tuple[st
             yield place, "this key of PEP 751 would change what is installed, and this program does not follow it"
         elif path in _PARENTS:
             yield from _value(value, path, place)
+        else:
+            yield from _texts(value, place)
+
+
+def _texts(value: Any, shown: str) -> Iterator[tuple[str, str]]:
+    """The texts that contain what nobody sees in a review. A line break could add lines to an exported file."""
+    if isinstance(value, str):
+        if not value.isprintable():
+            hidden = next(character for character in value if not character.isprintable())
+            yield shown, f"this text contains the invisible character U+{ord(hidden):04X}"
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(key, shown)
+            yield from _texts(item, f"{shown}.{key}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _texts(item, f"{shown}[{number}]")
 
 
 def _value(value: Any, here: str, shown: str) -> Iterator[tuple[str, str]]:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core.fields import FieldError, get, items, strings
 from vllm_plugins.documents import versions
+from vllm_plugins.documents.lock import TOOL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 __all__ = ["environments", "is_merged", "markers_of", "package_marker", "split"]
 
-TOOL = "vllm-plugins"
 TARGETS = "targets"
 _SHARED = ("plugins", "overrides", "build-requirements")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -44,6 +44,12 @@ class PypiSource(Record):
     extras: tuple[str, ...] = ()
     index: str | None = None
 
+    @property
+    def requirement(self) -> str:
+        """The requirement (PEP 508) that the entry is."""
+        extras = f"[{','.join(self.extras)}]" if self.extras else ""
+        return f"{self.package}{extras}{self.version or ''}"
+
 
 class GitSource(Record):
     """A project in a git repository.

@@ -12,11 +12,13 @@ from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import versions
 from vllm_plugins.documents.lock import CommitSha
 
-__all__ = ["PYTHON", "SHA256", "commit", "optional_sha256", "python", "requirement", "sha256", "specifier"]
+__all__ = ["PYTHON", "SHA256", "URL", "commit", "optional_sha256", "python", "requirement", "sha256", "specifier"]
 
 PYTHON = re.compile(r"3\.[0-9]{1,3}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# Of a file. In a requirements file, a space begins an option, such as another hash, and pip replaces "${NAME}".
+URL = re.compile(r"(?:https?|file)://(?:(?!\$\{)\S)+")
 
 
 def sha256(value: str, here: str) -> Sha256:

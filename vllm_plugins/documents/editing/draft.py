@@ -177,7 +177,7 @@ def _fields(plugin: Plugin) -> dict[str, Value]:
         "editable",
     )
     fields: dict[str, Value] = {"name": plugin.name, "source": plugin.kind}
-    fields |= {key: source[key] for key in (*keys, "editable") if source.get(key)}
+    fields |= {key: source[key] for key in keys if source.get(key)}
     implied: tuple[str, ...] = ()
     if isinstance(plugin.source, FileSource):
         if plugin.source.filename == file_rules.last_part(plugin.source.requested):

@@ -228,7 +228,7 @@ class _Child:
             self._file.flush()
 
     def _outcome(self, step: _Step) -> dict[str, str]:
-        """Run one step, and describe what came of it."""
+        """Run one step, and describe its result."""
         plugin = self._points[step.number].plugin
         try:
             return {"load": self._load, "call": self._call, "create": self._create}[step.verb](step.number)

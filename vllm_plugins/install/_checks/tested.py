@@ -61,11 +61,12 @@ def begin_trial(marker: Marker, job: Job) -> Marker:
 def run(
     marker: Marker, job: Job, *, installed: bool, again: bool, install: Callable[[], Marker]
 ) -> tuple[Marker, Marker, bool]:
-    """Run the load check if it must run, once more where another machine replaced the overlay meanwhile.
+    """Run the load check if it must run, and again where another machine replaced the overlay meanwhile.
 
     Its files are then gone for a moment, and plugins are not to blame for that. A damaged overlay is installed again
     after its check, which may have failed because of that; what differs in a new one (``installed``) was changed by a
     plugin.
+
     Returns both markers, without and with the result of the check, and whether the overlay was installed.
 
     Raises:

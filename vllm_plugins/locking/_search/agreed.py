@@ -36,7 +36,7 @@ def write_stubs(walk: Walk, into: Path) -> bool:
     if own_indexes or walk.preferred or walk.to_build or walk.refused or walk.ruled_out:
         return False
     found: dict[NormalizedName, Candidate] = {}
-    for (name, specifier, _), chosen in walk.choices.items():
+    for (name, specifier, _), chosen in walk.choices.by_requirement.items():
         normal = canonicalize_name(name)
         if _newest(walk, normal, SpecifierSet(specifier)) != chosen or found.setdefault(normal, chosen) != chosen:
             return False

@@ -125,6 +125,10 @@ class Candidates:
             return tuple(offered)
         return tuple(found for found in offered if not found.version.is_prerelease)
 
+    def is_read(self, candidate: Candidate) -> bool:
+        """Whether the metadata of a release is known without a build."""
+        return candidate.wheel is not None or (candidate.name, candidate.version) in self.built
+
     def requirements(self, candidate: Candidate) -> Metadata | Obstacle:
         """The metadata of a candidate, maybe without its entry points, or why the candidate can't be used."""
         built = self.built.get((candidate.name, candidate.version))
@@ -217,7 +221,7 @@ class Candidates:
 
     def _here(self, wheels: Iterable[File]) -> str:
         """The machine of the base; with its C library, if there are wheels for another one."""
-        here = f"Python {self.base.python_minor} on {self.base.platform}"
+        here = self.base.kind
         newest = next((tag for tag in self.base.platforms if tag.startswith(_LIBRARIES)), None)
         is_told = newest is not None and any(name in file.filename for file in wheels for name in _LIBRARIES)
         return f"{here}, up to {newest}" if is_told else here

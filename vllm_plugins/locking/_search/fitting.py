@@ -8,7 +8,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import SourceError
-from vllm_plugins.documents.lock import override_asker
+from vllm_plugins.documents.lock import override_requirer
 from vllm_plugins.documents.overrides import is_fixed
 from vllm_plugins.locking._search.findings import Root
 from vllm_plugins.locking._search.walk import Walk
@@ -42,7 +42,7 @@ def overrides(
         except SourceError:
             return None
         if not conflicts:
-            return None if trial.clashes() and not (for_resolver and _may_change(trial)) else found
+            return None if trial.choices.clashes() and not (for_resolver and _may_change(trial)) else found
         for conflict in conflicts:
             name = _replaceable(walk, conflict)
             if name is None or conflict.requirement is None:
@@ -53,9 +53,9 @@ def overrides(
 
 def _may_change(walk: Walk) -> bool:
     """Whether each clash is with a distribution that has other releases, which may require something else."""
-    for clash in walk.clashing():
-        askers = [canonicalize_name(need.path[-1].partition(" ")[0]) for need in clash if need.path]
-        if all(len(walk.candidates.all(name)) < 2 for name in askers):
+    for clash in walk.choices.clashing():
+        requirers = [canonicalize_name(need.path[-1].partition(" ")[0]) for need in clash if need.path]
+        if all(len(walk.candidates.all(name)) < 2 for name in requirers):
             return False
     return True
 
@@ -64,7 +64,7 @@ def _trial(walk: Walk, roots: Sequence[Root], found: Mapping[NormalizedName, Spe
     """A walk from the same plugins against a base without the packages that were found."""
     named = {root.name for root in roots}
     more = [
-        Root(plugin=override_asker(name), name=name, specifier=specifier)
+        Root(plugin=override_requirer(name), name=name, specifier=specifier)
         for name, specifier in found.items()
         if name not in named
     ]

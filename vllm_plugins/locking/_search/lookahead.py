@@ -61,7 +61,7 @@ class Lookahead:
             if root.metadata is not None:
                 found += self._undecided(root.metadata, root.extras)
             else:
-                extras = f"[{','.join(sorted(root.extras))}]" if root.extras else ""
+                extras = requirement_lines.bracketed(sorted(root.extras))
                 found.append(Requirement(f"{root.name}{extras}{root.specifier}"))
         self.requirements(found)
 

@@ -218,13 +218,12 @@ class _Release:
             base=self.walk.base, candidates=self.walk.candidates, roots=(root,), preferred=self.walk.preferred
         )
         walk.run()
-        return set(walk.reached()) - {self.root.name}
+        return set(walk.choices.reached()) - {self.root.name}
 
     def _metadata(self, version: Version) -> Metadata | None:
         candidates = self.walk.candidates
         for candidate in candidates.all(self.root.name):
-            is_readable = candidate.wheel is not None or (candidate.name, candidate.version) in candidates.built
-            if candidate.version == version and is_readable:
+            if candidate.version == version and candidates.is_read(candidate):
                 found = candidates.with_entry_points(candidate)
                 return None if isinstance(found, Obstacle) else found
         return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from packaging.specifiers import SpecifierSet
 
 from vllm_plugins.locking._search.candidates import Obstacle
-from vllm_plugins.packages import stub_wheels
+from vllm_plugins.packages import requirement_lines, stub_wheels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,19 +32,18 @@ def requirement(walk: Walk, root: Root, into: Path) -> str | None:
     stub = stub_wheels.write(
         into, name=content.name, version=str(content.version), extras=content.extras, requires=content.requires
     )
-    extras = f"[{','.join(sorted(root.extras))}]" if root.extras else ""
-    return f"{root.name}{extras} @ {stub.as_uri()}"
+    return f"{root.name}{requirement_lines.bracketed(sorted(root.extras))} @ {stub.as_uri()}"
 
 
 def _chosen(walk: Walk, root: Root) -> Candidate | None:
     """The newest release that the base and everything that requires this package admit, or else the walk's."""
-    settled = walk.choice(root)
+    settled = walk.choices.of(root)
     if settled is None:
         return None
-    needs = walk.reached().get(root.name, ())
+    needs = walk.choices.reached().get(root.name, ())
     together = SpecifierSet(",".join(str(need.requirement.specifier) for need in needs))
     if together.contains(settled.version, prereleases=True):
         return settled
-    readable = (found for found in walk.candidates.admitted(root.name, together) if walk.is_read(found))
+    readable = (found for found in walk.candidates.admitted(root.name, together) if walk.candidates.is_read(found))
     fitting = (found for found in readable if found.obstacle is None and walk.judge(root, found) is None)
     return next(fitting, settled)

@@ -1,7 +1,7 @@
 """Follow the requirements of each plugin through the index, and find out what can't be satisfied, and why.
 
 Each chain of requirements is followed by itself: what this module calls unsatisfiable, no resolver can satisfy. Two
-chains that exclude one another are the resolver's to find, and :meth:`Walk.clashes` names them.
+chains that exclude one another are the resolver's to find, and :meth:`Choices.clashes` names them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import SourceError
@@ -19,15 +18,16 @@ from vllm_plugins.documents.base import VLLM, satisfies
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.locking._search import findings, lookahead
 from vllm_plugins.locking._search.candidates import Obstacle
-from vllm_plugins.locking._search.findings import Finding, Need
+from vllm_plugins.locking._search.choices import Choices, applying, requirement_of, requirements_of_extras
+from vllm_plugins.locking._search.findings import Finding
 from vllm_plugins.locking._search.lookahead import Lookahead
 from vllm_plugins.locking._search.steps import done, result
 from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping
 
+    from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
     from packaging.utils import NormalizedName
 
@@ -37,23 +37,20 @@ if TYPE_CHECKING:
     from vllm_plugins.locking._search.steps import Step
     from vllm_plugins.packages.metadata import Metadata
 
-    _Step = tuple[str, tuple[str, ...], Metadata | None, Requirement, frozenset[NormalizedName]]
-
 __all__ = ["Walk"]
 
 _MOST = 12  # releases of a dependency whose requirements are read before the resolver has to decide
-_MOST_OF_A_PLUGIN = 200
+_MOST_OF_A_PLUGIN = 200  # the same of a plugin, whose newest release that fits is wanted
 
 
 @dataclass(kw_only=True)
 class Walk:
-    """One walk from the plugins of a manifest.
+    """One walk from the plugins of a manifest; ``choices`` are the releases that it has settled on.
 
     ``preferred`` are the pins of the old lock. ``to_build`` are the releases that the plugins need and the index has
     only as an sdist: they have to be built, and the walk repeated. ``refused`` are releases that were passed over and
     that no resolver may take: they require something by URL, or their metadata is not valid. ``ruled_out`` are
-    releases of plugins that no resolver can take. Told so, it does not read them again, one after the other.
-    ``choices`` are the releases that it has settled on, by name, specifier and extras of a requirement.
+    releases of plugins that no resolver can take; excluded from the start, they are not read one after the other.
     """
 
     base: Base
@@ -63,8 +60,11 @@ class Walk:
     to_build: dict[NormalizedName, Candidate] = field(default_factory=dict)
     refused: set[Candidate] = field(default_factory=set)
     ruled_out: set[Candidate] = field(default_factory=set)
-    choices: dict[tuple[str, str, frozenset[NormalizedName]], Candidate] = field(default_factory=dict)
+    choices: Choices = field(init=False)
     _results: dict[tuple[str, str, frozenset[str]], Finding | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.choices = Choices(base=self.base, candidates=self.candidates, roots=self.roots)
 
     def run(self) -> dict[str, Finding]:
         """The plugins that can't be satisfied, by name.
@@ -72,107 +72,21 @@ class Walk:
         Raises:
             SourceError: the index can't be read.
         """
-        for kept in (self.to_build, self.refused, self.ruled_out, self.choices, self._results):
-            kept.clear()
+        for previous in (self.choices.by_requirement, self.refused, self.ruled_out, self._results):
+            previous.clear()
         self._ahead.begin(self.roots)
         found = {root.plugin: finding for root in self.roots if (finding := self._follow(root)) is not None}
-        if self.to_build:  # some may have been needed by a release only that was passed over later
-            self.to_build.clear()
-            self.reached()
+        # Not every sdist that was met: a release that was passed over later may be all that needs one.
+        self.to_build = self.choices.to_build()
         return found
-
-    def reached(self) -> dict[NormalizedName, list[Need]]:
-        """Every requirement of the releases that this walk has settled on, by the name that it is about."""
-        found: dict[NormalizedName, list[Need]] = {}
-        pending: list[_Step] = [(root.plugin, (), root.metadata, self._own(root), root.extras) for root in self.roots]
-        visited = set()
-        while pending:
-            plugin, path, metadata, requirement, extras = pending.pop(0)
-            name = canonicalize_name(requirement.name)
-            key = (name, str(requirement.specifier), extras)
-            found.setdefault(name, []).append(Need(plugin=plugin, path=path, requirement=requirement))
-            there = self.base.get(name)
-            if there is not None and key not in visited:
-                visited.add(key)
-                more = self._of_extras(there, extras)
-                pending += [(plugin, path, None, needed, requirement_lines.extras(needed)) for needed in more]
-            if metadata is None and (chosen := self.choices.get(key)) is not None:
-                metadata = self._readable(chosen)
-                if metadata is None and not self.is_read(chosen):
-                    self.to_build[name] = chosen
-            if metadata is None or (key in visited and path):
-                continue
-            visited.add(key)
-            here = (*path, f"{name} {metadata.version}")
-            pending += [
-                (plugin, here, None, needed, requirement_lines.extras(needed))
-                for needed in self._applying(metadata.requires, extras)
-            ]
-        return found
-
-    def _own(self, root: Root) -> Requirement:
-        return Requirement(f"{root.name}{root.specifier}")
-
-    def _readable(self, candidate: Candidate) -> Metadata | None:
-        if not self.is_read(candidate):
-            return None
-        metadata = self.candidates.requirements(candidate)
-        return None if isinstance(metadata, Obstacle) else metadata
-
-    def is_read(self, candidate: Candidate) -> bool:
-        """Whether the metadata of a release is known without a build."""
-        return candidate.wheel is not None or (candidate.name, candidate.version) in self.candidates.built
 
     def judge(self, root: Root, candidate: Candidate) -> Finding | None:
         """Why one release of a plugin can't be satisfied."""
         if candidate.obstacle is not None:
             return findings.unusable(candidate.obstacle, (str(candidate),))
-        if not self.is_read(candidate):
+        if not self.candidates.is_read(candidate):
             return None  # only its build would tell
         return result(self._release(candidate, root.extras, ()))
-
-    def clashes(self) -> list[str]:
-        """The requirements on one distribution, with their paths, that no release satisfies together."""
-        return list(dict.fromkeys(str(need) for needs in self.clashing() for need in needs))
-
-    def clashing(self) -> Iterator[Sequence[Need]]:
-        """The same, the requirements on each distribution together."""
-        for name, needs in sorted(self.reached().items()):
-            if len(needs) > 1 and self.base.get(name) is None and not self._has(name, findings.together(needs)):
-                yield needs
-
-    def settled(self) -> dict[NormalizedName, str]:
-        """The releases of the plugins that are satisfied, without what a resolver may change."""
-        return {root.name: str(found.version) for root in self.roots if (found := self.choice(root)) is not None}
-
-    def choice(self, root: Root) -> Candidate | None:
-        """The release of a plugin that this walk has settled on."""
-        return self.choices.get((root.name, str(root.specifier), root.extras))
-
-    def chosen(self) -> set[tuple[NormalizedName, str]]:
-        """Every release that this walk has settled on."""
-        return {(found.name, str(found.version)) for found in self.choices.values()}
-
-    def write_stubs(self, into: Path) -> None:
-        """Write stubs of the releases whose metadata a resolver would not find as this walk has."""
-        for candidate in {*self.choices.values()}:
-            self.candidates.write_stub(candidate, into)
-
-    def check_files(self) -> None:
-        """Read every wheel that this walk has settled on. Its metadata may have come from our cache.
-
-        Raises:
-            HashMismatch: a file does not match its hash.
-            SourceError: a file can't be read.
-        """
-        for candidate in dict.fromkeys(self.choices.values()):
-            if candidate.wheel is not None:
-                self.candidates.index.members(candidate.wheel, ("METADATA",))
-
-    def _has(self, name: NormalizedName, specifier: SpecifierSet) -> bool:
-        if (fixed := self._fixed(name)) is not None:
-            return satisfies(str(fixed.version), str(specifier))
-        return any(found.obstacle is None for found in self.candidates.admitted(name, specifier))
 
     def _follow(self, root: Root) -> Finding | None:
         try:
@@ -186,7 +100,7 @@ class Walk:
             return self._requirements(root.metadata, root.extras, (f"{root.name} {root.metadata.version}",))
         there = self.base.get(root.name)
         if there is not None:
-            return self._from_base(there, self._own(root), root.extras, (f"{there.name} {there.version}",))
+            return self._from_base(there, requirement_of(root), root.extras, (f"{there.name} {there.version}",))
         return self._search(root.name, root.specifier, root.extras, (), is_root=True)
 
     def _search(
@@ -211,16 +125,16 @@ class Walk:
             self._ahead.releases(admitted, number, extras)
             if candidate.obstacle is not None:
                 found: Finding | None = findings.unusable(candidate.obstacle, (*path, str(candidate)))
-            elif not self.is_read(candidate):
+            elif not self.candidates.is_read(candidate):
                 if not self._may_be_built(candidate, admitted[:number]):
                     continue
-                self.to_build[name] = self.choices[name, str(specifier), extras] = candidate
+                self.choices.add(name, specifier, extras, candidate)
                 return None
             else:
                 tried += 1
                 found = yield self._release(candidate, extras, path)
             if found is None:
-                self.choices[name, str(specifier), extras] = candidate
+                self.choices.add(name, specifier, extras, candidate)
                 return None
             self._pass_over(candidate, found, is_own=len(found.path) == len(path) + 1, is_root=is_root)
             if found.kind == "vllm":
@@ -264,12 +178,12 @@ class Walk:
     def _requirements(
         self, metadata: Metadata, extras: frozenset[NormalizedName], path: tuple[str, ...]
     ) -> Step[Finding | None]:
-        applying = self._applying(metadata.requires, extras)
-        contradicted = lookahead.contradicted(self.base, applying)
-        if contradicted is not None and all(found.url is None for found in applying):
+        required = applying(self.base, metadata.requires, extras)
+        contradicted = lookahead.contradicted(self.base, required)
+        if contradicted is not None and all(found.url is None for found in required):
             return self._requirement(contradicted, path)  # nothing has to be read to know that
-        self._ahead.requirements(applying)
-        return self._first(applying, path)
+        self._ahead.requirements(required)
+        return self._first(required, path)
 
     def _first(self, requirements: Iterable[Requirement], path: tuple[str, ...]) -> Step[Finding | None]:
         """The first requirement that can't be satisfied."""
@@ -290,7 +204,7 @@ class Walk:
             return self._from_base(there, requirement, extras, path)
         if name == VLLM:
             return done(Finding(kind="vllm", path=path, reason=f"requires {requirement}", requirement=requirement))
-        if (fixed := self._fixed(name)) is not None:
+        if (fixed := self.choices.built_plugin(name)) is not None:
             fits = satisfies(str(fixed.version), str(requirement.specifier))
             there_is = f"the plugin in plugins.yaml is {name} {fixed.version}"
             return done(None if fits else findings.conflict(requirement, path, there_is))
@@ -324,25 +238,9 @@ class Walk:
         """A requirement that the base must satisfy; what its extras lack comes from the index."""
         if not satisfies(there.version, str(requirement.specifier)):
             return done(findings.conflict(requirement, path, f"the base has {there.name} {there.version}"))
-        more = self._of_extras(there, extras)
+        more = requirements_of_extras(self.base, there, extras)
         self._ahead.requirements(more)
         return self._first(more, path)
-
-    def _fixed(self, name: NormalizedName) -> Metadata | None:
-        return next((root.metadata for root in self.roots if root.name == name and root.metadata is not None), None)
-
-    def _applying(self, lines: Iterable[str], extras: frozenset[NormalizedName]) -> list[Requirement]:
-        return requirement_lines.applying(lines, dict(self.base.markers), extras)
-
-    def _of_extras(self, there: Distribution, extras: frozenset[NormalizedName]) -> list[Requirement]:
-        """The requirements of a base distribution's extras. An extra may name others of the same distribution."""
-        while True:
-            applying = self._applying(there.requires, extras)
-            own = [found for found in applying if canonicalize_name(found.name) == there.name]
-            more = extras.union(*map(requirement_lines.extras, own))
-            if more == extras:
-                return [found for found in applying if found not in own]
-            extras = more
 
     @cached_property
     def _ahead(self) -> Lookahead:

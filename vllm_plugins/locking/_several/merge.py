@@ -61,7 +61,7 @@ def _read(path: Path, manifest: Manifest) -> tuple[Lock, ...]:
     """The locks of all targets in a file that was made from this manifest."""
     locks = lock_reader.parse_all(lock_reader.read_bytes(path), path)
     names = {target.name for target in manifest.targets}
-    named = [lock.targets[0].name for lock in locks if lock.targets and lock.targets[0].name is not None]
+    named = [name for lock in locks if (name := lock.target_name) is not None]
     if len(named) != len(locks) or (names and not names.issuperset(named)):
         raise UsageError(
             "a lock is not for the targets of plugins.yaml, and can't be merged",

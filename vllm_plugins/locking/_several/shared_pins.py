@@ -39,7 +39,8 @@ def preferred(new: Iterable[Lock], every: Sequence[Lock], bases: Mapping[str, Ba
             first = lowest.setdefault(package.name, package)
             if Version(package.version) < Version(first.version):
                 lowest[package.name] = package
-    return {str(lock.targets[0].name): _with(lock, lowest, bases[str(lock.targets[0].name)]) for lock in new}
+    named = {str(lock.target_name): lock for lock in new}
+    return {name: _with(lock, lowest, bases[name]) for name, lock in named.items()}
 
 
 def _with(lock: Lock, lowest: Mapping[NormalizedName, Package], base: Base) -> Lock:

@@ -106,7 +106,7 @@ def _missing(manifest: Manifest, old: OldLocks, locks: Iterable[Lock]) -> list[s
         if target.name not in there
     ]
     if _by_options(manifest):
-        gone = {name_of(lock) for lock in old.locks if lock.targets and lock.targets[0].name is not None} - there
+        gone = {name for lock in old.locks if (name := lock.target_name) is not None} - there
         notes += [
             f"target {name} is no longer in the lock: plugins.yaml has changed; lock it with --target {name}=BASE"
             for name in sorted(gone)
@@ -225,7 +225,7 @@ def _others(run: Run, old: OldLocks, tasks: Iterable[Task], unchecked: Iterable[
     """The locks of the targets that stay as they are. Those of another manifest are dropped."""
     wanted = {target.name for target in run.manifest.targets}
     if _by_options(run.manifest):
-        wanted |= {name_of(lock) for lock in old.locks if lock.targets and lock.targets[0].name is not None}
+        wanted |= {name for lock in old.locks if (name := lock.target_name) is not None}
     wanted -= {task.name for task in tasks}
     keeps = run.manifest.sha256 if not unchecked else None
     return tuple(
@@ -294,7 +294,7 @@ def _locks(run: Run, tasks: Sequence[Task], made: Mapping[str, NewLock], others:
 
 def name_of(lock: Lock) -> str:
     """The name of the target that a lock is for."""
-    return str(lock.targets[0].name)
+    return str(lock.target_name)
 
 
 def require_distinct(locks: Sequence[Lock], manifest: Manifest) -> None:

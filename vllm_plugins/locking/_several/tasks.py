@@ -1,4 +1,4 @@
-"""What is done for one target: find its base, and resolve for it."""
+"""The work for one target: find its base, and resolve for it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,14 @@ class Run:
         elif is_release(target.base):
             kind = {"python": target.python, "platform": target.platform}
             with named(target.name, target.option):
-                found = pipeline.read_base(target.base, self.settings, report=self.report, config=self.config, **kind)
+                found = pipeline.read_base(
+                    target.base,
+                    self.settings,
+                    report=self.report,
+                    config=self.config,
+                    may_build=self.request.may_build,
+                    **kind,
+                )
         else:
             found = base_document.read_snapshot(absolute(target.base, self.manifest.path.parent))
         for what, expected, there in (
@@ -86,7 +93,7 @@ class Run:
     def resolve(self, task: Task, upgrade: Upgrade, scratch: Path) -> NewLock:
         """The new lock of a target."""
         scratch.mkdir(parents=True)
-        with named(task.name, task.option):
+        with named(task.name, task.option), _stages.explained(task.old, self.request, self.settings):
             new = _stages.run(
                 self.manifest,
                 base=task.base,

@@ -79,13 +79,13 @@ def default_index(env: Mapping[str, str]) -> str:
     place = _place_of_default()
     if place is not None and (kept := cache.read(place)) is not None:
         return kept
-    told = process.run([*programs.PIP, "install", "--help"], env=env).stdout
-    match = _DEFAULT_INDEX.search(told)
+    text = process.run([*programs.PIP, "install", "--help"], env=env).stdout
+    match = _DEFAULT_INDEX.search(text)
     if match is None:
         raise UsageError(
             "pip does not report its default index",
             expected="`pip install --help` with the default of --index-url",
-            found="no output" if not told.strip() else "other output",
+            found="no output" if not text.strip() else "other output",
             next_step="set PIP_INDEX_URL to the index that you use",
         )
     if place is not None:

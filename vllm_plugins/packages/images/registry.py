@@ -303,10 +303,10 @@ class Registry:
         status = f"{response.status_code} {response.reason}"
         try:
             errors = foreign_json.read(self._content(response))["errors"]
-            said = "; ".join(str(error.get("message") or error.get("code")) for error in errors)
+            messages = "; ".join(str(error.get("message") or error.get("code")) for error in errors)
         except (ValueError, KeyError, TypeError, AttributeError, *_FAILURES):
             return status
-        return f"{status}: {said[:500]}"
+        return f"{status}: {messages[:500]}"
 
     def _error(self, path: str, found: str, *, status: int | None = None) -> RegistryError:
         next_step = "check the network, and the name of the image"

@@ -47,10 +47,14 @@ def announce(directory: Path) -> None:
 def add() -> None:
     """Put the announced overlay on the path of this process, unless it is for another interpreter.
 
-    A process whose parent has fallen back to another overlay, or to none, gets nothing.
+    A process whose parent has fallen back to another overlay, or to none, gets nothing. A command of this package
+    gets the guarded name alone, where nothing is found, as from the link of ``sync --bake``.
     """
     prefix, _, directory = (variables.inherited(_OVERLAY) or "").partition("\n")
     if not directory or prefix != sys.prefix or variables.inherited(variables.FALLBACK) is not None:
+        return
+    if _is_command():
+        sys.path.append(overlay.GUARDED + directory)
         return
     front = os.path.join(directory, overlay.FRONT)
     if variables.inherited("VLLM_PLUGIN_VERIFY") not in (None, "", "0"):
@@ -64,3 +68,13 @@ def add() -> None:
         sys.path.insert(0, front)
     if directory not in sys.path:
         site.addsitedir(directory)
+
+
+def _is_command() -> bool:
+    """Whether this interpreter runs a command of this package. The module of ``-m`` comes before the arguments."""
+    argv = getattr(sys, "argv", None) or [""]
+    return (
+        variables.inherited(variables.EXAMINES) is not None
+        or os.path.basename(argv[0]) == "vllm-plugins"
+        or (argv[0] == "-m" and sys.orig_argv[-len(argv)].endswith("vllm_plugins"))
+    )

@@ -117,7 +117,7 @@ def differences(
 
 
 def _packages(expected: str | None, found: str) -> Iterator[str]:
-    """A line for each package of the vLLM environment that differs, as far as the other side has told its own."""
+    """A line for each package of the vLLM environment that differs, as far as those of the other side are known."""
     if expected is None:
         yield "another vLLM environment: packages, or the version of Python"
         return
