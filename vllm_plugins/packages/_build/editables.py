@@ -32,8 +32,8 @@ def are_found(wheel: Path) -> bool:
 def _is_in(directory: Path, module: str) -> bool:
     """Whether a directory has a module's file: source, or compiled for any interpreter."""
     path = directory / module
-    beside = path.parent.glob(f"{path.name}.*") if path.parent.is_dir() else ()
-    return any(file.suffix in (".py", ".so") for file in (*beside, *path.glob("__init__.*")))
+    near = path.parent.glob(f"{path.name}.*") if path.parent.is_dir() else ()
+    return any(file.suffix in (".py", ".so") for file in (*near, *path.glob("__init__.*")))
 
 
 def _directories(text: str) -> Iterator[str]:
