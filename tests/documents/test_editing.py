@@ -373,7 +373,7 @@ def test_a_single_file_is_added_by_its_url_and_hash() -> None:
         (f"{URL}#sha256=abc", "'abc' is not a sha256"),
         (f"http://example.org/x.py#sha256={HASH}", "is not encrypted; use https"),
         (f"https://ada:secret@example.org/x.py#sha256={HASH}", "contains a login"),
-        (f"https://example.org/x.whl#sha256={HASH}", "is an archive"),
+        (f"https://example.org/x.whl#sha256={HASH}", "is not a source of its own"),
         (f"https://example.org/json.py#sha256={HASH}", "Python has a module json of its own"),
     ],
 )
