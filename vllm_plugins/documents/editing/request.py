@@ -103,8 +103,8 @@ def _check_kind(word: str, place: str) -> None:
         raise _wrong(word, "this is the page of a distribution", f"vllm-plugins add {page[1]}")
     path = place.partition("#")[0].partition("?")[0]
     if path.lower().endswith(_PACKAGED) and not place.startswith("git+") and (os.sep in path or os.path.isfile(path)):
-        name = canonicalize_name(os.path.basename(path).partition("-")[0])
-        name = name if _rules.package(name) is None else "NAME"
+        found = canonicalize_name(os.path.basename(path).partition("-")[0])
+        name = found if _rules.package(found) is None else "NAME"
         step = f"put the file into a directory of PIP_FIND_LINKS, and run vllm-plugins add {name}"
         raise _wrong(word, "a wheel or an sdist is not a source of its own", step)
     if "://" not in place and "@" in place and _SCP.fullmatch(place) and not os.path.exists(place):
