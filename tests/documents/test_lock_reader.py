@@ -73,6 +73,7 @@ WHEEL: tuple[str | int, ...] = ("packages", 2, "wheels", 0)
 
 STRINGS: list[tuple[tuple[str | int, ...], str, bool]] = [
     (("tool", "vllm-plugins", "manifest-sha256"), f"{TOOL}.manifest-sha256", True),
+    (("tool", "vllm-plugins", "manifest"), f"{TOOL}.manifest", False),
     *(
         ((*PLUGIN, key), f"{TOOL}.plugins[0].{key}", True)
         for key in ("name", "source", "package", "version", "requested")
@@ -276,6 +277,16 @@ def test_every_field_of_a_lock_is_read() -> None:
     whole["tool"]["vllm-plugins"]["manifest"] = "dev.yaml"
     expected = lock.replace(accepted_manifests=("b" * 64,), manifest_name="dev.yaml")
     assert lock_reader.parse(written(whole), PATH) == expected
+
+
+def test_only_a_plugin_that_the_base_provides_is_in_no_package() -> None:
+    lock = values.lock()
+    (plugin,) = lock.plugins
+    there = plugin.replace(name="there", package=values.NAME("there"))
+    provided = lock.replace(plugins=(there.replace(provided=True), plugin))
+    assert lock_reader.parse(lock_writer.render(provided), PATH) == provided
+    with pytest.raises(LockInvalid, match="there is not among the packages"):
+        lock_writer.render(lock.replace(plugins=(there, plugin)))
 
 
 def test_the_name_of_a_wheel_has_the_parts_of_one() -> None:

@@ -160,8 +160,25 @@ def test_the_target_of_a_machine_is_chosen_by_its_python_its_platform_and_its_ba
         name(python="3.13.0")
     assert missing.value.expected is not None
     assert "production (Python 3.12 on linux-aarch64)" in missing.value.expected
-    with pytest.raises(UsageError, match="the lock has no target 'cuda'"):
+    with pytest.raises(UsageError, match="the lock has no target 'cuda'") as unknown:
         lock_reader.parse(data, PATH, base=here, target="cuda")
+    assert missing.value.where == unknown.value.where == str(PATH)
+
+
+def test_a_lock_without_named_targets_is_read_for_every_base() -> None:
+    """A check of the base says later, and with all that differs, that it is another one."""
+    lock = lock_writer.normal_form(values.lock())
+    data = lock_writer.render(lock)
+    for base in (values.base(), values.base(python="3.9.1", platform=ARM)):
+        assert lock_reader.parse(data, PATH, base=base) == lock
+
+
+def test_a_newer_lock_is_reported_as_such_whatever_else_is_in_it() -> None:
+    written = document(DEV, PRODUCTION)
+    written["lock-version"] = "2.0"
+    written["environments"] = ["a marker of a later specification"]
+    with pytest.raises(LockInvalid, match="the lock was written by a newer version"):
+        reread(written)
 
 
 def test_a_difference_names_its_targets() -> None:
