@@ -523,6 +523,13 @@ def test_modes_are_those_of_any_umask(site: Path) -> None:
     assert stat.S_IMODE(compiled.stat().st_mode) == 0o644
 
 
+@pytest.mark.parametrize("path", ["__pycache__/tiny.cpython-311.opt-1.pyc", "a/__pycache__/b.cpython-399.opt-2.pyc"])
+def test_bytecode_that_only_an_optimizing_python_uses_is_refused(site: Path, path: str) -> None:
+    """``python -O`` would run it in place of the source."""
+    stages.install(site, files={path: b"evil"})
+    assert refused(site).found == path
+
+
 def test_the_bytecode_of_a_wheel_is_replaced(site: Path) -> None:
     compiled = bytecode.place("tiny.py")
     stages.install(site, files={compiled: b"evil bytecode"})

@@ -33,6 +33,7 @@ _NAMESPACE = re.compile(
 )
 _INFORMATION = (".dist-info", ".egg-info")  # directories that Python reads as metadata, in any case
 _OF_EACH_START = ("sitecustomize", "usercustomize")  # imported by `site`
+_OPTIMIZED = re.compile(r"\.opt-\w+\.pyc$")  # PEP 488
 _BAD_PLUGIN = "report it to the plugin's author, and set `enabled: false` for the plugin in plugins.yaml"
 _NOT_OVERRIDDEN = (
     "remove it from `overrides` in plugins.yaml and run vllm-plugins lock, or use an environment that has such a "
@@ -77,10 +78,22 @@ def check_override(title: str, paths: Sequence[str]) -> None:
 
 
 def _check_start(title: str, paths: Sequence[str]) -> None:
+    _check_bytecode(title, paths)
     found = next((path for path in paths if path.partition("/")[0].partition(".")[0] in _OF_EACH_START), None)
     if found is not None:
         raise InstallError(
             f"{title} installs a module that Python runs in every process when it starts",
+            found=found,
+            next_step=_BAD_PLUGIN,
+        )
+
+
+def _check_bytecode(title: str, paths: Sequence[str]) -> None:
+    """Refuse bytecode that only ``python -O`` uses. The other is replaced, as nothing ties it to its source."""
+    found = next((path for path in paths if _OPTIMIZED.search(path)), None)
+    if found is not None:
+        raise InstallError(
+            f"{title} installs bytecode for python -O, which need not be that of its source",
             found=found,
             next_step=_BAD_PLUGIN,
         )
