@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cases"]
 
+_IMPORTS = "starting Python and its imports take most of it"
+
 
 def cases(server: Server, root: Path) -> list[Case]:
     """``--version`` and ``status``, whole processes."""
@@ -24,7 +26,7 @@ def cases(server: Server, root: Path) -> list[Case]:
     place.run("sync", "--installer", "uv")
     return [
         Case(measure=lambda rounds: _command(place, rounds, "--version"), rounds=20, short=10),
-        Case(measure=lambda rounds: _command(place, rounds, "status"), rounds=20, short=10),
+        Case(measure=lambda rounds: _command(place, rounds, "status"), rounds=20, short=10, why=_IMPORTS),
     ]
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["cases"]
 
 GROUP = "hook, up to date"
+_CHECKS = "each start also looks at owners, replaced packages and modules in front of the overlay"
+_MARKER = "the marker grows with each plugin, and is read and checked as a whole"
 _HOOK = f"{START}; from vllm_plugins.startup.hook import general; general()"
 # An overlay is held first; activation looks at that again, and puts it on the path.
 _TIMED = f"""\
@@ -48,10 +50,10 @@ def cases(server: Server, root: Path) -> list[Case]:
         place.run("lock", "--resolver", "uv")
         place.run("sync", "--installer", "uv", "--no-load-check")
     return [
-        Case(measure=lambda rounds: _whole(one, rounds), rounds=60, short=40),
+        Case(measure=lambda rounds: _whole(one, rounds), rounds=60, short=40, why=_CHECKS),
         Case(measure=lambda rounds: _activation(one, rounds), rounds=30, short=15),
-        Case(measure=lambda rounds: _flat(one, many, rounds), rounds=60, short=40),
-        Case(measure=lambda rounds: _rolled_back(one, rounds), rounds=40),
+        Case(measure=lambda rounds: _flat(one, many, rounds), rounds=60, short=40, why=_MARKER),
+        Case(measure=lambda rounds: _rolled_back(one, rounds), rounds=40, why=_CHECKS),
     ]
 
 

@@ -39,9 +39,9 @@ def cases(index_server: Server, root: Path) -> list[Case]:
     up_to_date.run("sync", "--no-load-check")
     model = environment.model(Path(python), root / "llama")
     return [
-        Case(measure=lambda rounds: _start(up_to_date, model, rounds), rounds=2),
-        Case(measure=lambda rounds: _first_start(new, model, rounds), rounds=2),
-        Case(measure=lambda rounds: _load_check(new, rounds), rounds=2),
+        Case(measure=lambda rounds: _start(up_to_date, model, rounds), rounds=1),
+        Case(measure=lambda rounds: _first_start(new, model, rounds), rounds=1),
+        Case(measure=lambda rounds: _load_check(new, rounds), rounds=1),
     ]
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["against_uv", "cases", "write_requirements"]
 
 GROUP = "sync, cold, 16 wheels"
+_COMPILING = "compiling bytecode takes most of the time, in uv alone, too"
 _OURS = ["-m", "vllm_plugins", "sync", "--no-load-check"]
 # There is no such option: what is published is never written to, so it has its bytecode from the first.
 _WITHOUT_BYTECODE = """\
@@ -56,13 +57,17 @@ def cases(server: Server, root: Path) -> list[Case]:
     for place in (world, bundled):
         write_requirements(place)
     return [
-        Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=True), rounds=2),
-        Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=False), rounds=2),
-        Case(measure=lambda rounds: _one_pip(world, rounds), rounds=5),
+        Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=True), rounds=2, why=_COMPILING),
+        Case(
+            measure=lambda rounds: _one_by_one(world, rounds, bytecode=False),
+            rounds=2,
+            why="starting Python, its imports and the checks take most of the time",
+        ),
+        Case(measure=lambda rounds: _one_pip(world, rounds), rounds=5, why=_COMPILING),
         Case(measure=lambda rounds: _pip(world, rounds), rounds=5),
-        Case(measure=lambda rounds: against_uv(world, rounds), rounds=15, short=9),
-        Case(measure=lambda rounds: _flushed(world, rounds), rounds=15, short=5),
-        Case(measure=lambda rounds: _offline(bundled, rounds), rounds=15, short=9),
+        Case(measure=lambda rounds: against_uv(world, rounds), rounds=9, short=9),
+        Case(measure=lambda rounds: _flushed(world, rounds), rounds=7, short=5),
+        Case(measure=lambda rounds: _offline(bundled, rounds), rounds=9, short=9),
     ]
 
 
@@ -135,7 +140,7 @@ def _pip(world: Place, rounds: int) -> Row:
     return ratio(turns, group=GROUP, what="with pip", against="one hashed pip install", goal=1.25)
 
 
-def against_uv(world: Place, rounds: int, *, group: str = GROUP, what: str = "with uv", goal: float = 1.25) -> Row:
+def against_uv(world: Place, rounds: int, *, group: str = GROUP, what: str = "with uv", goal: float = 1.1) -> Row:
     """A cold sync with uv against uv alone, which compiles, too."""
     uv = _uv_install(world, "--default-index", world.index_url or "")
     turns = take_turns(rounds, _ours(world), _theirs(world, uv))
