@@ -14,7 +14,7 @@ from vllm_plugins.core.errors import HashMismatch, LockContradiction
 from vllm_plugins.core.hashes import Sha256, of_file, sha256
 from vllm_plugins.documents import lock as locks
 from vllm_plugins.documents import manifest
-from vllm_plugins.documents.lock import Lock, Package, Wheel
+from vllm_plugins.documents.lock import BuildRequirement, Lock, Package, Wheel
 from vllm_plugins.locking import _derivation, rebuild
 from vllm_plugins.locking._derivation import Derivation
 from vllm_plugins.locking.request import Request, Run
@@ -248,6 +248,23 @@ def test_what_is_not_compared_is_reported(tmp_path: Path, index: Index) -> None:
         "the dependencies between the packages",
         "what the editable tiny requires, and its entry points: nothing is built here",
     ]
+
+
+def test_the_files_of_a_build_requirement_are_those_of_the_index(tmp_path: Path, index: Index) -> None:
+    path, tool = built(tmp_path), index.wheel("tool")
+    package = values.package(wheels=(local(path),), built_with=("tool==1.0",))
+    item = BuildRequirement(name=NAME("tool"), version="1.0", wheels=(located(index, tool),), index=index.url)
+    lock = values.lock(package, build_requirements=(item,))
+    assert derived(tmp_path, lock, index, find={path.name: path}) == ([], [])
+    assert derived(tmp_path, lock, None, find={path.name: path}) == ([], [])
+    false = lock.replace(build_requirements=(item.replace(wheels=(item.wheels[0].replace(sha256=FALSE),)),))
+    (found,), _ = derived(tmp_path, false, index, find={path.name: path})
+    assert found.startswith(f"tiny: its build requirement tool==1.0: {tool.name} is another file at the index: ")
+    other = item.replace(version="2.0", index="https://other.example/simple/")
+    elsewhere = lock.replace(packages=(package.replace(built_with=(other.pin,)),), build_requirements=(other,))
+    assert derived(tmp_path, elsewhere, index, find={path.name: path}) == (
+        [], ["the build requirement tool==2.0: https://other.example/simple/ is not configured here"]
+    )  # fmt: skip
 
 
 GIT = "plugins:\n  - {name: tiny, source: git, url: 'https://example.org/x.git'}\n"
