@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from packaging.tags import sys_tags
 
 from tests.kit import advisory, projects, values
 from tests.kit.repositories import Repository, git_environment
@@ -94,6 +95,13 @@ def test_an_honest_lock_has_no_difference(tmp_path: Path, index: Index) -> None:
 def test_files_that_the_index_got_later_do_not_matter(tmp_path: Path, index: Index) -> None:
     for_windows(index)
     tiny(index, version="2.0")
+    lock = values.lock(of_index(index, tiny(index)))
+    assert derived(tmp_path, lock, index) == ([], [])
+
+
+def test_a_better_wheel_that_the_index_got_later_does_not_matter(tmp_path: Path, index: Index) -> None:
+    other = {"vllm.general_plugins": {"tiny": "tiny:other"}}
+    index.wheel("tiny", tag=str(next(iter(sys_tags()))), requires_python=">=3.8", entry_points=other)
     lock = values.lock(of_index(index, tiny(index)))
     assert derived(tmp_path, lock, index) == ([], [])
 
@@ -219,6 +227,13 @@ def test_a_wheel_next_to_the_lock_is_of_its_package(tmp_path: Path, index: Index
     found, _ = derived(tmp_path, values.lock(package), None, find={path.name: path})
     name, version = fields.get("name", "tiny"), fields.get("version", "1.0")
     assert found[0] == f"tiny: {path.name} contains {name} {version}"
+    links = PipConfig(index_url=index.url, find_links=(str(tmp_path / "links"),))
+    (tmp_path / "links").mkdir()
+    found, _ = derived(tmp_path, values.lock(package), index, find={path.name: path}, config=links)
+    assert found[:2] == [
+        f"tiny: {path.name} contains {name} {version}",
+        "tiny: its wheel next to the lock is in no directory of find-links",
+    ]
 
 
 def test_a_wheel_of_find_links_is_in_such_a_directory(tmp_path: Path, index: Index) -> None:
