@@ -225,6 +225,23 @@ def test_every_backend_is_editable(network_place: Place, tmp_path: Path, backend
     assert place.python("-c", code).stdout == "edited\n"
 
 
+@pytest.mark.network
+def test_an_editable_package_whose_directory_has_another_name_is_found(network_place: Place, tmp_path: Path) -> None:
+    place = network_place
+    directory = projects.project(
+        tmp_path / "mine", name="tiny", backend="setuptools", entry_points=POINTS, modules=MODULES
+    )
+    (directory / "src/tiny").rename(directory / "python")
+    project = (directory / "pyproject.toml").read_text().partition("[tool.setuptools")[0]
+    table = '[tool.setuptools]\npackages = ["tiny"]\n[tool.setuptools.package-dir]\ntiny = "python"\n'
+    (directory / "pyproject.toml").write_text(f"{project}\n{table}")
+    place.write("plugins:\n  - {name: tiny, source: local, path: ../mine, editable: true}\n")
+    place.run("lock")
+    place.run("sync")
+    code = "import vllm_plugins; vllm_plugins.activate(); import tiny; print(tiny.__file__)"
+    assert place.python("-c", code).stdout == f"{directory}/python/__init__.py\n"
+
+
 def test_what_an_index_has_only_as_an_sdist_is_built_while_locking(place: Place, index: Index) -> None:
     sdist = index.sdist("tiny", entry_points=POINTS, modules=MODULES, requires=["helper"])
     index.wheel("helper", "2.0")

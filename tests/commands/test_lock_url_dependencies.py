@@ -42,3 +42,11 @@ def test_a_dependency_by_the_path_of_a_wheel_is_refused(place: Place, resolver: 
     assert done.returncode == 6
     assert "; a lock contains only packages from an index\n" in done.stderr
     assert not place.lock.exists()
+    assert done.stderr.endswith(
+        "  next: set `enabled: false` for plugin 'plug' in plugins.yaml; or, if you are the author of plug, require dep "
+        "there by its name, without the URL, and make it a plugin of its own in plugins.yaml\n"
+    )
+    projects.project(place.config / "plug", name="plug", requires=["dep"])
+    projects.project(place.config / "dep", name="dep")
+    place.write("plugins:\n  - {name: plug, source: local, path: plug}\n  - {name: dep, source: local, path: dep}\n")
+    place.run("lock", "--resolver", resolver)

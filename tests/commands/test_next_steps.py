@@ -57,7 +57,7 @@ TOKENS = "tests/faults/test_token_urls.py::test_"
 NODE = f"{TAKEN}a_node_becomes_like_its_server"
 SERVED = "tests/review/test_served.py::test_the_command_tells_by_its_exit_code"
 LINK = "tests/startup/test_baked_link.py::test_a_link_that_lets_the_overlay_into_commands_is_refused_by_verify"
-PROCESS = f"{TAKEN}a_process_finds_the_files_that_it_is_told_of"
+PROCESS = f"{TAKEN}a_process_finds_the_files_that_variables_name"
 # The text of a step, and the test that takes it.
 TARGETS = "tests/commands/test_targets.py::test_the_next_steps_of_targets_lead_on"
 OPTIONS = "tests/commands/test_targets.py::test_targets_of_the_command_line_make_the_same_lock"
@@ -140,6 +140,8 @@ RUN = {
     "correct `extras` in plugins.yaml": LOCAL,
     "keep one of them in plugins.yaml, and set `enabled: false` for the others": LOCAL,
     "read the output above; `python -m build` in the project of {…} must work": LOCAL,
+    "put {…} into the project of {…}, to be read there; or, if the project is part of a git repository, use `source: git` with "
+    "`subdirectory`": LOCAL,
     "fix the repository until `git status` works in that directory": f"{TAKEN}"
     "a_repository_around_a_local_plugin_is_fixed",
     "change `ref` of plugin {…} in plugins.yaml to an existing one": GIT,

@@ -83,6 +83,16 @@ def test_the_entry_of_a_local_plugin_is_corrected(place: Place, directory: Path)
     (directory / "backend.py").write_text("def build_wheel(*_, **__):\n    raise RuntimeError\n")
     fails(place, "read the output above; `python -m build` in the project of 'tiny' must work", "lock")
     projects.project(directory, name="tiny", entry_points=POINTS, modules=MODULES)
+    backend = (directory / "backend.py").read_text()
+    (place.config / "words.txt").write_text("words\n")
+    (directory / "backend.py").write_text(f"{backend}\nopen('../words.txt').close()\n")
+    step = (
+        "put words.txt into the project of 'tiny', to be read there; or, if the project is part of a git repository, "
+        "use `source: git` with `subdirectory`"
+    )
+    fails(place, step, "lock")
+    (directory / "words.txt").write_text("words\n")
+    (directory / "backend.py").write_text(f"{backend}\nopen('words.txt').close()\n")
     place.run("lock")
 
 

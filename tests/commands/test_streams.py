@@ -22,13 +22,20 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    ("streams", "code"),
-    [(">&-", 3), ("2>&-", 3), ("<&- >&- 2>&-", 3), (">/dev/full", 1)],
+    ("words", "code"),
+    [
+        ("status >&-", 3),
+        ("status 2>&-", 3),
+        ("status <&- >&- 2>&-", 3),
+        ("status >/dev/full", 1),
+        ("--help >/dev/full", 1),
+        ("lock --help >/dev/full", 1),
+    ],
     ids=str,
 )
-def test_a_command_ends_as_usual(bare_place: Place, streams: str, code: int) -> None:
+def test_a_command_ends_as_usual(bare_place: Place, words: str, code: int) -> None:
     bare_place.write("plugins: []\n")
-    command = f"{shlex.quote(sys.executable)} -m vllm_plugins status {streams}"
+    command = f"{shlex.quote(sys.executable)} -m vllm_plugins {words}"
     done = subprocess.run(
         ["sh", "-c", command], env=bare_place.environment, capture_output=True, text=True, check=False
     )

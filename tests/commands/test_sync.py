@@ -197,8 +197,9 @@ def test_two_distributions_that_own_one_file_are_refused(place: Place, index: In
         done = place.run("sync", "-q", "--installer", installer, check=False)
         assert done.returncode == 1
         assert done.stderr == (
-            "vllm-plugins: error: two distributions own the file shared.py [install-failed]\n"
+            "vllm-plugins: error: two distributions own the file shared.py, with different contents [install-failed]\n"
             "  found: one 1.0 and two 1.0\n"
+            "  required by: plugin 'one' and plugin 'two'\n"
             "  next: set `enabled: false` in plugins.yaml for a plugin that needs one of them, and lock again\n"
         )
         assert place.overlays == []

@@ -22,6 +22,9 @@ from vllm_plugins.startup import logger
         ("\udcff", r"\udcff"),
         ("\U000e0041", r"\U000e0041"),
         ("no\0thing", r"no\x00thing"),
+        ("::add-mask::e", r"\x3a:add-mask::e"),
+        ("a\n  \xa0::stop-commands::x\nb", "a\n  \xa0\\x3a:stop-commands::x\nb"),
+        ("a ##[add-mask]e", r"a #\x23[add-mask]e"),
     ],
 )
 def test_a_character_that_is_not_printable_is_shown_as_an_escape(text: str, shown: str) -> None:
@@ -29,7 +32,9 @@ def test_a_character_that_is_not_printable_is_shown_as_an_escape(text: str, show
     assert printable(shown) == shown
 
 
-@pytest.mark.parametrize("text", ["", "a\tb\nc", "größer, 密码, é", "1\xa0000\u202fkB", "→ ✔ 🎉", r"C:\path"])
+@pytest.mark.parametrize(
+    "text", ["", "a\tb\nc", "größer, 密码, é", "1\xa0000\u202fkB", "→ ✔ 🎉", r"C:\path", "a::b", "## [x]"]
+)
 def test_a_text_that_is_printable_stays_as_it_is(text: str) -> None:
     assert printable(text) == text
 

@@ -237,6 +237,14 @@ def test_words_become_sources(word: str, source: Source) -> None:
         ("git+https://host/x#subdirectory=../up", "in it; name a directory in the repository"),
         ("git+https://host/x#sub=1", "unknown part of the URL: sub"),
         ("./nowhere", "it does not exist"),
+        ("git@host:o/tiny.git", r"vllm-plugins add 'git\+git@host:o/tiny.git'"),
+        ("https://[x", "a git repository begins with git"),
+        ("https://host/a_tiny-1.0-py3-none-any.whl", "and run vllm-plugins add a-tiny"),
+        ("tiny @ https://host/tiny-1.0.tar.gz?x=1#sha256=12", "and run vllm-plugins add tiny"),
+        ("./tiny-1.0.zip", "a wheel or an sdist is not a source of its own"),
+        ("https://pypi.org/project/a-tiny/1.0/", "vllm-plugins add a-tiny"),
+        ("tiny@>=1", "vllm-plugins add 'tiny>=1'"),
+        ("tiny[fast]@~=1.0", r"vllm-plugins add 'tiny\[fast\]~=1.0'"),
     ],
 )
 def test_wrong_words_are_refused(word: str, message: str) -> None:
@@ -365,7 +373,7 @@ def test_a_single_file_is_added_by_its_url_and_hash() -> None:
         (f"{URL}#sha256=abc", "'abc' is not a sha256"),
         (f"http://example.org/x.py#sha256={HASH}", "is not encrypted; use https"),
         (f"https://ada:secret@example.org/x.py#sha256={HASH}", "contains a login"),
-        (f"https://example.org/x.whl#sha256={HASH}", "is an archive"),
+        (f"https://example.org/x.whl#sha256={HASH}", "is not a source of its own"),
         (f"https://example.org/json.py#sha256={HASH}", "Python has a module json of its own"),
     ],
 )

@@ -260,6 +260,13 @@ def test_every_field_of_a_package_is_read() -> None:
         assert refused(written(whole)).found == f"packages[0].{TOOL}.find-links: expected bool, found {value!r}"
 
 
+def test_the_publishers_of_a_package_and_its_directory_of_wheels_are_written_and_read() -> None:
+    publisher = (("kind", "GitHub"), ("repository", "ada/other"))
+    found = values.package(wheels=(values.wheel(url=None),), find_links=True)
+    lock = values.lock(values.package("other", identities=(publisher,)), found)
+    assert lock_reader.parse(lock_writer.render(lock), PATH) == lock
+
+
 def test_every_field_of_a_lock_is_read() -> None:
     lock = values.lock()
     plugin = lock.plugins[0].replace(passed_over="2.0", loads=("tiny:Bend",))

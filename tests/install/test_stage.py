@@ -373,7 +373,7 @@ def test_two_owners_of_one_file_must_agree_on_its_content(site: Path) -> None:
     stages.install(site, "other", files={"nvidia/__init__.py": b"x = 2\n"})
     error = refused(site, {"tiny": "1.0", "other": "1.0"})
     assert (error.what, error.found) == (
-        "two distributions own the file nvidia/__init__.py",
+        "two distributions own the file nvidia/__init__.py, with different contents",
         "other 1.0 and tiny 1.0",
     )
     assert error.next_step == (

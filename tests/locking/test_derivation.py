@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.kit import advisory, projects, values
 from tests.kit.repositories import Repository, git_environment
-from vllm_plugins.core.errors import LockContradiction
+from vllm_plugins.core.errors import HashMismatch, LockContradiction
 from vllm_plugins.core.hashes import Sha256, of_file, sha256
 from vllm_plugins.documents import lock as locks
 from vllm_plugins.documents import manifest
 from vllm_plugins.documents.lock import Lock, Package, Wheel
 from vllm_plugins.locking import _derivation, rebuild
 from vllm_plugins.locking._derivation import Derivation
+from vllm_plugins.locking.request import Request, Run
 from vllm_plugins.packages import attestations
 from vllm_plugins.packages.index import Index as Client
 from vllm_plugins.packages.pip_config import PipConfig
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.kit.index import Index
+    from vllm_plugins.documents.base import Base
+    from vllm_plugins.startup.settings import Settings
 
 NAME = values.NAME
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
@@ -351,7 +355,13 @@ def test_the_wheel_of_a_single_file_is_made_of_that_file(tmp_path: Path) -> None
 
 
 def checked(
-    tmp_path: Path, lock: Lock, index: Index, *, offline: bool = False, builds: bool = False
+    tmp_path: Path,
+    lock: Lock,
+    index: Index,
+    *,
+    offline: bool = False,
+    builds: bool = False,
+    new: Mapping[str, Path] = MappingProxyType({}),
 ) -> tuple[tuple[str, ...], int]:
     """What the whole check leaves out, and how often it has read pip's configuration."""
     settings = values.settings(tmp_path).replace(offline=offline)
@@ -361,17 +371,16 @@ def checked(
         read.append(PipConfig(index_url=index.url))
         return read[-1]
 
-    unchecked = _derivation.check(
-        lock,
-        manifest.parse(values.MANIFEST.encode(), settings.manifest),
-        settings,
-        base=values.base(),
-        new={},
-        rebuild=builds,
-        config=config,
+    run = Run(
+        manifest=manifest.parse(values.MANIFEST.encode(), settings.manifest),
+        settings=settings,
+        request=Request(check=True, rebuild=builds),
+        base_paths=(),
         report=lambda _: None,
         detail=lambda _: None,
+        config=config,
     )
+    unchecked = _derivation.check(run, lock, base=values.base(), new=new)
     return unchecked, len(read)
 
 
@@ -391,13 +400,38 @@ def test_a_check_refuses_what_differs_and_names_the_packages(tmp_path: Path, ind
     assert str(caught.value.next_step).endswith("vllm-plugins lock --upgrade-package tiny")
 
 
+def test_a_difference_of_no_package_derives_everything_again(tmp_path: Path, index: Index) -> None:
+    lock = values.lock(of_index(index, tiny(index)), environments=('python_full_version >= "3.11.9"',))
+    with pytest.raises(LockContradiction) as caught:
+        checked(tmp_path, lock, index)
+    assert str(caught.value.next_step).endswith("derive it again: vllm-plugins lock --upgrade")
+
+
+def test_wheels_of_this_run_are_read_and_else_those_next_to_the_lock(tmp_path: Path, index: Index) -> None:
+    path = built(tmp_path)
+    lock = values.lock(values.package(wheels=(local(path),)))
+    with pytest.raises(LockContradiction, match=r"is not in plugins\.wheels/"):
+        checked(tmp_path, lock, index)
+    assert checked(tmp_path, lock, index, new={path.name: path}) == ((), 1)
+    wheels = values.settings(tmp_path).wheels
+    wheels.mkdir(parents=True)
+    (wheels / path.name).write_bytes(path.read_bytes())
+    assert checked(tmp_path, lock, index) == ((), 1)
+    (wheels / path.name).write_bytes(b"another file")
+    with pytest.raises(HashMismatch, match="is not the locked one"):
+        checked(tmp_path, lock, index)
+
+
 def test_built_wheels_are_built_again_where_that_is_asked_for(
     tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[Lock] = []
 
-    def compare(lock: Lock, *_: object, config: Callable[[], PipConfig], **__: object) -> None:
+    def compare(
+        lock: Lock, settings: Settings, *_: object, base: Base, config: Callable[[], PipConfig], **__: object
+    ) -> None:
         compared.append(lock)
+        assert (settings.lock, base) == (values.settings(tmp_path).lock, values.base())
         assert config().index_url == index.url
 
     monkeypatch.setattr(rebuild, "compare", compare)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from vllm_plugins.packages._build import missing
@@ -44,3 +46,24 @@ def test_a_module_is_of_the_base_or_of_an_index() -> None:
 def test_another_failure_is_not_explained() -> None:
     assert missing.find(["error: expected ';'"], "tiny", base_has=lambda _: True) is None
     assert not missing.is_of_system(None)
+
+
+@pytest.mark.parametrize(
+    ("path", "away"),
+    [
+        ("/tmp/vllm-plugins-1-x/local/plug/../README.md", "../README.md"),
+        ("/tmp/vllm-plugins-1-x/common.json", "../../common.json"),
+        ("../words.txt", "../words.txt"),
+        ("../../../words.txt", None),
+        ("/tmp/vllm-plugins-1-x/local/plug/missing.txt", None),
+        ("/tmp/elsewhere/common.json", None),
+        ("/etc/none", None),
+    ],
+)
+@pytest.mark.parametrize(
+    "line", ["FileNotFoundError: [Errno 2] No such file or directory: {!r}", "Forced include not found: {}"]
+)
+def test_a_file_outside_of_the_project_is_named(line: str, path: str, away: str | None) -> None:
+    project = Path("/tmp/vllm-plugins-1-x/local/plug")
+    found = missing.find([line.format(path)], "tiny", base_has=lambda _: False, project=project)
+    assert (found and found.what) == (away and f"its build reads {away}, and gets the project's directory alone")

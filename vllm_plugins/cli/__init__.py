@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _end(words: Sequence[str], output: Output) -> int:
     """Run a command and return its exit code. Whatever stops it is reported, and with ``--json`` in a document."""
     try:
-        arguments = parse(words)
+        arguments = _parsed(words)
         output = output.replace(
             json=arguments.json,
             quiet=arguments.quiet,
@@ -81,6 +81,15 @@ def _end(words: Sequence[str], output: Output) -> int:
         output.close()
     streams.flush()
     return code
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the words. ``--help`` and ``--version`` end here, and fail where their text can't be written."""
+    try:
+        return parse(words)
+    except SystemExit:
+        sys.stdout.flush()
+        raise
 
 
 def _display(arguments: argparse.Namespace) -> Display | None:

@@ -18,17 +18,20 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core import atomic, bytecode, hashes, workers
 from vllm_plugins.core.errors import HashMismatch, InstallError
 from vllm_plugins.install import _front
+from vllm_plugins.install._checks import owners
+from vllm_plugins.install._checks.owners import BAD_WHEEL, title
 from vllm_plugins.packages import metadata
 from vllm_plugins.startup import integrity, overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from io import BufferedReader
     from pathlib import Path
 
     from packaging.utils import NormalizedName
 
     from vllm_plugins.core.hashes import Sha256
+    from vllm_plugins.install._checks.owners import Owner, Rows
     from vllm_plugins.packages.metadata import RecordEntry
 
 __all__ = ["Contents", "Distribution", "check", "check_depth", "clean", "seal"]
@@ -36,10 +39,7 @@ __all__ = ["Contents", "Distribution", "check", "check_depth", "clean", "seal"]
 _DEEPEST = 100
 _PIP_HEADERS = re.compile(r"^include/site/python3\.\d+/")
 _OTHER_INSTALLER = "try the other installer: vllm-plugins sync --installer pip, or --installer uv"
-_BAD_WHEEL = "report it to the plugin's author, and set `enabled: false` for the plugin in plugins.yaml"
 
-Rows = tuple["RecordEntry", ...]
-Owner = tuple[str, str]
 _NOBODY: Owner = ("", "")
 
 
@@ -77,45 +77,50 @@ def clean(site: Path) -> Mapping[Path, Rows]:
     front = site / overlay.FRONT
     found = {info: _clean(site, info) for info in sorted(site.glob("*.dist-info"))}
     for info, rows in found.items():
-        _front.check_plugin(_title(info.name), [row.path for row in rows])
+        _front.check_plugin(title(info.name), [row.path for row in rows])
     for info in sorted(front.glob("*.dist-info")):
         rows = _clean(front, info)
-        _front.check_override(_title(info.name), [row.path for row in rows])
+        _front.check_override(title(info.name), [row.path for row in rows])
         found[info] = tuple(row._replace(path=f"{overlay.FRONT}/{row.path}") for row in rows)
     _front.refuse_path_files(front)
     return found
 
 
-def check(site: Path, records: Mapping[Path, Rows], expected: Mapping[NormalizedName, str | None]) -> Contents:
+def check(
+    site: Path,
+    records: Mapping[Path, Rows],
+    expected: Mapping[NormalizedName, str | None],
+    askers: Callable[[NormalizedName], Sequence[str]] = lambda _: (),
+) -> Contents:
     """Check a cleaned installation against the lock. Nothing is changed; :func:`seal` checks the files' contents.
 
     ``records`` come from :func:`clean`. ``expected`` is the version of each distribution that must be there; ``None``
-    accepts any version (an editable distribution).
+    accepts any version (an editable distribution). ``askers`` gives the plugins that require a distribution.
 
     Raises:
         InstallError: a distribution is missing, unexpected or of another version; a file is missing, belongs to two
             distributions, or to none.
     """
-    owners = _owners(records)
+    owned = owners.of_files(records, askers)
     found: dict[NormalizedName, Distribution] = {}
     for info, rows in records.items():
         _check_rows(site, info, rows)
         core = metadata.parse(_bytes(info / "METADATA"), _bytes(info / "entry_points.txt"), where=info.name)
         if core.name not in expected or expected[core.name] is not None:  # an editable one names its project
-            _front.check_path_files(_title(info.name), site, [row.path for row in rows])
+            _front.check_path_files(title(info.name), site, [row.path for row in rows])
         found[core.name] = Distribution(name=core.name, version=str(core.version), entry_points=core.entry_points)
     if differences := sorted(_differences(expected, found)):
         raise InstallError(
             "the installed distributions are not those of the lock", details=differences, next_step=_OTHER_INSTALLER
         )
-    if stray := sorted(set(integrity.files(site)) - owners.keys()):
+    if stray := sorted(set(integrity.files(site)) - owned.keys()):
         raise InstallError(
             "the installer left files that belong to no distribution",
             details=integrity.shown(stray, 10),
             next_step=_OTHER_INSTALLER,
         )
     _front.check_declarations(site, records)
-    return Contents(distributions=tuple(found[name] for name in sorted(found)), owners=owners)
+    return Contents(distributions=tuple(found[name] for name in sorted(found)), owners=owned)
 
 
 def check_depth(site: Path) -> None:
@@ -132,7 +137,7 @@ def check_depth(site: Path) -> None:
     raise InstallError(
         f"a distribution has more than {_DEEPEST} directories in one another",
         where=f"{os.path.relpath(level[0], site)[:80]}…",
-        next_step=_BAD_WHEEL,
+        next_step=BAD_WHEEL,
     )
 
 
@@ -185,7 +190,7 @@ def _check_hash(file: BufferedReader, name: str, sha256: str, owner: str, expect
     found = hashes.record_form(digest, algorithm)
     if found != expected:
         raise HashMismatch(
-            f"a file of {_title(owner)} is not the one in its wheel",
+            f"a file of {title(owner)} is not the one in its wheel",
             where=name,
             expected=expected,
             found=found,
@@ -251,36 +256,11 @@ def _clean(site: Path, info: Path) -> Rows:
     return tuple(kept)
 
 
-def _owners(records: Mapping[Path, Rows]) -> dict[str, Owner]:
-    """The owner of each file. Two distributions may own one file only if its content is the same in both."""
-    owners: dict[str, Owner] = {}
-    for info, rows in records.items():
-        for path, digest, _ in rows:
-            other, other_digest = owners.setdefault(path, (info.name, digest))
-            if digest == other_digest:  # nvidia/__init__.py is in a dozen wheels
-                continue
-            if other == info.name:
-                raise InstallError(
-                    f"RECORD of {_title(info.name)} has two hashes for one file", where=path, next_step=_BAD_WHEEL
-                )
-            raise InstallError(
-                f"two distributions own the file {path}",
-                found=f"{_title(other)} and {_title(info.name)}",
-                next_step="set `enabled: false` in plugins.yaml for a plugin that needs one of them, and lock again",
-            )
-    return owners
-
-
-def _title(info: str) -> str:
-    """``tiny-1.0.dist-info`` as ``tiny 1.0``."""
-    return info.removesuffix(".dist-info").replace("-", " ")
-
-
 def _check_rows(site: Path, info: Path, rows: Rows) -> None:
     """Check that each file in a RECORD is a plain file, with a hash that is strong enough."""
     if info.relative_to(site).joinpath("METADATA").as_posix() not in {path for path, *_ in rows}:
         raise InstallError(
-            f"RECORD of {_title(info.name)} is not complete",
+            f"RECORD of {title(info.name)} is not complete",
             where=f"{info.name}/RECORD",
             expected="each file of the distribution, including METADATA",
             found=f"{len(rows)} files",
@@ -289,18 +269,18 @@ def _check_rows(site: Path, info: Path, rows: Rows) -> None:
     for path, digest, _ in rows:
         if not _is_plain(os.path.join(site, path)):
             raise InstallError(
-                f"a file of {_title(info.name)} is not installed as a plain file",
+                f"a file of {title(info.name)} is not installed as a plain file",
                 where=path,
                 next_step=_OTHER_INSTALLER,
             )
         algorithm = digest.partition("=")[0]
         if algorithm not in ("", "sha256", "sha384", "sha512"):
             raise InstallError(
-                f"RECORD of {_title(info.name)} has a hash that is too weak",
+                f"RECORD of {title(info.name)} has a hash that is too weak",
                 where=path,
                 expected="sha256, sha384 or sha512 (PEP 427)",
                 found=algorithm,
-                next_step=_BAD_WHEEL,
+                next_step=BAD_WHEEL,
             )
 
 
@@ -312,10 +292,10 @@ def _record(info: Path) -> tuple[bytes, Rows]:
         return data, metadata.parse_record(data.decode("utf-8"))
     except (OSError, ValueError) as error:
         raise InstallError(
-            f"RECORD of {_title(info.name)} is missing or can't be read",
+            f"RECORD of {title(info.name)} is missing or can't be read",
             where=str(info / "RECORD"),
             found=str(error),
-            next_step=_BAD_WHEEL,
+            next_step=BAD_WHEEL,
         ) from error
 
 
@@ -333,7 +313,7 @@ def _relative(path: str, info: Path) -> str:
     normal = os.path.normpath(path.removeprefix("../../"))
     if os.path.isabs(normal) or normal.startswith("..") or "\0" in normal:
         raise InstallError(
-            f"{_title(info.name)} installs a file outside of the overlay", found=path, next_step=_BAD_WHEEL
+            f"{title(info.name)} installs a file outside of the overlay", found=path, next_step=BAD_WHEEL
         )
     return normal
 

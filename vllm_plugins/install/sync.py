@@ -232,7 +232,8 @@ def _install(job: Job, *, alone: bool, reinstall: bool) -> Marker:
                 names = ", ".join(left_out[:5])
                 job.report(f"Commands that are not installed, as vLLM calls none: {names}{more}")
             records = _stage.clean(site)
-            contents = _stage.check(site, records, {item.name: item.version for item in requirements})
+            expected = {item.name: item.version for item in requirements}
+            contents = _stage.check(site, records, expected, job.lock.plugins_needing)
         with progress.step("Compiling bytecode", job.report):
             files_sha256 = _stage.seal(site, contents.owners)
         marker = _new_marker.marker_of(

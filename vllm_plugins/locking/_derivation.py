@@ -25,7 +25,6 @@ from vllm_plugins.packages import (
     attestations,
     metadata,
     own_indexes,
-    pip_config,
     releases,
     simple_api,
 )
@@ -43,27 +42,16 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
     from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.locking.request import Run
     from vllm_plugins.packages.index import File
     from vllm_plugins.packages.metadata import Metadata
-    from vllm_plugins.startup.settings import Settings
 
 __all__ = ["Derivation", "check"]
 
 _THREADS = 8
 
 
-def check(
-    lock: Lock,
-    manifest: Manifest,
-    settings: Settings,
-    *,
-    base: Base,
-    new: Mapping[str, Path],
-    rebuild: bool,
-    config: Callable[[], PipConfig] | None,
-    report: Callable[[str], None],
-    detail: Callable[[str], None],
-) -> tuple[str, ...]:
+def check(run: Run, lock: Lock, *, base: Base, new: Mapping[str, Path]) -> tuple[str, ...]:
     """Compare a lock with its sources; returns what was not compared. ``new`` are wheels that are not written yet.
 
     Raises:
@@ -71,8 +59,8 @@ def check(
         HashMismatch: a wheel that was built again (``rebuild``) is another one.
         SourceError: an index or a repository can't be read.
     """
-    pip = PipConfig.without_index() if settings.offline else (config or pip_config.read)()
-    pip = own_indexes.with_manifest(pip, manifest)
+    manifest, settings = run.manifest, run.settings
+    pip = own_indexes.with_manifest(PipConfig.without_index() if settings.offline else run.config(), manifest)
     sources = "its sources" if settings.offline else "the index and its sources"
 
     def find(wheel: Wheel) -> Path | None:
@@ -89,7 +77,7 @@ def check(
             scratch=temporary,
             environ=os.environ,
         )
-        with progress.step(f"Comparing the lock with {sources}", report):
+        with progress.step(f"Comparing the lock with {sources}", run.report):
             differences = derivation.differences()
     if differences:
         names = sorted({item.package for item in differences if item.package is not None})
@@ -102,8 +90,10 @@ def check(
             f"vllm-plugins lock {words}",
         )
     built = [item for item in rebuilding.builds(lock) if item.plugin is None or item.plugin.filename is None]
-    if rebuild:
-        rebuilding.compare(lock, settings, manifest, base=base, report=report, detail=detail, config=lambda: pip)
+    if run.request.rebuild:
+        rebuilding.compare(
+            lock, settings, manifest, base=base, report=run.report, detail=run.detail, config=lambda: pip
+        )
     elif built:
         wheels = ", ".join(item.name for item in built)
         derivation.unchecked.append(f"whether {wheels} would be built to the locked wheel again (--rebuild does)")

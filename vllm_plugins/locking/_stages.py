@@ -36,33 +36,20 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import Manifest, Plugin
     from vllm_plugins.locking._overrides import Overriding
     from vllm_plugins.locking.old_lock import OldLock
-    from vllm_plugins.locking.request import Request, Upgrade
+    from vllm_plugins.locking.request import Run, Upgrade
     from vllm_plugins.packages.index import Index
     from vllm_plugins.packages.installers import Installer
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["cooldown_of", "explained", "run", "write"]
+__all__ = ["cooldown_of", "explained", "resolve", "write"]
 
 
-def run(
-    manifest: Manifest,
-    *,
-    base: Base,
-    base_paths: Sequence[str],
-    old: OldLock,
-    upgrade: Upgrade,
-    settings: Settings,
-    scratch: Path,
-    report: Callable[[str], None],
-    detail: Callable[[str], None],
-    request: Request,
-    config: Callable[[], PipConfig],
-    target: str | None = None,
+def resolve(
+    run: Run, *, base: Base, old: OldLock, upgrade: Upgrade, scratch: Path, target: str | None = None
 ) -> NewLock:
     """Resolve a manifest against a base. ``scratch`` is an empty directory that outlives the result.
 
-    ``config`` may wait for pip, which is asked in the background; everything that does not need it comes first.
     ``target`` is the name of the base among the targets of plugins.yaml.
 
     Raises:
@@ -70,13 +57,16 @@ def run(
         BaseMismatch: the base has a plugin in another version, or a plugin requires vLLM and the base has none.
         NoResolution: no set of versions satisfies every requirement. BuildRefused: see :func:`explained`.
     """
+    manifest, settings, report = run.manifest, run.settings, run.report
     caches = settings.cache or scratch / "cache"
-    pip = _usable(own_indexes.with_manifest(config(), manifest), report)
+    pip = _usable(own_indexes.with_manifest(run.config(), manifest), report)
     cooldown = cooldown_of(manifest)
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
     installer = _installer(settings, _waiting(pip, cooldown), caches, report)
     overriding = _overrides.begin(manifest, base)
-    with Builder(installer=installer, base_site=base_paths, target=base, allowed=request.may_build) as builder:
+    with Builder(
+        installer=installer, base_site=run.base_paths, target=base, allowed=run.request.may_build
+    ) as builder:
         base = overriding.base
         reuse = old.reuse(upgrade, base=base, wheels=settings.wheels)
         preparation = Preparation(
@@ -88,10 +78,10 @@ def run(
             environ=os.environ,
             config=pip,
             report=report,
-            detail=detail,
+            detail=run.detail,
         )
         plugins = _prepared(preparation, base)
-        program = _resolvers.choose(request.resolver, base=base, config=pip, cache=caches / "uv", report=report)
+        program = _resolvers.choose(run.request.resolver, base=base, config=pip, cache=caches / "uv", report=report)
         resolving = f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}"
         with progress.step(resolving, report), opening() as index:
             solver = Solver(
@@ -102,19 +92,13 @@ def run(
                 caches=caches,
                 scratch=scratch / "solve",
                 report=report,
-                detail=detail,
+                detail=run.detail,
             )
-            return _public(_assembled(solver, plugins, overriding, manifest, request, target=target), pip)
+            return _public(_assembled(run, solver, plugins, overriding, target), pip)
 
 
 def _assembled(
-    solver: Solver,
-    plugins: tuple[PreparedPlugin, ...],
-    overriding: Overriding,
-    manifest: Manifest,
-    request: Request,
-    *,
-    target: str | None,
+    run: Run, solver: Solver, plugins: tuple[PreparedPlugin, ...], overriding: Overriding, target: str | None
 ) -> NewLock:
     """Solve for the plugins and the overrides, and assemble the lock."""
     assembly = Assembly(
@@ -123,10 +107,10 @@ def _assembled(
         index=solver.index,
         scratch=solver.scratch.parent,
         solution=solver.solve((*plugins, *overriding.roots(plugins))),
-        accepted=request.accepts(manifest),
+        accepted=run.request.accepts(run.manifest),
         target=target,
     )
-    return assembly.lock(manifest, plugins, solver.releases(assembly.solution))
+    return assembly.lock(run.manifest, plugins, solver.releases(assembly.solution))
 
 
 def _installer(settings: Settings, config: PipConfig, caches: Path, report: Callable[[str], None]) -> Installer:
@@ -154,7 +138,7 @@ def _public(new: NewLock, pip: PipConfig) -> NewLock:
 
 
 @contextlib.contextmanager
-def explained(old: OldLock, request: Request, settings: Settings) -> Iterator[None]:
+def explained(run: Run, old: OldLock) -> Iterator[None]:
     """A block whose refused builds end it with an error that names all of them.
 
     Raises:
@@ -165,9 +149,10 @@ def explained(old: OldLock, request: Request, settings: Settings) -> Iterator[No
     except BuildRefused as error:
         raise LockStale(
             "the lock can't be compared without a build, and a check builds nothing",
-            where=str(settings.lock),
+            where=str(run.settings.lock),
             details=[_reason(item, old) for item in error.every or (error,)],
-            next_step=f"{request.command}, where code of these plugins may run; a check builds only with --rebuild",
+            next_step=f"{run.request.command}, where code of these plugins may run; "
+            "a check builds only with --rebuild",
         ) from error
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from vllm_plugins.documents import compatibility, consistency, diff, names
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.documents.manifest import HERE
 from vllm_plugins.locking import old_lock
-from vllm_plugins.locking.request import Request, Upgrade
+from vllm_plugins.locking.request import Request, Run, Upgrade
 from vllm_plugins.startup import overlay, permissions
 
 if TYPE_CHECKING:
@@ -77,16 +76,27 @@ def lock(
     """
     request = request or Request()
     permissions.report_cache(settings, report)
-    if request.targets:
-        manifest = _with_targets(manifest, request)
-    if manifest.targets and not (base is not None and request.dry_run):
+    run = Run(
+        manifest=_with_targets(manifest, request) if request.targets else manifest,
+        settings=settings,
+        request=request,
+        base_paths=overlay.base_paths() if base_paths is None else base_paths,
+        report=report,
+        detail=detail,
+        config=config or _read_config,
+    )
+    if run.manifest.targets and not (base is not None and request.dry_run):
         from vllm_plugins.locking._several import targets
 
-        return targets.lock(
-            manifest, settings, request, here=base, base_paths=base_paths, report=report, detail=detail, config=config
-        )
-    base = base or read_base(request.base, settings, report=report, config=config, may_build=request.may_build)
-    return _of_one(manifest, settings, request, base, base_paths, report=report, detail=detail, config=config)
+        return targets.lock(run, here=base)
+    base = base or read_base(request.base, settings, report=report, config=run.config, may_build=request.may_build)
+    return _of_one(run, base)
+
+
+def _read_config() -> PipConfig:
+    from vllm_plugins.packages import pip_config
+
+    return pip_config.read()
 
 
 def _with_targets(manifest: Manifest, request: Request) -> Manifest:
@@ -124,51 +134,28 @@ def _several_targets(settings: Settings) -> UsageError:
     )
 
 
-def _of_one(
-    manifest: Manifest,
-    settings: Settings,
-    request: Request,
-    base: Base,
-    base_paths: Sequence[str] | None,
-    *,
-    report: Callable[[str], None],
-    detail: Callable[[str], None],
-    config: Callable[[], PipConfig] | None,
-) -> Outcome:
+def _of_one(run: Run, base: Base) -> Outcome:
     """Lock a manifest against one base."""
+    manifest, settings, request = run.manifest, run.settings, run.request
     old = old_lock.read(settings, request.upgrade, base=base)
     old_lock.require_own(old.lock, settings, request)
     has_targets = old.lock is not None and old.lock.target_name is not None
     if has_targets and request.base is None and not request.dry_run:
         raise _several_targets(settings)
     upgrade = request.upgrade.with_packages(manifest, old.lock)
-    derived = partial(derive, manifest, settings, request, base=base, report=report, detail=detail, config=config)
     if request.check:
         refuse_contradictions(old.lock if old.flaw is None else None, manifest, settings)
     may_hold = old.lock is not None and old.flaw is None and not upgrade and not has_targets
     if old.lock is not None and may_hold and old_lock.is_current(old.lock, manifest, base, settings):
-        return Outcome(lock=old.lock, unchecked=derived(locked=old.lock))
+        return Outcome(lock=old.lock, unchecked=derive(run, old.lock, base=base))
     from vllm_plugins.core import scratch, workers
-    from vllm_plugins.packages import pip_config
 
-    config = config or workers.begin(pip_config.read)
+    run = replace(run, config=workers.begin(run.config))
     from vllm_plugins.documents import diff
     from vllm_plugins.locking import _stages
 
-    with scratch.directory() as temporary, _stages.explained(old, request, settings):
-        new = _stages.run(
-            manifest,
-            base=base,
-            base_paths=overlay.base_paths() if base_paths is None else base_paths,
-            old=old,
-            upgrade=upgrade,
-            settings=settings,
-            scratch=temporary,
-            report=report,
-            detail=detail,
-            request=request,
-            config=config,
-        )
+    with scratch.directory() as temporary, _stages.explained(run, old):
+        new = _stages.resolve(run, base=base, old=old, upgrade=upgrade, scratch=temporary)
         made = old_lock.named_as(new.lock, old.lock, settings, request)
         check_result(made, manifest, base)
         changes = diff.compare(old.lock, made)
@@ -176,7 +163,7 @@ def _of_one(
             _refuse_changes(old, made, changes, settings, request)
         elif not request.dry_run:
             _stages.write((made,), new.wheels, settings)
-        unchecked = derived(locked=made, new=new.wheels)
+        unchecked = derive(run, made, base=base, new=new.wheels)
     return Outcome(lock=made, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
 
 
@@ -187,37 +174,16 @@ def merge(manifest: Manifest, settings: Settings, other: Path) -> Outcome:
     return merging.merge(manifest, settings, other)
 
 
-def derive(
-    manifest: Manifest,
-    settings: Settings,
-    request: Request,
-    *,
-    locked: Lock,
-    base: Base,
-    report: Callable[[str], None],
-    detail: Callable[[str], None],
-    config: Callable[[], PipConfig] | None,
-    new: Mapping[str, Path] = MappingProxyType({}),
-) -> tuple[str, ...]:
+def derive(run: Run, locked: Lock, *, base: Base, new: Mapping[str, Path] = MappingProxyType({})) -> tuple[str, ...]:
     """``--check``: compare a lock with the index and the sources; returns what was not compared.
 
     ``new`` are wheels that were built in this run, by their names in the lock.
     """
-    if not request.check:
+    if not run.request.check:
         return ()
     from vllm_plugins.locking import _derivation
 
-    return _derivation.check(
-        locked,
-        manifest,
-        settings,
-        base=base,
-        new=new,
-        rebuild=request.rebuild,
-        config=config,
-        report=report,
-        detail=detail,
-    )
+    return _derivation.check(run, locked, base=base, new=new)
 
 
 def read_base(

@@ -1,4 +1,4 @@
-"""What a resolver is asked for: the plugins' requirements, and which of the old lock's pins may move."""
+"""What a run of ``lock`` is asked for, and what a resolver is: requirements, and which old pins may move."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from packaging.utils import InvalidName, canonicalize_name
 from vllm_plugins.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking._resolvers import ResolverName
+    from vllm_plugins.packages.pip_config import PipConfig
+    from vllm_plugins.startup.settings import Settings
 
-__all__ = ["PluginRequirement", "Request", "Upgrade", "kept"]
+__all__ = ["PluginRequirement", "Request", "Run", "Upgrade", "kept"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +134,23 @@ class Request:
         words += [word for name in self.targets for word in ("--target", name)]
         words += ["--resolver", self.resolver] if self.resolver != "auto" else []
         return shlex.join(words)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One run: what is locked, and how.
+
+    ``base_paths`` are the directories of this machine's base. ``report`` and ``detail`` take lines of progress.
+    ``config`` returns pip's configuration; it may wait for pip, which is asked in the background.
+    """
+
+    manifest: Manifest
+    settings: Settings
+    request: Request
+    base_paths: Sequence[str]
+    report: Callable[[str], None]
+    detail: Callable[[str], None]
+    config: Callable[[], PipConfig]
 
 
 def kept(old: Lock | None, upgrade: Upgrade) -> Mapping[NormalizedName, Package]:

@@ -19,7 +19,7 @@ from vllm_plugins.core.errors import BuildError, HashMismatch, InstallError, Plu
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import _reproducible, metadata
-from vllm_plugins.packages._build import missing
+from vllm_plugins.packages._build import editables, missing
 from vllm_plugins.packages._build.environments import Environments
 
 if TYPE_CHECKING:
@@ -168,7 +168,10 @@ class Builder:
         with self._failures(project, plugin):
             builder, _ = self._prepare(project, "editable", on_line, requires=requires, with_base=with_base)
             into.mkdir(parents=True, exist_ok=True)
-            path = Path(builder.build("editable", into, _editable_settings(builder)))
+            settings = _editable_settings(builder)
+            path = Path(builder.build("editable", into, settings))
+            if settings is not None and not editables.are_found(path):
+                path = Path(builder.build("editable", into))
             _reproducible.normalise(path)
         return path
 
@@ -235,7 +238,8 @@ class Builder:
             # Of a backend that can't be imported, the reason is in the traceback of the build environment.
             output = str(getattr(cause, "traceback", "")).splitlines()[-15:]
             details = cause.details if isinstance(cause, PluginsError) else (*output, str(error) or repr(cause))
-            absent = missing.find(details, plugin, base_has=self._environments.base_has) if ours is None else None
+            base_has = self._environments.base_has
+            absent = missing.find(details, plugin, base_has=base_has, project=project) if ours is None else None
             raise BuildError(
                 "the build failed" if ours is None else ours.what,
                 where=(ours and ours.where) or str(project),
@@ -324,5 +328,6 @@ def _take_warnings(path: Path, on_line: Callable[[str], None] | None) -> None:
 
 def _editable_settings(builder: ProjectBuilder) -> dict[str, str] | None:
     # Without this setting, setuptools hooks the import system with a .pth that runs code at every start of a process.
+    # With it, a package is not found whose directory has another name or place (`package-dir`).
     requires = " ".join(builder.build_system_requires)
     return {"editable_mode": "compat"} if "setuptools" in requires else None

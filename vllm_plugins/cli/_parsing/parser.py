@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from _typeshed import SupportsWrite
+
     from vllm_plugins.cli._parsing.mistakes import Mistakes
 
 __all__ = ["build_parser", "parse", "subparser"]
@@ -88,6 +90,10 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**options, formatter_class=_Formatter, add_help=False, allow_abbrev=False)
         self.add_argument("-h", "--help", action="help", help="Show this help.")
         self.words = words
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Write a help text. argparse itself would go on where that fails, and the command would end with 0."""
+        (file or sys.stderr).write(message)
 
     def error(self, message: str) -> NoReturn:
         misspelt = _mistakes(self.words).misspelt()

@@ -7,9 +7,10 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from packaging.requirements import InvalidRequirement
+from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
 from vllm_plugins.core.errors import UsageError
@@ -32,7 +33,10 @@ _FORMS = (
 )
 # What a URL without git+ ends with if it is one of a single file.
 _SINGLE = (".py", ".jinja", ".jinja2", ".j2", ".json", ".txt", ".yaml", ".yml")
+_PACKAGED = (".whl", ".tar.gz", ".tar.bz2", ".zip", ".egg")
+_PROJECT_PAGE = re.compile(r"https?://(?:www\.)?pypi\.org/(?:project|simple)/([A-Za-z0-9][A-Za-z0-9._-]*)(?:/.*)?")
 _AT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[([^\]]*)\])?@([^\s/@]+)")
+_SCP = re.compile(r"[\w.-]+@[\w.-]+:[^@]+(?:@[^@]+)?")  # git@host:path, and a ref
 _VARIABLE_LOGIN = re.compile(r"\w+://(?:[\w.-]+:|\$\{\w+\}:)?\$\{\w+\}@[^@]*$")
 LATEST = "latest"
 
@@ -69,6 +73,7 @@ def parse(
     """
     wanted = tuple(extras)
     name, at, url = (part.strip() for part in word.partition(" @ "))
+    _check_kind(word, url if at else word)
     if at:
         found = _git(url, word=word, extras=wanted)
         source = found.source.replace(package=_checked(_rules.package, name, word))
@@ -92,6 +97,20 @@ def parse(
     return addition
 
 
+def _check_kind(word: str, place: str) -> None:
+    """Refuse what people copy from elsewhere, and is not a plugin in the form that we take."""
+    if page := _PROJECT_PAGE.fullmatch(place):
+        raise _wrong(word, "this is the page of a distribution", f"vllm-plugins add {page[1]}")
+    path = place.partition("#")[0].partition("?")[0]
+    if path.lower().endswith(_PACKAGED) and not place.startswith("git+") and (os.sep in path or os.path.isfile(path)):
+        found = canonicalize_name(os.path.basename(path).partition("-")[0])
+        name = found if _rules.package(found) is None else "NAME"
+        step = f"put the file into a directory of PIP_FIND_LINKS, and run vllm-plugins add {name}"
+        raise _wrong(word, "a wheel or an sdist is not a source of its own", step)
+    if "://" not in place and "@" in place and _SCP.fullmatch(place) and not os.path.exists(place):
+        raise _wrong(word, "a git repository begins with git+", f"vllm-plugins add 'git+{place}'")
+
+
 def valid_name(text: str) -> str:
     """The plugin name that is most like a text."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "plugin"
@@ -101,6 +120,8 @@ def _pypi(word: str, *, extras: tuple[str, ...], version: str | None, index: str
     ref = None
     if match := _AT.fullmatch(word):
         name, inner, ref = match.groups()
+        if ref[0] in "<>=!~":
+            raise _wrong(word, "a version after @ has no operator", f"vllm-plugins add '{word.replace('@', '', 1)}'")
         listed = tuple(filter(None, (extra.strip() for extra in (inner or "").split(","))))
         specifier = None if ref == LATEST or not _is_version(ref) else f"=={ref}"
     else:
@@ -183,7 +204,7 @@ def _local(word: str, *, directory: Path, extras: tuple[str, ...], editable: boo
 def _is_single(word: str) -> bool:
     """Whether a URL is that of a single file: it has a hash, or an end such as ``.py``."""
     address, _, fragment = word.partition("#")
-    return fragment.startswith("sha256=") or urlsplit(address).path.endswith(_SINGLE)
+    return fragment.startswith("sha256=") or address.partition("?")[0].endswith(_SINGLE)
 
 
 def _file_at_url(word: str) -> Addition:

@@ -16,8 +16,9 @@ from vllm_plugins.documents import compatibility, diff, lock_writer
 from vllm_plugins.documents.manifest import HERE
 from vllm_plugins.locking import _stages, old_lock, pipeline
 from vllm_plugins.locking._several import shared_pins
-from vllm_plugins.locking._several.tasks import Run, Task
+from vllm_plugins.locking._several.tasks import Task, find_base, resolve
 from vllm_plugins.locking.old_lock import OldLock
+from vllm_plugins.locking.request import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,44 +37,24 @@ if TYPE_CHECKING:
 __all__ = ["base_of", "lock", "name_of", "requested", "require_distinct"]
 
 
-def lock(
-    manifest: Manifest,
-    settings: Settings,
-    request: Request,
-    *,
-    here: Base | None,
-    base_paths: Sequence[str] | None,
-    report: Callable[[str], None],
-    detail: Callable[[str], None],
-    config: Callable[[], PipConfig] | None,
-) -> Outcome:
+def lock(run: Run, *, here: Base | None) -> Outcome:
     """Lock the targets of a manifest; ``here`` is the base of this environment. See :func:`pipeline.lock`."""
     from vllm_plugins.core import scratch, workers
-    from vllm_plugins.packages import pip_config
-    from vllm_plugins.startup import overlay
 
+    manifest, settings, request = run.manifest, run.settings, run.request
     chosen = requested(manifest, request)
-    run = Run(
-        manifest=manifest,
-        settings=settings,
-        request=request,
-        here=here,
-        base_paths=overlay.base_paths() if base_paths is None else base_paths,
-        report=report,
-        detail=detail,
-        config=config or workers.begin(pip_config.read),
-    )
+    run = replace(run, config=workers.begin(run.config))
     old = old_lock.read_all(settings, request.upgrade)
     old_lock.require_own(next(iter(old.locks), None), settings, request)
     upgrade = request.upgrade.with_packages(manifest, *old.locks)
     if request.check:
         for was in old.locks if old.flaw is None else ():
             pipeline.refuse_contradictions(was, manifest, settings)
-    tasks, unchecked = _tasks(run, chosen, old, upgrade)
+    tasks, unchecked = _tasks(run, chosen, old, upgrade, here)
     others = _others(run, old, tasks, unchecked)
     with scratch.directory() as temporary:
         todo = [task for task in tasks if not task.is_current]
-        resolved = workers.side_by_side(lambda task: run.resolve(task, upgrade, temporary / task.name), todo)
+        resolved = workers.side_by_side(lambda task: resolve(run, task, upgrade, temporary / task.name), todo)
         made = dict(zip([task.name for task in todo], resolved, strict=True))
         made, notes = _share(run, tasks, made, others, temporary)
         locks = _locks(run, tasks, made, others)
@@ -123,14 +104,9 @@ def _underived(
         line
         for task in tasks
         for line in pipeline.derive(
-            run.manifest,
-            run.settings,
-            run.request,
-            locked=by_name[task.name],
+            run,
+            by_name[task.name],
             base=task.base,
-            report=run.report,
-            detail=run.detail,
-            config=run.config,
             new=made[task.name].wheels if task.name in made else {},
         )
     ]
@@ -176,33 +152,32 @@ def base_of(
     report: Callable[[str], None],
     config: Callable[[], PipConfig],
 ) -> Base:
-    """The base of a target. Raises the same errors as :meth:`Run.base`."""
+    """The base of a target. Raises the same errors as :func:`tasks.find_base`."""
     run = Run(
         manifest=manifest,
         settings=settings,
         request=request,
-        here=None,
         base_paths=(),
         report=report,
         detail=report,
         config=config,
     )
-    return run.base(target)
+    return find_base(run, target, None)
 
 
 def _tasks(
-    run: Run, chosen: Iterable[RequestedTarget], old: OldLocks, upgrade: Upgrade
+    run: Run, chosen: Iterable[RequestedTarget], old: OldLocks, upgrade: Upgrade, here: Base | None
 ) -> tuple[list[Task], tuple[str, ...]]:
     """What to do for each target, and what ``--check`` can't compare: a target that is another environment."""
     tasks, unchecked = [], []
     for target in chosen:
         was = old.named(target.name)
         if run.request.check and target.base == HERE and was is not None:
-            here = run.here or base_document.read()
+            here = here or base_document.read()
             if not compatibility.fitting([was], here):
                 unchecked.append(f"target {target.name}: its base is `here`, and this is another environment")
                 continue
-        base = run.base(target)
+        base = find_base(run, target, here)
         may_hold = was is not None and old.flaw is None and not upgrade
         tasks.append(
             Task(
@@ -254,13 +229,13 @@ def _share(
     if again:
         _gather_wheels(run, made, scratch / "wheels")
 
-        def resolve(task: Task) -> NewLock:
+        def resolved(task: Task) -> NewLock:
             try:
-                return run.resolve(task, Upgrade(), scratch / f"{task.name}-shared")
+                return resolve(run, task, Upgrade(), scratch / f"{task.name}-shared")
             except PluginsError:
                 return made[task.name]  # the versions of the others don't fit here
 
-        for task, new in zip(again, workers.side_by_side(resolve, again), strict=True):
+        for task, new in zip(again, workers.side_by_side(resolved, again), strict=True):
             lines = shared_pins.notes(made[task.name].lock, new.lock)
             made[task.name] = replace(new, notes=(*made[task.name].notes, *lines))
     notes: dict[str, list[str]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import PluginsError, UsageError
@@ -12,18 +12,15 @@ from vllm_plugins.locking import _stages, pipeline
 from vllm_plugins.locking._prepare import ELSEWHERE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.manifest import Manifest, RequestedTarget
+    from vllm_plugins.documents.manifest import RequestedTarget
     from vllm_plugins.locking._assemble import NewLock
     from vllm_plugins.locking.old_lock import OldLock
-    from vllm_plugins.locking.request import Request, Upgrade
-    from vllm_plugins.packages.pip_config import PipConfig
-    from vllm_plugins.startup.settings import Settings
+    from vllm_plugins.locking.request import Run, Upgrade
 
-__all__ = ["Run", "Task", "named"]
+__all__ = ["Task", "find_base", "named", "resolve"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,76 +37,54 @@ class Task:
     is_current: bool
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """What one run of ``lock`` has in common for all targets."""
+def find_base(run: Run, target: RequestedTarget, here: Base | None) -> Base:
+    """The base of a target; ``here`` is this environment's, if it was read already.
 
-    manifest: Manifest
-    settings: Settings
-    request: Request
-    here: Base | None
-    base_paths: Sequence[str]
-    report: Callable[[str], None]
-    detail: Callable[[str], None]
-    config: Callable[[], PipConfig]
-
-    def base(self, target: RequestedTarget) -> Base:
-        """The base of a target.
-
-        Raises:
-            UsageError: it can't be read, or is of another Python or platform than the target.
-        """
-        if target.base == HERE:
-            found = self.here or base_document.read()
-        elif is_release(target.base):
-            kind = {"python": target.python, "platform": target.platform}
-            with named(target.name, target.option):
-                found = pipeline.read_base(
-                    target.base,
-                    self.settings,
-                    report=self.report,
-                    config=self.config,
-                    may_build=self.request.may_build,
-                    **kind,
-                )
-        else:
-            found = base_document.read_snapshot(absolute(target.base, self.manifest.path.parent))
-        for what, expected, there in (
-            ("python", target.python, found.python_minor),
-            ("platform", target.platform, found.platform),
-        ):
-            if expected not in (None, there):
-                place = "--target" if target.is_option else "plugins.yaml"
-                raise UsageError(
-                    f"target {target.name!r} has another {what} than its base",
-                    where=place if target.is_option else f"{self.manifest.path}, line {target.line}",
-                    expected=expected,
-                    found=f"{there}, base: {target.base}",
-                    next_step=f"lock the other targets with --target, and this one on a machine of its kind; or "
-                    f"correct `{what}` in {place}",
-                )
-        return found
-
-    def resolve(self, task: Task, upgrade: Upgrade, scratch: Path) -> NewLock:
-        """The new lock of a target."""
-        scratch.mkdir(parents=True)
-        with named(task.name, task.option), _stages.explained(task.old, self.request, self.settings):
-            new = _stages.run(
-                self.manifest,
-                base=task.base,
-                base_paths=self.base_paths,
-                old=task.old,
-                upgrade=upgrade,
-                settings=self.settings,
-                scratch=scratch,
-                report=lambda line: self.report(f"{task.name}: {line}"),
-                detail=self.detail,
-                request=self.request,
-                config=self.config,
-                target=task.name,
+    Raises:
+        UsageError: it can't be read, or is of another Python or platform than the target.
+    """
+    if target.base == HERE:
+        found = here or base_document.read()
+    elif is_release(target.base):
+        with named(target.name, target.option):
+            found = pipeline.read_base(
+                target.base,
+                run.settings,
+                report=run.report,
+                config=run.config,
+                may_build=run.request.may_build,
+                python=target.python,
+                platform=target.platform,
             )
-            pipeline.check_result(new.lock, self.manifest, task.base)
-        return new
+    else:
+        found = base_document.read_snapshot(absolute(target.base, run.manifest.path.parent))
+    for what, expected, there in (
+        ("python", target.python, found.python_minor),
+        ("platform", target.platform, found.platform),
+    ):
+        if expected not in (None, there):
+            place = "--target" if target.is_option else "plugins.yaml"
+            raise UsageError(
+                f"target {target.name!r} has another {what} than its base",
+                where=place if target.is_option else f"{run.manifest.path}, line {target.line}",
+                expected=expected,
+                found=f"{there}, base: {target.base}",
+                next_step=f"lock the other targets with --target, and this one on a machine of its kind; or "
+                f"correct `{what}` in {place}",
+            )
+    return found
+
+
+def resolve(run: Run, task: Task, upgrade: Upgrade, scratch: Path) -> NewLock:
+    """The new lock of a target."""
+    scratch.mkdir(parents=True)
+    of_target = replace(run, report=lambda line: run.report(f"{task.name}: {line}"))
+    with named(task.name, task.option), _stages.explained(of_target, task.old):
+        new = _stages.resolve(
+            of_target, base=task.base, old=task.old, upgrade=upgrade, scratch=scratch, target=task.name
+        )
+        pipeline.check_result(new.lock, run.manifest, task.base)
+    return new
 
 
 class named:  # noqa: N801 - a context manager

@@ -1,13 +1,17 @@
-"""What a build lacks, from its output: a module of Python, or something of the operating system."""
+"""What a build lacks, from its output: a module of Python, a file, or something of the operating system."""
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vllm_plugins.core import scratch
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 __all__ = ["Missing", "find", "is_of_system"]
 
@@ -16,6 +20,8 @@ _HEADER = re.compile(r"fatal error: '?([\w./+-]+\.(?:h|hh|hpp|hxx|cuh))'?(?:: No
 _LIBRARY = re.compile(r"(?:cannot find|unable to find library) -l([\w.+-]+)")
 _PROGRAM = re.compile(r"command '(?:[^'\n]*/)?([\w.+-]+)' failed: No such file or directory")
 _CUDA = re.compile(r"(?:^|/)(?:cuda|cublas|cudnn|nvrtc)\w*\.h$|^nvcc$|^CUDA_HOME$")
+# A path at the end of a line, of another directory than the project, in which backends run.
+_ABSENT_FILE = re.compile(r"(?:No such file or directory|not found|does not exist): ['\"]?((?:/|\.\./)[^'\"\n]*[^'\"\s])")
 _CUDA_HOME = re.compile(r"\b(CUDA_HOME) environment variable is not set")
 
 
@@ -30,8 +36,13 @@ class Missing:
     next_step: str
 
 
-def find(lines: Iterable[str], plugin: str, *, base_has: Callable[[str], bool]) -> Missing | None:
-    """What the output of a build says is missing; ``None`` if it says something else."""
+def find(
+    lines: Iterable[str], plugin: str, *, base_has: Callable[[str], bool], project: Path | None = None
+) -> Missing | None:
+    """What the output of a build says is missing; ``None`` if it says something else.
+
+    ``project`` is the directory that was built: a copy, in a temporary directory.
+    """
     text = "\n".join(lines)
     if found := _of_system(text):
         kind, name = found
@@ -47,7 +58,7 @@ def find(lines: Iterable[str], plugin: str, *, base_has: Callable[[str], bool]) 
         )
     modules = _MODULE.findall(text)
     if not modules:
-        return None
+        return None if project is None else _outside(text, project, plugin)
     what = f"its build imports {modules[-1]}, which is not there"
     if base_has(modules[-1]):
         return Missing(
@@ -59,6 +70,22 @@ def find(lines: Iterable[str], plugin: str, *, base_has: Callable[[str], bool]) 
         next_step=f"write `build: {{requires: [{modules[-1]}]}}` for plugin {plugin!r} in plugins.yaml, with the package "
         "that has this module",
     )
+
+
+def _outside(text: str, project: Path, plugin: str) -> Missing | None:
+    """A file next to or above the project, where the original has it and the copy does not."""
+    for path in reversed(_ABSENT_FILE.findall(text)):
+        away = os.path.relpath(os.path.join(project, path), project)
+        top = away.count("../")
+        if away.startswith("../") and any(
+            parent.name.startswith(scratch.PREFIX) for parent in project.parents[top - 1 :]
+        ):
+            return Missing(
+                what=f"its build reads {away}, and gets the project's directory alone",
+                next_step=f"put {os.path.basename(away)} into the project of {plugin!r}, to be read there; or, if the "
+                "project is part of a git repository, use `source: git` with `subdirectory`",
+            )
+    return None
 
 
 def is_of_system(what: str | None) -> bool:
