@@ -48,6 +48,7 @@ def cases(server: Server, root: Path) -> list[Case]:
         Case(
             measure=lambda rounds: against_uv(many, rounds, group=GROUP, what="sync, cold, with uv", goal=1.3),
             rounds=3,
+            why="reading the lock, RECORD and METADATA, and hashing each file, next to uv's own work",
         ),
         Case(measure=lambda rounds: _grows(few, many, rounds, "status"), rounds=7),
         Case(measure=lambda rounds: _grows(few, many, rounds, "verify"), rounds=3),

@@ -191,6 +191,27 @@ def test_a_chain_of_handlers_ends_where_the_name_is(modules: tuple[str, ...], fo
     assert gone(examined(f"def f():\n{later}")) == found
 
 
+def test_a_use_of_what_could_not_be_imported_is_no_second_finding() -> None:
+    handled = "try:\n    from vllm.a import Hidden\nexcept ImportError:\n    pass\n"
+    assert gone(examined(f"{handled}def f():\n    return Hidden.part")) == [("vllm.a.Hidden", "guarded")]
+    found = gone(
+        examined("try:\n    from vllm.a import b\nexcept ImportError:\n    pass\ndef f():\n    return b.gone")
+    )
+    assert found == [("vllm.a.b.gone", "call")]
+
+
+def test_what_a_module_needs_later_counts_if_its_import_does_not_fail() -> None:
+    """The plugin handles the failure of the import, and not what its functions do."""
+    later = "def f():\n    import vllm.gone\n"
+    source = "try:\n    from plug import inner\nexcept ImportError: ..."
+    assert gone(examined(source, **{"plug/inner.py": later})) == [("vllm.gone", "call")]
+    for files in (
+        {"plug/inner.py": f"import vllm.away\n{later}"},
+        {"plug/inner.py": f"from plug import deep\n{later}", "plug/deep.py": "import vllm.away"},
+    ):
+        assert gone(examined(source, **files)) == [("vllm.away", "guarded"), ("vllm.gone", "guarded")]
+
+
 def test_only_modules_that_are_reached_are_needed_when_vllm_starts() -> None:
     bad = "import vllm.gone\n"
     for source, when in (

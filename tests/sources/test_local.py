@@ -78,3 +78,15 @@ def test_a_path_that_can_not_be_built_is_an_error_with_the_plugins_name(tmp_path
     with pytest.raises(SourceError, match=what) as caught:
         local.hash_tree(tmp_path / name, plugin="tiny", environ=git_environment())
     assert caught.value.required_by == "plugin 'tiny'"
+
+
+def test_a_work_tree_is_not_read_without_git_and_the_error_says_why(tmp_path: Path) -> None:
+    Repository.init(tmp_path / "mine").commit(files={"pyproject.toml": PLAIN})
+    with pytest.raises(SourceError, match="git can't be started") as caught:
+        local.hash_tree(tmp_path / "mine", plugin="tiny", environ={"PATH": str(tmp_path)})
+    assert caught.value.where == str(tmp_path / "mine")
+    assert caught.value.required_by == "plugin 'tiny'"
+    assert "ignores" in (caught.value.expected or "")
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain/pyproject.toml").write_text(PLAIN)
+    local.hash_tree(tmp_path / "plain", plugin="tiny", environ={"PATH": str(tmp_path)})

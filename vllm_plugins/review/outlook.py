@@ -23,6 +23,7 @@ __all__ = ["Finding", "Outlook", "When", "examine", "release_of"]
 
 _MOST = 32 << 20  # bytes of a plugin's files that are parsed, also those that are read again
 _ROUNDS = 16  # functions that call one another while vLLM starts; few plugins have three
+_CALL, _GUARDED = ORDER.index("call"), ORDER.index("guarded")
 _CALLED = ("vllm.general_plugins", "vllm.platform_plugins")  # vLLM calls these when it starts
 
 
@@ -71,17 +72,21 @@ def examine(files: WheelFiles, points: Iterable[tuple[str, str]], release: Relea
     levels = plugin.levels()
     known: dict[tuple[str, tuple[str, ...]], Verdict] = {}
     found: dict[tuple[str, str], tuple[int, list[str], Verdict, Reference]] = {}
-    for module, read in plugin.read.items():
-        level = levels.get(module, ORDER.index("call"))
-        for reference in read.vllm:
-            key = (reference.module, reference.chain)
-            if key not in known:
-                known[key] = release.look_up(*key)
-        for reference in _needed(read, known):
+    for key in {(item.module, item.chain) for read in plugin.read.values() for item in read.vllm}:
+        known[key] = release.look_up(*key)
+    gone = {
+        module: [item for item in _needed(read, known) if known[item.module, item.chain].state != "present"]
+        for module, read in plugin.read.items()
+    }
+    failing = plugin.importing(module for module, items in gone.items() if any(item.when == "load" for item in items))
+    for module, items in gone.items():
+        level = levels.get(module, _CALL)
+        for reference in items:
             verdict = known[reference.module, reference.chain]
-            if verdict.state == "present":
-                continue
-            certainty = max(level, ORDER.index(reference.when))
+            when = ORDER.index(reference.when)
+            # A plugin that handles the failure of an import does not handle what fails later in such a module.
+            is_handled = level == _GUARDED and when == _CALL and module not in failing
+            certainty = when if is_handled else max(level, when)
             name = _name(reference, verdict)
             place = f"{plugin.modules[module]}:{reference.line}"
             before = found.get((verdict.state, name))
@@ -99,8 +104,9 @@ def _needed(read: References, known: Mapping[tuple[str, tuple[str, ...]], Verdic
     """The references of a file that run, in its order: those of a handler only if its ``try`` runs and fails."""
     failed: set[int | None] = {None}
     for item in read.vllm:
-        if item.instead_of not in failed:
-            continue
+        bound = known.get((item.module, item.imported)) if item.imported is not None else None
+        if item.instead_of not in failed or (bound is not None and bound.state == "missing"):
+            continue  # what could not be imported is not used
         if known[item.module, item.chain].state != "present":
             failed.add(item.attempt)
         yield item
@@ -196,6 +202,20 @@ class _Plugin:
                 for edge in self.read[module].edges if module in self.read else ():
                     pending[max(level, ORDER.index(edge.when))] += self._targets(edge)
         return levels
+
+    def importing(self, modules: Iterable[str]) -> set[str]:
+        """These modules, and those that import one of them while they are imported."""
+        found = set(modules)
+        for _ in self.modules:
+            more = {
+                module
+                for module, read in self.read.items()
+                if any(edge.when == "load" and not found.isdisjoint(self._targets(edge)) for edge in read.edges)
+            }
+            if more <= found:
+                break
+            found |= more
+        return found
 
     def _targets(self, edge: Edge) -> Iterator[str]:
         yield edge.module

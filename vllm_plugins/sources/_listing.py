@@ -137,11 +137,15 @@ def _ask_git(root: bytes, environ: Mapping[str, str]) -> set[bytes] | None:
     A submodule or a nested repository is one path: its directory.
     """
     # Quoted names instead of -z: they are ASCII, which no decoding can damage.
-    done = _git.run(
-        ["ls-files", "--cached", "--others", "--exclude-standard", "-t"],
-        env=_git.local_environment(environ),
-        cwd=Path(os.fsdecode(root)),
-    )
+    try:
+        done = _git.run(
+            ["ls-files", "--cached", "--others", "--exclude-standard", "-t"],
+            env=_git.local_environment(environ),
+            cwd=Path(os.fsdecode(root)),
+        )
+    except SourceError as error:
+        error.expected = "git, which says what this git work tree ignores: those files are not part of the source"
+        raise
     if done.returncode != 0:
         if "not a git repository" in done.stderr or "must be run in a work tree" in done.stderr:
             return None

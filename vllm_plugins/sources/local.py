@@ -151,3 +151,7 @@ def _reading(directory: Path, plugin: str) -> Iterator[None]:
             required_by=f"plugin {plugin!r}",
             next_step=f"make it readable, or change `path` of plugin {plugin!r} in plugins.yaml",
         ) from error
+    except SourceError as error:
+        error.where = error.where or str(directory)
+        error.required_by = error.required_by or f"plugin {plugin!r}"
+        raise

@@ -38,7 +38,7 @@ class Reference:
     ``when`` is ``load`` (the module is imported), ``call`` (a function is called), ``guarded`` (the plugin handles a
     failure, or chooses among releases of vLLM) or ``typing`` (only type checkers read it). ``attempt`` numbers the
     ``try`` whose body it is in, and ``instead_of`` the one whose handler it is in: a handler counts only if its body
-    fails.
+    fails. A line that only uses what an import has bound has the attributes of that import as ``imported``.
     """
 
     module: str
@@ -47,6 +47,7 @@ class Reference:
     when: When
     attempt: int | None = None
     instead_of: int | None = None
+    imported: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +141,7 @@ class _Visitor(ast.NodeVisitor):
         if not isinstance(node.ctx, ast.Load):
             chain.pop()  # what is set need not be there
         if chain:
-            self._add(path[0], (*path[1], *chain), node, "AttributeError")
+            self._add(path[0], (*path[1], *chain), node, "AttributeError", imported=path[1])
 
     def visit_Call(self, node: ast.Call) -> None:
         function = node.func
@@ -310,7 +311,9 @@ class _Visitor(ast.NodeVisitor):
         when = max(self._when, "call", key=ORDER.index) if self._is_reported else self._current(error)
         self.found.edges.append(Edge(module=module, names=names, when=when))
 
-    def _add(self, module: str, chain: tuple[str, ...], node: ast.AST, error: str) -> None:
+    def _add(
+        self, module: str, chain: tuple[str, ...], node: ast.AST, error: str, imported: tuple[str, ...] | None = None
+    ) -> None:
         if module.partition(".")[0] in self._own and module.partition(".")[0] != PACKAGE:
             self._edge(module, (), error)
         if module.partition(".")[0] != PACKAGE:
@@ -323,6 +326,7 @@ class _Visitor(ast.NodeVisitor):
                 when=self._current(error),
                 attempt=self._attempt,
                 instead_of=self._instead_of,
+                imported=imported,
             )
         )
 
