@@ -166,6 +166,8 @@ RUN = {
     "list the keys: vllm-plugins history": OPTIONS,
     "take the previous plugins.lock from version control, then run vllm-plugins sync": OPTIONS,
     "correct --config, or write plugins.yaml there": PLACES,
+    "change to a directory that exists, such as `cd ~`": "tests/commands/test_streams.py::test_a_deleted_working_directory_is_an_error",
+    "fix UV_KEYRING_PROVIDER, or keyring-provider in uv.toml": VARIABLES,
     "choose a file in a directory that this user can write": PLACES,
     "choose a directory that this user can write: vllm-plugins bundle -o DIRECTORY": PLACES,
     "make it a file that you can read": PLACES,

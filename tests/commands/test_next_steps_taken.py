@@ -276,6 +276,7 @@ def test_variables_are_corrected(place: Place, index: Index) -> None:
     place.pypi("tiny")
     step = "unset VLLM_PLUGIN_ON_ERROR, or set it to a valid value, as in VLLM_PLUGIN_ON_ERROR=fail"
     fails(place, step, "lock", VLLM_PLUGIN_ON_ERROR="ignore")
+    fails(place, "fix UV_KEYRING_PROVIDER, or keyring-provider in uv.toml", "lock", UV_KEYRING_PROVIDER="wallet")
     fails(place, "fix PIP_TIMEOUT, or run `pip config unset global.timeout`", "lock", PIP_TIMEOUT="soon")
     damaged = place.root / "pip.conf"
     damaged.write_text("[global\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from typing import TYPE_CHECKING
@@ -104,6 +105,7 @@ def _display(arguments: argparse.Namespace) -> Display | None:
 def _run(arguments: argparse.Namespace, output: Output) -> int:
     if hasattr(arguments, "run_without_files"):
         return int(arguments.run_without_files(arguments, output))
+    _check_working_directory()
     settings = Settings.from_environment(
         config=arguments.config, lock=arguments.lock, registry_dir=arguments.registry_dir
     )
@@ -120,6 +122,18 @@ def _run(arguments: argparse.Namespace, output: Output) -> int:
 
         raise manifest.nothing_there(settings) from error
     return code
+
+
+def _check_working_directory() -> None:
+    """Most paths that a user gives count from there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UsageError(
+            "the working directory was deleted",
+            where=os.environ.get("PWD"),
+            next_step="change to a directory that exists, such as `cd ~`",
+        ) from error
 
 
 def _discover(arguments: argparse.Namespace, settings: Settings, output: Output) -> Settings:

@@ -205,7 +205,7 @@ class DiskError(PluginsError):
     @classmethod
     def from_os_error(cls, error: OSError) -> Self | None:
         """An error of the operating system as one of ours; ``None`` where the disk is not its cause."""
-        where = str(error.filename) if error.filename else None
+        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
         return cls._of(error.errno, where=where) if error.errno in DISK else None
 
     @classmethod

@@ -157,7 +157,7 @@ def read() -> PipConfig:
     except CommandFailed as error:
         raise _no_report(error) from error
     no_index = values.get("no-index", "0").lower() in _TRUE or uv.no_index
-    provider = _provider(values.get("keyring-provider") or uv.keyring_provider)
+    provider = _provider(values.get("keyring-provider"), uv.keyring_provider)
     extra = dict.fromkeys((*values.get("extra-index-url", "").split(), *uv.extra_index_urls))
     links = (*values.get("find-links", "").split(), *uv.find_links)
     _check_urls((index, *extra, *links, *filter(None, [values.get("proxy")])))
@@ -268,13 +268,15 @@ def _path(values: Mapping[str, str], key: str) -> str | None:
     return os.path.abspath(values[key]) if key in values else None
 
 
-def _provider(value: str | None) -> str | None:
+def _provider(of_pip: str | None, of_uv: str | None) -> str | None:
+    value = of_pip or of_uv
     if value is not None and value not in _PROVIDERS:
+        step = "fix PIP_KEYRING_PROVIDER, or run `pip config unset global.keyring-provider`"
         raise UsageError(
             "the keyring provider is not valid",
             expected=f"one of {', '.join(_PROVIDERS)}",
             found=value,
-            next_step="fix PIP_KEYRING_PROVIDER, or run `pip config unset global.keyring-provider`",
+            next_step=step if of_pip else "fix UV_KEYRING_PROVIDER, or keyring-provider in uv.toml",
         )
     return value
 

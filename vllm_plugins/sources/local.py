@@ -146,7 +146,7 @@ def _reading(directory: Path, plugin: str) -> Iterator[None]:
     except OSError as error:
         raise SourceError(
             "the local directory can't be read",
-            where=str(error.filename or directory),
+            where=os.fsdecode(error.filename or directory),
             found=error.strerror or str(error),
             required_by=f"plugin {plugin!r}",
             next_step=f"make it readable, or change `path` of plugin {plugin!r} in plugins.yaml",
