@@ -290,8 +290,14 @@ def test_only_a_plugin_that_the_base_provides_is_in_no_package() -> None:
     lock = values.lock()
     (plugin,) = lock.plugins
     there = plugin.replace(name="there", package=values.NAME("there"))
-    provided = lock.replace(plugins=(there.replace(provided=True), plugin))
-    assert lock_reader.parse(lock_writer.render(provided), PATH) == provided
+    provided = lock.replace(plugins=(there.replace(provided=True, dependencies=(values.NAME("tiny"),)), plugin))
+    data = lock_writer.render(provided)
+    assert lock_reader.parse(data, PATH) == provided
+    wrong = {"provided": "bool", "dependencies": "list", "with-base": "list"}
+    for key, kind in wrong.items():
+        whole = tomllib.loads(data.decode())
+        whole["tool"]["vllm-plugins"]["plugins"][0][key] = 5
+        assert refused(written(whole)).found == f"{TOOL}.plugins[0].{key}: expected {kind}, found 5"
     with pytest.raises(LockInvalid, match="there is not among the packages"):
         lock_writer.render(lock.replace(plugins=(there, plugin)))
 
@@ -467,6 +473,44 @@ def test_an_override_stands_in_a_lock_once() -> None:
     overrides = whole["tool"]["vllm-plugins"]["overrides"]
     overrides.append({**overrides[0], "reason": "another"})
     assert refused(written(whole)).found == f"{TOOL}.overrides: tiny appears more than once"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("filename", "../evil.py"), ("filename", "sitecustomize.py"), ("name", "../evil"), ("url", "ftp://x/tiny.py")],
+)
+def test_a_single_file_has_a_name_and_an_address_that_a_path_and_a_request_may_be_made_of(
+    key: str, value: str
+) -> None:
+    (plugin,) = values.lock().plugins
+    file = plugin.replace(source="file", filename="tiny.py", file_sha256=Sha256("c" * 64), url="https://x/tiny.py")
+    data = lock_writer.render(values.lock(plugins=(file,)))
+    assert lock_reader.parse(data, PATH).plugins == (file,)
+    whole = tomllib.loads(data.decode())
+    whole["tool"]["vllm-plugins"]["plugins"][0][key] = value
+    assert str(refused(written(whole)).found).startswith(f"{TOOL}.plugins[0]: ")
+
+
+def test_each_field_of_an_override_is_read_and_named() -> None:
+    override = Override(
+        package=values.NAME("tiny"), version="1.0", replaces="0.9", requested="tiny>=1", reason="new",
+        against=(("vllm", "<1"),),
+    )  # fmt: skip
+    lock = values.lock(overrides=(override,))
+    data = lock_writer.render(lock)
+    assert lock_reader.parse(data, PATH) == lock
+    here = f"{TOOL}.overrides[0]"
+    for key in ("package", "version", "replaces", "requested", "reason"):
+        whole = tomllib.loads(data.decode())
+        whole["tool"]["vllm-plugins"]["overrides"][0][key] = 5
+        assert refused(written(whole)).found == f"{here}.{key}: expected str, found 5"
+    for key, value, place in (
+        ("requested", "tiny >", "requested"),
+        ("against", [{"name": "vllm", "specifier": "x"}], "against[0].specifier"),
+    ):
+        whole = tomllib.loads(data.decode())
+        whole["tool"]["vllm-plugins"]["overrides"][0][key] = value
+        assert str(refused(written(whole)).found).startswith(f"{here}.{place}: ")
 
 
 BUILT = ("tool", "vllm-plugins", "build-requirements", 0)

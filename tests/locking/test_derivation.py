@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from packaging.tags import sys_tags
 
 from tests.kit import advisory, projects, values
 from tests.kit.repositories import Repository, git_environment
@@ -14,7 +15,7 @@ from vllm_plugins.core.errors import HashMismatch, LockContradiction
 from vllm_plugins.core.hashes import Sha256, of_file, sha256
 from vllm_plugins.documents import lock as locks
 from vllm_plugins.documents import manifest
-from vllm_plugins.documents.lock import Lock, Package, Wheel
+from vllm_plugins.documents.lock import BuildRequirement, Lock, Package, Wheel
 from vllm_plugins.locking import _derivation, rebuild
 from vllm_plugins.locking._derivation import Derivation
 from vllm_plugins.locking.request import Request, Run
@@ -94,6 +95,13 @@ def test_an_honest_lock_has_no_difference(tmp_path: Path, index: Index) -> None:
 def test_files_that_the_index_got_later_do_not_matter(tmp_path: Path, index: Index) -> None:
     for_windows(index)
     tiny(index, version="2.0")
+    lock = values.lock(of_index(index, tiny(index)))
+    assert derived(tmp_path, lock, index) == ([], [])
+
+
+def test_a_better_wheel_that_the_index_got_later_does_not_matter(tmp_path: Path, index: Index) -> None:
+    other = {"vllm.general_plugins": {"tiny": "tiny:other"}}
+    index.wheel("tiny", tag=str(next(iter(sys_tags()))), requires_python=">=3.8", entry_points=other)
     lock = values.lock(of_index(index, tiny(index)))
     assert derived(tmp_path, lock, index) == ([], [])
 
@@ -219,6 +227,13 @@ def test_a_wheel_next_to_the_lock_is_of_its_package(tmp_path: Path, index: Index
     found, _ = derived(tmp_path, values.lock(package), None, find={path.name: path})
     name, version = fields.get("name", "tiny"), fields.get("version", "1.0")
     assert found[0] == f"tiny: {path.name} contains {name} {version}"
+    links = PipConfig(index_url=index.url, find_links=(str(tmp_path / "links"),))
+    (tmp_path / "links").mkdir()
+    found, _ = derived(tmp_path, values.lock(package), index, find={path.name: path}, config=links)
+    assert found[:2] == [
+        f"tiny: {path.name} contains {name} {version}",
+        "tiny: its wheel next to the lock is in no directory of find-links",
+    ]
 
 
 def test_a_wheel_of_find_links_is_in_such_a_directory(tmp_path: Path, index: Index) -> None:
@@ -248,6 +263,23 @@ def test_what_is_not_compared_is_reported(tmp_path: Path, index: Index) -> None:
         "the dependencies between the packages",
         "what the editable tiny requires, and its entry points: nothing is built here",
     ]
+
+
+def test_the_files_of_a_build_requirement_are_those_of_the_index(tmp_path: Path, index: Index) -> None:
+    path, tool = built(tmp_path), index.wheel("tool")
+    package = values.package(wheels=(local(path),), built_with=("tool==1.0",))
+    item = BuildRequirement(name=NAME("tool"), version="1.0", wheels=(located(index, tool),), index=index.url)
+    lock = values.lock(package, build_requirements=(item,))
+    assert derived(tmp_path, lock, index, find={path.name: path}) == ([], [])
+    assert derived(tmp_path, lock, None, find={path.name: path}) == ([], [])
+    false = lock.replace(build_requirements=(item.replace(wheels=(item.wheels[0].replace(sha256=FALSE),)),))
+    (found,), _ = derived(tmp_path, false, index, find={path.name: path})
+    assert found.startswith(f"tiny: its build requirement tool==1.0: {tool.name} is another file at the index: ")
+    other = item.replace(version="2.0", index="https://other.example/simple/")
+    elsewhere = lock.replace(packages=(package.replace(built_with=(other.pin,)),), build_requirements=(other,))
+    assert derived(tmp_path, elsewhere, index, find={path.name: path}) == (
+        [], ["the build requirement tool==2.0: https://other.example/simple/ is not configured here"]
+    )  # fmt: skip
 
 
 GIT = "plugins:\n  - {name: tiny, source: git, url: 'https://example.org/x.git'}\n"
