@@ -290,8 +290,14 @@ def test_only_a_plugin_that_the_base_provides_is_in_no_package() -> None:
     lock = values.lock()
     (plugin,) = lock.plugins
     there = plugin.replace(name="there", package=values.NAME("there"))
-    provided = lock.replace(plugins=(there.replace(provided=True), plugin))
-    assert lock_reader.parse(lock_writer.render(provided), PATH) == provided
+    provided = lock.replace(plugins=(there.replace(provided=True, dependencies=(values.NAME("tiny"),)), plugin))
+    data = lock_writer.render(provided)
+    assert lock_reader.parse(data, PATH) == provided
+    wrong = {"provided": "bool", "dependencies": "list", "with-base": "list"}
+    for key, kind in wrong.items():
+        whole = tomllib.loads(data.decode())
+        whole["tool"]["vllm-plugins"]["plugins"][0][key] = 5
+        assert refused(written(whole)).found == f"{TOOL}.plugins[0].{key}: expected {kind}, found 5"
     with pytest.raises(LockInvalid, match="there is not among the packages"):
         lock_writer.render(lock.replace(plugins=(there, plugin)))
 
