@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import trustme
 
+from . import ports
 from .repositories import git_environment
 
 if TYPE_CHECKING:
@@ -136,8 +137,7 @@ def serve_ssh(scratch: Path) -> Iterator[Ssh]:
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", scratch / name], check=True)
     shutil.copyfile(scratch / "user.pub", scratch / "authorized")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = ports.choose()
     options = {
         "Port": port,
         "ListenAddress": "127.0.0.1",

@@ -9,6 +9,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from . import ports
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -33,9 +35,7 @@ _USERS = f"{USER}:$2y$05$KDmJ3jmrBBlTkFafmhAZVe3zL29bS/XH.6OcoFc4i42jOk9BuwO5u\n
 def serve(root: Path, *, login: bool = False) -> Iterator[str]:
     """Serve until the block ends, with all files below ``root``; yields ``host:port``. It may demand a login."""
     assert PROGRAM is not None
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = ports.choose()
     (root / "users").write_text(_USERS)
     (root / "config.yml").write_text((_CONFIG + (_LOGIN if login else "")).format(root=root, port=port))
     with subprocess.Popen([PROGRAM, "serve", root / "config.yml"], stderr=subprocess.DEVNULL) as process:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from contextlib import contextmanager, suppress
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import requests
+
+from tests.kit import ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,8 +108,7 @@ def fails(world: Place, model: Path, *flags: str, **env: str) -> list[str]:
 def _start(
     world: Place, model: Path, flags: tuple[str, ...], env: dict[str, str]
 ) -> tuple[int, subprocess.Popen[bytes], Path]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = ports.choose()
     log = world.root / f"server-{port}.log"
     argv = [world.interpreter, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), *FLAGS]
     if "--api-server-count" in flags:

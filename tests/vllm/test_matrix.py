@@ -47,8 +47,7 @@ if __name__ == "__main__":
     print("SAID", llm.generate(["hello"], SamplingParams(max_tokens=8))[0].outputs[0].text)
 """
 PROCESSES = Path(__file__).with_name("processes.py")
-BENCH = ["--dataset-name", "random", "--num-prompts", "2", "--random-input-len", "8", "--random-output-len", "4"]
-BENCH += ["--input-len", "8", "--output-len", "4"]
+BENCH = ["--dataset-name", "random", "--num-prompts", "2", "--input-len", "8", "--output-len", "4"]
 COMMON = ["--enforce-eager", "--max-model-len", "128", "--dtype", "float32", "--load-format", "dummy"]
 
 

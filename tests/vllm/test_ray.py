@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit import projects
+from tests.kit import ports, projects
 from tests.kit.vllm import unpack
 
 from . import plugins
@@ -90,8 +89,7 @@ def ray_world(world: Place, tmp_path: Path) -> Place:
 @contextmanager
 def node(world: Place, **variables: str) -> Iterator[str]:
     """A node of Ray with one device, whose environment has these variables and nothing of the server; its address."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = ports.choose()
     scratch = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # a socket's path has at most 107 characters
     env = {name: value for name, value in world.environment.items() if not name.startswith(("VLLM_PLUGIN", "PROBE"))}
     words = ["start", "--head", "--block", f"--port={port}", "--num-gpus=1", "--num-cpus=2"]
