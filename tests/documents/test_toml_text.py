@@ -1,4 +1,4 @@
-"""The text of a lock's document: the same as tomlkit's, and read back by tomllib as the same values."""
+"""The text of a lock's document, which tomllib reads back as the same values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import tomllib
 from typing import Any
 
 import pytest
-import tomlkit
 
 from vllm_plugins.documents._form import toml_text
 from vllm_plugins.documents._form.toml_text import Table
@@ -20,9 +19,8 @@ def read(document: Table) -> Any:
 
 
 @pytest.mark.parametrize("value", ["", "plain", ODD, "a\r\nb", '"""', "true", "1", True, False, 0, -1, 10**15, []])
-def test_a_value_is_written_as_by_tomlkit_and_read_back(value: Any) -> None:
-    document = Table({"key": value})
-    assert toml_text.dumps(document, comment=COMMENT) == f"# {COMMENT}\nkey = {tomlkit.item(value).as_string()}\n"
+def test_a_value_is_read_back(value: Any) -> None:
+    document = Table({"key": value, "inline": {"list": [value]}})
     assert read(document) == document
 
 

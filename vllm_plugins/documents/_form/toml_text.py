@@ -1,22 +1,18 @@
-"""The text of a TOML document in the layout of a lock: each value has a line, and each item of an array.
-
-A lock needs six kinds of values, and is read back before it is written. A library that keeps the layout of other
-documents takes longer to import than all of that.
-"""
+"""The text of a TOML document in the layout of a lock: each value has a line, and each item of an array."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
+import tomlkit
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+
+    from tomlkit.container import Container
+    from tomlkit.items import AbstractTable, Item
 
 __all__ = ["Table", "dumps", "table"]
-
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
-_CONTROL = re.compile(r'[\x00-\x1f\x7f"\\]')
-_SHORT = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
 
 
 class Table(dict[str, Any]):
@@ -32,52 +28,51 @@ def table(fields: Mapping[str, Any]) -> Table:
 
 def dumps(document: Table, *, comment: str) -> str:
     """The text of a document, which begins with a comment. Tables come after the other values of their table."""
-    return "\n".join((f"# {comment}", *_table(document, ()), ""))
+    text = tomlkit.document()
+    text.add(tomlkit.comment(comment))
+    _fill(text, document)
+    return tomlkit.dumps(text)
 
 
-def _table(fields: Table, path: tuple[str, ...]) -> Iterator[str]:
-    for key, value in fields.items():
-        if not _tables(value):
-            yield f"{_key(key)} = {_lines(value)}"
-    for key, value in fields.items():
-        here = (*path, _key(key))
-        name = ".".join(here)
-        for item in _tables(value):
-            if isinstance(value, list):
-                yield from ("", f"[[{name}]]")
-            elif any(not _tables(inner) for inner in item.values()):
-                yield from ("", f"[{name}]")
-            yield from _table(item, here)
+def _fill(container: Container | AbstractTable, fields: Table) -> None:
+    for key, value in sorted(fields.items(), key=lambda field: _has_header(field[1])):
+        container.append(tomlkit.key(key), _item(value))
 
 
-def _tables(value: Any) -> list[Table]:
-    """The tables of a value that is a table, or an array of them."""
-    every = value if isinstance(value, list) else [value]
-    return [item for item in every if isinstance(item, Table)]
+def _has_header(value: Any) -> bool:
+    """Whether a value is a table with a header, or an array of them."""
+    return isinstance(value, Table) or (isinstance(value, list) and any(isinstance(item, Table) for item in value))
 
 
-def _lines(value: Any) -> str:
+def _item(value: Any) -> Item:
+    if isinstance(value, Table):
+        parent = tomlkit.table(is_super_table=all(map(_has_header, value.values())))
+        _fill(parent, value)
+        return parent
     if not isinstance(value, list) or not value:
         return _inline(value)
-    return "\n".join(("[", *(f"    {_inline(item)}," for item in value), "]"))
+    if _has_header(value):
+        tables = tomlkit.aot()
+        for item in value:
+            tables.append(_item(item))
+        return tables
+    lines = tomlkit.array()
+    lines.multiline(multiline=True)
+    for item in value:
+        lines.append(_inline(item))
+    return lines
 
 
-def _inline(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, str):
-        return _text(value)
+def _inline(value: Any) -> Item:
     if isinstance(value, list):
-        return f"[{', '.join(map(_inline, value))}]"
-    return f"{{{', '.join(f'{_key(key)} = {_inline(item)}' for key, item in value.items())}}}"
-
-
-def _key(name: str) -> str:
-    return name if _BARE.fullmatch(name) else _text(name)
-
-
-def _text(value: str) -> str:
-    escaped = _CONTROL.sub(lambda found: _SHORT.get(found[0], f"\\u{ord(found[0]):04x}"), value)
-    return f'"{escaped}"'
+        array = tomlkit.array()
+        for inner in value:
+            array.append(_inline(inner))
+        return array
+    if isinstance(value, dict):
+        fields = tomlkit.inline_table()
+        for key, inner in value.items():
+            fields.append(tomlkit.key(key), _inline(inner))
+        return fields
+    item: Item = tomlkit.item(value)
+    return item
