@@ -32,7 +32,7 @@ def test_a_lock_has_the_hashes_and_a_bundle_the_files_of_build_requirements(
     assert (built["name"], len(built["wheels"])) == ("helper", 1)
     document["tool"][TOOL]["content-sha256"] = content_sha256(document)
     world.lock.write_text(tomlkit.dumps(document))
-    done = world.run("lock", "--check", check=False)
+    done = world.run("lock", "--check", "--rebuild", check=False)
     assert done.returncode == 3
     assert "  build requirement helper==1.0: added\n" in done.stderr
     for wheel in world.wheels.iterdir():

@@ -146,7 +146,7 @@ def test_a_new_resolution_of_several_wheels_is_equal_to_its_lock(place: Place, i
     foreign.rename(foreign.with_name(foreign.name.replace("py3-none-any", "cp39-cp39-win_amd64")))
     place.pypi("tiny")
     place.run("lock", "--resolver", resolver)
-    place.run("lock", "--upgrade", "--check", "--resolver", resolver)
+    place.run("lock", "--upgrade", "--check", "--rebuild", "--resolver", resolver)
     assert "no package changed" in place.run("lock", "--upgrade", "--resolver", resolver).stdout
 
 
