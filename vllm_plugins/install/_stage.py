@@ -90,18 +90,18 @@ def check(
     site: Path,
     records: Mapping[Path, Rows],
     expected: Mapping[NormalizedName, str | None],
-    askers: Callable[[NormalizedName], Sequence[str]] = lambda _: (),
+    requirers: Callable[[NormalizedName], Sequence[str]] = lambda _: (),
 ) -> Contents:
     """Check a cleaned installation against the lock. Nothing is changed; :func:`seal` checks the files' contents.
 
     ``records`` come from :func:`clean`. ``expected`` is the version of each distribution that must be there; ``None``
-    accepts any version (an editable distribution). ``askers`` gives the plugins that require a distribution.
+    accepts any version (an editable distribution). ``requirers`` gives the plugins that require a distribution.
 
     Raises:
         InstallError: a distribution is missing, unexpected or of another version; a file is missing, belongs to two
             distributions, or to none.
     """
-    owned = owners.of_files(records, askers)
+    owned = owners.of_files(records, requirers)
     found: dict[NormalizedName, Distribution] = {}
     for info, rows in records.items():
         _check_rows(site, info, rows)

@@ -25,7 +25,7 @@ Rows = tuple["RecordEntry", ...]
 Owner = tuple[str, str]  # .dist-info, and the hash of the file
 
 
-def of_files(records: Mapping[Path, Rows], askers: Callable[[NormalizedName], Sequence[str]]) -> dict[str, Owner]:
+def of_files(records: Mapping[Path, Rows], requirers: Callable[[NormalizedName], Sequence[str]]) -> dict[str, Owner]:
     """The owner of each file. Two distributions may own one file only if its content is the same in both.
 
     Raises:
@@ -41,19 +41,20 @@ def of_files(records: Mapping[Path, Rows], askers: Callable[[NormalizedName], Se
                 raise InstallError(
                     f"RECORD of {title(info.name)} has two hashes for one file", where=path, next_step=BAD_WHEEL
                 )
+            plugins = [_required_by(name, requirers) for name in (other, info.name)]
             raise InstallError(
                 f"two distributions own the file {path}, with different contents",
                 found=f"{title(other)} and {title(info.name)}",
-                required_by=" and ".join(filter(None, (_asked(name, askers) for name in (other, info.name)))) or None,
+                required_by=" and ".join(filter(None, plugins)) or None,
                 next_step="set `enabled: false` in plugins.yaml for a plugin that needs one of them, and lock again",
             )
     return owners
 
 
-def _asked(info: str, askers: Callable[[NormalizedName], Sequence[str]]) -> str:
+def _required_by(info: str, requirers: Callable[[NormalizedName], Sequence[str]]) -> str:
     """The plugins that require a distribution, in words."""
     name = canonicalize_name(info.removesuffix(".dist-info").rpartition("-")[0])
-    return ", ".join(map(in_words, askers(name)))
+    return ", ".join(map(in_words, requirers(name)))
 
 
 def title(info: str) -> str:
