@@ -242,7 +242,7 @@ def test_words_become_sources(word: str, source: Source) -> None:
         ("https://host/a_tiny-1.0-py3-none-any.whl", "and run vllm-plugins add a-tiny"),
         ("tiny @ https://host/tiny-1.0.tar.gz?x=1#sha256=12", "and run vllm-plugins add tiny"),
         ("./tiny-1.0.zip", "a wheel or an sdist is not a source of its own"),
-        ("https://pypi.org/project/a-tiny/1.0/", "vllm-plugins add a-tiny"),
+        ("https://pypi.example/project/a-tiny/1.0/", "vllm-plugins add a-tiny"),
         ("tiny@>=1", "vllm-plugins add 'tiny>=1'"),
         ("tiny[fast]@~=1.0", r"vllm-plugins add 'tiny\[fast\]~=1.0'"),
     ],

@@ -21,6 +21,7 @@ from packaging.version import Version
 
 from vllm_plugins.core import foreign_json, regular_file
 from vllm_plugins.core.errors import UsageError, cause
+from vllm_plugins.documents import versions
 from vllm_plugins.documents._installed import environment, headers
 from vllm_plugins.startup import Record, overlay
 
@@ -138,7 +139,7 @@ class Base(Record):
     @cached_property
     def ranks(self) -> Mapping[Tag, int]:
         """The ranks of these tags: a machine has some thousand, and a lock many releases to choose wheels of."""
-        return {tag: rank for rank, tag in reversed([*enumerate(self._tags)])}
+        return versions.ranks(self._tags)
 
     @cached_property
     def _tags(self) -> tuple[Tag, ...]:

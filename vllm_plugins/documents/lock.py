@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import TYPE_CHECKING, NewType
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vllm_plugins.core.hashes import Sha256
 
 __all__ = [
+    "FILENAME",
     "TOOL",
     "BaseUse",
     "BuildRequirement",
@@ -38,6 +40,9 @@ __all__ = [
 ]
 
 TOOL = "vllm-plugins"  # the name of our own tables in a lock: tool.vllm-plugins
+
+# The name of a wheel. It is also that of a file, and a word in requirements files and URLs.
+FILENAME = re.compile(r"[\w.+!-]+")
 
 CommitSha = NewType("CommitSha", str)
 """The whole hash of a git commit, in lower case: as git wrote it, or checked where a lock was read."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Requirement", "Selected", "best_wheel", "build_number", "find_wheel", "ranks", "ranks_here", "select"]
+__all__ = ["Requirement", "Selected", "best_wheel", "build_number", "find_wheel", "ranks_here", "select"]
 
 # What can't be read as a wheel: a directory, a pipe or device, a link to itself, or another user's file.
 _NO_FILE = (errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP, errno.EACCES)
@@ -147,24 +147,16 @@ _W = TypeVar("_W", bound=_Named)
 
 @functools.cache
 def ranks_here() -> Mapping[Tag, int]:
-    """The :func:`ranks` of this interpreter's tags, the best first."""
-    return ranks(sys_tags())
-
-
-def ranks(tags: Iterable[Tag]) -> Mapping[Tag, int]:
-    """The rank of each tag, the best first. A machine has some thousand tags, so do this once for many releases."""
-    found: dict[Tag, int] = {}
-    for rank, tag in enumerate(tags):
-        found.setdefault(tag, rank)
-    return found
+    """The ranks of this interpreter's tags, the best first."""
+    return versions.ranks(sys_tags())
 
 
 def best_wheel(wheels: Iterable[_W], tags: Iterable[Tag] | Mapping[Tag, int]) -> _W | None:
-    """The wheel that fits these tags best, as pip and uv choose; ``tags`` are the best first, or their :func:`ranks`.
+    """The wheel that fits these tags best, as pip and uv choose; ``tags`` are the best first, or their ranks.
 
     Of two wheels with equal tags, they take the one with the higher build tag.
     """
-    ranking = tags if isinstance(tags, Mapping) else ranks(tags)
+    ranking = tags if isinstance(tags, Mapping) else versions.ranks(tags)
     best, chosen = len(ranking), None
     for wheel in sorted(wheels, key=lambda wheel: build_number(wheel.filename), reverse=True):
         rank = min((ranking[tag] for tag in versions.wheel_name(wheel.filename)[3] if tag in ranking), default=best)

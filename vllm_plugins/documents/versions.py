@@ -19,12 +19,14 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from packaging.markers import Marker
     from packaging.requirements import Requirement
     from packaging.tags import Tag
     from packaging.utils import BuildTag, NormalizedName
 
-__all__ = ["marker", "requirement", "specifiers", "version", "wheel_name"]
+__all__ = ["marker", "ranks", "requirement", "specifiers", "version", "wheel_name"]
 
 _TOO_LONG = re.compile(r"[0-9]{500}")  # no sha256 has as many, nor any version
 _MOST_PARENTHESES = 100
@@ -41,6 +43,14 @@ def version(text: str) -> Version:
 def wheel_name(filename: str) -> tuple[NormalizedName, Version, BuildTag, frozenset[Tag]]:
     """The parts of a wheel's file name; raises ``InvalidWheelFilename``. Each name is parsed once."""
     return parse_wheel_filename(filename)
+
+
+def ranks(tags: Iterable[Tag]) -> Mapping[Tag, int]:
+    """The rank of each tag, the best first. A machine has some thousand tags, so do this once for many releases."""
+    found: dict[Tag, int] = {}
+    for rank, tag in enumerate(tags):
+        found.setdefault(tag, rank)
+    return found
 
 
 def specifiers(text: str) -> SpecifierSet:

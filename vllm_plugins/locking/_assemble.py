@@ -7,13 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packaging.utils import canonicalize_name
-
 from vllm_plugins.core import hashes
-from vllm_plugins.core.errors import NoResolution
 from vllm_plugins.documents import lock_writer
 from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
-from vllm_plugins.locking import _graph, _provided
+from vllm_plugins.locking import _conflicts, _graph, _provided
 from vllm_plugins.locking._prepare import refuse_foreign
 from vllm_plugins.packages import attestations, metadata
 
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents import lock as locks
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import BuildRequirement, Identity
-    from vllm_plugins.documents.manifest import Manifest, Plugin
+    from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking._graph import Graph
     from vllm_plugins.locking._overrides import Overriding
     from vllm_plugins.locking._prepare import PreparedPlugin
@@ -87,7 +84,9 @@ class Assembly:
         by_name = {item.package.name: item for item in described}
         for plugin, item in zip(manifest.enabled, plugins, strict=True):
             if not item.locked.provided:
-                _refuse_unknown(plugin, by_name[item.locked.package])
+                details = by_name[item.locked.package]
+                release = f"{details.package.name} {details.package.version}"
+                _conflicts.refuse_unknown_extras(release, plugin.source.extras, details.extras, plugin=plugin.name)
         edges = _graph.build(
             self.solution.pins,
             requires={name: item.requires for name, item in by_name.items()},
@@ -252,21 +251,6 @@ def _flaws(found: Iterable[Release]) -> Iterator[str]:
         if pointers:
             names = ", ".join(pointers[:5])
             yield f"{wheel.filename} contains Git LFS pointers in place of files: {names}; report it to its author"
-
-
-def _refuse_unknown(plugin: Plugin, found: _Details) -> None:
-    """Refuse an unknown extra, which is a typing error; pip only warns of it."""
-    known = set(map(canonicalize_name, found.extras))
-    unknown = [extra for extra in plugin.source.extras if canonicalize_name(extra) not in known]
-    if unknown:
-        words = f"{'extras' if unknown[1:] else 'extra'} {', '.join(unknown)}"
-        raise NoResolution(
-            f"{found.package.name} {found.package.version} has no {words}",
-            expected=f"one of {', '.join(sorted(known))}" if known else "no extras: this release has none",
-            found=", ".join(plugin.source.extras),
-            required_by=f"plugin {plugin.name!r}",
-            next_step="correct `extras` in plugins.yaml",
-        )
 
 
 def _hashed(path: Path) -> Wheel:

@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base
     from vllm_plugins.locking._search.findings import Finding, Root
 
-__all__ = ["clash", "missing_vllm", "parents", "resolver_failed", "unsatisfiable", "url_dependency"]
+__all__ = [
+    "clash",
+    "missing_vllm",
+    "parents",
+    "refuse_unknown_extras",
+    "resolver_failed",
+    "unsatisfiable",
+    "url_dependency",
+]
 
 _LAST_LINES = 10
 # A requirement of a distribution is its author's to change, not the user's.
@@ -117,6 +125,24 @@ def _leave_out(findings: Mapping[str, Finding]) -> str:
 
 def _is_plugin(requirer: str) -> bool:
     return in_words(requirer).startswith("plugin ")
+
+
+def refuse_unknown_extras(release: str, extras: Sequence[str], known: Iterable[str], *, plugin: str) -> None:
+    """Refuse extras that a release does not have, which are typing errors; pip only warns of them.
+
+    Raises:
+        NoResolution: one of them is not ``known``.
+    """
+    names = set(map(canonicalize_name, known))
+    unknown = [extra for extra in extras if canonicalize_name(extra) not in names]
+    if unknown:
+        raise NoResolution(
+            f"{release} has no {'extras' if unknown[1:] else 'extra'} {', '.join(unknown)}",
+            expected=f"one of {', '.join(sorted(names))}" if names else "no extras: this release has none",
+            found=", ".join(extras),
+            required_by=f"plugin {plugin!r}",
+            next_step="correct `extras` in plugins.yaml",
+        )
 
 
 def clash(lines: Sequence[str]) -> NoResolution:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core.errors import BaseMismatch, NoResolution
+from vllm_plugins.core.errors import BaseMismatch
 from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.overrides import WHY_FIXED, is_fixed
+from vllm_plugins.locking import _conflicts
 from vllm_plugins.locking._search import fitting
 from vllm_plugins.packages import requirement_lines
 
@@ -67,17 +68,8 @@ def _fits(plugin: PreparedPlugin, there: Distribution) -> bool:
 
 def _settled(plugin: PreparedPlugin, there: Distribution) -> PreparedPlugin:
     extras = sorted(Requirement(plugin.requirement).extras)
-    known = set(map(canonicalize_name, there.extras))
-    unknown = [extra for extra in extras if canonicalize_name(extra) not in known]
-    if unknown:
-        words = f"{'extras' if unknown[1:] else 'extra'} {', '.join(unknown)}"
-        raise NoResolution(
-            f"{there.name} {there.version} of the vLLM environment has no {words}",
-            expected=f"one of {', '.join(sorted(known))}" if known else "no extras: this release has none",
-            found=", ".join(extras),
-            required_by=f"plugin {plugin.locked.name!r}",
-            next_step="correct `extras` in plugins.yaml",
-        )
+    release = f"{there.name} {there.version} of the vLLM environment"
+    _conflicts.refuse_unknown_extras(release, extras, there.extras, plugin=plugin.locked.name)
     locked = plugin.locked.replace(version=there.version, provided=True)
     # The specifier is met. A resolver would compare it by its own rules for pre-releases.
     return replace(plugin, locked=locked, requirement=f"{there.name}{requirement_lines.bracketed(extras)}")

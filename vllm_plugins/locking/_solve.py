@@ -223,8 +223,7 @@ class Solver:
         wheels.mkdir()
         if not agreed.write_stubs(walk, wheels):
             return None
-        chosen = {(found.name, str(found.version)) for found in walk.choices.releases}
-        ahead = workers.begin(lambda: self._read_ahead(chosen))
+        ahead = workers.begin(lambda: self._read_ahead(walk.choices.versions))
         try:
             return _resolution.compile_pins(
                 lines,
@@ -255,7 +254,7 @@ class Solver:
         if not findings and (pins := self._agreed(lines, walk, stubs)) is not None:
             return pins
         # A pin of the old lock that no longer fits, such as after an upgrade of vLLM, would make pip-compile fail.
-        chosen = {(found.name, str(found.version)) for found in walk.choices.releases}
+        chosen = walk.choices.versions
         names = {name for name, _ in chosen}
         preferred = {name: pin for name, pin in preferred.items() if name not in names or (name, pin) in chosen}
         walk.choices.write_stubs(wheels)

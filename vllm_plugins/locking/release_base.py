@@ -60,8 +60,8 @@ def read(
     """The environment of a release, from the cache if it is there.
 
     ``empty`` is the kind of machine, without distributions (:func:`machine`), by default this interpreter's.
-    ``caches`` is our cache directory, ``scratch`` an empty one. Sdists are built to read what they require only where
-    there is no way without them, and if that is allowed (``may_build``).
+    ``caches`` is our cache directory, ``scratch`` an empty one. Sdists are built, to read what they require, only
+    where wheels alone have no solution, and if that is allowed (``may_build``).
 
     Raises:
         UsageError: the requirement does not name exactly one release of vLLM.

@@ -37,6 +37,7 @@ __all__ = [
     "INSTALLER_NOTES",
     "Metadata",
     "RecordEntry",
+    "directories",
     "format_record",
     "from_json",
     "headers",
@@ -216,7 +217,12 @@ def runs_code(path_file: Path) -> bool:
 
 def path_lines(path_file: Path) -> tuple[str, ...]:
     """Return the lines of a ``.pth`` file that name a directory, as ``site.addpackage`` reads them."""
-    named = (line.rstrip() for line in _lines(path_file) if not line.startswith(("#", *_CODE)))
+    return directories(_lines(path_file))
+
+
+def directories(lines: Iterable[str]) -> tuple[str, ...]:
+    """The same, of the lines themselves."""
+    named = (line.rstrip() for line in lines if not line.startswith(("#", *_CODE)))
     return tuple(line for line in named if line)
 
 

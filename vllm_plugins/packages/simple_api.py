@@ -19,6 +19,7 @@ from vllm_plugins.core import foreign_json
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import versions
+from vllm_plugins.documents.lock import FILENAME
 
 if TYPE_CHECKING:
     from packaging.version import Version
@@ -41,8 +42,6 @@ WHEEL = ".whl"
 _SDIST = (".tar.gz", ".zip")
 _FILES = (WHEEL, *_SDIST, ".tar.bz2", ".tar.xz", ".tgz", ".egg", ".exe", ".metadata", ".asc")
 PAGES = (".html", ".htm")  # of the files of --find-links, pip reads these as pages, and takes all others as they are
-# Of wheels, a lock names no others: the name is also that of a file, and a word in requirements files and URLs.
-_PLAIN = re.compile(r"[\w.+!-]+")
 _INTERACTIVE = ("form", "frame", "iframe", "input", "script")
 
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -264,7 +263,7 @@ def _digest(value: object) -> Sha256 | None:
 
 def is_plain(filename: str) -> bool:
     """Return whether the name of a wheel can stand in a lock: without spaces, quotes and the like."""
-    return _PLAIN.fullmatch(filename) is not None
+    return FILENAME.fullmatch(filename) is not None
 
 
 def version(filename: str, name: NormalizedName) -> Version | None:

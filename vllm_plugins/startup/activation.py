@@ -286,7 +286,7 @@ def activate(store: Path, key: str, *, guarded: bool = False, path_files: bool =
     """Put an overlay at the end of ``sys.path``, and process its ``.pth`` files. Does nothing if it is active.
 
     Only the import system of this process changes. No file is written. ``guarded``: see :mod:`guard`. Without
-    ``path_files`` it is not looked for any: ``site`` would list a directory with hundreds of names.
+    ``path_files`` nothing looks for any: ``site`` would list a directory with hundreds of names.
 
     Raises:
         StoreError: the overlay can't be held, as in :func:`hold`.

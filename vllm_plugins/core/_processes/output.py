@@ -20,7 +20,7 @@ __all__ = ["Output"]
 _DATA = 64 << 20  # characters of data; the longest is the list of files of a large repository
 _SHOWN = 4 << 20  # characters that people may want to read
 _LINE = 64 << 10  # characters of one line
-_WORD = 8 << 10  # characters; a secret is no longer
+_WORD = 8 << 10  # characters; more than the longest secret
 _LAST = 20  # lines that are kept of what is too long; the reason of a failure is in the last ones
 
 

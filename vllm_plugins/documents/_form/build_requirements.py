@@ -8,8 +8,8 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from vllm_plugins.core.fields import FieldError, convert, get, items
 from vllm_plugins.documents import versions
-from vllm_plugins.documents._form import lock_package, values
-from vllm_plugins.documents.lock import BuildRequirement, Wheel
+from vllm_plugins.documents._form import values
+from vllm_plugins.documents.lock import FILENAME, BuildRequirement, Wheel
 
 if TYPE_CHECKING:
     from packaging.utils import NormalizedName
@@ -42,7 +42,7 @@ def read(item: Any, here: str) -> BuildRequirement:
 def _wheel(table: Any, here: str, *, name: NormalizedName, version: Version) -> Wheel:
     filename = get(table, here, "name", str)
     found = convert(filename, f"{here}.name", parse_wheel_filename, expected="the name of a wheel")
-    if found[:2] != (name, version) or not lock_package.FILENAME.fullmatch(filename):
+    if found[:2] != (name, version) or not FILENAME.fullmatch(filename):
         raise FieldError(f"{here}.name: expected a wheel of {name} {version}, found {filename!r}")
     size = get(table, here, "size", int)
     if size < 0:

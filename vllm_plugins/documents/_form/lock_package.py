@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core.fields import FieldError, get, strings
 from vllm_plugins.documents._form import values
-from vllm_plugins.documents.lock import TOOL, Package, Wheel
+from vllm_plugins.documents.lock import FILENAME, TOOL, Package, Wheel
 from vllm_plugins.startup.settings import WHEELS
 
 if TYPE_CHECKING:
     from vllm_plugins.documents._form import pylock
 
-__all__ = ["FILENAME", "fields", "own_fields", "read"]
-
-FILENAME = re.compile(r"[\w.+!-]+")  # of a wheel
+__all__ = ["fields", "own_fields", "read"]
 
 
 def read(package: pylock.Package, here: str) -> Package:

@@ -34,7 +34,7 @@ _FORMS = (
 # What a URL without git+ ends with if it is one of a single file.
 _SINGLE = (".py", ".jinja", ".jinja2", ".j2", ".json", ".txt", ".yaml", ".yml")
 _PACKAGED = (".whl", ".tar.gz", ".tar.bz2", ".zip", ".egg")
-_PROJECT_PAGE = re.compile(r"https?://(?:www\.)?pypi\.org/(?:project|simple)/([A-Za-z0-9][A-Za-z0-9._-]*)(?:/.*)?")
+_PROJECT_PAGE = re.compile(r"https?://(?:www\.)?pypi\.\w+/(?:project|simple)/([A-Za-z0-9][A-Za-z0-9._-]*)(?:/.*)?")
 _AT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[([^\]]*)\])?@([^\s/@]+)")
 _SCP = re.compile(r"[\w.-]+@[\w.-]+:[^@]+(?:@[^@]+)?")  # git@host:path, and a ref
 _VARIABLE_LOGIN = re.compile(r"\w+://(?:[\w.-]+:|\$\{\w+\}:)?\$\{\w+\}@[^@]*$")

@@ -61,6 +61,11 @@ class Choices:
         """Every release, each once."""
         return tuple(dict.fromkeys(self.by_requirement.values()))
 
+    @property
+    def versions(self) -> set[tuple[NormalizedName, str]]:
+        """The name and the version of every release."""
+        return {(found.name, str(found.version)) for found in self.by_requirement.values()}
+
     def reached(self) -> dict[NormalizedName, list[Need]]:
         """Every requirement of these releases, by the name that it is about."""
         return self._follow()[0]

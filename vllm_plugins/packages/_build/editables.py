@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vllm_plugins.packages import metadata
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["are_found"]
 
@@ -21,7 +17,7 @@ def are_found(wheel: Path) -> bool:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         texts = [archive.read(name).decode("utf-8", "surrogateescape") for name in names if name.endswith(".pth")]
-    directories = [Path(line) for text in texts for line in _directories(text)]
+    directories = [Path(line) for text in texts for line in metadata.directories(text.splitlines())]
     return all(
         any(name.startswith((f"{module}.", f"{module}/__init__.")) for name in names)
         or any(_is_in(directory, module) for directory in directories)
@@ -34,10 +30,3 @@ def _is_in(directory: Path, module: str) -> bool:
     path = directory / module
     near = path.parent.glob(f"{path.name}.*") if path.parent.is_dir() else ()
     return any(file.suffix in (".py", ".so") for file in (*near, *path.glob("__init__.*")))
-
-
-def _directories(text: str) -> Iterator[str]:
-    """The directories of a ``.pth`` file, which ``site`` adds to the path."""
-    for line in text.splitlines():
-        if line.strip() and not line.startswith(("#", "import ", "import\t")):
-            yield line.rstrip()
