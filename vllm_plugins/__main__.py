@@ -20,7 +20,7 @@ def main() -> int:
     # `python -m` puts the working directory first on the path: a yaml.py in it would be imported in place of PyYAML.
     # The script `vllm-plugins` and `python -P` don't. A checkout of this project stays, as we are imported from it.
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()] != [home]:
+    if not sys.flags.safe_path and sys.path[:1] == [_working_directory()] != [home]:
         del sys.path[0]
     is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # with nohup or `&` it may be ignored
     if is_heard:
@@ -38,6 +38,13 @@ def main() -> int:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own end is silent, too
         # Python would look through all objects for unreachable ones while it ends: a tenth of the time of `status`.
         gc.freeze()
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was deleted, which the command reports
+        return None
 
 
 def _leave(*_: object) -> None:

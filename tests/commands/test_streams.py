@@ -17,8 +17,6 @@ from vllm_plugins.cli._process import endings
 from vllm_plugins.startup import settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.kit.place import Place
     from vllm_plugins.cli._output import Output
 
@@ -103,17 +101,18 @@ def test_a_signal_is_an_error_unless_the_result_was_printed(
         assert document == {"text": ""} if after else (document["error"], document["exit_code"]) == (kind, code)
 
 
-@pytest.mark.usefixtures("in_process")
-def test_a_deleted_working_directory_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    deleted = tmp_path / "deleted"
-    deleted.mkdir()
-    monkeypatch.chdir(deleted)
-    monkeypatch.setenv("PWD", str(deleted))
-    deleted.rmdir()
-    assert cli.main(["doctor", "--json"]) == 2
-    document = json.loads(capsys.readouterr().out)
-    assert (document["what"], document["where"]) == ("the working directory was deleted", str(deleted))
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["doctor", "--json"]) != 2
+def test_a_deleted_working_directory_is_an_error(bare_place: Place) -> None:
+    script = f'mkdir deleted && cd deleted && rmdir "$PWD" && {shlex.quote(sys.executable)} -m vllm_plugins'
+    done = subprocess.run(
+        ["sh", "-c", f"{script} doctor --json"],
+        env=bare_place.environment,
+        cwd=bare_place.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    document = json.loads(done.stdout)
+    where = str(bare_place.root / "deleted")
+    assert (document["what"], document["where"]) == ("the working directory was deleted", where)
