@@ -38,7 +38,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "documents/selection": ("tests/documents/test_selection.py", "tests/documents/test_lock_keys.py"),
     "locking/_derivation": ("tests/locking/test_derivation.py",),
     "locking/_derived_edges": ("tests/locking/test_derived_edges.py",),
-    "locking/rebuild": ("tests/locking/test_rebuild_rules.py",),
+    "locking/rebuild": ("tests/locking/test_rebuild_rules.py", "tests/locking/test_rebuild_builds.py"),
+    "locking/old_lock": ("tests/locking/test_old_lock.py", "tests/locking/test_is_current.py"),
     # what a review says
     "review/_auditor": ("tests/review/test_audit_rules.py",),
     "review/_lock_checks": ("tests/review/test_audit_rules.py",),
@@ -49,6 +50,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "packages/attestations": ("tests/packages/test_attestations.py",),
     # what runs in a process of vLLM
     "startup/_trust": ("tests/startup/test__trust.py",),
+    "startup/_recovery": ("tests/startup/test_recovery.py", "tests/startup/test_start_installs.py"),
     "startup/integrity": ("tests/startup/test_integrity.py",),
     "startup/guard": ("tests/startup/test_guard.py",),
     "core/verified_import": ("tests/startup/test_guard.py",),
