@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kit import projects, values
+from tests.kit import advisory, projects, values
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BuildError, HashMismatch, LockStale
 from vllm_plugins.documents import manifest as manifests
@@ -209,6 +209,24 @@ def test_a_comparison_builds_for_the_base_of_the_lock(settings: Settings, tmp_pa
     other = lock.replace(packages=(package.replace(wheels=(wheel.replace(sha256=hashes.sha256(b"another")),)),))
     with pytest.raises(HashMismatch, match="different when it is built again"):
         compare(other)
+
+
+def test_a_wheel_of_an_sdist_is_built_again(settings: Settings, tmp_path: Path, index: Index) -> None:
+    """The sdist is fetched with the configuration, and is the locked one."""
+    path = index.sdist("tiny")
+    (file,) = index.page("tiny")["files"]
+    directory = projects.project(tmp_path / "same", name="tiny")
+    lock, data = first(settings, directory, tmp_path, index, requires=())
+    package = lock.packages[0].replace(
+        sdist_url=advisory.index_file(index, "tiny", file["url"]), sdist_sha256=hashes.of_file(path)
+    )
+    of_index = values.lock(package)
+    assert run(settings, of_index, index, values.MANIFEST) == ("tiny",)
+    assert (settings.wheels / WHEEL).read_bytes() == data
+    (settings.wheels / WHEEL).unlink()
+    path.write_bytes(b"another sdist")
+    with pytest.raises(HashMismatch):
+        run(settings, of_index, index, values.MANIFEST)
 
 
 def test_a_single_file_is_made_again_without_a_build(settings: Settings, tmp_path: Path) -> None:
