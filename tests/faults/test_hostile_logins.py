@@ -302,7 +302,7 @@ def test_the_workflow_of_a_review_sends_no_variable_of_its_job(review: Review) -
     subprocess.run(["git", "checkout", "--quiet", "change"], cwd=clone, env=git_environment(), check=True)
     workflow = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
     for job in workflow["jobs"].values():
-        scripts = [step["run"] for step in job["steps"] if "run" in step]
+        scripts = [part["run"] for part in job["steps"] if "run" in part]
         chosen = [text for text in scripts if text.startswith(("git ", "vllm-plugins lock", "vllm-plugins audit"))]
         said = [_step(text, clone, place, workflow["env"]) for text in chosen]
         assert said[0] == (0, ""), said
