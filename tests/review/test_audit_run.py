@@ -42,7 +42,11 @@ class Service:
         self.skipped: dict[str, str] = {}
         self.error: SourceError | None = None
 
-    def ask(self, packages: list[Package], *_: object, **__: object) -> tuple[tuple[Advisory, ...], dict[str, str]]:
+    def ask(
+        self, packages: list[Package], program: Path, *, service: str, cache: Path | None
+    ) -> tuple[tuple[Advisory, ...], dict[str, str]]:
+        assert (program.name, service) == ("pip-audit", "a service")
+        assert cache is not None
         self.asked.append([f"{item.name}=={item.version}" for item in packages])
         if self.error is not None:
             raise self.error
@@ -81,6 +85,7 @@ def run(
         asked,
         settings,
         index=lambda: Client(config),
+        service="a service",
         required=required,
         now=now,
         report=lambda _: None,

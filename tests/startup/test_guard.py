@@ -506,3 +506,30 @@ def test_an_archive_that_changes_after_the_comparison_is_refused(site: Path, tmp
     archive.write_bytes(archive.read_bytes() + b"\0")
     with pytest.raises(HashMismatch, match="changed after"):
         importlib.import_module(name)
+
+
+def test_only_what_the_list_of_files_has_is_read_after_the_comparison(site: Path, tmp_path: Path) -> None:
+    guard.link(str(site))
+    importlib.import_module("guarded")
+    verified_import.check_file(str(site / "guarded.py"))
+    outside = tmp_path / "guarded_outside.py"
+    outside.write_text(FILES["guarded.py"])
+    with pytest.raises(HashMismatch) as caught:
+        verified_import.check_file(str(outside))
+    assert (caught.value.where, caught.value.expected) == (str(outside), "no file of this name")
+    with pytest.raises(FileNotFoundError):  # Python then reads the source
+        verified_import.check_file(f"{outside}c")
+
+
+@pytest.mark.parametrize("what", ["pipe", "directory", "nothing"])
+def test_what_is_no_file_in_the_place_of_a_module_is_not_read(site: Path, what: str) -> None:
+    guard.link(str(site))
+    importlib.import_module("guarded")
+    path = site / "guarded.py"
+    path.unlink()
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "directory":
+        path.mkdir()
+    with pytest.raises(FileNotFoundError if what == "nothing" else HashMismatch):
+        verified_import.check_file(str(path))
