@@ -107,7 +107,7 @@ def test_a_server_that_does_not_answer(locked: Place) -> None:
     done = locked.run("lock", "-q", check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == "vllm-plugins: error: the git repository can't be read [source-unavailable]"
-    assert "127.0.0.1 port 9" in done.stderr
+    assert "127.0.0.1 port 9" in done.stderr or "127.0.0.1:9 after" in done.stderr  # as libcurl words it
 
 
 def test_a_path_that_is_no_project(locked: Place) -> None:

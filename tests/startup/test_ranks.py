@@ -270,7 +270,7 @@ def test_a_value_that_is_not_valid_stops_the_process(
 def test_a_message_is_short_whatever_the_other_side_tells() -> None:
     """The variable comes from another node, or from whoever has set it there."""
     told = "cp/3.11/" + "/".join(["torch-1.0"] * 5000 + [f"{'n' * 5000}-1.0", *(f"m{i}-1.0" for i in range(5000))])
-    lines = list(expectation._packages(told, "cp/3.11/torch-1.0"))
+    lines = list(expectation._packages({"packages": told}, {"packages": "cp/3.11/torch-1.0"}))
     assert lines[0] == "another vLLM environment: 5002 differences"
     assert len(lines) == 22
     assert max(map(len, lines)) < 300

@@ -57,6 +57,7 @@ environment_variables = {
 """,
     canary.IO: 'GROUP = "vllm.io_processor_plugins"\n',
     canary.LOGITS: 'GROUP = "vllm.logits_processors"\nfound = entry_points(group=GROUP)\n',
+    canary.GROUPS_OF_RANKS: "def start():\n    torch.distributed.init_process_group()\n",
     **dict.fromkeys(canary.LOADERS, LOADER),
 }
 
@@ -102,6 +103,7 @@ def test_a_missing_module_is_reported(path: str) -> None:
         (canary.ENVS, "environment_variables =", "variables =", "has no dictionary environment_variables"),
         (canary.LOGITS, "entry_points(", "listed(envs.VLLM_PLUGINS, ", "reads VLLM_PLUGINS: it did not apply to"),
         ("vllm/v1/engine/core.py", "load_general_plugins()", "pass", "it was EngineCore that loaded general plugins there"),
+        (canary.GROUPS_OF_RANKS, "torch.distributed.", "", "does not call torch's init_process_group by its module"),
         (canary.ENVS, "environment_variables = {", "match = {{", "vllm/envs.py can't be parsed by Python 3"),
     ],
 )  # fmt: skip

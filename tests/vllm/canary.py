@@ -22,6 +22,7 @@ from vllm_plugins.packages import pip_config
 from vllm_plugins.packages.index import Index
 from vllm_plugins.startup import _vllm_listing as listing
 from vllm_plugins.startup import hook, settings
+from vllm_plugins.startup.ranks import _vllm_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,6 +35,7 @@ ENVS = "vllm/envs.py"
 IO = "vllm/plugins/io_processors/__init__.py"
 LOGITS = "vllm/v1/sample/logits_processor/__init__.py"
 ARGUMENTS = "vllm/engine/arg_utils.py"
+GROUPS_OF_RANKS = f"{_vllm_group.CALLER.replace('.', '/')}.py"
 # The modules of the processes that load general plugins; the message names the process.
 LOADERS = {
     ARGUMENTS: "the API server, when its arguments are parsed",
@@ -41,7 +43,7 @@ LOADERS = {
     "vllm/v1/worker/worker_base.py": "a worker",
     "vllm/model_executor/models/registry.py": "the inspection of a model",
 }
-FILES = (PLUGINS, PLATFORMS, ENVS, IO, LOGITS, *LOADERS)
+FILES = (PLUGINS, PLATFORMS, ENVS, IO, LOGITS, GROUPS_OF_RANKS, *LOADERS)
 
 LISTING = listing._LISTING
 GROUPS = {group for group in start.ORDER if group != settings.LOADS}
@@ -73,6 +75,8 @@ def moved(sources: Mapping[str, str]) -> Iterator[str]:
     if ENVS in trees:
         yield from _of_variables(trees[ENVS])
     yield from _of_groups([trees[path] for path in (PLUGINS, PLATFORMS, IO, LOGITS) if path in trees])
+    if GROUPS_OF_RANKS in trees and not _looks_up(trees[GROUPS_OF_RANKS], _vllm_group.FUNCTION):
+        yield f"{GROUPS_OF_RANKS} does not call torch's {_vllm_group.FUNCTION} by its module: nodes are not compared"
     for path, process in LOADERS.items():
         if path in trees and not _calls(trees[path], GENERAL):
             yield f"{path} does not call {GENERAL}: it was {process} that loaded general plugins there"
@@ -196,6 +200,11 @@ def _calls(tree: ast.AST, name: str) -> list[ast.Call]:
         if (isinstance(node.func, ast.Name) and node.func.id == name)
         or (isinstance(node.func, ast.Attribute) and node.func.attr == name)
     ]
+
+
+def _looks_up(tree: ast.AST, name: str) -> bool:
+    """Whether a function is called by its module, where it may have been replaced."""
+    return any(isinstance(call.func, ast.Attribute) for call in _calls(tree, name))
 
 
 def _local_of(function: Function) -> str | None:

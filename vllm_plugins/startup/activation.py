@@ -221,6 +221,10 @@ def finish(active: tuple[Path, Marker] | None) -> None:
         from vllm_plugins.startup.ranks import _vllm_metrics
 
         _vllm_metrics.show(active)
+    if "torch.distributed" in sys.modules:
+        from vllm_plugins.startup.ranks import _vllm_group
+
+        _vllm_group.watch()
 
 
 def hold(store: Path, key: str) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.marker import Marker
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["ANY", "compare", "differences", "parse", "text"]
+__all__ = ["ANY", "between", "compare", "differences", "parse", "text"]
 
 ANY = "any"
 _PARTS = ("overlay", "files", "lock", "base")
@@ -35,13 +35,16 @@ _LONGEST = 80  # characters of a name or a version that a message shows
 _MOST = 20  # packages, in messages
 _INSTALLED = (".egg-info", ".egg-link", ".egg")
 # What differs, in the first line of a message.
+_FIRST = "the first process of the server"
 _CAUSES = {
-    "no lock": "no plugins, unlike",
-    "lock": "another lock than",
-    "interpreter": "another interpreter than",
-    "overlay": "another content of the overlay than",
-    "base": "another vLLM environment than",
+    "no lock": f"no plugins, unlike {_FIRST}",
+    "lock": f"another lock than {_FIRST}",
+    "interpreter": f"another interpreter than {_FIRST}",
+    "overlay": f"another content of the overlay than {_FIRST}",
+    "base": f"another vLLM environment than {_FIRST}",
 }
+_OTHER_FILES = "the lock is the same, and other files were installed from it"
+_ALLOWED = f"{variables.EXPECT}=any, where the server is started, allows nodes that differ"
 
 
 def parse(value: str) -> Mapping[str, str]:
@@ -105,23 +108,73 @@ def differences(
     expected: Mapping[str, str], found: Mapping[str, str], settings: Settings
 ) -> Iterator[tuple[str, list[str]]]:
     """What differs, the cause first: a word for it, and the lines that tell of it."""
+    lines = {
+        "lock": f"another lock: {settings.lock}",
+        "interpreter": f"the lock is the same, and the interpreter is another one: {overlay.interpreter()}",
+        "overlay": _OTHER_FILES,
+    }
+    for cause in _differing(expected, found):
+        yield cause, [lines[cause]] if cause in lines else list(_packages(expected, found))
+
+
+def between(first: Mapping[str, str] | None, other: Mapping[str, str] | None, *, rank: int) -> NodeMismatch | None:
+    """The error that a rank of a process group differs from rank 0: each a ``node``, and what it has as ``expect``.
+
+    ``None`` stands for a rank without this package, an empty value for one without plugins.
+    """
+    values = [side["expect"] if side else "" for side in (first, other)]
+    if values[0] == values[1] or ANY in values:
+        return None
+    expected, found = (parse(value) if value else {} for value in values)
+    causes = [*_differing(expected, found)] if expected and found else ["no lock"]
+    if not causes:
+        return None
+    lines = [line for cause in causes for line in _of_ranks(cause, expected, found)]
+    names = [_rank(0, first), _rank(rank, other)]
+    if not expected:  # rank 0 has no plugins
+        names.reverse()
+    return NodeMismatch(
+        f"{names[1]} has {_CAUSES[causes[0]].replace(_FIRST, names[0])}",
+        where=names[1],
+        expected=_shown(expected or found),
+        found=_shown(found if expected else {}) or "no plugins",
+        details=[*lines, _ALLOWED],
+        next_step=_next_step(causes[0]),
+    )
+
+
+def _rank(number: int, side: Mapping[str, str] | None) -> str:
+    return f"rank {number} on node {side['node']}" if side else f"rank {number}"
+
+
+def _of_ranks(cause: str, expected: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
+    if cause == "base":
+        yield from _packages(expected, found)
+    elif cause == "overlay":
+        yield _OTHER_FILES
+    elif cause == "no lock":
+        yield "there is no lock, or no vllm-plugin-manager, or VLLM_PLUGIN_DISABLE=1"
+
+
+def _differing(expected: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
+    """A word for each thing that differs, the cause first."""
     differing = {name for name in expected if name in found and expected[name] != found[name]}
-    if "lock" in differing or ("overlay" in differing and "lock" not in expected):
-        yield "lock", [f"another lock: {settings.lock}"]
+    if "lock" in differing or ("overlay" in differing and "lock" not in expected.keys() & found.keys()):
+        yield "lock"
     elif "overlay" in differing:
-        yield "interpreter", [f"the lock is the same, and the interpreter is another one: {overlay.interpreter()}"]
+        yield "interpreter"
     elif "files" in differing:
-        yield "overlay", ["the lock is the same, and other files were installed from it"]
+        yield "overlay"
     if "base" in differing:
-        yield "base", list(_packages(expected.get("packages"), found["packages"]))
+        yield "base"
 
 
-def _packages(expected: str | None, found: str) -> Iterator[str]:
-    """A line for each package of the vLLM environment that differs, as far as those of the other side are known."""
-    if expected is None:
+def _packages(expected: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
+    """A line for each package of the vLLM environment that differs, as far as those of both sides are known."""
+    if "packages" not in expected or "packages" not in found:
         yield "another vLLM environment: packages, or the version of Python"
         return
-    theirs, ours = _versions(expected), _versions(found)
+    theirs, ours = _versions(expected["packages"]), _versions(found["packages"])
     lines = [
         f"{name[:_LONGEST]}: expected {(theirs.get(name) or 'none')[:_LONGEST]}, "
         f"found {(ours.get(name) or 'none')[:_LONGEST]}"
@@ -160,17 +213,21 @@ def _edited(settings: Settings, marker: Marker) -> Iterator[tuple[str, list[str]
 def _mismatch(expected: Mapping[str, str], found: Mapping[str, str], lines: list[str], cause: str) -> NodeMismatch:
     node = os.uname().nodename
     return NodeMismatch(
-        f"node {node} has {_CAUSES[cause]} the first process of the server",
+        f"node {node} has {_CAUSES[cause]}",
         where=f"node {node}, process {os.getpid()}",
         expected=f"{_shown(expected)} ({variables.EXPECT})",
         found=_shown(found) or "no lock",
-        details=[*lines, f"{variables.EXPECT}=any, where the server is started, allows nodes that differ"],
-        next_step="give this node the plugins.lock of the server, then run vllm-plugins sync"
-        if cause in ("no lock", "lock")
-        else "run vllm-plugins sync --reinstall"
-        if cause == "overlay"
-        else "start all nodes from the same image",
+        details=[*lines, _ALLOWED],
+        next_step=_next_step(cause),
     )
+
+
+def _next_step(cause: str) -> str:
+    if cause in ("no lock", "lock"):
+        return "give this node the plugins.lock of the server, then run vllm-plugins sync"
+    if cause == "overlay":
+        return "run vllm-plugins sync --reinstall"
+    return "start all nodes from the same image"
 
 
 def _shown(parts: Mapping[str, str]) -> str:
