@@ -50,7 +50,6 @@ _ARCHIVE = os.path.join(os.path.dirname(_LIBRARY), f"python{sys.version_info[0]}
 _PACKAGES = ("/site-packages", "/dist-packages")
 
 _FEW = 20  # names that are found faster one by one in the listing of a directory than by looking at all of it
-
 HOLD_PATIENCE = 10.0  # seconds: a process that looks at an overlay, or prunes it, locks it for a moment
 
 # The key of the overlay that this process has activated, and the path entries and finders that came with it.
