@@ -72,6 +72,8 @@ RUN = {
     "fix the file of plugin {…}, or set `enabled: false` for it in plugins.yaml, and run vllm-plugins lock": SINGLE,
     "report this, with the traceback above and the output of vllm-plugins --version": "tests/commands/test_streams.py::"
     "test_a_fault_of_ours_is_an_error_with_its_traceback",
+    "review each host, then allow it in {…}: by `policy.variables`, by an entry of `indexes`, or by an entry of `plugins` "
+    "with the same url": "tests/faults/test_hostile_logins.py::test_what_the_policy_sends_is_sent",
     "vllm-plugins lock": STATES,
     "edit {…} yourself, then run vllm-plugins lock": EDITING,
     "name another plugin or version; to keep the entry, add it with --no-lock, and {…}": "tests/commands/test_editing.py::"

@@ -178,3 +178,22 @@ def test_a_check_that_is_required_and_could_not_run_fails_the_audit(tmp_path: Pa
     found = run(tmp_path, "{unhashed: ignore, required: [vulnerabilities]}")
     assert [item.check for item in found.not_run if item.demanded] == ["vulnerabilities"]
     assert found.fails
+
+
+def test_variables_have_hosts_with_their_schemes() -> None:
+    found = read("{variables: {GIT_TOKEN: ['https://git.example.org', 'http://127.0.0.1:8080'], OTHER: []}}")
+    assert found.variables == (("GIT_TOKEN", ("https://git.example.org", "http://127.0.0.1:8080")), ("OTHER", ()))
+
+
+@pytest.mark.parametrize(
+    "host", ["git.example.org", "https://git.example.org/", "https://a@b", "ssh://a", "https://$A", "https://a b"]
+)
+def test_what_is_not_a_host_is_not_allowed_for_a_variable(host: str) -> None:
+    problem = refused(f"{{variables: {{GIT_TOKEN: ['{host}']}}}}")
+    assert problem.startswith("line 2: policy.variables.GIT_TOKEN[0]: ")
+    assert "is not a host with its scheme; expected https://host" in problem
+
+
+def test_what_is_not_a_variable_has_no_hosts() -> None:
+    assert "'1A' is not the name of an environment variable" in refused("{variables: {1A: ['https://a']}}")
+    assert "expected a mapping of variables to lists of hosts" in refused("{variables: [GIT_TOKEN]}")

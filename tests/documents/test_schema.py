@@ -97,6 +97,7 @@ FULL: dict[str, Any] = {
         "allowed-licenses": ["MIT"],
         "denied-licenses": ["AGPL-3.0-only"],
         "accepted": [{"id": "CVE-2026-1234", "reason": "not reached", "until": "2027-01-31"}],
+        "variables": {"GIT_TOKEN": ["https://git.example.org"]},
     },
 }
 

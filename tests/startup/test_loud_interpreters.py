@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit import inline_backend, projects
 from vllm_plugins.packages._net import keyring
 
 if TYPE_CHECKING:
@@ -67,6 +68,22 @@ def test_the_refusal_of_a_lock_that_needs_uv_names_the_interpreter(loud: Place) 
     assert done.returncode == 2
     assert f"{UV}, and only uv resolves for another machine or Python" in done.stderr
     assert str(loud.interpreter) in done.stderr
+
+
+def test_a_check_builds_no_archive_that_a_release_of_vllm_names_by_its_url(loud: Place, index: Index) -> None:
+    """pip would build it, whatever it is told of wheels. uv does not, and resolves the other releases."""
+    ran = loud.root / "it-ran"
+    project = projects.project(loud.root / "evil", name="evil")
+    backend = project / "backend.py"
+    backend.write_text(f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n{backend.read_text()}", encoding="utf-8")
+    archive = inline_backend.write_sdist(loud.root, project)
+    index.wheel("vllm", "9.9.8", requires=[f"evil @ {archive.as_uri()}"])
+    index.wheel("vllm", "9.9.9")
+    done = loud.run("lock", "--check", "--base", "vllm==9.9.8", check=False)
+    assert (done.returncode, ran.exists()) == (1, False), done
+    assert "Building source distributions for `evil` is disabled" in done.stderr
+    assert "pip-compile resolves instead" not in done.stderr
+    loud.run("lock", "--base", "vllm==9.9.9")
 
 
 def test_a_plugin_that_fits_nothing_is_refused_as_usual(loud: Place, index: Index) -> None:

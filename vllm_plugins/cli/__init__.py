@@ -107,7 +107,10 @@ def _run(arguments: argparse.Namespace, output: Output) -> int:
         return int(arguments.run_without_files(arguments, output))
     _check_working_directory()
     settings = Settings.from_environment(
-        config=arguments.config, lock=arguments.lock, registry_dir=arguments.registry_dir
+        config=arguments.config,
+        lock=arguments.lock,
+        registry_dir=arguments.registry_dir,
+        policy=getattr(arguments, "policy", None),
     )
     if not getattr(arguments, "startup", False):
         settings = _discover(arguments, settings, output)

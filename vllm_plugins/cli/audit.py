@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.cli._terminal.table import table
-from vllm_plugins.cli.lock import add_target_option
+from vllm_plugins.cli.lock import add_policy_option, add_target_option
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import count
@@ -52,11 +52,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="Fail if this check could not be made, and count its findings even if the policy ignores them. Can be "
         "repeated; one of %(choices)s.",
     )
-    parser.add_argument(
-        "--policy",
-        metavar="FILE",
-        help="Use the policy of this plugins.yaml, such as the one of the base branch, instead of the manifest's.",
-    )
+    add_policy_option(parser)
     parser.add_argument("--html", metavar="FILE", help="Also write a report as one HTML page.")
     add_target_option(parser)
     parser.set_defaults(run=run)
@@ -75,17 +71,21 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     locked = lock_reader.read(settings.lock, target=arguments.target)
     manifest = manifests.find(settings)
     policy = manifest.policy if manifest is not None else Policy()
-    if arguments.policy is not None:
-        policy = manifests.read(Path(os.path.abspath(arguments.policy)), option="--policy").policy
+    if (named := manifests.read_policy(settings)) is not None:
+        policy = named.policy
     config = pip_config.PipConfig.without_index() if settings.offline else pip_config.read()
     # A lock that somebody changed does not decide where a login goes, if there is a manifest.
-    named = own_indexes.with_lock(config, locked) if manifest is None else own_indexes.with_manifest(config, manifest)
+    config = (
+        own_indexes.with_lock(config, locked, settings)
+        if manifest is None
+        else own_indexes.with_manifest(config, manifest)
+    )
     found = audit.run(
         locked,
         policy,
         manifest,
         settings,
-        index=lambda: Index(named),
+        index=lambda: Index(config),
         service=arguments.service,
         required=arguments.require,
         report=output.progress,

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
                 where=str(directory),
                 next_step="VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle, or copy the wheels into this directory",
             )
-        return Index(own_indexes.with_lock(pip_config.read(), locked))
+        return Index(own_indexes.with_lock(pip_config.read(), locked, settings))
 
     if not settings.offline:
         rebuild.run(locked, settings, requested, report=output.progress, detail=output.detail)

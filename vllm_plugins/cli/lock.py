@@ -69,6 +69,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     )
     add_base_options(parser)
     add_publisher_option(parser)
+    add_policy_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -110,6 +111,16 @@ def add_publisher_option(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME",
         help="Accept another publisher of this plugin or package than the lock's. Can be repeated.",
+    )
+
+
+def add_policy_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a manifest which a change under review can't weaken."""
+    parser.add_argument(
+        "--policy",
+        metavar="FILE",
+        help="Use the policy of this plugins.yaml, such as the one of the base branch, instead of the manifest's. "
+        "Logins go only where this file sends them, too (also: VLLM_PLUGIN_POLICY).",
     )
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "LockInvalid",
     "LockMissing",
     "LockStale",
+    "LoginRefused",
     "ManifestError",
     "NoResolution",
     "NodeMismatch",
@@ -63,6 +64,13 @@ class ManifestError(PluginsError):
     """``plugins.yaml`` is invalid. ``details`` has one line for each problem, with its line number and path."""
 
     id = "manifest-invalid"
+    exit_code = 2
+
+
+class LoginRefused(PluginsError):
+    """``plugins.yaml`` or a lock sends a login where ``--policy`` does not send it. ``details`` has each of them."""
+
+    id = "login-refused"
     exit_code = 2
 
 

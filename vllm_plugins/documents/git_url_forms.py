@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["FILE", "FORMS", "HTTP", "SCHEMES", "SCP", "SSH", "VARIABLE"]
+__all__ = ["FILE", "FORMS", "HTTP", "NAME", "SCHEMES", "SCP", "SSH", "VARIABLE"]
 
 SCHEMES = ("https", "http", "ssh", "file")
 # Each form as a message shows it.
 FORMS = "https://host/path, http://host/path, ssh://user@host/path, user@host:path or file:///path"
 
 # ${NAME}, which is replaced by the value of an environment variable.
-VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VARIABLE = re.compile(rf"\$\{{({NAME.pattern})\}}")
 # No host and no user begins with "-": ssh and git would take it as an option.
 HTTP = re.compile(r"(?P<scheme>https?)://(?:(?P<user>[^/]*)@)?(?P<rest>[^@/]+(?:/.*)?)")
 SSH = re.compile(r"ssh://(?:(?P<user>[^/@]*)@)?(?P<host>[^-/@][^/@]*)/.+")

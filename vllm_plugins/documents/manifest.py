@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os.path
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +11,10 @@ from packaging.utils import canonicalize_name
 from yaml.nodes import MappingNode, SequenceNode
 
 from vllm_plugins.core import hashes, regular_file
-from vllm_plugins.core.errors import LockMissing, ManifestError, UsageError
+from vllm_plugins.core.errors import LockMissing, LoginRefused, ManifestError, UsageError
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import _yaml, overrides, policy
-from vllm_plugins.documents._form import indexes, request_hash, targets
+from vllm_plugins.documents._form import indexes, logins, request_hash, targets
 from vllm_plugins.documents._form import plugin as plugins_form
 from vllm_plugins.documents._form.plugin import FileSource, GitSource, LocalSource, Plugin, PypiSource, Source
 from vllm_plugins.documents._form.targets import HERE, RequestedTarget, is_release
@@ -43,11 +43,14 @@ __all__ = [
     "RequestedTarget",
     "Source",
     "absolute",
+    "check_indexes",
     "find",
     "is_release",
     "parse",
     "read",
+    "read_policy",
     "require",
+    "under_policy",
 ]
 
 _MAX_PROBLEMS = 100
@@ -117,9 +120,10 @@ def find(settings: Settings) -> Manifest | None:
     Raises:
         LockMissing: neither exists, or a variable names a manifest that is missing.
         ManifestError: the manifest is invalid.
+        LoginRefused: it sends a login where ``settings.policy`` does not.
     """
     if settings.manifest.exists():
-        return read(settings.manifest)
+        return _permitted(settings)
     if settings.lock.exists():
         named_files.check_manifest(settings)
         return None
@@ -141,6 +145,7 @@ def require(settings: Settings) -> Manifest:
     Raises:
         UsageError: the manifest is missing.
         ManifestError: it is invalid.
+        LoginRefused: it sends a login where ``settings.policy`` does not.
     """
     if not settings.manifest.exists():
         raise UsageError(
@@ -148,7 +153,54 @@ def require(settings: Settings) -> Manifest:
             where=str(settings.manifest),
             next_step="write one here with vllm-plugins init, or name another with --config or VLLM_PLUGIN_CONFIG",
         )
-    return read(settings.manifest)
+    return _permitted(settings)
+
+
+def _permitted(settings: Settings) -> Manifest:
+    found = read(settings.manifest)
+    under_policy(found, settings)
+    return found
+
+
+def under_policy(manifest: Manifest, settings: Settings) -> Manifest:
+    """The manifest with the policy of ``--policy`` or ``VLLM_PLUGIN_POLICY``; as it is where neither is given.
+
+    Raises:
+        ManifestError: that file can't be read, or is invalid.
+        LoginRefused: the manifest sends a login where that file does not.
+    """
+    known = read_policy(settings)
+    if known is None:
+        return manifest
+    lines = [
+        *logins.of_plugins(manifest.plugins, known.plugins, known.policy),
+        *logins.of_indexes(((index.name, index.url) for index in manifest.indexes), known.indexes, os.environ),
+    ]
+    if lines:
+        raise _refused(manifest.path, lines, known.path)
+    return manifest.replace(policy=known.policy)
+
+
+def check_indexes(found: Iterable[tuple[str, str]], settings: Settings) -> None:
+    """Check where the indexes of a lock, names and URLs, send logins. Raises as :func:`under_policy`."""
+    known = read_policy(settings)
+    if known is not None and (lines := [*logins.of_indexes(found, known.indexes, os.environ)]):
+        raise _refused(settings.lock, lines, known.path)
+
+
+def read_policy(settings: Settings) -> Manifest | None:
+    """The manifest that ``--policy`` or ``VLLM_PLUGIN_POLICY`` names. Raises as :func:`read`."""
+    return None if settings.policy is None else read(settings.policy, option="--policy or VLLM_PLUGIN_POLICY")
+
+
+def _refused(path: Path, lines: list[str], policy: Path) -> LoginRefused:
+    return LoginRefused(
+        f"{path.name} sends a login where {policy.name}, which --policy or VLLM_PLUGIN_POLICY names, sends none",
+        where=str(path),
+        details=lines,
+        next_step=f"review each host, then allow it in {policy.name}: by `policy.variables`, "
+        "by an entry of `indexes`, or by an entry of `plugins` with the same url",
+    )
 
 
 def read(path: Path, *, option: str = "--config or VLLM_PLUGIN_CONFIG") -> Manifest:

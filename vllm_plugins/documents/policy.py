@@ -6,6 +6,7 @@ leaves the lock up to date.
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -14,6 +15,7 @@ from yaml.nodes import MappingNode, SequenceNode
 from vllm_plugins.documents import _rules
 from vllm_plugins.documents._rules import quoted
 from vllm_plugins.documents._yaml import Fields, describe, did_you_mean
+from vllm_plugins.documents.git_url_forms import NAME
 from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
@@ -45,7 +47,16 @@ CHECKS: dict[str, Level] = {
     "moved-ref": "warn",
     "no-attestation": "ignore",
 }
-_OTHERS = ("required", "min-age-days", "min-age-exempt", "allowed-licenses", "denied-licenses", "accepted")
+_OTHERS = (
+    "required",
+    "min-age-days",
+    "min-age-exempt",
+    "allowed-licenses",
+    "denied-licenses",
+    "accepted",
+    "variables",
+)
+ORIGIN = re.compile(r"https?://[^/?#@$\s\\]+")  # scheme, host and port
 _MIN_AGE_DAYS = 7
 
 
@@ -63,7 +74,8 @@ class Policy(Record):
     ``required`` checks must have run. A release younger than ``min_age_days`` is ``young``. If the manifest says how
     many days, they are also ``cooldown_days``, and the release is not locked. ``min_age_exempt`` distributions may be
     of any age. Licences are SPDX expressions (PEP 639) or the texts of older metadata; an empty ``allowed_licenses``
-    allows every licence that is not denied.
+    allows every licence that is not denied. ``variables`` may be logins in the URLs of git plugins, each at these
+    hosts, for a review with this policy.
     """
 
     levels: tuple[tuple[str, Level], ...] = ()
@@ -74,6 +86,7 @@ class Policy(Record):
     allowed_licenses: tuple[str, ...] = ()
     denied_licenses: tuple[str, ...] = ()
     accepted: tuple[Accepted, ...] = ()
+    variables: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def level(self, check: str) -> Level:
         """The level of the findings of a check."""
@@ -107,6 +120,7 @@ def read(node: Node, problems: Problems) -> Policy:
         allowed_licenses=fields.texts("allowed-licenses"),
         denied_licenses=fields.texts("denied-licenses"),
         accepted=_accepted(fields, problems),
+        variables=_variables(fields, problems),
     )
 
 
@@ -132,6 +146,27 @@ def _accepted(fields: Fields, problems: Problems) -> tuple[Accepted, ...]:
             day = date.fromisoformat(until) if until else None
             found.append(Accepted(id=name, reason=reason, until=day))
     return tuple(found)
+
+
+def _variables(fields: Fields, problems: Problems) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    node = fields.node_of("variables")
+    if node is None:
+        return ()
+    if not isinstance(node, MappingNode):
+        what = f"expected a mapping of variables to lists of hosts, found {describe(node)}"
+        fields.problem("variables", f"{what}; write it as in `GIT_TOKEN: [https://git.example.org]`")
+        return ()
+    inner = Fields(node, "policy.variables", problems)
+    for name in inner.fields:
+        if not NAME.fullmatch(name):
+            inner.problem(name, f"{quoted(name)} is not the name of an environment variable")
+    return tuple((name, inner.texts(name, _host)) for name in inner.fields)
+
+
+def _host(text: str) -> str | None:
+    if ORIGIN.fullmatch(text):
+        return None
+    return f"{quoted(text)} is not a host with its scheme; expected https://host, without a login or a path"
 
 
 def _level(text: str) -> str | None:

@@ -85,7 +85,7 @@ class Filling:
         from vllm_plugins.packages.index import Index  # and requests with it
 
         into.mkdir()
-        with Index(own_indexes.with_lock(self.config(), self.lock)) as index:
+        with Index(own_indexes.with_lock(self.config(), self.lock, self.settings)) as index:
             fetched = {item.name: self._fetch(item, index, into) for item in absent}
         wheels = (replace(item, path=fetched.get(item.name, item.path)) for item in selected.wheels)
         return replace(selected, wheels=tuple(wheels))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
@@ -116,8 +117,12 @@ class UvCompile:
     ) -> None:
         """See :class:`Resolver`."""
         builds = builds and wheels is None
+        python = sys.executable
+        if not builds and wheels is None and installers.is_loud(python):
+            # pip can't take uv's place: it would build an archive that a requirement names by its URL.
+            python = str(_without_site(directory))
         argv = [str(self.program), "pip", "compile", "--quiet", "--no-header", "--no-strip-extras", "--no-progress"]
-        argv += ["--cache-dir", str(self.cache), "--python", sys.executable, "--constraint", "constraints.txt"]
+        argv += ["--cache-dir", str(self.cache), "--python", python, "--constraint", "constraints.txt"]
         argv += ["--output-file", "requirements.txt", "requirements.in"]
         argv += ["--no-index"] if alone or self.config.index_url is None else []
         if not base.is_here:
@@ -131,11 +136,11 @@ class UvCompile:
             process.run(argv, cwd=directory, env=env, secrets=self.config.secrets, timeout=self.config.patience)
 
         try:
-            self._run(run)
+            self._run(run, python)
         except CommandFailed as error:
             if alone or error.returncode not in (_FOUND_NONE, _UNREAD) or self.found_none(error):
                 raise
-            if error.returncode == _UNREAD and installers.is_loud(sys.executable):
+            if error.returncode == _UNREAD and installers.is_loud(python):
                 self._compile_with_pip(directory, base, wheels, builds=builds)
                 return
             if wheels is None or not base.is_here:
@@ -148,12 +153,12 @@ class UvCompile:
             except CommandFailed:
                 raise error from None
 
-    def _run(self, run: Callable[..., None]) -> None:
+    def _run(self, run: Callable[..., None], python: str) -> None:
         """Run uv, and again where it stops at a place that pip passes over."""
         try:
             run(self.config)
         except CommandFailed as error:
-            if error.returncode != _UNREAD or installers.is_loud(sys.executable):
+            if error.returncode != _UNREAD or installers.is_loud(python):
                 raise
             present = _without_missing_links(self.config)
             if present != self.config:
@@ -198,6 +203,14 @@ def _without_missing_links(config: PipConfig) -> PipConfig:
     with Index(config) as index:
         missing = index.missing_links()
     return replace(config, find_links=tuple(place for place in config.find_links if place not in missing))
+
+
+def _without_site(directory: Path) -> Path:
+    """An interpreter that uv can inspect where this one prints something when it starts: without its packages."""
+    program = directory / "python"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -S "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    return program
 
 
 def _temporary(directory: Path) -> Path:

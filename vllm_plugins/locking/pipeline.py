@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core.errors import LockInvalid, LockStale, UsageError
 from vllm_plugins.documents import base as base_document
 from vllm_plugins.documents import compatibility, consistency, diff, names
+from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.documents.manifest import HERE
 from vllm_plugins.locking import old_lock
@@ -76,6 +77,7 @@ def lock(
     """
     request = request or Request()
     permissions.report_cache(settings, report)
+    manifest = manifests.under_policy(manifest, settings)
     run = Run(
         manifest=_with_targets(manifest, request) if request.targets else manifest,
         settings=settings,

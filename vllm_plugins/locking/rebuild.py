@@ -163,7 +163,7 @@ def _rebuilding(
     """
 
     def read() -> PipConfig:
-        return own_indexes.with_lock(config(), lock)
+        return own_indexes.with_lock(config(), lock, settings)
 
     with scratch.directory() as temporary:
         cache = settings.cache or temporary

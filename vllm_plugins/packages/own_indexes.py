@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.redact import public_url
+from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.manifest import PypiSource
 from vllm_plugins.packages._net import keyring, logins
 from vllm_plugins.packages.pip_config import OwnIndex
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.packages.pip_config import PipConfig
+    from vllm_plugins.startup.settings import Settings
 
 __all__ = ["login_of", "with_lock", "with_manifest"]
 
@@ -43,16 +45,19 @@ def with_manifest(config: PipConfig, manifest: Manifest) -> PipConfig:
     )
 
 
-def with_lock(config: PipConfig, lock: Lock) -> PipConfig:
-    """The configuration with the indexes of the plugins of a lock."""
-    return _with(
-        config,
-        [
-            (plugin.package, plugin.index, plugin.index_url)
-            for plugin in lock.plugins
-            if plugin.index is not None and plugin.index_url is not None
-        ],
-    )
+def with_lock(config: PipConfig, lock: Lock, settings: Settings) -> PipConfig:
+    """The configuration with the indexes of the plugins of a lock.
+
+    Raises:
+        LoginRefused: the lock sends a login where ``settings.policy`` does not.
+    """
+    found = [
+        (plugin.package, plugin.index, plugin.index_url)
+        for plugin in lock.plugins
+        if plugin.index is not None and plugin.index_url is not None
+    ]
+    manifests.check_indexes(((name, url) for _, name, url in found), settings)
+    return _with(config, found)
 
 
 def login_of(url: str, config: PipConfig) -> str | None:

@@ -59,6 +59,7 @@ VARIABLES: tuple[str, ...] = (
     "VLLM_PLUGIN_OFFLINE",
     "VLLM_PLUGIN_ON_ERROR",
     "VLLM_PLUGIN_OPTIONAL",
+    "VLLM_PLUGIN_POLICY",
     "VLLM_PLUGIN_PUBLIC_URLS",
     "VLLM_PLUGIN_REGISTRY_DIR",
     "VLLM_PLUGIN_TIMEOUT",
@@ -83,6 +84,7 @@ class Settings(Record):
     ``manifest``, ``lock``, ``store`` and ``cache_home`` are absolute paths; they need not exist. ``manifest_named``
     and ``lock_named`` say that a variable or an option named the file. ``discovered`` says that the manifest is that
     of the working directory (see ``discovery``). ``optional`` says that both files may be missing all the same.
+    ``policy`` is a plugins.yaml whose policy counts, and which says where logins may go, in place of the manifest.
     ``allowed`` is the value of ``VLLM_PLUGINS``: ``None`` allows all entry points. ``ignored`` are groups that vLLM
     does not load, each with the reason. ``log_level`` is the level of vLLM's logger, or ``None`` where the user
     configures logging.
@@ -96,6 +98,7 @@ class Settings(Record):
     lock_named: bool = False
     discovered: bool = False
     optional: bool = False
+    policy: Path | None = None
     on_error: ErrorPolicy = "fail"
     frozen: bool = False
     offline: bool = False
@@ -163,6 +166,7 @@ class Settings(Record):
         config: str | None = None,
         lock: str | None = None,
         registry_dir: str | None = None,
+        policy: str | None = None,
     ) -> Settings:
         """Read the variables. Options of the command line, the keyword arguments, take precedence over them.
 
@@ -175,6 +179,7 @@ class Settings(Record):
         manifest = Path(_absolute(manifest_name or f"~/.config/vllm/{MANIFEST}", home))
         lock_name = lock or env.get("VLLM_PLUGIN_LOCK")
         store_name = registry_dir or env.get("VLLM_PLUGIN_REGISTRY_DIR")
+        policy_name = policy or env.get("VLLM_PLUGIN_POLICY")
         allowed = env.get("VLLM_PLUGINS")
         return cls(
             manifest=manifest,
@@ -184,6 +189,7 @@ class Settings(Record):
             manifest_named=bool(manifest_name),
             lock_named=bool(lock_name),
             optional=_flag(env, "VLLM_PLUGIN_OPTIONAL"),
+            policy=Path(_absolute(policy_name, home)) if policy_name else None,
             on_error=_choice(env, "VLLM_PLUGIN_ON_ERROR", "fail", "previous", "continue"),
             frozen=_flag(env, "VLLM_PLUGIN_FROZEN"),
             offline=_flag(env, "VLLM_PLUGIN_OFFLINE"),

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import StoreError
-from vllm_plugins.documents import _rules
+from vllm_plugins.documents import _rules, git_url_forms
 from vllm_plugins.documents._form import file_rules, targets, values
-from vllm_plugins.documents.policy import CHECKS, Level
+from vllm_plugins.documents.policy import CHECKS, ORIGIN, Level
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -263,4 +263,12 @@ def _policy() -> Schema:
         "allowed-licenses": _list(licenses, "Licences that are allowed; all are, if the list is empty."),
         "denied-licenses": _list(licenses, "Licences that are denied."),
         "accepted": _list(_object(_ACCEPTED, required=("id", "reason")), "Advisories that you have reviewed."),
+        "variables": {
+            "type": "object",
+            "description": "Variables that may be logins in git URLs of a change under review, each with its hosts.",
+            "propertyNames": {"pattern": _whole(git_url_forms.NAME.pattern)},
+            "additionalProperties": _list(
+                _text("Scheme and host, such as https://git.example.org.", _whole(ORIGIN.pattern)), "Hosts."
+            ),
+        },
     }
