@@ -65,7 +65,9 @@ def told(found: Iterable[Finding | NotRun]) -> list[tuple[str, str]]:
 def of_index(
     tmp_path: Path, found: Published, package: Package | None = None, **policy: Any
 ) -> list[tuple[str, str]]:
-    return told(audit._published(auditor(tmp_path, **policy), package or values.package(), found))
+    every = list(audit._published(auditor(tmp_path, **policy), package or values.package(), found))
+    assert all(item.package == "tiny" for item in every if item.check != "attestation")  # that is of every package
+    return told(every)
 
 
 @pytest.mark.parametrize(
