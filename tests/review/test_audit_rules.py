@@ -67,6 +67,8 @@ def of_index(
 ) -> list[tuple[str, str]]:
     every = list(audit._published(auditor(tmp_path, **policy), package or values.package(), found))
     assert all(item.package == "tiny" for item in every if item.check != "attestation")  # that is of every package
+    findings = [item for item in every if isinstance(item, Finding)]
+    assert all(" " in text for item in findings for text in (item.what, item.next_step))
     return told(every)
 
 
