@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.kit import chart
 from tests.kit.deployments import COMPOSE, EXAMPLES, HELM, KUBERAY, KUBERNETES, pods, read
 from vllm_plugins.cli import COMMANDS
 from vllm_plugins.documents.editing.draft import Draft
@@ -168,7 +169,12 @@ def test_kubernetes_manifests_and_the_pods_of_a_chart_and_a_ray_cluster_are_vali
     ]
     assert len(documents) == 3
     (tmp_path / "pods.yaml").write_text(yaml.safe_dump_all(documents), encoding="utf-8")
-    check("kubernetes-validate", "--strict", *KUBERNETES, tmp_path / "pods.yaml")
+    check("kubernetes-validate", "--strict", *KUBERNETES, chart.GOLDEN, tmp_path / "pods.yaml")
+
+
+def test_the_pods_of_the_chart_are_made_of_these_values() -> None:
+    """If this fails, make them again: ``tests/kit/chart.py`` says how."""
+    assert f", values {chart.fingerprint()}\n" in chart.GOLDEN.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", [*KUBERNETES, KUBERAY, HELM], ids=lambda path: path.name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from . import chart
 from . import vllm as stand_in
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 KUBERNETES = sorted((EXAMPLES / "kubernetes").iterdir())
 COMPOSE = [EXAMPLES / "compose.yaml", EXAMPLES / "image/compose.yaml"]
 KUBERAY = EXAMPLES / "kuberay" / "raycluster.yaml"
-HELM = EXAMPLES / "helm" / "production-stack.yaml"
+HELM = chart.VALUES
 
 # vLLM requires them, and with them requests' own requirements.
 _OF_VLLM = ("packaging", "yaml", "requests", "urllib3", "idna", "certifi", "charset_normalizer")
@@ -33,41 +34,10 @@ def read(path: Path) -> Any:
 
 def pods(path: Path) -> list[Any]:
     """The pods of an example: one, or those of the head and of each group of workers."""
-    content = read(path)
-    if path == HELM:
-        engine = content["servingEngineSpec"]
-        return [_of_the_chart(engine, model) for model in engine["modelSpec"]]
-    spec = content["spec"]
+    spec = (chart.rendered() if path == HELM else read(path))["spec"]
     if path == KUBERAY:
         return [group["template"]["spec"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
     return [spec["template"]["spec"]]
-
-
-def _of_the_chart(engine: Any, model: Any) -> Any:
-    """The pod that the chart of vLLM's production stack makes of its values, as far as an example gives them."""
-    check = dict(model["initContainer"])
-    shared = {"name": "shm", "mountPath": "/dev/shm"}
-    security = engine["containerSecurityContext"]
-    check |= {"volumeMounts": check.pop("extraVolumeMounts"), "securityContext": security}
-    server = {
-        "name": "vllm",
-        "image": f"{model['repository']}:{model['tag']}",
-        "imagePullPolicy": engine["imagePullPolicy"],
-        "command": ["vllm", "serve", model["modelURL"], "--host", "0.0.0.0", "--port", "8000"],
-        "env": model["env"],
-        "ports": [{"name": "container-port", "containerPort": 8000}],
-        "startupProbe": engine["startupProbe"],
-        "resources": model["resources"],
-        "volumeMounts": [shared, *model["extraVolumeMounts"]],
-        "securityContext": security,
-    }
-    memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": model["shmSize"]}}
-    return {
-        "securityContext": engine["securityContext"],
-        "initContainers": [check],
-        "containers": [server],
-        "volumes": [memory, *model["extraVolumes"]],
-    }
 
 
 def environment(

@@ -20,6 +20,7 @@ from vllm_plugins.locking import _derivation, rebuild
 from vllm_plugins.locking._derivation import Derivation
 from vllm_plugins.locking.request import Request, Run
 from vllm_plugins.packages import attestations
+from vllm_plugins.packages.index import File
 from vllm_plugins.packages.index import Index as Client
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.packages.single_files import file_wheel
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from tests.kit.index import Index
+    from tests.kit.index import Index, Server
     from vllm_plugins.documents.base import Base
     from vllm_plugins.startup.settings import Settings
 
@@ -147,6 +148,24 @@ def test_the_address_of_a_wheel_is_the_one_of_its_index(tmp_path: Path, index: I
     ]
 
 
+def test_the_address_of_a_wheel_is_not_the_one_of_another_index(
+    tmp_path: Path, index: Index, index_server: Server
+) -> None:
+    """The same file may be at both; the lock names one of them."""
+    other = index_server.index("another-index")
+    path = tiny(index)
+    (other.directory / "tiny").mkdir(exist_ok=True)
+    other.add(path)
+    config = PipConfig(index_url=index.url, extra_index_urls=(other.url,))
+    honest = of_index(index, path)
+    assert derived(tmp_path, values.lock(honest), index, config=config)[0] == []
+    wheel = located(other, other.directory / "tiny" / path.name)
+    assert wheel.url != honest.wheels[0].url
+    assert derived(tmp_path, values.lock(honest.replace(wheels=(wheel,))), index, config=config)[0] == [
+        f"tiny: the lock has another address of {wheel.filename} than its index: {wheel.url}"
+    ]
+
+
 def test_the_index_of_a_package_is_named(tmp_path: Path, index: Index) -> None:
     lock = values.lock(of_index(index, tiny(index)).replace(index=None))
     found, _ = derived(tmp_path, lock, index)
@@ -206,6 +225,13 @@ def test_a_wheel_next_to_the_lock_is_read(tmp_path: Path, index: Index) -> None:
     assert derived(tmp_path, other, index, find={path.name: path})[0] == [
         "tiny: the index has no sdist of tiny 1.0 with the locked hash"
     ]
+    index.wheel("tiny", tag="cp39-cp39-win_amd64")
+    (wheel,) = (index.directory / "tiny").glob("*.whl")
+    no_sdist = lock.replace(packages=(package.replace(sdist_sha256=of_file(wheel)),))
+    assert derived(tmp_path, no_sdist, index, find={path.name: path})[0] == [
+        "tiny: the index has no sdist of tiny 1.0 with the locked hash"
+    ]
+    wheel.unlink()
     nowhere = lock.replace(packages=(package.replace(sdist_url=None),))
     assert derived(tmp_path, nowhere, index, find={path.name: path})[0] == [
         "tiny: the lock has no address of its sdist, without which nobody builds it again"
@@ -294,6 +320,16 @@ def test_a_repository_is_not_read_offline(tmp_path: Path) -> None:
     assert (found, unchecked) == ([], ["the repository of plugin 'tiny': offline"])
 
 
+def test_no_repository_is_read_of_a_plugin_that_plugins_yaml_has_from_elsewhere(tmp_path: Path, index: Index) -> None:
+    """The comparison of the lock with plugins.yaml refuses that; no address of a lock alone is fetched."""
+    path = built(tmp_path)
+    (plugin,) = values.lock().plugins
+    plugin = plugin.replace(source="git", url="https://example.org/x.git", commit=locks.CommitSha("1" * 40))
+    lock = values.lock(values.package(wheels=(local(path),)), plugins=(plugin,))
+    for text in (values.MANIFEST, values.MANIFEST.replace("name: tiny", "name: other")):
+        assert derived(tmp_path, lock, index, text=text, find={path.name: path}) == ([], [])
+
+
 def of_repository(repository: Repository, commit: str, path: Path) -> tuple[str, Lock]:
     """A manifest with a plugin at the default branch, and a lock with a commit of it and the wheel of that plugin."""
     source = manifest.GitSource(url=repository.url)
@@ -341,9 +377,15 @@ def test_the_publisher_of_a_wheel_is_the_one_of_its_attestation(
     first, second = ((("kind", "GitHub"), ("repository", name)) for name in ("a/tiny", "b/tiny"))
     package = of_index(index, tiny(index), identities=(first, second))
     monkeypatch.setattr(attestations, "is_available", lambda: True)
-    monkeypatch.setattr(attestations, "of_file", lambda *_: (second, first))
+    publishers = [second, first]
+
+    def of_file(file: object, where: object) -> tuple[locks.Identity, ...]:
+        assert (type(file), type(where)) == (File, Client)
+        return tuple(publishers)
+
+    monkeypatch.setattr(attestations, "of_file", of_file)
     assert derived(tmp_path, values.lock(package), index) == ([], [])
-    monkeypatch.setattr(attestations, "of_file", lambda *_: (second,))
+    publishers.remove(first)
     assert derived(tmp_path, values.lock(package), index)[0] == [
         "tiny: its publisher is GitHub b/tiny; the lock says GitHub a/tiny, GitHub b/tiny"
     ]

@@ -29,9 +29,10 @@ from tests.mutation.modules import TESTS
 from tests.mutation.mutants import Mutant, mutants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _PACKAGE = "vllm_plugins"
+_SERVER = "index_server"  # the fixture
 
 
 class Mutation:
@@ -51,6 +52,7 @@ class Mutation:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         if session.testsfailed:
             return True
+        _serve(session)
         started = time.monotonic()
         status, data = _in_fork(lambda: self._clean_run(session), session, timeout=600)
         if status or not data:
@@ -58,19 +60,18 @@ class Mutation:
             return True
         calls: dict[str, list[int]] = json.loads(data)
         limit = 10 + 2 * (time.monotonic() - started)
-        killed, survived = 0, []
-        for number, mutant in enumerate(mutants(self._path)):
-            if number % self._sample or (self._only is not None and mutant.unit != self._only):
-                continue
-            if self._again and f": {mutant.change}\n" not in self._again:
-                continue
-            apply = self._applied(mutant)
+        killed, survived, killers = 0, [], dict[int, int]()
+        for number, mutant in enumerate(mutants(self._path, self._wanted)):
+            changed, apply = self._applied(mutant)
             if apply is None:
                 continue
-            order = _order(calls.get(mutant.unit, []), len(session.items))
-            status, _ = _in_fork(lambda: _run(session, order, apply), session, timeout=limit)  # noqa: B023 - runs now
+            order = _order(
+                {caller for name in changed for caller in calls.get(name, ())}, killers, len(session.items)
+            )
+            status, data = _in_fork(lambda: _run(session, order, apply), session, timeout=limit)  # noqa: B023 - runs now
             if status:
                 killed += 1
+                killers |= {int(data): number} if data else {}
             else:
                 survived.append(mutant)
                 kind = "text" if mutant.is_text else "SURVIVED"
@@ -85,6 +86,10 @@ class Mutation:
         self.status = 0
         return True
 
+    def _wanted(self, number: int, unit: str, change: str) -> bool:
+        is_named = self._only is None or unit == self._only
+        return is_named and number % self._sample == 0 and (not self._again or f": {change}\n" in self._again)
+
     def _clean_run(self, session: pytest.Session) -> bytes:
         """Which test calls which function of the module: only those run with a mutant of it."""
         calls: dict[str, set[int]] = {}
@@ -93,7 +98,7 @@ class Mutation:
 
         def profile(frame: types.FrameType, event: str, _: object) -> None:
             if event == "call" and frame.f_code.co_filename == file:
-                calls.setdefault(frame.f_code.co_qualname.partition(".")[0], set()).add(current)
+                calls.setdefault(frame.f_code.co_qualname.partition(".<")[0], set()).add(current)
 
         threading.setprofile(profile)
         for current, item in enumerate(session.items):
@@ -105,15 +110,15 @@ class Mutation:
                 return b""
         return json.dumps({name: sorted(numbers) for name, numbers in calls.items()}).encode()
 
-    def _applied(self, mutant: Mutant) -> Callable[[], None] | None:
-        """A function that puts a mutant in place, or none where nothing changes when the module runs."""
+    def _applied(self, mutant: Mutant) -> tuple[Iterable[str], Callable[[], None] | None]:
+        """The functions that a mutant changes, and what puts it in place; none where nothing changes when the module runs."""
         if mutant.statement is not None:
             statement = compile(mutant.statement, self._path, "exec")
-            return lambda: exec(statement, vars(self._module))
+            return (), lambda: exec(statement, vars(self._module))
         try:
             new = dict(_functions(compile(mutant.source, self._path, "exec"), mutant.unit))
         except SyntaxError:
-            return None
+            return (), None
         live = {name: function for name in new if (function := _live(self._module, name)) is not None}
         changed = {
             name: code
@@ -121,13 +126,13 @@ class Mutation:
             if name in live and _meaning(code) != _meaning(live[name].__code__)
         }
         if not changed or any(code.co_freevars != live[name].__code__.co_freevars for name, code in changed.items()):
-            return None
+            return (), None
 
         def apply() -> None:
             for name, code in changed.items():
                 live[name].__code__ = code
 
-        return apply
+        return changed, apply
 
 
 def _functions(code: types.CodeType, unit: str) -> Iterator[tuple[str, types.CodeType]]:
@@ -162,9 +167,9 @@ def _meaning(code: types.CodeType) -> tuple[Any, ...]:
     return code.co_code, constants, code.co_names, code.co_varnames, code.co_exceptiontable
 
 
-def _order(callers: list[int], count: int) -> list[int]:
-    """The tests that call a function; all of them where none is seen to, as with a variable."""
-    return callers or [*range(count)]
+def _order(callers: set[int], killers: dict[int, int], count: int) -> list[int]:
+    """The tests that call a function; all of them where none is seen to, as with a variable. Recent killers come first."""
+    return sorted(callers or range(count), key=lambda number: (-killers.get(number, -1), number))
 
 
 def _run(session: pytest.Session, order: list[int], apply: Callable[[], None]) -> bytes:
@@ -174,8 +179,24 @@ def _run(session: pytest.Session, order: list[int], apply: Callable[[], None]) -
         following = session.items[order[place + 1]] if place + 1 < len(order) else None
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.testsfailed:
-            return b"failed"
+            return str(number).encode()
     return b""
+
+
+def _serve(session: pytest.Session) -> None:
+    """Start the index server once, before the forks, if a test has an index. It takes longer than most tests."""
+    item: Any = next((item for item in session.items if _SERVER in getattr(item, "fixturenames", ())), None)
+    if item is not None:
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=session)  # what the session has is kept
+
+
+def _keep_server(session: pytest.Session) -> list[Any]:
+    """In a fork, the end of a session does not stop the server of all forks. The result is to be kept."""
+    kept = []
+    for fixture in session._fixturemanager.getfixturedefs(_SERVER, session.items[0]) or ():
+        kept += fixture._finalizers
+        fixture._finalizers.clear()
+    return kept
 
 
 def _in_fork(work: Callable[[], bytes], session: pytest.Session, *, timeout: float) -> tuple[int, bytes]:
@@ -188,6 +209,7 @@ def _in_fork(work: Callable[[], bytes], session: pytest.Session, *, timeout: flo
         status = 1
         try:
             session.config._tmp_path_factory._basetemp = Path(temporary)  # type: ignore[attr-defined]
+            kept = _keep_server(session)
             result = work()
             os.write(write, result[: 1 << 16]) if len(result) < 1 << 16 else Path(temporary, "result").write_bytes(
                 result
@@ -195,6 +217,7 @@ def _in_fork(work: Callable[[], bytes], session: pytest.Session, *, timeout: flo
             status = 1 if session.testsfailed else 0
             if session.testsfailed:
                 session._setupstate.teardown_exact(None)
+            del kept[:0]
         finally:
             os._exit(status)
     os.close(write)

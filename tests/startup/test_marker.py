@@ -52,10 +52,14 @@ def test_a_marker_with_one_other_bit_does_not_count() -> None:
         {"key": ...},
         {"bases": ...},
         {"bases": 5},
+        {"bases": [5]},
+        {"plugins": ["p 1.0", None]},
         {"entry-points": [["g", "n", "v", "d"]]},
         {"entry-points": [["g", "n", "v", "d", "p", "x"]]},
         {"entry-points": [["g", "n", "v", "d", 5]]},
         {"entry-points": [5]},
+        {"entry-points": [[], []]},
+        {"entry-points": [["g", "n", "v", "d", "p"], ["g", "n", "v", "d"]]},
         {"entry-points": {}, "failures": [["only", "four", "parts", "here"]]},
         {"failures": 5},
     ],
@@ -87,6 +91,11 @@ def test_the_entry_points_of_one_group() -> None:
     assert MARKER.group("g") == (EntryPoint(group="g", name="n", value="v:a", distribution="d", plugin="p"),)
     assert len(MARKER.entry_points) == 2
     assert MARKER.group("none") == ()
+
+
+def test_an_expectation_names_each_package_of_the_base_without_the_usual_suffix() -> None:
+    text = MARKER.expectation("i\n3.11.7\na-1.dist-info\nb.egg-info\nc-1.dist-info", "b")
+    assert text.partition(" packages=")[2] == "i/3.11.7/a-1/b.egg-info/c-1"
 
 
 def test_an_overlay_is_up_to_date_with_what_it_was_found_to_fit() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from tests.startup import overlays
 from vllm_plugins.core.errors import LoadError
-from vllm_plugins.startup import _missed, overlay
+from vllm_plugins.startup import overlay
+from vllm_plugins.startup.environment import _missed
 from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:

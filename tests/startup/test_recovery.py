@@ -11,15 +11,25 @@ import pytest
 
 from tests.startup import overlays
 from vllm_plugins.core import process
-from vllm_plugins.core.errors import BaseMismatch, CommandFailed, InstallError, LoadError, OverlayGone, StoreError
+from vllm_plugins.core.errors import (
+    BaseMismatch,
+    CommandFailed,
+    InstallError,
+    LoadError,
+    LockMissing,
+    NodeMismatch,
+    OverlayGone,
+    StoreError,
+)
 from vllm_plugins.core.process import Completed
 from vllm_plugins.startup import _recovery, activation, last_failure, overlay
 from vllm_plugins.startup import settings as variables
+from vllm_plugins.startup._trial import alongside
 from vllm_plugins.startup.marker import Failure
 from vllm_plugins.startup.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from vllm_plugins.startup.marker import Marker
@@ -129,7 +139,13 @@ def published(home: Path, *locks: bytes, project: str = "config", **fields: Any)
     return markers
 
 
-def fall_back(error: Exception | None = None, *, refuse: tuple[str, ...] = (), **fields: Any) -> Marker | None:
+def fall_back(
+    error: Exception | None = None,
+    *,
+    refuse: tuple[str, ...] = (),
+    leave: Callable[[], None] = activation.deactivate,
+    **fields: Any,
+) -> Marker | None:
     """Fall back after an error; overlays whose keys are refused are not accepted."""
 
     def secure(marker: Marker) -> None:
@@ -137,7 +153,7 @@ def fall_back(error: Exception | None = None, *, refuse: tuple[str, ...] = (), *
             raise StoreError("it is refused")
 
     failed: Any = InstallError("it failed") if error is None else error
-    return _recovery.fall_back(settings(**fields), failed, leave=activation.deactivate, secure=secure)
+    return _recovery.fall_back(settings(**fields), failed, leave=leave, secure=secure)
 
 
 def test_with_fail_the_error_stops_vllm(home: Path) -> None:
@@ -266,3 +282,145 @@ def test_a_link_to_another_overlay_and_one_to_another_store_are_distinguished(ho
     assert error.what == "the overlay that is linked into the interpreter is in another store"
     assert (error.where, error.expected) == (str(found.lock), f"overlay {one[:12]} in {found.store}")
     assert (error.found, error.next_step) == (f"/elsewhere/overlays/{one}/site", step)
+
+
+@pytest.mark.parametrize("policy", ["previous", "continue"])
+@pytest.mark.parametrize("why", ["overrides", "another node", "an expectation"])
+def test_no_policy_lets_a_process_differ_from_what_must_stay(
+    home: Path, monkeypatch: pytest.MonkeyPatch, policy: str, why: str
+) -> None:
+    published(home, b"older\n")
+    if why == "overrides":
+        monkeypatch.setattr(activation, "fronts", lambda: ["/store/overlays/x/front"])
+    elif why == "an expectation":
+        monkeypatch.setenv("VLLM_PLUGIN_EXPECT", "what the first node has")
+    error: Any = NodeMismatch("another node differs") if why == "another node" else InstallError("it failed")
+    with pytest.raises(type(error)) as caught:
+        fall_back(error, on_error=policy)
+    (detail,) = caught.value.details
+    assert detail.startswith(f"VLLM_PLUGIN_ON_ERROR={policy} has no effect: ")
+    assert variables.inherited(variables.FALLBACK) is None
+    assert not variables.is_disabled()
+    assert variables.inherited(variables.EXPECT) == ("what the first node has" if why == "an expectation" else None)
+
+
+@pytest.mark.parametrize(("value", "left"), [("any", "any"), ("of this node", None)])
+def test_a_process_that_falls_back_is_not_compared_with_its_parent(
+    home: Path, monkeypatch: pytest.MonkeyPatch, value: str, left: str | None
+) -> None:
+    published(home, b"older\n")
+    monkeypatch.setenv("VLLM_PLUGIN_EXPECT", value)
+    monkeypatch.setattr(activation, "_expected", (value, False))
+    with pytest.raises(InstallError):
+        fall_back(leave=lambda: None)
+    assert variables.inherited(variables.EXPECT) == value
+    assert fall_back(on_error="previous", leave=lambda: None) is not None
+    assert variables.inherited(variables.EXPECT) == left
+
+
+def test_with_fail_nothing_is_added_to_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activation, "fronts", lambda: ["/store/overlays/x/front"])
+    with pytest.raises(InstallError) as caught:
+        fall_back()
+    assert caught.value.details == ()
+
+
+@pytest.mark.parametrize("what", ["not tried yet", "allowlist"])
+def test_with_previous_an_overlay_that_was_not_tried_with_this_base_is_not_used(
+    home: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    base = overlay.fingerprint()
+    failure = Failure(base=base, **FAILURE)
+    published(home, b"older\n", **({"trials": (base,)} if what == "not tried yet" else {"failures": (failure,)}))
+    with pytest.raises(InstallError):
+        fall_back(on_error="previous")
+
+
+def test_an_overlay_that_is_not_confirmed_is_not_blamed(home: Path) -> None:
+    """The error is then of the comparison, and the overlay may be the one to go back to."""
+    older, active = published(home, b"older\n", LOCK)
+    (overlay.directory(home / "store", active.key) / "site" / "extra.py").touch()
+    activation.activate(home / "store", active.key)
+    variables.pass_on(variables.CONFIRMED, None)
+    with pytest.raises(LoadError, match="it fails"):
+        fall_back(LoadError("it fails"))
+    activation.activate(home / "store", active.key)
+    variables.pass_on(variables.CONFIRMED, None)
+    assert fall_back(LoadError("it fails"), on_error="previous") == active != older
+
+
+def test_a_load_check_runs_alongside_what_was_just_installed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    def begin(_: Settings, marker: Marker, check: Callable[[], object]) -> None:
+        begun.append(marker.key)
+        check()
+
+    monkeypatch.setattr(alongside, "begin", begin)
+    fresh, other = (
+        overlays.write(home / "store", lock, {}, trials=trials)
+        for lock, trials in ((LOCK, (overlay.fingerprint(("/base",)),)), (b"b\n", ("0" * 32,)))
+    )
+    child = Child(monkeypatch, json.dumps({"overlay": fresh.key}))
+    assert _recovery.synchronise(settings(), ("/base",)) == fresh
+    assert (begun, child.argv[5]) == ([fresh.key], "--startup=check")
+    for fields in ({"frozen": True}, {"on_error": "previous"}, {"on_error": "continue"}):
+        _recovery.synchronise(settings(**fields), ("/base",))
+        assert (begun, child.argv[5]) == ([fresh.key], "--startup=all")
+    child = Child(monkeypatch, json.dumps({"overlay": other.key}))
+    _recovery.synchronise(settings(), ("/base",))
+    assert (begun, child.argv[5]) == ([fresh.key], "--startup=install")
+
+
+def test_the_trial_of_a_parent_process_is_joined(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = overlays.write(home / "store", LOCK, {})
+    asked: list[bytes | None] = []
+
+    def inherited(_: Settings, lock: bytes | None) -> Marker:
+        asked.append(lock)
+        return marker
+
+    monkeypatch.setattr(alongside, "inherited", inherited)
+    child = Child(monkeypatch, "", returncode=1)
+    assert _recovery.synchronise(settings(), ()) == marker
+    (home / "config" / "plugins.lock").unlink()
+    assert _recovery.synchronise(settings(), ()) == marker
+    assert (asked, child.argv) == ([LOCK, None], [])
+
+
+def test_an_overlay_that_can_not_be_held_says_why(home: Path) -> None:
+    where = str(overlay.directory(home / "store", "k" * 32))
+    gone = _recovery.not_held(home / "store", "k" * 32, FileNotFoundError(2, "gone"))
+    assert (type(gone), gone.where) == (OverlayGone, where)
+    locked = _recovery.not_held(home / "store", "k" * 32, BlockingIOError(11, "busy"))
+    assert (type(locked), locked.what, locked.where) == (
+        StoreError,
+        "the overlay is locked by another process",
+        where,
+    )
+    other = _recovery.not_held(home / "store", "k" * 32, PermissionError(13, "no"))
+    assert (type(other), other.what, other.found) == (StoreError, "the overlay can't be read", "no")
+
+
+@pytest.mark.parametrize("named", ["VLLM_PLUGIN_CONFIG", "VLLM_PLUGIN_LOCK"])
+def test_a_start_without_a_named_file_stops(home: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    for name in ("VLLM_PLUGIN_CONFIG", "VLLM_PLUGIN_LOCK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    _recovery.check_named_files(settings())
+    monkeypatch.setenv(named, str(home / "nowhere" / "file"))
+    with pytest.raises(LockMissing):
+        _recovery.check_named_files(settings())
+
+
+def test_a_start_without_plugins_forgets_the_failure_of_another_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("VLLM_PLUGIN_CONFIG", "VLLM_PLUGIN_LOCK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    settings().store.mkdir(parents=True, exist_ok=True)
+    last_failure.note(settings(), InstallError("it failed"))
+    assert last_failure.read(settings()) is not None
+    _recovery.check_named_files(settings())
+    assert last_failure.read(settings()) is None

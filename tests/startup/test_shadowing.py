@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.marker import Marker
 
 LOCK = b"a lock"
-NAMES = {1: ["tiny"], 40: [f"t{n}" for n in range(39)] + ["tiny"]}
+NAMES = {1: ["tiny"], 3: ["t1", "t2", "tiny"], 40: [f"t{n}" for n in range(39)] + ["tiny"]}
 SUFFIXES = [suffix for suffix in importlib.machinery.all_suffixes() if suffix != ".py"]
 FORMS = [
     "tiny.py",

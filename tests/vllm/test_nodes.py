@@ -1,6 +1,7 @@
-"""A server on two hosts, each with a lock and a store of its own: vLLM hands no variables on, so they are set.
+"""A server on two hosts, each with a lock and a store of its own.
 
-``--nnodes 2`` splits a model; data parallel has two API servers and an engine on the first host, an engine on the other.
+``--nnodes 2`` splits a model, and the workers compare themselves when they form their group. Data parallel has two API
+servers and an engine on the first host, an engine on the other. vLLM hands no variables on, so there they are set.
 """
 
 from __future__ import annotations
@@ -91,10 +92,10 @@ def is_healthy(host: Host) -> bool:
 
 @contextmanager
 def server(world: Place, model: Path, kind: str, **second: str) -> Iterator[tuple[Host, Node, Node]]:
-    """Two hosts; each is held to what the first has. ``second`` are variables of the second host."""
-    expected = world.run("status", "--expect").stdout.strip()
+    """Two hosts; with data parallel, each is held to what the first has. ``second`` are variables of the second host."""
+    expected = {"VLLM_PLUGIN_EXPECT": world.run("status", "--expect").stdout.strip()}
     with hosts.two() as (first, other), ExitStack() as stack:
-        held = {"VLLM_PLUGIN_EXPECT": expected}
+        held = {} if kind == "split" else expected
         words = [[word.format(master=first.address, rank=rank) for word in KINDS[kind][rank]] for rank in (0, 1)]
         head = stack.enter_context(node(world, model, first, *words[0], **held))
         worker = stack.enter_context(node(world, model, other, *words[1], "--headless", **{**held, **second}))
@@ -142,5 +143,11 @@ def test_a_host_with_another_lock_stops_and_the_server_never_serves(installed: P
             assert time.monotonic() < deadline, worker.text
             time.sleep(0.5)
         assert worker.process.returncode != 0
-        assert "node node-1 has another lock than the first process of the server" in worker.text
         assert not is_healthy(first), head.text
+        if kind == "split":
+            message = "rank 1 on node node-1 has another lock than rank 0 on node node-0"
+            assert head.process.wait(timeout=START) != 0
+            assert message in head.text
+        else:
+            message = "node node-1 has another lock than the first process of the server"
+        assert message in worker.text

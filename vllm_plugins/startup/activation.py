@@ -49,6 +49,7 @@ _IN_LIBRARY = os.path.join(_LIBRARY, "")
 _ARCHIVE = os.path.join(os.path.dirname(_LIBRARY), f"python{sys.version_info[0]}{sys.version_info[1]}.zip")
 _PACKAGES = ("/site-packages", "/dist-packages")
 
+_FEW = 20  # names that are found faster one by one in the listing of a directory than by looking at all of it
 HOLD_PATIENCE = 10.0  # seconds: a process that looks at an overlay, or prunes it, locks it for a moment
 
 # The key of the overlay that this process has activated, and the path entries and finders that came with it.
@@ -139,7 +140,10 @@ def _may_have(entry: str, modules: frozenset[str]) -> bool:
         listed = getattr(finder, "_path_cache", None)
     if listed is None:
         return any(PathFinder.find_spec(name, [entry]) is not None for name in names)
-    return not modules.isdisjoint([name.partition(".")[0] for name in listed])
+    if len(modules) > _FEW:
+        return not modules.isdisjoint([name.partition(".")[0] for name in listed])
+    lines = "\n".join(["", *listed])  # a name with a line break may make it true, and is then looked at more closely
+    return not modules.isdisjoint(listed) or any(f"\n{name}." in lines for name in modules)
 
 
 def is_confirmed(key: str) -> bool:
@@ -237,7 +241,7 @@ def hold(store: Path, key: str) -> None:
     if key not in _held:
         try:
             places = (overlay.real(entry) for entry in overlay.entries() if overlay.key_in(entry) == key)
-            _held[key] = _hold(next(places, None) or os.fspath(overlay.directory(store, key) / overlay.SITE))
+            _held[key] = _hold(next(places, None) or overlay.site(store, key))
         except OSError as error:
             from vllm_plugins.startup import _recovery
 
@@ -304,7 +308,7 @@ def activate(store: Path, key: str, *, guarded: bool = False, path_files: bool =
     before, finders = set(overlay.entries()), list(sys.meta_path)
     # Without this set, `site` would look up every entry of the path in the file system.
     known = set(map(os.path.normpath, filter(os.path.isabs, before)))
-    site = str(overlay.directory(store, key) / overlay.SITE)
+    site = overlay.site(store, key)
     try:
         if guarded:
             from vllm_plugins.startup import guard

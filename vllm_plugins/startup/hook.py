@@ -204,7 +204,7 @@ def _activate_and_run(settings: Settings, marker: Marker, group: str, *, is_fall
     logger.info("Overlay %s is active: %s", marker.key[:12], ", ".join(marker.plugins) or "no plugins")
     is_late = _process.has_run_platform or any(marker.group(ignored) for ignored, _ in settings.ignored)
     if group == GENERAL and is_late and not is_fallback:
-        from vllm_plugins.startup import _missed
+        from vllm_plugins.startup.environment import _missed
 
         _missed.check(settings, marker, has_platform=_process.has_run_platform)
     result = _run(settings, marker.group(group), group)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     Point = tuple[str, str, str, str, str]
 
 __all__ = ["FILE_PACKAGE", "EntryPoint", "Failure", "Marker", "module_name"]
@@ -20,6 +21,7 @@ FORMAT = 2
 FILE_PACKAGE = "vllm-plugin-file-"
 
 _SEAL = ' "sha256": '
+_FIELDS = 5  # of an entry point
 
 
 class EntryPoint(Record):
@@ -109,8 +111,7 @@ class Marker(Record):
         package, is the only one with a slash.
         """
         overlay = f"overlay={self.key} files={self.files_sha256[:32]} lock={self.lock_sha256[:32]}"
-        # Most lines end so: the two other replacements then find little.
-        packages = listing.replace(".dist-info\n", "/").replace(".dist-info", "").replace("\n", "/")
+        packages = listing.replace("\n", "/").replace(".dist-info", "")
         return f"{overlay} base={base} packages={packages}"
 
     def to_json(self) -> str:
@@ -151,19 +152,19 @@ class Marker(Record):
                 lock_sha256=str(data["lock-sha256"]),
                 files_sha256=str(data["files-sha256"]),
                 registry_sha256=str(data["registry-sha256"]),
-                manifests=tuple(map(str, data["manifests"])),
-                bases=tuple(map(str, data["bases"])),
-                plugins=tuple(map(str, data["plugins"])),
+                manifests=_texts(data["manifests"]),
+                bases=_texts(data["bases"]),
+                plugins=_texts(data["plugins"]),
                 import_lines=data["import-lines"] is True,
                 path_files=data.get("path-files") is not False,
-                editable=tuple(map(str, data["editable"])),
-                checked=tuple(map(str, data["checked"])),
+                editable=_texts(data["editable"]),
+                checked=_texts(data["checked"]),
                 failures=tuple(
                     Failure(base=str(base), group=str(group), name=str(name), what=str(what), found=str(found))
                     for base, group, name, what, found in data["failures"]
                 ),
                 overrides=tuple((str(a), str(b), str(c)) for a, b, c in data.get("overrides", ())),
-                trials=tuple(map(str, data.get("trials", ()))),
+                trials=_texts(data.get("trials", ())),
                 points=_points(data["entry-points"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -176,10 +177,17 @@ def module_name(value: str) -> str:
 
 
 def _points(rows: Any) -> tuple[Point, ...]:
-    points = tuple(map(tuple, rows))
-    if set(map(len, points)) - {5} or not set(map(type, chain.from_iterable(points))) <= {str}:
+    """Entry points, checked column by column: each start does this, and there may be hundreds."""
+    columns = tuple(map(_texts, zip(*rows, strict=True)))
+    if rows and len(columns) != _FIELDS:
         raise ValueError("an entry point has five strings")
-    return points
+    return tuple(zip(*columns, strict=True))
+
+
+def _texts(values: Iterable[Any]) -> tuple[str, ...]:
+    texts = tuple(values)
+    "".join(texts)  # the fastest check that all of them are strings
+    return texts
 
 
 def _record(point: Point) -> EntryPoint:

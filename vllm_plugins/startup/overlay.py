@@ -44,14 +44,14 @@ __all__ = [
     "read_marker",
     "real",
     "sha256",
+    "site",
 ]
 
 MARKER = "overlay.json"
 REGISTRY = "registry.json"
 HISTORY = "history.jsonl"
 SITE = "site"
-# Below the site, for packages that override those of the base. Nothing can be imported by this name.
-FRONT = "in-front"
+FRONT = "in-front"  # below the site, for packages that override those of the base; not a name to import
 OVERLAYS = "overlays"
 STAGING = "staging"  # of the store: what is not finished
 # With this prefix, a path entry is the name of an overlay that must be checked before it is used (see ``guard``).
@@ -66,7 +66,6 @@ _INSTALLED = (".dist-info", ".egg-info", ".egg-link")
 _EGG = ".egg"
 _ARCHIVES = (".zip", ".whl")  # Python imports from them
 _PACKAGES = ("/site-packages/", "/dist-packages/")  # as the parent of an entry, with packages in it
-
 
 # What a lock, manifest or marker was when this process opened it last. The trust check takes this, not what has its
 # path by then.
@@ -105,13 +104,18 @@ def directory(store: Path, key: str) -> Path:
     return store / f"{OVERLAYS}/{key}"
 
 
+def site(store: Path, key: str) -> str:
+    """The directory of an overlay that goes on the path, as text, which is faster than a path object."""
+    return f"{store}/{OVERLAYS}/{key}/{SITE}"
+
+
 def read_marker(store: Path, key: str) -> Marker | None:
     """The marker of a complete overlay; ``None`` where there is none.
 
     Raises:
         StoreError: the store can't be read.
     """
-    place = directory(store, key)
+    place = f"{store}/{OVERLAYS}/{key}"
     try:
         text = content(f"{place}/{MARKER}").decode()
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
@@ -121,13 +125,13 @@ def read_marker(store: Path, key: str) -> Marker | None:
 
         raise StoreError(
             "the store can't be read",
-            where=str(place),
+            where=place,
             found=error.strerror or str(error),
             next_step=f"{remedy(error, 'read')}, or set VLLM_PLUGIN_REGISTRY_DIR to another directory",
         ) from error
     marker = Marker.from_json(text)
     # A backup may have restored the marker without the modules.
-    return marker if marker is not None and marker.key == key and os.path.isdir(f"{place}/{SITE}") else None
+    return marker if marker is not None and marker.key == key and os.path.isdir(site(store, key)) else None
 
 
 def base_paths(path: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -321,7 +325,7 @@ def entries() -> list[str]:
 
 def front(store: Path, key: str) -> str:
     """The directory of an overlay that comes before the base on the path. It need not exist."""
-    return str(directory(store, key) / SITE / FRONT)
+    return f"{site(store, key)}/{FRONT}"
 
 
 def front_in(entry: str) -> str | None:
@@ -342,7 +346,5 @@ def key_in(entry: str) -> str | None:
     if not entry.endswith(SITE):
         return None
     head, tail = os.path.split(entry)
-    if tail != SITE:
-        return None
     head, key = os.path.split(head)
-    return key if os.path.basename(head) == OVERLAYS and len(key) == 32 else None
+    return key if tail == SITE and os.path.basename(head) == OVERLAYS and len(key) == 32 else None

@@ -1,1 +1,1 @@
-"""Environment variables that a start which is up to date does not look for."""
+"""What environment variables lead to that a start which is up to date does not look for."""
