@@ -260,11 +260,11 @@ def test_a_vulnerable_build_requirement_is_a_finding_about_what_was_built_with_i
 ) -> None:
     tool = on_index(index, "tool")
     item = BuildRequirement(name=NAME("tool"), version="1.0", wheels=tool.wheels, index=index.url)
-    package = on_index(index, license="MIT").replace(built_with=("tool==1.0",))
-    lock = values.lock(package, build_requirements=(item,))
+    package = on_index(index, license="MIT").replace(built_with=("tool==1.0",), dependencies=(NAME("more"),))
+    lock = values.lock(package, on_index(index, "more", license="MIT"), build_requirements=(item,))
     service.known = (vulnerable("tool"), vulnerable("tool", "9.0"), vulnerable("nobody"))
     found = run(settings, lock, index, now=LATER)
-    assert service.asked == [["tiny==1.0", "tool==1.0"]]
+    assert service.asked == [["tiny==1.0", "more==1.0", "tool==1.0"]]
     (finding,) = found.findings
     assert (finding.package, finding.what) == (
         "tool",
