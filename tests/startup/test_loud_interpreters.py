@@ -75,7 +75,8 @@ def test_a_check_builds_no_archive_that_a_release_of_vllm_names_by_its_url(loud:
     ran = loud.root / "it-ran"
     project = projects.project(loud.root / "evil", name="evil")
     backend = project / "backend.py"
-    backend.write_text(f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n{backend.read_text()}", encoding="utf-8")
+    code = f"import pathlib\npathlib.Path({str(ran)!r}).touch()\nimport base64\n"
+    backend.write_text(backend.read_text(encoding="utf-8").replace("import base64\n", code), encoding="utf-8")
     archive = inline_backend.write_sdist(loud.root, project)
     index.wheel("vllm", "9.9.8", requires=[f"evil @ {archive.as_uri()}"])
     index.wheel("vllm", "9.9.9")
