@@ -264,3 +264,25 @@ def test_an_index_that_uv_can_not_read_is_left_to_pip_compile(place: Place, inde
         done = place.run("lock", "--resolver", "uv", env=env)
     assert "): pip-compile resolves instead" in done.stderr
     assert place.versions == {"library": "1.0", "tiny": "1.0"}
+
+
+@pytest.mark.parametrize("how", ["variable", "pip.conf", "uv"])
+def test_what_forbids_all_indexes_is_named_where_a_plugin_is_not_found(place: Place, how: str) -> None:
+    place.pypi("nothere")
+    env = {"PIP_INDEX_URL": ""}
+    if how == "variable":
+        env["PIP_NO_INDEX"] = "1"
+    elif how == "pip.conf":
+        (place.root / "pip.conf").write_text("[global]\nno-index = true\n", encoding="utf-8")
+        env["PIP_CONFIG_FILE"] = str(place.root / "pip.conf")
+    else:
+        (place.root / "uv.toml").write_text("no-index = true\n", encoding="utf-8")
+        env["UV_CONFIG_FILE"] = str(place.root / "uv.toml")
+    done = place.run("lock", env=env, check=False)
+    names = {
+        "variable": "PIP_NO_INDEX",
+        "pip.conf": "no-index of pip's configuration",
+        "uv": "no-index of uv's configuration",
+    }
+    assert done.returncode == 6, done
+    assert f"  index: none: {names[how]} forbids all indexes\n" in done.stderr

@@ -45,11 +45,38 @@ def test_a_lock_is_compared_with_a_commit(bare_place: Place, repository: Reposit
     assert bare_place.run("diff", "HEAD", "--exit-code", check=False).returncode == 1
 
 
-def test_a_file_of_that_name_goes_first(bare_place: Place, repository: Repository) -> None:
+def test_a_file_with_the_name_of_a_revision_is_not_compared_in_its_place(
+    bare_place: Place, repository: Repository
+) -> None:
+    """A change under review could have a file ``origin/main``: a copy of its own lock, with which nothing changes."""
     write(bare_place, values.lock(values.package(version="9.0")))
     os.rename(bare_place.lock, bare_place.root / "main")
     repository.git("checkout", "--quiet", "config/plugins.lock")
-    assert changes(bare_place, "main") == [("9.0", "2.0")]
+    for word in ("main", "HEAD"):
+        (bare_place.root / word).write_bytes((bare_place.root / "main").read_bytes())
+        for words in ([word], ["HEAD~1", word]):
+            done = bare_place.run("diff", *words, check=False)
+            assert (done.returncode, f"{word!r} is a file, and a revision of git, too" in done.stderr) == (2, True)
+        # As the error says.
+        assert changes(bare_place, f"./{word}") == [("9.0", "2.0")]
+        assert changes(bare_place, f"{word}^0") == []
+    write(bare_place, values.lock(values.package(version="9.0")))
+    assert changes(bare_place, str(bare_place.root / "main")) == []
+    assert changes(bare_place, os.path.relpath(bare_place.lock, bare_place.root)) == []
+
+
+def test_a_tag_with_the_name_of_a_branch_is_not_compared_in_its_place(
+    bare_place: Place, repository: Repository
+) -> None:
+    """git takes the tag. Whoever may push tags, and not to main, could make one of that name."""
+    repository.git("update-ref", "refs/remotes/origin/main", "HEAD~1")
+    assert changes(bare_place, "origin/main") == [("1.0", "3.0")]
+    repository.git("tag", "origin/main", "HEAD")
+    for setting in ("true", "false"):
+        repository.git("config", "core.warnAmbiguousRefs", setting)
+        done = bare_place.run("diff", "origin/main", check=False)
+        assert (done.returncode, "'origin/main' is the name of several branches or tags" in done.stderr) == (2, True)
+    assert changes(bare_place, "refs/remotes/origin/main") == [("1.0", "3.0")]  # as the error says
 
 
 def test_the_repository_is_that_of_the_lock_whatever_the_environment_says(

@@ -166,6 +166,12 @@ RUN = {
     "name a lock of its own for {…}: give another --lock or VLLM_PLUGIN_LOCK, or none of them; if the lock is a link, remove the link": "tests/commands/test_named_files.py::test_no_command_writes_the_lock_of_another_manifest",
     "vllm-plugins lock --check --rebuild": OPTIONS,
     "list the keys: vllm-plugins history": OPTIONS,
+    "name another path for {…}; one whose name is - is ./-": "tests/commands/test_streams.py::"
+    "test_a_dash_in_place_of_a_file_is_standard_output",
+    "write the whole name, as in refs/heads/NAME; git show-ref {…} lists them": "tests/commands/test_diff.py::"
+    "test_a_tag_with_the_name_of_a_branch_is_not_compared_in_its_place",
+    "vllm-plugins diff ./{…} for the file, or vllm-plugins diff {…}^0 for the revision": "tests/commands/test_diff.py::"
+    "test_a_file_with_the_name_of_a_revision_is_not_compared_in_its_place",
     "take the previous plugins.lock from version control, then run vllm-plugins sync": OPTIONS,
     "correct --config, or write plugins.yaml there": PLACES,
     "change to a directory that exists, such as `cd ~`": "tests/commands/test_streams.py::test_a_deleted_working_directory_is_an_error",

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit import values
 from vllm_plugins import cli
 from vllm_plugins.cli import help as help_command
 from vllm_plugins.cli._process import endings
+from vllm_plugins.documents import lock_writer
 from vllm_plugins.startup import settings
 
 if TYPE_CHECKING:
@@ -116,3 +118,21 @@ def test_a_deleted_working_directory_is_an_error(bare_place: Place) -> None:
     document = json.loads(done.stdout)
     where = str(bare_place.root / "deleted")
     assert (document["what"], document["where"]) == ("the working directory was deleted", where)
+
+
+def test_a_dash_in_place_of_a_file_is_standard_output(bare_place: Place) -> None:
+    bare_place.lock.write_bytes(lock_writer.render(values.lock(values.package())))
+    bare_place.write("plugins: []")
+    before = bare_place.files()
+    assert bare_place.run("base", "-o", "-").stdout == bare_place.run("base").stdout
+    for kind in ("requirements", "pylock", "dot"):
+        done = bare_place.run("export", "--format", kind, "-o", "-")
+        assert done.stdout == bare_place.run("export", "--format", kind).stdout
+    for words in ("bundle -o -", "audit --offline --html -", "pull oci:images:v1 -o -"):
+        done = bare_place.run(*words.split(), check=False)
+        assert (done.returncode, "can't write to standard output" in done.stderr) == (2, True), done
+    assert bare_place.files() == before
+    assert not (bare_place.root / "-").exists()
+    # As the error says.
+    bare_place.run("audit", "--offline", "--html", "./-", check=False)
+    assert (bare_place.root / "-").is_file()

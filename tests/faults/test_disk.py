@@ -69,6 +69,7 @@ def check(world: World, name: str, done: Completed, fault: str, where: str) -> N
     if done.returncode:
         assert any(word in done.stderr for word in SAID[fault]), where
         assert "  next: " in done.stderr, where
+        assert ("[disk-failure]" in done.stderr) == ("\n  free: " in done.stderr), where
     old, new = ((config / "plugins.lock").read_bytes() for config in (world.old, world.new))
     assert place.lock.read_bytes() in ((old, new) if name == "lock" else (new,)), where
     assert world.problems() == [], where

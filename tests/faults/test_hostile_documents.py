@@ -291,3 +291,17 @@ def test_a_base_snapshot_of_garbage(place: Place, tmp_path: Path) -> None:
             f"  where: {path}",
         ]
         assert len(done.stderr) < 2000
+
+
+def test_a_link_in_place_of_the_manifest_shows_no_secret_of_this_machine(bare_place: Place) -> None:
+    """A change under review may have any link. What a check prints is in a log that its author can read."""
+    secret = bare_place.home / "token"
+    for text in ("ghp_0123456789", "machine host login ada password hunter2", "https://ada:hunter2@host", "31337"):
+        secret.write_text(f"{text}\n", encoding="utf-8")
+        bare_place.manifest.unlink(missing_ok=True)
+        bare_place.manifest.symlink_to(secret)
+        for words in ("lock --check", "status", "doctor", "outlook --to vllm==1"):
+            done = bare_place.run(*words.split(), check=False)
+            assert done.returncode != 0
+            assert "expected a mapping with the key plugins, found a single value" in done.stdout + done.stderr
+            assert not {*text.split(), text} & {*(done.stdout + done.stderr).replace("'", " ").split()}

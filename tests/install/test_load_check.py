@@ -285,6 +285,16 @@ def test_a_plugin_that_was_fixed_passes_the_next_check(place: Place, tmp_path: P
     assert place.run("status").stdout.splitlines()[-1] == "up to date"
 
 
+def test_a_second_sync_loads_nothing(place: Place, tmp_path: Path) -> None:
+    loads = tmp_path / "loads"
+    lock_plugin(place, f"open({str(loads)!r}, 'a').write('loaded ')\n\n\nclass Thing:\n    pass\n")
+    place.run("sync")
+    place.run("sync")
+    assert loads.read_text() == "loaded "
+    place.run("sync", "--load-check", "calls")
+    assert loads.read_text() == "loaded loaded "
+
+
 def test_without_the_check_nothing_is_loaded(place: Place) -> None:
     lock_plugin(place, "raise RuntimeError\n")
     place.run("sync", "--no-load-check")

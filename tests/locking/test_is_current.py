@@ -194,3 +194,14 @@ def test_of_several_targets_the_one_of_this_base_is_read(settings: Settings) -> 
     assert name(None) == "a"
     every = old_lock.read_all(settings, Upgrade())
     assert [lock and lock.target_name for lock in map(every.named, ("a", "b", "c"))] == ["a", "b", None]
+
+
+def test_what_is_reused_of_a_lock_knows_whether_it_is_sound(settings: Settings, tmp_path: Path) -> None:
+    lock, base, upgrade = values.lock(), values.base(), Upgrade()
+    found = old_lock.OldLock(lock=lock).reuse(upgrade, base=base, wheels=settings.wheels)
+    assert (found.old, found.upgrade, found.base, found.wheels, found.is_sound) == (
+        *(lock, upgrade, base, settings.wheels, True),
+    )
+    edited = old_lock.OldLock(lock=lock, flaw="the lock was edited by hand", wheels=tmp_path / "own")
+    again = edited.reuse(upgrade, base=base, wheels=settings.wheels)
+    assert (again.wheels, again.is_sound) == (tmp_path / "own", False)

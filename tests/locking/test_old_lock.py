@@ -10,7 +10,7 @@ from tests.kit.repositories import Repository
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import LockInvalid
 from vllm_plugins.core.hashes import Sha256
-from vllm_plugins.documents import base, lock_writer
+from vllm_plugins.documents import base, lock_reader, lock_writer
 from vllm_plugins.documents.lock import BaseUse, BuildRequirement, CommitSha, Lock, Package, Plugin, Target, Wheel
 from vllm_plugins.locking import old_lock
 from vllm_plugins.locking.old_lock import OldLock, Reuse
@@ -101,6 +101,19 @@ def test_the_pins_that_both_sides_of_a_merge_agree_on_are_kept(
     assert found.lock.plugins == (demo,)
 
 
+def test_a_plugin_that_the_sides_of_a_merge_have_at_two_commits_is_not_kept(settings: Settings) -> None:
+    """Its version may be the same."""
+    sides = [
+        lock_writer.render(lock({"demo": "1.0"}, plugin("demo", commit=commit))).decode()
+        for commit in (COMMIT, "d" * 40)
+    ]
+    settings.lock.write_text(f"<<<<<<< ours\n{sides[0]}=======\n{sides[1]}>>>>>>> theirs\n")
+    found = old_lock.read(settings, Upgrade())
+    assert pins(found) == {"demo": "1.0"}
+    assert found.lock is not None
+    assert found.lock.plugins == ()
+
+
 def test_a_side_that_lacks_a_package_of_its_plugin_keeps_the_other_plugins(settings: Settings) -> None:
     text = lock_writer.render(lock({"demo": "1.0", "gone": "1.0"}, plugin("demo", commit=COMMIT), plugin("gone")))
     start, end = text.index(b'[[packages]]\nname = "gone"'), text.index(b"[tool.vllm-plugins]")
@@ -145,6 +158,23 @@ def test_an_unreadable_lock_is_refused_unless_everything_is_upgraded(settings: S
     assert old_lock.read(settings, Upgrade(everything=True)) == OldLock(lock=None, flaw="the lock can't be read")
 
 
+def test_a_lock_that_is_too_large_is_not_read(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_reader, "MAX_BYTES", 10)
+    settings.lock.write_text("<<<<<<< ours\n")
+    with pytest.raises(LockInvalid, match="too large"):
+        old_lock.read(settings, Upgrade())
+    assert old_lock.read(settings, Upgrade(everything=True)).flaw == "the lock can't be read"
+
+
+def test_a_pin_that_is_none_is_not_kept_of_a_side_that_is_not_toml(settings: Settings) -> None:
+    broken = "".join(
+        f'[[packages]]\nname = "{name}"\nversion = "{version}"\n\n'
+        for name, version in (("demo", "1.0"), ("-x", "1.0"), ("other", "one"), ("more", "2.0"), ("more", "3.0"))
+    )
+    settings.lock.write_text(f"<<<<<<< ours\n= =\n{broken}=======\n= =\n{broken}>>>>>>> theirs\n")
+    assert pins(old_lock.read(settings, Upgrade())) == {"demo": "1.0", "more": "2.0"}
+
+
 def test_what_is_upgraded_is_not_reused(tmp_path: Path) -> None:
     content = lock({"demo": "1.0"}, plugin("demo", commit=COMMIT))
 
@@ -155,6 +185,10 @@ def test_what_is_upgraded_is_not_reused(tmp_path: Path) -> None:
     assert reuse(Upgrade()).plugin("other") is None
     assert reuse(Upgrade(everything=True)).plugin("demo") is None
     assert reuse(Upgrade(names=frozenset({NAME("demo")}))).plugin("demo") is None
+    content = content.replace(plugins=(content.plugins[0].replace(name="mine"),))
+    assert reuse(Upgrade()).plugin("mine") is not None
+    for name in ("mine", "demo"):  # its name, or that of its package
+        assert reuse(Upgrade(names=frozenset({NAME(name)}))).plugin("mine") is None
 
 
 def test_a_built_wheel_is_reused_only_as_it_was_locked(tmp_path: Path) -> None:
@@ -169,6 +203,7 @@ def test_a_built_wheel_is_reused_only_as_it_was_locked(tmp_path: Path) -> None:
     found = reuse.built(NAME("demo"))
     assert found is not None
     assert (found.package, found.path) == (built, tmp_path / wheel.filename)
+    assert found.requirements == (hatchling,)
     (tmp_path / wheel.filename).write_bytes(b"another")
     assert reuse.built(NAME("demo")) is None
     assert reuse.built(NAME("other")) is None

@@ -60,7 +60,7 @@ class Child:
 
     def run(self, argv: list[str], **options: Any) -> Completed:
         self.argv = argv
-        assert options["check"] is False
+        assert (options["check"], options["result_variable"]) == (False, variables.RESULT)
         options["on_line"]("progress")
         return self.done
 
@@ -82,7 +82,10 @@ def test_a_child_process_installs_for_the_same_lock_store_and_base(
     (home / "config" / "plugins.yaml").write_text("plugins: []\n")
     _recovery.synchronise(settings(frozen=True), ())
     assert child.argv[5] == "--startup=all"
-    assert child.argv[-2:] == ["--config", f"{home}/config/plugins.yaml"]
+    assert child.argv[6:] == [
+        *("--json", "--lock", f"{home}/config/plugins.lock", "--registry-dir", f"{home}/store"),
+        *("--config", f"{home}/config/plugins.yaml"),
+    ]
     assert caplog.records[2].getMessage() == f"{where}: checking, because VLLM_PLUGIN_FROZEN=1 forbids to install"
 
 
@@ -349,10 +352,21 @@ def test_an_overlay_that_is_not_confirmed_is_not_blamed(home: Path) -> None:
     assert fall_back(LoadError("it fails"), on_error="previous") == active != older
 
 
+def test_an_overlay_is_not_blamed_for_an_installation_that_failed(home: Path) -> None:
+    """It may be the one of a parent process, to which this one goes back."""
+    (active,) = published(home, LOCK)
+    (overlay.directory(home / "store", active.key) / "site" / "extra.py").touch()
+    activation.activate(home / "store", active.key)
+    assert fall_back(on_error="previous", leave=lambda: None) == active
+    with pytest.raises(InstallError, match="it failed"):
+        fall_back()
+
+
 def test_a_load_check_runs_alongside_what_was_just_installed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[str] = []
 
-    def begin(_: Settings, marker: Marker, check: Callable[[], object]) -> None:
+    def begin(found: Settings, marker: Marker, check: Callable[[], object]) -> None:
+        assert found == settings()
         begun.append(marker.key)
         check()
 
@@ -376,7 +390,8 @@ def test_the_trial_of_a_parent_process_is_joined(home: Path, monkeypatch: pytest
     marker = overlays.write(home / "store", LOCK, {})
     asked: list[bytes | None] = []
 
-    def inherited(_: Settings, lock: bytes | None) -> Marker:
+    def inherited(found: Settings, lock: bytes | None) -> Marker:
+        assert found == settings()
         asked.append(lock)
         return marker
 
@@ -391,7 +406,9 @@ def test_the_trial_of_a_parent_process_is_joined(home: Path, monkeypatch: pytest
 def test_an_overlay_that_can_not_be_held_says_why(home: Path) -> None:
     where = str(overlay.directory(home / "store", "k" * 32))
     gone = _recovery.not_held(home / "store", "k" * 32, FileNotFoundError(2, "gone"))
-    assert (type(gone), gone.where) == (OverlayGone, where)
+    assert (type(gone), gone.what, gone.where) == (
+        *(OverlayGone, "the overlay was removed from the store while it was made active", where),
+    )
     locked = _recovery.not_held(home / "store", "k" * 32, BlockingIOError(11, "busy"))
     assert (type(locked), locked.what, locked.where) == (
         StoreError,
@@ -400,6 +417,7 @@ def test_an_overlay_that_can_not_be_held_says_why(home: Path) -> None:
     )
     other = _recovery.not_held(home / "store", "k" * 32, PermissionError(13, "no"))
     assert (type(other), other.what, other.found) == (StoreError, "the overlay can't be read", "no")
+    assert ["prune" in str(error.next_step) for error in (locked, other)] == [True, False]
 
 
 @pytest.mark.parametrize("named", ["VLLM_PLUGIN_CONFIG", "VLLM_PLUGIN_LOCK"])
@@ -424,3 +442,17 @@ def test_a_start_without_plugins_forgets_the_failure_of_another_one(
     assert last_failure.read(settings()) is not None
     _recovery.check_named_files(settings())
     assert last_failure.read(settings()) is None
+
+
+def test_a_mistyped_variable_is_reported(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    marker = overlays.write(home / "store", LOCK, {})
+    Child(monkeypatch, json.dumps({"overlay": marker.key}))
+    monkeypatch.setenv("VLLM_PLUGIN_OFLINE", "1")
+    told = "The environment variable VLLM_PLUGIN_OFLINE has no effect; did you mean VLLM_PLUGIN_OFFLINE?"
+    optional = settings(optional=True)
+    for start in (lambda: _recovery.synchronise(optional, ()), lambda: _recovery.check_named_files(optional)):
+        caplog.clear()
+        start()
+        assert caplog.records[0].getMessage() == told

@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _end(words: Sequence[str], output: Output) -> int:
     """Run a command and return its exit code. Whatever stops it is reported, and with ``--json`` in a document."""
+    arguments: argparse.Namespace | None = None
     try:
         arguments = _parsed(words)
         output = output.replace(
@@ -61,7 +62,7 @@ def _end(words: Sequence[str], output: Output) -> int:
         code = _run(arguments, output)
         sys.stdout.flush()
     except PluginsError as error:
-        output.error(error)
+        output.error(_explained(error, arguments))
         code = error.exit_code
     except KeyboardInterrupt:
         code = endings.interrupted(output)
@@ -76,7 +77,7 @@ def _end(words: Sequence[str], output: Output) -> int:
         elif full is None:
             code = endings.crash(error, output)
         else:
-            output.error(full)
+            output.error(_explained(full, arguments))
             code = full.exit_code
     finally:
         output.close()
@@ -91,6 +92,15 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     except SystemExit:
         sys.stdout.flush()
         raise
+
+
+def _explained(error: PluginsError, arguments: argparse.Namespace | None) -> PluginsError:
+    """The error, and the state of the disks if one of them is its cause."""
+    if not isinstance(error, DiskError) or arguments is None:
+        return error
+    from vllm_plugins.cli._process import disks
+
+    return disks.with_free_space(error, arguments)
 
 
 def _display(arguments: argparse.Namespace) -> Display | None:

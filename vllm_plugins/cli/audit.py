@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vllm_plugins.cli._process.streams import refuse_stdout
 from vllm_plugins.cli._terminal.table import table
 from vllm_plugins.cli.lock import add_policy_option, add_target_option
 from vllm_plugins.core import atomic
@@ -67,6 +68,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             found=arguments.service,
             next_step="vllm-plugins audit --service osv",
         )
+    refuse_stdout("--html", arguments.html)
     settings = settings.replace(offline=settings.offline or arguments.offline)
     locked = lock_reader.read(settings.lock, target=arguments.target)
     manifest = manifests.find(settings)

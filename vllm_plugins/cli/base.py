@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli._process.streams import STDOUT
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import count
@@ -29,7 +30,7 @@ EXAMPLES = {
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options to its parser."""
-    parser.add_argument("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
+    parser.add_argument("-o", "--output", metavar="FILE", help="Write to this file, or - for stdout (default).")
     parser.add_argument("--all", action="store_true", help="Print all of it on a terminal, too, as in a pipe.")
     parser.set_defaults(run=run, has_files=False)
 
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     if arguments.output is None and sys.stdout.isatty() and not (output.json or arguments.all):
         output.result({}, _summary(snapshot))
         return 0
-    if arguments.output is None:
+    if arguments.output in (None, STDOUT):
         output.document(snapshot.to_json())
         return 0
     path = Path(os.path.abspath(arguments.output))

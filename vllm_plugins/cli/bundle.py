@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli._process.streams import refuse_stdout
 from vllm_plugins.cli.lock import add_target_option
 from vllm_plugins.core.errors import InstallError
 from vllm_plugins.core.humanize import count, size
@@ -47,6 +48,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Print what was downloaded, and which wheels the lock no longer names."""
+    refuse_stdout("--output", arguments.output)
     data = lock_reader.read_bytes(settings.lock)
     locked = lock_reader.parse(data, settings.lock, target=arguments.target)
     requested = manifest.find(settings)

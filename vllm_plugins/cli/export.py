@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli._process.streams import STDOUT
 from vllm_plugins.cli.lock import add_target_option
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import UsageError
@@ -34,7 +35,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="Write requirements with hashes, a pylock.toml, a CycloneDX SBOM or a Graphviz graph.",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
+    parser.add_argument("-o", "--output", metavar="FILE", help="Write to this file, or - for stdout (default).")
     add_target_option(parser)
     parser.set_defaults(run=run)
 
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         locked = lock_reader.parse_all(data, settings.lock)[0]
     else:
         locked = lock_reader.parse(data, settings.lock, target=arguments.target)
-    path = Path(os.path.abspath(arguments.output)) if arguments.output else None
+    path = Path(os.path.abspath(arguments.output)) if arguments.output not in (None, STDOUT) else None
     text = _text(arguments.format, locked, data, settings, path)
     if path is None and not output.json:
         output.document(text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
-from yaml.nodes import MappingNode, SequenceNode
+from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from vllm_plugins.core import hashes, regular_file
 from vllm_plugins.core.errors import LockMissing, LoginRefused, ManifestError, UsageError
@@ -258,7 +258,9 @@ def _document(root: Node | None, problems: Problems) -> Manifest:
         return empty
     if not isinstance(root, MappingNode):
         hint = "; put `plugins:` before it" if isinstance(root, SequenceNode) else ""
-        problems.add(root, "the top", f"expected a mapping with the key plugins, found {describe(root)}{hint}")
+        # The text of another file is not shown: a change under review could link a secret of this machine.
+        shown = "a single value" if isinstance(root, ScalarNode) else describe(root)
+        problems.add(root, "the top", f"expected a mapping with the key plugins, found {shown}{hint}")
         return empty
     top = Fields(root, "", problems)
     top.unknown(("plugins", "policy", "overrides", "indexes", "targets"))

@@ -18,8 +18,6 @@ from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import lock
 from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, PypiSource
 from vllm_plugins.packages import metadata, requirement_lines, stub_wheels
-from vllm_plugins.packages.single_files import file_wheel, reading
-from vllm_plugins.sources import checkout, git_refs, local, pyproject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -108,6 +106,8 @@ class Preparation:
         return PreparedPlugin(locked=locked, requirement=requirement)
 
     def _git(self, plugin: Plugin, source: GitSource) -> PreparedPlugin:
+        from vllm_plugins.sources import checkout, git_refs  # many locks have plugins of an index only
+
         url, ref = public_url(source.url), source.ref or "HEAD"
         was = self.reuse.plugin(plugin.name)
         if was is not None and (was.url, was.subdirectory, was.requested) != (url, source.subdirectory, ref):
@@ -132,6 +132,8 @@ class Preparation:
 
     def _commit(self, source: GitSource, plugin: str) -> CommitSha:
         """The commit of a ref, looked up once: plugins of one repository are at one commit, even during a push."""
+        from vllm_plugins.sources import git_refs
+
         with self._lock:
             is_mine = (source.url, source.ref) not in self._commits
             found = self._commits.setdefault((source.url, source.ref), Future())
@@ -144,6 +146,8 @@ class Preparation:
         return found.result()
 
     def _local(self, plugin: Plugin, source: LocalSource) -> PreparedPlugin:
+        from vllm_plugins.sources import local
+
         directory = self.manifest.local_directory(source)
         if source.editable:
             return self._editable(plugin, source, directory)
@@ -160,6 +164,8 @@ class Preparation:
 
     def _file(self, plugin: Plugin, source: FileSource) -> PreparedPlugin:
         """A single file; one at a URL is not downloaded again while its hash is the locked one."""
+        from vllm_plugins.packages.single_files import file_wheel, reading
+
         where = self.manifest.local_file(source)
         was = self.reuse.plugin(plugin.name)
         if where is not None:
@@ -195,6 +201,8 @@ class Preparation:
         return _from_wheel(plugin, path, origin)
 
     def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> PreparedPlugin:
+        from vllm_plugins.sources import pyproject
+
         self.builder.require_allowed(plugin.name)
         with progress.step(f"Reading the metadata of {plugin.name!r}", self.report):
             content = self.builder.metadata(

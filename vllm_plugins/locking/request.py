@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -70,6 +69,8 @@ class Upgrade:
             packages |= names
         for name in sorted(self.names - packages):
             known = packages | own.keys()
+            import difflib
+
             near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
             word = next((word for word in self.words if canonicalize_name(word) == name), name)
             raise UsageError(

@@ -7,8 +7,7 @@ import threading
 import warnings
 import zipfile
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,6 @@ from vllm_plugins.core.errors import BuildError, HashMismatch, InstallError, Plu
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import _reproducible, metadata
-from vllm_plugins.packages._build import editables, missing
-from vllm_plugins.packages._build.environments import Environments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
     from vllm_plugins.core.hashes import Sha256
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import BuildRequirement
-    from vllm_plugins.packages._build.environments import Environment
+    from vllm_plugins.packages._build.environments import Environment, Environments
     from vllm_plugins.packages.installers import Installer
     from vllm_plugins.packages.metadata import Metadata
 
@@ -82,21 +79,28 @@ class Builder:
     target: Base | None = None
     wheels: Path | None = None
     allowed: bool = True
+    _made: Environments | None = None
+    _guard: threading.Lock = field(default_factory=threading.Lock)
 
-    @cached_property
+    @property
     def _environments(self) -> Environments:
-        return Environments(
-            installer=self.installer, base_site=self.base_site, target=self.target, wheels=self.wheels
-        )
+        from vllm_plugins.packages._build.environments import Environments  # most locks build nothing
+
+        with self._guard:
+            if self._made is None:
+                self._made = Environments(
+                    installer=self.installer, base_site=self.base_site, target=self.target, wheels=self.wheels
+                )
+            return self._made
 
     def __enter__(self) -> Self:
-        self._environments.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._environments.__exit__(kind, error, trace)
+        if self._made is not None:
+            self._made.__exit__(kind, error, trace)
 
     def require_allowed(self, plugin: str) -> None:
         """Raise :class:`BuildRefused` if this builder may build nothing."""
@@ -164,6 +168,8 @@ class Builder:
         Raises:
             BuildError: as :meth:`wheel`, or its backend can't build editable wheels.
         """
+        from vllm_plugins.packages._build import editables
+
         self.require_allowed(plugin)
         with self._failures(project, plugin):
             builder, _ = self._prepare(project, "editable", on_line, requires=requires, with_base=with_base)
@@ -221,7 +227,9 @@ class Builder:
     @contextmanager
     def _failures(self, project: Path, plugin: str) -> Iterator[None]:
         """Turn any failure of a build into one that names the plugin and has the last output of the backend."""
-        from build import BuildBackendException, BuildException  # most locks build nothing
+        from build import BuildBackendException, BuildException
+
+        from vllm_plugins.packages._build import missing
 
         try:
             yield
@@ -255,6 +263,8 @@ class Builder:
 
 def lacks_system_package(error: BuildError) -> bool:
     """Whether a build failed because something of the operating system is not installed."""
+    from vllm_plugins.packages._build import missing
+
     return missing.is_of_system(error.found)
 
 

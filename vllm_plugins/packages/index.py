@@ -66,9 +66,9 @@ class Index:
         return self._shown((*self._config.indexes, *self._config.find_links))
 
     def places_of(self, name: NormalizedName) -> tuple[str, ...]:
-        """The places where a distribution is looked for, as they may be shown."""
+        """The places where a distribution is looked for, for a message, and why there is no index."""
         own = self._config.own_index(name)
-        return self.places if own is None else self._shown((own.url,))
+        return (*self._config.no_index, *self.places) if own is None else self._shown((own.url,))
 
     def has_own(self, name: NormalizedName) -> bool:
         """Whether a distribution comes from an index of its own alone."""

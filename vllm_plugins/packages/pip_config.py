@@ -57,7 +57,7 @@ class OwnIndex:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipConfig:
-    """Where packages come from. ``index_url`` is ``None`` with ``--no-index``.
+    """Where packages come from. ``index_url`` is ``None`` with ``--no-index``; ``no_index`` then says who wants that.
 
     ``own`` are packages with an index of their own. pip and uv don't know of them, and are never asked for them.
 
@@ -82,6 +82,7 @@ class PipConfig:
     patience: int = settings.PATIENCE
     public_urls: bool = False
     ignored: tuple[str, ...] = ()
+    no_index: tuple[str, ...] = ()
     uploaded_before: str | None = None
     own: tuple[OwnIndex, ...] = ()
 
@@ -177,7 +178,14 @@ def read() -> PipConfig:
         patience=settings.patience(os.environ),
         public_urls=settings.public_urls(os.environ),
         ignored=(*ignored, *uv.ignored),
+        no_index=(f"none: {_forbids(uv)} forbids all indexes",) if no_index else (),
     )
+
+
+def _forbids(uv: UvConfig) -> str:
+    if uv.no_index:
+        return "no-index of uv's configuration"
+    return "PIP_NO_INDEX" if os.environ.get("PIP_NO_INDEX") else "no-index of pip's configuration"
 
 
 def _check_urls(urls: Iterable[str]) -> None:

@@ -49,6 +49,7 @@ ACCEPT = f"{JSON}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
 _HTML = ("text/html", "application/vnd.pypi.simple.v1+html")
 # An address that is complete, has no login and is written in normal form. A large page has ten thousand of them.
 _COMPLETE = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?/[A-Za-z0-9_./+-]*")
+_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 # As in pip, the hash may follow another part, such as ``#egg=name&sha256=…``.
 _HASH = re.compile(r"(?:^|&)sha256=([^&]*)")
 
@@ -256,9 +257,7 @@ def _core_metadata(value: object) -> str | None:
 
 
 def _digest(value: object) -> Sha256 | None:
-    if isinstance(value, str) and len(value) == 64 and not set(value.lower()) - set("0123456789abcdef"):
-        return Sha256(value.lower())
-    return None
+    return Sha256(value.lower()) if isinstance(value, str) and _SHA256.fullmatch(value) else None
 
 
 def is_plain(filename: str) -> bool:

@@ -26,11 +26,18 @@ def resolve(directory: Path, revision: str) -> str | None:
     ``None``: the directory is in no repository, or its repository does not have the revision.
 
     Raises:
+        UsageError: a branch and a tag have that name. git would take the tag, which anybody may have pushed.
         SourceError: git is missing, or refuses to read the repository.
     """
     if revision.startswith("-") or not directory.is_dir():
         return None
-    done = _run(directory, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    done = _run(directory, "rev-parse", "--verify", f"{revision}^{{commit}}")
+    if "is ambiguous" in done.stderr:
+        raise UsageError(
+            f"{revision!r} is the name of several branches or tags",
+            where=str(directory),
+            next_step=f"write the whole name, as in refs/heads/NAME; git show-ref {shlex.quote(revision)} lists them",
+        )
     if done.returncode == 0:
         return done.stdout.strip()
     if "dubious ownership" in done.stderr:  # else a repository that is there would be called missing
@@ -79,7 +86,7 @@ def read(path: Path, commit: str, *, named: str, most: int) -> bytes:
 def _run(directory: Path, *words: str) -> Completed:
     # A partial clone fetches what it lacks, with a program that its own configuration names.
     env = {**_git.user_environment(os.environ), "GIT_ALLOW_PROTOCOL": "none"}
-    return _git.run(words, env=env, cwd=directory)
+    return _git.run(words, env=_git.configured(env, [("core.warnAmbiguousRefs", "true")]), cwd=directory)
 
 
 def _check_output(directory: Path, *words: str) -> str:

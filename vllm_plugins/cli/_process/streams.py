@@ -6,8 +6,11 @@ import contextlib
 import os
 import sys
 
-__all__ = ["discard_output", "flush", "open_all"]
+from vllm_plugins.core.errors import UsageError
 
+__all__ = ["STDOUT", "discard_output", "flush", "open_all", "refuse_stdout"]
+
+STDOUT = "-"  # in place of a file on the command line
 _STDOUT, _STDERR = 1, 2
 
 
@@ -32,3 +35,17 @@ def discard_output() -> None:
     """Let standard output lead nowhere."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def refuse_stdout(option: str, value: str | None) -> None:
+    """Refuse ``-`` where an option names a directory, or a file next to what is printed.
+
+    Raises:
+        UsageError: the value is ``-``.
+    """
+    if value == STDOUT:
+        raise UsageError(
+            f"{option} can't write to standard output",
+            found=value,
+            next_step=f"name another path for {option}; one whose name is - is ./-",
+        )

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vllm_plugins.cli._process.streams import refuse_stdout
 from vllm_plugins.cli.images import _place
 from vllm_plugins.install import pull
 from vllm_plugins.install.oci import MANAGER, STORE
@@ -35,6 +36,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Print the digest, and the variables that a container of vLLM needs."""
+    refuse_stdout("--output", arguments.output)
     directory = Path(os.path.abspath(arguments.output))
     with _place.opened(arguments) as (place, name, tag):
         done = pull.run(place, directory, settings=settings, report=output.progress)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.cli import lock as lock_command
 from vllm_plugins.cli.queries import _differences
+from vllm_plugins.core import process
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.printable import printable
 from vllm_plugins.documents import diff, lock_reader
@@ -110,6 +111,7 @@ def _at(path: Path) -> tuple[Lock, ...]:
 def _read(named: str, settings: Settings) -> tuple[Lock, ...]:
     """The locks of all targets of a lock: at a path, of an overlay with that key, or in a commit."""
     if os.path.exists(named):
+        _check_is_file_alone(named, settings)
         return _at(Path(named).absolute())
     try:
         key = generations.find(settings.store, named)
@@ -118,6 +120,19 @@ def _read(named: str, settings: Settings) -> tuple[Lock, ...]:
             raise
         return _committed(named, settings)
     return _at(overlay.directory(settings.store, key) / LOCK)
+
+
+def _check_is_file_alone(named: str, settings: Settings) -> None:
+    """Refuse a word that also names a revision. A change under review could have its own lock in ``origin/main``."""
+    # No name of a revision begins so, or ends as a lock does.
+    if named.startswith(("/", "./", "../")) or named.endswith(".lock") or process.find_on_path("git") is None:
+        return
+    if revisions.resolve(settings.lock.resolve().parent, named) is not None:
+        raise UsageError(
+            f"{named!r} is a file, and a revision of git, too",
+            where=os.path.abspath(named),
+            next_step=f"vllm-plugins diff ./{named} for the file, or vllm-plugins diff {named}^0 for the revision",
+        )
 
 
 def _committed(revision: str, settings: Settings) -> tuple[Lock, ...]:
