@@ -47,7 +47,7 @@ def cases(server: Server, root: Path) -> list[Case]:
         Case(
             measure=lambda rounds: _grows(few, many, rounds, "sync", "--no-load-check"),
             rounds=3,
-            why="uv alone, without bytecode, takes 19 to 26 times as long",
+            why="uv alone took 19 to 26 times as long in three turns on a busy machine",
         ),
         Case(
             measure=lambda rounds: against_uv(many, rounds, group=GROUP, what="sync, cold, with uv", goal=1.3),

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 needed = [name for name in ("containerd", "ctr", "docker-registry") if shutil.which(name) is None]
 pytestmark = pytest.mark.skipif(
-    bool(needed) or os.geteuid() != 0, reason=f"needs root, and {', '.join(needed) or 'nothing else'}"
+    bool(needed) or "VLLM_PYTHON" not in os.environ or os.geteuid() != 0,
+    reason=f"needs root, VLLM_PYTHON, and {', '.join(needed) or 'nothing else'}: tox -e container",
 )
 
 # Neither a listener on TCP nor a runtime: images and snapshots only.

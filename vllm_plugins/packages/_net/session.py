@@ -56,7 +56,7 @@ class _Session(requests.Session):
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
         """Merge settings of the environment as requests does, but look for the proxy of a host once.
 
-        requests lists all variables twice for each request. Before this, that was a fifth of the time on a request.
+        requests lists all variables twice for each request: about a quarter of a profile of many small ones.
         """
         if proxies:
             return super().merge_environment_settings(url, proxies, stream, verify, cert)
