@@ -248,6 +248,21 @@ def test_outdated_packages_of_a_target_are_reported(place: Place, index: Index) 
     assert (done.returncode, "name one of these with --target" in done.stderr) == (2, True)
 
 
+def test_outdated_needs_a_lock_of_the_targets_of_the_manifest(place: Place, index: Index) -> None:
+    index.wheel("tiny", entry_points=POINTS, modules=MODULES)
+    place.pypi("tiny")
+    place.run("lock")
+    snapshot(place)
+    place.write(MANIFEST)
+    done = place.run("outdated", check=False)
+    assert done.returncode == 3
+    assert (
+        "the lock is out of date: plugins.yaml has targets, and the lock has none [lock-out-of-date]" in done.stderr
+    )
+    place.run("lock")
+    place.run("outdated")
+
+
 def test_targets_that_markers_can_not_tell_apart_are_refused(place: Place, index: Index) -> None:
     data: dict[str, Any] = place.run("base").json
     for item in data["distributions"]:

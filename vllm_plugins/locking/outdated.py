@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from vllm_plugins.core.errors import BaseMismatch, BuildError, NoResolution, PluginsError
+from vllm_plugins.core.errors import BaseMismatch, BuildError, LockStale, NoResolution, PluginsError
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.manifest import GitSource, PypiSource
@@ -119,7 +119,14 @@ def find(
     Raises:
         SourceError: the index can't be read.
         NoResolution, UsageError: the base that the request names can't be had.
+        LockStale: the manifest has targets, and the lock has none.
     """
+    if manifest.targets and locked.target_name is None:
+        raise LockStale(
+            "the lock is out of date: plugins.yaml has targets, and the lock has none",
+            where=f"{settings.lock}, {manifest.path}",
+            next_step="vllm-plugins lock",
+        )
     # A lock with targets is compared as the lock of one of them: the one that is named, or that of this environment.
     target = targets.name_of(locked) if manifest.targets else None
     if target is not None:
