@@ -44,7 +44,6 @@ _CAUSES = {
     "base": f"another vLLM environment than {_FIRST}",
 }
 _OTHER_FILES = "the lock is the same, and other files were installed from it"
-_ALLOWED = f"{variables.EXPECT}=any, where the server is started, allows nodes that differ"
 
 
 def parse(value: str) -> Mapping[str, str]:
@@ -133,13 +132,13 @@ def between(first: Mapping[str, str] | None, other: Mapping[str, str] | None, *,
     names = [_rank(0, first), _rank(rank, other)]
     if not expected:  # rank 0 has no plugins
         names.reverse()
-    return NodeMismatch(
+    return _error(
         f"{names[1]} has {_CAUSES[causes[0]].replace(_FIRST, names[0])}",
         where=names[1],
         expected=_shown(expected or found),
         found=_shown(found if expected else {}) or "no plugins",
-        details=[*lines, _ALLOWED],
-        next_step=_next_step(causes[0]),
+        lines=lines,
+        cause=causes[0],
     )
 
 
@@ -212,22 +211,29 @@ def _edited(settings: Settings, marker: Marker) -> Iterator[tuple[str, list[str]
 
 def _mismatch(expected: Mapping[str, str], found: Mapping[str, str], lines: list[str], cause: str) -> NodeMismatch:
     node = os.uname().nodename
-    return NodeMismatch(
+    return _error(
         f"node {node} has {_CAUSES[cause]}",
         where=f"node {node}, process {os.getpid()}",
         expected=f"{_shown(expected)} ({variables.EXPECT})",
         found=_shown(found) or "no lock",
-        details=[*lines, _ALLOWED],
-        next_step=_next_step(cause),
+        lines=lines,
+        cause=cause,
     )
 
 
-def _next_step(cause: str) -> str:
-    if cause in ("no lock", "lock"):
-        return "give this node the plugins.lock of the server, then run vllm-plugins sync"
-    if cause == "overlay":
-        return "run vllm-plugins sync --reinstall"
-    return "start all nodes from the same image"
+def _error(what: str, *, where: str, expected: str, found: str, lines: list[str], cause: str) -> NodeMismatch:
+    return NodeMismatch(
+        what,
+        where=where,
+        expected=expected,
+        found=found,
+        details=[*lines, f"{variables.EXPECT}=any, where the server is started, allows nodes that differ"],
+        next_step="give this node the plugins.lock of the server, then run vllm-plugins sync"
+        if cause in ("no lock", "lock")
+        else "run vllm-plugins sync --reinstall"
+        if cause == "overlay"
+        else "start all nodes from the same image",
+    )
 
 
 def _shown(parts: Mapping[str, str]) -> str:
