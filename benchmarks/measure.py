@@ -41,8 +41,9 @@ class Row:
     ``ours`` and ``others`` are medians in seconds (for ``MB``: in megabytes); ``value`` is what the promise is of:
     a ratio, or milliseconds or megabytes. ``processor`` is the same of what the processors did, which a busy machine
     changes less; it knows nothing of waiting and of working side by side. ``least`` says that ``goal`` is a floor.
-    ``noise`` is what the gate lets through besides: what two runs, or two machines, differ by. ``why`` is the reason
-    where the goal is missed.
+    ``noise`` is what the gate lets through besides: what two runs, or two machines, differ by. ``slower`` is how many
+    times as long as usual the other program took in the same run: the gate forgives a slow machine. ``why`` is the
+    reason where the goal is missed.
     """
 
     group: str
@@ -56,6 +57,7 @@ class Row:
     processor: float | None = None
     least: bool = False
     noise: float = 0
+    slower: float = 1
     why: str = ""
 
     @property
@@ -67,7 +69,7 @@ class Row:
     def regressed(self) -> bool:
         """Whether a goal is missed by half, on the clock and by the processors: noise does not do both."""
         others = [self.value] if self.processor is None else [self.value, self.processor]
-        return all(self._share(value - self.noise) > TOO_MUCH for value in others)
+        return all(self._share(value / self.slower - self.noise) > TOO_MUCH for value in others)
 
     def _share(self, value: float) -> float:
         return self.goal / value if self.least else value / self.goal
@@ -170,8 +172,13 @@ def _ratio(turns: Turns, *, least: bool) -> float:
     return statistics.median(theirs / mine if least else mine / theirs for mine, theirs in turns)
 
 
-def difference(turns: Turns, *, group: str, what: str, against: str, goal: float, unit: Unit = "ms") -> Row:
-    """The median of ours - theirs, turn by turn, in milliseconds or megabytes."""
+def difference(
+    turns: Turns, *, group: str, what: str, against: str, goal: float, unit: Unit = "ms", usual: float | None = None
+) -> Row:
+    """The median of ours - theirs, turn by turn, in milliseconds or megabytes.
+
+    ``usual`` is the seconds that theirs takes on the machine for which the goal is stated.
+    """
     ours, others = _medians(turns)
     scale = 1000 if unit == "ms" else 1
     value = statistics.median((mine - theirs) * scale for mine, theirs in turns)
@@ -185,6 +192,7 @@ def difference(turns: Turns, *, group: str, what: str, against: str, goal: float
         goal=goal,
         unit=unit,
         noise=1 if unit == "ms" else 0,
+        slower=1 if usual is None else max(1, others / usual),
     )
 
 
