@@ -198,7 +198,7 @@ def replaced(layout: Path, change: Any) -> None:
             "no processor for media-type",
         ),
     ],
-    ids=["another order of diff_ids", "a diff_id less", "a layer that is no tar"],
+    ids=["another order of diff_ids", "one diff_id fewer", "a media type other than tar"],
 )
 def test_containerd_would_notice_a_wrong_configuration(
     installed: Place, containerd: Containerd, tmp_path: Path, change: Any, message: str

@@ -234,6 +234,12 @@ def vulnerable(name: str = "tiny", version: str = "1.0", *, fixed: tuple[str, ..
     return Advisory(package=NAME(name), version=version, ids=("CVE-1", "GHSA-1"), fixed_in=fixed)
 
 
+def build_requirement(index: Index) -> tuple[Package, BuildRequirement]:
+    """A package of the index, and the same as what another one is built with."""
+    tool = on_index(index, "tool")
+    return tool, BuildRequirement(name=NAME("tool"), version="1.0", wheels=tool.wheels, index=index.url)
+
+
 def test_a_vulnerability_fails_until_it_is_accepted(settings: Settings, index: Index, service: Service) -> None:
     lock = values.lock(on_index(index, license="MIT"))
     service.known = (vulnerable(),)
@@ -258,8 +264,7 @@ def test_a_vulnerability_without_a_fix_says_so(settings: Settings, index: Index,
 def test_a_vulnerable_build_requirement_is_a_finding_about_what_was_built_with_it(
     settings: Settings, index: Index, service: Service
 ) -> None:
-    tool = on_index(index, "tool")
-    item = BuildRequirement(name=NAME("tool"), version="1.0", wheels=tool.wheels, index=index.url)
+    _, item = build_requirement(index)
     package = on_index(index, license="MIT").replace(built_with=("tool==1.0",), dependencies=(NAME("more"),))
     lock = values.lock(package, on_index(index, "more", license="MIT"), build_requirements=(item,))
     service.known = (vulnerable("tool"), vulnerable("tool", "9.0"), vulnerable("nobody"))
@@ -276,8 +281,7 @@ def test_a_vulnerable_build_requirement_is_a_finding_about_what_was_built_with_i
 def test_a_build_requirement_that_is_locked_itself_is_asked_about_once(
     settings: Settings, index: Index, service: Service
 ) -> None:
-    tool = on_index(index, "tool")
-    item = BuildRequirement(name=NAME("tool"), version="1.0", wheels=tool.wheels, index=index.url)
+    tool, item = build_requirement(index)
     package = on_index(index).replace(built_with=("tool==1.0",), dependencies=(NAME("tool"),))
     run(settings, values.lock(package, tool, build_requirements=(item,)), index, now=LATER)
     assert service.asked == [["tiny==1.0", "tool==1.0"]]

@@ -66,7 +66,7 @@ class Index:
         return self._shown((*self._config.indexes, *self._config.find_links))
 
     def places_of(self, name: NormalizedName) -> tuple[str, ...]:
-        """The places where a distribution is looked for, for a message, and why there is no index."""
+        """The places where a distribution is looked for, for a message; before them, who forbids all indexes."""
         own = self._config.own_index(name)
         return (*self._config.no_index, *self.places) if own is None else self._shown((own.url,))
 

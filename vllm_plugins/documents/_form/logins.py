@@ -33,7 +33,7 @@ def of_plugins(plugins: Iterable[Plugin], known: Iterable[Plugin], policy: Polic
             continue
         login, rest = _variables(plugin.source.url)
         for name in dict.fromkeys((*login, *rest)):
-            # A variable in a path, or in place of a host, is no login. Only the same URL is known to be harmless.
+            # A variable in a path, or in place of a host, may go anywhere. Only the same URL is known to be harmless.
             if name in rest:
                 yield f"plugin {plugin.name!r} has {name} in its url, in another part than the login"
             elif (name, _origin(plugin.source.url)) not in logins:

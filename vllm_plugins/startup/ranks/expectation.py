@@ -152,7 +152,7 @@ def _of_ranks(cause: str, expected: Mapping[str, str], found: Mapping[str, str])
     elif cause == "overlay":
         yield _OTHER_FILES
     elif cause == "no lock":
-        yield "there is no lock, or no vllm-plugin-manager, or VLLM_PLUGIN_DISABLE=1"
+        yield "that rank has no lock or no vllm-plugin-manager, or VLLM_PLUGIN_DISABLE=1 is set there"
 
 
 def _differing(expected: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
