@@ -6,14 +6,15 @@ import os
 import shlex
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 __all__ = [
     "Case",
@@ -32,6 +33,9 @@ __all__ = [
 Unit = Literal["×", "ms", "MB"]
 # A goal that is missed by half is a regression; what is in between may be the noise of a busy machine.
 TOO_MUCH = 1.5
+# What an interpreter that does nothing takes where the goals in milliseconds were set, in seconds of a processor. The
+# gate divides milliseconds by how many times as long it takes where it runs: a goal is for any machine.
+BARE = 0.0094
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,9 +45,9 @@ class Row:
     ``ours`` and ``others`` are medians in seconds (for ``MB``: in megabytes); ``value`` is what the promise is of:
     a ratio, or milliseconds or megabytes. ``processor`` is the same of what the processors did, which a busy machine
     changes less; it knows nothing of waiting and of working side by side. ``least`` says that ``goal`` is a floor.
-    ``noise`` is what the gate lets through besides: what two runs, or two machines, differ by. ``slower`` is how many
-    times as long as usual the other program took in the same run: the gate forgives a slow machine. ``why`` is the
-    reason where the goal is missed.
+    ``noise`` is what the gate lets through besides: what two runs differ by. ``bare`` is what an interpreter that
+    does nothing took in the same minute, in seconds of a processor. ``of_bare`` is a second goal: the most that
+    ``value`` may be of that. ``why`` is the reason where the goal is missed.
     """
 
     group: str
@@ -57,19 +61,26 @@ class Row:
     processor: float | None = None
     least: bool = False
     noise: float = 0
-    slower: float = 1
+    bare: float = BARE
+    of_bare: float | None = None
     why: str = ""
 
     @property
     def share(self) -> float:
-        """How much of the goal is used up: 1 is the goal itself, less is better."""
-        return self._share(self.value)
+        """How much of the goal is used up, or of the second goal: 1 is the goal itself, less is better."""
+        return max(self._share(self.value), self.of_start / self.of_bare if self.of_bare else 0)
+
+    @property
+    def of_start(self) -> float:
+        """Milliseconds as a part of what an interpreter that does nothing takes."""
+        return self.value / 1000 / self.bare
 
     @property
     def regressed(self) -> bool:
         """Whether a goal is missed by half, on the clock and by the processors: noise does not do both."""
         others = [self.value] if self.processor is None else [self.value, self.processor]
-        return all(self._share(value / self.slower - self.noise) > TOO_MUCH for value in others)
+        slower = max(1, self.bare / BARE) if self.unit == "ms" else 1
+        return all(self._share(value / slower - self.noise) > TOO_MUCH for value in others)
 
     def _share(self, value: float) -> float:
         return self.goal / value if self.least else value / self.goal
@@ -93,8 +104,10 @@ class Case:
     why: str = ""
 
     def row(self, rounds: int) -> Row:
-        """The measurement, with the reason where the goal is missed."""
-        return replace(self.measure(rounds), why=self.why)
+        """The measurement, with how fast the machine was meanwhile, and the reason where the goal is missed."""
+        before = _bare()
+        row = self.measure(rounds)
+        return replace(row, why=self.why, bare=(before + _bare()) / 2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +149,12 @@ def use(argv: Sequence[str | Path], environment: Mapping[str, str], cwd: Path) -
     return Used(seconds=seconds, processor=usage.ru_utime + usage.ru_stime, megabytes=usage.ru_maxrss / 1000)
 
 
+def _bare() -> float:
+    words = [sys.executable, "-c", "pass"]
+    taken = [use(words, os.environ, Path.cwd()).processor for _ in range(15)]
+    return statistics.median(taken)
+
+
 def take_turns(rounds: int, *runs: Callable[[], Taken]) -> list[tuple[Taken, ...]]:
     """What each of them says in each round; one round more is run first, and does not count."""
     turns = [tuple(run() for run in runs) for _ in range(rounds + 1)]
@@ -173,12 +192,9 @@ def _ratio(turns: Turns, *, least: bool) -> float:
 
 
 def difference(
-    turns: Turns, *, group: str, what: str, against: str, goal: float, unit: Unit = "ms", usual: float | None = None
+    turns: Turns, *, group: str, what: str, against: str, goal: float, unit: Unit = "ms", of_bare: float | None = None
 ) -> Row:
-    """The median of ours - theirs, turn by turn, in milliseconds or megabytes.
-
-    ``usual`` is the seconds that theirs takes on the machine for which the goal is stated.
-    """
+    """The median of ours - theirs, turn by turn, in milliseconds or megabytes."""
     ours, others = _medians(turns)
     scale = 1000 if unit == "ms" else 1
     value = statistics.median((mine - theirs) * scale for mine, theirs in turns)
@@ -192,7 +208,7 @@ def difference(
         goal=goal,
         unit=unit,
         noise=1 if unit == "ms" else 0,
-        slower=1 if usual is None else max(1, others / usual),
+        of_bare=of_bare,
     )
 
 
@@ -218,5 +234,4 @@ def absolute(
         processor=processor,
         goal=goal,
         unit=unit,
-        noise=goal / 2 if unit == "ms" else 0,  # a machine may be half as fast as another
     )

@@ -77,12 +77,16 @@ def _time(row: Row, number: float) -> str:
 
 
 def _value(row: Row) -> str:
-    return f"{row.value:.2f}{row.unit}" if row.unit == "×" else f"{row.value:.2f} {row.unit}"
+    if row.unit == "×":
+        return f"{row.value:.2f}{row.unit}"
+    of_start = "" if row.of_bare is None else f" ({row.of_start:.2f} of a bare start)"
+    return f"{row.value:.2f} {row.unit}{of_start}"
 
 
 def _goal(row: Row) -> str:
     unit = row.unit if row.unit == "×" else f" {row.unit}"
-    return f"{'≥' if row.least else '≤'} {row.goal:g}{unit}"
+    of_start = "" if row.of_bare is None else f" ({row.of_bare:g})"
+    return f"{'≥' if row.least else '≤'} {row.goal:g}{unit}{of_start}"
 
 
 def _picture(rows: Sequence[Row]) -> str:
