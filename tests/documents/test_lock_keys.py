@@ -117,6 +117,22 @@ def test_an_unknown_key_is_refused(key: str) -> None:
     assert "new: this key is unknown" in str(caught.value.found)
 
 
+@pytest.mark.parametrize(
+    "key", ["packages.marker", "tool.vllm-plugins.overrides", ".packages", ".created-by", ".", ""]
+)
+def test_a_key_that_is_written_like_a_path_is_unknown(key: str) -> None:
+    """TOML has quoted keys. Nothing reads `"packages.marker"`, so it must not count as one that is honoured."""
+    changed = document()
+    changed[key] = "x"
+    with pytest.raises(LockInvalid) as caught:
+        read(changed)
+    assert f"{key}: this key is unknown" in str(caught.value.found)
+    changed = document()
+    changed["packages"][0]["wheels.hashes"] = {}
+    changed["tool"]["vllm-plugins.format"] = changed["packages"][0].setdefault("tool", {})["vllm-plugins.x"] = 1
+    assert [place for place, _ in lock_keys.refused(changed)] == ["packages[0].wheels.hashes"]
+
+
 @pytest.mark.parametrize("key", ["tool.other", "packages.tool.other"])
 def test_the_tables_of_other_programs_are_theirs(key: str) -> None:
     changed = document()
@@ -158,6 +174,35 @@ def test_what_a_lock_is_written_with_is_known() -> None:
 def test_an_unknown_key_of_a_dependency_is_refused() -> None:
     ((key, _),) = lock_keys.refused({"packages": [{"dependencies": [{"name": "x", "new": 1}]}]})
     assert key == "packages[0].dependencies[0].new"
+
+
+def test_the_reason_and_the_place_of_each_refused_key_are_told() -> None:
+    unknown = "this key is unknown (a newer version's?), and may change what is installed"
+    ours = "this key of PEP 751 would change what is installed, and this program does not follow it"
+    hidden = "this text contains the invisible character U+"
+    found = lock_keys.refused(
+        {
+            "extras": [],
+            "created-by": "a\tb\nc",
+            "packages": [{"name": "x"}, {"sdist": {}, "wheels": [{"url": "x\u200b"}, {"new": 1}]}],
+            "tool": {
+                "vllm-plugins": {
+                    "accepted-manifests": ["x", ["y", "\x7f"]],
+                    "targets": {"name": {"a": {"\u00ad": "b", "c": "\u00a0"}}},
+                }
+            },
+        }
+    )
+    assert list(found) == [
+        ("extras", ours),
+        ("created-by", f"{hidden}0009"),
+        ("packages[1].sdist", ours),
+        ("packages[1].wheels[0].url", f"{hidden}200B"),
+        ("packages[1].wheels[1].new", unknown),
+        ("tool.vllm-plugins.accepted-manifests[1][1]", f"{hidden}007F"),
+        ("tool.vllm-plugins.targets.name.a", f"{hidden}00AD"),
+        ("tool.vllm-plugins.targets.name.a.c", f"{hidden}00A0"),
+    ]
 
 
 def test_what_follows_the_table_of_another_program_is_looked_at() -> None:
