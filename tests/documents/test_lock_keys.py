@@ -177,7 +177,7 @@ def test_an_unknown_key_of_a_dependency_is_refused() -> None:
 
 
 def test_what_is_no_table_has_no_keys() -> None:
-    """Who reads the lock refuses it."""
+    """The reader of the lock refuses it."""
     for value in ("x", 5, True, None):
         assert list(lock_keys.refused({"packages": value, "tool": {"vllm-plugins": value}})) == []
 
