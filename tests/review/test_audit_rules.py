@@ -341,6 +341,22 @@ def test_a_wheel_that_was_built_with_packages_of_which_no_hash_is_known_is_a_fin
     assert [(item.check, item.level) for item in found] == [("unhashed", "fail"), ("no-wheel", "warn")]
     assert found[0].what == ("was built with packages of which the lock has no hash: flit-core==3.12.0, wheel==1.0")
     assert found[0].next_step == "run vllm-plugins lock, and review the difference"
+    assert {item.package for item in found} == {"tiny"}
+
+
+def test_a_finding_about_one_package_hides_no_other(tmp_path: Path) -> None:
+    local = (values.wheel("dep", url=None),)
+    first = values.package(wheels=(), directory="../tiny", dependencies=(NAME("dep"), NAME("more")))
+    dep = values.package("dep", wheels=local, sdist_sha256=HASH)
+    more = values.package("more", wheels=(values.wheel("more", url=None),), find_links=True)
+    (plugin,) = values.lock().plugins
+    editable = plugin.replace(source="local", requested="../tiny", editable=True, project_sha256=HASH)
+    found = _lock_checks.run(auditor(tmp_path, values.lock(first, dep, more, plugins=(editable,)), None))
+    assert [(item.check, item.package) for item in found] == [
+        ("unhashed", "tiny"),
+        ("no-wheel", "dep"),
+        ("local-wheel", "more"),
+    ]
 
 
 @pytest.mark.parametrize(
