@@ -414,7 +414,8 @@ class Pages:
     def __init__(self, *files: File, documents: dict[str, Any] | None = None) -> None:
         self._files, self._documents = files, documents or {}
 
-    def files(self, _name: str) -> tuple[File, ...]:
+    def files(self, name: str) -> tuple[File, ...]:
+        assert name == "tiny"
         return self._files
 
     def document(self, address: str) -> Any:
