@@ -295,10 +295,10 @@ def _number(values: Mapping[str, str], key: str, default: str) -> float:
         number = float(values.get(key, default))
         if not 0 <= number < math.inf:
             raise ValueError(number)  # noqa: TRY301 - one error for every reason
-        return number
     except ValueError as error:
         raise UsageError(
             f"pip's {key} is not a valid number",
             found=values.get(key, default),
             next_step=f"fix PIP_{key.upper()}, or run `pip config unset global.{key}`",
         ) from error
+    return number
