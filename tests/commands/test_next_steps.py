@@ -125,6 +125,8 @@ RUN = {
     "remove {…}, then run vllm-plugins sync": WHEELS,
     "take them from version control, or run this where the index can be reached: "
     "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle": WHEELS,
+    "remove the link, then run the command again; to fill a directory elsewhere: vllm-plugins bundle -o DIRECTORY": "tests/"
+    "commands/test_bundle.py::test_nothing_is_written_or_removed_through_a_link_in_place_of_the_directory",
     "correct {…}, then run the command again": MANIFEST,
     "write one here with vllm-plugins init, or name another with --config or VLLM_PLUGIN_CONFIG": MANIFEST,
     "{…} --help": WORDS,
