@@ -185,6 +185,10 @@ RUN = {
     "fix what the output above names, until `pip config list` works": VARIABLES,
     "check the network, your login, and the indexes of `pip config list`": VARIABLES,
     "check the network, the URL of index {…}": OWN_INDEX,
+    "make it a readable file, or remove it; `pip config list` shows the index or find-links that it is of": "tests/faults/"
+    "test_pipes.py::test_a_pipe_or_a_device_in_a_directory_of_wheels",
+    "remove it, or take its directory out of find-links, which `pip config list` shows": "tests/faults/test_pipes.py::"
+    "test_a_pipe_or_a_device_in_a_directory_of_wheels_is_not_given_to_an_installer",
     "vllm-plugins lock, which builds it with packages that it locks, too": BUILD_HASHES,
     "find out who changed it; if the file is right, build and lock again, and review the change: vllm-plugins lock --upgrade-package {…}": BUILD_HASHES,
     "write `build: {with-base: [{…}]}` for plugin {…} in plugins.yaml": BUILDS,
