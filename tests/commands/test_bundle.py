@@ -180,7 +180,9 @@ def test_diff_of_generations_by_key(locked: Place, index: Index) -> None:
     assert "'nowhere' is neither a file, nor the key of an overlay, nor a revision of git [usage]\n" in none.stderr
 
 
-def test_nothing_is_written_or_removed_through_a_link_in_place_of_the_directory(locked: Place, tmp_path: Path) -> None:
+def test_nothing_is_written_or_removed_through_a_link_in_place_of_the_directory(
+    locked: Place, tmp_path: Path
+) -> None:
     """A change under review can make ``plugins.wheels`` a link to any directory of whoever runs a command."""
     theirs, real = tmp_path / "theirs", locked.wheels.rename(tmp_path / "real")
     theirs.mkdir()

@@ -216,6 +216,8 @@ RUN = {
     "restore the wheel from version control; or build and lock it again: vllm-plugins lock --upgrade-package {…}": BUILT,
     "set `enabled: false` in plugins.yaml for a plugin that needs one of them, and lock again": DISABLED,
     "name one release: vllm-plugins lock --base vllm==0.32.0": RELEASE,
+    "{…}, or name a snapshot that `vllm-plugins base` wrote in the image": "tests/commands/test_configuration.py::"
+    "test_what_forbids_all_indexes_is_named_where_a_plugin_is_not_found",
     "name a release that the index has, or a snapshot that `vllm-plugins base` wrote in the image": RELEASE,
     "find out who changed the lock and why; then run vllm-plugins lock, and review the difference": f"{TAKEN}"
     "a_lock_that_contradicts_plugins_yaml_is_made_again",

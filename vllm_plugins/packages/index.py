@@ -66,6 +66,11 @@ class Index:
         """The places of pip's configuration, in its order, as they may be shown."""
         return self._shown((*self._config.indexes, *self._config.find_links))
 
+    @property
+    def no_index_step(self) -> str | None:
+        """How to allow indexes, where the configuration forbids all of them."""
+        return self._config.no_index_step
+
     def places_of(self, name: NormalizedName) -> tuple[str, ...]:
         """The places where a distribution is looked for, for a message; before them, who forbids all indexes."""
         own = self._config.own_index(name)
