@@ -263,7 +263,7 @@ def test_the_policy_is_read_once(words: str, review: Review) -> None:
     """A second reading could find another file than the one that was checked against. A pipe has nothing for it."""
     review.run("lock")
     command = 'exec "$0" -m vllm_plugins --config "$1" $2 --policy <(cat "$3")'
-    argv = ["bash", "-c", command, review.place.interpreter, review.place.manifest, words, review.base]
+    argv = ["bash", "-c", command, review.place.interpreter, str(review.place.manifest), words, str(review.base)]
     done = subprocess.run(
         argv, env={**review.place.environment, **VARIABLES}, capture_output=True, encoding="utf-8", check=False
     )
