@@ -117,6 +117,22 @@ def test_an_unknown_key_is_refused(key: str) -> None:
     assert "new: this key is unknown" in str(caught.value.found)
 
 
+@pytest.mark.parametrize(
+    "key", ["packages.marker", "tool.vllm-plugins.overrides", ".packages", ".created-by", ".", ""]
+)
+def test_a_key_that_is_written_like_a_path_is_unknown(key: str) -> None:
+    """TOML has quoted keys. Nothing reads `"packages.marker"`, so it must not count as one that is honoured."""
+    changed = document()
+    changed[key] = "x"
+    with pytest.raises(LockInvalid) as caught:
+        read(changed)
+    assert f"{key}: this key is unknown" in str(caught.value.found)
+    changed = document()
+    changed["packages"][0]["wheels.hashes"] = {}
+    changed["tool"]["vllm-plugins.format"] = changed["packages"][0].setdefault("tool", {})["vllm-plugins.x"] = 1
+    assert [place for place, _ in lock_keys.refused(changed)] == ["packages[0].wheels.hashes"]
+
+
 @pytest.mark.parametrize("key", ["tool.other", "packages.tool.other"])
 def test_the_tables_of_other_programs_are_theirs(key: str) -> None:
     changed = document()

@@ -263,7 +263,10 @@ def main() -> int:
     with tempfile.TemporaryFile() as log:
         os.dup2(log.fileno(), 1)
         plugin = Mutation(names[0], output, options.only, options.sample, again)
-        pytest.main(["-q", "-p", "no:cacheprovider", *(options.tests or TESTS[names[0]])], plugins=[plugin])
+        pytest.main(
+            ["-q", "-p", "no:cacheprovider", "-m", "not network", *(options.tests or TESTS[names[0]])],
+            plugins=[plugin],
+        )
         if plugin.status:
             log.seek(0)
             plugin.say(log.read().decode(errors="replace")[-5000:])

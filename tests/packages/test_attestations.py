@@ -1,13 +1,19 @@
 """Publishers: locked at the first lock, compared at the next, verified with the library's own trust root.
 
-The tests marked ``network`` use real attestations: the library's sdist contains some for its own tests.
+The attestations are real: ``tests/golden/attestations`` has those of four kinds of publishers, as an index has them, and
+the tests marked ``network`` take the file, too, from the library's sdist, which contains it for its own tests.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib.util
 import json
+import logging
+import socket
 import tarfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,8 +29,6 @@ from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.packages.simple_api import File
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.kit.advisory import Teller
     from tests.kit.index import Index
     from tests.kit.place import Completed, Place
@@ -61,7 +65,11 @@ def test_a_changed_or_vanished_publisher_is_refused_until_it_is_accepted_by_name
 ) -> None:
     with pytest.raises(AttestationMismatch) as caught:
         publishers(monkeypatch, *found)
-    assert caught.value.expected == "GitHub ada/tiny release.yml"
+    assert caught.value.what == "the publisher of tiny has changed"
+    assert (caught.value.where, caught.value.expected) == (NEW.filename, "GitHub ada/tiny release.yml")
+    assert caught.value.found == attestations.listed(found)
+    with pytest.raises(AttestationMismatch):
+        publishers(monkeypatch, *found, accepted=("other",))
     assert str(caught.value.next_step).endswith("vllm-plugins lock --accept-publisher tiny")
     assert publishers(monkeypatch, *found, accepted=("tiny",)) == found
 
@@ -92,7 +100,12 @@ def test_without_the_library_a_locked_publisher_is_not_given_up(monkeypatch: pyt
     monkeypatch.setattr(attestations, "is_available", lambda: False)
     with pytest.raises(AttestationMismatch) as caught:
         publishers(monkeypatch)
-    assert "pip install 'vllm-plugin-manager[attestations]'" in str(caught.value.next_step)
+    assert caught.value.next_step == (
+        "pip install 'vllm-plugin-manager[attestations]'; or accept the file without it: "
+        "vllm-plugins lock --accept-publisher tiny"
+    )
+    assert caught.value.what.startswith("the publisher of tiny is locked, and pypi-attestations, ")
+    assert (caught.value.where, caught.value.expected) == (NEW.filename, "GitHub ada/tiny release.yml")
     assert publishers(monkeypatch, accepted=("tiny",)) == ()
 
 
@@ -112,7 +125,152 @@ def test_a_document_that_is_not_a_provenance_object_does_not_verify(document: An
         attestations.verify(document, filename=NEW.filename, sha256="b" * 64)
 
 
-# From here on, real attestations.
+# Real attestations, without a network: the hash of a file is enough.
+GOLDEN = Path(__file__).parents[1] / "golden" / "attestations"
+GITHUB = "pypi_attestations-0.0.19.tar.gz"
+CIRCLECI = "circleci_sign_publish_example-0.0.1.dev137-py3-none-any.whl"
+HASHES = {
+    GITHUB: "9bb1add04b1b4e182be6b0b80931593f7a291eb49d69b4fd728a5d4cbcdc4bd3",
+    CIRCLECI: "8cb34da1e27336f11a2c43f3f9c7433bd76f24f470c904724f06ad7f131d9e9f",
+    "gitlab_oidc_project-0.0.3.tar.gz": "c1ca9b0d85df1606451098233018534497bf584362e10e4a8c21dfaea92c02a8",
+    "gcb_attestation_test-0.0.0.tar.gz": "461317362419124b6012e855423a9078d6de8aed3e74fa78cc74d669b23dc6cf",
+}
+TRAIL_OF_BITS: Identity = (
+    ("kind", "GitHub"), ("repository", "trailofbits/pypi-attestations"), ("workflow", "release.yml"),
+)  # fmt: skip
+ORB: Identity = (
+    ("kind", "CircleCI"),
+    ("pipeline_definition_id", "8e4f8ab2-8d7c-4827-9f15-de076d6d647f"),
+    ("project_id", "fdd9283f-e619-46af-8f9c-851f7d3e8b2b"),
+    ("vcs_origin", "github.com/CircleCI-Public/sign-and-publish-examples"),
+)
+IDENTITIES: dict[str, Identity] = {
+    GITHUB: TRAIL_OF_BITS,
+    CIRCLECI: ORB,
+    "gitlab_oidc_project-0.0.3.tar.gz": (
+        ("kind", "GitLab"),
+        ("repository", "facutuesca/gitlab-oidc-project"),
+        ("workflow_filepath", ".gitlab-ci.yml"),
+    ),
+    "gcb_attestation_test-0.0.0.tar.gz": (
+        ("kind", "Google"),
+        ("email", "919436158236-compute@developer.gserviceaccount.com"),
+    ),
+}
+
+
+def provenance(filename: str) -> Any:
+    return json.loads((GOLDEN / f"{filename}.provenance.json").read_text())
+
+
+@pytest.fixture
+def _unplugged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("something is fetched")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.mark.usefixtures("_unplugged")
+@pytest.mark.parametrize("filename", sorted(HASHES))
+def test_each_kind_of_publisher_is_verified_and_nothing_is_fetched_for_it(
+    filename: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library warns that it fetches nothing. Other messages are still shown."""
+    library, root = logging.getLogger("sigstore"), logging.getLogger()
+    monkeypatch.setattr(library, "level", logging.NOTSET)
+    level = root.level
+    found = attestations.verify(provenance(filename), filename=filename, sha256=HASHES[filename])
+    assert sorted(found[0]) == sorted(IDENTITIES[filename])
+    assert len(found) == 1
+    assert (caplog.messages, library.level, root.level) == ([], logging.ERROR, level)
+
+
+@pytest.mark.parametrize("filename", sorted(HASHES))
+def test_an_attestation_is_of_one_name_and_one_hash(filename: str) -> None:
+    renamed = filename.replace("0.0", "0.1", 1)
+    for name, sha256 in ((filename, "b" * 64), (renamed, HASHES[filename])):
+        with pytest.raises(AttestationMismatch) as caught:
+            attestations.verify(provenance(filename), filename=name, sha256=sha256)
+        assert caught.value.what == f"an attestation of {name} does not verify"
+        assert str(caught.value.found).startswith("VerificationError: ")
+        assert "report it to the index" in str(caught.value.next_step)
+
+
+@pytest.mark.parametrize("filename", sorted(HASHES))
+def test_a_publisher_that_the_certificate_does_not_name_is_refused(filename: str) -> None:
+    for field, _ in IDENTITIES[filename]:
+        document = provenance(filename)
+        publisher = document["attestation_bundles"][0]["publisher"]
+        publisher[field] = "GitHub" if publisher[field] == "GitLab" else f"{publisher[field][:-1]}0"
+        with pytest.raises(AttestationMismatch):
+            attestations.verify(document, filename=filename, sha256=HASHES[filename])
+
+
+@pytest.mark.parametrize("what", ["attestation", "bundle"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_each_attestation_of_a_file_must_verify(what: str, place: int) -> None:
+    """One that does not is not covered by another that does, before or after it."""
+    document, other = provenance(GITHUB), provenance(CIRCLECI)
+    bundles = document["attestation_bundles"]
+    if what == "bundle":
+        bundles.insert(place, other["attestation_bundles"][0])
+    else:
+        bundles[0]["attestations"].insert(place, other["attestation_bundles"][0]["attestations"][0])
+    with pytest.raises(AttestationMismatch):
+        attestations.verify(document, filename=GITHUB, sha256=HASHES[GITHUB])
+
+
+def test_two_attestations_of_one_publisher_are_one_publisher() -> None:
+    document = provenance(GITHUB)
+    bundle = document["attestation_bundles"][0]
+    bundle["attestations"] *= 2
+    document["attestation_bundles"] *= 2
+    assert attestations.verify(document, filename=GITHUB, sha256=HASHES[GITHUB]) == (TRAIL_OF_BITS,)
+    bundle["attestations"] = []
+    with contextlib.suppress(AttestationMismatch):  # a publisher who has attested nothing is none
+        assert attestations.verify(document, filename=GITHUB, sha256=HASHES[GITHUB]) == ()
+
+
+def test_what_is_not_verified_is_no_part_of_a_publisher() -> None:
+    """The index could change it at will, and each change would look like one of the publisher."""
+    document = provenance(GITHUB)
+    document["attestation_bundles"][0]["publisher"]["environment"] = "release"
+    assert attestations.verify(document, filename=GITHUB, sha256=HASHES[GITHUB]) == (TRAIL_OF_BITS,)
+
+
+def test_why_an_attestation_does_not_verify_is_short() -> None:
+    document = {"version": 1, "attestation_bundles": [{"x" * 9999: 1, "publisher": {"kind": "y" * 9999}}] * 9}
+    with pytest.raises(AttestationMismatch) as caught:
+        attestations.verify(document, filename=GITHUB, sha256=HASHES[GITHUB])
+    assert len(str(caught.value.found)) == 500
+
+
+def test_the_publishers_of_a_file_are_read_at_the_address_that_its_index_gives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    documents = {"https://p": provenance(GITHUB)}
+    of_it = File(filename=GITHUB, url="https://f", sha256=Sha256(HASHES[GITHUB]), provenance="https://p")
+    for file, expected in (
+        (of_it, (TRAIL_OF_BITS,)),
+        (dataclasses.replace(of_it, provenance=None), ()),
+        (dataclasses.replace(of_it, sha256=None), ()),
+    ):
+        with Reader(PipConfig.without_index()) as reader:
+            monkeypatch.setattr(reader, "document", documents.__getitem__)
+            assert attestations.of_file(file, reader) == expected
+            assert attestations.of_release(file, reader, None, accepted=()) == expected
+
+
+def test_publishers_for_people_are_in_one_line_with_their_kind_first() -> None:
+    strange = (("email", "a\n  b"), ("kind", "Google"))
+    assert attestations.words(strange) == "Google a b"
+    assert attestations.listed([ADA, EVE]) == "GitHub ada/tiny release.yml, GitHub eve/tiny release.yml"
+    assert attestations.listed([]) == "no attestation"
+
+
+# From here on, with the real file.
 NAME = "circleci-sign-publish-example"
 VERSION = "0.0.1.dev137"
 

@@ -195,35 +195,110 @@ def test_what_a_lock_says_of_itself_is_a_finding(tmp_path: Path) -> None:
         reason="new",
         against=(("vllm", "<1"),),
     )
+    changed = "find out who changed the lock and why; then run vllm-plugins lock, and review the difference"
+    built = "has no wheel at its index; its wheel was built from the sdist on the machine that locked"
+    of_sdist = "review that wheel, or ask the project to publish wheels"
+    linked = "comes from a directory of find-links; only that directory has its wheel"
+    nowhere = "has no entry point in vLLM's groups: vLLM loads plugin 'tiny' only where you name it"
     for lock, expected in (
-        (values.lock(values.package(), values.package("stray")), ["orphan"]),
-        (values.lock(values.package(wheels=local)), ["local-wheel"]),
-        (values.lock(values.package(dependencies=(NAME("gone"),))), ["contradiction"]),
-        (values.lock(values.package(wheels=local, find_links=True)), ["local-wheel"]),
-        (values.lock(values.package(wheels=local, sdist_url="https://x/t.tar.gz", sdist_sha256=HASH)), ["no-wheel"]),
-        (values.lock(values.package(wheels=local, sdist_sha256=HASH)), ["no-wheel"]),
-        (values.lock(plugins=(plugin.replace(entry_points=()),)), ["no-entry-point"]),
-        (values.lock(plugins=(plugin.replace(entry_points=(), loads=("tiny:A",)),)), ["contradiction"]),
+        (values.lock(values.package(), values.package("stray")), ("orphan", "is required by no plugin", changed)),
+        (
+            values.lock(values.package(wheels=local)),
+            (
+                "local-wheel",
+                "has a wheel of another origin: it comes from an index, and its wheel tiny-1.0-py3-none-any.whl does not",
+                changed,
+            ),
+        ),
+        (
+            values.lock(values.package(dependencies=(NAME("gone"),))),
+            ("contradiction", "tiny 1.0: it requires gone, which is not in the lock", changed),
+        ),
+        (
+            values.lock(values.package(wheels=local, find_links=True)),
+            ("local-wheel", linked, "review that wheel, or publish it at an index"),
+        ),
+        (
+            values.lock(values.package(wheels=local, sdist_url="https://x/t.tar.gz", sdist_sha256=HASH)),
+            ("no-wheel", built, of_sdist),
+        ),
+        (values.lock(values.package(wheels=local, sdist_sha256=HASH)), ("no-wheel", built, of_sdist)),
+        (
+            values.lock(plugins=(plugin.replace(entry_points=()),)),
+            ("no-entry-point", nowhere, "check that it is the right distribution"),
+        ),
+        (
+            values.lock(plugins=(plugin.replace(entry_points=(), loads=("tiny:A",)),)),
+            ("contradiction", "plugin 'tiny': its `loads` is tiny:A; plugins.yaml says nothing", changed),
+        ),
     ):
-        assert of_lock(tmp_path, lock) == expected
+        (found,) = _lock_checks.run(auditor(tmp_path, lock))
+        assert (found.check, found.what, found.next_step) == expected
+        assert of_lock(tmp_path, lock) == [expected[0]]
     editable = plugin.replace(source="local", requested="../tiny", editable=True, project_sha256=HASH)
     text = "plugins:\n  - {name: tiny, source: local, path: ../tiny, editable: true}\n"
     lock = values.lock(values.package(wheels=(), directory="../tiny"), plugins=(editable,), manifest=text)
     assert of_lock(tmp_path, lock, text=text) == ["unhashed"]
+    (found,) = _lock_checks.run(auditor(tmp_path, lock, text))
+    assert found.what == "is editable: ../tiny has no hash, and is used as it is when vLLM starts"
+    assert found.next_step == "remove `editable: true` in plugins.yaml, then run vllm-plugins lock"
     text = values.MANIFEST + "overrides:\n  - {package: dep, version: '>=1', reason: new}\n"
     lock = values.lock(values.package(), values.package("dep"), overrides=(override,), manifest=text)
     (found,) = _lock_checks.run(auditor(tmp_path, lock, text))
     assert (found.check, found.package) == ("override", "dep")
     assert found.what == "overrides 0.9 of the vLLM environment (new); vllm of it requires <1"
+    assert found.next_step == (
+        "review the reason; remove it from `overrides` in plugins.yaml once the environment has such a version"
+    )
+    two = (override.replace(against=(("vllm", "<1"), ("other", "==0.9"))),)
+    (found,) = _lock_checks.run(auditor(tmp_path, lock.replace(overrides=two), text))
+    assert found.what.endswith("(new); vllm of it requires <1, other of it requires ==0.9")
+    alone = (override.replace(against=()),)
+    (found,) = _lock_checks.run(auditor(tmp_path, lock.replace(overrides=alone), text))
+    assert found.what == "overrides 0.9 of the vLLM environment (new)"
+
+
+def test_a_wheel_that_was_built_with_packages_of_which_no_hash_is_known_is_a_finding(tmp_path: Path) -> None:
+    local = (values.wheel(url=None),)
+    built = values.package(wheels=local, sdist_sha256=HASH, built_with=("flit-core==3.12.0", "wheel==1.0"))
+    found = list(_lock_checks.run(auditor(tmp_path, values.lock(built))))
+    assert [(item.check, item.level) for item in found] == [("unhashed", "fail"), ("no-wheel", "warn")]
+    assert found[0].what == ("was built with packages of which the lock has no hash: flit-core==3.12.0, wheel==1.0")
+    assert found[0].next_step == "run vllm-plugins lock, and review the difference"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "what"),
+    [
+        ("dep", {"version": "1.1"}, "the override of dep is 1.1; the lock installs 1.0"),
+        ("dep", {"requested": "dep>=2"}, "the override of dep is 1.0; requested was dep>=2"),
+        ("gone", {}, "the override of gone is 1.0; the lock installs nothing"),
+        ("torch", {"requested": "torch>=1"}, "the override of torch is not possible: vLLM is compiled against "),
+    ],
+)
+def test_an_override_that_can_not_be_is_a_contradiction(
+    tmp_path: Path, name: str, fields: dict[str, Any], what: str
+) -> None:
+    honest = {"version": "1.0", "replaces": "0.9", "requested": f"{name}>=1", "reason": "new", "against": ()}
+    override = Override(**{"package": NAME(name), **honest, **fields})
+    installed = values.package(dependencies=(NAME("dep" if name == "gone" else name),))
+    lock = values.lock(installed, values.package("dep" if name == "gone" else name), overrides=(override,))
+    found = list(_lock_checks.run(auditor(tmp_path, lock, None)))
+    assert [item.check for item in found] == ["contradiction", "override"]
+    assert found[0].what.startswith(what)
 
 
 def test_a_lock_is_compared_with_plugins_yaml(tmp_path: Path) -> None:
     forged = values.lock(plugins=(values.lock().plugins[0].replace(requested="tiny>=9"),))
+    (found,) = _lock_checks.run(auditor(tmp_path, forged))
+    assert found.what == "plugin 'tiny': its requirement is tiny>=9; plugins.yaml says tiny"
+    assert found.next_step.startswith("find out who changed the lock and why; ")
     assert of_lock(tmp_path, forged) == ["contradiction"]
     assert of_lock(tmp_path, forged, text=None) == []
     other = values.MANIFEST.replace("name: tiny", "name: other")
     (found,) = _lock_checks.run(auditor(tmp_path, values.lock(), other))
     assert (found.check, found.what) == ("contradiction", "was not made from this plugins.yaml")
+    assert found.next_step == "run vllm-plugins lock, and review the difference"
     accepted = (manifest.parse(other.encode(), Path("plugins.yaml")).sha256,)
     (found,) = _lock_checks.run(auditor(tmp_path, values.lock(accepted_manifests=accepted), other))
     assert (found.check, found.what) == ("contradiction", "was rolled back: plugins.yaml has changed since")
@@ -231,7 +306,10 @@ def test_a_lock_is_compared_with_plugins_yaml(tmp_path: Path) -> None:
 
 def test_a_policy_from_elsewhere_shows_that_the_one_of_plugins_yaml_differs(tmp_path: Path) -> None:
     weak = values.MANIFEST + "policy: {yanked: ignore}\n"
-    assert of_lock(tmp_path, values.lock(), text=weak) == ["policy-changed"]
+    (found,) = _lock_checks.run(auditor(tmp_path, values.lock(), weak))
+    assert (found.check, found.level) == ("policy-changed", "warn")
+    assert found.what == "plugins.yaml has another policy than the one of this audit"
+    assert found.next_step == "review the change of `policy:` in plugins.yaml"
     assert of_lock(tmp_path, values.lock(), text=weak, levels=(("yanked", "ignore"),)) == []
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import importlib.metadata
 import json
+import logging
 import os
 import pickle
 import pkgutil
@@ -12,6 +14,7 @@ import py_compile
 import shutil
 import sys
 import sysconfig
+import threading
 import types
 import zipfile
 from pathlib import Path
@@ -533,3 +536,82 @@ def test_what_is_no_file_in_the_place_of_a_module_is_not_read(site: Path, what: 
         path.mkdir()
     with pytest.raises(FileNotFoundError if what == "nothing" else HashMismatch):
         verified_import.check_file(str(path))
+
+
+def test_an_overlay_is_compared_once_in_a_process(
+    site: Path, marker: Marker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="vllm.plugins.manager")
+    times = iter((1.0, 1.25))  # a second comparison would find no third one
+    guard.link(str(site))
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    importlib.import_module("guarded")
+    assert names() == ["guarded:X"]
+    guard.check(variables.Settings.from_environment(), marker)
+    size = sum(len(text) for text in FILES.values()) / 1000
+    assert caplog.messages == [f"Verified {len(FILES)} files, {size:.1f} kB, in 250 ms"]
+
+
+def test_a_refused_overlay_stays_refused_in_its_process_and_is_named_once(
+    site: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Modules of it could be imported as soon as somebody has put the file back, without those that were missed."""
+    (site / "new.py").write_text("")
+    guard.link(str(site))
+    for _ in range(2):
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("guarded")
+        (site / "new.py").unlink(missing_ok=True)
+    assert names() == []
+    (message,) = caplog.messages
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert message == str(guard._refused[str(site)])
+    assert "new.py" in message
+
+
+def test_a_refusal_is_said_where_nothing_is_set_up_for_logging(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The link is followed when an interpreter starts, long before vLLM configures logging."""
+    log = logging.getLogger("vllm.plugins.manager")
+    for name, value in (("propagate", False), ("handlers", []), ("level", logging.NOTSET)):
+        monkeypatch.setattr(log, name, value)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    (site / "new.py").write_text("")
+    guard.link(str(site))
+    assert names() == []
+    err = capsys.readouterr().err
+    assert err.startswith("ERROR ")
+    assert "[guard.py:" in err
+    assert "new.py" in err
+
+
+def test_a_path_file_may_import_a_module_of_its_overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read once the overlay is compared. Each line of it runs once, whoever waits for the comparison."""
+    monkeypatch.setattr(builtins, "guarded_runs", [], raising=False)
+    text = "import guarded_package.inner as inner, builtins; builtins.guarded_runs.append(inner.X)\n"
+    marker = overlays.write(tmp_path / "store", b"other", {**FILES, "more.pth": text})
+    site = overlay.directory(tmp_path / "store", marker.key) / overlay.SITE
+    guard.link(str(site))
+    found: list[list[str]] = []
+    thread = threading.Thread(target=lambda: found.append(names()))
+    with guard._lock:
+        thread.start()
+        thread.join(0.2)  # it waits for the lock, unless this machine is slow; then it looks later
+        assert names() == ["guarded:X"]
+    thread.join(30)
+    assert found == [["guarded:X"]]
+    assert builtins.guarded_runs == [2]  # type: ignore[attr-defined]
+
+
+def test_path_files_are_not_read_again_where_the_overlay_is_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builtins, "guarded_runs", [], raising=False)
+    text = "import builtins; builtins.guarded_runs.append(1)\n"
+    marker = overlays.write(tmp_path / "store", b"other", {**FILES, "more.pth": text})
+    variables.disable()
+    variables.pass_on(variables.FALLBACK, None)
+    for _ in range(2):
+        guard.link(str(overlay.directory(tmp_path / "store", marker.key) / overlay.SITE))
+    assert builtins.guarded_runs == [1]  # type: ignore[attr-defined]

@@ -37,7 +37,6 @@ def of_lock(lock: Lock) -> tuple[str, ...]:
         *(f"{package.name} {package.version}: no plugin requires it" for package in orphans(lock)),
         *(f"{package.name} {package.version}: {why}" for package, why in foreign_wheels(lock)),
         *claims(lock),
-        *_overrides(lock),
     )
 
 
@@ -55,9 +54,9 @@ def _overrides(lock: Lock) -> Iterator[str]:
 
 
 def claims(lock: Lock) -> tuple[str, ...]:
-    """What the lock says about dependencies and plugins that can't be true."""
+    """What the lock says about dependencies, plugins and overrides that can't be true."""
     reasons = (reason for plugin in lock.plugins for reason in _plugin(plugin, lock))
-    return (*_edges(lock), *reasons, *_build_requirements(lock))
+    return (*_edges(lock), *reasons, *_build_requirements(lock), *_overrides(lock))
 
 
 def _build_requirements(lock: Lock) -> Iterator[str]:

@@ -128,8 +128,8 @@ def refused(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _table(table: Mapping[str, Any], here: str, shown: str) -> Iterator[tuple[str, str]]:
     for key, value in table.items():
-        path, place = f"{here}.{key}".lstrip("."), f"{shown}.{key}".lstrip(".")
-        treatment = KEYS.get(path)
+        path, place = f"{here}.{key}" if here else key, f"{shown}.{key}" if shown else key
+        treatment = None if "." in key else KEYS.get(path)  # a quoted key may look like a path, and nothing reads it
         if treatment is None and here in _OTHERS:
             continue
         if treatment is None:
