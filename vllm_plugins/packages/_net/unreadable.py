@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["unreadable"]
 
-_WHAT = "the index can't be read"
-
 
 def unreadable(
     url: str, error: Exception, config: PipConfig, *, login: str | None, what: str | None, step: str | None
@@ -24,7 +22,7 @@ def unreadable(
     """
     is_local = url.startswith("file:")
     return SourceError(
-        what or ("a file of this machine, which an index is or names, can't be read" if is_local else _WHAT),
+        what or "the index can't be read",
         where=redact(url, config.secrets),
         found=redact(cause(error), config.secrets),
         next_step=step
