@@ -284,6 +284,8 @@ RUN = {
     "ask the operator of the index for addresses without a signature; if they are not secret, "
     "run VLLM_PLUGIN_PUBLIC_URLS=1 vllm-plugins lock": f"{TOKENS}a_file_with_a_signed_address_is_not_locked",
     "push it, or change `ref` of plugin {…} in plugins.yaml to an existing one": GIT,
+    "push it, or lock the commit that is there now: vllm-plugins lock --upgrade-package {…}": f"{TAKEN}"
+    "a_branch_that_was_rewritten_is_locked_again",
 }
 _OTHERS = "somebody else has to act: the author of a package, or the operator of an index"
 _PROGRAM = "another program has to be installed, configured or repaired first"

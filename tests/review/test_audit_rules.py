@@ -100,6 +100,82 @@ def test_what_an_index_says_is_a_finding(
     assert of_index(tmp_path, published(**fields)) == expected
 
 
+LATEST = "vllm-plugins lock --upgrade-package tiny"
+WHO = "find out who changed it, and trust neither file until then"
+REPORT = "don't use that file until you know why: report it to the index and to the project"
+
+
+@pytest.mark.parametrize(
+    ("fields", "what", "step"),
+    [
+        ({"changed": ("a", "b")}, "has another file at its index than the locked one: a, b", WHO),
+        ({"missing": ("a", "b")}, "is no longer at its index: a, b", LATEST),
+        ({"yanked": ""}, "was yanked from its index: no reason given", LATEST),
+        ({"yanked": "broken"}, "was yanked from its index: broken", LATEST),
+        ({"wheel": "a.whl"}, "has a wheel next to the lock, though its index has one: a.whl", LATEST),
+        ({"invalid": ("a: b",)}, "has an attestation that does not verify: a: b", REPORT),
+        (
+            {"unattested": ("a", "b", "c", "d")},
+            "has no attestation: a, b, c",
+            "ask the project to publish with attestations",
+        ),
+        (
+            {"identities": (ADA, EVE)},
+            "has a publisher that is not in the lock: GitHub ada/tiny release.yml, GitHub eve/tiny release.yml",
+            f"{LATEST}, unless you find out that somebody took it out",
+        ),
+        *(
+            ({"uploaded": NOW - age}, f"was uploaded {words} ago; the policy requires 7 days", "wait, or review the release")
+            for age, words in (
+                (timedelta(days=6, hours=23), "6 days"),
+                (timedelta(hours=24), "1 day"),
+                (timedelta(hours=23, minutes=59), "23 hours"),
+                (timedelta(hours=1), "1 hour"),
+                (timedelta(minutes=59), "0 hours"),
+                (-timedelta(days=3), "0 hours"),
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_each_finding_of_an_index_says_what_is_and_what_to_do(
+    tmp_path: Path, fields: dict[str, Any], what: str, step: str
+) -> None:
+    (found,) = audit._published(auditor(tmp_path), values.package(), published(**fields))
+    assert isinstance(found, Finding)
+    assert (found.what, found.next_step) == (what, step)
+
+
+def test_another_publisher_is_named_with_the_one_of_the_lock(tmp_path: Path) -> None:
+    package = values.package(identities=(ADA,))
+    for there, words in (((EVE,), "GitHub eve/tiny release.yml"), ((), "no attestation")):
+        (found,) = audit._published(auditor(tmp_path), package, published(identities=there))
+        assert isinstance(found, Finding)
+        assert found.what == f"has another publisher: {words}; the lock says GitHub ada/tiny release.yml"
+        assert found.next_step == "find out why, before you use it"
+
+
+@pytest.mark.parametrize(
+    ("fields", "check", "why"),
+    [
+        ({"unknown": ("a", "b")}, "changed", "the index has no hash of a, b"),
+        ({"uploaded": None}, "young", "the index has no upload time"),
+        (
+            {"is_verified": False, "publishers": ("x",)},
+            "attestation",
+            "pypi-attestations is not installed: pip install 'vllm-plugin-manager[attestations]'",
+        ),
+    ],
+)
+def test_each_check_of_an_index_that_did_not_run_says_why(
+    tmp_path: Path, fields: dict[str, Any], check: str, why: str
+) -> None:
+    (found,) = audit._published(auditor(tmp_path, required=(check,)), values.package(), published(**fields))
+    assert isinstance(found, NotRun)
+    assert (found.check, found.why, found.demanded) == (check, why, True)
+    nowhere = list(audit._published(auditor(tmp_path), values.package(), published(none=True)))
+    assert {item.why for item in nowhere if isinstance(item, NotRun)} == {"none of its locked files is at an index"}
+
+
 def test_every_finding_of_an_index_is_reported(tmp_path: Path) -> None:
     everything = published(
         changed=("a",), missing=("b",), yanked="c", unknown=("d",), wheel="e", uploaded=NOW, invalid=("f",),

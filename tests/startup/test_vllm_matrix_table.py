@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.vllm import matrix
+import pytest
+from packaging.version import Version
+
+from tests.vllm import environment, matrix, test_matrix
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.kit.place import Place
 
 XML = """<testsuites><testsuite>
 <testcase name="test_plugins_run_as_in_plain_vllm[server]"/>
@@ -36,7 +41,7 @@ def test_the_table_has_what_was_run_and_when(tmp_path: Path) -> None:
         "| LLM() | **fails** | as plain vLLM |",
         "| bench | - (1) | - (1) |",
         "| chat | not run | not run |",
-        "| run on | 2026-11-25 | 2026-11-26 |",
+        "| last run on | 2026-11-25 | 2026-11-26 |",
         "",
         "1. This release has no bench.",
         "<!-- /matrix -->",
@@ -48,3 +53,34 @@ def test_the_documentation_has_the_table_of_the_last_runs() -> None:
     before, _, rest = matrix.PAGE.read_text(encoding="utf-8").partition(matrix.BEGIN)
     assert before
     assert rest.partition(matrix.END)[0] == f"\n{matrix.current()}"
+
+
+@pytest.mark.parametrize("name", test_matrix.WAYS)
+def test_a_way_in_which_plain_vllm_completes_nothing_does_not_pass(name: str) -> None:
+    way = test_matrix.WAYS[name]
+    done = {"MainProcess": {*set().union(*test_matrix.DONE.values()), *way.expected}}
+    nothing = test_matrix.Start(output="", done=done, often=set())
+    with pytest.raises(AssertionError):
+        test_matrix.check_plain(nothing, way, Version(environment.NEWEST))
+    test_matrix.check_plain(
+        test_matrix.Start(output=way.said, done=done, often=set()), way, Version(environment.NEWEST)
+    )
+    without = test_matrix.Start(output=way.said, done={}, often=set())
+    with pytest.raises(AssertionError):
+        test_matrix.check_plain(without, way, Version(environment.NEWEST))
+
+
+def test_a_program_that_fails_in_every_start_alike_does_not_pass(place: Place, tmp_path: Path) -> None:
+    way = test_matrix.Way(program=("-c", "raise SystemExit(1)"))
+    with pytest.raises(AssertionError, match="ended with 1"):
+        test_matrix.start(place, tmp_path, way)
+
+
+@pytest.mark.parametrize("process", [None, *test_matrix.METHODS])
+def test_a_process_in_which_plain_vllm_loads_no_plugin_does_not_pass(process: str | None) -> None:
+    loaded: dict[str, Any] = {group: ["probe"] for group in test_matrix.GROUPS}
+    test_matrix.check_plain_processes(loaded | dict.fromkeys(test_matrix.METHODS, loaded))
+    printed = loaded | {method: dict(loaded) for method in test_matrix.METHODS}
+    (printed if process is None else printed[process])["stat_logger_plugins"] = []
+    with pytest.raises(AssertionError):
+        test_matrix.check_plain_processes(printed)

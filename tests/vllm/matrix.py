@@ -91,7 +91,7 @@ def table(found: Mapping[str, Mapping[str, Any]], ways: Iterable[str]) -> str:
                 outcome = f"- ({reasons.index(outcome) + 1})"
             cells.append(outcome)
         rows.append(f"| {way} | " + " | ".join(cells) + " |")
-    rows.append("| run on | " + " | ".join(column["date"] for column in columns) + " |")
+    rows.append("| last run on | " + " | ".join(column["date"] for column in columns) + " |")
     notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
     return "\n".join([*rows, "", *notes, ""] if notes else [*rows, ""])
 

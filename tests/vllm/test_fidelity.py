@@ -43,11 +43,10 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def processes(world: Place, *words: str, **env: str) -> tuple[Any, list[set[str]], list[str]]:
     """What these processes printed, what plugins did in each, and what they did more than once."""
-    done = world.python(PROCESSES, *words, env=env, check=False, traceback=True)
+    done = world.python(PROCESSES, *words, env=env, traceback=True)
     seen = list(plugins.events(world).values())
     often = [event for events in seen for event in set(events) if events.count(event) > 1]
-    result = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else done.stderr
-    return result, [set(events) for events in seen], sorted(often)
+    return json.loads(done.stdout.splitlines()[-1]), [set(events) for events in seen], sorted(often)
 
 
 # One package with a plugin in both groups, which imports vLLM at its top, as real platform plugins do.

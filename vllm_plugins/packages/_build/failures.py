@@ -6,7 +6,7 @@ import re
 
 from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, InstallError, PluginsError
 
-__all__ = ["is_unsolved", "of_build", "of_installation", "reason"]
+__all__ = ["is_invalid_wheel", "is_unsolved", "of_build", "of_installation", "reason"]
 
 _DRAWN = " ×╰├│─▶"  # what uv draws around the lines of an error
 _LONGEST = 400  # characters of a reason
@@ -27,6 +27,11 @@ def reason(error: PluginsError) -> str:
 def is_unsolved(error: PluginsError) -> bool:
     """Whether uv says that no version satisfies the requirements, though a lock has one."""
     return isinstance(error.__cause__, CommandFailed) and error.__cause__.returncode == _FOUND_NONE
+
+
+def is_invalid_wheel(error: PluginsError) -> bool:
+    """Whether uv refuses what a wheel contains."""
+    return isinstance(error.__cause__, CommandFailed) and "The wheel is invalid" in error.__cause__.stderr
 
 
 def _is_other_file(error: CommandFailed) -> bool:
