@@ -41,11 +41,11 @@ def extend(name: str) -> None:
     for number in range(1, len(parts) + 1):
         package = ".".join(parts[:number])
         module = sys.modules.get(package)
-        path = getattr(module, "__path__", None)
-        if module is None or not isinstance(path, list):
+        path, file = getattr(module, "__path__", None), getattr(module, "__file__", None)
+        if module is None or file is None or not isinstance(path, list):
             continue
         missing = [entry for entry in _portions(package) if _is_ours(entry) and entry not in path]
-        if missing and namespace_file.is_declared(module.__file__ or os.devnull):
+        if missing and namespace_file.is_declared(file):
             module.__path__ = [*path, *missing]
 
 
