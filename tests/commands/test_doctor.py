@@ -239,6 +239,23 @@ def test_the_last_start_that_failed_is_shown_until_one_succeeds(healthy: Place, 
     assert findings(healthy) == []
 
 
+def test_a_failed_start_says_what_was_changed_since(healthy: Place) -> None:
+    """The error's own next step was done: it would lead in a circle."""
+    start = ("-m", "tests.kit.loader", "general")
+    healthy.write("plugins:\n  - {name: tiny, source: pypi, package: tiny, version: '>=1'}\n")
+    assert healthy.python(*start, check=False, traceback=True).returncode == 1
+    assert "the last start" not in healthy.run("status", check=False).stdout  # the problem of now says as much
+    healthy.run("lock")
+    healthy.run("sync")
+    (found,) = findings(healthy)
+    assert found["what"].startswith("the last start of vLLM failed: the lock is out of date")
+    assert found["evidence"].endswith("; changed since: plugins.lock, the installed overlay")
+    assert found["next_step"] == "start vLLM again, which removes this note if it succeeds"
+    assert "changed since: plugins.lock, the installed overlay" in healthy.run("status").stdout
+    healthy.python(*start)
+    assert findings(healthy) == []
+
+
 def test_an_edited_local_source_is_found(healthy: Place) -> None:
     project = projects.project(healthy.config / "mine", name="mine")
     healthy.write("plugins:\n  - {name: mine, source: local, path: mine}\n")

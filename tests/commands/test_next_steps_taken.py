@@ -187,6 +187,24 @@ def test_the_entry_of_a_git_plugin_is_corrected(place: Place, repository: Reposi
     place.run("lock")
 
 
+@pytest.mark.parametrize("changes", [{}, {"ref": "main"}], ids=["default branch", "branch"])
+def test_a_branch_that_was_rewritten_is_locked_again(
+    place: Place, repository: Repository, changes: dict[str, str]
+) -> None:
+    write(place, git(repository, **changes))
+    place.run("lock", "--upgrade")
+    repository.git("tag", "--delete", "v1")
+    repository.git("commit", "--quiet", "--amend", "--message", "another")
+    repository.git("reflog", "expire", "--expire=now", "--all")
+    repository.git("gc", "--quiet", "--prune=now")
+    shutil.rmtree(place.wheels)
+    step = "push it, or lock the commit that is there now: vllm-plugins lock --upgrade-package tiny"
+    fails(place, step, "sync")
+    fails(place, step, "lock")
+    place.run("lock", "--upgrade-package", "tiny")
+    place.run("sync")
+
+
 def test_a_variable_in_a_url_is_corrected(place: Place, repository: Repository) -> None:
     write(place, git(repository, url="${REPOSITORY}"))
     good = {"REPOSITORY": repository.url}

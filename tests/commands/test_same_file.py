@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from tests.kit.raw_wheel import RawWheel
 from vllm_plugins.packages import installers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.kit.index import Index
@@ -182,6 +184,58 @@ def test_data_directories_of_wheels_are_laid_out_alike_by_both_installers(place:
         "tiny/deep/more.txt",
         "tiny/in_data.txt",
     }
+    place.run("verify")
+
+
+def _changed(wheel: Path, path: str, change: Callable[[bytes], bytes | None]) -> None:
+    """Change a file of a wheel, or remove it, but leave RECORD as it is, as ``zip`` does."""
+    with zipfile.ZipFile(wheel) as archive:
+        members = {item: archive.read(item) for item in archive.infolist()}
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for item, data in members.items():
+            if (changed := change(data) if item.filename == path else data) is not None:
+                archive.writestr(item, changed)
+
+
+def test_a_file_that_record_names_and_the_wheel_lacks_is_left_out_by_both_installers(
+    place: Place, index: Index
+) -> None:
+    raw = RawWheel(name="tiny").add("tiny/__init__.py").add("tiny/gone.py").add("tiny-1.0.data/data/tiny/x.txt", "x")
+    _changed(raw.write(index.directory / "tiny"), "tiny/gone.py", lambda _: None)
+    place.pypi("tiny")
+    place.run("lock")
+    found = _sync_with_both(place)
+    assert found["pip"] == found["uv"]
+    assert {name for name in found["pip"] if ".dist-info" not in name} == {"tiny/__init__.py", "tiny/x.txt"}
+    place.run("verify")
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("my-tiny-1.0.data/purelib/my_tiny/more.py", ""),  # uv unpacks only the one that is named as the .dist-info
+        ("my_tiny-1.0.dist-info/entry_points.txt", "[console_scripts]\n\n[console_scripts]\n"),
+        ("my_tiny-1.0.dist-info/entry_points.txt", "\ufeff[console_scripts]\n"),
+    ],
+    ids=["data directory of another name", "section twice", "byte order mark"],
+)
+def test_pip_installs_a_wheel_that_uv_can_not(place: Place, index: Index, path: str, content: str) -> None:
+    raw = RawWheel(name="my_tiny").add("my_tiny/__init__.py").add(path, content)
+    raw.write(index.directory / "my-tiny")
+    place.pypi("my-tiny")
+    place.run("lock")
+    found = _sync_with_both(place)
+    assert found["pip"] == found["uv"]
+    assert "pip installs instead, because uv" in place.run("sync", "--reinstall", "--installer", "uv").stderr
+    place.run("verify")
+
+
+def test_pip_installs_a_wheel_whose_record_uv_can_not_read(place: Place, index: Index) -> None:
+    wheel = RawWheel(name="tiny").add("tiny/__init__.py").write(index.directory / "tiny")
+    _changed(wheel, "tiny-1.0.dist-info/RECORD", lambda data: data.replace(b"\n", b",of,more,fields\n", 1))
+    place.pypi("tiny")
+    place.run("lock")
+    assert _sync_with_both(place)["uv"].keys() >= {"tiny/__init__.py", "tiny-1.0.dist-info/RECORD"}
     place.run("verify")
 
 

@@ -176,6 +176,41 @@ def test_an_unknown_key_of_a_dependency_is_refused() -> None:
     assert key == "packages[0].dependencies[0].new"
 
 
+def test_what_is_no_table_has_no_keys() -> None:
+    """The reader of the lock refuses it."""
+    for value in ("x", 5, True, None):
+        assert list(lock_keys.refused({"packages": value, "tool": {"vllm-plugins": value}})) == []
+
+
+def test_the_reason_and_the_place_of_each_refused_key_are_told() -> None:
+    unknown = "this key is unknown (a newer version's?), and may change what is installed"
+    ours = "this key of PEP 751 would change what is installed, and this program does not follow it"
+    hidden = "this text contains the invisible character U+"
+    found = lock_keys.refused(
+        {
+            "extras": [],
+            "created-by": "a\tb\nc",
+            "packages": [{"name": "x"}, {"sdist": {}, "wheels": [{"url": "x\u200b"}, {"new": 1}]}],
+            "tool": {
+                "vllm-plugins": {
+                    "accepted-manifests": ["x", ["y", "\x7f"]],
+                    "targets": {"name": {"a": {"\u00ad": "b", "c": "\u00a0"}}},
+                }
+            },
+        }
+    )
+    assert list(found) == [
+        ("extras", ours),
+        ("created-by", f"{hidden}0009"),
+        ("packages[1].sdist", ours),
+        ("packages[1].wheels[0].url", f"{hidden}200B"),
+        ("packages[1].wheels[1].new", unknown),
+        ("tool.vllm-plugins.accepted-manifests[1][1]", f"{hidden}007F"),
+        ("tool.vllm-plugins.targets.name.a", f"{hidden}00AD"),
+        ("tool.vllm-plugins.targets.name.a.c", f"{hidden}00A0"),
+    ]
+
+
 def test_what_follows_the_table_of_another_program_is_looked_at() -> None:
     ((key, _),) = lock_keys.refused({"tool": {"other": {"new": 1}, "vllm-plugins": {"new": 1}}})
     assert key == "tool.vllm-plugins.new"

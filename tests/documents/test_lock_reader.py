@@ -373,6 +373,12 @@ def test_a_lock_that_is_not_toml_is_refused() -> None:
     assert refused(b"x = " + b"[" * 10_000).what == "the lock is not valid TOML"
 
 
+def test_a_byte_order_mark_is_no_part_of_a_lock() -> None:
+    data = GOLDEN.read_bytes()
+    marked = b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n")  # as some editors save it
+    assert lock_reader.parse(marked, PATH) == lock_reader.parse(data, PATH)
+
+
 def test_a_line_with_very_many_dots_is_refused() -> None:
     """A dotted key costs the square of its length."""
     data = GOLDEN.read_bytes()

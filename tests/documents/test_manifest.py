@@ -242,7 +242,10 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("  policy: {}\nplugins: []\n", "line 2, column 1: .*; this line is indented less than the first key"),
+        (
+            "# a comment\n\n  policy: {}\nplugins: []\n",
+            "line 4, column 1: .*; this line is indented less than the first key, which is in line 3",
+        ),
         ("plugins:\n- name: a\n    source: pypi\n", "line 3, column 11: .* begin in the same column"),
         ("plugins:\n- name: a\n   source: pypi\n  package: a\n", "line 3, column 10: .* begin in the same column"),
         ("plugins:\n  - name: a\n   source: pypi\n", "line 3, column 4: .* begin in the same column"),

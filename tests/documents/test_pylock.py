@@ -121,6 +121,42 @@ def test_another_package_is_refused(table: Any, message: str) -> None:
     assert refused({"packages": [table]}) == message
 
 
+PUBLISHER = "packages[0].attestation-identities"
+
+
+def test_publishers_are_read_with_their_kind_first() -> None:
+    one = {"workflow": "release.yml", "repository": "ada/tiny", "kind": "GitHub"}
+    two = {"kind": "Google", "email": "a@example.org"}
+    assert package(changed(PACKAGE, attestation_identities=[one, two])).identities == (
+        (("kind", "GitHub"), ("repository", "ada/tiny"), ("workflow", "release.yml")),
+        (("kind", "Google"), ("email", "a@example.org")),
+    )
+    assert package(changed(PACKAGE)).identities == ()
+    assert package(changed(PACKAGE, attestation_identities=[])).identities == ()
+
+
+@pytest.mark.parametrize(
+    ("identities", "message"),
+    [
+        ({}, f"{PUBLISHER}: expected list, found {{}}"),
+        (["x"], f"{PUBLISHER}[0]: expected a table, found 'x'"),
+        ([{}], f"{PUBLISHER}[0].kind: missing"),
+        ([{"kind": 5}], f"{PUBLISHER}[0].kind: expected str, found 5"),
+        ([{"kind": "GitHub"}, {"kind": "GitHub", "repository": ["x"]}], f"{PUBLISHER}[1].repository: expected str, found ['x']"),
+    ],
+)  # fmt: skip
+def test_another_publisher_is_refused(identities: Any, message: str) -> None:
+    assert refused({"packages": [changed(PACKAGE, attestation_identities=identities)]}) == message
+
+
+def test_a_wheel_for_millions_of_kinds_of_machines_is_refused_at_once() -> None:
+    """Each of its tags would be made: one name could take the memory of whoever reviews a lock."""
+    kinds = "-".join(".".join(f"{part}{number}" for number in range(300)) for part in ("cp", "abi", "linux_"))
+    assert "expected the name of a wheel, found 'tiny-1.0-cp0.cp1." in refused(
+        {"packages": [changed(PACKAGE, wheels=[changed(WHEEL, name=f"tiny-1.0-{kinds}.whl")])]}
+    )
+
+
 HERE = "packages[0].wheels[0]"
 
 

@@ -388,6 +388,34 @@ def test_two_hashes_of_one_file_are_refused(site: Path) -> None:
     assert error.next_step == BAD_WHEEL
 
 
+@pytest.mark.parametrize("form", ["./{}", "{}", "tiny-1.0.dist-info/../{}"])
+def test_a_file_that_record_names_in_two_ways_has_its_hash(site: Path, form: str) -> None:
+    # pip keeps the lines of the wheel, and adds a line for each file whose path it does not find in them.
+    stages.install(site, rows=[(form.format("tiny.py"), "", "")])
+    assert check(site, {"tiny": "1.0"}).owners["tiny.py"] == ("tiny-1.0.dist-info", stages.digest(b"x = 1\n"))
+
+
+@pytest.mark.parametrize("added", [True, False], ids=["pip", "another installer"])
+def test_a_path_with_backslashes_is_the_file_that_is_there(site: Path, added: bool) -> None:
+    files = {"tiny/x.py": b"", "tiny/deep/y.json": b"{}"}
+    rows = [(path.replace("/", "\\"), stages.digest(data), str(len(data))) for path, data in files.items()]
+    rows += [(path, "", "") for path in files] if added else []
+    stages.install(site, files=files, rows=rows, without=files)
+    owners = check(site, {"tiny": "1.0"}).owners
+    assert {path: owners[path][1] for path in files} == {path: stages.digest(data) for path, data in files.items()}
+    (site / "tiny" / "x.py").write_bytes(b"evil")
+    with pytest.raises(HashMismatch):
+        _stage.seal(site, owners)
+
+
+def test_a_directory_in_a_record_is_left_out(site: Path, tmp_path: Path) -> None:
+    stages.install(site, files={"tiny/x.py": b""}, rows=[("tiny/", "", ""), ("tiny-1.0.dist-info", "", "")])
+    assert "tiny" not in check(site, {"tiny": "1.0"}).owners
+    (site / "linked").symlink_to(tmp_path)
+    stages.install(site, rows=[("linked", "", "")])
+    assert refused(site).where == "linked"
+
+
 def test_a_record_without_metadata_is_refused(site: Path) -> None:
     stages.install(site, without=["tiny-1.0.dist-info/METADATA"])
     assert str(refused(site)) == (

@@ -54,7 +54,11 @@ TESTS: dict[str, tuple[str, ...]] = {
     "startup/integrity": ("tests/startup/test_integrity.py",),
     "startup/guard": ("tests/startup/test_guard.py",),
     "core/verified_import": ("tests/startup/test_guard.py",),
-    "startup/ranks/expectation": ("tests/startup/test_ranks.py",),
+    "startup/ranks/expectation": (
+        "tests/startup/test_expectation.py",
+        "tests/startup/test_groups.py",
+        "tests/startup/test_ranks.py",
+    ),
     "startup/_path/origins": ("tests/startup/test_origins.py",),
     "startup/_path/overrides": ("tests/startup/test_overrides_in_front.py",),
     "startup/hook": _HOOK,

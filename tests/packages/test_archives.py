@@ -53,6 +53,13 @@ def test_an_archive_without_a_dist_info_is_refused(names: list[str]) -> None:
         archives.dist_info(names)
 
 
+def test_an_archive_with_two_dist_infos_is_refused() -> None:
+    names = ["tiny-1.dist-info/METADATA", "other-2.dist-info/METADATA"]
+    for order in (names, names[::-1]):  # neither pip nor uv installs it
+        with pytest.raises(zipfile.BadZipFile, match="more than one"):
+            archives.dist_info(order)
+
+
 def test_an_archive_may_always_unpack_to_a_quarter_of_a_gigabyte() -> None:
     archives.check_size(256 << 20, 1)
 

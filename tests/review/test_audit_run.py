@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zipfile
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -168,11 +171,48 @@ def test_a_file_that_is_gone_from_its_index_fails(settings: Settings, index: Ind
     assert ("license", "tiny") in missed(found)
 
 
+def test_progress_says_who_is_asked_about_what(settings: Settings, index: Index, service: Service) -> None:
+    lines: list[str] = []
+    lock = values.lock(on_index(index, license="MIT"))
+    for offline in (False, True):
+        audit.run(
+            lock,
+            Policy(),
+            None,
+            settings.replace(offline=offline),
+            index=lambda: Client(PipConfig(index_url=index.url)),
+            service="a service",
+            now=LATER,
+            report=lines.append,
+        )
+    assert [line.rstrip(".… ") for line in lines if line.strip()] == [
+        "Asking the index about 1 package",
+        "Asking for advisories about 1 package",
+        "Offline: checks that need the network are skipped",
+    ]
+
+
+def test_failures_and_demanded_checks_come_first_in_the_order_of_their_names(
+    settings: Settings, index: Index, service: Service
+) -> None:
+    gone = [values.package(name, find_links=True) for name in ("b", "a")]
+    lock = values.lock(on_index(index), *gone)
+    found = run(settings, lock, index, now=LATER, levels=(("local-wheel", "warn"),), required=("young",))
+    assert checks(found)[:2] == [("orphan", "fail", "a"), ("orphan", "fail", "b")]
+    keys = [(item.level != "fail", item.check, item.package) for item in found.findings]
+    assert keys == sorted(keys)
+    order = [(not item.demanded, item.check, item.package or "") for item in found.not_run]
+    assert order == sorted(order)
+    assert [item.package for item in found.not_run if item.demanded] == ["a", "b"]
+    assert [fact.package for fact in found.facts] == ["a", "b", "tiny"]
+
+
 def test_offline_each_check_of_the_network_is_not_run(settings: Settings, index: Index, service: Service) -> None:
     away = settings.replace(offline=True)
     found = run(away, values.lock(on_index(index)), index)
     whole = {(check, None) for check in (*audit._OF_INDEX, "vulnerabilities")}
     assert set(missed(found)) == whole | {("license", "tiny")}
+    assert {item.why for item in found.not_run} == {"offline", "its wheel is not in plugins.wheels/"}
     assert not found.fails
     assert run(away, values.lock(on_index(index)), index, required=("vulnerabilities",)).fails
     assert service.asked == []
@@ -188,7 +228,42 @@ def test_offline_the_licence_of_a_wheel_next_to_the_lock_is_read(
     away = settings.replace(offline=True)
     found = run(away, values.lock(package), index, denied_licenses=("GPL-3.0-only",))
     assert ("license", "warn", "tiny") in checks(found)
+    (step,) = [item.next_step for item in found.findings if item.check == "license"]
+    assert step == "review it, then add it to `policy.allowed-licenses` in plugins.yaml, or remove the plugin"
     assert found.facts[0].license == "GPL-3.0-only"
+
+
+@pytest.mark.parametrize("how", ["encrypted", "compression", "damaged", "cut"])
+def test_a_wheel_next_to_the_lock_that_can_not_be_read_hides_nothing_else(
+    settings: Settings, index: Index, service: Service, how: str
+) -> None:
+    """The wheel is in the change that is reviewed, and its hash is the lock's: whoever made it can make it so."""
+    path = projects.wheel(settings.wheels, "tiny", license="MIT")
+    rewritten = path.with_suffix(".new")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(rewritten, "w", zipfile.ZIP_DEFLATED) as new:
+        for item in old.infolist():
+            new.writestr(item.filename, old.read(item) * 20)
+    data = bytearray(rewritten.read_bytes())
+    rewritten.unlink()
+    with zipfile.ZipFile(io.BytesIO(bytes(data))) as archive:
+        item = next(item for item in archive.infolist() if item.filename.endswith("METADATA"))
+    local, central = item.header_offset, data.rindex(item.filename.encode()) - 46
+    content = local + 30 + len(item.filename)
+    if how == "encrypted":
+        data[local + 6] |= 1
+        data[central + 8] |= 1
+    elif how == "compression":
+        data[local + 8 : local + 10] = data[central + 10 : central + 12] = struct.pack("<H", 99)
+    elif how == "damaged":
+        data[content : content + 4] = b"\xff\xff\xff\xff"
+    else:
+        del data[len(data) // 2 :]
+    path.write_bytes(data)
+    wheel = Wheel(filename=path.name, sha256=of_file(path), size=path.stat().st_size)
+    stray = values.package("stray", wheels=(values.wheel("stray", url=None),), find_links=True)
+    found = run(settings, values.lock(values.package(wheels=(wheel,)), stray), index, now=LATER)
+    assert ("license", "tiny") in missed(found)
+    assert ("orphan", "fail", "stray") in checks(found)
 
 
 def test_a_package_of_a_directory_is_asked_of_nobody(settings: Settings, index: Index, service: Service) -> None:
@@ -197,6 +272,10 @@ def test_a_package_of_a_directory_is_asked_of_nobody(settings: Settings, index: 
     lock = values.lock(values.package(wheels=(wheel,), find_links=True))
     found = run(settings, lock, index, now=LATER)
     assert set(missed(found)) == {(check, "tiny") for check in (*audit._OF_INDEX, "vulnerabilities")}
+    assert {item.why for item in found.not_run} == {
+        "it comes from a directory of find-links",
+        "it comes from a directory, and its name stays here",
+    }
     assert service.asked == [[]]
     assert found.facts[0].license == "MIT"
 
@@ -209,7 +288,8 @@ def test_a_package_of_an_index_of_its_own_is_not_named_to_the_service(
     lock = values.lock(on_index(index), on_index(index, "public"), plugins=(own,))
     found = run(settings, lock, index, text=None, now=LATER)
     assert service.asked == [["public==1.0"]]
-    assert ("vulnerabilities", "tiny") in missed(found)
+    (why,) = [item.why for item in found.not_run if (item.check, item.package) == ("vulnerabilities", "tiny")]
+    assert why == "it comes from the index 'own' alone, and its name stays there"
 
 
 def test_an_editable_directory_is_asked_of_no_index(settings: Settings, index: Index, service: Service) -> None:
@@ -303,7 +383,9 @@ def test_without_pip_audit_nothing_is_known_of_vulnerabilities(
     settings: Settings, index: Index, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(advisories, "find", lambda: None)
-    assert missed(run(settings, values.lock(on_index(index)), index, now=LATER)) == [("vulnerabilities", None)]
+    (item,) = run(settings, values.lock(on_index(index)), index, now=LATER).not_run
+    assert (item.check, item.package) == ("vulnerabilities", None)
+    assert item.why == "pip-audit is not installed: pipx install pip-audit"
     assert service.asked == []
 
 
@@ -353,6 +435,7 @@ def test_a_ref_that_moved_is_a_finding(settings: Settings, index: Index, tmp_pat
         "moved-ref",
         f"main is now commit {now[:12]}; {str(lock.plugins[0].commit)[:12]} is locked",
     )
+    assert finding.next_step == "vllm-plugins lock --upgrade-package tiny"
     quiet = run(settings, lock, index, text=text, levels=(("moved-ref", "ignore"),))
     assert "moved-ref" not in [item.check for item in quiet.findings]
 

@@ -76,7 +76,12 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
             "problems": [output.data(error) for error in problems],
             "last_failure": None
             if failure is None
-            else {"at": _data.time(failure.at), "on_error": failure.on_error, "error": output.data(failure.error)},
+            else {
+                "at": _data.time(failure.at),
+                "on_error": failure.on_error,
+                "error": output.data(failure.error),
+                "changed": list(failure.changed),
+            },
             "manifest": str(settings.manifest) if state.manifest else None,
             "lock": str(settings.lock),
             "store": str(settings.store),
@@ -126,7 +131,9 @@ def _server(url: str, state: State, output: Output) -> int:
 
 def _last_start(failure: LastFailure | None, problems: Iterable[PluginsError]) -> Iterator[str]:
     if failure is not None and all(problem.what != failure.error.what for problem in problems):
-        yield f"the last start of vLLM failed: {failure.error.what}; to see why: vllm-plugins doctor"
+        what = f"the last start of vLLM failed: {failure.error.what}"
+        since = f"changed since: {', '.join(failure.changed)}"
+        yield f"{what}; {since if failure.changed else 'to see why: vllm-plugins doctor'}"
 
 
 def _overrides(state: State) -> Iterator[str]:

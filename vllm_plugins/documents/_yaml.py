@@ -34,7 +34,7 @@ _HINTS = (
         "while scanning a block scalar",
         'a value that begins with ">" or "|" must be in quotes, as in version: ">=0.1"',
     ),
-    ("<document start>", "this line is indented less than the first key"),
+    ("<document start>", "this line is indented less than the first key, which is in line {first}"),
     ("expected <block end>", "keys of one mapping, and items of one list, begin in the same column"),
     (
         "mapping values are not allowed",
@@ -111,7 +111,7 @@ def _compose(text: str) -> Node | None:
     except yaml.MarkedYAMLError as error:
         problem = error.problem or error.context or "not valid YAML"
         context = f"{error.context or ''} {problem}"
-        hint = next((f"; {hint}" for words, hint in _HINTS if words in context), "")
+        hint = next((f"; {hint}" for words, hint in _HINTS if words in context), "").format(first=_first_line(text))
         mark = error.problem_mark or error.context_mark
         if mark is None:
             raise Malformed(problem + hint) from error
@@ -121,6 +121,12 @@ def _compose(text: str) -> Node | None:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _first_line(text: str) -> int:
+    """The line of the first key: comments, directives and the line ``---`` are none."""
+    lines = enumerate(map(str.strip, text.split("\n")), 1)
+    return next((number for number, line in lines if line and not line.startswith(("#", "%", "---"))), 1)
 
 
 def _expanded(node: Node, sizes: dict[int, int | None]) -> int:

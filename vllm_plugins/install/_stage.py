@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core import atomic, bytecode, hashes, workers
 from vllm_plugins.core.errors import HashMismatch, InstallError
 from vllm_plugins.install import _front
-from vllm_plugins.install._checks import owners
+from vllm_plugins.install._checks import owners, record_rows
 from vllm_plugins.install._checks.owners import BAD_WHEEL, title
-from vllm_plugins.packages import metadata
+from vllm_plugins.packages import metadata, unpacked
 from vllm_plugins.startup import integrity, overlay
 
 if TYPE_CHECKING:
@@ -239,13 +239,15 @@ def _clean(site: Path, info: Path) -> Rows:
     data, rows = _record(info)
     notes = {f"{info.name}/{name}" for name in metadata.INSTALLER_NOTES}
     is_package = any(row.path == "bin/__init__.py" for row in rows)  # then bin/ is no directory of scripts
-    for row in rows:
-        path = _same_place(site, _relative(row.path, info))
+    for row in record_rows.merged(row._replace(path=_path(site, row.path, info)) for row in rows):
+        path = row.path
+        if not row.digest and (site / path).is_dir() and not (site / path).is_symlink():
+            continue  # some tools list directories, too
         is_script = path.startswith("bin/") and not is_package
         if is_script or path in notes:
             (site / path).unlink(missing_ok=True)
             continue
-        kept.append(row._replace(path=path))
+        kept.append(row)
     if not is_package and (site / "bin").is_dir():
         with contextlib.suppress(OSError):  # it still contains scripts of another distribution
             (site / "bin").rmdir()
@@ -297,6 +299,10 @@ def _record(info: Path) -> tuple[bytes, Rows]:
             found=str(error),
             next_step=BAD_WHEEL,
         ) from error
+
+
+def _path(site: Path, path: str, info: Path) -> str:
+    return _same_place(site, _relative(unpacked.slashed(site, _relative(path, info)), info))
 
 
 def _same_place(site: Path, path: str) -> str:

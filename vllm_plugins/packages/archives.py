@@ -51,13 +51,15 @@ def dist_info(names: Iterable[str]) -> str:
     It is the one at the top. Vendored packages may have others further down.
 
     Raises:
-        BadZipFile: there is none.
+        BadZipFile: there is none, or more than one: neither pip nor uv installs such a wheel.
     """
-    for name in names:
-        info, _, file = name.partition("/")
-        if file == "METADATA" and info.endswith(".dist-info"):
-            return info
-    raise zipfile.BadZipFile("it contains no .dist-info/METADATA")
+    parts = (name.partition("/") for name in names)
+    found = {info for info, _, file in parts if file == "METADATA" and info.endswith(".dist-info")}
+    if not found:
+        raise zipfile.BadZipFile("it contains no .dist-info/METADATA")
+    if len(found) > 1:
+        raise zipfile.BadZipFile(f"it contains more than one .dist-info directory: {', '.join(sorted(found))}")
+    return found.pop()
 
 
 def check_size(unpacked: int, packed: int) -> None:

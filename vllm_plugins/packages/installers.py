@@ -6,19 +6,17 @@ the places of :class:`pip_config.PipConfig`, and run in a directory of ours.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
 import sys
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vllm_plugins.core import foreign_json, process, scratch
 from vllm_plugins.core.errors import CommandFailed, HashMismatch, InstallError, PluginsError, UsageError
-from vllm_plugins.packages import metadata, programs
+from vllm_plugins.packages import programs, unpacked
 from vllm_plugins.packages._build import failures
 
 if TYPE_CHECKING:
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["LOUD", "Installer", "Pip", "Uv", "choose", "find_uv", "is_loud"]
 
 LOUD = "uv can't inspect this Python interpreter, which prints something when it starts"
+_PIP_INSTALLS = "pip installs instead"
 _PIP_FOR_BUILD = "pip installs the build requirements instead"
 
 
@@ -81,28 +80,17 @@ class Pip:
         argv += ["--progress-bar", "off", "--target", str(target), "--requirement", str(requirements)]
         argv += ["--no-index"] if offline else []
         self._install(argv, requirements.parent)
-        if _missing(target):
+        if unpacked.missing(target):
             self._add_missing(requirements, target, offline=offline)
 
     def _add_missing(self, requirements: Path, target: Path, *, offline: bool) -> None:
-        """Add the files that pip has left out.
-
-        With ``--target``, pip skips a directory of ``.data/data`` whose name is also that of a package. Other ways of
-        installing, and uv, put both into one directory.
-        """
+        """Add the files that pip has left out, which are in the wheels."""
         with scratch.directory() as directory:
             argv = [*programs.PIP, "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
             argv += ["--require-hashes", "--only-binary", ":all:", "--progress-bar", "off", "--dest", str(directory)]
             argv += ["--requirement", str(requirements), *(["--no-index"] if offline else [])]
             self._install(argv, requirements.parent)
-            absent = _missing(target)
-            for wheel in sorted(directory.glob("*.whl")):
-                with zipfile.ZipFile(wheel) as archive:
-                    for name in archive.namelist():
-                        top, _, path = name.partition("/data/")
-                        if top.endswith(".data") and "/" not in top and path in absent:
-                            (target / path).parent.mkdir(parents=True, exist_ok=True)
-                            (target / path).write_bytes(archive.read(name))
+            unpacked.add_missing(target, sorted(directory.glob("*.whl")))
 
     def resolve(
         self,
@@ -169,9 +157,12 @@ class Uv:
         try:
             _run(argv, env, self.config, self.detail, cwd=requirements.parent, explain=failures.of_installation)
         except (InstallError, HashMismatch) as error:
-            self._require_fallback(error, sys.executable, "pip installs instead", offline=offline)
-            _empty(target)
-            Pip(config=self.config, detail=self.detail).install(requirements, target, offline=offline)
+            self._require_fallback(error, sys.executable, _PIP_INSTALLS, offline=offline)
+            self._install_with_pip(requirements, target, offline=offline)
+        else:
+            if left := unpacked.data_directories(target):
+                self.report(f"{_PIP_INSTALLS}, because uv did not unpack {', '.join(left)}")
+                self._install_with_pip(requirements, target, offline=offline)
         (target / ".lock").unlink(missing_ok=True)  # a file of uv's own, with mode 0666
 
     def resolve(
@@ -208,6 +199,10 @@ class Uv:
             self._require_fallback(error, str(python), _PIP_FOR_BUILD)
             Pip(config=self.config).provision(python, requirements, on_line=on_line)
 
+    def _install_with_pip(self, requirements: Path, target: Path, *, offline: bool) -> None:
+        _empty(target)
+        Pip(config=self.config, detail=self.detail).install(requirements, target, offline=offline)
+
     def _require_fallback(
         self, error: InstallError | HashMismatch, python: str, text: str, *, offline: bool = False
     ) -> None:
@@ -215,11 +210,14 @@ class Uv:
 
         uv gives up where one of several indexes answers 410 for a name that it lacks, where a page of links is
         missing, and where a page has a Requires-Python that is not valid. Of several indexes with one version, it
-        takes the files of one, and may miss the one that the hash names. pip goes on, and compares hashes.
+        takes the files of one, and may miss the one that the hash names. uv also refuses wheels that pip installs,
+        such as one whose ``entry_points.txt`` has a section twice. pip goes on, and compares hashes.
         """
         if isinstance(error, InstallError) and is_loud(python):
             self.report(f"{LOUD}: {text}")
-        elif offline or not (failures.is_unsolved(error) or _has_several_places(self.config)):
+        elif not failures.is_invalid_wheel(error) and (
+            offline or not (failures.is_unsolved(error) or _has_several_places(self.config))
+        ):
             raise error
         else:
             self.report(f"{text}, because uv failed: {failures.reason(error)}")
@@ -254,17 +252,6 @@ def _empty(target: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _missing(target: Path) -> set[str]:
-    """Return the files that a RECORD in a target names, and that are not there."""
-    names: set[str] = set()
-    for file in target.glob("*.dist-info/RECORD"):
-        with contextlib.suppress(ValueError):  # an invalid RECORD is reported when the installation is checked
-            # pip writes paths relative to a lib/python directory of its own.
-            entries = metadata.parse_record(file.read_bytes().decode("utf-8"))
-            names |= {os.path.normpath(entry.path.removeprefix("../../")) for entry in entries}
-    return {name for name in names if not name.startswith(("..", "/")) and not os.path.lexists(target / name)}
 
 
 def choose(

@@ -7,6 +7,7 @@ indexes of a uv.toml of the user or the system count where neither the environme
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ class OwnIndex:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipConfig:
-    """Where packages come from. ``index_url`` is ``None`` with ``--no-index``; ``no_index`` then says who wants that.
+    """Where packages come from. ``index_url`` is ``None`` with ``--no-index``; ``no_index`` then says who wants that,
+    and ``no_index_step`` how to change it.
 
     ``own`` are packages with an index of their own. pip and uv don't know of them, and are never asked for them.
 
@@ -83,6 +85,7 @@ class PipConfig:
     public_urls: bool = False
     ignored: tuple[str, ...] = ()
     no_index: tuple[str, ...] = ()
+    no_index_step: str | None = None
     uploaded_before: str | None = None
     own: tuple[OwnIndex, ...] = ()
 
@@ -173,19 +176,23 @@ def read() -> PipConfig:
         trusted_hosts=tuple(dict.fromkeys((*values.get("trusted-host", "").split(), *uv.insecure_hosts))),
         keyring_provider=provider,
         system_certs=uv.system_certs,
-        timeout=_number(values, "timeout", "15"),
+        timeout=_number(values, "timeout", "15") or settings.PATIENCE,  # with 0, pip waits without an end
         retries=int(_number(values, "retries", "5")),
         patience=settings.patience(os.environ),
         public_urls=settings.public_urls(os.environ),
         ignored=(*ignored, *uv.ignored),
-        no_index=(f"none: {_forbids(uv)} forbids all indexes",) if no_index else (),
+        no_index=(f"none: {_forbids(uv)[0]} forbids all indexes",) if no_index else (),
+        no_index_step=_forbids(uv)[1] if no_index else None,
     )
 
 
-def _forbids(uv: UvConfig) -> str:
+def _forbids(uv: UvConfig) -> tuple[str, str]:
+    """Return what forbids all indexes, and how to allow them."""
     if uv.no_index:
-        return "no-index of uv's configuration"
-    return "PIP_NO_INDEX" if os.environ.get("PIP_NO_INDEX") else "no-index of pip's configuration"
+        return "no-index of uv's configuration", "remove `no-index` from uv.toml"
+    if os.environ.get("PIP_NO_INDEX"):
+        return "PIP_NO_INDEX", "unset PIP_NO_INDEX"
+    return "no-index of pip's configuration", "remove `no-index` from the file that `pip config debug` names for it"
 
 
 def _check_urls(urls: Iterable[str]) -> None:
@@ -291,10 +298,13 @@ def _provider(of_pip: str | None, of_uv: str | None) -> str | None:
 
 def _number(values: Mapping[str, str], key: str, default: str) -> float:
     try:
-        return float(values.get(key, default))
+        number = float(values.get(key, default))
+        if not 0 <= number < math.inf:
+            raise ValueError(number)  # noqa: TRY301 - one error for every reason
     except ValueError as error:
         raise UsageError(
-            f"pip's {key} is not a number",
+            f"pip's {key} is not a valid number",
             found=values.get(key, default),
             next_step=f"fix PIP_{key.upper()}, or run `pip config unset global.{key}`",
         ) from error
+    return number

@@ -291,10 +291,11 @@ def _last_start(case: _Case) -> Iterator[Finding]:
         return
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(failure.at))
     found = _from_error(failure.error)
+    since = f"changed since: {', '.join(failure.changed)}" if failure.changed else ""
     yield Finding(
         what=f"the last start of vLLM failed: {found.what}",
-        evidence="; ".join(filter(None, (when, f"VLLM_PLUGIN_ON_ERROR={failure.on_error}", found.evidence))),
-        fix=found.fix,
+        evidence="; ".join(filter(None, (when, f"VLLM_PLUGIN_ON_ERROR={failure.on_error}", found.evidence, since))),
+        fix="start vLLM again, which removes this note if it succeeds" if failure.changed else found.fix,
         error=found.error,
     )
 

@@ -79,7 +79,7 @@ def _line(what: str, wheels: list[Wheel]) -> str:
 
 def pylock(data: bytes, *, lock_directory: Path, directory: Path) -> str:
     """The lock as a PEP 751 file without our own tables, for use in ``directory``. ``data`` is a valid lock."""
-    document: dict[str, Any] = tomllib.loads(data.decode("utf-8"))
+    document: dict[str, Any] = tomllib.loads(data.decode("utf-8-sig"))
     document.pop("tool", None)
     for package in document["packages"]:
         package.pop("tool", None)

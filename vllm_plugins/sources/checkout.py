@@ -55,7 +55,7 @@ def checkout(
     with filled_or_removed(into):
         repository = Repository(root=into, remote=remote, env=env, plugin=plugin)
         repository.create()
-        has_all = _fetch(repository, commit)
+        has_all = _fetch(repository, commit, source.ref)
         repository.check_output("checkout", "--quiet", "--detach", commit, "--")
         head = repository.check_output("rev-parse", "--verify", "HEAD").strip()
         if head != commit:
@@ -78,8 +78,11 @@ def checkout(
     return Checkout(root=into, project=project, commit=commit, tree_sha256=tree)
 
 
-def _fetch(repository: Repository, commit: CommitSha) -> bool:
-    """Fetch the commit alone, or everything where the server refuses that. Return whether it was everything."""
+def _fetch(repository: Repository, commit: CommitSha, ref: str | None) -> bool:
+    """Fetch the commit alone, or everything where the server refuses that. Return whether it was everything.
+
+    ``ref`` is that of plugins.yaml. Where it does not name the commit, the lock does.
+    """
     done = repository.run("fetch", "--quiet", "--no-tags", "--depth=1", "--", "origin", commit)
     if done.returncode == 0:
         return False
@@ -96,7 +99,10 @@ def _fetch(repository: Repository, commit: CommitSha) -> bool:
         f"git commit {commit} is not in the repository",
         where=repository.remote.shown,
         required_by=f"plugin {repository.plugin!r}",
-        next_step=f"push it, or change `ref` of plugin {repository.plugin!r} in plugins.yaml to an existing one",
+        next_step=f"push it, or change `ref` of plugin {repository.plugin!r} in plugins.yaml to an existing one"
+        if ref is not None and commit.startswith(ref.lower())
+        else "push it, or lock the commit that is there now: "
+        f"vllm-plugins lock --upgrade-package {repository.plugin}",
     )
 
 

@@ -21,11 +21,15 @@ __all__ = ["LastFailure", "clear", "note", "read"]
 
 
 class LastFailure(Record):
-    """A start that failed: when (seconds since 1970), why, and the value of ``VLLM_PLUGIN_ON_ERROR`` then."""
+    """A start that failed: when (seconds since 1970), why, and the value of ``VLLM_PLUGIN_ON_ERROR`` then.
+
+    ``changed`` is what has changed since, in words: the next start may succeed, whatever the error says to do.
+    """
 
     at: float
     error: PluginsError
     on_error: str
+    changed: tuple[str, ...]
 
 
 def note(settings: Settings, error: PluginsError) -> None:
@@ -36,6 +40,7 @@ def note(settings: Settings, error: PluginsError) -> None:
         "at": int(time.time()),
         "on-error": settings.on_error,
         "lock": str(settings.lock),
+        "state": _state(settings),
         "error": error.to_dict(),
     }
     path = overlay.failure_note(settings.store, settings.lock)
@@ -55,6 +60,30 @@ def read(settings: Settings) -> LastFailure | None:
     try:
         data: Any = json.loads(overlay.content(str(overlay.failure_note(settings.store, settings.lock))))
         error = PluginsError.from_dict(data["error"])
-        return LastFailure(at=float(data["at"]), error=error, on_error=str(data["on-error"]))
+        before, now = dict(data.get("state", {})), _state(settings)
+        changed = tuple(what for what, found in now.items() if what in before and before[what] != found)
+        return LastFailure(at=float(data["at"]), error=error, on_error=str(data["on-error"]), changed=changed)
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+
+
+def _state(settings: Settings) -> dict[str, str | None]:
+    """What a start depends on and a user changes when it fails: the hash of each, ``None`` for what is not there."""
+    lock = _content(str(settings.lock))
+    marker = None if lock is None else overlay.directory(settings.store, overlay.key_of(lock)) / overlay.MARKER
+    return {
+        settings.manifest.name: _hash(_content(str(settings.manifest))),
+        settings.lock.name: _hash(lock),
+        "the installed overlay": None if marker is None else _hash(_content(str(marker))),
+    }
+
+
+def _content(path: str) -> bytes | None:
+    try:
+        return overlay.content(path)
+    except OSError:
+        return None
+
+
+def _hash(content: bytes | None) -> str | None:
+    return None if content is None else overlay.sha256(content)

@@ -6,10 +6,11 @@ import re
 
 from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, InstallError, PluginsError
 
-__all__ = ["is_unsolved", "of_build", "of_installation", "reason"]
+__all__ = ["is_invalid_wheel", "is_unsolved", "of_build", "of_installation", "reason"]
 
 _DRAWN = " ×╰├│─▶"  # what uv draws around the lines of an error
 _LONGEST = 400  # characters of a reason
+_INVALID_WHEEL = ("The wheel is invalid", "RECORD file is invalid", "RECORD file doesn't match")
 _FOUND_NONE = 1  # an exit status of uv: no resolution; 2 is any other failure
 
 
@@ -27,6 +28,12 @@ def reason(error: PluginsError) -> str:
 def is_unsolved(error: PluginsError) -> bool:
     """Whether uv says that no version satisfies the requirements, though a lock has one."""
     return isinstance(error.__cause__, CommandFailed) and error.__cause__.returncode == _FOUND_NONE
+
+
+def is_invalid_wheel(error: PluginsError) -> bool:
+    """Whether uv refuses what a wheel contains."""
+    cause = error.__cause__
+    return isinstance(cause, CommandFailed) and any(words in cause.stderr for words in _INVALID_WHEEL)
 
 
 def _is_other_file(error: CommandFailed) -> bool:
