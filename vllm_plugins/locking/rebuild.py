@@ -98,7 +98,7 @@ def run(
         SourceError: the commit or the sdist is not available any more.
         BuildError: a wheel can't be built.
         HashMismatch: a source or a wheel is not the locked one.
-        StoreError: the wheel can't be written.
+        StoreError: the wheel can't be written, or ``plugins.wheels`` is a link.
     """
     absent = missing(lock, settings)
     if settings.offline:
@@ -228,7 +228,7 @@ def _pins(package: Package) -> tuple[str, ...]:
 
 def _keep(wheel: Path, target: Path) -> None:
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        atomic.make_own_directory(target.parent)
         atomic.copy(wheel, target)
     except OSError as error:
         raise StoreError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LoadError
 from vllm_plugins.startup import overlay
-from vllm_plugins.startup._path import removal
+from vllm_plugins.startup._path import namespaces, removal
 from vllm_plugins.startup.marker import module_name
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def check(points: Iterable[EntryPoint]) -> None:
     for point in points if ours else ():
         if not point.distribution:  # the base provides it, from wherever it has it
             continue
+        namespaces.extend(module_name(point.value))
         module, origin = _locate(module_name(point.value), ours)
         if origin is not None and not _is_in(origin, (*ours, *_base())):
             raise _error(point, module, origin, ours)
