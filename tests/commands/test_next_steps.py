@@ -125,6 +125,8 @@ RUN = {
     "remove {…}, then run vllm-plugins sync": WHEELS,
     "take them from version control, or run this where the index can be reached: "
     "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle": WHEELS,
+    "unlock the keyring, or unset PIP_KEYRING_PROVIDER and UV_KEYRING_PROVIDER": "tests/packages/test_pip_config.py::"
+    "test_a_keyring_that_waits_for_somebody_is_an_error",
     "remove the link, then run the command again; to fill a directory elsewhere: vllm-plugins bundle -o DIRECTORY": "tests/"
     "commands/test_bundle.py::test_nothing_is_written_or_removed_through_a_link_in_place_of_the_directory",
     "correct {…}, then run the command again": MANIFEST,
