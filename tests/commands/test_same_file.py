@@ -15,6 +15,7 @@ from tests.kit.raw_wheel import RawWheel
 from vllm_plugins.packages import installers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.kit.index import Index
@@ -186,20 +187,21 @@ def test_data_directories_of_wheels_are_laid_out_alike_by_both_installers(place:
     place.run("verify")
 
 
-def _without(wheel: Path, path: str) -> None:
-    """Remove a file from a wheel, but not from its RECORD, as ``zip --delete`` does."""
+def _changed(wheel: Path, path: str, change: Callable[[bytes], bytes | None]) -> None:
+    """Change a file of a wheel, or remove it, but leave RECORD as it is, as ``zip`` does."""
     with zipfile.ZipFile(wheel) as archive:
-        members = {item: archive.read(item) for item in archive.infolist() if item.filename != path}
+        members = {item: archive.read(item) for item in archive.infolist()}
     with zipfile.ZipFile(wheel, "w") as archive:
         for item, data in members.items():
-            archive.writestr(item, data)
+            if (changed := change(data) if item.filename == path else data) is not None:
+                archive.writestr(item, changed)
 
 
 def test_a_file_that_record_names_and_the_wheel_lacks_is_left_out_by_both_installers(
     place: Place, index: Index
 ) -> None:
     raw = RawWheel(name="tiny").add("tiny/__init__.py").add("tiny/gone.py").add("tiny-1.0.data/data/tiny/x.txt", "x")
-    _without(raw.write(index.directory / "tiny"), "tiny/gone.py")
+    _changed(raw.write(index.directory / "tiny"), "tiny/gone.py", lambda _: None)
     place.pypi("tiny")
     place.run("lock")
     found = _sync_with_both(place)
@@ -225,6 +227,15 @@ def test_pip_installs_a_wheel_that_uv_can_not(place: Place, index: Index, path: 
     found = _sync_with_both(place)
     assert found["pip"] == found["uv"]
     assert "pip installs instead, because uv" in place.run("sync", "--reinstall", "--installer", "uv").stderr
+    place.run("verify")
+
+
+def test_pip_installs_a_wheel_whose_record_uv_can_not_read(place: Place, index: Index) -> None:
+    wheel = RawWheel(name="tiny").add("tiny/__init__.py").write(index.directory / "tiny")
+    _changed(wheel, "tiny-1.0.dist-info/RECORD", lambda data: data.replace(b"\n", b",of,more,fields\n", 1))
+    place.pypi("tiny")
+    place.run("lock")
+    assert _sync_with_both(place)["uv"].keys() >= {"tiny/__init__.py", "tiny-1.0.dist-info/RECORD"}
     place.run("verify")
 
 

@@ -176,6 +176,12 @@ def test_an_unknown_key_of_a_dependency_is_refused() -> None:
     assert key == "packages[0].dependencies[0].new"
 
 
+def test_what_is_no_table_has_no_keys() -> None:
+    """The reader of the lock refuses it."""
+    for value in ("x", 5, True, None):
+        assert list(lock_keys.refused({"packages": value, "tool": {"vllm-plugins": value}})) == []
+
+
 def test_the_reason_and_the_place_of_each_refused_key_are_told() -> None:
     unknown = "this key is unknown (a newer version's?), and may change what is installed"
     ours = "this key of PEP 751 would change what is installed, and this program does not follow it"

@@ -149,6 +149,14 @@ def test_another_publisher_is_refused(identities: Any, message: str) -> None:
     assert refused({"packages": [changed(PACKAGE, attestation_identities=identities)]}) == message
 
 
+def test_a_wheel_for_millions_of_kinds_of_machines_is_refused_at_once() -> None:
+    """Each of its tags would be made: one name could take the memory of whoever reviews a lock."""
+    kinds = "-".join(".".join(f"{part}{number}" for number in range(300)) for part in ("cp", "abi", "linux_"))
+    assert "expected the name of a wheel, found 'tiny-1.0-cp0.cp1." in refused(
+        {"packages": [changed(PACKAGE, wheels=[changed(WHEEL, name=f"tiny-1.0-{kinds}.whl")])]}
+    )
+
+
 HERE = "packages[0].wheels[0]"
 
 

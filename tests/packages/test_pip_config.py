@@ -14,6 +14,7 @@ from vllm_plugins.core import process
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.packages import pip_config, programs
 from vllm_plugins.packages._net import keyring
+from vllm_plugins.startup import settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,11 +136,25 @@ def test_without_an_index_none_is_used_whatever_uv_says(
     assert (found.index_url, found.indexes, found.find_links) == (None, (), ("file:///srv",))
 
 
-@pytest.mark.parametrize(("line", "what"), [("timeout = soon", "timeout"), ("keyring-provider = wallet", "keyring")])
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("timeout = soon", "timeout"),
+        ("timeout = -1", "timeout"),
+        ("timeout = nan", "timeout"),
+        ("retries = inf", "retries"),
+        ("keyring-provider = wallet", "keyring"),
+    ],
+)
 def test_a_value_that_is_not_valid_is_an_error_with_its_key(home: Path, line: str, what: str) -> None:
     _pip_conf(home, f"index-url = {INDEX}", line)
     with pytest.raises(UsageError, match=what):
         pip_config.read()
+
+
+def test_a_timeout_of_zero_is_as_long_as_a_call_may_take(home: Path) -> None:
+    _pip_conf(home, f"index-url = {INDEX}", "timeout = 0")  # with which pip waits without an end
+    assert pip_config.read().timeout == settings.PATIENCE
 
 
 def test_keys_that_choose_versions_have_no_effect_and_are_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

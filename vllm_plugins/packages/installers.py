@@ -210,8 +210,8 @@ class Uv:
 
         uv gives up where one of several indexes answers 410 for a name that it lacks, where a page of links is
         missing, and where a page has a Requires-Python that is not valid. Of several indexes with one version, it
-        takes the files of one, and may miss the one that the hash names. uv also refuses wheels that pip installs, such
-        as one whose ``entry_points.txt`` has a section twice. pip goes on, and compares hashes.
+        takes the files of one, and may miss the one that the hash names. uv also refuses wheels that pip installs,
+        such as one whose ``entry_points.txt`` has a section twice. pip goes on, and compares hashes.
         """
         if isinstance(error, InstallError) and is_loud(python):
             self.report(f"{LOUD}: {text}")

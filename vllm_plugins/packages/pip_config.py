@@ -7,6 +7,7 @@ indexes of a uv.toml of the user or the system count where neither the environme
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -175,7 +176,7 @@ def read() -> PipConfig:
         trusted_hosts=tuple(dict.fromkeys((*values.get("trusted-host", "").split(), *uv.insecure_hosts))),
         keyring_provider=provider,
         system_certs=uv.system_certs,
-        timeout=_number(values, "timeout", "15"),
+        timeout=_number(values, "timeout", "15") or settings.PATIENCE,  # with 0, pip waits without an end
         retries=int(_number(values, "retries", "5")),
         patience=settings.patience(os.environ),
         public_urls=settings.public_urls(os.environ),
@@ -297,10 +298,13 @@ def _provider(of_pip: str | None, of_uv: str | None) -> str | None:
 
 def _number(values: Mapping[str, str], key: str, default: str) -> float:
     try:
-        return float(values.get(key, default))
+        number = float(values.get(key, default))
+        if not 0 <= number < math.inf:
+            raise ValueError(number)  # noqa: TRY301 - one error for every reason
     except ValueError as error:
         raise UsageError(
-            f"pip's {key} is not a number",
+            f"pip's {key} is not a valid number",
             found=values.get(key, default),
             next_step=f"fix PIP_{key.upper()}, or run `pip config unset global.{key}`",
         ) from error
+    return number

@@ -129,7 +129,7 @@ def _of_package(
     fact = Facts(package=package.name)
     try:
         license_ = _license(package, auditor.settings, index)
-    except (PluginsError, OSError, zipfile.BadZipFile) as error:
+    except (PluginsError, *archives.UNREADABLE) as error:
         found.append(auditor.not_run("license", _first(error), package.name))
     else:
         fact = replace(fact, license=license_)

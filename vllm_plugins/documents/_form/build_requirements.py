@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.fields import FieldError, convert, get, items
 from vllm_plugins.documents import versions
@@ -41,7 +41,7 @@ def read(item: Any, here: str) -> BuildRequirement:
 
 def _wheel(table: Any, here: str, *, name: NormalizedName, version: Version) -> Wheel:
     filename = get(table, here, "name", str)
-    found = convert(filename, f"{here}.name", parse_wheel_filename, expected="the name of a wheel")
+    found = convert(filename, f"{here}.name", versions.wheel_name, expected="the name of a wheel")
     if found[:2] != (name, version) or not FILENAME.fullmatch(filename):
         raise FieldError(f"{here}.name: expected a wheel of {name} {version}, found {filename!r}")
     size = get(table, here, "size", int)

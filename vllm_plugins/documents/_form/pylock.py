@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from vllm_plugins.core.fields import FieldError, convert, get, items
@@ -144,7 +144,7 @@ def _directory(table: Any, here: str) -> str:
 def _wheel(table: Any, here: str, *, name: NormalizedName, version: Version) -> Wheel:
     filename = get(table, here, "name", str)
     found_name, found_version, _, _ = convert(
-        filename, f"{here}.name", parse_wheel_filename, expected="the name of a wheel"
+        filename, f"{here}.name", versions.wheel_name, expected="the name of a wheel"
     )
     if (found_name, found_version) != (name, version):
         raise FieldError(f"{here}.name: expected a wheel of {name} {version}, found {filename!r}")

@@ -10,6 +10,7 @@ __all__ = ["is_invalid_wheel", "is_unsolved", "of_build", "of_installation", "re
 
 _DRAWN = " ×╰├│─▶"  # what uv draws around the lines of an error
 _LONGEST = 400  # characters of a reason
+_INVALID_WHEEL = ("The wheel is invalid", "RECORD file is invalid", "RECORD file doesn't match")
 _FOUND_NONE = 1  # an exit status of uv: no resolution; 2 is any other failure
 
 
@@ -31,7 +32,8 @@ def is_unsolved(error: PluginsError) -> bool:
 
 def is_invalid_wheel(error: PluginsError) -> bool:
     """Whether uv refuses what a wheel contains."""
-    return isinstance(error.__cause__, CommandFailed) and "The wheel is invalid" in error.__cause__.stderr
+    cause = error.__cause__
+    return isinstance(cause, CommandFailed) and any(words in cause.stderr for words in _INVALID_WHEEL)
 
 
 def _is_other_file(error: CommandFailed) -> bool:

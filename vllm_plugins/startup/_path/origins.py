@@ -166,7 +166,7 @@ def _error(point: EntryPoint, module: str, origin: str, ours: Sequence[str]) -> 
     else:
         reason = f"{entry or os.path.dirname(origin)} is on the path of this process, before the plugins"
     pythonpath = os.environ.get("PYTHONPATH", "")
-    named = [os.path.abspath(path) for path in pythonpath.split(os.pathsep)]
+    named = [os.path.abspath(path) for path in pythonpath.split(os.pathsep)] if pythonpath else []
     if entry is not None and os.path.abspath(entry) in named:
         next_step = f"take {os.path.abspath(entry)} out of PYTHONPATH, or rename {origin}"
     else:
