@@ -310,8 +310,8 @@ def test_a_plugin_that_the_base_has_in_another_version(locked: Place) -> None:
         "the vLLM environment has another version than plugins.yaml requires [base-mismatch]\n"
         "  plugin 'transformers' requires transformers>=5.20; the base has transformers 4.57.1\n"
         "  next: leave `version` of plugin 'transformers' out of plugins.yaml to use transformers 4.57.1; "
-        'or, to have another version in front of it, write `overrides: [{package: transformers, version: ">=5.20", '
-        "reason: …}]` in plugins.yaml",
+        'or, to have another version in front of it, write the line `overrides: [{package: transformers, version: ">=5.20", '
+        "reason: plugins require it}]` in plugins.yaml, or its items into the `overrides` that are there",
     )
 
 

@@ -10,6 +10,8 @@ from tests.kit import pair
 from tests.kit.sandbox import needs_root, read_only
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.kit.index import Index
     from tests.kit.place import Place
     from tests.kit.templates import Templates
@@ -176,3 +178,28 @@ def test_diff_of_generations_by_key(locked: Place, index: Index) -> None:
     none = locked.run("diff", "nowhere", check=False)
     assert none.returncode == 2
     assert "'nowhere' is neither a file, nor the key of an overlay, nor a revision of git [usage]\n" in none.stderr
+
+
+def test_nothing_is_written_or_removed_through_a_link_in_place_of_the_directory(
+    locked: Place, tmp_path: Path
+) -> None:
+    """A change under review can make ``plugins.wheels`` a link to any directory of whoever runs a command."""
+    theirs, real = tmp_path / "theirs", locked.wheels.rename(tmp_path / "real")
+    theirs.mkdir()
+    for name in ("other-1.0-py3-none-any.whl", ".0123.part"):
+        (theirs / name).write_bytes(b"of somebody else")
+    before = {path.name: path.read_bytes() for path in theirs.iterdir()}
+    locked.wheels.symlink_to(theirs)
+    for words in (("bundle",), ("bundle", "--prune"), ("sync",), ("lock", "--upgrade")):
+        done = locked.run(*words, check=False)
+        assert "plugins.wheels is a symbolic link, and nothing is written through it [store-unusable]" in done.stderr
+        assert {path.name: path.read_bytes() for path in theirs.iterdir()} == before
+    locked.run("bundle", "-o", tmp_path / "elsewhere", check=False)
+    # What the next step says.
+    locked.wheels.unlink()
+    locked.run("bundle", "--prune")
+    # Reading is harmless: the hashes of the lock decide.
+    locked.wheels.rename(tmp_path / "filled")
+    locked.wheels.symlink_to(tmp_path / "filled")
+    locked.run("sync", "--offline")
+    assert {path.name for path in real.iterdir()} < {path.name for path in (tmp_path / "filled").iterdir()}

@@ -267,9 +267,11 @@ def test_an_index_that_uv_can_not_read_is_left_to_pip_compile(place: Place, inde
 
 
 @pytest.mark.parametrize("how", ["variable", "pip.conf", "uv"])
-def test_what_forbids_all_indexes_is_named_where_a_plugin_is_not_found(place: Place, how: str) -> None:
-    place.pypi("nothere")
-    env = {"PIP_INDEX_URL": ""}
+def test_what_forbids_all_indexes_is_named_where_a_plugin_is_not_found(place: Place, index: Index, how: str) -> None:
+    index.wheel("tiny")
+    place.pypi("tiny")
+    allowed = {"PIP_INDEX_URL": index.url if how != "uv" else ""}
+    env = dict(allowed)
     if how == "variable":
         env["PIP_NO_INDEX"] = "1"
     elif how == "pip.conf":
@@ -286,3 +288,21 @@ def test_what_forbids_all_indexes_is_named_where_a_plugin_is_not_found(place: Pl
     }
     assert done.returncode == 6, done
     assert f"  index: none: {names[how]} forbids all indexes\n" in done.stderr
+    steps = {
+        "variable": "unset PIP_NO_INDEX",
+        "pip.conf": "remove `no-index` from the file that `pip config debug` names for it",
+        "uv": "remove `no-index` from uv.toml",
+    }
+    assert f"\n  next: {steps[how]}, or put its wheel into a directory of PIP_FIND_LINKS; or, correct " in done.stderr
+    done = place.run("lock", "--base", "vllm==9.9.9", env=env, check=False)
+    step = f"{steps[how]}, or name a snapshot that `vllm-plugins base` wrote in the image"
+    assert f"\n  next: {step}\n" in done.stderr
+    projects.wheel(place.root / "links", "tiny")
+    place.run("lock", env={**env, "PIP_FIND_LINKS": str(place.root / "links")})
+    place.lock.unlink()
+    if how == "uv":
+        (place.root / "uv.toml").write_text(f'index-url = "{index.url}"\n', encoding="utf-8")
+    elif how == "pip.conf":
+        (place.root / "pip.conf").write_text("[global]\n", encoding="utf-8")
+    env.pop("PIP_NO_INDEX", None)
+    place.run("lock", env=env)

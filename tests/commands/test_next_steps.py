@@ -125,6 +125,10 @@ RUN = {
     "remove {…}, then run vllm-plugins sync": WHEELS,
     "take them from version control, or run this where the index can be reached: "
     "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle": WHEELS,
+    "unlock the keyring, or unset PIP_KEYRING_PROVIDER and UV_KEYRING_PROVIDER": "tests/packages/test_pip_config.py::"
+    "test_a_keyring_that_waits_for_somebody_is_an_error",
+    "remove the link, then run the command again; to fill a directory elsewhere: vllm-plugins bundle -o DIRECTORY": "tests/"
+    "commands/test_bundle.py::test_nothing_is_written_or_removed_through_a_link_in_place_of_the_directory",
     "correct {…}, then run the command again": MANIFEST,
     "write one here with vllm-plugins init, or name another with --config or VLLM_PLUGIN_CONFIG": MANIFEST,
     "{…} --help": WORDS,
@@ -183,6 +187,10 @@ RUN = {
     "fix what the output above names, until `pip config list` works": VARIABLES,
     "check the network, your login, and the indexes of `pip config list`": VARIABLES,
     "check the network, the URL of index {…}": OWN_INDEX,
+    "make it a readable file, or remove it; `pip config list` shows the index or find-links that it is of": "tests/faults/"
+    "test_pipes.py::test_a_pipe_or_a_device_in_a_directory_of_wheels",
+    "remove it, or take its directory out of find-links, which `pip config list` shows": "tests/faults/test_pipes.py::"
+    "test_a_pipe_or_a_device_in_a_directory_of_wheels_is_not_given_to_an_installer",
     "vllm-plugins lock, which builds it with packages that it locks, too": BUILD_HASHES,
     "find out who changed it; if the file is right, build and lock again, and review the change: vllm-plugins lock --upgrade-package {…}": BUILD_HASHES,
     "write `build: {with-base: [{…}]}` for plugin {…} in plugins.yaml": BUILDS,
@@ -210,6 +218,8 @@ RUN = {
     "restore the wheel from version control; or build and lock it again: vllm-plugins lock --upgrade-package {…}": BUILT,
     "set `enabled: false` in plugins.yaml for a plugin that needs one of them, and lock again": DISABLED,
     "name one release: vllm-plugins lock --base vllm==0.32.0": RELEASE,
+    "{…}, or name a snapshot that `vllm-plugins base` wrote in the image": "tests/commands/test_configuration.py::"
+    "test_what_forbids_all_indexes_is_named_where_a_plugin_is_not_found",
     "name a release that the index has, or a snapshot that `vllm-plugins base` wrote in the image": RELEASE,
     "find out who changed the lock and why; then run vllm-plugins lock, and review the difference": f"{TAKEN}"
     "a_lock_that_contradicts_plugins_yaml_is_made_again",

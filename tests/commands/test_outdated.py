@@ -96,6 +96,54 @@ def test_a_yanked_release_is_not_newer_and_an_unknown_upgrade_is_reported(old: P
     assert data["notes"][0].startswith("an upgrade would fail: plugin 'tiny' does not fit this environment; ")
 
 
+# What a build backend that reads the version from git does, such as setuptools-scm.
+FROM_TAGS = """
+def _table(root):
+    import subprocess
+
+    text = subprocess.run(["git", "describe", "--tags"], capture_output=True, text=True, check=True).stdout.strip()
+    version, _, rest = text.removeprefix("v").partition("-")
+    return {**_plain(root), "version": f"{version}.post{rest.partition('-')[0]}" if rest else version}
+"""
+
+
+@pytest.mark.parametrize("subdirectory", [None, "inner"])
+def test_a_new_tag_of_the_locked_commit_is_a_new_version_where_builds_take_it_from_tags(
+    place: Place, subdirectory: str | None
+) -> None:
+    root = place.root / "repository"
+    project = projects.project(root / (subdirectory or ""), name="mine")
+    text = (project / "pyproject.toml").read_text()
+    (project / "pyproject.toml").write_text(text.replace('version = "1.0"', 'dynamic = ["version"]'))
+    backend = (project / "backend.py").read_text()
+    (project / "backend.py").write_text(backend.replace("def _table(", "def _plain(") + FROM_TAGS)
+    repository = Repository.init(root)
+    repository.commit()
+    repository.tag("v1.0")
+    head = repository.commit("two")
+    inner = f", subdirectory: {subdirectory}" if subdirectory else ""
+    place.write(f'plugins:\n  - {{name: mine, source: git, url: "{repository.url}", ref: main{inner}}}\n')
+    place.run("lock")
+    assert place.versions == {"mine": "1.0.post1"}
+    repository.tag("other-v3.0")  # of another project in the repository
+    assert not find(place)["mine"]["outdated"]
+    repository.tag("v2.0", "annotated")
+    found = find(place)["mine"]
+    assert (found["current"], found["fits"], found["newest"], found["upgradable"]) == (head[:7], "v2.0", "v2.0", True)
+    place.run("upgrade")
+    assert place.versions == {"mine": "2.0"}
+    assert not find(place)["mine"]["outdated"]
+
+
+def test_a_tag_is_no_version_of_a_project_that_says_its_own(place: Place) -> None:
+    repository = Repository.init(projects.project(place.root / "repository", name="mine"))
+    repository.commit()
+    place.write(f'plugins:\n  - {{name: mine, source: git, url: "{repository.url}", ref: main}}\n')
+    place.run("lock")
+    repository.tag("v2.0")
+    assert not find(place)["mine"]["outdated"]
+
+
 def test_a_git_plugin_shows_commits_and_tags(place: Place) -> None:
     repository = Repository.init(projects.project(place.root / "repository", name="mine"))
     first = repository.commit()

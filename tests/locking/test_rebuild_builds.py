@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -286,3 +287,34 @@ def test_an_error_says_what_differs_in_the_wheel(settings: Settings, tmp_path: P
         assert tuple(line for line in WHAT if "METADATA" not in line) == error.details[:3]
         assert error.details[-2:] == ("-X = 1", "+X = 2")
     assert (error.found, error.required_by) == (f"sha256 {built.sha256}, {built.size} bytes", "tiny 1.0")
+
+
+@pytest.mark.parametrize("place", ["next to the lock", "overlay"])
+@pytest.mark.parametrize("how", ["no archive", "no RECORD", "invalid RECORD"])
+def test_a_locked_wheel_that_can_not_be_read_is_another_wheel(
+    settings: Settings, tmp_path: Path, place: str, how: str
+) -> None:
+    """Whoever replaces a wheel chooses its bytes, and writes their hash into the lock."""
+    item, built, locked = differing(settings, tmp_path)
+    record = {"no RECORD": None, "invalid RECORD": b"\xff"}.get(how)
+    with zipfile.ZipFile(locked) as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    members["tiny-1.0.dist-info/RECORD"] = record or b""
+    if place == "overlay":
+        directory = settings.store / overlay.OVERLAYS / "key"
+        shutil.unpack_archive(locked, directory / overlay.SITE, "zip")
+        (directory / "plugins.lock").write_text(item.wheel.sha256)
+        (directory / overlay.SITE / "tiny-1.0.dist-info/RECORD").unlink()
+        if record is not None:
+            (directory / overlay.SITE / "tiny-1.0.dist-info/RECORD").write_bytes(record)
+    else:
+        settings.wheels.mkdir(parents=True)
+        with zipfile.ZipFile(settings.wheels / locked.name, "w") as new:
+            for name, data in members.items():
+                if record is not None or not name.endswith("RECORD"):
+                    new.writestr(name, data)
+        if how == "no archive":
+            (settings.wheels / locked.name).write_bytes(b"x")
+    error = rebuild._differs(item, built, settings)
+    assert error.what == "the wheel is different when it is built again"
+    assert error.details[0].startswith("the files can't be compared: ")

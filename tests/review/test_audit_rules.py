@@ -341,6 +341,22 @@ def test_a_wheel_that_was_built_with_packages_of_which_no_hash_is_known_is_a_fin
     assert [(item.check, item.level) for item in found] == [("unhashed", "fail"), ("no-wheel", "warn")]
     assert found[0].what == ("was built with packages of which the lock has no hash: flit-core==3.12.0, wheel==1.0")
     assert found[0].next_step == "run vllm-plugins lock, and review the difference"
+    assert {item.package for item in found} == {"tiny"}
+
+
+def test_a_finding_about_one_package_hides_no_other(tmp_path: Path) -> None:
+    local = (values.wheel("dep", url=None),)
+    first = values.package(wheels=(), directory="../tiny", dependencies=(NAME("dep"), NAME("more")))
+    dep = values.package("dep", wheels=local, sdist_sha256=HASH)
+    more = values.package("more", wheels=(values.wheel("more", url=None),), find_links=True)
+    (plugin,) = values.lock().plugins
+    editable = plugin.replace(source="local", requested="../tiny", editable=True, project_sha256=HASH)
+    found = _lock_checks.run(auditor(tmp_path, values.lock(first, dep, more, plugins=(editable,)), None))
+    assert [(item.check, item.package) for item in found] == [
+        ("unhashed", "tiny"),
+        ("no-wheel", "dep"),
+        ("local-wheel", "more"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -398,7 +414,8 @@ class Pages:
     def __init__(self, *files: File, documents: dict[str, Any] | None = None) -> None:
         self._files, self._documents = files, documents or {}
 
-    def files(self, _name: str) -> tuple[File, ...]:
+    def files(self, name: str) -> tuple[File, ...]:
+        assert name == "tiny"
         return self._files
 
     def document(self, address: str) -> Any:
@@ -506,6 +523,71 @@ def test_without_the_extra_publishers_are_those_of_these_bytes(monkeypatch: pyte
     others: list[Any] = [provenance("b" * 64, kind="GitHub"), {}, [], {"attestation_bundles": [5, {"publisher": 5}]}]
     for other in others:
         assert read(file(provenance="there"), documents={"there": other}).publishers == ()
+
+
+@pytest.mark.parametrize(
+    ("publisher", "expected"),
+    [
+        ({"kind": "GitLab", "repository": "a/b", "workflow_filepath": ".gitlab-ci.yml"}, "GitLab a/b .gitlab-ci.yml"),
+        ({"email": "a@example.org", "kind": "Google"}, "Google a@example.org"),
+        ({"kind": "GitHub", "repository": "x" * 300, "environment": "e"}, f"GitHub {'x' * 200}"),
+        ({"kind": "a\n  b", "repository": 5, "workflow": ["w"]}, "a b 5 ['w']"),
+        ({"kind": "", "environment": "e"}, None),
+        ({}, None),
+        (5, None),
+        (None, None),
+    ],
+)
+def test_a_publisher_is_named_in_one_line_without_the_extra(publisher: Any, expected: str | None) -> None:
+    document = provenance(HASH)
+    document["attestation_bundles"][0]["publisher"] = publisher
+    document["attestation_bundles"].insert(0, {"publisher": {"kind": "other"}, "attestations": []})
+    assert _provenance._publishers(document, HASH) == ({expected} if expected else set())
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        {},
+        {"statement": 5},
+        {"statement": None},
+        {"statement": "not base64"},
+        {"statement": "\u0663"},
+        {"statement": base64.b64encode(b"not JSON").decode()},
+        {"statement": base64.b64encode(b"[]").decode()},
+        {"statement": base64.b64encode(b'{"subject": 5}').decode()},
+        {"statement": base64.b64encode(b'{"subject": [5, {}, {"digest": 5}]}').decode()},
+        {"statement": base64.b64encode(b'{"subject": [{"digest": {"sha512": "a"}}]}').decode()},
+        5,
+        None,
+    ],
+)
+def test_a_statement_that_can_not_be_read_is_about_no_file(envelope: Any) -> None:
+    document = provenance(HASH, kind="GitHub")
+    attestations_ = document["attestation_bundles"][0]["attestations"]
+    attestations_[0]["envelope"] = envelope
+    assert _provenance._publishers(document, HASH) == set()
+    attestations_ += [5, *provenance(HASH)["attestation_bundles"][0]["attestations"]]
+    assert _provenance._publishers(document, HASH) == {"GitHub"}
+
+
+def test_without_the_extra_a_file_without_an_attestation_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attestations, "is_available", lambda: False)
+    tags = ("cp39-cp39-win_amd64", "cp310-cp310-win_amd64", "cp311-cp311-win_amd64")
+    wheels = [values.wheel(tag=tag) for tag in tags]
+    files = [file(filename=wheel.filename) for wheel in wheels]
+    documents = {str(number): provenance(HASH, kind="GitHub", repository=f"r{number}") for number in (1, 2)}
+    files[1:] = [file(filename=files[number].filename, provenance=str(number)) for number in (1, 2)]
+    found = read(*files, package=values.package(wheels=tuple(wheels)), documents=documents)
+    assert found.publishers == ("GitHub r1 (not verified)", "GitHub r2 (not verified)")
+    assert found.unattested == (wheels[0].filename,)
+
+
+def test_an_sdist_counts_only_with_its_hash() -> None:
+    """Without one, any file of that name would be the locked one."""
+    local = values.package(wheels=(values.wheel(url=None),), sdist_url="https://x/tiny-1.0.tar.gz")
+    found = read(file(filename="tiny-1.0.tar.gz"), package=local)
+    assert (found.none, found.unattested, found.changed) == (True, (), ())
 
 
 # Advisories.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zipfile
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -228,6 +231,39 @@ def test_offline_the_licence_of_a_wheel_next_to_the_lock_is_read(
     (step,) = [item.next_step for item in found.findings if item.check == "license"]
     assert step == "review it, then add it to `policy.allowed-licenses` in plugins.yaml, or remove the plugin"
     assert found.facts[0].license == "GPL-3.0-only"
+
+
+@pytest.mark.parametrize("how", ["encrypted", "compression", "damaged", "cut"])
+def test_a_wheel_next_to_the_lock_that_can_not_be_read_hides_nothing_else(
+    settings: Settings, index: Index, service: Service, how: str
+) -> None:
+    """The wheel is in the change that is reviewed, and its hash is the lock's: whoever made it can make it so."""
+    path = projects.wheel(settings.wheels, "tiny", license="MIT")
+    rewritten = path.with_suffix(".new")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(rewritten, "w", zipfile.ZIP_DEFLATED) as new:
+        for item in old.infolist():
+            new.writestr(item.filename, old.read(item) * 20)
+    data = bytearray(rewritten.read_bytes())
+    rewritten.unlink()
+    with zipfile.ZipFile(io.BytesIO(bytes(data))) as archive:
+        item = next(item for item in archive.infolist() if item.filename.endswith("METADATA"))
+    local, central = item.header_offset, data.rindex(item.filename.encode()) - 46
+    content = local + 30 + len(item.filename)
+    if how == "encrypted":
+        data[local + 6] |= 1
+        data[central + 8] |= 1
+    elif how == "compression":
+        data[local + 8 : local + 10] = data[central + 10 : central + 12] = struct.pack("<H", 99)
+    elif how == "damaged":
+        data[content : content + 4] = b"\xff\xff\xff\xff"
+    else:
+        del data[len(data) // 2 :]
+    path.write_bytes(data)
+    wheel = Wheel(filename=path.name, sha256=of_file(path), size=path.stat().st_size)
+    stray = values.package("stray", wheels=(values.wheel("stray", url=None),), find_links=True)
+    found = run(settings, values.lock(values.package(wheels=(wheel,)), stray), index, now=LATER)
+    assert ("license", "tiny") in missed(found)
+    assert ("orphan", "fail", "stray") in checks(found)
 
 
 def test_a_package_of_a_directory_is_asked_of_nobody(settings: Settings, index: Index, service: Service) -> None:

@@ -25,7 +25,11 @@ def repository(tmp_path: Path) -> Repository:
 def news(repository: Repository, locked: str, ref: str | None = None) -> News:
     source = GitSource(url=repository.url, ref=ref)
     return git_news.read(
-        source, CommitSha(locked), environ={**git_environment(), "PATH": os.environ["PATH"]}, plugin="it"
+        source,
+        CommitSha(locked),
+        release=("tiny", "9999"),
+        environ={**git_environment(), "PATH": os.environ["PATH"]},
+        plugin="it",
     )
 
 

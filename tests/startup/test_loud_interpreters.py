@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import inline_backend, projects
+from tests.kit.sandbox import needs_root, no_execution
 from vllm_plugins.packages._net import keyring
 
 if TYPE_CHECKING:
@@ -85,6 +86,37 @@ def test_a_check_builds_no_archive_that_a_release_of_vllm_names_by_its_url(loud:
     assert "`evil` was included as a URL dependency" in done.stderr
     assert "pip-compile resolves instead" not in done.stderr
     loud.run("lock", "--base", "vllm==9.9.9")
+
+
+def test_the_next_step_for_a_release_that_uv_can_not_resolve_leads_on(place: Place, index: Index) -> None:
+    """No other resolver is used for a release, so that naming one would change nothing."""
+    archive = inline_backend.write_sdist(place.root, projects.project(place.root / "by-url", name="by-url"))
+    index.wheel("vllm", "9.9.8", requires=[f"by-url @ {archive.as_uri()}"])
+    index.wheel("vllm", "9.9.9")
+    index.wheel("tiny")
+    place.pypi("tiny")
+    done = place.run("lock", "--base", "vllm==9.9.8", check=False)
+    assert done.returncode == 1
+    assert "--resolver" not in done.stderr
+    step = (
+        "fix what its output names, name another release, or name a snapshot: `vllm-plugins base -o base.json` in the"
+    )
+    assert f"\n  next: {step} vLLM image, here `vllm-plugins lock --base base.json`\n" in done.stderr
+    place.run("lock", "--base", "vllm==9.9.9")
+    snapshot = place.root / "base.json"
+    place.run("base", "-o", snapshot)
+    place.run("lock", "--base", snapshot)
+
+
+@needs_root
+def test_the_base_of_a_release_is_resolved_where_temporary_files_can_not_be_executed(
+    loud: Place, index: Index
+) -> None:
+    index.wheel("vllm", "9.9.9")
+    words, env = no_execution(loud.root / "temporary")
+    done = loud.python(*words, "-m", "vllm_plugins", "lock", "--base", "vllm==9.9.9", env=env)
+    assert "pip-compile resolves instead" not in done.stderr
+    assert "of vllm==9.9.9 from the index" in done.stderr
 
 
 def test_a_plugin_that_fits_nothing_is_refused_as_usual(loud: Place, index: Index) -> None:

@@ -93,6 +93,7 @@ def test_a_module_in_front_of_the_overlay_is_not_imported(site: Path, tmp_path: 
         f"plugin 'tiny' is not what would run: its module origin_plugin is imported from {origin}, and not from {site}"
     )
     assert error.where == f"entry point tiny = {value} in vllm.general_plugins, of origin-plugin"
+    assert error.expected == f"a module in {site}"
     assert error.found == f"{origin}: {tmp_path}/front is on the path of this process, before the plugins"
     assert error.next_step == f"rename {origin}, or start vLLM from another directory with the command vllm"
     assert "origin_plugin" not in sys.modules
@@ -321,6 +322,13 @@ def test_the_working_directory_and_pythonpath_are_named(
     sys.path.insert(0, "")
     error = refused(point())
     assert error.found == f"{origin}: the working directory is on the path of this process, before the plugins"
+    elsewhere = f"rename {origin}, or start vLLM from another directory with the command vllm"
+    assert error.next_step == elsewhere
+    for variable in ("", "/other"):  # an empty variable names nothing, an empty part of it the working directory
+        monkeypatch.setenv("PYTHONPATH", variable)
+        assert refused(point()).next_step == elsewhere
+    monkeypatch.setenv("PYTHONPATH", "/other:")
+    assert refused(point()).next_step == f"take {tmp_path}/work out of PYTHONPATH, or rename {origin}"
     monkeypatch.setenv("PYTHONPATH", f"/other:{tmp_path}/work")
     sys.path[0] = str(tmp_path / "work")
     assert refused(point()).next_step == f"take {tmp_path}/work out of PYTHONPATH, or rename {origin}"

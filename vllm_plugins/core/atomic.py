@@ -9,13 +9,14 @@ import stat
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import flock, regular_file
+from vllm_plugins.core.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
-__all__ = ["copy", "flush", "flush_entries", "make_directory", "resuming", "write", "writing"]
+__all__ = ["copy", "flush", "flush_entries", "make_directory", "make_own_directory", "resuming", "write", "writing"]
 
 _ATTEMPTS = 100  # six writers without locks that work have needed more than ten
 _CHUNK = 1 << 20  # bytes
@@ -148,6 +149,26 @@ def make_directory(path: Path) -> None:
             return
         raise
     os.chmod(path, 0o755)  # noqa: S103 - written by its owner alone
+
+
+def make_own_directory(path: Path) -> None:
+    """Create a missing directory whose place nobody has chosen by a word, such as ``plugins.wheels/``.
+
+    It comes with the lock, so a change under review can make it a link to any directory of this machine.
+
+    Raises:
+        StoreError: it is a symbolic link: files would be written to, or removed from, another directory.
+    """
+    if path.is_symlink():
+        raise StoreError(
+            f"{path.name} is a symbolic link, and nothing is written through it",
+            where=str(path),
+            expected="a directory, or nothing",
+            found=f"a link to {os.readlink(path)}",
+            next_step="remove the link, then run the command again; to fill a directory elsewhere: "
+            "vllm-plugins bundle -o DIRECTORY",
+        )
+    make_directory(path)
 
 
 def flush_entries(directory: Path) -> None:

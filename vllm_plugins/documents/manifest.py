@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -189,8 +189,16 @@ def check_indexes(found: Iterable[tuple[str, str]], settings: Settings) -> None:
 
 
 def read_policy(settings: Settings) -> Manifest | None:
-    """The manifest that ``--policy`` or ``VLLM_PLUGIN_POLICY`` names. Raises as :func:`read`."""
-    return None if settings.policy is None else read(settings.policy, option="--policy or VLLM_PLUGIN_POLICY")
+    """The manifest that ``--policy`` or ``VLLM_PLUGIN_POLICY`` names. Raises as :func:`read`.
+
+    It is read once in a process: what a command has checked against is what it goes by afterwards, too.
+    """
+    return None if settings.policy is None else _read_policy(settings.policy)
+
+
+@cache
+def _read_policy(path: Path) -> Manifest:
+    return read(path, option="--policy or VLLM_PLUGIN_POLICY")
 
 
 def _refused(path: Path, lines: list[str], policy: Path) -> LoginRefused:

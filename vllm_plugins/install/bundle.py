@@ -97,13 +97,13 @@ def make(
         InstallError: a built wheel is missing.
         SourceError: a download failed. Wheels that were downloaded stay, and so does the part of a large
             one, and the next run continues from there.
-        StoreError: the directory can't be written.
+        StoreError: the directory can't be written, or is ``built_wheels`` and a symbolic link.
     """
     pairs: list[_Pair] = [*wanted(lock), *(wanted_by_builds(lock) if builds else ())]
     names = {wheel.filename for _, wheel in pairs}
     try:
         absent = [pair for pair in pairs if not selection.find_wheel(directory / pair[1].filename, pair[1].sha256)]
-        atomic.make_directory(directory)
+        (atomic.make_own_directory if directory == built_wheels else atomic.make_directory)(directory)
         built = [(package, wheel) for package, wheel in absent if wheel.url is None and isinstance(package, Package)]
         _copy_built(built, lock, directory, built_wheels)
         remote = [(package, wheel) for package, wheel in absent if wheel.url is not None]

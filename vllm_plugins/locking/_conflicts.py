@@ -49,11 +49,12 @@ def unsatisfiable(
     places: Callable[[NormalizedName], Iterable[str]],
     *,
     overrides: Mapping[NormalizedName, SpecifierSet] | None = None,
+    no_index_step: str | None = None,
 ) -> NoResolution | BaseMismatch:
     """The error for plugins that can't be satisfied, all of them.
 
     ``places`` are the indexes that are asked for a name. ``overrides`` are packages of the base with which they would
-    fit in another version.
+    fit in another version. ``no_index_step`` is how to allow indexes, if the configuration forbids them.
     """
     needs_vllm = [name for name, found in findings.items() if found.kind == "vllm"]
     if needs_vllm:
@@ -72,7 +73,16 @@ def unsatisfiable(
         f"{_plugins(findings)} {verb} not fit this environment",
         details=details,
         next_step="; or, ".join(
-            filter(None, (_next_step(findings, by_name), fitting.advice(overrides) if overrides else None))
+            filter(
+                None,
+                (
+                    f"{no_index_step}, or put its wheel into a directory of PIP_FIND_LINKS"
+                    if unknown and no_index_step
+                    else None,
+                    _next_step(findings, by_name),
+                    fitting.advice(overrides) if overrides else None,
+                ),
+            )
         ),
     )
 
@@ -155,17 +165,18 @@ def clash(lines: Sequence[str]) -> NoResolution:
 
 
 def resolver_failed(
-    error: CommandFailed, resolver: str, *, found_none: bool, is_here: bool = True
+    error: CommandFailed, resolver: str, *, found_none: bool, is_here: bool = True, step: str | None = None
 ) -> NoResolution | SourceError:
     """The error where each plugin fits by itself, and the resolver failed: its own last lines say why.
 
     ``found_none``: it failed because no set of versions fits. ``is_here``: it resolved for this kind of machine, so
-    that each resolver can be used.
+    that each resolver can be used. ``step`` takes the place of the next step.
     """
     lines = [error.what, *[line for line in error.stderr.splitlines() if line.strip()][-_LAST_LINES:]]
     other = "uv" if resolver != "uv" else "pip-compile"
-    step = f"fix what its output names, or use the other resolver: vllm-plugins lock --resolver {other}"
-    if not is_here:
+    if step is None and is_here:
+        step = f"fix what its output names, or use the other resolver: vllm-plugins lock --resolver {other}"
+    elif step is None:
         step = "fix what its output names; only uv resolves for another machine or Python"
     if not found_none:
         return SourceError(f"{resolver} failed", details=lines, next_step=step)

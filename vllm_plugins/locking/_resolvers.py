@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shlex
 import sys
+import venv
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
@@ -206,11 +206,16 @@ def _without_missing_links(config: PipConfig) -> PipConfig:
 
 
 def _without_site(directory: Path) -> Path:
-    """An interpreter that uv can inspect where this one prints something when it starts: without its packages."""
-    program = directory / "python"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -S "$@"\n', encoding="utf-8")
-    program.chmod(0o755)
-    return program
+    """An interpreter that uv can inspect where this one prints something when it starts: without its packages.
+
+    It is a link and no script: temporary files may be on a file system from which nothing can be executed.
+    """
+    root = directory / "quiet"
+    venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
+    (site,) = (root / "lib").glob("python*/site-packages")
+    # Some distributions of Python have a sitecustomize next to the standard library, which each interpreter imports.
+    (site / "quiet.pth").write_text("import sys; sys.modules['sitecustomize'] = sys\n", encoding="utf-8")
+    return root / "bin" / "python"
 
 
 def _temporary(directory: Path) -> Path:

@@ -198,7 +198,14 @@ class Solver:
     def _unsatisfiable(self, walk: Walk, findings: Mapping[str, Finding]) -> NoResolution | BaseMismatch:
         roots = [root for root in walk.roots if root.plugin in findings]
         overrides = fitting.overrides(walk, roots, for_resolver=True)
-        return _conflicts.unsatisfiable(findings, walk.roots, self.base, self.index.places_of, overrides=overrides)
+        return _conflicts.unsatisfiable(
+            findings,
+            walk.roots,
+            self.base,
+            self.index.places_of,
+            overrides=overrides,
+            no_index_step=self.index.no_index_step,
+        )
 
     def _line(self, item: PreparedPlugin, walk: Walk, findings: Mapping[str, Finding]) -> PluginRequirement:
         """The line of a plugin for the resolver. A release from an index of its own is given as a file.

@@ -217,7 +217,7 @@ def write(locks: Sequence[Lock], wheels: Mapping[str, Path], settings: Settings)
     ``locks`` are those of all targets, ``wheels`` the new files by their names.
 
     Raises:
-        StoreError: the files can't be written; the old lock is unchanged.
+        StoreError: the files can't be written, or ``plugins.wheels`` is a link; the old lock is unchanged.
     """
     data = lock_writer.render(*locks)
     try:
@@ -226,7 +226,7 @@ def write(locks: Sequence[Lock], wheels: Mapping[str, Path], settings: Settings)
                 return False
         settings.lock.parent.mkdir(parents=True, exist_ok=True)
         for name, path in wheels.items():
-            atomic.make_directory(settings.wheels)
+            atomic.make_own_directory(settings.wheels)
             atomic.copy(path, settings.wheels / name)
         # If the lock is a symbolic link, its target is replaced and the link stays.
         atomic.write(settings.lock.resolve(), data)

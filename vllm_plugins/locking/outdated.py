@@ -180,6 +180,8 @@ class _GitNews:
         if self.news is None:
             return replace(entry, current=locked, fits=None, newest=None)
         commit = self.news.commit[:7]
+        if commit == locked and self.news.own_tag is not None:
+            return replace(entry, current=locked, fits=self.news.own_tag, newest=self.news.own_tag, behind=0)
         is_held = commit == locked and bool(self.news.tag or self.news.behind)
         return replace(
             entry,
@@ -227,7 +229,8 @@ class _Search:
         if not isinstance(source, GitSource) or plugin.commit is None:
             return _GitNews(plugin=plugin, note=f"{head} has another source in plugins.yaml than in the lock")
         try:
-            news = git_news.read(source, plugin.commit, environ=os.environ, plugin=plugin.name)
+            release = plugin.package, plugin.version
+            news = git_news.read(source, plugin.commit, release=release, environ=os.environ, plugin=plugin.name)
         except PluginsError as error:
             return _GitNews(plugin=plugin, note=f"{head}: {error.what}; {error.found or 'no reason is known'}")
         note = "" if news.behind is not None else f"{head}: {news.branch} does not contain the locked commit"

@@ -18,7 +18,7 @@ from vllm_plugins.core.errors import HashMismatch, LockStale, StoreError
 from vllm_plugins.documents import consistency, selection
 from vllm_plugins.documents.base import SHARED
 from vllm_plugins.locking._rebuilt import differences, sources
-from vllm_plugins.packages import installers, metadata, own_indexes, pip_config
+from vllm_plugins.packages import archives, installers, metadata, own_indexes, pip_config
 from vllm_plugins.packages.builder import Builder, BuiltWheel
 from vllm_plugins.startup import overlay
 
@@ -98,7 +98,7 @@ def run(
         SourceError: the commit or the sdist is not available any more.
         BuildError: a wheel can't be built.
         HashMismatch: a source or a wheel is not the locked one.
-        StoreError: the wheel can't be written.
+        StoreError: the wheel can't be written, or ``plugins.wheels`` is a link.
     """
     absent = missing(lock, settings)
     if settings.offline:
@@ -228,7 +228,7 @@ def _pins(package: Package) -> tuple[str, ...]:
 
 def _keep(wheel: Path, target: Path) -> None:
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        atomic.make_own_directory(target.parent)
         atomic.copy(wheel, target)
     except OSError as error:
         raise StoreError(
@@ -239,22 +239,29 @@ def _keep(wheel: Path, target: Path) -> None:
         ) from error
 
 
+def _members(item: LockedBuild, built: BuiltWheel, settings: Settings) -> Iterator[str]:
+    """What differs between the files of two wheels. Raises any of :data:`archives.UNREADABLE`."""
+    path, site = settings.wheels / item.wheel.filename, differences.installed(item.wheel, settings.store)
+    if path.is_file():
+        with zipfile.ZipFile(path) as locked:
+            yield from differences.members(built.path, differences.digests(metadata.record(locked)), locked.read)
+    elif site is not None and (
+        info := next((path for path in site.glob("*.dist-info") if differences.is_of(path, item.package)), None)
+    ):
+        digests = differences.digests(metadata.parse_record((info / "RECORD").read_text(encoding="utf-8")))
+        yield from differences.members(built.path, digests, lambda name: (site / name).read_bytes())
+    else:
+        yield "the files can't be compared: no overlay of the store contains the locked wheel"
+
+
 def _differs(item: LockedBuild, built: BuiltWheel | None, settings: Settings) -> HashMismatch:
     package, wheel = item.package, item.wheel
     details = list(_environment(item, built)) if built is not None else []
-    path, site = settings.wheels / wheel.filename, differences.installed(wheel, settings.store)
-    if built is None or built.sha256 == wheel.sha256:
-        pass
-    elif path.is_file():
-        with zipfile.ZipFile(path) as locked:
-            details += differences.members(built.path, differences.digests(metadata.record(locked)), locked.read)
-    elif site is not None and (
-        info := next((path for path in site.glob("*.dist-info") if differences.is_of(path, package)), None)
-    ):
-        digests = differences.digests(metadata.parse_record((info / "RECORD").read_text(encoding="utf-8")))
-        details += differences.members(built.path, digests, lambda name: (site / name).read_bytes())
-    else:
-        details.append("the files can't be compared: no overlay of the store contains the locked wheel")
+    if built is not None and built.sha256 != wheel.sha256:
+        try:
+            details += _members(item, built, settings)
+        except archives.UNREADABLE as error:  # a replaced wheel has any bytes, and their hash is in the lock
+            details.append(f"the files can't be compared: the locked wheel can't be read: {error}")
     return HashMismatch(
         "the wheel is different when it is built again",
         where=wheel.filename,

@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = ["is_release", "machine", "read"]
 
+# Only uv resolves a release. A snapshot needs no resolver.
+_ANOTHER_BASE = (
+    "fix what its output names, name another release, or name a snapshot: `vllm-plugins base -o base.json` in the "
+    "vLLM image, here `vllm-plugins lock --base base.json`"
+)
+
 
 def is_release(text: str) -> bool:
     """Whether ``--base`` names a release, ``vllm==0.32.0``, rather than a file."""
@@ -117,11 +123,13 @@ def _pins(release: str, program: Resolver, empty: Base, index: Index, scratch: P
     except CommandFailed as error:
         if not program.found_none(error):
             index.files(canonicalize_name(Requirement(release).name))  # an index that can't be read says why
-            raise _conflicts.resolver_failed(error, program.name, found_none=False) from error
+            raise _conflicts.resolver_failed(error, program.name, found_none=False, step=_ANOTHER_BASE) from error
         raise NoResolution(
             f"the environment of {release} can't be resolved for this kind of machine",
             details=(*error.details[1:], *(() if may_build else ("only wheels count: a check builds nothing",))),
-            next_step="name a release that the index has, or a snapshot that `vllm-plugins base` wrote in the image",
+            next_step=f"{index.no_index_step}, or name a snapshot that `vllm-plugins base` wrote in the image"
+            if index.no_index_step
+            else "name a release that the index has, or a snapshot that `vllm-plugins base` wrote in the image",
         ) from error
     return [pin for pin in read_pins((scratch / "requirements.txt").read_text(encoding="utf-8")) if pin.url is None]
 

@@ -14,10 +14,11 @@ import urllib3
 from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
 
 from vllm_plugins.core import foreign_json, hashes, regular_file, scratch
-from vllm_plugins.core.errors import HashMismatch, SourceError, cause
+from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.packages import archives, downloads, own_indexes, programs, simple_api
 from vllm_plugins.packages._net import session
+from vllm_plugins.packages._net.unreadable import unreadable
 from vllm_plugins.packages.simple_api import File
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ class Index:
     def places(self) -> tuple[str, ...]:
         """The places of pip's configuration, in its order, as they may be shown."""
         return self._shown((*self._config.indexes, *self._config.find_links))
+
+    @property
+    def no_index_step(self) -> str | None:
+        """How to allow indexes, where the configuration forbids all of them."""
+        return self._config.no_index_step
 
     def places_of(self, name: NormalizedName) -> tuple[str, ...]:
         """The places where a distribution is looked for, for a message; before them, who forbids all indexes."""
@@ -293,19 +299,9 @@ class Index:
     def _options(self, url: str, index: str | None) -> dict[str, Any]:
         return session.options(self._session, self._config, url, index)
 
-    def _error(
-        self, url: str, error: Exception, *, what: str = "the index can't be read", step: str | None = None
-    ) -> SourceError:
-        return SourceError(
-            what,
-            where=redact(url, self._config.secrets),
-            found=redact(cause(error), self._config.secrets),
-            next_step=step
-            if step is not None
-            else f"check the network, the URL of index {own}"
-            if (own := own_indexes.login_of(url, self._config))
-            else "check the network, your login, and the indexes of `pip config list`",
-        )
+    def _error(self, url: str, error: Exception, *, what: str | None = None, step: str | None = None) -> SourceError:
+        login = own_indexes.login_of(url, self._config)
+        return unreadable(url, error, self._config, login=login, what=what, step=step)
 
     def _mismatch(self, file: File, expected: str, found: str) -> HashMismatch:
         return HashMismatch(
@@ -329,7 +325,7 @@ def _blocks(path: Path, start: int) -> Generator[bytes]:
             while chunk := stream.read(_CHUNK):
                 yield chunk
     except OSError as error:
-        raise requests.ConnectionError(error.strerror or str(error)) from error
+        raise requests.ConnectionError(error) from error
 
 
 def _path(url: str) -> Path:

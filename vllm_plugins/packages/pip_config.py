@@ -58,7 +58,8 @@ class OwnIndex:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipConfig:
-    """Where packages come from. ``index_url`` is ``None`` with ``--no-index``; ``no_index`` then says who wants that.
+    """Where packages come from. ``index_url`` is ``None`` with ``--no-index``; ``no_index`` then says who wants that,
+    and ``no_index_step`` how to change it.
 
     ``own`` are packages with an index of their own. pip and uv don't know of them, and are never asked for them.
 
@@ -84,6 +85,7 @@ class PipConfig:
     public_urls: bool = False
     ignored: tuple[str, ...] = ()
     no_index: tuple[str, ...] = ()
+    no_index_step: str | None = None
     uploaded_before: str | None = None
     own: tuple[OwnIndex, ...] = ()
 
@@ -179,14 +181,18 @@ def read() -> PipConfig:
         patience=settings.patience(os.environ),
         public_urls=settings.public_urls(os.environ),
         ignored=(*ignored, *uv.ignored),
-        no_index=(f"none: {_forbids(uv)} forbids all indexes",) if no_index else (),
+        no_index=(f"none: {_forbids(uv)[0]} forbids all indexes",) if no_index else (),
+        no_index_step=_forbids(uv)[1] if no_index else None,
     )
 
 
-def _forbids(uv: UvConfig) -> str:
+def _forbids(uv: UvConfig) -> tuple[str, str]:
+    """Return what forbids all indexes, and how to allow them."""
     if uv.no_index:
-        return "no-index of uv's configuration"
-    return "PIP_NO_INDEX" if os.environ.get("PIP_NO_INDEX") else "no-index of pip's configuration"
+        return "no-index of uv's configuration", "remove `no-index` from uv.toml"
+    if os.environ.get("PIP_NO_INDEX"):
+        return "PIP_NO_INDEX", "unset PIP_NO_INDEX"
+    return "no-index of pip's configuration", "remove `no-index` from the file that `pip config debug` names for it"
 
 
 def _check_urls(urls: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from vllm_plugins.core import process, regular_file
+from vllm_plugins.core.errors import SourceError
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.packages import simple_api
 from vllm_plugins.startup.environment import index_logins
@@ -111,6 +112,7 @@ CHOICE = _names(
 _READ = _names(
     "UV_DEFAULT_INDEX UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_INDEX UV_INDEX_URL UV_INSECURE_HOST UV_KEYRING_PROVIDER"
 )
+_ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tbz", ".tar.xz", ".txz", ".tlz", ".tar.lz")
 _PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "http_proxy", "https_proxy")
 # Colours and interpreters of the shell, and pip-tools' own variable for a comment.
 _DROPPED = ("CUSTOM_COMPILE_COMMAND", "FORCE_COLOR", "CLICOLOR_FORCE", "VIRTUAL_ENV")
@@ -120,7 +122,11 @@ def pip_environment(config: PipConfig, environ: Mapping[str, str] | None = None)
     """Return the environment of pip and pip-compile: no configuration of pip except the honoured keys.
 
     URLs are passed here rather than as arguments, which every user of the machine can read.
+
+    Raises:
+        SourceError: a directory of find-links has a pipe or a device in place of a file.
     """
+    _check_links(config.find_links)
     ours = {
         "PIP_INDEX_URL": config.index_url or "",
         "PIP_EXTRA_INDEX_URL": " ".join(config.extra_index_urls),
@@ -149,8 +155,9 @@ def uv_environment(config: PipConfig, directory: Path, environ: Mapping[str, str
     """Return the environment of uv: no configuration of uv except the honoured keys.
 
     ``directory`` is one of ours, where uv will run. ``--no-index`` has no variable: without an index, the caller adds
-    it to the command line.
+    it to the command line. Raises as :func:`pip_environment`.
     """
+    _check_links(config.find_links)
     environ = os.environ if environ is None else environ
     places = _several(config, directory) if len(config.indexes) > 1 else _one(config)
     passed = {key: value for key, value in environ.items() if key in UV_VARIABLES - _READ}
@@ -202,6 +209,35 @@ def _several(config: PipConfig, directory: Path) -> dict[str, str]:
     return variables
 
 
+def _check_links(places: Iterable[str]) -> None:
+    """Refuse directories in which pip or uv would wait for a pipe, or copy a device until the disk is full."""
+    for place in places:
+        if not place.startswith(("https://", "http://")):
+            with contextlib.suppress(NotADirectoryError, FileNotFoundError, PermissionError):
+                for entry in os.scandir(_local(place)):
+                    if entry.name.endswith(_ARCHIVES):
+                        _check_file(entry.path)
+
+
+def _check_file(path: str) -> None:
+    try:
+        regular_file.check(path)
+    except IsADirectoryError:
+        return
+    except OSError as error:
+        raise SourceError(
+            "a directory of find-links has something else in place of a package's file",
+            where=path,
+            expected="a file",
+            found=error.strerror or str(error),
+            next_step="remove it, or take its directory out of find-links, which `pip config list` shows",
+        ) from error
+
+
+def _local(place: str) -> Path:
+    return Path(unquote(urlsplit(place).path) if place.startswith("file:") else place).expanduser()
+
+
 def _directories(places: Iterable[str], scratch: Path) -> Iterator[str]:
     """Yield the places of ``--find-links`` as uv knows them: URLs of pages, and directories that exist.
 
@@ -212,7 +248,7 @@ def _directories(places: Iterable[str], scratch: Path) -> Iterator[str]:
         if place.startswith(("https://", "http://")):
             yield place
             continue
-        path = Path(unquote(urlsplit(place).path) if place.startswith("file:") else place).expanduser()
+        path = _local(place)
         if path.is_dir():
             yield place
         elif path.is_file():

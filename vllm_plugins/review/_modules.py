@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core import namespace_file
 from vllm_plugins.startup import Record
 
 if TYPE_CHECKING:
@@ -102,7 +103,11 @@ def top_level(directory: str, names: Container[str] | None = None) -> Modules:
         return {}
     for entry in entries:
         name = entry.name.partition(".")[0]
-        if not name.isidentifier() or name == "__pycache__" or (names is not None and name not in names):
+        if (
+            not name.isidentifier()
+            or name in ("__pycache__", "__init__")
+            or (names is not None and name not in names)
+        ):
             continue
         kind = _kind(entry)
         # Of one name in one directory, Python prefers a regular package, then a module, then a namespace package.
@@ -132,4 +137,5 @@ def _kind(entry: os.DirEntry[str]) -> str:
     if dot:
         return "none"
     regular = any(os.path.exists(os.path.join(entry.path, f"__init__{suffix}")) for suffix in _SUFFIXES)
-    return "package" if regular else "namespace"
+    # A package that declares itself to be a namespace is shared like one, in whatever way it does that.
+    return "package" if regular and not namespace_file.is_declared(f"{entry.path}/__init__.py") else "namespace"

@@ -129,7 +129,7 @@ def _of_package(
     fact = Facts(package=package.name)
     try:
         license_ = _license(package, auditor.settings, index)
-    except (PluginsError, OSError, zipfile.BadZipFile) as error:
+    except (PluginsError, *archives.UNREADABLE) as error:
         found.append(auditor.not_run("license", _first(error), package.name))
     else:
         fact = replace(fact, license=license_)
@@ -284,7 +284,10 @@ def _of_advisories(auditor: Auditor, service: str, report: Callable[[str], None]
     ]
     try:
         with progress.step(f"Asking for advisories about {count(len(asked), 'package')}", report):
-            known, skipped = advisories.ask(asked, program, service=service, cache=auditor.settings.cache)
+            settings = auditor.settings
+            known, skipped = advisories.ask(
+                asked, program, service=service, cache=settings.cache, patience=settings.patience
+            )
     except PluginsError as error:
         yield auditor.not_run(check, _first(error))
         return

@@ -6,16 +6,18 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from vllm_plugins.documents import versions
-from vllm_plugins.sources import _git, git_refs, git_url
+from vllm_plugins.sources import _git, git_refs, git_url, pyproject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vllm_plugins.documents.lock import CommitSha
     from vllm_plugins.documents.manifest import GitSource
+    from vllm_plugins.sources.git_url import Remote
 
 __all__ = ["News", "read"]
 
@@ -29,17 +31,24 @@ class News:
 
     ``behind`` counts the commits since the locked one: on the ref, or, where the ref is a commit or a tag, on the
     default branch. It is ``None`` if that history does not have the locked commit. ``tag`` is that of the newest
-    version, where the ref or the locked commit's own tag names an older one.
+    version, where the ref or the locked commit's own tag names an older one. ``own_tag`` is one of the locked commit
+    itself that is newer than the locked version, where builds take the version from tags.
     """
 
     commit: CommitSha
     branch: str
     behind: int | None
     tag: str | None
+    own_tag: str | None
 
 
-def read(source: GitSource, locked: CommitSha, *, environ: Mapping[str, str], plugin: str) -> News:
-    """Ask the remote. Files are not fetched, and commits only if there are new ones.
+def read(
+    source: GitSource, locked: CommitSha, *, release: tuple[str, str], environ: Mapping[str, str], plugin: str
+) -> News:
+    """Ask the remote about a locked commit, and the name and version (``release``) that were built from it.
+
+    Commits are fetched only if there are new ones, and of the files only pyproject.toml, where a tag is newer than
+    the version.
 
     Raises:
         SourceError: as :func:`git_refs.resolve`.
@@ -57,7 +66,12 @@ def read(source: GitSource, locked: CommitSha, *, environ: Mapping[str, str], pl
             behind = None
             if locked in history:
                 behind = int(repository.check_output("rev-list", "--count", f"{locked}..refs/new"))
-    return News(commit=commit, branch=_short(branch), behind=behind, tag=_newest_tag(refs, ref, locked))
+    own_tag = _own_tag(refs, locked, release)
+    if own_tag is not None and not _reads_history(source, locked, own_tag, remote=remote, env=env, plugin=plugin):
+        own_tag = None
+    return News(
+        commit=commit, branch=_short(branch), behind=behind, tag=_newest_tag(refs, ref, locked), own_tag=own_tag
+    )
 
 
 def _short(branch: str) -> str:
@@ -70,8 +84,7 @@ def _newest_tag(refs: Mapping[str, CommitSha], ref: str, locked: CommitSha) -> s
     A repository of several projects has tags such as ``one-v1.0`` and ``two-v3.0``: only those with the same
     beginning are compared.
     """
-    tags = {name.removeprefix(_TAGS): sha for name, sha in refs.items() if name.startswith(_TAGS)}
-    commits = {name: tags.get(f"{name}^{{}}", sha) for name, sha in tags.items() if not name.endswith("^{}")}
+    commits = _tagged(refs)
     here = [found for name in commits if name == ref or commits[name] == locked if (found := _version(name))]
     if not here:
         return None
@@ -85,6 +98,43 @@ def _newest_tag(refs: Mapping[str, CommitSha], ref: str, locked: CommitSha) -> s
         and not found[1].is_prerelease
     }
     return newer[max(newer)] if newer else None
+
+
+def _tagged(refs: Mapping[str, CommitSha]) -> dict[str, CommitSha]:
+    """The commit of each tag."""
+    tags = {name.removeprefix(_TAGS): sha for name, sha in refs.items() if name.startswith(_TAGS)}
+    return {name: tags.get(f"{name}^{{}}", sha) for name, sha in tags.items() if not name.endswith("^{}")}
+
+
+def _own_tag(refs: Mapping[str, CommitSha], locked: CommitSha, release: tuple[str, str]) -> str | None:
+    """The tag of the newest version at the locked commit, if that is newer than what was built from it.
+
+    A repository of several projects has tags of others: only those with no other name before the version count.
+    """
+    name, version = release
+    newer = {
+        found[1]: tag
+        for tag, commit in _tagged(refs).items()
+        if commit == locked
+        and (found := _version(tag)) is not None
+        and canonicalize_name(found[0].strip("-_/.")) in ("", name)
+        and found[1] > Version(Version(version).public)
+    }
+    return newer[max(newer)] if newer else None
+
+
+def _reads_history(
+    source: GitSource, commit: CommitSha, tag: str, *, remote: Remote, env: Mapping[str, str], plugin: str
+) -> bool:
+    """Whether a build of the project at a commit may take its version from tags."""
+    name = "/".join(filter(None, (source.subdirectory, "pyproject.toml")))
+    with _git.commits(remote, env, plugin, f"+{_TAGS}{tag}:refs/new") as repository:
+        shown = repository.run("show", f"{commit}:{name}")
+        project = repository.root / "project"
+        project.mkdir()
+        if shown.returncode == 0:
+            (project / "pyproject.toml").write_text(shown.stdout, encoding="utf-8", errors="replace")
+        return pyproject.reads_history(project)
 
 
 def _version(tag: str) -> tuple[str, Version] | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import site as _site
 import sys
 import time
 from importlib.machinery import FileFinder, PathFinder
@@ -250,9 +249,8 @@ def hold(store: Path, key: str) -> None:
 
 def release(key: str) -> None:
     """Stop holding an overlay."""
-    descriptor = _held.pop(key, None)
-    if descriptor is not None:
-        os.close(descriptor)
+    if key in _held:
+        os.close(_held.pop(key))
 
 
 def _hold(path: str) -> int:
@@ -315,7 +313,9 @@ def activate(store: Path, key: str, *, guarded: bool = False, path_files: bool =
 
             guard.close()
         if path_files:
-            _site.addsitedir(site, known)
+            from vllm_plugins.startup._path import namespaces
+
+            namespaces.add_site(site, known)
         elif site not in known:
             sys.path.append(site)
         if guarded:

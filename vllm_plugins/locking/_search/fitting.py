@@ -82,10 +82,14 @@ def _replaceable(walk: Walk, finding: Finding) -> NormalizedName | None:
 
 def advice(found: Mapping[NormalizedName, SpecifierSet]) -> str:
     """The next step for packages of the base that plugins require in another version."""
-    return f"to have another version in front of it, write {entries(found)} in plugins.yaml"
+    where = "in plugins.yaml, or its items into the `overrides` that are there"
+    return f"to have another version in front of it, write the line {entries(found)} {where}"
 
 
 def entries(found: Mapping[NormalizedName, SpecifierSet]) -> str:
-    """The key ``overrides`` of plugins.yaml for packages of the base."""
-    words = ", ".join(f'{{package: {name}, version: "{specifier}", reason: …}}' for name, specifier in found.items())
+    """The key ``overrides`` of plugins.yaml for packages of the base, as it can be pasted, in any encoding."""
+    words = ", ".join(
+        f'{{package: {name}, version: "{specifier}", reason: plugins require it}}'
+        for name, specifier in found.items()
+    )
     return f"`overrides: [{words}]`"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LoadError
 from vllm_plugins.startup import overlay
-from vllm_plugins.startup._path import removal
+from vllm_plugins.startup._path import namespaces, removal
 from vllm_plugins.startup.marker import module_name
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def check(points: Iterable[EntryPoint]) -> None:
     for point in points if ours else ():
         if not point.distribution:  # the base provides it, from wherever it has it
             continue
+        namespaces.extend(module_name(point.value))
         module, origin = _locate(module_name(point.value), ours)
         if origin is not None and not _is_in(origin, (*ours, *_base())):
             raise _error(point, module, origin, ours)
@@ -165,7 +166,7 @@ def _error(point: EntryPoint, module: str, origin: str, ours: Sequence[str]) -> 
     else:
         reason = f"{entry or os.path.dirname(origin)} is on the path of this process, before the plugins"
     pythonpath = os.environ.get("PYTHONPATH", "")
-    named = [os.path.abspath(path) for path in pythonpath.split(os.pathsep)]
+    named = [os.path.abspath(path) for path in pythonpath.split(os.pathsep)] if pythonpath else []
     if entry is not None and os.path.abspath(entry) in named:
         next_step = f"take {os.path.abspath(entry)} out of PYTHONPATH, or rename {origin}"
     else:
