@@ -125,6 +125,8 @@ RUN = {
     "remove {…}, then run vllm-plugins sync": WHEELS,
     "take them from version control, or run this where the index can be reached: "
     "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle": WHEELS,
+    "unlock the keyring, or unset PIP_KEYRING_PROVIDER and UV_KEYRING_PROVIDER": "tests/packages/test_pip_config.py::"
+    "test_a_keyring_that_waits_for_somebody_is_an_error",
     "remove the link, then run the command again; to fill a directory elsewhere: vllm-plugins bundle -o DIRECTORY": "tests/"
     "commands/test_bundle.py::test_nothing_is_written_or_removed_through_a_link_in_place_of_the_directory",
     "correct {…}, then run the command again": MANIFEST,
@@ -284,6 +286,8 @@ RUN = {
     "ask the operator of the index for addresses without a signature; if they are not secret, "
     "run VLLM_PLUGIN_PUBLIC_URLS=1 vllm-plugins lock": f"{TOKENS}a_file_with_a_signed_address_is_not_locked",
     "push it, or change `ref` of plugin {…} in plugins.yaml to an existing one": GIT,
+    "check the network, and the indexes of `pip config list`; if the release was removed there, "
+    "lock another: vllm-plugins lock --upgrade-package {…}": f"{TAKEN}a_release_that_was_removed_from_the_index_is_replaced",
     "push it, or lock the commit that is there now: vllm-plugins lock --upgrade-package {…}": f"{TAKEN}"
     "a_branch_that_was_rewritten_is_locked_again",
 }

@@ -127,8 +127,17 @@ def test_pip_audit(broken: tuple[Path, str]) -> None:
     path, reason = broken
     package = Package(name=canonicalize_name("tiny"), version="1.0", wheels=())
     with pytest.raises(PluginsError) as caught:
-        advisories.ask([package], path, service="osv", cache=None)
+        advisories.ask([package], path, service="osv", cache=None, patience=60)
     assert reason in str(caught.value)
+
+
+def test_pip_audit_that_does_not_end(tmp_path: Path) -> None:
+    """Its own timeout is for each read alone, which a service can have last for ever."""
+    path = program(tmp_path, "#!/bin/sh\nexec sleep 30\n")
+    package = Package(name=canonicalize_name("tiny"), version="1.0", wheels=())
+    with pytest.raises(PluginsError, match="the advisory service can't be read") as caught:
+        advisories.ask([package], path, service="osv", cache=None, patience=1)
+    assert caught.value.found == "pip-audit did not end within 1 seconds (VLLM_PLUGIN_TIMEOUT)"
 
 
 @pytest.mark.parametrize(("script", "found"), [("#!/bin/sh\n", "no output"), ("#!/bin/sh\necho x\n", "x")])

@@ -13,6 +13,7 @@ from tests.kit import interpreters
 from vllm_plugins.core import process
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.packages import pip_config, programs
+from vllm_plugins.packages._net import keyring
 from vllm_plugins.startup import settings
 
 if TYPE_CHECKING:
@@ -293,6 +294,48 @@ def test_a_keyring_that_is_not_named_or_fails_changes_nothing(
         monkeypatch.setenv("PIP_KEYRING_PROVIDER", provider)
     assert pip_config.read().index_url == INDEX
     assert log.exists() == (provider == "subprocess")
+
+
+def test_a_keyring_that_waits_for_somebody_is_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be asked three times for each index."""
+    _program(home / "bin/keyring", "#!/bin/sh\nexec sleep 30\n")
+    monkeypatch.setattr(keyring, "_PATIENCE", 1)
+    monkeypatch.setenv("PATH", f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PIP_INDEX_URL", INDEX)
+    monkeypatch.setenv("PIP_KEYRING_PROVIDER", "subprocess")
+    with pytest.raises(UsageError, match="the keyring did not answer within 1 seconds") as caught:
+        pip_config.read()
+    assert caught.value.next_step == "unlock the keyring, or unset PIP_KEYRING_PROVIDER and UV_KEYRING_PROVIDER"
+    monkeypatch.delenv("PIP_KEYRING_PROVIDER")
+    assert pip_config.read().index_url == INDEX
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("https://index.example/hf_abcdefghijklmnopqrstuvwx/simple", "get index.example\n"),  # a token in the path
+        ("https://--help/simple", ""),
+    ],
+)
+def test_a_keyring_is_told_no_secret_and_no_option(
+    home: Path, monkeypatch: pytest.MonkeyPatch, url: str, asked: str
+) -> None:
+    """Each user of the machine can read the words of a command line."""
+    log = home / "keyring.log"
+    log.touch()
+    _program(home / "bin/keyring", f"#!/bin/sh\nshift 2; echo \"$@\" >>'{log}'\nexit 1\n")
+    monkeypatch.setenv("PATH", f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    assert keyring.with_login(url, "subprocess") == url
+    assert log.read_text() == asked
+
+
+@pytest.mark.parametrize(
+    "answer", ['{"username": null, "password": "x"}', '{"username": "x", "password": [1]}', "[]"]
+)
+def test_what_is_no_login_is_not_sent(home: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    _program(home / "bin/keyring", f"#!/bin/sh\necho '{answer}'\n")
+    monkeypatch.setenv("PATH", f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    assert keyring.with_login(INDEX, "subprocess") == INDEX
 
 
 def test_a_login_of_netrc_goes_before_the_keyring(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

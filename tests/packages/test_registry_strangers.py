@@ -231,6 +231,21 @@ def test_the_file_of_a_plugin_is_not_fetched_over_http_where_its_url_says_https(
 ENDLESS = {"Content-Length": str(1 << 40)}
 
 
+@pytest.mark.parametrize(
+    "token", ["hidden\r\nX-Other: 1", "hidden word", "hidd\u00e9n", "hidden\0", "", None, ["hidden"]]
+)
+def test_a_token_that_is_no_part_of_a_header_is_refused_and_not_shown(host: Host, token: object) -> None:
+    def answer(path: str) -> Answer:
+        if path.startswith("/token"):
+            return 200, {}, json.dumps({"token": token}).encode()
+        return 401, {"WWW-Authenticate": f'Bearer realm="http://{host.address}/token"'}, b""
+
+    host.answer = answer
+    text = refused(host)
+    assert f"http://{host.address}/token gives no valid token" in text
+    assert "hidd" not in text
+
+
 @pytest.mark.parametrize("what", ["manifest", "error", "redirect", "token", "refused token"])
 def test_an_answer_without_end_is_not_read_into_memory(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-__all__ = ["PARAMETER", "in_path", "in_query"]
+__all__ = ["PARAMETER", "in_path", "in_query", "is_token"]
 
 # A parameter with one of these in its name is secret: ``X-Amz-Signature``, ``access_token``, ``sig``.
 PARAMETER = r"[\w.-]*(?:token|signature|\bsig\b|secret|passw|credential|auth|(?:api|access)[-_]?key)[\w.-]*"
@@ -34,7 +34,7 @@ def in_path(url: str) -> tuple[str, ...]:
     return tuple(
         segment
         for previous, segment in zip(before, segments, strict=False)
-        if _is_token(unquote(segment)) or (previous == "t" and len(segment) >= _SHORTEST)  # anaconda.org/t/TOKEN
+        if is_token(unquote(segment)) or (previous == "t" and len(segment) >= _SHORTEST)  # anaconda.org/t/TOKEN
     )
 
 
@@ -45,7 +45,7 @@ def in_query(url: str) -> tuple[str, ...]:
         pairs = parse_qsl(parts.query) if parts is not None else []
     except ValueError:  # too many parameters
         pairs = []
-    return tuple(value for name, value in pairs if value and (_SECRET.fullmatch(name) or _is_token(value)))
+    return tuple(value for name, value in pairs if value and (_SECRET.fullmatch(name) or is_token(value)))
 
 
 def _split(url: str) -> SplitResult | None:
@@ -55,7 +55,8 @@ def _split(url: str) -> SplitResult | None:
         return None
 
 
-def _is_token(text: str) -> bool:
+def is_token(text: str) -> bool:
+    """Whether a word looks like a token."""
     if _KNOWN.fullmatch(text):
         return True
     if len(text) < _SHORTEST or _UUID.fullmatch(text) or not re.search(r"[0-9]", text):

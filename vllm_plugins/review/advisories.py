@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,20 +50,21 @@ def build_requirements(lock: Lock, private: Collection[str]) -> dict[str, Packag
 
 
 def ask(
-    packages: Iterable[Package], program: Path, *, service: str, cache: Path | None
+    packages: Iterable[Package], program: Path, *, service: str, cache: Path | None, patience: float
 ) -> tuple[tuple[Advisory, ...], dict[str, str]]:
     """The advisories of these packages, and why the service skipped others, by their names.
 
     ``program`` is pip-audit (:func:`find`). ``service`` is a name in :data:`SERVICES`, or the URL of a service with
-    OSV's API. It receives the names and versions of these packages.
+    OSV's API. It receives the names and versions of these packages. ``patience`` is in seconds, for all of them.
 
     Raises:
-        SourceError: the service can't be reached, or its response can't be read.
+        SourceError: the service can't be reached, its response can't be read, or takes too long.
     """
     found: list[Advisory] = []
     skipped: dict[str, str] = {}
+    end = time.monotonic() + patience
     for part in _rounds(packages):
-        known, without = _ask(part, program, service=service, cache=cache)
+        known, without = _ask(part, program, service=service, cache=cache, patience=max(1, end - time.monotonic()))
         found += known
         skipped |= without
     return tuple(found), skipped
@@ -80,7 +82,7 @@ def _rounds(packages: Iterable[Package]) -> list[list[Package]]:
 
 
 def _ask(
-    asked: list[Package], program: Path, *, service: str, cache: Path | None
+    asked: list[Package], program: Path, *, service: str, cache: Path | None, patience: float
 ) -> tuple[tuple[Advisory, ...], dict[str, str]]:
     pins = [f"{package.name}=={package.version}" for package in asked]
     named = ["--vulnerability-service", service] if service in SERVICES else ["-s", "osv", "--osv-url", service]
@@ -93,9 +95,17 @@ def _ask(
         words += ["--output", result]  # anything may be printed to the output of a Python program
         words += ["--timeout", str(_TIMEOUT), "--cache-dir", cache / "advisories" if cache else directory / "cache"]
         try:
-            done = process.run(words, cwd=directory, check=False)
+            # Its own timeout is for each read alone: a service that sends a byte now and then never lets it pass.
+            done = process.run(words, cwd=directory, check=False, timeout=patience)
             return _parse(foreign_json.read(result.read_text(encoding="utf-8") if result.exists() else ""), asked)
         except CommandFailed as error:
+            if error.returncode != process.NOT_STARTED:
+                raise SourceError(
+                    "the advisory service can't be read",
+                    where=redact(service),
+                    found=f"pip-audit did not end within {patience:.0f} seconds (VLLM_PLUGIN_TIMEOUT)",
+                    next_step="try again, or choose another service: vllm-plugins audit --service osv",
+                ) from error
             raise SourceError(
                 "pip-audit can't be started", found=error.what, next_step="pip install 'vllm-plugin-manager[audit]'"
             ) from error

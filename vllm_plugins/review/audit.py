@@ -284,7 +284,10 @@ def _of_advisories(auditor: Auditor, service: str, report: Callable[[str], None]
     ]
     try:
         with progress.step(f"Asking for advisories about {count(len(asked), 'package')}", report):
-            known, skipped = advisories.ask(asked, program, service=service, cache=auditor.settings.cache)
+            settings = auditor.settings
+            known, skipped = advisories.ask(
+                asked, program, service=service, cache=settings.cache, patience=settings.patience
+            )
     except PluginsError as error:
         yield auditor.not_run(check, _first(error))
         return

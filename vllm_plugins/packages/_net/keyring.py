@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import netrc
 import os
+import signal
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from vllm_plugins.core import foreign_json, process
-from vllm_plugins.core.errors import CommandFailed
+from vllm_plugins.core import foreign_json, process, tokens
+from vllm_plugins.core.errors import CommandFailed, UsageError
 from vllm_plugins.packages._net import netrc_file
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ if pair:
 
 
 def with_login(url: str, provider: str | None) -> str:
-    """Return the URL of an index with the login that the keyring has for it; unchanged where it has none."""
+    """Return the URL of an index with the login that the keyring has for it; unchanged where it has none.
+
+    Raises:
+        UsageError: the keyring does not answer.
+    """
     parts = urlsplit(url)
     if provider not in ("import", "subprocess") or parts.scheme not in ("http", "https") or parts.password:
         return url
@@ -45,9 +50,13 @@ def with_login(url: str, provider: str | None) -> str:
     host = parts.netloc.rpartition("@")[2]
     if user is None and _is_in_netrc(parts.hostname):
         return url
+    if host.startswith("-"):  # no host is named so, and a program would take it for an option
+        return url
     index = urlunsplit(parts._replace(netloc=host))
     # pip asks for the URL of the index with a slash at its end, then for the host; uv for the URL as it is written.
-    for service in dict.fromkeys((f"{index.rstrip('/')}/", index, host)):
+    services = dict.fromkeys((f"{index.rstrip('/')}/", index, host))
+    # Each user of this machine can read the words of a command line.
+    for service in (host,) if tokens.in_path(index) or tokens.in_query(index) else services:
         pair = _ask(provider, service, user)
         if pair is not None:
             login = ":".join(quote(word, safe="") for word in pair)
@@ -77,17 +86,25 @@ def _output(command: Sequence[str], *, result: str | None = None) -> str:
     env = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     try:
         done = process.run(command, env=env, timeout=_PATIENCE, result_variable=result)
-    except CommandFailed:
-        return ""
+    except CommandFailed as error:
+        if error.returncode != -signal.SIGTERM:  # which ends what takes too long
+            return ""
+        # It waits for somebody, and would do so for each index, three times.
+        raise UsageError(
+            f"the keyring did not answer within {_PATIENCE} seconds",
+            found="it may wait for a password or for a desktop, which are not here",
+            next_step="unlock the keyring, or unset PIP_KEYRING_PROVIDER and UV_KEYRING_PROVIDER",
+        ) from None
     return done.result if result else (done.stdout.strip().splitlines() or [""])[-1]
 
 
 def _pair(text: str) -> tuple[str, str] | None:
     try:
         data = foreign_json.read(text)
-        return str(data["username"]), str(data["password"])
+        user, password = data["username"], data["password"]
     except (ValueError, KeyError, TypeError):
         return None
+    return (user, password) if isinstance(user, str) and isinstance(password, str) else None
 
 
 def _is_in_netrc(host: str | None) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.core import foreign_json, process, regular_file
+from vllm_plugins.core import foreign_json, process, regular_file, tokens
 from vllm_plugins.core.errors import CommandFailed, RegistryError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ __all__ = ["Login", "find"]
 
 _HELPER = "docker-credential-"
 _PATIENCE = 60  # seconds
+_LONGEST = 300  # characters of what a helper says
 # docker login writes the largest registry down under this name.
 _ALIASES = {"registry-1.docker.io": ("https://index.docker.io/v1/", "docker.io", "index.docker.io")}
 # The user name with which a helper returns a token in place of a password.
@@ -97,9 +98,16 @@ def _from_helper(config: Mapping[str, Any], name: str, path: Path) -> Login | No
         raise _helper_failed(helper, path, str(error)) from error
     if found is None:
         if is_own and "not found in native keychain" not in done.stdout:
-            raise _helper_failed(helper, path, f"{process.status(done.returncode)}: {done.stderr.strip()}")
+            raise _helper_failed(helper, path, f"{process.status(done.returncode)}: {_last_line(done)}")
         return None
     return _login(found.get("Username"), found.get("Secret")) if isinstance(found, dict) else None
+
+
+def _last_line(done: process.Completed) -> str:
+    """What a helper says of its failure, on either stream, without the secret that it may have printed before."""
+    lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+    words = (lines[-1] if lines else "no output")[:_LONGEST].split()
+    return " ".join("****" if tokens.is_token(word.strip("\"'`,;:()")) else word for word in words)
 
 
 def _helper_failed(helper: str, path: Path, found: str) -> RegistryError:

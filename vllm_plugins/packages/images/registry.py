@@ -44,6 +44,7 @@ _REFERENCE = re.compile(
     rf"(?:{_HOST}/)?(?P<repository>{_NAME}(?:/{_NAME})*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?(?:@sha256:(?P<sha256>[0-9a-f]{64}))?"
 )
+_TOKEN = re.compile(r"[!-~]+")  # ASCII without spaces (RFC 6750 allows less)
 _CHALLENGE = re.compile(r'([a-z]+)="([^"]*)"')
 _DOCKER_HUB = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
 
@@ -286,8 +287,8 @@ class Registry:
             except ValueError as error:
                 raise self._error("", f"{realm}: {type(error).__name__}: {error}") from error
         token = data.get("token") or data.get("access_token") if isinstance(data, dict) else None
-        if not isinstance(token, str):
-            raise self._error("", f"{realm} gives no token")
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):  # it becomes a part of a header
+            raise self._error("", f"{realm} gives no valid token")
         return token
 
     def _content(self, response: requests.Response) -> bytes:
