@@ -271,6 +271,23 @@ def test_an_edited_local_source_is_found(healthy: Place) -> None:
     assert findings(healthy) == []
 
 
+@pytest.mark.parametrize("editable", [True, False])
+def test_an_editable_plugin_whose_directory_is_gone_is_found(healthy: Place, *, editable: bool) -> None:
+    project = projects.project(healthy.config / "mine", name="mine")
+    healthy.write(f"plugins:\n  - {{name: mine, source: local, path: mine, editable: {str(editable).lower()}}}\n")
+    healthy.run("lock")
+    healthy.run("sync")
+    healthy.variables["VLLM_PLUGINS"] = "vllm_plugins"
+    assert findings(healthy) == []
+    project.rename(healthy.config / "moved")
+    assert [found["what"] for found in findings(healthy)] == (
+        ["the local directory does not exist"] if editable else []  # an image has only the wheel
+    )
+    done = healthy.run("lock", check=False)
+    assert "the local directory does not exist" in done.stderr
+    assert "next: change `path` of plugin 'mine' in plugins.yaml" in done.stderr
+
+
 def test_an_interpreter_without_vllm(bare_place: Place) -> None:
     bare_place.write("plugins: []\n")
     bare_place.run("lock")

@@ -286,6 +286,8 @@ RUN = {
     "ask the operator of the index for addresses without a signature; if they are not secret, "
     "run VLLM_PLUGIN_PUBLIC_URLS=1 vllm-plugins lock": f"{TOKENS}a_file_with_a_signed_address_is_not_locked",
     "push it, or change `ref` of plugin {…} in plugins.yaml to an existing one": GIT,
+    "check the network, and the indexes of `pip config list`; if the release was removed there, "
+    "lock another: vllm-plugins lock --upgrade-package {…}": f"{TAKEN}a_release_that_was_removed_from_the_index_is_replaced",
     "push it, or lock the commit that is there now: vllm-plugins lock --upgrade-package {…}": f"{TAKEN}"
     "a_branch_that_was_rewritten_is_locked_again",
 }

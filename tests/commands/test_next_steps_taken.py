@@ -412,6 +412,22 @@ def test_a_file_that_was_replaced_at_the_index_is_locked_again(place: Place, ind
     place.run("sync", "--installer", installer)
 
 
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_a_release_that_was_removed_from_the_index_is_replaced(place: Place, index: Index, installer: str) -> None:
+    wheel = index.wheel("tiny", entry_points=POINTS, modules=MODULES)
+    place.pypi("tiny")
+    place.run("lock")
+    index.wheel("tiny", "2.0", entry_points=POINTS, modules=MODULES)
+    index.remove(wheel)
+    step = (
+        "check the network, and the indexes of `pip config list`; if the release was removed there, lock another: "
+        "vllm-plugins lock --upgrade-package tiny"
+    )
+    fails(place, step, "sync", "--installer", installer)
+    place.run("lock", "--upgrade-package", "tiny")
+    place.run("sync", "--installer", installer)
+
+
 def test_a_missing_built_wheel_is_restored(place: Place, directory: Path) -> None:
     shutil.rmtree(place.wheels)
     step = "take them from version control, or build them: VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle"

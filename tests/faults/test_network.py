@@ -156,8 +156,9 @@ def test_sync(world: World, fault: str, installer: str) -> None:
     if is_another:
         assert lines[0] == "a file is not the one that the lock names"
     else:
-        assert lines[0] == "the installation failed; the store is unchanged"
-        assert lines[-1] == "  next: read the output of the installer above, fix the cause, and run vllm-plugins sync"
+        failed = "the installation failed; the store is unchanged"
+        assert lines[0] in (failed, "no index gave the locked release of tiny; the store is unchanged")
+        assert lines[-1].startswith(("  next: read the output of the installer above", "  next: check the network"))
     text = "\n".join(lines)
     assert "root:" not in text  # of /etc/passwd
     if fault == "drip":

@@ -42,7 +42,7 @@ def test_the_error_of_a_first_start_arrives(loud: Place) -> None:
     env = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple/", "XDG_CACHE_HOME": str(loud.root / "empty")}
     done = loud.python("-m", "tests.kit.loader", "general", env=env, check=False, traceback=True)
     assert done.returncode != 0
-    assert "the installation failed; the store is unchanged" in done.stderr
+    assert "no index gave the locked release of tiny; the store is unchanged" in done.stderr
     assert "no report" not in done.stderr
 
 

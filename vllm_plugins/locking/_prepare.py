@@ -150,6 +150,7 @@ class Preparation:
 
         directory = self.manifest.local_directory(source)
         if source.editable:
+            local.check(directory, plugin=plugin.name)
             return self._editable(plugin, source, directory)
         without = self.settings.written
         tree_sha256 = local.hash_tree(directory, plugin=plugin.name, without=without)

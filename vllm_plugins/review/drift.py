@@ -61,7 +61,8 @@ def others_can_write(state: State) -> Iterator[PluginsError]:
 def local_sources(state: State, environ: Mapping[str, str]) -> Iterator[PluginsError]:
     """A problem for each local directory that changed after its wheel was built, or can't be read.
 
-    One that is not on this machine is not missed: an image has only the lock and the wheels.
+    One that is not on this machine is not missed: an image has only the lock and the wheels. An editable plugin is
+    nowhere else.
     """
     manifest, locked, settings = state.manifest, state.locked, state.settings
     if manifest is None or locked is None:
@@ -71,14 +72,17 @@ def local_sources(state: State, environ: Mapping[str, str]) -> Iterator[PluginsE
         if pinned is not None and isinstance(plugin.source, FileSource):
             yield from _single_file(plugin, pinned, manifest)
             continue
-        if not isinstance(plugin.source, LocalSource) or pinned is None or pinned.tree_sha256 is None:
+        if not isinstance(plugin.source, LocalSource) or pinned is None:
             continue
         from vllm_plugins.sources import local
 
         directory = manifest.local_directory(plugin.source)
-        if not directory.exists():
+        if not pinned.editable and not directory.exists():
             continue
         try:
+            if pinned.tree_sha256 is None:
+                local.check(directory, plugin=plugin.name)
+                continue
             digest = local.hash_tree(directory, plugin=plugin.name, without=settings.written, environ=environ)
         except PluginsError as error:
             yield error

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.core.hashes import Sha256
 
-__all__ = ["export", "hash_tree"]
+__all__ = ["check", "export", "hash_tree"]
 
 _COMPARING = ("core.autocrlf", "core.eol", "core.fileMode", "core.symlinks")
 
@@ -33,7 +33,7 @@ def hash_tree(
     Raises:
         SourceError: the directory is missing, can't be read, or is not a Python project.
     """
-    _check_local(directory, plugin)
+    check(directory, plugin=plugin)
     with _reading(directory, plugin):
         environ = os.environ if environ is None else environ
         entries, _ = _listing.list_source(directory, environ=environ, without=without)
@@ -56,7 +56,7 @@ def export(
     Raises:
         SourceError: the directory is missing, can't be read or copied, or is not a Python project.
     """
-    _check_local(directory, plugin)
+    check(directory, plugin=plugin)
     environ = os.environ if environ is None else environ
     with _reading(directory, plugin), filled_or_removed(into):
         entries, top = _listing.list_source(directory, environ=environ, without=without)
@@ -121,7 +121,12 @@ def _clone(top: Path, into: Path, project: Path, env: Mapping[str, str], plugin:
     return repository
 
 
-def _check_local(directory: Path, plugin: str) -> None:
+def check(directory: Path, *, plugin: str) -> None:
+    """Check that a local source is there.
+
+    Raises:
+        SourceError: the directory is missing, or is not a Python project.
+    """
     if not directory.exists():
         what = "the local directory does not exist"
     elif not directory.is_dir():

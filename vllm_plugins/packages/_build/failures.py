@@ -11,6 +11,7 @@ __all__ = ["is_invalid_wheel", "is_unsolved", "of_build", "of_installation", "re
 _DRAWN = " ×╰├│─▶"  # what uv draws around the lines of an error
 _LONGEST = 400  # characters of a reason
 _INVALID_WHEEL = ("The wheel is invalid", "RECORD file is invalid", "RECORD file doesn't match")
+_ABSENT = re.compile(r"No matching distribution found for ([A-Za-z0-9][A-Za-z0-9._-]*)==")  # pip's words
 _FOUND_NONE = 1  # an exit status of uv: no resolution; 2 is any other failure
 
 
@@ -71,6 +72,13 @@ def of_installation(error: CommandFailed) -> PluginsError:
         )
     if (disk := DiskError.from_output(output, details=error.evidence)) is not None:
         return disk
+    if (absent := _ABSENT.search(output)) is not None:
+        return InstallError(
+            f"no index gave the locked release of {absent[1]}; the store is unchanged",
+            details=error.evidence,
+            next_step="check the network, and the indexes of `pip config list`; if the release was removed there, "
+            f"lock another: vllm-plugins lock --upgrade-package {absent[1]}",
+        )
     return InstallError(
         "the installation failed; the store is unchanged",
         details=error.evidence,
