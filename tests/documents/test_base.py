@@ -11,7 +11,7 @@ import pytest
 from packaging.markers import default_environment
 from packaging.utils import canonicalize_name
 
-from tests.kit import projects
+from tests.kit import damage, projects
 from vllm_plugins.core import hashes
 from vllm_plugins.documents import base
 from vllm_plugins.review import _modules, base_problems
@@ -138,6 +138,20 @@ def test_an_archive_on_the_path_is_part_of_the_base(tmp_path: Path) -> None:
     assert hidden == ["flask", "one"]
     (tmp_path / "bad.zip").write_bytes(b"not an archive")
     assert versions(tmp_path / "bad.zip") == {}
+
+
+@pytest.mark.parametrize("how", damage.WAYS)
+def test_an_archive_on_the_path_that_can_not_be_read_is_none(tmp_path: Path, how: str) -> None:
+    """Python imports nothing from it, and each command goes on."""
+    path = projects.wheel(tmp_path, "flask", "2.0", modules={"flask/__init__.py": ""})
+    damage.damage(path, "METADATA", how)
+    assert versions(path) == {}
+    zipped = egg(tmp_path / "site", zipped=True)
+    damage.damage(zipped, "PKG-INFO", how)
+    assert versions(zipped) == {}
+    (tmp_path / "overlay").mkdir()
+    (tmp_path / "overlay" / "two.py").touch()
+    assert list(_modules.clashes(str(tmp_path / "overlay"), [str(path), str(zipped)])) == []
 
 
 def test_of_a_doubled_distribution_the_newest_counts_and_it_is_named(tmp_path: Path) -> None:

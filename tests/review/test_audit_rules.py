@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -451,6 +452,8 @@ def test_the_newest_file_counts_and_each_yanked_one() -> None:
     found = read(file(upload_time="2026-01-01T00:00:00Z"), other, package=two)
     assert (found.uploaded, found.yanked) == (datetime(2026, 5, 1, tzinfo=UTC), "")
     assert read(file(yanked=True, yanked_reason="broken"), other, package=two).yanked == "broken"
+    why = dataclasses.replace(other, yanked_reason="broken")
+    assert read(file(yanked=True), why, package=two).yanked == "broken"
     assert read(file(), file(filename="other.whl", yanked=True)).yanked is None
 
 

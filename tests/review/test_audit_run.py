@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import struct
-import zipfile
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kit import advisory, projects, values
+from tests.kit import advisory, damage, projects, values
 from tests.kit.repositories import Repository, git_environment
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.core.hashes import Sha256, of_file
@@ -233,32 +230,13 @@ def test_offline_the_licence_of_a_wheel_next_to_the_lock_is_read(
     assert found.facts[0].license == "GPL-3.0-only"
 
 
-@pytest.mark.parametrize("how", ["encrypted", "compression", "damaged", "cut"])
+@pytest.mark.parametrize("how", damage.WAYS)
 def test_a_wheel_next_to_the_lock_that_can_not_be_read_hides_nothing_else(
     settings: Settings, index: Index, service: Service, how: str
 ) -> None:
     """The wheel is in the change that is reviewed, and its hash is the lock's: whoever made it can make it so."""
     path = projects.wheel(settings.wheels, "tiny", license="MIT")
-    rewritten = path.with_suffix(".new")
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(rewritten, "w", zipfile.ZIP_DEFLATED) as new:
-        for item in old.infolist():
-            new.writestr(item.filename, old.read(item) * 20)
-    data = bytearray(rewritten.read_bytes())
-    rewritten.unlink()
-    with zipfile.ZipFile(io.BytesIO(bytes(data))) as archive:
-        item = next(item for item in archive.infolist() if item.filename.endswith("METADATA"))
-    local, central = item.header_offset, data.rindex(item.filename.encode()) - 46
-    content = local + 30 + len(item.filename)
-    if how == "encrypted":
-        data[local + 6] |= 1
-        data[central + 8] |= 1
-    elif how == "compression":
-        data[local + 8 : local + 10] = data[central + 10 : central + 12] = struct.pack("<H", 99)
-    elif how == "damaged":
-        data[content : content + 4] = b"\xff\xff\xff\xff"
-    else:
-        del data[len(data) // 2 :]
-    path.write_bytes(data)
+    damage.damage(path, "METADATA", how)
     wheel = Wheel(filename=path.name, sha256=of_file(path), size=path.stat().st_size)
     stray = values.package("stray", wheels=(values.wheel("stray", url=None),), find_links=True)
     found = run(settings, values.lock(values.package(wheels=(wheel,)), stray), index, now=LATER)

@@ -120,8 +120,10 @@ def _in_archive(path: str) -> Modules:
     """The packages and modules of an archive on the path. Python imports no compiled ones from there."""
     import zipfile
 
+    from vllm_plugins.packages import archives
+
     found: Modules = {}
-    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+    with contextlib.suppress(*archives.UNREADABLE), zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
             first, _, rest = member.partition("/")
             name = first if rest == "__init__.py" else first.removesuffix(".py") if first.endswith(".py") else ""

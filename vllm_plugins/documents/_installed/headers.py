@@ -24,7 +24,6 @@ _COMPARED = 200  # files of RECORD
 _HEAD = 16384  # bytes
 _END = re.compile(rb"(?:^|\n)\s*\n")  # of the headers: the first blank line
 _FIELD = re.compile(r"^(Name|Version|Provides-Extra|Requires-Dist):(.*)", re.MULTILINE)
-_DAMAGED = (OSError, KeyError, RuntimeError, NotImplementedError)
 
 
 class Headers(NamedTuple):
@@ -48,16 +47,28 @@ def of_file(path: str) -> Headers | None:
     return _of_bytes(head)
 
 
+def _damaged() -> tuple[type[Exception], ...]:
+    """What zipfile and its decompressors raise where an archive can't be read."""
+    import lzma
+    import struct
+    import zipfile
+    import zlib
+
+    others = (OSError, EOFError, ValueError, LookupError, RuntimeError)
+    return (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, *others)
+
+
 def of_egg(path: str) -> Headers | None:
     """The headers of an egg, which is a directory or an archive on the path."""
     if os.path.isdir(path):
         return of_file(os.path.join(path, "EGG-INFO", "PKG-INFO"))
     import zipfile  # few environments have archives on the path
 
+    damaged = _damaged()
     try:
         with regular_file.opened(path) as egg, zipfile.ZipFile(egg) as archive:
             return _of_bytes(archive.read("EGG-INFO/PKG-INFO"))
-    except (*_DAMAGED, zipfile.BadZipFile):
+    except damaged:
         return None
 
 
@@ -67,8 +78,7 @@ def in_archive(path: str) -> Iterator[tuple[str, Headers | None]]:
         return
     import zipfile
 
-    damaged = (*_DAMAGED, zipfile.BadZipFile)
-    with contextlib.suppress(*damaged), regular_file.opened(path) as file, zipfile.ZipFile(file) as archive:
+    with contextlib.suppress(*_damaged()), regular_file.opened(path) as file, zipfile.ZipFile(file) as archive:
         for name in sorted(archive.namelist()):
             directory, _, member = name.partition("/")
             if directory.endswith(".dist-info") and member == "METADATA":
