@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-import venv
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
@@ -210,6 +209,8 @@ def _without_site(directory: Path) -> Path:
 
     It is a link and no script: temporary files may be on a file system from which nothing can be executed.
     """
+    import venv  # few locks need one
+
     root = directory / "quiet"
     venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
     (site,) = (root / "lib").glob("python*/site-packages")
