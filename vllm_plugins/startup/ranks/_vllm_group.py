@@ -1,10 +1,10 @@
 """Whether all ranks of a process group have the same plugins, compared in the store through which vLLM forms it.
 
 ``--nnodes`` hands no variables on to the other nodes. All workers of a model meet in one place, though: vLLM calls
-``torch.distributed.init_process_group`` in ``vllm.distributed.parallel_state`` (seen in 0.32), and each rank
-can read and write the store behind it. Each leaves there what it has. Rank 0 compares all of them with its own, the
-others compare themselves with rank 0, and all of that before vLLM loads a model. No rank has to take part, so one
-without this package can't block the others, and no further port is used.
+``torch.distributed.init_process_group`` in ``vllm.distributed.parallel_state`` (seen in 0.11, 0.15, 0.26 and 0.32),
+and each rank can read and write the store behind it. Each leaves there what it has. Rank 0 compares all of them with
+its own, the others compare themselves with rank 0, and all of that before vLLM loads a model. No rank has to take
+part, so one without this package can't block the others, and no further port is used.
 
 Groups that other programs form are left alone.
 """
