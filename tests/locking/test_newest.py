@@ -184,7 +184,7 @@ def test_a_newer_release_that_fits_with_an_override_is_advised_and_a_placeholder
     step = refusal(links, "demo", "0.20", base=base).next_step
     assert step == (
         "to have demo 0.26, set `version: \"==0.26\"` for plugin 'demo' and "
-        '`overrides: [{package: hub, version: "<2", reason: …}]` in plugins.yaml; or, '
+        '`overrides: [{package: hub, version: "<2", reason: plugins require it}]` in plugins.yaml; or, '
         "set `enabled: false` for plugin 'demo', or use another environment"
     )
 

@@ -43,10 +43,11 @@ class Service:
         self.error: SourceError | None = None
 
     def ask(
-        self, packages: list[Package], program: Path, *, service: str, cache: Path | None
+        self, packages: list[Package], program: Path, *, service: str, cache: Path | None, patience: float
     ) -> tuple[tuple[Advisory, ...], dict[str, str]]:
         assert (program.name, service) == ("pip-audit", "a service")
         assert cache is not None
+        assert patience == 3600  # that of the settings
         self.asked.append([f"{item.name}=={item.version}" for item in packages])
         if self.error is not None:
             raise self.error
