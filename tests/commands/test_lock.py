@@ -329,10 +329,9 @@ def test_a_broken_wheel_beside_the_lock_is_built_again(place: Place) -> None:
     place.run("sync")
 
 
-def test_a_lock_that_is_a_link_stays_one(place: Place, index: Index, tmp_path: Path) -> None:
+def test_a_lock_that_is_a_link_stays_one_and_its_target_is_made(place: Place, index: Index, tmp_path: Path) -> None:
     index.wheel("tiny")
     place.pypi("tiny")
-    (tmp_path / "elsewhere").mkdir()
     target = tmp_path / "elsewhere/real.lock"
     place.lock.symlink_to(target)
     place.run("lock")

@@ -224,12 +224,12 @@ def write(locks: Sequence[Lock], wheels: Mapping[str, Path], settings: Settings)
         with contextlib.suppress(FileNotFoundError):
             if regular_file.read_bytes(settings.lock) == data and not wheels:
                 return False
-        settings.lock.parent.mkdir(parents=True, exist_ok=True)
+        target = settings.lock.resolve()  # if the lock is a symbolic link, its target is replaced and the link stays
+        target.parent.mkdir(parents=True, exist_ok=True)
         for name, path in wheels.items():
             atomic.make_own_directory(settings.wheels)
             atomic.copy(path, settings.wheels / name)
-        # If the lock is a symbolic link, its target is replaced and the link stays.
-        atomic.write(settings.lock.resolve(), data)
+        atomic.write(target, data)
     except OSError as error:
         raise StoreError(
             "the lock can't be written; the old lock is unchanged",
