@@ -132,7 +132,11 @@ def wrong_hash(world: Place) -> str:
     return f"HashMismatch: the wheel {wheel.name} is not the locked one [hash-mismatch]"
 
 
-@pytest.mark.parametrize("fault", [stale, missing, other_base, wrong_hash])
+# The other two take minutes each, and tests/startup has them without a server.
+FAULTS = (stale, wrong_hash, *(pytest.param(fault, marks=pytest.mark.long) for fault in (missing, other_base)))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_lock_that_can_not_be_used_stops_the_server_and_changes_nothing(
     world: Place, model: Path, fault: Callable[[Place], str]
 ) -> None:
