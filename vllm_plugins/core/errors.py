@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from vllm_plugins.core._failures.archives import archive_errors
 from vllm_plugins.core._failures.causes import cause
 from vllm_plugins.core._failures.disk import DISK, remedy
 from vllm_plugins.core._failures.root import PluginsError
@@ -48,6 +49,7 @@ __all__ = [
     "TargetMissing",
     "Terminated",
     "UsageError",
+    "archive_errors",
     "cause",
     "remedy",
 ]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import lzma
-import struct
 import zipfile
-import zlib
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import lfs
+from vllm_plugins.core.errors import archive_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,18 +23,7 @@ __all__ = [
     "unpack",
 ]
 
-# Every exception that zipfile and its decompressors raise for bytes that aren't a valid archive.
-UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,  # a member without a name
-    RuntimeError,  # an encrypted member, or an unknown compression
-)
+UNREADABLE = archive_errors()
 _MAX_MEMBER = 16 << 20  # bytes; the largest METADATA in use have about 100 KiB
 # The size that an archive may always unpack to, and the largest ratio above it. Code and data shrink to a tenth.
 _MAX_UNPACKED, _MAX_RATIO = 256 << 20, 100

@@ -14,7 +14,7 @@ import urllib3
 from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
 
 from vllm_plugins.core import foreign_json, hashes, regular_file, scratch
-from vllm_plugins.core.errors import HashMismatch, SourceError
+from vllm_plugins.core.errors import HashMismatch, SourceError, archive_errors
 from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.packages import archives, downloads, own_indexes, programs, simple_api
 from vllm_plugins.packages._net import session
@@ -183,7 +183,7 @@ class Index:
             raise self._error(
                 file.url, error, what="a file of the index is not a valid wheel", step=_DAMAGED
             ) from error
-        except (*archives.UNREADABLE, *_FAILURES) as error:
+        except archive_errors(*_FAILURES) as error:
             raise self._error(file.url, error) from error
 
     def download(self, file: File, into: Path, *, durable: bool = False) -> Path:

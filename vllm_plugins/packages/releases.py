@@ -6,12 +6,11 @@ import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from vllm_plugins.core import hashes
-from vllm_plugins.core.errors import InstallError, NoResolution, SourceError
-from vllm_plugins.documents import selection
+from vllm_plugins.core.errors import InstallError, NoResolution, SourceError, archive_errors
+from vllm_plugins.documents import selection, versions
 from vllm_plugins.packages import archives, cache, metadata, simple_api
 from vllm_plugins.packages.index import WHOLE
 
@@ -122,7 +121,7 @@ def download(sdist: File, index: Index, into: Path) -> Path:
     unpacked = into / "source"
     try:
         archives.unpack(archive, unpacked)
-    except (*archives.UNREADABLE, tarfile.TarError) as error:
+    except archive_errors(tarfile.TarError) as error:
         raise SourceError(
             "the sdist can't be unpacked",
             where=sdist.url,
@@ -188,7 +187,7 @@ def _separate(file: File, index: Index, caches: Path | None) -> Metadata | None:
 
 
 def _normal(found: Metadata, file: File) -> Metadata:
-    name, version, _, _ = parse_wheel_filename(file.filename)
+    name, version, _, _ = versions.wheel_name(file.filename)
     if (found.name, found.version) != (name, version):
         raise NoResolution(
             f"the file name of the wheel {file.filename} does not agree with its metadata",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import progress
-from vllm_plugins.core.errors import PluginsError
+from vllm_plugins.core.errors import PluginsError, archive_errors
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import selection
@@ -129,7 +129,7 @@ def _of_package(
     fact = Facts(package=package.name)
     try:
         license_ = _license(package, auditor.settings, index)
-    except (PluginsError, *archives.UNREADABLE) as error:
+    except archive_errors(PluginsError) as error:
         found.append(auditor.not_run("license", _first(error), package.name))
     else:
         fact = replace(fact, license=license_)

@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from vllm_plugins.core import hashes, regular_file
+from vllm_plugins.core.errors import archive_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,28 +48,16 @@ def of_file(path: str) -> Headers | None:
     return _of_bytes(head)
 
 
-def _damaged() -> tuple[type[Exception], ...]:
-    """What zipfile and its decompressors raise where an archive can't be read."""
-    import lzma
-    import struct
-    import zipfile
-    import zlib
-
-    others = (OSError, EOFError, ValueError, LookupError, RuntimeError)
-    return (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, *others)
-
-
 def of_egg(path: str) -> Headers | None:
     """The headers of an egg, which is a directory or an archive on the path."""
     if os.path.isdir(path):
         return of_file(os.path.join(path, "EGG-INFO", "PKG-INFO"))
     import zipfile  # few environments have archives on the path
 
-    damaged = _damaged()
     try:
         with regular_file.opened(path) as egg, zipfile.ZipFile(egg) as archive:
             return _of_bytes(archive.read("EGG-INFO/PKG-INFO"))
-    except damaged:
+    except archive_errors():
         return None
 
 
@@ -78,7 +67,7 @@ def in_archive(path: str) -> Iterator[tuple[str, Headers | None]]:
         return
     import zipfile
 
-    with contextlib.suppress(*_damaged()), regular_file.opened(path) as file, zipfile.ZipFile(file) as archive:
+    with contextlib.suppress(*archive_errors()), regular_file.opened(path) as file, zipfile.ZipFile(file) as archive:
         for name in sorted(archive.namelist()):
             directory, _, member = name.partition("/")
             if directory.endswith(".dist-info") and member == "METADATA":
