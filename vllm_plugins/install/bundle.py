@@ -11,12 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packaging.utils import parse_wheel_filename
-
 from vllm_plugins.core import atomic, progress
 from vllm_plugins.core.errors import InstallError, PluginsError, StoreError
 from vllm_plugins.core.humanize import count, size
-from vllm_plugins.documents import selection
+from vllm_plugins.documents import selection, versions
 from vllm_plugins.documents.lock import BuildRequirement, Package, Wheel, in_words
 from vllm_plugins.packages import downloads, simple_api
 
@@ -60,7 +58,7 @@ def wanted(lock: Lock) -> tuple[tuple[Package, Wheel], ...]:
         (package, wheel)
         for package in lock.packages
         for wheel in package.wheels
-        if any(_fits(tag, target) for tag in parse_wheel_filename(wheel.filename)[3] for target in lock.targets)
+        if any(_fits(tag, target) for tag in versions.wheel_name(wheel.filename)[3] for target in lock.targets)
     )
 
 
@@ -71,7 +69,7 @@ def wanted_by_builds(lock: Lock) -> tuple[tuple[BuildRequirement, Wheel], ...]:
         for item in lock.build_requirements
         for wheel in item.wheels
         if wheel.url is not None
-        and any(_fits(tag, target) for tag in parse_wheel_filename(wheel.filename)[3] for target in lock.targets)
+        and any(_fits(tag, target) for tag in versions.wheel_name(wheel.filename)[3] for target in lock.targets)
     )
 
 

@@ -10,12 +10,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
+from packaging.utils import NormalizedName, canonicalize_name
 
 from vllm_plugins.core import hashes, progress
 from vllm_plugins.core.errors import BuildError
 from vllm_plugins.core.redact import public_url
-from vllm_plugins.documents import lock
+from vllm_plugins.documents import lock, versions
 from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, PypiSource
 from vllm_plugins.packages import metadata, requirement_lines, stub_wheels
 
@@ -336,7 +336,7 @@ def refuse_foreign(path: Path, base: Base, *, required_by: str) -> None:
     Raises:
         BuildError: it does not fit the base.
     """
-    tags = parse_wheel_filename(path.name)[3]
+    tags = versions.wheel_name(path.name)[3]
     if not base.is_here and tags.isdisjoint(base.tags()):
         raise BuildError(
             "a wheel that was built here does not fit the base's kind of machine",

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
+from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from vllm_plugins.core import foreign_json, hashes
 from vllm_plugins.core.errors import CommandFailed, DiskError, SourceError
 from vllm_plugins.core.redact import redact
+from vllm_plugins.documents import versions
 from vllm_plugins.documents.base import VLLM
 from vllm_plugins.locking import _conflicts
 from vllm_plugins.packages import cache, requirement_lines, stub_wheels
@@ -214,7 +215,7 @@ def _pin(requirement: Requirement) -> Pin:
     name = canonicalize_name(requirement.name)
     extras = requirement_lines.extras(requirement)
     if requirement.url is not None:
-        version = str(parse_wheel_filename(unquote(urlsplit(requirement.url).path).rpartition("/")[2])[1])
+        version = str(versions.wheel_name(unquote(urlsplit(requirement.url).path).rpartition("/")[2])[1])
         return Pin(name=name, version=version, extras=extras, url=requirement.url)
     (specifier,) = requirement.specifier
     # pip-compile writes === where somebody requires the version so.

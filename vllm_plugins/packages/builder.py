@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packaging.utils import parse_wheel_filename
-
 from vllm_plugins.core import hashes, lfs, process, scratch
 from vllm_plugins.core.errors import BuildError, HashMismatch, InstallError, PluginsError
 from vllm_plugins.core.redact import redact
+from vllm_plugins.documents import versions
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import _reproducible, metadata
 
@@ -271,7 +270,7 @@ def lacks_system_package(error: BuildError) -> bool:
 def _check_name(wheel: Path, content: Metadata) -> None:
     """Refuse a wheel whose file name is that of another distribution or version: no installer would take it."""
     try:
-        name, version, _, _ = parse_wheel_filename(wheel.name)
+        name, version, _, _ = versions.wheel_name(wheel.name)
     except ValueError as error:
         raise BuildError("the build backend made an invalid wheel", found=str(error)) from error
     if (name, version) != (content.name, content.version):

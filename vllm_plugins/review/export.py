@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
-from packaging.utils import parse_wheel_filename
 
 from vllm_plugins.core.errors import UsageError
+from vllm_plugins.documents import versions
 from vllm_plugins.startup.settings import WHEELS
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def _own(package: Package, wheels: list[Wheel], marker: str, plugin: Plugin) -> 
 
 def _exact(package: Package, wheels: list[Wheel]) -> str:
     """A requirement for the version of these wheels alone: ``==1.0`` would match ``1.0+cu129``, too."""
-    versions = {str(parse_wheel_filename(wheel.filename)[1]) for wheel in wheels}
-    return f"{package.name}==={versions.pop()}" if len(versions) == 1 else f"{package.name}=={package.version}"
+    written = {str(versions.wheel_name(wheel.filename)[1]) for wheel in wheels}
+    return f"{package.name}==={written.pop()}" if len(written) == 1 else f"{package.name}=={package.version}"
 
 
 def _line(what: str, wheels: list[Wheel]) -> str:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packaging.markers import default_environment
-from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
+from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import Version
 
 from vllm_plugins.core import bytecode, hashes, regular_file, workers
 from vllm_plugins.core.errors import NotTrusted
 from vllm_plugins.core.hashes import record_form
-from vllm_plugins.documents import markers, selection
+from vllm_plugins.documents import markers, selection, versions
 from vllm_plugins.packages import archives, metadata
 from vllm_plugins.review import _modules
 from vllm_plugins.startup import integrity, overlay
@@ -212,7 +212,7 @@ def _wheel(package: Package, wheels: Path) -> Path | None:
     """The wheel of a package that this interpreter would install, if the directory contains it."""
     tags = selection.ranks_here().keys()
     for wheel in package.wheels:
-        if not tags.isdisjoint(parse_wheel_filename(wheel.filename)[3]):
+        if not tags.isdisjoint(versions.wheel_name(wheel.filename)[3]):
             path = selection.find_wheel(wheels / wheel.filename, wheel.sha256)
             if path is not None:
                 return path

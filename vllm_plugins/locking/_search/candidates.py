@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from vllm_plugins.core import progress
@@ -257,7 +256,7 @@ def _tags(wheels: Iterable[File]) -> str:
     found = dict.fromkeys(
         f"{_python(tag)} {tag.platform}"
         for file in wheels
-        for tag in sorted(parse_wheel_filename(file.filename)[3], key=str)
+        for tag in sorted(versions.wheel_name(file.filename)[3], key=str)
     )
     names = list(found)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

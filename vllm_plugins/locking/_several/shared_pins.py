@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-from vllm_plugins.documents import selection
+from vllm_plugins.documents import selection, versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -75,6 +74,6 @@ def _fits(package: Package, base: Base) -> bool:
     """Whether a package has a wheel for a base, and one that was built here is for any machine."""
     local = [wheel for wheel in package.wheels if wheel.url is None]
     tags = base.tags()
-    if any(parse_wheel_filename(wheel.filename)[3].isdisjoint(tags) for wheel in local):
+    if any(versions.wheel_name(wheel.filename)[3].isdisjoint(tags) for wheel in local):
         return False
     return package.directory is not None or selection.best_wheel(package.wheels, tags) is not None
