@@ -315,8 +315,8 @@ def _same_place(site: Path, path: str) -> str:
 
 
 def _relative(path: str, info: Path) -> str:
-    """A path of RECORD relative to ``site``. pip writes some as seen from its own temporary ``lib/python``."""
-    normal = os.path.normpath(path.removeprefix("../../"))
+    """A path of RECORD relative to ``site``."""
+    normal = os.path.normpath(metadata.from_target(path))
     if os.path.isabs(normal) or normal.startswith("..") or "\0" in normal:
         raise InstallError(
             f"{title(info.name)} installs a file outside of the overlay", found=path, next_step=BAD_WHEEL

@@ -174,10 +174,12 @@ def resolver_failed(
     """
     lines = [error.what, *[line for line in error.stderr.splitlines() if line.strip()][-_LAST_LINES:]]
     other = "uv" if resolver != "uv" else "pip-compile"
-    if step is None and is_here:
-        step = f"fix what its output names, or use the other resolver: vllm-plugins lock --resolver {other}"
-    elif step is None:
-        step = "fix what its output names; only uv resolves for another machine or Python"
+    if step is None:
+        step = (
+            f"fix what its output names, or use the other resolver: vllm-plugins lock --resolver {other}"
+            if is_here
+            else "fix what its output names; only uv resolves for another machine or Python"
+        )
     if not found_none:
         return SourceError(f"{resolver} failed", details=lines, next_step=step)
     return NoResolution(f"{resolver} found no set of versions that fits all plugins", details=lines, next_step=step)

@@ -231,12 +231,17 @@ def _lines(path_file: Path) -> list[str]:
     return path_file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
 
 
+def from_target(path: str) -> str:
+    """Return a path of RECORD as seen from the directory of ``pip --target``, not from pip's own ``lib/python``."""
+    return path.removeprefix("../../")
+
+
 def scripts(site: Path) -> tuple[str, ...]:
     """Return the names of the scripts that installers have put into ``bin`` of a directory, sorted."""
     found: set[str] = set()
     for file in site.glob("*.dist-info/RECORD"):
         with contextlib.suppress(ValueError):  # an invalid RECORD is reported when the installation is checked
-            paths = [entry.path.removeprefix("../../") for entry in parse_record(file.read_bytes().decode("utf-8"))]
+            paths = [from_target(entry.path) for entry in parse_record(file.read_bytes().decode("utf-8"))]
             if "bin/__init__.py" not in paths:  # otherwise it is a package
                 found |= {path.removeprefix("bin/") for path in paths if path.startswith("bin/")}
     return tuple(sorted(found))

@@ -72,5 +72,4 @@ def _forget(target: Path, names: set[str]) -> None:
 
 
 def _normal(path: str) -> str:
-    # pip writes paths relative to a lib/python directory of its own.
-    return os.path.normpath(path.removeprefix("../../"))
+    return os.path.normpath(metadata.from_target(path))

@@ -100,12 +100,8 @@ def _ask(
             return _parse(foreign_json.read(result.read_text(encoding="utf-8") if result.exists() else ""), asked)
         except CommandFailed as error:
             if error.returncode != process.NOT_STARTED:
-                raise SourceError(
-                    "the advisory service can't be read",
-                    where=redact(service),
-                    found=f"pip-audit did not end within {patience:.0f} seconds (VLLM_PLUGIN_TIMEOUT)",
-                    next_step="try again, or choose another service: vllm-plugins audit --service osv",
-                ) from error
+                late = f"pip-audit did not end within {patience:.0f} seconds (VLLM_PLUGIN_TIMEOUT)"
+                raise _unreadable(service, late) from error
             raise SourceError(
                 "pip-audit can't be started", found=error.what, next_step="pip install 'vllm-plugin-manager[audit]'"
             ) from error
@@ -113,12 +109,17 @@ def _ask(
             output = done.stderr.strip().splitlines()
             if done.returncode < 0 or not (output or result.exists()):
                 output.append(f"pip-audit ended with {process.status(done.returncode)}")
-            raise SourceError(
-                "the advisory service can't be read",
-                where=redact(service),
-                found=output[-1].rpartition("Caused by ")[2] if output else str(error),
-                next_step="try again, or choose another service: vllm-plugins audit --service osv",
-            ) from error
+            found = output[-1].rpartition("Caused by ")[2] if output else str(error)
+            raise _unreadable(service, found) from error
+
+
+def _unreadable(service: str, found: str) -> SourceError:
+    return SourceError(
+        "the advisory service can't be read",
+        where=redact(service),
+        found=found,
+        next_step="try again, or choose another service: vllm-plugins audit --service osv",
+    )
 
 
 def _parse(document: Any, asked: Iterable[Package]) -> tuple[tuple[Advisory, ...], dict[str, str]]:

@@ -65,7 +65,7 @@ def synchronise(settings: Settings, paths: Iterable[str]) -> Marker:
     Raises:
         PluginsError: the error that the child process ended with.
     """
-    if (marker := alongside.inherited(settings, _content(settings.lock))) is not None:
+    if (marker := alongside.inherited(settings, named_files.content(settings.lock))) is not None:
         return marker
     warn_of_unknown_variables()
     how = "checking, because VLLM_PLUGIN_FROZEN=1 forbids to install" if settings.frozen else "installing"
@@ -188,7 +188,7 @@ def fall_back(
             error.details = (*error.details, "no previous overlay of this lock fits this environment")
             raise error
         logger.error("%s\n  going on with the previous overlay, %s", error, marker.key)
-        variables.pass_on(variables.FALLBACK, _fallback(settings, marker.key, _content(settings.lock)))
+        variables.pass_on(variables.FALLBACK, _fallback(settings, marker.key, named_files.content(settings.lock)))
         return marker
     logger.error("%s\n  going on without plugins", error)
     variables.disable()
@@ -225,13 +225,6 @@ def inherited(settings: Settings, lock: bytes | None) -> Marker | None:
 def _fallback(settings: Settings, key: str, lock: bytes | None) -> str:
     """What a process passes on: the overlay, and for which lock and store it is used."""
     return f"{key}:{overlay.sha256(lock or b'')}:{settings.store}:{settings.lock}"
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return overlay.content(str(path))
-    except OSError:
-        return None
 
 
 def _damage(settings: Settings, key: str) -> PluginsError | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import NotTrusted, PluginsError
-from vllm_plugins.startup import Record, overlay
+from vllm_plugins.startup import Record, named_files, overlay
 
 if TYPE_CHECKING:
     from vllm_plugins.startup.settings import Settings
@@ -69,20 +69,13 @@ def read(settings: Settings) -> LastFailure | None:
 
 def _state(settings: Settings) -> dict[str, str | None]:
     """What a start depends on and a user changes when it fails: the hash of each, ``None`` for what is not there."""
-    lock = _content(str(settings.lock))
+    lock = named_files.content(settings.lock)
     marker = None if lock is None else overlay.directory(settings.store, overlay.key_of(lock)) / overlay.MARKER
     return {
-        settings.manifest.name: _hash(_content(str(settings.manifest))),
+        settings.manifest.name: _hash(named_files.content(settings.manifest)),
         settings.lock.name: _hash(lock),
-        "the installed overlay": None if marker is None else _hash(_content(str(marker))),
+        "the installed overlay": None if marker is None else _hash(named_files.content(marker)),
     }
-
-
-def _content(path: str) -> bytes | None:
-    try:
-        return overlay.content(path)
-    except OSError:
-        return None
 
 
 def _hash(content: bytes | None) -> str | None:

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LockMissing, UsageError
+from vllm_plugins.startup import overlay
 from vllm_plugins.startup.settings import MANIFEST, PYLOCK
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["check", "check_manifest", "check_owner", "no_lock", "one_file", "recorded_name"]
+__all__ = ["check", "check_manifest", "check_owner", "content", "no_lock", "one_file", "recorded_name"]
 
 
 def check(settings: Settings) -> None:
@@ -134,6 +135,14 @@ def _is_same(path: Path, other: Path) -> bool:
         return os.path.samefile(path, other)
     except OSError:  # one of them is not there yet
         return False
+
+
+def content(path: Path) -> bytes | None:
+    """The content of a lock, a manifest or a marker; ``None`` where it is missing or can't be read."""
+    try:
+        return overlay.content(str(path))
+    except OSError:
+        return None
 
 
 def no_lock(settings: Settings) -> LockMissing:

@@ -61,8 +61,4 @@ def _portions(name: str) -> list[str]:
 def _is_ours(path: str) -> bool:
     """Whether a directory is in an overlay on the path. Below a guarded entry, directories have their own names."""
     ours = [overlay.real(entry) for entry in overlay.entries() if overlay.key_in(entry) is not None]
-    return any(_is_in(path, entry) for entry in ours)
-
-
-def _is_in(path: str, directory: str) -> bool:
-    return path.startswith(os.path.join(directory, ""))
+    return any(path.startswith(os.path.join(entry, "")) for entry in ours)
