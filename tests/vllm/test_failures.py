@@ -75,7 +75,11 @@ BROKEN: dict[str, tuple[Callable[[Place], None], str, str | None]] = {
 }
 
 
-@pytest.mark.parametrize("kind", list(BROKEN))
+# The other two differ from the first in the message alone, which tests/startup has.
+KINDS = ("import", "register", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("symbol", "nothing")))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_fail_stops_the_server_and_names_plugin_entry_point_and_cause(world: Place, model: Path, kind: str) -> None:
     write, what, found = BROKEN[kind]
     write(world)
@@ -132,7 +136,7 @@ def wrong_hash(world: Place) -> str:
     return f"HashMismatch: the wheel {wheel.name} is not the locked one [hash-mismatch]"
 
 
-# The other two take minutes each, and tests/startup has them without a server.
+# tests/startup has the other two without a server.
 FAULTS = (stale, wrong_hash, *(pytest.param(fault, marks=pytest.mark.long) for fault in (missing, other_base)))
 
 
@@ -141,12 +145,23 @@ def test_a_lock_that_can_not_be_used_stops_the_server_and_changes_nothing(
     world: Place, model: Path, fault: Callable[[Place], str]
 ) -> None:
     plugins.write_one(world, GOOD)
-    world.run("sync")
+    world.run("sync", "--no-load-check")
     what = fault(world)
     before = world.files()
     assert last_words(fails(world, model))[0] == f"vllm_plugins.core.errors.{what}"
     assert world.files() == before
     assert events(world) == {}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fault", [stale, wrong_hash, missing, other_base])
+def test_with_continue_a_server_goes_on_without_a_lock_that_can_not_be_used(
+    world: Place, model: Path, fault: Callable[[Place], str]
+) -> None:
+    plugins.write_one(world, GOOD)
+    world.run("sync", "--no-load-check")
+    fault(world)
+    before = world.files()
     with serve(world, model, VLLM_PLUGIN_ON_ERROR="continue") as server:
         server.complete()
     assert world.files() == before

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from . import plugins
-from .conftest import PYTHON
-from .plain import plain, without_manager
+from .conftest import PROCESSES
+from .plain import plain
 from .server import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from tests.kit.place import Place
 
-PROCESSES = Path(__file__).with_name("processes.py")
 PLATFORM = "vllm.platform_plugins"
 GENERAL = "vllm.general_plugins"
 # Words before and after a start method: what vLLM asks for in the API server, and in the processes that it starts.
@@ -33,12 +32,6 @@ ORDERS = [
 def long(values: Iterable[Any]) -> list[Any]:
     """Cases that ``tox -e vllm-long`` runs, and CI does not."""
     return [pytest.param(value, marks=pytest.mark.long) for value in values]
-
-
-@pytest.fixture(scope="session")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of the same environment without the manager."""
-    return without_manager(Path(str(PYTHON)), tmp_path_factory.mktemp("plain") / "env")
 
 
 def processes(world: Place, *words: str, **env: str) -> tuple[Any, list[set[str]], list[str]]:
@@ -83,6 +76,7 @@ def test_a_platform_plugin_that_imports_vllm_at_its_top(top: Place, bare: Path, 
     assert set(often) <= {"platform"}  # plain vLLM calls the winner twice
 
 
+@pytest.mark.long
 def test_a_server_with_a_platform_plugin_that_imports_vllm_at_its_top(top: Place, bare: Path, model: Path) -> None:
     seen = []
     for place in (plain(top, bare), top, top):
@@ -106,16 +100,13 @@ ALLOWED = "vllm_plugins,probe_git,probe_io,probe_stats,probe_local,probe_asked,p
 
 
 @pytest.mark.parametrize("allowed", [None, *long([ALLOWED, "vllm_plugins,probe_git", "vllm_plugins"])])
-@pytest.mark.parametrize("method", ["spawn", *long(["fork", "forkserver"])])
-def test_every_group_in_every_process(three: Place, bare: Path, method: str, allowed: str | None) -> None:
-    """On the first start, which installs, and on the second one."""
+def test_every_group_in_every_process(three: Place, bare: Path, allowed: str | None) -> None:
+    """On the first start, which installs, and on the second one; in processes of each start method."""
     env = {} if allowed is None else {"VLLM_PLUGINS": allowed}
-    words = (*GROUPS, method, *GROUPS)
-    three.run("sync")
+    words = (*GROUPS, "spawn,fork,forkserver", *GROUPS)
+    starts = [processes(three, *words, **env) for _ in range(2)]
     expected, in_plain, _ = processes(plain(three, bare), *words, **env)
-    elsewhere = {"VLLM_PLUGIN_REGISTRY_DIR": str(three.root / "another store")}
-    for store in (elsewhere, elsewhere, {}):
-        found, in_ours, often = processes(three, *words, **env, **store)
+    for found, in_ours, often in starts:
         assert without_us(found) == expected
         assert in_ours == in_plain
         assert set(often) <= {"platform"}
@@ -128,6 +119,7 @@ def without_us(result: Any) -> Any:
     return [name for name in result if name != "vllm_plugins"] if isinstance(result, list) else result
 
 
+@pytest.mark.long
 def test_every_group_in_the_processes_of_a_server(three: Place, bare: Path, own_model: Path) -> None:
     three.run("sync")
     elsewhere = {"VLLM_PLUGIN_REGISTRY_DIR": str(three.root / "another store")}
@@ -168,10 +160,3 @@ def test_a_logits_processor_that_the_model_runner_refuses(world: Place, bare: Pa
     loader = "from vllm.v1.worker.gpu.sample.logits_processor import loader; loader._load_v2_logitsprocs_plugins()"
     refused = plain(world, bare).python("-c", loader, check=False, traceback=True)
     assert "V1-interface plugins are not supported by the V2 model runner" in refused.stderr
-
-
-def test_vllm_knows_our_variables(world: Place, model: Path) -> None:
-    plugins.write_one(world, "def register():\n    pass\n")
-    with serve(world, model, "--fail-on-environ-validation", VLLM_PLUGIN_VERIFY="1") as server:
-        server.complete()
-        assert "Unknown vLLM environment variable" not in server.log.read_text(errors="replace")
