@@ -47,7 +47,6 @@ SPLIT = ("--nnodes", "2", "--master-addr", "{master}", "--tensor-parallel-size",
 PARALLEL = ("--data-parallel-size", "2", "--data-parallel-size-local", "1", "--data-parallel-address", "{master}")
 PARALLEL_OTHER = (*PARALLEL, "--data-parallel-start-rank", "1")
 KINDS = {"split": (SPLIT, SPLIT), "data parallel": (PARALLEL, PARALLEL_OTHER)}
-CASES = (pytest.param("split", marks=pytest.mark.long), "data parallel")
 
 
 class Node:
@@ -109,7 +108,7 @@ def installed(world: Place) -> Place:
     return world
 
 
-@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("kind", ["split", pytest.param("data parallel", marks=pytest.mark.long)])
 def test_two_hosts_with_one_lock_serve(installed: Place, model: Path, kind: str) -> None:
     with server(installed, model, kind) as (first, head, worker):
         deadline = time.monotonic() + START
@@ -129,7 +128,8 @@ def test_two_hosts_with_one_lock_serve(installed: Place, model: Path, kind: str)
     assert len(seen) >= (4 if kind == "data parallel" else 3), seen
 
 
-@pytest.mark.parametrize("kind", CASES)
+# `test_groups.py` has two hosts that split a model, as far as their group.
+@pytest.mark.parametrize("kind", ["data parallel", pytest.param("split", marks=pytest.mark.long)])
 def test_a_host_with_another_lock_stops_and_the_server_never_serves(installed: Place, model: Path, kind: str) -> None:
     other = installed.root / "other"
     shutil.copytree(installed.config, other)
