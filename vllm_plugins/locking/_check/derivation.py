@@ -17,9 +17,9 @@ from vllm_plugins.core.errors import LockContradiction
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.manifest import GitSource
-from vllm_plugins.locking import _derived_edges
 from vllm_plugins.locking import rebuild as rebuilding
-from vllm_plugins.locking._derived_edges import Difference
+from vllm_plugins.locking._check import derived_edges
+from vllm_plugins.locking._check.derived_edges import Difference
 from vllm_plugins.locking._rebuilt import build_requirements
 from vllm_plugins.packages import (
     attestations,
@@ -136,7 +136,7 @@ class Derivation:
         found += self._plugins()
         if len(self._metadata) == len(self.lock.packages):
             requires = {name: content.requires for name, content in self._metadata.items()}
-            found += _derived_edges.differences(self.lock, self.manifest, self.base, requires)
+            found += derived_edges.differences(self.lock, self.manifest, self.base, requires)
         elif not found and self.index is not None:
             self.unchecked.append("the dependencies between the packages")
         self.unchecked.sort()
