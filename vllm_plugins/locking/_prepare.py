@@ -18,6 +18,7 @@ from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import lock, versions
 from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, PypiSource
 from vllm_plugins.packages import metadata, requirement_lines, stub_wheels
+from vllm_plugins.packages.builder import BuildInputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -206,13 +207,8 @@ class Preparation:
 
         self.builder.require_allowed(plugin.name)
         with progress.step(f"Reading the metadata of {plugin.name!r}", self.report):
-            content = self.builder.metadata(
-                directory,
-                plugin=plugin.name,
-                on_line=self.detail,
-                requires=plugin.build_requires,
-                with_base=plugin.with_base,
-            )
+            inputs = BuildInputs.of(plugin)
+            content = self.builder.metadata(directory, plugin=plugin.name, inputs=inputs, on_line=self.detail)
         name, version = _check_name(plugin, content.name), str(content.version)
         stub = stub_wheels.write(
             self.scratch, name=name, version=version, extras=content.extras, requires=content.requires
@@ -247,9 +243,8 @@ class Preparation:
                 tree.project,
                 self.scratch / f"wheel-{plugin.name}",
                 plugin=plugin.name,
+                inputs=BuildInputs.of(plugin),
                 on_line=self.detail,
-                requires=plugin.build_requires,
-                with_base=plugin.with_base,
             )
         prepared = _from_wheel(plugin, built.path, origin)
         return replace(prepared, built_with=built.built_with, build_requirements=built.requirements)

@@ -19,7 +19,7 @@ from vllm_plugins.documents import consistency, selection
 from vllm_plugins.documents.base import SHARED
 from vllm_plugins.locking._rebuilt import differences, sources
 from vllm_plugins.packages import archives, installers, metadata, own_indexes, pip_config
-from vllm_plugins.packages.builder import Builder, BuiltWheel
+from vllm_plugins.packages.builder import Builder, BuildInputs, BuiltWheel
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
@@ -184,11 +184,8 @@ def _rebuilding(
                     project,
                     into,
                     plugin=item.name,
+                    inputs=BuildInputs.of(item.entry, pins=_pins(item.package), locked=lock.built_by(item.package)),
                     on_line=detail,
-                    pins=_pins(item.package),
-                    requires=item.entry.build_requires if item.entry is not None else (),
-                    with_base=item.entry.with_base if item.entry is not None else (),
-                    locked=lock.built_by(item.package),
                 )
 
             yield build
