@@ -193,9 +193,9 @@ class _GitNews:
         )
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Search:
-    """The parts of one comparison."""
+    """What is compared: a lock with the index, and with the repositories of its plugins."""
 
     manifest: Manifest
     locked: Lock
@@ -315,10 +315,9 @@ class _Search:
     def _metadata(self, package: Package) -> Metadata | None:
         """The metadata of a locked package; ``None`` for an editable one, and where no wheel can be read."""
         try:
-            for wheel in package.wheels:
-                if wheel.url is None:
-                    path = selection.find_wheel(self.settings.wheels / wheel.filename, wheel.sha256)
-                    return metadata.inspect(path) if path is not None else None
+            for wheel in package.local_wheels:
+                path = selection.find_wheel(self.settings.wheels / wheel.filename, wheel.sha256)
+                return metadata.inspect(path) if path is not None else None
             for found in self.candidates.all(package.name):
                 if found.version == Version(package.version) and found.wheel is not None:
                     content = self.candidates.requirements(found)

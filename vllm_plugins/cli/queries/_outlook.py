@@ -193,12 +193,11 @@ class _Reader:
             directory = source if isinstance(source, LocalSource) else LocalSource(path=package.directory)
             return wheel_files.of_directory(self.manifest.local_directory(directory))
         for candidate in (package, self.locked.package(plugin.package)):
-            for wheel in candidate.wheels if candidate is not None else ():
-                if wheel.url is None:
-                    path = selection.find_wheel(self.settings.wheels / wheel.filename, wheel.sha256)
-                    if path is not None:
-                        return wheel_files.of_path(path)
-        files = [simple_api.locked(wheel, package.index) for wheel in package.wheels if wheel.url is not None]
+            for wheel in candidate.local_wheels if candidate is not None else ():
+                path = selection.find_wheel(self.settings.wheels / wheel.filename, wheel.sha256)
+                if path is not None:
+                    return wheel_files.of_path(path)
+        files = [simple_api.locked(wheel, package.index) for wheel in package.remote_wheels]
         found = selection.best_wheel(files, self.base.tags())
         if found is None:
             raise NoResolution("it has no wheel for this kind of machine")

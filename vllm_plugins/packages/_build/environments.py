@@ -176,8 +176,8 @@ class Environments:
         (site,) = (root / "lib").glob("python*/site-packages")
         constraints = root / "constraints.txt"
         shared = self._shared_pins(requires | {pin for pin in pins if _name(pin) not in inputs.with_base}) | given
-        fixed = {pin.partition("==")[0] for pin in shared}
-        others = {pin for pin in pins if canonicalize_name(pin.partition("==")[0]) not in fixed}
+        fixed = set(map(versions.pinned_name, shared))
+        others = {pin for pin in pins if versions.pinned_name(pin) not in fixed}
         near = locked_files.near(inputs.locked or (), self.wheels)
         lines = [self._constraint(root, pin) for pin in sorted(shared)]
         lines += [locked_files.constraint(pin, near) for pin in sorted(others)]
@@ -201,8 +201,7 @@ class Environments:
         contents = set(map(_pin, importlib.metadata.distributions(path=[str(site)])))
         if taken := contents & shared & (self._here | given):
             # The stubs in the environment have no modules. Those of the base come after the environment's own.
-            names = [canonicalize_name(pin.partition("==")[0]) for pin in taken]
-            view.write(site, self._base, names, self.base_site)
+            view.write(site, self._base, [*map(versions.pinned_name, taken)], self.base_site)
         return Environment(root=root, python=python, contents=tuple(sorted(contents)), requirements=installed)
 
     def _given(self, names: Iterable[str]) -> frozenset[str]:
