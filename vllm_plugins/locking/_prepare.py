@@ -14,6 +14,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 from vllm_plugins.core import hashes, progress
 from vllm_plugins.core.errors import BuildError
+from vllm_plugins.core.humanize import enumeration
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import lock, versions
 from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, PypiSource
@@ -237,8 +238,7 @@ class Preparation:
     def _built(self, plugin: Plugin, tree: Checkout, origin: _Origin) -> PreparedPlugin:
         with progress.step(f"Building {plugin.name!r}", self.report):
             if tree.ignored:
-                more = f" and {len(tree.ignored) - 5} more" if len(tree.ignored) > 5 else ""
-                self.report(f"The build does not see what git ignores: {', '.join(tree.ignored[:5])}{more}")
+                self.report(f"The build does not see what git ignores: {enumeration(tree.ignored, 5)}")
             built = self.builder.wheel(
                 tree.project,
                 self.scratch / f"wheel-{plugin.name}",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vllm_plugins.core import hashes, lfs, process, scratch
 from vllm_plugins.core.errors import BuildError, HashMismatch, InstallError, PluginsError
+from vllm_plugins.core.humanize import enumeration
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import versions
 from vllm_plugins.documents.lock import in_words
@@ -272,7 +273,7 @@ def _check_pointers(wheel: Path) -> None:
     if found:
         raise BuildError(
             "the built wheel contains Git LFS pointers in place of files",
-            found=", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else ""),
+            found=enumeration(found, 5),
             next_step="install git-lfs and lock again; for a local directory, run `git lfs pull` in it first",
         )
 

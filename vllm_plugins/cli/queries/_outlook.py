@@ -12,6 +12,7 @@ from packaging.version import InvalidVersion
 
 from vllm_plugins.core import workers
 from vllm_plugins.core.errors import BaseMismatch, BuildError, HashMismatch, NoResolution, PluginsError, UsageError
+from vllm_plugins.core.humanize import shortened
 from vllm_plugins.documents import selection, versions
 from vllm_plugins.documents.manifest import LocalSource
 from vllm_plugins.locking import pipeline
@@ -20,7 +21,6 @@ from vllm_plugins.packages import archives, own_indexes, releases, simple_api, w
 from vllm_plugins.packages.index import File, Index
 from vllm_plugins.packages.releases import Pin
 from vllm_plugins.review import outlook
-from vllm_plugins.startup import integrity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -111,7 +111,7 @@ def find(
                 found = outlook.examine(reader.files(now, new), _points(now), vllm)
                 if found.unread:
                     notes.append(
-                        f"plugin {plugin.name!r}: can't be parsed: {', '.join(integrity.shown(found.unread, _MOST))}"
+                        f"plugin {plugin.name!r}: can't be parsed: {', '.join(shortened(found.unread, _MOST))}"
                     )
             except PluginsError as error:
                 notes.append(f"plugin {plugin.name!r}: {error.what}")
