@@ -242,12 +242,7 @@ def _differences(
                 next_step="set `editable: false` in plugins.yaml, then run vllm-plugins lock",
             )
         )
-    failures = [
-        failure
-        for failure in marker.failures
-        if failure.base == base.fingerprint and settings.lets_through(failure.group, failure.name)
-    ]
-    if failures:
+    if failures := settings.failures(marker, base.fingerprint):
         from vllm_plugins.startup import entry_points
 
         problems.append(entry_points.error_of(marker, failures, settings.lets_through))

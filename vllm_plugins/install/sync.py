@@ -96,10 +96,8 @@ def run(
         problems=state.overlay_problems,
     )
     done = _synchronise(job, reinstall=reinstall, check_again=check_again)
-    allows = state.settings.lets_through
-    failures = [item for item in tested.failures(done.marker, job) if allows(item.group, item.name)]
-    if failures:
-        raise entry_points.error_of(done.marker, failures, allows)
+    if failures := state.settings.failures(done.marker, state.base.fingerprint):
+        raise entry_points.error_of(done.marker, failures, state.settings.lets_through)
     return done
 
 

@@ -167,10 +167,33 @@ class Preparation:
 
     def _file(self, plugin: Plugin, source: FileSource) -> PreparedPlugin:
         """A single file; one at a URL is not downloaded again while its hash is the locked one."""
-        from vllm_plugins.packages.single_files import file_wheel, reading
+        from vllm_plugins.packages.single_files import file_wheel
+
+        origin = _Origin(requested=source.requested, url=source.url, filename=source.filename)
+        if source.url is not None and (built := self._locked_file(plugin, source)) is not None:
+            return _from_wheel(plugin, built, replace(origin, file_sha256=source.sha256))
+        data = self._content(plugin, source)
+        into = self.scratch / f"wheel-{plugin.name}"
+        path = file_wheel.write(into, data, plugin=plugin.name, filename=source.filename)
+        return _from_wheel(plugin, path, replace(origin, file_sha256=hashes.sha256(data)))
+
+    def _locked_file(self, plugin: Plugin, source: FileSource) -> Path | None:
+        """The wheel of a file at a URL, if the old lock has it of the same file."""
+        was = self.reuse.plugin(plugin.name)
+        if was is None or (was.source, was.filename, was.file_sha256) != (
+            plugin.kind,
+            source.filename,
+            source.sha256,
+        ):
+            return None
+        built = self.reuse.built(was.package)
+        return None if built is None else built.path
+
+    def _content(self, plugin: Plugin, source: FileSource) -> bytes:
+        """The bytes of a single file, which have the hash of plugins.yaml if that names one."""
+        from vllm_plugins.packages.single_files import reading
 
         where = self.manifest.local_file(source)
-        was = self.reuse.plugin(plugin.name)
         if where is not None:
             data = reading.read(where, plugin=plugin.name)
             found = hashes.sha256(data)
@@ -178,30 +201,12 @@ class Preparation:
                 raise reading.mismatch(
                     str(where), sha256=source.sha256 or "", found=f"sha256 {found}", plugin=plugin.name
                 )
-        else:
-            assert source.url is not None
-            assert source.sha256 is not None
-            locked = (was.source, was.filename, was.file_sha256) if was is not None else None
-            if was is not None and locked == (plugin.kind, source.filename, source.sha256):
-                origin = _Origin(
-                    requested=source.url, url=source.url, filename=was.filename, file_sha256=was.file_sha256
-                )
-                if (built := self.reuse.built(was.package)) is not None:
-                    return _from_wheel(plugin, built.path, origin)
-            with progress.step(f"Downloading the file of {plugin.name!r}", self.report):
-                data = reading.download(
-                    source.url,
-                    source.sha256,
-                    self.scratch / f"file-{plugin.name}",
-                    config=self.config,
-                    plugin=plugin.name,
-                )
-        origin = _Origin(
-            requested=source.requested, url=source.url, filename=source.filename, file_sha256=hashes.sha256(data)
-        )
-        into = self.scratch / f"wheel-{plugin.name}"
-        path = file_wheel.write(into, data, plugin=plugin.name, filename=source.filename)
-        return _from_wheel(plugin, path, origin)
+            return data
+        assert source.url is not None
+        assert source.sha256 is not None
+        into = self.scratch / f"file-{plugin.name}"
+        with progress.step(f"Downloading the file of {plugin.name!r}", self.report):
+            return reading.download(source.url, source.sha256, into, config=self.config, plugin=plugin.name)
 
     def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> PreparedPlugin:
         from vllm_plugins.sources import pyproject
