@@ -22,7 +22,7 @@ from vllm_plugins.locking.old_lock import OldLock
 from vllm_plugins.locking.request import Run, Upgrade
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -32,10 +32,8 @@ if TYPE_CHECKING:
     from vllm_plugins.locking.old_lock import OldLocks
     from vllm_plugins.locking.pipeline import Outcome
     from vllm_plugins.locking.request import Request
-    from vllm_plugins.packages.pip_config import PipConfig
-    from vllm_plugins.startup.settings import Settings
 
-__all__ = ["base_of", "lock", "name_of", "requested", "require_distinct"]
+__all__ = ["lock", "name_of", "requested", "require_distinct"]
 
 
 def lock(run: Run, *, here: Base | None) -> Outcome:
@@ -142,28 +140,6 @@ def requested(manifest: Manifest, request: Request) -> tuple[RequestedTarget, ..
 def _by_options(manifest: Manifest) -> bool:
     """Whether the targets are those of the command line."""
     return any(target.is_option for target in manifest.targets)
-
-
-def base_of(
-    target: RequestedTarget,
-    manifest: Manifest,
-    settings: Settings,
-    request: Request,
-    *,
-    report: Callable[[str], None],
-    config: Callable[[], PipConfig],
-) -> Base:
-    """The base of a target. Raises the same errors as :func:`tasks.find_base`."""
-    run = Run(
-        manifest=manifest,
-        settings=settings,
-        request=request,
-        base_paths=(),
-        report=report,
-        detail=report,
-        config=config,
-    )
-    return find_base(run, target, None)
 
 
 def _tasks(
