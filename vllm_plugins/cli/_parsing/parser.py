@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["build_parser", "parse", "subparser"]
 
-# What each command has, unless its ``register`` sets something else. ``run_without_files`` is called without
-# settings, in place of ``run``. ``has_files`` says that the manifest of the working directory may be used, and ``may_create`` that
-# the named manifest may be missing. ``startup`` and ``policy`` are options of some commands.
+# What each command has, unless ``register`` sets something else. ``run_without_files`` is called without settings,
+# in place of ``run``. ``has_files`` says that the manifest of the working directory may be used, ``may_create``
+# that the named manifest may be missing. ``startup`` and ``policy`` are options of some commands.
 _DEFAULTS = {"run_without_files": None, "has_files": True, "may_create": False, "startup": None, "policy": None}
 _REQUIRED = "the following arguments are required: "  # the beginning of a message of argparse
 
