@@ -43,14 +43,14 @@ TOOL = "vllm-plugins"  # the name of our own tables in a lock: tool.vllm-plugins
 
 # The name of a wheel. It is also that of a file, and a word in requirements files and URLs.
 FILENAME = re.compile(r"[\w.+!-]+")
+_OVERRIDE = "override "  # no name of a plugin contains a space
+_FILES = "vllm_plugin_files"  # the directory of single files that are no modules
 
 CommitSha = NewType("CommitSha", str)
 """The whole hash of a git commit, in lower case: as git wrote it, or checked where a lock was read."""
 
-
-_OVERRIDE = "override "  # no name of a plugin contains a space
-
-_FILES = "vllm_plugin_files"
+# A publisher as PEP 740 names it: pairs of a field and its value, ``kind`` first.
+Identity = tuple[tuple[str, str], ...]
 
 
 def file_package(name: str) -> NormalizedName:
@@ -66,10 +66,6 @@ def file_version(sha256: Sha256) -> str:
 def file_place(name: str, filename: str) -> str:
     """The path of the single file of a plugin in a wheel: at the top if it is a module."""
     return filename if filename.endswith(".py") else f"{_FILES}/{name}/{filename}"
-
-
-# A publisher as PEP 740 names it: pairs of a field and its value, ``kind`` first.
-Identity = tuple[tuple[str, str], ...]
 
 
 class Wheel(Record):

@@ -86,7 +86,7 @@ def lock(
         config=config or _read_config,
     )
     if run.manifest.targets and not (base is not None and request.dry_run):
-        from vllm_plugins.locking._several import targets
+        from vllm_plugins.locking._targets import targets
 
         return targets.lock(run, here=base)
     base = base or read_base(request.base, settings, report=report, config=run.config, may_build=request.may_build)
@@ -168,8 +168,8 @@ def _of_one(run: Run, base: Base) -> Outcome:
 
 
 def merge(manifest: Manifest, settings: Settings, other: Path) -> Outcome:
-    """Add the targets of another lock of this manifest. Raises as :func:`_several.merge.merge`."""
-    from vllm_plugins.locking._several import merge as merging
+    """Add the targets of another lock of this manifest. Raises as :func:`_targets.merge.merge`."""
+    from vllm_plugins.locking._targets import merge as merging
 
     return merging.merge(manifest, settings, other)
 

@@ -16,8 +16,8 @@ from vllm_plugins.documents import compatibility, diff, lock_writer
 from vllm_plugins.documents.manifest import HERE
 from vllm_plugins.locking import _stages, old_lock, pipeline
 from vllm_plugins.locking._check import comparison
-from vllm_plugins.locking._several import shared_pins
-from vllm_plugins.locking._several.tasks import Task, find_base, resolve
+from vllm_plugins.locking._targets import shared_pins
+from vllm_plugins.locking._targets.tasks import Task, find_base, resolve
 from vllm_plugins.locking.old_lock import OldLock
 from vllm_plugins.locking.request import Run, Upgrade
 
