@@ -45,12 +45,17 @@ _MOST_OF_A_PLUGIN = 200  # the same of a plugin, whose newest release that fits 
 
 @dataclass(kw_only=True)
 class Walk:
-    """One walk from the plugins of a manifest; ``choices`` are the releases that it has settled on.
+    """One walk from the plugins of a manifest.
 
-    ``preferred`` are the pins of the old lock. ``to_build`` are the releases that the plugins need and the index has
-    only as an sdist: they have to be built, and the walk repeated. ``refused`` are releases that were passed over and
-    that no resolver may take: they require something by URL, or their metadata is not valid. ``ruled_out`` are
-    releases of plugins that no resolver can take; excluded from the start, they are not read one after the other.
+    Attributes:
+        preferred: the pins of the old lock.
+        to_build: the releases that the plugins need and the index has only as an sdist. They have to be built, and
+            the walk repeated.
+        refused: releases that were passed over and that no resolver may take: they require something by URL, or
+            their metadata is not valid.
+        ruled_out: releases of plugins that no resolver can take. Excluded from the start, they are not read one after
+            the other.
+        choices: the releases that the walk has settled on.
     """
 
     base: Base
