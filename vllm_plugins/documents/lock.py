@@ -106,9 +106,19 @@ class Package(Record):
     identities: tuple[Identity, ...] = ()
 
     @property
+    def local_wheels(self) -> tuple[Wheel, ...]:
+        """The wheels in ``plugins.wheels/``."""
+        return tuple(wheel for wheel in self.wheels if wheel.url is None)
+
+    @property
+    def remote_wheels(self) -> tuple[Wheel, ...]:
+        """The wheels of an index."""
+        return tuple(wheel for wheel in self.wheels if wheel.url is not None)
+
+    @property
     def compiled(self) -> bool:
         """Whether a wheel that was built while locking is for one platform: it then contains compiled code."""
-        return any(wheel.url is None and not wheel.filename.endswith("-any.whl") for wheel in self.wheels)
+        return not all(wheel.filename.endswith("-any.whl") for wheel in self.local_wheels)
 
 
 class BuildRequirement(Record):
@@ -267,7 +277,7 @@ class Lock(Record):
     @property
     def local_wheels(self) -> tuple[Wheel, ...]:
         """Every wheel in ``plugins.wheels/``; the others are on an index."""
-        return tuple(wheel for package in self.packages for wheel in package.wheels if wheel.url is None)
+        return tuple(wheel for package in self.packages for wheel in package.local_wheels)
 
     def plugins_needing(self, package: str) -> tuple[str, ...]:
         """The names of the plugins and overrides that are this package or require it, also through other packages."""

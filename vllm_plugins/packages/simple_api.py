@@ -79,6 +79,11 @@ class File:
     core_metadata: str | None = None
     too_young: str = ""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a file of this machine, of find-links or of an index that is a directory."""
+        return self.url.startswith("file:")
+
 
 def locked(wheel: Wheel, index: str | None) -> File:
     """The file of a locked wheel at its index.
