@@ -83,7 +83,8 @@ def kind(preload: Preload, call: str) -> tuple[str, str]:
 def chosen(preload: Preload, share: int, turn: int, step: int) -> list[int]:
     """The calls to kill at, of those that the last run made.
 
-    In CI: one of each ``share`` kinds of calls, and whatever publishes. Tests that take ``turn`` have all kinds together.
+    In CI: one of each ``share`` kinds of calls, and whatever publishes. So many tests that take turns have all kinds
+    together.
     In the campaign: each ``step``-th call.
     """
     calls = preload.calls
@@ -128,7 +129,7 @@ def kill_everywhere(
         assert code == -signal.SIGKILL or (do is Do.KILL_CALLER and code in (1, 7)), where
         check(where)
         killed += 1
-    assert killed >= 0.9 * len(points) > 0
+    assert killed >= 0.8 * len(points) > 0
     note("kills", killed)
     return killed
 
@@ -281,7 +282,7 @@ def test_sync(world: World, preload: Preload, record_property: Note, scenario: s
 def test_the_startup_child(
     world: World, preload: Preload, record_property: Note, scenario: str, do: Do, turn: int
 ) -> None:
-    """It writes what ``sync`` writes, which is killed at more calls: see above."""
+    """It writes what ``sync`` writes, which is killed at each kind of call: see above."""
     installs = Installs(world, preload, scenario, start_again)
     killed = kill_everywhere(
         world,
@@ -291,10 +292,10 @@ def test_the_startup_child(
         reset=installs.reset,
         check=installs.check,
         note=record_property,
-        share=4,
+        share=6,
         turn=turn,
     )
-    assert killed >= 7
+    assert killed >= 5
 
 
 def test_no_worker_outlives_its_parent(tmp_path: Path, vllm: Path) -> None:
