@@ -1,6 +1,6 @@
-"""A coverage-guided fuzzer: ``python -m tests.faults.fuzz SECONDS TARGET…``, each target in a process of its own.
+"""A coverage-guided fuzzer: ``python -m tests.faults.fuzz SECONDS RUNS TARGET…``, each target in a process of its own.
 
-It ends after so many seconds for each, and prints the number of inputs. The first finding ends it with another exit
+It ends after so many seconds or inputs for each (-1 for any number), and prints the number of inputs. The first finding ends it with another exit
 status, the input on standard error. Only the instrumentation, which takes longer than a short run, is shared.
 """
 
@@ -28,17 +28,17 @@ _MEMORY = 2048  # MiB
 
 def main() -> None:
     """Run each target until its budget is spent, or something is found."""
-    seconds, *names = sys.argv[1:]
+    seconds, runs, *names = sys.argv[1:]
     for name in names:
         child = os.fork()
         if not child:
-            fuzz(name, seconds)
+            fuzz(name, seconds, runs)
         _, status = os.waitpid(child, 0)
         if status:
             sys.exit(1)
 
 
-def fuzz(name: str, seconds: str) -> NoReturn:
+def fuzz(name: str, seconds: str, runs: str) -> NoReturn:
     """Run one target, and end the process as libFuzzer does."""
     target = TARGETS[name]
 
@@ -57,7 +57,7 @@ def fuzz(name: str, seconds: str) -> NoReturn:
             (corpus / str(number)).write_bytes(seed)
         words = Path(scratch, "words")
         words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
-        options = [f"-max_total_time={seconds}", f"-max_len={_LONGEST}", f"-timeout={_SLOWEST}"]
+        options = [f"-max_total_time={seconds}", f"-runs={runs}", f"-max_len={_LONGEST}", f"-timeout={_SLOWEST}"]
         options += [
             f"-rss_limit_mb={_MEMORY}",
             f"-dict={words}",
