@@ -23,7 +23,7 @@ from vllm_plugins.locking import _stages, pipeline
 from vllm_plugins.locking._search.candidates import Candidates, Obstacle
 from vllm_plugins.locking._search.findings import Root, chain
 from vllm_plugins.locking._search.walk import Walk
-from vllm_plugins.locking._several import targets, tasks
+from vllm_plugins.locking._targets import targets, tasks
 from vllm_plugins.locking.request import Run
 from vllm_plugins.packages import metadata, own_indexes, requirement_lines
 from vllm_plugins.packages.index import Index

@@ -86,7 +86,7 @@ def lock(
         config=config or _read_config,
     )
     if run.manifest.targets and not (base is not None and request.dry_run):
-        from vllm_plugins.locking._several import targets
+        from vllm_plugins.locking._targets import targets
 
         return targets.lock(run, here=base)
     base = base or read_base(request.base, settings, report=report, config=run.config, may_build=request.may_build)
@@ -156,20 +156,20 @@ def _of_one(run: Run, base: Base) -> Outcome:
 
     with scratch.directory() as temporary, _stages.explained(run, old):
         new = _stages.resolve(run, base=base, old=old, upgrade=upgrade, scratch=temporary)
-        made = old_lock.named_as(new.lock, old.lock, settings, request)
-        check_result(made, manifest, base)
-        changes = diff.compare(old.lock, made)
+        new_lock = old_lock.named_as(new.lock, old.lock, settings, request)
+        check_result(new_lock, manifest, base)
+        changes = diff.compare(old.lock, new_lock)
         if request.check:
-            comparison.refuse_changes(run, OldLocks(locks=locks, flaw=old.flaw), [made], changes)
+            comparison.refuse_changes(run, OldLocks(locks=locks, flaw=old.flaw), [new_lock], changes)
         elif not request.dry_run:
-            _stages.write((made,), new.wheels, settings)
-        unchecked = comparison.compare_with_sources(run, made, base=base, new=new.wheels)
-    return Outcome(lock=made, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
+            _stages.write((new_lock,), new.wheels, settings)
+        unchecked = comparison.compare_with_sources(run, new_lock, base=base, new=new.wheels)
+    return Outcome(lock=new_lock, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
 
 
 def merge(manifest: Manifest, settings: Settings, other: Path) -> Outcome:
-    """Add the targets of another lock of this manifest. Raises as :func:`_several.merge.merge`."""
-    from vllm_plugins.locking._several import merge as merging
+    """Add the targets of another lock of this manifest. Raises as :func:`_targets.merge.merge`."""
+    from vllm_plugins.locking._targets import merge as merging
 
     return merging.merge(manifest, settings, other)
 
