@@ -84,7 +84,9 @@ def test_all_six_groups_from_the_first_start_and_of_a_linked_overlay_that_each_p
             assert "Unknown vLLM environment variable" not in log
             assert mtimes(linkable) == before
         else:
-            assert " is active: from-directory 1.0, from-git 1.0, from-index 1.0" in log  # a link is on the path already
+            assert (
+                " is active: from-directory 1.0, from-git 1.0, from-index 1.0" in log
+            )  # a link is on the path already
             assert log.index("Plugins are not up to date") < log.index(ALONGSIDE)
             assert log.index(ALONGSIDE) < log.index("The load check has passed") < log.index("Starting vLLM")
             marker = overlay.read_marker(linkable.store, overlay.key_of(linkable.lock.read_bytes()))
