@@ -14,7 +14,7 @@ import urllib3
 from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
 
 from vllm_plugins.core import foreign_json, hashes, regular_file, scratch
-from vllm_plugins.core.errors import HashMismatch, SourceError, archive_errors
+from vllm_plugins.core.errors import DiskError, HashMismatch, SourceError, archive_errors
 from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.packages import archives, downloads, own_indexes, programs, simple_api
 from vllm_plugins.packages._net import session
@@ -137,7 +137,7 @@ class Index:
         """
         if file.sha256 is not None and file.size is not None:
             return file
-        if file.sha256 is not None and not file.url.startswith("file:"):
+        if file.sha256 is not None and not file.is_local:
             with self._request("HEAD", file.url, index=file.index, headers=downloads.UNCOMPRESSED) as response:
                 length = response.headers.get("Content-Length", "") if response.status_code == 200 else ""
             if length.isdecimal():
@@ -167,7 +167,7 @@ class Index:
     def read_wheel(self, file: File, read: Callable[[zipfile.ZipFile], _T]) -> _T:
         """Call a function with the open archive of a wheel; of a large one, only what it reads is downloaded."""
         try:
-            if not file.url.startswith("file:") and (file.size or WHOLE + 1) > WHOLE:
+            if not file.is_local and (file.size or WHOLE + 1) > WHOLE:
                 try:
                     options = self._options(file.url, file.index)
                     with RemoteZip(file.url, initial_buffer_size=WHOLE, session=self._session, **options) as archive:
@@ -184,6 +184,8 @@ class Index:
                 file.url, error, what="a file of the index is not a valid wheel", step=_DAMAGED
             ) from error
         except archive_errors(*_FAILURES) as error:
+            if isinstance(error, OSError) and DiskError.from_os_error(error) is not None:
+                raise  # the disk takes no more, which is not the index's fault
             raise self._error(file.url, error) from error
 
     def download(self, file: File, into: Path, *, durable: bool = False) -> Path:
@@ -280,7 +282,7 @@ class Index:
 
     def _body(self, file: File, start: int) -> tuple[int, Generator[bytes]]:
         try:
-            if file.url.startswith("file:"):
+            if file.is_local:
                 return start, _blocks(_path(file.url), start)
 
             def get(headers: dict[str, str]) -> requests.Response:

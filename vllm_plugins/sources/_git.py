@@ -15,17 +15,21 @@ from vllm_plugins.core.process import NOT_STARTED
 from vllm_plugins.core.redact import redact
 from vllm_plugins.sources import git_url
 from vllm_plugins.startup import settings
+from vllm_plugins.startup.environment import git_variables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from vllm_plugins.core.process import Completed
+    from vllm_plugins.documents.manifest import GitSource
     from vllm_plugins.sources.git_url import Remote
 
 __all__ = [
+    "Access",
     "Repository",
     "commits",
     "configured",
+    "connect",
     "environment",
     "local_environment",
     "network_environment",
@@ -35,40 +39,6 @@ __all__ = [
     "without_files",
 ]
 
-# Variables that name a repository, its index or its objects, as set for us by a git hook or a shell that we run in.
-# GIT_CONFIG_COUNT and its pairs are the user's configuration and stay.
-_DROPPED = frozenset(
-    {
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-        "GIT_ATTR_SOURCE",
-        "GIT_COMMON_DIR",
-        "GIT_CONFIG",
-        "GIT_CONFIG_PARAMETERS",
-        "GIT_CURL_VERBOSE",
-        "GIT_DEFAULT_HASH",
-        "GIT_DEFAULT_REF_FORMAT",
-        "GIT_DIR",
-        "GIT_GRAFT_FILE",
-        "GIT_IMPLICIT_WORK_TREE",
-        "GIT_INDEX_FILE",
-        "GIT_INDEX_VERSION",
-        "GIT_INTERNAL_SUPER_PREFIX",
-        "GIT_LITERAL_PATHSPECS",
-        "GIT_GLOB_PATHSPECS",
-        "GIT_NOGLOB_PATHSPECS",
-        "GIT_ICASE_PATHSPECS",
-        "GIT_NAMESPACE",
-        "GIT_NO_REPLACE_OBJECTS",
-        "GIT_OBJECT_DIRECTORY",
-        "GIT_PREFIX",
-        "GIT_QUARANTINE_PATH",
-        "GIT_REPLACE_REF_BASE",
-        "GIT_SHALLOW_FILE",
-        "GIT_TEMPLATE_DIR",
-        "GIT_WORK_TREE",
-        "LANGUAGE",
-    }
-)
 _HARDENED = (
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
@@ -124,7 +94,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def user_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a call that reads the user's configuration as it is."""
-    ours = (*_DROPPED, *git_url.VARIABLES)
+    ours = (*git_variables.NAMES, *git_url.VARIABLES, "LANGUAGE")
     kept = {key: value for key, value in environ.items() if key not in ours and not key.startswith("GIT_TRACE")}
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 
@@ -228,13 +198,39 @@ def reason(done: Completed, secrets: Sequence[str] = ()) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Repository:
-    """A temporary repository in ``root`` whose origin is the remote. ``plugin`` is named in messages."""
+class Access:
+    """A remote, and the environment of git calls that connect to it. ``plugin`` is named in messages."""
 
-    root: Path
     remote: Remote
     env: Mapping[str, str]
     plugin: str
+
+    def error(self, what: str, done: Completed) -> SourceError:
+        """Return the error for a failed call."""
+        return SourceError(
+            what,
+            where=self.remote.shown,
+            found=reason(done, self.remote.secrets),
+            required_by=f"plugin {self.plugin!r}",
+            next_step=f"check the url of plugin {self.plugin!r} and your access to it, with git ls-remote",
+        )
+
+
+def connect(source: GitSource, *, environ: Mapping[str, str], plugin: str) -> Access:
+    """Return the access to the repository of a plugin.
+
+    Raises:
+        SourceError: its address is not valid, or git is missing or too old.
+    """
+    remote = git_url.read(source.url, environ=environ, plugin=plugin)
+    return Access(remote=remote, env=network_environment(remote, environ), plugin=plugin)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Repository(Access):
+    """A temporary repository in ``root`` whose origin is the remote."""
+
+    root: Path
 
     def create(self) -> None:
         """Initialise it, without the templates and hooks of this machine."""
@@ -256,26 +252,16 @@ class Repository:
             raise self.error(f"git {arguments[0]} failed", done)
         return done.stdout
 
-    def error(self, what: str, done: Completed) -> SourceError:
-        """Return the error for a failed call."""
-        return SourceError(
-            what,
-            where=self.remote.shown,
-            found=reason(done, self.remote.secrets),
-            required_by=f"plugin {self.plugin!r}",
-            next_step=f"check the url of plugin {self.plugin!r} and your access to it, with git ls-remote",
-        )
-
 
 @contextlib.contextmanager
-def commits(remote: Remote, env: Mapping[str, str], plugin: str, *refspecs: str) -> Iterator[Repository]:
+def commits(access: Access, *refspecs: str) -> Iterator[Repository]:
     """A temporary repository with the commits of some refs of a remote, without their trees and files.
 
     Raises:
         SourceError: the repository can't be read.
     """
     with scratch.directory() as directory:
-        repository = Repository(root=directory, remote=remote, env=env, plugin=plugin)
+        repository = Repository(root=directory, remote=access.remote, env=access.env, plugin=access.plugin)
         repository.create()
         repository.check_output("fetch", "--quiet", "--no-tags", "--filter=tree:0", "--", "origin", *refspecs)
         yield repository

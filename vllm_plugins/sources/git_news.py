@@ -10,14 +10,14 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from vllm_plugins.documents import versions
-from vllm_plugins.sources import _git, git_refs, git_url, pyproject
+from vllm_plugins.sources import _git, git_refs, pyproject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vllm_plugins.documents.lock import CommitSha
     from vllm_plugins.documents.manifest import GitSource
-    from vllm_plugins.sources.git_url import Remote
+    from vllm_plugins.sources._git import Access
 
 __all__ = ["News", "read"]
 
@@ -53,21 +53,20 @@ def read(
     Raises:
         SourceError: as :func:`git_refs.resolve`.
     """
-    remote = git_url.read(source.url, environ=environ, plugin=plugin)
-    env = _git.network_environment(remote, environ)
-    refs = git_refs.advertised(remote, env, plugin)
-    commit = git_refs.meaning(source.ref, refs, remote, env, plugin)
+    access = _git.connect(source, environ=environ, plugin=plugin)
+    refs = git_refs.advertised(access)
+    commit = git_refs.meaning(source.ref, refs, access)
     ref = source.ref or "HEAD"
     branch = git_refs.branch(source.ref, refs) or "HEAD"
     behind: int | None = 0
     if refs.get(branch) != locked:
-        with _git.commits(remote, env, plugin, f"+{branch}:refs/new") as repository:
+        with _git.commits(access, f"+{branch}:refs/new") as repository:
             history = repository.check_output("rev-list", "refs/new").split()
             behind = None
             if locked in history:
                 behind = int(repository.check_output("rev-list", "--count", f"{locked}..refs/new"))
     own_tag = _own_tag(refs, locked, release)
-    if own_tag is not None and not _reads_history(source, locked, own_tag, remote=remote, env=env, plugin=plugin):
+    if own_tag is not None and not _reads_history(source, locked, own_tag, access):
         own_tag = None
     return News(
         commit=commit, branch=_short(branch), behind=behind, tag=_newest_tag(refs, ref, locked), own_tag=own_tag
@@ -123,12 +122,10 @@ def _own_tag(refs: Mapping[str, CommitSha], locked: CommitSha, release: tuple[st
     return newer[max(newer)] if newer else None
 
 
-def _reads_history(
-    source: GitSource, commit: CommitSha, tag: str, *, remote: Remote, env: Mapping[str, str], plugin: str
-) -> bool:
+def _reads_history(source: GitSource, commit: CommitSha, tag: str, access: Access) -> bool:
     """Whether a build of the project at a commit may take its version from tags."""
     name = "/".join(filter(None, (source.subdirectory, "pyproject.toml")))
-    with _git.commits(remote, env, plugin, f"+{_TAGS}{tag}:refs/new") as repository:
+    with _git.commits(access, f"+{_TAGS}{tag}:refs/new") as repository:
         shown = repository.run("show", f"{commit}:{name}")
         project = repository.root / "project"
         project.mkdir()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Literal, TypeVar
 
     from vllm_plugins.core.errors import UsageError
-    from vllm_plugins.startup.marker import Marker
+    from vllm_plugins.startup.marker import Failure, Marker
 
     ErrorPolicy = Literal["fail", "previous", "continue"]
     InstallerName = Literal["auto", "pip", "uv"]
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Settings",
+    "default_lock",
     "inherited",
     "is_disabled",
-    "lock_beside",
     "pass_on",
     "patience",
     "public_urls",
@@ -152,11 +152,17 @@ class Settings(Record):
             return group != "vllm.endpoint_plugins"
         return name in self.allowed
 
+    def failures(self, marker: Marker, base: str) -> list[Failure]:
+        """The failures of a load check with this base that count: those of entry points that vLLM would use."""
+        return [
+            failure
+            for failure in marker.failures
+            if failure.base == base and self.lets_through(failure.group, failure.name)
+        ]
+
     def refuses(self, marker: Marker, base: str) -> bool:
         """Whether an overlay that is up to date must not be used: ``sync`` says why, or finds the cause gone."""
-        return bool(self.frozen and marker.editable) or any(
-            failure.base == base and self.lets_through(failure.group, failure.name) for failure in marker.failures
-        )
+        return bool((self.frozen and marker.editable) or self.failures(marker, base))
 
     @classmethod
     def from_environment(
@@ -183,7 +189,7 @@ class Settings(Record):
         allowed = env.get("VLLM_PLUGINS")
         return cls(
             manifest=manifest,
-            lock=Path(_absolute(lock_name, home)) if lock_name else lock_beside(manifest),
+            lock=Path(_absolute(lock_name, home)) if lock_name else default_lock(manifest),
             store=Path(_absolute(store_name or "~/.local/share/vllm-plugins", home)),
             cache_home=_absolute(env.get("XDG_CACHE_HOME") or "~/.cache", home),
             manifest_named=bool(manifest_name),
@@ -206,7 +212,7 @@ class Settings(Record):
         )
 
 
-def lock_beside(manifest: Path) -> Path:
+def default_lock(manifest: Path) -> Path:
     """The lock of a manifest where none is named: ``dev.lock`` for ``dev.yaml``.
 
     No two manifests of a directory share one. ``plugins.yaml`` may have ``PYLOCK`` instead; both are an error.

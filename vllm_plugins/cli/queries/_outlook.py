@@ -12,6 +12,7 @@ from packaging.version import InvalidVersion
 
 from vllm_plugins.core import workers
 from vllm_plugins.core.errors import BaseMismatch, BuildError, HashMismatch, NoResolution, PluginsError, UsageError
+from vllm_plugins.core.humanize import shortened
 from vllm_plugins.documents import selection, versions
 from vllm_plugins.documents.manifest import LocalSource
 from vllm_plugins.locking import pipeline
@@ -20,7 +21,6 @@ from vllm_plugins.packages import archives, own_indexes, releases, simple_api, w
 from vllm_plugins.packages.index import File, Index
 from vllm_plugins.packages.releases import Pin
 from vllm_plugins.review import outlook
-from vllm_plugins.startup import integrity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.packages.wheel_files import WheelFiles
-    from vllm_plugins.review.outlook import Outlook
+    from vllm_plugins.review.outlook import Outlook, Release
     from vllm_plugins.startup.settings import Settings
 
 __all__ = ["Future", "PluginFuture", "find"]
@@ -106,17 +106,9 @@ def find(
         plugins, notes = [], []
         for plugin in sorted(locked.plugins, key=lambda plugin: plugin.name):
             now = new.plugin(plugin.name) or plugin
-            found: Outlook | None = None
-            try:
-                found = outlook.examine(reader.files(now, new), _points(now), vllm)
-                if found.unread:
-                    notes.append(
-                        f"plugin {plugin.name!r}: can't be parsed: {', '.join(integrity.shown(found.unread, _MOST))}"
-                    )
-            except PluginsError as error:
-                notes.append(f"plugin {plugin.name!r}: {error.what}")
-            except archives.UNREADABLE as error:
-                notes.append(f"plugin {plugin.name!r}: its wheel can't be read: {error}")
+            found, problem_of_files = reader.examine(now, new, vllm)
+            if problem_of_files is not None:
+                notes.append(f"plugin {plugin.name!r}: {problem_of_files}")
             plugins.append(
                 PluginFuture(
                     name=plugin.name,
@@ -180,6 +172,17 @@ class _Reader:
     base: Base
     index: Index
 
+    def examine(self, plugin: Plugin, lock: Lock, vllm: Release) -> tuple[Outlook | None, str | None]:
+        """What a plugin of this lock imports of a release, and why some or all of its files can't be read."""
+        try:
+            found = outlook.examine(self.files(plugin, lock), _points(plugin), vllm)
+        except PluginsError as error:
+            return None, error.what
+        except archives.UNREADABLE as error:
+            return None, f"its wheel can't be read: {error}"
+        unread = ", ".join(shortened(found.unread, _MOST))
+        return found, f"can't be parsed: {unread}" if unread else None
+
     def files(self, plugin: Plugin, lock: Lock) -> WheelFiles:
         """The files of a plugin of this lock: of its directory, its built wheel, or its wheel at the index.
 
@@ -193,12 +196,11 @@ class _Reader:
             directory = source if isinstance(source, LocalSource) else LocalSource(path=package.directory)
             return wheel_files.of_directory(self.manifest.local_directory(directory))
         for candidate in (package, self.locked.package(plugin.package)):
-            for wheel in candidate.wheels if candidate is not None else ():
-                if wheel.url is None:
-                    path = selection.find_wheel(self.settings.wheels / wheel.filename, wheel.sha256)
-                    if path is not None:
-                        return wheel_files.of_path(path)
-        files = [simple_api.locked(wheel, package.index) for wheel in package.wheels if wheel.url is not None]
+            for wheel in candidate.local_wheels if candidate is not None else ():
+                path = selection.find_wheel(self.settings.wheels / wheel.filename, wheel.sha256)
+                if path is not None:
+                    return wheel_files.of_path(path)
+        files = [simple_api.locked(wheel, package.index) for wheel in package.remote_wheels]
         found = selection.best_wheel(files, self.base.tags())
         if found is None:
             raise NoResolution("it has no wheel for this kind of machine")

@@ -10,18 +10,19 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import LockStale, PluginsError, UsageError
+from vllm_plugins.core.errors import PluginsError, UsageError
 from vllm_plugins.documents import base as base_document
 from vllm_plugins.documents import compatibility, diff, lock_writer
 from vllm_plugins.documents.manifest import HERE
 from vllm_plugins.locking import _stages, old_lock, pipeline
-from vllm_plugins.locking._several import shared_pins
-from vllm_plugins.locking._several.tasks import Task, find_base, resolve
+from vllm_plugins.locking._check import comparison
+from vllm_plugins.locking._targets import shared_pins
+from vllm_plugins.locking._targets.tasks import Task, find_base, resolve
 from vllm_plugins.locking.old_lock import OldLock
-from vllm_plugins.locking.request import Run
+from vllm_plugins.locking.request import Run, Upgrade
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -30,11 +31,9 @@ if TYPE_CHECKING:
     from vllm_plugins.locking._assemble import NewLock
     from vllm_plugins.locking.old_lock import OldLocks
     from vllm_plugins.locking.pipeline import Outcome
-    from vllm_plugins.locking.request import Request, Upgrade
-    from vllm_plugins.packages.pip_config import PipConfig
-    from vllm_plugins.startup.settings import Settings
+    from vllm_plugins.locking.request import Request
 
-__all__ = ["base_of", "lock", "name_of", "requested", "require_distinct"]
+__all__ = ["lock", "name_of", "requested", "require_distinct"]
 
 
 def lock(run: Run, *, here: Base | None) -> Outcome:
@@ -48,31 +47,31 @@ def lock(run: Run, *, here: Base | None) -> Outcome:
     old_lock.require_own(next(iter(old.locks), None), settings, request)
     upgrade = request.upgrade.with_packages(manifest, *old.locks)
     if request.check:
-        for was in old.locks if old.flaw is None else ():
-            pipeline.refuse_contradictions(was, manifest, settings)
+        comparison.refuse_contradictions(old.locks if old.flaw is None else (), manifest, settings)
     tasks, unchecked = _tasks(run, chosen, old, upgrade, here)
     others = _others(run, old, tasks, unchecked)
     with scratch.directory() as temporary:
         todo = [task for task in tasks if not task.is_current]
         resolved = workers.side_by_side(lambda task: resolve(run, task, upgrade, temporary / task.name), todo)
-        made = dict(zip([task.name for task in todo], resolved, strict=True))
-        made, notes = _share(run, tasks, made, others, temporary)
-        locks = _locks(run, tasks, made, others)
+        new_locks = dict(zip([task.name for task in todo], resolved, strict=True))
+        new_locks, notes = _share(run, tasks, new_locks, others, temporary)
+        locks = _locks(run, tasks, new_locks, others)
         require_distinct(locks, manifest)
         changes = diff.between(old.locks, locks)
-        wheels = {name: path for new in made.values() for name, path in new.wheels.items()}
+        wheels = {name: path for new in new_locks.values() for name, path in new.wheels.items()}
         if request.check:
-            _refuse_changes(old, locks, changes, run)
-        elif not request.dry_run and (made or len(locks) != len(old.locks)):
+            changed = [line for pair in changes.targets if pair.kind != "changed" for line in pair.lines]
+            comparison.refuse_changes(run, old, locks, changes.packages, targets=changed)
+        elif not request.dry_run and (new_locks or len(locks) != len(old.locks)):
             _stages.write(locks, wheels, settings)
-        unchecked += _underived(run, tasks, locks, made)
+        unchecked += _underived(run, tasks, locks, new_locks)
     notes += _missing(manifest, old, locks)
     fitting = compatibility.fitting(locks, here or base_document.read())
     return pipeline.Outcome(
         lock=next(iter((*fitting, *locks))),
         locks=locks,
         changes=changes.packages,
-        resolved=bool(made) or bool(changes),
+        resolved=bool(new_locks) or bool(changes),
         notes=tuple(notes),
         unchecked=unchecked,
     )
@@ -96,18 +95,18 @@ def _missing(manifest: Manifest, old: OldLocks, locks: Iterable[Lock]) -> list[s
 
 
 def _underived(
-    run: Run, tasks: Iterable[Task], locks: Iterable[Lock], made: Mapping[str, NewLock]
+    run: Run, tasks: Iterable[Task], locks: Iterable[Lock], new_locks: Mapping[str, NewLock]
 ) -> tuple[str, ...]:
     """``--check``: compare the lock of each target with the index and the sources; returns what was not compared."""
     by_name = {name_of(lock): lock for lock in locks}
     found = [
         line
         for task in tasks
-        for line in pipeline.derive(
+        for line in comparison.compare_with_sources(
             run,
             by_name[task.name],
             base=task.base,
-            new=made[task.name].wheels if task.name in made else {},
+            new=new_locks[task.name].wheels if task.name in new_locks else {},
         )
     ]
     return tuple(dict.fromkeys(found))
@@ -141,28 +140,6 @@ def requested(manifest: Manifest, request: Request) -> tuple[RequestedTarget, ..
 def _by_options(manifest: Manifest) -> bool:
     """Whether the targets are those of the command line."""
     return any(target.is_option for target in manifest.targets)
-
-
-def base_of(
-    target: RequestedTarget,
-    manifest: Manifest,
-    settings: Settings,
-    request: Request,
-    *,
-    report: Callable[[str], None],
-    config: Callable[[], PipConfig],
-) -> Base:
-    """The base of a target. Raises the same errors as :func:`tasks.find_base`."""
-    run = Run(
-        manifest=manifest,
-        settings=settings,
-        request=request,
-        base_paths=(),
-        report=report,
-        detail=report,
-        config=config,
-    )
-    return find_base(run, target, None)
 
 
 def _tasks(
@@ -211,57 +188,58 @@ def _others(run: Run, old: OldLocks, tasks: Iterable[Task], unchecked: Iterable[
 
 
 def _share(
-    run: Run, tasks: Sequence[Task], made: Mapping[str, NewLock], others: Sequence[Lock], scratch: Path
+    run: Run, tasks: Sequence[Task], new_locks: Mapping[str, NewLock], others: Sequence[Lock], scratch: Path
 ) -> tuple[dict[str, NewLock], list[str]]:
     """Resolve again the targets that could have the versions of the others; returns all new locks, and notes."""
     from vllm_plugins.core import workers
-    from vllm_plugins.locking.request import Upgrade
 
-    made = dict(made)
-    locks = _locks(run, tasks, made, others)
+    new_locks = dict(new_locks)
+    locks = _locks(run, tasks, new_locks, others)
     bases = {task.name: task.base for task in tasks}
-    preferred = shared_pins.preferred([made[name].lock for name in made], locks, bases)
+    preferred = shared_pins.preferred([new_locks[name].lock for name in new_locks], locks, bases)
     again = [
         replace(task, old=OldLock(lock=preferred[task.name], wheels=scratch / "wheels"))
         for task in tasks
-        if task.name in made and preferred[task.name] != made[task.name].lock
+        if task.name in new_locks and preferred[task.name] != new_locks[task.name].lock
     ]
     if again:
-        _gather_wheels(run, made, scratch / "wheels")
+        _gather_wheels(run, new_locks, scratch / "wheels")
 
         def resolved(task: Task) -> NewLock:
             try:
                 return resolve(run, task, Upgrade(), scratch / f"{task.name}-shared")
             except PluginsError:
-                return made[task.name]  # the versions of the others don't fit here
+                return new_locks[task.name]  # the versions of the others don't fit here
 
         for task, new in zip(again, workers.side_by_side(resolved, again), strict=True):
-            lines = shared_pins.notes(made[task.name].lock, new.lock)
-            made[task.name] = replace(new, notes=(*made[task.name].notes, *lines))
+            lines = shared_pins.notes(new_locks[task.name].lock, new.lock)
+            new_locks[task.name] = replace(new, notes=(*new_locks[task.name].notes, *lines))
     notes: dict[str, list[str]] = {}
-    for name, new in made.items():
+    for name, new in new_locks.items():
         for note in new.notes:
             notes.setdefault(note, []).append(name)
     every = len(tasks)
-    return made, [
+    return new_locks, [
         note if len(names) == every else f"target {', '.join(names)}: {note}" for note, names in notes.items()
     ]
 
 
-def _gather_wheels(run: Run, made: Mapping[str, NewLock], into: Path) -> None:
+def _gather_wheels(run: Run, new_locks: Mapping[str, NewLock], into: Path) -> None:
     """One directory with the wheels of the old lock and those that were built in this run."""
     into.mkdir()
     found = {path.name: path for path in run.settings.wheels.glob("*.whl")}
-    found |= {name: path for new in made.values() for name, path in new.wheels.items()}
+    found |= {name: path for new in new_locks.values() for name, path in new.wheels.items()}
     for name, path in found.items():
         os.symlink(os.path.abspath(path), into / name)
 
 
-def _locks(run: Run, tasks: Sequence[Task], made: Mapping[str, NewLock], others: Sequence[Lock]) -> tuple[Lock, ...]:
+def _locks(
+    run: Run, tasks: Sequence[Task], new_locks: Mapping[str, NewLock], others: Sequence[Lock]
+) -> tuple[Lock, ...]:
     """The lock of every target, by its name: new, or as it was."""
     found = list(others)
     for task in tasks:
-        lock = made[task.name].lock if task.name in made else task.old.lock
+        lock = new_locks[task.name].lock if task.name in new_locks else task.old.lock
         found += [lock.replace(accepted_manifests=())] if lock is not None else []
     old = next((lock for lock in (*others, *(task.old.lock for task in tasks)) if lock is not None), None)
     return tuple(sorted((old_lock.named_as(lock, old, run.settings, run.request) for lock in found), key=name_of))
@@ -282,26 +260,3 @@ def require_distinct(locks: Sequence[Lock], manifest: Manifest) -> None:
             details=reasons,
             next_step="move one of the targets to a plugins.yaml of its own",
         )
-
-
-def _refuse_changes(old: OldLocks, locks: Sequence[Lock], changes: diff.Difference, run: Run) -> None:
-    """``--check``: report everything that would change."""
-    ordered = tuple(sorted((lock for lock in old.locks if lock.targets), key=name_of))
-    if ordered == tuple(locks) and old.flaw is None:
-        return
-    reasons = [pipeline.line(change) for change in changes.packages]
-    if old.flaw is None and any(lock.manifest_sha256 != run.manifest.sha256 for lock in old.locks):
-        reasons.append("plugins.yaml has changed since it was locked")
-    reasons += [line for pair in changes.targets if pair.kind != "changed" for line in pair.lines]
-    for lock in locks:
-        reasons += [
-            f"the source of plugin {name!r} has changed"
-            for name in pipeline.changed_sources(old.named(name_of(lock)), lock)
-        ]
-    reasons += [old.flaw] if old.flaw is not None else []
-    raise LockStale(
-        "there is no lock" if not old.locks and old.flaw is None else "the lock would change",
-        where=str(run.settings.lock),
-        details=list(dict.fromkeys(reasons)) or pipeline.other_changes(old.locks, locks),
-        next_step=run.request.command,
-    )
