@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.lock import CommitSha
     from vllm_plugins.documents.manifest import GitSource
-    from vllm_plugins.sources.git_url import Remote
+    from vllm_plugins.sources._git import Repository
 
 __all__ = ["News", "read"]
 
@@ -59,16 +59,16 @@ def read(
     commit = git_refs.meaning(source.ref, refs, remote, env, plugin)
     ref = source.ref or "HEAD"
     branch = git_refs.branch(source.ref, refs) or "HEAD"
-    behind: int | None = 0
-    if refs.get(branch) != locked:
-        with _git.commits(remote, env, plugin, f"+{branch}:refs/new") as repository:
-            history = repository.check_output("rev-list", "refs/new").split()
-            behind = None
-            if locked in history:
-                behind = int(repository.check_output("rev-list", "--count", f"{locked}..refs/new"))
     own_tag = _own_tag(refs, locked, release)
-    if own_tag is not None and not _reads_history(source, locked, own_tag, remote=remote, env=env, plugin=plugin):
-        own_tag = None
+    behind: int | None = 0
+    wanted = [f"+{branch}:refs/new"] if refs.get(branch) != locked else []
+    wanted += [f"+{_TAGS}{own_tag}:refs/own"] if own_tag is not None else []
+    if wanted:
+        with _git.commits(remote, env, plugin, *wanted) as repository:
+            if refs.get(branch) != locked:
+                behind = _behind(repository, locked)
+            if own_tag is not None and not _reads_history(repository, source, locked):
+                own_tag = None
     return News(
         commit=commit, branch=_short(branch), behind=behind, tag=_newest_tag(refs, ref, locked), own_tag=own_tag
     )
@@ -123,18 +123,22 @@ def _own_tag(refs: Mapping[str, CommitSha], locked: CommitSha, release: tuple[st
     return newer[max(newer)] if newer else None
 
 
-def _reads_history(
-    source: GitSource, commit: CommitSha, tag: str, *, remote: Remote, env: Mapping[str, str], plugin: str
-) -> bool:
+def _behind(repository: Repository, locked: CommitSha) -> int | None:
+    """How many commits the fetched branch has after the locked one; ``None`` where it does not have that."""
+    if locked not in repository.check_output("rev-list", "refs/new").split():
+        return None
+    return int(repository.check_output("rev-list", "--count", f"{locked}..refs/new"))
+
+
+def _reads_history(repository: Repository, source: GitSource, commit: CommitSha) -> bool:
     """Whether a build of the project at a commit may take its version from tags."""
     name = "/".join(filter(None, (source.subdirectory, "pyproject.toml")))
-    with _git.commits(remote, env, plugin, f"+{_TAGS}{tag}:refs/new") as repository:
-        shown = repository.run("show", f"{commit}:{name}")
-        project = repository.root / "project"
-        project.mkdir()
-        if shown.returncode == 0:
-            (project / "pyproject.toml").write_text(shown.stdout, encoding="utf-8", errors="replace")
-        return pyproject.reads_history(project)
+    shown = repository.run("show", f"{commit}:{name}")
+    project = repository.root / "project"
+    project.mkdir()
+    if shown.returncode == 0:
+        (project / "pyproject.toml").write_text(shown.stdout, encoding="utf-8", errors="replace")
+    return pyproject.reads_history(project)
 
 
 def _version(tag: str) -> tuple[str, Version] | None:
