@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,12 +15,13 @@ from vllm_plugins.sources import _git, git_refs, git_url, pyproject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from vllm_plugins.documents.lock import CommitSha
     from vllm_plugins.documents.manifest import GitSource
     from vllm_plugins.sources._git import Repository
 
-__all__ = ["News", "read"]
+__all__ = ["News", "read", "tags"]
 
 _TAGS = "refs/tags/"
 _VERSION = re.compile(r"(\D*?)v?(\d.*)")
@@ -72,6 +74,16 @@ def read(
     return News(
         commit=commit, branch=_short(branch), behind=behind, tag=_newest_tag(refs, ref, locked), own_tag=own_tag
     )
+
+
+def tags(project: Path) -> tuple[str, ...]:
+    """The tags at the commit of a checkout, or else the newest one before it: what builds take a version from."""
+    env = {**_git.local_environment(os.environ), "GIT_CEILING_DIRECTORIES": str(project.parent)}
+    for words in (("tag", "--points-at", "HEAD"), ("describe", "--tags", "--abbrev=0")):
+        done = _git.run(words, env=env, cwd=project)
+        if done.returncode == 0 and done.stdout.strip():
+            return tuple(done.stdout.split())
+    return ()
 
 
 def _short(branch: str) -> str:
