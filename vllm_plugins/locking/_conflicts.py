@@ -184,6 +184,9 @@ def resolver_failed(
             if is_here
             else "fix what its output names; only uv resolves for another machine or Python"
         )
+    if resolver == "pip-compile" and "UnicodeDecodeError" in error.stderr:
+        what = "pip can't read a page of the index, which is not valid UTF-8"
+        return SourceError(what, details=lines[-1:], next_step=f"report it to the operator of the index; or {step}")
     if not found_none:
         return SourceError(f"{resolver} failed", details=lines, next_step=step)
     return NoResolution(f"{resolver} found no set of versions that fits all plugins", details=lines, next_step=step)

@@ -53,6 +53,7 @@ _COMPLETE = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?/[A-Za-z0
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 # As in pip, the hash may follow another part, such as ``#egg=name&sha256=…``.
 _HASH = re.compile(r"(?:^|&)sha256=([^&]*)")
+_EGG = re.compile(r"(?:^|&)egg=")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +64,8 @@ class File:
     ``upload_time`` is as the index writes it (PEP 700), ``provenance`` an address (PEP 740). ``odd_python`` says that
     the index gives a Requires-Python that is not valid: it counts as none. ``core_metadata`` is the hash of the
     METADATA that the index has apart from the file (PEP 658), empty where it gives no hash. ``too_young`` is the
-    reason of a cooldown, if it excludes the file.
+    reason of a cooldown, if it excludes the file. ``is_egg`` says that its link has ``#egg=``, in which pip looks for
+    the version: it passes over such a wheel, and uv does not.
     """
 
     filename: str
@@ -79,6 +81,7 @@ class File:
     index: str | None = None
     core_metadata: str | None = None
     too_young: str = ""
+    is_egg: bool = False
 
 
 def locked(wheel: Wheel, index: str | None) -> File:
@@ -216,6 +219,7 @@ def _from_anchor(anchor: dict[str, str | None], base: str, index: str | None) ->
         filename=unquote(urlsplit(address).path).rpartition("/")[2],
         url=address,
         sha256=hash_of(fragment),
+        is_egg=_EGG.search(fragment) is not None,
         **(_specifiers(python) if (python := anchor.get("data-requires-python")) is not None else {}),
         yanked="data-yanked" in anchor,
         yanked_reason=_text(anchor.get("data-yanked")) or "",

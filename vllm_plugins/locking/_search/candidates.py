@@ -177,7 +177,8 @@ class Candidates:
     def write_stub(self, candidate: Candidate, into: Path) -> None:
         """Write a stub of a candidate whose metadata a resolver would not find at the index as we do.
 
-        That is so where the index has got another build, where uv can't read what METADATA or the page says, where
+        That is so where the index has got another build, where pip passes over its link, where uv can't read what
+        METADATA or the page says, where
         the METADATA apart from the wheel is missing or has another hash, and where a dependency names exactly a
         version that was yanked: pip takes it then, and uv does not.
         """
@@ -185,7 +186,8 @@ class Candidates:
         if candidate.wheel is None or content is None or isinstance(content, Obstacle):
             return
         is_yanked = candidate.yanked is not None
-        if candidate.is_outbid or is_yanked or candidate.wheel.odd_python or content.is_odd:
+        is_unseen = candidate.is_outbid or is_yanked or candidate.wheel.is_egg
+        if is_unseen or candidate.wheel.odd_python or content.is_odd:
             stub_wheels.write_over(into, candidate.wheel.filename, content)
 
     def _candidate(self, name: NormalizedName, version: Version, every: list[File]) -> Candidate:
