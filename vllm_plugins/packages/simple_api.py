@@ -58,11 +58,16 @@ _HASH = re.compile(r"(?:^|&)sha256=([^&]*)")
 class File:
     """A file that an index or a page of links offers.
 
-    ``url`` and ``index`` (``None`` for a page of links) carry no credentials; ``size`` is in bytes.
-    ``upload_time`` is as the index writes it (PEP 700), ``provenance`` an address (PEP 740). ``odd_python`` says that
-    the index gives a Requires-Python that is not valid: it counts as none. ``core_metadata`` is the hash of the
-    METADATA that the index has apart from the file (PEP 658), empty where it gives no hash. ``too_young`` is the
-    reason of a cooldown, if it excludes the file.
+    Attributes:
+        url: its address, without credentials.
+        size: in bytes.
+        odd_python: whether the index gives a Requires-Python that is not valid, which counts as none.
+        upload_time: as the index writes it (PEP 700).
+        provenance: the address of its attestations (PEP 740).
+        index: the URL of the index, without credentials; ``None`` for a page of links.
+        core_metadata: the hash of the METADATA that the index has apart from the file (PEP 658), empty where it gives
+            no hash; ``None`` where it has none.
+        too_young: why a cooldown excludes the file; empty if none does.
     """
 
     filename: str
@@ -78,6 +83,11 @@ class File:
     index: str | None = None
     core_metadata: str | None = None
     too_young: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a file of this machine, of find-links or of an index that is a directory."""
+        return self.url.startswith("file:")
 
 
 def locked(wheel: Wheel, index: str | None) -> File:
