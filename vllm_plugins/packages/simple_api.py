@@ -32,6 +32,7 @@ __all__ = [
     "check_html",
     "from_html",
     "from_json",
+    "hash_of",
     "is_json",
     "is_plain",
     "locked",
@@ -221,11 +222,10 @@ def _from_anchor(anchor: dict[str, str | None], base: str, index: str | None) ->
     if address is None:
         return None
     address, fragment = urldefrag(address)
-    digest = _HASH.search(fragment)
     return File(
         filename=unquote(urlsplit(address).path).rpartition("/")[2],
         url=address,
-        sha256=_digest(digest[1]) if digest is not None else None,
+        sha256=hash_of(fragment),
         **(_specifiers(python) if (python := anchor.get("data-requires-python")) is not None else {}),
         yanked="data-yanked" in anchor,
         yanked_reason=_text(anchor.get("data-yanked")) or "",
@@ -264,6 +264,12 @@ def _core_metadata(value: object) -> str | None:
         algorithm, _, digest = value.partition("=")
         return _digest(digest) if algorithm == "sha256" else None
     return "" if value is True or (isinstance(value, str) and value) else None
+
+
+def hash_of(fragment: str) -> Sha256 | None:
+    """The sha256 in what follows the ``#`` of a file's URL."""
+    found = _HASH.search(fragment)
+    return _digest(found[1]) if found is not None else None
 
 
 def _digest(value: object) -> Sha256 | None:

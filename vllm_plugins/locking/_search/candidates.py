@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Package
+    from vllm_plugins.locking._search.plugin_sources import PluginSources
     from vllm_plugins.packages.index import File, Index
     from vllm_plugins.packages.metadata import Metadata
 
@@ -64,7 +65,7 @@ class Candidates:
     """Every release of every distribution that is asked for; each page and each metadata is read once.
 
     ``built`` is the metadata of what was built from sdists, by name and version. ``kept`` are packages of the old
-    lock whose files stay.
+    lock whose files stay. ``sources`` are those of the plugins, which a requirement by URL may name.
     """
 
     base: Base
@@ -73,6 +74,7 @@ class Candidates:
     report: Callable[[str], None]
     built: dict[tuple[NormalizedName, Version], Metadata] = field(default_factory=dict)
     kept: Mapping[NormalizedName, Package] = field(default_factory=dict)
+    sources: PluginSources | None = None
     _ranks: Mapping[Tag, int] = field(init=False)
     _pythons: dict[str | None, bool] = field(default_factory=dict)
     _known: dict[NormalizedName, tuple[Candidate, ...]] = field(default_factory=dict)
@@ -159,7 +161,7 @@ class Candidates:
     def _checked(self, found: Metadata) -> Metadata | Obstacle:
         if found.requires_python is not None and not self._is_python(found.requires_python):
             return self._other_python([found.requires_python])
-        return found
+        return found if self.sources is None else self.sources.metadata(found)
 
     def too_young(self, name: NormalizedName) -> tuple[Version, ...]:
         """The releases of a distribution that a cooldown excludes."""
