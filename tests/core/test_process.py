@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import sysconfig
 from typing import TYPE_CHECKING
 
 import pytest
@@ -87,12 +88,33 @@ def test_the_program_next_to_the_interpreter_comes_before_the_path(
     for directory in ("scripts", "path"):
         (tmp_path / directory).mkdir()
         (tmp_path / directory / "tool").touch(mode=0o755)
-    monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path / "scripts"))
+    monkeypatch.setattr("sysconfig.get_path", lambda _name, _scheme="": str(tmp_path / "scripts"))
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
     assert process.find("tool") == tmp_path / "scripts" / "tool"
     (tmp_path / "scripts" / "tool").unlink()
     assert process.find("tool") == tmp_path / "path" / "tool"
     assert process.find("missing") is None
+
+
+def test_a_program_of_pip_install_user_is_found_where_the_path_does_not_name_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sysconfig.get_config_vars(), "userbase", str(tmp_path))
+    monkeypatch.setattr("site.ENABLE_USER_SITE", True)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "tool-of-a-user").touch(mode=0o755)
+    assert process.find("tool-of-a-user") == tmp_path / "bin" / "tool-of-a-user"
+    monkeypatch.setattr("site.ENABLE_USER_SITE", False)  # of an interpreter that imports nothing from there
+    assert process.find("tool-of-a-user") is None
+
+
+def test_a_program_has_a_home_directory_where_nothing_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container, a user may have a number and no name. pip 26.3 stops without a home directory."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    code = "import os; print(os.environ.get('HOME'))"
+    assert run(code).stdout == "/\n"
+    assert run(code, env={"HOME": "/home/ada"}).stdout == "/home/ada\n"
 
 
 def _is_running(pid: int) -> bool:

@@ -16,8 +16,9 @@ from vllm_plugins.core.hashes import Sha256, of_file, sha256
 from vllm_plugins.documents import lock as locks
 from vllm_plugins.documents import manifest
 from vllm_plugins.documents.lock import BuildRequirement, Lock, Package, Wheel
-from vllm_plugins.locking import _derivation, rebuild
-from vllm_plugins.locking._derivation import Derivation
+from vllm_plugins.locking import rebuild
+from vllm_plugins.locking._check import derivation as derivations
+from vllm_plugins.locking._check.derivation import Derivation
 from vllm_plugins.locking.request import Request, Run
 from vllm_plugins.packages import attestations
 from vllm_plugins.packages.index import File
@@ -454,7 +455,7 @@ def checked(
         detail=lambda _: None,
         config=config,
     )
-    unchecked = _derivation.check(run, lock, base=values.base(), new=new)
+    unchecked = derivations.check(run, lock, base=values.base(), new=new)
     return unchecked, len(read)
 
 

@@ -11,7 +11,7 @@ from tests.kit import values
 from vllm_plugins.documents import manifest
 from vllm_plugins.documents.base import Base, distribution, of_here
 from vllm_plugins.documents.lock import BaseUse, Lock, Override, Package
-from vllm_plugins.locking import _derived_edges
+from vllm_plugins.locking._check import derived_edges
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ def differences(
     text = f"plugins:\n  - {{name: tiny, source: pypi, package: tiny, extras: {extras}}}\n"
     asked = manifest.parse(text.encode(), Path("plugins.yaml"))
     lines = {NAME(name): requires[name] for name in (item.name for item in lock.packages)}
-    return [str(item) for item in _derived_edges.differences(lock, asked, base or values.base(), lines)]
+    return [str(item) for item in derived_edges.differences(lock, asked, base or values.base(), lines)]
 
 
 def test_an_honest_lock_has_no_difference() -> None:
@@ -198,7 +198,7 @@ def test_what_the_base_requires_of_an_override_is_reported() -> None:
 
 
 def test_a_difference_of_the_whole_lock_names_no_package() -> None:
-    assert str(_derived_edges.Difference(package=None, what="w")) == "w"
-    assert str(_derived_edges.Difference(package="p", what="w")) == "p: w"
+    assert str(derived_edges.Difference(package=None, what="w")) == "w"
+    assert str(derived_edges.Difference(package="p", what="w")) == "p: w"
     packages: tuple[Package, ...] = honest().packages
     assert len(packages) == 3

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.locking.links import BASE, root
-from vllm_plugins.locking import _solve, release_base
-from vllm_plugins.locking._search import lookahead
+from vllm_plugins.locking import release_base
+from vllm_plugins.locking._search import limits, lookahead
 from vllm_plugins.locking._search.candidates import Candidates
 from vllm_plugins.locking._search.walk import Walk
 from vllm_plugins.packages.index import Index
@@ -107,7 +107,7 @@ def test_a_resolver_does_not_read_releases_of_a_plugin_that_are_ruled_out(
     back = walk(counting, "demo", "other")
     assert back.run() == {}
     # ``!=2.0`` would exclude 2.0+cu13, too; and a dependency's release may fit with other extras.
-    assert _solve._ruled_out(back) == {"demo!=3.0"}
+    assert limits._ruled_out(back) == {"demo!=3.0"}
 
 
 def test_what_a_release_needs_is_read_level_by_level(index: Releases, counting: Counting) -> None:

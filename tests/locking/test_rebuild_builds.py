@@ -15,7 +15,7 @@ from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.lock import Lock, Plugin, Wheel
 from vllm_plugins.locking import rebuild
 from vllm_plugins.packages import installers
-from vllm_plugins.packages.builder import Builder, BuiltWheel
+from vllm_plugins.packages.builder import Builder, BuildInputs, BuiltWheel
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.packages.single_files import file_wheel
 from vllm_plugins.sources import local
@@ -60,7 +60,8 @@ def first(
     installer = installers.choose("uv", config=PipConfig(index_url=index.url), cache=work / "uv")
     build = {"requires": ("tool",), "with_base": (), **fields}
     with Builder(installer=installer, base_site=overlay.base_paths(), target=target) as builder:
-        built = builder.wheel(tree.project, work / "first", plugin="tiny", **build)
+        inputs = BuildInputs(**{key: frozenset(value) for key, value in build.items()})
+        built = builder.wheel(tree.project, work / "first", plugin="tiny", inputs=inputs)
     wheel = Wheel(filename=built.path.name, sha256=built.sha256, size=built.size)
     entry = Plugin(
         name="tiny",

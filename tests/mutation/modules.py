@@ -36,8 +36,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "documents/compatibility": ("tests/documents/test_compatibility.py",),
     "documents/policy": ("tests/documents/test_policy.py",),
     "documents/selection": ("tests/documents/test_selection.py", "tests/documents/test_lock_keys.py"),
-    "locking/_derivation": ("tests/locking/test_derivation.py",),
-    "locking/_derived_edges": ("tests/locking/test_derived_edges.py",),
+    "locking/_check/derivation": ("tests/locking/test_derivation.py",),
+    "locking/_check/derived_edges": ("tests/locking/test_derived_edges.py",),
     "locking/rebuild": ("tests/locking/test_rebuild_rules.py", "tests/locking/test_rebuild_builds.py"),
     "locking/old_lock": ("tests/locking/test_old_lock.py", "tests/locking/test_is_current.py"),
     # what a review says

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import tarfile
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -94,6 +96,21 @@ def test_metadata_files_are_read_by_name_and_missing_ones_are_left_out(tmp_path:
         assert archives.metadata_files(archive, ("METADATA", "entry_points.txt")) == {"METADATA": b"m"}
 
 
+@pytest.fixture(params=["with a filter", "without"])
+def tarfile_of(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The standard library with its filters for tar files (PEP 706), and as before Python 3.11.4: Debian 12 has 3.11.2."""
+    if request.param == "without":
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+        extract = tarfile.TarFile.extractall
+
+        def extractall(self: tarfile.TarFile, path: str = ".", members: Any = None) -> None:
+            extract(self, path, members)
+
+        monkeypatch.setattr(tarfile.TarFile, "extractall", extractall)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("tarfile_of")
 @pytest.mark.parametrize("ending", [".tar.gz", ".zip"])
 def test_an_sdist_is_unpacked(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"tiny-1.0{ending}"
@@ -105,21 +122,50 @@ def test_an_sdist_is_unpacked(tmp_path: Path, ending: str) -> None:
     assert (tmp_path / "out/tiny-1.0/setup.py").read_bytes() == b"\0\0\0"
 
 
+@pytest.mark.usefixtures("tarfile_of")
+def test_links_within_an_sdist_are_kept_and_odd_modes_and_owners_are_not(tmp_path: Path) -> None:
+    members = [
+        _member("tiny/sub/setup.py"),
+        _member("tiny/sub/same.py", kind=tarfile.LNKTYPE, link="tiny/sub/setup.py"),
+        _member("tiny/sub/up.py", kind=tarfile.SYMTYPE, link="../top.py"),
+        _member("tiny/top.py"),
+        _member("tiny/there", kind=tarfile.SYMTYPE, link="sub"),
+    ]
+    members[0].mode = members[1].mode = 0o6777
+    members[3].mode, members[3].uid = 0o200, 4242
+    archives.unpack(_tar(tmp_path / "tiny-1.0.tar.gz", *members), tmp_path / "out")
+    tiny = tmp_path / "out" / "tiny"
+    assert [(tiny / name).read_bytes() for name in ("there/same.py", "sub/up.py", "top.py")] == [b"\0\0\0"] * 3
+    assert (tiny / "there").readlink().as_posix() == "sub"
+    modes = [stat.S_IMODE((tiny / name).stat().st_mode) for name in ("sub/setup.py", "top.py")]
+    assert modes == [0o755, 0o600 | (modes[1] & 0o044)]
+    assert (tiny / "top.py").stat().st_uid == os.geteuid()
+
+
+@pytest.mark.usefixtures("tarfile_of")
 @pytest.mark.parametrize(
-    "member",
+    "members",
     [
-        _member("../out.py"),
-        _member("tiny/link", kind=tarfile.SYMTYPE, link="../../out.py"),
-        _member("tiny/link", kind=tarfile.SYMTYPE, link="/etc/passwd"),
-        _member("tiny/link", kind=tarfile.LNKTYPE, link="../../out.py"),
-        _member("tiny/device", kind=tarfile.CHRTYPE),
+        [_member("../out.py")],
+        [_member("tiny/link", kind=tarfile.SYMTYPE, link="../../out.py")],
+        [_member("tiny/link", kind=tarfile.SYMTYPE, link="/etc/passwd")],
+        [_member("tiny/link", kind=tarfile.LNKTYPE, link="../../out.py")],
+        [_member("tiny/device", kind=tarfile.CHRTYPE)],
+        [_member("tiny/pipe", kind=tarfile.FIFOTYPE)],
+        # Each of these links stays inside, as far as its own text says.
+        [
+            _member("top/x"),
+            _member("p/q/r/a", kind=tarfile.SYMTYPE, link="../../../top"),
+            _member("p/q/r/out", kind=tarfile.SYMTYPE, link="a/../../.."),
+            _member("p/q/r/out/out.py"),
+        ],
     ],
 )
-def test_an_sdist_that_leads_out_of_its_directory_is_refused(tmp_path: Path, member: tarfile.TarInfo) -> None:
-    path = _tar(tmp_path / "tiny-1.0.tar.gz", member)
+def test_an_sdist_that_leads_out_of_its_directory_is_refused(tmp_path: Path, members: list[tarfile.TarInfo]) -> None:
+    path = _tar(tmp_path / "tiny-1.0.tar.gz", *members)
     with pytest.raises(tarfile.TarError):
         archives.unpack(path, tmp_path / "a" / "out")
-    assert not (tmp_path / "a/out.py").exists()
+    assert not [*(tmp_path / "a").rglob("out.py"), *tmp_path.glob("out.py")]
 
 
 @pytest.mark.parametrize("ending", [".tar.gz", ".zip"])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.kit import projects
 from vllm_plugins.core.errors import BuildError, HashMismatch
+from vllm_plugins.documents.manifest import LocalSource, Plugin
 from vllm_plugins.packages import installers
-from vllm_plugins.packages.builder import Builder, BuiltWheel
+from vllm_plugins.packages.builder import Builder, BuildInputs, BuiltWheel
 from vllm_plugins.packages.pip_config import PipConfig
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tests.kit.index import Index
 
 Build = Callable[..., BuiltWheel]
+NEEDY = Plugin(name="needy", source=LocalSource(path="needy"), build_requires=("helper",))
 
 
 @pytest.fixture(params=["pip", "uv"])
@@ -31,11 +33,12 @@ def build(request: pytest.FixtureRequest, tmp_path: Path, index: Index) -> Build
     backend = path / "backend.py"
     backend.write_text(backend.read_text().replace("import base64\n", "import helper\nimport base64\n"))
 
-    def run(into: str, *, near: Path | None = None, online: bool = True, **fields: object) -> BuiltWheel:
+    def run(into: str, *, near: Path | None = None, online: bool = True, **fields: Any) -> BuiltWheel:
         config = PipConfig(index_url=index.url) if online else PipConfig.without_index()
         installer = installers.choose(request.param, config=config, cache=tmp_path / f"cache-{into}")
         with Builder(installer=installer, wheels=near) as builder:
-            return builder.wheel(path, tmp_path / into, plugin="needy", requires=["helper"], **fields)  # type: ignore[arg-type]
+            inputs = BuildInputs.of(NEEDY, **fields)
+            return builder.wheel(path, tmp_path / into, plugin="needy", inputs=inputs)
 
     return run
 

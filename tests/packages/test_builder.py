@@ -25,11 +25,11 @@ _BUILD = """\
 import sys
 from pathlib import Path
 from vllm_plugins.packages import installers, pip_config
-from vllm_plugins.packages.builder import Builder
+from vllm_plugins.packages.builder import Builder, BuildInputs
 installer = installers.choose("auto", config=pip_config.read(), cache=Path(sys.argv[1]))
 with Builder(installer=installer) as builder:
     for project in sys.argv[3:]:
-        built = builder.wheel(Path(project), Path(project, "out"), plugin="tiny")
+        built = builder.wheel(Path(project), Path(project, "out"), plugin="tiny", inputs=BuildInputs())
         print(built.sha256, built.path)
 """
 

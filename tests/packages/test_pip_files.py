@@ -142,6 +142,21 @@ def test_files_that_differ_are_an_error_where_pip_is_asked(home: Path) -> None:
         pip_program.report(os.environ)
 
 
+def test_without_a_home_directory_the_working_directory_configures_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container, a user may have a number and no name."""
+    for name in (USER, LEGACY):
+        (home / "~" / name).parent.mkdir(parents=True)
+        (home / "~" / name).write_text(f"[global]\nindex-url = {INDEX}\n")
+    monkeypatch.chdir(home)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    found = pip_files.read(os.environ)
+    assert found is not None
+    assert INDEX not in str(found)
+
+
 def test_a_file_that_is_a_pipe_or_a_directory_is_left_to_pip(home: Path) -> None:
     (home / USER).parent.mkdir(parents=True)
     os.mkfifo(home / USER)

@@ -160,6 +160,20 @@ def test_the_owner_of_the_home_directory_may_own_directories_above(
 
 
 @needs_root
+def test_without_a_home_directory_the_owner_of_a_directory_called_like_it_is_not_trusted(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "~").mkdir()
+    for path in (tmp_path / "~", settings.store.parent):
+        os.chown(path, OTHER, -1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(NotTrusted, match="another user owns"):
+        _trust.check(settings)
+
+
+@needs_root
 def test_users_that_are_not_mapped_are_trusted_only_where_they_own_all(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,11 +204,6 @@ def test_a_list_with_another_hash_is_refused(tmp_path: Path, marker: Marker) -> 
     assert str(caught.value.found).startswith("FileNotFoundError: ")
 
 
-def test_of_many_problems_the_first_are_shown_and_the_others_counted() -> None:
-    assert integrity.shown(map(str, range(5)), most=5) == ["0", "1", "2", "3", "4"]
-    assert integrity.shown(map(str, range(5)), most=2) == ["0", "1", "and 3 more"]
-
-
 def test_only_what_can_be_imported_is_a_module_of_overrides(tmp_path: Path) -> None:
     for name in ("yaml", "_yaml", "PyYAML.libs", "PyYAML-6.0.2.dist-info", "__pycache__"):
         (tmp_path / name).mkdir()

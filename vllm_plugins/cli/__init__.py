@@ -105,7 +105,7 @@ def _explained(error: PluginsError, arguments: argparse.Namespace | None) -> Plu
 
 def _display(arguments: argparse.Namespace) -> Display | None:
     """What draws the steps that are running, on a terminal."""
-    if arguments.quiet or not style.is_live(sys.stderr) or hasattr(arguments, "run_without_files"):
+    if arguments.quiet or not style.is_live(sys.stderr) or arguments.run_without_files is not None:
         return None
     from vllm_plugins.cli._terminal.display import Display
 
@@ -113,18 +113,18 @@ def _display(arguments: argparse.Namespace) -> Display | None:
 
 
 def _run(arguments: argparse.Namespace, output: Output) -> int:
-    if hasattr(arguments, "run_without_files"):
+    if arguments.run_without_files is not None:
         return int(arguments.run_without_files(arguments, output))
     _check_working_directory()
     settings = Settings.from_environment(
         config=arguments.config,
         lock=arguments.lock,
         registry_dir=arguments.registry_dir,
-        policy=getattr(arguments, "policy", None),
+        policy=arguments.policy,
     )
-    if not getattr(arguments, "startup", False):
+    if not arguments.startup:
         settings = _discover(arguments, settings, output)
-    if not getattr(arguments, "may_create", False):
+    if not arguments.may_create:
         _check_named_manifest(arguments.config, settings)
     try:
         code: int = arguments.run(arguments, settings, output)
@@ -154,7 +154,7 @@ def _discover(arguments: argparse.Namespace, settings: Settings, output: Output)
 
     The hook never gets here: it takes no manifest that only the working directory names.
     """
-    if not getattr(arguments, "has_files", True):
+    if not arguments.has_files:
         return settings
     from vllm_plugins.startup import discovery
 
@@ -182,7 +182,7 @@ def _given_options(arguments: argparse.Namespace) -> tuple[tuple[str, str], ...]
 
     The hook gives them, too. Its messages don't, because the variables of the server name the files.
     """
-    if getattr(arguments, "startup", False):
+    if arguments.startup:
         return ()
     options = (("--config", arguments.config), ("--lock", arguments.lock), ("--registry-dir", arguments.registry_dir))
     return tuple((option, value) for option, value in options if value)

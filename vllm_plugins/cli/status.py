@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vllm_plugins.startup.last_failure import LastFailure
     from vllm_plugins.startup.settings import Settings
 
-_COLUMNS = ("name", "source", "manifest", "locked", "installed", "loadable", "entry points")
+_COLUMNS = ("plugin", "source", "manifest", "locked", "installed", "loadable", "entry points")
 
 
 EXAMPLES = {
@@ -58,53 +58,52 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     state = states.read(settings)
     if arguments.url:
         return _server(arguments.url, state, output)
-    linked = link.read()
-    rows = [_row(plugin) for plugin in state.plugins]
     problems = (*state.problems, *drift.problems(state, os.environ))
     problem = next(iter(problems), None)
-    failure = last_failure.read(state.settings)
     expect = expectation.text(state.marker, state.base.fingerprint) if state.marker and not problems else None
     if arguments.expect and not output.json:
         if problem is not None or expect is None:
             raise problem or manifests.nothing_there(settings)
         output.result({}, expect, is_prose=False)
         return 0
-    output.result(
-        {
-            "up_to_date": not problems,
-            "problem": None if problem is None else output.data(problem),
-            "problems": [output.data(error) for error in problems],
-            "last_failure": None
-            if failure is None
-            else {
-                "at": _data.time(failure.at),
-                "on_error": failure.on_error,
-                "error": output.data(failure.error),
-                "changed": list(failure.changed),
-            },
-            "manifest": str(settings.manifest) if state.manifest else None,
-            "lock": str(settings.lock),
-            "store": str(settings.store),
-            "overlay": state.marker.key if state.marker else None,
-            "expect": expect,
-            "linked": _data.linked(linked),
-            "plugins": [_plugin(state, plugin) for plugin in state.plugins],
-            "overrides": [
-                {"package": item.package, "version": item.version, "replaces": item.replaces, "reason": item.reason}
-                for item in (state.locked.lock.overrides if state.locked is not None else ())
-            ],
-        },
-        "\n".join(
-            [
-                table(("plugin", *_COLUMNS[1:]), rows) if rows else "no plugins",
-                *_overrides(state),
-                "\n".join(map(output.describe, problems)) or state.summary,
-                *_last_start(failure, problems),
-                *([f"overlay {linked.key[:12]} is linked into the interpreter: {linked.path}"] if linked else []),
-            ]
-        ),
-    )
+    linked, failure = link.read(), last_failure.read(settings)
+    rows = [_row(plugin) for plugin in state.plugins]
+    lines = [
+        table(_COLUMNS, rows) if rows else "no plugins",
+        *_overrides(state),
+        "\n".join(map(output.describe, problems)) or state.summary,
+        *_last_start(failure, problems),
+        *([f"overlay {linked.key[:12]} is linked into the interpreter: {linked.path}"] if linked else []),
+    ]
+    data = {
+        "up_to_date": not problems,
+        "problem": None if problem is None else output.data(problem),
+        "problems": [output.data(error) for error in problems],
+        "last_failure": None if failure is None else _failure(failure, output),
+        "manifest": str(settings.manifest) if state.manifest else None,
+        "lock": str(settings.lock),
+        "store": str(settings.store),
+        "overlay": state.marker.key if state.marker else None,
+        "expect": expect,
+        "linked": _data.linked(linked),
+        "plugins": [_plugin(state, plugin) for plugin in state.plugins],
+        "overrides": [
+            {"package": item.package, "version": item.version, "replaces": item.replaces, "reason": item.reason}
+            for item in (state.locked.lock.overrides if state.locked is not None else ())
+        ],
+    }
+    output.result(data, "\n".join(lines))
     return 0 if problem is None else problem.exit_code
+
+
+def _failure(failure: LastFailure, output: Output) -> dict[str, Any]:
+    """The last start that failed, for programs."""
+    return {
+        "at": _data.time(failure.at),
+        "on_error": failure.on_error,
+        "error": output.data(failure.error),
+        "changed": list(failure.changed),
+    }
 
 
 def _server(url: str, state: State, output: Output) -> int:

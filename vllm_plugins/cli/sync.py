@@ -13,6 +13,7 @@ from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from vllm_plugins.cli._output import Output
     from vllm_plugins.documents.base import Base
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.state import State
     from vllm_plugins.install.link import Link
     from vllm_plugins.install.sync import Synced
+    from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.marker import Marker
     from vllm_plugins.startup.settings import Settings
 
@@ -118,8 +120,7 @@ def with_options(arguments: argparse.Namespace, settings: Settings) -> Settings:
 
 def install(arguments: argparse.Namespace, settings: Settings, output: Output) -> tuple[State, Synced | None]:
     """Make the store equal to the lock; ``None`` where neither manifest nor lock exists, and that is allowed."""
-    part = getattr(arguments, "startup", None)
-    is_startup = part is not None
+    part = arguments.startup
     if part == "check":
         workers.step_back()
     offline = settings.offline or settings.frozen
@@ -130,22 +131,15 @@ def install(arguments: argparse.Namespace, settings: Settings, output: Output) -
     from vllm_plugins.install import sync
 
     here = base.read(arguments.base_path)
-    if is_startup and part != "check" and settings.auto_lock and not offline:
+    if part in ("all", "install") and settings.auto_lock and not offline:
         _lock(arguments, settings, here, output)
     state = states.read(settings, base=here)
     if state.is_empty:
         return state, None
 
-    def build(locked: Lock) -> object:
-        # Nothing is built at a startup, or without an index.
-        there = all((settings.wheels / wheel.filename).exists() for wheel in locked.local_wheels)
-        if is_startup or offline or there:
-            return None
-        from vllm_plugins.locking import rebuild
-
-        return rebuild.run(
-            locked, settings, state.manifest, report=output.progress, detail=output.detail, config=config
-        )
+    def build_missing(locked: Lock) -> None:
+        if part is None and not offline:  # a start builds nothing, and a build may need an index
+            _build_missing(locked, state, output, config)
 
     done = sync.run(
         state,
@@ -157,9 +151,19 @@ def install(arguments: argparse.Namespace, settings: Settings, output: Output) -
         check_again=arguments.load_check in ("calls", "imports"),
         reinstall=arguments.reinstall,
         part=part or "all",
-        rebuild=build,
+        rebuild=build_missing,
     )
     return state, done
+
+
+def _build_missing(locked: Lock, state: State, output: Output, config: Callable[[], PipConfig]) -> None:
+    """Build the wheels of the lock again that are not next to it."""
+    settings = state.settings
+    if all((settings.wheels / wheel.filename).exists() for wheel in locked.local_wheels):
+        return
+    from vllm_plugins.locking import rebuild
+
+    rebuild.run(locked, settings, state.manifest, report=output.progress, detail=output.detail, config=config)
 
 
 def _baked(arguments: argparse.Namespace, linked: Link | None) -> str:

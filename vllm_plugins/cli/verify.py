@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.cli import _data
 from vllm_plugins.core.errors import HashMismatch
-from vllm_plugins.core.humanize import count, size
+from vllm_plugins.core.humanize import count, shortened, size
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents import state as states
 from vllm_plugins.install import link
 from vllm_plugins.review import drift, verify
-from vllm_plugins.startup import integrity, overlay
+from vllm_plugins.startup import overlay
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         raise HashMismatch(
             f"the overlay has changed since it was installed: {count(len(report.problems), 'problem')}",
             where=str(overlay.directory(settings.store, state.marker.key) / overlay.SITE),
-            details=integrity.shown(report.problems),
+            details=shortened(report.problems),
             next_step="find out who changed it, then run vllm-plugins sync --reinstall",
         )
     known = [

@@ -20,9 +20,10 @@ __all__ = ["copy", "flush", "flush_entries", "make_directory", "make_own_directo
 
 _ATTEMPTS = 100  # six writers without locks that work have needed more than ten
 _CHUNK = 1 << 20  # bytes
+_MODE = 0o644  # whichever user runs vLLM can read our files
 
 
-def write(target: Path, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
+def write(target: Path, data: bytes, mode: int = _MODE, *, durable: bool = True) -> None:
     """Write a file so that readers see either its old content or all of the new one.
 
     A temporary file in the same directory is renamed over the target. With ``durable`` its content is on the disk
@@ -50,13 +51,13 @@ def _write(target: Path, data: bytes, mode: int, *, durable: bool) -> None:
 
 
 @contextlib.contextmanager
-def writing(target: Path, mode: int = 0o644, *, durable: bool = True) -> Iterator[BinaryIO]:
+def writing(target: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """A block that writes a file of any size, otherwise as :func:`write`: if it raises, nothing has changed.
 
     Several processes may write the same file at once. The last one counts.
     """
     _sweep(target)
-    with _writing(target, mode, durable=durable) as file:
+    with _writing(target, _MODE, durable=durable) as file:
         yield file
 
 
@@ -69,7 +70,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def resuming(target: Path, part: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+def resuming(target: Path, part: Path) -> Iterator[BinaryIO]:
     """A block that writes a file as :func:`writing` does, and continues what an interrupted one left in ``part``.
 
     The file is positioned at the end of what is there, and may be read. If the block raises, its content stays for
@@ -82,13 +83,13 @@ def resuming(target: Path, part: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
             try:
                 file.seek(0, os.SEEK_END)
                 yield file
-                _publish(file, part, target, mode, durable=True)
+                _publish(file, part, target, _MODE, durable=True)
             finally:
                 if not os.fstat(descriptor).st_size:
                     with contextlib.suppress(OSError):
                         os.unlink(part)
             return
-    with _writing(target, mode, durable=True) as file:
+    with _writing(target, _MODE, durable=True) as file:
         yield file
 
 

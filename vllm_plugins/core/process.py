@@ -62,12 +62,21 @@ class Completed:
 
 
 def find(program: str) -> Path | None:
-    """The program that is installed next to this interpreter, or else the one on the PATH."""
+    """The program that is installed next to this interpreter, or else the one on the PATH.
+
+    ``pip install --user`` puts programs into a directory that is often not on the PATH, such as ``~/.local/bin``.
+    """
+    import site
     import sysconfig
     from pathlib import Path
 
-    alongside = os.path.join(sysconfig.get_path("scripts"), program)
-    return Path(alongside) if os.access(alongside, os.X_OK) else find_on_path(program)
+    places = [sysconfig.get_path("scripts")]
+    if site.ENABLE_USER_SITE:
+        places.append(sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user")))
+    for alongside in (os.path.join(place, program) for place in places):
+        if os.path.isabs(alongside) and os.access(alongside, os.X_OK):
+            return Path(alongside)
+    return find_on_path(program)
 
 
 def find_on_path(program: str) -> Path | None:

@@ -11,7 +11,7 @@ from vllm_plugins.documents import consistency, versions
 from vllm_plugins.documents.base import satisfies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -120,50 +120,53 @@ def check_base(lock: Lock, base: Base, path: Path) -> None:
     Raises:
         BaseMismatch: it does not apply; ``details`` has all reasons.
     """
-    same = [target for target in lock.targets if _is_kind(target, base)]
-    if not same:
+    target = next((target for target in lock.targets if _is_kind(target, base)), None)
+    if target is None:
         kinds = [target.kind for target in lock.targets]
-        raise BaseMismatch(
-            "the lock was made for another kind of environment",
-            where=str(path),
-            expected=" or ".join(kinds) or "no target at all",
-            found=base.kind,
-            next_step="vllm-plugins lock, in this environment",
-        )
+        raise _another_kind(path, expected=" or ".join(kinds) or "no target at all", found=base.kind)
     environment = dict(base.markers)
     if lock.environments and not any(_applies(marker, environment) for marker in lock.environments):
         from vllm_plugins.documents import markers
 
         names = sorted({name for marker in lock.environments for name in markers.variables(marker)})
-        raise BaseMismatch(
-            "the lock was made for another kind of environment",
-            where=str(path),
-            expected=" or ".join(lock.environments),
-            found=" and ".join(f'{name} == "{environment.get(name, "")}"' for name in names),
-            next_step="vllm-plugins lock, in this environment",
-        )
-    packages = [package for package in lock.packages if _applies(package.marker, environment)]
-    reasons = [reason for use in same[0].base for reason in _unsatisfied(use, base)]
-    reasons += _other_extras(lock, same[0], base)
-    reasons += [reason for package in packages for reason in build_mismatches(package, base)]
-    reasons += [
-        f"{package.name} {package.version} is locked; the base has {there.version}, which is imported first"
-        for package in packages
-        if (there := base.get(package.name)) is not None and package.name not in lock.overridden
-    ]
-    reasons += [
-        f"{item.package} {item.version} overrides {item.replaces} of the base; the base has "
-        f"{there.version if there is not None else 'none'}"
-        for item in lock.overrides
-        if (there := base.get(item.package)) is None or there.version != item.replaces
-    ]
-    if reasons:
+        values = (f'{name} == "{environment.get(name, "")}"' for name in names)
+        raise _another_kind(path, expected=" or ".join(lock.environments), found=" and ".join(values))
+    if reasons := [*_base_mismatches(lock, target, base)]:
         raise BaseMismatch(
             "the lock does not fit this vLLM environment",
             where=str(path),
             details=reasons,
             next_step="vllm-plugins lock, in this environment",
         )
+
+
+def _another_kind(path: Path, *, expected: str, found: str) -> BaseMismatch:
+    return BaseMismatch(
+        "the lock was made for another kind of environment",
+        where=str(path),
+        expected=expected,
+        found=found,
+        next_step="vllm-plugins lock, in this environment",
+    )
+
+
+def _base_mismatches(lock: Lock, target: Target, base: Base) -> Iterator[str]:
+    """Why a lock does not fit a base of the kind of its target."""
+    environment = dict(base.markers)
+    packages = [package for package in lock.packages if _applies(package.marker, environment)]
+    for use in target.base:
+        yield from _unsatisfied(use, base)
+    yield from _other_extras(lock, target, base)
+    for package in packages:
+        yield from build_mismatches(package, base)
+    for package in packages:
+        if (there := base.get(package.name)) is not None and package.name not in lock.overridden:
+            yield f"{package.name} {package.version} is locked; the base has {there.version}, which is imported first"
+    for item in lock.overrides:
+        there = base.get(item.package)
+        if there is None or there.version != item.replaces:
+            found = there.version if there is not None else "none"
+            yield f"{item.package} {item.version} overrides {item.replaces} of the base; the base has {found}"
 
 
 def _applies(marker: str | None, environment: Mapping[str, str]) -> bool:

@@ -78,7 +78,7 @@ def unhashed(lock: Lock, package: Package) -> tuple[str, ...]:
         *(name for plugin in lock.plugins if plugin.package == package.name for name in plugin.with_base),
     }
     pins = (pin for pin in package.built_with if pin not in hashed)
-    return tuple(pin for pin in pins if canonicalize_name(pin.partition("==")[0]) not in given)
+    return tuple(pin for pin in pins if versions.pinned_name(pin) not in given)
 
 
 def orphans(lock: Lock) -> tuple[Package, ...]:
@@ -91,7 +91,7 @@ def foreign_wheels(lock: Lock) -> Iterator[tuple[Package, str]]:
     built = {plugin.package for plugin in lock.plugins if plugin.source != "pypi"}
     editable = {plugin.package for plugin in lock.plugins if plugin.editable}
     for package in lock.packages:
-        local = [wheel for wheel in package.wheels if wheel.url is None]
+        local = package.local_wheels
         if (package.directory is not None) != (package.name in editable):
             yield package, "it is editable, and its plugin is not" if package.directory else "its plugin is editable"
         elif package.directory is not None:

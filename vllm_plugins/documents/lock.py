@@ -43,14 +43,14 @@ TOOL = "vllm-plugins"  # the name of our own tables in a lock: tool.vllm-plugins
 
 # The name of a wheel. It is also that of a file, and a word in requirements files and URLs.
 FILENAME = re.compile(r"[\w.+!-]+")
+_OVERRIDE = "override "  # no name of a plugin contains a space
+_FILES = "vllm_plugin_files"  # the directory of single files that are no modules
 
 CommitSha = NewType("CommitSha", str)
 """The whole hash of a git commit, in lower case: as git wrote it, or checked where a lock was read."""
 
-
-_OVERRIDE = "override "  # no name of a plugin contains a space
-
-_FILES = "vllm_plugin_files"
+# A publisher as PEP 740 names it: pairs of a field and its value, ``kind`` first.
+Identity = tuple[tuple[str, str], ...]
 
 
 def file_package(name: str) -> NormalizedName:
@@ -68,10 +68,6 @@ def file_place(name: str, filename: str) -> str:
     return filename if filename.endswith(".py") else f"{_FILES}/{name}/{filename}"
 
 
-# A publisher as PEP 740 names it: pairs of a field and its value, ``kind`` first.
-Identity = tuple[tuple[str, str], ...]
-
-
 class Wheel(Record):
     """One wheel file: at ``url``, or in ``plugins.wheels/`` if ``url`` is ``None``. The size is in bytes."""
 
@@ -82,13 +78,17 @@ class Wheel(Record):
 
 
 class Package(Record):
-    """One distribution to install.
+    """One distribution to install. It has either ``wheels`` or a ``directory``.
 
-    A package with a ``marker`` (PEP 508) is installed only where that holds. A package has either ``wheels`` or
-    ``directory``: the path of an editable source as in the manifest, the only thing without a hash. ``dependencies``
-    are the locked packages that it requires. ``built_with`` are the distributions that its wheel was built with;
-    ``sdist_url`` and ``sdist_sha256`` are of the sdist that it was built from. ``find_links``: its local wheel
-    is a file of pip's ``find-links``.
+    Attributes:
+        marker: where it is installed (PEP 508); ``None`` for everywhere.
+        directory: the path of an editable source, as in the manifest; the only thing without a hash.
+        index: the URL of the index that its wheels come from.
+        dependencies: the locked packages that it requires.
+        built_with: the pins of the distributions that its wheel was built with.
+        sdist_url: the sdist that its wheel was built from; ``sdist_sha256`` is its hash.
+        find_links: whether its local wheel is a file of pip's ``find-links``.
+        identities: the publishers that its attestations name.
     """
 
     name: NormalizedName
@@ -106,9 +106,19 @@ class Package(Record):
     identities: tuple[Identity, ...] = ()
 
     @property
+    def local_wheels(self) -> tuple[Wheel, ...]:
+        """The wheels in ``plugins.wheels/``."""
+        return tuple(wheel for wheel in self.wheels if wheel.url is None)
+
+    @property
+    def remote_wheels(self) -> tuple[Wheel, ...]:
+        """The wheels of an index."""
+        return tuple(wheel for wheel in self.wheels if wheel.url is not None)
+
+    @property
     def compiled(self) -> bool:
         """Whether a wheel that was built while locking is for one platform: it then contains compiled code."""
-        return any(wheel.url is None and not wheel.filename.endswith("-any.whl") for wheel in self.wheels)
+        return not all(wheel.filename.endswith("-any.whl") for wheel in self.local_wheels)
 
 
 class BuildRequirement(Record):
@@ -155,15 +165,22 @@ class Target(Record):
 
 
 class Plugin(Record):
-    """One plugin of the manifest, pinned. ``entry_points`` are ``(group, name, value)`` in vLLM's groups.
+    """One plugin of the manifest, pinned.
 
-    ``requested`` is the manifest's request: a requirement, a git ref or a path. ``project_sha256`` is of the files in
-    which an editable source declares its metadata. ``filename`` and ``file_sha256`` are of a single file.
-    ``passed_over`` is the newest release, where an older one was locked. ``loads`` are objects that vLLM loads where
-    users name them. ``provided`` says that the base has the package, and nothing of it is installed; ``dependencies``
-    are then the locked packages that its extras require. ``index`` is the name of the one index that its package
-    comes from, and ``index_url`` its address. ``build_requires`` and ``with_base`` are what plugins.yaml says of
-    its build.
+    Attributes:
+        source: ``pypi``, ``git``, ``local`` or ``file``.
+        requested: the manifest's request: a requirement, a git ref, a path or a URL.
+        tree_sha256: the hash of the files of a git or local source.
+        project_sha256: the hash of the files in which an editable source declares its metadata.
+        filename: the name of a single file; ``file_sha256`` is its hash.
+        passed_over: the newest release, where an older one was locked.
+        entry_points: ``(group, name, value)`` of each one in vLLM's groups.
+        loads: objects that vLLM loads where users name them.
+        provided: whether the base has the package, so that nothing of it is installed.
+        dependencies: the locked packages that the extras of a provided plugin require.
+        index: the name of the one index that its package comes from; ``index_url`` is its address.
+        build_requires: further requirements of its build, as plugins.yaml says.
+        with_base: the packages of the base that its build uses, as plugins.yaml says.
     """
 
     name: str
@@ -224,12 +241,15 @@ class Override(Record):
 
 
 class Lock(Record):
-    """A whole lock. ``manifest_sha256`` is ``Manifest.sha256`` of the manifest that it was made from.
+    """A whole lock.
 
-    ``environments`` are the markers of the environments that it is for, finer than the targets; empty for all.
-    ``accepted_manifests`` are further values of ``Manifest.sha256``: those of a rollback. ``manifest_name`` is the
-    file name of the manifest where the name of the lock does not tell it. ``build_requirements`` have the hashes of
-    what wheels were built with, apart from the packages of the base.
+    Attributes:
+        manifest_sha256: ``Manifest.sha256`` of the manifest that it was made from.
+        environments: the markers of the environments that it is for, finer than the targets; empty for all.
+        accepted_manifests: further values of ``Manifest.sha256``, which a rollback has added.
+        overrides: the packages that replace others of the base, on purpose.
+        build_requirements: the hashes of what wheels were built with, apart from the packages of the base.
+        manifest_name: the file name of the manifest, where the name of the lock does not tell it.
     """
 
     manifest_sha256: Sha256
@@ -267,7 +287,7 @@ class Lock(Record):
     @property
     def local_wheels(self) -> tuple[Wheel, ...]:
         """Every wheel in ``plugins.wheels/``; the others are on an index."""
-        return tuple(wheel for package in self.packages for wheel in package.wheels if wheel.url is None)
+        return tuple(wheel for package in self.packages for wheel in package.local_wheels)
 
     def plugins_needing(self, package: str) -> tuple[str, ...]:
         """The names of the plugins and overrides that are this package or require it, also through other packages."""

@@ -24,7 +24,7 @@ from vllm_plugins.documents.policy import Policy
 from vllm_plugins.startup import Record, named_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from yaml.nodes import Node
 
@@ -308,25 +308,21 @@ def _plugins(top: Fields, problems: Problems) -> list[tuple[int, Node, Plugin]]:
 
 def _duplicates(found: list[tuple[int, Node, Plugin]], problems: Problems) -> None:
     """Names are unique among all plugins, packages and the modules of single files among the enabled ones."""
-    named: dict[str, Plugin] = {}
-    modules: dict[str, Plugin] = {}
-    packages: dict[str, Plugin] = {}
+    firsts: dict[tuple[str, str], Plugin] = {}
     for number, node, plugin in found:
-        first = named.setdefault(canonicalize_name(plugin.name), plugin)
-        if first is not plugin:
-            same = f"the name of plugin {quoted(first.name)} in line {first.line}"
-            problems.add(node, f"plugins[{number}].name", f"{quoted(plugin.name)} is also {same}; change one")
-        package = plugin.source.package
-        if isinstance(plugin.source, FileSource) and plugin.source.module is not None and plugin.enabled:
-            first = modules.setdefault(plugin.source.module, plugin)
+        for key, value, written, fix in _unique(plugin):
+            first = firsts.setdefault((key, value), plugin)
             if first is not plugin:
-                other = f"plugin {quoted(first.name)} in line {first.line}"
-                message = f"{quoted(plugin.source.filename)} is also the file of {other}; give one another filename"
-                problems.add(node, f"plugins[{number}].filename", message)
-        if package is None or not plugin.enabled:
-            continue
-        first = packages.setdefault(canonicalize_name(package), plugin)
-        if first is not plugin:
-            other = f"plugin {quoted(first.name)} in line {first.line}"
-            message = f"{quoted(package)} is also the package of {other}; remove or disable one"
-            problems.add(node, f"plugins[{number}].package", message)
+                noun = "file" if key == "filename" else key
+                other = f"the {noun} of plugin {quoted(first.name)} in line {first.line}"
+                problems.add(node, f"plugins[{number}].{key}", f"{quoted(written)} is also {other}; {fix}")
+
+
+def _unique(plugin: Plugin) -> Iterator[tuple[str, str, str, str]]:
+    """What no other plugin may have: the key, the value that is compared, as it is written, and what to do."""
+    yield "name", canonicalize_name(plugin.name), plugin.name, "change one"
+    source = plugin.source
+    if plugin.enabled and isinstance(source, FileSource) and source.module is not None:
+        yield "filename", source.module, source.filename, "give one another filename"
+    if plugin.enabled and source.package is not None:
+        yield "package", canonicalize_name(source.package), source.package, "remove or disable one"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import HashMismatch, InstallError, LockStale, NotInstalled, OverlayStale, PluginsError
-from vllm_plugins.core.humanize import count
+from vllm_plugins.core.humanize import count, shortened
 from vllm_plugins.documents import base as bases
 from vllm_plugins.documents import compatibility, lock_reader
 from vllm_plugins.documents import manifest as manifests
@@ -242,12 +242,7 @@ def _differences(
                 next_step="set `editable: false` in plugins.yaml, then run vllm-plugins lock",
             )
         )
-    failures = [
-        failure
-        for failure in marker.failures
-        if failure.base == base.fingerprint and settings.lets_through(failure.group, failure.name)
-    ]
-    if failures:
+    if failures := settings.failures(marker, base.fingerprint):
         from vllm_plugins.startup import entry_points
 
         problems.append(entry_points.error_of(marker, failures, settings.lets_through))
@@ -277,7 +272,7 @@ def _changed_files(settings: Settings, marker: Marker) -> list[PluginsError]:
         HashMismatch(
             f"the overlay has changed since it was installed: {count(len(changed), 'file')}",
             where=str(overlay.directory(settings.store, marker.key) / overlay.SITE),
-            details=integrity.shown(changed, 10),
+            details=shortened(changed, 10),
             next_step="vllm-plugins sync --reinstall",
         )
     ]

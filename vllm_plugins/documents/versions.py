@@ -19,7 +19,7 @@ import re
 from typing import TYPE_CHECKING
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from packaging.tags import Tag
     from packaging.utils import BuildTag, NormalizedName
 
-__all__ = ["marker", "ranks", "requirement", "specifiers", "version", "wheel_name"]
+__all__ = ["marker", "pinned_name", "ranks", "requirement", "specifiers", "version", "wheel_name"]
 
 _TOO_LONG = re.compile(r"[0-9]{500}")  # no sha256 has as many, nor any version
 _MOST_PARENTHESES = 100
@@ -42,6 +42,11 @@ def version(text: str) -> Version:
     if _TOO_LONG.search(text):
         raise InvalidVersion(f"{text[:40]!r}… has a number of too many digits")
     return Version(text)
+
+
+def pinned_name(pin: str) -> NormalizedName:
+    """The name of the distribution in a pin, such as ``torch==2.13.0``."""
+    return canonicalize_name(pin.partition("==")[0])
 
 
 @functools.lru_cache(maxsize=1 << 14)  # as many as the largest pages have

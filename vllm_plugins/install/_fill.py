@@ -141,7 +141,7 @@ class Filling:
         if not sources:
             return ()
         from vllm_plugins.documents.manifest import absolute
-        from vllm_plugins.packages.builder import Builder
+        from vllm_plugins.packages.builder import Builder, BuildInputs
 
         into.mkdir()
         home = (self.settings.manifest if self.has_manifest else self.settings.lock).parent
@@ -155,9 +155,8 @@ class Filling:
                         absolute(directory, home),
                         into,
                         plugin=plugin,
+                        inputs=BuildInputs.of(entry),
                         on_line=self.detail,
-                        requires=entry.build_requires if entry is not None else (),
-                        with_base=entry.with_base if entry is not None else (),
                     )
                 built.append(Requirement(name=name, version=None, sha256=hashes.of_file(wheel), path=wheel))
         return tuple(built)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core import atomic, bytecode, hashes, workers
 from vllm_plugins.core.errors import HashMismatch, InstallError
+from vllm_plugins.core.humanize import shortened
 from vllm_plugins.install import _front
 from vllm_plugins.install._checks import owners, record_rows
 from vllm_plugins.install._checks.owners import BAD_WHEEL, title
@@ -116,7 +117,7 @@ def check(
     if stray := sorted(set(integrity.files(site)) - owned.keys()):
         raise InstallError(
             "the installer left files that belong to no distribution",
-            details=integrity.shown(stray, 10),
+            details=shortened(stray, 10),
             next_step=_OTHER_INSTALLER,
         )
     _front.check_declarations(site, records)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core import atomic, hashes, progress, scratch
 from vllm_plugins.core.errors import HashMismatch, InstallError, OverlayGone
+from vllm_plugins.core.humanize import enumeration
 from vllm_plugins.documents import names
 from vllm_plugins.install import (
     _fill,
@@ -95,10 +96,8 @@ def run(
         problems=state.overlay_problems,
     )
     done = _synchronise(job, reinstall=reinstall, check_again=check_again)
-    allows = state.settings.lets_through
-    failures = [item for item in tested.failures(done.marker, job) if allows(item.group, item.name)]
-    if failures:
-        raise entry_points.error_of(done.marker, failures, allows)
+    if failures := state.settings.failures(done.marker, state.base.fingerprint):
+        raise entry_points.error_of(done.marker, failures, state.settings.lets_through)
     return done
 
 
@@ -228,9 +227,8 @@ def _install(job: Job, *, alone: bool, reinstall: bool) -> Marker:
         _stage.check_depth(site)
         with progress.step("Checking every file", job.report):
             if left_out := metadata.scripts(site):
-                more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-                names = ", ".join(left_out[:5])
-                job.report(f"Commands that are not installed, as vLLM calls none: {names}{more}")
+                commands = enumeration(left_out, 5)
+                job.report(f"Commands that are not installed, as vLLM calls none: {commands}")
             records = _stage.clean(site)
             expected = {item.name: item.version for item in requirements}
             contents = _stage.check(site, records, expected, job.lock.plugins_needing)

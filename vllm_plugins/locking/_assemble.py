@@ -178,9 +178,9 @@ class Assembly:
     def _from_release(self, release: Release) -> _Details:
         """A distribution from an index; one that the index has only as an sdist was built before."""
         name, fitting = release.pin.name, release.fitting
-        far = [file for file in release.wheels if not file.url.startswith("file:")]
+        far = [file for file in release.wheels if not file.is_local]
         wheels = tuple(map(_from_index, far))
-        if fitting is not None and fitting.url.startswith("file:"):
+        if fitting is not None and fitting.is_local:
             # It is on this machine only, so it goes next to the lock.
             path = self.index.download(fitting, _fresh(self.scratch / f"local-{name}"))
             return self._local(release, path, others=wheels)
@@ -219,7 +219,7 @@ class Assembly:
             identities=self._publishers(release.pin.name, origin),
             version=release.pin.version,
             wheels=(*others, _hashed(path)),
-            sdist_url=sdist.url if sdist and not sdist.url.startswith("file:") else None,
+            sdist_url=sdist.url if sdist and not sdist.is_local else None,
             sdist_sha256=sdist.sha256 if sdist else None,
             find_links=sdist is None,
         )

@@ -48,8 +48,8 @@ def unsatisfiable(
     base: Base,
     places: Callable[[NormalizedName], Iterable[str]],
     *,
-    overrides: Mapping[NormalizedName, SpecifierSet] | None = None,
-    no_index_step: str | None = None,
+    overrides: Mapping[NormalizedName, SpecifierSet] | None,
+    no_index_step: str | None,
 ) -> NoResolution | BaseMismatch:
     """The error for plugins that can't be satisfied, all of them.
 
@@ -212,7 +212,7 @@ def parents(text: str, name: NormalizedName) -> Iterable[str]:
         yield from (word for word in line.split()[1:] if word != "via")
 
 
-def missing_vllm(base: Base, names: Iterable[str] = ()) -> BaseMismatch:
+def missing_vllm(base: Base, names: Iterable[str]) -> BaseMismatch:
     """The error for a plugin that requires vLLM where there is none."""
     return BaseMismatch(
         "a plugin requires vllm, and this environment has none",

@@ -34,11 +34,13 @@ __all__ = ["Graph", "build"]
 class Graph:
     """The edges between distributions, and the conditions on them.
 
-    ``needs`` are the locked dependencies of each locked distribution, ``uses`` the base packages that they use.
-    ``markers`` are of the locked distributions that not every machine of the target needs. ``environment`` is the
-    marker of the machines that the lock is for, if those are not all of the target. ``unmet`` are the distributions
-    with a requirement that nothing satisfies, and that requirement; a resolver leaves none. ``provided`` are the
-    locked packages that the plugins need whose package the base has, by the plugin's name.
+    Attributes:
+        needs: the locked dependencies of each locked distribution.
+        uses: the base packages that locked distributions use.
+        markers: the condition of each locked distribution that not every machine of the target needs.
+        environment: the marker of the machines that the lock is for, if those are not all of the target.
+        unmet: distributions with a requirement that nothing satisfies, and that requirement; a resolver leaves none.
+        provided: the locked packages that a plugin needs whose package the base has, by the plugin's name.
     """
 
     needs: Mapping[NormalizedName, tuple[NormalizedName, ...]]

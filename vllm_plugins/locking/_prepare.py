@@ -14,10 +14,12 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 from vllm_plugins.core import hashes, progress
 from vllm_plugins.core.errors import BuildError
+from vllm_plugins.core.humanize import enumeration
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import lock, versions
 from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, PypiSource
 from vllm_plugins.packages import metadata, requirement_lines, stub_wheels
+from vllm_plugins.packages.builder import BuildInputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -165,10 +167,33 @@ class Preparation:
 
     def _file(self, plugin: Plugin, source: FileSource) -> PreparedPlugin:
         """A single file; one at a URL is not downloaded again while its hash is the locked one."""
-        from vllm_plugins.packages.single_files import file_wheel, reading
+        from vllm_plugins.packages.single_files import file_wheel
+
+        origin = _Origin(requested=source.requested, url=source.url, filename=source.filename)
+        if source.url is not None and (built := self._locked_file(plugin, source)) is not None:
+            return _from_wheel(plugin, built, replace(origin, file_sha256=source.sha256))
+        data = self._content(plugin, source)
+        into = self.scratch / f"wheel-{plugin.name}"
+        path = file_wheel.write(into, data, plugin=plugin.name, filename=source.filename)
+        return _from_wheel(plugin, path, replace(origin, file_sha256=hashes.sha256(data)))
+
+    def _locked_file(self, plugin: Plugin, source: FileSource) -> Path | None:
+        """The wheel of a file at a URL, if the old lock has it of the same file."""
+        was = self.reuse.plugin(plugin.name)
+        if was is None or (was.source, was.filename, was.file_sha256) != (
+            plugin.kind,
+            source.filename,
+            source.sha256,
+        ):
+            return None
+        built = self.reuse.built(was.package)
+        return None if built is None else built.path
+
+    def _content(self, plugin: Plugin, source: FileSource) -> bytes:
+        """The bytes of a single file, which have the hash of plugins.yaml if that names one."""
+        from vllm_plugins.packages.single_files import reading
 
         where = self.manifest.local_file(source)
-        was = self.reuse.plugin(plugin.name)
         if where is not None:
             data = reading.read(where, plugin=plugin.name)
             found = hashes.sha256(data)
@@ -176,43 +201,20 @@ class Preparation:
                 raise reading.mismatch(
                     str(where), sha256=source.sha256 or "", found=f"sha256 {found}", plugin=plugin.name
                 )
-        else:
-            assert source.url is not None
-            assert source.sha256 is not None
-            locked = (was.source, was.filename, was.file_sha256) if was is not None else None
-            if was is not None and locked == (plugin.kind, source.filename, source.sha256):
-                origin = _Origin(
-                    requested=source.url, url=source.url, filename=was.filename, file_sha256=was.file_sha256
-                )
-                if (built := self.reuse.built(was.package)) is not None:
-                    return _from_wheel(plugin, built.path, origin)
-            with progress.step(f"Downloading the file of {plugin.name!r}", self.report):
-                data = reading.download(
-                    source.url,
-                    source.sha256,
-                    self.scratch / f"file-{plugin.name}",
-                    config=self.config,
-                    plugin=plugin.name,
-                )
-        origin = _Origin(
-            requested=source.requested, url=source.url, filename=source.filename, file_sha256=hashes.sha256(data)
-        )
-        into = self.scratch / f"wheel-{plugin.name}"
-        path = file_wheel.write(into, data, plugin=plugin.name, filename=source.filename)
-        return _from_wheel(plugin, path, origin)
+            return data
+        assert source.url is not None
+        assert source.sha256 is not None
+        into = self.scratch / f"file-{plugin.name}"
+        with progress.step(f"Downloading the file of {plugin.name!r}", self.report):
+            return reading.download(source.url, source.sha256, into, config=self.config, plugin=plugin.name)
 
     def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> PreparedPlugin:
         from vllm_plugins.sources import pyproject
 
         self.builder.require_allowed(plugin.name)
         with progress.step(f"Reading the metadata of {plugin.name!r}", self.report):
-            content = self.builder.metadata(
-                directory,
-                plugin=plugin.name,
-                on_line=self.detail,
-                requires=plugin.build_requires,
-                with_base=plugin.with_base,
-            )
+            inputs = BuildInputs.of(plugin)
+            content = self.builder.metadata(directory, plugin=plugin.name, inputs=inputs, on_line=self.detail)
         name, version = _check_name(plugin, content.name), str(content.version)
         stub = stub_wheels.write(
             self.scratch, name=name, version=version, extras=content.extras, requires=content.requires
@@ -241,15 +243,13 @@ class Preparation:
     def _built(self, plugin: Plugin, tree: Checkout, origin: _Origin) -> PreparedPlugin:
         with progress.step(f"Building {plugin.name!r}", self.report):
             if tree.ignored:
-                more = f" and {len(tree.ignored) - 5} more" if len(tree.ignored) > 5 else ""
-                self.report(f"The build does not see what git ignores: {', '.join(tree.ignored[:5])}{more}")
+                self.report(f"The build does not see what git ignores: {enumeration(tree.ignored, 5)}")
             built = self.builder.wheel(
                 tree.project,
                 self.scratch / f"wheel-{plugin.name}",
                 plugin=plugin.name,
+                inputs=BuildInputs.of(plugin),
                 on_line=self.detail,
-                requires=plugin.build_requires,
-                with_base=plugin.with_base,
             )
         prepared = _from_wheel(plugin, built.path, origin)
         return replace(prepared, built_with=built.built_with, build_requirements=built.requirements)

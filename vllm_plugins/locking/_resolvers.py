@@ -10,7 +10,7 @@ import contextlib
 import re
 import sys
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from vllm_plugins.core import process
 from vllm_plugins.core.errors import CommandFailed, UsageError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["PipCompile", "Resolver", "ResolverName", "UvCompile", "choose"]
 
 ResolverName = Literal["auto", "pip-compile", "uv"]
-NAMES = get_args(ResolverName)
 
 _FOUND_NONE, _UNREAD = 1, 2  # exit statuses of uv: no resolution, and something that can't be read
 _UV_FOUND_NONE = "No solution found"

@@ -17,7 +17,7 @@ from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.lock import in_words, leave_out
 from vllm_plugins.locking._prepare import refuse_foreign
 from vllm_plugins.packages import metadata, releases, stub_wheels
-from vllm_plugins.packages.builder import BuildRefused, lacks_system_package
+from vllm_plugins.packages.builder import BuildInputs, BuildRefused, lacks_system_package
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -124,9 +124,8 @@ class Sdists:
                 project,
                 self.wheels,
                 plugin=plugin,
+                inputs=BuildInputs.of(entry),
                 on_line=self.detail,
-                requires=entry.build_requires if entry is not None else (),
-                with_base=entry.with_base if entry is not None else (),
             )
         except BuildError as error:
             assert candidate.sdist is not None

@@ -13,11 +13,11 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from vllm_plugins.core import progress, workers
-from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, NoResolution, PluginsError
+from vllm_plugins.core.errors import CommandFailed, HashMismatch, NoResolution, PluginsError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.locking import _conflicts, _resolution, request
 from vllm_plugins.locking._sdists import Sdists
-from vllm_plugins.locking._search import agreed, fitting, newest, own_index
+from vllm_plugins.locking._search import agreed, fitting, limits, newest, own_index
 from vllm_plugins.locking._search.candidates import Candidates
 from vllm_plugins.locking._search.findings import Root, chain
 from vllm_plugins.locking._search.walk import Walk
@@ -26,7 +26,7 @@ from vllm_plugins.packages import releases, requirement_lines
 from vllm_plugins.packages.metadata import Metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from packaging.utils import NormalizedName
@@ -263,68 +263,55 @@ class Solver:
         lines = [self._line(item, walk, findings) for item in plugins]
         if not findings and (pins := self._agreed(lines, walk, stubs)) is not None:
             return pins
-        # A pin of the old lock that no longer fits, such as after an upgrade of vLLM, would make pip-compile fail.
-        chosen = walk.choices.versions
-        names = {name for name, _ in chosen}
-        preferred = {name: pin for name, pin in preferred.items() if name not in names or (name, pin) in chosen}
         walk.choices.write_stubs(wheels)
-        excluded = {f"{found.name}!={found.version.public}" for found in walk.refused} | _ruled_out(walk)
-        excluded |= _too_young(walk, walk.candidates.names)
-        own = {line.name for line in lines if self.index.has_own(line.name) and not line.provided}
-        excluded = {line for line in excluded if canonicalize_name(line.partition("!=")[0]) not in own}
-        preferred = {name: pin for name, pin in preferred.items() if name not in own}
         try:
-            for number in itertools.count():
-                directory = self.scratch / f"resolve-{number}"
-                directory.mkdir()
-                pins = _resolution.compile_pins(
-                    lines,
-                    base=self.base,
-                    stubs=stubs,
-                    preferred=preferred,
-                    excluded=sorted(excluded),
-                    resolver=self.resolver,
-                    scratch=directory,
-                    wheels=wheels,
-                )
-                # The walk need not have met every distribution that the resolver takes.
-                young = _too_young(walk, [pin.name for pin in pins if pin.url is None]) - excluded
-                if not young:
-                    # What was given as a file comes from its index like everything else.
-                    return tuple(replace(pin, url=None) if pin.name in own else pin for pin in pins)
-                excluded |= young
-            raise AssertionError  # the count has no end
+            return self._resolved(lines, walk, preferred, wheels, stubs=stubs)
         except CommandFailed as error:
-            if (full := DiskError.from_output(error.stderr, details=error.details)) is not None:
-                raise full from error
-            if findings:
-                raise self._unsatisfiable(walk, findings) from error
-            clashes = walk.choices.clashes()
-            if clashes:
-                raise _conflicts.clash(clashes) from error
-            walk.choices.check_files()
-            found_none = self.resolver.found_none(error)
-            raise _conflicts.resolver_failed(
-                error, self.resolver.name, found_none=found_none, is_here=self.base.is_here
-            ) from error
+            raise self._failure(error, walk, findings) from error
 
+    def _resolved(
+        self,
+        lines: Sequence[PluginRequirement],
+        walk: Walk,
+        preferred: Mapping[NormalizedName, str],
+        wheels: Path,
+        *,
+        stubs: Mapping[NormalizedName, str],
+    ) -> tuple[Pin, ...]:
+        """The pins of the resolver, which runs again as long as it takes releases that a cooldown excludes."""
+        own = {line.name for line in lines if self.index.has_own(line.name) and not line.provided}
+        fitting = {name: pin for name, pin in limits.fitting(preferred, walk).items() if name not in own}
+        excluded = {line for line in limits.excluded(walk) if canonicalize_name(line.partition("!=")[0]) not in own}
+        for number in itertools.count():
+            directory = self.scratch / f"resolve-{number}"
+            directory.mkdir()
+            pins = _resolution.compile_pins(
+                lines,
+                base=self.base,
+                stubs=stubs,
+                preferred=fitting,
+                excluded=sorted(excluded),
+                resolver=self.resolver,
+                scratch=directory,
+                wheels=wheels,
+            )
+            # The walk need not have met every distribution that the resolver takes.
+            young = limits.too_young(walk, [pin.name for pin in pins if pin.url is None]) - excluded
+            if not young:
+                # What was given as a file comes from its index like everything else.
+                return tuple(replace(pin, url=None) if pin.name in own else pin for pin in pins)
+            excluded |= young
+        raise AssertionError  # the count has no end
 
-def _ruled_out(walk: Walk) -> set[str]:
-    """Constraints for releases that no resolver can take. One excludes all local versions, too, which may differ."""
-    fitting = {
-        (found.name, found.version.public)
-        for root in walk.roots
-        if root.metadata is None
-        for found in walk.candidates.all(root.name)
-        if found not in walk.ruled_out
-    }
-    lost = {(found.name, found.version.public) for found in walk.ruled_out} - fitting
-    return {f"{name}!={version}" for name, version in lost}
-
-
-def _too_young(walk: Walk, names: Iterable[NormalizedName]) -> set[str]:
-    """Constraints that keep a resolver from the releases that a cooldown excludes."""
-    return {f"{name}!={version}" for name in names for version in walk.candidates.too_young(name)}
+    def _failure(self, error: CommandFailed, walk: Walk, findings: Mapping[str, Finding]) -> PluginsError:
+        """Why the resolver failed: the walk's own findings say more than its output."""
+        if findings:
+            return self._unsatisfiable(walk, findings)
+        if clashes := walk.choices.clashes():
+            return _conflicts.clash(clashes)
+        walk.choices.check_files()
+        found_none = self.resolver.found_none(error)
+        return _conflicts.resolver_failed(error, self.resolver.name, found_none=found_none, is_here=self.base.is_here)
 
 
 def _root(plugin: PreparedPlugin) -> Root:

@@ -221,11 +221,11 @@ class Reuse:
         return None if path is None else BuiltPackage(package=was, path=path, requirements=self.old.built_by(was))
 
     def _wheel(self, package: Package) -> Path | None:
-        built = [wheel for wheel in package.wheels if wheel.url is None]
-        if len(built) != 1:
+        if len(package.local_wheels) != 1:
             return None
+        (built,) = package.local_wheels
         try:
-            return selection.find_wheel(self.wheels / built[0].filename, built[0].sha256)
+            return selection.find_wheel(self.wheels / built.filename, built.sha256)
         except HashMismatch:
             return None  # it is built again
 

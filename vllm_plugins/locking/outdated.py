@@ -23,7 +23,8 @@ from vllm_plugins.locking import _stages, pipeline
 from vllm_plugins.locking._search.candidates import Candidates, Obstacle
 from vllm_plugins.locking._search.findings import Root, chain
 from vllm_plugins.locking._search.walk import Walk
-from vllm_plugins.locking._several import targets
+from vllm_plugins.locking._targets import targets, tasks
+from vllm_plugins.locking.request import Run
 from vllm_plugins.packages import metadata, own_indexes, requirement_lines
 from vllm_plugins.packages.index import Index
 from vllm_plugins.sources import git_news
@@ -131,12 +132,17 @@ def find(
     target = targets.name_of(locked) if manifest.targets else None
     if target is not None:
         request = replace(request, targets=(target,))
-        (requested,) = targets.requested(manifest, request)
-        base = targets.base_of(requested, manifest, settings, request, report=report, config=lambda: config)
-    else:
-        base = pipeline.read_base(request.base, settings, report=report, config=lambda: config)
-    config = own_indexes.with_manifest(config, manifest)
-    with Index(config, cooldown=_stages.cooldown_of(manifest)) as index:
+    run = Run(
+        manifest=manifest,
+        settings=settings,
+        request=request,
+        base_paths=(),
+        report=report,
+        detail=detail,
+        config=lambda: config,
+    )
+    base = _base(run)
+    with Index(own_indexes.with_manifest(config, manifest), cooldown=_stages.cooldown_of(manifest)) as index:
         candidates = Candidates(base=base, index=index, caches=settings.cache, report=report)
         search = _Search(manifest=manifest, locked=locked, settings=settings, base=base, candidates=candidates)
         with ThreadPoolExecutor(max_workers=16) as pool:
@@ -147,22 +153,36 @@ def find(
         movable = sorted(name for name, found in newest.items() if found is not None and search.is_newer(found))
         upgraded: Lock | None = locked
         if movable:
-            dry = replace(request, names=tuple(movable), dry_run=True)
             try:
-                outcome = pipeline.lock(
-                    manifest,
-                    settings,
-                    dry,
-                    base=None if target else base,
-                    report=report,
-                    detail=detail,
-                    config=lambda: config,
-                )
-                upgraded = next((lock for lock in outcome.locks if targets.name_of(lock) == target), outcome.lock)
+                upgraded = _upgraded(run, movable, base)
             except (NoResolution, BaseMismatch, BuildError) as error:
                 upgraded = None
                 notes.append("; ".join((f"an upgrade would fail: {error.what}", *error.details)))
         return Result(entries=tuple(search.entries(newest, upgraded, git)), notes=tuple(notes))
+
+
+def _base(run: Run) -> Base:
+    """The base of the one target that the run names, or else the base that it names, by default this environment."""
+    if not run.manifest.targets:
+        return pipeline.read_base(run.request.base, run.settings, report=run.report, config=run.config)
+    (target,) = targets.requested(run.manifest, run.request)
+    return tasks.find_base(run, target, None)
+
+
+def _upgraded(run: Run, names: Iterable[str], base: Base) -> Lock:
+    """The lock that an upgrade of these packages would write."""
+    outcome = pipeline.lock(
+        run.manifest,
+        run.settings,
+        replace(run.request, names=tuple(names), dry_run=True),
+        base=None if run.manifest.targets else base,
+        report=run.report,
+        detail=run.detail,
+        config=run.config,
+    )
+    # With targets, the result has the lock of each, and of those the request names one.
+    named = (lock for lock in outcome.locks if targets.name_of(lock) in run.request.targets)
+    return next(named, outcome.lock)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,9 +213,9 @@ class _GitNews:
         )
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Search:
-    """The parts of one comparison."""
+    """What is compared: a lock with the index, and with the repositories of its plugins."""
 
     manifest: Manifest
     locked: Lock
@@ -315,10 +335,9 @@ class _Search:
     def _metadata(self, package: Package) -> Metadata | None:
         """The metadata of a locked package; ``None`` for an editable one, and where no wheel can be read."""
         try:
-            for wheel in package.wheels:
-                if wheel.url is None:
-                    path = selection.find_wheel(self.settings.wheels / wheel.filename, wheel.sha256)
-                    return metadata.inspect(path) if path is not None else None
+            for wheel in package.local_wheels:
+                path = selection.find_wheel(self.settings.wheels / wheel.filename, wheel.sha256)
+                return metadata.inspect(path) if path is not None else None
             for found in self.candidates.all(package.name):
                 if found.version == Version(package.version) and found.wheel is not None:
                     content = self.candidates.requirements(found)

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import LockInvalid, LockStale, UsageError
+from vllm_plugins.core.errors import LockInvalid, UsageError
 from vllm_plugins.documents import base as base_document
-from vllm_plugins.documents import compatibility, consistency, diff, names
+from vllm_plugins.documents import consistency, diff, names
 from vllm_plugins.documents import manifest as manifests
-from vllm_plugins.documents.lock import in_words
 from vllm_plugins.documents.manifest import HERE
 from vllm_plugins.locking import old_lock
+from vllm_plugins.locking._check import comparison
+from vllm_plugins.locking.old_lock import OldLocks
 from vllm_plugins.locking.request import Request, Run, Upgrade
 from vllm_plugins.startup import overlay, permissions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.diff import Change
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking._resolvers import Resolver
-    from vllm_plugins.locking.old_lock import OldLock
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
@@ -88,7 +86,7 @@ def lock(
         config=config or _read_config,
     )
     if run.manifest.targets and not (base is not None and request.dry_run):
-        from vllm_plugins.locking._several import targets
+        from vllm_plugins.locking._targets import targets
 
         return targets.lock(run, here=base)
     base = base or read_base(request.base, settings, report=report, config=run.config, may_build=request.may_build)
@@ -141,19 +139,19 @@ def _of_one(run: Run, base: Base) -> Outcome:
     manifest, settings, request = run.manifest, run.settings, run.request
     old = old_lock.read(settings, request.upgrade, base=base)
     old_lock.require_own(old.lock, settings, request)
+    locks = () if old.lock is None else (old.lock,)
     has_targets = old.lock is not None and old.lock.target_name is not None
     if has_targets and request.base is None and not request.dry_run:
         raise _several_targets(settings)
     upgrade = request.upgrade.with_packages(manifest, old.lock)
     if request.check:
-        refuse_contradictions(old.lock if old.flaw is None else None, manifest, settings)
+        comparison.refuse_contradictions(locks if old.flaw is None else (), manifest, settings)
     may_hold = old.lock is not None and old.flaw is None and not upgrade and not has_targets
     if old.lock is not None and may_hold and old_lock.is_current(old.lock, manifest, base, settings):
-        return Outcome(lock=old.lock, unchecked=derive(run, old.lock, base=base))
+        return Outcome(lock=old.lock, unchecked=comparison.compare_with_sources(run, old.lock, base=base))
     from vllm_plugins.core import scratch, workers
 
     run = replace(run, config=workers.begin(run.config))
-    from vllm_plugins.documents import diff
     from vllm_plugins.locking import _stages
 
     with scratch.directory() as temporary, _stages.explained(run, old):
@@ -162,30 +160,18 @@ def _of_one(run: Run, base: Base) -> Outcome:
         check_result(made, manifest, base)
         changes = diff.compare(old.lock, made)
         if request.check:
-            _refuse_changes(old, made, changes, settings, request)
+            comparison.refuse_changes(run, OldLocks(locks=locks, flaw=old.flaw), [made], changes)
         elif not request.dry_run:
             _stages.write((made,), new.wheels, settings)
-        unchecked = derive(run, made, base=base, new=new.wheels)
+        unchecked = comparison.compare_with_sources(run, made, base=base, new=new.wheels)
     return Outcome(lock=made, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
 
 
 def merge(manifest: Manifest, settings: Settings, other: Path) -> Outcome:
-    """Add the targets of another lock of this manifest. Raises as :func:`_several.merge.merge`."""
-    from vllm_plugins.locking._several import merge as merging
+    """Add the targets of another lock of this manifest. Raises as :func:`_targets.merge.merge`."""
+    from vllm_plugins.locking._targets import merge as merging
 
     return merging.merge(manifest, settings, other)
-
-
-def derive(run: Run, locked: Lock, *, base: Base, new: Mapping[str, Path] = MappingProxyType({})) -> tuple[str, ...]:
-    """``--check``: compare a lock with the index and the sources; returns what was not compared.
-
-    ``new`` are wheels that were built in this run, by their names in the lock.
-    """
-    if not run.request.check:
-        return ()
-    from vllm_plugins.locking import _derivation
-
-    return _derivation.check(run, locked, base=base, new=new)
 
 
 def read_base(
@@ -251,53 +237,3 @@ def _check_names(new: Lock, base: Base) -> None:
     """Refuse a name that is taken. The entry points of a base elsewhere are unknown; ``sync`` checks them there."""
     is_here = base.fingerprint == overlay.fingerprint()
     names.check(names.of_lock(new), names.of_base() if is_here else {})
-
-
-def refuse_contradictions(lock: Lock | None, manifest: Manifest, settings: Settings) -> None:
-    """``--check``: the lock against itself and the manifest. A manifest that has changed since is reported later."""
-    if lock is not None:
-        with contextlib.suppress(LockStale):
-            compatibility.check_manifest(lock.replace(accepted_manifests=()), manifest, settings.lock, None)
-
-
-def _refuse_changes(old: OldLock, new: Lock, changes: Iterable[Change], settings: Settings, request: Request) -> None:
-    """``--check``: report everything that would change."""
-    if old.lock == new and old.flaw is None:
-        return
-    reasons = [line(change) for change in changes]
-    if old.lock is not None and old.lock.manifest_sha256 != new.manifest_sha256 and old.flaw is None:
-        reasons.append("plugins.yaml has changed since it was locked")
-    reasons += [f"the source of plugin {name!r} has changed" for name in changed_sources(old.lock, new)]
-    reasons += [old.flaw] if old.flaw is not None else []
-    is_new = old.lock is None and old.flaw is None
-    raise LockStale(
-        "there is no lock" if is_new else "the lock would change",
-        where=str(settings.lock),
-        details=reasons if is_new else reasons or other_changes([old.lock] if old.lock is not None else [], [new]),
-        next_step=request.command,
-    )
-
-
-def line(change: Change) -> str:
-    """A change, for the details of an error."""
-    plugins = f", required by {', '.join(map(in_words, change.plugins))}" if change.plugins else ""
-    return f"{change.shown_name}: {change.old or 'none'} → {change.new or 'none'}{plugins}"
-
-
-def other_changes(old: Sequence[Lock], new: Sequence[Lock]) -> list[str]:
-    """What differs between two locks although their packages are the same, for the details of an error."""
-    found = diff.between(old, new)
-    lines = [*found.plugin_lines, *found.base_lines]
-    return ["the packages stay", *lines] if lines else ["the packages stay; how the lock is written has changed"]
-
-
-def changed_sources(old: Lock | None, new: Lock) -> Iterator[str]:
-    """The plugins whose source has changed, although the build gave the same package."""
-    for plugin in new.plugins:
-        was = old.plugin(plugin.name) if old else None
-        if was is not None and (was.commit, was.tree_sha256, was.project_sha256) != (
-            plugin.commit,
-            plugin.tree_sha256,
-            plugin.project_sha256,
-        ):
-            yield plugin.name

@@ -11,20 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packaging.utils import canonicalize_name
-
 from vllm_plugins.core import atomic, progress, scratch
 from vllm_plugins.core.errors import HashMismatch, LockStale, StoreError
-from vllm_plugins.documents import consistency, selection
+from vllm_plugins.documents import consistency, selection, versions
 from vllm_plugins.documents.base import SHARED
 from vllm_plugins.locking._rebuilt import differences, sources
 from vllm_plugins.packages import archives, installers, metadata, own_indexes, pip_config
-from vllm_plugins.packages.builder import Builder, BuiltWheel
+from vllm_plugins.packages.builder import Builder, BuildInputs, BuiltWheel
 from vllm_plugins.sources import git_news, pyproject
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -62,8 +60,7 @@ def builds(lock: Lock) -> tuple[LockedBuild, ...]:
     found = (
         LockedBuild(package=package, wheel=wheel, entry=entries.get(package.name))
         for package in lock.packages
-        for wheel in package.wheels
-        if wheel.url is None
+        for wheel in package.local_wheels
     )
     return tuple(item for item in found if item.plugin is not None or item.package.sdist_url is not None)
 
@@ -185,11 +182,12 @@ def _rebuilding(
                     project,
                     into,
                     plugin=item.name,
+                    inputs=BuildInputs.of(
+                        item.entry,
+                        pins=_pins(item.package, item.package.built_with),
+                        locked=lock.built_by(item.package),
+                    ),
                     on_line=detail,
-                    pins=_pins(item.package),
-                    requires=item.entry.build_requires if item.entry is not None else (),
-                    with_base=item.entry.with_base if item.entry is not None else (),
-                    locked=lock.built_by(item.package),
                 )
                 _check_version(item, built.version, project)
                 return built
@@ -236,24 +234,16 @@ def _check_version(item: LockedBuild, version: str, project: Path) -> None:
 
 def _environment(item: LockedBuild, built: BuiltWheel) -> tuple[str, ...]:
     """What differs between the locked build environment and the one that there was now."""
-    locked, now = set(item.package.built_with), set(built.built_with)
-    if not item.package.compiled:  # the base's torch, with which nothing was compiled
-        locked, now = (
-            {pin for pin in pins if canonicalize_name(pin.partition("==")[0]) not in SHARED} for pins in (locked, now)
-        )
+    locked, now = set(_pins(item.package, item.package.built_with)), set(_pins(item.package, built.built_with))
     return (
         *(f"only in the locked build environment: {pin}" for pin in sorted(locked - now)),
         *(f"only in this build environment: {pin}" for pin in sorted(now - locked)),
     )
 
 
-def _pins(package: Package) -> tuple[str, ...]:
-    """The locked build environment, without the base's torch if nothing was compiled against it."""
-    return tuple(
-        pin
-        for pin in package.built_with
-        if package.compiled or canonicalize_name(pin.partition("==")[0]) not in SHARED
-    )
+def _pins(package: Package, built_with: Iterable[str]) -> tuple[str, ...]:
+    """The pins of a build environment of a package, without the base's torch if nothing was compiled against it."""
+    return tuple(pin for pin in built_with if package.compiled or versions.pinned_name(pin) not in SHARED)
 
 
 def _keep(wheel: Path, target: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ from vllm_plugins.core import lfs
 from vllm_plugins.core.errors import archive_errors
 
 if TYPE_CHECKING:
+    import tarfile
     from collections.abc import Iterable
     from pathlib import Path
 
@@ -127,4 +130,44 @@ def unpack(archive: Path, into: Path) -> None:
             size += item.size
             check_size(size, packed)
             members.append(item)
-        tar.extractall(into, members, filter="data")
+        if hasattr(tarfile, "data_filter"):
+            tar.extractall(into, members, filter="data")
+            return
+        for item in members:  # Python before 3.11.4, such as Debian 12's
+            if not _stays_inside(item, into):
+                raise tarfile.ExtractError(f"{item.name!r} leads out of the archive, or is not a plain file")
+            tar.extract(_plain(item), into)
+
+
+def _stays_inside(item: tarfile.TarInfo, into: Path) -> bool:
+    """Whether a member of a tar file is a file, a directory or a link in ``into``, where those before it are.
+
+    This is stricter than the filter "data" of PEP 706: nothing is written through a link, and a link goes up from its
+    own directory only. So all links lead to what is inside, however they are combined.
+    """
+    parts = _parts(item.name)
+    if parts is None or any((into / "/".join(parts[:depth])).is_symlink() for depth in range(1, len(parts))):
+        return False
+    if item.issym():
+        up = item.linkname.split("/")
+        depth = next((number for number, part in enumerate(up) if part != ".."), len(up))
+        return depth < len(parts) and (depth == len(up) or _parts("/".join(up[depth:])) is not None)
+    if item.islnk():
+        target = _parts(item.linkname)
+        places = [into / "/".join(target[: depth + 1]) for depth in range(len(target))] if target else []
+        return bool(places) and not any(place.is_symlink() for place in places) and places[-1].is_file()
+    return item.isreg() or item.isdir()
+
+
+def _parts(path: str) -> list[str] | None:
+    """The parts of a relative path that goes down only; ``None`` for any other."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return None if path.startswith("/") or ".." in parts or "\0" in path else parts
+
+
+def _plain(item: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The same member, with this user as its owner and without modes that mean more than executable."""
+    item = copy.copy(item)
+    item.mode = 0o755 if item.isdir() or item.mode & 0o100 else 0o644
+    item.uid, item.gid, item.uname, item.gname = os.geteuid(), os.getegid(), "", ""
+    return item

@@ -7,16 +7,18 @@ import threading
 import warnings
 import zipfile
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vllm_plugins.core import hashes, lfs, process, scratch
 from vllm_plugins.core.errors import BuildError, HashMismatch, InstallError, PluginsError
+from vllm_plugins.core.humanize import enumeration
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import versions
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import _reproducible, metadata
+from vllm_plugins.packages._build.inputs import BuildInputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.installers import Installer
     from vllm_plugins.packages.metadata import Metadata
 
-__all__ = ["BuildRefused", "Builder", "BuiltWheel", "lacks_system_package"]
+__all__ = ["BuildInputs", "BuildRefused", "Builder", "BuiltWheel", "lacks_system_package"]
 
 _WARNINGS = threading.Lock()  # the warning filters belong to the process, not to a thread
 
@@ -112,17 +114,10 @@ class Builder:
         into: Path,
         *,
         plugin: str,
+        inputs: BuildInputs,
         on_line: Callable[[str], None] | None = None,
-        pins: Sequence[str] = (),
-        requires: Sequence[str] = (),
-        with_base: Sequence[str] = (),
-        locked: Sequence[BuildRequirement] | None = None,
     ) -> BuiltWheel:
         """Build the wheel of a project. The build may write into ``project``: give it a copy.
-
-        ``pins`` (``name==version``) are the versions of what the build requirements bring; nothing else is installed.
-        ``locked`` are the files that they may be. ``requires`` and ``with_base`` are what plugins.yaml says of the
-        build.
 
         Raises:
             BuildError: the project, its build requirements or its backend fail, or it was compiled against
@@ -131,9 +126,7 @@ class Builder:
         """
         self.require_allowed(plugin)
         with self._failures(project, plugin):
-            builder, environment = self._prepare(
-                project, "wheel", on_line, pins=pins, requires=requires, with_base=with_base, locked=locked
-            )
+            builder, environment = self._prepare(project, "wheel", inputs, on_line)
             into.mkdir(parents=True, exist_ok=True)
             path = Path(builder.build("wheel", into))
             _reproducible.normalise(path)
@@ -158,9 +151,8 @@ class Builder:
         into: Path,
         *,
         plugin: str,
+        inputs: BuildInputs,
         on_line: Callable[[str], None] | None = None,
-        requires: Sequence[str] = (),
-        with_base: Sequence[str] = (),
     ) -> Path:
         """Build the editable wheel of a project, which refers to the project's own directory (PEP 660).
 
@@ -171,7 +163,7 @@ class Builder:
 
         self.require_allowed(plugin)
         with self._failures(project, plugin):
-            builder, _ = self._prepare(project, "editable", on_line, requires=requires, with_base=with_base)
+            builder, _ = self._prepare(project, "editable", inputs, on_line)
             into.mkdir(parents=True, exist_ok=True)
             settings = _editable_settings(builder)
             path = Path(builder.build("editable", into, settings))
@@ -185,9 +177,8 @@ class Builder:
         project: Path,
         *,
         plugin: str,
+        inputs: BuildInputs,
         on_line: Callable[[str], None] | None = None,
-        requires: Sequence[str] = (),
-        with_base: Sequence[str] = (),
     ) -> Metadata:
         """Return the metadata of a project's editable wheel.
 
@@ -197,29 +188,22 @@ class Builder:
             BuildError: as :meth:`editable`.
         """
         with scratch.directory() as directory:
-            wheel = self.editable(
-                project, directory, plugin=plugin, on_line=on_line, requires=requires, with_base=with_base
-            )
-            return metadata.inspect(wheel)
+            return metadata.inspect(self.editable(project, directory, plugin=plugin, inputs=inputs, on_line=on_line))
 
     def _prepare(
         self,
         project: Path,
-        kind: str,
+        kind: Literal["wheel", "editable"],
+        inputs: BuildInputs,
         on_line: Callable[[str], None] | None,
-        *,
-        requires: Sequence[str],
-        with_base: Sequence[str],
-        pins: Sequence[str] = (),
-        locked: Sequence[BuildRequirement] | None = None,
     ) -> tuple[ProjectBuilder, Environment]:
         """Return a builder of the project, in an environment that has everything that its backend requires."""
-        first = _reader(project).build_system_requires | set(requires)
-        environment = self._environments.get(first, on_line, pins=pins, with_base=with_base, locked=locked)
+        first = _reader(project).build_system_requires | inputs.requires
+        environment = self._environments.get(replace(inputs, requires=frozenset(first)), on_line)
         builder = _builder(project, environment, on_line)
-        more = builder.get_requires_for_build("wheel" if kind == "wheel" else "editable", None)
+        more = builder.get_requires_for_build(kind, None)
         if more - first:
-            environment = self._environments.get(first | more, on_line, pins=pins, with_base=with_base, locked=locked)
+            environment = self._environments.get(replace(inputs, requires=frozenset(first | more)), on_line)
             builder = _builder(project, environment, on_line)
         return builder, environment
 
@@ -289,7 +273,7 @@ def _check_pointers(wheel: Path) -> None:
     if found:
         raise BuildError(
             "the built wheel contains Git LFS pointers in place of files",
-            found=", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else ""),
+            found=enumeration(found, 5),
             next_step="install git-lfs and lock again; for a local directory, run `git lfs pull` in it first",
         )
 

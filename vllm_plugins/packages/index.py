@@ -137,7 +137,7 @@ class Index:
         """
         if file.sha256 is not None and file.size is not None:
             return file
-        if file.sha256 is not None and not file.url.startswith("file:"):
+        if file.sha256 is not None and not file.is_local:
             with self._request("HEAD", file.url, index=file.index, headers=downloads.UNCOMPRESSED) as response:
                 length = response.headers.get("Content-Length", "") if response.status_code == 200 else ""
             if length.isdecimal():
@@ -167,7 +167,7 @@ class Index:
     def read_wheel(self, file: File, read: Callable[[zipfile.ZipFile], _T]) -> _T:
         """Call a function with the open archive of a wheel; of a large one, only what it reads is downloaded."""
         try:
-            if not file.url.startswith("file:") and (file.size or WHOLE + 1) > WHOLE:
+            if not file.is_local and (file.size or WHOLE + 1) > WHOLE:
                 try:
                     options = self._options(file.url, file.index)
                     with RemoteZip(file.url, initial_buffer_size=WHOLE, session=self._session, **options) as archive:
@@ -280,7 +280,7 @@ class Index:
 
     def _body(self, file: File, start: int) -> tuple[int, Generator[bytes]]:
         try:
-            if file.url.startswith("file:"):
+            if file.is_local:
                 return start, _blocks(_path(file.url), start)
 
             def get(headers: dict[str, str]) -> requests.Response:

@@ -58,15 +58,17 @@ class OwnIndex:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipConfig:
-    """Where packages come from. ``index_url`` is ``None`` with ``--no-index``; ``no_index`` then says who wants that,
-    and ``no_index_step`` how to change it.
+    """Where packages come from.
 
-    ``own`` are packages with an index of their own. pip and uv don't know of them, and are never asked for them.
-
-    ``timeout`` is how many seconds to wait for an answer of a server, ``patience`` how many seconds a call of pip or
-    uv may take. ``public_urls`` says that no path of a URL is secret, whatever it looks like. ``ignored`` names the
-    keys that would choose among versions, and have no effect. ``uploaded_before`` is our own: pip and uv take files
-    that were uploaded before that time (ISO 8601).
+    Attributes:
+        index_url: the default index; ``None`` with ``--no-index``.
+        timeout: how many seconds to wait for an answer of a server.
+        patience: how many seconds a call of pip or uv may take.
+        public_urls: whether no path of a URL is secret, whatever it looks like.
+        ignored: the keys that would choose among versions, and have no effect.
+        no_index: what forbids all indexes, for a message; ``no_index_step`` is how to change that.
+        uploaded_before: the time (ISO 8601) before which a file must have been uploaded; not from a configuration.
+        own: packages with an index of their own. pip and uv don't know of them, and are never asked for them.
     """
 
     index_url: str | None

@@ -268,7 +268,7 @@ def _files(path: Path) -> Iterator[Path]:
         for file in simple_api.from_html(
             regular_file.read_text(path, errors="replace"), base=path.as_uri(), index=None
         ):
-            if file.url.startswith("file:"):
+            if file.is_local:
                 yield Path(unquote(urlsplit(file.url).path))
 
 

@@ -96,7 +96,7 @@ def kept(files: Iterable[File], locked: Package, index: Index, *, tags: Collecti
     names = {wheel.filename for wheel in locked.wheels}
 
     def is_locked(file: File) -> bool:
-        if file.url.startswith("file:"):
+        if file.is_local:
             file = index.complete(file)
         return file.filename in names if file.sha256 is None else file.sha256 in hashes_of
 
@@ -155,7 +155,7 @@ def read_requirements(file: File, index: Index, caches: Path | None, *, entry_po
     unless ``entry_points`` are needed. Where that is missing or wrong, pip and uv can't read the release, and the
     result ``is_odd``. Raises as :func:`read_metadata`.
     """
-    if not entry_points and file.core_metadata is not None and not file.url.startswith("file:"):
+    if not entry_points and file.core_metadata is not None and not file.is_local:
         return _separate(file, index, caches) or replace(_of_wheel(file, index, caches), is_odd=True)
     return _of_wheel(file, index, caches)
 
@@ -163,7 +163,7 @@ def read_requirements(file: File, index: Index, caches: Path | None, *, entry_po
 def _of_wheel(file: File, index: Index, caches: Path | None) -> Metadata:
     if (known := _cached(file, caches)) is not None:
         return _normal(known, file)
-    if file.url.startswith("file:") or (file.size is not None and file.size <= WHOLE):
+    if file.is_local or (file.size is not None and file.size <= WHOLE):
         return read_metadata(index.complete(file), index, caches)  # all of it is read anyway
     return _normal(_parsed(index.members(file, _MEMBERS), file), file)
 
@@ -228,6 +228,6 @@ def _unique(files: Iterable[File]) -> Iterable[File]:
     chosen: dict[str, File] = {}
     for file in files:
         known = chosen.get(file.filename)
-        if known is None or (known.url.startswith("file:") and not file.url.startswith("file:")):
+        if known is None or (known.is_local and not file.is_local):
             chosen[file.filename] = file
     return (chosen[name] for name in sorted(chosen))

@@ -60,12 +60,18 @@ _EGG = re.compile(r"(?:^|&)egg=")
 class File:
     """A file that an index or a page of links offers.
 
-    ``url`` and ``index`` (``None`` for a page of links) carry no credentials; ``size`` is in bytes.
-    ``upload_time`` is as the index writes it (PEP 700), ``provenance`` an address (PEP 740). ``odd_python`` says that
-    the index gives a Requires-Python that is not valid: it counts as none. ``core_metadata`` is the hash of the
-    METADATA that the index has apart from the file (PEP 658), empty where it gives no hash. ``too_young`` is the
-    reason of a cooldown, if it excludes the file. ``is_egg`` says that its link has ``#egg=``, in which pip looks for
-    the version: it passes over such a wheel, and uv does not.
+    Attributes:
+        url: its address, without credentials.
+        size: in bytes.
+        odd_python: whether the index gives a Requires-Python that is not valid, which counts as none.
+        upload_time: as the index writes it (PEP 700).
+        provenance: the address of its attestations (PEP 740).
+        index: the URL of the index, without credentials; ``None`` for a page of links.
+        core_metadata: the hash of the METADATA that the index has apart from the file (PEP 658), empty where it gives
+            no hash; ``None`` where it has none.
+        too_young: why a cooldown excludes the file; empty if none does.
+        is_egg: whether its link has ``#egg=``, in which pip looks for the version: it passes over such a wheel, and uv
+            does not.
     """
 
     filename: str
@@ -82,6 +88,11 @@ class File:
     core_metadata: str | None = None
     too_young: str = ""
     is_egg: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a file of this machine, of find-links or of an index that is a directory."""
+        return self.url.startswith("file:")
 
 
 def locked(wheel: Wheel, index: str | None) -> File:

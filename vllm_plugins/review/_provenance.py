@@ -61,8 +61,7 @@ def read(package: Package, index: Index) -> Published:
     there: dict[str, list[File]] = {}
     for file in index.files(canonicalize_name(package.name)):
         there.setdefault(file.filename, []).append(file)
-    wheels = [wheel for wheel in package.wheels if wheel.url is not None]
-    locked = [(wheel.filename, wheel.sha256) for wheel in wheels]
+    locked = [(wheel.filename, wheel.sha256) for wheel in package.remote_wheels]
     if package.sdist_url is not None and package.sdist_sha256 is not None:
         locked.append((unquote(package.sdist_url.rpartition("/")[2]), package.sdist_sha256))
     same = [file for name, digest in locked for file in there.get(name, ()) if file.sha256 in (None, digest)]

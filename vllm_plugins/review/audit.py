@@ -220,10 +220,9 @@ def _license(package: Package, settings: Settings, index: Index) -> str | None:
         if path is not None:
             with zipfile.ZipFile(path) as archive:
                 return _licenses.declared(archives.metadata_files(archive, ("METADATA",))["METADATA"])
-    remote = [wheel for wheel in package.wheels if wheel.url is not None]
-    if not remote or settings.offline:
+    if not package.remote_wheels or settings.offline:
         raise FileNotFoundError("its wheel is not in plugins.wheels/")
-    file = simple_api.locked(remote[0], package.index)
+    file = simple_api.locked(package.remote_wheels[0], package.index)
     return _licenses.declared(index.members(file, ("METADATA",)).get("METADATA", b""))
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Finding", "Report", "examine"]
 
 _HOOKS = ("vllm.platform_plugins", "vllm.general_plugins")
+_PLAIN = "an earlier release has written the link, which puts the overlay on the path without a guard"
+_OPEN = "an earlier release has written the link, by which files of the overlay can run in this command, too"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,12 +49,6 @@ class Finding:
     evidence: str
     fix: str
     error: str | None = None
-
-
-_PLAIN = "an earlier release has written the link, which puts the overlay on the path without a guard"
-
-
-_OPEN = "an earlier release has written the link, by which files of the overlay can run in this command, too"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

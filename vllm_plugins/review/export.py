@@ -17,7 +17,7 @@ from vllm_plugins.documents import versions
 from vllm_plugins.startup.settings import WHEELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
 
@@ -41,10 +41,9 @@ def requirements(lock: Lock) -> str:
     lines += [f"# For {target.kind}, with vLLM installed" for target in lock.targets]
     own = {plugin.package: plugin for plugin in lock.plugins if plugin.index is not None}
     for package in sorted(lock.packages, key=lambda package: package.name):
-        remote = [wheel for wheel in package.wheels if wheel.url is not None]
         marker = f" ; {package.marker}" if package.marker else ""
-        built = [wheel for wheel in package.wheels if wheel.url is None]
-        lines += [_line(f"./{WHEELS}/{wheel.filename}{marker}", [wheel]) for wheel in built]
+        lines += [_line(f"./{WHEELS}/{wheel.filename}{marker}", [wheel]) for wheel in package.local_wheels]
+        remote = package.remote_wheels
         if remote and (plugin := own.get(package.name)) is not None:
             lines += _own(package, remote, marker, plugin)
         elif remote:
@@ -52,7 +51,7 @@ def requirements(lock: Lock) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _own(package: Package, wheels: list[Wheel], marker: str, plugin: Plugin) -> Iterator[str]:
+def _own(package: Package, wheels: Sequence[Wheel], marker: str, plugin: Plugin) -> Iterator[str]:
     """The lines of a package with an index of its own: no other index should be asked for it.
 
     Its one wheel is named by its URL. A requirement can't name one of several by URL, and an option for an index is
@@ -67,13 +66,13 @@ def _own(package: Package, wheels: list[Wheel], marker: str, plugin: Plugin) -> 
         yield _line(f"{_exact(package, wheels)}{marker}", wheels)
 
 
-def _exact(package: Package, wheels: list[Wheel]) -> str:
+def _exact(package: Package, wheels: Sequence[Wheel]) -> str:
     """A requirement for the version of these wheels alone: ``==1.0`` would match ``1.0+cu129``, too."""
     written = {str(versions.wheel_name(wheel.filename)[1]) for wheel in wheels}
     return f"{package.name}==={written.pop()}" if len(written) == 1 else f"{package.name}=={package.version}"
 
 
-def _line(what: str, wheels: list[Wheel]) -> str:
+def _line(what: str, wheels: Sequence[Wheel]) -> str:
     return " \\\n    ".join([what, *(f"--hash=sha256:{digest}" for digest in sorted({w.sha256 for w in wheels}))])
 
 

@@ -23,6 +23,7 @@ from packaging.version import Version
 from vllm_plugins.core import bytecode, hashes, regular_file, workers
 from vllm_plugins.core.errors import NotTrusted
 from vllm_plugins.core.hashes import record_form
+from vllm_plugins.core.humanize import shortened
 from vllm_plugins.documents import markers, selection, versions
 from vllm_plugins.packages import archives, metadata
 from vllm_plugins.review import _modules
@@ -293,7 +294,7 @@ def _notes(site: Path, paths: Sequence[str], base_paths: Sequence[str]) -> Itera
             yield f"{path} {does} when the overlay is activated"
     native = [path for path in paths if path.endswith(_NATIVE) or ".so." in path]
     if native:
-        yield f"native libraries: {', '.join(integrity.shown(native, 10))}"
+        yield f"native libraries: {', '.join(shortened(native, 10))}"
     for clash in _modules.clashes(str(site), base_paths):
         if clash.hides:
             owner = "base" if clash.path else "standard library"

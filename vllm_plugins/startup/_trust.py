@@ -153,7 +153,8 @@ def trusted_users() -> set[int]:
 
 def users_trusted_above(trusted: set[int]) -> set[int]:
     """Who may own directories above: see the module."""
-    return {*trusted, *_owners("/", os.path.expanduser("~"))}
+    home = os.path.expanduser("~")  # "~" itself where nothing says what it is, and no directory of that name counts
+    return {*trusted, *_owners("/", home if os.path.isabs(home) else "/")}
 
 
 def _owners(*paths: str) -> set[int]:

@@ -12,11 +12,11 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core.errors import HashMismatch, LoadError
-from vllm_plugins.core.humanize import count
+from vllm_plugins.core.humanize import count, shortened
 from vllm_plugins.startup import Record, overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import TypeGuard
 
@@ -161,7 +161,7 @@ def check(store: Path, marker: Marker) -> Differences:
             f"the overlay is not as it was installed: {count(len(differences.problems), 'file')} differ"
             f"{'s' if len(differences.problems) == 1 else ''}",
             where=str(overlay.directory(store, marker.key) / overlay.SITE),
-            details=shown(differences.problems),
+            details=shortened(differences.problems),
             next_step="find out who changed it, then run vllm-plugins sync --reinstall",
         )
     return differences
@@ -201,12 +201,6 @@ def editable_code(store: Path, marker: Marker) -> Iterator[LoadError]:
             else "put the directory back; or, if the code has moved within the plugin, run "
             "vllm-plugins sync --reinstall",
         )
-
-
-def shown(problems: Iterable[str], most: int = 50) -> list[str]:
-    """The first of many problems, and the number of the others."""
-    every = list(problems)
-    return every if len(every) <= most else [*every[:most], f"and {len(every) - most} more"]
 
 
 def listed(root: Path, marker: Marker) -> dict[str, str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Literal, TypeVar
 
     from vllm_plugins.core.errors import UsageError
-    from vllm_plugins.startup.marker import Marker
+    from vllm_plugins.startup.marker import Failure, Marker
 
     ErrorPolicy = Literal["fail", "previous", "continue"]
     InstallerName = Literal["auto", "pip", "uv"]
@@ -152,11 +152,17 @@ class Settings(Record):
             return group != "vllm.endpoint_plugins"
         return name in self.allowed
 
+    def failures(self, marker: Marker, base: str) -> list[Failure]:
+        """The failures of a load check with this base that count: those of entry points that vLLM would use."""
+        return [
+            failure
+            for failure in marker.failures
+            if failure.base == base and self.lets_through(failure.group, failure.name)
+        ]
+
     def refuses(self, marker: Marker, base: str) -> bool:
         """Whether an overlay that is up to date must not be used: ``sync`` says why, or finds the cause gone."""
-        return bool(self.frozen and marker.editable) or any(
-            failure.base == base and self.lets_through(failure.group, failure.name) for failure in marker.failures
-        )
+        return bool((self.frozen and marker.editable) or self.failures(marker, base))
 
     @classmethod
     def from_environment(

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["build_parser", "parse", "subparser"]
 
+# What each command has, unless ``register`` sets something else. ``run_without_files`` is called without settings,
+# in place of ``run``. ``has_files`` says that the manifest of the working directory may be used, ``may_create``
+# that the named manifest may be missing. ``startup`` and ``policy`` are options of some commands.
+_DEFAULTS = {"run_without_files": None, "has_files": True, "may_create": False, "startup": None, "policy": None}
 _REQUIRED = "the following arguments are required: "  # the beginning of a message of argparse
 
 
@@ -55,6 +59,7 @@ def build_parser(words: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentPar
             )
             # What is not given after the command stays as it was given before.
             _add_common_options(command, default=argparse.SUPPRESS)
+            command.set_defaults(**_DEFAULTS)
             found = importlib.import_module(module(name))
             found.register(command)
             command.usage = _usage(command)

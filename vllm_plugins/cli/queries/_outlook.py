@@ -12,6 +12,7 @@ from packaging.version import InvalidVersion
 
 from vllm_plugins.core import workers
 from vllm_plugins.core.errors import BaseMismatch, BuildError, HashMismatch, NoResolution, PluginsError, UsageError
+from vllm_plugins.core.humanize import shortened
 from vllm_plugins.documents import selection, versions
 from vllm_plugins.documents.manifest import LocalSource
 from vllm_plugins.locking import pipeline
@@ -20,7 +21,6 @@ from vllm_plugins.packages import archives, own_indexes, releases, simple_api, w
 from vllm_plugins.packages.index import File, Index
 from vllm_plugins.packages.releases import Pin
 from vllm_plugins.review import outlook
-from vllm_plugins.startup import integrity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -111,7 +111,7 @@ def find(
                 found = outlook.examine(reader.files(now, new), _points(now), vllm)
                 if found.unread:
                     notes.append(
-                        f"plugin {plugin.name!r}: can't be parsed: {', '.join(integrity.shown(found.unread, _MOST))}"
+                        f"plugin {plugin.name!r}: can't be parsed: {', '.join(shortened(found.unread, _MOST))}"
                     )
             except PluginsError as error:
                 notes.append(f"plugin {plugin.name!r}: {error.what}")
@@ -193,12 +193,11 @@ class _Reader:
             directory = source if isinstance(source, LocalSource) else LocalSource(path=package.directory)
             return wheel_files.of_directory(self.manifest.local_directory(directory))
         for candidate in (package, self.locked.package(plugin.package)):
-            for wheel in candidate.wheels if candidate is not None else ():
-                if wheel.url is None:
-                    path = selection.find_wheel(self.settings.wheels / wheel.filename, wheel.sha256)
-                    if path is not None:
-                        return wheel_files.of_path(path)
-        files = [simple_api.locked(wheel, package.index) for wheel in package.wheels if wheel.url is not None]
+            for wheel in candidate.local_wheels if candidate is not None else ():
+                path = selection.find_wheel(self.settings.wheels / wheel.filename, wheel.sha256)
+                if path is not None:
+                    return wheel_files.of_path(path)
+        files = [simple_api.locked(wheel, package.index) for wheel in package.remote_wheels]
         found = selection.best_wheel(files, self.base.tags())
         if found is None:
             raise NoResolution("it has no wheel for this kind of machine")

@@ -20,7 +20,8 @@ _REMOVED = ("_VLLM_PLUGINS_", "PYTHONPATH", "PYTHONINSPECT")
 def of_program(env: Mapping[str, str], pythonpath: str | None) -> dict[str, str]:
     """The environment of a program in which the hook does nothing, whatever the program imports.
 
-    ``PYTHONPATH`` is ``pythonpath``, and no search path has an entry that depends on the working directory.
+    ``PYTHONPATH`` is ``pythonpath``, and no search path has an entry that depends on the working directory. Where
+    nothing says what the home directory is, it is ``/``, as in a container: pip stops without one.
     """
     kept = {key: value for key, value in env.items() if not key.startswith(_REMOVED)}
     if pythonpath is not None:
@@ -29,6 +30,8 @@ def of_program(env: Mapping[str, str], pythonpath: str | None) -> dict[str, str]
         # An empty PATH would be the working directory; without one, the system's default counts.
         if name in kept and (path := absolute(kept.pop(name))):
             kept[name] = path
+    if not kept.get("HOME") and not os.path.isabs(os.path.expanduser("~")):
+        kept["HOME"] = "/"
     return {**kept, "VLLM_PLUGIN_DISABLE": "1"}
 
 

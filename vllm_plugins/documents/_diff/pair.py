@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["Pair", "by_name"]
 
 T = TypeVar("T")
-Named = Iterable[tuple[str, T]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,1 +1,1 @@
-"""The checks of an overlay that run its code: plugins are loaded, and vLLM is imported, in child processes."""
+"""The checks of an overlay: whose each file is, and whether plugins and vLLM load, which child processes try."""

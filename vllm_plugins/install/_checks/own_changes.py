@@ -10,7 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import LoadError, PluginsError
-from vllm_plugins.core.humanize import count
+from vllm_plugins.core.humanize import count, shortened
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import metadata
 from vllm_plugins.startup import integrity, overlay
@@ -43,7 +43,7 @@ def error_of(store: Path, marker: Marker, lock: Lock, changed: tuple[str, ...]) 
     return LoadError(
         f"{who} changes files of the overlay while it is loaded: {count(len(changed), 'file')}",
         where=str(site),
-        details=integrity.shown(changed, 10),
+        details=shortened(changed, 10),
         next_step=f"ask the authors of {who} to write to a cache directory, or set `enabled: false` for it in "
         "plugins.yaml and run vllm-plugins lock",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_plugins.locking._derived_edges import Difference
+from vllm_plugins.locking._check.derived_edges import Difference
 from vllm_plugins.packages import simple_api
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import regular_file
+from vllm_plugins.core.humanize import shortened
 from vllm_plugins.packages import metadata
 from vllm_plugins.startup import overlay
 
@@ -40,9 +41,7 @@ def members(built: Path, locked: Mapping[str, str], read: Callable[[str], bytes]
         lines = [f"differs: {name}" for name in changed]
         lines += [f"only in the new wheel: {name}" for name in sorted(now.keys() - locked.keys())]
         lines += [f"only in the locked wheel: {name}" for name in sorted(locked.keys() - now.keys())]
-        yield from lines[:_SHOWN]
-        if len(lines) > _SHOWN:
-            yield f"and {len(lines) - _SHOWN} more"
+        yield from shortened(lines, _SHOWN)
         for name in changed[:1]:
             yield from _text(name, read(name), archive.read(name))
 

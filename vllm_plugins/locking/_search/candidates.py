@@ -10,6 +10,7 @@ from packaging.version import Version
 
 from vllm_plugins.core import progress
 from vllm_plugins.core.errors import InstallError, NoResolution
+from vllm_plugins.core.humanize import enumeration
 from vllm_plugins.documents import selection, versions
 from vllm_plugins.packages import releases, simple_api, stub_wheels
 
@@ -262,6 +263,4 @@ def _tags(wheels: Iterable[File]) -> str:
         for file in wheels
         for tag in sorted(versions.wheel_name(file.filename)[3], key=str)
     )
-    names = list(found)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return enumeration(list(found), _SHOWN)

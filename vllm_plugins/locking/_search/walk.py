@@ -45,12 +45,17 @@ _MOST_OF_A_PLUGIN = 200  # the same of a plugin, whose newest release that fits 
 
 @dataclass(kw_only=True)
 class Walk:
-    """One walk from the plugins of a manifest; ``choices`` are the releases that it has settled on.
+    """One walk from the plugins of a manifest.
 
-    ``preferred`` are the pins of the old lock. ``to_build`` are the releases that the plugins need and the index has
-    only as an sdist: they have to be built, and the walk repeated. ``refused`` are releases that were passed over and
-    that no resolver may take: they require something by URL, or their metadata is not valid. ``ruled_out`` are
-    releases of plugins that no resolver can take; excluded from the start, they are not read one after the other.
+    Attributes:
+        preferred: the pins of the old lock.
+        to_build: the releases that the plugins need and the index has only as an sdist. They have to be built, and
+            the walk repeated.
+        refused: releases that were passed over and that no resolver may take: they require something by URL, or
+            their metadata is not valid.
+        ruled_out: releases of plugins that no resolver can take. Excluded from the start, they are not read one after
+            the other.
+        choices: the releases that the walk has settled on.
     """
 
     base: Base
@@ -86,7 +91,7 @@ class Walk:
             return findings.unusable(candidate.obstacle, (str(candidate),))
         if not self.candidates.is_read(candidate):
             return None  # only its build would tell
-        return result(self._release(candidate, root.extras, ()))
+        return result(self._release(candidate, root.extras))
 
     def _follow(self, root: Root) -> Finding | None:
         try:
@@ -101,14 +106,13 @@ class Walk:
         there = self.base.get(root.name)
         if there is not None:
             return self._from_base(there, requirement_of(root), root.extras, (f"{there.name} {there.version}",))
-        return self._search(root.name, root.specifier, root.extras, (), is_root=True)
+        return self._search(root.name, root.specifier, root.extras, is_root=True)
 
     def _search(
         self,
         name: NormalizedName,
         specifier: SpecifierSet,
         extras: frozenset[NormalizedName],
-        path: tuple[str, ...],
         *,
         is_root: bool = False,
     ) -> Step[Finding | None]:
@@ -124,7 +128,7 @@ class Walk:
                 return replace(newest, others=len(admitted) - 1, is_certain=False)
             self._ahead.releases(admitted, number, extras)
             if candidate.obstacle is not None:
-                found: Finding | None = findings.unusable(candidate.obstacle, (*path, str(candidate)))
+                found: Finding | None = findings.unusable(candidate.obstacle, (str(candidate),))
             elif not self.candidates.is_read(candidate):
                 if not self._may_be_built(candidate, admitted[:number]):
                     continue
@@ -132,20 +136,21 @@ class Walk:
                 return None
             else:
                 tried += 1
-                found = yield self._release(candidate, extras, path)
+                found = yield self._release(candidate, extras)
             if found is None:
                 self.choices.add(name, specifier, extras, candidate)
                 return None
-            self._pass_over(candidate, found, is_own=len(found.path) == len(path) + 1, is_root=is_root)
+            self._pass_over(candidate, found, is_root=is_root)
             if found.kind == "vllm":
                 return found  # without vLLM, an older release that does not mention it is not an answer
             newest = newest or found
         assert newest is not None
         return replace(newest, others=len(admitted) - 1)
 
-    def _pass_over(self, candidate: Candidate, found: Finding, *, is_own: bool, is_root: bool) -> None:
+    def _pass_over(self, candidate: Candidate, found: Finding, *, is_root: bool) -> None:
         """Note a release that no resolver may take, or of a plugin, that none can take."""
-        if found.is_refusal and is_own:
+        is_its_own = len(found.path) == 1  # and not that of something it requires
+        if found.is_refusal and is_its_own:
             self.refused.add(candidate)
         elif is_root and found.is_certain:
             self.ruled_out.add(candidate)
@@ -166,11 +171,9 @@ class Walk:
         kept = [found for found in listed if self.preferred.get(found.name) == str(found.version)]
         return [*kept, *(found for found in listed if found not in kept)]
 
-    def _release(
-        self, candidate: Candidate, extras: frozenset[NormalizedName], path: tuple[str, ...]
-    ) -> Step[Finding | None]:
+    def _release(self, candidate: Candidate, extras: frozenset[NormalizedName]) -> Step[Finding | None]:
         metadata = self.candidates.requirements(candidate)
-        here = (*path, str(candidate))
+        here = (str(candidate),)
         if isinstance(metadata, Obstacle):
             return done(findings.unusable(metadata, here))
         return self._requirements(metadata, extras, here)
@@ -222,7 +225,7 @@ class Walk:
         key = (str(name), str(requirement.specifier), frozenset(map(str, extras)))
         if key not in self._results:
             self._results[key] = None  # a cycle leads back here
-            self._results[key] = yield self._search(name, requirement.specifier, extras, ())
+            self._results[key] = yield self._search(name, requirement.specifier, extras)
         found = self._results[key]
         if found is None:
             return None

@@ -14,7 +14,7 @@ import threading
 import venv
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ from vllm_plugins.startup import overlay
 from vllm_plugins.startup.environment import index_logins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from pathlib import Path
     from types import TracebackType
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import BuildRequirement
+    from vllm_plugins.packages._build.inputs import BuildInputs
     from vllm_plugins.packages.installers import Installer
     from vllm_plugins.packages.pip_config import OwnIndex, PipConfig
 
@@ -50,7 +51,6 @@ __all__ = ["Environment", "Environments"]
 
 # Variables of this process that would let a build see another project, or us.
 _DROPPED = ("PYTHONHOME", "PYTHONSTARTUP", "PIP_REQUIRE_HASHES", "PIP_TARGET", "DESTDIR")
-_Key = tuple[frozenset[str], frozenset[str], frozenset[str], "frozenset[BuildRequirement] | None"]
 _EPOCH = "315532800"  # 1980-01-01, the earliest date of a zip file
 _DECOY = "0+decoy"  # the version of a stub that no build can use
 _NO_DEBUG_INFO = "-Wl,--strip-all"  # which names the build directory
@@ -109,7 +109,7 @@ class Environments:
     base_site: Sequence[str] = ()
     target: Base | None = None
     wheels: Path | None = None
-    _made: dict[_Key, Future[Environment]] = field(default_factory=dict)
+    _by_inputs: dict[BuildInputs, Future[Environment]] = field(default_factory=dict)
     _open: ExitStack = field(default_factory=ExitStack)
     _home: Path | None = None
     _guard: threading.Lock = field(default_factory=threading.Lock)
@@ -122,41 +122,27 @@ class Environments:
     ) -> None:
         self._open.close()
         self._home = None
-        self._made.clear()
+        self._by_inputs.clear()
 
-    def get(
-        self,
-        requires: Collection[str],
-        on_line: Callable[[str], None] | None,
-        *,
-        pins: Collection[str] = (),
-        with_base: Collection[str] = (),
-        locked: Collection[BuildRequirement] | None = None,
-    ) -> Environment:
-        """Return an environment with these requirements, made at the first call.
-
-        ``pins`` are constraints, not requirements: a lock can't bring a distribution into a build that nothing there
-        requires. Some of them would run by themselves (hooks of setuptools). ``locked`` are the files that pins may
-        be, if a lock names them. ``with_base`` are distributions that come from the base, whatever the requirements
-        say of them.
+    def get(self, inputs: BuildInputs, on_line: Callable[[str], None] | None) -> Environment:
+        """Return an environment for a build, made at the first call. The inputs have all of its requirements.
 
         Raises:
             InstallError: a requirement can't be installed.
             HashMismatch: a file is not the locked one.
-            BuildError: the base does not have one of ``with_base``, or the lock has no hash of a requirement.
+            BuildError: the base does not have one of ``inputs.with_base``, or the lock has no hash of a requirement.
         """
-        names = frozenset(map(canonicalize_name, with_base))
-        lines = frozenset(line for line in requires if _name(line) not in names)
-        key = (lines, frozenset(pins), names, None if locked is None else frozenset(locked))
+        requires = frozenset(line for line in inputs.requires if _name(line) not in inputs.with_base)
+        inputs = replace(inputs, requires=requires)
         with self._guard:
             if self._home is None:
                 self._home = self._open.enter_context(scratch.directory())
-            existing, root = self._made.get(key), self._home / str(len(self._made))
-            mine: Future[Environment] = self._made.setdefault(key, Future())
+            existing, root = self._by_inputs.get(inputs), self._home / str(len(self._by_inputs))
+            mine: Future[Environment] = self._by_inputs.setdefault(inputs, Future())
         if existing is not None:
             return existing.result()  # another thread may still be making it
         try:
-            mine.set_result(self._make(root, *key, on_line))
+            mine.set_result(self._make(root, inputs, on_line))
         except BaseException as error:
             mine.set_exception(error)
             raise
@@ -182,24 +168,17 @@ class Environments:
                 next_step=f"let [build-system] requires of plugin {plugin!r} admit {name} {there}, or ask its author",
             )
 
-    def _make(
-        self,
-        root: Path,
-        requires: frozenset[str],
-        pins: frozenset[str],
-        with_base: frozenset[str],
-        locked: frozenset[BuildRequirement] | None,
-        on_line: Callable[[str], None] | None,
-    ) -> Environment:
-        given = self._given(with_base)
+    def _make(self, root: Path, inputs: BuildInputs, on_line: Callable[[str], None] | None) -> Environment:
+        requires, pins = inputs.requires, inputs.pins
+        given = self._given(inputs.with_base)
         venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
         python = root / "bin" / "python"
         (site,) = (root / "lib").glob("python*/site-packages")
         constraints = root / "constraints.txt"
-        shared = self._shared_pins(requires | {pin for pin in pins if _name(pin) not in with_base}) | given
-        fixed = {pin.partition("==")[0] for pin in shared}
-        others = {pin for pin in pins if canonicalize_name(pin.partition("==")[0]) not in fixed}
-        near = locked_files.near(locked or (), self.wheels)
+        shared = self._shared_pins(requires | {pin for pin in pins if _name(pin) not in inputs.with_base}) | given
+        fixed = set(map(versions.pinned_name, shared))
+        others = {pin for pin in pins if versions.pinned_name(pin) not in fixed}
+        near = locked_files.near(inputs.locked or (), self.wheels)
         lines = [self._constraint(root, pin) for pin in sorted(shared)]
         lines += [locked_files.constraint(pin, near) for pin in sorted(others)]
         lines += self._decoys(root)
@@ -208,10 +187,10 @@ class Environments:
         if requires or given:
             try:
                 resolved = self.installer.resolve(
-                    python, sorted(requires | with_base), constraints=constraints, on_line=on_line
+                    python, sorted(requires | inputs.with_base), constraints=constraints, on_line=on_line
                 )
                 self._refuse_own(resolved)
-                found = locked_files.choose(resolved, locked, near=near, stubs=root, config=self.installer.config)
+                found = locked_files.choose(resolved, inputs.locked, near=near, stubs=root, config=self.installer.config)
                 hashed, installed = root / "build-requirements-hashed.txt", found.requirements
                 hashed.write_text("".join(f"{line}\n" for line in found.lines), encoding="utf-8")
                 self.installer.provision(python, hashed, on_line=on_line)
@@ -222,8 +201,7 @@ class Environments:
         contents = set(map(_pin, importlib.metadata.distributions(path=[str(site)])))
         if taken := contents & shared & (self._here | given):
             # The stubs in the environment have no modules. Those of the base come after the environment's own.
-            names = [canonicalize_name(pin.partition("==")[0]) for pin in taken]
-            view.write(site, self._base, names, self.base_site)
+            view.write(site, self._base, [*map(versions.pinned_name, taken)], self.base_site)
         return Environment(root=root, python=python, contents=tuple(sorted(contents)), requirements=installed)
 
     def _given(self, names: Iterable[str]) -> frozenset[str]:

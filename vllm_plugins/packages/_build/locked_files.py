@@ -134,7 +134,7 @@ def _requirement(pin: str, index: Index) -> BuildRequirement:
         name=package,
         version=version,
         wheels=tuple(map(_wheel, wheels.values())),
-        index=next((file.index for file in (best, *_remote(files)) if file.index and not _is_here(file)), None),
+        index=next((file.index for file in (best, *_remote(files)) if file.index and not file.is_local), None),
     )
 
 
@@ -144,16 +144,12 @@ def _is_wheel(file: File, name: NormalizedName, version: str) -> bool:
 
 
 def _remote(files: Iterable[File]) -> Iterable[File]:
-    return (file for file in files if not _is_here(file))
-
-
-def _is_here(file: File) -> bool:
-    return file.url.startswith("file:")
+    return (file for file in files if not file.is_local)
 
 
 def _wheel(file: File) -> Wheel:
     assert file.sha256 is not None
     assert file.size is not None
     return Wheel(
-        filename=file.filename, sha256=file.sha256, size=file.size, url=None if _is_here(file) else file.url
+        filename=file.filename, sha256=file.sha256, size=file.size, url=None if file.is_local else file.url
     )

@@ -75,6 +75,8 @@ def _files(environ: Mapping[str, str]) -> Iterator[str]:
     for directory in _directories(environ, "XDG_CONFIG_DIRS", "/etc/xdg"):
         yield os.path.join(directory, "pip", _NAME)
     yield os.path.join("/etc", _NAME)
+    if not os.path.isabs(home):
+        home = "/"  # nothing says what it is, and "~" would be a directory of the working directory
     if not (named and os.path.exists(named)):
         yield os.path.join(home, ".pip", _NAME)
         for directory in _directories(environ, "XDG_CONFIG_HOME", os.path.join(home, ".config")):

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from vllm_plugins.core.errors import NodeMismatch, PluginsError, UsageError, cause
+from vllm_plugins.core.humanize import shortened
 from vllm_plugins.core.redact import redact
-from vllm_plugins.startup import integrity, overlay
+from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     from vllm_plugins.documents.state import LockFile
@@ -142,6 +143,6 @@ def compare(url: str, served: tuple[Served, ...], locked: LockFile) -> NodeMisma
         else "the server has no plugins",
         where=where,
         expected=f"overlay {locked.key[:12]}, lock {sha256[:12]}",
-        found="; ".join(integrity.shown(map(_named, served), _PROCESSES)),
+        found="; ".join(shortened(map(_named, served), _PROCESSES)),
         next_step="start the server again with this lock, or name the lock that it should have with --lock",
     )

@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import HashMismatch, NodeMismatch, UsageError
-from vllm_plugins.core.humanize import count
+from vllm_plugins.core.humanize import count, shortened
 from vllm_plugins.startup import integrity, overlay
 from vllm_plugins.startup import settings as variables
 
@@ -181,7 +181,7 @@ def _packages(expected: Mapping[str, str], found: Mapping[str, str]) -> Iterator
         if theirs.get(name) != ours.get(name)
     ]
     yield f"another vLLM environment: {count(len(lines), 'difference')}"
-    yield from integrity.shown(lines, _MOST)
+    yield from shortened(lines, _MOST)
 
 
 def _versions(packages: str) -> dict[str, str]:

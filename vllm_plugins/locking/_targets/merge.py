@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core.errors import InstallError, LockMissing, LockStale, UsageError
 from vllm_plugins.documents import compatibility, diff, lock_reader, selection
 from vllm_plugins.locking import _stages
-from vllm_plugins.locking._several.targets import name_of, require_distinct
+from vllm_plugins.locking._targets.targets import name_of, require_distinct
 from vllm_plugins.locking.pipeline import Outcome
 from vllm_plugins.startup import named_files
 from vllm_plugins.startup.settings import WHEELS

@@ -72,8 +72,7 @@ def notes(before: Lock, after: Lock) -> Iterator[str]:
 
 def _fits(package: Package, base: Base) -> bool:
     """Whether a package has a wheel for a base, and one that was built here is for any machine."""
-    local = [wheel for wheel in package.wheels if wheel.url is None]
     tags = base.tags()
-    if any(versions.wheel_name(wheel.filename)[3].isdisjoint(tags) for wheel in local):
+    if any(versions.wheel_name(wheel.filename)[3].isdisjoint(tags) for wheel in package.local_wheels):
         return False
     return package.directory is not None or selection.best_wheel(package.wheels, tags) is not None

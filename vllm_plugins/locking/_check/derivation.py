@@ -17,9 +17,9 @@ from vllm_plugins.core.errors import LockContradiction
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.manifest import GitSource
-from vllm_plugins.locking import _derived_edges
 from vllm_plugins.locking import rebuild as rebuilding
-from vllm_plugins.locking._derived_edges import Difference
+from vllm_plugins.locking._check import derived_edges
+from vllm_plugins.locking._check.derived_edges import Difference
 from vllm_plugins.locking._rebuilt import build_requirements
 from vllm_plugins.packages import (
     attestations,
@@ -136,7 +136,7 @@ class Derivation:
         found += self._plugins()
         if len(self._metadata) == len(self.lock.packages):
             requires = {name: content.requires for name, content in self._metadata.items()}
-            found += _derived_edges.differences(self.lock, self.manifest, self.base, requires)
+            found += derived_edges.differences(self.lock, self.manifest, self.base, requires)
         elif not found and self.index is not None:
             self.unchecked.append("the dependencies between the packages")
         self.unchecked.sort()
@@ -144,16 +144,16 @@ class Derivation:
 
     @staticmethod
     def _is_far(package: Package) -> bool:
-        return package.directory is None and (package.sdist_sha256 is not None or any(map(_url, package.wheels)))
+        return package.directory is None and (package.sdist_sha256 is not None or bool(package.remote_wheels))
 
     def _package(self, package: Package) -> list[Difference]:
         """A package's files against the index; reads its metadata."""
-        name, local = package.name, [wheel for wheel in package.wheels if wheel.url is None]
+        name = package.name
         if package.directory is not None:
             self.unchecked.append(f"what the editable {name} requires, and its entry points: nothing is built here")
             return []
         found = []
-        for wheel in local:
+        for wheel in package.local_wheels:
             path = self.find(wheel)
             if path is None:
                 return [Difference(package=name, what=f"{wheel.filename} is not in plugins.wheels/")]
@@ -172,14 +172,14 @@ class Derivation:
             for file in index.files(package.name)
             if _has_version(file, package)
         ]
-        for wheel in filter(_url, package.wheels):
+        for wheel in package.remote_wheels:
             yield from build_requirements.file_differences(wheel, files)
         locked = {wheel.sha256 for wheel in package.wheels}
-        same = [file for file in files if file.sha256 in locked and not file.url.startswith("file:")]
+        same = [file for file in files if file.sha256 in locked and not file.is_local]
         yield from self._place(package, same, index)
         wheels = [file for file in files if file.filename.endswith(simple_api.WHEEL)]
         if package.find_links:
-            near = [index.complete(file).sha256 for file in wheels if file.url.startswith("file:")]
+            near = [index.complete(file).sha256 for file in wheels if file.is_local]
             if not locked.intersection(near):
                 yield "its wheel next to the lock is in no directory of find-links"
         elif package.sdist_sha256 is not None:
@@ -199,7 +199,7 @@ class Derivation:
         """The sdist that a package was built from; ``same`` are those of the index with its hash."""
         if not same:
             yield f"the index has no sdist of {package.name} {package.version} with the locked hash"
-        elif package.sdist_url is None and not any(file.url.startswith("file:") for file in same):
+        elif package.sdist_url is None and not any(file.is_local for file in same):
             yield "the lock has no address of its sdist, without which nobody builds it again"
         elif package.sdist_url is None:
             what = f"whether {package.name} would be built to the locked wheel again"
@@ -237,7 +237,7 @@ class Derivation:
             expected = next((file.requires_python for file in same), None)
             yield f"the lock says requires-python {package.requires_python or '-'}; the index says {expected or '-'}"
         here = {file.url for file in same if file.index == package.index}
-        for wheel in filter(_url, package.wheels):
+        for wheel in package.remote_wheels:
             if package.index in places and wheel.url not in here:
                 yield f"the lock has another address of {wheel.filename} than its index: {wheel.url}"
 
@@ -285,10 +285,6 @@ class Derivation:
 def _has_version(file: File, package: Package) -> bool:
     found = simple_api.version(file.filename, package.name)
     return found is not None and str(found) == package.version
-
-
-def _url(wheel: Wheel) -> bool:
-    return wheel.url is not None
 
 
 def _points(points: tuple[tuple[str, str, str], ...]) -> str:

@@ -10,18 +10,19 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import LockStale, PluginsError, UsageError
+from vllm_plugins.core.errors import PluginsError, UsageError
 from vllm_plugins.documents import base as base_document
 from vllm_plugins.documents import compatibility, diff, lock_writer
 from vllm_plugins.documents.manifest import HERE
 from vllm_plugins.locking import _stages, old_lock, pipeline
-from vllm_plugins.locking._several import shared_pins
-from vllm_plugins.locking._several.tasks import Task, find_base, resolve
+from vllm_plugins.locking._check import comparison
+from vllm_plugins.locking._targets import shared_pins
+from vllm_plugins.locking._targets.tasks import Task, find_base, resolve
 from vllm_plugins.locking.old_lock import OldLock
-from vllm_plugins.locking.request import Run
+from vllm_plugins.locking.request import Run, Upgrade
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -30,11 +31,9 @@ if TYPE_CHECKING:
     from vllm_plugins.locking._assemble import NewLock
     from vllm_plugins.locking.old_lock import OldLocks
     from vllm_plugins.locking.pipeline import Outcome
-    from vllm_plugins.locking.request import Request, Upgrade
-    from vllm_plugins.packages.pip_config import PipConfig
-    from vllm_plugins.startup.settings import Settings
+    from vllm_plugins.locking.request import Request
 
-__all__ = ["base_of", "lock", "name_of", "requested", "require_distinct"]
+__all__ = ["lock", "name_of", "requested", "require_distinct"]
 
 
 def lock(run: Run, *, here: Base | None) -> Outcome:
@@ -48,8 +47,7 @@ def lock(run: Run, *, here: Base | None) -> Outcome:
     old_lock.require_own(next(iter(old.locks), None), settings, request)
     upgrade = request.upgrade.with_packages(manifest, *old.locks)
     if request.check:
-        for was in old.locks if old.flaw is None else ():
-            pipeline.refuse_contradictions(was, manifest, settings)
+        comparison.refuse_contradictions(old.locks if old.flaw is None else (), manifest, settings)
     tasks, unchecked = _tasks(run, chosen, old, upgrade, here)
     others = _others(run, old, tasks, unchecked)
     with scratch.directory() as temporary:
@@ -62,7 +60,8 @@ def lock(run: Run, *, here: Base | None) -> Outcome:
         changes = diff.between(old.locks, locks)
         wheels = {name: path for new in made.values() for name, path in new.wheels.items()}
         if request.check:
-            _refuse_changes(old, locks, changes, run)
+            changed = [line for pair in changes.targets if pair.kind != "changed" for line in pair.lines]
+            comparison.refuse_changes(run, old, locks, changes.packages, targets=changed)
         elif not request.dry_run and (made or len(locks) != len(old.locks)):
             _stages.write(locks, wheels, settings)
         unchecked += _underived(run, tasks, locks, made)
@@ -103,7 +102,7 @@ def _underived(
     found = [
         line
         for task in tasks
-        for line in pipeline.derive(
+        for line in comparison.compare_with_sources(
             run,
             by_name[task.name],
             base=task.base,
@@ -141,28 +140,6 @@ def requested(manifest: Manifest, request: Request) -> tuple[RequestedTarget, ..
 def _by_options(manifest: Manifest) -> bool:
     """Whether the targets are those of the command line."""
     return any(target.is_option for target in manifest.targets)
-
-
-def base_of(
-    target: RequestedTarget,
-    manifest: Manifest,
-    settings: Settings,
-    request: Request,
-    *,
-    report: Callable[[str], None],
-    config: Callable[[], PipConfig],
-) -> Base:
-    """The base of a target. Raises the same errors as :func:`tasks.find_base`."""
-    run = Run(
-        manifest=manifest,
-        settings=settings,
-        request=request,
-        base_paths=(),
-        report=report,
-        detail=report,
-        config=config,
-    )
-    return find_base(run, target, None)
 
 
 def _tasks(
@@ -215,7 +192,6 @@ def _share(
 ) -> tuple[dict[str, NewLock], list[str]]:
     """Resolve again the targets that could have the versions of the others; returns all new locks, and notes."""
     from vllm_plugins.core import workers
-    from vllm_plugins.locking.request import Upgrade
 
     made = dict(made)
     locks = _locks(run, tasks, made, others)
@@ -282,26 +258,3 @@ def require_distinct(locks: Sequence[Lock], manifest: Manifest) -> None:
             details=reasons,
             next_step="move one of the targets to a plugins.yaml of its own",
         )
-
-
-def _refuse_changes(old: OldLocks, locks: Sequence[Lock], changes: diff.Difference, run: Run) -> None:
-    """``--check``: report everything that would change."""
-    ordered = tuple(sorted((lock for lock in old.locks if lock.targets), key=name_of))
-    if ordered == tuple(locks) and old.flaw is None:
-        return
-    reasons = [pipeline.line(change) for change in changes.packages]
-    if old.flaw is None and any(lock.manifest_sha256 != run.manifest.sha256 for lock in old.locks):
-        reasons.append("plugins.yaml has changed since it was locked")
-    reasons += [line for pair in changes.targets if pair.kind != "changed" for line in pair.lines]
-    for lock in locks:
-        reasons += [
-            f"the source of plugin {name!r} has changed"
-            for name in pipeline.changed_sources(old.named(name_of(lock)), lock)
-        ]
-    reasons += [old.flaw] if old.flaw is not None else []
-    raise LockStale(
-        "there is no lock" if not old.locks and old.flaw is None else "the lock would change",
-        where=str(run.settings.lock),
-        details=list(dict.fromkeys(reasons)) or pipeline.other_changes(old.locks, locks),
-        next_step=run.request.command,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from vllm_plugins.locking import _stages, pipeline
 from vllm_plugins.locking._prepare import ELSEWHERE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -87,20 +89,16 @@ def resolve(run: Run, task: Task, upgrade: Upgrade, scratch: Path) -> NewLock:
     return new
 
 
-class named:  # noqa: N801 - a context manager
+@contextmanager
+def named(name: str, option: str) -> Iterator[None]:
     """A block about one target, whose name its errors tell."""
-
-    def __init__(self, name: str, option: str) -> None:
-        self.name, self.option = name, option
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, PluginsError):
-            error.details = (*error.details, f"target: {self.name}")
-            if error.next_step == ELSEWHERE:
-                error.next_step = (
-                    f"run vllm-plugins lock --target {self.option} on a machine of that kind, and lock the other "
-                    "targets here with --target; then bring both locks together: vllm-plugins lock --merge OTHER.lock"
-                )
+    try:
+        yield
+    except PluginsError as error:
+        error.details = (*error.details, f"target: {name}")
+        if error.next_step == ELSEWHERE:
+            error.next_step = (
+                f"run vllm-plugins lock --target {option} on a machine of that kind, and lock the other "
+                "targets here with --target; then bring both locks together: vllm-plugins lock --merge OTHER.lock"
+            )
+        raise

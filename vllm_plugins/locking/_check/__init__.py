@@ -1,0 +1,1 @@
+"""Parts of ``lock --check``: what it compares with the lock."""
