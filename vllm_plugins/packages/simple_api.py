@@ -70,7 +70,7 @@ class File:
         core_metadata: the hash of the METADATA that the index has apart from the file (PEP 658), empty where it gives
             no hash; ``None`` where it has none.
         too_young: why a cooldown excludes the file; empty if none does.
-        is_egg: whether its link has ``#egg=``, in which pip looks for the version: it passes over such a wheel, and uv
+        is_egg: whether its link has ``#egg=``, where pip looks for the version. It passes over such a wheel, and uv
             does not.
     """
 
