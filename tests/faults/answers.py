@@ -139,7 +139,8 @@ def _git_words(data: bytes) -> None:
     with mock.patch.object(_git, "run", return_value=done):
         remote = Remote(url="https://x/", shown="https://x/", scheme="https")
         with contextlib.suppress(errors.SourceError):
-            assert all(len(sha) == 40 for sha in git_refs.advertised(remote, {}, "tiny").values())
+            access = _git.Access(remote=remote, env={}, plugin="tiny")
+            assert all(len(sha) == 40 for sha in git_refs.advertised(access).values())
         assert all("/.git/" not in name for name in _listing.ignored(_SCRATCH, environ={}))
     for line in data.splitlines():
         assert isinstance(_listing._unquote(line), bytes)

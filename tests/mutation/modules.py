@@ -38,6 +38,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "documents/selection": ("tests/documents/test_selection.py", "tests/documents/test_lock_keys.py"),
     "locking/_check/derivation": ("tests/locking/test_derivation.py",),
     "locking/_check/derived_edges": ("tests/locking/test_derived_edges.py",),
+    "locking/_check/comparison": ("tests/locking/test_comparison.py",),
     "locking/rebuild": ("tests/locking/test_rebuild_rules.py", "tests/locking/test_rebuild_builds.py"),
     "locking/old_lock": ("tests/locking/test_old_lock.py", "tests/locking/test_is_current.py"),
     # what a review says

@@ -12,13 +12,12 @@ from vllm_plugins.documents.manifest import GitSource
 from vllm_plugins.sources import _git, git_news
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from vllm_plugins.sources._git import Access
     from vllm_plugins.sources._git import Repository as Fetched
     from vllm_plugins.sources.git_news import News
-    from vllm_plugins.sources.git_url import Remote
 
 
 @pytest.fixture
@@ -103,9 +102,9 @@ def test_a_repository_is_fetched_once_whatever_is_new(
     fetched: list[tuple[str, ...]] = []
     commits = _git.commits
 
-    def counted(remote: Remote, env: Mapping[str, str], plugin: str, *refs: str) -> AbstractContextManager[Fetched]:
+    def counted(access: Access, *refs: str) -> AbstractContextManager[Fetched]:
         fetched.append(refs)
-        return commits(remote, env, plugin, *refs)
+        return commits(access, *refs)
 
     monkeypatch.setattr(_git, "commits", counted)
     requires = "setuptools-scm" if reads_history else "hatchling"

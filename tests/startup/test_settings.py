@@ -9,7 +9,7 @@ from tests.kit.sandbox import needs_root
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup.environment.mistyped import unknown
-from vllm_plugins.startup.settings import Settings, lock_beside, patience
+from vllm_plugins.startup.settings import Settings, default_lock, patience
 
 HOME = {"HOME": "/home/ada"}
 
@@ -36,28 +36,28 @@ def test_the_lock_is_next_to_the_manifest_unless_it_is_named() -> None:
 
 def test_no_two_manifests_of_a_directory_share_a_lock() -> None:
     names = ["plugins.yaml", "plugins.yml", "dev.yaml", ".yaml"]
-    locks = [lock_beside(Path("/p", name)).name for name in names]
+    locks = [default_lock(Path("/p", name)).name for name in names]
     assert locks == ["plugins.lock", "plugins.yml.lock", "dev.lock", ".yaml.lock"]
 
 
 def test_the_lock_of_plugins_yaml_may_have_a_name_of_pep_751(tmp_path: Path) -> None:
     lock, other = tmp_path / "plugins.lock", tmp_path / "pylock.vllm-plugins.toml"
     other.touch()
-    assert lock_beside(tmp_path / "plugins.yaml") == other
-    assert lock_beside(tmp_path / "dev.yaml") == tmp_path / "dev.lock"
+    assert default_lock(tmp_path / "plugins.yaml") == other
+    assert default_lock(tmp_path / "dev.yaml") == tmp_path / "dev.lock"
     assert read(VLLM_PLUGIN_CONFIG=str(tmp_path / "plugins.yaml")).lock == other
     lock.touch()
     with pytest.raises(UsageError, match="two locks"):
-        lock_beside(tmp_path / "plugins.yaml")
+        default_lock(tmp_path / "plugins.yaml")
     assert read(VLLM_PLUGIN_CONFIG=str(tmp_path / "plugins.yaml"), VLLM_PLUGIN_LOCK=str(lock)).lock == lock
     other.unlink()
     other.symlink_to("plugins.lock")
-    assert lock_beside(tmp_path / "plugins.yaml") == lock
+    assert default_lock(tmp_path / "plugins.yaml") == lock
     lock.unlink()
-    assert lock_beside(tmp_path / "plugins.yaml") == other
+    assert default_lock(tmp_path / "plugins.yaml") == other
     lock.symlink_to("nothing")
     with pytest.raises(UsageError):
-        lock_beside(tmp_path / "plugins.yaml")
+        default_lock(tmp_path / "plugins.yaml")
 
 
 def test_an_option_takes_precedence_over_a_variable() -> None:

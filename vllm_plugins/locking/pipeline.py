@@ -156,15 +156,15 @@ def _of_one(run: Run, base: Base) -> Outcome:
 
     with scratch.directory() as temporary, _stages.explained(run, old):
         new = _stages.resolve(run, base=base, old=old, upgrade=upgrade, scratch=temporary)
-        made = old_lock.named_as(new.lock, old.lock, settings, request)
-        check_result(made, manifest, base)
-        changes = diff.compare(old.lock, made)
+        new_lock = old_lock.named_as(new.lock, old.lock, settings, request)
+        check_result(new_lock, manifest, base)
+        changes = diff.compare(old.lock, new_lock)
         if request.check:
-            comparison.refuse_changes(run, OldLocks(locks=locks, flaw=old.flaw), [made], changes)
+            comparison.refuse_changes(run, OldLocks(locks=locks, flaw=old.flaw), [new_lock], changes)
         elif not request.dry_run:
-            _stages.write((made,), new.wheels, settings)
-        unchecked = comparison.compare_with_sources(run, made, base=base, new=new.wheels)
-    return Outcome(lock=made, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
+            _stages.write((new_lock,), new.wheels, settings)
+        unchecked = comparison.compare_with_sources(run, new_lock, base=base, new=new.wheels)
+    return Outcome(lock=new_lock, changes=changes, resolved=True, notes=new.notes, unchecked=unchecked)
 
 
 def merge(manifest: Manifest, settings: Settings, other: Path) -> Outcome:

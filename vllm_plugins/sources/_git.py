@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from vllm_plugins.core.process import Completed
+    from vllm_plugins.documents.manifest import GitSource
     from vllm_plugins.sources.git_url import Remote
 
 __all__ = [
+    "Access",
     "Repository",
     "commits",
     "configured",
+    "connect",
     "environment",
     "local_environment",
     "network_environment",
@@ -228,13 +231,39 @@ def reason(done: Completed, secrets: Sequence[str] = ()) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Repository:
-    """A temporary repository in ``root`` whose origin is the remote. ``plugin`` is named in messages."""
+class Access:
+    """A remote, and the environment of git calls that connect to it. ``plugin`` is named in messages."""
 
-    root: Path
     remote: Remote
     env: Mapping[str, str]
     plugin: str
+
+    def error(self, what: str, done: Completed) -> SourceError:
+        """Return the error for a failed call."""
+        return SourceError(
+            what,
+            where=self.remote.shown,
+            found=reason(done, self.remote.secrets),
+            required_by=f"plugin {self.plugin!r}",
+            next_step=f"check the url of plugin {self.plugin!r} and your access to it, with git ls-remote",
+        )
+
+
+def connect(source: GitSource, *, environ: Mapping[str, str], plugin: str) -> Access:
+    """Return the access to the repository of a plugin.
+
+    Raises:
+        SourceError: its address is not valid, or git is missing or too old.
+    """
+    remote = git_url.read(source.url, environ=environ, plugin=plugin)
+    return Access(remote=remote, env=network_environment(remote, environ), plugin=plugin)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Repository(Access):
+    """A temporary repository in ``root`` whose origin is the remote."""
+
+    root: Path
 
     def create(self) -> None:
         """Initialise it, without the templates and hooks of this machine."""
@@ -256,26 +285,16 @@ class Repository:
             raise self.error(f"git {arguments[0]} failed", done)
         return done.stdout
 
-    def error(self, what: str, done: Completed) -> SourceError:
-        """Return the error for a failed call."""
-        return SourceError(
-            what,
-            where=self.remote.shown,
-            found=reason(done, self.remote.secrets),
-            required_by=f"plugin {self.plugin!r}",
-            next_step=f"check the url of plugin {self.plugin!r} and your access to it, with git ls-remote",
-        )
-
 
 @contextlib.contextmanager
-def commits(remote: Remote, env: Mapping[str, str], plugin: str, *refspecs: str) -> Iterator[Repository]:
+def commits(access: Access, *refspecs: str) -> Iterator[Repository]:
     """A temporary repository with the commits of some refs of a remote, without their trees and files.
 
     Raises:
         SourceError: the repository can't be read.
     """
     with scratch.directory() as directory:
-        repository = Repository(root=directory, remote=remote, env=env, plugin=plugin)
+        repository = Repository(root=directory, remote=access.remote, env=access.env, plugin=access.plugin)
         repository.create()
         repository.check_output("fetch", "--quiet", "--no-tags", "--filter=tree:0", "--", "origin", *refspecs)
         yield repository

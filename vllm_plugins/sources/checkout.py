@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import SourceError
-from vllm_plugins.sources import _git, _lfs, _tree, git_url, pyproject
+from vllm_plugins.sources import _git, _lfs, _tree, pyproject
 from vllm_plugins.sources._git import Repository
 from vllm_plugins.sources._tree import filled_or_removed
 
@@ -50,10 +50,9 @@ def checkout(
     Raises:
         SourceError: the commit or a submodule can't be fetched, or the subdirectory is not a Python project.
     """
-    remote = git_url.read(source.url, environ=environ, plugin=plugin)
-    env = _git.network_environment(remote, environ)
+    access = _git.connect(source, environ=environ, plugin=plugin)
     with filled_or_removed(into):
-        repository = Repository(root=into, remote=remote, env=env, plugin=plugin)
+        repository = Repository(root=into, remote=access.remote, env=access.env, plugin=plugin)
         repository.create()
         has_all = _fetch(repository, commit, source.ref)
         repository.check_output("checkout", "--quiet", "--detach", commit, "--")
@@ -61,14 +60,14 @@ def checkout(
         if head != commit:
             raise SourceError(
                 "git checked out another commit",
-                where=remote.shown,
+                where=access.remote.shown,
                 expected=commit,
                 found=head,
                 required_by=f"plugin {plugin!r}",
                 next_step=f"change `ref` of plugin {plugin!r} in plugins.yaml to the full commit",
             )
         _fetch_submodules(repository)
-        project = _project(into, source.subdirectory, remote, plugin)
+        project = _project(into, source.subdirectory, access.remote, plugin)
         if not has_all and pyproject.reads_history(project):
             _fetch_history(repository, commit)
         tree = _tree.sha256(_tree.walk(into))

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from vllm_plugins.documents import versions
-from vllm_plugins.sources import _git, git_refs, git_url, pyproject
+from vllm_plugins.sources import _git, git_refs, pyproject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,10 +55,9 @@ def read(
     Raises:
         SourceError: as :func:`git_refs.resolve`.
     """
-    remote = git_url.read(source.url, environ=environ, plugin=plugin)
-    env = _git.network_environment(remote, environ)
-    refs = git_refs.advertised(remote, env, plugin)
-    commit = git_refs.meaning(source.ref, refs, remote, env, plugin)
+    access = _git.connect(source, environ=environ, plugin=plugin)
+    refs = git_refs.advertised(access)
+    commit = git_refs.meaning(source.ref, refs, access)
     ref = source.ref or "HEAD"
     branch = git_refs.branch(source.ref, refs) or "HEAD"
     own_tag = _own_tag(refs, locked, release)
@@ -66,7 +65,7 @@ def read(
     wanted = [f"+{branch}:refs/new"] if refs.get(branch) != locked else []
     wanted += [f"+{_TAGS}{own_tag}:refs/own"] if own_tag is not None else []
     if wanted:
-        with _git.commits(remote, env, plugin, *wanted) as repository:
+        with _git.commits(access, *wanted) as repository:
             if refs.get(branch) != locked:
                 behind = _behind(repository, locked)
             if own_tag is not None and not _reads_history(repository, source, locked):

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents.lock import CommitSha
-from vllm_plugins.sources import _git, git_url
-from vllm_plugins.sources._git import Repository
+from vllm_plugins.sources import _git
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vllm_plugins.documents.manifest import GitSource
-    from vllm_plugins.sources.git_url import Remote
+    from vllm_plugins.sources._git import Access
 
 __all__ = ["advertised", "branch", "contains", "is_full", "meaning", "resolve"]
 
@@ -41,26 +40,23 @@ def resolve(source: GitSource, *, environ: Mapping[str, str], plugin: str) -> Co
     Raises:
         SourceError: the repository can't be read, has no such ref, or the short commit is ambiguous.
     """
-    remote = git_url.read(source.url, environ=environ, plugin=plugin)
-    env = _git.network_environment(remote, environ)
-    return meaning(source.ref, advertised(remote, env, plugin), remote, env, plugin)
+    access = _git.connect(source, environ=environ, plugin=plugin)
+    return meaning(source.ref, advertised(access), access)
 
 
-def meaning(
-    ref: str | None, refs: Mapping[str, CommitSha], remote: Remote, env: Mapping[str, str], plugin: str
-) -> CommitSha:
+def meaning(ref: str | None, refs: Mapping[str, CommitSha], access: Access) -> CommitSha:
     """Return what :func:`resolve` does, of refs that were read already."""
     if ref is None or ref == "HEAD":
         if "HEAD" not in refs:
-            raise _missing("the git repository has no default branch", remote, refs, plugin)
+            raise _missing("the git repository has no default branch", refs, access)
         return refs["HEAD"]
     if _FULL.fullmatch(ref):
-        return _checked(CommitSha(ref.lower()), refs, remote, plugin)
+        return _checked(CommitSha(ref.lower()), refs, access)
     if (name := _full_name(ref, refs)) is not None:
         return refs.get(f"{name}^{{}}", refs[name])
     if _SHORT.fullmatch(ref):
-        return _lengthen(ref.lower(), refs, remote, env, plugin)
-    raise _missing(f"git ref {ref!r} is not in the repository", remote, refs, plugin, ref=ref)
+        return _lengthen(ref.lower(), refs, access)
+    raise _missing(f"git ref {ref!r} is not in the repository", refs, access, ref=ref)
 
 
 def _full_name(ref: str, refs: Mapping[str, CommitSha]) -> str | None:
@@ -75,29 +71,27 @@ def branch(ref: str | None, refs: Mapping[str, CommitSha]) -> str | None:
     return name if name is not None and (name == "HEAD" or name.startswith("refs/heads/")) else None
 
 
-def advertised(remote: Remote, env: Mapping[str, str], plugin: str) -> dict[str, CommitSha]:
+def advertised(access: Access) -> dict[str, CommitSha]:
     """Return every ref of the remote, in one request. ``NAME^{}`` is the commit of an annotated tag ``NAME``."""
     # In "/", because the configuration of a repository in the working directory must not apply.
-    done = _git.run(["ls-remote", "--quiet", "--", remote.url], env=env, cwd=Path("/"))
+    done = _git.run(["ls-remote", "--quiet", "--", access.remote.url], env=access.env, cwd=Path("/"))
     if done.returncode != 0:
-        raise Repository(root=Path("/"), remote=remote, env=env, plugin=plugin).error(
-            "the git repository can't be read", done
-        )
+        raise access.error("the git repository can't be read", done)
     lines = (line.split("\t", 1) for line in done.stdout.splitlines() if "\t" in line)
     refs = {name: CommitSha(sha) for sha, name in lines}
     if not refs:
         raise SourceError(
             "the git repository is empty",
-            where=remote.shown,
-            required_by=f"plugin {plugin!r}",
-            next_step=f"push a commit to it, or change `url` of plugin {plugin!r} in plugins.yaml",
+            where=access.remote.shown,
+            required_by=f"plugin {access.plugin!r}",
+            next_step=f"push a commit to it, or change `url` of plugin {access.plugin!r} in plugins.yaml",
         )
     if not all(map(_FULL.fullmatch, refs.values())):
         raise SourceError(
             "the git repository uses SHA-256 commits, which plugins.lock does not support",
-            where=remote.shown,
+            where=access.remote.shown,
             expected="commits of 40 hexadecimal digits",
-            required_by=f"plugin {plugin!r}",
+            required_by=f"plugin {access.plugin!r}",
             next_step="use a repository with SHA-1 commits (git init --object-format=sha1)",
         )
     return refs
@@ -111,30 +105,29 @@ def contains(source: GitSource, commit: CommitSha, *, environ: Mapping[str, str]
     Raises:
         SourceError: as :func:`resolve`.
     """
-    remote = git_url.read(source.url, environ=environ, plugin=plugin)
-    env = _git.network_environment(remote, environ)
-    refs = advertised(remote, env, plugin)
-    if meaning(source.ref, refs, remote, env, plugin) == commit:
+    access = _git.connect(source, environ=environ, plugin=plugin)
+    refs = advertised(access)
+    if meaning(source.ref, refs, access) == commit:
         return True
     name = None if source.ref is not None and is_full(source.ref) else branch(source.ref, refs)
     if name is None:
         return False
-    with _git.commits(remote, env, plugin, f"+{name}:refs/check") as repository:
+    with _git.commits(access, f"+{name}:refs/check") as repository:
         return commit in repository.check_output("rev-list", "refs/check").split()
 
 
-def _checked(full: CommitSha, refs: Mapping[str, CommitSha], remote: Remote, plugin: str) -> CommitSha:
+def _checked(full: CommitSha, refs: Mapping[str, CommitSha], access: Access) -> CommitSha:
     """A full hash, if it is a commit's. That of an annotated tag would not be the commit in the lock."""
     commit = _peeled(refs).get(full, full)
     if commit == full:
         return full
     raise SourceError(
         "the git ref is the hash of an annotated tag, not of a commit",
-        where=remote.shown,
+        where=access.remote.shown,
         expected=f"{commit}, the commit that it tags",
         found=full,
-        required_by=f"plugin {plugin!r}",
-        next_step=f"write the tag's name or the commit as `ref` of plugin {plugin!r} in plugins.yaml",
+        required_by=f"plugin {access.plugin!r}",
+        next_step=f"write the tag's name or the commit as `ref` of plugin {access.plugin!r} in plugins.yaml",
     )
 
 
@@ -143,13 +136,12 @@ def _peeled(refs: Mapping[str, CommitSha]) -> dict[str, CommitSha]:
     return {sha: refs.get(f"{name}^{{}}", sha) for name, sha in refs.items()}
 
 
-def _lengthen(
-    short: str, refs: Mapping[str, CommitSha], remote: Remote, env: Mapping[str, str], plugin: str
-) -> CommitSha:
+def _lengthen(short: str, refs: Mapping[str, CommitSha], access: Access) -> CommitSha:
+    """The one commit of the repository that begins so."""
     near = {commit for sha, commit in _peeled(refs).items() if sha.startswith(short)}
     if len(near) != 1 or len(short) < _SURE:
         # Servers don't resolve abbreviations.
-        with _git.commits(remote, env, plugin, *_BRANCHES_AND_TAGS) as repository:
+        with _git.commits(access, *_BRANCHES_AND_TAGS) as repository:
             commits = repository.check_output("rev-list", "--all").splitlines()
         near |= {CommitSha(sha) for sha in commits if sha.startswith(short)}
     if len(near) == 1:
@@ -157,16 +149,16 @@ def _lengthen(
     if near:
         raise SourceError(
             f"git commit {short!r} is ambiguous",
-            where=remote.shown,
+            where=access.remote.shown,
             expected="the beginning of one commit",
             found=", ".join(sorted(near)),
-            required_by=f"plugin {plugin!r}",
-            next_step=f"add more digits to `ref` of plugin {plugin!r} in plugins.yaml",
+            required_by=f"plugin {access.plugin!r}",
+            next_step=f"add more digits to `ref` of plugin {access.plugin!r} in plugins.yaml",
         )
-    raise _missing(f"git ref {short!r} is not in the repository", remote, refs, plugin, ref=short)
+    raise _missing(f"git ref {short!r} is not in the repository", refs, access, ref=short)
 
 
-def _missing(what: str, remote: Remote, refs: Mapping[str, CommitSha], plugin: str, *, ref: str = "") -> SourceError:
+def _missing(what: str, refs: Mapping[str, CommitSha], access: Access, *, ref: str = "") -> SourceError:
     names = sorted(name for name in refs if not name.endswith("^{}"))
     branches = [name.removeprefix("refs/heads/") for name in names if name.startswith("refs/heads/")]
     tags = [name.removeprefix("refs/tags/") for name in names if name.startswith("refs/tags/")]
@@ -179,9 +171,9 @@ def _missing(what: str, remote: Remote, refs: Mapping[str, CommitSha], plugin: s
         found += f", such as {', '.join(branches[:3] + tags[-3:])}"
     return SourceError(
         what,
-        where=remote.shown,
+        where=access.remote.shown,
         expected="a branch, a tag or a commit",
         found=found,
-        required_by=f"plugin {plugin!r}",
-        next_step=f"change `ref` of plugin {plugin!r} in plugins.yaml to an existing one",
+        required_by=f"plugin {access.plugin!r}",
+        next_step=f"change `ref` of plugin {access.plugin!r} in plugins.yaml to an existing one",
     )

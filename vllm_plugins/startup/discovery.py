@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.startup import permissions
-from vllm_plugins.startup.settings import MANIFEST, lock_beside
+from vllm_plugins.startup.settings import MANIFEST, default_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ def discover(settings: Settings, *, named_lock: bool = False) -> Settings:
     if found is None or found == settings.manifest:
         return settings
     settings = settings.replace(
-        manifest=found, lock=settings.lock if settings.lock_named else lock_beside(found), discovered=True
+        manifest=found, lock=settings.lock if settings.lock_named else default_lock(found), discovered=True
     )
     permissions.check_discovered(settings)
     return settings

@@ -121,7 +121,7 @@ def _owners(settings: Settings, recorded: str | None) -> Iterator[tuple[str, tup
 
 
 def _manifests_of(lock: str) -> tuple[str, ...]:
-    """The names of manifests whose default lock has this name: the reverse of ``settings.lock_beside``."""
+    """The names of manifests whose default lock has this name: the reverse of ``settings.default_lock``."""
     if lock == PYLOCK:
         return (MANIFEST,)
     stem = lock.removesuffix(".lock")

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Settings",
+    "default_lock",
     "inherited",
     "is_disabled",
-    "lock_beside",
     "pass_on",
     "patience",
     "public_urls",
@@ -189,7 +189,7 @@ class Settings(Record):
         allowed = env.get("VLLM_PLUGINS")
         return cls(
             manifest=manifest,
-            lock=Path(_absolute(lock_name, home)) if lock_name else lock_beside(manifest),
+            lock=Path(_absolute(lock_name, home)) if lock_name else default_lock(manifest),
             store=Path(_absolute(store_name or "~/.local/share/vllm-plugins", home)),
             cache_home=_absolute(env.get("XDG_CACHE_HOME") or "~/.cache", home),
             manifest_named=bool(manifest_name),
@@ -212,7 +212,7 @@ class Settings(Record):
         )
 
 
-def lock_beside(manifest: Path) -> Path:
+def default_lock(manifest: Path) -> Path:
     """The lock of a manifest where none is named: ``dev.lock`` for ``dev.yaml``.
 
     No two manifests of a directory share one. ``plugins.yaml`` may have ``PYLOCK`` instead; both are an error.

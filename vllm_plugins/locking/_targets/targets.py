@@ -53,25 +53,25 @@ def lock(run: Run, *, here: Base | None) -> Outcome:
     with scratch.directory() as temporary:
         todo = [task for task in tasks if not task.is_current]
         resolved = workers.side_by_side(lambda task: resolve(run, task, upgrade, temporary / task.name), todo)
-        made = dict(zip([task.name for task in todo], resolved, strict=True))
-        made, notes = _share(run, tasks, made, others, temporary)
-        locks = _locks(run, tasks, made, others)
+        new_locks = dict(zip([task.name for task in todo], resolved, strict=True))
+        new_locks, notes = _share(run, tasks, new_locks, others, temporary)
+        locks = _locks(run, tasks, new_locks, others)
         require_distinct(locks, manifest)
         changes = diff.between(old.locks, locks)
-        wheels = {name: path for new in made.values() for name, path in new.wheels.items()}
+        wheels = {name: path for new in new_locks.values() for name, path in new.wheels.items()}
         if request.check:
             changed = [line for pair in changes.targets if pair.kind != "changed" for line in pair.lines]
             comparison.refuse_changes(run, old, locks, changes.packages, targets=changed)
-        elif not request.dry_run and (made or len(locks) != len(old.locks)):
+        elif not request.dry_run and (new_locks or len(locks) != len(old.locks)):
             _stages.write(locks, wheels, settings)
-        unchecked += _underived(run, tasks, locks, made)
+        unchecked += _underived(run, tasks, locks, new_locks)
     notes += _missing(manifest, old, locks)
     fitting = compatibility.fitting(locks, here or base_document.read())
     return pipeline.Outcome(
         lock=next(iter((*fitting, *locks))),
         locks=locks,
         changes=changes.packages,
-        resolved=bool(made) or bool(changes),
+        resolved=bool(new_locks) or bool(changes),
         notes=tuple(notes),
         unchecked=unchecked,
     )
@@ -95,7 +95,7 @@ def _missing(manifest: Manifest, old: OldLocks, locks: Iterable[Lock]) -> list[s
 
 
 def _underived(
-    run: Run, tasks: Iterable[Task], locks: Iterable[Lock], made: Mapping[str, NewLock]
+    run: Run, tasks: Iterable[Task], locks: Iterable[Lock], new_locks: Mapping[str, NewLock]
 ) -> tuple[str, ...]:
     """``--check``: compare the lock of each target with the index and the sources; returns what was not compared."""
     by_name = {name_of(lock): lock for lock in locks}
@@ -106,7 +106,7 @@ def _underived(
             run,
             by_name[task.name],
             base=task.base,
-            new=made[task.name].wheels if task.name in made else {},
+            new=new_locks[task.name].wheels if task.name in new_locks else {},
         )
     ]
     return tuple(dict.fromkeys(found))
@@ -188,56 +188,58 @@ def _others(run: Run, old: OldLocks, tasks: Iterable[Task], unchecked: Iterable[
 
 
 def _share(
-    run: Run, tasks: Sequence[Task], made: Mapping[str, NewLock], others: Sequence[Lock], scratch: Path
+    run: Run, tasks: Sequence[Task], new_locks: Mapping[str, NewLock], others: Sequence[Lock], scratch: Path
 ) -> tuple[dict[str, NewLock], list[str]]:
     """Resolve again the targets that could have the versions of the others; returns all new locks, and notes."""
     from vllm_plugins.core import workers
 
-    made = dict(made)
-    locks = _locks(run, tasks, made, others)
+    new_locks = dict(new_locks)
+    locks = _locks(run, tasks, new_locks, others)
     bases = {task.name: task.base for task in tasks}
-    preferred = shared_pins.preferred([made[name].lock for name in made], locks, bases)
+    preferred = shared_pins.preferred([new_locks[name].lock for name in new_locks], locks, bases)
     again = [
         replace(task, old=OldLock(lock=preferred[task.name], wheels=scratch / "wheels"))
         for task in tasks
-        if task.name in made and preferred[task.name] != made[task.name].lock
+        if task.name in new_locks and preferred[task.name] != new_locks[task.name].lock
     ]
     if again:
-        _gather_wheels(run, made, scratch / "wheels")
+        _gather_wheels(run, new_locks, scratch / "wheels")
 
         def resolved(task: Task) -> NewLock:
             try:
                 return resolve(run, task, Upgrade(), scratch / f"{task.name}-shared")
             except PluginsError:
-                return made[task.name]  # the versions of the others don't fit here
+                return new_locks[task.name]  # the versions of the others don't fit here
 
         for task, new in zip(again, workers.side_by_side(resolved, again), strict=True):
-            lines = shared_pins.notes(made[task.name].lock, new.lock)
-            made[task.name] = replace(new, notes=(*made[task.name].notes, *lines))
+            lines = shared_pins.notes(new_locks[task.name].lock, new.lock)
+            new_locks[task.name] = replace(new, notes=(*new_locks[task.name].notes, *lines))
     notes: dict[str, list[str]] = {}
-    for name, new in made.items():
+    for name, new in new_locks.items():
         for note in new.notes:
             notes.setdefault(note, []).append(name)
     every = len(tasks)
-    return made, [
+    return new_locks, [
         note if len(names) == every else f"target {', '.join(names)}: {note}" for note, names in notes.items()
     ]
 
 
-def _gather_wheels(run: Run, made: Mapping[str, NewLock], into: Path) -> None:
+def _gather_wheels(run: Run, new_locks: Mapping[str, NewLock], into: Path) -> None:
     """One directory with the wheels of the old lock and those that were built in this run."""
     into.mkdir()
     found = {path.name: path for path in run.settings.wheels.glob("*.whl")}
-    found |= {name: path for new in made.values() for name, path in new.wheels.items()}
+    found |= {name: path for new in new_locks.values() for name, path in new.wheels.items()}
     for name, path in found.items():
         os.symlink(os.path.abspath(path), into / name)
 
 
-def _locks(run: Run, tasks: Sequence[Task], made: Mapping[str, NewLock], others: Sequence[Lock]) -> tuple[Lock, ...]:
+def _locks(
+    run: Run, tasks: Sequence[Task], new_locks: Mapping[str, NewLock], others: Sequence[Lock]
+) -> tuple[Lock, ...]:
     """The lock of every target, by its name: new, or as it was."""
     found = list(others)
     for task in tasks:
-        lock = made[task.name].lock if task.name in made else task.old.lock
+        lock = new_locks[task.name].lock if task.name in new_locks else task.old.lock
         found += [lock.replace(accepted_manifests=())] if lock is not None else []
     old = next((lock for lock in (*others, *(task.old.lock for task in tasks)) if lock is not None), None)
     return tuple(sorted((old_lock.named_as(lock, old, run.settings, run.request) for lock in found), key=name_of))
