@@ -12,10 +12,14 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.kit import index as indexes
 
 from . import commands, hook, locks, memory, report, scale, servers, syncs, verify
+
+if TYPE_CHECKING:
+    from .measure import Row
 
 SUBJECTS = {
     "hook": hook.cases,
@@ -41,6 +45,8 @@ def main() -> int:
         "-o", "--output", type=Path, help="also put the table into this document, and a picture next to it"
     )
     arguments = parser.parse_args()
+    if arguments.output:
+        report.read(arguments.output)  # not after half an hour
     rows, failed = [], False
     conditions, started = _conditions(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vllm-plugins-bench-") as scratch:
@@ -61,9 +67,15 @@ def main() -> int:
                     print(report.line(row), flush=True)
                     if arguments.output:
                         minutes = f"One run of {(time.monotonic() - started) / 60:.0f} minutes"
-                        report.document(rows, arguments.output, run=f"{minutes} {conditions}.")
+                        report.document(rows, arguments.output, run=f"{minutes} {conditions}. {_bare(rows)}")
                 print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     return int(arguments.gate and failed)
+
+
+def _bare(rows: list[Row]) -> str:
+    """How fast the machine was, from its fastest minute to its slowest."""
+    least, most = (1000 * pick(row.bare for row in rows) for pick in (min, max))
+    return f"An interpreter that does nothing took {least:.1f} to {most:.1f} ms of a processor."
 
 
 def _conditions() -> str:

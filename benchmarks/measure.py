@@ -76,10 +76,15 @@ class Row:
         return self.value / 1000 / self.bare
 
     @property
+    def slower(self) -> float:
+        """How many times as long an interpreter took here as where the goals were set; at least 1."""
+        return max(1, self.bare / BARE)
+
+    @property
     def regressed(self) -> bool:
         """Whether a goal is missed by half, on the clock and by the processors: noise does not do both."""
         others = [self.value] if self.processor is None else [self.value, self.processor]
-        slower = max(1, self.bare / BARE) if self.unit == "ms" else 1
+        slower = self.slower if self.unit == "ms" else 1
         return all(self._share(value / slower - self.noise) > TOO_MUCH for value in others)
 
     def _share(self, value: float) -> float:

@@ -6,13 +6,15 @@ import html
 import re
 from typing import TYPE_CHECKING
 
+from .measure import BARE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from .measure import Row
 
-__all__ = ["document", "line"]
+__all__ = ["document", "line", "read"]
 
 _TABLE = re.compile(r"(<!-- measured -->\n).*?(<!-- /measured -->)", re.DOTALL)
 _HEIGHT, _LEFT, _WIDTH, _RIGHT = 34, 430, 300, 190  # pixels: of a row, and of the three columns of the picture
@@ -29,17 +31,26 @@ def line(row: Row) -> str:
     )
 
 
+def read(path: Path) -> str:
+    """The text of a document that has a place for the table.
+
+    Raises:
+        SystemExit: there is no such document, or it has no such marks.
+    """
+    if not path.is_file() or not _TABLE.search(text := path.read_text(encoding="utf-8")):
+        raise SystemExit(f"{path} must be a document with the lines <!-- measured --> and <!-- /measured -->")
+    return text
+
+
 def document(rows: Sequence[Row], path: Path, *, run: str = "") -> None:
     """Put the table between the marks in a document (Markdown), and the picture next to it, as SVG.
 
-    ``run`` is a sentence about the run, which follows the table.
+    ``run`` is a sentence or two about the run, which follow the table.
 
     Raises:
-        SystemExit: the document has no such marks.
+        SystemExit: as by ``read``.
     """
-    text = path.read_text(encoding="utf-8")
-    if not _TABLE.search(text):
-        raise SystemExit(f"{path} has no lines <!-- measured --> and <!-- /measured -->")
+    text = read(path)
     measured = _table(rows) + (f"\n{run}\n" if run else "")
     path.write_text(_TABLE.sub(lambda found: found[1] + measured + found[2], text), encoding="utf-8")
     path.with_suffix(".svg").write_text(_picture(rows), encoding="utf-8")
@@ -63,9 +74,17 @@ def _table(rows: Iterable[Row]) -> str:
             processors,
             _goal(row),
         )
-        verdict = "kept" if row.kept else f"missed: {row.why}" if row.why else "missed"
-        lines.append(f"| {' | '.join(cells)} | {verdict} |")
+        lines.append(f"| {' | '.join(cells)} | {_verdict(row)} |")
     return "\n".join(lines) + "\n"
+
+
+def _verdict(row: Row) -> str:
+    if row.kept:
+        return "kept"
+    reasons = [row.why] if row.why else []
+    if row.unit == "ms" and row.slower > 1:
+        reasons.append(f"{row.value / row.slower:.1f} ms where a bare start takes {BARE * 1000:g} ms")
+    return f"missed: {'; '.join(reasons)}" if reasons else "missed"
 
 
 def _time(row: Row, number: float) -> str:

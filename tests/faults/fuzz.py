@@ -1,7 +1,7 @@
-"""A coverage-guided fuzzer for one target: ``python -m tests.faults.fuzz TARGET SECONDS [RUNS]``.
+"""A coverage-guided fuzzer: ``python -m tests.faults.fuzz SECONDS RUNS TARGET…``, each target in a process of its own.
 
-It ends after so many seconds or inputs, whatever comes first, and prints the number of inputs. The first finding ends it
-with another exit status, the input on standard error.
+It ends after so many seconds or inputs for each (-1 for any number), and prints the number of inputs. The first finding ends it with another exit
+status, the input on standard error. Only the instrumentation, which takes longer than a short run, is shared.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import atheris  # type: ignore[import-untyped]
 
@@ -18,14 +19,27 @@ with atheris.instrument_imports(
 ):
     from .targets import TARGETS
 
+from .campaign import LONG
+
 _LONGEST = 4096  # bytes of an input
 _SLOWEST = 20  # seconds that one input may take, on a busy machine
 _MEMORY = 2048  # MiB
 
 
 def main() -> None:
-    """Run until the budget is spent, or something is found."""
-    name, seconds, *runs = sys.argv[1:]
+    """Run each target until its budget is spent, or something is found."""
+    seconds, runs, *names = sys.argv[1:]
+    for name in names:
+        child = os.fork()
+        if not child:
+            fuzz(name, seconds, runs)
+        _, status = os.waitpid(child, 0)
+        if status:
+            sys.exit(1)
+
+
+def fuzz(name: str, seconds: str, runs: str) -> NoReturn:
+    """Run one target, and end the process as libFuzzer does."""
     target = TARGETS[name]
 
     def one(data: bytes) -> None:
@@ -35,6 +49,7 @@ def main() -> None:
             print(f"FOUND by {name}: {data!r}", file=sys.stderr, flush=True)
             raise
 
+    print(f"fuzzing {name}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
         corpus = Path(scratch, "corpus")
         corpus.mkdir()
@@ -42,17 +57,17 @@ def main() -> None:
             (corpus / str(number)).write_bytes(seed)
         words = Path(scratch, "words")
         words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
-        options = [f"-max_total_time={seconds}", f"-max_len={_LONGEST}", f"-timeout={_SLOWEST}"]
+        options = [f"-max_total_time={seconds}", f"-runs={runs}", f"-max_len={_LONGEST}", f"-timeout={_SLOWEST}"]
         options += [
             f"-rss_limit_mb={_MEMORY}",
             f"-dict={words}",
             f"-artifact_prefix={scratch}/",
             "-print_final_stats=1",
         ]
-        options += [f"-runs={runs[0]}"] if runs else []
-        options += ["-seed=1"] if os.environ.get("FAULTS_LONG") != "1" else []  # what it finds depends on no luck
+        options += ["-seed=1"] if not LONG else []  # what it finds depends on no luck
         atheris.Setup([sys.argv[0], *options, str(corpus)], one)
         atheris.Fuzz()
+    sys.exit()
 
 
 def _escaped(word: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import subprocess
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 
-__all__ = ["LONG", "Do", "Preload", "build", "clock"]
+__all__ = ["Do", "Preload", "build", "clock"]
 
 _HEAD = "=QQiiI"  # as `struct page` begins
 _SIZE = struct.calcsize(_HEAD) + 4 * 4000 + 8
@@ -92,6 +91,3 @@ def _runs(number: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] not in "ZX"
-
-
-LONG = os.environ.get("FAULTS_LONG") == "1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 import time
@@ -15,6 +16,8 @@ import pytest
 from tests.kit import faulty, git_server, projects
 from tests.kit.interrupt import interrupt
 from tests.kit.repositories import Repository
+
+from .campaign import sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,8 +65,7 @@ def world(place: Place, tmp_path: Path) -> Iterator[World]:
         yield World(place=place, repository=repository, network=network)
 
 
-@pytest.mark.parametrize("where", ["first", "refs", "pack"])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("fault", "where"), sample(itertools.product(FAULTS, ("first", "refs", "pack")), of=2))
 def test_lock(world: World, fault: str, where: str) -> None:
     """At the first request, while the refs are told, and while the commit is fetched."""
     answer, words = FAULTS[fault]

@@ -7,7 +7,6 @@ and so do the known ways to keep a parser busy.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from .campaign import LONG
 from .targets import TARGETS, Target
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from tests.kit.index import Index
     from tests.kit.place import Place
 
-LONG = os.environ.get("FAULTS_LONG") == "1"
-EXAMPLES = 20_000 if LONG else 100  # test_fuzz.py tries thousands on the same readers
+EXAMPLES = 20_000 if LONG else 40  # test_fuzz.py tries thousands on the same readers
 
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -128,7 +127,7 @@ def test_a_document_with_other_values_in_it(name: str) -> None:
 def test_each_byte_of_a_document_changed_in_turn(name: str) -> None:
     """The lowest bit and the highest; and each beginning of it, as a broken copy has it."""
     for seed in TARGETS[name].seeds:
-        step = max(1, len(seed) // (4000 if LONG else 150))
+        step = max(1, len(seed) // (4000 if LONG else 50))
         for place in range(0, len(seed), step):
             for bit in (0x01, 0x80):
                 data = bytearray(seed)

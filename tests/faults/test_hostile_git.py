@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 from dataclasses import replace
@@ -11,6 +12,8 @@ import pytest
 
 from tests.kit import git_server, projects
 from tests.kit.repositories import Repository, git_environment
+
+from .campaign import sample
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,11 +115,15 @@ def test_a_ref_that_is_an_option_or_an_expression(place: Place, repository: Repo
     assert lock(place, entry(repository.url, ref=ref), ran).returncode == 2
 
 
+SUBMODULES = ("ext::sh -c touch% {ran}", "file://{secret}", "{secret}", "git://127.0.0.1/x", "-u./x", "ssh://-oProxyCommand=touch%20{ran}/x")  # fmt: skip
+ALLOWED = (None, "ext:file:git:https:ssh")
+
+
+# Without GIT_ALLOW_PROTOCOL, git itself refuses most of them.
 @pytest.mark.parametrize(
-    "url",
-    ["ext::sh -c touch% {ran}", "file://{secret}", "{secret}", "git://127.0.0.1/x", "-u./x", "ssh://-oProxyCommand=touch%20{ran}/x"],
-)  # fmt: skip
-@pytest.mark.parametrize("allowed", [None, "ext:file:git:https:ssh"])
+    ("allowed", "url"),
+    [*itertools.product(ALLOWED[1:], SUBMODULES), *sample(itertools.product(ALLOWED[:1], SUBMODULES), of=3)],
+)
 def test_a_submodule_that_reaches_into_this_machine(
     place: Place, tmp_path: Path, ran: Path, url: str, allowed: str | None
 ) -> None:

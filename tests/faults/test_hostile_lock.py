@@ -1,6 +1,7 @@
 """A lock that was changed by somebody who knows its format: hashes and all are as they should be, but it lies.
 
-The same change is given to every command that reads a lock. Each refuses it, or says what it has not checked.
+The same change is given to every command that reads a lock. Each refuses it, or says what it has not checked. In CI, the
+commands take turns.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from vllm_plugins.core.hashes import sha256
 from vllm_plugins.documents.lock import TOOL
 from vllm_plugins.documents.lock_reader import content_sha256
 from vllm_plugins.locking._assemble import _hashed
+
+from .campaign import LONG, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,7 +201,8 @@ def test_every_command_refuses_a_lock_that_contradicts_plugins_yaml(
 ) -> None:
     forge(honest, lambda document: attack(honest, index, document))
     before = honest.files()
-    for words in (("lock", "--check"), ("bundle",), ("sync",), ("sync", "--offline"), ("status",)):
+    others = (("bundle",), ("sync",), ("sync", "--offline"), ("status",))
+    for words in (("lock", "--check"), *sample(others, of=len(others), turn=LOCAL.index(attack))):
         done = honest.run(*words, check=False)
         assert done.returncode == 3, (words, done)
         assert CONTRADICTION in done.stderr + done.stdout, words
@@ -230,7 +234,8 @@ def test_a_package_can_not_hide_behind_the_name_of_a_plugin(honest: Place, index
 def again_without_the_attack(place: Place) -> None:
     """The step that the error names leads on."""
     assert place.run("lock").returncode == 0
-    place.run("lock", "--check")
+    if LONG:
+        place.run("lock", "--check")
     place.run("sync")
 
 
@@ -308,8 +313,10 @@ def swap(place: Place, other: Document, honest: Document, *kept: str) -> None:
     place.lock.write_text(tomlkit.dumps(other), encoding="utf-8")
 
 
-@pytest.mark.parametrize("command", ["lock --check", "bundle", "sync", "status"])
-def test_a_git_plugin_of_another_repository_is_refused(place: Place, command: str) -> None:
+REFUSING = ("lock --check", "bundle", "sync", "status")
+
+
+def test_a_git_plugin_of_another_repository_is_refused(place: Place) -> None:
     repository, _, _ = git_place(place)
     projects.project(place.root / "fork", name="tool-plugin", modules={"evil.py": ""}, entry_points=POINTS)
     fork = Repository.init(place.root / "fork")
@@ -317,20 +324,25 @@ def test_a_git_plugin_of_another_repository_is_refused(place: Place, command: st
     other = locked_from(place, fork, "main")
     honest = locked_from(place, repository, "main")
     swap(place, other, honest)
-    done = place.run(*command.split(), check=False)
-    assert (done.returncode, CONTRADICTION in done.stderr + done.stdout) == (3, True), done
-    assert "its repository is" in done.stderr + done.stdout
+    before = place.files()
+    for command in REFUSING:
+        done = place.run(*command.split(), check=False)
+        assert (done.returncode, CONTRADICTION in done.stderr + done.stdout) == (3, True), done
+        assert "its repository is" in done.stderr + done.stdout
+        assert place.files() == before
 
 
-@pytest.mark.parametrize("command", ["lock --check", "bundle", "sync", "status"])
-def test_a_git_plugin_of_another_commit_than_the_manifest_names_is_refused(place: Place, command: str) -> None:
+def test_a_git_plugin_of_another_commit_than_the_manifest_names_is_refused(place: Place) -> None:
     repository, first, second = git_place(place)
     other = locked_from(place, repository, first)
     honest = locked_from(place, repository, second)
     swap(place, other, honest, "requested")
-    done = place.run(*command.split(), check=False)
-    assert (done.returncode, CONTRADICTION in done.stderr + done.stdout) == (3, True), done
-    assert f"its commit is {first}; plugins.yaml says {second}" in done.stderr + done.stdout
+    before = place.files()
+    for command in REFUSING:
+        done = place.run(*command.split(), check=False)
+        assert (done.returncode, CONTRADICTION in done.stderr + done.stdout) == (3, True), done
+        assert f"its commit is {first}; plugins.yaml says {second}" in done.stderr + done.stdout
+        assert place.files() == before
     again: Completed = place.run("lock")
     assert again.returncode == 0
     assert place.plugin("tool")["commit-id"] == second

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .preload import LONG, Do, Preload, build
+from .campaign import LONG
+from .preload import Do, Preload, build
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

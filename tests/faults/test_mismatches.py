@@ -1,4 +1,4 @@
-"""A thousand nodes that differ from the first process of their server: all stop, with the node and the cause."""
+"""Nodes that differ from the first process of their server, a thousand in the long campaign: all stop, with the node and the cause."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from vllm_plugins.startup import activation, hook, overlay
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup.ranks import expectation
 
+from .campaign import LONG
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from vllm_plugins.startup.marker import Marker
 
-COUNT = 1000
+COUNT = 1000 if LONG else 140
 SERVED = "probe_of_nodes"
 SOURCE = "def register():\n    pass\n"
 FILES = {f"{SERVED}.py": SOURCE, **{f"helper_{number}.txt": "x" * number for number in range(1, 6)}}
@@ -127,7 +129,7 @@ def start() -> PluginsError | None:
     return None
 
 
-def test_a_thousand_nodes_that_differ_stop_with_the_node_and_the_cause(node: Callable[[int], Node]) -> None:
+def test_nodes_that_differ_stop_with_the_node_and_the_cause(node: Callable[[int], Node]) -> None:
     wrong = []
     for number in range(COUNT):
         one = node(number)
@@ -147,7 +149,7 @@ def test_a_thousand_nodes_that_differ_stop_with_the_node_and_the_cause(node: Cal
 
 def test_variables_that_come_after_the_platform_was_chosen_stop_the_node(node: Callable[[int], Node]) -> None:
     """As in a Ray worker that has no lock of its own: a locked platform plugin is not skipped in silence."""
-    for number in range(50):
+    for number in range(50 if LONG else 10):
         one = node(number)
         one.points = (PLATFORM, GENERAL)
         marker = one.install(b"the lock of the server, number %d\n" % number)

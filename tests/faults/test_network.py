@@ -17,12 +17,15 @@ from vllm_plugins.core.errors import SourceError
 from vllm_plugins.packages.index import Index as Reader
 from vllm_plugins.packages.pip_config import PipConfig
 
+from .campaign import sample
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.kit.faulty import Faulty, Reply
     from tests.kit.index import Index, Server
     from tests.kit.place import Completed, Place
+    from tests.kit.templates import Templates
 
 LONGEST = 40  # seconds for what is promised to be over within ten, on a busy machine
 PATIENCE = 8  # seconds, as VLLM_PLUGIN_TIMEOUT
@@ -54,6 +57,13 @@ FOUND = {
 }
 MEND = "  next: check the network"
 EACH = pytest.mark.parametrize("fault", FAULTS)
+# Other bytes are refused in words of their own. A half of the rest has its turn in CI.
+HALF = pytest.mark.parametrize("fault", sorted({"noise", *sample(FAULTS, of=2)}))
+INSTALLED = [
+    (fault, installer)
+    for turn, installer in enumerate(("pip", "uv"))
+    for fault in sample(FAULTS, of=2, turn=1 - turn)
+]
 INSTALLERS = pytest.mark.parametrize("installer", ["pip", "uv"])
 
 
@@ -98,18 +108,28 @@ def is_file(path: str) -> bool:
     return path.endswith((".whl", ".metadata"))
 
 
+@pytest.fixture(scope="module")
+def network(module_index: Index) -> Iterator[Faulty]:
+    """The broken network before this module's index: one address for all tests, so that they can share a lock."""
+    with faulty.serve(f"http://{urlsplit(module_index.url).netloc}") as network:
+        yield network
+
+
 @pytest.fixture
-def world(place: Place, index: Index) -> Iterator[World]:
+def world(place: Place, index: Index, network: Faulty, templates: Templates) -> World:
     """A plugin that needs another distribution is locked, and not installed."""
-    index.wheel("plugin", requires=["helper"])
-    index.wheel("helper")
-    parts = urlsplit(index.url)
-    with faulty.serve(f"http://{parts.netloc}") as network:
-        there = replace(place, index_url=f"{network.address}{parts.path}")
+    network.plan = lambda _: None
+    there = replace(place, index_url=f"{network.address}{urlsplit(index.url).path}")
+
+    def lock() -> None:
+        index.wheel("plugin", requires=["helper"])
+        index.wheel("helper")
         there.pypi("plugin")
         there.run("lock")
-        there.variables.update(PIP_TIMEOUT="1", VLLM_PLUGIN_TIMEOUT=str(PATIENCE))
-        yield World(place=there, index=index, network=network)
+
+    templates.fill(there, index, lock)
+    there.variables.update(PIP_TIMEOUT="1", VLLM_PLUGIN_TIMEOUT=str(PATIENCE))
+    return World(place=there, index=index, network=network)
 
 
 @EACH
@@ -129,7 +149,7 @@ def test_headers_without_an_end_do_not_keep_a_command(world: World) -> None:
     assert lines[-1].startswith(MEND)
 
 
-@EACH
+@HALF
 def test_lock_and_files(world: World, fault: str) -> None:
     """What pip asks of a wheel before it is chosen."""
     shutil.rmtree(world.place.root / "cache")
@@ -143,8 +163,7 @@ def test_lock_and_files(world: World, fault: str) -> None:
     assert lines[-1].startswith((MEND, "  next: fix the "))
 
 
-@INSTALLERS
-@EACH
+@pytest.mark.parametrize(("fault", "installer"), INSTALLED)
 def test_sync(world: World, fault: str, installer: str) -> None:
     """pip follows a redirect to a file of this machine; its hash tells that it is another, as any other's would.
 
@@ -166,7 +185,7 @@ def test_sync(world: World, fault: str, installer: str) -> None:
     assert not world.place.overlays
 
 
-@EACH
+@HALF
 def test_bundle(world: World, fault: str) -> None:
     world.breaks(FAULTS[fault], is_file)
     lines = world.fails(4 if fault == "noise" else 1, "bundle")

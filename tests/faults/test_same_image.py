@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from .preload import LONG
+from .campaign import LONG
 
 if TYPE_CHECKING:
     from pathlib import Path

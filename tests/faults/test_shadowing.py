@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tests.kit.index import Index
     from tests.kit.place import Completed, Place
+    from tests.kit.templates import Templates
 
 GROUPS = ("general_plugins", "platform_plugins", "logits_processors", "stat_logger_plugins")
 GOOD = "def run():\n    print('the locked one ran')\n\n\nclass Bend:\n    pass\n"
@@ -32,12 +33,22 @@ SHAPES = {
 }
 
 
-def install(place: Place, index: Index, module: str, modules: dict[str, str], group: str = "general_plugins") -> None:
-    name = "Bend" if group == "logits_processors" else "run"
-    index.wheel("tiny", entry_points={f"vllm.{group}": {"tiny": f"{module}:{name}"}}, modules=modules)
-    place.pypi("tiny")
-    place.run("lock")
-    place.run("sync", "--no-load-check")
+def install(
+    place: Place,
+    index: Index,
+    templates: Templates,
+    module: str,
+    modules: dict[str, str],
+    group: str = "general_plugins",
+) -> None:
+    def make() -> None:
+        name = "Bend" if group == "logits_processors" else "run"
+        index.wheel("tiny", entry_points={f"vllm.{group}": {"tiny": f"{module}:{name}"}}, modules=modules)
+        place.pypi("tiny")
+        place.run("lock")
+        place.run("sync", "--no-load-check")
+
+    templates.fill(place, index, make, module, *modules.items(), group)
 
 
 def start(place: Place, *words: str, cwd: Path | None = None, **env: str) -> Completed:
@@ -57,10 +68,10 @@ def refused(done: Completed, hostile: Path, site: Path) -> str:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_module_of_the_working_directory_is_not_imported_in_place_of_the_locked_one(
-    place: Place, index: Index, shape: str
+    place: Place, index: Index, templates: Templates, shape: str
 ) -> None:
     module, modules, name = SHAPES[shape]
-    install(place, index, module, modules)
+    install(place, index, templates, module, modules)
     hostile = place.root / "cwd" / name
     hostile.parent.mkdir(parents=True)
     if name.endswith(".pyc"):
@@ -77,9 +88,11 @@ def test_a_module_of_the_working_directory_is_not_imported_in_place_of_the_locke
 
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("kind", ["directory", "archive"])
-def test_nor_is_a_module_of_pythonpath_in_any_group(place: Place, index: Index, group: str, kind: str) -> None:
+def test_nor_is_a_module_of_pythonpath_in_any_group(
+    place: Place, index: Index, templates: Templates, group: str, kind: str
+) -> None:
     """vLLM loads most groups itself, after the hook."""
-    install(place, index, "tiny", {"tiny.py": GOOD}, group)
+    install(place, index, templates, "tiny", {"tiny.py": GOOD}, group)
     entry = place.root / "front"
     if kind == "directory":
         entry.mkdir()
@@ -93,8 +106,8 @@ def test_nor_is_a_module_of_pythonpath_in_any_group(place: Place, index: Index, 
     assert f"  next: take {entry} out of PYTHONPATH, or rename " in text
 
 
-def test_a_module_that_was_imported_before_is_refused(place: Place, index: Index) -> None:
-    install(place, index, "tiny", {"tiny.py": GOOD}, "logits_processors")
+def test_a_module_that_was_imported_before_is_refused(place: Place, index: Index, templates: Templates) -> None:
+    install(place, index, templates, "tiny", {"tiny.py": GOOD}, "logits_processors")
     (place.root / "hostile").mkdir()
     hostile = place.root / "hostile" / "tiny.py"
     hostile.write_text("value = 1\n")
@@ -106,10 +119,12 @@ def test_a_module_that_was_imported_before_is_refused(place: Place, index: Index
     assert "it was imported before the plugins were made active" in refused(done, hostile, place.site)
 
 
-def test_a_package_of_the_overlay_that_looks_for_its_modules_elsewhere_is_refused(place: Place, index: Index) -> None:
+def test_a_package_of_the_overlay_that_looks_for_its_modules_elsewhere_is_refused(
+    place: Place, index: Index, templates: Templates
+) -> None:
     """Where a package looks, its own code decides, so only its import shows where a module of it came from."""
     wide = "import os, sys\n__path__[:0] = [os.path.join(entry, 'tiny') for entry in sys.path]\n"
-    install(place, index, "tiny.deep", {"tiny/__init__.py": wide, "tiny/deep.py": GOOD})
+    install(place, index, templates, "tiny.deep", {"tiny/__init__.py": wide, "tiny/deep.py": GOOD})
     hostile = place.root / "front" / "tiny" / "deep.py"
     hostile.parent.mkdir(parents=True)
     hostile.write_text("def run():\n    print('HOSTILE')\n")
@@ -119,8 +134,8 @@ def test_a_package_of_the_overlay_that_looks_for_its_modules_elsewhere_is_refuse
     assert start(place, "general", PYTHONPATH=path).stdout == "the locked one ran\n{}\n"
 
 
-def test_the_policy_decides(place: Place, index: Index) -> None:
-    install(place, index, "tiny", {"tiny.py": GOOD})
+def test_the_policy_decides(place: Place, index: Index, templates: Templates) -> None:
+    install(place, index, templates, "tiny", {"tiny.py": GOOD})
     (place.root / "tiny.py").write_text(HOSTILE)
     done = start(place, "general", VLLM_PLUGIN_ON_ERROR="continue")
     assert (done.returncode, done.stdout) == (0, "{}\n"), done.stderr
@@ -161,9 +176,9 @@ def test_an_editable_plugin_is_imported_from_its_directory(network_place: Place,
     refused(done, place.root / "tiny.py", place.site)
 
 
-def test_a_module_that_only_the_base_has_may_be_named(place: Place, index: Index) -> None:
+def test_a_module_that_only_the_base_has_may_be_named(place: Place, index: Index, templates: Templates) -> None:
     """A plugin may name a function of its dependency, which the vLLM environment has already."""
-    install(place, index, "json", {"tiny.py": GOOD}, "stat_logger_plugins")
+    install(place, index, templates, "json", {"tiny.py": GOOD}, "stat_logger_plugins")
     points = {"vllm.stat_logger_plugins": {"tiny": "json:dumps"}}
     index.wheel("tiny", "2.0", entry_points=points, modules={"tiny.py": GOOD})
     place.run("lock", "--upgrade")
@@ -171,8 +186,8 @@ def test_a_module_that_only_the_base_has_may_be_named(place: Place, index: Index
     assert start(place, "general", "stat_logger_plugins").returncode == 0
 
 
-def test_the_load_check_and_doctor_see_it_too(place: Place, index: Index) -> None:
-    install(place, index, "tiny", {"tiny.py": GOOD})
+def test_the_load_check_and_doctor_see_it_too(place: Place, index: Index, templates: Templates) -> None:
+    install(place, index, templates, "tiny", {"tiny.py": GOOD})
     front = place.root / "front"
     front.mkdir()
     (front / "tiny.py").write_text(HOSTILE)

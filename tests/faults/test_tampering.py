@@ -16,11 +16,14 @@ from vllm_plugins.packages import cache
 from vllm_plugins.startup import overlay
 from vllm_plugins.startup.marker import Marker
 
+from .campaign import LONG, sample
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.kit.index import Index
     from tests.kit.place import Completed, Place
+    from tests.kit.templates import Templates
 
 POINTS = {"vllm.general_plugins": {"tiny": "tiny:register"}}
 MODULES = {"tiny/__init__.py": "def register():\n    print('the plugin ran')\n", "tiny/data.txt": "some data\n"}
@@ -28,11 +31,14 @@ VERIFY = {"VLLM_PLUGIN_VERIFY": "1"}
 
 
 @pytest.fixture
-def synced(place: Place, index: Index) -> Place:
+def synced(place: Place, index: Index, templates: Templates) -> Place:
     """A plugin from the index, which says that it ran, and one from a directory, are installed."""
-    pair.lock(place, index, mine="mine", entry_points=POINTS, modules=MODULES)
-    place.run("sync")
-    return place
+
+    def make() -> None:
+        pair.lock(place, index, mine="mine", entry_points=POINTS, modules=MODULES)
+        place.run("sync")
+
+    return templates.fill(place, index, make)
 
 
 def flip(path: Path, place: int | None = None, bit: int = 0) -> None:
@@ -60,20 +66,20 @@ def test_nothing_is_changed(synced: Place) -> None:
 
 
 def test_each_bit_of_a_marker(synced: Place) -> None:
-    """Another marker is none, and then the overlay is installed again."""
+    """Another marker is none, and then the overlay is installed again. (In CI, one bit of each byte.)"""
     path = synced.overlay / overlay.MARKER
     data = path.read_bytes()
     whole = Marker.from_json(data.decode())
     assert whole is not None
     seen = {"same": 0, "none": 0}
     for place in range(len(data)):
-        for bit in range(8):
+        for bit in sample(range(8), of=8, turn=place):
             flip(path, place, bit)
             found = overlay.read_marker(synced.store, synced.overlay.name)
             assert found in (None, whole), (place, bit)
             seen["none" if found is None else "same"] += 1
             path.write_bytes(data)
-    assert seen["none"] > 1000
+    assert seen["none"] > 0.9 * len(data)
     assert seen["same"] < seen["none"] / 10  # a tab for a space, and the like
     flip(path, data.index(b"tiny:register"))
     done = start(synced)
@@ -83,12 +89,13 @@ def test_each_bit_of_a_marker(synced: Place) -> None:
 
 
 def test_each_bit_of_a_lock(synced: Place) -> None:
-    """It is refused, or says the same."""
+    """It is refused, or says the same. (In CI, a bit of each third byte.)"""
     data = synced.lock.read_bytes()
     whole = lock_reader.parse(data, synced.lock)
     refused = 0
-    for place in range(len(data)):
-        for bit in (0, 1, 5, 7):
+    places = sample(range(len(data)), of=3)
+    for number, place in enumerate(places):
+        for bit in sample((0, 1, 5, 7), of=4, turn=number):
             other = bytearray(data)
             other[place] ^= 1 << bit
             try:
@@ -97,7 +104,7 @@ def test_each_bit_of_a_lock(synced: Place) -> None:
                 refused += 1
             else:
                 assert found == whole, (place, bit)
-    assert refused > 3 * len(data)
+    assert refused > (3 if LONG else 0.75) * len(places)
     flip(synced.lock, data.index(b'name = "tiny"') + 9)
     done = start(synced)
     assert done.returncode != 0
@@ -183,7 +190,7 @@ def test_the_history(synced: Place) -> None:
     """Lines that are none say nothing."""
     path = synced.store / "history.jsonl"
     data = path.read_bytes()
-    for place in range(0, len(data), 13):
+    for place in sample(range(0, len(data), 13), of=4):
         flip(path, place)
         assert len(synced.run("history", "--json").json["generations"]) == 1
         path.write_bytes(data)
@@ -246,7 +253,7 @@ def test_the_cache_of_locking(synced: Place, resolver: str) -> None:
     """Stubs of the base, and what wheels say of themselves: both are made again where a bit is wrong."""
     locked = synced.lock.read_bytes()
     kept = synced.root / "cache" / "vllm-plugins"
-    (kept / "stubs").unlink()  # other tests share it, and leave stubs of other bases there
+    (kept / "stubs").unlink(missing_ok=True)  # other tests share it, and leave stubs of other bases there
     alone = replace(synced, cached=None)
     synced.lock.unlink()
     alone.run("lock", "--resolver", resolver)

@@ -14,6 +14,7 @@ from tests.kit import stages
 from tests.kit.sandbox import POWERLESS, needs_root, read_only
 
 from . import worlds
+from .campaign import sample
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +43,8 @@ def test_what_is_written_has_sane_modes_under_any_umask(place: Place, index: Ind
     place.pypi("tiny", "built")
     written = place.root / "written"
     written.mkdir()
-    for installer in ("uv", "pip"):
+    installers = ("uv", "pip") if not umask else sample(("uv", "pip"), of=2, turn=UMASKS.index(umask))
+    for installer in installers:
         place.run("lock", umask=umask)
         place.run("sync", "--installer", installer, "--reinstall", "--no-load-check", umask=umask)
         place.python(*START, umask=umask)

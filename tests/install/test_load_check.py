@@ -14,6 +14,7 @@ from vllm_plugins.install._checks import load_check
 from vllm_plugins.startup.overlay import EntryPoint
 
 if TYPE_CHECKING:
+    from tests.kit.index import Index
     from tests.kit.place import Place
 
 NEXT = (
@@ -22,10 +23,18 @@ NEXT = (
 )
 
 
-def lock_plugin(place: Place, source: str, group: str = "vllm.logits_processors", name: str = "probe") -> None:
+def lock_plugin(
+    place: Place, index: Index, source: str, group: str = "vllm.logits_processors", name: str = "probe"
+) -> None:
     points = {group: {name: "probe:Thing"}}
-    projects.project(place.config / "probe", name="probe", entry_points=points, modules={"probe.py": source})
-    place.write("plugins:\n  - {name: probe, source: local, path: probe}\n")
+    lock_modules(place, index, "probe", points, {"probe.py": source})
+
+
+def lock_modules(
+    place: Place, index: Index, name: str, points: dict[str, dict[str, str]], modules: dict[str, str]
+) -> None:
+    index.wheel(name, entry_points=points, modules=modules)
+    place.pypi(name)
     place.run("lock")
 
 
@@ -68,8 +77,10 @@ def lock_plugin(place: Place, source: str, group: str = "vllm.logits_processors"
     ],
     ids=["missing module", "raises", "crashes", "exits"],
 )
-def test_a_plugin_that_does_not_load_is_named_with_the_cause(place: Place, source: str, message: str) -> None:
-    lock_plugin(place, source)
+def test_a_plugin_that_does_not_load_is_named_with_the_cause(
+    place: Place, index: Index, source: str, message: str
+) -> None:
+    lock_plugin(place, index, source)
     for _ in range(2):
         done = place.run("sync", "-q", check=False)
         assert (done.returncode, done.stderr) == (7, f"vllm-plugins: error: {message}{NEXT}")
@@ -77,7 +88,7 @@ def test_a_plugin_that_does_not_load_is_named_with_the_cause(place: Place, sourc
     assert status.returncode == 7
     assert status.stdout.splitlines()[1].split() == [
         "probe",
-        "local",
+        "pypi",
         "yes",
         "1.0",
         "yes",
@@ -88,8 +99,11 @@ def test_a_plugin_that_does_not_load_is_named_with_the_cause(place: Place, sourc
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_a_library_that_lacks_a_symbol(place: Place) -> None:
-    lock_plugin(place, "import ctypes, glob, os\n\nclass Thing:\n    pass\n\n"
-                "ctypes.CDLL(glob.glob(os.path.dirname(__file__) + '/lacking.so')[0], mode=os.RTLD_NOW)\n")  # fmt: skip
+    code = "import ctypes, glob, os\n\nclass Thing:\n    pass\n\n"
+    code += "ctypes.CDLL(glob.glob(os.path.dirname(__file__) + '/lacking.so')[0], mode=os.RTLD_NOW)\n"
+    points = {"vllm.logits_processors": {"probe": "probe:Thing"}}
+    projects.project(place.config / "probe", name="probe", entry_points=points, modules={"probe.py": code})
+    place.write("plugins:\n  - {name: probe, source: local, path: probe}\n")
     source = place.root / "lacking.c"
     source.write_text("int torch_made_of_gold(void);\nint use(void) { return torch_made_of_gold(); }\n")
     library = place.config / "probe/src/lacking.so"
@@ -105,8 +119,8 @@ def test_a_library_that_lacks_a_symbol(place: Place) -> None:
     ) in done.stderr
 
 
-def test_an_import_without_an_end_is_ended(place: Place) -> None:
-    lock_plugin(place, "import time\ntime.sleep(600)\n")
+def test_an_import_without_an_end_is_ended(place: Place, index: Index) -> None:
+    lock_plugin(place, index, "import time\ntime.sleep(600)\n")
     place.run("sync", "--no-load-check")  # so that nothing but the import has to end in time
     done = place.run("sync", "-q", check=False, env={"VLLM_PLUGIN_TIMEOUT": "3"})
     assert (done.returncode, done.stderr) == (
@@ -119,16 +133,14 @@ def test_an_import_without_an_end_is_ended(place: Place) -> None:
     )
 
 
-def test_a_plugin_that_ends_the_process_hides_no_other(place: Place) -> None:
+def test_a_plugin_that_ends_the_process_hides_no_other(place: Place, index: Index) -> None:
     points = {"vllm.logits_processors": {name: f"{name}:Thing" for name in ("a_crash", "good", "z_bad")}}
     modules = {
         "a_crash.py": "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n",
         "good.py": "class Thing:\n    pass\n",
         "z_bad.py": "raise RuntimeError('bad')\n",
     }
-    projects.project(place.config / "probe", name="probe", entry_points=points, modules=modules)
-    place.write("plugins:\n  - {name: probe, source: local, path: probe}\n")
-    place.run("lock")
+    lock_modules(place, index, "probe", points, modules)
     done = place.run("sync", "-q", check=False)
     where = "= {0}:Thing in vllm.logits_processors, of probe)"
     assert (done.returncode, done.stderr) == (
@@ -156,16 +168,14 @@ MANY = {
 }
 
 
-def lock_many(place: Place) -> None:
+def lock_many(place: Place, index: Index) -> None:
     names = [name.removeprefix("many/").removesuffix(".py") for name in MANY if not name.endswith("__init__.py")]
     points = {"vllm.general_plugins": {name: f"many.{name}:register" for name in names}}
-    projects.project(place.config / "many", name="many", entry_points=points, modules=MANY)
-    place.write("plugins:\n  - {name: many, source: local, path: many}\n")
-    place.run("lock")
+    lock_modules(place, index, "many", points, MANY)
 
 
-def test_each_function_is_called_and_the_working_ones_can_be_chosen(place: Place) -> None:
-    lock_many(place)
+def test_each_function_is_called_and_the_working_ones_can_be_chosen(place: Place, index: Index) -> None:
+    lock_many(place, index)
     done = place.run("sync", "-q", "--json", check=False)
     assert done.returncode == 7
     error = done.json
@@ -192,8 +202,8 @@ def test_each_function_is_called_and_the_working_ones_can_be_chosen(place: Place
     assert place.python("-m", "tests.kit.loader", "platform", "general").stdout.startswith("good runs\n")
 
 
-def test_with_imports_nothing_is_called(place: Place) -> None:
-    lock_plugin(place, "def Thing():\n    raise RuntimeError('no GPU here')\n", group="vllm.general_plugins")
+def test_with_imports_nothing_is_called(place: Place, index: Index) -> None:
+    lock_plugin(place, index, "def Thing():\n    raise RuntimeError('no GPU here')\n", group="vllm.general_plugins")
     assert place.run("sync", check=False).returncode == 7
     done = place.run("sync", "--load-check", "imports")
     assert done.stderr == f"{place.using}Loading every entry point\n"
@@ -201,8 +211,8 @@ def test_with_imports_nothing_is_called(place: Place) -> None:
     assert place.run("sync", "--load-check", "calls", check=False).returncode == 7
 
 
-def test_without_the_check_an_earlier_failure_is_forgotten(place: Place) -> None:
-    lock_plugin(place, "raise RuntimeError\n")
+def test_without_the_check_an_earlier_failure_is_forgotten(place: Place, index: Index) -> None:
+    lock_plugin(place, index, "raise RuntimeError\n")
     assert place.run("sync", check=False).returncode == 7
     assert place.run("sync", "--no-load-check").returncode == 0
     status = place.run("status")
@@ -210,24 +220,20 @@ def test_without_the_check_an_earlier_failure_is_forgotten(place: Place) -> None
     assert place.run("sync", check=False).returncode == 7
 
 
-def test_platform_plugins_are_called_before_general_ones(place: Place, tmp_path: Path) -> None:
+def test_platform_plugins_are_called_before_general_ones(place: Place, index: Index, tmp_path: Path) -> None:
     log = tmp_path / "log"
     module = f"def note(word):\n    with open({str(log)!r}, 'a') as file:\n        file.write(word + ' ')\n\n\n"
     module += "note('import')\n\n\ndef chip():\n    note('platform')\n\n\ndef register():\n    note('general')\n"
     points = {"vllm.general_plugins": {"a": "order:register"}, "vllm.platform_plugins": {"b": "order:chip"}}
-    projects.project(place.config / "order", name="order", entry_points=points, modules={"order.py": module})
-    place.write("plugins:\n  - {name: order, source: local, path: order}\n")
-    place.run("lock")
+    lock_modules(place, index, "order", points, {"order.py": module})
     place.run("sync")
     assert log.read_text().split() == ["import", "platform", "general"]
 
 
-def test_two_active_platform_plugins_are_refused_and_one_can_be_chosen(place: Place) -> None:
+def test_two_active_platform_plugins_are_refused_and_one_can_be_chosen(place: Place, index: Index) -> None:
     chips = "def one():\n    return 'chips:One'\n\n\ndef two():\n    return 'chips:Two'\n\n\ndef none():\n    return None\n"
     points = {"vllm.platform_plugins": {name: f"chips:{name}" for name in ("one", "two", "none")}}
-    projects.project(place.config / "chips", name="chips", entry_points=points, modules={"chips.py": chips})
-    place.write("plugins:\n  - {name: chips, source: local, path: chips}\n")
-    place.run("lock")
+    lock_modules(place, index, "chips", points, {"chips.py": chips})
     done = place.run("sync", "-q", "--json", check=False)
     assert done.returncode == 7
     assert "Only one platform plugin can be activated, but got: ['one', 'two']" in done.json["details"][0]
@@ -235,9 +241,9 @@ def test_two_active_platform_plugins_are_refused_and_one_can_be_chosen(place: Pl
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_the_output_of_a_plugin_may_have_any_length(place: Place, stream: str) -> None:
+def test_the_output_of_a_plugin_may_have_any_length(place: Place, index: Index, stream: str) -> None:
     source = f"import sys\n\n\ndef Thing():\n    for _ in range(64):\n        sys.{stream}.write('x' * (1 << 20))\n"
-    lock_plugin(place, f"{source}    raise RuntimeError('y' * 100000)\n", group="vllm.general_plugins")
+    lock_plugin(place, index, f"{source}    raise RuntimeError('y' * 100000)\n", group="vllm.general_plugins")
     done = place.run("sync", "-q", check=False)
     assert done.returncode == 7
     assert "plugin 'probe' raised an error: RuntimeError: yyyy" in done.stderr
@@ -245,15 +251,15 @@ def test_the_output_of_a_plugin_may_have_any_length(place: Place, stream: str) -
     assert len((place.overlay / "overlay.json").read_bytes()) < 5000
 
 
-def test_a_missing_module_of_vllm_says_that_the_plugin_is_for_another_vllm(place: Place) -> None:
-    lock_plugin(place, "def Thing():\n    from vllm.gone.models import Model\n", group="vllm.general_plugins")
+def test_a_missing_module_of_vllm_says_that_the_plugin_is_for_another_vllm(place: Place, index: Index) -> None:
+    lock_plugin(place, index, "def Thing():\n    from vllm.gone.models import Model\n", group="vllm.general_plugins")
     done = place.run("sync", "-q", check=False)
     assert done.returncode == 7
     assert "found: the plugin was made for another vLLM than this one, whose vllm.gone" in done.stderr
 
 
-def test_optimised_bytecode_is_not_written_into_an_overlay(place: Place) -> None:
-    lock_plugin(place, "def Thing():\n    pass\n", group="vllm.general_plugins")
+def test_optimised_bytecode_is_not_written_into_an_overlay(place: Place, index: Index) -> None:
+    lock_plugin(place, index, "def Thing():\n    pass\n", group="vllm.general_plugins")
     place.run("sync")
     env = {"PYTHONDONTWRITEBYTECODE": "", "VLLM_PLUGIN_VERIFY": "1"}
     for _ in range(2):
@@ -261,11 +267,12 @@ def test_optimised_bytecode_is_not_written_into_an_overlay(place: Place) -> None
     assert [path for path in place.site.rglob("*.pyc") if ".opt-" in path.name] == []
 
 
-def test_a_process_that_an_import_leaves_running_is_ended(place: Place, tmp_path: Path) -> None:
+def test_a_process_that_an_import_leaves_running_is_ended(place: Place, index: Index, tmp_path: Path) -> None:
     """It holds the pipes of the process that has started it, for as long as it likes."""
     note = tmp_path / "process"
     lock_plugin(
         place,
+        index,
         "import subprocess\nleft = subprocess.Popen(['sleep', '600'])\n"
         f"with open({str(note)!r}, 'w') as file:\n    file.write(str(left.pid))\n"
         "\n\nclass Thing:\n    pass\n",
@@ -275,9 +282,9 @@ def test_a_process_that_an_import_leaves_running_is_ended(place: Place, tmp_path
     assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
-def test_a_plugin_that_was_fixed_passes_the_next_check(place: Place, tmp_path: Path) -> None:
+def test_a_plugin_that_was_fixed_passes_the_next_check(place: Place, index: Index, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
-    lock_plugin(place, f"import os\nassert os.path.exists({str(flag)!r})\n\n\nclass Thing:\n    pass\n")
+    lock_plugin(place, index, f"import os\nassert os.path.exists({str(flag)!r})\n\n\nclass Thing:\n    pass\n")
     assert place.run("sync", check=False).returncode == 7
     flag.touch()
     done = place.run("sync")
@@ -285,9 +292,9 @@ def test_a_plugin_that_was_fixed_passes_the_next_check(place: Place, tmp_path: P
     assert place.run("status").stdout.splitlines()[-1] == "up to date"
 
 
-def test_a_second_sync_loads_nothing(place: Place, tmp_path: Path) -> None:
+def test_a_second_sync_loads_nothing(place: Place, index: Index, tmp_path: Path) -> None:
     loads = tmp_path / "loads"
-    lock_plugin(place, f"open({str(loads)!r}, 'a').write('loaded ')\n\n\nclass Thing:\n    pass\n")
+    lock_plugin(place, index, f"open({str(loads)!r}, 'a').write('loaded ')\n\n\nclass Thing:\n    pass\n")
     place.run("sync")
     place.run("sync")
     assert loads.read_text() == "loaded "
@@ -295,20 +302,20 @@ def test_a_second_sync_loads_nothing(place: Place, tmp_path: Path) -> None:
     assert loads.read_text() == "loaded loaded "
 
 
-def test_without_the_check_nothing_is_loaded(place: Place) -> None:
-    lock_plugin(place, "raise RuntimeError\n")
+def test_without_the_check_nothing_is_loaded(place: Place, index: Index) -> None:
+    lock_plugin(place, index, "raise RuntimeError\n")
     place.run("sync", "--no-load-check")
     assert place.run("status").stdout.splitlines()[1].split()[5] == "?"
 
 
-def test_without_vllm_nothing_is_loaded(bare_place: Place) -> None:
-    lock_plugin(bare_place, "raise RuntimeError\n")
+def test_without_vllm_nothing_is_loaded(bare_place: Place, index: Index) -> None:
+    lock_plugin(bare_place, index, "raise RuntimeError\n")
     done = bare_place.run("sync")
     assert "Loading" not in done.stderr
 
 
-def test_at_startup_only_what_the_allowlist_lets_through_counts(place: Place) -> None:
-    lock_plugin(place, "raise RuntimeError('broken')\n", group="vllm.stat_logger_plugins", name="broken")
+def test_at_startup_only_what_the_allowlist_lets_through_counts(place: Place, index: Index) -> None:
+    lock_plugin(place, index, "raise RuntimeError('broken')\n", group="vllm.stat_logger_plugins", name="broken")
     start = ("-m", "tests.kit.loader", "general")
     for _ in range(2):
         done = place.python(*start, check=False, traceback=True)
@@ -318,8 +325,8 @@ def test_at_startup_only_what_the_allowlist_lets_through_counts(place: Place) ->
         assert place.python(*start, env={"VLLM_PLUGINS": "vllm_plugins"}).returncode == 0
 
 
-def test_the_longest_patience_can_be_waited_for(place: Place) -> None:
-    lock_plugin(place, "class Thing:\n    pass\n")
+def test_the_longest_patience_can_be_waited_for(place: Place, index: Index) -> None:
+    lock_plugin(place, index, "class Thing:\n    pass\n")
     place.run("sync", env={"VLLM_PLUGIN_TIMEOUT": "9999999"})
 
 

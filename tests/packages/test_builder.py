@@ -14,6 +14,7 @@ import pytest
 
 from tests.kit import projects
 from tests.kit.projects import Backend
+from tests.kit.repositories import Repository
 from vllm_plugins.core.errors import BuildError
 from vllm_plugins.packages import _reproducible
 
@@ -176,6 +177,43 @@ def test_a_failed_build_names_its_plugin_and_the_reason(place: Place, tmp_path: 
     )
     assert "required by: plugin 'mine'" in done.stderr
     assert place.files() == {"config/plugins.yaml": place.files()["config/plugins.yaml"]}
+
+
+_ASKS_GIT = """
+
+def _asking(*words):
+    import subprocess
+
+    return subprocess.run(["git", *words], check=True, capture_output=True, text=True).stdout.strip()
+
+
+_build = build_wheel
+
+
+def build_wheel(*words):
+    Path("src", "asked.py").write_text(repr([_asking("rev-parse", "HEAD"), _asking("status", "--porcelain", "-uno")]))
+    return _build(*words)
+"""
+
+
+def test_a_build_that_asks_git_is_told_of_its_own_repository_in_a_hook_of_another(
+    place: Place, tmp_path: Path
+) -> None:
+    """git sets these variables for a hook, and users of several repositories export some of them."""
+    repository, other = Repository.init(tmp_path / "mine"), Repository.init(tmp_path / "other")
+    other.commit(files={"file": "another"})
+    projects.project(repository.path, name="tiny", modules={"tiny.py": ""})
+    with (repository.path / "backend.py").open("a") as backend:
+        backend.write(_ASKS_GIT)
+    commit = repository.commit()
+    place.write(f"plugins:\n  - {{name: mine, source: git, url: '{repository.url}'}}\n")
+    inside = other.path / ".git"
+    places = {"GIT_DIR": inside, "GIT_WORK_TREE": other.path, "GIT_INDEX_FILE": inside / "index"}
+    places |= {"GIT_OBJECT_DIRECTORY": inside / "objects", "GIT_COMMON_DIR": inside}
+    place.run("lock", env={name: str(path) for name, path in places.items()})
+    (wheel,) = place.wheels.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("asked.py").decode() == repr([commit, ""])
 
 
 @pytest.mark.parametrize("editable", ["false", "true"])

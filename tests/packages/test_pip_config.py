@@ -205,6 +205,65 @@ def test_uv_toml_counts_where_nothing_else_names_an_index(home: Path, monkeypatc
     assert pip_config.read().indexes == (INDEX,)
 
 
+def test_an_index_of_uv_may_be_a_directory_which_counts_from_the_file_that_names_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _uv_toml(
+        home,
+        'find-links = ["links", "~/more"]\n[[index]]\nurl = "./simple"\n[[index]]\nurl = "/srv"\ndefault = true\n',
+    )
+    found = pip_config.read()
+    here = (home / ".config/uv").as_uri()
+    assert found.indexes == ("file:///srv", f"{here}/simple")
+    assert found.find_links == (f"{here}/links", (home / "more").as_uri())
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "one")
+    monkeypatch.setenv("UV_INDEX", "named=/two three")
+    assert pip_config.read().indexes == tuple(f"{home.as_uri()}/one file:///two {home.as_uri()}/three".split())
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_a_flat_index_of_uv_is_a_place_of_files(home: Path, *, default: bool) -> None:
+    flat = f'[[index]]\nurl = "/wheels"\nformat = "flat"\ndefault = {str(default).lower()}\n'
+    _uv_toml(
+        home,
+        flat
+        + '[[index]]\nurl = "https://inner.example/simple"\n[[index]]\nurl = "/x"\nformat = "flat"\nexplicit = true\n',
+    )
+    found = pip_config.read()
+    assert found.find_links == ("file:///wheels",)
+    assert found.indexes[-1] == "https://inner.example/simple"
+    assert len(found.indexes) == (1 if default else 2)
+    _uv_toml(home, flat)
+    found = pip_config.read()
+    assert found.find_links == ("file:///wheels",)
+    assert (found.index_url is None) == default
+    assert found.no_index == (
+        ("none: the default index of uv.toml, which is flat, forbids all indexes",) if default else ()
+    )
+
+
+def test_the_index_of_pip_may_be_a_directory(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "simple").mkdir()
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("PIP_INDEX_URL", "simple")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", str(home / "simple"))
+    assert pip_config.read().indexes == ((home / "simple").as_uri(),) * 2
+
+
+@pytest.mark.parametrize("key", ["PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"])
+@pytest.mark.parametrize(
+    "url", ["index.example/simple", '"https://ada:hunter2@index.example/simple"', "index.example:8080"]
+)
+def test_an_index_that_is_no_url_is_an_error(monkeypatch: pytest.MonkeyPatch, key: str, url: str) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", f" {INDEX} ")  # a slip of a shell
+    assert pip_config.read().index_url == INDEX
+    monkeypatch.setenv(key, url)
+    with pytest.raises(UsageError, match="the URL of an index in pip's or uv's configuration is not valid") as caught:
+        pip_config.read()
+    assert "hunter2" not in str(caught.value)
+
+
 def test_uv_toml_and_pyproject_of_the_working_directory_do_not_count(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,14 +14,13 @@ from tests.kit import projects
 from tests.kit.raw_wheel import RawWheel
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import NoResolution, SourceError
-from vllm_plugins.packages import releases
+from vllm_plugins.packages import downloads, releases
 from vllm_plugins.packages.index import File, Index
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.packages.releases import Pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from vllm_plugins.packages.releases import Release
 
@@ -141,6 +141,29 @@ def test_an_sdist_that_can_not_be_unpacked_is_an_error(links: Path, index: Index
     file = File(filename=path.name, url=path.as_uri())
     with pytest.raises(SourceError, match="can't be unpacked"):
         releases.download(file, index, tmp_path / "out")
+
+
+def test_a_full_disk_is_not_a_fault_of_the_sdist_that_is_unpacked(links: Path, index: Index, tmp_path: Path) -> None:
+    path = links / "tiny-1.0.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tiny/setup.py", "x")
+    (tmp_path / "out/source/tiny").mkdir(parents=True)
+    (tmp_path / "out/source/tiny/setup.py").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):  # the command line makes one of our errors of it
+        releases.download(File(filename=path.name, url=path.as_uri()), index, tmp_path / "out")
+
+
+def test_a_full_disk_is_not_a_fault_of_the_wheel_that_is_read(
+    links: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = projects.wheel(links, "tiny")
+
+    def full(*_: object, **__: object) -> None:
+        Path("/dev/full").write_bytes(b"x")
+
+    monkeypatch.setattr(downloads, "fetch", full)
+    with pytest.raises(OSError, match="No space left"):
+        index.members(File(filename=path.name, url=path.as_uri()), ["METADATA"])
 
 
 class Apart(Index):

@@ -38,12 +38,12 @@ if __name__ == "__main__":
 """
 
 
-def lock(place: Place, points: dict[str, dict[str, str]], version: str = "1.0", **modules: str) -> None:
-    """Lock a plugin from a directory; ``modules`` are its sources."""
+def lock(place: Place, index: Index, points: dict[str, dict[str, str]], version: str = "1.0", **modules: str) -> None:
+    """Lock the newest release of a plugin; ``modules`` are its sources."""
     files = {f"{name}.py": source for name, source in modules.items()}
-    projects.project(place.config / "it", name="it", version=version, entry_points=points, modules=files)
-    place.write("plugins:\n  - {name: it, source: local, path: it}\n")
-    place.run("lock")
+    index.wheel("it", version, entry_points=points, modules=files)
+    place.pypi("it")
+    place.run("lock", "--upgrade")
 
 
 def run(place: Place, policy: str) -> Completed:
@@ -60,9 +60,9 @@ def test_when_one_fails_none_of_the_others_runs(
     place: Place, index: Index, templates: Templates, bad: str, group: str, policy: str
 ) -> None:
     def make() -> None:
-        lock(place, {GENERAL: {"old": "old:register"}}, old="def register():\n    print('old one here')\n")
+        lock(place, index, {GENERAL: {"old": "old:register"}}, old="def register():\n    print('old one here')\n")
         place.run("sync")
-        lock(place, {group: {"bad": "bad:register", "good": "good:register"}}, "2.0", bad=BAD[bad], good=GOOD)
+        lock(place, index, {group: {"bad": "bad:register", "good": "good:register"}}, "2.0", bad=BAD[bad], good=GOOD)
         place.run("sync")
 
     templates.fill(place, index, make, bad, group)
@@ -80,10 +80,10 @@ def test_a_method_of_a_class_is_withdrawn_too(
     place: Place, index: Index, templates: Templates, bad: str, policy: str
 ) -> None:
     def make() -> None:
-        lock(place, {}, "0.1", old="")
+        lock(place, index, {}, "0.1", old="")
         place.run("sync")
         points = {GENERAL: {"bad": "bad:register", "good": "good:Plugin.register"}}
-        lock(place, points, bad=BAD[bad], good=METHOD)
+        lock(place, index, points, bad=BAD[bad], good=METHOD)
         place.run("sync")
 
     templates.fill(place, index, make, bad)
@@ -91,8 +91,8 @@ def test_a_method_of_a_class_is_withdrawn_too(
     assert (done.returncode, "good one None" in done.stdout, "good one 1" in done.stdout) == (0, True, False)
 
 
-def test_a_method_of_a_class_runs_once(place: Place) -> None:
-    lock(place, {GENERAL: {"good": "good:Plugin.register"}}, good=METHOD)
+def test_a_method_of_a_class_runs_once(place: Place, index: Index) -> None:
+    lock(place, index, {GENERAL: {"good": "good:Plugin.register"}}, good=METHOD)
     done = run(place, "fail")
     assert (done.returncode, done.stdout.count("good one 1")) == (0, 1)
 
@@ -109,9 +109,9 @@ def test_the_platform_is_the_one_that_is_gone_on_with(
     answers = "def register():\n    return '{}.Platform'\n"
 
     def make() -> None:
-        lock(place, points, good=answers.format("old"), bad="def register():\n    pass\n")
+        lock(place, index, points, good=answers.format("old"), bad="def register():\n    pass\n")
         place.run("sync")
-        lock(place, points, "2.0", good=answers.format("new"), bad=BAD[bad])
+        lock(place, index, points, "2.0", good=answers.format("new"), bad=BAD[bad])
         place.run("sync")
 
     templates.fill(place, index, make, bad, names)
@@ -122,16 +122,16 @@ def test_the_platform_is_the_one_that_is_gone_on_with(
     assert second == f"{{'child': {{'platform': '{there}'}}}}"
 
 
-def test_the_platform_can_be_looked_for_again(place: Place) -> None:
+def test_the_platform_can_be_looked_for_again(place: Place, index: Index) -> None:
     """As vLLM does where the class that was named could not be had: it has listed the plugin itself by then."""
-    lock(place, {PLATFORM: {"mine": "mine:register"}}, mine="def register():\n    return 'a.Platform'\n")
+    lock(place, index, {PLATFORM: {"mine": "mine:register"}}, mine="def register():\n    return 'a.Platform'\n")
     code = "from tests.kit import loader\nprint(*(loader.platform() for _ in range(3)))\n"
     assert place.python("-c", code).stdout == "a.Platform a.Platform a.Platform\n"
 
 
-def test_nothing_is_imported_to_give_an_overlay_up(place: Place) -> None:
+def test_nothing_is_imported_to_give_an_overlay_up(place: Place, index: Index) -> None:
     points = {GENERAL: {"bad": "bad:register"}, "vllm.stat_logger_plugins": {"bad": "other:Other"}}
-    lock(place, points, bad=BAD["call"], other="print('imported')\nclass Other:\n    pass\n")
+    lock(place, index, points, bad=BAD["call"], other="print('imported')\nclass Other:\n    pass\n")
     assert "imported" not in run(place, "continue").stdout
 
 
@@ -152,10 +152,10 @@ def test_an_editable_source_leaves_the_path_too(network_place: Place) -> None:
     assert (done.returncode, "good one None" in done.stdout, "good one 1" in done.stdout) == (0, True, False)
 
 
-def test_a_process_without_plugins_checks_what_it_installs(place: Place) -> None:
+def test_a_process_without_plugins_checks_what_it_installs(place: Place, index: Index) -> None:
     """What it goes on without is its own affair: the load check has the overlay."""
     asks = "from tests.kit import loader\nloader.platform()\ndef register():\n    pass\n"
-    lock(place, {GENERAL: {"asks": "asks:register"}}, asks=asks)
+    lock(place, index, {GENERAL: {"asks": "asks:register"}}, asks=asks)
     place.run("sync", env={"VLLM_PLUGIN_DISABLE": "1", "_VLLM_PLUGINS_FALLBACK": ""})
 
 
@@ -170,10 +170,10 @@ def test_a_linked_platform_is_gone_on_with(own: Place, index: Index) -> None:
     assert json.loads(done.stdout) == {"platform": "a.Platform"}
 
 
-def test_a_vllm_that_keeps_its_list_elsewhere_calls_each_plugin_once(place: Place) -> None:
+def test_a_vllm_that_keeps_its_list_elsewhere_calls_each_plugin_once(place: Place, index: Index) -> None:
     """It would be one that we don't know: the plugins of a child process are then its own affair, as if we were not."""
     points = {GENERAL: {"good": "good:register"}, PLATFORM: {"mine": "mine:register"}}
-    lock(place, points, good=GOOD, mine="def register():\n    return 'a.Platform'\n")
+    lock(place, index, points, good=GOOD, mine="def register():\n    return 'a.Platform'\n")
     code = (
         "import os\n"
         "from tests.kit import loader\n"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,13 +10,16 @@ import pytest
 
 from tests.kit.place import Place
 
-from . import environment, plugins
+from . import environment, plain, plugins
 
 if TYPE_CHECKING:
     from tests.kit.index import Index
+    from tests.kit.repositories import Repository
+    from tests.kit.templates import Templates
 
 # The interpreter of an environment that `python -m tests.vllm.environment` has made.
 PYTHON = os.environ.get("VLLM_PYTHON")
+PROCESSES = Path(__file__).with_name("processes.py")
 
 if PYTHON is None:
     collect_ignore_glob = ["test_*.py"]
@@ -27,35 +32,70 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def own_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def own_model(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of an architecture that only a plugin knows."""
-    return environment.model(Path(str(PYTHON)), tmp_path_factory.mktemp("models") / "own", "ProbeForCausalLM")
+    own = tmp_path_factory.mktemp("models") / "own"
+    shutil.copytree(model, own)
+    config = json.loads((own / "config.json").read_text())
+    (own / "config.json").write_text(json.dumps({**config, "architectures": ["ProbeForCausalLM"]}))
+    return own
 
 
-def make_world(root: Path, index: Index | None, interpreter: str) -> Place:
-    """One user's world around an environment of vLLM. Without an index, pip is configured as this machine has it."""
-    place = Place(root=root, index_url=None if index is None else index.url, interpreter=interpreter)
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of the same environment without the manager."""
+    return plain.without_manager(Path(str(PYTHON)), tmp_path_factory.mktemp("plain") / "env")
+
+
+@pytest.fixture(scope="session")
+def remembered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """vLLM's cache for a session: with it, vLLM starts no process to inspect an architecture that it knows."""
+    return tmp_path_factory.mktemp("vllm-cache")
+
+
+def make_world(root: Path, index: Index | None, cache: Path) -> Place:
+    """One user's world around the vLLM environment. Without an index, pip is configured as this machine has it."""
+    place = Place(
+        root=root,
+        index_url=None if index is None else index.url,
+        interpreter=str(PYTHON),
+        resolver="auto" if index is None else "uv",
+    )
     place.variables.update(
-        PROBE=str(root / "probe.log"), VLLM_CPU_KVCACHE_SPACE="1", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1"
+        PROBE=str(root / "probe.log"),
+        VLLM_CACHE_ROOT=str(cache),
+        VLLM_CPU_KVCACHE_SPACE="1",
+        HF_HUB_OFFLINE="1",
+        OMP_NUM_THREADS="1",
+        VLLM_NO_USAGE_STATS="1",  # statistics would be sent, and cost a program that looks at this machine
     )
     return place
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Place:
+def registry(tmp_path: Path, remembered: Path) -> Place:
     """A place with this machine's own pip configuration."""
-    return make_world(tmp_path, None, str(PYTHON))
+    return make_world(tmp_path, None, remembered)
 
 
 @pytest.fixture
-def world(tmp_path: Path, index: Index) -> Place:
+def world(tmp_path: Path, index: Index, remembered: Path) -> Place:
     """One user's world around the vLLM environment, with this test's index."""
-    return make_world(tmp_path, index, str(PYTHON))
+    return make_world(tmp_path, index, remembered)
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The git repository of one of the three plugins. It stays where it is: locks contain its address."""
+    return plugins.write_repository(tmp_path_factory.mktemp("repository") / "probe-git")
 
 
 @pytest.fixture
-def three(world: Place, index: Index) -> Place:
+def three(world: Place, index: Index, repository: Repository, templates: Templates) -> Place:
     """Three plugins, from an index, git and a directory, together of all six groups; locked, not installed."""
-    plugins.write_three(world, index)
-    world.run("lock")
-    return world
+
+    def lock() -> None:
+        plugins.write_three(world, index, repository)
+        world.run("lock")
+
+    return templates.fill(world, index, lock)

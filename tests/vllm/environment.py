@@ -66,14 +66,12 @@ def _make(directory: Path, release: str) -> Path:
             uv.install(python, "--no-deps", str(wheel))
         _name_vllm(python, release)
         uv.install(python, f"{ROOT}[uv]")
-        # uv compiles nothing, and a server must not start with the compilation of ten thousand modules.
-        subprocess.run(
-            [python, "-m", "compileall", "-q", "-j", "0", directory / "lib"], check=False, stdout=subprocess.DEVNULL
-        )
+        _compile(python, directory / "lib")
         (directory / "complete").touch()
     installed, current = directory / "project", _digest()
     if not installed.exists() or installed.read_text(encoding="utf-8") != current:
         uv.install(python, "--no-deps", "--reinstall", str(ROOT))
+        _compile(python, _site(python) / "vllm_plugins")
         installed.write_text(current, encoding="utf-8")
     return python
 
@@ -88,6 +86,12 @@ def _install_torch(python: Path, version: str) -> None:
     (info,) = site.glob("torch-*.dist-info")
     lines = BytesHeaderParser().parsebytes((info / "METADATA").read_bytes()).get_all("Requires-Dist", [])
     uv.install(python, *(line for line in lines if "extra ==" not in line))
+
+
+def _compile(python: Path, directory: Path) -> None:
+    """Compile all modules: uv compiles nothing, and the processes of tests write no bytecode, so each would do it again."""
+    argv = [python, "-m", "compileall", "-q", "-j", "0", directory]
+    subprocess.run(argv, check=False, stdout=subprocess.DEVNULL)
 
 
 def _name_vllm(python: Path, release: str) -> None:

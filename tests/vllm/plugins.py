@@ -11,6 +11,7 @@ from tests.kit.repositories import Repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.kit.index import Index
     from tests.kit.place import Place
@@ -159,7 +160,21 @@ LOCAL_POINTS = {
 }
 
 
-def write_three(world: Place, index: Index) -> None:
+def write_repository(path: Path) -> Repository:
+    """The git repository of one of the three plugins."""
+    repository = Repository.init(path)
+    projects.project(
+        path,
+        name="probe-git",
+        requires=["vllm"],
+        entry_points=GIT_POINTS,
+        modules=package("probe_git", GENERAL, model=MODEL, io=IO),
+    )
+    repository.commit()
+    return repository
+
+
+def write_three(world: Place, index: Index, repository: Repository) -> None:
     """A manifest of three plugins, from an index, git and a directory, together of all six groups."""
     index.wheel(
         "probe-index",
@@ -167,15 +182,6 @@ def write_three(world: Place, index: Index) -> None:
         entry_points=INDEX_POINTS,
         modules=package("probe_index", logits=LOGITS, stats=STATS),
     )
-    repository = Repository.init(world.root / "probe-git")
-    projects.project(
-        repository.path,
-        name="probe-git",
-        requires=["vllm"],
-        entry_points=GIT_POINTS,
-        modules=package("probe_git", GENERAL, model=MODEL, io=IO),
-    )
-    repository.commit()
     projects.project(
         world.config / "local", name="probe-local", entry_points=LOCAL_POINTS, modules=package("probe_local", LOCAL)
     )

@@ -21,8 +21,8 @@ from packaging.version import Version
 from tests.kit.place import Place
 
 from . import full_plugin, plugins
-from .conftest import PYTHON
-from .plain import plain, without_manager
+from .conftest import PROCESSES, PYTHON
+from .plain import plain
 from .server import VLLM_SERVE, Server, serve
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ if __name__ == "__main__":
     llm = LLM(sys.argv[1], {ENGINE})
     print("SAID", llm.generate(["hello"], SamplingParams(max_tokens=8))[0].outputs[0].text)
 """
-PROCESSES = Path(__file__).with_name("processes.py")
 # Releases since 0.11 name the length of random prompts in other ways, which 0.11 does not know: so the prompts are given.
 BENCH = ["--dataset-name", "sharegpt", "--dataset-path", "asked.json", "--num-prompts", "2", "--output-len", "4"]
 ASKED = [{"conversations": [{"value": "hello"}, {"value": "there"}]}] * 2
@@ -152,12 +151,6 @@ GROUPS = (
     *("platform", "general", "logits_processors"),
     *(group.removeprefix("vllm.") for group in list(full_plugin.POINTS)[3:]),
 )
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of the same environment without the manager."""
-    return without_manager(Path(str(PYTHON)), tmp_path_factory.mktemp("plain") / "env")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import urllib3
 from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
 
 from vllm_plugins.core import foreign_json, hashes, regular_file, scratch
-from vllm_plugins.core.errors import HashMismatch, SourceError, archive_errors
+from vllm_plugins.core.errors import DiskError, HashMismatch, SourceError, archive_errors
 from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.packages import archives, downloads, own_indexes, programs, simple_api
 from vllm_plugins.packages._net import session
@@ -184,6 +184,8 @@ class Index:
                 file.url, error, what="a file of the index is not a valid wheel", step=_DAMAGED
             ) from error
         except archive_errors(*_FAILURES) as error:
+            if isinstance(error, OSError) and DiskError.from_os_error(error) is not None:
+                raise  # the disk takes no more, which is not the index's fault
             raise self._error(file.url, error) from error
 
     def download(self, file: File, into: Path, *, durable: bool = False) -> Path:

@@ -42,6 +42,7 @@ _SIGNED = (
     "ask the operator of the index for addresses without a signature; if they are not secret, "
     "run VLLM_PLUGIN_PUBLIC_URLS=1 vllm-plugins lock"
 )
+_CORRECT = "correct it, in the environment or in the files that `pip config debug` names"
 _PROVIDERS = ("auto", "disabled", "import", "subprocess")
 # A second name of an option is a key, too.
 _ALIASES = {"pypi-url": "index-url", "default-timeout": "timeout"}
@@ -159,14 +160,15 @@ def read() -> PipConfig:
         uv = uv_files.from_variables(os.environ)
         named = index is not None or bool(values.get("extra-index-url")) or uv.names_an_index
         uv = _joined(uv, _file(named=named), named=named)
-        index = index or uv.index_url or pip_program.default_index(env)
+        index = _index(index) if index else uv.index_url or pip_program.default_index(env)
     except CommandFailed as error:
         raise _no_report(error) from error
     no_index = values.get("no-index", "0").lower() in _TRUE or uv.no_index
     provider = _provider(values.get("keyring-provider"), uv.keyring_provider)
-    extra = dict.fromkeys((*values.get("extra-index-url", "").split(), *uv.extra_index_urls))
+    extra = dict.fromkeys((*map(_index, values.get("extra-index-url", "").split()), *uv.extra_index_urls))
     links = (*values.get("find-links", "").split(), *uv.find_links)
     _check_urls((index, *extra, *links, *filter(None, [values.get("proxy")])))
+    _check_schemes((index, *extra))
     return PipConfig(
         index_url=None if no_index else keyring.with_login(index, provider),
         extra_index_urls=() if no_index else tuple(keyring.with_login(url, provider) for url in extra),
@@ -190,6 +192,8 @@ def read() -> PipConfig:
 
 def _forbids(uv: UvConfig) -> tuple[str, str]:
     """Return what forbids all indexes, and how to allow them."""
+    if uv.only_flat:
+        return "the default index of uv.toml, which is flat,", "add another index to uv.toml"
     if uv.no_index:
         return "no-index of uv's configuration", "remove `no-index` from uv.toml"
     if os.environ.get("PIP_NO_INDEX"):
@@ -206,8 +210,19 @@ def _check_urls(urls: Iterable[str]) -> None:
                 "a URL of pip's or uv's configuration is not valid",
                 where=redact(url),
                 found=str(error),
-                next_step="correct it, in the environment or in the files that `pip config debug` names",
+                next_step=_CORRECT,
             ) from error
+
+
+def _check_schemes(indexes: Iterable[str]) -> None:
+    for url in indexes:
+        if urlsplit(url).scheme not in ("https", "http", "file"):
+            raise UsageError(
+                "the URL of an index in pip's or uv's configuration is not valid",
+                where=redact(url),
+                expected="https://host/path, http://host/path, or a directory that exists",
+                next_step=_CORRECT,
+            )
 
 
 def _no_report(error: CommandFailed) -> PluginsError:
@@ -243,6 +258,7 @@ def _joined(variables: UvConfig, file: UvConfig, *, named: bool) -> UvConfig:
         keyring_provider=variables.keyring_provider or file.keyring_provider,
         system_certs=file.system_certs,
         no_index=False if named else file.no_index,
+        only_flat=False if named else file.only_flat,
         ignored=(*variables.ignored, *file.ignored),
     )
 
@@ -273,6 +289,12 @@ def _values(found: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, str], tup
 
 def _variable(key: str) -> str:
     return f"PIP_{key.upper().replace('-', '_')}"
+
+
+def _index(place: str) -> str:
+    """Return the URL of an index of pip, which may also be a directory; spaces at the ends are a slip of a shell."""
+    place = place.strip()
+    return Path(os.path.abspath(place)).as_uri() if ":" not in place and os.path.isdir(place) else place
 
 
 def _address(place: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from packaging.version import Version
 
 from vllm_plugins.core import hashes
-from vllm_plugins.core.errors import InstallError, NoResolution, SourceError, archive_errors
+from vllm_plugins.core.errors import DiskError, InstallError, NoResolution, SourceError, archive_errors
 from vllm_plugins.documents import selection, versions
 from vllm_plugins.packages import archives, cache, metadata, simple_api
 from vllm_plugins.packages.index import WHOLE
@@ -122,6 +122,8 @@ def download(sdist: File, index: Index, into: Path) -> Path:
     try:
         archives.unpack(archive, unpacked)
     except archive_errors(tarfile.TarError) as error:
+        if isinstance(error, OSError) and DiskError.from_os_error(error) is not None:
+            raise  # the disk takes no more, which is not the author's fault
         raise SourceError(
             "the sdist can't be unpacked",
             where=sdist.url,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.wheel_files import WheelFiles
     from vllm_plugins.review._outlook.references import Edge, Reference
 
-__all__ = ["Finding", "Outlook", "When", "examine", "release_of"]
+__all__ = ["Finding", "Outlook", "Release", "When", "examine", "release_of"]
 
 _MOST = 32 << 20  # bytes of a plugin's files that are parsed, also those that are read again
 _ROUNDS = 16  # functions that call one another while vLLM starts; few plugins have three

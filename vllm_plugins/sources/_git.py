@@ -15,6 +15,7 @@ from vllm_plugins.core.process import NOT_STARTED
 from vllm_plugins.core.redact import redact
 from vllm_plugins.sources import git_url
 from vllm_plugins.startup import settings
+from vllm_plugins.startup.environment import git_variables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -38,40 +39,6 @@ __all__ = [
     "without_files",
 ]
 
-# Variables that name a repository, its index or its objects, as set for us by a git hook or a shell that we run in.
-# GIT_CONFIG_COUNT and its pairs are the user's configuration and stay.
-_DROPPED = frozenset(
-    {
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-        "GIT_ATTR_SOURCE",
-        "GIT_COMMON_DIR",
-        "GIT_CONFIG",
-        "GIT_CONFIG_PARAMETERS",
-        "GIT_CURL_VERBOSE",
-        "GIT_DEFAULT_HASH",
-        "GIT_DEFAULT_REF_FORMAT",
-        "GIT_DIR",
-        "GIT_GRAFT_FILE",
-        "GIT_IMPLICIT_WORK_TREE",
-        "GIT_INDEX_FILE",
-        "GIT_INDEX_VERSION",
-        "GIT_INTERNAL_SUPER_PREFIX",
-        "GIT_LITERAL_PATHSPECS",
-        "GIT_GLOB_PATHSPECS",
-        "GIT_NOGLOB_PATHSPECS",
-        "GIT_ICASE_PATHSPECS",
-        "GIT_NAMESPACE",
-        "GIT_NO_REPLACE_OBJECTS",
-        "GIT_OBJECT_DIRECTORY",
-        "GIT_PREFIX",
-        "GIT_QUARANTINE_PATH",
-        "GIT_REPLACE_REF_BASE",
-        "GIT_SHALLOW_FILE",
-        "GIT_TEMPLATE_DIR",
-        "GIT_WORK_TREE",
-        "LANGUAGE",
-    }
-)
 _HARDENED = (
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
@@ -127,7 +94,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def user_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a call that reads the user's configuration as it is."""
-    ours = (*_DROPPED, *git_url.VARIABLES)
+    ours = (*git_variables.NAMES, *git_url.VARIABLES, "LANGUAGE")
     kept = {key: value for key, value in environ.items() if key not in ours and not key.startswith("GIT_TRACE")}
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.packages.wheel_files import WheelFiles
-    from vllm_plugins.review.outlook import Outlook
+    from vllm_plugins.review.outlook import Outlook, Release
     from vllm_plugins.startup.settings import Settings
 
 __all__ = ["Future", "PluginFuture", "find"]
@@ -106,17 +106,9 @@ def find(
         plugins, notes = [], []
         for plugin in sorted(locked.plugins, key=lambda plugin: plugin.name):
             now = new.plugin(plugin.name) or plugin
-            found: Outlook | None = None
-            try:
-                found = outlook.examine(reader.files(now, new), _points(now), vllm)
-                if found.unread:
-                    notes.append(
-                        f"plugin {plugin.name!r}: can't be parsed: {', '.join(shortened(found.unread, _MOST))}"
-                    )
-            except PluginsError as error:
-                notes.append(f"plugin {plugin.name!r}: {error.what}")
-            except archives.UNREADABLE as error:
-                notes.append(f"plugin {plugin.name!r}: its wheel can't be read: {error}")
+            found, problem_of_files = reader.examine(now, new, vllm)
+            if problem_of_files is not None:
+                notes.append(f"plugin {plugin.name!r}: {problem_of_files}")
             plugins.append(
                 PluginFuture(
                     name=plugin.name,
@@ -179,6 +171,17 @@ class _Reader:
     settings: Settings
     base: Base
     index: Index
+
+    def examine(self, plugin: Plugin, lock: Lock, vllm: Release) -> tuple[Outlook | None, str | None]:
+        """What a plugin of this lock imports of a release, and why some or all of its files can't be read."""
+        try:
+            found = outlook.examine(self.files(plugin, lock), _points(plugin), vllm)
+        except PluginsError as error:
+            return None, error.what
+        except archives.UNREADABLE as error:
+            return None, f"its wheel can't be read: {error}"
+        unread = ", ".join(shortened(found.unread, _MOST))
+        return found, f"can't be parsed: {unread}" if unread else None
 
     def files(self, plugin: Plugin, lock: Lock) -> WheelFiles:
         """The files of a plugin of this lock: of its directory, its built wheel, or its wheel at the index.

@@ -30,7 +30,7 @@ from vllm_plugins.packages import stub_wheels
 from vllm_plugins.packages._build import locked_files
 from vllm_plugins.packages._base_view import view
 from vllm_plugins.startup import overlay
-from vllm_plugins.startup.environment import index_logins
+from vllm_plugins.startup.environment import git_variables, index_logins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["Environment", "Environments"]
 
 # Variables of this process that would let a build see another project, or us.
-_DROPPED = ("PYTHONHOME", "PYTHONSTARTUP", "PIP_REQUIRE_HASHES", "PIP_TARGET", "DESTDIR")
+_DROPPED = ("PYTHONHOME", "PYTHONSTARTUP", "PIP_REQUIRE_HASHES", "PIP_TARGET", "DESTDIR", "LANGUAGE")
 _EPOCH = "315532800"  # 1980-01-01, the earliest date of a zip file
 _DECOY = "0+decoy"  # the version of a stub that no build can use
 _NO_DEBUG_INFO = "-Wl,--strip-all"  # which names the build directory
@@ -78,10 +78,10 @@ class Environment:
         kept = {
             key: value
             for key, value in os.environ.items()
-            if key not in _DROPPED and not index_logins.is_variable(key)
+            if key not in _DROPPED and key not in git_variables.NAMES and not index_logins.is_variable(key)
         }
         return {
-            **{key: value for key, value in kept.items() if not key.startswith("GIT_DIR")},
+            **kept,
             "PATH": f"{self.root / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "VIRTUAL_ENV": str(self.root),
             "SOURCE_DATE_EPOCH": _EPOCH,

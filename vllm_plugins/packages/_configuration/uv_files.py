@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = ["UvConfig", "from_file", "from_variables"]
 
+_PLACES = ("index", "index-url", "extra-index-url", "find-links")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UvConfig:
-    """Where uv would look. ``ignored`` are keys that would change what it chooses."""
+    """Where uv would look. ``ignored`` are keys that would change what it chooses.
+
+    ``only_flat`` says that there is no index because the default one is a flat one, which is in ``find_links``.
+    """
 
     index_url: str | None = None
     extra_index_urls: tuple[str, ...] = ()
@@ -34,6 +39,7 @@ class UvConfig:
     keyring_provider: str | None = None
     system_certs: bool = False
     no_index: bool = False
+    only_flat: bool = False
     ignored: tuple[str, ...] = ()
 
     @property
@@ -45,7 +51,7 @@ class UvConfig:
 def from_variables(environ: Mapping[str, str]) -> UvConfig:
     """Read the variables of uv."""
     extra = [_named(item, environ) for item in environ.get("UV_INDEX", "").split()]
-    extra += environ.get("UV_EXTRA_INDEX_URL", "").split()
+    extra += [_located(place) for place in environ.get("UV_EXTRA_INDEX_URL", "").split()]
     default = environ.get("UV_DEFAULT_INDEX") or environ.get("UV_INDEX_URL")
     chosen = {key.removeprefix("UV_").lower().replace("_", "-"): key for key in environ if key.startswith("UV_")}
     return UvConfig(
@@ -70,17 +76,25 @@ def from_file(environ: Mapping[str, str]) -> UvConfig:
     for path in _files(environ):
         merged = {**_table(path), **merged}
     listed = merged.get("index")
-    indexes = [item for item in (listed if isinstance(listed, list) else ()) if _is_index(item)]
+    every = [item for item in (listed if isinstance(listed, list) else ()) if _is_index(item)]
+    # A flat index is a page or a directory of files, which pip calls a place of find-links.
+    flat = [item for item in every if item.get("format") == "flat" and not item.get("explicit")]
+    indexes = [item for item in every if item.get("format") != "flat"]
     default = next((_with_login(item, environ) for item in indexes if item.get("default")), merged.get("index-url"))
     extra = [_with_login(item, environ) for item in indexes if not item.get("default") and not item.get("explicit")]
+    extra += _texts(merged.get("extra-index-url"))
+    only_flat = False
+    if default is None and any(item.get("default") for item in flat):
+        default, only_flat = (extra.pop(0), False) if extra else (None, True)
     return UvConfig(
         index_url=default if isinstance(default, str) else None,
-        extra_index_urls=(*extra, *_texts(merged.get("extra-index-url"))),
-        find_links=tuple(_texts(merged.get("find-links"))),
+        extra_index_urls=tuple(extra),
+        find_links=(*(_with_login(item, environ) for item in flat), *_texts(merged.get("find-links"))),
         insecure_hosts=tuple(_texts(merged.get("allow-insecure-host"))),
         keyring_provider=next(iter(_texts([merged.get("keyring-provider")])), None),
         system_certs=merged.get("system-certs", merged.get("native-tls")) is True,
-        no_index=merged.get("no-index") is True,
+        no_index=merged.get("no-index") is True or only_flat,
+        only_flat=only_flat and merged.get("no-index") is not True,
         ignored=tuple(sorted(f"{key} of uv.toml" for key in programs.CHOICE & merged.keys())),
     )
 
@@ -107,7 +121,24 @@ def _table(path: Path) -> dict[str, Any]:
             next_step="fix the file, or set UV_NO_CONFIG=1",
         ) from error
     inner = table.get("pip")
-    return {**table, **inner} if isinstance(inner, dict) else table
+    found = {**table, **inner} if isinstance(inner, dict) else table
+    return {key: _placed(value, path.absolute().parent) if key in _PLACES else value for key, value in found.items()}
+
+
+def _placed(value: Any, directory: Path) -> Any:
+    """The value of a key about places: those that are paths count from the directory of the file, as for uv."""
+    if isinstance(value, list):
+        return [_placed(item, directory) for item in value]
+    if isinstance(value, dict) and isinstance(value.get("url"), str):
+        return {**value, "url": _located(value["url"], directory)}
+    return _located(value, directory) if isinstance(value, str) else value
+
+
+def _located(place: str, directory: Path | None = None) -> str:
+    """The URL of a place, which may be a path; without a directory, it counts from the working directory."""
+    if "://" in place or place.startswith(("file:", "~")):
+        return place
+    return Path(os.path.abspath(os.path.join(directory or "", place))).as_uri()
 
 
 def _texts(value: Any) -> Iterable[str]:
@@ -122,7 +153,7 @@ def _named(item: str, environ: Mapping[str, str]) -> str:
     """Return the URL of ``name=URL``, with the login that variables of that name have."""
     name, equals, url = item.partition("=")
     is_named = equals and name.replace("-", "").replace("_", "").replace(".", "").isalnum()
-    return _with_login({"name": name, "url": url}, environ) if is_named else item
+    return _with_login({"name": name, "url": _located(url)}, environ) if is_named else _located(item)
 
 
 def _with_login(index: Mapping[str, Any], environ: Mapping[str, str]) -> str:
