@@ -62,7 +62,11 @@ PROCESS = f"{TAKEN}a_process_finds_the_files_that_variables_name"
 TARGETS = "tests/commands/test_targets.py::test_the_next_steps_of_targets_lead_on"
 OPTIONS = "tests/commands/test_targets.py::test_targets_of_the_command_line_make_the_same_lock"
 SINGLE = "tests/commands/test_single_files.py::test_the_next_steps_of_refusals_lead_on"
+EDITABLE_CODE = "tests/commands/test_editable_code.py::test_code_that_"
 RUN = {
+    "put the directory back; or, if the code has moved within the plugin, run vllm-plugins sync --reinstall": f"{EDITABLE_CODE}"
+    "has_moved_within_the_plugin_is_installed_again",
+    "make the directory readable": f"{EDITABLE_CODE}can_not_be_read_is_a_problem_and_no_traceback",
     "name a plugin with `source: file`; vllm-plugins status lists all plugins": SINGLE,
     "find out what changed in the file; if you have reviewed the new one, change `sha256` of plugin {…} in plugins.yaml": SINGLE,
     "make it readable, or change `path` of plugin {…} in plugins.yaml": SINGLE,

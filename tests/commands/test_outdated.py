@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 import pytest
 
@@ -168,3 +169,16 @@ def test_a_git_plugin_shows_commits_and_tags(place: Place) -> None:
     data = place.run("outdated", "--json").json
     assert data["packages"][0]["newest"] is None
     assert data["notes"][0].startswith("plugin 'mine': the git repository can't be read; ")
+
+
+def test_a_release_that_requires_a_plugin_by_its_url_is_not_kept_back_by_that(place: Place, index: Index) -> None:
+    index.wheel("dep", "1.0")
+    url = urljoin(f"{index.url}dep/", index.page("dep")["files"][0]["url"])
+    index.wheel("tiny", "1.0")
+    index.wheel("tiny", "2.0", requires=[f"dep @ {url}"])
+    place.write(
+        "plugins:\n  - {name: dep, source: pypi, package: dep}\n"
+        '  - {name: tiny, source: pypi, package: tiny, version: "<2"}\n'
+    )
+    place.run("lock")
+    assert reasons(find(place)["tiny"]) == ['plugins.yaml names `version: "<2"`']

@@ -369,7 +369,7 @@ def test_a_lock_that_is_not_toml_is_refused() -> None:
     assert str(refused(b"x = \n")) == message(
         "the lock is not valid TOML", "found: Invalid value (at line 1, column 5)", f"next: {RESTORE}"
     )
-    assert "can't decode byte 0xff" in str(refused(b"\xff").found)
+    assert "0xff is not UTF-8: save the file as UTF-8" in str(refused(b"\xff").found)
     assert refused(b"x = " + b"[" * 10_000).what == "the lock is not valid TOML"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +55,7 @@ def _values(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def _texts(node: ast.expr, constants: dict[str, ast.expr]) -> Iterator[str]:
-    """The texts that an expression may have: one for each branch of a condition."""
+    """The texts that an expression may have: one for each branch of a condition, and each entry of a table."""
     if isinstance(node, ast.IfExp):
         yield from _texts(node.body, constants)
         yield from _texts(node.orelse, constants)
@@ -70,3 +71,22 @@ def _texts(node: ast.expr, constants: dict[str, ast.expr]) -> Iterator[str]:
         yield "".join(part.value if isinstance(part, ast.Constant) else "{…}" for part in node.values)  # type: ignore[misc]
     elif isinstance(node, ast.Name) and node.id in constants:
         yield from _texts(constants[node.id], constants)
+    else:
+        yield from _entries(node, constants)
+
+
+def _entries(node: ast.expr, constants: dict[str, ast.expr]) -> Iterator[str]:
+    """The texts of a table of the module, whose entry an expression takes, and perhaps fills in with ``format``.
+
+    Raises:
+        TypeError: the table is none of the module, so its texts can't be read.
+    """
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
+        for text in _texts(node.func.value, constants):
+            yield re.sub(r"\{\w*\}", "{…}", text)
+    elif isinstance(node, ast.Subscript):
+        table = constants.get(node.value.id) if isinstance(node.value, ast.Name) else None
+        if not isinstance(table, ast.Dict):
+            raise TypeError(f"{ast.unparse(node)}: a next step is a text, or an entry of a table of its module")
+        for value in table.values:
+            yield from _texts(value, constants)

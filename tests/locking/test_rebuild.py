@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from tests.kit.place import Place
 
 
+# What a build backend that reads the version from git does, such as setuptools-scm.
+FROM_TAGS = """
+def _table(root):
+    import subprocess
+
+    text = subprocess.run(["git", "describe", "--tags"], capture_output=True, text=True, check=True).stdout.strip()
+    version, _, rest = text.removeprefix("v").partition("-")
+    return {**_plain(root), "version": f"{version}.post{rest.partition('-')[0]}" if rest else version}
+"""
+
+
 @pytest.fixture
 def repository(place: Place) -> Repository:
     repository = Repository.init(projects.project(place.root / "repository", name="mine-plugin"))
@@ -187,3 +198,46 @@ def test_another_sdist_of_the_same_name(from_sdist: Place, index: Index) -> None
     assert done.returncode == 4
     assert f"  expected: sha256 {locked['sdist-sha256']}\n" in done.stderr
     assert from_sdist.files() == before
+
+
+@pytest.mark.parametrize("change", ["new", "earlier", "moved", "deleted"])
+@pytest.mark.parametrize("command", [["lock", "--check", "--rebuild"], ["bundle"]], ids=["check", "bundle"])
+def test_a_tag_that_gives_the_locked_commit_another_version_is_named(
+    place: Place, repository: Repository, command: list[str], change: str
+) -> None:
+    project = repository.path / "pyproject.toml"
+    project.write_text(project.read_text().replace('version = "1.0"', 'dynamic = ["version"]'))
+    file = repository.path / "backend.py"
+    file.write_text(file.read_text().replace("def _table(", "def _plain(") + FROM_TAGS)
+    repository.commit("one")
+    repository.tag("v0.9")
+    repository.commit("two")
+    repository.tag("v1.0")
+    repository.commit("three")
+    place.write(f'plugins:\n  - {{name: mine, source: git, url: "{repository.url}", ref: main}}\n')
+    place.run("lock")
+    assert place.versions == {"mine-plugin": "1.0.post1"}
+    if command == ["bundle"]:
+        take_away(place)
+    if change == "new":
+        repository.tag("v2.0", "annotated")
+    elif change == "earlier":
+        repository.git("tag", "v1.1", "HEAD~1", "--annotate", "--message", "later")
+    elif change == "moved":
+        repository.git("tag", "--force", "v1.0", "HEAD")
+    else:
+        repository.git("tag", "--delete", "v1.0")
+    version, tag = {
+        "new": ("2.0", "v2.0"),
+        "earlier": ("1.1.post1", "v1.1"),
+        "moved": ("1.0", "v1.0"),
+        "deleted": ("0.9.post2", "v0.9"),
+    }[change]
+    done = place.run(*command, check=False)
+    assert done.returncode == 4
+    assert "the version is different when the wheel is built again" in done.stderr
+    assert f"  expected: mine-plugin 1.0.post1\n  found: mine-plugin {version}\n" in done.stderr
+    assert f"at the locked commit, or as the last one before it, is {tag}\n" in done.stderr
+    place.run("lock", "--upgrade-package", "mine-plugin")
+    assert place.versions == {"mine-plugin": version}
+    assert place.run("lock", "--check", "--rebuild").returncode == 0

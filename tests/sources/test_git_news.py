@@ -9,11 +9,14 @@ from tests.kit.repositories import Repository, git_environment
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.documents.lock import CommitSha
 from vllm_plugins.documents.manifest import GitSource
-from vllm_plugins.sources import git_news
+from vllm_plugins.sources import _git, git_news
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from vllm_plugins.sources._git import Access
+    from vllm_plugins.sources._git import Repository as Fetched
     from vllm_plugins.sources.git_news import News
 
 
@@ -22,12 +25,12 @@ def repository(tmp_path: Path) -> Repository:
     return Repository.init(tmp_path / "repository")
 
 
-def news(repository: Repository, locked: str, ref: str | None = None) -> News:
+def news(repository: Repository, locked: str, ref: str | None = None, *, version: str = "9999") -> News:
     source = GitSource(url=repository.url, ref=ref)
     return git_news.read(
         source,
         CommitSha(locked),
-        release=("tiny", "9999"),
+        release=("tiny", version),
         environ={**git_environment(), "PATH": os.environ["PATH"]},
         plugin="it",
     )
@@ -88,3 +91,28 @@ def test_a_ref_that_is_gone_is_an_error(repository: Repository) -> None:
     locked = repository.commit("one")
     with pytest.raises(SourceError, match="git ref 'gone' is not in the repository"):
         news(repository, locked, "gone")
+
+
+@pytest.mark.parametrize("reads_history", [True, False])
+@pytest.mark.parametrize("is_behind", [True, False])
+def test_a_repository_is_fetched_once_whatever_is_new(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, *, is_behind: bool, reads_history: bool
+) -> None:
+    """Its branch and a tag of the locked commit are asked for together."""
+    fetched: list[tuple[str, ...]] = []
+    commits = _git.commits
+
+    def counted(access: Access, *refs: str) -> AbstractContextManager[Fetched]:
+        fetched.append(refs)
+        return commits(access, *refs)
+
+    monkeypatch.setattr(_git, "commits", counted)
+    requires = "setuptools-scm" if reads_history else "hatchling"
+    project = f'[build-system]\nrequires = ["{requires}"]\n[project]\nname = "tiny"\nversion = "1.0"\n'
+    locked = repository.commit("one", {"pyproject.toml": project})
+    repository.tag("v2.0", "annotated")
+    if is_behind:
+        repository.commit("two")
+    found = news(repository, locked, "main", version="1.0")
+    assert (found.behind, found.own_tag) == (int(is_behind), "v2.0" if reads_history else None)
+    assert len(fetched) == 1

@@ -12,6 +12,7 @@ import yaml
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from vllm_plugins.documents import _rules
+from vllm_plugins.documents._form import utf8
 from vllm_plugins.documents._rules import quoted
 
 if TYPE_CHECKING:
@@ -82,14 +83,9 @@ def load(data: bytes) -> Node | None:
     if len(data) > MAX_BYTES:
         raise Malformed(f"the file has more than {MAX_BYTES} bytes: a manifest needs far fewer")
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = data[: error.start]
-        raise Malformed(
-            f"the byte 0x{data[error.start]:02x} is not UTF-8: save the file as UTF-8",
-            line=before.count(b"\n") + 1,
-            column=len(before) - before.rfind(b"\n"),
-        ) from error
+        text = utf8.decode(data)
+    except utf8.NotUtf8Error as error:
+        raise Malformed(error.what, line=error.line, column=error.column) from error
     node = _compose(text)
     if node is not None:
         _expanded(node, {})

@@ -26,6 +26,7 @@ from vllm_plugins.documents._form import (
     lock_plugin,
     merged,
     pylock,
+    utf8,
     values,
 )
 from vllm_plugins.documents.lock import TOOL, Lock
@@ -115,7 +116,7 @@ def parse_all(data: bytes, path: Path, *, edited: bool = False) -> tuple[Lock, .
     try:
         if any(line.count(b".") > _MAX_DOTS for line in data.splitlines()):
             raise ValueError(f"a line with more than {_MAX_DOTS} dots")  # noqa: TRY301 - one error for every reason
-        document = tomllib.loads(data.decode("utf-8-sig"))  # some editors add a byte order mark
+        document = tomllib.loads(utf8.decode(data))
     except (ValueError, RecursionError) as error:
         if merge_conflicts.has_markers(data.decode("utf-8", "replace")):
             raise LockInvalid(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import flock, hashes, progress, scratch
+from vllm_plugins.core.errors import InstallError, SourceError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.selection import Requirement
@@ -67,14 +68,51 @@ class Filling:
         text = f"Installing {count(len(requirements), 'distribution')} with {installer.name}"
         with progress.step(text, self.report, total=len(requirements)) as step:
             step.measure = functools.partial(_installed, staged)
-            file = staged / "requirements.txt"
             for in_front, target in ((False, site), (True, site / overlay.FRONT)):
-                lines = [f"{item.line}\n" for item in requirements if item.in_front == in_front]
-                if lines:
+                part = tuple(item for item in requirements if item.in_front == in_front)
+                if part:
                     target.mkdir(exist_ok=True)
-                    file.write_text("".join(lines), encoding="utf-8")
-                    installer.install(file, target, offline=offline)
+                    self._install(installer, part, staged, target, offline=offline)
         return requirements
+
+    def _install(
+        self, installer: Installer, part: tuple[Requirement, ...], staged: Path, target: Path, *, offline: bool
+    ) -> None:
+        """Install into an empty directory. Files that pip does not find on a page of an index, we fetch for it."""
+        file = staged / "requirements.txt"
+        file.write_text("".join(f"{item.line}\n" for item in part), encoding="utf-8")
+        try:
+            installer.install(file, target, offline=offline)
+        except InstallError as error:
+            if offline or not installers.can_be_fetched(error):
+                raise
+            fetched = self._from_pages(part, staged / f"fetched-{target.name}")
+            if fetched is None:
+                raise
+            self.report("The wheels are fetched without pip, which can't read a page of an index as uv does")
+            file.write_text("".join(f"{item.line}\n" for item in fetched), encoding="utf-8")
+            installer.install(file, target, offline=True)
+
+    def _from_pages(self, part: tuple[Requirement, ...], into: Path) -> tuple[Requirement, ...] | None:
+        """The requirements with the locked files of the configured indexes; ``None`` where one is on no page."""
+        from vllm_plugins.packages.index import Index
+
+        into.mkdir()
+        found = []
+        with Index(own_indexes.with_lock(self.config(), self.lock, self.settings)) as index:
+            for item in part:
+                if item.path is not None:
+                    found.append(item)
+                    continue
+                try:
+                    files = (file for file in index.files(item.name) if file.filename.endswith(simple_api.WHEEL))
+                    file = next((one for one in files if index.complete(one).sha256 == item.sha256), None)
+                    if file is None:
+                        return None
+                    found.append(replace(item, path=index.download(replace(file, sha256=item.sha256), into)))
+                except SourceError:
+                    return None
+        return tuple(found)
 
     def _with_own(self, selected: Selected, into: Path) -> Selected:
         """The selection, with the files of packages that have an index of their own: pip and uv don't fetch them."""

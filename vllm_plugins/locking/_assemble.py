@@ -12,6 +12,7 @@ from vllm_plugins.documents import lock_writer
 from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
 from vllm_plugins.locking import _conflicts, _graph, _provided
 from vllm_plugins.locking._prepare import refuse_foreign
+from vllm_plugins.locking._search import plugin_sources
 from vllm_plugins.packages import attestations, metadata
 
 if TYPE_CHECKING:
@@ -87,9 +88,12 @@ class Assembly:
                 details = by_name[item.locked.package]
                 release = f"{details.package.name} {details.package.version}"
                 _conflicts.refuse_unknown_extras(release, plugin.source.extras, details.extras, plugin=plugin.name)
+        sources = plugin_sources.of_lock(
+            (item.locked for item in plugins), (item.package for item in described), manifest.path.parent
+        )
         edges = _graph.build(
             self.solution.pins,
-            requires={name: item.requires for name, item in by_name.items()},
+            requires={name: tuple(map(sources.by_name, item.requires)) for name, item in by_name.items()},
             base=self.base,
             plugins=[item.locked for item in (*plugins, *self.overriding.roots(plugins))],
         )

@@ -108,14 +108,18 @@ def _next_step(findings: Mapping[str, Finding], roots: Mapping[str, Root]) -> st
     if found.obstacle is not None and found.obstacle.kind == "young" and found.path:
         package = found.path[-1].partition(" ")[0]
         return f"wait, or, after a review, add {package} to `min-age-exempt` of `policy:` in plugins.yaml"
-    return f"{without}{_by_author(found)}"
+    return f"{without}{_by_author(found, roots)}"
 
 
-def _by_author(found: Finding) -> str:
-    """What else helps: another environment, or, of a requirement by URL, a change that its author can make."""
+def _by_author(found: Finding, roots: Mapping[str, Root]) -> str:
+    """What else helps: another environment, or, of a requirement by URL, another source, or its author."""
     if found.kind != "url" or not found.path or found.requirement is None:
         return f", or use another environment; {_NOT_YOURS}"
     package, name = found.path[-1].partition(" ")[0], found.requirement.name
+    same = next((root.plugin for root in roots.values() if root.name == canonicalize_name(name)), None)
+    if same is not None:
+        by_name = f"require {name} there by its name, without the URL"
+        return f"; or give {in_words(same)} that source there; or, if you are the author of {package}, {by_name}"
     by_name = f"require {name} there by its name, without the URL, and make it a plugin of its own in plugins.yaml"
     return f"; or, if you are the author of {package}, {by_name}"
 
@@ -180,6 +184,9 @@ def resolver_failed(
             if is_here
             else "fix what its output names; only uv resolves for another machine or Python"
         )
+    if resolver == "pip-compile" and "UnicodeDecodeError" in error.stderr:
+        what = "pip can't read a page of the index, which is not valid UTF-8"
+        return SourceError(what, details=lines[-1:], next_step=f"report it to the operator of the index; or {step}")
     if not found_none:
         return SourceError(f"{resolver} failed", details=lines, next_step=step)
     return NoResolution(f"{resolver} found no set of versions that fits all plugins", details=lines, next_step=step)

@@ -20,7 +20,7 @@ from vllm_plugins.packages import metadata, releases, stub_wheels
 from vllm_plugins.packages.builder import BuildInputs, BuildRefused, lacks_system_package
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from packaging.utils import NormalizedName
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import BuildRequirement, Plugin
     from vllm_plugins.locking._search.candidates import Candidate
+    from vllm_plugins.locking._search.plugin_sources import PluginSources
     from vllm_plugins.locking.old_lock import Reuse
     from vllm_plugins.packages.builder import Builder, BuiltWheel
     from vllm_plugins.packages.index import Index
@@ -50,7 +51,7 @@ class BuiltSdist:
 class Sdists:
     """Builds sdists into ``wheels``, a directory from which a resolver takes them; ``built`` has them by name.
 
-    ``plugins`` are those of the manifest, by their packages.
+    ``sources`` has the plugins of the manifest, by their packages.
     """
 
     base: Base
@@ -61,7 +62,7 @@ class Sdists:
     wheels: Path
     report: Callable[[str], None]
     detail: Callable[[str], None]
-    plugins: Mapping[NormalizedName, Plugin]
+    sources: PluginSources
     built: dict[NormalizedName, BuiltSdist] = field(default_factory=dict)
 
     def build(self, candidate: Candidate, *, plugin: str, path: str) -> Metadata:
@@ -78,7 +79,7 @@ class Sdists:
         self.wheels.mkdir(parents=True, exist_ok=True)
         old = self.reuse.built(candidate.name)
         locked = (old.package.version, old.package.sdist_sha256) if old is not None else None
-        entry = self.plugins.get(candidate.name)
+        entry = self.sources.plugins.get(candidate.name)
         same = entry is None or self._is_built_alike(entry)
         if old is not None and same and locked == (str(candidate.version), sdist.sha256):
             wheel, built_with, files = self.wheels / old.path.name, old.package.built_with, old.requirements
@@ -94,6 +95,7 @@ class Sdists:
                 built = self._built(project, candidate, plugin, whose)
                 wheel, built_with, files = built.path, built.built_with, built.requirements
         content = metadata.normal_form(metadata.inspect(wheel), where=f"{whose}: {sdist.url}")
+        content = self.sources.metadata(content)
         if (content.name, content.version.public) != (candidate.name, candidate.version.public):
             raise BuildError(
                 "the build of an sdist gave another distribution than its file name says",
@@ -116,7 +118,7 @@ class Sdists:
         return was is None or (was.build_requires, was.with_base) == (plugin.build_requires, plugin.with_base)
 
     def _built(self, project: Path, candidate: Candidate, plugin: str, whose: str) -> BuiltWheel:
-        entry = self.plugins.get(candidate.name)
+        entry = self.sources.plugins.get(candidate.name)
         try:
             built = self.builder.wheel(
                 project,

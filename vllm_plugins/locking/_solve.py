@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from vllm_plugins.locking._sdists import BuiltSdist
     from vllm_plugins.locking._search.findings import Finding
     from vllm_plugins.locking._search.newest import PassedOver
+    from vllm_plugins.locking._search.plugin_sources import PluginSources
     from vllm_plugins.locking.old_lock import Reuse
     from vllm_plugins.packages.builder import Builder
     from vllm_plugins.packages.index import Index
@@ -66,6 +67,7 @@ class Solver:
     index: Index
     builder: Builder
     reuse: Reuse
+    sources: PluginSources
     caches: Path
     scratch: Path
     report: Callable[[str], None]
@@ -99,6 +101,7 @@ class Solver:
             roots=tuple(map(_root, plugins)),
             preferred=preferred,
         )
+        walk.candidates.sources = self.sources
         sdists = Sdists(
             base=self.base,
             index=self.index,
@@ -108,7 +111,7 @@ class Solver:
             wheels=wheels,
             report=self.report,
             detail=self.detail,
-            plugins={item.locked.package: item.locked for item in plugins},
+            sources=self.sources,
         )
         findings = self._walk(walk, sdists)
         pins = self._pins(plugins, walk, findings, preferred, wheels, stubs=stubs())

@@ -15,20 +15,22 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import atomic, progress, regular_file, workers
-from vllm_plugins.core.errors import LockStale, NoResolution, StoreError
+from vllm_plugins.core.errors import LockStale, NoResolution, SourceError, StoreError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import lock_writer
 from vllm_plugins.documents.lock import in_words
+from vllm_plugins.documents.manifest import GitSource
 from vllm_plugins.locking import _overrides, _provided, _resolvers
 from vllm_plugins.locking._assemble import Assembly, NewLock
 from vllm_plugins.locking._prepare import Preparation, PreparedPlugin, refuse_foreign
+from vllm_plugins.locking._search.plugin_sources import PluginSources
 from vllm_plugins.locking._solve import Solver
 from vllm_plugins.packages import installers, own_indexes
 from vllm_plugins.packages.builder import Builder, BuildRefused
 from vllm_plugins.packages.cooldown import Cooldown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from vllm_plugins.documents.base import Base
@@ -89,6 +91,7 @@ def resolve(
                 index=index,
                 builder=builder,
                 reuse=reuse,
+                sources=_sources(manifest, plugins, index),
                 caches=caches,
                 scratch=scratch / "solve",
                 report=report,
@@ -101,16 +104,38 @@ def _assembled(
     run: Run, solver: Solver, plugins: tuple[PreparedPlugin, ...], overriding: Overriding, target: str | None
 ) -> NewLock:
     """Solve for the plugins and the overrides, and assemble the lock."""
+    as_resolved = [solver.sources.plugin(item, solver.scratch.parent / "by-name") for item in plugins]
     assembly = Assembly(
         overriding=overriding,
         old=solver.reuse.old,
         index=solver.index,
         scratch=solver.scratch.parent,
-        solution=solver.solve((*plugins, *overriding.roots(plugins))),
+        solution=solver.solve((*as_resolved, *overriding.roots(plugins))),
         accepted=run.request.accepts(run.manifest),
         target=target,
     )
     return assembly.lock(run.manifest, plugins, solver.releases(assembly.solution))
+
+
+def _sources(manifest: Manifest, plugins: Iterable[PreparedPlugin], index: Index) -> PluginSources:
+    """The sources of the plugins, which requirements by URL may name."""
+    entries = {plugin.name: plugin.source for plugin in manifest.enabled}
+
+    def commit_of(plugin: str, ref: str) -> str | None:
+        from vllm_plugins.sources import git_refs  # many locks have plugins of an index only
+
+        source = entries[plugin]
+        assert isinstance(source, GitSource)
+        with contextlib.suppress(SourceError):  # the ref is not the plugin's
+            return git_refs.resolve(source.replace(ref=ref), environ=os.environ, plugin=plugin)
+        return None
+
+    return PluginSources(
+        directory=manifest.path.parent,
+        plugins={item.locked.package: item.locked for item in plugins},
+        files=index.files,
+        commit_of=commit_of,
+    )
 
 
 def _installer(settings: Settings, config: PipConfig, caches: Path, report: Callable[[str], None]) -> Installer:

@@ -20,6 +20,7 @@ from vllm_plugins.documents import selection
 from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.manifest import GitSource, PypiSource
 from vllm_plugins.locking import _stages, pipeline
+from vllm_plugins.locking._search import plugin_sources
 from vllm_plugins.locking._search.candidates import Candidates, Obstacle
 from vllm_plugins.locking._search.findings import Root, chain
 from vllm_plugins.locking._search.walk import Walk
@@ -143,7 +144,8 @@ def find(
     )
     base = _base(run)
     with Index(own_indexes.with_manifest(config, manifest), cooldown=_stages.cooldown_of(manifest)) as index:
-        candidates = Candidates(base=base, index=index, caches=settings.cache, report=report)
+        sources = plugin_sources.of_lock(locked.plugins, locked.packages, manifest.path.parent)
+        candidates = Candidates(base=base, index=index, caches=settings.cache, report=report, sources=sources)
         search = _Search(manifest=manifest, locked=locked, settings=settings, base=base, candidates=candidates)
         with ThreadPoolExecutor(max_workers=16) as pool:
             from_git = [pool.submit(search.news, plugin) for plugin in locked.plugins if plugin.commit is not None]

@@ -18,6 +18,7 @@ from vllm_plugins.documents.base import SHARED
 from vllm_plugins.locking._rebuilt import differences, sources
 from vllm_plugins.packages import archives, installers, metadata, own_indexes, pip_config
 from vllm_plugins.packages.builder import Builder, BuildInputs, BuiltWheel
+from vllm_plugins.sources import git_news, pyproject
 from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def _rebuilding(
                     return None
                 _check_hashed(item, lock, settings)
                 into = temporary / f"wheel-{item.name}"
-                return builder.wheel(
+                built = builder.wheel(
                     project,
                     into,
                     plugin=item.name,
@@ -188,6 +189,8 @@ def _rebuilding(
                     ),
                     on_line=detail,
                 )
+                _check_version(item, built.version, project)
+                return built
 
             yield build
 
@@ -200,6 +203,33 @@ def _check_hashed(item: LockedBuild, lock: Lock, settings: Settings) -> None:
             found=", ".join(pins),
             next_step="vllm-plugins lock, which builds it with packages that it locks, too",
         )
+
+
+def _check_version(item: LockedBuild, version: str, project: Path) -> None:
+    """Refuse another version than the locked one, and name the tags that a build of the same files may read it from.
+
+    Raises:
+        HashMismatch: the build gave another version.
+    """
+    package, plugin = item.package, item.plugin
+    if version == package.version:
+        return
+    details = []
+    if plugin is not None and pyproject.reads_history(project):
+        found = ", ".join(git_news.tags(project)) or "no tag"
+        details = [
+            f"builds may read the version from git: at the locked commit, or as the last one before it, is {found}"
+        ]
+    raise HashMismatch(
+        "the version is different when the wheel is built again",
+        where=item.wheel.filename if plugin is None else plugin.url or plugin.requested,
+        expected=f"{package.name} {package.version}",
+        found=f"{package.name} {version}",
+        details=details,
+        required_by=f"plugin {item.name!r}" if plugin is not None else f"{package.name} {package.version}",
+        next_step="restore the wheel from version control; or build and lock it again: "
+        f"vllm-plugins lock --upgrade-package {package.name}",
+    )
 
 
 def _environment(item: LockedBuild, built: BuiltWheel) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import InstallerName
 
-__all__ = ["LOUD", "Installer", "Pip", "Uv", "choose", "find_uv", "is_loud"]
+__all__ = ["LOUD", "Installer", "Pip", "Uv", "can_be_fetched", "choose", "find_uv", "is_loud"]
 
 LOUD = "uv can't inspect this Python interpreter, which prints something when it starts"
 _PIP_INSTALLS = "pip installs instead"
@@ -229,6 +229,11 @@ class Uv:
     @property
     def _no_index(self) -> list[str]:
         return [] if self.config.index_url is not None else ["--no-index"]
+
+
+def can_be_fetched(error: PluginsError) -> bool:
+    """Whether an installation failed at a page of an index that pip reads otherwise than uv and we do."""
+    return failures.is_unread(error)
 
 
 def is_loud(python: str) -> bool:

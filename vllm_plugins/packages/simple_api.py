@@ -32,6 +32,7 @@ __all__ = [
     "check_html",
     "from_html",
     "from_json",
+    "hash_of",
     "is_json",
     "is_plain",
     "locked",
@@ -52,6 +53,7 @@ _COMPLETE = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?/[A-Za-z0
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 # As in pip, the hash may follow another part, such as ``#egg=name&sha256=…``.
 _HASH = re.compile(r"(?:^|&)sha256=([^&]*)")
+_EGG = re.compile(r"(?:^|&)egg=")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +70,8 @@ class File:
         core_metadata: the hash of the METADATA that the index has apart from the file (PEP 658), empty where it gives
             no hash; ``None`` where it has none.
         too_young: why a cooldown excludes the file; empty if none does.
+        is_egg: whether its link has ``#egg=``, where pip looks for the version. It passes over such a wheel, and uv
+            does not.
     """
 
     filename: str
@@ -83,6 +87,7 @@ class File:
     index: str | None = None
     core_metadata: str | None = None
     too_young: str = ""
+    is_egg: bool = False
 
     @property
     def is_local(self) -> bool:
@@ -221,11 +226,11 @@ def _from_anchor(anchor: dict[str, str | None], base: str, index: str | None) ->
     if address is None:
         return None
     address, fragment = urldefrag(address)
-    digest = _HASH.search(fragment)
     return File(
         filename=unquote(urlsplit(address).path).rpartition("/")[2],
         url=address,
-        sha256=_digest(digest[1]) if digest is not None else None,
+        sha256=hash_of(fragment),
+        is_egg=_EGG.search(fragment) is not None,
         **(_specifiers(python) if (python := anchor.get("data-requires-python")) is not None else {}),
         yanked="data-yanked" in anchor,
         yanked_reason=_text(anchor.get("data-yanked")) or "",
@@ -264,6 +269,12 @@ def _core_metadata(value: object) -> str | None:
         algorithm, _, digest = value.partition("=")
         return _digest(digest) if algorithm == "sha256" else None
     return "" if value is True or (isinstance(value, str) and value) else None
+
+
+def hash_of(fragment: str) -> Sha256 | None:
+    """The sha256 in what follows the ``#`` of a file's URL."""
+    found = _HASH.search(fragment)
+    return _digest(found[1]) if found is not None else None
 
 
 def _digest(value: object) -> Sha256 | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from packaging.utils import canonicalize_name
 
@@ -96,7 +98,8 @@ def _ask(
         words += ["--timeout", str(_TIMEOUT), "--cache-dir", cache / "advisories" if cache else directory / "cache"]
         try:
             # Its own timeout is for each read alone: a service that sends a byte now and then never lets it pass.
-            done = process.run(words, cwd=directory, check=False, timeout=patience)
+            env = {**os.environ, "NETRC": str(_netrc(directory, service))}
+            done = process.run(words, cwd=directory, env=env, check=False, timeout=patience)
             return _parse(foreign_json.read(result.read_text(encoding="utf-8") if result.exists() else ""), asked)
         except CommandFailed as error:
             if error.returncode != process.NOT_STARTED:
@@ -111,6 +114,29 @@ def _ask(
                 output.append(f"pip-audit ended with {process.status(done.returncode)}")
             found = output[-1].rpartition("Caused by ")[2] if output else str(error)
             raise _unreadable(service, found) from error
+
+
+def _netrc(directory: Path, service: str) -> Path:
+    """A netrc file that has the login of the service's host, if the user's has one, and no other.
+
+    pip-audit looks into netrc for each host to which a service redirects it. The services with a name need no login.
+    """
+    from requests.utils import get_netrc_auth  # a lock is mostly audited without a login
+
+    path = directory / "netrc"
+    login = None if service in SERVICES else get_netrc_auth(service)
+    text = ""
+    if login is not None:
+        host, user, password = map(_quoted, (urlsplit(service).hostname or "", *login))
+        text = f"machine {host} login {user} password {password}\n"
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+def _quoted(word: str) -> str:
+    """A word of a netrc file that may contain any character."""
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _unreadable(service: str, found: str) -> SourceError:

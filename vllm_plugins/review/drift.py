@@ -8,14 +8,16 @@ A start compares lock, manifest, vLLM environment and marker, which takes a mill
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import LoadError, LockStale, PluginsError
+from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.documents.manifest import FileSource, LocalSource
 from vllm_plugins.review import _modules
-from vllm_plugins.startup import overlay, permissions
+from vllm_plugins.startup import integrity, overlay, permissions
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup.ranks import expectation
 
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.lock import Plugin as LockedPlugin
     from vllm_plugins.documents.manifest import Manifest, Plugin
     from vllm_plugins.documents.state import State
+    from vllm_plugins.startup.settings import Settings
 
 __all__ = ["UNUSED", "hidden_modules", "local_sources", "other_nodes", "others_can_write", "problems"]
 
@@ -62,27 +66,52 @@ def local_sources(state: State, environ: Mapping[str, str]) -> Iterator[PluginsE
     """A problem for each local directory that changed after its wheel was built, or can't be read.
 
     One that is not on this machine is not missed: an image has only the lock and the wheels. An editable plugin is
-    nowhere else.
+    nowhere else, whether there is a manifest or not.
     """
-    manifest, locked, settings = state.manifest, state.locked, state.settings
-    if manifest is None or locked is None:
+    locked = state.locked
+    if locked is None:
         return
+    absent = [error for plugin in locked.lock.plugins if plugin.editable for error in _missing(plugin, state)]
+    if not absent and state.marker is not None:
+        absent += integrity.editable_code(state.settings.store, state.marker)
+    yield from absent
+    if state.manifest is not None:
+        yield from _changed_sources(state.manifest, locked.lock, state.settings, environ)
+
+
+def _missing(plugin: LockedPlugin, state: State) -> Iterator[PluginsError]:
+    """Why the directory of an editable plugin can't be used."""
+    from vllm_plugins.sources import local
+
+    manifest = state.manifest
+    entry = next((item for item in manifest.enabled if item.name == plugin.name), None) if manifest else None
+    if manifest is not None and entry is not None and isinstance(entry.source, LocalSource):
+        directory = manifest.local_directory(entry.source)
+    else:
+        directory = manifests.absolute(plugin.requested, state.settings.lock.parent)
+    try:
+        local.check(directory, plugin=plugin.name)
+    except PluginsError as error:
+        yield error
+
+
+def _changed_sources(
+    manifest: Manifest, lock: Lock, settings: Settings, environ: Mapping[str, str]
+) -> Iterator[PluginsError]:
+    """A problem for each source whose content is not the locked one."""
     for plugin in manifest.enabled:
-        pinned = locked.lock.plugin(plugin.name)
+        pinned = lock.plugin(plugin.name)
         if pinned is not None and isinstance(plugin.source, FileSource):
             yield from _single_file(plugin, pinned, manifest)
             continue
-        if not isinstance(plugin.source, LocalSource) or pinned is None:
+        if not isinstance(plugin.source, LocalSource) or pinned is None or pinned.tree_sha256 is None:
             continue
         from vllm_plugins.sources import local
 
         directory = manifest.local_directory(plugin.source)
-        if not pinned.editable and not directory.exists():
+        if not os.path.exists(directory):
             continue
         try:
-            if pinned.tree_sha256 is None:
-                local.check(directory, plugin=plugin.name)
-                continue
             digest = local.hash_tree(directory, plugin=plugin.name, without=settings.written, environ=environ)
         except PluginsError as error:
             yield error

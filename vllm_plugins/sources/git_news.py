@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,12 +15,13 @@ from vllm_plugins.sources import _git, git_refs, pyproject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from vllm_plugins.documents.lock import CommitSha
     from vllm_plugins.documents.manifest import GitSource
-    from vllm_plugins.sources._git import Access
+    from vllm_plugins.sources._git import Repository
 
-__all__ = ["News", "read"]
+__all__ = ["News", "read", "tags"]
 
 _TAGS = "refs/tags/"
 _VERSION = re.compile(r"(\D*?)v?(\d.*)")
@@ -58,19 +60,29 @@ def read(
     commit = git_refs.meaning(source.ref, refs, access)
     ref = source.ref or "HEAD"
     branch = git_refs.branch(source.ref, refs) or "HEAD"
-    behind: int | None = 0
-    if refs.get(branch) != locked:
-        with _git.commits(access, f"+{branch}:refs/new") as repository:
-            history = repository.check_output("rev-list", "refs/new").split()
-            behind = None
-            if locked in history:
-                behind = int(repository.check_output("rev-list", "--count", f"{locked}..refs/new"))
     own_tag = _own_tag(refs, locked, release)
-    if own_tag is not None and not _reads_history(source, locked, own_tag, access):
-        own_tag = None
+    behind: int | None = 0
+    wanted = [f"+{branch}:refs/new"] if refs.get(branch) != locked else []
+    wanted += [f"+{_TAGS}{own_tag}:refs/own"] if own_tag is not None else []
+    if wanted:
+        with _git.commits(access, *wanted) as repository:
+            if refs.get(branch) != locked:
+                behind = _behind(repository, locked)
+            if own_tag is not None and not _reads_history(repository, source, locked):
+                own_tag = None
     return News(
         commit=commit, branch=_short(branch), behind=behind, tag=_newest_tag(refs, ref, locked), own_tag=own_tag
     )
+
+
+def tags(project: Path) -> tuple[str, ...]:
+    """The tags at the commit of a checkout, or else the newest one before it: what builds take a version from."""
+    env = {**_git.local_environment(os.environ), "GIT_CEILING_DIRECTORIES": str(project.parent)}
+    for words in (("tag", "--points-at", "HEAD"), ("describe", "--tags", "--abbrev=0")):
+        done = _git.run(words, env=env, cwd=project)
+        if done.returncode == 0 and done.stdout.strip():
+            return tuple(done.stdout.split())
+    return ()
 
 
 def _short(branch: str) -> str:
@@ -122,16 +134,22 @@ def _own_tag(refs: Mapping[str, CommitSha], locked: CommitSha, release: tuple[st
     return newer[max(newer)] if newer else None
 
 
-def _reads_history(source: GitSource, commit: CommitSha, tag: str, access: Access) -> bool:
+def _behind(repository: Repository, locked: CommitSha) -> int | None:
+    """How many commits the fetched branch has after the locked one; ``None`` where it does not have that."""
+    if locked not in repository.check_output("rev-list", "refs/new").split():
+        return None
+    return int(repository.check_output("rev-list", "--count", f"{locked}..refs/new"))
+
+
+def _reads_history(repository: Repository, source: GitSource, commit: CommitSha) -> bool:
     """Whether a build of the project at a commit may take its version from tags."""
     name = "/".join(filter(None, (source.subdirectory, "pyproject.toml")))
-    with _git.commits(access, f"+{_TAGS}{tag}:refs/new") as repository:
-        shown = repository.run("show", f"{commit}:{name}")
-        project = repository.root / "project"
-        project.mkdir()
-        if shown.returncode == 0:
-            (project / "pyproject.toml").write_text(shown.stdout, encoding="utf-8", errors="replace")
-        return pyproject.reads_history(project)
+    shown = repository.run("show", f"{commit}:{name}")
+    project = repository.root / "project"
+    project.mkdir()
+    if shown.returncode == 0:
+        (project / "pyproject.toml").write_text(shown.stdout, encoding="utf-8", errors="replace")
+    return pyproject.reads_history(project)
 
 
 def _version(tag: str) -> tuple[str, Version] | None:

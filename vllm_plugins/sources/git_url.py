@@ -7,19 +7,21 @@ removed, and a credential helper that is configured through the environment supp
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qs, quote, unquote
 
 from vllm_plugins.core.errors import SourceError
-from vllm_plugins.core.redact import redact
+from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.documents import git_url_forms as forms
+from vllm_plugins.documents.manifest import GitSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["VARIABLES", "Remote", "read"]
+__all__ = ["VARIABLES", "Remote", "is_same", "of_requirement", "read"]
 
 # Text that git could read as an option or as a program (ext::sh -c …), or that would break a protocol.
 _ODD = re.compile(r"-.*|[A-Za-z0-9+.-]*::.*|.*[\x00-\x1f\x7f].*", re.DOTALL)
@@ -93,6 +95,42 @@ def read(url: str, *, environ: Mapping[str, str], plugin: str) -> Remote:
             next_step="use an ssh key (ssh-agent, ~/.ssh/config), or an https URL with a token",
         )
     return Remote(url=whole, shown=shown, scheme="ssh", secrets=secrets)
+
+
+def of_requirement(url: str) -> GitSource | None:
+    """The source that a requirement by URL (PEP 508) names, as pip reads it; ``None`` if it is not one of git.
+
+    ``${NAME}`` has no meaning there.
+    """
+    if not url.startswith("git+"):
+        return None
+    address, _, fragment = url.removeprefix("git+").partition("#")
+    scheme, separator, rest = public_url(address).partition("://")
+    host, slash, path = rest.partition("/")
+    path, at, ref = path.rpartition("@") if "@" in path else (path, "", "")
+    below = posixpath.normpath(parse_qs(fragment).get("subdirectory", ["."])[0]).strip("/")
+    return GitSource(
+        url=f"{scheme}{separator}{host}{slash}{path}",
+        ref=ref if at else None,
+        subdirectory=None if below == "." else below,
+    )
+
+
+def is_same(literal: str, url: str, *, environ: Mapping[str, str]) -> bool:
+    """Whether two URLs lead to one repository: that of a requirement, which has no variables, and one of a manifest.
+
+    Logins, the case of the host, and a final ``.git`` or ``/`` make no difference.
+    """
+    try:
+        return _address(literal, {}) == _address(url, environ)
+    except SourceError:  # a variable is not set, or git takes no such URL
+        return False
+
+
+def _address(url: str, environ: Mapping[str, str]) -> str:
+    scheme, separator, rest = public_url(read(url, environ=environ, plugin="").url).partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.lower()}{slash}{path.rstrip('/').removesuffix('.git')}"
 
 
 def _with_login(remote: Remote, address: str, user: str, *, is_token: bool) -> Remote:

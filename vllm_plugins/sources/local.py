@@ -125,16 +125,12 @@ def check(directory: Path, *, plugin: str) -> None:
     """Check that a local source is there.
 
     Raises:
-        SourceError: the directory is missing, or is not a Python project.
+        SourceError: the directory is missing, can't be read, or is not a Python project.
     """
-    if not directory.exists():
-        what = "the local directory does not exist"
-    elif not directory.is_dir():
-        what = "the local path is not a directory"
-    elif pyproject.is_project(directory):
+    with _reading(directory, plugin):
+        what = _flaw(directory)
+    if what is None:
         return
-    else:
-        what = "the local directory is not a Python project"
     raise SourceError(
         what,
         where=str(directory),
@@ -142,6 +138,17 @@ def check(directory: Path, *, plugin: str) -> None:
         required_by=f"plugin {plugin!r}",
         next_step=f"change `path` of plugin {plugin!r} in plugins.yaml",
     )
+
+
+def _flaw(directory: Path) -> str | None:
+    """Why a directory can't be built. Raises ``OSError`` where that can't be found out."""
+    try:
+        os.listdir(directory)
+    except FileNotFoundError:
+        return "the local directory does not exist"
+    except NotADirectoryError:
+        return "the local path is not a directory"
+    return None if pyproject.is_project(directory) else "the local directory is not a Python project"
 
 
 @contextmanager

@@ -224,6 +224,11 @@ def _activate(settings: Settings, marker: Marker) -> None:
 
 def _check_origins(settings: Settings, marker: Marker) -> None:
     """Check that plugins are imported from the overlay, also those that vLLM loads itself."""
+    if marker.editable:
+        from vllm_plugins.startup import integrity
+
+        for error in integrity.editable_code(settings.store, marker):
+            raise error
     if activation.may_be_shadowed(marker):
         from vllm_plugins.startup._path import origins
 

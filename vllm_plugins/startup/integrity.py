@@ -11,7 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.core.errors import HashMismatch
+from vllm_plugins.core.errors import HashMismatch, LoadError
 from vllm_plugins.core.humanize import count, shortened
 from vllm_plugins.startup import Record, overlay
 
@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
     from vllm_plugins.startup.marker import Marker
 
-__all__ = ["FILES", "Differences", "check", "compare", "compare_sizes", "files", "front_modules", "listed"]
+__all__ = [
+    "FILES",
+    "Differences",
+    "check",
+    "compare",
+    "compare_sizes",
+    "editable_code",
+    "files",
+    "front_modules",
+    "listed",
+]
 
 FILES = "files.json"
 _CHUNK = 1 << 18  # bytes, which stay in a processor's cache
@@ -155,6 +165,42 @@ def check(store: Path, marker: Marker) -> Differences:
             next_step="find out who changed it, then run vllm-plugins sync --reinstall",
         )
     return differences
+
+
+def editable_code(store: Path, marker: Marker) -> Iterator[LoadError]:
+    """An error for each directory with code of an editable plugin that is missing or can't be read.
+
+    Python passes over such an entry of its path. A plugin of a group that vLLM loads itself would then be left out
+    with no more than a line in the log.
+    """
+    if not marker.editable:
+        return
+    from vllm_plugins.startup._path import removal
+
+    site = str(overlay.directory(store, marker.key) / overlay.SITE)
+    for entry in removal.path_file_entries(site):
+        if entry.startswith(f"{site}/"):
+            continue  # other wheels name such, and they are published with the overlay
+        try:
+            os.scandir(entry).close()
+        except OSError as error:
+            is_denied = isinstance(error, PermissionError)
+            reason = error.strerror or str(error)
+        else:
+            continue
+        yield LoadError(
+            "the code of an editable plugin can't be read"
+            if is_denied
+            else "the code of an editable plugin is missing",
+            where=entry,
+            expected="a directory that this user can read",
+            found=reason,
+            required_by=", ".join(marker.editable),
+            next_step="make the directory readable"
+            if is_denied
+            else "put the directory back; or, if the code has moved within the plugin, run "
+            "vllm-plugins sync --reinstall",
+        )
 
 
 def listed(root: Path, marker: Marker) -> dict[str, str]:

@@ -10,6 +10,7 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.documents import markers
 from vllm_plugins.locking import _graph, _overrides
+from vllm_plugins.locking._search import plugin_sources
 from vllm_plugins.packages.releases import Pin
 
 if TYPE_CHECKING:
@@ -49,12 +50,13 @@ def differences(
         for plugin in manifest.enabled
         if (locked := lock.plugin(plugin.name)) is not None
     }
+    sources = plugin_sources.of_lock(lock.plugins, lock.packages, manifest.path.parent)
     graph = _graph.build(
         [
             Pin(name=item.name, version=item.version, extras=extras.get(item.name, frozenset()), url=None)
             for item in lock.packages
         ],
-        requires={item.name: requires[item.name] for item in lock.packages},
+        requires={item.name: tuple(map(sources.by_name, requires[item.name])) for item in lock.packages},
         base=base,
         plugins=[*lock.plugins, *map(_overrides.root, lock.overrides)],
         is_needed_here=False,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Package
+    from vllm_plugins.locking._search.plugin_sources import PluginSources
     from vllm_plugins.packages.index import File, Index
     from vllm_plugins.packages.metadata import Metadata
 
@@ -64,7 +65,7 @@ class Candidates:
     """Every release of every distribution that is asked for; each page and each metadata is read once.
 
     ``built`` is the metadata of what was built from sdists, by name and version. ``kept`` are packages of the old
-    lock whose files stay.
+    lock whose files stay. ``sources`` are those of the plugins, which a requirement by URL may name.
     """
 
     base: Base
@@ -73,6 +74,7 @@ class Candidates:
     report: Callable[[str], None]
     built: dict[tuple[NormalizedName, Version], Metadata] = field(default_factory=dict)
     kept: Mapping[NormalizedName, Package] = field(default_factory=dict)
+    sources: PluginSources | None = None
     _ranks: Mapping[Tag, int] = field(init=False)
     _pythons: dict[str | None, bool] = field(default_factory=dict)
     _known: dict[NormalizedName, tuple[Candidate, ...]] = field(default_factory=dict)
@@ -159,7 +161,7 @@ class Candidates:
     def _checked(self, found: Metadata) -> Metadata | Obstacle:
         if found.requires_python is not None and not self._is_python(found.requires_python):
             return self._other_python([found.requires_python])
-        return found
+        return found if self.sources is None else self.sources.metadata(found)
 
     def too_young(self, name: NormalizedName) -> tuple[Version, ...]:
         """The releases of a distribution that a cooldown excludes."""
@@ -176,7 +178,8 @@ class Candidates:
     def write_stub(self, candidate: Candidate, into: Path) -> None:
         """Write a stub of a candidate whose metadata a resolver would not find at the index as we do.
 
-        That is so where the index has got another build, where uv can't read what METADATA or the page says, where
+        That is so where the index has got another build, where pip passes over its link, where uv can't read what
+        METADATA or the page says, where
         the METADATA apart from the wheel is missing or has another hash, and where a dependency names exactly a
         version that was yanked: pip takes it then, and uv does not.
         """
@@ -184,7 +187,8 @@ class Candidates:
         if candidate.wheel is None or content is None or isinstance(content, Obstacle):
             return
         is_yanked = candidate.yanked is not None
-        if candidate.is_outbid or is_yanked or candidate.wheel.odd_python or content.is_odd:
+        is_unseen = candidate.is_outbid or is_yanked or candidate.wheel.is_egg
+        if is_unseen or candidate.wheel.odd_python or content.is_odd:
             stub_wheels.write_over(into, candidate.wheel.filename, content)
 
     def _candidate(self, name: NormalizedName, version: Version, every: list[File]) -> Candidate:

@@ -201,7 +201,9 @@ class Walk:
         extras = requirement_lines.extras(requirement)
         if requirement.url is not None:
             what = f"{requirement.name} by URL: {redact(requirement.url)}"
-            reason = f"requires {what}; a lock contains only packages from an index"
+            sources = self.candidates.sources
+            other = sources.described(name) if sources is not None else None
+            reason = f"requires {what}; {other or 'a lock contains only packages from an index'}"
             return done(Finding(kind="url", path=path, reason=reason, requirement=requirement))
         if (there := self.base.get(name)) is not None:
             return self._from_base(there, requirement, extras, path)

@@ -6,12 +6,13 @@ import re
 
 from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, InstallError, PluginsError
 
-__all__ = ["is_invalid_wheel", "is_unsolved", "of_build", "of_installation", "reason"]
+__all__ = ["UNDECODED", "is_invalid_wheel", "is_unread", "is_unsolved", "of_build", "of_installation", "reason"]
 
 _DRAWN = " ×╰├│─▶"  # what uv draws around the lines of an error
 _LONGEST = 400  # characters of a reason
 _INVALID_WHEEL = ("The wheel is invalid", "RECORD file is invalid", "RECORD file doesn't match")
 _ABSENT = re.compile(r"No matching distribution found for ([A-Za-z0-9][A-Za-z0-9._-]*)==")  # pip's words
+UNDECODED = "UnicodeDecodeError"  # how pip ends at a page that is not in its own encoding
 _FOUND_NONE = 1  # an exit status of uv: no resolution; 2 is any other failure
 
 
@@ -29,6 +30,15 @@ def reason(error: PluginsError) -> str:
 def is_unsolved(error: PluginsError) -> bool:
     """Whether uv says that no version satisfies the requirements, though a lock has one."""
     return isinstance(error.__cause__, CommandFailed) and error.__cause__.returncode == _FOUND_NONE
+
+
+def is_unread(error: PluginsError) -> bool:
+    """Whether pip finds no file where a page has it: it passes over the link, or can't decode the page."""
+    cause = error.__cause__
+    if not isinstance(cause, CommandFailed):
+        return False
+    output = f"{cause.stdout}\n{cause.stderr}"
+    return _ABSENT.search(output) is not None or UNDECODED in output
 
 
 def is_invalid_wheel(error: PluginsError) -> bool:

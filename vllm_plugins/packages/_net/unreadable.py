@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 
 __all__ = ["unreadable"]
 
+# The next step for each kind of URL.
+_STEPS = {
+    "file": "make it a readable file, or remove it; `pip config list` shows the index or find-links that it is of",
+    "own index": "check the network, the URL of index {login}",
+    "index": "check the network, your login, and the indexes of `pip config list`",
+}
+
 
 def unreadable(
     url: str, error: Exception, config: PipConfig, *, login: str | None, what: str | None, step: str | None
@@ -20,16 +27,10 @@ def unreadable(
 
     ``what`` and ``step`` take the place of the words that fit the URL.
     """
-    is_local = url.startswith("file:")
+    kind = "file" if url.startswith("file:") else "own index" if login else "index"
     return SourceError(
         what or "the index can't be read",
         where=redact(url, config.secrets),
         found=redact(cause(error), config.secrets),
-        next_step=step
-        if step is not None
-        else "make it a readable file, or remove it; `pip config list` shows the index or find-links that it is of"
-        if is_local
-        else f"check the network, the URL of index {login}"
-        if login
-        else "check the network, your login, and the indexes of `pip config list`",
+        next_step=step if step is not None else _STEPS[kind].format(login=login),
     )

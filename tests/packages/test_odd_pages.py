@@ -1,0 +1,119 @@
+"""Pages of an index that pip and uv read differently: a lock is made and installed with both."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit import projects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.kit.place import Place
+
+KINDS = ("egg first", "egg last", "not UTF-8")
+
+
+@contextmanager
+def served(root: Path) -> Iterator[str]:
+    argv = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(root), "0"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout is not None
+            port = server.stdout.readline().split("port ")[1].split()[0]
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            server.terminate()
+
+
+def pages(root: Path, kind: str) -> None:
+    """An index of static files, with such links or such a byte on each page."""
+    for directory in root.iterdir():
+        lines = [b"<!DOCTYPE html><html><body>"]
+        for file in sorted(directory.iterdir()):
+            sha256, name = hashlib.sha256(file.read_bytes()).hexdigest(), directory.name
+            fragment = {
+                "egg first": f"egg={name}&amp;sha256={sha256}",
+                "egg last": f"sha256={sha256}&amp;egg={name}",
+                "not UTF-8": f"sha256={sha256}",
+            }[kind]
+            lines.append(f'<a href="{file.name}#{fragment}">{file.name}</a>'.encode())
+        if kind == "not UTF-8":
+            lines.append(b"<!-- caf\xe9 -->")
+        (directory / "index.html").write_bytes(b"\n".join(lines))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_each_resolver_and_installer_takes_the_files_of_odd_pages(
+    place: Place, tmp_path: Path, kind: str, installer: str
+) -> None:
+    root = tmp_path / "static"
+    projects.wheel(root / "plugin", "plugin", requires=["helper"])
+    projects.wheel(root / "helper", "helper", "1.0")
+    pages(root, kind)
+    place.pypi("plugin")
+    with served(root) as url:
+        there = replace(place, index_url=url)
+        there.run("lock", "--resolver", "pip-compile" if installer == "pip" else "uv")
+        done = there.run("sync", "--no-load-check", "--installer", installer)
+        assert ("fetched without pip" in done.stderr) == (installer == "pip")
+        assert there.run("status").returncode == 0
+        assert there.run("lock", "--check").returncode == 0
+    assert sorted(path.name for path in place.site.glob("*.dist-info")) == [
+        "helper-1.0.dist-info",
+        "plugin-1.0.dist-info",
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lock_that_a_resolver_has_to_ask_the_index_for_is_made_or_says_why_not(
+    place: Place, tmp_path: Path, kind: str
+) -> None:
+    """Its pins are kept, so the walk alone does not decide."""
+    root = tmp_path / "static"
+    projects.wheel(root / "plugin", "plugin", requires=["helper"])
+    projects.wheel(root / "helper", "helper", "1.0")
+    projects.wheel(root / "more", "more", "1.0", requires=["helper"])
+    pages(root, kind)
+    place.pypi("plugin")
+    with served(root) as url:
+        there = replace(place, index_url=url)
+        there.run("lock", "--resolver", "pip-compile")
+        place.pypi("plugin", "more")
+        done = there.run("lock", "--resolver", "pip-compile", check=False)
+        if kind == "not UTF-8":
+            assert done.returncode == 1
+            assert (
+                "error: pip can't read a page of the index, which is not valid UTF-8 [source-unavailable]"
+                in done.stderr
+            )
+            assert "or use the other resolver" in done.stderr or "--resolver uv" in done.stderr
+            done = there.run("lock", "--resolver", "uv")
+        assert done.returncode == 0, done.stderr
+    assert place.versions == {"plugin": "1.0", "helper": "1.0", "more": "1.0"}
+
+
+def test_another_file_than_the_locked_one_is_not_fetched(place: Place, tmp_path: Path) -> None:
+    root = tmp_path / "static"
+    projects.wheel(root / "plugin", "plugin")
+    pages(root, "egg first")
+    place.pypi("plugin")
+    with served(root) as url:
+        there = replace(place, index_url=url)
+        there.run("lock")
+        (root / "plugin" / "index.html").unlink()
+        projects.wheel(root / "plugin", "plugin", modules={"plugin.py": "OTHER = 1\n"})
+        pages(root, "egg first")
+        done = there.run("sync", "--installer", "pip", check=False)
+    assert done.returncode == 1
+    assert "no index gave the locked release of plugin" in done.stderr
+    assert not place.store.exists() or not place.overlays
