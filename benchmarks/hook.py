@@ -50,9 +50,9 @@ def cases(server: Server, root: Path) -> list[Case]:
         place.run("lock", "--resolver", "uv")
         place.run("sync", "--installer", "uv", "--no-load-check")
     return [
-        Case(measure=lambda rounds: _whole(one, rounds), rounds=60, short=40, why=_CHECKS),
+        Case(measure=lambda rounds: _whole(one, rounds), rounds=60, short=24, why=_CHECKS),
         Case(measure=lambda rounds: _activation(one, rounds), rounds=30, short=15),
-        Case(measure=lambda rounds: _flat(one, many, rounds), rounds=60, short=40, why=_MARKER),
+        Case(measure=lambda rounds: _flat(one, many, rounds), rounds=60, short=24, why=_MARKER),
         Case(measure=lambda rounds: _rolled_back(one, rounds), rounds=40, why=_CHECKS),
     ]
 

@@ -67,9 +67,9 @@ def cases(server: Server, root: Path) -> list[Case]:
         ),
         Case(measure=lambda rounds: _one_pip(world, rounds), rounds=5, why=_COMPILING),
         Case(measure=lambda rounds: _pip(world, rounds), rounds=5, why=_TWO),
-        Case(measure=lambda rounds: against_uv(world, rounds), rounds=9, short=9, why=_START),
-        Case(measure=lambda rounds: _flushed(world, rounds), rounds=7, short=5),
-        Case(measure=lambda rounds: _offline(bundled, rounds), rounds=9, short=9, why=_START),
+        Case(measure=lambda rounds: against_uv(world, rounds), rounds=9, short=5, why=_START),
+        Case(measure=lambda rounds: _flushed(world, rounds), rounds=7, short=3),
+        Case(measure=lambda rounds: _offline(bundled, rounds), rounds=9, short=5, why=_START),
     ]
 
 
