@@ -35,7 +35,7 @@ def read(path: Path) -> str:
     """The text of a document that has a place for the table.
 
     Raises:
-        SystemExit: there is no such document, or it has no such marks.
+        SystemExit: the document does not exist, or has no such marks.
     """
     if not path.is_file() or not _TABLE.search(text := path.read_text(encoding="utf-8")):
         raise SystemExit(f"{path} must be a document with the lines <!-- measured --> and <!-- /measured -->")

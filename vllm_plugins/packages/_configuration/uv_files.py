@@ -29,7 +29,7 @@ _PLACES = ("index", "index-url", "extra-index-url", "find-links")
 class UvConfig:
     """Where uv would look. ``ignored`` are keys that would change what it chooses.
 
-    ``only_flat`` says that there is no index because the default one is a flat one, which is in ``find_links``.
+    ``only_flat`` says that no index is left, because the default one is a flat one, which is in ``find_links``.
     """
 
     index_url: str | None = None
