@@ -68,3 +68,17 @@ def test_a_helper_may_leave_a_process_behind(tmp_path: Path, environ: dict[str, 
     helper(tmp_path, 'sleep 30 & echo \'{"Username": "ada", "Secret": "hunter2"}\'')
     found = _docker_logins.find(HOST, environ)
     assert found == _docker_logins.Login(user="ada", password="hunter2")
+
+
+def test_without_a_home_directory_no_file_of_the_working_directory_names_a_helper(
+    tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container, a user may have a number and no name."""
+    helper(tmp_path, f"touch {tmp_path / 'ran'}; exit 1")
+    (tmp_path / "~" / ".docker").mkdir(parents=True)
+    (tmp_path / "config.json").rename(tmp_path / "~" / ".docker" / "config.json")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert _docker_logins.find(HOST, {"PATH": environ.get("PATH", "")}) is None
+    assert not (tmp_path / "ran").exists()

@@ -15,6 +15,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from vllm_plugins.startup import overlay
+from vllm_plugins.startup.settings import home_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,8 +154,7 @@ def trusted_users() -> set[int]:
 
 def users_trusted_above(trusted: set[int]) -> set[int]:
     """Who may own directories above: see the module."""
-    home = os.path.expanduser("~")  # "~" itself where nothing says what it is, and no directory of that name counts
-    return {*trusted, *_owners("/", home if os.path.isabs(home) else "/")}
+    return {*trusted, *_owners("/", home_of(os.environ))}
 
 
 def _owners(*paths: str) -> set[int]:

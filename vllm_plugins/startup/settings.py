@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Settings",
     "default_lock",
+    "home_of",
     "inherited",
     "is_disabled",
     "pass_on",
@@ -180,7 +181,7 @@ class Settings(Record):
             UsageError: a variable has an invalid value, or plugins.yaml has two locks.
         """
         env = os.environ if environ is None else environ
-        home = _home(env)
+        home = home_of(env)
         manifest_name = config or env.get("VLLM_PLUGIN_CONFIG")
         manifest = Path(_absolute(manifest_name or f"~/.config/vllm/{MANIFEST}", home))
         lock_name = lock or env.get("VLLM_PLUGIN_LOCK")
@@ -296,9 +297,12 @@ def pass_on(name: str, value: str | None) -> None:
         os.environ[name] = value
 
 
-def _home(env: Mapping[str, str]) -> str:
-    # Without HOME and without a passwd entry (an arbitrary uid in a container), "~" stays as it is. "/" then makes
-    # paths that do not exist, which means that there is neither manifest nor lock.
+def home_of(env: Mapping[str, str]) -> str:
+    """The home directory; ``/`` without HOME and without a passwd entry, as an arbitrary user id of a container has.
+
+    ``~`` stays as it is there, and would be a directory of the working directory. Files are looked for in ``/``
+    instead, where there are none.
+    """
     home = env.get("HOME") or os.path.expanduser("~")
     return home if os.path.isabs(home) else "/"
 

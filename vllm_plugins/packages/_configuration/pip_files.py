@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import regular_file
+from vllm_plugins.startup.settings import home_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,12 +72,10 @@ def _files(environ: Mapping[str, str]) -> Iterator[str]:
     named = environ.get("PIP_CONFIG_FILE")
     if named == os.devnull:
         return
-    home = os.path.expanduser("~")
+    home = home_of(environ)
     for directory in _directories(environ, "XDG_CONFIG_DIRS", "/etc/xdg"):
         yield os.path.join(directory, "pip", _NAME)
     yield os.path.join("/etc", _NAME)
-    if not os.path.isabs(home):
-        home = "/"  # nothing says what it is, and "~" would be a directory of the working directory
     if not (named and os.path.exists(named)):
         yield os.path.join(home, ".pip", _NAME)
         for directory in _directories(environ, "XDG_CONFIG_HOME", os.path.join(home, ".config")):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core import foreign_json, process, regular_file, tokens
 from vllm_plugins.core.errors import CommandFailed, RegistryError
+from vllm_plugins.startup.settings import home_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -60,7 +61,7 @@ def _files(environ: Mapping[str, str]) -> Iterator[Path]:
         yield Path(environ["REGISTRY_AUTH_FILE"])
     if environ.get("XDG_RUNTIME_DIR"):
         yield Path(environ["XDG_RUNTIME_DIR"], "containers", "auth.json")
-    home = environ.get("HOME") or os.path.expanduser("~")
+    home = home_of(environ)
     yield Path(environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker"), "config.json")
 
 
