@@ -38,9 +38,9 @@ def cases(worlds: Worlds) -> list[Case]:
         return Case(measure=measure, rounds=rounds, short=short, guard=guard, why=why)
 
     return [
-        grows("lock", "--resolver", "uv", rounds=3, short=1, guard=2),
+        grows("lock", "--resolver", "uv", rounds=3, short=1, guard=2.1),
         grows("lock", rounds=7, short=3, guard=1.3),
-        grows("sync", "--no-load-check", rounds=3, short=1, guard=2.8, why=_UV),
+        grows("sync", "--no-load-check", rounds=3, short=1, guard=3.5, why=_UV),
         Case(measure=lambda rounds: _cold(many(), rounds, factor), rounds=3, short=1, guard=1.5, why=_START),
         grows("status", rounds=7, short=3, guard=1.5),
         grows("verify", rounds=3, short=3, guard=1.8),
@@ -50,7 +50,7 @@ def cases(worlds: Worlds) -> list[Case]:
             ),
             rounds=30,
             short=8,
-            guard=0.7,
+            guard=0.9,
         ),
     ]
 

@@ -18,7 +18,7 @@ import vllm_plugins
 from tests.kit.place import Place
 from tests.vllm import environment, server
 
-from .measure import Case, Row, Used, difference, ratio, take_turns, use
+from .measure import Case, Row, Used, difference, ratio, seconds, take_turns, use
 from .world import Size, fill
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ WITHOUT = "lora_filesystem_resolver,lora_hf_hub_resolver"
 
 # Imports vLLM once, then calls its function in a fork for each line of standard input, which is a fork's environment.
 _LOADS = """\
-import json, os, sys, time
+import json, os, resource, sys, time
 from vllm.plugins import load_general_plugins
 del os.environ["VLLM_PLUGIN_DISABLE"]
 for line in sys.stdin:
@@ -46,7 +46,9 @@ for line in sys.stdin:
         os.environ.update(json.loads(line))
         started = time.perf_counter()
         load_general_plugins()
-        os.write(write, str(time.perf_counter() - started).encode())
+        took = time.perf_counter() - started
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        os.write(write, json.dumps([took, sum(it.ru_utime + it.ru_stime for it in used)]).encode())
         os._exit(0)
     os.close(write)
     print("TOOK", os.read(read, 100).decode(), flush=True)
@@ -65,13 +67,13 @@ def cases(worlds: Worlds) -> list[Case]:
     with_three = partial(worlds.once, "three", lambda root: _made(worlds.server, root, python, 3))
     start, first = worlds.size((_start, _first_start), short=(_load, _first_load))
     return [
-        Case(measure=lambda rounds: start(with_four(), rounds), rounds=1, short=5, guard=40),
-        Case(measure=lambda rounds: first(with_three(), rounds), rounds=1, short=1, guard=1500),
+        Case(measure=lambda rounds: start(with_four(), rounds), rounds=1, short=9, guard=12),
+        Case(measure=lambda rounds: first(with_three(), rounds), rounds=1, short=1, guard=1.2),
         Case(
             measure=lambda rounds: _load_check(with_three(), rounds, warm=not worlds.short),
             rounds=1,
             short=1,
-            guard=1.1,
+            guard=1,
         ),
     ]
 
@@ -129,8 +131,8 @@ def _first_start(place: Place, rounds: int) -> Row:
 
 
 @contextmanager
-def _vllm(place: Place) -> Iterator[Callable[..., float]]:
-    """A process that has imported vLLM, and a function that says how long loading plugins takes in a fork of it."""
+def _vllm(place: Place) -> Iterator[Callable[..., Used]]:
+    """A process that has imported vLLM, and a function that says what loading plugins takes in a fork of it."""
     process = subprocess.Popen(
         [place.interpreter, "-c", _LOADS],
         env={**place.environment, "VLLM_PLUGIN_DISABLE": "1"},
@@ -144,9 +146,11 @@ def _vllm(place: Place) -> Iterator[Callable[..., float]]:
     assert process.stdout is not None
     asked, answers = process.stdin, process.stdout
 
-    def took(**env: str) -> float:
+    def took(**env: str) -> Used:
         print(json.dumps(env), file=asked, flush=True)
-        return next(float(line.removeprefix("TOOK")) for line in answers if line.startswith("TOOK"))
+        line = next(line for line in answers if line.startswith("TOOK"))
+        seconds, processor = json.loads(line.removeprefix("TOOK"))
+        return Used(seconds=seconds, processor=processor, megabytes=0)
 
     with process:
         yield took
@@ -154,45 +158,45 @@ def _vllm(place: Place) -> Iterator[Callable[..., float]]:
 
 
 def _load(place: Place, rounds: int) -> Row:
+    """Without vLLM's own plugins, whose import takes most of a second."""
+    plugins = ",".join(["vllm_plugins", *(name for name in place.versions if name.startswith("plugin-"))])
     with _vllm(place) as took:
-        turns = take_turns(rounds, took, lambda: took(VLLM_PLUGINS=WITHOUT))
-    return difference(
-        turns, group="vLLM", what="load_general_plugins, up to date", against="the same without us", goal=50
+        turns = take_turns(
+            rounds, lambda: took(VLLM_PLUGINS=plugins.replace("-", "_")), lambda: took(VLLM_PLUGINS="none")
+        )
+    what = "load_general_plugins, up to date"
+    clock, processors = (
+        difference(column, group="vLLM", what=what, against="the same without us", goal=50)
+        for column in (seconds(turns), [tuple(used.processor for used in turn) for turn in turns])
     )
+    return replace(clock, processor=processors.value)
 
 
 def _first_load(place: Place, rounds: int) -> Row:
+    """The end of a first start waits for its load check, so it takes as long as a sync."""
     with _vllm(place) as took:
 
-        def first() -> float:
+        def first() -> Used:
             shutil.rmtree(place.store, ignore_errors=True)
             return took()
 
-        turns = take_turns(rounds, first, took)
-    return difference(
-        turns,
-        group="vLLM",
-        what="load_general_plugins, which installs 3 plugins",
-        against="the next time",
-        goal=2000,
-    )
+        turns = take_turns(rounds, first, lambda: _sync(place), warm=False)
+    what, against = "load_general_plugins, which installs 3 plugins", "sync of them, with the load check"
+    return ratio(turns, group="vLLM", what=what, against=against, goal=1.2)
 
 
 def _load_check(place: Place, rounds: int, *, warm: bool) -> Row:
     """A sync with its load check, against one without, and one import of vLLM."""
 
-    def ours(*words: str) -> Used:
-        return use([place.interpreter, "-m", "vllm_plugins", "sync", *words], place.environment, place.root)
-
-    def checked() -> Used:
-        shutil.rmtree(place.store, ignore_errors=True)
-        return ours()
-
     def apart() -> Used:
-        shutil.rmtree(place.store, ignore_errors=True)
         imported = use([place.interpreter, "-c", "import vllm.engine.arg_utils"], place.environment, place.root)
-        return ours("--no-load-check") + imported
+        return _sync(place, "--no-load-check") + imported
 
-    turns = take_turns(rounds, checked, apart, warm=warm)
+    turns = take_turns(rounds, lambda: _sync(place), apart, warm=warm)
     against = "sync --no-load-check, and one import of vLLM"
     return ratio(turns, group=GROUP, what="sync of 3 plugins, with the load check", against=against, goal=1.1)
+
+
+def _sync(place: Place, *words: str) -> Used:
+    shutil.rmtree(place.store, ignore_errors=True)
+    return use([place.interpreter, "-m", "vllm_plugins", "sync", *words], place.environment, place.root)
