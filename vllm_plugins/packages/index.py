@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import requests
 import urllib3
@@ -331,7 +330,7 @@ def _blocks(path: Path, start: int) -> Generator[bytes]:
 
 
 def _path(url: str) -> Path:
-    return Path(unquote(urlsplit(url).path))
+    return Path(regular_file.of_url(url))
 
 
 def _read(path: Path) -> str:
