@@ -138,7 +138,8 @@ class Index:
             return file
         if file.sha256 is not None and not file.is_local:
             with self._request("HEAD", file.url, index=file.index, headers=downloads.UNCOMPRESSED) as response:
-                length = response.headers.get("Content-Length", "") if response.status_code == 200 else ""
+                is_plain = response.status_code == 200 and "Content-Encoding" not in response.headers
+                length = response.headers.get("Content-Length", "") if is_plain else ""
             if length.isdecimal():
                 return replace(file, size=int(length))
         with scratch.directory() as temporary:
