@@ -23,6 +23,8 @@ LOCK, OTHER_LOCK = (
     f"overlay={TWO} files={TWO} lock={TWO} base={ONE}",
 )
 FORM = "def form(torch): return torch.init_process_group('gloo', rank=0)\n"
+# What a platform of another vendor, a debugger or a profiler may do after us.
+WRAP = "def wrap(function): return lambda *words, **named: function(*words, **named)\n"
 
 
 class Store:
@@ -50,7 +52,13 @@ def said(expect: str, node: str = "there") -> str:
 
 
 def form(
-    monkeypatch: pytest.MonkeyPatch, store: Store, *, rank: int, size: int = 2, by: str = _vllm_group.CALLER
+    monkeypatch: pytest.MonkeyPatch,
+    store: Store,
+    *,
+    rank: int,
+    size: int = 2,
+    by: str = _vllm_group.CALLER,
+    wrappers: int = 0,
 ) -> Any:
     """Form a group in a process with this package. Returns what torch does."""
     torch, c10d = ModuleType("torch.distributed"), ModuleType("torch.distributed.distributed_c10d")
@@ -61,6 +69,10 @@ def form(
     monkeypatch.setitem(sys.modules, "torch.distributed.distributed_c10d", c10d)
     _vllm_group.watch()
     _vllm_group.watch()  # vLLM calls the hook more than once in a process
+    for _ in range(wrappers):
+        other: dict[str, Any] = {"__name__": "another"}
+        exec(WRAP, other)
+        torch.init_process_group = other["wrap"](torch.init_process_group)  # type: ignore[attr-defined]
     caller: dict[str, Any] = {"__name__": by}
     exec(FORM, caller)
     function: Callable[[Any], Any] = caller["form"]
@@ -112,13 +124,29 @@ def test_groups_of_one_rank_and_of_other_programs_are_left_alone(monkeypatch: py
     assert store.values == {}
 
 
+def test_functions_that_others_put_around_ours_hide_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variables.EXPECT, LOCK)
+    for wrappers in (1, 3):
+        with pytest.raises(NodeMismatch):
+            form(monkeypatch, Store(_0=said(OTHER_LOCK)), rank=1, wrappers=wrappers)
+    form(monkeypatch, Store(_0=said(OTHER_LOCK)), rank=1, wrappers=1, by="a_trainer")
+
+
 @pytest.mark.parametrize("broken", ["not JSON", said("overlay=what")])
 def test_what_can_not_be_compared_does_not_stop_vllm(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     warnings: list[str] = []
     monkeypatch.setattr(logger, "warning", lambda text, *words: warnings.append(text % words))
     monkeypatch.setenv(variables.EXPECT, LOCK)
     form(monkeypatch, Store(_0=broken), rank=1)
-    assert warnings[0].startswith("The plugins of the other ranks can't be compared: ")
+    assert warnings[0].startswith("The plugins of rank 0 can't be compared: ")
+
+
+@pytest.mark.parametrize("text", ["not JSON", "5", said("overlay=what"), said(f"{LOCK} later={ONE}")])
+def test_a_rank_that_can_not_be_compared_hides_no_other(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A later release may have more to say. Rank 2 has no manager, and only rank 0 can notice."""
+    monkeypatch.setenv(variables.EXPECT, LOCK)
+    with pytest.raises(NodeMismatch, match="rank 2 has no plugins, unlike rank 0"):
+        form(monkeypatch, Store(_1=text), rank=0, size=3)
 
 
 PACKAGES = f"base={TWO} packages=cp311/3.11/torch-2.0"

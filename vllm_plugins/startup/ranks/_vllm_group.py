@@ -24,6 +24,8 @@ from vllm_plugins.startup import settings as variables
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from vllm_plugins.core.errors import NodeMismatch
+
 __all__ = ["CALLER", "FUNCTION", "watch"]
 
 CALLER = "vllm.distributed.parallel_state"
@@ -31,6 +33,7 @@ FUNCTION = "init_process_group"
 PATIENCE = 30.0  # seconds: the ranks are in the group, and write at once; one without this package never does
 
 _KEY = "vllm_plugins/{}"
+_WRAPPERS = 6  # functions of others between vLLM and ours, and one
 
 
 def watch() -> None:
@@ -43,12 +46,24 @@ def watch() -> None:
     @functools.wraps(real)
     def init_process_group(*args: Any, **kwargs: Any) -> Any:
         result = real(*args, **kwargs)
-        if sys._getframe(1).f_globals.get("__name__") == CALLER:  # noqa: SLF001 - whose group it is
+        if _is_of_vllm():
             _compare(torch)
         return result
 
     init_process_group.compares_plugins = True  # type: ignore[attr-defined]
     setattr(torch, FUNCTION, init_process_group)
+
+
+def _is_of_vllm() -> bool:
+    """Whether vLLM forms the group. Others may have put a function around ours, as we do around torch's."""
+    frame = sys._getframe(2)  # noqa: SLF001 - whose group it is
+    for _ in range(_WRAPPERS):
+        if frame.f_globals.get("__name__") == CALLER:
+            return True
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return False
 
 
 def _compare(torch: Any) -> None:
@@ -68,24 +83,34 @@ def _compare(torch: Any) -> None:
         store.set(_KEY.format(rank), json.dumps(own))
         if value in ("", "any"):  # where another rank has plugins, it notices
             return
-        from vllm_plugins.startup.ranks import expectation
-
         others = _others(store, range(1, size) if rank == 0 else (0,))
-        first = own if rank == 0 else others[0]
-        ranks = others if rank == 0 else {rank: own}
-        mismatches = [expectation.between(first, found, rank=number) for number, found in ranks.items()]
     except Exception as error:  # noqa: BLE001 - a store that fails, fails vLLM too, with a better message than ours
         logger.warning("The plugins of the other ranks can't be compared: %s: %s", type(error).__name__, error)
         return
-    for mismatch in filter(None, mismatches):
-        raise mismatch
+    # Each on its own: one whose text is of another release must not hide another that differs.
+    for mismatch in [_difference(rank, own, other, text) for other, text in others.items()]:
+        if mismatch is not None:
+            raise mismatch
 
 
-def _others(store: Any, ranks: range | tuple[int, ...]) -> Mapping[int, Mapping[str, str] | None]:
+def _difference(rank: int, own: Mapping[str, str], other: int, text: bytes | None) -> NodeMismatch | None:
+    """The error that this rank and another one differ. One of the two is rank 0."""
+    from vllm_plugins.startup.ranks import expectation
+
+    try:
+        there = None if text is None else json.loads(text)
+        first, found = (own, there) if rank == 0 else (there, own)
+        return expectation.between(first, found, rank=rank or other)
+    except Exception as error:  # noqa: BLE001 - not known to differ
+        logger.warning("The plugins of rank %d can't be compared: %s: %s", other, type(error).__name__, error)
+        return None
+
+
+def _others(store: Any, ranks: range | tuple[int, ...]) -> Mapping[int, bytes | None]:
     """What these ranks have written; ``None`` for those that wrote nothing in time."""
     keys = {rank: _KEY.format(rank) for rank in ranks}
     try:
         store.wait(list(keys.values()), timedelta(seconds=PATIENCE))
     except RuntimeError:  # DistStoreError: not all are there
         keys = {rank: key for rank, key in keys.items() if store.check([key])}
-    return {rank: json.loads(store.get(keys[rank])) if rank in keys else None for rank in ranks}
+    return {rank: store.get(keys[rank]) if rank in keys else None for rank in ranks}
