@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -98,6 +99,25 @@ def test_without_plugins_nothing_is_reported(place: Path, monkeypatch: pytest.Mo
     hook.platform()
     hook.general()
     assert told() is None
+
+
+SAME = """\
+import sys
+from vllm_plugins.startup import overlay
+from vllm_plugins.startup.ranks import expectation
+from vllm_plugins.startup.settings import Settings
+settings, listing = Settings.from_environment(), overlay.listing()
+marker = overlay.read_marker(settings.store, sys.argv[1])
+value = marker.expectation(listing, overlay.fingerprint_of(listing))
+expectation.compare(value, settings, marker, listing)
+print([name for name in sys.modules if name.startswith("vllm_plugins.core")])
+"""
+
+
+def test_a_process_that_has_the_same_loads_no_errors(place: Path) -> None:
+    """Each process on another node compares, and errors take longer to import than hundreds of files to look at."""
+    words = [sys.executable, "-c", SAME, install(place).key]
+    assert subprocess.run(words, check=True, capture_output=True, text=True).stdout == "[]\n"
 
 
 def test_another_lock_stops_the_process(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
