@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.startup import overlays
 from vllm_plugins.core.errors import NodeMismatch
-from vllm_plugins.startup import logger
+from vllm_plugins.startup import logger, overlay
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup.ranks import _vllm_group, expectation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from vllm_plugins.startup.marker import Marker
 
 ONE, TWO, THREE = ("1" * 32, "2" * 32, "3" * 32)
 LOCK, OTHER_LOCK = (
@@ -55,6 +60,7 @@ def form(
     monkeypatch: pytest.MonkeyPatch,
     store: Store,
     *,
+    active: tuple[Path, Marker] | None = None,
     rank: int,
     size: int = 2,
     by: str = _vllm_group.CALLER,
@@ -67,8 +73,8 @@ def form(
     c10d._get_default_store = lambda: store  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.distributed", torch)
     monkeypatch.setitem(sys.modules, "torch.distributed.distributed_c10d", c10d)
-    _vllm_group.watch()
-    _vllm_group.watch()  # vLLM calls the hook more than once in a process
+    _vllm_group.watch(active)
+    _vllm_group.watch(active)  # vLLM calls the hook more than once in a process
     for _ in range(wrappers):
         other: dict[str, Any] = {"__name__": "another"}
         exec(WRAP, other)
@@ -122,6 +128,53 @@ def test_groups_of_one_rank_and_of_other_programs_are_left_alone(monkeypatch: py
     form(monkeypatch, store, rank=0, size=1)
     form(monkeypatch, store, rank=0, by="a_trainer")
     assert store.values == {}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_edited_file_stops_a_group_of_several_nodes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rank: int
+) -> None:
+    """Both have the same value: it tells what was installed."""
+    monkeypatch.setenv(variables.EXPECT, LOCK)
+    marker = overlays.write(tmp_path, b"lock", {"one.py": "", "two.py": ""})
+    active = tmp_path, marker
+    there = {f"vllm_plugins/{1 - rank}/edited": "[]"}
+    store = Store(**{f"_{1 - rank}": said(LOCK)})
+    store.values |= there
+    form(monkeypatch, store, rank=rank, active=active)
+    assert store.values[f"vllm_plugins/{rank}/edited"] == "[]"
+
+    store.values[f"vllm_plugins/{1 - rank}/edited"] = '["changed: one.py"]'
+    with pytest.raises(
+        NodeMismatch, match=f"rank {1 - rank} on node there has another content of the overlay"
+    ) as caught:
+        form(monkeypatch, store, rank=rank, active=active)
+    assert caught.value.details[:2] == ("files of the overlay were edited: 1 file", "changed: one.py")
+
+    (overlay.directory(tmp_path, marker.key) / "site" / "two.py").write_text("edited\n")
+    with pytest.raises(NodeMismatch, match=f"rank {rank} on node .* has another content of the overlay"):
+        form(monkeypatch, store, rank=rank, active=active)
+    assert json.loads(store.values[f"vllm_plugins/{rank}/edited"]) == ["changed: two.py"]
+
+
+def test_files_are_not_looked_at_on_one_node_or_where_a_user_compares_less(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    active = tmp_path, overlays.write(tmp_path, b"lock", {"one.py": ""})
+    for value, there in ((LOCK, os.uname().nodename), (f"lock={ONE}", "there")):
+        monkeypatch.setenv(variables.EXPECT, value)
+        store = Store(_0=said(value, there))
+        form(monkeypatch, store, rank=1, active=active)
+        assert "vllm_plugins/1/edited" not in store.values
+
+
+def test_a_rank_that_tells_nothing_of_its_files_does_not_stop_vllm(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It has an earlier release."""
+    monkeypatch.setenv(variables.EXPECT, LOCK)
+    active = tmp_path, overlays.write(tmp_path, b"lock", {"one.py": ""})
+    form(monkeypatch, Store(_0=said(LOCK)), rank=1, active=active)
 
 
 def test_functions_that_others_put_around_ours_hide_no_group(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,7 +222,7 @@ def finish(active: tuple[Path, Marker] | None) -> None:
     if "torch.distributed" in sys.modules:
         from vllm_plugins.startup.ranks import _vllm_group
 
-        _vllm_group.watch()
+        _vllm_group.watch(active)
 
 
 def hold(store: Path, key: str) -> None:

@@ -20,13 +20,14 @@ from vllm_plugins.startup import integrity, overlay
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from vllm_plugins.core.errors import NodeMismatch, UsageError
     from vllm_plugins.startup.marker import Marker
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["ANY", "between", "compare", "differences", "parse", "text"]
+__all__ = ["ANY", "between", "compare", "differences", "edited", "edited_rank", "parse", "text"]
 
 ANY = "any"
 _PARTS = ("overlay", "files", "lock", "base")
@@ -101,7 +102,8 @@ def compare(value: str, settings: Settings, marker: Marker | None, listing: str)
     found = parse(marker.expectation(listing, base))
     differing = list(differences(expected, found, settings))
     if not differing and "files" in expected and not settings.verify:  # else each file was hashed
-        differing = list(_edited(settings, marker))
+        changed = edited(settings.store, marker)
+        differing = [("overlay", _edited_lines(changed))] if changed else []
     if differing:
         raise _mismatch(expected, found, [line for _, lines in differing for line in lines], differing[0][0])
 
@@ -203,20 +205,35 @@ def _versions(packages: str) -> dict[str, str]:
     return versions
 
 
-def _edited(settings: Settings, marker: Marker) -> Iterator[tuple[str, list[str]]]:
-    """Files of the overlay that were edited since it was published, by their sizes."""
+def edited(store: Path, marker: Marker) -> list[str]:
+    """Files of an overlay that were edited since it was published, by their sizes."""
     try:
-        changed = integrity.compare_sizes(settings.store, marker)
+        return list(integrity.compare_sizes(store, marker))
     except Exception as error:
         from vllm_plugins.core.errors import HashMismatch
 
         if not isinstance(error, HashMismatch):
             raise
-        changed = (error.what,)
-    if changed:
-        from vllm_plugins.core.humanize import count
+        return [error.what]
 
-        yield "overlay", [f"files of the overlay were edited: {count(len(changed), 'file')}", *changed[:_MOST]]
+
+def edited_rank(number: int, node: str, files: Sequence[str]) -> NodeMismatch:
+    """The error that a rank's overlay, of the same lock, has edited files."""
+    name = _rank(number, {"node": node})
+    return _error(
+        f"{name} has another content of the overlay than was installed",
+        where=name,
+        expected="the files that were installed from the lock",
+        found="edited files",
+        lines=_edited_lines(files),
+        cause="overlay",
+    )
+
+
+def _edited_lines(files: Sequence[str]) -> list[str]:
+    from vllm_plugins.core.humanize import count
+
+    return [f"files of the overlay were edited: {count(len(files), 'file')}", *map(_line, files[:_MOST])]
 
 
 def _mismatch(expected: Mapping[str, str], found: Mapping[str, str], lines: list[str], cause: str) -> NodeMismatch:
