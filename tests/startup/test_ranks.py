@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.startup import overlays
+from vllm_plugins import startup
 from vllm_plugins.core.errors import HashMismatch, LoadError, LockMissing, NodeMismatch, UsageError
 from vllm_plugins.startup import activation, hook, overlay
 from vllm_plugins.startup import settings as variables
@@ -160,6 +161,18 @@ def test_an_edited_file_stops_the_process(place: Path, monkeypatch: pytest.Monke
     (overlay.directory(place / "store", marker.key) / "site" / "probe_of_ranks.py").write_text("edited = True\n")
     error = stops(value, monkeypatch)
     assert error.details[:2] == ("files of the overlay were edited: 1 file", "changed: probe_of_ranks.py")
+
+
+def test_a_node_with_the_name_of_another_looks_at_its_files(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray copies all variables. Cloned machines may have one name and one number of a device, but no common boot."""
+    marker = install(place)
+    value = first_process(monkeypatch)
+    (overlay.directory(place / "store", marker.key) / "site" / "probe_of_ranks.py").write_text("edited = True\n")
+    monkeypatch.setattr(startup, "_boot", lambda: "another")
+    confirmed = activation._confirmation(marker.key)
+    monkeypatch.setattr(startup, "_boot", lambda: "this one")
+    monkeypatch.setenv(variables.CONFIRMED, confirmed)
+    stops(value, monkeypatch)
 
 
 def test_an_edit_that_keeps_the_size_stops_a_process_that_verifies(

@@ -12,7 +12,7 @@ import time
 from importlib.machinery import FileFinder, PathFinder
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import machine, overlay
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def confirm(key: str) -> None:
 
 def _confirmation(key: str) -> str:
     """The overlay, and the node on which it was checked: Ray copies variables to others, which have other files."""
-    return f"{key}:{os.stat('/').st_dev:x}:{os.uname().nodename}"
+    return f"{key}:{machine()}"
 
 
 def is_expected(key: str) -> bool:

@@ -75,6 +75,7 @@ def _invalid(word: str) -> UsageError:
 
     return UsageError(
         f"the environment variable {variables.EXPECT} has an invalid value",
+        where=f"node {_line(os.uname().nodename)}, process {os.getpid()}",
         expected="any, or some of overlay=…, files=…, lock=… and base=…, with 32 hexadecimal digits each",
         found=repr(word[:80]),
         next_step=f"set {variables.EXPECT} to the output of vllm-plugins status --expect on a node that is right",
