@@ -267,3 +267,18 @@ def test_a_built_wheel_that_is_there_is_not_built_again(place: Place, repository
     assert set(place.versions) == {"tiny", "other"}
     wheels = {name: digest for name, digest in before.items() if name.endswith(".whl")}
     assert wheels.items() <= place.files().items()
+
+
+@pytest.mark.parametrize("resolver", ["pip-compile", "uv"])
+def test_temporary_files_may_lie_below_a_name_that_the_locale_cannot_decode(
+    place: Place, index: Index, tmp_path: Path, resolver: str
+) -> None:
+    index.wheel("helper", "1.0")
+    projects.project(tmp_path / "rädchen", name="tiny", entry_points=POINTS, modules=MODULES, requires=["helper"])
+    place.write(f"plugins:\n  - {{name: tiny, source: local, path: {tmp_path / 'rädchen'}}}\n")
+    temporary = tmp_path / "tmp é"
+    temporary.mkdir()
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TMPDIR": str(temporary)}
+    place.run("lock", "--resolver", resolver, env=env, fresh=True)
+    place.run("sync", env=env, fresh=True)
+    assert set(place.versions) == {"tiny", "helper"}

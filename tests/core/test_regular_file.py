@@ -5,12 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+import vllm_plugins
 from vllm_plugins.core import hashes, regular_file
+
+HOME = Path(vllm_plugins.__file__).parent.parent
 
 
 def test_a_file_is_read_whole_or_up_to_a_limit(tmp_path: Path) -> None:
@@ -95,3 +100,17 @@ def test_a_file_that_is_masked_is_empty(tmp_path: Path) -> None:
     for path in (Path(os.devnull), tmp_path / "masked"):
         assert regular_file.read_bytes(path) == b""
         regular_file.check(path)
+
+
+@pytest.mark.parametrize("name", ["plain", "a b", "é", "%41", "日本#?", "100%"])
+@pytest.mark.parametrize("utf8", ["0", "1"])
+def test_the_path_of_a_url_is_the_one_that_the_url_was_made_of(tmp_path: Path, name: str, utf8: str) -> None:
+    path = tmp_path / name
+    path.touch()
+    code = (
+        "import os, pathlib; from vllm_plugins.core import regular_file; (name,) = os.listdir('.'); "
+        "path = os.path.join(os.getcwd(), name); print(regular_file.of_url(pathlib.Path(path).as_uri()) == path)"
+    )
+    env = {"LC_ALL": "C", "PYTHONUTF8": utf8, "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(HOME)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, check=False)
+    assert done.stdout == b"True\n", done.stderr

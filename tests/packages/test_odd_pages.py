@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import gzip
 import hashlib
+import http.server
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +20,6 @@ from tests.kit import projects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.kit.place import Place
 
@@ -34,6 +38,52 @@ def served(root: Path) -> Iterator[str]:
             server.terminate()
 
 
+class Odd(http.server.SimpleHTTPRequestHandler):
+    """A server of static files that adds something to pages, or compresses wheels that nobody asked it to compress."""
+
+    kind = ""
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        path = path / "index.html" if path.is_dir() else path
+        if not path.is_file():
+            return self.send_error(404)
+        body, is_wheel = path.read_bytes(), path.suffix == ".whl"
+        self.send_response(200)
+        charset = "; charset=nonsense" if self.kind == "unknown charset" else ""
+        self.send_header("Content-Type", "application/octet-stream" if is_wheel else f"text/html{charset}")
+        if is_wheel and self.kind == "compressed wheels":
+            self.send_header("Content-Encoding", "gzip")
+            body = gzip.compress(body)
+        if self.kind == "relative base":
+            body = body.replace(b"<html>", b'<html><head><base href="/"></head>')
+            body = body.replace(b'href="p', b'href="/plugin/p').replace(b'href="h', b'href="/helper/h')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+        return None
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def served_oddly(root: Path, kind: str) -> Iterator[str]:
+    handler = functools.partial(type("Handler", (Odd,), {"kind": kind}), directory=str(root))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def pages(root: Path, kind: str) -> None:
     """An index of static files, with such links or such a byte on each page."""
     for directory in root.iterdir():
@@ -43,8 +93,7 @@ def pages(root: Path, kind: str) -> None:
             fragment = {
                 "egg first": f"egg={name}&amp;sha256={sha256}",
                 "egg last": f"sha256={sha256}&amp;egg={name}",
-                "not UTF-8": f"sha256={sha256}",
-            }[kind]
+            }.get(kind, f"sha256={sha256}")
             lines.append(f'<a href="{file.name}#{fragment}">{file.name}</a>'.encode())
         if kind == "not UTF-8":
             lines.append(b"<!-- caf\xe9 -->")
@@ -116,4 +165,46 @@ def test_another_file_than_the_locked_one_is_not_fetched(place: Place, tmp_path:
         done = there.run("sync", "--installer", "pip", check=False)
     assert done.returncode == 1
     assert "no index gave the locked release of plugin" in done.stderr
+    assert not place.store.exists() or not place.overlays
+
+
+@pytest.mark.parametrize("kind", ["relative base", "unknown charset", "compressed wheels"])
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_what_is_locked_can_be_installed_whatever_the_installer_says_of_the_index(
+    place: Place, tmp_path: Path, kind: str, installer: str
+) -> None:
+    root = tmp_path / "static"
+    projects.wheel(root / "plugin", "plugin", requires=["helper"])
+    projects.wheel(root / "helper", "helper", "1.0")
+    pages(root, kind)
+    place.pypi("plugin")
+    with served_oddly(root, kind) as url:
+        there = replace(place, index_url=url)
+        there.run("lock")
+        done = there.run("sync", "--no-load-check", "--installer", installer)
+        assert installer == "uv" or "fetched without pip, because it failed: " in done.stderr
+        assert there.run("status").returncode == 0
+    assert sorted(path.name for path in place.site.glob("*.dist-info")) == [
+        "helper-1.0.dist-info",
+        "plugin-1.0.dist-info",
+    ]
+
+
+def test_a_wheel_with_another_content_is_fetched_neither_by_the_installer_nor_for_it(
+    place: Place, tmp_path: Path
+) -> None:
+    root = tmp_path / "static"
+    wheel = projects.wheel(root / "plugin", "plugin")
+    pages(root, "plain")
+    place.pypi("plugin")
+    with served_oddly(root, "plain") as url:
+        there = replace(place, index_url=url)
+        there.run("lock")
+        page = (root / "plugin" / "index.html").read_bytes()
+        wheel.write_bytes(projects.wheel(tmp_path, "plugin", modules={"plugin.py": "OTHER = 1\n"}).read_bytes())
+        assert (root / "plugin" / "index.html").read_bytes() == page
+        for installer in ("pip", "uv"):
+            done = there.run("sync", "--installer", installer, check=False)
+            assert done.returncode == 4, done.stderr
+            assert "fetched without" not in done.stderr
     assert not place.store.exists() or not place.overlays

@@ -77,7 +77,8 @@ def run(
     now: datetime | None = None,
     **policy: Any,
 ) -> Audit:
-    config = PipConfig(index_url=index.url) if index is not None else NOWHERE
+    # What is not on the index has a URL of a host that does not exist: it is asked once.
+    config = PipConfig(index_url=index.url, retries=0) if index is not None else NOWHERE
     asked = None if text is None else manifests.parse(text.encode(), settings.manifest)
     given = Policy(**policy) if policy else asked.policy if asked is not None else Policy()
     return audit.run(

@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from io import BufferedReader
 
-__all__ = ["check", "opened", "read_bytes", "read_text"]
+__all__ = ["check", "of_url", "opened", "read_bytes", "read_text"]
 
 _SPECIAL = ("/dev/", "/proc/")
 _CHUNK = 1 << 16  # bytes: what comes out of a pipe has no size
+
+
+def of_url(url: str) -> str:
+    """Return the path that a ``file:`` URL names, as this locale decodes paths: the inverse of ``Path.as_uri``."""
+    # urllib takes milliseconds to import, and a start needs no URL.
+    from urllib.parse import unquote_to_bytes, urlsplit
+
+    return os.fsdecode(unquote_to_bytes(urlsplit(url).path))
 
 
 def opened(path: str | os.PathLike[str]) -> BufferedReader:

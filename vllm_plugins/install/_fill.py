@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import flock, hashes, progress, scratch
-from vllm_plugins.core.errors import InstallError, SourceError
+from vllm_plugins.core.errors import HashMismatch, InstallError, SourceError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.selection import Requirement
@@ -78,18 +79,21 @@ class Filling:
     def _install(
         self, installer: Installer, part: tuple[Requirement, ...], staged: Path, target: Path, *, offline: bool
     ) -> None:
-        """Install into an empty directory. Files that pip does not find on a page of an index, we fetch for it."""
+        """Install into an empty directory. Files that pip or uv can't get from an index, we fetch by their hashes."""
         file = staged / "requirements.txt"
         file.write_text("".join(f"{item.line}\n" for item in part), encoding="utf-8")
         try:
             installer.install(file, target, offline=offline)
-        except InstallError as error:
-            if offline or not installers.can_be_fetched(error):
+        except (InstallError, HashMismatch) as error:
+            why = None if offline else installers.failure_at_index(error)
+            if why is None:
                 raise
             fetched = self._from_pages(part, staged / f"fetched-{target.name}")
             if fetched is None:
                 raise
-            self.report("The wheels are fetched without pip, which can't read a page of an index as uv does")
+            self.report(f"The wheels are fetched without {installer.name}, because it failed: {why}")
+            shutil.rmtree(target)
+            target.mkdir()
             file.write_text("".join(f"{item.line}\n" for item in fetched), encoding="utf-8")
             installer.install(file, target, offline=True)
 
@@ -110,7 +114,7 @@ class Filling:
                     if file is None:
                         return None
                     found.append(replace(item, path=index.download(replace(file, sha256=item.sha256), into)))
-                except SourceError:
+                except (SourceError, HashMismatch):
                     return None
         return tuple(found)
 

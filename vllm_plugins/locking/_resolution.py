@@ -15,7 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from vllm_plugins.core import foreign_json, hashes
+from vllm_plugins.core import foreign_json, hashes, regular_file
 from vllm_plugins.core.errors import CommandFailed, DiskError, SourceError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import versions
@@ -207,8 +207,7 @@ def read_pins(text: str, *, local: Collection[str | None] = ()) -> Iterable[Pin]
 
 def _path(url: str) -> str | None:
     """The path of a ``file:`` URL; each resolver quotes it in its own way."""
-    parts = urlsplit(url)
-    return unquote(parts.path) if parts.scheme == "file" else None
+    return regular_file.of_url(url) if urlsplit(url).scheme == "file" else None
 
 
 def _pin(requirement: Requirement) -> Pin:

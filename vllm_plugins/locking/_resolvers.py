@@ -118,7 +118,7 @@ class UvCompile:
         python = sys.executable
         if not builds and wheels is None and installers.is_loud(python):
             # pip can't take uv's place: it would build an archive that a requirement names by its URL.
-            python = str(_without_site(directory))
+            python = str(installers.quiet_python(directory))
         argv = [str(self.program), "pip", "compile", "--quiet", "--no-header", "--no-strip-extras", "--no-progress"]
         argv += ["--cache-dir", str(self.cache), "--python", python, "--constraint", "constraints.txt"]
         argv += ["--output-file", "requirements.txt", "requirements.in"]
@@ -201,21 +201,6 @@ def _without_missing_links(config: PipConfig) -> PipConfig:
     with Index(config) as index:
         missing = index.missing_links()
     return replace(config, find_links=tuple(place for place in config.find_links if place not in missing))
-
-
-def _without_site(directory: Path) -> Path:
-    """An interpreter that uv can inspect where this one prints something when it starts: without its packages.
-
-    It is a link and no script: temporary files may be on a file system from which nothing can be executed.
-    """
-    import venv  # few locks need one
-
-    root = directory / "quiet"
-    venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
-    (site,) = (root / "lib").glob("python*/site-packages")
-    # Some distributions of Python have a sitecustomize next to the standard library, which each interpreter imports.
-    (site / "quiet.pth").write_text("import sys; sys.modules['sitecustomize'] = sys\n", encoding="utf-8")
-    return root / "bin" / "python"
 
 
 def _temporary(directory: Path) -> Path:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import requests
 import urllib3
@@ -139,7 +138,8 @@ class Index:
             return file
         if file.sha256 is not None and not file.is_local:
             with self._request("HEAD", file.url, index=file.index, headers=downloads.UNCOMPRESSED) as response:
-                length = response.headers.get("Content-Length", "") if response.status_code == 200 else ""
+                is_plain = response.status_code == 200 and "Content-Encoding" not in response.headers
+                length = response.headers.get("Content-Length", "") if is_plain else ""
             if length.isdecimal():
                 return replace(file, size=int(length))
         with scratch.directory() as temporary:
@@ -331,7 +331,7 @@ def _blocks(path: Path, start: int) -> Generator[bytes]:
 
 
 def _path(url: str) -> Path:
-    return Path(unquote(urlsplit(url).path))
+    return Path(regular_file.of_url(url))
 
 
 def _read(path: Path) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from vllm_plugins.core import foreign_json, process, scratch
 from vllm_plugins.core.errors import CommandFailed, HashMismatch, InstallError, PluginsError, UsageError
 from vllm_plugins.packages import programs, unpacked
-from vllm_plugins.packages._build import failures
+from vllm_plugins.packages._build import bare, failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import InstallerName
 
-__all__ = ["LOUD", "Installer", "Pip", "Uv", "can_be_fetched", "choose", "find_uv", "is_loud"]
+__all__ = ["LOUD", "Installer", "Pip", "Uv", "choose", "failure_at_index", "find_uv", "is_loud", "quiet_python"]
 
 LOUD = "uv can't inspect this Python interpreter, which prints something when it starts"
 _PIP_INSTALLS = "pip installs instead"
@@ -231,11 +231,6 @@ class Uv:
         return [] if self.config.index_url is not None else ["--no-index"]
 
 
-def can_be_fetched(error: PluginsError) -> bool:
-    """Whether an installation failed at a page of an index that pip reads otherwise than uv and we do."""
-    return failures.is_unread(error)
-
-
 def is_loud(python: str) -> bool:
     """Whether an interpreter prints to standard output when it starts, for example in a vendor's ``sitecustomize``.
 
@@ -245,6 +240,24 @@ def is_loud(python: str) -> bool:
         return bool(process.run([python, "-I", "-B", "-c", ""], check=False).stdout)
     except CommandFailed:
         return False
+
+
+def quiet_python(directory: Path) -> Path:
+    """An interpreter that uv can inspect where this one prints something when it starts: without its packages.
+
+    It is a link and no script: temporary files may be on a file system from which nothing can be executed.
+    """
+    root = directory / "quiet"
+    bare.create(root)
+    (site,) = (root / "lib").glob("python*/site-packages")
+    # Some distributions of Python have a sitecustomize next to the standard library, which each interpreter imports.
+    (site / "quiet.pth").write_text("import sys; sys.modules['sitecustomize'] = sys\n", encoding="utf-8")
+    return root / "bin" / "python"
+
+
+def failure_at_index(error: PluginsError) -> str | None:
+    """Why an installation failed, in one line, if the index may be why; else ``None``."""
+    return failures.reason(error) if failures.may_be_fetched(error) else None
 
 
 def _has_several_places(config: PipConfig) -> bool:

@@ -235,7 +235,7 @@ def _check_file(path: str) -> None:
 
 
 def _local(place: str) -> Path:
-    return Path(unquote(urlsplit(place).path) if place.startswith("file:") else place).expanduser()
+    return Path(regular_file.of_url(place) if place.startswith("file:") else place).expanduser()
 
 
 def _directories(places: Iterable[str], scratch: Path) -> Iterator[str]:
@@ -269,7 +269,7 @@ def _files(path: Path) -> Iterator[Path]:
             regular_file.read_text(path, errors="replace"), base=path.as_uri(), index=None
         ):
             if file.is_local:
-                yield Path(unquote(urlsplit(file.url).path))
+                yield Path(regular_file.of_url(file.url))
 
 
 def _kept(config: PipConfig, environ: Mapping[str, str] | None) -> dict[str, str]:

@@ -14,7 +14,6 @@ import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from packaging.utils import canonicalize_name
 
@@ -122,7 +121,7 @@ def _ourselves() -> str:
         url: str = foreign_json.read(ours.read_text("direct_url.json") or "{}").get("url", "")
     except (importlib.metadata.PackageNotFoundError, ValueError):
         return name
-    path = unquote(url.removeprefix("file://")) if url.startswith("file://") else None
+    path = regular_file.of_url(url) if url.startswith("file://") else None
     if not url or (path is not None and not os.path.exists(path)):
         return f"{name}=={ours.version}"
     return shlex.quote(redact(path or url))

@@ -6,12 +6,11 @@ import importlib.metadata
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
-from vllm_plugins.core import foreign_json
+from vllm_plugins.core import foreign_json, regular_file
 from vllm_plugins.core.redact import public_url
 from vllm_plugins.documents import _rules, versions
 from vllm_plugins.documents.manifest import GitSource, LocalSource, Plugin, PypiSource
@@ -76,7 +75,7 @@ def _source(name: str, version: str, direct: dict[str, Any]) -> tuple[Source, st
             return GitSource(url=url, ref=commit, subdirectory=below, package=name), note
     directory = direct.get("dir_info")
     if isinstance(directory, dict) and url.startswith("file:///"):
-        path = os.path.join(unquote(urlsplit(url).path), below if isinstance(below, str) else "").rstrip("/")
+        path = os.path.join(regular_file.of_url(url), below if isinstance(below, str) else "").rstrip("/")
         note = None if os.path.isdir(path) else f"its directory {path} is not on this machine"
         if _rules.text(path) is None:
             return LocalSource(path=path, editable=directory.get("editable") is True, package=name), note

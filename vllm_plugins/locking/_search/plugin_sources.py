@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote, urldefrag, urlsplit
+from urllib.parse import urldefrag, urlsplit
 
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from vllm_plugins.core import regular_file
 from vllm_plugins.core.redact import public_url, redact
 from vllm_plugins.documents import versions
 from vllm_plugins.documents.manifest import absolute
@@ -134,7 +135,7 @@ class PluginSources:
         parts = urlsplit(address)
         if parts.scheme != "file" or parts.netloc not in ("", "localhost") or fragment:
             return False
-        return os.path.abspath(unquote(parts.path)) == str(absolute(plugin.requested, self.directory))
+        return os.path.abspath(regular_file.of_url(address)) == str(absolute(plugin.requested, self.directory))
 
     def _release(self, name: NormalizedName, url: str) -> str | None:
         """The one release that has the file of a URL."""

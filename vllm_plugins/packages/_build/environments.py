@@ -11,7 +11,6 @@ import importlib.metadata
 import os
 import tempfile
 import threading
-import venv
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,7 @@ from vllm_plugins.core.errors import BuildError, InstallError
 from vllm_plugins.documents import base, versions
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import stub_wheels
-from vllm_plugins.packages._build import locked_files
+from vllm_plugins.packages._build import bare, locked_files
 from vllm_plugins.packages._base_view import view
 from vllm_plugins.startup import overlay
 from vllm_plugins.startup.environment import git_variables, index_logins
@@ -171,7 +170,7 @@ class Environments:
     def _make(self, root: Path, inputs: BuildInputs, on_line: Callable[[str], None] | None) -> Environment:
         requires, pins = inputs.requires, inputs.pins
         given = self._given(inputs.with_base)
-        venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
+        bare.create(root)
         python = root / "bin" / "python"
         (site,) = (root / "lib").glob("python*/site-packages")
         constraints = root / "constraints.txt"

@@ -6,23 +6,25 @@ import re
 
 from vllm_plugins.core.errors import CommandFailed, DiskError, HashMismatch, InstallError, PluginsError
 
-__all__ = ["UNDECODED", "is_invalid_wheel", "is_unread", "is_unsolved", "of_build", "of_installation", "reason"]
+__all__ = ["is_invalid_wheel", "is_unsolved", "may_be_fetched", "of_build", "of_installation", "reason"]
 
 _DRAWN = " ×╰├│─▶"  # what uv draws around the lines of an error
 _LONGEST = 400  # characters of a reason
 _INVALID_WHEEL = ("The wheel is invalid", "RECORD file is invalid", "RECORD file doesn't match")
 _ABSENT = re.compile(r"No matching distribution found for ([A-Za-z0-9][A-Za-z0-9._-]*)==")  # pip's words
-UNDECODED = "UnicodeDecodeError"  # how pip ends at a page that is not in its own encoding
 _FOUND_NONE = 1  # an exit status of uv: no resolution; 2 is any other failure
+_ENDS = (1, 2)  # with which pip and uv end themselves; another status is of a signal, or of no program
 
 
 def reason(error: PluginsError) -> str:
-    """What uv says of its failure, in one line; it is redacted already."""
+    """What uv or pip says of its failure, in one line; it is redacted already."""
     cause = error.__cause__
     if not isinstance(cause, CommandFailed):
         return error.what
     lines = [line.strip(_DRAWN) for line in cause.stderr.splitlines()]
-    text = " ".join(line.removeprefix("error: ") for line in lines if line and not line.startswith("warning: "))
+    if any(line.startswith("Traceback") for line in lines):
+        lines = [line for line in lines if line][-1:]
+    text = " ".join(line.removeprefix("error: ").removeprefix("ERROR: ") for line in lines if line and not line.startswith("warning: "))
     text = re.sub(r" (?:cause|Caused by): ", ": ", text)
     return f"{text[:_LONGEST]}…" if len(text) > _LONGEST else text or cause.what
 
@@ -32,13 +34,21 @@ def is_unsolved(error: PluginsError) -> bool:
     return isinstance(error.__cause__, CommandFailed) and error.__cause__.returncode == _FOUND_NONE
 
 
-def is_unread(error: PluginsError) -> bool:
-    """Whether pip finds no file where a page has it: it passes over the link, or can't decode the page."""
+def may_be_fetched(error: PluginsError) -> bool:
+    """Whether the index may be why the installer failed, and not this machine or what a wheel contains.
+
+    pip passes over some links, ends with a traceback at pages whose ``<base>`` or encoding it can't read, and stores a
+    wheel that a server compresses once more as it is sent.
+    """
     cause = error.__cause__
-    if not isinstance(cause, CommandFailed):
+    if not isinstance(cause, CommandFailed) or cause.returncode not in _ENDS or isinstance(error, DiskError):
         return False
-    output = f"{cause.stdout}\n{cause.stderr}"
-    return _ABSENT.search(output) is not None or UNDECODED in output
+    return not (is_invalid_wheel(error) or _lacks_file_locks(cause))
+
+
+def _lacks_file_locks(error: CommandFailed) -> bool:
+    output = f"{error.stdout}\n{error.stderr}"
+    return "No locks available" in output or ("acquire lock" in output and "Operation not permitted" in output)
 
 
 def is_invalid_wheel(error: PluginsError) -> bool:
@@ -74,7 +84,7 @@ def of_installation(error: CommandFailed) -> PluginsError:
             next_step="find out who changed it; if the source is right, lock it again, and review the change: "
             "vllm-plugins lock --upgrade-package NAME",
         )
-    if "No locks available" in output or ("acquire lock" in output and "Operation not permitted" in output):
+    if _lacks_file_locks(error):
         return InstallError(
             "uv requires file locks and hard links, which do not work in the store or in its cache",
             details=error.evidence,

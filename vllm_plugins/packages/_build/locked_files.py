@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import hashes
+from vllm_plugins.core import hashes, regular_file
 from vllm_plugins.core.errors import BuildError
 from vllm_plugins.documents import selection, versions
 from vllm_plugins.documents.lock import BuildRequirement, Wheel
@@ -79,7 +79,7 @@ def choose(
             (specifier,) = requirement.specifier
             pins.append(f"{name}=={versions.version(specifier.version)}")
             continue
-        path = Path(url2pathname(urlsplit(requirement.url).path)).resolve()
+        path = Path(regular_file.of_url(requirement.url)).resolve()
         if path.parent == stubs.resolve():
             lines.append(f"{name} @ {path.as_uri()} --hash=sha256:{hashes.of_file(path)}")
         else:
