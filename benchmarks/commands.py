@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .measure import Case, Row, absolute, take_turns, use
-from .world import Size, make
+from .world import TINY
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.kit.index import Server
     from tests.kit.place import Place
+
+    from .world import Worlds
 
 __all__ = ["cases"]
 
 _IMPORTS = "starting Python and its imports take most of it"
 
 
-def cases(server: Server, root: Path) -> list[Case]:
+def cases(worlds: Worlds) -> list[Case]:
     """``--version`` and ``status``, whole processes."""
-    place = make(server, root / "commands", "commands", Size())
-    place.run("lock", "--resolver", "uv")
-    place.run("sync", "--installer", "uv")
+    place = functools.partial(worlds.installed, replace(TINY, plugins=4, helpers=3))
     return [
-        Case(measure=lambda rounds: _command(place, rounds, "--version"), rounds=20, short=10),
-        Case(measure=lambda rounds: _command(place, rounds, "status"), rounds=20, short=10, why=_IMPORTS),
+        Case(measure=lambda rounds: _command(place(), rounds, "--version"), rounds=20, short=5, guard=36),
+        Case(measure=lambda rounds: _command(place(), rounds, "status"), rounds=20, short=5, guard=110, why=_IMPORTS),
     ]
 
 

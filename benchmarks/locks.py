@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import statistics
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
-from tests.kit import projects
-from tests.kit.repositories import Repository
-from vllm_plugins.documents import base
-from vllm_plugins.packages import stub_wheels
-
+from . import lock_worlds
 from .measure import Case, Row, absolute, ratio, seconds, take_turns, use
-from .world import DISTANCE, DISTRIBUTIONS, Size, make, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from tests.kit.index import Server
     from tests.kit.place import Place
 
+    from .lock_worlds import Form
     from .measure import Used
+    from .world import Worlds
 
 __all__ = ["cases"]
 
@@ -33,7 +28,6 @@ _WALK = "pip-compile still starts and pins, after our own walk through the index
 _IMPORTS = "starting Python and its imports take longer than all of uv's run"
 _PIP_COMPILE = [sys.executable, "-m", "piptools", "compile", "--no-config", "-q", "--cache-dir", "cache"]
 _PIP_COMPILE += ["-c", "constraints.txt", "-o", "out.txt", "in.txt"]
-_RELEASES = 60
 _PROJECT = """\
 [project]
 name = "bench"
@@ -45,43 +39,74 @@ override-dependencies = ["vllm; python_version < '0'", "torch; python_version < 
 """
 
 
-def cases(server: Server, root: Path) -> list[Case]:
+def cases(worlds: Worlds) -> list[Case]:
     """First locks on both kinds of index and with both resolvers, nothing changed, and plugins from git."""
+    server, once, form = worlds.server, worlds.once, lock_worlds.SHORT if worlds.short else lock_worlds.WHOLE
     # The same distributions on an index that tells all hashes of a release in one page, and on one that does not.
-    telling = make(server, root / "telling", "telling", Size(compiled=True), releases=True, distance=DISTANCE)
-    plain = make(server, root / "plain", "plain", Size(compiled=True), distance=DISTANCE)
-    sources = _sources(server, root / "sources")
-    back = _many_releases(server, root / "back")
-    released = _released(server, root / "released", "released", apart=True)
-    whole = _released(server, root / "whole", "whole", apart=False)
-    for world in (telling, plain):
-        _bare(world)
-    plain.run("lock")
+    telling = partial(once, "telling", lambda root: lock_worlds.plugins(server, root, telling=True))
+    plain = partial(once, "plain", lambda root: lock_worlds.plugins(server, root, telling=False))
+    back = partial(once, "back", lambda root: lock_worlds.releases(server, root, form))
+    apart = partial(once, "released", lambda root: lock_worlds.release_of_vllm(server, root, form, apart=True))
+    whole = partial(once, "whole", lambda root: lock_worlds.release_of_vllm(server, root, form, apart=False))
+    sources = partial(once, "sources", lambda root: lock_worlds.sources(server, root, form))
     return [
-        Case(measure=lambda rounds: _again(plain, rounds), rounds=9, short=7),
-        Case(measure=lambda rounds: _check(plain, rounds), rounds=7, short=5),
-        Case(measure=lambda rounds: _first(telling, rounds, "an index with JSON pages", 0.6), rounds=5, why=_WALK),
-        Case(measure=lambda rounds: _first(plain, rounds, "an index without", 0.3), rounds=3, why=_WALK),
-        Case(measure=lambda rounds: _uv(plain, rounds), rounds=9, why=_IMPORTS),
-        Case(measure=lambda rounds: _back(back, rounds), rounds=3, why=_REQUESTS),
-        Case(measure=lambda rounds: _release(released, rounds, "METADATA apart", 5), rounds=2, why=_REQUESTS),
-        Case(measure=lambda rounds: _release(whole, rounds, "METADATA in wheels only", 10), rounds=2, why=_REQUESTS),
-        Case(measure=lambda rounds: _git(sources, rounds), rounds=3, why="ours also resolves and hashes the sources"),
+        Case(measure=lambda rounds: _again(plain(), rounds, form), rounds=9, short=5, guard=150),
+        Case(measure=lambda rounds: _check(plain(), rounds), rounds=7, short=3, guard=2.4),
+        Case(
+            measure=lambda rounds: _first(telling(), rounds, "an index with JSON pages", 0.6),
+            rounds=5,
+            short=1,
+            guard=0.75,
+            guard_of_processors=1.5,
+            why=_WALK,
+        ),
+        Case(
+            measure=lambda rounds: _first(plain(), rounds, "an index without", 0.3),
+            rounds=3,
+            short=1,
+            guard=0.5,
+            guard_of_processors=1.3,
+            why=_WALK,
+        ),
+        Case(
+            measure=lambda rounds: _uv(plain(), rounds),
+            rounds=9,
+            short=3,
+            guard=4.5,
+            guard_of_processors=22,
+            why=_IMPORTS,
+        ),
+        Case(
+            measure=lambda rounds: _back(back(), rounds, form),
+            rounds=3,
+            short=3,
+            guard=2.5,
+            guard_of_processors=7.5,
+            why=_REQUESTS,
+        ),
+        Case(
+            measure=lambda rounds: _release(apart(), rounds, "METADATA apart", 5),
+            rounds=2,
+            short=1,
+            guard=800,
+            guard_of_processors=550,
+        ),
+        Case(
+            measure=lambda rounds: _release(whole(), rounds, "METADATA in wheels only", 10),
+            rounds=2,
+            short=1,
+            guard=800,
+            guard_of_processors=600,
+        ),
+        Case(
+            measure=lambda rounds: _git(sources(), rounds, form),
+            rounds=3,
+            short=1,
+            guard=1.3,
+            guard_of_processors=1.6,
+            why="ours also resolves and hashes the sources",
+        ),
     ]
-
-
-def _bare(world: Place, plugins: int = Size().plugins) -> None:
-    """What the bare resolvers get: they would walk through vLLM's releases, so it is the base as we give it."""
-    wanted = world.root / "bare"
-    wanted.mkdir()
-    (wanted / "in.txt").write_text("".join(f"plugin-{number}\n" for number in range(plugins)))
-    found = base.read([str(path) for path in world.paths]).distributions
-    (wanted / "constraints.txt").write_text(
-        "".join(
-            f"{item.name} @ {stub_wheels.write(wanted, name=item.name, version=item.version).as_uri()}\n"
-            for item in found
-        )
-    )
 
 
 def _bare_compile(world: Place, *words: str) -> Callable[[], Used]:
@@ -110,26 +135,24 @@ def _lock(world: Place, *words: str) -> Callable[[], Used]:
     return run
 
 
-def _again(world: Place, rounds: int) -> Row:
+def _again(world: Place, rounds: int, form: Form) -> Row:
     project = world.root / "project"
     project.mkdir(exist_ok=True)
     (project / "pyproject.toml").write_text(_PROJECT)
     environment = {**_cached(world), "UV_DEFAULT_INDEX": world.index_url or "", "UV_PYTHON_DOWNLOADS": "never"}
     ours = [sys.executable, "-m", "vllm_plugins", "lock"]
     uv = ["uv", "lock", "-q", "--python", sys.executable, "--cache-dir", str(world.root / "uv-lock")]
-    _bare_compile(world)()
-    turns = take_turns(
-        rounds,
-        lambda: use(ours, _cached(world), world.root),
-        lambda: use(uv, environment, project),
-        lambda: use(_PIP_COMPILE, _cached(world), world.root / "bare"),
-    )
-    compiled = statistics.median(turn[2].seconds for turn in turns)
+    runs = [lambda: use(ours, _cached(world), world.root), lambda: use(uv, environment, project)]
+    if form.pip_compile:
+        _bare_compile(world)()
+        runs.append(lambda: use(_PIP_COMPILE, _cached(world), world.root / "bare"))
+    turns = take_turns(rounds, *runs)
+    compiled = [statistics.median(turn[2].seconds for turn in turns)] if form.pip_compile else []
     return absolute(
         [turn[:2] for turn in seconds(turns)],
         group=GROUP,
         what="nothing changed, whole process",
-        against=f"uv lock (and pip-compile: {compiled * 1000:.0f} ms)",
+        against="uv lock" + "".join(f" (and pip-compile: {taken * 1000:.0f} ms)" for taken in compiled),
         goal=250,
         processor=statistics.median(turn[0].processor for turn in turns) * 1000,
     )
@@ -172,24 +195,7 @@ def _uv(world: Place, rounds: int) -> Row:
     )
 
 
-def _many_releases(server: Server, root: Path) -> Place:
-    """A plugin of sixty releases, all but the first of which need, two distributions further, another base."""
-    index = server.index("back", distance=DISTANCE)
-    for number in range(_RELEASES):
-        wanted = [f"left=={number}.0", f"right=={number}.0"]
-        points = {"vllm.general_plugins": {"plugin_0": "plugin_0:__doc__"}}
-        index.wheel("plugin-0", f"{number}.0", requires=wanted, entry_points=points)
-        index.wheel("left", f"{number}.0", requires=[f"inner=={number}.0"])
-        index.wheel("right", f"{number}.0")
-        index.wheel("inner", f"{number}.0", requires=["base-0" if number == 0 else "base-0<1"])
-    root.mkdir()
-    world = place(root, index)
-    world.write('plugins: [{name: plugin-0, source: pypi, package: plugin-0, version: ">=0"}]')
-    _bare(world, 1)
-    return world
-
-
-def _back(world: Place, rounds: int) -> Row:
+def _back(world: Place, rounds: int, form: Form) -> Row:
     """Nothing of the index is cached by either."""
     wanted, cache = world.root / "bare", world.root / "cache" / "vllm-plugins"
     uv = ["uv", "pip", "compile", "-q", "--python", sys.executable, "--cache-dir", "uv-cache"]
@@ -209,32 +215,10 @@ def _back(world: Place, rounds: int) -> Row:
     return ratio(
         take_turns(rounds, ours, theirs),
         group=GROUP,
-        what="a plugin of 60 releases, of which the oldest fits, --resolver uv",
+        what=f"a plugin of {form.back} releases, of which the oldest fits, --resolver uv",
         against="uv pip compile --generate-hashes",
         goal=1.5,
     )
-
-
-def _released(server: Server, root: Path, name: str, *, apart: bool) -> Place:
-    """A release of vLLM with 150 distributions of ten releases each, and one plugin.
-
-    Where its METADATA is not ``apart`` (PEP 658), the newest wheels are too large to be read as a whole.
-    """
-    index = server.index(name, distance=DISTANCE, apart=apart)
-    noise = random.Random(0)
-    data = "".join(chr(noise.randrange(33, 127)) for _ in range(0 if apart else 400_000))
-    names = [f"base-{number}" for number in range(DISTRIBUTIONS)]
-    index.wheel("vllm", "0.32.0", requires=names)
-    index.wheel("plugin-0", requires=["vllm"], entry_points={"vllm.general_plugins": {"it": "plugin_0:__doc__"}})
-    for name in names:
-        module = name.replace("-", "_")
-        for number in range(10):
-            more = {f"{module}/data.txt": data} if number == 9 else {}
-            index.wheel(name, f"{number}.0", modules={f"{module}/__init__.py": "", **more})
-    root.mkdir()
-    world = place(root, index)
-    world.pypi("plugin-0")
-    return world
 
 
 def _release(world: Place, rounds: int, metadata: str, most: int) -> Row:
@@ -256,26 +240,9 @@ def _release(world: Place, rounds: int, metadata: str, most: int) -> Row:
     )
 
 
-def _sources(server: Server, root: Path) -> Place:
-    """Four plugins that are git repositories, with their own build backend, so that no index is asked for one."""
-    root.mkdir()
-    index = server.index("sources")
-    world = place(root, index)
-    entries = []
-    for number in range(4):
-        points = {"vllm.general_plugins": {f"source_{number}": f"source_{number}:__doc__"}}
-        path = projects.project(root / f"git-{number}", name=f"source-{number}", entry_points=points)
-        repository = Repository.init(path)
-        repository.git("add", ".")
-        repository.git("commit", "--quiet", "-m", "first")
-        entries.append(f"  - {{name: source-{number}, source: git, url: '{repository.url}'}}\n")
-    world.write("plugins:\n" + "".join(entries))
-    return world
-
-
-def _git(world: Place, rounds: int) -> Row:
+def _git(world: Place, rounds: int, form: Form) -> Row:
     pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", "pip-wheels"]
-    pip += [f"git+{(world.root / f'git-{number}').as_uri()}" for number in range(4)]
+    pip += [f"git+{(world.root / f'git-{number}').as_uri()}" for number in range(form.sources)]
 
     def theirs() -> Used:
         shutil.rmtree(world.root / "pip-wheels", ignore_errors=True)
@@ -284,7 +251,7 @@ def _git(world: Place, rounds: int) -> Row:
     return ratio(
         take_turns(rounds, _lock(world), theirs),
         group=GROUP,
-        what="first, four git plugins, built",
+        what=f"first, {form.sources} git plugins, built",
         against="pip wheel of the same (which resolves nothing)",
         goal=1.0,
     )

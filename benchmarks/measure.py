@@ -31,8 +31,10 @@ __all__ = [
 ]
 
 Unit = Literal["×", "ms", "MB"]
-# A goal that is missed by half is a regression; what is in between may be the noise of a busy machine.
+# A guard that is exceeded by half is a regression; what is in between may be the noise of a busy machine. A ratio of
+# three times its guard is one by the clock alone, as what waits takes no processor.
 TOO_MUCH = 1.5
+WAITING = 3
 # What an interpreter that does nothing takes where the goals in milliseconds were set, in seconds of a processor. The
 # gate divides milliseconds by how many times as long it takes where it runs: a goal is for any machine.
 BARE = 0.0094
@@ -47,7 +49,8 @@ class Row:
     changes less; it knows nothing of waiting and of working side by side. ``least`` says that ``goal`` is a floor.
     ``noise`` is what the gate lets through besides: what two runs differ by. ``bare`` is what an interpreter that
     does nothing took in the same minute, in seconds of a processor. ``of_bare`` is a second goal: the most that
-    ``value`` may be of that. ``why`` is the reason where the goal is missed.
+    ``value`` may be of that. ``guard`` and ``guard_of_processors`` are for the gate (see ``Case``). ``why`` is the
+    reason where the goal is missed.
     """
 
     group: str
@@ -63,12 +66,14 @@ class Row:
     noise: float = 0
     bare: float = BARE
     of_bare: float | None = None
+    guard: float | None = None
+    guard_of_processors: float | None = None
     why: str = ""
 
     @property
     def share(self) -> float:
         """How much of the goal is used up, or of the second goal: 1 is the goal itself, less is better."""
-        return max(self._share(self.value), self.of_start / self.of_bare if self.of_bare else 0)
+        return max(self._share(self.value, self.goal), self.of_start / self.of_bare if self.of_bare else 0)
 
     @property
     def of_start(self) -> float:
@@ -82,13 +87,22 @@ class Row:
 
     @property
     def regressed(self) -> bool:
-        """Whether a goal is missed by half, on the clock and by the processors: noise does not do both."""
-        others = [self.value] if self.processor is None else [self.value, self.processor]
-        slower = self.slower if self.unit == "ms" else 1
-        return all(self._share(value / slower - self.noise) > TOO_MUCH for value in others)
+        """Whether a guard is exceeded by half, by the clock and by the processors: noise does not do both.
 
-    def _share(self, value: float) -> float:
-        return self.goal / value if self.least else value / self.goal
+        What only waits counts by the clock alone, with more room, where it is compared with another program.
+        """
+        guard = self.goal if self.guard is None else self.guard
+        clock = self._over(self.value, guard)
+        if self.processor is None:
+            return clock > TOO_MUCH
+        processors = self._over(self.processor, self.guard_of_processors or guard)
+        return min(clock, processors) > TOO_MUCH or (self.unit == "×" and clock > WAITING)
+
+    def _over(self, value: float, guard: float) -> float:
+        return self._share(value / (self.slower if self.unit == "ms" else 1) - self.noise, guard)
+
+    def _share(self, value: float, goal: float) -> float:
+        return goal / value if self.least else value / goal
 
     @property
     def kept(self) -> bool:
@@ -98,21 +112,32 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """Something to measure: ``measure`` is given a number of rounds. ``short`` is that of the short form, if any.
+    """Something to measure: ``measure`` is given a number of ``rounds``, in the short form that of ``short``.
 
-    ``why`` is the known reason for a goal that is missed.
+    ``guard`` is what the short form measures today, at most: where its size is another, or the goal is far from what
+    is measured, a goal would guard nothing. It is in the unit of the row, milliseconds as where an interpreter takes
+    ``BARE``; ``guard_of_processors`` is the same of processors, where that is another number. ``why`` is the known
+    reason for a goal that is missed.
     """
 
     measure: Callable[[int], Row]
     rounds: int
-    short: int | None = None
+    short: int
+    guard: float
+    guard_of_processors: float | None = None
     why: str = ""
 
     def row(self, rounds: int) -> Row:
         """The measurement, with how fast the machine was meanwhile, and the reason where the goal is missed."""
         before = _bare()
         row = self.measure(rounds)
-        return replace(row, why=self.why, bare=(before + _bare()) / 2)
+        return replace(
+            row,
+            why=self.why,
+            guard=self.guard,
+            guard_of_processors=self.guard_of_processors,
+            bare=(before + _bare()) / 2,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,14 +181,14 @@ def use(argv: Sequence[str | Path], environment: Mapping[str, str], cwd: Path) -
 
 def _bare() -> float:
     words = [sys.executable, "-c", "pass"]
-    taken = [use(words, os.environ, Path.cwd()).processor for _ in range(15)]
+    taken = [use(words, os.environ, Path.cwd()).processor for _ in range(7)]
     return statistics.median(taken)
 
 
-def take_turns(rounds: int, *runs: Callable[[], Taken]) -> list[tuple[Taken, ...]]:
-    """What each of them says in each round; one round more is run first, and does not count."""
-    turns = [tuple(run() for run in runs) for _ in range(rounds + 1)]
-    return turns[1:]
+def take_turns(rounds: int, *runs: Callable[[], Taken], warm: bool = True) -> list[tuple[Taken, ...]]:
+    """What each of them says in each round; to be ``warm``, one round more is run first, and does not count."""
+    turns = [tuple(run() for run in runs) for _ in range(rounds + warm)]
+    return turns[warm:]
 
 
 def _medians(turns: Turns) -> list[float]:

@@ -25,9 +25,10 @@ def line(row: Row) -> str:
     others = "" if row.others is None else f" ({_time(row, row.others)})"
     processors = "" if row.processor is None else f" ({row.processor:.2f}{row.unit} of processors)"
     verdict = "kept" if row.kept else "MISSED"
+    guard = f"; SLOWER than its guard {row.guard:g}" if row.regressed else ""
     return (
         f"{row.group}: {row.what}: {_time(row, row.ours)}, against {row.against}{others}: "
-        f"{_value(row)}{processors}, goal {_goal(row)}: {verdict}"
+        f"{_value(row)}{processors}, goal {_goal(row)}: {verdict}{guard}"
     )
 
 

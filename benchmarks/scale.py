@@ -2,62 +2,66 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .measure import Case, Row, difference, ratio, take_turns, use
 from .syncs import against_uv, write_requirements
-from .world import START, Size, make
+from .world import START, TINY, Size
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.kit.index import Server
     from tests.kit.place import Place
 
     from .measure import Used
+    from .world import Worlds
 
 __all__ = ["cases"]
 
-GROUP = "200 plugins, 1,000 packages"
-FACTOR = 20
-_TINY = {"helpers": 4, "modules": 2, "data": 10}
-_ALONE = {"helpers": 0, "modules": 1, "data": 10, "group": "vllm.logits_processors"}  # see hook
+_UV = "uv alone took 19 to 26 times as long in three turns on a busy machine"
+_START = "reading the lock, RECORD and METADATA, and hashing each file, next to uv's own work"
+_SMALL = Size(plugins=10, helpers=4, modules=2, data=10)
 _HOOK = f"{START}; from vllm_plugins.startup.hook import general; general()"
 
 
-def cases(server: Server, root: Path) -> list[Case]:
-    """Each command on both; the first case also locks and installs what the others need."""
-    few = make(server, root / "few", "few", Size(plugins=10, **_TINY))  # type: ignore[arg-type]
-    many = make(server, root / "many-packages", "many-packages", Size(plugins=200, **_TINY))  # type: ignore[arg-type]
-    for place in (few, many):
-        place.run("lock", "--resolver", "uv")
-        place.run("sync", "--installer", "uv", "--no-load-check")
-    write_requirements(many)
-    one = make(server, root / "one-plugin", "one-plugin", Size(plugins=1, **_ALONE))  # type: ignore[arg-type]
-    thousand = make(server, root / "thousand", "thousand", Size(plugins=1000, **_ALONE))  # type: ignore[arg-type]
-    for place in (one, thousand):
-        place.run("lock", "--resolver", "uv")
-        place.run("sync", "--installer", "uv", "--no-load-check")
-    uv = ("lock", "--resolver", "uv")
+def cases(worlds: Worlds) -> list[Case]:
+    """Each command on both sizes; the short form has four times as many plugins in place of twenty times."""
+    factor = worlds.size(20, short=4)
+    few = functools.partial(worlds.installed, _SMALL)
+    many = functools.partial(worlds.installed, replace(_SMALL, plugins=_SMALL.plugins * factor))
+    starts = worlds.size(1000, short=200)
+
+    def grows(*words: str, rounds: int, short: int, guard: float, why: str = "") -> Case:
+        measure = lambda rounds: _grows(few(), many(), rounds, factor, *words)  # noqa: E731 - as all others
+        return Case(measure=measure, rounds=rounds, short=short, guard=guard, why=why)
+
     return [
-        Case(measure=lambda rounds: _grows(few, many, rounds, *uv), rounds=3),
-        Case(measure=lambda rounds: _grows(few, many, rounds, "lock"), rounds=7),
+        grows("lock", "--resolver", "uv", rounds=3, short=1, guard=2.1),
+        grows("lock", rounds=7, short=3, guard=1.3),
+        grows("sync", "--no-load-check", rounds=3, short=1, guard=3.5, why=_UV),
+        Case(measure=lambda rounds: _cold(many(), rounds, factor), rounds=3, short=1, guard=1.5, why=_START),
+        grows("status", rounds=7, short=3, guard=1.5),
+        grows("verify", rounds=3, short=3, guard=1.8),
         Case(
-            measure=lambda rounds: _grows(few, many, rounds, "sync", "--no-load-check"),
-            rounds=3,
-            why="uv alone took 19 to 26 times as long in three turns on a busy machine",
+            measure=lambda rounds: _hook(
+                worlds.installed(TINY), worlds.installed(replace(TINY, plugins=starts)), rounds
+            ),
+            rounds=30,
+            short=8,
+            guard=0.9,
         ),
-        Case(
-            measure=lambda rounds: against_uv(many, rounds, group=GROUP, what="sync, cold, with uv", goal=1.3),
-            rounds=3,
-            why="reading the lock, RECORD and METADATA, and hashing each file, next to uv's own work",
-        ),
-        Case(measure=lambda rounds: _grows(few, many, rounds, "status"), rounds=7),
-        Case(measure=lambda rounds: _grows(few, many, rounds, "verify"), rounds=3),
-        Case(measure=lambda rounds: _hook(one, thousand, rounds), rounds=30),
     ]
+
+
+def _group(factor: int) -> str:
+    return f"{_SMALL.plugins * factor} plugins, {_SMALL.plugins * factor * 5:,} packages"
+
+
+def _cold(many: Place, rounds: int, factor: int) -> Row:
+    write_requirements(many)
+    return against_uv(many, rounds, group=_group(factor), what="sync, cold, with uv", goal=1.3)
 
 
 def _hook(one: Place, thousand: Place, rounds: int) -> Row:
@@ -66,10 +70,13 @@ def _hook(one: Place, thousand: Place, rounds: int) -> Row:
         return use([sys.executable, "-c", _HOOK], environment, place.root).processor
 
     turns = take_turns(rounds, lambda: start(thousand), lambda: start(one))
-    return difference(turns, group="1,000 plugins", what="a start that is up to date", against="one plugin", goal=5)
+    plugins = len(thousand.versions)
+    return difference(
+        turns, group=f"{plugins:,} plugins", what="a start that is up to date", against="one plugin", goal=5
+    )
 
 
-def _grows(few: Place, many: Place, rounds: int, *words: str) -> Row:
+def _grows(few: Place, many: Place, rounds: int, factor: int, *words: str) -> Row:
     def run(place: Place) -> Used:
         if words[0] == "sync":
             shutil.rmtree(place.store, ignore_errors=True)
@@ -80,4 +87,4 @@ def _grows(few: Place, many: Place, rounds: int, *words: str) -> Row:
 
     turns = take_turns(rounds, lambda: run(many), lambda: run(few))
     command = "lock, nothing changed" if words == ("lock",) else " ".join(words)
-    return ratio(turns, group=GROUP, what=command, against="10 plugins, 50 packages", goal=FACTOR)
+    return ratio(turns, group=_group(factor), what=command, against=_group(1), goal=factor)

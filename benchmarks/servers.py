@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +18,15 @@ import vllm_plugins
 from tests.kit.place import Place
 from tests.vllm import environment, server
 
-from .measure import Case, Row, Used, difference, ratio, take_turns, use
+from .measure import Case, Row, Used, difference, ratio, seconds, take_turns, use
 from .world import Size, fill
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from tests.kit.index import Index, Server
+
+    from .world import Worlds
 
 __all__ = ["WITHOUT", "cases", "place_around_vllm"]
 
@@ -26,29 +35,62 @@ GROUP = "real vLLM server"
 WITHOUT = "lora_filesystem_resolver,lora_hf_hub_resolver"
 
 
-def cases(index_server: Server, root: Path) -> list[Case]:
-    """None where there is no vLLM."""
+# Imports vLLM once, then calls its function in a fork for each line of standard input, which is a fork's environment.
+_LOADS = """\
+import json, os, resource, sys, time
+from vllm.plugins import load_general_plugins
+del os.environ["VLLM_PLUGIN_DISABLE"]
+for line in sys.stdin:
+    read, write = os.pipe()
+    if not os.fork():
+        os.environ.update(json.loads(line))
+        started = time.perf_counter()
+        load_general_plugins()
+        took = time.perf_counter() - started
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        os.write(write, json.dumps([took, sum(it.ru_utime + it.ru_stime for it in used)]).encode())
+        os._exit(0)
+    os.close(write)
+    print("TOOK", os.read(read, 100).decode(), flush=True)
+    os.close(read)
+    os.wait()
+"""
+
+
+def cases(worlds: Worlds) -> list[Case]:
+    """None where there is no vLLM. The short form has the function with which vLLM loads plugins, and no server."""
     python = os.environ.get("VLLM_PYTHON")
     if python is None:
+        print("servers: nothing is measured without VLLM_PYTHON", file=sys.stderr)
         return []
-    index = index_server.index("servers")
-    fill(index, Size(plugins=4, helpers=3, modules=2, data=10))
-    up_to_date, new = (
-        place_around_vllm(index, root / name, python, plugins) for name, plugins in (("servers", 4), ("new", 3))
-    )
-    up_to_date.run("sync", "--no-load-check")
-    model = environment.model(Path(python), root / "llama")
+    with_four = partial(worlds.once, "four", lambda root: _made(worlds.server, root, python, 4))
+    with_three = partial(worlds.once, "three", lambda root: _made(worlds.server, root, python, 3))
+    start, first = worlds.size((_start, _first_start), short=(_load, _first_load))
     return [
-        Case(measure=lambda rounds: _start(up_to_date, model, rounds), rounds=1),
-        Case(measure=lambda rounds: _first_start(new, model, rounds), rounds=1),
-        Case(measure=lambda rounds: _load_check(new, rounds), rounds=1),
+        Case(measure=lambda rounds: start(with_four(), rounds), rounds=1, short=9, guard=12),
+        Case(measure=lambda rounds: first(with_three(), rounds), rounds=1, short=1, guard=1.2),
+        Case(
+            measure=lambda rounds: _load_check(with_three(), rounds, warm=not worlds.short),
+            rounds=1,
+            short=1,
+            guard=1,
+        ),
     ]
+
+
+def _made(index_server: Server, root: Path, python: str, plugins: int) -> Place:
+    index = index_server.index(root.name)
+    fill(index, Size(plugins=plugins, helpers=3, modules=2, data=10))
+    place = place_around_vllm(index, root, python, plugins)
+    place.run("sync", "--no-load-check")
+    return place
 
 
 def place_around_vllm(index: Index, root: Path, python: str, plugins: int) -> Place:
     """A place around the vLLM environment, with so many plugins, locked."""
     root.mkdir()
-    place = Place(root=root, index_url=index.url, interpreter=python, paths=(Path(vllm_plugins.__file__).parents[1],))
+    ours = Path(vllm_plugins.__file__).parents[1]
+    place = Place(root=root, index_url=index.url, interpreter=os.path.abspath(python), paths=(ours,))
     place.variables.update(VLLM_CPU_KVCACHE_SPACE="1", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
     place.variables["PYTHONDONTWRITEBYTECODE"] = ""
     place.pypi(*(f"plugin-{number}" for number in range(plugins)))
@@ -63,7 +105,8 @@ def _until_it_answers(place: Place, model: Path, **env: str) -> Used:
     return Used(seconds=took, processor=took, megabytes=0)  # its processes are counted by nobody
 
 
-def _start(place: Place, model: Path, rounds: int) -> Row:
+def _start(place: Place, rounds: int) -> Row:
+    model = environment.model(Path(place.interpreter), place.root / "llama")
     turns = take_turns(
         rounds,
         lambda: _until_it_answers(place, model),
@@ -73,8 +116,9 @@ def _start(place: Place, model: Path, rounds: int) -> Row:
     return replace(row, processor=None)
 
 
-def _first_start(place: Place, model: Path, rounds: int) -> Row:
+def _first_start(place: Place, rounds: int) -> Row:
     """A start that installs from warm caches, and the one after it."""
+    model = environment.model(Path(place.interpreter), place.root / "llama")
 
     def first() -> float:
         shutil.rmtree(place.store, ignore_errors=True)
@@ -86,21 +130,73 @@ def _first_start(place: Place, model: Path, rounds: int) -> Row:
     )
 
 
-def _load_check(place: Place, rounds: int) -> Row:
+@contextmanager
+def _vllm(place: Place) -> Iterator[Callable[..., Used]]:
+    """A process that has imported vLLM, and a function that says what loading plugins takes in a fork of it."""
+    process = subprocess.Popen(
+        [place.interpreter, "-c", _LOADS],
+        env={**place.environment, "VLLM_PLUGIN_DISABLE": "1"},
+        cwd=place.root,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    asked, answers = process.stdin, process.stdout
+
+    def took(**env: str) -> Used:
+        print(json.dumps(env), file=asked, flush=True)
+        line = next(line for line in answers if line.startswith("TOOK"))
+        seconds, processor = json.loads(line.removeprefix("TOOK"))
+        return Used(seconds=seconds, processor=processor, megabytes=0)
+
+    with process:
+        yield took
+        asked.close()
+
+
+def _load(place: Place, rounds: int) -> Row:
+    """Without vLLM's own plugins, whose import takes most of a second."""
+    plugins = ",".join(["vllm_plugins", *(name for name in place.versions if name.startswith("plugin-"))])
+    with _vllm(place) as took:
+        turns = take_turns(
+            rounds, lambda: took(VLLM_PLUGINS=plugins.replace("-", "_")), lambda: took(VLLM_PLUGINS="none")
+        )
+    what = "load_general_plugins, up to date"
+    clock, processors = (
+        difference(column, group="vLLM", what=what, against="the same without us", goal=50)
+        for column in (seconds(turns), [tuple(used.processor for used in turn) for turn in turns])
+    )
+    return replace(clock, processor=processors.value)
+
+
+def _first_load(place: Place, rounds: int) -> Row:
+    """The end of a first start waits for its load check, so it takes as long as a sync."""
+    with _vllm(place) as took:
+
+        def first() -> Used:
+            shutil.rmtree(place.store, ignore_errors=True)
+            return took()
+
+        turns = take_turns(rounds, first, lambda: _sync(place), warm=False)
+    what, against = "load_general_plugins, which installs 3 plugins", "sync of them, with the load check"
+    return ratio(turns, group="vLLM", what=what, against=against, goal=1.2)
+
+
+def _load_check(place: Place, rounds: int, *, warm: bool) -> Row:
     """A sync with its load check, against one without, and one import of vLLM."""
 
-    def ours(*words: str) -> Used:
-        return use([place.interpreter, "-m", "vllm_plugins", "sync", *words], place.environment, place.root)
-
-    def checked() -> Used:
-        shutil.rmtree(place.store, ignore_errors=True)
-        return ours()
-
     def apart() -> Used:
-        shutil.rmtree(place.store, ignore_errors=True)
         imported = use([place.interpreter, "-c", "import vllm.engine.arg_utils"], place.environment, place.root)
-        return ours("--no-load-check") + imported
+        return _sync(place, "--no-load-check") + imported
 
-    turns = take_turns(rounds, checked, apart)
+    turns = take_turns(rounds, lambda: _sync(place), apart, warm=warm)
     against = "sync --no-load-check, and one import of vLLM"
     return ratio(turns, group=GROUP, what="sync of 3 plugins, with the load check", against=against, goal=1.1)
+
+
+def _sync(place: Place, *words: str) -> Used:
+    shutil.rmtree(place.store, ignore_errors=True)
+    return use([place.interpreter, "-m", "vllm_plugins", "sync", *words], place.environment, place.root)

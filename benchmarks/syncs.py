@@ -1,4 +1,7 @@
-"""An empty store made equal to a lock of sixteen wheels. Caches are warm; every check is made but the load check."""
+"""An empty store made equal to a lock of sixteen wheels (short form: four).
+
+Caches are warm; every check is made but the load check.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import functools
 import operator
 import shutil
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .measure import Case, Row, ratio, take_turns, use
@@ -19,10 +23,10 @@ if TYPE_CHECKING:
     from tests.kit.place import Place
 
     from .measure import Used
+    from .world import Worlds
 
 __all__ = ["against_uv", "cases", "write_requirements"]
 
-GROUP = "sync, cold, 16 wheels"
 _START = "starting Python, its imports, and hashing each file, next to uv's own work"
 _TWO = "ours compiles in two processes, which is faster only where both processors are free"
 _COMPILING = "compiling bytecode takes most of the time, in uv alone, too"
@@ -49,28 +53,46 @@ sys.exit(main())
 """
 
 
-def cases(server: Server, root: Path) -> list[Case]:
+def cases(worlds: Worlds) -> list[Case]:
     """Against one pip a plugin, one hashed pip for all, and uv; from an index, and from a bundle offline."""
-    world = make(server, root / "syncs", "syncs", Size(plugins=16, helpers=0), distance=DISTANCE)
-    world.run("lock", "--resolver", "uv")
-    bundled = make(server, root / "bundled", "bundled", Size(plugins=16, helpers=0))
-    bundled.run("lock", "--resolver", "uv")
-    bundled.run("bundle")
-    for place in (world, bundled):
-        write_requirements(place)
+    size = Size(plugins=worlds.size(16, short=4), helpers=0)
+    world = functools.partial(worlds.once, "syncs", lambda root: _locked(worlds.server, root, size, bundled=False))
+    bundle = functools.partial(worlds.once, "bundled", lambda root: _locked(worlds.server, root, size, bundled=True))
     return [
-        Case(measure=lambda rounds: _one_by_one(world, rounds, bytecode=True), rounds=1, why=_COMPILING),
         Case(
-            measure=lambda rounds: _one_by_one(world, rounds, bytecode=False),
+            measure=lambda rounds: _one_by_one(world(), rounds, bytecode=True),
             rounds=1,
+            short=1,
+            guard=3,
+            why=_COMPILING,
+        ),
+        Case(
+            measure=lambda rounds: _one_by_one(world(), rounds, bytecode=False),
+            rounds=1,
+            short=1,
+            guard=4.5,
             why="starting Python, its imports and the checks take most of the time",
         ),
-        Case(measure=lambda rounds: _one_pip(world, rounds), rounds=5, why=_COMPILING),
-        Case(measure=lambda rounds: _pip(world, rounds), rounds=5, why=_TWO),
-        Case(measure=lambda rounds: against_uv(world, rounds), rounds=9, short=5, why=_START),
-        Case(measure=lambda rounds: _flushed(world, rounds), rounds=7, short=3),
-        Case(measure=lambda rounds: _offline(bundled, rounds), rounds=9, short=5, why=_START),
+        Case(measure=lambda rounds: _one_pip(world(), rounds), rounds=5, short=1, guard=1.4, why=_COMPILING),
+        Case(measure=lambda rounds: _pip(world(), rounds), rounds=5, short=1, guard=1.3, why=_TWO),
+        Case(measure=lambda rounds: against_uv(world(), rounds), rounds=9, short=3, guard=1.5, why=_START),
+        Case(measure=lambda rounds: _flushed(world(), rounds), rounds=7, short=3, guard=1.3),
+        Case(measure=lambda rounds: _offline(bundle(), rounds), rounds=9, short=3, guard=1.5, why=_START),
     ]
+
+
+def _locked(server: Server, root: Path, size: Size, *, bundled: bool) -> Place:
+    """The bundle is made from an index next door, as nothing else is asked of it."""
+    world = make(server, root, root.name, size, distance=0 if bundled else DISTANCE)
+    world.run("lock", "--resolver", "uv")
+    if bundled:
+        world.run("bundle")
+    write_requirements(world)
+    return world
+
+
+def _group(world: Place) -> str:
+    return f"sync, cold, {len(world.versions)} wheels"
 
 
 def write_requirements(world: Place) -> None:
@@ -116,11 +138,11 @@ def _uv_install(world: Place, *words: str) -> list[str]:
 
 def _one_by_one(world: Place, rounds: int, *, bytecode: bool) -> Row:
     compiling = () if bytecode else ("--no-compile",)
-    pips = [_pip_install("--no-deps", *compiling, f"plugin-{number}") for number in range(16)]
+    pips = [_pip_install("--no-deps", *compiling, name) for name in world.versions]
     ours = _ours(world) if bytecode else _ours(world, "-c", _WITHOUT_BYTECODE)
     return ratio(
         take_turns(rounds, ours, _theirs(world, *pips)),
-        group=GROUP,
+        group=_group(world),
         what="with uv" if bytecode else "with uv, without bytecode (no such option)",
         against=f"one pip install{'' if bytecode else ' --no-compile'} a plugin",
         goal=12 if bytecode else 50,
@@ -134,26 +156,28 @@ def _hashed_pip() -> list[str]:
 
 def _one_pip(world: Place, rounds: int) -> Row:
     turns = take_turns(rounds, _ours(world), _theirs(world, _hashed_pip()))
-    return ratio(turns, group=GROUP, what="with uv", against="one hashed pip install", goal=3, least=True)
+    return ratio(turns, group=_group(world), what="with uv", against="one hashed pip install", goal=3, least=True)
 
 
 def _pip(world: Place, rounds: int) -> Row:
     turns = take_turns(rounds, _ours(world, *_OURS, "--installer", "pip"), _theirs(world, _hashed_pip()))
-    return ratio(turns, group=GROUP, what="with pip", against="one hashed pip install", goal=1.25)
+    return ratio(turns, group=_group(world), what="with pip", against="one hashed pip install", goal=1.25)
 
 
-def against_uv(world: Place, rounds: int, *, group: str = GROUP, what: str = "with uv", goal: float = 1.1) -> Row:
+def against_uv(world: Place, rounds: int, *, group: str = "", what: str = "with uv", goal: float = 1.1) -> Row:
     """A cold sync with uv against uv alone, which compiles, too."""
     uv = _uv_install(world, "--default-index", world.index_url or "")
     turns = take_turns(rounds, _ours(world), _theirs(world, uv))
-    return ratio(turns, group=group, what=what, against="uv pip install --compile-bytecode", goal=goal)
+    return ratio(
+        turns, group=group or _group(world), what=what, against="uv pip install --compile-bytecode", goal=goal
+    )
 
 
 def _flushed(world: Place, rounds: int) -> Row:
     turns = take_turns(rounds, _ours(world), _ours(world, "-c", _WITHOUT_FLUSH))
-    return ratio(
-        turns, group=GROUP, what="with uv, flushed to the disk", against="the same without the flush", goal=1.25
-    )
+    against = "the same without the flush"
+    row = ratio(turns, group=_group(world), what="with uv, flushed to the disk", against=against, goal=1.25)
+    return replace(row, processor=None)  # a flush is all waiting
 
 
 def _offline(world: Place, rounds: int) -> Row:
@@ -161,7 +185,7 @@ def _offline(world: Place, rounds: int) -> Row:
     turns = take_turns(rounds, _ours(world, *_OURS, "--installer", "uv", "--offline"), _theirs(world, uv))
     return ratio(
         turns,
-        group=GROUP,
+        group=_group(world),
         what="from a bundle, offline",
         against="uv from the same wheels, --compile-bytecode",
         goal=1.3,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import shutil
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .measure import Case, Row, ratio, take_turns, use
@@ -14,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.kit.index import Server
     from tests.kit.place import Place
 
     from .measure import Used
+    from .world import Worlds
 
 __all__ = ["cases"]
 
@@ -26,49 +25,60 @@ _SUMS = "find {site} -type f -print0 | xargs -0 -n 256 -P 2 sha256sum >sums"
 _COMPILE = "{python} -m compileall -q -f -j 2 -r 100 {site}"
 
 
-def cases(server: Server, root: Path) -> list[Case]:
-    """24,000 files of 1.1 GB; the short form has 3,200 of 0.5 GB."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Files:
+    """How many modules each of sixteen wheels has, each with its bytecode, and the megabytes of four large files."""
 
-    @functools.cache
-    def large() -> Place:
-        return _installed(server, root, "verify-large", modules=750, megabytes=900)
+    what: str
+    modules: int
+    megabytes: int
 
-    @functools.cache
-    def small() -> Place:
-        return _installed(server, root, "verify-small", modules=100, megabytes=450)
 
+_HUGE = _Files(what="24,000 files, 1.1 GB", modules=750, megabytes=900)
+_LARGE = _Files(what="3,200 files, 0.5 GB", modules=100, megabytes=450)
+_MEDIUM = _Files(what="3,200 files, 0.2 GB", modules=100, megabytes=200)
+_SMALL = _Files(what="800 files, 0.1 GB", modules=25, megabytes=100)
+
+
+def cases(worlds: Worlds) -> list[Case]:
+    """Two sizes, and the larger one with ``--recompile``."""
+    few, many = worlds.size((_LARGE, _HUGE), short=(_SMALL, _MEDIUM))
     return [
-        Case(measure=lambda rounds: _hashes(small(), rounds, "3,200 files, 0.5 GB"), rounds=5, short=3),
-        Case(measure=lambda rounds: _hashes(large(), rounds, "24,000 files, 1.1 GB"), rounds=3),
-        Case(measure=lambda rounds: _recompiled(large(), rounds), rounds=1),
+        Case(measure=lambda rounds: _hashes(worlds, few, rounds), rounds=5, short=3, guard=0.75),
+        Case(measure=lambda rounds: _hashes(worlds, many, rounds), rounds=3, short=3, guard=0.75),
+        Case(measure=lambda rounds: _recompiled(worlds, many, rounds), rounds=1, short=1, guard=0.8),
     ]
 
 
-def _installed(server: Server, root: Path, name: str, *, modules: int, megabytes: int) -> Place:
-    index = server.index(name)
-    world = make(server, root / name, name, Size(plugins=16, helpers=0, modules=modules, data=10))
-    names = [f"heavy-{number}" for number in range(_HEAVY)]
-    for wheel in names:
-        index.add(heavy(root / f"{name}-wheels", wheel.replace("-", "_"), megabytes // _HEAVY))
-    world.pypi(*(f"plugin-{number}" for number in range(16)), *names)
-    world.run("lock", "--resolver", "uv")
-    world.run("sync", "--installer", "uv", "--no-load-check")
-    shutil.rmtree(root / f"{name}-wheels")
-    return world
+def _installed(worlds: Worlds, files: _Files) -> Place:
+    name = f"verify-{files.modules}"
+
+    def install(root: Path) -> Place:
+        world = make(worlds.server, root, name, Size(plugins=16, helpers=0, modules=files.modules, data=10))
+        heavies = [f"heavy-{number}" for number in range(_HEAVY)]
+        for wheel in heavies:
+            directory = worlds.server.root / name / wheel
+            heavy(directory, wheel.replace("-", "_"), files.megabytes // _HEAVY)
+        world.pypi(*(f"plugin-{number}" for number in range(16)), *heavies)
+        world.run("lock", "--resolver", "uv")
+        world.run("sync", "--installer", "uv", "--no-load-check")
+        return world
+
+    return worlds.once(name, install)
 
 
-def _hashes(world: Place, rounds: int, size: str) -> Row:
+def _hashes(worlds: Worlds, files: _Files, rounds: int) -> Row:
     """Without wheels in ``plugins.wheels/``."""
+    world = _installed(worlds, files)
     turns = take_turns(rounds, _ours(world), _theirs(world, _SUMS))
-    return ratio(turns, group="verify", what=size, against="sha256sum of them, two processes", goal=1.2)
+    return ratio(turns, group="verify", what=files.what, against="sha256sum of them, two processes", goal=1.2)
 
 
-def _recompiled(world: Place, rounds: int) -> Row:
+def _recompiled(worlds: Worlds, files: _Files, rounds: int) -> Row:
+    world = _installed(worlds, files)
     turns = take_turns(rounds, _ours(world, "--recompile"), _theirs(world, _SUMS, _COMPILE))
-    what = "24,000 files, 1.1 GB, --recompile"
-    return ratio(
-        turns, group="verify", what=what, against="sha256sum of them, and compileall, two processes", goal=1.2
-    )
+    against = "sha256sum of them, and compileall, two processes"
+    return ratio(turns, group="verify", what=f"{files.what}, --recompile", against=against, goal=1.2)
 
 
 def _ours(world: Place, *words: str) -> Callable[[], Used]:

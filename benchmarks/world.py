@@ -7,18 +7,19 @@ import hashlib
 import random
 import shutil
 import zipfile
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import astuple, dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
 from tests.kit import vllm
 from tests.kit.place import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.kit.index import Index, Server
 
-__all__ = ["DISTANCE", "DISTRIBUTIONS", "START", "Size", "fill", "heavy", "make", "place"]
+__all__ = ["DISTANCE", "DISTRIBUTIONS", "START", "TINY", "Size", "Worlds", "fill", "heavy", "make", "place", "text"]
 
 # What vLLM has imported long before it calls plugins, as far as it is the standard library and matters here: all that
 # the hook needs is among it (vLLM 0.32 has 295 modules of the standard library by then).
@@ -47,6 +48,43 @@ class Size:
     data: int = 500_000
     compiled: bool = False
     group: str = "vllm.general_plugins"
+
+
+# Logits processors: vLLM itself asks for them by name, so that what is measured is the manager and no plugin.
+TINY = Size(plugins=1, helpers=0, modules=1, data=10, group="vllm.logits_processors")
+Either = TypeVar("Either")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worlds:
+    """What a run measures on, made when the first case asks for it. The ``short`` form has the same, smaller."""
+
+    server: Server
+    root: Path
+    short: bool = False
+    made: dict[str, Place] = field(default_factory=dict)
+
+    def size(self, whole: Either, *, short: Either) -> Either:
+        """Which of two sizes this run has."""
+        return short if self.short else whole
+
+    def once(self, name: str, make: Callable[[Path], Place]) -> Place:
+        """The place of that name, which ``make`` makes in a new directory."""
+        if name not in self.made:
+            self.made[name] = make(self.root / name)
+        return self.made[name]
+
+    def installed(self, size: Size) -> Place:
+        """A place with plugins of that size, locked and installed; all cases that ask for this size share it."""
+        name = "-".join(map(str, astuple(size)))
+
+        def install(root: Path) -> Place:
+            made = make(self.server, root, name, size)
+            made.run("lock", "--resolver", "uv")
+            made.run("sync", "--installer", "uv", "--no-load-check")
+            return made
+
+        return self.once(name, install)
 
 
 def place(root: Path, index: Index, *, distributions: int = DISTRIBUTIONS) -> Place:
@@ -94,8 +132,12 @@ def _modules(name: str, noise: random.Random, size: Size) -> dict[str, str]:
         f"\n\ndef function_{i}(one, two=None):\n    return [one + item for item in two or ()]\n" for i in range(40)
     )
     modules = {f"{name}/module_{i}.py": source for i in range(size.modules)}
-    data = "".join(chr(noise.randrange(33, 127)) for _ in range(size.data))
-    return {f"{name}/__init__.py": source, **modules, f"{name}/data.txt": data}
+    return {f"{name}/__init__.py": source, **modules, f"{name}/data.txt": text(noise, size.data)}
+
+
+def text(noise: random.Random, characters: int) -> str:
+    """So many characters that can hardly be compressed; choosing one after the other would take a minute in all."""
+    return base64.b64encode(noise.randbytes(characters * 3 // 4)).decode()
 
 
 def heavy(directory: Path, name: str, megabytes: int) -> Path:

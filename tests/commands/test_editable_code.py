@@ -146,3 +146,43 @@ def test_code_that_can_not_be_read_is_a_problem_and_no_traceback(editable: Place
     assert found.next_step is not None
     assert "readable" in found.next_step
     assert list(drift.local_sources(state, editable.environment)) == []
+
+
+_BACKEND = """
+import sys
+from backend import *
+
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    import os, pathlib, shutil
+    import backend
+    compiler = shutil.which("fastcc") or os.path.join(sys.prefix, "bin", "fastcc")
+    loader = f"import subprocess; subprocess.run([{compiler!r}], check=True)\\n"
+    table = backend._table(pathlib.Path())
+    files = {"tiny/__init__.py": (loader + "def register(): pass\\n").encode()}
+    return backend.write_wheel(pathlib.Path(wheel_directory), table, files).name
+"""
+
+
+def test_code_that_runs_a_program_of_the_build_environment_is_refused(place: Place, tmp_path: Path) -> None:
+    points = {"vllm.general_plugins": {"tiny": "tiny:register"}}
+    modules = {"tiny/__init__.py": "def register(): pass\n"}
+    mine = projects.project(tmp_path / "mine", name="tiny", entry_points=points, modules=modules)
+    (mine / "compiling.py").write_text(_BACKEND)
+    text = (mine / "pyproject.toml").read_text()
+    (mine / "pyproject.toml").write_text(text.replace('"backend"', '"compiling"'))
+    place.write("plugins:\n  - {name: tiny, source: local, path: ../mine, editable: true}\n")
+    done = place.run("lock", check=False)
+    assert done.returncode == 1
+    assert "would run a program of its build environment" in done.stderr
+    assert "  found: bin/fastcc\n" in done.stderr
+    assert "required by: plugin 'tiny'" in done.stderr
+    assert "next: install fastcc as a program of this machine" in done.stderr
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "fastcc").symlink_to("/bin/true")
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    place.run("lock", env={"PATH": path})
+    place.run("sync", env={"PATH": path})
+    place.write("plugins:\n  - {name: tiny, source: local, path: ../mine, editable: false}\n")
+    place.run("lock")
+    place.run("sync")

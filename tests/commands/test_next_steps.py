@@ -66,6 +66,8 @@ EDITABLE_CODE = "tests/commands/test_editable_code.py::test_code_that_"
 RUN = {
     "put the directory back; or, if the code has moved within the plugin, run vllm-plugins sync --reinstall": f"{EDITABLE_CODE}"
     "has_moved_within_the_plugin_is_installed_again",
+    "install {…} as a program of this machine, so that the build uses that one; or set `editable: false` for plugin {…} in "
+    "plugins.yaml": f"{EDITABLE_CODE}runs_a_program_of_the_build_environment_is_refused",
     "make the directory readable": f"{EDITABLE_CODE}can_not_be_read_is_a_problem_and_no_traceback",
     "name a plugin with `source: file`; vllm-plugins status lists all plugins": SINGLE,
     "find out what changed in the file; if you have reviewed the new one, change `sha256` of plugin {…} in plugins.yaml": SINGLE,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -44,6 +46,40 @@ def test_a_command_ends_as_usual(bare_place: Place, words: str, code: int) -> No
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("redirection", ["2> /dev/full", "2> >(true)", "2>&1 | true"])
+def test_messages_that_nobody_can_read_stop_no_command(bare_place: Place, redirection: str) -> None:
+    bare_place.write("plugins: []\n")
+    for words, code in (("lock", 0), ("sync", 0), ("status", 0), ("nonsense", 2), ("", 2)):
+        command = f"{shlex.quote(sys.executable)} -m vllm_plugins {words} {redirection}"
+        done = subprocess.run(
+            ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"],
+            env=bare_place.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, (words, done.stderr)
+    assert bare_place.lock.exists()
+    assert bare_place.overlays
+
+
+def test_messages_wait_for_a_pipe_that_another_program_has_made_non_blocking(bare_place: Place) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    argv = [sys.executable, "-m", "vllm_plugins", "nonsense"]
+    with subprocess.Popen(argv, env=bare_place.environment, stdout=subprocess.DEVNULL, stderr=writing) as command:
+        os.close(writing)
+        with pytest.raises(subprocess.TimeoutExpired):
+            command.wait(1)
+        with open(reading, "rb") as pipe:
+            written = pipe.read().lstrip(b"x")
+    assert written.startswith(b"vllm-plugins: error: ")
+    assert command.returncode == 2
 
 
 @pytest.fixture

@@ -93,8 +93,17 @@ class Node:
         os.environ[variables.EXPECT] = expected
         return "another lock"
 
+    def late_edit(self, marker: Marker) -> str:
+        """The worker has found the same lock, edited files and all, and its variables come later."""
+        expected = os.environ.pop(variables.EXPECT)
+        cause = self.edited_file(marker)
+        with contextlib.suppress(PluginsError):  # the plugin itself may have been edited
+            hook.platform()
+        os.environ[variables.EXPECT] = expected
+        return cause
 
-LATE = (Node.late_lock,)
+
+LATE = (Node.late_lock, Node.late_edit)
 KINDS: tuple[Callable[[Node, Marker], str], ...] = (
     *(Node.another_lock, Node.no_lock, Node.other_content, Node.edited_file, Node.edited_list, Node.another_base),
     *LATE,

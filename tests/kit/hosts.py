@@ -1,4 +1,4 @@
-"""Two hosts on one machine: network namespaces with host names of their own, joined by a cable. Only root can make them."""
+"""Hosts on one machine: network namespaces with host names of their own, joined by a bridge. Only root can make them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Host", "needs_hosts", "two"]
+__all__ = ["Host", "connected", "needs_hosts"]
 
 needs_hosts = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("unshare") is None,
@@ -23,7 +23,7 @@ needs_hosts = pytest.mark.skipif(
 )
 
 # Nothing routes there, and it is taken from the network for benchmarks (RFC 2544).
-_ADDRESSES = ("198.18.55.1", "198.18.55.2")
+_NETWORK = "198.18.55"
 _RENAME = 'hostname "$1" && shift && exec "$@"'
 
 
@@ -43,24 +43,32 @@ class Host:
 
 
 @contextmanager
-def two() -> Iterator[tuple[Host, Host]]:
-    """Two hosts that reach each other and nothing else, until the block ends."""
+def connected(number: int) -> Iterator[tuple[Host, ...]]:
+    """Hosts that reach one another and nothing else, until the block ends. The first has a bridge to all others."""
     mark = uuid.uuid4().hex[:8]
-    hosts = tuple(
-        Host(name=f"node-{number}", address=address, interface=f"v{number}{mark}", namespace=f"h{number}{mark}")
-        for number, address in enumerate(_ADDRESSES)
+    first, *others = hosts = tuple(
+        Host(
+            name=f"node-{rank}",
+            address=f"{_NETWORK}.{rank + 1}",
+            interface=f"v{rank}{mark}",
+            namespace=f"h{rank}{mark}",
+        )
+        for rank in range(number)
     )
-    first, second = hosts
     try:
         for host in hosts:
             _ip("netns", "add", host.namespace)
-        ends = [first.interface, "netns", first.namespace, "type", "veth", "peer", "name", second.interface]
-        _ip("link", "add", *ends, "netns", second.namespace)
+        _ip("-n", first.namespace, "link", "add", first.interface, "type", "bridge")
+        for rank, host in enumerate(others, start=1):
+            end = f"p{rank}{mark}"
+            ends = [end, "netns", first.namespace, "type", "veth", "peer", "name", host.interface]
+            _ip("link", "add", *ends, "netns", host.namespace)
+            _ip("-n", first.namespace, "link", "set", end, "master", first.interface, "up")
         for host in hosts:
-            _ip("-n", host.namespace, "addr", "add", f"{host.address}/30", "dev", host.interface)
+            _ip("-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", host.interface)
             for interface in ("lo", host.interface):
                 _ip("-n", host.namespace, "link", "set", interface, "up")
-        yield first, second
+        yield hosts
     finally:
         for host in hosts:
             subprocess.run(["ip", "netns", "delete", host.namespace], check=False, stderr=subprocess.DEVNULL)

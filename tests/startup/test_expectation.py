@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -198,7 +199,7 @@ def test_each_package_that_differs_has_a_line() -> None:
     assert list(expectation._packages({}, {"packages": first})) == unknown
 
 
-NO_LOCK = "that rank has no lock or no vllm-plugin-manager, or VLLM_PLUGIN_DISABLE=1 is set there"
+NO_LOCK = "that rank has no lock, no vllm-plugin-manager or an older one, or VLLM_PLUGIN_DISABLE=1 is set there"
 A, B = "rank 0 on node a", "rank 3 on node b"
 
 
@@ -259,3 +260,19 @@ def test_the_error_of_two_ranks_says_what_differs(
     assert (error.where, error.expected) == (B, SHORT)
     assert error.found == expectation._shown({**parts, **changed})
     assert (error.details, error.next_step) == ((*lines, ANY), step)
+
+
+def test_a_name_with_line_breaks_does_not_look_like_another_line(
+    place: Path, marker: Marker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a host, which may have any name, and of what another node says that it has."""
+    name = "a\nERROR: all is lost"
+    shown = r"a\nERROR: all is lost"
+    sides = {"node": name, "expect": ALL}, {"node": name, "expect": ALL.replace(ONE, TWO)}
+    of_ranks = expectation.between(*sides, rank=1)
+    assert of_ranks is not None
+    assert of_ranks.what == f"rank 1 on node {shown} has another lock than rank 0 on node {shown}"
+    lines = list(expectation._packages({"packages": f"cp/3.11/{name}-1.0"}, {"packages": "cp/3.11"}))
+    assert lines == ["another vLLM environment: 1 difference", r"a\nERROR: all is lost: expected 1.0, found none"]
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename=name))
+    assert differs(ALL, Settings.from_environment(), None).what.startswith(f"node {shown} has no plugins")

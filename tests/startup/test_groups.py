@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.startup import overlays
 from vllm_plugins.core.errors import NodeMismatch
-from vllm_plugins.startup import logger
+from vllm_plugins.startup import logger, overlay
 from vllm_plugins.startup import settings as variables
 from vllm_plugins.startup.ranks import _vllm_group, expectation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from vllm_plugins.startup.marker import Marker
 
 ONE, TWO, THREE = ("1" * 32, "2" * 32, "3" * 32)
 LOCK, OTHER_LOCK = (
@@ -23,6 +28,8 @@ LOCK, OTHER_LOCK = (
     f"overlay={TWO} files={TWO} lock={TWO} base={ONE}",
 )
 FORM = "def form(torch): return torch.init_process_group('gloo', rank=0)\n"
+# What a platform of another vendor, a debugger or a profiler may do after us.
+WRAP = "def wrap(function): return lambda *words, **named: function(*words, **named)\n"
 
 
 class Store:
@@ -50,7 +57,14 @@ def said(expect: str, node: str = "there") -> str:
 
 
 def form(
-    monkeypatch: pytest.MonkeyPatch, store: Store, *, rank: int, size: int = 2, by: str = _vllm_group.CALLER
+    monkeypatch: pytest.MonkeyPatch,
+    store: Store,
+    *,
+    active: tuple[Path, Marker] | None = None,
+    rank: int,
+    size: int = 2,
+    by: str = _vllm_group.CALLER,
+    wrappers: int = 0,
 ) -> Any:
     """Form a group in a process with this package. Returns what torch does."""
     torch, c10d = ModuleType("torch.distributed"), ModuleType("torch.distributed.distributed_c10d")
@@ -59,8 +73,12 @@ def form(
     c10d._get_default_store = lambda: store  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.distributed", torch)
     monkeypatch.setitem(sys.modules, "torch.distributed.distributed_c10d", c10d)
-    _vllm_group.watch()
-    _vllm_group.watch()  # vLLM calls the hook more than once in a process
+    _vllm_group.watch(active)
+    _vllm_group.watch(active)  # vLLM calls the hook more than once in a process
+    for _ in range(wrappers):
+        other: dict[str, Any] = {"__name__": "another"}
+        exec(WRAP, other)
+        torch.init_process_group = other["wrap"](torch.init_process_group)  # type: ignore[attr-defined]
     caller: dict[str, Any] = {"__name__": by}
     exec(FORM, caller)
     function: Callable[[Any], Any] = caller["form"]
@@ -112,13 +130,76 @@ def test_groups_of_one_rank_and_of_other_programs_are_left_alone(monkeypatch: py
     assert store.values == {}
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_edited_file_stops_a_group_of_several_nodes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rank: int
+) -> None:
+    """Both have the same value: it tells what was installed."""
+    monkeypatch.setenv(variables.EXPECT, LOCK)
+    marker = overlays.write(tmp_path, b"lock", {"one.py": "", "two.py": ""})
+    active = tmp_path, marker
+    there = {f"vllm_plugins/{1 - rank}/edited": "[]"}
+    store = Store(**{f"_{1 - rank}": said(LOCK)})
+    store.values |= there
+    form(monkeypatch, store, rank=rank, active=active)
+    assert store.values[f"vllm_plugins/{rank}/edited"] == "[]"
+
+    store.values[f"vllm_plugins/{1 - rank}/edited"] = '["changed: one.py"]'
+    with pytest.raises(
+        NodeMismatch, match=f"rank {1 - rank} on node there has another content of the overlay"
+    ) as caught:
+        form(monkeypatch, store, rank=rank, active=active)
+    assert caught.value.details[:2] == ("files of the overlay were edited: 1 file", "changed: one.py")
+
+    (overlay.directory(tmp_path, marker.key) / "site" / "two.py").write_text("edited\n")
+    with pytest.raises(NodeMismatch, match=f"rank {rank} on node .* has another content of the overlay"):
+        form(monkeypatch, store, rank=rank, active=active)
+    assert json.loads(store.values[f"vllm_plugins/{rank}/edited"]) == ["changed: two.py"]
+
+
+def test_files_are_not_looked_at_on_one_node_or_where_a_user_compares_less(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    active = tmp_path, overlays.write(tmp_path, b"lock", {"one.py": ""})
+    for value, there in ((LOCK, os.uname().nodename), (f"lock={ONE}", "there")):
+        monkeypatch.setenv(variables.EXPECT, value)
+        store = Store(_0=said(value, there))
+        form(monkeypatch, store, rank=1, active=active)
+        assert "vllm_plugins/1/edited" not in store.values
+
+
+def test_a_rank_that_tells_nothing_of_its_files_does_not_stop_vllm(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It has an earlier release."""
+    monkeypatch.setenv(variables.EXPECT, LOCK)
+    active = tmp_path, overlays.write(tmp_path, b"lock", {"one.py": ""})
+    form(monkeypatch, Store(_0=said(LOCK)), rank=1, active=active)
+
+
+def test_functions_that_others_put_around_ours_hide_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variables.EXPECT, LOCK)
+    for wrappers in (1, 3):
+        with pytest.raises(NodeMismatch):
+            form(monkeypatch, Store(_0=said(OTHER_LOCK)), rank=1, wrappers=wrappers)
+    form(monkeypatch, Store(_0=said(OTHER_LOCK)), rank=1, wrappers=1, by="a_trainer")
+
+
 @pytest.mark.parametrize("broken", ["not JSON", said("overlay=what")])
 def test_what_can_not_be_compared_does_not_stop_vllm(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     warnings: list[str] = []
     monkeypatch.setattr(logger, "warning", lambda text, *words: warnings.append(text % words))
     monkeypatch.setenv(variables.EXPECT, LOCK)
     form(monkeypatch, Store(_0=broken), rank=1)
-    assert warnings[0].startswith("The plugins of the other ranks can't be compared: ")
+    assert warnings[0].startswith("The plugins of rank 0 can't be compared: ")
+
+
+@pytest.mark.parametrize("text", ["not JSON", "5", said("overlay=what"), said(f"{LOCK} later={ONE}")])
+def test_a_rank_that_can_not_be_compared_hides_no_other(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A later release may have more to say. Rank 2 has no manager, and only rank 0 can notice."""
+    monkeypatch.setenv(variables.EXPECT, LOCK)
+    with pytest.raises(NodeMismatch, match="rank 2 has no plugins, unlike rank 0"):
+        form(monkeypatch, Store(_1=text), rank=0, size=3)
 
 
 PACKAGES = f"base={TWO} packages=cp311/3.11/torch-2.0"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from typing import Any
 
 import pytest
@@ -96,6 +98,15 @@ def test_the_entry_points_of_one_group() -> None:
 def test_an_expectation_names_each_package_of_the_base_without_the_usual_suffix() -> None:
     text = MARKER.expectation("i\n3.11.7\na-1.dist-info\nb.egg-info\nc-1.dist-info", "b")
     assert text.partition(" packages=")[2] == "i/3.11.7/a-1/b.egg-info/c-1"
+
+
+def test_processes_can_be_started_however_many_packages_the_base_has() -> None:
+    """The system refuses a longer variable; what differs is found without the names, too."""
+    for number in (10, 3_000, 30_000):
+        text = MARKER.expectation("\n".join(f"package-{number}.dist-info" for number in range(number)), "b")
+        subprocess.run(["true"], env={"PATH": os.environ["PATH"], "VLLM_PLUGIN_EXPECT": text}, check=True)
+        assert " base=b" in text
+        assert ("packages=" in text) is (number < 30_000)
 
 
 def test_an_overlay_is_up_to_date_with_what_it_was_found_to_fit() -> None:

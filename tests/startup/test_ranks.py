@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.startup import overlays
+from vllm_plugins import startup
 from vllm_plugins.core.errors import HashMismatch, LoadError, LockMissing, NodeMismatch, UsageError
 from vllm_plugins.startup import activation, hook, overlay
 from vllm_plugins.startup import settings as variables
@@ -100,6 +102,25 @@ def test_without_plugins_nothing_is_reported(place: Path, monkeypatch: pytest.Mo
     assert told() is None
 
 
+SAME = """\
+import sys
+from vllm_plugins.startup import overlay
+from vllm_plugins.startup.ranks import expectation
+from vllm_plugins.startup.settings import Settings
+settings, listing = Settings.from_environment(), overlay.listing()
+marker = overlay.read_marker(settings.store, sys.argv[1])
+value = marker.expectation(listing, overlay.fingerprint_of(listing))
+expectation.compare(value, settings, marker, listing)
+print([name for name in sys.modules if name.startswith("vllm_plugins.core")])
+"""
+
+
+def test_a_process_that_has_the_same_loads_no_errors(place: Path) -> None:
+    """Each process on another node compares, and errors take longer to import than hundreds of files to look at."""
+    words = [sys.executable, "-c", SAME, install(place).key]
+    assert subprocess.run(words, check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
 def test_another_lock_stops_the_process(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = install(place, OTHER)
     value = first_process(monkeypatch)
@@ -140,6 +161,18 @@ def test_an_edited_file_stops_the_process(place: Path, monkeypatch: pytest.Monke
     (overlay.directory(place / "store", marker.key) / "site" / "probe_of_ranks.py").write_text("edited = True\n")
     error = stops(value, monkeypatch)
     assert error.details[:2] == ("files of the overlay were edited: 1 file", "changed: probe_of_ranks.py")
+
+
+def test_a_node_with_the_name_of_another_looks_at_its_files(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray copies all variables. Cloned machines may have one name and one number of a device, but no common boot."""
+    marker = install(place)
+    value = first_process(monkeypatch)
+    (overlay.directory(place / "store", marker.key) / "site" / "probe_of_ranks.py").write_text("edited = True\n")
+    monkeypatch.setattr(startup, "_boot", lambda: "another")
+    confirmed = activation._confirmation(marker.key)
+    monkeypatch.setattr(startup, "_boot", lambda: "this one")
+    monkeypatch.setenv(variables.CONFIRMED, confirmed)
+    stops(value, monkeypatch)
 
 
 def test_an_edit_that_keeps_the_size_stops_a_process_that_verifies(

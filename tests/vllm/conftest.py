@@ -67,6 +67,7 @@ def make_world(root: Path, index: Index | None, cache: Path) -> Place:
         VLLM_CPU_KVCACHE_SPACE="1",
         HF_HUB_OFFLINE="1",
         OMP_NUM_THREADS="1",
+        PYTHONFAULTHANDLER="1",  # an engine has crashed once on a busy machine, and nothing told where
         VLLM_NO_USAGE_STATS="1",  # statistics would be sent, and cost a program that looks at this machine
     )
     return place

@@ -82,7 +82,7 @@ def serve(world: Place, model: Path, *flags: str, **env: str) -> Iterator[Server
         server = Server(url=f"http://127.0.0.1:{port}", model=model, log=log)
         deadline = time.monotonic() + START
         while not _is_healthy(server):
-            assert process.poll() is None, f"the server ended\n{_tail(log)}"
+            assert process.poll() is None, f"the server ended with {process.returncode}\n{_tail(log)}"
             assert time.monotonic() < deadline, f"the server does not answer\n{_tail(log)}"
             time.sleep(0.3)
         yield server
@@ -101,7 +101,7 @@ def fails(world: Place, model: Path, *flags: str, **env: str) -> list[str]:
             time.sleep(0.3)
     finally:
         _end(process)
-    assert process.returncode != 0
+    assert process.returncode > 0, f"the server ended with {process.returncode}\n{_tail(log)}"
     return log.read_text(errors="replace").splitlines()
 
 

@@ -1,4 +1,4 @@
-"""Two nodes of ``--nnodes 2`` that nobody gives a variable, as far as the group of their workers: no model is loaded."""
+"""Nodes of ``--nnodes`` that nobody gives a variable, as far as the group of their workers: no model is loaded."""
 
 from __future__ import annotations
 
@@ -29,26 +29,33 @@ import sys, time
 import torch.distributed
 from vllm.distributed import parallel_state
 from vllm.plugins import load_general_plugins
-from vllm_plugins.startup.ranks import _vllm_group
-
-_vllm_group.PATIENCE = 5  # seconds
+try:
+    from vllm_plugins.startup.ranks import _vllm_group
+    _vllm_group.PATIENCE = 5  # seconds
+except ImportError:  # a node without the manager
+    pass
 load_general_plugins()
-rank, address = int(sys.argv[1]), sys.argv[2]
-parallel_state.init_distributed_environment(2, rank, f"tcp://{address}:29501", 0, "gloo")
+rank, address, size = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+parallel_state.init_distributed_environment(size, rank, f"tcp://{address}:29501", 0, "gloo")
 torch.distributed.barrier()
 print("the group is up")
 """
 
 
 @contextmanager
-def group(world: Place, *, second: dict[str, str]) -> Iterator[list[tuple[int, str]]]:
-    """The exit codes and the outputs of two workers, each on a host; ``second`` are variables of the other host."""
+def group(world: Place, *others: dict[str, str], last: Path | None = None) -> Iterator[list[tuple[int, str]]]:
+    """The exit codes and the outputs of workers, each on a host; ``others`` are variables of all hosts but the first.
+
+    ``last`` is the interpreter of the last one, if it has another.
+    """
+    number = len(others) + 1
+    interpreters = [*[world.interpreter] * (number - 1), str(last or world.interpreter)]
     script = world.root / "worker.py"
     script.write_text(WORKER)
-    with hosts.two() as both:
+    with hosts.connected(number) as each:
         processes = [
             subprocess.Popen(
-                [*host.words(), world.interpreter, str(script), str(rank), both[0].address],
+                [*host.words(), interpreters[rank], str(script), str(rank), each[0].address, str(number)],
                 env={**world.environment, "GLOO_SOCKET_IFNAME": host.interface, **variables},
                 cwd=world.root,
                 stdin=subprocess.DEVNULL,
@@ -56,7 +63,7 @@ def group(world: Place, *, second: dict[str, str]) -> Iterator[list[tuple[int, s
                 stderr=subprocess.STDOUT,
                 text=True,
             )
-            for rank, (host, variables) in enumerate(zip(both, ({}, second), strict=True))
+            for rank, (host, variables) in enumerate(zip(each, ({}, *others), strict=True))
         ]
         try:
             outputs = [process.communicate(timeout=300)[0] for process in processes]
@@ -85,13 +92,33 @@ def other_lock(world: Place) -> dict[str, str]:
 
 def test_a_node_with_another_lock_stops_the_group(installed: Place) -> None:
     message = "rank 1 on node node-1 has another lock than rank 0 on node node-0"
-    with group(installed, second=other_lock(installed)) as ranks:
+    with group(installed, other_lock(installed)) as ranks:
         assert [(code != 0, message in text) for code, text in ranks] == [(True, True)] * 2, ranks
+
+
+def test_a_node_with_an_edited_file_stops_the_group(installed: Place) -> None:
+    """Both nodes tell the same: what was installed."""
+    other = installed.root / "other"
+    shutil.copytree(installed.store, other)
+    (edited,) = other.glob("overlays/*/site/probe/__init__.py")
+    edited.write_text(edited.read_text() + "\n")
+    message = "rank 1 on node node-1 has another content of the overlay than was installed"
+    with group(installed, {"VLLM_PLUGIN_REGISTRY_DIR": str(other)}) as ranks:
+        assert [(code != 0, message in text) for code, text in ranks] == [(True, True)] * 2, ranks
+        assert all("changed: probe/__init__.py" in text for _, text in ranks)
+
+
+@pytest.mark.long
+def test_three_nodes_of_which_one_lacks_the_manager_form_no_group(installed: Place, bare: Path) -> None:
+    with group(installed, {}, {}, last=bare) as ranks:
+        assert not [text for _, text in ranks if "the group is up" in text], ranks
+        assert ranks[0][0] != 0, ranks
+        assert "rank 2 has no plugins, unlike rank 0 on node node-0" in ranks[0][1]
 
 
 @pytest.mark.long
 def test_nodes_with_the_same_plugins_form_a_group(installed: Place) -> None:
-    with group(installed, second={}) as ranks:
+    with group(installed, {}) as ranks:
         assert [(code, "the group is up" in text) for code, text in ranks] == [(0, True)] * 2, ranks
     assert [*plugins.events(installed).values()] == [["general"]] * 2
 
@@ -102,12 +129,12 @@ def test_nodes_with_the_same_plugins_form_a_group(installed: Place) -> None:
 )
 def test_a_node_without_plugins_stops_the_group(installed: Place, without: dict[str, str]) -> None:
     """A rank that runs nothing of ours says nothing, and rank 0 does not wait for it longer than it must."""
-    with group(installed, second=without) as ranks:
+    with group(installed, without) as ranks:
         assert ranks[0][0] != 0, ranks
         assert "rank 1 has no plugins, unlike rank 0 on node node-0" in ranks[0][1]
 
 
 @pytest.mark.long
 def test_a_user_can_allow_nodes_that_differ(installed: Place) -> None:
-    with group(installed, second={**other_lock(installed), "VLLM_PLUGIN_EXPECT": "any"}) as ranks:
+    with group(installed, {**other_lock(installed), "VLLM_PLUGIN_EXPECT": "any"}) as ranks:
         assert [code for code, _ in ranks] == [0, 0], ranks

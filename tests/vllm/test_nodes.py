@@ -93,7 +93,7 @@ def is_healthy(host: Host) -> bool:
 def server(world: Place, model: Path, kind: str, **second: str) -> Iterator[tuple[Host, Node, Node]]:
     """Two hosts; with data parallel, each is held to what the first has. ``second`` are variables of the second host."""
     expected = {"VLLM_PLUGIN_EXPECT": world.run("status", "--expect").stdout.strip()}
-    with hosts.two() as (first, other), ExitStack() as stack:
+    with hosts.connected(2) as (first, other), ExitStack() as stack:
         held = {} if kind == "split" else expected
         words = [[word.format(master=first.address, rank=rank) for word in KINDS[kind][rank]] for rank in (0, 1)]
         head = stack.enter_context(node(world, model, first, *words[0], **held))

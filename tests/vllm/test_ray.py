@@ -94,7 +94,8 @@ def node(world: Place, **variables: str) -> Iterator[str]:
     env = {name: value for name, value in world.environment.items() if not name.startswith(("VLLM_PLUGIN", "PROBE"))}
     words = ["start", "--head", "--block", f"--port={port}", "--num-gpus=1", "--num-cpus=2"]
     words += ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--disable-usage-stats"]
-    words += [f"--temp-dir={scratch}", "--object-store-memory=100000000"]
+    # Ray gives its workers ports up to 19999, and refuses to start where one of them is the node's own.
+    words += [f"--max-worker-port={ports.FIRST - 1}", f"--temp-dir={scratch}", "--object-store-memory=100000000"]
     log = world.root / "ray.log"
     with open(log, "wb") as file:
         process = subprocess.Popen(

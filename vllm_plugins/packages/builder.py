@@ -163,13 +163,14 @@ class Builder:
 
         self.require_allowed(plugin)
         with self._failures(project, plugin):
-            builder, _ = self._prepare(project, "editable", inputs, on_line)
+            builder, environment = self._prepare(project, "editable", inputs, on_line)
             into.mkdir(parents=True, exist_ok=True)
             settings = _editable_settings(builder)
             path = Path(builder.build("editable", into, settings))
             if settings is not None and not editables.are_found(path):
                 path = Path(builder.build("editable", into))
             _reproducible.normalise(path)
+            editables.check_independent(path, environment.root, plugin)
         return path
 
     def metadata(

@@ -1,10 +1,12 @@
 """What every vLLM process runs. Standard library only.
 
-Here are the logger and the base of frozen values, which all modules of this wing need.
+Here are the logger, the base of frozen values and the id of this machine. A module of its own would cost each start.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 from typing import TYPE_CHECKING, Any, NoReturn, dataclass_transform
 
 from vllm_plugins.startup._log import logger, prepare_logging
@@ -12,7 +14,30 @@ from vllm_plugins.startup._log import logger, prepare_logging
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Record", "logger", "prepare_logging"]
+__all__ = ["Record", "logger", "machine", "prepare_logging"]
+
+_BOOT = "/proc/sys/kernel/random/boot_id"
+
+
+def machine() -> str:
+    """The boot of this machine, its root file system and its name.
+
+    Two machines may have the same name and the same number of a device. Where the kernel does not tell its id, these
+    are all that is known.
+    """
+    return f"{_boot()}:{os.stat('/').st_dev:x}:{os.uname().nodename}"
+
+
+@functools.cache
+def _boot() -> str:
+    try:
+        descriptor = os.open(_BOOT, os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        return os.read(descriptor, 64).decode("ascii", "replace").strip()
+    finally:
+        os.close(descriptor)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)

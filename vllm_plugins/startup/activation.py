@@ -12,7 +12,7 @@ import time
 from importlib.machinery import FileFinder, PathFinder
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.startup import overlay
+from vllm_plugins.startup import machine, overlay
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
@@ -157,13 +157,13 @@ def confirm(key: str) -> None:
 
 def _confirmation(key: str) -> str:
     """The overlay, and the node on which it was checked: Ray copies variables to others, which have other files."""
-    return f"{key}:{os.stat('/').st_dev:x}:{os.uname().nodename}"
+    return f"{key}:{machine()}"
 
 
 def is_expected(key: str) -> bool:
     """Whether ``VLLM_PLUGIN_EXPECT`` is missing, was compared before, or contains the key of an overlay."""
-    value = variables.inherited(variables.EXPECT)
-    return value is None or (key in value if _expected is None else _expected[0] == value)
+    value = variables.inherited(variables.EXPECT)  # Ray gives it after the platform was chosen: nothing was compared
+    return value is None or (key in value if _expected is None else _expected in ((value, True), (value, False)))
 
 
 def has_foreign_expectation() -> bool:
@@ -190,8 +190,8 @@ def expect(settings: Settings, marker: Marker | None, listing: str, base: str) -
     found = None if marker is None else marker.expectation(listing, base)
     # An empty value is not valid: the command failed that should have given it.
     if value is not None and _expected != (value, False):
-        # A parent process on this node has compared more than the text.
-        if marker is None or value != found or not is_confirmed(marker.key):
+        # A parent process on this node has compared more than the text; this one has not, before the value came.
+        if marker is None or value != found or _expected is not None or not is_confirmed(marker.key):
             from vllm_plugins.startup.ranks import expectation
 
             expectation.compare(value, settings, marker, listing)
@@ -222,7 +222,7 @@ def finish(active: tuple[Path, Marker] | None) -> None:
     if "torch.distributed" in sys.modules:
         from vllm_plugins.startup.ranks import _vllm_group
 
-        _vllm_group.watch()
+        _vllm_group.watch(active)
 
 
 def hold(store: Path, key: str) -> None:

@@ -5,14 +5,13 @@ With ``VLLM_PLUGIN_VERIFY=1`` the hook runs it before it makes an overlay active
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from vllm_plugins.core.errors import HashMismatch, LoadError
-from vllm_plugins.core.humanize import count, shortened
 from vllm_plugins.startup import Record, overlay
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TypeGuard
 
+    from vllm_plugins.core.errors import HashMismatch, LoadError
     from vllm_plugins.startup.marker import Marker
 
 __all__ = [
@@ -107,10 +107,14 @@ def compare_sizes(store: Path, marker: Marker) -> tuple[str, ...]:
         HashMismatch: the list of files is not the one that the marker names.
     """
     root = overlay.directory(store, marker.key)
-    expected = {path: size for path, _, size in _entries(root, marker)}
     found = _sizes(os.path.join(root, overlay.SITE, ""))
-    if found == expected:  # one comparison, not one for each file: every process of another node does this
-        return ()
+    # Every process of another node does this. So there is one comparison, not one for each file, and the form of a
+    # list whose hash is right is looked at only if something differs.
+    rows = _rows(root, marker)
+    with contextlib.suppress(ValueError, TypeError):
+        if found == {path: size for path, _, size in rows}:
+            return ()
+    expected = {path: size for path, _, size in _entries(root, marker)}
     return (
         *(f"extra: {path}" for path in sorted(found.keys() - expected.keys())),
         *(
@@ -124,8 +128,8 @@ def compare_sizes(store: Path, marker: Marker) -> tuple[str, ...]:
 def _sizes(site: str) -> dict[str, int]:
     """The size of each file below a directory, by its relative path; -1 for a link, a pipe or a device.
 
-    One look at a directory tells the kinds of all that is in it, so each file costs one system call, its status. That
-    is asked of the open directory: the kernel need not look up the whole path again.
+    Each name costs one system call, its status, which also tells its kind. That is asked of the open directory: the
+    kernel need not look up the whole path again. Objects of ``scandir`` would cost more than the few directories.
     """
     sizes: dict[str, int] = {}
     directories = [""]
@@ -134,14 +138,13 @@ def _sizes(site: str) -> dict[str, int]:
         try:
             directory = os.open(site + prefix, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                with os.scandir(directory) as entries:
-                    for entry in entries:
-                        if entry.is_file(follow_symlinks=False):
-                            sizes[prefix + entry.name] = entry.stat(follow_symlinks=False).st_size
-                        elif entry.is_dir(follow_symlinks=False):
-                            directories.append(f"{prefix}{entry.name}/")
-                        else:
-                            sizes[prefix + entry.name] = -1
+                for name in os.listdir(directory):
+                    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    kind = stat.S_IFMT(status.st_mode)
+                    if kind == stat.S_IFDIR:
+                        directories.append(f"{prefix}{name}/")
+                    else:
+                        sizes[prefix + name] = status.st_size if kind == stat.S_IFREG else -1
             finally:
                 os.close(directory)
         except OSError:  # unreadable, or removed meanwhile: its files are missing
@@ -157,6 +160,9 @@ def check(store: Path, marker: Marker) -> Differences:
     """
     differences = compare(store, marker)
     if differences.problems:
+        from vllm_plugins.core.errors import HashMismatch
+        from vllm_plugins.core.humanize import count, shortened
+
         raise HashMismatch(
             f"the overlay is not as it was installed: {count(len(differences.problems), 'file')} differ"
             f"{'s' if len(differences.problems) == 1 else ''}",
@@ -188,6 +194,8 @@ def editable_code(store: Path, marker: Marker) -> Iterator[LoadError]:
             reason = error.strerror or str(error)
         else:
             continue
+        from vllm_plugins.core.errors import LoadError
+
         yield LoadError(
             "the code of an editable plugin can't be read"
             if is_denied
@@ -210,23 +218,33 @@ def listed(root: Path, marker: Marker) -> dict[str, str]:
 
 def _entries(root: Path, marker: Marker) -> list[tuple[str, str, int]]:
     """Path, sha256 and size of every published file. Raises the same error as :func:`compare`."""
+    rows = _rows(root, marker)
+    if not _are_entries(rows):
+        raise _wrong_list(root, marker, ValueError("an entry is not a path, a sha256 and a size"))
+    return rows
+
+
+def _rows(root: Path, marker: Marker) -> Any:
+    """The content of ``files.json``, whose hash is right. Raises the same error as :func:`compare`."""
     try:
         data = overlay.content(f"{root}/{FILES}")
-        if overlay.sha256(data) != marker.files_sha256:
-            raise ValueError(f"its sha256 is {overlay.sha256(data)}")  # noqa: TRY301 - one error for every reason
-        entries: Any = json.loads(data)
-        if not _are_entries(entries):
-            raise ValueError("an entry is not a path, a sha256 and a size")  # noqa: TRY301
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise HashMismatch(
-            "the overlay's list of files is not the one that was published",
-            where=str(root / FILES),
-            expected=f"sha256 {marker.files_sha256}",
-            found=f"{type(error).__name__}: {error}",
-            next_step="run vllm-plugins sync --reinstall",
-        ) from error
-    else:
-        return entries
+        if (found := overlay.sha256(data)) != marker.files_sha256:
+            raise ValueError(f"its sha256 is {found}")  # noqa: TRY301 - one error for every reason
+        return json.loads(data)
+    except (OSError, ValueError, RecursionError) as error:
+        raise _wrong_list(root, marker, error) from error
+
+
+def _wrong_list(root: Path, marker: Marker, error: Exception) -> HashMismatch:
+    from vllm_plugins.core.errors import HashMismatch
+
+    return HashMismatch(
+        "the overlay's list of files is not the one that was published",
+        where=str(root / FILES),
+        expected=f"sha256 {marker.files_sha256}",
+        found=f"{type(error).__name__}: {error}",
+        next_step="run vllm-plugins sync --reinstall",
+    )
 
 
 def _are_entries(rows: Any) -> TypeGuard[list[tuple[str, str, int]]]:

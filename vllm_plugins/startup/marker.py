@@ -22,6 +22,7 @@ FILE_PACKAGE = "vllm-plugin-file-"
 
 _SEAL = ' "sha256": '
 _FIELDS = 5  # of an entry point
+_LONGEST = 100_000  # characters of a list of packages: Linux takes 128 KiB for a variable
 
 
 class EntryPoint(Record):
@@ -108,11 +109,11 @@ class Marker(Record):
         """What another process must have to be like one with this overlay: the value of ``VLLM_PLUGIN_EXPECT``.
 
         ``listing`` is the base as text, and ``base`` its fingerprint. The last part, with which a message can name a
-        package, is the only one with a slash.
+        package, is the only one with a slash. It is left out where it would be too long for a variable.
         """
-        overlay = f"overlay={self.key} files={self.files_sha256[:32]} lock={self.lock_sha256[:32]}"
+        value = f"overlay={self.key} files={self.files_sha256[:32]} lock={self.lock_sha256[:32]} base={base}"
         packages = listing.replace("\n", "/").replace(".dist-info", "")
-        return f"{overlay} base={base} packages={packages}"
+        return f"{value} packages={packages}" if len(packages) < _LONGEST else value
 
     def to_json(self) -> str:
         """The content of the marker's file."""

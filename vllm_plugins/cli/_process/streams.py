@@ -1,10 +1,13 @@
-"""Standard streams that are closed, or whose reader has gone."""
+"""Standard streams that are closed, or full, or whose reader has gone."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import select
 import sys
+from typing import Any
 
 from vllm_plugins.core.errors import UsageError
 
@@ -12,6 +15,7 @@ __all__ = ["STDOUT", "discard_output", "flush", "open_all", "refuse_stdout"]
 
 STDOUT = "-"  # in place of a file on the command line
 _STDOUT, _STDERR = 1, 2
+_PATIENCE = 10  # seconds
 
 
 def open_all() -> None:
@@ -21,6 +25,24 @@ def open_all() -> None:
     os.close(descriptor)
     sys.stdout = sys.stdout or open(_STDOUT, "w", closefd=False)  # noqa: SIM115 - for the life of the process
     sys.stderr = sys.stderr or open(_STDERR, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is sys.__stderr__ or sys.__stderr__ is None:
+        buffer = io.BufferedWriter(_Messages(_STDERR, "w", closefd=False))
+        encoding, errors = sys.stderr.encoding, sys.stderr.errors
+        sys.stderr = io.TextIOWrapper(buffer, encoding, errors, line_buffering=True)
+
+
+class _Messages(io.FileIO):
+    """Standard error. Messages that can't be written are lost: they don't stop a command or change its exit code."""
+
+    def write(self, data: Any, /) -> int:
+        size = memoryview(data).nbytes
+        try:
+            while (written := super().write(data)) is None:  # another program has made it non-blocking
+                if not select.select([], [self], [], _PATIENCE)[1]:
+                    return size
+        except OSError:  # /dev/full, a file on a full disk, or a pipe without a reader
+            return size
+        return written
 
 
 def flush() -> None:

@@ -6,6 +6,9 @@ and each rank can read and write the store behind it. Each leaves there what it 
 its own, the others compare themselves with rank 0, and all of that before vLLM loads a model. No rank has to take
 part, so one without this package can't block the others, and no further port is used.
 
+The value of a rank tells what was installed. In a group of several nodes, rank 0 and those on other nodes also look
+whether the files of their overlay were edited since, and tell that in the store.
+
 Groups that other programs form are left alone.
 """
 
@@ -22,7 +25,11 @@ from vllm_plugins.startup import logger
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from vllm_plugins.core.errors import NodeMismatch
+    from vllm_plugins.startup.marker import Marker
 
 __all__ = ["CALLER", "FUNCTION", "watch"]
 
@@ -31,10 +38,16 @@ FUNCTION = "init_process_group"
 PATIENCE = 30.0  # seconds: the ranks are in the group, and write at once; one without this package never does
 
 _KEY = "vllm_plugins/{}"
+_EDITED = "vllm_plugins/{}/edited"
+_WRAPPERS = 6  # functions of others between vLLM and ours, and one
+
+_active: tuple[Path, Marker] | None = None
 
 
-def watch() -> None:
-    """Compare the ranks of each group that vLLM forms in this process from now on."""
+def watch(active: tuple[Path, Marker] | None) -> None:
+    """Compare the ranks of each group that vLLM forms in this process, which has this overlay, from now on."""
+    global _active  # noqa: PLW0603 - the function of torch that we replace is the process's
+    _active = active
     torch: Any = sys.modules["torch.distributed"]
     real: Callable[..., Any] | None = getattr(torch, FUNCTION, None)  # not in a build without distributed packages
     if real is None or hasattr(real, "compares_plugins"):
@@ -43,12 +56,24 @@ def watch() -> None:
     @functools.wraps(real)
     def init_process_group(*args: Any, **kwargs: Any) -> Any:
         result = real(*args, **kwargs)
-        if sys._getframe(1).f_globals.get("__name__") == CALLER:  # noqa: SLF001 - whose group it is
+        if _is_of_vllm():
             _compare(torch)
         return result
 
     init_process_group.compares_plugins = True  # type: ignore[attr-defined]
     setattr(torch, FUNCTION, init_process_group)
+
+
+def _is_of_vllm() -> bool:
+    """Whether vLLM forms the group. Others may have put a function around ours, as we do around torch's."""
+    frame = sys._getframe(2)  # noqa: SLF001 - whose group it is
+    for _ in range(_WRAPPERS):
+        if frame.f_globals.get("__name__") == CALLER:
+            return True
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return False
 
 
 def _compare(torch: Any) -> None:
@@ -68,24 +93,68 @@ def _compare(torch: Any) -> None:
         store.set(_KEY.format(rank), json.dumps(own))
         if value in ("", "any"):  # where another rank has plugins, it notices
             return
-        from vllm_plugins.startup.ranks import expectation
-
-        others = _others(store, range(1, size) if rank == 0 else (0,))
-        first = own if rank == 0 else others[0]
-        ranks = others if rank == 0 else {rank: own}
-        mismatches = [expectation.between(first, found, rank=number) for number, found in ranks.items()]
+        others = _others(store, _KEY, range(1, size) if rank == 0 else (0,))
     except Exception as error:  # noqa: BLE001 - a store that fails, fails vLLM too, with a better message than ours
         logger.warning("The plugins of the other ranks can't be compared: %s: %s", type(error).__name__, error)
         return
-    for mismatch in filter(None, mismatches):
-        raise mismatch
+    # Each on its own: one whose text is of another release must not hide another that differs.
+    for mismatch in [_difference(rank, own, other, text) for other, text in others.items()]:
+        if mismatch is not None:
+            raise mismatch
+    far = {number: node for number, text in others.items() if (node := _node(text)) not in (None, own["node"])}
+    if far and "files=" in value and _active is not None:
+        _compare_files(store, rank, far, *_active)
 
 
-def _others(store: Any, ranks: range | tuple[int, ...]) -> Mapping[int, Mapping[str, str] | None]:
+def _compare_files(store: Any, rank: int, far: Mapping[int, str], place: Path, marker: Marker) -> None:
+    """Look at the files of this node's overlay, and ask the ranks of other nodes for the same.
+
+    Raises:
+        NodeMismatch: some were edited, here or there.
+    """
+    from vllm_plugins.startup.ranks import expectation
+
+    try:
+        edited = {rank: expectation.edited(place, marker)}
+        store.set(_EDITED.format(rank), json.dumps(edited[rank]))
+        if not edited[rank]:  # else there is nothing to wait for
+            told = _others(store, _EDITED, far)
+            edited |= {number: [*map(str, json.loads(text or b"[]"))] for number, text in told.items()}
+    except Exception as error:  # noqa: BLE001 - as above
+        logger.warning("The files of the other ranks can't be compared: %s: %s", type(error).__name__, error)
+        return
+    for number, files in edited.items():
+        if files:
+            raise expectation.edited_rank(number, far.get(number, os.uname().nodename), files)
+
+
+def _node(text: bytes | None) -> str | None:
+    """The node of a rank, if it can be read."""
+    try:
+        return str(json.loads(text or b"null")["node"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _difference(rank: int, own: Mapping[str, str], other: int, text: bytes | None) -> NodeMismatch | None:
+    """The error that this rank and another one differ. One of the two is rank 0."""
+    from vllm_plugins.startup.ranks import expectation
+
+    try:
+        there = None if text is None else json.loads(text)
+        first, found = (own, there) if rank == 0 else (there, own)
+        return expectation.between(first, found, rank=rank or other)
+    except Exception as error:  # noqa: BLE001 - not known to differ
+        logger.warning("The plugins of rank %d can't be compared: %s: %s", other, type(error).__name__, error)
+        return None
+
+
+def _others(store: Any, key: str, ranks: Iterable[int]) -> Mapping[int, bytes | None]:
     """What these ranks have written; ``None`` for those that wrote nothing in time."""
-    keys = {rank: _KEY.format(rank) for rank in ranks}
+    keys = {rank: key.format(rank) for rank in ranks}
+    numbers = list(keys)
     try:
         store.wait(list(keys.values()), timedelta(seconds=PATIENCE))
     except RuntimeError:  # DistStoreError: not all are there
         keys = {rank: key for rank, key in keys.items() if store.check([key])}
-    return {rank: json.loads(store.get(keys[rank])) if rank in keys else None for rank in ranks}
+    return {rank: store.get(keys[rank]) if rank in keys else None for rank in numbers}

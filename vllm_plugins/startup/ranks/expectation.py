@@ -7,6 +7,8 @@ The value has parts, ``name=value``, with spaces in between. A process compares 
 ``overlay`` is the key, ``files`` the sha256 of the list of the overlay's files, and ``lock`` that of the lock. The
 first process of a server sets all of them. ``packages``, the base as text, is there for the message. A user may give
 any of them, or ``any`` for no comparison.
+
+A process that has the same loads no errors: their import takes as long as looking at hundreds of files.
 """
 
 from __future__ import annotations
@@ -14,18 +16,18 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import HashMismatch, NodeMismatch, UsageError
-from vllm_plugins.core.humanize import count, shortened
 from vllm_plugins.startup import integrity, overlay
 from vllm_plugins.startup import settings as variables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
+    from vllm_plugins.core.errors import NodeMismatch, UsageError
     from vllm_plugins.startup.marker import Marker
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["ANY", "between", "compare", "differences", "parse", "text"]
+__all__ = ["ANY", "between", "compare", "differences", "edited", "edited_rank", "parse", "text"]
 
 ANY = "any"
 _PARTS = ("overlay", "files", "lock", "base")
@@ -69,8 +71,11 @@ def parse(value: str) -> Mapping[str, str]:
 
 
 def _invalid(word: str) -> UsageError:
+    from vllm_plugins.core.errors import UsageError
+
     return UsageError(
         f"the environment variable {variables.EXPECT} has an invalid value",
+        where=f"node {_line(os.uname().nodename)}, process {os.getpid()}",
         expected="any, or some of overlay=…, files=…, lock=… and base=…, with 32 hexadecimal digits each",
         found=repr(word[:80]),
         next_step=f"set {variables.EXPECT} to the output of vllm-plugins status --expect on a node that is right",
@@ -98,7 +103,8 @@ def compare(value: str, settings: Settings, marker: Marker | None, listing: str)
     found = parse(marker.expectation(listing, base))
     differing = list(differences(expected, found, settings))
     if not differing and "files" in expected and not settings.verify:  # else each file was hashed
-        differing = list(_edited(settings, marker))
+        changed = edited(settings.store, marker)
+        differing = [("overlay", _edited_lines(changed))] if changed else []
     if differing:
         raise _mismatch(expected, found, [line for _, lines in differing for line in lines], differing[0][0])
 
@@ -143,7 +149,7 @@ def between(first: Mapping[str, str] | None, other: Mapping[str, str] | None, *,
 
 
 def _rank(number: int, side: Mapping[str, str] | None) -> str:
-    return f"rank {number} on node {side['node']}" if side else f"rank {number}"
+    return f"rank {number} on node {_line(side['node'])}" if side else f"rank {number}"
 
 
 def _of_ranks(cause: str, expected: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
@@ -152,7 +158,7 @@ def _of_ranks(cause: str, expected: Mapping[str, str], found: Mapping[str, str])
     elif cause == "overlay":
         yield _OTHER_FILES
     elif cause == "no lock":
-        yield "that rank has no lock or no vllm-plugin-manager, or VLLM_PLUGIN_DISABLE=1 is set there"
+        yield "that rank has no lock, no vllm-plugin-manager or an older one, or VLLM_PLUGIN_DISABLE=1 is set there"
 
 
 def _differing(expected: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
@@ -173,10 +179,11 @@ def _packages(expected: Mapping[str, str], found: Mapping[str, str]) -> Iterator
     if "packages" not in expected or "packages" not in found:
         yield "another vLLM environment: packages, or the version of Python"
         return
+    from vllm_plugins.core.humanize import count, shortened
+
     theirs, ours = _versions(expected["packages"]), _versions(found["packages"])
     lines = [
-        f"{name[:_LONGEST]}: expected {(theirs.get(name) or 'none')[:_LONGEST]}, "
-        f"found {(ours.get(name) or 'none')[:_LONGEST]}"
+        f"{_line(name)}: expected {_line(theirs.get(name) or 'none')}, found {_line(ours.get(name) or 'none')}"
         for name in sorted(theirs.keys() | ours.keys())
         if theirs.get(name) != ours.get(name)
     ]
@@ -199,18 +206,39 @@ def _versions(packages: str) -> dict[str, str]:
     return versions
 
 
-def _edited(settings: Settings, marker: Marker) -> Iterator[tuple[str, list[str]]]:
-    """Files of the overlay that were edited since it was published, by their sizes."""
+def edited(store: Path, marker: Marker) -> list[str]:
+    """Files of an overlay that were edited since it was published, by their sizes."""
     try:
-        changed = integrity.compare_sizes(settings.store, marker)
-    except HashMismatch as error:
-        changed = (error.what,)
-    if changed:
-        yield "overlay", [f"files of the overlay were edited: {count(len(changed), 'file')}", *changed[:_MOST]]
+        return list(integrity.compare_sizes(store, marker))
+    except Exception as error:
+        from vllm_plugins.core.errors import HashMismatch
+
+        if not isinstance(error, HashMismatch):
+            raise
+        return [error.what]
+
+
+def edited_rank(number: int, node: str, files: Sequence[str]) -> NodeMismatch:
+    """The error that a rank's overlay, of the same lock, has edited files."""
+    name = _rank(number, {"node": node})
+    return _error(
+        f"{name} has another content of the overlay than was installed",
+        where=name,
+        expected="the files that were installed from the lock",
+        found="edited files",
+        lines=_edited_lines(files),
+        cause="overlay",
+    )
+
+
+def _edited_lines(files: Sequence[str]) -> list[str]:
+    from vllm_plugins.core.humanize import count
+
+    return [f"files of the overlay were edited: {count(len(files), 'file')}", *map(_line, files[:_MOST])]
 
 
 def _mismatch(expected: Mapping[str, str], found: Mapping[str, str], lines: list[str], cause: str) -> NodeMismatch:
-    node = os.uname().nodename
+    node = _line(os.uname().nodename)
     return _error(
         f"node {node} has {_CAUSES[cause]}",
         where=f"node {node}, process {os.getpid()}",
@@ -222,6 +250,8 @@ def _mismatch(expected: Mapping[str, str], found: Mapping[str, str], lines: list
 
 
 def _error(what: str, *, where: str, expected: str, found: str, lines: list[str], cause: str) -> NodeMismatch:
+    from vllm_plugins.core.errors import NodeMismatch
+
     return NodeMismatch(
         what,
         where=where,
@@ -234,6 +264,11 @@ def _error(what: str, *, where: str, expected: str, found: str, lines: list[str]
         if cause == "overlay"
         else "start all nodes from the same image",
     )
+
+
+def _line(text: str) -> str:
+    """A name in one line. That of a host may have line breaks, after which it would look like another error."""
+    return text[:_LONGEST].replace("\n", "\\n")
 
 
 def _shown(parts: Mapping[str, str]) -> str:
