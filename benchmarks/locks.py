@@ -96,7 +96,7 @@ def cases(worlds: Worlds) -> list[Case]:
             rounds=2,
             short=1,
             guard=800,
-            guard_of_processors=600,
+            guard_of_processors=550,
         ),
         Case(
             measure=lambda rounds: _git(sources(), rounds, form),

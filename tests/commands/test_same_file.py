@@ -216,8 +216,16 @@ def test_a_file_that_record_names_and_the_wheel_lacks_is_left_out_by_both_instal
         ("my-tiny-1.0.data/purelib/my_tiny/more.py", ""),  # uv unpacks only the one that is named as the .dist-info
         ("my_tiny-1.0.dist-info/entry_points.txt", "[console_scripts]\n\n[console_scripts]\n"),
         ("my_tiny-1.0.dist-info/entry_points.txt", "\ufeff[console_scripts]\n"),
+        ("my_tiny/ta\tb.txt", ""),
+        ("my_tiny/new\nline.txt", ""),
     ],
-    ids=["data directory of another name", "section twice", "byte order mark"],
+    ids=[
+        "data directory of another name",
+        "section twice",
+        "byte order mark",
+        "tab in a name",
+        "line break in a name",
+    ],
 )
 def test_pip_installs_a_wheel_that_uv_can_not(place: Place, index: Index, path: str, content: str) -> None:
     raw = RawWheel(name="my_tiny").add("my_tiny/__init__.py").add(path, content)

@@ -10,7 +10,12 @@ __all__ = ["is_invalid_wheel", "is_unsolved", "may_be_fetched", "of_build", "of_
 
 _DRAWN = " ×╰├│─▶"  # what uv draws around the lines of an error
 _LONGEST = 400  # characters of a reason
-_INVALID_WHEEL = ("The wheel is invalid", "RECORD file is invalid", "RECORD file doesn't match")
+_INVALID_WHEEL = (
+    "The wheel is invalid",
+    "RECORD file is invalid",
+    "RECORD file doesn't match",
+    "unacceptable filename",  # one with a line break or another control character
+)
 _ABSENT = re.compile(r"No matching distribution found for ([A-Za-z0-9][A-Za-z0-9._-]*)==")  # pip's words
 _FOUND_NONE = 1  # an exit status of uv: no resolution; 2 is any other failure
 _ENDS = (1, 2)  # with which pip and uv end themselves; another status is of a signal, or of no program
