@@ -26,7 +26,7 @@ from vllm_plugins.sources.git_url import Remote
 from vllm_plugins.startup import _vllm_cache, last_failure, overlay
 from vllm_plugins.startup.settings import Settings
 
-from .target import Target
+from .target import Target, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["ANSWERS"]
 
 _ROOT = Path(__file__).parents[2]
-_SCRATCH = Path(tempfile.mkdtemp(prefix="fuzz-"))
+_SCRATCH = scratch()
 _SETTINGS = Settings(
     manifest=_SCRATCH / "plugins.yaml",
     lock=_SCRATCH / "plugins.lock",

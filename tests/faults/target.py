@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Target"]
+__all__ = ["Target", "scratch"]
+
+
+def scratch() -> Path:
+    """Make a directory that is removed when this process ends."""
+    made = tempfile.TemporaryDirectory(prefix="fuzz-")
+    atexit.register(made.cleanup)
+    return Path(made.name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

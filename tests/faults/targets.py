@@ -29,12 +29,12 @@ from vllm_plugins.startup.marker import Failure, Marker
 from vllm_plugins.startup.settings import Settings
 
 from .answers import ANSWERS
-from .target import Target
+from .target import Target, scratch
 
 __all__ = ["KEY", "MARKER", "TARGETS", "Target"]
 
 _ROOT = Path(__file__).parents[2]
-_SCRATCH = Path(tempfile.mkdtemp(prefix="fuzz-"))
+_SCRATCH = scratch()
 KEY = "0" * 32
 _SETTINGS = Settings(
     manifest=_SCRATCH / "plugins.yaml",
