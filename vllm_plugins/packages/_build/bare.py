@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import venv
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import process
@@ -21,6 +20,8 @@ def create(root: Path) -> None:
         CommandFailed: the interpreter that does it failed.
     """
     if sys.getfilesystemencoding() == "utf-8":
+        import venv  # few commands make one
+
         venv.EnvBuilder(symlinks=True, with_pip=False).create(root)
         return
     # venv writes paths in UTF-8, and can't write one that another locale has not decoded, such as é in "C".
