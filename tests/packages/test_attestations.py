@@ -12,7 +12,6 @@ import importlib.util
 import json
 import logging
 import socket
-import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from tests.faults.test_hostile_lock import forge, package
 from tests.kit import values
 from vllm_plugins.core.errors import AttestationMismatch
 from vllm_plugins.core.hashes import Sha256
-from vllm_plugins.packages import attestations, pip_config
+from vllm_plugins.packages import archives, attestations, pip_config
 from vllm_plugins.packages.index import Index as Reader
 from vllm_plugins.packages.pip_config import PipConfig
 from vllm_plugins.packages.simple_api import File
@@ -285,8 +284,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (file for file in files if file.filename.endswith(".tar.gz")), key=lambda f: f.upload_time or ""
         )
         archive = reader.download(sdists[-1], into)
-    with tarfile.open(archive) as opened:
-        opened.extractall(into, filter="data")
+    archives.unpack(archive, into)
     (found,) = into.glob("*/test/assets")
     return found
 
