@@ -44,11 +44,12 @@ def check_independent(wheel: Path, environment: Path, plugin: str) -> None:
             if found is not None:
                 program = os.fsdecode(os.path.basename(found[1]))
                 raise BuildError(
-                    "the editable plugin would run a program of its build environment, which is removed after the build",
+                    "the editable plugin would run a program of its build environment, which is removed after "
+                    "the build",
                     where=f"{name} of the editable wheel",
                     found=os.fsdecode(found[1]),
-                    next_step=f"install {program} as a program of this machine, so that the build uses that one; or set "
-                    f"`editable: false` for plugin {plugin!r} in plugins.yaml",
+                    next_step=f"install {program} as a program of this machine, so that the build uses that one; or "
+                    f"set `editable: false` for plugin {plugin!r} in plugins.yaml",
                 )
 
 

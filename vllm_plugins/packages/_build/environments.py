@@ -26,8 +26,8 @@ from vllm_plugins.core.errors import BuildError, InstallError
 from vllm_plugins.documents import base, versions
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import stub_wheels
-from vllm_plugins.packages._build import bare, locked_files
 from vllm_plugins.packages._base_view import view
+from vllm_plugins.packages._build import bare, locked_files
 from vllm_plugins.startup import overlay
 from vllm_plugins.startup.environment import git_variables, index_logins
 
@@ -189,7 +189,9 @@ class Environments:
                     python, sorted(requires | inputs.with_base), constraints=constraints, on_line=on_line
                 )
                 self._refuse_own(resolved)
-                found = locked_files.choose(resolved, inputs.locked, near=near, stubs=root, config=self.installer.config)
+                found = locked_files.choose(
+                    resolved, inputs.locked, near=near, stubs=root, config=self.installer.config
+                )
                 hashed, installed = root / "build-requirements-hashed.txt", found.requirements
                 hashed.write_text("".join(f"{line}\n" for line in found.lines), encoding="utf-8")
                 self.installer.provision(python, hashed, on_line=on_line)

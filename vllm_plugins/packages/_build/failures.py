@@ -29,7 +29,11 @@ def reason(error: PluginsError) -> str:
     lines = [line.strip(_DRAWN) for line in cause.stderr.splitlines()]
     if any(line.startswith("Traceback") for line in lines):
         lines = [line for line in lines if line][-1:]
-    text = " ".join(line.removeprefix("error: ").removeprefix("ERROR: ") for line in lines if line and not line.startswith("warning: "))
+    text = " ".join(
+        line.removeprefix("error: ").removeprefix("ERROR: ")
+        for line in lines
+        if line and not line.startswith("warning: ")
+    )
     text = re.sub(r" (?:cause|Caused by): ", ": ", text)
     return f"{text[:_LONGEST]}…" if len(text) > _LONGEST else text or cause.what
 
@@ -42,8 +46,8 @@ def is_unsolved(error: PluginsError) -> bool:
 def may_be_fetched(error: PluginsError) -> bool:
     """Whether the index may be why the installer failed, and not this machine or what a wheel contains.
 
-    pip passes over some links, ends with a traceback at pages whose ``<base>`` or encoding it can't read, and stores a
-    wheel that a server compresses once more as it is sent.
+    pip passes over some links, ends with a traceback at pages whose ``<base>`` or encoding it can't read, and stores
+    a wheel that a server compresses once more as it is sent.
     """
     cause = error.__cause__
     if not isinstance(cause, CommandFailed) or cause.returncode not in _ENDS or isinstance(error, DiskError):

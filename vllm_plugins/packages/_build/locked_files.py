@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from packaging.utils import canonicalize_name
 
@@ -90,9 +88,7 @@ def choose(
         known = {item.pin: item for item in locked}
         requirements = tuple(known[pin] for pin in pins if pin in known)
         if unknown := sorted(set(pins) - known.keys()):
-            raise BuildError(
-                "the lock has no hash of a package that the build requires", found=", ".join(unknown)
-            )
+            raise BuildError("the lock has no hash of a package that the build requires", found=", ".join(unknown))
     lines += [_line(item, near.get(item.pin)) for item in requirements]
     return Choice(lines=tuple(lines), requirements=requirements)
 
@@ -150,6 +146,4 @@ def _remote(files: Iterable[File]) -> Iterable[File]:
 def _wheel(file: File) -> Wheel:
     assert file.sha256 is not None
     assert file.size is not None
-    return Wheel(
-        filename=file.filename, sha256=file.sha256, size=file.size, url=None if file.is_local else file.url
-    )
+    return Wheel(filename=file.filename, sha256=file.sha256, size=file.size, url=None if file.is_local else file.url)

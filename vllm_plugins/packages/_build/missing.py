@@ -21,7 +21,9 @@ _LIBRARY = re.compile(r"(?:cannot find|unable to find library) -l([\w.+-]+)")
 _PROGRAM = re.compile(r"command '(?:[^'\n]*/)?([\w.+-]+)' failed: No such file or directory")
 _CUDA = re.compile(r"(?:^|/)(?:cuda|cublas|cudnn|nvrtc)\w*\.h$|^nvcc$|^CUDA_HOME$")
 # A path at the end of a line, of another directory than the project, in which backends run.
-_ABSENT_FILE = re.compile(r"(?:No such file or directory|not found|does not exist): ['\"]?((?:/|\.\./)[^'\"\n]*[^'\"\s])")
+_ABSENT_FILE = re.compile(
+    r"(?:No such file or directory|not found|does not exist): ['\"]?((?:/|\.\./)[^'\"\n]*[^'\"\s])"
+)
 _CUDA_HOME = re.compile(r"\b(CUDA_HOME) environment variable is not set")
 
 
@@ -49,8 +51,8 @@ def find(
         if _CUDA.search(name):
             return Missing(
                 what=f"its build requires the CUDA toolkit ({name}), {_ABSENT}",
-                next_step="run vllm-plugins lock where the CUDA toolkit is installed, such as in an image with `devel` "
-                "in its tag",
+                next_step="run vllm-plugins lock where the CUDA toolkit is installed, such as in an image with "
+                "`devel` in its tag",
             )
         return Missing(
             what=f"its build requires the {kind} {name}, {_ABSENT}",
@@ -67,8 +69,8 @@ def find(
         )
     return Missing(
         what=what,
-        next_step=f"write `build: {{requires: [{modules[-1]}]}}` for plugin {plugin!r} in plugins.yaml, with the package "
-        "that has this module",
+        next_step=f"write `build: {{requires: [{modules[-1]}]}}` for plugin {plugin!r} in plugins.yaml, with the "
+        "package that has this module",
     )
 
 
@@ -82,8 +84,8 @@ def _outside(text: str, project: Path, plugin: str) -> Missing | None:
         ):
             return Missing(
                 what=f"its build reads {away}, and gets the project's directory alone",
-                next_step=f"put {os.path.basename(away)} into the project of {plugin!r}, to be read there; or, if the "
-                "project is part of a git repository, use `source: git` with `subdirectory`",
+                next_step=f"put {os.path.basename(away)} into the project of {plugin!r}, to be read there; or, if "
+                "the project is part of a git repository, use `source: git` with `subdirectory`",
             )
     return None
 
