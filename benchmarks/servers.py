@@ -58,7 +58,10 @@ for line in sys.stdin:
 
 
 def cases(worlds: Worlds) -> list[Case]:
-    """None where there is no vLLM. The short form has the function with which vLLM loads plugins, and no server."""
+    """Starts of a server and a load check, with the vLLM of ``VLLM_PYTHON``; without that variable, no cases.
+
+    The short form measures the function with which vLLM loads plugins, and starts no server.
+    """
     python = os.environ.get("VLLM_PYTHON")
     if python is None:
         print("servers: nothing is measured without VLLM_PYTHON", file=sys.stderr)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit import projects
+from tests.kit import loopback, projects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,10 +35,8 @@ def serving(kind: str, body: bytes) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        yield f"http://127.0.0.1:{server.server_port}/simple/"
-        server.shutdown()
+    with loopback.serving(Handler) as address:
+        yield f"http://{address}/simple/"
 
 
 @pytest.mark.parametrize(("resolver", "kind"), [("uv", JSON), ("pip-compile", "text/html")])

@@ -5,17 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
-from tests.kit import projects
+from tests.kit import loopback, projects
 from tests.kit.git_server import serve_http
 from tests.kit.repositories import Repository, git_environment
 
@@ -100,16 +99,9 @@ def listening() -> Iterator[Host]:
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    host = Host(address=f"127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with loopback.serving(Handler) as address:
+        host = Host(address=address)
         yield host
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @dataclass(kw_only=True)

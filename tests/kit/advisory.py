@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
+
+from . import loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,16 +105,9 @@ def serve(index: Index) -> Iterator[Teller]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    teller = Teller(address=f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02))
-    thread.start()
-    try:
+    with loopback.serving(Handler) as address:
+        teller = Teller(address=f"http://{address}")
         yield teller
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def index_file(index: Index, name: str, url: str) -> str:

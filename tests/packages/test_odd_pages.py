@@ -8,7 +8,6 @@ import hashlib
 import http.server
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit import projects
+from tests.kit import loopback, projects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,14 +73,8 @@ class Odd(http.server.SimpleHTTPRequestHandler):
 @contextmanager
 def served_oddly(root: Path, kind: str) -> Iterator[str]:
     handler = functools.partial(type("Handler", (Odd,), {"kind": kind}), directory=str(root))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
-            thread.join()
+    with loopback.serving(handler) as address:
+        yield f"http://{address}/"
 
 
 def pages(root: Path, kind: str) -> None:
@@ -100,14 +93,27 @@ def pages(root: Path, kind: str) -> None:
         (directory / "index.html").write_bytes(b"\n".join(lines))
 
 
+def with_helper(tmp_path: Path) -> Path:
+    """The wheels of a plugin and of what it requires, without pages."""
+    root = tmp_path / "static"
+    projects.wheel(root / "plugin", "plugin", requires=["helper"])
+    projects.wheel(root / "helper", "helper", "1.0")
+    return root
+
+
+def assert_both_are_installed(place: Place) -> None:
+    assert sorted(path.name for path in place.site.glob("*.dist-info")) == [
+        "helper-1.0.dist-info",
+        "plugin-1.0.dist-info",
+    ]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("installer", ["pip", "uv"])
 def test_each_resolver_and_installer_takes_the_files_of_odd_pages(
     place: Place, tmp_path: Path, kind: str, installer: str
 ) -> None:
-    root = tmp_path / "static"
-    projects.wheel(root / "plugin", "plugin", requires=["helper"])
-    projects.wheel(root / "helper", "helper", "1.0")
+    root = with_helper(tmp_path)
     pages(root, kind)
     place.pypi("plugin")
     with served(root) as url:
@@ -117,10 +123,7 @@ def test_each_resolver_and_installer_takes_the_files_of_odd_pages(
         assert ("fetched without pip" in done.stderr) == (installer == "pip")
         assert there.run("status").returncode == 0
         assert there.run("lock", "--check").returncode == 0
-    assert sorted(path.name for path in place.site.glob("*.dist-info")) == [
-        "helper-1.0.dist-info",
-        "plugin-1.0.dist-info",
-    ]
+    assert_both_are_installed(place)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -128,9 +131,7 @@ def test_a_lock_that_a_resolver_has_to_ask_the_index_for_is_made_or_says_why_not
     place: Place, tmp_path: Path, kind: str
 ) -> None:
     """Its pins are kept, so the walk alone does not decide."""
-    root = tmp_path / "static"
-    projects.wheel(root / "plugin", "plugin", requires=["helper"])
-    projects.wheel(root / "helper", "helper", "1.0")
+    root = with_helper(tmp_path)
     projects.wheel(root / "more", "more", "1.0", requires=["helper"])
     pages(root, kind)
     place.pypi("plugin")
@@ -173,9 +174,7 @@ def test_another_file_than_the_locked_one_is_not_fetched(place: Place, tmp_path:
 def test_what_is_locked_can_be_installed_whatever_the_installer_says_of_the_index(
     place: Place, tmp_path: Path, kind: str, installer: str
 ) -> None:
-    root = tmp_path / "static"
-    projects.wheel(root / "plugin", "plugin", requires=["helper"])
-    projects.wheel(root / "helper", "helper", "1.0")
+    root = with_helper(tmp_path)
     pages(root, kind)
     place.pypi("plugin")
     with served_oddly(root, kind) as url:
@@ -184,10 +183,7 @@ def test_what_is_locked_can_be_installed_whatever_the_installer_says_of_the_inde
         done = there.run("sync", "--no-load-check", "--installer", installer)
         assert installer == "uv" or "fetched without pip, because it failed: " in done.stderr
         assert there.run("status").returncode == 0
-    assert sorted(path.name for path in place.site.glob("*.dist-info")) == [
-        "helper-1.0.dist-info",
-        "plugin-1.0.dist-info",
-    ]
+    assert_both_are_installed(place)
 
 
 def test_a_wheel_with_another_content_is_fetched_neither_by_the_installer_nor_for_it(
