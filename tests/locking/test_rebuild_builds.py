@@ -11,6 +11,7 @@ import pytest
 from tests.kit import advisory, projects, values
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BuildError, HashMismatch, LockStale
+from vllm_plugins.core.progress import SILENT
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.lock import Lock, Plugin, Wheel
 from vllm_plugins.locking import rebuild
@@ -98,11 +99,7 @@ def directory(made: tuple[Path, Lock, bytes], settings: Settings) -> Path:
 def run(settings: Settings, lock: Lock, index: Index | None, manifest: str = MANIFEST) -> tuple[str, ...]:
     config = PipConfig.without_index() if index is None else PipConfig(index_url=index.url)
     named = manifests.parse(manifest.encode(), settings.manifest)
-    return rebuild.run(lock, settings, named, report=_ignore, detail=_ignore, config=lambda: config)
-
-
-def _ignore(_: object) -> None:
-    pass
+    return rebuild.run(lock, settings, named, reporter=SILENT, config=lambda: config)
 
 
 @pytest.mark.usefixtures("directory")
@@ -202,7 +199,7 @@ def test_a_comparison_builds_for_the_base_of_the_lock(settings: Settings, tmp_pa
 
     def compare(lock: Lock) -> None:
         config = PipConfig(index_url=index.url)
-        rebuild.compare(lock, settings, named, base=base, report=_ignore, detail=_ignore, config=lambda: config)
+        rebuild.compare(lock, settings, named, base=base, reporter=SILENT, config=lambda: config)
 
     compare(lock)
     assert not settings.wheels.exists()

@@ -13,6 +13,7 @@ import pytest
 from tests.kit import values
 from vllm_plugins.core.errors import HashMismatch, StoreError
 from vllm_plugins.core.hashes import Sha256, sha256
+from vllm_plugins.core.progress import SILENT
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.lock import Plugin
 from vllm_plugins.locking import rebuild
@@ -89,18 +90,12 @@ def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builds:
 
 
 def run(settings: Settings, locked: Lock) -> tuple[str, ...]:
-    return rebuild.run(locked, settings, None, report=_ignore, detail=_ignore)
+    return rebuild.run(locked, settings, None, reporter=SILENT)
 
 
 def compare(settings: Settings, locked: Lock) -> None:
     manifest = manifests.parse(values.MANIFEST.encode(), settings.manifest)
-    rebuild.compare(
-        locked, settings, manifest, base=values.base(), report=_ignore, detail=_ignore, config=PipConfig.without_index
-    )
-
-
-def _ignore(_: object) -> None:
-    pass
+    rebuild.compare(locked, settings, manifest, base=values.base(), reporter=SILENT, config=PipConfig.without_index)
 
 
 def test_what_was_built_from_a_source_or_an_sdist_can_be_built_again() -> None:

@@ -157,8 +157,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         manifest.require(settings),
         settings,
         request,
-        report=output.progress,
-        detail=output.detail,
+        reporter=output.reporter,
         config=config,
     )
     output.result(data(settings, outcome), text(settings, outcome, check=arguments.check))

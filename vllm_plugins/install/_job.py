@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vllm_plugins.core.errors import PluginsError
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.install._checks.load_check import Depth
@@ -37,7 +38,6 @@ class Job:
     config: Callable[[], PipConfig]
     depth: Depth | None
     part: Part
-    report: Callable[[str], None]
+    reporter: Reporter
     rebuild: Callable[[Lock], object]
     problems: tuple[PluginsError, ...]
-    detail: Callable[[str], None] | None = None

@@ -10,7 +10,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import atomic, hashes, progress, scratch
+from vllm_plugins.core import atomic, hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, InstallError, OverlayGone
 from vllm_plugins.core.humanize import enumeration
 from vllm_plugins.documents import names
@@ -31,6 +31,7 @@ from vllm_plugins.startup.settings import LOCK
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.state import State
     from vllm_plugins.install._checks.load_check import Depth
@@ -54,14 +55,13 @@ def run(
     state: State,
     *,
     base_paths: Sequence[str] | None = None,
-    report: Callable[[str], None],
+    reporter: Reporter,
     config: Callable[[], PipConfig] = pip_config.read,
     reinstall: bool = False,
     load_check: Depth | None = "calls",
     check_again: bool = False,
     part: Part = "all",
     rebuild: Callable[[Lock], object] = lambda _: None,
-    detail: Callable[[str], None] | None = None,
 ) -> Synced:
     """Make the store equal to the lock of a state.
 
@@ -69,8 +69,7 @@ def run(
     configuration, and is called only if an index is needed. ``load_check`` says what is tried with each entry point
     (``None``: nothing, and earlier failures are forgotten); ``check_again`` that it is tried even if it has been.
     Failures of entry points that ``VLLM_PLUGINS`` leaves out don't count. ``part`` is for a start (:class:`Job`).
-    ``rebuild`` is called before anything is installed, and may add missing built wheels next to the lock. ``detail``
-    gets the output of pip and uv.
+    ``rebuild`` is called before anything is installed, and may add missing built wheels next to the lock.
 
     Raises:
         LockMissing, LockInvalid, HashMismatch: there is no usable lock.
@@ -90,8 +89,7 @@ def run(
         config=config,
         depth=load_check,
         part=part,
-        report=report,
-        detail=detail,
+        reporter=reporter,
         rebuild=rebuild,
         problems=state.overlay_problems,
     )
@@ -109,7 +107,7 @@ def _synchronise(job: Job, *, reinstall: bool, check_again: bool) -> Synced:
         if changed is not None:
             raise changed
     elif changed is not None and job.part != "check":  # while a start uses it, a plugin may have changed it
-        job.report(f"Installing again: {changed.what}")
+        job.reporter.line(f"Installing again: {changed.what}")
         reinstall = True
     marker = overlay.read_marker(settings.store, job.key)
     known = marker is not None and marker.is_up_to_date(job.manifest_sha256, job.base.fingerprint)
@@ -149,7 +147,7 @@ def _refuse_editable(job: Job) -> None:
 def _locked(job: Job, *, reinstall: bool, check_again: bool) -> Synced:
     store = job.settings.store
     stores.prepare(store)
-    with stores.exclusive(store, job.report) as alone:
+    with stores.exclusive(store, job.reporter) as alone:
         stores.sweep(store)
         marker = overlay.read_marker(store, job.key)
         installed = marker is None or reinstall
@@ -204,7 +202,7 @@ def _mirror(job: Job, marker: Marker) -> None:
         if hashes.sha256(data) == marker.registry_sha256 and not (copy.is_file() and copy.read_bytes() == data):
             atomic.write(copy, data)
     if not overlay.mirror(job.settings.store, marker, job.settings.lock):
-        job.report(f"{overlay.REGISTRY} can't be written: it still shows what was active before")
+        job.reporter.line(f"{overlay.REGISTRY} can't be written: it still shows what was active before")
 
 
 def _install(job: Job, *, alone: bool, reinstall: bool) -> Marker:
@@ -220,19 +218,18 @@ def _install(job: Job, *, alone: bool, reinstall: bool) -> Marker:
             base_paths=job.base_paths,
             has_manifest=job.manifest_sha256 is not None,
             config=job.config,
-            report=job.report,
-            detail=job.detail,
+            reporter=job.reporter,
         )
         requirements = filling.fill(staged, site)
         _stage.check_depth(site)
-        with progress.step("Checking every file", job.report):
+        with job.reporter.step("Checking every file"):
             if left_out := metadata.scripts(site):
                 commands = enumeration(left_out, 5)
-                job.report(f"Commands that are not installed, as vLLM calls none: {commands}")
+                job.reporter.line(f"Commands that are not installed, as vLLM calls none: {commands}")
             records = _stage.clean(site)
             expected = {item.name: item.version for item in requirements}
             contents = _stage.check(site, records, expected, job.lock.plugins_needing)
-        with progress.step("Compiling bytecode", job.report):
+        with job.reporter.step("Compiling bytecode"):
             files_sha256 = _stage.seal(site, contents.owners)
         marker = _new_marker.marker_of(
             job.lock,

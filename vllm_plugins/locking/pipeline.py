@@ -21,6 +21,7 @@ from vllm_plugins.startup import overlay, permissions
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.diff import Change
     from vllm_plugins.documents.lock import Lock
@@ -56,15 +57,13 @@ def lock(
     *,
     base: Base | None = None,
     base_paths: Sequence[str] | None = None,
-    report: Callable[[str], None],
-    detail: Callable[[str], None],
+    reporter: Reporter,
     config: Callable[[], PipConfig] | None = None,
 ) -> Outcome:
     """Lock a manifest against a base: the given one, or the one that the request names; or for all of its targets.
 
     The targets of the manifest don't count for a dry run against a given base. ``base_paths`` are the directories of
     this machine's base, by default this interpreter's. ``config`` is pip's, if it is being read already.
-    ``report`` and ``detail`` take lines of progress.
 
     Raises:
         LockStale: the request only checks, and the lock would change.
@@ -74,22 +73,23 @@ def lock(
             targets that neither of them names.
     """
     request = request or Request()
-    permissions.report_cache(settings, report)
+    permissions.report_cache(settings, reporter.line)
     manifest = manifests.under_policy(manifest, settings)
     run = Run(
         manifest=_with_targets(manifest, request) if request.targets else manifest,
         settings=settings,
         request=request,
         base_paths=overlay.base_paths() if base_paths is None else base_paths,
-        report=report,
-        detail=detail,
+        reporter=reporter,
         config=config or _read_config,
     )
     if run.manifest.targets and not (base is not None and request.dry_run):
         from vllm_plugins.locking._targets import targets
 
         return targets.lock(run, here=base)
-    base = base or read_base(request.base, settings, report=report, config=run.config, may_build=request.may_build)
+    base = base or read_base(
+        request.base, settings, reporter=reporter, config=run.config, may_build=request.may_build
+    )
     return _of_one(run, base)
 
 
@@ -178,7 +178,7 @@ def read_base(
     named: str | None,
     settings: Settings,
     *,
-    report: Callable[[str], None],
+    reporter: Reporter,
     config: Callable[[], PipConfig] | None = None,
     python: str | None = None,
     platform: str | None = None,
@@ -208,7 +208,9 @@ def read_base(
 
         def resolver(empty: Base) -> Resolver:
             # pip would download every wheel, gigabytes of them, to read what it requires.
-            return _resolvers.choose("uv", base=empty, config=pip, cache=(caches or temporary) / "uv", report=report)
+            return _resolvers.choose(
+                "uv", base=empty, config=pip, cache=(caches or temporary) / "uv", reporter=reporter
+            )
 
         return release_base.read(
             named,
@@ -216,7 +218,7 @@ def read_base(
             index=index,
             caches=caches,
             scratch=temporary,
-            report=report,
+            reporter=reporter,
             empty=release_base.machine(python, platform),
             may_build=may_build,
         )

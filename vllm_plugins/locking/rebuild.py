@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import atomic, progress, scratch
+from vllm_plugins.core import atomic, scratch
 from vllm_plugins.core.errors import HashMismatch, LockStale, StoreError
 from vllm_plugins.documents import consistency, selection, versions
 from vllm_plugins.documents.base import SHARED
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
     from vllm_plugins.documents.manifest import Manifest
@@ -83,8 +84,7 @@ def run(
     settings: Settings,
     manifest: Manifest | None,
     *,
-    report: Callable[[str], None],
-    detail: Callable[[str], None],
+    reporter: Reporter,
     config: Callable[[], PipConfig] = pip_config.read,
 ) -> tuple[str, ...]:
     """Build the missing wheels and put them next to the lock; returns the names of what was built.
@@ -104,10 +104,10 @@ def run(
     if not absent:
         return ()
     names = []
-    with _rebuilding(settings, manifest, config=config, lock=lock, detail=detail) as build:
+    with _rebuilding(settings, manifest, config=config, lock=lock, reporter=reporter) as build:
         for item in absent:
             why = f"{item.wheel.filename} is not in {settings.wheels.name}/"
-            with progress.step(f"Building {item.name!r} again: {why}", report):
+            with reporter.step(f"Building {item.name!r} again: {why}"):
                 built = build(item)
             if built is None:
                 continue  # the installation reports that the wheel is missing
@@ -124,8 +124,7 @@ def compare(
     manifest: Manifest,
     *,
     base: Base,
-    report: Callable[[str], None],
-    detail: Callable[[str], None],
+    reporter: Reporter,
     config: Callable[[], PipConfig],
 ) -> None:
     """Build every wheel that was built while locking again, and compare; nothing is written.
@@ -137,9 +136,9 @@ def compare(
     every = builds(lock)
     if not every:
         return
-    with _rebuilding(settings, manifest, config=config, lock=lock, detail=detail, base=base) as build:
+    with _rebuilding(settings, manifest, config=config, lock=lock, reporter=reporter, base=base) as build:
         for item in every:
-            with progress.step(f"Building {item.name!r} again, to compare it", report):
+            with reporter.step(f"Building {item.name!r} again, to compare it"):
                 built = build(item)
             if built is None or built.sha256 != item.wheel.sha256 or _environment(item, built):
                 raise _differs(item, built, settings)
@@ -152,7 +151,7 @@ def _rebuilding(
     *,
     lock: Lock,
     config: Callable[[], PipConfig],
-    detail: Callable[[str], None],
+    reporter: Reporter,
     base: Base | None = None,
 ) -> Iterator[Callable[[LockedBuild], BuiltWheel | None]]:
     """A function that builds a locked wheel again, until the block ends. ``base`` is what the wheels are for.
@@ -165,7 +164,9 @@ def _rebuilding(
 
     with scratch.directory() as temporary:
         cache = settings.cache or temporary
-        installer = installers.choose(settings.installer, config=read(), cache=cache / "uv", report=detail)
+        installer = installers.choose(
+            settings.installer, config=read(), cache=cache / "uv", reporter=reporter.only_details
+        )
         with Builder(
             installer=installer, base_site=overlay.base_paths(), target=base, wheels=settings.wheels
         ) as builder:
@@ -187,7 +188,7 @@ def _rebuilding(
                         pins=_pins(item.package, item.package.built_with),
                         locked=lock.built_by(item.package),
                     ),
-                    on_line=detail,
+                    on_line=reporter.detail,
                 )
                 _check_version(item, built.version, project)
                 return built

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import progress, scratch
+from vllm_plugins.core import scratch
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.install import _store as stores
@@ -84,19 +84,21 @@ def run(
     except PluginsError as caught:
         error = caught
     if (error or changed or failures(checked, job)) and stores.was_replaced(store, job.key, place):
-        job.report("Checking again: another machine has replaced the overlay")
+        job.reporter.line("Checking again: another machine has replaced the overlay")
         marker = overlay.read_marker(store, job.key) or marker
         return run(marker, job, installed=True, again=again, install=install)
     if error is not None:
         raise error
     if changed and not installed:
-        job.report(f"Installing again: {count(len(changed), 'file')} of the overlay changed since it was installed")
+        job.reporter.line(
+            f"Installing again: {count(len(changed), 'file')} of the overlay changed since it was installed"
+        )
         return run(install(), job, installed=True, again=True, install=install)
     if changed:
         error = own_changes.error_of(store, marker, job.lock, changed)
         if job.settings.verify:
             raise error
-        job.report(f"warning: {error.what}; VLLM_PLUGIN_VERIFY=1 will refuse that")
+        job.reporter.line(f"warning: {error.what}; VLLM_PLUGIN_VERIFY=1 will refuse that")
     return marker, checked, installed
 
 
@@ -112,11 +114,11 @@ def _checked(marker: Marker, job: Job, *, again: bool) -> Marker:
         return marker.replace(checked=checked, failures=others, trials=trials)
     text = "Loading and calling every entry point" if job.depth == "calls" else "Loading every entry point"
     with (
-        progress.step(text, job.report) as step,
+        job.reporter.step(text) as step,
         scratch.directory(job.settings.store / overlay.STAGING) as temporary,
     ):
         if marker.overrides:
-            with progress.step("Importing vLLM with its overrides", job.report):
+            with job.reporter.step("Importing vLLM with its overrides"):
                 override_check.check(
                     job.settings.store,
                     marker,

@@ -52,7 +52,7 @@ def find_base(run: Run, target: RequestedTarget, here: Base | None) -> Base:
             found = pipeline.read_base(
                 target.base,
                 run.settings,
-                report=run.report,
+                reporter=run.reporter,
                 config=run.config,
                 may_build=run.request.may_build,
                 python=target.python,
@@ -80,7 +80,7 @@ def find_base(run: Run, target: RequestedTarget, here: Base | None) -> Base:
 def resolve(run: Run, task: Task, upgrade: Upgrade, scratch: Path) -> NewLock:
     """The new lock of a target."""
     scratch.mkdir(parents=True)
-    of_target = replace(run, report=lambda line: run.report(f"{task.name}: {line}"))
+    of_target = replace(run, reporter=run.reporter.about(task.name))
     with named(task.name, task.option), _stages.explained(of_target, task.old):
         new = _stages.resolve(
             of_target, base=task.base, old=task.old, upgrade=upgrade, scratch=scratch, target=task.name
