@@ -15,6 +15,7 @@ from vllm_plugins.core.progress import SILENT
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.lock import Lock, Plugin, Wheel
 from vllm_plugins.locking import rebuild
+from vllm_plugins.locking._rebuilt import locked_builds
 from vllm_plugins.packages import installers
 from vllm_plugins.packages.builder import Builder, BuildInputs, BuiltWheel
 from vllm_plugins.packages.pip_config import PipConfig
@@ -243,12 +244,14 @@ def test_a_single_file_is_made_again_without_a_build(settings: Settings, tmp_pat
     assert (settings.wheels / path.name).read_bytes() == path.read_bytes()
 
 
-def differing(settings: Settings, tmp_path: Path, **fields: Any) -> tuple[rebuild.LockedBuild, BuiltWheel, Path]:
+def differing(
+    settings: Settings, tmp_path: Path, **fields: Any
+) -> tuple[locked_builds.LockedBuild, BuiltWheel, Path]:
     """A locked wheel, and another one of the same name that was built now."""
     locked = projects.wheel(tmp_path / "locked", "tiny", modules={"tiny.py": "X = 1\n", "gone.py": ""})
     now = projects.wheel(tmp_path / "now", "tiny", modules={"tiny.py": "X = 2\n", "more.py": ""})
     wheel = Wheel(filename=locked.name, sha256=hashes.of_file(locked), size=locked.stat().st_size)
-    item = rebuild.LockedBuild(package=values.package(wheels=(wheel,), **fields), wheel=wheel, entry=None)
+    item = locked_builds.LockedBuild(package=values.package(wheels=(wheel,), **fields), wheel=wheel, entry=None)
     built = BuiltWheel(
         path=now,
         name=values.NAME("tiny"),

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import atomic, regular_file, workers
-from vllm_plugins.core.errors import LockStale, NoResolution, SourceError, StoreError
+from vllm_plugins.core.errors import LockInvalid, LockStale, NoResolution, SourceError, StoreError
 from vllm_plugins.core.humanize import count
-from vllm_plugins.documents import lock_writer
+from vllm_plugins.documents import consistency, lock_writer, names
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.documents.manifest import GitSource
 from vllm_plugins.locking import _overrides, _provided, _resolvers
@@ -28,6 +28,7 @@ from vllm_plugins.locking._solve import Solver
 from vllm_plugins.packages import installers, own_indexes
 from vllm_plugins.packages.builder import Builder, BuildRefused
 from vllm_plugins.packages.cooldown import Cooldown
+from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["cooldown_of", "explained", "resolve", "write"]
+__all__ = ["check", "cooldown_of", "explained", "resolve", "write"]
 
 
 def resolve(
@@ -235,6 +236,24 @@ def _index(config: PipConfig, cooldown: Cooldown | None) -> Index:
     from vllm_plugins.packages.index import Index
 
     return Index(config, cooldown=cooldown)
+
+
+def check(new: Lock, manifest: Manifest, base: Base) -> None:
+    """Check that what is about to be written will not be refused afterwards.
+
+    Raises:
+        BaseMismatch, NoResolution: the base or another plugin has an entry point of the same name.
+        LockInvalid: the lock contradicts itself or the manifest.
+    """
+    # The entry points of a base elsewhere are unknown; ``sync`` checks them there.
+    is_here = base.fingerprint == overlay.fingerprint()
+    names.check(names.of_lock(new), names.of_base() if is_here else {})
+    if reasons := consistency.of_lock(new) + consistency.with_manifest(new, manifest):
+        raise LockInvalid(
+            "the new lock would contradict itself or plugins.yaml",
+            details=reasons,
+            next_step="report this, with plugins.yaml; the old lock is unchanged",
+        )
 
 
 def write(locks: Sequence[Lock], wheels: Mapping[str, Path], settings: Settings) -> bool:

@@ -19,7 +19,7 @@ from vllm_plugins.core.errors import BaseMismatch, BuildError, LockStale, NoReso
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.manifest import GitSource, PypiSource
-from vllm_plugins.locking import _stages, pipeline
+from vllm_plugins.locking import _stages, bases, pipeline
 from vllm_plugins.locking._search import plugin_sources
 from vllm_plugins.locking._search.candidates import Candidates, Obstacle
 from vllm_plugins.locking._search.findings import Root, chain
@@ -165,7 +165,7 @@ def find(
 def _base(run: Run) -> Base:
     """The base of the one target that the run names, or else the base that it names, by default this environment."""
     if not run.manifest.targets:
-        return pipeline.read_base(run.request.base, run.settings, reporter=run.reporter, config=run.config)
+        return bases.read(run.request.base, run.settings, reporter=run.reporter, config=run.config)
     (target,) = targets.requested(run.manifest, run.request)
     return tasks.find_base(run, target, None)
 

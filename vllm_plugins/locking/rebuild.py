@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zipfile
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core import atomic, scratch
@@ -16,6 +15,7 @@ from vllm_plugins.core.errors import HashMismatch, LockStale, StoreError
 from vllm_plugins.documents import consistency, selection, versions
 from vllm_plugins.documents.base import SHARED
 from vllm_plugins.locking._rebuilt import differences, sources
+from vllm_plugins.locking._rebuilt.locked_builds import builds
 from vllm_plugins.packages import archives, installers, metadata, own_indexes, pip_config
 from vllm_plugins.packages.builder import Builder, BuildInputs, BuiltWheel
 from vllm_plugins.sources import git_news, pyproject
@@ -27,43 +27,13 @@ if TYPE_CHECKING:
 
     from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
+    from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.locking._rebuilt.locked_builds import LockedBuild
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["LockedBuild", "builds", "compare", "missing", "run"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LockedBuild:
-    """A locked wheel that was built while locking. ``entry`` is the plugin that it is the package of."""
-
-    package: Package
-    wheel: Wheel
-    entry: Plugin | None
-
-    @property
-    def plugin(self) -> Plugin | None:
-        """The plugin that it was built from the source of; ``None`` if it was built from an sdist."""
-        is_source = self.entry is not None and any((self.entry.commit, self.entry.tree_sha256, self.entry.filename))
-        return self.entry if is_source else None
-
-    @property
-    def name(self) -> str:
-        """The name for messages: the plugin's, or else the distribution's."""
-        return self.plugin.name if self.plugin is not None else self.package.name
-
-
-def builds(lock: Lock) -> tuple[LockedBuild, ...]:
-    """The wheels of a lock that were built while locking, and can be built again."""
-    entries = {plugin.package: plugin for plugin in lock.plugins}
-    found = (
-        LockedBuild(package=package, wheel=wheel, entry=entries.get(package.name))
-        for package in lock.packages
-        for wheel in package.local_wheels
-    )
-    return tuple(item for item in found if item.plugin is not None or item.package.sdist_url is not None)
+__all__ = ["compare", "missing", "run"]
 
 
 def missing(lock: Lock, settings: Settings) -> tuple[LockedBuild, ...]:

@@ -15,7 +15,7 @@ from vllm_plugins.core.errors import BaseMismatch, BuildError, HashMismatch, NoR
 from vllm_plugins.core.humanize import shortened
 from vllm_plugins.documents import selection, versions
 from vllm_plugins.documents.manifest import LocalSource
-from vllm_plugins.locking import pipeline
+from vllm_plugins.locking import bases, pipeline
 from vllm_plugins.locking.request import Request
 from vllm_plugins.packages import archives, own_indexes, releases, simple_api, wheel_files
 from vllm_plugins.packages.index import File, Index
@@ -86,7 +86,7 @@ def find(
     """
     requirement = _exact(release)
     release = str(requirement)
-    base = pipeline.read_base(release, settings, reporter=reporter, config=lambda: config)
+    base = bases.read(release, settings, reporter=reporter, config=lambda: config)
     config = own_indexes.with_manifest(config, manifest)
     with Index(config) as index:
         wheel = _wheel(requirement, base, index, settings)

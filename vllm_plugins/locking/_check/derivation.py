@@ -20,7 +20,7 @@ from vllm_plugins.documents.manifest import GitSource
 from vllm_plugins.locking import rebuild as rebuilding
 from vllm_plugins.locking._check import derived_edges
 from vllm_plugins.locking._check.derived_edges import Difference
-from vllm_plugins.locking._rebuilt import build_requirements
+from vllm_plugins.locking._rebuilt import build_requirements, locked_builds
 from vllm_plugins.packages import (
     attestations,
     metadata,
@@ -89,7 +89,7 @@ def check(run: Run, lock: Lock, *, base: Base, new: Mapping[str, Path]) -> tuple
             next_step="find out who changed the lock and why; restore it from version control, or derive it again: "
             f"vllm-plugins lock {words}",
         )
-    built = [item for item in rebuilding.builds(lock) if item.plugin is None or item.plugin.filename is None]
+    built = [item for item in locked_builds.builds(lock) if item.plugin is None or item.plugin.filename is None]
     if run.request.rebuild:
         rebuilding.compare(lock, settings, manifest, base=base, reporter=run.reporter, config=lambda: pip)
     elif built:
