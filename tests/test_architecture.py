@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from functools import cache
@@ -80,6 +81,25 @@ def test_a_private_module_is_imported_by_its_own_wing_alone() -> None:
         and other.split(".")[1] != name.partition(".")[0]
     ]
     assert wrong == []
+
+
+def imported_at_run_time(tree: ast.Module) -> set[str]:
+    """The modules of ours that a module imports, those for type checking alone left out."""
+    typing = [node for node in nodes(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    skipped = {inner for node in typing for statement in node.body for inner in ast.walk(statement)}
+    names = {
+        f"{node.module}.{alias.name}".removeprefix("vllm_plugins.")
+        for node in nodes(tree)
+        if isinstance(node, ast.ImportFrom) and node not in skipped
+        for alias in node.names
+    }
+    return {known for name in names for known in (name, name.rpartition(".")[0]) if known in trees()}
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """Except in ``startup``: what a start rarely needs is imported late, wherever that is, and may lead back."""
+    graph = {name: imported_at_run_time(tree) for name, tree in modules() if not name.startswith("startup.")}
+    graphlib.TopologicalSorter(graph).prepare()  # the error names the modules of a cycle
 
 
 def test_the_init_of_a_wing_imports_nothing() -> None:

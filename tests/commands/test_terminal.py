@@ -205,7 +205,7 @@ def test_lines_are_written_between_two_drawings(monkeypatch: pytest.MonkeyPatch)
     screen = use_terminal(monkeypatch)
     display = Display()
     output = Output(display=display)
-    with progress.step("Reading numpy", output.progress) as step:
+    with output.reporter.step("Reading numpy") as step:
         step.began -= 10
         wait_for("Reading numpy", screen)
         before = screen.getvalue()
@@ -239,7 +239,7 @@ def test_without_rich_there_are_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     threads = threading.active_count()
     output = Output(display=Display())
-    with progress.step("Reading numpy", output.progress):
+    with output.reporter.step("Reading numpy"):
         assert screen.getvalue() == "\x1b[2mReading numpy\x1b[0m\n"
     assert threading.active_count() == threads
 

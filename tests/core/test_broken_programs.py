@@ -12,6 +12,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.errors import CommandFailed, InstallError, PluginsError
+from vllm_plugins.core.progress import SILENT
 from vllm_plugins.documents import base
 from vllm_plugins.documents.lock import Package
 from vllm_plugins.locking import _conflicts
@@ -100,7 +101,7 @@ def test_pip_compile_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_uv_as_a_resolver(broken: tuple[Path, str], tmp_path: Path) -> None:
     path, reason = broken
     config = PipConfig(index_url="https://index.example/simple/")
-    error = resolve(UvCompile(program=path, config=config, cache=tmp_path, report=print), tmp_path)
+    error = resolve(UvCompile(program=path, config=config, cache=tmp_path, reporter=SILENT), tmp_path)
     assert (error.exit_code, error.what) == (1, "uv failed")
     assert reason in str(error)
 
@@ -109,7 +110,7 @@ def test_uv_as_an_installer(broken: tuple[Path, str], tmp_path: Path) -> None:
     path, reason = broken
     (tmp_path / "requirements.txt").touch()
     (tmp_path / "target").mkdir()
-    uv = Uv(program=path, config=PipConfig.without_index(), cache=tmp_path, report=print)
+    uv = Uv(program=path, config=PipConfig.without_index(), cache=tmp_path, reporter=SILENT)
     with pytest.raises(InstallError) as caught:
         uv.install(tmp_path / "requirements.txt", tmp_path / "target", offline=True)
     assert reason in str(caught.value)

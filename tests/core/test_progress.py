@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from vllm_plugins.core import progress
+from vllm_plugins.core.progress import Reporter
 
 
 def test_steps_run_from_their_beginning_to_their_end() -> None:
     lines: list[str] = []
-    with progress.step("outer", lines.append) as outer, progress.step("inner") as inner:
+    reporter = Reporter(line=lines.append)
+    with reporter.step("outer") as outer, progress.step("inner") as inner:
         assert progress.running() == (outer, inner)
     assert progress.running() == ()
     assert lines == ["outer"]
@@ -37,3 +39,22 @@ def test_a_step_counts_or_is_measured() -> None:
         assert step.done == 2
         step.measure = gone
         assert step.done == 2
+
+
+def test_a_reporter_tells_whose_its_lines_are() -> None:
+    lines: list[str] = []
+    details: list[str] = []
+    reporter = Reporter(line=lines.append, detail=details.append).about("arm")
+    with reporter.step("Reading numpy", total=2) as step:
+        reporter.detail("a line of pip")
+        assert (step.text, step.total) == ("Reading numpy", 2)
+    assert lines == ["arm: Reading numpy"]
+    assert details == ["a line of pip"]
+
+
+def test_all_lines_of_a_reporter_may_be_details() -> None:
+    details: list[str] = []
+    reporter = Reporter(line=print, detail=details.append).only_details
+    reporter.line("ours")
+    reporter.detail("the program's")
+    assert details == ["ours", "the program's"]

@@ -11,6 +11,7 @@ import pytest
 
 from tests.kit import values
 from vllm_plugins.core.errors import ManifestError
+from vllm_plugins.core.progress import SILENT
 from vllm_plugins.documents import manifest, policy
 from vllm_plugins.documents.policy import Accepted, Policy
 from vllm_plugins.review import audit
@@ -159,7 +160,7 @@ def run(tmp_path: Path, text: str, **lock: Any) -> audit.Audit:
         values.settings(tmp_path).replace(offline=True),
         index=no_index,
         now=datetime(2026, 1, 1, tzinfo=UTC),
-        report=lambda _text: None,
+        reporter=SILENT,
     )
 
 

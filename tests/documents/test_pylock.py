@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vllm_plugins.core.fields import FieldError
-from vllm_plugins.documents._form import pylock
+from vllm_plugins.documents._lock import pylock
 
 WHEEL: dict[str, Any] = {
     "name": "tiny-1.0-py3-none-any.whl",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from vllm_plugins.documents import _rules
+from vllm_plugins.documents._manifest import rules
 
 LONG = "x" * 4096
 
 
 @pytest.mark.parametrize("value", ["x", "a b", "größe", LONG, "a-", "~", "${X}"])
 def test_an_ordinary_text_is_accepted(value: str) -> None:
-    assert _rules.text(value) is None
+    assert rules.text(value) is None
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_an_ordinary_text_is_accepted(value: str) -> None:
     ],
 )
 def test_a_text_that_a_program_or_a_reader_would_take_for_another_is_refused(value: str, problem: str) -> None:
-    assert _rules.text(value) == problem
+    assert rules.text(value) == problem
 
 
 @pytest.mark.parametrize(
@@ -48,17 +48,17 @@ def test_a_text_that_a_program_or_a_reader_would_take_for_another_is_refused(val
     ],
 )
 def test_a_value_is_shown_without_secrets_on_one_line(value: str, shown: str) -> None:
-    assert _rules.quoted(value) == shown
+    assert rules.quoted(value) == shown
 
 
 @pytest.mark.parametrize("value", ["a", "A.b_c-1", "0", "a-"])
 def test_a_plugin_may_have_a_plain_name(value: str) -> None:
-    assert _rules.name(value) is None
+    assert rules.name(value) is None
 
 
 @pytest.mark.parametrize("value", [".a", "_a", "a b", "a/b", "ä", "a\n", "a:b"])
 def test_another_name_of_a_plugin_is_refused(value: str) -> None:
-    assert _rules.name(value) == (
+    assert rules.name(value) == (
         f"{value!r} is not a valid plugin name; "
         "begin with a letter or digit, then use letters, digits, '.', '_' and '-'"
     )
@@ -66,7 +66,7 @@ def test_another_name_of_a_plugin_is_refused(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["a", "A.b_c-1", "0", "a1"])
 def test_a_distribution_and_an_extra_may_have_the_names_of_pep_508(value: str) -> None:
-    assert (_rules.package(value), _rules.extra(value)) == (None, None)
+    assert (rules.package(value), rules.extra(value)) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -83,26 +83,26 @@ def test_a_distribution_and_an_extra_may_have_the_names_of_pep_508(value: str) -
     ],
 )
 def test_a_requirement_is_not_the_name_of_a_distribution(value: str, hint: str) -> None:
-    assert _rules.package(value) == f"{value!r} is not a valid package name; {hint}"
+    assert rules.package(value) == f"{value!r} is not a valid package name; {hint}"
     extra = f"{value!r} is not a valid name of an extra; use letters, digits, '.', '_' and '-'"
-    assert _rules.extra(value) == extra
+    assert rules.extra(value) == extra
 
 
 @pytest.mark.parametrize("value", ["m", "m.n", "m:a", "m.n:a.b", "größe:x", "_m:_a"])
 def test_an_object_that_vllm_loads_has_a_name_that_can_be_imported(value: str) -> None:
-    assert _rules.load(value) is None
+    assert rules.load(value) is None
 
 
 @pytest.mark.parametrize("value", ["m:", ":a", "m.", ".m", "m..n", "m:a:b", "m a", "m/n", "m-n", "1m", "m:a.", "m:a()", "m;n"])  # fmt: skip
 def test_another_name_of_an_object_is_refused(value: str) -> None:
-    assert _rules.load(value) == (
+    assert rules.load(value) == (
         f"{value!r} is not a valid name of an object; use module:attribute, such as my_plugin.kv:Connector"
     )
 
 
 @pytest.mark.parametrize("value", [">=1", "==1.*", ">=0.1,<2", "~=1.4.2", "===1.0", "!=1", ">= 1 , < 2", "==1.0+cpu"])
 def test_a_version_is_a_specifier(value: str) -> None:
-    assert _rules.version(value) is None
+    assert rules.version(value) is None
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_version_is_a_specifier(value: str) -> None:
     ],
 )
 def test_another_version_is_refused(value: str, hint: str) -> None:
-    assert _rules.version(value) == f"{value!r} is not a valid version specifier; {hint}"
+    assert rules.version(value) == f"{value!r} is not a valid version specifier; {hint}"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_another_version_is_refused(value: str, hint: str) -> None:
     ],
 )
 def test_the_address_of_a_repository_is_accepted(value: str) -> None:
-    assert _rules.url(value) is None
+    assert rules.url(value) is None
 
 
 LOGIN = 'write %40 in the path, or %2F for a "/" in a password'
@@ -186,14 +186,14 @@ LOGIN = 'write %40 in the path, or %2F for a "/" in a password'
     ],
 )  # fmt: skip
 def test_another_address_is_refused(value: str, problem: str) -> None:
-    assert _rules.url(value) == problem
+    assert rules.url(value) == problem
 
 
 @pytest.mark.parametrize(
     "value", ["main", "v1.0", "feature/x", "refs/tags/v1", "a" * 40, "größe", "x@y", "a.b", "x.locks"]
 )
 def test_a_branch_a_tag_or_a_commit_is_accepted(value: str) -> None:
-    assert _rules.ref(value) is None
+    assert rules.ref(value) is None
 
 
 @pytest.mark.parametrize(
@@ -201,12 +201,12 @@ def test_a_branch_a_tag_or_a_commit_is_accepted(value: str) -> None:
     ["a b", "a~1", "a^", "a:b", "a?", "a*", "a[b", "a\\b", "a..b", "@{u}", "a@{1}", "a//b", "/a", "a/", "a.", "a.lock", ".a", "a/.b", "a\tb"],
 )  # fmt: skip
 def test_another_name_of_a_branch_is_refused(value: str) -> None:
-    assert _rules.ref(value) == f"{value!r} is not a valid name of a branch, tag or commit"
+    assert rules.ref(value) == f"{value!r} is not a valid name of a branch, tag or commit"
 
 
 @pytest.mark.parametrize("value", ["a", "a/b", "./a", "a//b", ".", "a/b-c", "..a/b.."])
 def test_a_directory_of_a_repository_is_accepted(value: str) -> None:
-    assert _rules.subdirectory(value) is None
+    assert rules.subdirectory(value) is None
 
 
 @pytest.mark.parametrize(
@@ -220,19 +220,19 @@ def test_a_directory_of_a_repository_is_accepted(value: str) -> None:
     ],
 )
 def test_a_directory_elsewhere_is_refused(value: str, problem: str) -> None:
-    assert _rules.subdirectory(value) == problem
+    assert rules.subdirectory(value) == problem
 
 
 @pytest.mark.parametrize(("value", "normal"), [(".", None), ("./", None), ("./a//b/", "a/b"), ("a/./b", "a/b")])
 def test_a_directory_of_a_repository_has_one_form(value: str, normal: str | None) -> None:
-    assert _rules.normal_subdirectory(value) == normal
+    assert rules.normal_subdirectory(value) == normal
 
 
 @pytest.mark.parametrize("value", ["~/x", "../x", "/x", ".", "a:b", "größe"])
 def test_a_local_project_has_a_path(value: str) -> None:
-    assert _rules.path(value) is None
+    assert rules.path(value) is None
 
 
 @pytest.mark.parametrize("value", ["https://example.org/x", "file:///x", "git+ssh://x/y"])
 def test_a_url_is_not_the_path_of_a_local_project(value: str) -> None:
-    assert _rules.path(value) == f"{value!r} is a URL; name a directory, or use source: git"
+    assert rules.path(value) == f"{value!r} is a URL; name a directory, or use source: git"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from vllm_plugins.documents._form import toml_text
-from vllm_plugins.documents._form.toml_text import Table
+from vllm_plugins.documents._lock import toml_text
+from vllm_plugins.documents._lock.toml_text import Table
 
 COMMENT = "a comment"
 ODD = "".join(map(chr, range(0x20))) + "\x7f\"\\'é\u2028\ud7ff\U0001f600 # [x]"

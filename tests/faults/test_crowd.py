@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.startup.test_hook import start
+from vllm_plugins.core.progress import SILENT, Reporter
 from vllm_plugins.install import _store, generations
 from vllm_plugins.startup import overlay
 from vllm_plugins.startup.settings import Settings
@@ -246,7 +247,7 @@ def holder(world: World) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait(world: World, said: list[str], *, patience: float) -> bool:
-    with _store.exclusive(world.place.store, said.append, patience=patience) as alone:
+    with _store.exclusive(world.place.store, Reporter(line=said.append), patience=patience) as alone:
         return alone
 
 
@@ -261,7 +262,7 @@ def test_who_waits_says_so_and_waits_as_long_as_the_other_lives(world: World, ho
             holder.kill()
             ended.append(time.monotonic())
 
-    with _store.exclusive(world.place.store, end, patience=1) as alone:
+    with _store.exclusive(world.place.store, Reporter(line=end), patience=1) as alone:
         assert alone
     now = time.monotonic()
     assert now - begun > 2  # twice its patience
@@ -320,7 +321,7 @@ def test_a_crowd_and_prune_and_new_locks(world: World) -> None:
     other = {"VLLM_PLUGIN_CONFIG": str(world.old / "plugins.yaml")}
     crowd = Crowd(place, CROWD // 4, env=lambda number: other if number % 2 else {})
     while any(process.poll() is None for process in crowd.processes):
-        generations.prune(settings, keep=0, older_than=None, report=lambda _: None)
+        generations.prune(settings, keep=0, older_than=None, reporter=SILENT)
     said = crowd.end()
     check(said[0::2], version="2.0")
     check(said[1::2], version="1.0")

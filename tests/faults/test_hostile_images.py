@@ -18,6 +18,7 @@ import pytest
 from tests.kit import tiny
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import HashMismatch, PluginsError, RegistryError
+from vllm_plugins.core.progress import SILENT
 from vllm_plugins.install import pull
 from vllm_plugins.packages.images.layout import Layout
 from vllm_plugins.packages.images.registry import Reference, Registry
@@ -58,7 +59,7 @@ def blob(images: Path, sha256: str) -> Path:
 
 
 def run(images: Path, sha256: str, into: Path) -> None:
-    pull.run(Layout(images, sha256=sha256), into, settings=Settings.from_environment(), report=lambda _: None)
+    pull.run(Layout(images, sha256=sha256), into, settings=Settings.from_environment(), reporter=SILENT)
 
 
 def is_clean(into: Path) -> bool:
@@ -164,7 +165,7 @@ def test_no_changed_byte_arrives_from_a_registry(
                 size = blob(images, layer).stat().st_size
                 registry.download(f"sha256:{layer}", size, tmp_path / "blob")
             else:
-                pull.run(registry, into, settings=settings, report=lambda _: None)
+                pull.run(registry, into, settings=settings, reporter=SILENT)
 
         for name in (sha256, config, *layers):
             data = blob(images, name).read_bytes()
@@ -395,4 +396,4 @@ def test_a_directory_without_its_list_of_images_is_refused(images: Path, tmp_pat
     else:
         (images / "index.json").write_text(listing)
     with pytest.raises(RegistryError):
-        pull.run(Layout(images), tmp_path / "plugins", settings=Settings.from_environment(), report=lambda _: None)
+        pull.run(Layout(images), tmp_path / "plugins", settings=Settings.from_environment(), reporter=SILENT)

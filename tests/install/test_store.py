@@ -17,6 +17,7 @@ import pytest
 
 from vllm_plugins.core import flock, scratch
 from vllm_plugins.core.errors import StoreError
+from vllm_plugins.core.progress import SILENT, Reporter
 from vllm_plugins.install import _store
 from vllm_plugins.startup import activation, overlay
 
@@ -64,7 +65,7 @@ def test_the_store_can_be_read_by_every_user_whatever_the_umask_is(tmp_path: Pat
     before = os.umask(0o077)
     try:
         _store.prepare(tmp_path / "store")
-        with _store.exclusive(tmp_path / "store", print):
+        with _store.exclusive(tmp_path / "store", SILENT):
             pass
     finally:
         os.umask(before)
@@ -76,13 +77,13 @@ def test_the_store_can_be_read_by_every_user_whatever_the_umask_is(tmp_path: Pat
 def test_one_process_at_a_time_writes_and_says_who_it_is(store: Path) -> None:
     said: list[str] = []
     for _ in range(2):
-        with _store.exclusive(store, said.append) as alone:
+        with _store.exclusive(store, Reporter(line=said.append)) as alone:
             assert alone is True
             assert (store / "sync.lock").read_text() == f"process {os.getpid()} on {os.uname().nodename}\n"
             with pytest.raises(BlockingIOError), held(store / "sync.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
                 pass
     assert said == []
-    with pytest.raises(ZeroDivisionError), _store.exclusive(store, said.append):
+    with pytest.raises(ZeroDivisionError), _store.exclusive(store, Reporter(line=said.append)):
         raise ZeroDivisionError
     with held(store / "sync.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
         pass
@@ -97,7 +98,7 @@ def test_a_process_waits_for_another_that_shows_signs_of_life(store: Path, monke
         for number in range(0, 1000, 10):  # each half second, of two seconds of patience
             clock.events[number] = lambda: os.utime(path, ns=(0, next(times)))
         clock.events[1000] = other.close
-        with _store.exclusive(store, said.append, patience=2.0) as alone:
+        with _store.exclusive(store, Reporter(line=said.append), patience=2.0) as alone:
             assert alone is True
     assert clock.sleeps == 1000
     waited = [text for text in said if text == "Waiting for another process that is installing (process 7 on there)"]
@@ -109,7 +110,7 @@ def test_a_process_goes_on_without_another_that_shows_no_sign_of_life(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, said = Clock(monkeypatch), list[str]()
-    with held(store / "sync.lock"), _store.exclusive(store, said.append, patience=2.0) as alone:
+    with held(store / "sync.lock"), _store.exclusive(store, Reporter(line=said.append), patience=2.0) as alone:
         assert alone is False
     assert said == [
         "Waiting for another process that is installing (an unknown process)",
@@ -122,7 +123,7 @@ def test_a_process_goes_on_without_another_that_shows_no_sign_of_life(
 def test_the_holder_shows_signs_of_life_until_it_is_done(store: Path) -> None:
     path = store / "sync.lock"
     before = threading.active_count()
-    with _store.exclusive(store, print, patience=0.01):
+    with _store.exclusive(store, SILENT, patience=0.01):
         os.utime(path, ns=(0, 0))
         for _ in range(10_000):
             if path.stat().st_mtime_ns:
@@ -144,7 +145,7 @@ def test_a_store_without_file_locks_is_used_all_the_same(
 ) -> None:
     monkeypatch.setattr(flock, name, lambda _file: result)
     said: list[str] = []
-    with _store.exclusive(store, said.append) as alone:
+    with _store.exclusive(store, Reporter(line=said.append)) as alone:
         assert alone is False
     assert said == [text]
 
@@ -154,7 +155,7 @@ def test_a_lock_that_belongs_to_another_user_is_used(store: Path, monkeypatch: p
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr("os.fchmod", fails)
-    with _store.exclusive(store, print) as alone:
+    with _store.exclusive(store, SILENT) as alone:
         assert alone is True
 
 

@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
 from tests.kit import projects
+from vllm_plugins.core.progress import Reporter
 from vllm_plugins.documents import base
 from vllm_plugins.locking._search.candidates import Candidates
 from vllm_plugins.locking._search.findings import Root
@@ -69,7 +70,7 @@ class Links:
         """A walk from some plugins over these files."""
         config = PipConfig(index_url=None, find_links=(self.directory.as_uri(),))
         with Index(config) as index:
-            candidates = Candidates(base=base, index=index, caches=None, report=self.reported.append)
+            candidates = Candidates(base=base, index=index, caches=None, reporter=Reporter(line=self.reported.append))
             plugins = tuple(root(item) if isinstance(item, str) else item for item in roots)
             yield Walk(base=base, candidates=candidates, roots=plugins, preferred=preferred or {})
 

@@ -10,6 +10,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from tests.locking.links import BASE, root
+from vllm_plugins.core.progress import SILENT
 from vllm_plugins.locking import _resolution
 from vllm_plugins.locking._resolvers import PipCompile, UvCompile
 from vllm_plugins.locking._search import agreed
@@ -54,7 +55,7 @@ def pins(resolver: Resolver, directory: Path, *plugins: str, wheels: Path, alone
 def uv(cache: Path, config: PipConfig = NOWHERE) -> UvCompile:
     program = installers.find_uv()
     assert program is not None
-    return UvCompile(program=program, config=config, cache=cache, report=print)
+    return UvCompile(program=program, config=config, cache=cache, reporter=SILENT)
 
 
 @pytest.mark.parametrize("name", ["pip-compile", "uv"])

@@ -8,6 +8,7 @@ import pytest
 
 from tests.kit import values
 from vllm_plugins.core.errors import LockContradiction, LockStale
+from vllm_plugins.core.progress import SILENT
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.locking._check import comparison
 from vllm_plugins.locking.old_lock import OldLocks
@@ -28,8 +29,7 @@ def run(tmp_path: Path) -> Run:
         settings=settings,
         request=Request(check=True, names=("tiny",)),
         base_paths=(),
-        report=print,
-        detail=print,
+        reporter=SILENT,
         config=PipConfig.without_index,
     )
 

@@ -13,6 +13,7 @@ from tests.kit import advisory, projects, values
 from tests.kit.repositories import Repository, git_environment
 from vllm_plugins.core.errors import HashMismatch, LockContradiction
 from vllm_plugins.core.hashes import Sha256, of_file, sha256
+from vllm_plugins.core.progress import SILENT
 from vllm_plugins.documents import lock as locks
 from vllm_plugins.documents import manifest
 from vllm_plugins.documents.lock import BuildRequirement, Lock, Package, Wheel
@@ -451,8 +452,7 @@ def checked(
         settings=settings,
         request=Request(check=True, rebuild=builds),
         base_paths=(),
-        report=lambda _: None,
-        detail=lambda _: None,
+        reporter=SILENT,
         config=config,
     )
     unchecked = derivations.check(run, lock, base=values.base(), new=new)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.locking.links import BASE, root
+from vllm_plugins.core.progress import SILENT
 from vllm_plugins.locking import release_base
 from vllm_plugins.locking._search import limits, lookahead
 from vllm_plugins.locking._search.candidates import Candidates
@@ -58,7 +59,7 @@ def counting(index: Releases) -> Iterator[Counting]:
 
 
 def walk(counting: Counting, *plugins: str, caches: Path | None = None) -> Walk:
-    candidates = Candidates(base=BASE, index=counting, caches=caches, report=lambda _: None)
+    candidates = Candidates(base=BASE, index=counting, caches=caches, reporter=SILENT)
     return Walk(base=BASE, candidates=candidates, roots=tuple(map(root, plugins)), preferred={})
 
 
@@ -208,7 +209,7 @@ def test_the_base_of_a_release_is_read_once_and_from_no_wheel(
         index=counting,
         caches=None,
         scratch=tmp_path,
-        report=lambda _: None,
+        reporter=SILENT,
     )
     assert [f"{item.name}=={item.version}" for item in found.distributions] == sorted(pins)
     there = {str(item.name): item for item in found.distributions}

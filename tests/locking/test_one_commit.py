@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def preparation() -> Preparation:
     nothing: dict[str, Any] = dict.fromkeys(
-        ("manifest", "settings", "reuse", "builder", "scratch", "environ", "config", "report", "detail")
+        ("manifest", "settings", "reuse", "builder", "scratch", "environ", "config", "reporter")
     )
     return Preparation(**nothing)
 

@@ -11,9 +11,11 @@ import pytest
 from tests.kit import advisory, projects, values
 from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BuildError, HashMismatch, LockStale
+from vllm_plugins.core.progress import SILENT
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.lock import Lock, Plugin, Wheel
 from vllm_plugins.locking import rebuild
+from vllm_plugins.locking._rebuilt import locked_builds
 from vllm_plugins.packages import installers
 from vllm_plugins.packages.builder import Builder, BuildInputs, BuiltWheel
 from vllm_plugins.packages.pip_config import PipConfig
@@ -98,11 +100,7 @@ def directory(made: tuple[Path, Lock, bytes], settings: Settings) -> Path:
 def run(settings: Settings, lock: Lock, index: Index | None, manifest: str = MANIFEST) -> tuple[str, ...]:
     config = PipConfig.without_index() if index is None else PipConfig(index_url=index.url)
     named = manifests.parse(manifest.encode(), settings.manifest)
-    return rebuild.run(lock, settings, named, report=_ignore, detail=_ignore, config=lambda: config)
-
-
-def _ignore(_: object) -> None:
-    pass
+    return rebuild.run(lock, settings, named, reporter=SILENT, config=lambda: config)
 
 
 @pytest.mark.usefixtures("directory")
@@ -202,7 +200,7 @@ def test_a_comparison_builds_for_the_base_of_the_lock(settings: Settings, tmp_pa
 
     def compare(lock: Lock) -> None:
         config = PipConfig(index_url=index.url)
-        rebuild.compare(lock, settings, named, base=base, report=_ignore, detail=_ignore, config=lambda: config)
+        rebuild.compare(lock, settings, named, base=base, reporter=SILENT, config=lambda: config)
 
     compare(lock)
     assert not settings.wheels.exists()
@@ -246,12 +244,14 @@ def test_a_single_file_is_made_again_without_a_build(settings: Settings, tmp_pat
     assert (settings.wheels / path.name).read_bytes() == path.read_bytes()
 
 
-def differing(settings: Settings, tmp_path: Path, **fields: Any) -> tuple[rebuild.LockedBuild, BuiltWheel, Path]:
+def differing(
+    settings: Settings, tmp_path: Path, **fields: Any
+) -> tuple[locked_builds.LockedBuild, BuiltWheel, Path]:
     """A locked wheel, and another one of the same name that was built now."""
     locked = projects.wheel(tmp_path / "locked", "tiny", modules={"tiny.py": "X = 1\n", "gone.py": ""})
     now = projects.wheel(tmp_path / "now", "tiny", modules={"tiny.py": "X = 2\n", "more.py": ""})
     wheel = Wheel(filename=locked.name, sha256=hashes.of_file(locked), size=locked.stat().st_size)
-    item = rebuild.LockedBuild(package=values.package(wheels=(wheel,), **fields), wheel=wheel, entry=None)
+    item = locked_builds.LockedBuild(package=values.package(wheels=(wheel,), **fields), wheel=wheel, entry=None)
     built = BuiltWheel(
         path=now,
         name=values.NAME("tiny"),

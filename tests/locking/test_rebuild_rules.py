@@ -13,10 +13,11 @@ import pytest
 from tests.kit import values
 from vllm_plugins.core.errors import HashMismatch, StoreError
 from vllm_plugins.core.hashes import Sha256, sha256
+from vllm_plugins.core.progress import SILENT
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.lock import Plugin
 from vllm_plugins.locking import rebuild
-from vllm_plugins.locking._rebuilt import sources
+from vllm_plugins.locking._rebuilt import locked_builds, sources
 from vllm_plugins.packages.builder import BuiltWheel
 from vllm_plugins.packages.pip_config import PipConfig
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vllm_plugins.documents.lock import Lock, Package
-    from vllm_plugins.locking.rebuild import LockedBuild
+    from vllm_plugins.locking._rebuilt.locked_builds import LockedBuild
     from vllm_plugins.startup.settings import Settings
 
 LOCKED, OTHER = b"the locked wheel", b"another wheel"
@@ -89,18 +90,12 @@ def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builds:
 
 
 def run(settings: Settings, locked: Lock) -> tuple[str, ...]:
-    return rebuild.run(locked, settings, None, report=_ignore, detail=_ignore)
+    return rebuild.run(locked, settings, None, reporter=SILENT)
 
 
 def compare(settings: Settings, locked: Lock) -> None:
     manifest = manifests.parse(values.MANIFEST.encode(), settings.manifest)
-    rebuild.compare(
-        locked, settings, manifest, base=values.base(), report=_ignore, detail=_ignore, config=PipConfig.without_index
-    )
-
-
-def _ignore(_: object) -> None:
-    pass
+    rebuild.compare(locked, settings, manifest, base=values.base(), reporter=SILENT, config=PipConfig.without_index)
 
 
 def test_what_was_built_from_a_source_or_an_sdist_can_be_built_again() -> None:
@@ -117,7 +112,7 @@ def test_what_was_built_from_a_source_or_an_sdist_can_be_built_again() -> None:
     fetched = values.package("fetched", wheels=(values.wheel("fetched"),))
     dependency = package("dependency", **sdist)
     locked = lock(*packages, fetched, dependency, plugins=tuple(plugin(name, **sources[name]) for name in names))
-    found = {item.package.name: item for item in rebuild.builds(locked)}
+    found = {item.package.name: item for item in locked_builds.builds(locked)}
     assert set(found) == {"git", "local", "file", "index", "dependency"}
     assert [name for name, item in found.items() if item.plugin is None] == ["index", "dependency"]
 
@@ -245,7 +240,7 @@ def test_another_single_file_is_not_the_locked_source(settings: Settings, tmp_pa
 
     def build(digest: str, named: manifests.Manifest | None = manifest) -> BuiltWheel | None:
         entry = plugin(**fields, filename="parser.py", file_sha256=Sha256(digest))
-        item = rebuild.LockedBuild(package=package(), wheel=package().wheels[0], entry=entry)
+        item = locked_builds.LockedBuild(package=package(), wheel=package().wheels[0], entry=entry)
         return sources.of_file(item, named, tmp_path / digest[:8], PipConfig.without_index)
 
     with pytest.raises(HashMismatch, match="the source is not the locked one"):

@@ -11,6 +11,7 @@ from tests.kit import advisory, damage, projects, values
 from tests.kit.repositories import Repository, git_environment
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.core.hashes import Sha256, of_file
+from vllm_plugins.core.progress import SILENT, Reporter
 from vllm_plugins.documents import manifest as manifests
 from vllm_plugins.documents.lock import BuildRequirement, CommitSha, Lock, Package, Plugin, Wheel
 from vllm_plugins.documents.policy import Accepted, Policy
@@ -90,7 +91,7 @@ def run(
         service="a service",
         required=required,
         now=now,
-        report=lambda _: None,
+        reporter=SILENT,
     )
 
 
@@ -182,7 +183,7 @@ def test_progress_says_who_is_asked_about_what(settings: Settings, index: Index,
             index=lambda: Client(PipConfig(index_url=index.url)),
             service="a service",
             now=LATER,
-            report=lines.append,
+            reporter=Reporter(line=lines.append),
         )
     assert [line.rstrip(".… ") for line in lines if line.strip()] == [
         "Asking the index about 1 package",

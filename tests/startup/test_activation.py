@@ -459,12 +459,14 @@ def test_an_optimised_python_writes_no_bytecode_into_an_overlay(
         (None, None, True),
         (f"overlay={KEY} base={OTHER}", None, True),
         (f"overlay={OTHER} base={OTHER}", None, False),
-        (f"overlay={OTHER}", (f"overlay={OTHER}", True), True),
-        (f"overlay={KEY}", (f"overlay={OTHER}", True), False),
+        (f"overlay={OTHER}", (f"overlay={OTHER}", "compared"), True),
+        (f"overlay={OTHER}", (f"overlay={OTHER}", "passed on"), True),
+        (f"overlay={OTHER}", (f"overlay={OTHER}", "own"), False),
+        (f"overlay={KEY}", (f"overlay={OTHER}", "compared"), False),
     ],
 )
 def test_an_overlay_on_the_path_is_the_expected_one_or_is_compared(
-    monkeypatch: pytest.MonkeyPatch, told: str | None, known: tuple[str, bool] | None, expected: bool
+    monkeypatch: pytest.MonkeyPatch, told: str | None, known: tuple[str, str] | None, expected: bool
 ) -> None:
     variables.pass_on(variables.EXPECT, told)
     monkeypatch.setattr(activation, "_expected", known)
@@ -479,16 +481,16 @@ def test_an_overlay_on_the_path_is_the_expected_one_or_is_compared(
         (f"overlay={KEY}", None, None, True),
         (f"overlay={KEY}", None, "here", False),
         (f"overlay={KEY}", None, f"{KEY}:0:elsewhere", True),
-        (f"overlay={KEY}", (f"overlay={KEY}", False), None, False),
-        (f"overlay={OTHER}", (f"overlay={KEY}", False), None, True),
-        (f"overlay={KEY}", (f"overlay={KEY}", True), None, True),
-        (f"overlay={KEY}", (f"overlay={KEY}", None), None, True),
+        (f"overlay={KEY}", (f"overlay={KEY}", "passed on"), None, False),
+        (f"overlay={OTHER}", (f"overlay={KEY}", "passed on"), None, True),
+        (f"overlay={KEY}", (f"overlay={KEY}", "compared"), None, True),
+        (f"overlay={KEY}", (f"overlay={KEY}", "own"), None, True),
     ],
 )
 def test_the_value_of_another_node_or_the_user_is_distinguished_from_this_nodes_own(
     monkeypatch: pytest.MonkeyPatch,
     told: str | None,
-    known: tuple[str, bool | None] | None,
+    known: tuple[str, str] | None,
     confirmed: str | None,
     expected: bool,
 ) -> None:
@@ -503,7 +505,7 @@ def test_the_value_of_another_node_or_the_user_is_distinguished_from_this_nodes_
 def test_what_somebody_else_expects_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     told = f"overlay={KEY}"
     variables.pass_on(variables.EXPECT, told)
-    for known in (None, (told, True), (f"overlay={OTHER}", False)):
+    for known in (None, (told, "compared"), (f"overlay={OTHER}", "passed on")):
         monkeypatch.setattr(activation, "_expected", known)
         activation.finish(None)
         assert variables.inherited(variables.EXPECT) == told
@@ -512,7 +514,7 @@ def test_what_somebody_else_expects_stays_as_it_is(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_this_process_expects_is_passed_on_and_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activation, "_expected", (f"overlay={KEY}", None))
+    monkeypatch.setattr(activation, "_expected", (f"overlay={KEY}", "own"))
     activation.finish(None)
     assert variables.inherited(variables.EXPECT) == f"overlay={KEY}"
     activation.deactivate()

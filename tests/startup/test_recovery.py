@@ -313,7 +313,7 @@ def test_a_process_that_falls_back_is_not_compared_with_its_parent(
 ) -> None:
     published(home, b"older\n")
     monkeypatch.setenv("VLLM_PLUGIN_EXPECT", value)
-    monkeypatch.setattr(activation, "_expected", (value, False))
+    monkeypatch.setattr(activation, "_expected", (value, "passed on"))
     with pytest.raises(InstallError):
         fall_back(leave=lambda: None)
     assert variables.inherited(variables.EXPECT) == value

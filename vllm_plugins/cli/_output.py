@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.cli._terminal.display import Display
     from vllm_plugins.core.errors import PluginsError
+    from vllm_plugins.core.progress import Reporter
 
 __all__ = ["Output"]
 
@@ -113,6 +114,13 @@ class Output(Record):
         """A line of output of a program that we started."""
         if self.verbose:
             self.progress(f"  {line}")
+
+    @property
+    def reporter(self) -> Reporter:
+        """Where work that takes long reports its progress."""
+        from vllm_plugins.core.progress import Reporter
+
+        return Reporter(line=self.progress, detail=self.detail)
 
     def message(self, line: str) -> None:
         """A line that is printed even with ``--quiet``."""

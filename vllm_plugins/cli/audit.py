@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         index=lambda: Index(config),
         service=arguments.service,
         required=arguments.require,
-        report=output.progress,
+        reporter=output.reporter,
     )
     if arguments.html:
         path = Path(os.path.abspath(arguments.html))

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         return Index(own_indexes.with_lock(pip_config.read(), locked, settings))
 
     if not settings.offline:
-        rebuild.run(locked, settings, requested, report=output.progress, detail=output.detail)
+        rebuild.run(locked, settings, requested, reporter=output.reporter)
     targets = lock_reader.parse_all(data, settings.lock)
     done = bundle.make(
         locked,
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         prune=arguments.prune,
         builds=arguments.build_requirements,
         others=[lock for lock in targets if lock != locked],
-        report=output.progress,
+        reporter=output.reporter,
     )
     editable = [package.name for package in locked.packages if package.directory is not None]
     lines = [f"downloaded: {name}" for name in done.fetched]

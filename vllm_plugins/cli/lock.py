@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vllm_plugins.cli._output import Output
     from vllm_plugins.documents.diff import Change
     from vllm_plugins.documents.lock import Lock
-    from vllm_plugins.locking.pipeline import Outcome
+    from vllm_plugins.locking.outcome import Outcome
     from vllm_plugins.startup.settings import Settings
 
 
@@ -157,8 +157,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         manifest.require(settings),
         settings,
         request,
-        report=output.progress,
-        detail=output.detail,
+        reporter=output.reporter,
         config=config,
     )
     output.result(data(settings, outcome), text(settings, outcome, check=arguments.check))

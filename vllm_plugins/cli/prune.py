@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         older_than=arguments.older_than,
         every=arguments.all_projects,
         dry_run=arguments.dry_run,
-        report=output.progress,
+        reporter=output.reporter,
     )
     verb = "would be removed" if arguments.dry_run else "removed"
     freed = size(sum(item.size for item in removed))

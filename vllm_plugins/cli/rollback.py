@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     done = (
         generations.plan(settings, key, base=here, manifest=requested)
         if arguments.dry_run
-        else generations.rollback(settings, key, base=here, manifest=requested, report=output.progress)
+        else generations.rollback(settings, key, base=here, manifest=requested, reporter=output.reporter)
     )
     changes = diff.compare(before, lock_reader.parse(done.data, settings.lock, base=here))
     plugins = ", ".join(done.marker.plugins) or "no plugins"

@@ -144,8 +144,7 @@ def install(arguments: argparse.Namespace, settings: Settings, output: Output) -
     done = sync.run(
         state,
         base_paths=arguments.base_path,
-        report=output.progress,
-        detail=output.detail,
+        reporter=output.reporter,
         config=config,
         load_check=None if arguments.load_check == "none" else arguments.load_check or "calls",
         check_again=arguments.load_check in ("calls", "imports"),
@@ -163,7 +162,7 @@ def _build_missing(locked: Lock, state: State, output: Output, config: Callable[
         return
     from vllm_plugins.locking import rebuild
 
-    rebuild.run(locked, settings, state.manifest, report=output.progress, detail=output.detail, config=config)
+    rebuild.run(locked, settings, state.manifest, reporter=output.reporter, config=config)
 
 
 def _baked(arguments: argparse.Namespace, linked: Link | None) -> str:
@@ -191,14 +190,13 @@ def _lock(arguments: argparse.Namespace, settings: Settings, base: Base, output:
     from vllm_plugins.locking import pipeline
 
     required = manifest.require(settings)
-    with turns.one_at_a_time(settings.store, output.progress):
+    with turns.one_at_a_time(settings.store, output.reporter):
         pipeline.lock(
             required,
             settings,
             base=base,
             base_paths=arguments.base_path,
-            report=output.progress,
-            detail=output.detail,
+            reporter=output.reporter,
         )
 
 

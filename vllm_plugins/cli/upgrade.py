@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         dry_run=arguments.dry_run,
         accepted=tuple(arguments.accept_publisher),
     )
-    outcome = pipeline.lock(manifest, settings, request, report=output.progress, detail=output.detail, config=config)
+    outcome = pipeline.lock(manifest, settings, request, reporter=output.reporter, config=config)
     text = lock_command.text(settings, outcome)
     if arguments.dry_run:
         text += "\nnothing was written"

@@ -1,4 +1,4 @@
-"""Steps that are running, such as a build or a download, for a display of progress.
+"""Progress: lines about what is being done, and the steps that are running, such as a build or a download.
 
 A step is only noted here. A display looks at :func:`running` as often as it draws; without one, a step costs nothing.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Step", "running", "step"]
+__all__ = ["SILENT", "Reporter", "Step", "running", "step"]
 
 
 class Step:
@@ -54,15 +55,11 @@ _steps: list[Step] = []
 
 
 @contextlib.contextmanager
-def step(
-    text: str, report: Callable[[str], None] | None = None, *, total: int | None = None, is_size: bool = False
-) -> Iterator[Step]:
-    """A block that is one step. ``report`` gets its text as a line, too, for where nothing shows steps."""
+def step(text: str, *, total: int | None = None, is_size: bool = False) -> Iterator[Step]:
+    """A block that is one step, which only a display shows."""
     current = Step(text, total=total, is_size=is_size)
     _steps.append(current)
     try:
-        if report is not None:
-            report(text)
         yield current
     finally:
         _steps.remove(current)
@@ -71,3 +68,34 @@ def step(
 def running() -> tuple[Step, ...]:
     """The steps that are running now, in the order in which they began."""
     return tuple(_steps)
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reporter:
+    """Where progress is reported. ``line`` takes a line of ours, ``detail`` one of a program that we started."""
+
+    line: Callable[[str], None]
+    detail: Callable[[str], None] = _ignore
+
+    @contextlib.contextmanager
+    def step(self, text: str, *, total: int | None = None) -> Iterator[Step]:
+        """A block that is one step. Its text is also a line, for where nothing shows steps."""
+        with step(text, total=total) as current:
+            self.line(text)
+            yield current
+
+    def about(self, name: str) -> Reporter:
+        """A reporter whose lines begin with a name."""
+        return replace(self, line=lambda text: self.line(f"{name}: {text}"))
+
+    @property
+    def only_details(self) -> Reporter:
+        """A reporter whose every line is a detail."""
+        return replace(self, line=self.detail)
+
+
+SILENT = Reporter(line=_ignore)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import yaml
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
-from vllm_plugins.documents import _rules
-from vllm_plugins.documents._form import utf8
-from vllm_plugins.documents._rules import quoted
+from vllm_plugins.documents import _utf8
+from vllm_plugins.documents._manifest import rules
+from vllm_plugins.documents._manifest.rules import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,8 +83,8 @@ def load(data: bytes) -> Node | None:
     if len(data) > MAX_BYTES:
         raise Malformed(f"the file has more than {MAX_BYTES} bytes: a manifest needs far fewer")
     try:
-        text = utf8.decode(data)
-    except utf8.NotUtf8Error as error:
+        text = _utf8.decode(data)
+    except _utf8.NotUtf8Error as error:
         raise Malformed(error.what, line=error.line, column=error.column) from error
     node = _compose(text)
     if node is not None:
@@ -250,7 +250,7 @@ class Fields:
             self.problems.add(node, where, f"expected a string, found {describe(node)}{_hint(node, check)}")
             return None
         value = str(node.value)
-        wrong = _rules.text(value) or (check(value) if check else None)
+        wrong = rules.text(value) or (check(value) if check else None)
         if wrong is not None:
             self.problems.add(node, where, wrong)
             return None
@@ -301,7 +301,7 @@ def _hint(node: Node, check: Callable[[str], str | None] | None) -> str:
         return "; write a value or remove the key"
     if kind(node) in ("int", "float", "bool", "timestamp"):
         # version: 1.10 would not be valid in quotes either.
-        wrong = _rules.text(node.value) or (check(node.value) if check else None)
+        wrong = rules.text(node.value) or (check(node.value) if check else None)
         return f"; {wrong}" if wrong else f'; write it in quotes: "{node.value}"'
     # version: !=1.0 is a tag to YAML.
     return '; write it in quotes, as in "!=1.0"' if kind(node).startswith("!=") else ""

@@ -21,8 +21,7 @@ from packaging.version import Version
 
 from vllm_plugins.core import foreign_json, regular_file
 from vllm_plugins.core.errors import UsageError, cause
-from vllm_plugins.documents import versions
-from vllm_plugins.documents._form import utf8
+from vllm_plugins.documents import _utf8, versions
 from vllm_plugins.documents._installed import environment, headers
 from vllm_plugins.startup import Record, overlay
 
@@ -220,7 +219,7 @@ def read_snapshot(path: Path) -> Base:
         UsageError: the file can't be read, or is not a snapshot of this format.
     """
     try:
-        return from_json(utf8.decode(regular_file.read_bytes(path)))
+        return from_json(_utf8.decode(regular_file.read_bytes(path)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             "the base snapshot can't be read",

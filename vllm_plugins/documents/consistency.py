@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vllm_plugins.documents import lock as locks
-    from vllm_plugins.documents._form.indexes import NamedIndex
+    from vllm_plugins.documents._manifest.indexes import NamedIndex
     from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.documents.manifest import Manifest, Plugin
 

@@ -17,16 +17,15 @@ from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import HashMismatch, LockInvalid, LockMissing, StoreError
 from vllm_plugins.core.fields import FieldError, get, items, strings
 from vllm_plugins.core.hashes import sha256
-from vllm_plugins.documents import merge_conflicts
-from vllm_plugins.documents._form import (
-    build_requirements,
-    lock_base,
-    lock_keys,
-    lock_package,
-    lock_plugin,
-    merged,
+from vllm_plugins.documents import _utf8, merge_conflicts
+from vllm_plugins.documents._lock import (
+    build_requirement_table,
+    environment_tables,
+    known_keys,
+    package_table,
+    plugin_table,
     pylock,
-    utf8,
+    several_targets,
     values,
 )
 from vllm_plugins.documents.lock import TOOL, Lock
@@ -116,7 +115,7 @@ def parse_all(data: bytes, path: Path, *, edited: bool = False) -> tuple[Lock, .
     try:
         if any(line.count(b".") > _MAX_DOTS for line in data.splitlines()):
             raise ValueError(f"a line with more than {_MAX_DOTS} dots")  # noqa: TRY301 - one error for every reason
-        document = tomllib.loads(utf8.decode(data))
+        document = tomllib.loads(_utf8.decode(data))
     except (ValueError, RecursionError) as error:
         if merge_conflicts.has_markers(data.decode("utf-8", "replace")):
             raise LockInvalid(
@@ -128,7 +127,7 @@ def parse_all(data: bytes, path: Path, *, edited: bool = False) -> tuple[Lock, .
     try:
         tool = _tool(document, where)
         pylock.environments(document)
-        documents = merged.split(document) if merged.is_merged(document) else [document]
+        documents = several_targets.split(document) if several_targets.is_merged(document) else [document]
         locks = tuple(map(_of_target, documents))
         content = content_sha256(document)
     except pylock.NewerVersionError as error:
@@ -149,9 +148,9 @@ def parse_all(data: bytes, path: Path, *, edited: bool = False) -> tuple[Lock, .
 def _of_target(document: Mapping[str, Any]) -> Lock:
     """The lock in a document that has one target."""
     environments = pylock.environments(document)
-    packages = tuple(lock_package.read(found, f"packages[{i}]") for i, found in enumerate(pylock.packages(document)))
+    packages = tuple(package_table.read(found, f"packages[{i}]") for i, found in enumerate(pylock.packages(document)))
     lock = _lock(document["tool"][TOOL], packages, environments)
-    for place, why in lock_keys.refused(document):
+    for place, why in known_keys.refused(document):
         raise FieldError(f"{place}: {why}")
     return lock
 
@@ -181,7 +180,7 @@ def _tool(document: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     number = table.get("format")
     if type(number) is not int or not 1 <= number < 1000:
         raise FieldError(f"tool.{TOOL}.format: expected an integer, found {number!r}")
-    expected = FORMAT_OF_TARGETS if merged.is_merged(document) else FORMAT
+    expected = FORMAT_OF_TARGETS if several_targets.is_merged(document) else FORMAT
     if number > expected:
         raise _newer(where, f"format {number!r}", f"format {expected}")
     if number < expected:
@@ -191,9 +190,9 @@ def _tool(document: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...], environments: tuple[str, ...]) -> Lock:
     here = f"tool.{TOOL}"
-    plugins = _read_each(tool, "plugins", lock_plugin.read)
-    overrides = _read_each(tool, "overrides", lock_base.read_override)
-    built = _read_each(tool, "build-requirements", build_requirements.read)
+    plugins = _read_each(tool, "plugins", plugin_table.read)
+    overrides = _read_each(tool, "overrides", environment_tables.read_override)
+    built = _read_each(tool, "build-requirements", build_requirement_table.read)
     _unique(f"{here}.build-requirements", (item.pin for item in built))
     names = _unique("packages", (package.name for package in packages))
     _unique(f"{here}.plugins", (canonicalize_name(plugin.name) for plugin in plugins))
@@ -205,7 +204,7 @@ def _lock(tool: Mapping[str, Any], packages: tuple[Package, ...], environments: 
         manifest_sha256=values.sha256(get(tool, here, "manifest-sha256", str), f"{here}.manifest-sha256"),
         packages=packages,
         plugins=plugins,
-        targets=_read_each(tool, "targets", lock_base.read_target),
+        targets=_read_each(tool, "targets", environment_tables.read_target),
         environments=environments,
         accepted_manifests=strings(tool, here, "accepted-manifests"),
         overrides=overrides,

@@ -11,12 +11,12 @@ from packaging.specifiers import SpecifierSet
 
 from vllm_plugins.core.errors import LockInvalid
 from vllm_plugins.documents import lock_reader, selection
-from vllm_plugins.documents._form import (
-    build_requirements,
-    lock_base,
-    lock_package,
-    lock_plugin,
-    merged,
+from vllm_plugins.documents._lock import (
+    build_requirement_table,
+    environment_tables,
+    package_table,
+    plugin_table,
+    several_targets,
     toml_text,
 )
 from vllm_plugins.documents.lock import TOOL
@@ -25,7 +25,7 @@ from vllm_plugins.documents.lock_reader import FORMAT, FORMAT_OF_TARGETS, conten
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from vllm_plugins.documents._form.toml_text import Table
+    from vllm_plugins.documents._lock.toml_text import Table
     from vllm_plugins.documents.lock import Identity, Lock, Package, Wheel
 
 __all__ = ["indistinct", "normal_form", "render"]
@@ -63,7 +63,7 @@ def _not_readable(found: str) -> LockInvalid:
 def indistinct(locks: Sequence[Lock]) -> list[str]:
     """The targets that have the same marker and other packages, a line for each package that differs."""
     kinds = {str(lock.target_name): (lock.targets[0].python, lock.targets[0].platform) for lock in locks}
-    markers = merged.markers_of(kinds)
+    markers = several_targets.markers_of(kinds)
     reasons = []
     for one, other in itertools.combinations(locks, 2):
         first, second = str(one.target_name), str(other.target_name)
@@ -124,10 +124,10 @@ def _render(lock: Lock) -> bytes:
         lock,
         environments=list(lock.environments),
         packages=[_package(package, marker=package.marker) for package in lock.packages],
-        targets=[toml_text.table(lock_base.target_fields(target)) for target in lock.targets],
-        overrides=[toml_text.table(lock_base.override_fields(item)) for item in lock.overrides],
-        built=[toml_text.table(build_requirements.fields(item)) for item in lock.build_requirements],
-        plugins=[toml_text.table(lock_plugin.fields(plugin)) for plugin in lock.plugins],
+        targets=[toml_text.table(environment_tables.target_fields(target)) for target in lock.targets],
+        overrides=[toml_text.table(environment_tables.override_fields(item)) for item in lock.overrides],
+        built=[toml_text.table(build_requirement_table.fields(item)) for item in lock.build_requirements],
+        plugins=[toml_text.table(plugin_table.fields(plugin)) for plugin in lock.plugins],
     )
 
 
@@ -135,22 +135,24 @@ def _render_all(locks: Sequence[Lock]) -> bytes:
     """One document of the locks of several targets: what is equal in all of them is written once."""
     by_name = {str(lock.target_name): lock for lock in locks}
     kinds = {name: (lock.targets[0].python, lock.targets[0].platform) for name, lock in by_name.items()}
-    markers = merged.markers_of(kinds)
+    markers = several_targets.markers_of(kinds)
     packages = _grouped({name: lock.packages for name, lock in by_name.items()}, key=lambda item: item.name)
     overrides = _grouped({name: lock.overrides for name, lock in by_name.items()}, key=lambda item: item.package)
     built = _grouped({name: lock.build_requirements for name, lock in by_name.items()}, key=lambda item: item.pin)
     plugins = _grouped({name: lock.plugins for name, lock in by_name.items()}, key=lambda item: item.name)
     return _document(
         locks[0],
-        environments=merged.environments(markers, {name: lock.environments for name, lock in by_name.items()}),
+        environments=several_targets.environments(
+            markers, {name: lock.environments for name, lock in by_name.items()}
+        ),
         packages=[_package_of_targets(package, names, markers) for package, names in packages],
         targets=[
-            toml_text.table(lock_base.target_fields(lock.targets[0], environments=lock.environments))
+            toml_text.table(environment_tables.target_fields(lock.targets[0], environments=lock.environments))
             for lock in locks
         ],
-        overrides=[_of_targets(lock_base.override_fields(item), names) for item, names in overrides],
-        built=[_of_targets(build_requirements.fields(item), names) for item, names in built],
-        plugins=[_of_targets(lock_plugin.fields(plugin), names) for plugin, names in plugins],
+        overrides=[_of_targets(environment_tables.override_fields(item), names) for item, names in overrides],
+        built=[_of_targets(build_requirement_table.fields(item), names) for item, names in built],
+        plugins=[_of_targets(plugin_table.fields(plugin), names) for plugin, names in plugins],
     )
 
 
@@ -208,8 +210,8 @@ def _sorted(wheels: Iterable[Wheel]) -> list[Wheel]:
 
 def _package(package: Package, *, marker: str | None, more: Mapping[str, Any] | None = None) -> Table:
     """A package with this marker; ``more`` are further keys of our own table."""
-    table = toml_text.table(lock_package.fields(package, marker=marker))
-    if own := toml_text.table({**(more or {}), **lock_package.own_fields(package)}):
+    table = toml_text.table(package_table.fields(package, marker=marker))
+    if own := toml_text.table({**(more or {}), **package_table.own_fields(package)}):
         table["tool"] = toml_text.Table({TOOL: own})
     return table
 
@@ -217,12 +219,12 @@ def _package(package: Package, *, marker: str | None, more: Mapping[str, Any] | 
 def _package_of_targets(package: Package, names: tuple[str, ...] | None, markers: Mapping[str, str]) -> Table:
     """A package with the marker of its targets; our own table has what a reader needs to tell the two apart."""
     more = {"targets": list(names or ()), "marker": package.marker}
-    return _package(package, marker=merged.package_marker(names, package.marker, markers), more=more)
+    return _package(package, marker=several_targets.package_marker(names, package.marker, markers), more=more)
 
 
 def _of_targets(fields: Mapping[str, Any], names: tuple[str, ...] | None) -> Table:
     """A table with the names of its targets; ``None`` for all of them."""
     table = toml_text.table(fields)
     if names is not None:
-        table[merged.TARGETS] = list(names)
+        table[several_targets.TARGETS] = list(names)
     return table

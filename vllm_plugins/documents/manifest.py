@@ -14,11 +14,11 @@ from vllm_plugins.core import hashes, regular_file
 from vllm_plugins.core.errors import LockMissing, LoginRefused, ManifestError, UsageError
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.documents import _yaml, overrides, policy
-from vllm_plugins.documents._form import indexes, logins, request_hash, targets
-from vllm_plugins.documents._form import plugin as plugins_form
-from vllm_plugins.documents._form.plugin import FileSource, GitSource, LocalSource, Plugin, PypiSource, Source
-from vllm_plugins.documents._form.targets import HERE, RequestedTarget, is_release
-from vllm_plugins.documents._rules import quoted
+from vllm_plugins.documents._manifest import indexes, logins, request_hash, targets
+from vllm_plugins.documents._manifest import plugins as plugins_key
+from vllm_plugins.documents._manifest.plugins import FileSource, GitSource, LocalSource, Plugin, PypiSource, Source
+from vllm_plugins.documents._manifest.rules import quoted
+from vllm_plugins.documents._manifest.targets import HERE, RequestedTarget, is_release
 from vllm_plugins.documents._yaml import Fields, Malformed, Problems, describe
 from vllm_plugins.documents.policy import Policy
 from vllm_plugins.startup import Record, named_files
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from yaml.nodes import Node
 
-    from vllm_plugins.documents._form.indexes import NamedIndex
+    from vllm_plugins.documents._manifest.indexes import NamedIndex
     from vllm_plugins.documents.overrides import Override
     from vllm_plugins.startup.settings import Settings
 
@@ -298,7 +298,7 @@ def _plugins(top: Fields, problems: Problems) -> list[tuple[int, Node, Plugin]]:
         top.problem("plugins", f"expected a list, found {describe(node)}{hint}")
         return []
     found = [
-        (number, item, plugins_form.read(item, f"plugins[{number}]", problems))
+        (number, item, plugins_key.read(item, f"plugins[{number}]", problems))
         for number, item in enumerate(node.value)
     ]
     read = [(number, item, plugin) for number, item, plugin in found if plugin is not None]

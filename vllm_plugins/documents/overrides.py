@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from packaging.utils import canonicalize_name
 from yaml.nodes import MappingNode, SequenceNode
 
-from vllm_plugins.documents import _rules
-from vllm_plugins.documents._rules import quoted
+from vllm_plugins.documents._manifest import rules
+from vllm_plugins.documents._manifest.rules import quoted
 from vllm_plugins.documents._yaml import Fields, describe, line
 from vllm_plugins.documents.base import SHARED
 from vllm_plugins.startup import Record
@@ -87,7 +87,7 @@ def _override(node: MappingNode, where: str, problems: Problems) -> Override | N
     fields = Fields(node, where, problems)
     fields.unknown(("package", "version", "reason"))
     package = fields.text("package", _package, required="the name of a package of the vLLM environment")
-    version = fields.text("version", _rules.version, required='the versions that may replace it, such as ">=5.20"')
+    version = fields.text("version", rules.version, required='the versions that may replace it, such as ">=5.20"')
     reason = fields.text("reason", required="the reason why plugins need another version")
     if package is None or version is None or reason is None:
         return None
@@ -95,6 +95,6 @@ def _override(node: MappingNode, where: str, problems: Problems) -> Override | N
 
 
 def _package(text: str) -> str | None:
-    if (problem := _rules.package(text)) is not None:
+    if (problem := rules.package(text)) is not None:
         return problem
     return f"{quoted(text)} can't be overridden: {WHY_FIXED}" if is_fixed(canonicalize_name(text)) else None

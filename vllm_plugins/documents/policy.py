@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from yaml.nodes import MappingNode, SequenceNode
 
-from vllm_plugins.documents import _rules
-from vllm_plugins.documents._rules import quoted
+from vllm_plugins.documents._manifest import rules
+from vllm_plugins.documents._manifest.rules import quoted
 from vllm_plugins.documents._yaml import Fields, describe, did_you_mean
 from vllm_plugins.documents.git_url_forms import NAME
 from vllm_plugins.startup import Record
@@ -116,7 +116,7 @@ def read(node: Node, problems: Problems) -> Policy:
         required=fields.texts("required", _check),
         min_age_days=days,
         cooldown_days=days if fields.node_of("min-age-days") is not None else 0,
-        min_age_exempt=fields.texts("min-age-exempt", _rules.package),
+        min_age_exempt=fields.texts("min-age-exempt", rules.package),
         allowed_licenses=fields.texts("allowed-licenses"),
         denied_licenses=fields.texts("denied-licenses"),
         accepted=_accepted(fields, problems),

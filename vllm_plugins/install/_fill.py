@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import flock, hashes, progress, scratch
+from vllm_plugins.core import flock, hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, InstallError, SourceError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import selection
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.selection import Selected
     from vllm_plugins.packages.index import Index
@@ -46,8 +47,7 @@ class Filling:
     base_paths: Sequence[str]
     has_manifest: bool
     config: Callable[[], PipConfig]
-    report: Callable[[str], None]
-    detail: Callable[[str], None] | None = None
+    reporter: Reporter
 
     def fill(self, staged: Path, site: Path) -> tuple[Requirement, ...]:
         """Install everything that the lock names for this machine, and return it.
@@ -59,15 +59,15 @@ class Filling:
         if not selected.wheels and not selected.editable:
             return ()
         config = PipConfig.without_index() if offline else self.config()
-        permissions.report_cache(self.settings, self.report)
+        permissions.report_cache(self.settings, self.reporter.line)
         cache = self.settings.cache or staged / "cache"
         name = self.settings.installer
         if name == "auto" and not flock.excludes(staged / scratch.CLAIM):
             name = "pip"  # uv needs file locks in its target
-        installer = installers.choose(name, config=config, cache=cache / "uv", report=self.report, detail=self.detail)
+        installer = installers.choose(name, config=config, cache=cache / "uv", reporter=self.reporter)
         requirements = selected.wheels + self._editable(selected.editable, installer, staged / "editable")
         text = f"Installing {count(len(requirements), 'distribution')} with {installer.name}"
-        with progress.step(text, self.report, total=len(requirements)) as step:
+        with self.reporter.step(text, total=len(requirements)) as step:
             step.measure = functools.partial(_installed, staged)
             for in_front, target in ((False, site), (True, site / overlay.FRONT)):
                 part = tuple(item for item in requirements if item.in_front == in_front)
@@ -91,7 +91,7 @@ class Filling:
             fetched = self._from_pages(part, staged / f"fetched-{target.name}")
             if fetched is None:
                 raise
-            self.report(f"The wheels are fetched without {installer.name}, because it failed: {why}")
+            self.reporter.line(f"The wheels are fetched without {installer.name}, because it failed: {why}")
             shutil.rmtree(target)
             target.mkdir()
             file.write_text("".join(f"{item.line}\n" for item in fetched), encoding="utf-8")
@@ -154,13 +154,13 @@ class Filling:
             for name, directory in sources:
                 plugin = next(iter(self.lock.plugins_needing(name)), name)
                 entry = next((item for item in self.lock.plugins if item.package == name), None)
-                with progress.step(f"Building {plugin!r} as editable from {directory}", self.report):
+                with self.reporter.step(f"Building {plugin!r} as editable from {directory}"):
                     wheel = builder.editable(
                         absolute(directory, home),
                         into,
                         plugin=plugin,
                         inputs=BuildInputs.of(entry),
-                        on_line=self.detail,
+                        on_line=self.reporter.detail,
                     )
                 built.append(Requirement(name=name, version=None, sha256=hashes.of_file(wheel), path=wheel))
         return tuple(built)

@@ -61,7 +61,7 @@ def marker_of(
         files_sha256=files_sha256,
         registry_sha256="",
         manifests=(manifest_sha256,) if manifest_sha256 else (),
-        bases=(),  # none until the load check has run: see `_checks.tested`
+        bases=(),  # none until the load check has run: see `_checks.load_result`
         points=tuple(points),
         plugins=tuple(map(_title, lock.plugins)),
         overrides=tuple((str(item.package), item.version, item.replaces) for item in lock.overrides),

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from vllm_plugins.core.progress import Reporter
+
 Found = TypeVar("Found")
 
 __all__ = ["alone", "aside", "errors", "exclusive", "identity", "in_use", "prepare", "sweep", "was_replaced"]
@@ -67,7 +69,7 @@ def prepare(store: Path) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(store: Path, report: Callable[[str], None], *, patience: float = PATIENCE) -> Iterator[bool]:
+def exclusive(store: Path, reporter: Reporter, *, patience: float = PATIENCE) -> Iterator[bool]:
     """Hold the store's file lock. Yields whether we hold it.
 
     The lock ends with its process, however the process ends. It only keeps work from being done twice: publishing is
@@ -79,7 +81,7 @@ def exclusive(store: Path, report: Callable[[str], None], *, patience: float = P
     with open(path, "a+", encoding="utf-8") as file:
         with contextlib.suppress(PermissionError):  # it belongs to another user, who made it writable for us
             os.fchmod(file.fileno(), 0o644)
-        if not _acquire(file, path, report, patience):
+        if not _acquire(file, path, reporter, patience):
             yield False
             return
         file.seek(0)
@@ -161,7 +163,7 @@ def _free(directory: Path) -> Iterator[bool | None]:
         os.close(descriptor)
 
 
-def _acquire(file: IO[str], path: Path, report: Callable[[str], None], patience: float) -> bool:
+def _acquire(file: IO[str], path: Path, reporter: Reporter, patience: float) -> bool:
     seen, since, reported = None, 0.0, -math.inf
     while True:
         locked = flock.lock(file)
@@ -170,19 +172,19 @@ def _acquire(file: IO[str], path: Path, report: Callable[[str], None], patience:
             if pulse != seen:
                 seen, since = pulse, now
             if now - since > patience:
-                report(f"Continuing without waiting for {pulse[0]}: no sign of life for {patience:.0f} s")
+                reporter.line(f"Continuing without waiting for {pulse[0]}: no sign of life for {patience:.0f} s")
                 return False
             if now - reported > patience:
-                report(f"Waiting for another process that is installing ({pulse[0]})")
+                reporter.line(f"Waiting for another process that is installing ({pulse[0]})")
                 reported = now
             time.sleep(_POLL)
         elif locked is None:
-            report("File locks don't work in the store: several processes may install at the same time")
+            reporter.line("File locks don't work in the store: several processes may install at the same time")
             return False
         elif flock.excludes(path):
             return True
         else:
-            report("File locks do nothing in the store: several processes may install at the same time")
+            reporter.line("File locks do nothing in the store: several processes may install at the same time")
             return False
 
 

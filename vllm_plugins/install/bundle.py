@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from packaging.tags import Tag
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.lock import Lock, Target
     from vllm_plugins.packages.index import Index
 
@@ -82,7 +83,7 @@ def make(
     prune: bool = False,
     builds: bool = False,
     others: Iterable[Lock] = (),
-    report: Callable[[str], None],
+    reporter: Reporter,
 ) -> Bundle:
     """Fill a directory with the wheels of a lock. ``built_wheels`` is ``plugins.wheels/``.
 
@@ -108,7 +109,7 @@ def make(
         if remote:
             whole = sum(wheel.size for _, wheel in remote)
             text = f"Downloading {count(len(remote), 'wheel')}, {size(whole)}"
-            with progress.step(text, report, total=len(remote)) as step, index() as opened:
+            with reporter.step(text, total=len(remote)) as step, index() as opened:
                 _fetch(remote, lock, directory, opened, step)
         downloads.sweep(directory, frozenset(wheel.sha256 for _, wheel in absent))
         every = (pair for one in (lock, *others) for pair in (*wanted(one), *wanted_by_builds(one)))

@@ -23,8 +23,9 @@ from vllm_plugins.startup import named_files, overlay
 from vllm_plugins.startup.settings import LOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.startup.marker import Marker
@@ -135,7 +136,7 @@ def find(store: Path, prefix: str) -> str:
 
 
 def rollback(
-    settings: Settings, key: str | None, *, base: Base, manifest: Manifest | None, report: Callable[[str], None]
+    settings: Settings, key: str | None, *, base: Base, manifest: Manifest | None, reporter: Reporter
 ) -> Rollback:
     """Put the lock of an overlay back. The default (``None``) is this project's previous overlay.
 
@@ -150,7 +151,7 @@ def rollback(
     """
     _check_owner(settings)
     plan(settings, key, base=base, manifest=manifest)  # fail before waiting for other processes
-    with stores.errors(settings.store), stores.exclusive(settings.store, report):
+    with stores.errors(settings.store), stores.exclusive(settings.store, reporter):
         planned = plan(settings, key, base=base, manifest=manifest)
         manifests = {*planned.marker.manifests, *([manifest.file_sha256] if manifest else [])}
         marker = planned.marker.replace(
@@ -233,7 +234,7 @@ def prune(
     older_than: float | None,
     every: bool = False,
     dry_run: bool = False,
-    report: Callable[[str], None],
+    reporter: Reporter,
 ) -> tuple[Generation, ...]:
     """Remove overlays beyond the newest ``keep`` that were last active more than ``older_than`` seconds ago.
 
@@ -246,9 +247,9 @@ def prune(
     removed = []
     if not settings.store.exists():  # nothing was installed yet
         return ()
-    with stores.errors(settings.store), stores.exclusive(settings.store, report) as alone:
+    with stores.errors(settings.store), stores.exclusive(settings.store, reporter) as alone:
         if not alone:
-            report("Nothing is removed: without file locks, we can't tell which overlays are in use")
+            reporter.line("Nothing is removed: without file locks, we can't tell which overlays are in use")
             return ()
         limit = None if older_than is None else time.time() - older_than
         for number, generation in enumerate(history(settings, every=every)):

@@ -19,9 +19,9 @@ from vllm_plugins.packages.images.registry import DIGEST
 from vllm_plugins.startup import permissions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.startup.settings import Settings
 
 __all__ = ["NOTE", "Pulled", "Source", "run"]
@@ -69,7 +69,7 @@ class _Image:
     annotations: dict[str, str]
 
 
-def run(source: Source, directory: Path, *, settings: Settings, report: Callable[[str], None]) -> Pulled:
+def run(source: Source, directory: Path, *, settings: Settings, reporter: Reporter) -> Pulled:
     """Fill a directory, which may exist if it is empty, with the content of an image.
 
     A file in it, written last, notes the digest. If the directory already has this image, nothing is downloaded.
@@ -89,7 +89,7 @@ def run(source: Source, directory: Path, *, settings: Settings, report: Callable
         with flock.alone(directory / _LOCK):
             new = not _is_there(directory, digest)
             if new:
-                _fill(source, image, directory, report)
+                _fill(source, image, directory, reporter)
     except OSError as error:
         raise StoreError(
             "the directory can't be written",
@@ -164,14 +164,14 @@ def _is_own(name: str) -> bool:
     return name in (_LOCK, _BLOB, _FROM_START) or name.startswith((".", scratch.PREFIX))
 
 
-def _fill(source: Source, image: _Image, directory: Path, report: Callable[[str], None]) -> None:
+def _fill(source: Source, image: _Image, directory: Path, reporter: Reporter) -> None:
     blob = directory / _BLOB
     try:
         with scratch.directory(directory) as content:
             source.download(image.config.digest, image.config.size, blob)
             _check_config(blob.read_bytes(), image)
             for layer in image.layers:
-                report(f"Downloading {layer.digest[7:19]}, {size(layer.size)}")
+                reporter.line(f"Downloading {layer.digest[7:19]}, {size(layer.size)}")
                 source.download(layer.digest, layer.size, blob)
                 _unpack(blob, content, image)
             _write_note(directory, image, complete=False)

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 from vllm_plugins.install import _store as stores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from vllm_plugins.core.progress import Reporter
 
 __all__ = ["one_at_a_time"]
 
 
 @contextlib.contextmanager
-def one_at_a_time(store: Path, report: Callable[[str], None]) -> Iterator[None]:
+def one_at_a_time(store: Path, reporter: Reporter) -> Iterator[None]:
     """A block that other processes of the store wait for, as they do for an installation.
 
     They also go on where file locks do nothing, and when this process shows no sign of life: the block must be right
@@ -27,5 +29,5 @@ def one_at_a_time(store: Path, report: Callable[[str], None]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with stores.errors(store):
             stores.prepare(store)
-            stack.enter_context(stores.exclusive(store, report))
+            stack.enter_context(stores.exclusive(store, reporter))
         yield

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import NormalizedName, canonicalize_name
 
-from vllm_plugins.core import hashes, progress
+from vllm_plugins.core import hashes
 from vllm_plugins.core.errors import BuildError
 from vllm_plugins.core.humanize import enumeration
 from vllm_plugins.core.redact import public_url
@@ -22,10 +22,11 @@ from vllm_plugins.packages import metadata, requirement_lines, stub_wheels
 from vllm_plugins.packages.builder import BuildInputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from vllm_plugins.core.hashes import Sha256
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import BuildRequirement, CommitSha
     from vllm_plugins.documents.manifest import Manifest, Plugin
@@ -70,8 +71,7 @@ class Preparation:
     scratch: Path
     environ: Mapping[str, str]
     config: PipConfig
-    report: Callable[[str], None]
-    detail: Callable[[str], None]
+    reporter: Reporter
     _commits: dict[tuple[str, str | None], Future[CommitSha]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -121,11 +121,11 @@ class Preparation:
             if (reused := self._reused(plugin, was, requested=ref)) is not None:
                 return reused
         else:
-            with progress.step(f"Finding {source.ref or 'the default branch'} of {plugin.name!r}", self.report):
+            with self.reporter.step(f"Finding {source.ref or 'the default branch'} of {plugin.name!r}"):
                 commit = self._commit(source, plugin.name)
         self.builder.require_allowed(plugin.name)
         scratch = self.scratch / f"git-{plugin.name}"
-        with progress.step(f"Fetching {plugin.name!r} at {commit[:12]}", self.report):
+        with self.reporter.step(f"Fetching {plugin.name!r} at {commit[:12]}"):
             tree = checkout.checkout(source, commit, scratch, environ=self.environ, plugin=plugin.name)
         origin = _Origin(
             requested=ref, url=url, subdirectory=source.subdirectory, commit=commit, tree_sha256=tree.tree_sha256
@@ -205,16 +205,18 @@ class Preparation:
         assert source.url is not None
         assert source.sha256 is not None
         into = self.scratch / f"file-{plugin.name}"
-        with progress.step(f"Downloading the file of {plugin.name!r}", self.report):
+        with self.reporter.step(f"Downloading the file of {plugin.name!r}"):
             return reading.download(source.url, source.sha256, into, config=self.config, plugin=plugin.name)
 
     def _editable(self, plugin: Plugin, source: LocalSource, directory: Path) -> PreparedPlugin:
         from vllm_plugins.sources import pyproject
 
         self.builder.require_allowed(plugin.name)
-        with progress.step(f"Reading the metadata of {plugin.name!r}", self.report):
+        with self.reporter.step(f"Reading the metadata of {plugin.name!r}"):
             inputs = BuildInputs.of(plugin)
-            content = self.builder.metadata(directory, plugin=plugin.name, inputs=inputs, on_line=self.detail)
+            content = self.builder.metadata(
+                directory, plugin=plugin.name, inputs=inputs, on_line=self.reporter.detail
+            )
         name, version = _check_name(plugin, content.name), str(content.version)
         stub = stub_wheels.write(
             self.scratch, name=name, version=version, extras=content.extras, requires=content.requires
@@ -241,15 +243,15 @@ class Preparation:
         )
 
     def _built(self, plugin: Plugin, tree: Checkout, origin: _Origin) -> PreparedPlugin:
-        with progress.step(f"Building {plugin.name!r}", self.report):
+        with self.reporter.step(f"Building {plugin.name!r}"):
             if tree.ignored:
-                self.report(f"The build does not see what git ignores: {enumeration(tree.ignored, 5)}")
+                self.reporter.line(f"The build does not see what git ignores: {enumeration(tree.ignored, 5)}")
             built = self.builder.wheel(
                 tree.project,
                 self.scratch / f"wheel-{plugin.name}",
                 plugin=plugin.name,
                 inputs=BuildInputs.of(plugin),
-                on_line=self.detail,
+                on_line=self.reporter.detail,
             )
         prepared = _from_wheel(plugin, built.path, origin)
         return replace(prepared, built_with=built.built_with, build_requirements=built.requirements)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
     from vllm_plugins.packages.pip_config import PipConfig
 
@@ -107,7 +108,7 @@ class UvCompile:
     program: Path
     config: PipConfig
     cache: Path
-    report: Callable[[str], None]
+    reporter: Reporter
     name: str = "uv"
 
     def compile(
@@ -145,7 +146,7 @@ class UvCompile:
                 raise
             # Every page that is needed was read before. Of some, uv makes nothing that pip takes, such as those with
             # a hash by sha1 or with ``Content-Type: TEXT/HTML``.
-            self.report(f"uv failed ({error.evidence[-1].strip()}): pip-compile resolves instead")
+            self.reporter.line(f"uv failed ({error.evidence[-1].strip()}): pip-compile resolves instead")
             try:
                 self._pip.compile(directory, base, wheels=wheels, builds=builds)
             except CommandFailed:
@@ -175,7 +176,7 @@ class UvCompile:
                 where=sys.executable,
                 next_step="let what it prints go to standard error, or lock with another Python interpreter",
             )
-        self.report(f"{installers.LOUD}: pip-compile resolves instead")
+        self.reporter.line(f"{installers.LOUD}: pip-compile resolves instead")
         self._pip.compile(directory, base, wheels=wheels, builds=builds)
 
     def found_none(self, error: CommandFailed) -> bool:
@@ -210,12 +211,10 @@ def _temporary(directory: Path) -> Path:
     return place
 
 
-def choose(
-    name: ResolverName, *, base: Base, config: PipConfig, cache: Path, report: Callable[[str], None] = lambda _: None
-) -> Resolver:
+def choose(name: ResolverName, *, base: Base, config: PipConfig, cache: Path, reporter: Reporter) -> Resolver:
     """The resolver of that name; ``auto`` is pip-compile for this kind of machine, and uv for others.
 
-    ``report`` gets a line where pip-compile does what uv can't.
+    ``reporter`` gets a line where pip-compile does what uv can't.
 
     Raises:
         UsageError: uv is needed and is not there, or pip-compile was asked for and can't resolve for the base.
@@ -235,7 +234,7 @@ def choose(
             found=None if base.is_here else f"a base of {base.kind}",
             next_step="pip install uv",
         )
-    return UvCompile(program=program, config=config, cache=cache, report=report)
+    return UvCompile(program=program, config=config, cache=cache, reporter=reporter)
 
 
 def platform(base: Base) -> str:

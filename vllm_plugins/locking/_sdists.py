@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import progress, regular_file
+from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import BuildError
 from vllm_plugins.documents import versions
 from vllm_plugins.documents.base import satisfies
@@ -20,11 +20,12 @@ from vllm_plugins.packages import metadata, releases, stub_wheels
 from vllm_plugins.packages.builder import BuildInputs, BuildRefused, lacks_system_package
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import BuildRequirement, Plugin
     from vllm_plugins.locking._search.candidates import Candidate
@@ -60,8 +61,7 @@ class Sdists:
     reuse: Reuse
     scratch: Path
     wheels: Path
-    report: Callable[[str], None]
-    detail: Callable[[str], None]
+    reporter: Reporter
     sources: PluginSources
     built: dict[NormalizedName, BuiltSdist] = field(default_factory=dict)
 
@@ -87,7 +87,7 @@ class Sdists:
         elif not self.builder.allowed:
             raise BuildRefused(plugin, sdist=str(candidate))
         else:
-            with progress.step(f"Building {candidate}, which the index has only as an sdist", self.report):
+            with self.reporter.step(f"Building {candidate}, which the index has only as an sdist"):
                 project = releases.download(
                     sdist, self.index, self.scratch / f"sdist-{candidate.name}-{candidate.version}"
                 )
@@ -125,7 +125,7 @@ class Sdists:
                 self.wheels,
                 plugin=plugin,
                 inputs=BuildInputs.of(entry),
-                on_line=self.detail,
+                on_line=self.reporter.detail,
             )
         except BuildError as error:
             assert candidate.sdist is not None

@@ -12,9 +12,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from vllm_plugins.core import progress, workers
+from vllm_plugins.core import workers
 from vllm_plugins.core.errors import CommandFailed, HashMismatch, NoResolution, PluginsError
 from vllm_plugins.core.humanize import count
+from vllm_plugins.core.progress import SILENT
 from vllm_plugins.locking import _conflicts, _resolution, request
 from vllm_plugins.locking._sdists import Sdists
 from vllm_plugins.locking._search import agreed, fitting, limits, newest, own_index
@@ -26,12 +27,13 @@ from vllm_plugins.packages import releases, requirement_lines
 from vllm_plugins.packages.metadata import Metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from packaging.utils import NormalizedName
 
     from vllm_plugins.core.errors import BaseMismatch
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Package
     from vllm_plugins.locking._prepare import PreparedPlugin
@@ -70,8 +72,7 @@ class Solver:
     sources: PluginSources
     caches: Path
     scratch: Path
-    report: Callable[[str], None]
-    detail: Callable[[str], None]
+    reporter: Reporter
     _known: dict[tuple[NormalizedName, str], Release] = field(default_factory=dict)
 
     @property
@@ -96,7 +97,7 @@ class Solver:
         walk = Walk(
             base=self.base,
             candidates=Candidates(
-                base=self.base, index=self.index, caches=self.caches, report=self.report, kept=self._kept
+                base=self.base, index=self.index, caches=self.caches, reporter=self.reporter, kept=self._kept
             ),
             roots=tuple(map(_root, plugins)),
             preferred=preferred,
@@ -109,8 +110,7 @@ class Solver:
             reuse=self.reuse,
             scratch=self.scratch,
             wheels=wheels,
-            report=self.report,
-            detail=self.detail,
+            reporter=self.reporter,
             sources=self.sources,
         )
         findings = self._walk(walk, sdists)
@@ -129,8 +129,8 @@ class Solver:
         """
         pins = [pin for pin in solution.pins if pin.url is None]
         text = f"Reading the index for the files of {count(len(pins), 'distribution')}"
-        reading = progress.step(text, self.report if pins else None, total=len(pins))
-        with reading as step, ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+        reporter = self.reporter if pins else SILENT
+        with reporter.step(text, total=len(pins)) as step, ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
             found = []
             for release in pool.map(self._read, pins):
                 found.append(release)

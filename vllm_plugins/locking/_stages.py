@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import atomic, progress, regular_file, workers
-from vllm_plugins.core.errors import LockStale, NoResolution, SourceError, StoreError
+from vllm_plugins.core import atomic, regular_file, workers
+from vllm_plugins.core.errors import LockInvalid, LockStale, NoResolution, SourceError, StoreError
 from vllm_plugins.core.humanize import count
-from vllm_plugins.documents import lock_writer
+from vllm_plugins.documents import consistency, lock_writer, names
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.documents.manifest import GitSource
 from vllm_plugins.locking import _overrides, _provided, _resolvers
@@ -28,11 +28,13 @@ from vllm_plugins.locking._solve import Solver
 from vllm_plugins.packages import installers, own_indexes
 from vllm_plugins.packages.builder import Builder, BuildRefused
 from vllm_plugins.packages.cooldown import Cooldown
+from vllm_plugins.startup import overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest, Plugin
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["cooldown_of", "explained", "resolve", "write"]
+__all__ = ["check", "cooldown_of", "explained", "resolve", "write"]
 
 
 def resolve(
@@ -59,12 +61,12 @@ def resolve(
         BaseMismatch: the base has a plugin in another version, or a plugin requires vLLM and the base has none.
         NoResolution: no set of versions satisfies every requirement. BuildRefused: see :func:`explained`.
     """
-    manifest, settings, report = run.manifest, run.settings, run.report
+    manifest, settings, reporter = run.manifest, run.settings, run.reporter
     caches = settings.cache or scratch / "cache"
-    pip = _usable(own_indexes.with_manifest(run.config(), manifest), report)
+    pip = _usable(own_indexes.with_manifest(run.config(), manifest), reporter)
     cooldown = cooldown_of(manifest)
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
-    installer = _installer(settings, _waiting(pip, cooldown), caches, report)
+    installer = _installer(settings, _waiting(pip, cooldown), caches, reporter)
     overriding = _overrides.begin(manifest, base)
     with Builder(
         installer=installer, base_site=run.base_paths, target=base, allowed=run.request.may_build
@@ -79,13 +81,14 @@ def resolve(
             scratch=scratch,
             environ=os.environ,
             config=pip,
-            report=report,
-            detail=run.detail,
+            reporter=reporter,
         )
         plugins = _prepared(preparation, base)
-        program = _resolvers.choose(run.request.resolver, base=base, config=pip, cache=caches / "uv", report=report)
+        program = _resolvers.choose(
+            run.request.resolver, base=base, config=pip, cache=caches / "uv", reporter=reporter
+        )
         resolving = f"Resolving {count(len(plugins), 'plugin')} against {_name(base)} with {program.name}"
-        with progress.step(resolving, report), opening() as index:
+        with reporter.step(resolving), opening() as index:
             solver = Solver(
                 resolver=program,
                 index=index,
@@ -94,8 +97,7 @@ def resolve(
                 sources=_sources(manifest, plugins, index),
                 caches=caches,
                 scratch=scratch / "solve",
-                report=report,
-                detail=run.detail,
+                reporter=reporter,
             )
             return _public(_assembled(run, solver, plugins, overriding, target), pip)
 
@@ -138,17 +140,17 @@ def _sources(manifest: Manifest, plugins: Iterable[PreparedPlugin], index: Index
     )
 
 
-def _installer(settings: Settings, config: PipConfig, caches: Path, report: Callable[[str], None]) -> Installer:
+def _installer(settings: Settings, config: PipConfig, caches: Path, reporter: Reporter) -> Installer:
     """The installer of build requirements."""
-    return installers.choose(settings.installer, config=config, cache=caches / "uv", report=report)
+    return installers.choose(settings.installer, config=config, cache=caches / "uv", reporter=reporter)
 
 
-def _usable(config: PipConfig, report: Callable[[str], None]) -> PipConfig:
+def _usable(config: PipConfig, reporter: Reporter) -> PipConfig:
     """The configuration, if its URLs may be written down. Options that have no effect are reported."""
     config.require_public()
     if config.ignored:
         names = ", ".join(config.ignored)
-        report(f"Ignoring options of pip and uv that choose versions: {names}")
+        reporter.line(f"Ignoring options of pip and uv that choose versions: {names}")
     return config
 
 
@@ -234,6 +236,24 @@ def _index(config: PipConfig, cooldown: Cooldown | None) -> Index:
     from vllm_plugins.packages.index import Index
 
     return Index(config, cooldown=cooldown)
+
+
+def check(new: Lock, manifest: Manifest, base: Base) -> None:
+    """Check that what is about to be written will not be refused afterwards.
+
+    Raises:
+        BaseMismatch, NoResolution: the base or another plugin has an entry point of the same name.
+        LockInvalid: the lock contradicts itself or the manifest.
+    """
+    # The entry points of a base elsewhere are unknown; ``sync`` checks them there.
+    is_here = base.fingerprint == overlay.fingerprint()
+    names.check(names.of_lock(new), names.of_base() if is_here else {})
+    if reasons := consistency.of_lock(new) + consistency.with_manifest(new, manifest):
+        raise LockInvalid(
+            "the new lock would contradict itself or plugins.yaml",
+            details=reasons,
+            next_step="report this, with plugins.yaml; the old lock is unchanged",
+        )
 
 
 def write(locks: Sequence[Lock], wheels: Mapping[str, Path], settings: Settings) -> bool:

@@ -19,7 +19,7 @@ from vllm_plugins.core.errors import BaseMismatch, BuildError, LockStale, NoReso
 from vllm_plugins.documents import selection
 from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.manifest import GitSource, PypiSource
-from vllm_plugins.locking import _stages, pipeline
+from vllm_plugins.locking import _stages, bases, pipeline
 from vllm_plugins.locking._search import plugin_sources
 from vllm_plugins.locking._search.candidates import Candidates, Obstacle
 from vllm_plugins.locking._search.findings import Root, chain
@@ -32,11 +32,12 @@ from vllm_plugins.sources import git_news
 from vllm_plugins.startup.settings import MANIFEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from packaging.requirements import Requirement
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock, Package, Plugin
     from vllm_plugins.documents.manifest import Manifest
@@ -113,8 +114,7 @@ def find(
     request: Request,
     *,
     config: PipConfig,
-    report: Callable[[str], None],
-    detail: Callable[[str], None],
+    reporter: Reporter,
 ) -> Result:
     """Compare a lock with the index and the git repositories. Nothing is written.
 
@@ -138,14 +138,13 @@ def find(
         settings=settings,
         request=request,
         base_paths=(),
-        report=report,
-        detail=detail,
+        reporter=reporter,
         config=lambda: config,
     )
     base = _base(run)
     with Index(own_indexes.with_manifest(config, manifest), cooldown=_stages.cooldown_of(manifest)) as index:
         sources = plugin_sources.of_lock(locked.plugins, locked.packages, manifest.path.parent)
-        candidates = Candidates(base=base, index=index, caches=settings.cache, report=report, sources=sources)
+        candidates = Candidates(base=base, index=index, caches=settings.cache, reporter=reporter, sources=sources)
         search = _Search(manifest=manifest, locked=locked, settings=settings, base=base, candidates=candidates)
         with ThreadPoolExecutor(max_workers=16) as pool:
             from_git = [pool.submit(search.news, plugin) for plugin in locked.plugins if plugin.commit is not None]
@@ -166,7 +165,7 @@ def find(
 def _base(run: Run) -> Base:
     """The base of the one target that the run names, or else the base that it names, by default this environment."""
     if not run.manifest.targets:
-        return pipeline.read_base(run.request.base, run.settings, report=run.report, config=run.config)
+        return bases.read(run.request.base, run.settings, reporter=run.reporter, config=run.config)
     (target,) = targets.requested(run.manifest, run.request)
     return tasks.find_base(run, target, None)
 
@@ -178,8 +177,7 @@ def _upgraded(run: Run, names: Iterable[str], base: Base) -> Lock:
         run.settings,
         replace(run.request, names=tuple(names), dry_run=True),
         base=None if run.manifest.targets else base,
-        report=run.report,
-        detail=run.detail,
+        reporter=run.reporter,
         config=run.config,
     )
     # With targets, the result has the lock of each, and of those the request names one.

@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core.errors import LockInvalid, UsageError
-from vllm_plugins.documents import base as base_document
-from vllm_plugins.documents import consistency, diff, names
+from vllm_plugins.core.errors import UsageError
+from vllm_plugins.documents import diff
 from vllm_plugins.documents import manifest as manifests
-from vllm_plugins.documents.manifest import HERE
-from vllm_plugins.locking import old_lock
+from vllm_plugins.locking import bases, old_lock
 from vllm_plugins.locking._check import comparison
 from vllm_plugins.locking.old_lock import OldLocks
+from vllm_plugins.locking.outcome import Outcome
 from vllm_plugins.locking.request import Request, Run, Upgrade
 from vllm_plugins.startup import overlay, permissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.diff import Change
-    from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest
-    from vllm_plugins.locking._resolvers import Resolver
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["Outcome", "lock", "merge", "read_base"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """The lock after a run. ``resolved``: it was made in this run; else nothing could have changed.
-
-    With targets, ``locks`` are those of all targets, and ``lock`` is this environment's, or else the first of them.
-    ``notes``: one line for each plugin that is not at its newest release. ``unchecked``: what ``--check`` could not
-    compare.
-    """
-
-    lock: Lock
-    locks: tuple[Lock, ...] = ()
-    changes: tuple[Change, ...] = ()
-    resolved: bool = False
-    notes: tuple[str, ...] = ()
-    unchecked: tuple[str, ...] = ()
+__all__ = ["lock", "merge"]
 
 
 def lock(
@@ -56,15 +35,13 @@ def lock(
     *,
     base: Base | None = None,
     base_paths: Sequence[str] | None = None,
-    report: Callable[[str], None],
-    detail: Callable[[str], None],
+    reporter: Reporter,
     config: Callable[[], PipConfig] | None = None,
 ) -> Outcome:
     """Lock a manifest against a base: the given one, or the one that the request names; or for all of its targets.
 
     The targets of the manifest don't count for a dry run against a given base. ``base_paths`` are the directories of
     this machine's base, by default this interpreter's. ``config`` is pip's, if it is being read already.
-    ``report`` and ``detail`` take lines of progress.
 
     Raises:
         LockStale: the request only checks, and the lock would change.
@@ -74,22 +51,23 @@ def lock(
             targets that neither of them names.
     """
     request = request or Request()
-    permissions.report_cache(settings, report)
+    permissions.report_cache(settings, reporter.line)
     manifest = manifests.under_policy(manifest, settings)
     run = Run(
         manifest=_with_targets(manifest, request) if request.targets else manifest,
         settings=settings,
         request=request,
         base_paths=overlay.base_paths() if base_paths is None else base_paths,
-        report=report,
-        detail=detail,
+        reporter=reporter,
         config=config or _read_config,
     )
     if run.manifest.targets and not (base is not None and request.dry_run):
         from vllm_plugins.locking._targets import targets
 
         return targets.lock(run, here=base)
-    base = base or read_base(request.base, settings, report=report, config=run.config, may_build=request.may_build)
+    if base is None:
+        may_build = request.may_build
+        base = bases.read(request.base, settings, reporter=reporter, config=run.config, may_build=may_build)
     return _of_one(run, base)
 
 
@@ -157,7 +135,7 @@ def _of_one(run: Run, base: Base) -> Outcome:
     with scratch.directory() as temporary, _stages.explained(run, old):
         new = _stages.resolve(run, base=base, old=old, upgrade=upgrade, scratch=temporary)
         new_lock = old_lock.named_as(new.lock, old.lock, settings, request)
-        check_result(new_lock, manifest, base)
+        _stages.check(new_lock, manifest, base)
         changes = diff.compare(old.lock, new_lock)
         if request.check:
             comparison.refuse_changes(run, OldLocks(locks=locks, flaw=old.flaw), [new_lock], changes)
@@ -172,68 +150,3 @@ def merge(manifest: Manifest, settings: Settings, other: Path) -> Outcome:
     from vllm_plugins.locking._targets import merge as merging
 
     return merging.merge(manifest, settings, other)
-
-
-def read_base(
-    named: str | None,
-    settings: Settings,
-    *,
-    report: Callable[[str], None],
-    config: Callable[[], PipConfig] | None = None,
-    python: str | None = None,
-    platform: str | None = None,
-    may_build: bool = True,
-) -> Base:
-    """The base to lock against: this environment, or the snapshot or release of vLLM that ``--base`` names.
-
-    ``python`` and ``platform`` are the kind of machine of a release, by default this interpreter's.
-    ``may_build``: see :func:`release_base.read`.
-
-    Raises:
-        UsageError: it names neither a snapshot nor a release.
-        NoResolution: the release does not exist, or can't be resolved for this kind of machine.
-    """
-    if named in (None, HERE):
-        return base_document.read()
-    from vllm_plugins.core import scratch
-    from vllm_plugins.locking import _resolvers, release_base
-    from vllm_plugins.packages import pip_config
-    from vllm_plugins.packages.index import Index
-
-    if os.path.exists(named) or not release_base.is_release(named):
-        return base_document.read_snapshot(Path(named))
-    pip = (config or pip_config.read)()
-    with scratch.directory() as temporary, Index(pip) as index:
-        caches = settings.cache
-
-        def resolver(empty: Base) -> Resolver:
-            # pip would download every wheel, gigabytes of them, to read what it requires.
-            return _resolvers.choose("uv", base=empty, config=pip, cache=(caches or temporary) / "uv", report=report)
-
-        return release_base.read(
-            named,
-            resolver=resolver,
-            index=index,
-            caches=caches,
-            scratch=temporary,
-            report=report,
-            empty=release_base.machine(python, platform),
-            may_build=may_build,
-        )
-
-
-def check_result(new: Lock, manifest: Manifest, base: Base) -> None:
-    """What is written here is not refused afterwards."""
-    _check_names(new, base)
-    if reasons := consistency.of_lock(new) + consistency.with_manifest(new, manifest):
-        raise LockInvalid(
-            "the new lock would contradict itself or plugins.yaml",
-            details=reasons,
-            next_step="report this, with plugins.yaml; the old lock is unchanged",
-        )
-
-
-def _check_names(new: Lock, base: Base) -> None:
-    """Refuse a name that is taken. The entry points of a base elsewhere are unknown; ``sync`` checks them there."""
-    is_here = base.fingerprint == overlay.fingerprint()
-    names.check(names.of_lock(new), names.of_base() if is_here else {})

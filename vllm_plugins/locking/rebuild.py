@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import zipfile
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import atomic, progress, scratch
+from vllm_plugins.core import atomic, scratch
 from vllm_plugins.core.errors import HashMismatch, LockStale, StoreError
 from vllm_plugins.documents import consistency, selection, versions
 from vllm_plugins.documents.base import SHARED
 from vllm_plugins.locking._rebuilt import differences, sources
+from vllm_plugins.locking._rebuilt.locked_builds import builds
 from vllm_plugins.packages import archives, installers, metadata, own_indexes, pip_config
 from vllm_plugins.packages.builder import Builder, BuildInputs, BuiltWheel
 from vllm_plugins.sources import git_news, pyproject
@@ -25,44 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import Lock, Package, Plugin, Wheel
+    from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.documents.manifest import Manifest
+    from vllm_plugins.locking._rebuilt.locked_builds import LockedBuild
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["LockedBuild", "builds", "compare", "missing", "run"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LockedBuild:
-    """A locked wheel that was built while locking. ``entry`` is the plugin that it is the package of."""
-
-    package: Package
-    wheel: Wheel
-    entry: Plugin | None
-
-    @property
-    def plugin(self) -> Plugin | None:
-        """The plugin that it was built from the source of; ``None`` if it was built from an sdist."""
-        is_source = self.entry is not None and any((self.entry.commit, self.entry.tree_sha256, self.entry.filename))
-        return self.entry if is_source else None
-
-    @property
-    def name(self) -> str:
-        """The name for messages: the plugin's, or else the distribution's."""
-        return self.plugin.name if self.plugin is not None else self.package.name
-
-
-def builds(lock: Lock) -> tuple[LockedBuild, ...]:
-    """The wheels of a lock that were built while locking, and can be built again."""
-    entries = {plugin.package: plugin for plugin in lock.plugins}
-    found = (
-        LockedBuild(package=package, wheel=wheel, entry=entries.get(package.name))
-        for package in lock.packages
-        for wheel in package.local_wheels
-    )
-    return tuple(item for item in found if item.plugin is not None or item.package.sdist_url is not None)
+__all__ = ["compare", "missing", "run"]
 
 
 def missing(lock: Lock, settings: Settings) -> tuple[LockedBuild, ...]:
@@ -83,8 +54,7 @@ def run(
     settings: Settings,
     manifest: Manifest | None,
     *,
-    report: Callable[[str], None],
-    detail: Callable[[str], None],
+    reporter: Reporter,
     config: Callable[[], PipConfig] = pip_config.read,
 ) -> tuple[str, ...]:
     """Build the missing wheels and put them next to the lock; returns the names of what was built.
@@ -104,10 +74,10 @@ def run(
     if not absent:
         return ()
     names = []
-    with _rebuilding(settings, manifest, config=config, lock=lock, detail=detail) as build:
+    with _rebuilding(settings, manifest, config=config, lock=lock, reporter=reporter) as build:
         for item in absent:
             why = f"{item.wheel.filename} is not in {settings.wheels.name}/"
-            with progress.step(f"Building {item.name!r} again: {why}", report):
+            with reporter.step(f"Building {item.name!r} again: {why}"):
                 built = build(item)
             if built is None:
                 continue  # the installation reports that the wheel is missing
@@ -124,8 +94,7 @@ def compare(
     manifest: Manifest,
     *,
     base: Base,
-    report: Callable[[str], None],
-    detail: Callable[[str], None],
+    reporter: Reporter,
     config: Callable[[], PipConfig],
 ) -> None:
     """Build every wheel that was built while locking again, and compare; nothing is written.
@@ -137,9 +106,9 @@ def compare(
     every = builds(lock)
     if not every:
         return
-    with _rebuilding(settings, manifest, config=config, lock=lock, detail=detail, base=base) as build:
+    with _rebuilding(settings, manifest, config=config, lock=lock, reporter=reporter, base=base) as build:
         for item in every:
-            with progress.step(f"Building {item.name!r} again, to compare it", report):
+            with reporter.step(f"Building {item.name!r} again, to compare it"):
                 built = build(item)
             if built is None or built.sha256 != item.wheel.sha256 or _environment(item, built):
                 raise _differs(item, built, settings)
@@ -152,7 +121,7 @@ def _rebuilding(
     *,
     lock: Lock,
     config: Callable[[], PipConfig],
-    detail: Callable[[str], None],
+    reporter: Reporter,
     base: Base | None = None,
 ) -> Iterator[Callable[[LockedBuild], BuiltWheel | None]]:
     """A function that builds a locked wheel again, until the block ends. ``base`` is what the wheels are for.
@@ -165,7 +134,9 @@ def _rebuilding(
 
     with scratch.directory() as temporary:
         cache = settings.cache or temporary
-        installer = installers.choose(settings.installer, config=read(), cache=cache / "uv", report=detail)
+        installer = installers.choose(
+            settings.installer, config=read(), cache=cache / "uv", reporter=reporter.only_details
+        )
         with Builder(
             installer=installer, base_site=overlay.base_paths(), target=base, wheels=settings.wheels
         ) as builder:
@@ -187,7 +158,7 @@ def _rebuilding(
                         pins=_pins(item.package, item.package.built_with),
                         locked=lock.built_by(item.package),
                     ),
-                    on_line=detail,
+                    on_line=reporter.detail,
                 )
                 _check_version(item, built.version, project)
                 return built

@@ -14,9 +14,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from vllm_plugins.core import progress, workers
+from vllm_plugins.core import workers
 from vllm_plugins.core.errors import CommandFailed, NoResolution, PluginsError, UsageError
 from vllm_plugins.core.humanize import count
+from vllm_plugins.core.progress import SILENT
 from vllm_plugins.documents import base, versions
 from vllm_plugins.locking import _conflicts
 from vllm_plugins.locking._resolution import read_pins
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base, Distribution
     from vllm_plugins.locking._resolvers import Resolver
     from vllm_plugins.packages.index import Index
@@ -59,7 +61,7 @@ def read(
     index: Index,
     caches: Path | None,
     scratch: Path,
-    report: Callable[[str], None],
+    reporter: Reporter,
     empty: Base | None = None,
     may_build: bool = True,
 ) -> Base:
@@ -92,14 +94,14 @@ def read(
     (scratch / "requirements.in").write_text(f"{release}\n", encoding="utf-8")
     (scratch / "constraints.txt").touch()
     # The resolver most likely takes the newest release of everything, and it takes seconds.
-    candidates = Candidates(base=empty, index=index, caches=caches, report=lambda _: None)
+    candidates = Candidates(base=empty, index=index, caches=caches, reporter=SILENT)
     ahead = Lookahead(base=empty, candidates=candidates, preferred={}, fixed=frozenset())
     read_ahead = workers.begin(lambda: ahead.requirements([requirement]))
-    with progress.step(f"Resolving the environment of {release} from the index", report):
+    with reporter.step(f"Resolving the environment of {release} from the index"):
         pins = _pins(release, resolver(empty), empty, index, scratch, may_build=may_build)
     read_ahead()
     reading = f"Reading the metadata of its {count(len(pins), 'distribution')}"
-    with progress.step(reading, report), ThreadPoolExecutor(max_workers=16) as pool:
+    with reporter.step(reading), ThreadPoolExecutor(max_workers=16) as pool:
         distributions = list(pool.map(lambda pin: _distribution(pin, candidates), pins))
     environment = empty.replace(distributions=_with_vllm(distributions))
     if place is not None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.lock import Lock, Package
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking._resolvers import ResolverName
@@ -141,16 +142,15 @@ class Request:
 class Run:
     """One run: what is locked, and how.
 
-    ``base_paths`` are the directories of this machine's base. ``report`` and ``detail`` take lines of progress.
-    ``config`` returns pip's configuration; it may wait for pip, which is asked in the background.
+    ``base_paths`` are the directories of this machine's base. ``config`` returns pip's configuration; it may
+    wait for pip, which is asked in the background.
     """
 
     manifest: Manifest
     settings: Settings
     request: Request
     base_paths: Sequence[str]
-    report: Callable[[str], None]
-    detail: Callable[[str], None]
+    reporter: Reporter
     config: Callable[[], PipConfig]
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from vllm_plugins.core import foreign_json, process, scratch
 from vllm_plugins.core.errors import CommandFailed, HashMismatch, InstallError, PluginsError, UsageError
+from vllm_plugins.core.progress import SILENT
 from vllm_plugins.packages import programs, unpacked
 from vllm_plugins.packages._build import bare, failures
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.startup.settings import InstallerName
 
@@ -70,7 +72,7 @@ class Pip:
     """The pip of this interpreter."""
 
     config: PipConfig
-    detail: Callable[[str], None] | None = None
+    reporter: Reporter = SILENT
     name: str = "pip"
 
     def install(self, requirements: Path, target: Path, *, offline: bool) -> None:
@@ -124,7 +126,7 @@ class Pip:
 
     def _install(self, argv: Sequence[str], directory: Path) -> None:
         explain = failures.of_installation
-        _run(argv, self._environment(), self.config, self.detail, cwd=directory, explain=explain)
+        _run(argv, self._environment(), self.config, self.reporter.detail, cwd=directory, explain=explain)
 
     def _environment(self) -> dict[str, str]:
         return {**programs.pip_environment(self.config), "PYTHONNOUSERSITE": "1"}
@@ -141,8 +143,7 @@ class Uv:
     program: Path
     config: PipConfig
     cache: Path
-    report: Callable[[str], None]
-    detail: Callable[[str], None] | None = None
+    reporter: Reporter
     name: str = "uv"
 
     def install(self, requirements: Path, target: Path, *, offline: bool) -> None:
@@ -155,13 +156,14 @@ class Uv:
         env = programs.uv_environment(self.config, requirements.parent)
         env["UV_NO_INSTALLER_METADATA"] = "1"  # two files of each distribution that would be removed again
         try:
-            _run(argv, env, self.config, self.detail, cwd=requirements.parent, explain=failures.of_installation)
+            on_line, explain = self.reporter.detail, failures.of_installation
+            _run(argv, env, self.config, on_line, cwd=requirements.parent, explain=explain)
         except (InstallError, HashMismatch) as error:
             self._require_fallback(error, sys.executable, _PIP_INSTALLS, offline=offline)
             self._install_with_pip(requirements, target, offline=offline)
         else:
             if left := unpacked.data_directories(target):
-                self.report(f"{_PIP_INSTALLS}, because uv did not unpack {', '.join(left)}")
+                self.reporter.line(f"{_PIP_INSTALLS}, because uv did not unpack {', '.join(left)}")
                 self._install_with_pip(requirements, target, offline=offline)
         (target / ".lock").unlink(missing_ok=True)  # a file of uv's own, with mode 0666
 
@@ -201,7 +203,7 @@ class Uv:
 
     def _install_with_pip(self, requirements: Path, target: Path, *, offline: bool) -> None:
         _empty(target)
-        Pip(config=self.config, detail=self.detail).install(requirements, target, offline=offline)
+        Pip(config=self.config, reporter=self.reporter).install(requirements, target, offline=offline)
 
     def _require_fallback(
         self, error: InstallError | HashMismatch, python: str, text: str, *, offline: bool = False
@@ -214,13 +216,13 @@ class Uv:
         such as one whose ``entry_points.txt`` has a section twice. pip goes on, and compares hashes.
         """
         if isinstance(error, InstallError) and is_loud(python):
-            self.report(f"{LOUD}: {text}")
+            self.reporter.line(f"{LOUD}: {text}")
         elif not failures.is_invalid_wheel(error) and (
             offline or not (failures.is_unsolved(error) or _has_several_places(self.config))
         ):
             raise error
         else:
-            self.report(f"{text}, because uv failed: {failures.reason(error)}")
+            self.reporter.line(f"{text}, because uv failed: {failures.reason(error)}")
 
     def _run_for_build(self, argv: Sequence[str], directory: Path, on_line: Callable[[str], None] | None) -> None:
         env = programs.uv_environment(self.config, directory)
@@ -277,12 +279,11 @@ def choose(
     *,
     config: PipConfig,
     cache: Path,
-    report: Callable[[str], None] = lambda _: None,
-    detail: Callable[[str], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Installer:
     """Return the installer of that name; ``auto`` is uv where it is installed and can work, else pip.
 
-    ``cache`` is for uv alone. ``report`` gets a line where pip does what uv can't, and ``detail`` each line
+    ``cache`` is for uv alone. ``reporter`` gets a line where pip does what uv can't, and each line
     that the installer itself prints.
 
     Raises:
@@ -290,13 +291,13 @@ def choose(
     """
     program = None if name == "pip" else find_uv()
     if program is not None and (name == "uv" or _suits_uv(cache)):
-        return Uv(program=program, config=config, cache=cache, report=report, detail=detail)
+        return Uv(program=program, config=config, cache=cache, reporter=reporter)
     if name == "uv":
         raise UsageError(
             "the installer uv is not installed",
             next_step="run `pip install uv`, or set VLLM_PLUGIN_INSTALLER to auto or pip",
         )
-    return Pip(config=config, detail=detail)
+    return Pip(config=config, reporter=reporter)
 
 
 def _suits_uv(cache: Path) -> bool:

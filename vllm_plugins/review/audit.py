@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core import progress
 from vllm_plugins.core.errors import PluginsError, archive_errors
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import public_url
@@ -25,6 +24,7 @@ from vllm_plugins.sources import git_refs
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.lock import Lock, Package, Plugin
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.documents.policy import Policy
@@ -73,7 +73,7 @@ def run(
     service: str = "pypi",
     required: Collection[str] = (),
     now: datetime | None = None,
-    report: Callable[[str], None],
+    reporter: Reporter,
 ) -> Audit:
     """Run each check that the policy does not ignore.
 
@@ -95,10 +95,10 @@ def run(
         if not settings.offline
         else "Offline: checks that need the network are skipped"
     )
-    with progress.step(asking, report):
+    with reporter.step(asking):
         found += _of_index(auditor, index, facts)
     found += _of_refs(auditor)
-    found += _of_advisories(auditor, service, report)
+    found += _of_advisories(auditor, service, reporter)
     findings = [item for item in found if isinstance(item, Finding) and item.level != "ignore"]
     missed = {item for item in found if isinstance(item, NotRun)}
     return Audit(
@@ -255,7 +255,7 @@ def _source(plugin: Plugin, manifest: Manifest | None) -> GitSource:
     return GitSource(url=plugin.url or "", ref=plugin.requested)
 
 
-def _of_advisories(auditor: Auditor, service: str, report: Callable[[str], None]) -> Iterator[Finding | NotRun]:
+def _of_advisories(auditor: Auditor, service: str, reporter: Reporter) -> Iterator[Finding | NotRun]:
     check = "vulnerabilities"
     if auditor.level(check) == "ignore":
         return
@@ -282,7 +282,7 @@ def _of_advisories(auditor: Auditor, service: str, report: Callable[[str], None]
         *(item for pin, item in builds.items() if pin not in {f"{it.name}=={it.version}" for it in public}),
     ]
     try:
-        with progress.step(f"Asking for advisories about {count(len(asked), 'package')}", report):
+        with reporter.step(f"Asking for advisories about {count(len(asked), 'package')}"):
             settings = auditor.settings
             known, skipped = advisories.ask(
                 asked, program, service=service, cache=settings.cache, patience=settings.patience

@@ -54,8 +54,9 @@ HOLD_PATIENCE = 10.0  # seconds: a process that looks at an overlay, or prunes i
 # The key of the overlay that this process has activated, and the path entries and finders that came with it.
 _active: tuple[str, list[str], list[Any]] | None = None
 _held: dict[str, int] = {}
-# A value of VLLM_PLUGIN_EXPECT, and whose it is: another process's (True), this one's, set (False) or not yet (None).
-_expected: tuple[str, bool | None] | None = None
+# A value of VLLM_PLUGIN_EXPECT, and whose it is: one that was compared, or this process's own, passed on or not yet.
+_COMPARED, _PASSED_ON, _OWN = "compared", "passed on", "own"
+_expected: tuple[str, str] | None = None
 
 
 def is_disabled_by_user() -> bool:
@@ -163,7 +164,9 @@ def _confirmation(key: str) -> str:
 def is_expected(key: str) -> bool:
     """Whether ``VLLM_PLUGIN_EXPECT`` is missing, was compared before, or contains the key of an overlay."""
     value = variables.inherited(variables.EXPECT)  # Ray gives it after the platform was chosen: nothing was compared
-    return value is None or (key in value if _expected is None else _expected in ((value, True), (value, False)))
+    if value is None or _expected is None:
+        return value is None or key in value
+    return _expected[0] == value and _expected[1] != _OWN
 
 
 def has_foreign_expectation() -> bool:
@@ -173,7 +176,7 @@ def has_foreign_expectation() -> bool:
         return False
     if _expected is None:
         return not is_confirmed((variables.inherited(variables.CONFIRMED) or "").partition(":")[0])
-    return _expected[1] is not False or value != _expected[0]
+    return _expected != (value, _PASSED_ON)
 
 
 def expect(settings: Settings, marker: Marker | None, listing: str, base: str) -> None:
@@ -189,15 +192,15 @@ def expect(settings: Settings, marker: Marker | None, listing: str, base: str) -
     value = variables.inherited(variables.EXPECT)
     found = None if marker is None else marker.expectation(listing, base)
     # An empty value is not valid: the command failed that should have given it.
-    if value is not None and _expected != (value, False):
+    if value is not None and _expected != (value, _PASSED_ON):
         # A parent process on this node has compared more than the text; this one has not, before the value came.
         if marker is None or value != found or _expected is not None or not is_confirmed(marker.key):
             from vllm_plugins.startup.ranks import expectation
 
             expectation.compare(value, settings, marker, listing)
-        _expected = value, True
+        _expected = value, _COMPARED
     elif found is not None:
-        _expected = found, None
+        _expected = found, _OWN
 
 
 def finish(active: tuple[Path, Marker] | None) -> None:
@@ -213,7 +216,7 @@ def finish(active: tuple[Path, Marker] | None) -> None:
 
         alongside.settle()
     if _expected is not None and variables.inherited(variables.EXPECT) is None:
-        _expected = _expected[0], False
+        _expected = _expected[0], _PASSED_ON
         variables.pass_on(variables.EXPECT, _expected[0])
     if "prometheus_client" in sys.modules:
         from vllm_plugins.startup.ranks import _vllm_metrics
@@ -328,11 +331,8 @@ def activate(store: Path, key: str, *, guarded: bool = False, path_files: bool =
         if isinstance(error, Exception):
             raise
         raise entry_points.error_in_path_file(site, error) from error
-    _active = (
-        key,
-        [entry for entry in overlay.entries() if entry not in before],
-        [finder for finder in sys.meta_path if finder not in finders],
-    )
+    entries = [entry for entry in overlay.entries() if entry not in before]
+    _active = key, entries, [finder for finder in sys.meta_path if finder not in finders]
 
 
 def deactivate(*, forget_modules: bool = False) -> None:
@@ -345,6 +345,6 @@ def deactivate(*, forget_modules: bool = False) -> None:
     for key in list(_held):
         release(key)
     variables.pass_on(variables.CONFIRMED, None)
-    if _expected is not None and _expected == (variables.inherited(variables.EXPECT), False):
+    if _expected == (variables.inherited(variables.EXPECT), _PASSED_ON):
         variables.pass_on(variables.EXPECT, None)
     _active = _expected = None

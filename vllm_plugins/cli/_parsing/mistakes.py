@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import shlex
 from functools import cached_property
@@ -13,7 +12,7 @@ from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.redact import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["Mistakes"]
 
@@ -21,10 +20,14 @@ _HELP = "vllm-plugins --help"
 
 
 class Mistakes:
-    """What is wrong with the words of a command line."""
+    """What is wrong with the words of a command line.
 
-    def __init__(self, words: Sequence[str]) -> None:
+    ``options_of`` returns the options of a command that people use, and without a command those that all have.
+    """
+
+    def __init__(self, words: Sequence[str], options_of: Callable[[str | None], frozenset[str]]) -> None:
         self._words = list(words)
+        self._options_of = options_of
 
     def no_command(self) -> UsageError:
         """Only options are given."""
@@ -32,7 +35,7 @@ class Mistakes:
 
     def command(self, name: str) -> UsageError:
         """A command that does not exist, or the value of an option that stands too early."""
-        words, common = self._words[: self._words.index(name)], _common_options()
+        words, common = self._words[: self._words.index(name)], self._options_of(None)
         before = next((word for word in words if word.startswith("-") and word.partition("=")[0] not in common), None)
         if before is not None:
             return self.unknown(before)
@@ -63,7 +66,7 @@ class Mistakes:
         if name in ("-V", "--version"):
             return UsageError(f"{name} stands alone, without a command", next_step="vllm-plugins --version")
         near = _nearest(name, self._options)
-        if self._is_before_command(word) and name in self._options | {near} - _common_options():
+        if self._is_before_command(word) and name in self._options | {near} - self._options_of(None):
             return UsageError(
                 f"{near} is an option of {self._command}: it stands after the command", next_step=self._help
             )
@@ -104,9 +107,7 @@ class Mistakes:
     @cached_property
     def _options(self) -> frozenset[str]:
         """The options that stand in the place of a wrong one."""
-        from vllm_plugins.cli._parsing.parser import subparser
-
-        return _of(subparser(self._command)) if self._command else _common_options()
+        return self._options_of(self._command)
 
     def _corrected(self, wrong: str, right: str) -> str:
         """The command line with another word in this place; the help, where a secret would be in it."""
@@ -118,22 +119,6 @@ class Mistakes:
                 break
         line = shlex.join(["vllm-plugins", *words])
         return line if redact(line) == line else self._help
-
-
-def _of(parser: argparse.ArgumentParser) -> frozenset[str]:
-    """The options of a parser that people use."""
-    return frozenset(
-        option
-        for action in parser._actions  # noqa: SLF001 - argparse tells nobody else
-        if action.help != argparse.SUPPRESS
-        for option in action.option_strings
-    )
-
-
-def _common_options() -> frozenset[str]:
-    from vllm_plugins.cli._parsing.parser import build_parser
-
-    return _of(build_parser(()))
 
 
 def _nearest(word: str, known: Iterable[Any]) -> str | None:

@@ -161,7 +161,18 @@ def _examples(examples: Mapping[str, str]) -> str:
 def _mistakes(words: Sequence[str]) -> Mistakes:
     from vllm_plugins.cli._parsing.mistakes import Mistakes
 
-    return Mistakes(words)
+    return Mistakes(words, _options_of)
+
+
+def _options_of(command: str | None) -> frozenset[str]:
+    """The options of a command that people use; ``None``: those of the whole parser."""
+    parser = build_parser(()) if command is None else subparser(command)
+    return frozenset(
+        option
+        for action in parser._actions  # noqa: SLF001 - argparse tells nobody else
+        if action.help != argparse.SUPPRESS
+        for option in action.option_strings
+    )
 
 
 def _add_common_options(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:

@@ -66,7 +66,7 @@ def finish(
     request = Request(names=tuple(latest), base=arguments.base, resolver=arguments.resolver)
     try:
         with drafts.written(draft):
-            outcome = pipeline.lock(draft.manifest, settings, request, report=output.progress, detail=output.detail)
+            outcome = pipeline.lock(draft.manifest, settings, request, reporter=output.reporter)
     except BaseException as error:
         output.progress(f"{settings.manifest.name} is as it was before")
         added = [edit.name for edit in edits if edit.kind in ("added", "updated")]

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     refuse_stdout("--output", arguments.output)
     directory = Path(os.path.abspath(arguments.output))
     with _place.opened(arguments) as (place, name, tag):
-        done = pull.run(place, directory, settings=settings, report=output.progress)
+        done = pull.run(place, directory, settings=settings, reporter=output.reporter)
     variables = {
         "PYTHONPATH": str(directory / MANAGER),
         "VLLM_PLUGIN_REGISTRY_DIR": str(directory / STORE),

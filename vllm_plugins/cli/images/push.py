@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from vllm_plugins.cli.images import _place
-from vllm_plugins.core import progress, regular_file, scratch
+from vllm_plugins.core import regular_file, scratch
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.humanize import size
 from vllm_plugins.core.redact import redact
@@ -50,12 +50,12 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
                 found=arguments.image,
                 next_step=f"name a tag: vllm-plugins push {name}:TAG",
             )
-        with progress.step("Making the image", output.progress):
+        with output.reporter.step("Making the image"):
             image = oci.make(locked, state.marker, manifest=manifest, store=settings.store, into=into)
         new = 0
         for blob in image.blobs:
             if not place.has_blob(blob.digest):
-                with progress.step(f"Uploading {blob.digest[7:19]}, {size(blob.size)}", output.progress):
+                with output.reporter.step(f"Uploading {blob.digest[7:19]}, {size(blob.size)}"):
                     place.upload(blob.path, blob.digest)
                 new += blob.size
         place.put_manifest(image.manifest, tag or image.digest)

@@ -15,7 +15,7 @@ from vllm_plugins.core.errors import BaseMismatch, BuildError, HashMismatch, NoR
 from vllm_plugins.core.humanize import shortened
 from vllm_plugins.documents import selection, versions
 from vllm_plugins.documents.manifest import LocalSource
-from vllm_plugins.locking import pipeline
+from vllm_plugins.locking import bases, pipeline
 from vllm_plugins.locking.request import Request
 from vllm_plugins.packages import archives, own_indexes, releases, simple_api, wheel_files
 from vllm_plugins.packages.index import File, Index
@@ -23,8 +23,9 @@ from vllm_plugins.packages.releases import Pin
 from vllm_plugins.review import outlook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock, Plugin
     from vllm_plugins.documents.manifest import Manifest
@@ -74,8 +75,7 @@ def find(
     settings: Settings,
     *,
     config: PipConfig,
-    report: Callable[[str], None],
-    detail: Callable[[str], None],
+    reporter: Reporter,
 ) -> Future:
     """Resolve the manifest for a release, and read its wheel and those of the plugins. Nothing is written.
 
@@ -86,19 +86,17 @@ def find(
     """
     requirement = _exact(release)
     release = str(requirement)
-    base = pipeline.read_base(release, settings, report=report, config=lambda: config)
+    base = bases.read(release, settings, reporter=reporter, config=lambda: config)
     config = own_indexes.with_manifest(config, manifest)
     with Index(config) as index:
         wheel = _wheel(requirement, base, index, settings)
-        report(f"Reading {wheel.filename}")
+        reporter.line(f"Reading {wheel.filename}")
         reading = workers.begin(lambda: outlook.release_of(wheel_files.of_index(wheel, index)))
         problem: PluginsError | None = None
         new = locked
         request = Request(base=release, dry_run=True)
         try:
-            new = pipeline.lock(
-                manifest, settings, request, base=base, report=report, detail=detail, config=lambda: config
-            ).lock
+            new = pipeline.lock(manifest, settings, request, base=base, reporter=reporter, config=lambda: config).lock
         except (NoResolution, BaseMismatch, BuildError, HashMismatch) as error:
             problem = error
         vllm = reading()

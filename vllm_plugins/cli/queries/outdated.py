@@ -52,8 +52,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         settings,
         Request(base=arguments.base),
         config=config(),
-        report=output.progress,
-        detail=output.detail,
+        reporter=output.reporter,
     )
     shown = [entry for entry in found.entries if entry.plugin is not None or arguments.all]
     output.result({"packages": [_data(entry) for entry in shown], "notes": list(found.notes)}, _text(shown, found))

@@ -61,8 +61,7 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
         lock_reader.read(settings.lock),
         settings,
         config=config(),
-        report=output.progress,
-        detail=output.detail,
+        reporter=output.reporter,
     )
     output.result(_data(future, output), _text(future, every=arguments.all))
     return 1 if arguments.exit_code and future.is_bad else 0

@@ -12,7 +12,8 @@ from packaging.version import InvalidVersion
 
 from vllm_plugins.core import foreign_json, regular_file
 from vllm_plugins.core.redact import public_url
-from vllm_plugins.documents import _rules, versions
+from vllm_plugins.documents import versions
+from vllm_plugins.documents._manifest import rules
 from vllm_plugins.documents.manifest import GitSource, LocalSource, Plugin, PypiSource
 from vllm_plugins.startup import overlay
 
@@ -67,17 +68,17 @@ def _source(name: str, version: str, direct: dict[str, Any]) -> tuple[Source, st
     git = direct.get("vcs_info")
     if isinstance(git, dict) and git.get("vcs") == "git":
         commit, revision = git.get("commit_id"), git.get("requested_revision")
-        is_valid = not (_rules.url(url) or _rules.text(url)) and (
-            below is None or (isinstance(below, str) and _rules.subdirectory(below) is None)
+        is_valid = not (rules.url(url) or rules.text(url)) and (
+            below is None or (isinstance(below, str) and rules.subdirectory(below) is None)
         )
-        if is_valid and isinstance(commit, str) and _rules.ref(commit) is None:
+        if is_valid and isinstance(commit, str) and rules.ref(commit) is None:
             note = f"it was installed from {revision}, and is now kept at {commit[:12]}" if revision else None
             return GitSource(url=url, ref=commit, subdirectory=below, package=name), note
     directory = direct.get("dir_info")
     if isinstance(directory, dict) and url.startswith("file:///"):
         path = os.path.join(regular_file.of_url(url), below if isinstance(below, str) else "").rstrip("/")
         note = None if os.path.isdir(path) else f"its directory {path} is not on this machine"
-        if _rules.text(path) is None:
+        if rules.text(path) is None:
             return LocalSource(path=path, editable=directory.get("editable") is True, package=name), note
     return _pypi(name, version), f"it was installed from {url}, and is now taken from the package index"
 

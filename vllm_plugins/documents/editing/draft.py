@@ -12,7 +12,7 @@ from vllm_plugins.core import atomic, regular_file
 from vllm_plugins.core.errors import ManifestError, StoreError, UsageError
 from vllm_plugins.documents import _yaml
 from vllm_plugins.documents import manifest as manifests
-from vllm_plugins.documents._form import file_rules
+from vllm_plugins.documents._manifest import file_rules
 from vllm_plugins.documents.editing import layout
 from vllm_plugins.documents.editing.layout import UnknownLayout
 from vllm_plugins.documents.manifest import FileSource, Manifest

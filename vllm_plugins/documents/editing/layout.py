@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
-from vllm_plugins.documents import _yaml
-from vllm_plugins.documents._form import utf8
+from vllm_plugins.documents import _utf8, _yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -102,7 +101,7 @@ class _Text:
     """The text of a manifest, and its nodes with their positions in it."""
 
     def __init__(self, data: bytes) -> None:
-        self.text = utf8.decode(data)
+        self.text = _utf8.decode(data)
         self._has_mark = data.startswith(b"\xef\xbb\xbf")
         self._newline = "\r\n" if "\r\n" in self.text else "\n"
         root = _yaml.load(data)

@@ -16,8 +16,8 @@ from packaging.version import InvalidVersion
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.core.hashes import Sha256
 from vllm_plugins.core.redact import public_url, redact
-from vllm_plugins.documents import _rules, versions
-from vllm_plugins.documents._form import file_rules
+from vllm_plugins.documents import versions
+from vllm_plugins.documents._manifest import file_rules, rules
 from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, PypiSource
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def parse(
     _check_kind(word, url if at else word)
     if at:
         found = _git(url, word=word, extras=wanted)
-        source = found.source.replace(package=_checked(_rules.package, name, word))
+        source = found.source.replace(package=_checked(rules.package, name, word))
         addition = replace(found, name=name, source=source)
     elif "://" in word and not word.startswith("git+") and _is_single(word):
         addition = _file_at_url(word)
@@ -93,7 +93,7 @@ def parse(
     if wanted and isinstance(addition.source, FileSource):
         raise _wrong(word, "a single file has no extras", "leave out --extra")
     for extra in wanted:
-        _checked(_rules.extra, extra, word)
+        _checked(rules.extra, extra, word)
     return addition
 
 
@@ -104,7 +104,7 @@ def _check_kind(word: str, place: str) -> None:
     path = place.partition("#")[0].partition("?")[0]
     if path.lower().endswith(_PACKAGED) and not place.startswith("git+") and (os.sep in path or os.path.isfile(path)):
         found = canonicalize_name(os.path.basename(path).partition("-")[0])
-        name = found if _rules.package(found) is None else "NAME"
+        name = found if rules.package(found) is None else "NAME"
         step = f"put the file into a directory of PIP_FIND_LINKS, and run vllm-plugins add {name}"
         raise _wrong(word, "a wheel or an sdist is not a source of its own", step)
     if "://" not in place and "@" in place and _SCP.fullmatch(place) and not os.path.exists(place):
@@ -136,9 +136,9 @@ def _pypi(word: str, *, extras: tuple[str, ...], version: str | None, index: str
     if version is not None and (specifier or ref):
         raise _wrong(word, "the version is given twice", "leave out --version")
     if version is not None:
-        specifier = f"=={version}" if _is_version(version) else _checked(_rules.version, version, word)
+        specifier = f"=={version}" if _is_version(version) else _checked(rules.version, version, word)
     source = PypiSource(
-        package=_checked(_rules.package, name, word),
+        package=_checked(rules.package, name, word),
         version=specifier,
         extras=tuple(dict.fromkeys((*listed, *extras))),
         index=index,
@@ -156,7 +156,7 @@ def _git(url: str, *, word: str, extras: tuple[str, ...]) -> Addition:
     if unknown := sorted(parameters.keys() - {"subdirectory", "egg"}):
         raise _wrong(word, f"unknown part of the URL: {unknown[0]}", "write #subdirectory=DIRECTORY, or nothing")
     address, ref = _without_ref(address)
-    _checked(_rules.url, address, word)
+    _checked(rules.url, address, word)
     if address != public_url(address) and not _VARIABLE_LOGIN.match(address):
         raise _wrong(
             word,
@@ -165,10 +165,10 @@ def _git(url: str, *, word: str, extras: tuple[str, ...]) -> Addition:
         )
     below = parameters.get("subdirectory", [None])[0]
     if below is not None:
-        _checked(_rules.subdirectory, below, word)
-        below = _rules.normal_subdirectory(below)
+        _checked(rules.subdirectory, below, word)
+        below = rules.normal_subdirectory(below)
     source = GitSource(
-        url=address, ref=_checked(_rules.ref, ref, word) if ref else None, subdirectory=below, extras=extras
+        url=address, ref=_checked(rules.ref, ref, word) if ref else None, subdirectory=below, extras=extras
     )
     path = (below or address).rstrip("/").removesuffix(".git")
     return Addition(word=word, name=valid_name(re.split(r"[/:]", path)[-1]), source=source, ref=ref)
@@ -197,7 +197,7 @@ def _local(word: str, *, directory: Path, extras: tuple[str, ...], editable: boo
     return Addition(
         word=word,
         name=None,
-        source=LocalSource(path=_checked(_rules.path, path, word), editable=editable, extras=extras),
+        source=LocalSource(path=_checked(rules.path, path, word), editable=editable, extras=extras),
     )
 
 
@@ -235,7 +235,7 @@ def _is_version(text: str) -> bool:
 
 
 def _checked(rule: Callable[[str], str | None], value: str, word: str) -> str:
-    problem = _rules.text(value) or rule(value)
+    problem = rules.text(value) or rule(value)
     if problem is not None:
         raise _wrong(word, problem, "vllm-plugins add --help")
     return value

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from vllm_plugins.core import atomic
 from vllm_plugins.core.errors import StoreError
-from vllm_plugins.documents import _rules, git_url_forms
-from vllm_plugins.documents._form import file_rules, targets, values
+from vllm_plugins.documents import git_url_forms
+from vllm_plugins.documents._lock import values
+from vllm_plugins.documents._manifest import file_rules, rules, targets
 from vllm_plugins.documents.policy import CHECKS, ORIGIN, Level
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _schema() -> Schema:
                 "indexes": {
                     "type": "object",
                     "description": "Package indexes of single plugins, by name.",
-                    "propertyNames": {"pattern": _whole(_rules.NAME.pattern)},
+                    "propertyNames": {"pattern": _whole(rules.NAME.pattern)},
                     "additionalProperties": _object(
                         {"url": _text("The URL of its simple API, without a login.", _INDEX_URL)}, required=("url",)
                     ),
@@ -112,7 +113,7 @@ def _text(description: str, pattern: str | None = None, *, no: str | None = None
     both: Schema = {"allOf": [{"pattern": _TEXT}, {"pattern": pattern}]} if pattern else {"pattern": _TEXT}
     if no is not None:
         both["not"] = {"pattern": no}
-    return {"type": "string", "maxLength": _rules.MAX_LENGTH, **both, "description": description}
+    return {"type": "string", "maxLength": rules.MAX_LENGTH, **both, "description": description}
 
 
 def _flag(description: str, *, default: bool) -> Schema:
@@ -138,10 +139,10 @@ def _whole(pattern: str) -> str:
     return f"^({pattern})$"
 
 
-_PACKAGE = _whole(_rules.IDENTIFIER.pattern)
+_PACKAGE = _whole(rules.IDENTIFIER.pattern)
 _VERSIONS = _text('The versions that are allowed, in quotes, such as ">=0.1,<2".', _VERSION)
 _COMMON: Schema = {
-    "name": _text("Your name for the plugin, unique in the file.", _whole(_rules.NAME.pattern)),
+    "name": _text("Your name for the plugin, unique in the file.", _whole(rules.NAME.pattern)),
     "enabled": _flag("false: not locked and not installed.", default=True),
     "loads": _list(
         _text("module:attribute", _LOAD), "Objects that vLLM loads where you name them, such as a KV connector."
@@ -166,7 +167,7 @@ _SOURCES: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
         "A distribution from a package index.",
         {
             "version": _VERSIONS,
-            "index": _text("The one index that it comes from, by its name.", _whole(_rules.NAME.pattern)),
+            "index": _text("The one index that it comes from, by its name.", _whole(rules.NAME.pattern)),
             **_DISTRIBUTION,
         },
         ("package",),
@@ -179,7 +180,7 @@ _SOURCES: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
             ),
             "ref": _text(
                 "A branch, tag or commit. The default is the remote's HEAD.",
-                no=_rules.NO_REF.pattern,
+                no=rules.NO_REF.pattern,
             ),
             "subdirectory": _text(
                 "The directory of the project in the repository.",
@@ -192,7 +193,7 @@ _SOURCES: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
     "local": (
         "A project directory on this machine.",
         {
-            "path": _text("The directory, relative to plugins.yaml.", no=f"^{_rules.SCHEME.pattern}"),
+            "path": _text("The directory, relative to plugins.yaml.", no=f"^{rules.SCHEME.pattern}"),
             "editable": _flag("true: import from the directory itself.", default=False),
             **_DISTRIBUTION,
         },
@@ -201,7 +202,7 @@ _SOURCES: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
     "file": (
         "A single file: a chat template, a tool parser, a module.",
         {
-            "path": _text("The file, relative to plugins.yaml.", no=f"^{_rules.SCHEME.pattern}|/$"),
+            "path": _text("The file, relative to plugins.yaml.", no=f"^{rules.SCHEME.pattern}|/$"),
             "url": _text("The https URL of the file.", r"^https?://[^/@]+/[^#\s]*$"),
             "sha256": _text("The hash of the file; required for a URL.", _whole(values.SHA256.pattern)),
             "filename": _text(

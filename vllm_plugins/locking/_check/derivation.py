@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import hashes, progress, scratch
+from vllm_plugins.core import hashes, scratch
 from vllm_plugins.core.errors import LockContradiction
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import selection
@@ -20,7 +20,7 @@ from vllm_plugins.documents.manifest import GitSource
 from vllm_plugins.locking import rebuild as rebuilding
 from vllm_plugins.locking._check import derived_edges
 from vllm_plugins.locking._check.derived_edges import Difference
-from vllm_plugins.locking._rebuilt import build_requirements
+from vllm_plugins.locking._rebuilt import build_requirements, locked_builds
 from vllm_plugins.packages import (
     attestations,
     metadata,
@@ -77,7 +77,7 @@ def check(run: Run, lock: Lock, *, base: Base, new: Mapping[str, Path]) -> tuple
             scratch=temporary,
             environ=os.environ,
         )
-        with progress.step(f"Comparing the lock with {sources}", run.report):
+        with run.reporter.step(f"Comparing the lock with {sources}"):
             differences = derivation.differences()
     if differences:
         names = sorted({item.package for item in differences if item.package is not None})
@@ -89,11 +89,9 @@ def check(run: Run, lock: Lock, *, base: Base, new: Mapping[str, Path]) -> tuple
             next_step="find out who changed the lock and why; restore it from version control, or derive it again: "
             f"vllm-plugins lock {words}",
         )
-    built = [item for item in rebuilding.builds(lock) if item.plugin is None or item.plugin.filename is None]
+    built = [item for item in locked_builds.builds(lock) if item.plugin is None or item.plugin.filename is None]
     if run.request.rebuild:
-        rebuilding.compare(
-            lock, settings, manifest, base=base, report=run.report, detail=run.detail, config=lambda: pip
-        )
+        rebuilding.compare(lock, settings, manifest, base=base, reporter=run.reporter, config=lambda: pip)
     elif built:
         wheels = ", ".join(item.name for item in built)
         derivation.unchecked.append(f"whether {wheels} would be built to the locked wheel again (--rebuild does)")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from vllm_plugins.documents.lock import Plugin
     from vllm_plugins.documents.manifest import Manifest, Source
-    from vllm_plugins.locking.rebuild import LockedBuild
+    from vllm_plugins.locking._rebuilt.locked_builds import LockedBuild
     from vllm_plugins.packages.pip_config import PipConfig
     from vllm_plugins.sources.checkout import Checkout
     from vllm_plugins.startup.settings import Settings

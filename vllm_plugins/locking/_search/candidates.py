@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Literal
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
-from vllm_plugins.core import progress
 from vllm_plugins.core.errors import InstallError, NoResolution
 from vllm_plugins.core.humanize import enumeration
 from vllm_plugins.documents import selection, versions
 from vllm_plugins.packages import releases, simple_api, stub_wheels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from packaging.tags import Tag
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Package
     from vllm_plugins.locking._search.plugin_sources import PluginSources
@@ -71,7 +71,7 @@ class Candidates:
     base: Base
     index: Index
     caches: Path | None
-    report: Callable[[str], None]
+    reporter: Reporter
     built: dict[tuple[NormalizedName, Version], Metadata] = field(default_factory=dict)
     kept: Mapping[NormalizedName, Package] = field(default_factory=dict)
     sources: PluginSources | None = None
@@ -91,7 +91,7 @@ class Candidates:
             SourceError: the index can't be read.
         """
         if name not in self._known:
-            with progress.step(f"Reading {name}", self.report):
+            with self.reporter.step(f"Reading {name}"):
                 files = self.index.files(name)
             by_version: dict[Version, list[File]] = {}
             for file in files:

@@ -8,7 +8,7 @@ from vllm_plugins.core.errors import InstallError, LockMissing, LockStale, Usage
 from vllm_plugins.documents import compatibility, diff, lock_reader, selection
 from vllm_plugins.locking import _stages
 from vllm_plugins.locking._targets.targets import name_of, require_distinct
-from vllm_plugins.locking.pipeline import Outcome
+from vllm_plugins.locking.outcome import Outcome
 from vllm_plugins.startup import named_files
 from vllm_plugins.startup.settings import WHEELS
 

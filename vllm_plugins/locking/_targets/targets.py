@@ -14,11 +14,12 @@ from vllm_plugins.core.errors import PluginsError, UsageError
 from vllm_plugins.documents import base as base_document
 from vllm_plugins.documents import compatibility, diff, lock_writer
 from vllm_plugins.documents.manifest import HERE
-from vllm_plugins.locking import _stages, old_lock, pipeline
+from vllm_plugins.locking import _stages, old_lock
 from vllm_plugins.locking._check import comparison
 from vllm_plugins.locking._targets import shared_pins
 from vllm_plugins.locking._targets.tasks import Task, find_base, resolve
 from vllm_plugins.locking.old_lock import OldLock
+from vllm_plugins.locking.outcome import Outcome
 from vllm_plugins.locking.request import Run, Upgrade
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.manifest import Manifest, RequestedTarget
     from vllm_plugins.locking._assemble import NewLock
     from vllm_plugins.locking.old_lock import OldLocks
-    from vllm_plugins.locking.pipeline import Outcome
     from vllm_plugins.locking.request import Request
 
 __all__ = ["lock", "name_of", "requested", "require_distinct"]
@@ -67,7 +67,7 @@ def lock(run: Run, *, here: Base | None) -> Outcome:
         unchecked += _underived(run, tasks, locks, new_locks)
     notes += _missing(manifest, old, locks)
     fitting = compatibility.fitting(locks, here or base_document.read())
-    return pipeline.Outcome(
+    return Outcome(
         lock=next(iter((*fitting, *locks))),
         locks=locks,
         changes=changes.packages,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core.errors import PluginsError, UsageError
 from vllm_plugins.documents import base as base_document
 from vllm_plugins.documents.manifest import HERE, absolute, is_release
-from vllm_plugins.locking import _stages, pipeline
+from vllm_plugins.locking import _stages, bases
 from vllm_plugins.locking._prepare import ELSEWHERE
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ def find_base(run: Run, target: RequestedTarget, here: Base | None) -> Base:
         found = here or base_document.read()
     elif is_release(target.base):
         with named(target.name, target.option):
-            found = pipeline.read_base(
+            found = bases.read(
                 target.base,
                 run.settings,
-                report=run.report,
+                reporter=run.reporter,
                 config=run.config,
                 may_build=run.request.may_build,
                 python=target.python,
@@ -80,12 +80,12 @@ def find_base(run: Run, target: RequestedTarget, here: Base | None) -> Base:
 def resolve(run: Run, task: Task, upgrade: Upgrade, scratch: Path) -> NewLock:
     """The new lock of a target."""
     scratch.mkdir(parents=True)
-    of_target = replace(run, report=lambda line: run.report(f"{task.name}: {line}"))
+    of_target = replace(run, reporter=run.reporter.about(task.name))
     with named(task.name, task.option), _stages.explained(of_target, task.old):
         new = _stages.resolve(
             of_target, base=task.base, old=task.old, upgrade=upgrade, scratch=scratch, target=task.name
         )
-        pipeline.check_result(new.lock, run.manifest, task.base)
+        _stages.check(new.lock, run.manifest, task.base)
     return new
 
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from vllm_plugins.core.hashes import Sha256
-    from vllm_plugins.documents._form.indexes import NamedIndex
-    from vllm_plugins.documents._form.targets import RequestedTarget
-    from vllm_plugins.documents.manifest import Plugin
+    from vllm_plugins.documents._manifest.indexes import NamedIndex
+    from vllm_plugins.documents._manifest.plugins import Plugin
+    from vllm_plugins.documents._manifest.targets import RequestedTarget
     from vllm_plugins.documents.overrides import Override
 
 __all__ = ["sha256"]

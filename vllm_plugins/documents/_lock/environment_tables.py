@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.fields import get, items
-from vllm_plugins.documents._form import values
+from vllm_plugins.documents._lock import values
 from vllm_plugins.documents.lock import BaseUse, Override, Target
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The load check of an overlay in the store, and its result in the marker.
+"""The result of an overlay's load check, in its marker: whether the check must run, and what it has found.
 
 An overlay is up to date with a base only after its load check. A start that installs may run it alongside: the
 marker then says that the overlay is on trial with this base, until the check has ended. A trial whose start was
@@ -7,9 +7,10 @@ killed, or crashed, is never repeated: the next start checks first.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vllm_plugins.core import progress, scratch
+from vllm_plugins.core import scratch
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.install import _store as stores
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from vllm_plugins.install._job import Job
     from vllm_plugins.startup.overlay import Failure, Marker
 
-__all__ = ["begin_trial", "failures", "may_be_tried", "needs_check", "run"]
+__all__ = ["begin_trial", "failures", "may_be_tried", "needs_check", "update"]
 
 
 def failures(marker: Marker, job: Job) -> list[Failure]:
@@ -30,7 +31,7 @@ def failures(marker: Marker, job: Job) -> list[Failure]:
     return [failure for failure in marker.failures if failure.base == job.base.fingerprint]
 
 
-def needs_check(marker: Marker, job: Job, *, again: bool) -> bool:
+def needs_check(marker: Marker, job: Job) -> bool:
     """Whether the load check must run, or its failures be forgotten.
 
     It runs if it did not run with this base, or something failed. Without vLLM, hardly any plugin can be loaded, so
@@ -38,9 +39,9 @@ def needs_check(marker: Marker, job: Job, *, again: bool) -> bool:
     """
     if job.depth is None:
         return bool(failures(marker, job)) or job.base.fingerprint in marker.trials
-    return job.base.vllm is not None and bool(
-        again or failures(marker, job) or job.base.fingerprint not in marker.checked
-    )
+    if job.base.vllm is None:
+        return False
+    return job.check_again or job.base.fingerprint not in marker.checked or bool(failures(marker, job))
 
 
 def may_be_tried(marker: Marker, job: Job) -> bool:
@@ -49,8 +50,9 @@ def may_be_tried(marker: Marker, job: Job) -> bool:
     Not what failed before, or did not get through its trial: a crash would be repeated, and its cause never named.
     Not with overrides either, without which vLLM could not be imported at all.
     """
-    is_new = job.base.fingerprint not in marker.trials and not failures(marker, job)
-    return bool(is_new and marker.points and not marker.overrides and needs_check(marker, job, again=False))
+    if job.depth is None or job.base.vllm is None or not marker.points or marker.overrides:
+        return False
+    return job.base.fingerprint not in {*marker.trials, *marker.checked} and not failures(marker, job)
 
 
 def begin_trial(marker: Marker, job: Job) -> Marker:
@@ -58,8 +60,8 @@ def begin_trial(marker: Marker, job: Job) -> Marker:
     return marker.replace(trials=tuple(sorted({*marker.trials, job.base.fingerprint})))
 
 
-def run(
-    marker: Marker, job: Job, *, installed: bool, again: bool, install: Callable[[], Marker]
+def update(
+    marker: Marker, job: Job, *, installed: bool, install_again: Callable[[], Marker]
 ) -> tuple[Marker, Marker, bool]:
     """Run the load check if it must run, and again where another machine replaced the overlay meanwhile.
 
@@ -78,31 +80,33 @@ def run(
     changed: tuple[str, ...] = ()
     error: PluginsError | None = None
     try:
-        checked = _checked(known, job, again=again)
-        if job.depth is not None and needs_check(known, job, again=again):  # then it ran
+        checked = _checked(known, job)
+        if job.depth is not None and needs_check(known, job):  # then it ran
             changed = own_changes.differences(store, marker)
     except PluginsError as caught:
         error = caught
     if (error or changed or failures(checked, job)) and stores.was_replaced(store, job.key, place):
-        job.report("Checking again: another machine has replaced the overlay")
+        job.reporter.line("Checking again: another machine has replaced the overlay")
         marker = overlay.read_marker(store, job.key) or marker
-        return run(marker, job, installed=True, again=again, install=install)
+        return update(marker, job, installed=True, install_again=install_again)
     if error is not None:
         raise error
     if changed and not installed:
-        job.report(f"Installing again: {count(len(changed), 'file')} of the overlay changed since it was installed")
-        return run(install(), job, installed=True, again=True, install=install)
+        job.reporter.line(
+            f"Installing again: {count(len(changed), 'file')} of the overlay changed since it was installed"
+        )
+        return update(install_again(), replace(job, check_again=True), installed=True, install_again=install_again)
     if changed:
         error = own_changes.error_of(store, marker, job.lock, changed)
         if job.settings.verify:
             raise error
-        job.report(f"warning: {error.what}; VLLM_PLUGIN_VERIFY=1 will refuse that")
+        job.reporter.line(f"warning: {error.what}; VLLM_PLUGIN_VERIFY=1 will refuse that")
     return marker, checked, installed
 
 
-def _checked(marker: Marker, job: Job, *, again: bool) -> Marker:
+def _checked(marker: Marker, job: Job) -> Marker:
     """The marker with the result of the load check with this base, which runs if it must."""
-    if not needs_check(marker, job, again=again):
+    if not needs_check(marker, job):
         return marker
     fingerprint = job.base.fingerprint
     others = tuple(failure for failure in marker.failures if failure.base != fingerprint)
@@ -112,11 +116,11 @@ def _checked(marker: Marker, job: Job, *, again: bool) -> Marker:
         return marker.replace(checked=checked, failures=others, trials=trials)
     text = "Loading and calling every entry point" if job.depth == "calls" else "Loading every entry point"
     with (
-        progress.step(text, job.report) as step,
+        job.reporter.step(text) as step,
         scratch.directory(job.settings.store / overlay.STAGING) as temporary,
     ):
         if marker.overrides:
-            with progress.step("Importing vLLM with its overrides", job.report):
+            with job.reporter.step("Importing vLLM with its overrides"):
                 override_check.check(
                     job.settings.store,
                     marker,

@@ -12,7 +12,7 @@ from packaging import pylock
 from tests.kit import values
 from vllm_plugins.core.errors import InstallError, LockInvalid
 from vllm_plugins.documents import lock_reader, lock_writer, selection
-from vllm_plugins.documents._form import lock_keys
+from vllm_plugins.documents._lock import known_keys
 from vllm_plugins.documents.lock import TOOL
 from vllm_plugins.documents.lock_reader import content_sha256
 
@@ -51,7 +51,7 @@ def put(table: dict[str, Any], path: str, value: object) -> None:
 
 @pytest.mark.parametrize("key", PEP_751)
 def test_each_key_of_pep_751_has_a_treatment(key: str) -> None:
-    assert key in lock_keys.KEYS
+    assert key in known_keys.KEYS
 
 
 # Not read from the table: who changes that by mistake must meet a test.
@@ -68,8 +68,8 @@ REFUSED = (
 
 
 def test_these_keys_are_refused_and_no_others() -> None:
-    assert [key for key, treatment in lock_keys.KEYS.items() if treatment == "refused"] == [*REFUSED]
-    assert set(lock_keys.KEYS.values()) == {"refused", "honoured", "harmless"}
+    assert [key for key, treatment in known_keys.KEYS.items() if treatment == "refused"] == [*REFUSED]
+    assert set(known_keys.KEYS.values()) == {"refused", "honoured", "harmless"}
 
 
 @pytest.mark.parametrize("key", REFUSED)
@@ -130,7 +130,7 @@ def test_a_key_that_is_written_like_a_path_is_unknown(key: str) -> None:
     changed = document()
     changed["packages"][0]["wheels.hashes"] = {}
     changed["tool"]["vllm-plugins.format"] = changed["packages"][0].setdefault("tool", {})["vllm-plugins.x"] = 1
-    assert [place for place, _ in lock_keys.refused(changed)] == ["packages[0].wheels.hashes"]
+    assert [place for place, _ in known_keys.refused(changed)] == ["packages[0].wheels.hashes"]
 
 
 @pytest.mark.parametrize("key", ["tool.other", "packages.tool.other"])
@@ -168,25 +168,25 @@ def test_what_a_lock_is_written_with_is_known() -> None:
     example = (Path(__file__).parents[2] / "plugins.lock.example").read_bytes()
     golden = (Path(__file__).parents[1] / "golden" / "plugins.lock").read_bytes()
     for data in (example, golden):
-        assert list(lock_keys.refused(tomllib.loads(data.decode()))) == []
+        assert list(known_keys.refused(tomllib.loads(data.decode()))) == []
 
 
 def test_an_unknown_key_of_a_dependency_is_refused() -> None:
-    ((key, _),) = lock_keys.refused({"packages": [{"dependencies": [{"name": "x", "new": 1}]}]})
+    ((key, _),) = known_keys.refused({"packages": [{"dependencies": [{"name": "x", "new": 1}]}]})
     assert key == "packages[0].dependencies[0].new"
 
 
 def test_what_is_no_table_has_no_keys() -> None:
     """The reader of the lock refuses it."""
     for value in ("x", 5, True, None):
-        assert list(lock_keys.refused({"packages": value, "tool": {"vllm-plugins": value}})) == []
+        assert list(known_keys.refused({"packages": value, "tool": {"vllm-plugins": value}})) == []
 
 
 def test_the_reason_and_the_place_of_each_refused_key_are_told() -> None:
     unknown = "this key is unknown (a newer version's?), and may change what is installed"
     ours = "this key of PEP 751 would change what is installed, and this program does not follow it"
     hidden = "this text contains the invisible character U+"
-    found = lock_keys.refused(
+    found = known_keys.refused(
         {
             "extras": [],
             "created-by": "a\tb\nc",
@@ -212,7 +212,7 @@ def test_the_reason_and_the_place_of_each_refused_key_are_told() -> None:
 
 
 def test_what_follows_the_table_of_another_program_is_looked_at() -> None:
-    ((key, _),) = lock_keys.refused({"tool": {"other": {"new": 1}, "vllm-plugins": {"new": 1}}})
+    ((key, _),) = known_keys.refused({"tool": {"other": {"new": 1}, "vllm-plugins": {"new": 1}}})
     assert key == "tool.vllm-plugins.new"
 
 
@@ -225,7 +225,7 @@ def test_what_a_lock_may_be_written_with_is_known() -> None:
         "plugins": [{"passed-over": "", "loads": [], "provided": True, "dependencies": []}],
     }
     package = {"dependencies": [{"name": "x"}], "tool": {"vllm-plugins": {"find-links": True}}}
-    assert list(lock_keys.refused({"packages": [package], "tool": {"vllm-plugins": tool}})) == []
+    assert list(known_keys.refused({"packages": [package], "tool": {"vllm-plugins": tool}})) == []
 
 
 EVIL = f"\nevil==1.0 --hash=sha256:{'e' * 64}"

@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllm_plugins.documents import git_url_forms as forms
-from vllm_plugins.documents._form.plugin import GitSource
+from vllm_plugins.documents._manifest.plugins import GitSource
 from vllm_plugins.startup.environment import index_logins
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from vllm_plugins.documents._form.indexes import NamedIndex
-    from vllm_plugins.documents._form.plugin import Plugin
+    from vllm_plugins.documents._manifest.indexes import NamedIndex
+    from vllm_plugins.documents._manifest.plugins import Plugin
     from vllm_plugins.documents.policy import Policy
 
 __all__ = ["of_indexes", "of_plugins"]

@@ -6,12 +6,12 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from vllm_plugins.core.fields import FieldError, get, strings
-from vllm_plugins.documents._form import values
+from vllm_plugins.documents._lock import values
 from vllm_plugins.documents.lock import FILENAME, TOOL, Package, Wheel
 from vllm_plugins.startup.settings import WHEELS
 
 if TYPE_CHECKING:
-    from vllm_plugins.documents._form import pylock
+    from vllm_plugins.documents._lock import pylock
 
 __all__ = ["fields", "own_fields", "read"]
 

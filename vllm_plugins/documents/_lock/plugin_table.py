@@ -7,8 +7,8 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.fields import FieldError, get, items, strings
-from vllm_plugins.documents import _rules
-from vllm_plugins.documents._form import file_rules, values
+from vllm_plugins.documents._lock import values
+from vllm_plugins.documents._manifest import file_rules, rules
 from vllm_plugins.documents.lock import Plugin
 
 __all__ = ["fields", "read"]
@@ -58,7 +58,7 @@ def read(item: Any, here: str) -> Plugin:
 
 def _file_problem(name: str, filename: str, url: str | None) -> str | None:
     """The problem of the fields of a single file, of which a path and a request would be made."""
-    return _rules.name(name) or file_rules.filename(filename) or (file_rules.url(url) if url is not None else None)
+    return rules.name(name) or file_rules.filename(filename) or (file_rules.url(url) if url is not None else None)
 
 
 def fields(plugin: Plugin) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from yaml.nodes import MappingNode, SequenceNode
 
 from vllm_plugins.core.errors import UsageError
-from vllm_plugins.documents import _rules
-from vllm_plugins.documents._form import values
-from vllm_plugins.documents._rules import quoted
+from vllm_plugins.documents._lock import values
+from vllm_plugins.documents._manifest import rules
+from vllm_plugins.documents._manifest.rules import quoted
 from vllm_plugins.documents._yaml import Fields, describe, line
 from vllm_plugins.startup import Record
 
@@ -155,12 +155,12 @@ def _target(node: MappingNode, where: str, problems: Problems) -> RequestedTarge
 
 
 def _name(text: str) -> str | None:
-    wrong = _rules.name(text)
+    wrong = rules.name(text)
     return None if wrong is None else wrong.replace("plugin name", "name of a target")
 
 
 def _base(text: str) -> str | None:
-    return None if text == HERE or is_release(text) else _rules.path(text)
+    return None if text == HERE or is_release(text) else rules.path(text)
 
 
 def _python(text: str) -> str | None:

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from yaml.nodes import MappingNode
 
-from vllm_plugins.documents import _rules
-from vllm_plugins.documents._rules import quoted
+from vllm_plugins.documents._manifest import rules
+from vllm_plugins.documents._manifest.rules import quoted
 from vllm_plugins.documents._yaml import Fields, describe, did_you_mean, line
 from vllm_plugins.startup import Record
 from vllm_plugins.startup.environment import index_logins
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from yaml.nodes import Node
 
+    from vllm_plugins.documents._manifest.plugins import Plugin
     from vllm_plugins.documents._yaml import Problems
-    from vllm_plugins.documents.manifest import Plugin
 
 __all__ = ["NamedIndex", "check_names", "read"]
 
@@ -81,7 +81,7 @@ def _index(top: Fields, name: str, problems: Problems) -> NamedIndex | None:
 
 def name_problem(value: str) -> str | None:
     """The problem of an index's name."""
-    wrong = _rules.text(value) or _rules.name(value)
+    wrong = rules.text(value) or rules.name(value)
     return wrong and wrong.replace("plugin name", "name of an index")
 
 

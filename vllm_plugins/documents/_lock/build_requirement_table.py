@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_name
 
 from vllm_plugins.core.fields import FieldError, convert, get, items
 from vllm_plugins.documents import versions
-from vllm_plugins.documents._form import values
+from vllm_plugins.documents._lock import values
 from vllm_plugins.documents.lock import FILENAME, BuildRequirement, Wheel
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from packaging.utils import canonicalize_name
 from yaml.nodes import MappingNode
 
 from vllm_plugins.core.hashes import Sha256
-from vllm_plugins.documents import _rules, versions
-from vllm_plugins.documents._form import file_rules, indexes
-from vllm_plugins.documents._rules import quoted
+from vllm_plugins.documents import versions
+from vllm_plugins.documents._manifest import file_rules, indexes, rules
+from vllm_plugins.documents._manifest.rules import quoted
 from vllm_plugins.documents._yaml import Fields, describe, did_you_mean, line
 from vllm_plugins.startup import Record
 
@@ -148,11 +148,11 @@ def read(node: Node, where: str, problems: Problems) -> Plugin | None:
         problems.add(node, where, f"expected a mapping with name and source, found {describe(node)}")
         return None
     fields = Fields(node, where, problems)
-    name = fields.text("name", _rules.name, required="a unique name")
+    name = fields.text("name", rules.name, required="a unique name")
     kind = fields.text("source", _kind, required=_KINDS)
     fields.unknown((*_COMMON, *(_OF_KIND[kind] if kind else itertools.chain(*_OF_KIND.values()))), _foreign(kind))
     enabled = fields.flag("enabled", default=True)
-    loads = fields.texts("loads", _rules.load)
+    loads = fields.texts("loads", rules.load)
     requires, with_base = _build(fields, problems)
     source = _source(fields, kind) if kind else None
     if name is None or source is None:
@@ -181,8 +181,8 @@ def _build(fields: Fields, problems: Problems) -> tuple[tuple[str, ...], tuple[N
         return (), ()
     inner = Fields(node, fields.path("build"), problems)
     inner.unknown(("requires", "with-base"))
-    requires = inner.texts("requires", _rules.build_requirement)
-    names = tuple(dict.fromkeys(map(canonicalize_name, inner.texts("with-base", _rules.package))))
+    requires = inner.texts("requires", rules.build_requirement)
+    names = tuple(dict.fromkeys(map(canonicalize_name, inner.texts("with-base", rules.package))))
     for text in requires:
         if canonicalize_name(versions.requirement(text).name) in names:
             inner.problem("requires", f"{quoted(text)} is in with-base, too; remove one")
@@ -208,23 +208,23 @@ def _foreign(kind: str | None) -> dict[str, str]:
 def _source(fields: Fields, kind: str) -> Source | None:
     if kind == "file":
         return _file(fields)
-    extras = fields.texts("extras", _rules.extra)
+    extras = fields.texts("extras", rules.extra)
     if kind == "pypi":
-        package = fields.text("package", _rules.package, required="the name of a distribution")
-        version = fields.text("version", _rules.version)
+        package = fields.text("package", rules.package, required="the name of a distribution")
+        version = fields.text("version", rules.version)
         index = fields.text("index", indexes.name_problem)
         return None if package is None else PypiSource(package=package, version=version, extras=extras, index=index)
-    package = fields.text("package", _rules.package)
+    package = fields.text("package", rules.package)
     if kind == "local":
-        path = fields.text("path", _rules.path, required="the path of a project directory")
+        path = fields.text("path", rules.path, required="the path of a project directory")
         editable = fields.flag("editable", default=False)
         return None if path is None else LocalSource(path=path, editable=editable, package=package, extras=extras)
-    url = fields.text("url", _rules.url, required="the URL of a git repository")
-    ref = fields.text("ref", _rules.ref)
-    below = fields.text("subdirectory", _rules.subdirectory)
+    url = fields.text("url", rules.url, required="the URL of a git repository")
+    ref = fields.text("ref", rules.ref)
+    below = fields.text("subdirectory", rules.subdirectory)
     if url is None:
         return None
-    subdirectory = _rules.normal_subdirectory(below) if below else None
+    subdirectory = rules.normal_subdirectory(below) if below else None
     return GitSource(url=url, ref=ref, subdirectory=subdirectory, package=package, extras=extras)
 
 

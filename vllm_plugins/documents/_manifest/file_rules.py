@@ -8,8 +8,8 @@ import sys
 from urllib.parse import unquote, urlsplit
 
 from vllm_plugins.core.redact import redact
-from vllm_plugins.documents._form import values
-from vllm_plugins.documents._rules import quoted
+from vllm_plugins.documents._lock import values
+from vllm_plugins.documents._manifest.rules import quoted
 
 __all__ = ["FILENAME", "filename", "last_part", "path", "sha256", "url"]
 
