@@ -67,3 +67,16 @@ def test_a_file_outside_of_the_project_is_named(line: str, path: str, away: str 
     project = Path("/tmp/vllm-plugins-1-x/local/plug")
     found = missing.find([line.format(path)], "tiny", base_has=lambda _: False, project=project)
     assert (found and found.what) == (away and f"its build reads {away}, and gets the project's directory alone")
+
+
+@pytest.mark.parametrize("is_whole", [True, False], ids=["checkout", "copy of a directory"])
+def test_a_file_that_a_repository_lacks_is_not_looked_for_next_to_it(tmp_path: Path, is_whole: bool) -> None:
+    top = tmp_path / "vllm-plugins-1-x"
+    (top / ".git" / "info").mkdir(parents=True)
+    if not is_whole:
+        (top / ".git" / "info" / "sparse-checkout").touch()
+    line = "FileNotFoundError: [Errno 2] No such file or directory: '../VERSION'"
+    found = missing.find([line], "tiny", base_has=lambda _: False, project=top / "python")
+    assert found is not None
+    assert found.what.startswith("its build reads ../VERSION, ")
+    assert ("`source: git`" in found.next_step) != is_whole

@@ -129,7 +129,7 @@ class Builder:
             builder, environment = self._prepare(project, "wheel", inputs, on_line)
             into.mkdir(parents=True, exist_ok=True)
             path = Path(builder.build("wheel", into))
-            _reproducible.normalise(path)
+            _reproducible.normalise(path, project=project)
             content = metadata.inspect(path)
             _check_name(path, content)
             _check_pointers(path)

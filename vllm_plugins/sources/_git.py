@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -235,6 +235,11 @@ class Repository(Access):
         """Initialise it, without the templates and hooks of this machine."""
         self.check_output("init", "--quiet", "--template=", "--object-format=sha1", "--initial-branch=main")
         self.check_output("config", "remote.origin.url", self.remote.url)
+
+    def of(self, file: Path) -> Repository:
+        """The repository of a file in its work tree: this one, or one of its submodules."""
+        inner = (parent for parent in file.parents if parent != self.root and (parent / ".git").exists())
+        return replace(self, root=next(inner, self.root))
 
     def run(self, *arguments: str, config: Sequence[tuple[str, str]] = ()) -> Completed:
         """Run git in it. The caller checks the exit status."""

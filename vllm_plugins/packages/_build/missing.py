@@ -82,12 +82,24 @@ def _outside(text: str, project: Path, plugin: str) -> Missing | None:
         if away.startswith("../") and any(
             parent.name.startswith(scratch.PREFIX) for parent in project.parents[top - 1 :]
         ):
+            if _is_checkout(project):
+                return Missing(
+                    what=f"its build reads {away}, which is not in its git repository, or is a link out of it",
+                    next_step=f"ask the authors of plugin {plugin!r} to put {os.path.basename(away)} into the "
+                    "repository, or change `ref` in plugins.yaml to a commit that has it",
+                )
             return Missing(
                 what=f"its build reads {away}, and gets the project's directory alone",
                 next_step=f"put {os.path.basename(away)} into the project of {plugin!r}, to be read there; or, if "
                 "the project is part of a git repository, use `source: git` with `subdirectory`",
             )
     return None
+
+
+def _is_checkout(project: Path) -> bool:
+    """Whether a project is in a whole checkout. In a copy of a local directory, git is told to miss the rest."""
+    top = next((place for place in (project, *project.parents) if (place / ".git").is_dir()), None)
+    return top is not None and not (top / ".git" / "info" / "sparse-checkout").exists()
 
 
 def is_of_system(what: str | None) -> bool:
