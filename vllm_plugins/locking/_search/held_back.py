@@ -64,7 +64,7 @@ class HeldBack:
     wheels: Path
 
     def reasons(self, newest: Iterable[Candidate], upgraded: Lock) -> Mapping[NormalizedName, tuple[Reason, ...]]:
-        """What keeps back each of these releases that an upgrade would not take; ``upgraded`` is what it would lock."""
+        """What keeps back the releases that an upgrade does not take; ``upgraded`` is the lock that it writes."""
         held = [found for found in newest if _is_held(found, upgraded)]
         if not held:
             return {}
