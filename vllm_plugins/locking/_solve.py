@@ -18,7 +18,7 @@ from vllm_plugins.core.humanize import count
 from vllm_plugins.core.progress import SILENT
 from vllm_plugins.locking import _conflicts, _resolution, request
 from vllm_plugins.locking._sdists import Sdists
-from vllm_plugins.locking._search import agreed, fitting, limits, newest, own_index
+from vllm_plugins.locking._search import agreed, limits, newest, own_index, suggested_overrides
 from vllm_plugins.locking._search.candidates import Candidates
 from vllm_plugins.locking._search.findings import Root, chain
 from vllm_plugins.locking._search.walk import Walk
@@ -200,7 +200,7 @@ class Solver:
 
     def _unsatisfiable(self, walk: Walk, findings: Mapping[str, Finding]) -> NoResolution | BaseMismatch:
         roots = [root for root in walk.roots if root.plugin in findings]
-        overrides = fitting.overrides(walk, roots, for_resolver=True)
+        overrides = suggested_overrides.find(walk, roots, for_resolver=True)
         return _conflicts.unsatisfiable(
             findings,
             walk.roots,

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core import atomic, regular_file, workers
 from vllm_plugins.core.errors import LockInvalid, LockStale, NoResolution, SourceError, StoreError
 from vllm_plugins.core.humanize import count
-from vllm_plugins.documents import consistency, lock_writer, names
+from vllm_plugins.documents import consistency, entry_point_names, lock_writer
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.documents.manifest import GitSource
 from vllm_plugins.locking import _overrides, _provided, _resolvers
@@ -247,7 +247,7 @@ def check(new: Lock, manifest: Manifest, base: Base) -> None:
     """
     # The entry points of a base elsewhere are unknown; ``sync`` checks them there.
     is_here = base.fingerprint == overlay.fingerprint()
-    names.check(names.of_lock(new), names.of_base() if is_here else {})
+    entry_point_names.check(entry_point_names.of_lock(new), entry_point_names.of_base() if is_here else {})
     if reasons := consistency.of_lock(new) + consistency.with_manifest(new, manifest):
         raise LockInvalid(
             "the new lock would contradict itself or plugins.yaml",

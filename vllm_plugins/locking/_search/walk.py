@@ -21,7 +21,7 @@ from vllm_plugins.locking._search.candidates import Obstacle
 from vllm_plugins.locking._search.choices import Choices, applying, requirement_of, requirements_of_extras
 from vllm_plugins.locking._search.findings import Finding
 from vllm_plugins.locking._search.lookahead import Lookahead
-from vllm_plugins.locking._search.steps import done, result
+from vllm_plugins.locking._search.recursion import done, result
 from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base, Distribution
     from vllm_plugins.locking._search.candidates import Candidate, Candidates
     from vllm_plugins.locking._search.findings import Root
-    from vllm_plugins.locking._search.steps import Step
+    from vllm_plugins.locking._search.recursion import Step
     from vllm_plugins.packages.metadata import Metadata
 
 __all__ = ["Walk"]
