@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core import atomic, bytecode, hashes, workers
 from vllm_plugins.core.errors import HashMismatch, InstallError
 from vllm_plugins.core.humanize import shortened
-from vllm_plugins.install import _front
-from vllm_plugins.install._checks import owners, record_rows
+from vllm_plugins.install._checks import import_path, owners, record_rows
 from vllm_plugins.install._checks.owners import BAD_WHEEL, title
 from vllm_plugins.packages import metadata, unpacked
 from vllm_plugins.startup import integrity, overlay
@@ -78,12 +77,12 @@ def clean(site: Path) -> Mapping[Path, Rows]:
     front = site / overlay.FRONT
     found = {info: _clean(site, info) for info in sorted(site.glob("*.dist-info"))}
     for info, rows in found.items():
-        _front.check_plugin(title(info.name), [row.path for row in rows])
+        import_path.check_plugin(title(info.name), [row.path for row in rows])
     for info in sorted(front.glob("*.dist-info")):
         rows = _clean(front, info)
-        _front.check_override(title(info.name), [row.path for row in rows])
+        import_path.check_override(title(info.name), [row.path for row in rows])
         found[info] = tuple(row._replace(path=f"{overlay.FRONT}/{row.path}") for row in rows)
-    _front.refuse_path_files(front)
+    import_path.refuse_path_files(front)
     return found
 
 
@@ -108,7 +107,7 @@ def check(
         _check_rows(site, info, rows)
         core = metadata.parse(_bytes(info / "METADATA"), _bytes(info / "entry_points.txt"), where=info.name)
         if core.name not in expected or expected[core.name] is not None:  # an editable one names its project
-            _front.check_path_files(title(info.name), site, [row.path for row in rows])
+            import_path.check_path_files(title(info.name), site, [row.path for row in rows])
         found[core.name] = Distribution(name=core.name, version=str(core.version), entry_points=core.entry_points)
     if differences := sorted(_differences(expected, found)):
         raise InstallError(
@@ -120,7 +119,7 @@ def check(
             details=shortened(stray, 10),
             next_step=_OTHER_INSTALLER,
         )
-    _front.check_declarations(site, records)
+    import_path.check_declarations(site, records)
     return Contents(distributions=tuple(found[name] for name in sorted(found)), owners=owned)
 
 

@@ -1,1 +1,1 @@
-"""Checks of an overlay: which distribution owns each file, and (in child processes) whether plugins and vLLM load."""
+"""Checks of an overlay: whose each file is, what the import path may have, and whether plugins and vLLM load."""

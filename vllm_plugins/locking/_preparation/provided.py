@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from vllm_plugins.documents.base import Base, Distribution
-    from vllm_plugins.locking._prepare import PreparedPlugin
+    from vllm_plugins.locking._preparation.prepared import PreparedPlugin
 
 __all__ = ["notes", "settle"]
 
