@@ -337,7 +337,7 @@ def test_a_name_with_a_line_break_and_no_quotes_is_named(site: Path) -> None:
     info = stages.install(site, files={"tiny/Icon\r": b""})
     record = info / "RECORD"
     record.write_bytes(record.read_bytes().replace(b'"tiny/Icon\r"', b"tiny/Icon\r"))
-    with pytest.raises(InstallError, match="RECORD of tiny 1.0 has a line without the name of a file") as caught:
+    with pytest.raises(InstallError, match=r"RECORD of tiny 1\.0 has a line without the name of a file") as caught:
         check(site, {"tiny": "1.0"})
     assert caught.value.found == "a line with a hash alone, after 'tiny/Icon'"
 
