@@ -15,7 +15,6 @@ from vllm_plugins.core.process import NOT_STARTED
 from vllm_plugins.core.redact import redact
 from vllm_plugins.sources import git_url
 from vllm_plugins.startup import settings
-from vllm_plugins.startup.environment import git_variables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -94,7 +93,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def user_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a call that reads the user's configuration as it is."""
-    ours = (*git_variables.NAMES, *git_url.VARIABLES, "LANGUAGE")
+    ours = (*process.GIT_VARIABLES, *git_url.VARIABLES, "LANGUAGE")
     kept = {key: value for key, value in environ.items() if key not in ours and not key.startswith("GIT_TRACE")}
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 
