@@ -424,16 +424,19 @@ def test_a_plugin_that_requires_vllm_is_locked_with_a_snapshot(place: Place, ind
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])
 def test_a_file_that_was_replaced_at_the_index_is_locked_again(place: Place, index: Index, installer: str) -> None:
-    index.wheel("tiny", entry_points=POINTS, modules=MODULES)
+    index.wheel("tiny", entry_points=POINTS, modules=MODULES, requires=["helper"])
+    index.wheel("helper")
     place.pypi("tiny")
     place.run("lock")
-    index.wheel("tiny", entry_points=POINTS, modules={"tiny.py": "def register():\n    'another'\n"})
+    index.wheel("helper", modules={"helper.py": "ANOTHER = 1\n"})
     step = (
         "find out who changed it; if the source is right, lock it again, and review the change: "
-        "vllm-plugins lock --upgrade-package NAME"
+        "vllm-plugins lock --upgrade-package helper"
     )
     fails(place, step, "sync", "--installer", installer)
-    place.run("lock", "--upgrade-package", "tiny")
+    problem = place.run("sync", "--installer", installer, "--json", check=False).json
+    assert (problem["error"], problem["required_by"]) == ("hash-mismatch", ["tiny"])
+    place.run("lock", "--upgrade-package", "helper")
     place.run("sync", "--installer", installer)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from vllm_plugins.core.humanize import shortened
 from vllm_plugins.install._checks import import_path, owners, record_rows
 from vllm_plugins.install._checks.owners import BAD_WHEEL, title
 from vllm_plugins.packages import metadata, unpacked
+from vllm_plugins.packages.metadata import RecordEntry
 from vllm_plugins.startup import integrity, overlay
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
     from vllm_plugins.core.hashes import Sha256
     from vllm_plugins.install._checks.owners import Owner, Rows
-    from vllm_plugins.packages.metadata import RecordEntry
 
 __all__ = ["Contents", "Distribution", "check", "check_depth", "clean", "seal"]
 
@@ -237,6 +238,7 @@ def _differences(
 def _clean(site: Path, info: Path) -> Rows:
     kept: list[RecordEntry] = []
     data, rows = _record(info)
+    _check_names(info, rows)
     notes = {f"{info.name}/{name}" for name in metadata.INSTALLER_NOTES}
     is_package = any(row.path == "bin/__init__.py" for row in rows)  # then bin/ is no directory of scripts
     for row in record_rows.merged(row._replace(path=_path(site, row.path, info)) for row in rows):
@@ -256,6 +258,19 @@ def _clean(site: Path, info: Path) -> Rows:
     if cleaned != data:
         (info / "RECORD").write_bytes(cleaned)
     return tuple(kept)
+
+
+def _check_names(info: Path, rows: Rows) -> None:
+    """Refuse a name with a line break and without quotes: it is two lines of RECORD, one of them without a name."""
+    for before, row in itertools.pairwise((RecordEntry(""), *rows)):
+        if row.digest and not row.path:
+            raise InstallError(
+                f"RECORD of {title(info.name)} has a line without the name of a file",
+                where=f"{info.name}/RECORD",
+                expected="each name that contains a line break in quotes (CSV)",
+                found=f"a line with a hash alone, after {before.path!r}",
+                next_step=BAD_WHEEL,
+            )
 
 
 def _check_rows(site: Path, info: Path, rows: Rows) -> None:
@@ -329,7 +344,4 @@ def _bytes(path: Path) -> bytes:
 
 
 def _is_plain(file: str) -> bool:
-    try:
-        return stat.S_ISREG(os.lstat(file).st_mode)
-    except OSError:
-        return False
+    return not os.path.islink(file) and os.path.isfile(file)

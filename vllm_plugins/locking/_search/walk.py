@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core.errors import SourceError
+from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.base import VLLM, satisfies
 from vllm_plugins.documents.lock import in_words
@@ -96,7 +96,7 @@ class Walk:
     def _follow(self, root: Root) -> Finding | None:
         try:
             return result(self._root(root))
-        except SourceError as error:
+        except (SourceError, HashMismatch) as error:
             error.required_by = error.required_by or in_words(root.plugin)
             raise
 
