@@ -157,6 +157,9 @@ RUN = {
     "fix the repository until `git status` works in that directory": f"{TAKEN}"
     "a_repository_around_a_local_plugin_is_fixed",
     "change `ref` of plugin {…} in plugins.yaml to an existing one": GIT,
+    "give plugin {…} a `ref` in plugins.yaml, or change the default branch at the server": GIT,
+    "ask the authors of plugin {…} to put {…} into the repository, or change `ref` in plugins.yaml to a commit that has it": f"{TAKEN}"
+    "a_build_reads_a_file_that_its_repository_lacks",
     "change `subdirectory` of plugin {…} in plugins.yaml to the directory of its project": GIT,
     "write the tag's name or the commit as `ref` of plugin {…} in plugins.yaml": GIT,
     "check the url of plugin {…} and your access to it, with git ls-remote": GIT,

@@ -185,6 +185,31 @@ def test_the_entry_of_a_git_plugin_is_corrected(place: Place, repository: Reposi
     subprocess.run(["git", "ls-remote", repository.url], env=git_environment(), check=True, capture_output=True)
     write(place, git(repository))
     place.run("lock")
+    repository.git("symbolic-ref", "HEAD", "refs/heads/gone")
+    step = "give plugin 'tiny' a `ref` in plugins.yaml, or change the default branch at the server"
+    fails(place, step, "lock", "--upgrade")
+    write(place, git(repository, ref="HEAD"))
+    fails(place, "change `ref` of plugin 'tiny' in plugins.yaml to an existing one", "lock", "--upgrade")
+    write(place, git(repository, ref="main"))
+    place.run("lock")
+
+
+def test_a_build_reads_a_file_that_its_repository_lacks(place: Place, tmp_path: Path) -> None:
+    repository = Repository.init(tmp_path / "mono")
+    project = projects.project(tmp_path / "mono/python", name="tiny", entry_points=POINTS, modules=MODULES)
+    with (project / "backend.py").open("a") as backend:
+        backend.write("\nopen('../VERSION').close()\n")
+    repository.commit()
+    write(place, git(repository, ref="main", subdirectory="python"))
+    step = (
+        "ask the authors of plugin 'tiny' to put VERSION into the repository, or change `ref` in plugins.yaml to a "
+        "commit that has it"
+    )
+    fails(place, step, "lock")
+    repository.branch("with-version")
+    repository.commit(files={"VERSION": "1"})
+    write(place, git(repository, ref="with-version", subdirectory="python"))
+    place.run("lock")
 
 
 @pytest.mark.parametrize("changes", [{}, {"ref": "main"}], ids=["default branch", "branch"])
@@ -399,16 +424,19 @@ def test_a_plugin_that_requires_vllm_is_locked_with_a_snapshot(place: Place, ind
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])
 def test_a_file_that_was_replaced_at_the_index_is_locked_again(place: Place, index: Index, installer: str) -> None:
-    index.wheel("tiny", entry_points=POINTS, modules=MODULES)
+    index.wheel("tiny", entry_points=POINTS, modules=MODULES, requires=["helper"])
+    index.wheel("helper")
     place.pypi("tiny")
     place.run("lock")
-    index.wheel("tiny", entry_points=POINTS, modules={"tiny.py": "def register():\n    'another'\n"})
+    index.wheel("helper", modules={"helper.py": "ANOTHER = 1\n"})
     step = (
         "find out who changed it; if the source is right, lock it again, and review the change: "
-        "vllm-plugins lock --upgrade-package NAME"
+        "vllm-plugins lock --upgrade-package helper"
     )
     fails(place, step, "sync", "--installer", installer)
-    place.run("lock", "--upgrade-package", "tiny")
+    problem = place.run("sync", "--installer", installer, "--json", check=False).json
+    assert (problem["error"], problem["required_by"]) == ("hash-mismatch", ["tiny"])
+    place.run("lock", "--upgrade-package", "helper")
     place.run("sync", "--installer", installer)
 
 

@@ -17,7 +17,7 @@ from vllm_plugins.core import errors
 from vllm_plugins.documents import lock_reader, lock_writer, manifest
 from vllm_plugins.documents.editing import schema
 from vllm_plugins.documents.policy import CHECKS, Policy
-from vllm_plugins.packages import programs
+from vllm_plugins.packages._configuration import options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,9 +172,9 @@ def test_every_honoured_key_of_pip_and_uv_is_documented() -> None:
         set(re.findall(r"`([\w-]+)`", " ".join(line.partition(" | ")[0] for line in table.splitlines())))
         for table in re.findall(r"((?:^\|.*\n)+)", text.partition("## Ignored")[0], re.MULTILINE)
     )
-    assert of_pip == programs.PIP_HONOURED
-    assert of_uv == programs.UV_HONOURED
-    assert variables == programs.UV_VARIABLES
+    assert of_pip == options.PIP_HONOURED
+    assert of_uv == options.UV_HONOURED
+    assert variables == options.UV_VARIABLES
 
 
 def test_the_compose_file_names_variables_that_exist() -> None:

@@ -15,7 +15,8 @@ from vllm_plugins.core import errors, lfs
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.documents import merge_conflicts
 from vllm_plugins.install import oci, pull
-from vllm_plugins.locking import _sdists, old_lock, request
+from vllm_plugins.locking import old_lock, request
+from vllm_plugins.locking._preparation import sdists
 from vllm_plugins.packages import attestations, metadata, pip_config
 from vllm_plugins.packages._configuration import pip_files, pip_program, uv_files
 from vllm_plugins.packages._net import keyring, session
@@ -117,7 +118,7 @@ def _pyproject(data: bytes) -> None:
         (project / "pyproject.toml").write_bytes(data)
         assert len(pyproject.sha256(project)) == 64
         assert pyproject.reads_history(project) in (True, False)
-        for requirement in _sdists._build_requirements(project):
+        for requirement in sdists._build_requirements(project):
             assert str(requirement)
 
 

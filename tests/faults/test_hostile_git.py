@@ -301,6 +301,52 @@ def test_a_link_out_of_the_repository_is_refused(place: Place, repository: Repos
     assert not place.lock.exists()
 
 
+def lock_subdirectory(place: Place, repository: Repository, ran: Path) -> Completed:
+    projects.project(repository.path / "python", name="tiny")
+    repository.commit()
+    return lock(place, entry(repository.url, subdirectory="python"), ran)
+
+
+@pytest.mark.parametrize("how", ["in it", "through a link", "through two links"])
+def test_a_link_out_that_a_build_of_a_subdirectory_follows_is_refused(
+    place: Place, repository: Repository, ran: Path, how: str
+) -> None:
+    links = {
+        "in it": {"python/src/link": "/etc/passwd"},
+        "through a link": {"shared/link": "/etc/passwd", "python/src/shared": "../../shared"},
+        "through two links": {"c/d/link": "/etc/passwd", "b/c": "../c", "python/src/b": "../../b"},
+    }[how]
+    for path, target in links.items():
+        (repository.path / path).parent.mkdir(parents=True, exist_ok=True)
+        (repository.path / path).symlink_to(target)
+    done = lock_subdirectory(place, repository, ran)
+    assert done.returncode == 1
+    assert "a symbolic link leads out of the git repository" in done.stderr
+    assert f"  found: {next(iter(links))} → /etc/passwd\n" in done.stderr
+
+
+def test_a_link_out_elsewhere_in_the_repository_is_not_there_for_a_build(
+    place: Place, repository: Repository, tmp_path: Path, ran: Path
+) -> None:
+    """Nor does git call the work tree modified, its own or that of a submodule."""
+    inner = Repository.init(tmp_path / "inner")
+    (inner.path / "link").symlink_to("/etc/passwd")
+    inner.commit()
+    repository.submodule(inner, "inner")
+    (repository.path / "docs").mkdir()
+    (repository.path / "docs" / "a ü").symlink_to("/etc/passwd")
+    project = projects.project(repository.path / "python", name="tiny")
+    with (project / "backend.py").open("a") as backend:
+        backend.write(
+            "\nimport os, subprocess\n"
+            "assert not any(map(os.path.lexists, ('../docs/a ü', '../inner/link')))\n"
+            "assert not subprocess.check_output(('git', 'status', '--porcelain', '-uno'))\n"
+        )
+    repository.commit()
+    done = lock(place, entry(repository.url, subdirectory="python"), ran, GIT_ALLOW_PROTOCOL="file")
+    assert done.returncode == 0, done.stderr
+
+
 def test_links_inside_of_the_repository_are_links(place: Place, repository: Repository, ran: Path) -> None:
     """They are hashed and laid out as links, those that lead nowhere too."""
     (repository.path / "src" / "missing").symlink_to("nothing")

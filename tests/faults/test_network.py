@@ -158,6 +158,7 @@ def test_lock_and_files(world: World, fault: str) -> None:
     lines = world.fails(4 if is_another else 1, "lock", "--upgrade")
     if is_another:
         assert lines[0].endswith("does not match the hash or size of its index")
+        assert "  required by: plugin 'plugin'" in lines
         return
     assert lines[0] in ("the index can't be read", "pip-compile can't read what an index answers")
     assert lines[-1].startswith((MEND, "  next: fix the "))

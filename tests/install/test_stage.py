@@ -332,6 +332,16 @@ def test_record_is_written_again_in_utf_8_and_in_order(site: Path) -> None:
     )
 
 
+def test_a_name_with_a_line_break_and_no_quotes_is_named(site: Path) -> None:
+    """As macOS's ``Icon\\r``: to a reader of CSV, its line of RECORD is two."""
+    info = stages.install(site, files={"tiny/Icon\r": b""})
+    record = info / "RECORD"
+    record.write_bytes(record.read_bytes().replace(b'"tiny/Icon\r"', b"tiny/Icon\r"))
+    with pytest.raises(InstallError, match=r"RECORD of tiny 1\.0 has a line without the name of a file") as caught:
+        check(site, {"tiny": "1.0"})
+    assert caught.value.found == "a line with a hash alone, after 'tiny/Icon'"
+
+
 @pytest.mark.parametrize("prefix", ["", "../../"])
 def test_headers_are_in_the_same_place_with_every_installer(site: Path, prefix: str) -> None:
     data = b"int x;\n"

@@ -9,7 +9,7 @@ import pytest
 
 from vllm_plugins.core.errors import SourceError
 from vllm_plugins.documents.manifest import GitSource
-from vllm_plugins.locking._prepare import Preparation
+from vllm_plugins.locking._preparation.preparation import Preparation
 from vllm_plugins.sources import git_refs
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.kit import projects
 from vllm_plugins.packages import installers, programs
+from vllm_plugins.packages._configuration import options
 from vllm_plugins.packages.installers import Pip
 from vllm_plugins.packages.pip_config import PipConfig
 
@@ -47,15 +48,15 @@ def uv_help() -> str:
 
 
 def test_every_option_of_pip_is_honoured_or_ignored() -> None:
-    options = set(OPTION.findall(_help(*programs.PIP, "install")))
-    assert "index-url" in options
-    assert options - programs.PIP_HONOURED - programs.PIP_IGNORED == set(), "new in pip: add it to packages.programs"
+    found = set(OPTION.findall(_help(*programs.PIP, "install")))
+    assert "index-url" in found
+    assert found - options.PIP_HONOURED - options.PIP_IGNORED == set(), "add it to _configuration.options"
 
 
 def test_every_option_of_uv_is_honoured_or_ignored(uv_help: str) -> None:
-    options = set(OPTION.findall(uv_help))
-    assert "default-index" in options
-    assert options - programs.UV_HONOURED - programs.UV_IGNORED == set(), "new in uv: add it to packages.programs"
+    found = set(OPTION.findall(uv_help))
+    assert "default-index" in found
+    assert found - options.UV_HONOURED - options.UV_IGNORED == set(), "add it to _configuration.options"
 
 
 def test_every_variable_of_uv_is_honoured_or_belongs_to_an_ignored_option(uv_help: str) -> None:
@@ -64,15 +65,15 @@ def test_every_variable_of_uv_is_honoured_or_belongs_to_an_ignored_option(uv_hel
         "UV_WORKING_DIR": "directory",
         "UV_SYSTEM_PYTHON": "system",
     }
-    for variable in set(VARIABLE.findall(uv_help)) - programs.UV_VARIABLES:
+    for variable in set(VARIABLE.findall(uv_help)) - options.UV_VARIABLES:
         option = other_names.get(variable, variable.removeprefix("UV_").lower().replace("_", "-"))
-        assert option in programs.UV_IGNORED, f"new in uv: add {variable} to packages.programs"
+        assert option in options.UV_IGNORED, f"add {variable} to _configuration.options"
 
 
 def test_no_option_is_honoured_and_ignored() -> None:
-    assert not programs.PIP_HONOURED & programs.PIP_IGNORED
-    assert not programs.UV_HONOURED & programs.UV_IGNORED
-    assert not programs.CHOICE & (programs.PIP_HONOURED | programs.UV_HONOURED)
+    assert not options.PIP_HONOURED & options.PIP_IGNORED
+    assert not options.UV_HONOURED & options.UV_IGNORED
+    assert not options.CHOICE & (options.PIP_HONOURED | options.UV_HONOURED)
 
 
 def test_pip_gets_the_honoured_keys_and_nothing_else_of_its_configuration() -> None:

@@ -42,6 +42,38 @@ def test_order_dates_modes_and_compression_make_no_difference(tmp_path: Path) ->
     assert len(results) == 1
 
 
+@pytest.mark.parametrize("form", ["{}", "file://{}#tiny", "path+file://{}/core#1.0"])
+def test_a_list_of_parts_does_not_name_the_directory_of_the_build(tmp_path: Path, form: str) -> None:
+    """As the CycloneDX of maturin does, for each crate of a repository."""
+    results = set()
+    for place in ("one", "another ü"):
+        top = tmp_path / place
+        (top / ".git").mkdir(parents=True)
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(top)
+        for path in (top, tmp_path / "link"):
+            text = form.format(top.as_uri().removeprefix("file://") if "file:" in form else top)
+            raw = RawWheel(name="tiny").add("tiny-1.0.dist-info/sboms/tiny.cyclonedx.json", text)
+            wheel = raw.write(tmp_path / f"{place}-{path.name}")
+            _reproducible.normalise(wheel, project=path / "python")
+            with zipfile.ZipFile(wheel) as archive:
+                assert archive.read("tiny-1.0.dist-info/sboms/tiny.cyclonedx.json").decode() == form.format("/build")
+                assert all(
+                    int(entry.size or 0) == archive.getinfo(entry.path).file_size
+                    for entry in metadata.record(archive)[:-1]
+                )
+            results.add(wheel.read_bytes())
+    assert len(results) == 1
+
+
+def test_only_lists_of_parts_are_changed(tmp_path: Path) -> None:
+    text = f"HERE = '{tmp_path}'\n"
+    wheel = RawWheel(name="tiny").add("tiny/sboms/x.json", text).add("tiny/x.py", text).write(tmp_path / "out")
+    _reproducible.normalise(wheel, project=tmp_path)
+    with zipfile.ZipFile(wheel) as archive:
+        assert {archive.read(name).decode() for name in ("tiny/sboms/x.json", "tiny/x.py")} == {text}
+
+
 def test_an_executable_file_stays_one(tmp_path: Path) -> None:
     wheel = RawWheel(name="tiny").add("tiny/run.sh", "#!/bin/sh\n", 0o100744).add("tiny/x.py").write(tmp_path)
     _reproducible.normalise(wheel)

@@ -18,7 +18,7 @@ from vllm_plugins.startup.settings import VARIABLES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vllm_plugins.documents.names import Names
+    from vllm_plugins.documents.entry_point_names import Names
 
 GENERAL, PLATFORM, ENDPOINTS = "vllm.general_plugins", "vllm.platform_plugins", "vllm.endpoint_plugins"
 

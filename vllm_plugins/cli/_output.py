@@ -50,7 +50,7 @@ class Output(Record):
 
         On a terminal, its lines are broken where words end; those of a text that is not prose stay as they are.
         """
-        # Without UTF-8 there is no arrow, which must not fail a command that is finished.
+        # Some encodings have no arrow. The command is finished, and must not fail because of that.
         encoding = sys.stdout.encoding or "utf-8"
         shown = printable(text).encode(encoding, "replace").decode(encoding)
         if self.json:

@@ -9,6 +9,7 @@ from vllm_plugins.cli.queries import _differences
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.documents import base, diff, lock_reader, manifest
 from vllm_plugins.install import generations
+from vllm_plugins.install import rollback as rollbacks
 
 if TYPE_CHECKING:
     import argparse
@@ -43,9 +44,9 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> in
     before = _present(settings)
     here = base.read()
     done = (
-        generations.plan(settings, key, base=here, manifest=requested)
+        rollbacks.plan(settings, key, base=here, manifest=requested)
         if arguments.dry_run
-        else generations.rollback(settings, key, base=here, manifest=requested, reporter=output.reporter)
+        else rollbacks.run(settings, key, base=here, manifest=requested, reporter=output.reporter)
     )
     changes = diff.compare(before, lock_reader.parse(done.data, settings.lock, base=here))
     plugins = ", ".join(done.marker.plugins) or "no plugins"

@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from vllm_plugins.cli import _files, sync
+from vllm_plugins.cli import _single_files, sync
 from vllm_plugins.core.errors import UsageError
 from vllm_plugins.documents import state as states
 from vllm_plugins.startup import early, overlay
@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> No
         if done is not None:
             output.progress(f"Overlay {done.marker.key[:12]}: {', '.join(done.marker.plugins) or 'no plugins'}")
             early.announce(overlay.directory(settings.store, done.marker.key) / overlay.SITE)
-    if _files.are_named(words):
-        words = _files.expand(words, states.read(settings))
+    if _single_files.are_named(words):
+        words = _single_files.expand(words, states.read(settings))
     output.close()
     _become(program, words)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from vllm_plugins.core._processes import ending, environment
 from vllm_plugins.core._processes.environment import own_pythonpath
+from vllm_plugins.core._processes.git_variables import GIT_VARIABLES
 from vllm_plugins.core._processes.output import Output
 from vllm_plugins.core.errors import CommandFailed
 from vllm_plugins.core.redact import redact
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "GIT_VARIABLES",
     "NOT_STARTED",
     "PYTHON",
     "Completed",

@@ -5,14 +5,11 @@ The base is never changed. Its distributions are offered to the resolver as they
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import platform
 import re
 import sysconfig
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags, sys_tags
@@ -22,13 +19,13 @@ from packaging.version import Version
 from vllm_plugins.core import foreign_json, regular_file
 from vllm_plugins.core.errors import UsageError, cause
 from vllm_plugins.documents import _utf8, versions
-from vllm_plugins.documents._installed import environment, headers
+from vllm_plugins.documents._installed import directory, environment
+from vllm_plugins.documents._installed.directory import METADATA, file_names, is_damaged, metadata_files
 from vllm_plugins.startup import Record, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
-
-    from vllm_plugins.documents._installed.headers import Headers
+    from pathlib import Path
 
 __all__ = [
     "METADATA",
@@ -46,7 +43,6 @@ __all__ = [
 ]
 
 FORMAT = 1
-METADATA = (".dist-info", ".egg-info")
 _PYTHON = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}[0-9a-z+.]{0,20}")
 _OF_EXTRA = re.compile(r"\bextra\s*==")
 VLLM = canonicalize_name("vllm")
@@ -171,10 +167,11 @@ def read(paths: Sequence[str] | None = None) -> Base:
     entries = overlay.base_paths() if paths is None else tuple(paths)
     found: dict[NormalizedName, Distribution] = {}
     for entry in entries:
-        for item in _distributions(entry):
-            found.setdefault(item.name, item)  # the first on the path is imported
+        for item in directory.distributions(entry):
+            if item.name not in found:  # the first on the path is imported
+                found[item.name] = distribution(*item)
     if VLLM not in found:
-        owner = _owner_of_vllm(entries)
+        owner = directory.owner_of_vllm(entries)
         if owner is not None and owner in found:
             found[VLLM] = as_vllm(found[owner])
     return of_here(tuple(found[name] for name in sorted(found)), fingerprint=overlay.fingerprint(entries))
@@ -271,72 +268,6 @@ def _distribution(item: Any) -> Distribution:
         (*item["requires"], *item.get("ordinary", ())),
     )
     return found.replace(provided_by=None if provided_by is None else str(provided_by))
-
-
-def _distributions(entry: str) -> Iterable[Distribution]:
-    """The distributions of one path entry. Of a doubled one, that whose files are there, or else the newest."""
-    found: dict[NormalizedName, list[tuple[str, Distribution]]] = {}
-    for path, item in metadata_files(entry):
-        if item is not None:
-            found.setdefault(item.name, []).append((path, item))
-    for every in found.values():
-        yield (
-            max(every, key=lambda one: (headers.intact(one[0]), Version(one[1].version)))[1]
-            if every[1:]
-            else every[0][1]
-        )
-
-
-def metadata_files(entry: str) -> Iterable[tuple[str, Distribution | None]]:
-    """The place of each distribution, and its metadata; ``None`` if that can't be read."""
-    for path, found in _headers(entry):
-        yield path, None if found is None else distribution(*found)
-
-
-def _headers(entry: str) -> Iterable[tuple[str, Headers | None]]:
-    if entry.endswith(".egg"):
-        yield entry, headers.of_egg(entry)
-    else:
-        yield from headers.in_archive(entry)
-    for name in file_names(entry):
-        path = os.path.join(entry, name)
-        if name.startswith("~") or not name.endswith(METADATA):
-            continue
-        if name.endswith(".dist-info"):
-            yield path, headers.of_file(os.path.join(path, "METADATA")) or headers.of_directory(path)
-        else:
-            yield path, headers.of_file(os.path.join(path, "PKG-INFO") if os.path.isdir(path) else path)
-
-
-def is_damaged(path: str) -> bool:
-    """Whether the metadata of an installed distribution is missing or invalid, though its modules are there."""
-    return (
-        path.endswith(".dist-info")
-        and os.path.isdir(path)
-        and headers.of_file(os.path.join(path, "METADATA")) is None
-    )
-
-
-def file_names(entry: str) -> list[str]:
-    """The names in a directory, sorted; none where it can't be read."""
-    try:
-        return sorted(os.listdir(entry))
-    except OSError:
-        return []
-
-
-def _owner_of_vllm(entries: Iterable[str]) -> NormalizedName | None:
-    """The distribution whose RECORD has the module ``vllm``, if none has that name."""
-    for entry in entries:
-        if not os.path.isfile(os.path.join(entry, "vllm", "__init__.py")):
-            continue
-        records = [path for path in Path(entry).glob("*.dist-info") if (path / "RECORD").is_file()]
-        for path in sorted(records, key=lambda path: "vllm" not in path.name):
-            with contextlib.suppress(OSError):
-                if "\nvllm/__init__.py," in "\n" + regular_file.read_text(path / "RECORD", errors="replace"):
-                    return canonicalize_name(path.name.split("-")[0])
-        return None
-    return None
 
 
 def satisfies(version: str, specifier: str) -> bool:

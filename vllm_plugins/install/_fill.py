@@ -11,6 +11,7 @@ from vllm_plugins.core import flock, hashes, scratch
 from vllm_plugins.core.errors import HashMismatch, InstallError, SourceError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import selection
+from vllm_plugins.documents.lock import in_words
 from vllm_plugins.documents.selection import Requirement
 from vllm_plugins.packages import installers, own_indexes, simple_api
 from vllm_plugins.packages.pip_config import PipConfig
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from packaging.utils import NormalizedName
 
+    from vllm_plugins.core.errors import PluginsError
     from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.selection import Selected
@@ -89,6 +91,9 @@ class Filling:
             if why is None:
                 raise
             fetched = self._from_pages(part, staged / f"fetched-{target.name}")
+            if isinstance(fetched, Requirement):
+                self._name(error, fetched)
+                raise
             if fetched is None:
                 raise
             self.reporter.line(f"The wheels are fetched without {installer.name}, because it failed: {why}")
@@ -97,8 +102,17 @@ class Filling:
             file.write_text("".join(f"{item.line}\n" for item in fetched), encoding="utf-8")
             installer.install(file, target, offline=True)
 
-    def _from_pages(self, part: tuple[Requirement, ...], into: Path) -> tuple[Requirement, ...] | None:
-        """The requirements with the locked files of the configured indexes; ``None`` where one is on no page."""
+    def _name(self, error: PluginsError, item: Requirement) -> None:
+        """Say which package, and which plugins, an installer has failed for, as only its output does."""
+        users = ", ".join(map(in_words, self.lock.plugins_needing(item.name)))
+        error.required_by = error.required_by or f"{item.name} {item.version} for {users}"
+        error.next_step = error.next_step and error.next_step.replace("package NAME", f"package {item.name}")
+
+    def _from_pages(self, part: tuple[Requirement, ...], into: Path) -> tuple[Requirement, ...] | Requirement | None:
+        """The requirements with the locked files of the configured indexes, or the first one that is on no page.
+
+        ``None`` if the indexes can't be read.
+        """
         from vllm_plugins.packages.index import Index
 
         into.mkdir()
@@ -112,9 +126,11 @@ class Filling:
                     files = (file for file in index.files(item.name) if file.filename.endswith(simple_api.WHEEL))
                     file = next((one for one in files if index.complete(one).sha256 == item.sha256), None)
                     if file is None:
-                        return None
+                        return item
                     found.append(replace(item, path=index.download(replace(file, sha256=item.sha256), into)))
-                except (SourceError, HashMismatch):
+                except HashMismatch:
+                    return item
+                except SourceError:
                     return None
         return tuple(found)
 

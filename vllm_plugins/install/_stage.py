@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -18,10 +19,10 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core import atomic, bytecode, hashes, workers
 from vllm_plugins.core.errors import HashMismatch, InstallError
 from vllm_plugins.core.humanize import shortened
-from vllm_plugins.install import _front
-from vllm_plugins.install._checks import owners, record_rows
+from vllm_plugins.install._checks import import_path, owners, record_rows
 from vllm_plugins.install._checks.owners import BAD_WHEEL, title
 from vllm_plugins.packages import metadata, unpacked
+from vllm_plugins.packages.metadata import RecordEntry
 from vllm_plugins.startup import integrity, overlay
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from vllm_plugins.core.hashes import Sha256
     from vllm_plugins.install._checks.owners import Owner, Rows
-    from vllm_plugins.packages.metadata import RecordEntry
 
 __all__ = ["Contents", "Distribution", "check", "check_depth", "clean", "seal"]
 
@@ -78,12 +78,12 @@ def clean(site: Path) -> Mapping[Path, Rows]:
     front = site / overlay.FRONT
     found = {info: _clean(site, info) for info in sorted(site.glob("*.dist-info"))}
     for info, rows in found.items():
-        _front.check_plugin(title(info.name), [row.path for row in rows])
+        import_path.check_plugin(title(info.name), [row.path for row in rows])
     for info in sorted(front.glob("*.dist-info")):
         rows = _clean(front, info)
-        _front.check_override(title(info.name), [row.path for row in rows])
+        import_path.check_override(title(info.name), [row.path for row in rows])
         found[info] = tuple(row._replace(path=f"{overlay.FRONT}/{row.path}") for row in rows)
-    _front.refuse_path_files(front)
+    import_path.refuse_path_files(front)
     return found
 
 
@@ -108,7 +108,7 @@ def check(
         _check_rows(site, info, rows)
         core = metadata.parse(_bytes(info / "METADATA"), _bytes(info / "entry_points.txt"), where=info.name)
         if core.name not in expected or expected[core.name] is not None:  # an editable one names its project
-            _front.check_path_files(title(info.name), site, [row.path for row in rows])
+            import_path.check_path_files(title(info.name), site, [row.path for row in rows])
         found[core.name] = Distribution(name=core.name, version=str(core.version), entry_points=core.entry_points)
     if differences := sorted(_differences(expected, found)):
         raise InstallError(
@@ -120,7 +120,7 @@ def check(
             details=shortened(stray, 10),
             next_step=_OTHER_INSTALLER,
         )
-    _front.check_declarations(site, records)
+    import_path.check_declarations(site, records)
     return Contents(distributions=tuple(found[name] for name in sorted(found)), owners=owned)
 
 
@@ -238,6 +238,7 @@ def _differences(
 def _clean(site: Path, info: Path) -> Rows:
     kept: list[RecordEntry] = []
     data, rows = _record(info)
+    _check_names(info, rows)
     notes = {f"{info.name}/{name}" for name in metadata.INSTALLER_NOTES}
     is_package = any(row.path == "bin/__init__.py" for row in rows)  # then bin/ is no directory of scripts
     for row in record_rows.merged(row._replace(path=_path(site, row.path, info)) for row in rows):
@@ -257,6 +258,19 @@ def _clean(site: Path, info: Path) -> Rows:
     if cleaned != data:
         (info / "RECORD").write_bytes(cleaned)
     return tuple(kept)
+
+
+def _check_names(info: Path, rows: Rows) -> None:
+    """Refuse a name with a line break and without quotes: it is two lines of RECORD, one of them without a name."""
+    for before, row in itertools.pairwise((RecordEntry(""), *rows)):
+        if row.digest and not row.path:
+            raise InstallError(
+                f"RECORD of {title(info.name)} has a line without the name of a file",
+                where=f"{info.name}/RECORD",
+                expected="each name that contains a line break in quotes (CSV)",
+                found=f"a line with a hash alone, after {before.path!r}",
+                next_step=BAD_WHEEL,
+            )
 
 
 def _check_rows(site: Path, info: Path, rows: Rows) -> None:
@@ -330,7 +344,4 @@ def _bytes(path: Path) -> bytes:
 
 
 def _is_plain(file: str) -> bool:
-    try:
-        return stat.S_ISREG(os.lstat(file).st_mode)
-    except OSError:
-        return False
+    return not os.path.islink(file) and os.path.isfile(file)

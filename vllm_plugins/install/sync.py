@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core import atomic, hashes, scratch
 from vllm_plugins.core.errors import InstallError, OverlayGone
 from vllm_plugins.core.humanize import enumeration
-from vllm_plugins.documents import names
+from vllm_plugins.documents import entry_point_names
 from vllm_plugins.install import (
     _fill,
     _new_marker,
@@ -209,7 +209,7 @@ def _check_names(marker: Marker, job: Job) -> None:
     """Refuse entry points, also those of dependencies, whose name is taken. The base may be another by now."""
     points = [(point.group, point.name, point.plugin) for point in marker.entry_points]
     paths = dict.fromkeys((*overlay.base_paths(), *job.base_paths))  # the same ones, unless words name the latter
-    names.check(points, names.of_base([*paths]) if points else {})
+    entry_point_names.check(points, entry_point_names.of_base([*paths]) if points else {})
 
 
 def _mirror(marker: Marker, job: Job) -> None:

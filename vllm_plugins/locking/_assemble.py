@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from vllm_plugins.core import hashes
 from vllm_plugins.documents import lock_writer
 from vllm_plugins.documents.lock import Lock, Package, Target, Wheel
-from vllm_plugins.locking import _conflicts, _graph, _provided
-from vllm_plugins.locking._prepare import refuse_foreign
+from vllm_plugins.locking import _conflicts, _graph
+from vllm_plugins.locking._preparation import provided
+from vllm_plugins.locking._preparation.prepared import refuse_foreign
 from vllm_plugins.locking._search import plugin_sources
 from vllm_plugins.packages import attestations, metadata
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.lock import BuildRequirement, Identity
     from vllm_plugins.documents.manifest import Manifest
     from vllm_plugins.locking._graph import Graph
-    from vllm_plugins.locking._overrides import Overriding
-    from vllm_plugins.locking._prepare import PreparedPlugin
+    from vllm_plugins.locking._preparation.overrides import Overriding
+    from vllm_plugins.locking._preparation.prepared import PreparedPlugin
     from vllm_plugins.locking._solve import Solution
     from vllm_plugins.packages.index import File, Index
     from vllm_plugins.packages.releases import Release
@@ -128,7 +129,7 @@ class Assembly:
             wheels={_hashed(item.wheel).filename: item.wheel for item in described if item.wheel is not None},
             notes=(
                 *(item.text for item in self.solution.passed_over),
-                *_provided.notes(plugins),
+                *provided.notes(plugins),
                 *self.overriding.notes(overrides),
                 *_flaws(releases),
             ),

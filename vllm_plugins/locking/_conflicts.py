@@ -14,7 +14,7 @@ from vllm_plugins.core.errors import BaseMismatch, NoResolution, SourceError
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.lock import in_words, leave_out
-from vllm_plugins.locking._search import fitting
+from vllm_plugins.locking._search import suggested_overrides
 from vllm_plugins.locking._search.findings import chain
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def unsatisfiable(
                     if unknown and no_index_step
                     else None,
                     _next_step(findings, by_name),
-                    fitting.advice(overrides) if overrides else None,
+                    suggested_overrides.advice(overrides) if overrides else None,
                 ),
             )
         ),

@@ -17,8 +17,8 @@ from vllm_plugins.core.errors import CommandFailed, HashMismatch, NoResolution, 
 from vllm_plugins.core.humanize import count
 from vllm_plugins.core.progress import SILENT
 from vllm_plugins.locking import _conflicts, _resolution, request
-from vllm_plugins.locking._sdists import Sdists
-from vllm_plugins.locking._search import agreed, fitting, limits, newest, own_index
+from vllm_plugins.locking._preparation.sdists import Sdists
+from vllm_plugins.locking._search import agreed, limits, newest, own_index, suggested_overrides
 from vllm_plugins.locking._search.candidates import Candidates
 from vllm_plugins.locking._search.findings import Root, chain
 from vllm_plugins.locking._search.walk import Walk
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from vllm_plugins.core.progress import Reporter
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Package
-    from vllm_plugins.locking._prepare import PreparedPlugin
+    from vllm_plugins.locking._preparation.prepared import PreparedPlugin
+    from vllm_plugins.locking._preparation.sdists import BuiltSdist
     from vllm_plugins.locking._resolvers import Resolver
-    from vllm_plugins.locking._sdists import BuiltSdist
     from vllm_plugins.locking._search.findings import Finding
     from vllm_plugins.locking._search.newest import PassedOver
     from vllm_plugins.locking._search.plugin_sources import PluginSources
@@ -200,7 +200,7 @@ class Solver:
 
     def _unsatisfiable(self, walk: Walk, findings: Mapping[str, Finding]) -> NoResolution | BaseMismatch:
         roots = [root for root in walk.roots if root.plugin in findings]
-        overrides = fitting.overrides(walk, roots, for_resolver=True)
+        overrides = suggested_overrides.find(walk, roots, for_resolver=True)
         return _conflicts.unsatisfiable(
             findings,
             walk.roots,

@@ -17,12 +17,14 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core import atomic, regular_file, workers
 from vllm_plugins.core.errors import LockInvalid, LockStale, NoResolution, SourceError, StoreError
 from vllm_plugins.core.humanize import count
-from vllm_plugins.documents import consistency, lock_writer, names
+from vllm_plugins.documents import consistency, entry_point_names, lock_writer
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.documents.manifest import GitSource
-from vllm_plugins.locking import _overrides, _provided, _resolvers
+from vllm_plugins.locking import _resolvers
 from vllm_plugins.locking._assemble import Assembly, NewLock
-from vllm_plugins.locking._prepare import Preparation, PreparedPlugin, refuse_foreign
+from vllm_plugins.locking._preparation import overrides, provided
+from vllm_plugins.locking._preparation.preparation import Preparation
+from vllm_plugins.locking._preparation.prepared import PreparedPlugin, refuse_foreign
 from vllm_plugins.locking._search.plugin_sources import PluginSources
 from vllm_plugins.locking._solve import Solver
 from vllm_plugins.packages import installers, own_indexes
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base
     from vllm_plugins.documents.lock import Lock
     from vllm_plugins.documents.manifest import Manifest, Plugin
-    from vllm_plugins.locking._overrides import Overriding
+    from vllm_plugins.locking._preparation.overrides import Overriding
     from vllm_plugins.locking.old_lock import OldLock
     from vllm_plugins.locking.request import Run, Upgrade
     from vllm_plugins.packages.index import Index
@@ -67,7 +69,7 @@ def resolve(
     cooldown = cooldown_of(manifest)
     opening = workers.begin(lambda: _index(pip, cooldown))  # half of all imports, while plugins are prepared
     installer = _installer(settings, _waiting(pip, cooldown), caches, reporter)
-    overriding = _overrides.begin(manifest, base)
+    overriding = overrides.begin(manifest, base)
     with Builder(
         installer=installer, base_site=run.base_paths, target=base, allowed=run.request.may_build
     ) as builder:
@@ -208,7 +210,7 @@ def _prepared(preparation: Preparation, base: Base) -> tuple[PreparedPlugin, ...
         first, *_ = every = sorted(refused, key=lambda error: error.plugin)
         first.every = tuple(every)
         raise first
-    plugins = _provided.settle(filter(None, prepared), base)
+    plugins = provided.settle(filter(None, prepared), base)
     _refuse_duplicates(plugins)
     for item in plugins:
         if item.wheel is not None and item.directory is None:  # before a resolver says that there is none
@@ -247,7 +249,7 @@ def check(new: Lock, manifest: Manifest, base: Base) -> None:
     """
     # The entry points of a base elsewhere are unknown; ``sync`` checks them there.
     is_here = base.fingerprint == overlay.fingerprint()
-    names.check(names.of_lock(new), names.of_base() if is_here else {})
+    entry_point_names.check(entry_point_names.of_lock(new), entry_point_names.of_base() if is_here else {})
     if reasons := consistency.of_lock(new) + consistency.with_manifest(new, manifest):
         raise LockInvalid(
             "the new lock would contradict itself or plugins.yaml",

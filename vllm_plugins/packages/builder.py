@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vllm_plugins.core import hashes, lfs, process, scratch
-from vllm_plugins.core.errors import BuildError, HashMismatch, InstallError, PluginsError
+from vllm_plugins.core.errors import BuildError, CommandFailed, HashMismatch, InstallError, PluginsError
 from vllm_plugins.core.humanize import enumeration
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents import versions
@@ -129,7 +129,7 @@ class Builder:
             builder, environment = self._prepare(project, "wheel", inputs, on_line)
             into.mkdir(parents=True, exist_ok=True)
             path = Path(builder.build("wheel", into))
-            _reproducible.normalise(path)
+            _reproducible.normalise(path, project=project)
             content = metadata.inspect(path)
             _check_name(path, content)
             _check_pointers(path)
@@ -231,7 +231,12 @@ class Builder:
             output = str(getattr(cause, "traceback", "")).splitlines()[-15:]
             details = cause.details if isinstance(cause, PluginsError) else (*output, str(error) or repr(cause))
             base_has = self._environments.base_has
-            absent = missing.find(details, plugin, base_has=base_has, project=project) if ours is None else None
+            text = f"{cause.stdout}\n{cause.stderr}" if isinstance(cause, CommandFailed) else ""
+            absent = (
+                missing.find(details, plugin, base_has=base_has, project=project, output=text)
+                if ours is None
+                else None
+            )
             raise BuildError(
                 "the build failed" if ours is None else ours.what,
                 where=(ours and ours.where) or str(project),

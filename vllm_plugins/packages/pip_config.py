@@ -18,8 +18,7 @@ from urllib.parse import unquote, urlsplit
 from vllm_plugins.core import process, tokens
 from vllm_plugins.core.errors import CommandFailed, PluginsError, UsageError
 from vllm_plugins.core.redact import redact
-from vllm_plugins.packages import programs
-from vllm_plugins.packages._configuration import pip_files, pip_program, uv_files
+from vllm_plugins.packages._configuration import options, pip_files, pip_program, uv_files
 from vllm_plugins.packages._configuration.uv_files import UvConfig
 from vllm_plugins.packages._net import keyring, netrc_file
 from vllm_plugins.startup import settings
@@ -281,9 +280,9 @@ def _values(found: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, str], tup
     """Return the honoured keys with their values, and the places of keys that choose versions."""
     sections = [found.get(section, {}) for section in _SECTIONS]
     merged = {key: value for values in sections for key, value in values.items() if value != ""}  # as pip does
-    values = {_ALIASES.get(key, key): value for key, value in merged.items() if key in programs.PIP_HONOURED}
+    values = {_ALIASES.get(key, key): value for key, value in merged.items() if key in options.PIP_HONOURED}
     variables = found.get(pip_files.VARIABLES, {})
-    chosen = sorted(merged.keys() & programs.CHOICE)
+    chosen = sorted(merged.keys() & options.CHOICE)
     return values, tuple(_variable(key) if variables.get(key) else f"{key} of pip.conf" for key in chosen)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from vllm_plugins.documents.names import HOOK, Names
+from vllm_plugins.documents.entry_point_names import HOOK, Names
 from vllm_plugins.review import _vllm_groups
 from vllm_plugins.startup.environment.mistyped import unknown
 

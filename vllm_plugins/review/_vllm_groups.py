@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from vllm_plugins.documents.names import Names
+    from vllm_plugins.documents.entry_point_names import Names
 
 __all__ = ["RUST", "lacks", "omni", "rust", "too_new"]
 

@@ -20,14 +20,14 @@ from packaging.utils import canonicalize_name
 from vllm_plugins.core import foreign_json, regular_file
 from vllm_plugins.core.errors import PluginsError
 from vllm_plugins.core.redact import redact
-from vllm_plugins.documents import names
+from vllm_plugins.documents import entry_point_names
 from vllm_plugins.review import _doctor_variables, _modules, _vllm_groups, base_problems, drift
 from vllm_plugins.startup import last_failure, overlay, permissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from vllm_plugins.documents.names import Names
+    from vllm_plugins.documents.entry_point_names import Names
     from vllm_plugins.documents.state import State
 
 __all__ = ["Check", "Finding", "Report", "examine"]
@@ -86,7 +86,9 @@ def examine(
     ``plain_link`` and ``open_link`` are the paths of links to the overlay that earlier releases have written: without
     a guard, and one by which the commands of this package can import from the overlay.
     """
-    case = _Case(state=state, points=names.of_base(), environ=environ, plain_link=plain_link, open_link=open_link)
+    case = _Case(
+        state=state, points=entry_point_names.of_base(), environ=environ, plain_link=plain_link, open_link=open_link
+    )
     findings: list[Finding] = []
     checks: list[Check] = []
     for subject, check in _CHECKS.items():
@@ -179,9 +181,9 @@ def _local_sources(case: _Case) -> Iterator[Finding]:
 
 def _entry_points(case: _Case) -> Iterator[Finding]:
     locked = case.state.locked
-    for point in names.of_lock(locked.lock) if locked is not None else ():
+    for point in entry_point_names.of_lock(locked.lock) if locked is not None else ():
         try:
-            names.check([point], case.points)
+            entry_point_names.check([point], case.points)
         except PluginsError as error:
             yield _from_error(error)
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from vllm_plugins.review._outlook import references
-from vllm_plugins.review._outlook.references import ORDER, References, When
+from vllm_plugins.review._outlook.context import ORDER, When
 from vllm_plugins.review._outlook.release import PACKAGE, Release, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from vllm_plugins.packages.wheel_files import WheelFiles
-    from vllm_plugins.review._outlook.references import Edge, Reference
+    from vllm_plugins.review._outlook.references import Edge, Reference, References
 
 __all__ = ["Finding", "Outlook", "Release", "When", "examine", "release_of"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,6 @@ from vllm_plugins.core.process import NOT_STARTED
 from vllm_plugins.core.redact import redact
 from vllm_plugins.sources import git_url
 from vllm_plugins.startup import settings
-from vllm_plugins.startup.environment import git_variables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -94,7 +93,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def user_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a call that reads the user's configuration as it is."""
-    ours = (*git_variables.NAMES, *git_url.VARIABLES, "LANGUAGE")
+    ours = (*process.GIT_VARIABLES, *git_url.VARIABLES, "LANGUAGE")
     kept = {key: value for key, value in environ.items() if key not in ours and not key.startswith("GIT_TRACE")}
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 
@@ -236,6 +235,11 @@ class Repository(Access):
         """Initialise it, without the templates and hooks of this machine."""
         self.check_output("init", "--quiet", "--template=", "--object-format=sha1", "--initial-branch=main")
         self.check_output("config", "remote.origin.url", self.remote.url)
+
+    def of(self, file: Path) -> Repository:
+        """The repository of a file in its work tree: this one, or one of its submodules."""
+        inner = (parent for parent in file.parents if parent != self.root and (parent / ".git").exists())
+        return replace(self, root=next(inner, self.root))
 
     def run(self, *arguments: str, config: Sequence[tuple[str, str]] = ()) -> Completed:
         """Run git in it. The caller checks the exit status."""

@@ -42,8 +42,8 @@ def fetch(repository: Repository) -> None:
     found = pointers(_tree.walk(repository.root))
     if not found or repository.run("lfs", "version").returncode != 0:
         return
-    for top in sorted({_top(Path(os.fsdecode(entry.source)), repository.root) for entry in found}):
-        inner = replace(repository, root=top)
+    tops = {repository.of(Path(os.fsdecode(entry.source))).root for entry in found}
+    for inner in (replace(repository, root=top) for top in sorted(tops)):
         for key, value in _FILTERS:
             inner.check_output("config", key, value)
         done = inner.run("lfs", "pull")
@@ -65,8 +65,3 @@ def _is_pointer(entry: Entry) -> bool:
             return lfs.is_pointer(file.read(lfs.LONGEST))
     except OSError:
         return False
-
-
-def _top(file: Path, root: Path) -> Path:
-    """Return the repository of a file: the checkout, or one of its submodules."""
-    return next((parent for parent in file.parents if parent != root and (parent / ".git").exists()), root)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_plugins.core.errors import SourceError
-from vllm_plugins.sources import _git, _lfs, _tree, pyproject
+from vllm_plugins.sources import _git, _lfs, _links, _tree, pyproject
 from vllm_plugins.sources._git import Repository
 from vllm_plugins.sources._tree import filled_or_removed
 
@@ -72,7 +72,7 @@ def checkout(
             _fetch_history(repository, commit)
         tree = _tree.sha256(_tree.walk(into))
         _lfs.fetch(repository)
-        _refuse_links_out(repository)
+        _links.cut(repository, project)
         _remove_pointers_to_git(into, project)
     return Checkout(root=into, project=project, commit=commit, tree_sha256=tree)
 
@@ -129,29 +129,6 @@ def _fetch_submodules(repository: Repository) -> None:
         done = repository.run(*update, "--no-recommend-shallow", config=config)
     if done.returncode != 0:
         raise repository.error("a git submodule can't be fetched", done)
-
-
-def _refuse_links_out(repository: Repository) -> None:
-    """Refuse symbolic links to files of this machine: a build would follow them into the wheel.
-
-    A link into ``.git`` is one of these: what is there depends on git, and on this machine.
-    """
-    home = os.path.realpath(os.fsencode(repository.root))
-    for entry in _tree.walk(repository.root):
-        if not os.path.islink(entry.source):
-            continue
-        target = os.path.relpath(os.path.realpath(entry.source), home).split(b"/")
-        written = os.readlink(entry.source)
-        if os.path.isabs(written) or target[0] == b".." or b".git" in target:
-            raise SourceError(
-                "a symbolic link leads out of the git repository",
-                where=repository.remote.shown,
-                expected="a link to a file of the repository",
-                found=f"{os.fsdecode(entry.path)} → {os.fsdecode(written)}",
-                required_by=f"plugin {repository.plugin!r}",
-                next_step=f"ask the authors of plugin {repository.plugin!r} to remove the link, or change `ref` in "
-                "plugins.yaml to a commit without it",
-            )
 
 
 def _remove_pointers_to_git(root: Path, project: Path) -> None:

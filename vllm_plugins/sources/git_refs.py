@@ -48,7 +48,7 @@ def meaning(ref: str | None, refs: Mapping[str, CommitSha], access: Access) -> C
     """Return what :func:`resolve` does, of refs that were read already."""
     if ref is None or ref == "HEAD":
         if "HEAD" not in refs:
-            raise _missing("the git repository has no default branch", refs, access)
+            raise _missing("the git repository has no default branch", refs, access, is_set=ref is not None)
         return refs["HEAD"]
     if _FULL.fullmatch(ref):
         return _checked(CommitSha(ref.lower()), refs, access)
@@ -158,7 +158,9 @@ def _lengthen(short: str, refs: Mapping[str, CommitSha], access: Access) -> Comm
     raise _missing(f"git ref {short!r} is not in the repository", refs, access, ref=short)
 
 
-def _missing(what: str, refs: Mapping[str, CommitSha], access: Access, *, ref: str = "") -> SourceError:
+def _missing(
+    what: str, refs: Mapping[str, CommitSha], access: Access, *, ref: str = "", is_set: bool = True
+) -> SourceError:
     names = sorted(name for name in refs if not name.endswith("^{}"))
     branches = [name.removeprefix("refs/heads/") for name in names if name.startswith("refs/heads/")]
     tags = [name.removeprefix("refs/tags/") for name in names if name.startswith("refs/tags/")]
@@ -175,5 +177,7 @@ def _missing(what: str, refs: Mapping[str, CommitSha], access: Access, *, ref: s
         expected="a branch, a tag or a commit",
         found=found,
         required_by=f"plugin {access.plugin!r}",
-        next_step=f"change `ref` of plugin {access.plugin!r} in plugins.yaml to an existing one",
+        next_step=f"change `ref` of plugin {access.plugin!r} in plugins.yaml to an existing one"
+        if is_set
+        else f"give plugin {access.plugin!r} a `ref` in plugins.yaml, or change the default branch at the server",
     )

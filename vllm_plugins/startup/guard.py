@@ -75,7 +75,8 @@ def inherit(entry: str) -> Entry:
 def link(site: str) -> None:
     """Put a linked overlay on the path of an interpreter that starts. Nothing of it is read.
 
-    With ``VLLM_PLUGIN_DISABLE=1`` it is not guarded, unless a parent process goes on without plugins.
+    If the user has set ``VLLM_PLUGIN_DISABLE=1``, it is not guarded. A parent process that goes on without plugins
+    sets that variable, too: its child processes are guarded.
     """
     if activation.is_disabled_by_user():
         if site not in sys.path:

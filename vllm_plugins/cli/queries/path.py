@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from vllm_plugins.cli import _files
+from vllm_plugins.cli import _single_files
 from vllm_plugins.documents import state as states
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings, output: Output) -> int:
     """Print the path of the file, which must be installed as it is locked."""
-    found = _files.find(states.read(settings), arguments.name)
+    found = _single_files.find(states.read(settings), arguments.name)
     path = os.fspath(found.path)
     output.result({"name": arguments.name, "path": path, "module": found.module}, path, is_prose=False)
     return 0

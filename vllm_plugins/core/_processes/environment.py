@@ -30,6 +30,7 @@ def of_program(env: Mapping[str, str], pythonpath: str | None) -> dict[str, str]
         # An empty PATH would be the working directory; without one, the system's default counts.
         if name in kept and (path := absolute(kept.pop(name))):
             kept[name] = path
+    # The rule of startup.settings.home_of, from which this wing can't import.
     if not kept.get("HOME") and not os.path.isabs(os.path.expanduser("~")):
         kept["HOME"] = "/"
     return {**kept, "VLLM_PLUGIN_DISABLE": "1"}

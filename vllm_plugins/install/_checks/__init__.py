@@ -1,1 +1,1 @@
-"""The checks of an overlay: whose each file is, and whether plugins and vLLM load, which child processes try."""
+"""Checks of an overlay: whose each file is, what the import path may have, and whether plugins and vLLM load."""

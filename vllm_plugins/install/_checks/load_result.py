@@ -47,8 +47,8 @@ def needs_check(marker: Marker, job: Job) -> bool:
 def may_be_tried(marker: Marker, job: Job) -> bool:
     """Whether a start may load these plugins before their load check has ended.
 
-    Not what failed before, or did not get through its trial: a crash would be repeated, and its cause never named.
-    Not with overrides either, without which vLLM could not be imported at all.
+    Plugins that failed before, or whose trial did not end, are checked first: a crash would be repeated, and its
+    cause never named. So is an overlay with overrides: vLLM might not even be importable with them.
     """
     if job.depth is None or job.base.vllm is None or not marker.points or marker.overrides:
         return False

@@ -9,7 +9,8 @@ from packaging.markers import Marker
 from packaging.utils import canonicalize_name
 
 from vllm_plugins.documents import markers
-from vllm_plugins.locking import _graph, _overrides
+from vllm_plugins.locking import _graph
+from vllm_plugins.locking._preparation import overrides
 from vllm_plugins.locking._search import plugin_sources
 from vllm_plugins.packages.releases import Pin
 
@@ -58,7 +59,7 @@ def differences(
         ],
         requires={item.name: tuple(map(sources.by_name, requires[item.name])) for item in lock.packages},
         base=base,
-        plugins=[*lock.plugins, *map(_overrides.root, lock.overrides)],
+        plugins=[*lock.plugins, *map(overrides.root, lock.overrides)],
         is_needed_here=False,
     )
     yield from (Difference(package=name, what=what) for name, what in graph.unmet)
@@ -70,7 +71,7 @@ def differences(
             what = f"its extras require {_words(expected)}; the lock says {_words(plugin.dependencies)}"
             yield Difference(package=plugin.package, what=what)
     for override in lock.overrides:
-        against = _overrides.against(base, override.package, override.version)
+        against = overrides.against(base, override.package, override.version)
         if against != override.against:
             what = f"of the base, {_requirers(against)} require another version"
             yield Difference(package=override.package, what=f"{what}; the lock says {_requirers(override.against)}")

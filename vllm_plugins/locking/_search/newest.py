@@ -20,7 +20,7 @@ from vllm_plugins.core.errors import NoResolution
 from vllm_plugins.core.humanize import count
 from vllm_plugins.documents import versions
 from vllm_plugins.documents.lock import in_words, leave_out
-from vllm_plugins.locking._search import fitting
+from vllm_plugins.locking._search import suggested_overrides
 from vllm_plugins.locking._search.candidates import Obstacle
 from vllm_plugins.locking._search.findings import chain
 from vllm_plugins.locking._search.walk import Walk
@@ -132,7 +132,7 @@ class _Release:
         if found is not None:
             candidate, overrides = found
             release = f'`version: "=={candidate.version}"` for {in_words(self.root.plugin)}'
-            yield f"to have {candidate}, set {release} and {fitting.entries(overrides)} in plugins.yaml"
+            yield f"to have {candidate}, set {release} and {suggested_overrides.entries(overrides)} in plugins.yaml"
         if self._placeholder() is None:
             release = f'`version: "=={self.pin}"`{self._lacking()} for {in_words(self.root.plugin)}'
             yield f"to accept an older release, set {release} in plugins.yaml"
@@ -151,7 +151,7 @@ class _Release:
                 break
             tried.add(frozenset(metadata.requires))
             root = replace(self.root, specifier=SpecifierSet(f"==={candidate.version}"))
-            overrides = fitting.overrides(self.walk, [root])
+            overrides = suggested_overrides.find(self.walk, [root])
             if overrides:
                 found.append((candidate, overrides))
         return min(found, key=lambda item: len(item[1]), default=None)

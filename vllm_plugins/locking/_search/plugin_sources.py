@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from packaging.utils import NormalizedName
 
     from vllm_plugins.documents.lock import Package, Plugin
-    from vllm_plugins.locking._prepare import PreparedPlugin
+    from vllm_plugins.locking._preparation.prepared import PreparedPlugin
 
 __all__ = ["PluginSources", "of_lock"]
 

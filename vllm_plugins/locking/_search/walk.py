@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from vllm_plugins.core.errors import SourceError
+from vllm_plugins.core.errors import HashMismatch, SourceError
 from vllm_plugins.core.redact import redact
 from vllm_plugins.documents.base import VLLM, satisfies
 from vllm_plugins.documents.lock import in_words
@@ -21,7 +21,7 @@ from vllm_plugins.locking._search.candidates import Obstacle
 from vllm_plugins.locking._search.choices import Choices, applying, requirement_of, requirements_of_extras
 from vllm_plugins.locking._search.findings import Finding
 from vllm_plugins.locking._search.lookahead import Lookahead
-from vllm_plugins.locking._search.steps import done, result
+from vllm_plugins.locking._search.recursion import done, result
 from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vllm_plugins.documents.base import Base, Distribution
     from vllm_plugins.locking._search.candidates import Candidate, Candidates
     from vllm_plugins.locking._search.findings import Root
-    from vllm_plugins.locking._search.steps import Step
+    from vllm_plugins.locking._search.recursion import Step
     from vllm_plugins.packages.metadata import Metadata
 
 __all__ = ["Walk"]
@@ -96,7 +96,7 @@ class Walk:
     def _follow(self, root: Root) -> Finding | None:
         try:
             return result(self._root(root))
-        except SourceError as error:
+        except (SourceError, HashMismatch) as error:
             error.required_by = error.required_by or in_words(root.plugin)
             raise
 

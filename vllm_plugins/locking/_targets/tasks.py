@@ -10,7 +10,7 @@ from vllm_plugins.core.errors import PluginsError, UsageError
 from vllm_plugins.documents import base as base_document
 from vllm_plugins.documents.manifest import HERE, absolute, is_release
 from vllm_plugins.locking import _stages, bases
-from vllm_plugins.locking._prepare import ELSEWHERE
+from vllm_plugins.locking._preparation.prepared import ELSEWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,13 +23,14 @@ from packaging.version import InvalidVersion
 
 from vllm_plugins.core import scratch
 from vllm_plugins.core.errors import BuildError, InstallError
+from vllm_plugins.core.process import GIT_VARIABLES
 from vllm_plugins.documents import base, versions
 from vllm_plugins.documents.lock import in_words
 from vllm_plugins.packages import stub_wheels
 from vllm_plugins.packages._base_view import view
 from vllm_plugins.packages._build import bare, locked_files
 from vllm_plugins.startup import overlay
-from vllm_plugins.startup.environment import git_variables, index_logins
+from vllm_plugins.startup.environment import index_logins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -77,7 +78,7 @@ class Environment:
         kept = {
             key: value
             for key, value in os.environ.items()
-            if key not in _DROPPED and key not in git_variables.NAMES and not index_logins.is_variable(key)
+            if key not in _DROPPED and key not in GIT_VARIABLES and not index_logins.is_variable(key)
         }
         return {
             **kept,

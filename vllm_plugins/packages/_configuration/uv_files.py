@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from vllm_plugins.core import regular_file
 from vllm_plugins.core.errors import UsageError
-from vllm_plugins.packages import programs
+from vllm_plugins.packages._configuration import options
 from vllm_plugins.packages._net import logins
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def from_variables(environ: Mapping[str, str]) -> UvConfig:
         find_links=tuple(environ.get("UV_FIND_LINKS", "").replace(",", " ").split()),
         insecure_hosts=tuple(environ.get("UV_INSECURE_HOST", "").split()),
         keyring_provider=environ.get("UV_KEYRING_PROVIDER") or None,
-        ignored=tuple(sorted(chosen[key] for key in {*programs.CHOICE, "override"} & chosen.keys())),
+        ignored=tuple(sorted(chosen[key] for key in {*options.CHOICE, "override"} & chosen.keys())),
     )
 
 
@@ -95,7 +95,7 @@ def from_file(environ: Mapping[str, str]) -> UvConfig:
         system_certs=merged.get("system-certs", merged.get("native-tls")) is True,
         no_index=merged.get("no-index") is True or only_flat,
         only_flat=only_flat and merged.get("no-index") is not True,
-        ignored=tuple(sorted(f"{key} of uv.toml" for key in programs.CHOICE & merged.keys())),
+        ignored=tuple(sorted(f"{key} of uv.toml" for key in options.CHOICE & merged.keys())),
     )
 
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import ast
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from vllm_plugins.review._outlook.bindings import is_type_checking
+from vllm_plugins.review._outlook.context import Context, When
 from vllm_plugins.review._outlook.release import PACKAGE, parse, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-__all__ = ["ORDER", "Edge", "Reference", "References", "When", "read"]
-
-When = Literal["load", "call", "guarded", "typing"]
-ORDER: tuple[When, ...] = ("load", "call", "guarded", "typing")
+__all__ = ["Edge", "Reference", "References", "read"]
 
 _IMPORT_ERRORS = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException", ""})
 _ATTRIBUTE_ERRORS = frozenset({"AttributeError", "Exception", "BaseException", ""})
@@ -95,11 +93,7 @@ class _Visitor(ast.NodeVisitor):
         self._own = own
         self._called = called
         self._scopes: list[dict[str, _Path | None]] = []
-        self._when: When = "load"
-        self._caught: frozenset[str] = frozenset()
-        self._is_reported = False  # what is caught is only reported
-        self._attempt: int | None = None
-        self._instead_of: int | None = None
+        self._context = Context()
         self._attempts = 0
         self._lazy_annotations = False
 
@@ -160,7 +154,7 @@ class _Visitor(ast.NodeVisitor):
         if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             module, _, name = node.value.value.replace(":", ".").rpartition(".")
             if module.partition(".")[0] in self._own:
-                self.found.edges.append(Edge(module=module, names=(name,), when=self._when))
+                self.found.edges.append(Edge(module=module, names=(name,), when=self._context.when))
         self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> None:
@@ -184,16 +178,15 @@ class _Visitor(ast.NodeVisitor):
         caught = frozenset(name for handler in node.handlers if not _raises(handler) for name in _errors(handler))
         self._attempts += 1
         number = self._attempts
-        saved = self._caught, self._attempt, self._is_reported
+        body = self._context
         if caught & (_IMPORT_ERRORS | _ATTRIBUTE_ERRORS):
-            self._caught, self._attempt = self._caught | caught, number
-            self._is_reported = all(map(_only_reports, node.handlers))
-        self._all(node.body)
-        self._caught, self._attempt, self._is_reported = saved
-        outer, self._instead_of = self._instead_of, number
-        for handler in node.handlers:
-            self._all(handler.body)
-        self._instead_of = outer
+            is_reported = all(map(_only_reports, node.handlers))
+            body = replace(body, caught=body.caught | caught, attempt=number, is_reported=is_reported)
+        with self._inside(body):
+            self._all(node.body)
+        with self._inside(replace(self._context, instead_of=number)):
+            for handler in node.handlers:
+                self._all(handler.body)
         self._all([*node.orelse, *node.finalbody])
 
     visit_TryStar = visit_Try  # noqa: N815
@@ -206,10 +199,9 @@ class _Visitor(ast.NodeVisitor):
             call = item.context_expr
             if isinstance(call, ast.Call) and ast.unparse(call.func) in ("suppress", "contextlib.suppress"):
                 suppressed |= {ast.unparse(argument).rpartition(".")[2] for argument in call.args}
-        saved = self._caught, self._is_reported
-        self._caught, self._is_reported = self._caught | suppressed, self._is_reported and not suppressed
-        self._all(node.body)
-        self._caught, self._is_reported = saved
+        caught, is_reported = self._context.caught | suppressed, self._context.is_reported and not suppressed
+        with self._inside(replace(self._context, caught=caught, is_reported=is_reported)):
+            self._all(node.body)
 
     visit_AsyncWith = visit_With  # noqa: N815 - the name of the base class
 
@@ -222,16 +214,9 @@ class _Visitor(ast.NodeVisitor):
         if not self._lazy_annotations:
             self._all(list(filter(None, annotations)))
         is_called = len(self._scopes) == 1 and node.name in self._called
-        saved = self._caught, self._is_reported, self._attempt, self._instead_of
-        self._caught, self._is_reported, self._attempt, self._instead_of = (
-            frozenset(),
-            False,
-            None,
-            None,
-        )  # runs later
-        with self._as("load" if is_called else "call"):
+        # It runs later, when nothing that is around it here handles a failure.
+        with self._inside(Context(when=self._context.when)), self._as("load" if is_called else "call"):
             self.scope(node.body, dict.fromkeys(argument.arg for argument in arguments))
-        self._caught, self._is_reported, self._attempt, self._instead_of = saved
 
     visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
 
@@ -244,7 +229,7 @@ class _Visitor(ast.NodeVisitor):
         self.scope(node.body, {})
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        if not self._lazy_annotations and self._when == "load":
+        if not self._lazy_annotations and self._context.when == "load":
             self.visit(node.annotation)
         self.visit(node.target)
         if node.value is not None:
@@ -299,16 +284,21 @@ class _Visitor(ast.NodeVisitor):
     @contextmanager
     def _as(self, when: When) -> Iterator[None]:
         """Inside, nothing is more certain than ``when``."""
-        saved, self._when = self._when, max(self._when, when, key=ORDER.index)
+        with self._inside(replace(self._context, when=self._context.at_most(when))):
+            yield
+
+    @contextmanager
+    def _inside(self, context: Context) -> Iterator[None]:
+        outer, self._context = self._context, context
         yield
-        self._when = saved
+        self._context = outer
 
     def _current(self, error: str) -> When:
         handled = _ATTRIBUTE_ERRORS if error == "AttributeError" else _IMPORT_ERRORS
-        return max(self._when, "guarded", key=ORDER.index) if self._caught & handled else self._when
+        return self._context.at_most("guarded" if self._context.caught & handled else "load")
 
     def _edge(self, module: str, names: tuple[str, ...], error: str) -> None:
-        when = max(self._when, "call", key=ORDER.index) if self._is_reported else self._current(error)
+        when = self._context.at_most("call") if self._context.is_reported else self._current(error)
         self.found.edges.append(Edge(module=module, names=names, when=when))
 
     def _add(
@@ -324,8 +314,8 @@ class _Visitor(ast.NodeVisitor):
                 chain=chain,
                 line=getattr(node, "lineno", 0),
                 when=self._current(error),
-                attempt=self._attempt,
-                instead_of=self._instead_of,
+                attempt=self._context.attempt,
+                instead_of=self._context.instead_of,
                 imported=imported,
             )
         )

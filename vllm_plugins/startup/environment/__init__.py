@@ -1,1 +1,1 @@
-"""What environment variables lead to that a start which is up to date does not look for."""
+"""Environment variables beyond the settings: mistyped names, logins of indexes, and plugins that they leave out."""

@@ -3,8 +3,8 @@
 ``--nnodes`` hands no variables on to the other nodes. All workers of a model meet in one place, though: vLLM calls
 ``torch.distributed.init_process_group`` in ``vllm.distributed.parallel_state`` (seen in 0.11, 0.15, 0.26 and 0.32),
 and each rank can read and write the store behind it. Each leaves there what it has. Rank 0 compares all of them with
-its own, the others compare themselves with rank 0, and all of that before vLLM loads a model. No rank has to take
-part, so one without this package can't block the others, and no further port is used.
+its own, the others compare themselves with rank 0, and all of that before vLLM loads a model. Ranks only write and
+read values: one without this package blocks nobody. Nothing needs a port of its own.
 
 The value of a rank tells what was installed. In a group of several nodes, rank 0 and those on other nodes also look
 whether the files of their overlay were edited since, and tell that in the store.

@@ -7,7 +7,7 @@ from packaging.utils import canonicalize_name
 
 from tests.locking.links import BASE, root
 from vllm_plugins.documents import base as bases
-from vllm_plugins.locking._search import fitting
+from vllm_plugins.locking._search import suggested_overrides
 
 if TYPE_CHECKING:
     from tests.locking.links import Links
@@ -23,7 +23,7 @@ _BASE = BASE.replace(
 
 def overrides(links: Links, *roots: str, for_resolver: bool = False) -> dict[str, str] | None:
     with links.walk(*roots, base=_BASE) as walk:
-        found = fitting.overrides(walk, [root(text) for text in roots], for_resolver=for_resolver)
+        found = suggested_overrides.find(walk, [root(text) for text in roots], for_resolver=for_resolver)
     return None if found is None else {str(name): str(specifier) for name, specifier in found.items()}
 
 
@@ -83,6 +83,6 @@ def test_many_packages_of_the_base_are_found_one_after_the_other(links: Links) -
         links.wheel(name, "1.0", requires=[f"{following}<2"])
     links.wheel(names[-1], "1.0")
     with links.walk("demo", base=base) as walk:
-        found = fitting.overrides(walk, [root("demo")])
+        found = suggested_overrides.find(walk, [root("demo")])
     assert found is not None
     assert list(found) == names

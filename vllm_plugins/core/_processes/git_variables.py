@@ -7,9 +7,9 @@ we name: our own calls go without these variables, and so do builds, which may r
 
 from __future__ import annotations
 
-__all__ = ["NAMES"]
+__all__ = ["GIT_VARIABLES"]
 
-NAMES = frozenset(
+GIT_VARIABLES = frozenset(
     {
         "GIT_ALTERNATE_OBJECT_DIRECTORIES",
         "GIT_ATTR_SOURCE",

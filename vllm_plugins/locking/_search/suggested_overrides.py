@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from vllm_plugins.locking._search.findings import Finding
 
-__all__ = ["advice", "entries", "overrides"]
+__all__ = ["advice", "entries", "find"]
 
 _ROUNDS = 20  # of one walk each; every one adds the packages that the previous one met
 
 
-def overrides(
+def find(
     walk: Walk, roots: Sequence[Root], *, for_resolver: bool = False
 ) -> Mapping[NormalizedName, SpecifierSet] | None:
     """The packages of the base that these plugins require in another version, all of them, with what is required.

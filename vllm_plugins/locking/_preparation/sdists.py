@@ -15,7 +15,7 @@ from vllm_plugins.core.errors import BuildError
 from vllm_plugins.documents import versions
 from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.lock import in_words, leave_out
-from vllm_plugins.locking._prepare import refuse_foreign
+from vllm_plugins.locking._preparation.prepared import refuse_foreign
 from vllm_plugins.packages import metadata, releases, stub_wheels
 from vllm_plugins.packages.builder import BuildInputs, BuildRefused, lacks_system_package
 

@@ -16,14 +16,14 @@ from vllm_plugins.core.errors import BaseMismatch
 from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.overrides import WHY_FIXED, is_fixed
 from vllm_plugins.locking import _conflicts
-from vllm_plugins.locking._search import fitting
+from vllm_plugins.locking._search import suggested_overrides
 from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from vllm_plugins.documents.base import Base, Distribution
-    from vllm_plugins.locking._prepare import PreparedPlugin
+    from vllm_plugins.locking._preparation.prepared import PreparedPlugin
 
 __all__ = ["notes", "settle"]
 
@@ -88,7 +88,7 @@ def _next_step(plugin: PreparedPlugin, there: Distribution, base: Base) -> str:
         step = f"leave {whose} out of plugins.yaml to use {there.name} {there.version}"
         if is_fixed(there.name):
             return step
-        return f"{step}; or, {fitting.advice({there.name: Requirement(plugin.requirement).specifier})}"
+        return f"{step}; or, {suggested_overrides.advice({there.name: Requirement(plugin.requirement).specifier})}"
     removal = ""
     if not is_fixed(there.name) and not _is_needed(there, base):
         removal = (

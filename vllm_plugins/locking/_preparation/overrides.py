@@ -11,7 +11,7 @@ from vllm_plugins.core.errors import NoResolution
 from vllm_plugins.documents import lock as locks
 from vllm_plugins.documents.base import satisfies
 from vllm_plugins.documents.overrides import WHY_FIXED
-from vllm_plugins.locking._prepare import PreparedPlugin
+from vllm_plugins.locking._preparation.prepared import PreparedPlugin
 from vllm_plugins.packages import requirement_lines
 
 if TYPE_CHECKING:

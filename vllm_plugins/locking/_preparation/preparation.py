@@ -10,25 +10,23 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from packaging.utils import NormalizedName, canonicalize_name
+from packaging.utils import canonicalize_name
 
 from vllm_plugins.core import hashes
-from vllm_plugins.core.errors import BuildError
 from vllm_plugins.core.humanize import enumeration
 from vllm_plugins.core.redact import public_url
-from vllm_plugins.documents import lock, versions
+from vllm_plugins.documents import lock
 from vllm_plugins.documents.manifest import FileSource, GitSource, LocalSource, PypiSource
-from vllm_plugins.packages import metadata, requirement_lines, stub_wheels
+from vllm_plugins.locking._preparation.prepared import Origin, PreparedPlugin, by_path, check_name, from_wheel
+from vllm_plugins.packages import stub_wheels
 from vllm_plugins.packages.builder import BuildInputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from vllm_plugins.core.hashes import Sha256
     from vllm_plugins.core.progress import Reporter
-    from vllm_plugins.documents.base import Base
-    from vllm_plugins.documents.lock import BuildRequirement, CommitSha
+    from vllm_plugins.documents.lock import CommitSha
     from vllm_plugins.documents.manifest import Manifest, Plugin
     from vllm_plugins.locking.old_lock import Reuse
     from vllm_plugins.packages.builder import Builder
@@ -36,28 +34,7 @@ if TYPE_CHECKING:
     from vllm_plugins.sources.checkout import Checkout
     from vllm_plugins.startup.settings import Settings
 
-__all__ = ["ELSEWHERE", "Preparation", "PreparedPlugin", "refuse_foreign"]
-
-ELSEWHERE = "run vllm-plugins lock on a machine of that kind"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PreparedPlugin:
-    """A plugin in the form that a resolver takes.
-
-    ``wheel`` is the built wheel (or, for an editable source, the stub of its metadata); ``None`` for one from an
-    index. ``locked`` has what is known so far; version and entry points are filled in after resolving.
-    ``extras`` are those that its metadata has, and ``requires`` its requirements.
-    """
-
-    locked: lock.Plugin
-    requirement: str
-    wheel: Path | None = None
-    directory: str | None = None
-    built_with: tuple[str, ...] = ()
-    build_requirements: tuple[BuildRequirement, ...] = ()
-    requires: tuple[str, ...] = ()
-    extras: tuple[str, ...] = ()
+__all__ = ["Preparation"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +104,7 @@ class Preparation:
         scratch = self.scratch / f"git-{plugin.name}"
         with self.reporter.step(f"Fetching {plugin.name!r} at {commit[:12]}"):
             tree = checkout.checkout(source, commit, scratch, environ=self.environ, plugin=plugin.name)
-        origin = _Origin(
+        origin = Origin(
             requested=ref, url=url, subdirectory=source.subdirectory, commit=commit, tree_sha256=tree.tree_sha256
         )
         return self._built(plugin, tree, origin)
@@ -163,19 +140,19 @@ class Preparation:
         self.builder.require_allowed(plugin.name)
         scratch = self.scratch / f"local-{plugin.name}"
         tree = local.export(directory, scratch, plugin=plugin.name, without=without)
-        return self._built(plugin, tree, _Origin(requested=source.path, tree_sha256=tree.tree_sha256))
+        return self._built(plugin, tree, Origin(requested=source.path, tree_sha256=tree.tree_sha256))
 
     def _file(self, plugin: Plugin, source: FileSource) -> PreparedPlugin:
         """A single file; one at a URL is not downloaded again while its hash is the locked one."""
         from vllm_plugins.packages.single_files import file_wheel
 
-        origin = _Origin(requested=source.requested, url=source.url, filename=source.filename)
+        origin = Origin(requested=source.requested, url=source.url, filename=source.filename)
         if source.url is not None and (built := self._locked_file(plugin, source)) is not None:
-            return _from_wheel(plugin, built, replace(origin, file_sha256=source.sha256))
+            return from_wheel(plugin, built, replace(origin, file_sha256=source.sha256))
         data = self._content(plugin, source)
         into = self.scratch / f"wheel-{plugin.name}"
         path = file_wheel.write(into, data, plugin=plugin.name, filename=source.filename)
-        return _from_wheel(plugin, path, replace(origin, file_sha256=hashes.sha256(data)))
+        return from_wheel(plugin, path, replace(origin, file_sha256=hashes.sha256(data)))
 
     def _locked_file(self, plugin: Plugin, source: FileSource) -> Path | None:
         """The wheel of a file at a URL, if the old lock has it of the same file."""
@@ -217,7 +194,7 @@ class Preparation:
             content = self.builder.metadata(
                 directory, plugin=plugin.name, inputs=inputs, on_line=self.reporter.detail
             )
-        name, version = _check_name(plugin, content.name), str(content.version)
+        name, version = check_name(plugin, content.name), str(content.version)
         stub = stub_wheels.write(
             self.scratch, name=name, version=version, extras=content.extras, requires=content.requires
         )
@@ -235,14 +212,14 @@ class Preparation:
         )
         return PreparedPlugin(
             locked=locked,
-            requirement=_by_path(plugin, name, stub),
+            requirement=by_path(plugin, name, stub),
             wheel=stub,
             directory=source.path,
             requires=content.requires,
             extras=content.extras,
         )
 
-    def _built(self, plugin: Plugin, tree: Checkout, origin: _Origin) -> PreparedPlugin:
+    def _built(self, plugin: Plugin, tree: Checkout, origin: Origin) -> PreparedPlugin:
         with self.reporter.step(f"Building {plugin.name!r}"):
             if tree.ignored:
                 self.reporter.line(f"The build does not see what git ignores: {enumeration(tree.ignored, 5)}")
@@ -253,7 +230,7 @@ class Preparation:
                 inputs=BuildInputs.of(plugin),
                 on_line=self.reporter.detail,
             )
-        prepared = _from_wheel(plugin, built.path, origin)
+        prepared = from_wheel(plugin, built.path, origin)
         return replace(prepared, built_with=built.built_with, build_requirements=built.requirements)
 
     def _reused(self, plugin: Plugin, was: lock.Plugin, *, requested: str) -> PreparedPlugin | None:
@@ -261,89 +238,12 @@ class Preparation:
         built = self.reuse.built(was.package)
         if built is None or (was.build_requires, was.with_base) != (plugin.build_requires, plugin.with_base):
             return None
-        origin = _Origin(
+        origin = Origin(
             requested=requested,
             url=was.url,
             subdirectory=was.subdirectory,
             commit=was.commit,
             tree_sha256=was.tree_sha256,
         )
-        prepared = _from_wheel(plugin, built.path, origin)
+        prepared = from_wheel(plugin, built.path, origin)
         return replace(prepared, built_with=built.package.built_with, build_requirements=built.requirements)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Origin:
-    """The source of a built wheel, as the lock records it."""
-
-    requested: str
-    tree_sha256: Sha256 | None = None
-    url: str | None = None
-    subdirectory: str | None = None
-    commit: CommitSha | None = None
-    filename: str | None = None
-    file_sha256: Sha256 | None = None
-
-
-def _from_wheel(plugin: Plugin, path: Path, origin: _Origin) -> PreparedPlugin:
-    content = metadata.normal_form(metadata.inspect(path), where=f"plugin {plugin.name!r}")
-    name = _check_name(plugin, content.name)
-    shown = stub_wheels.write_over(path.parent, path.name, content) if content.is_odd else path
-    locked = lock.Plugin(
-        name=plugin.name,
-        source=plugin.kind,
-        package=name,
-        version=str(content.version),
-        requested=origin.requested,
-        url=origin.url,
-        subdirectory=origin.subdirectory,
-        commit=origin.commit,
-        tree_sha256=origin.tree_sha256,
-        build_requires=plugin.build_requires,
-        with_base=plugin.with_base,
-        filename=origin.filename,
-        file_sha256=origin.file_sha256,
-        entry_points=content.entry_points,
-    )
-    return PreparedPlugin(
-        locked=locked,
-        requirement=_by_path(plugin, name, shown),
-        wheel=path,
-        requires=content.requires,
-        extras=content.extras,
-    )
-
-
-def _by_path(plugin: Plugin, name: NormalizedName, path: Path) -> str:
-    """The requirement that names a plugin's wheel by its path."""
-    return f"{name}{requirement_lines.bracketed(plugin.source.extras)} @ {path.as_uri()}"
-
-
-def _check_name(plugin: Plugin, built: NormalizedName) -> NormalizedName:
-    named = plugin.source.package
-    if named is not None and canonicalize_name(named) != built:
-        raise BuildError(
-            "the project has another name than the manifest says",
-            expected=f"package {named}",
-            found=f"package {built}",
-            required_by=f"plugin {plugin.name!r}",
-            next_step="correct `package` in plugins.yaml, or leave it out",
-        )
-    return built
-
-
-def refuse_foreign(path: Path, base: Base, *, required_by: str) -> None:
-    """Refuse a wheel that was built here and fits this kind of machine only.
-
-    Raises:
-        BuildError: it does not fit the base.
-    """
-    tags = versions.wheel_name(path.name)[3]
-    if not base.is_here and tags.isdisjoint(base.tags()):
-        raise BuildError(
-            "a wheel that was built here does not fit the base's kind of machine",
-            expected=base.kind,
-            found=path.name,
-            required_by=required_by,
-            next_step=ELSEWHERE,
-        )
