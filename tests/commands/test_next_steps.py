@@ -204,6 +204,7 @@ RUN = {
     "find out who changed it; if the file is right, build and lock again, and review the change: vllm-plugins lock --upgrade-package {…}": BUILD_HASHES,
     "write `build: {with-base: [{…}]}` for plugin {…} in plugins.yaml": BUILDS,
     "write `build: {requires: [{…}]}` for plugin {…} in plugins.yaml, with the package that has this module": BUILDS,
+    "write `build: {requires: ['{…}']}` for plugin {…} in plugins.yaml": BUILDS,
     "remove {…} from `with-base` in plugins.yaml, or correct its name": BUILDS,
     "VLLM_PLUGIN_OFFLINE=0 vllm-plugins bundle, or copy the wheels into this directory": VARIABLES,
     "vllm-plugins lock --config {…}": PROCESS,
