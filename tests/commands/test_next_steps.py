@@ -157,6 +157,8 @@ RUN = {
     "fix the repository until `git status` works in that directory": f"{TAKEN}"
     "a_repository_around_a_local_plugin_is_fixed",
     "change `ref` of plugin {…} in plugins.yaml to an existing one": GIT,
+    "check your access to the submodules of plugin {…}, whose addresses are in .gitmodules of the repository, with git ls-remote": f"{TAKEN}"
+    "a_submodule_is_fetched_from_a_place_that_can_be_reached",
     "give plugin {…} a `ref` in plugins.yaml, or change the default branch at the server": GIT,
     "ask the authors of plugin {…} to put {…} into the repository, or change `ref` in plugins.yaml to a commit that has it": f"{TAKEN}"
     "a_build_reads_a_file_that_its_repository_lacks",

@@ -89,8 +89,9 @@ def find(
             next_step=f"write `build: {{with-base: [{modules[-1]}]}}` for plugin {plugin!r} in plugins.yaml",
         )
     if (package := _PACKAGES.get(modules[-1])) is not None:
-        step = f"write `build: {{requires: ['{package}']}}` for plugin {plugin!r} in plugins.yaml"
-        return Missing(what=what, next_step=step)
+        return Missing(
+            what=what, next_step=f"write `build: {{requires: ['{package}']}}` for plugin {plugin!r} in plugins.yaml"
+        )
     return Missing(
         what=what,
         next_step=f"write `build: {{requires: [{modules[-1]}]}}` for plugin {plugin!r} in plugins.yaml, with the "
